@@ -1,0 +1,133 @@
+//! API keys: made here, stored only as SHA-256.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::CallerName;
+use crate::secret::Secret;
+
+/// A new API key: `bgk_` and 256 random bits, so that a leaked one is recognised by scanners.
+#[derive(Debug)]
+pub struct ApiKey(Secret);
+
+impl ApiKey {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn generate() -> Result<Self, ring::error::Unspecified> {
+        let mut bits = zeroize::Zeroizing::new([0u8; 32]);
+        SystemRandom::new().fill(bits.as_mut())?;
+        Ok(Self(Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bits.as_ref())))))
+    }
+
+    /// The key, to be shown once to whom it is for.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
+    /// What the configuration holds of it.
+    pub fn hash(&self) -> ApiKeyHash {
+        ApiKeyHash::of(self.0.expose().as_bytes())
+    }
+}
+
+/// SHA-256 of an API key. A key has 256 random bits, so a plain hash cannot be searched backwards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ApiKeyHash([u8; 32]);
+
+impl ApiKeyHash {
+    /// Parses 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: Vec<u32> = text.chars().map_while(|c| c.to_digit(16)).collect();
+        if text.len() != 64 || digits.len() != 64 {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = (pair[0] << 4 | pair[1]) as u8;
+        }
+        Some(Self(hash))
+    }
+
+    fn of(key: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, key).as_ref());
+        Self(hash)
+    }
+}
+
+impl fmt::Display for ApiKeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ApiKeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Callers by the hash of their key. What is compared are hashes of what was sent: how far a guess
+/// agrees with a stored hash says nothing about the key, so the time of the comparison tells
+/// nothing either.
+#[derive(Debug, Default)]
+pub(super) struct ApiKeys(HashMap<ApiKeyHash, CallerName>);
+
+impl ApiKeys {
+    pub(super) fn find(&self, key: &[u8]) -> Option<CallerName> {
+        // One key is hashed, whatever was sent: a longer one is nobody's and costs no more.
+        let key = if key.len() <= MAX_KEY_BYTES { key } else { &[] };
+        self.0.get(&ApiKeyHash::of(key)).cloned()
+    }
+}
+
+impl FromIterator<(ApiKeyHash, CallerName)> for ApiKeys {
+    fn from_iter<I: IntoIterator<Item = (ApiKeyHash, CallerName)>>(keys: I) -> Self {
+        Self(keys.into_iter().collect())
+    }
+}
+
+const PREFIX: &str = "bgk_";
+const MAX_KEY_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_by_its_hash_and_a_near_miss_is_not() {
+        let key = ApiKey::generate().unwrap();
+        let hash = ApiKeyHash::parse(&key.hash().to_string()).unwrap();
+        let keys = ApiKeys::from_iter([(hash, CallerName::new("portal"))]);
+
+        assert_eq!(keys.find(key.expose().as_bytes()), Some(CallerName::new("portal")));
+        let mut near = key.expose().to_owned();
+        near.pop();
+        for wrong in [near.as_bytes(), b"", b"\0", &[b'x'; 1 << 20], hash.to_string().as_bytes()] {
+            assert_eq!(keys.find(wrong), None);
+        }
+    }
+
+    #[test]
+    fn keys_differ_are_recognisable_and_do_not_print() {
+        let (one, two) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
+        assert_ne!(one.expose(), two.expose());
+        assert!(one.expose().starts_with("bgk_") && one.expose().len() == 47);
+        assert!(!format!("{one:?}").contains(&one.expose()[4..]));
+    }
+
+    #[test]
+    fn a_hash_is_64_hexadecimal_digits() {
+        assert!(ApiKeyHash::parse(&"aB".repeat(32)).is_some());
+        for wrong in ["", "ab", &"ag".repeat(32), &"ab".repeat(33), &"é".repeat(32)] {
+            assert!(ApiKeyHash::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+}

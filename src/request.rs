@@ -1,0 +1,355 @@
+//! The one strict parse of a request's head. Tenant, policy, cache and forwarding all use what is
+//! parsed here and nothing else of the request. What two servers could read in two ways is refused,
+//! never normalised. Pure: it knows no socket and no tenant.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Version};
+
+/// A request's head that has passed every check, borrowed from the session that read it.
+#[derive(Debug)]
+pub struct RequestHead<'h> {
+    /// One of [`METHODS`].
+    pub method: &'h Method,
+    /// Path and query.
+    pub target: Target,
+    /// The host asked for, as it was sent, without its port. None only with HTTP/1.0.
+    pub host: Option<&'h str>,
+    /// All headers, as they were sent.
+    pub headers: &'h HeaderMap,
+    /// How the body is framed.
+    pub body: BodyFraming,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// The client asks for another protocol, which it does not get: the connection ends after the
+    /// answer, so that nothing sent in that protocol is ever read as a request.
+    pub wants_upgrade: bool,
+}
+
+/// How a request's body is framed (RFC 9112, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// There is none.
+    Empty,
+    /// `Content-Length`, in bytes.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+/// Path and query in origin form (RFC 9112, section 3.2.1), checked: no dot segments, no empty
+/// segments, no encoded slashes, nothing that a second decoding would change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target(PathAndQuery);
+
+impl Target {
+    /// The path, as the client sent it.
+    pub fn path(&self) -> &str {
+        self.0.path()
+    }
+
+    /// What is put on the request line towards the server.
+    pub fn path_and_query(&self) -> &PathAndQuery {
+        &self.0
+    }
+}
+
+/// Why a request is refused by its form alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Two servers could read it in two ways; the text says which part.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// Its method is none of [`METHODS`].
+    #[error("the method is none that is forwarded")]
+    Method,
+    /// Its path is longer than 4 KiB, or its whole target longer than 16 KiB.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// Its head is larger than 64 KiB or has more than 100 header lines.
+    #[error("the request head is too large")]
+    HeadTooLarge,
+}
+
+impl<'h> RequestHead<'h> {
+    /// Checks a head. `raw` is the whole of it as it came over the wire, `method`, `version` and
+    /// `headers` are what the HTTP library made of it.
+    ///
+    /// # Errors
+    /// The first thing that makes the head ambiguous, too large or not allowed.
+    pub fn parse(
+        raw: &Bytes,
+        method: &'h Method,
+        version: Version,
+        headers: &'h HeaderMap,
+    ) -> Result<Self, RequestError> {
+        if raw.len() > MAX_HEAD || headers.len() > MAX_HEADER_LINES {
+            return Err(RequestError::HeadTooLarge);
+        }
+        if !METHODS.contains(method) {
+            return Err(RequestError::Method);
+        }
+        line_ends(raw)?;
+        let host = host(version, headers)?;
+        let target = target(raw, host)?;
+        let body = body_framing(raw, headers)?;
+        let continues = headers.get(EXPECT).is_some_and(|e| {
+            version == Version::HTTP_11 && e.as_bytes().eq_ignore_ascii_case(b"100-continue")
+        });
+        Ok(Self {
+            method,
+            target,
+            host: host.map(without_port),
+            headers,
+            body,
+            expects_continue: continues && body != BodyFraming::Empty,
+            wants_upgrade: headers.contains_key(UPGRADE),
+        })
+    }
+}
+
+/// Every line ends in CR LF: a lone LF ends a line for some servers only (RFC 9112, section 2.2).
+fn line_ends(raw: &[u8]) -> Result<(), RequestError> {
+    let lone = memchr::memchr_iter(b'\n', raw).any(|at| at == 0 || raw[at - 1] != b'\r');
+    if lone { Err(RequestError::Malformed("a line does not end in CR LF")) } else { Ok(()) }
+}
+
+/// The one `Host` (RFC 9112, section 3.2): required in HTTP/1.1, a host and perhaps a port.
+fn host(version: Version, headers: &HeaderMap) -> Result<Option<&str>, RequestError> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return if version == Version::HTTP_10 && !headers.contains_key(HOST) {
+            Ok(None)
+        } else {
+            Err(RequestError::Malformed("there must be exactly one Host header"))
+        };
+    };
+    let text = host.to_str().ok().filter(|host| is_authority(host));
+    text.map(Some).ok_or(RequestError::Malformed("the Host header is not a host"))
+}
+
+/// A host of letters, digits, `.`, `-`, `_`, or an IPv6 address in brackets; then perhaps a port.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+            _ => return false,
+        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let host_ok = !host.is_empty()
+        && host.len() <= 255
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    let port_ok = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|p| {
+            !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok()
+        });
+    host_ok && port_ok
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rfind([':', ']']) {
+        Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
+        _ => authority,
+    }
+}
+
+/// The request line's target, brought to origin form and checked.
+fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
+    let start = 1 + memchr::memchr(b' ', raw).ok_or(NO_TARGET)?;
+    let end = start + memchr::memchr(b' ', &raw[start..]).ok_or(NO_TARGET)?;
+    if end - start > MAX_TARGET {
+        return Err(RequestError::TargetTooLong);
+    }
+    let start = start + absolute_form_prefix(&raw[start..end], host)?;
+    let bytes = &raw[start..end];
+    let path_end = memchr::memchr(b'?', bytes).unwrap_or(bytes.len());
+    if path_end > MAX_PATH {
+        return Err(RequestError::TargetTooLong);
+    }
+    check_path(&bytes[..path_end])?;
+    check_query(&bytes[path_end..])?;
+    PathAndQuery::from_maybe_shared(raw.slice(start..end))
+        .map(Target)
+        .map_err(|_| RequestError::Malformed("the request target is not a path"))
+}
+
+/// Length of `http://host` before the path, which must name the same host as `Host` does
+/// (RFC 9112, section 3.2.2); 0 for a target in origin form.
+fn absolute_form_prefix(target: &[u8], host: Option<&str>) -> Result<usize, RequestError> {
+    if target.first() == Some(&b'/') {
+        return Ok(0);
+    }
+    let other = RequestError::Malformed("the request target names another host than Host");
+    let scheme = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|s| target.get(..s.len()).is_some_and(|t| t.eq_ignore_ascii_case(s)))
+        .ok_or(NO_TARGET)?;
+    let rest = &target[scheme.len()..];
+    let authority = &rest[..memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len())];
+    if rest.get(authority.len()) != Some(&b'/') {
+        return Err(NO_TARGET);
+    }
+    match host {
+        Some(host) if host.as_bytes().eq_ignore_ascii_case(authority) => {
+            Ok(scheme.len() + authority.len())
+        }
+        _ => Err(other),
+    }
+}
+
+/// Checks each segment as it is and as it would be after one decoding.
+fn check_path(path: &[u8]) -> Result<(), RequestError> {
+    let segments = path.strip_prefix(b"/").ok_or(NO_TARGET)?;
+    let mut rest = segments;
+    loop {
+        let end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
+        let last = end == rest.len();
+        check_segment(&rest[..end], last)?;
+        if last {
+            return Ok(());
+        }
+        rest = &rest[end + 1..];
+    }
+}
+
+fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
+    if segment.is_empty() {
+        let empty = RequestError::Malformed("the path has an empty segment");
+        return if last { Ok(()) } else { Err(empty) };
+    }
+    // A dot segment is made of dots; everything else is told by single bytes. `..;x` is one for
+    // servers that know path parameters (CVE-2026-3872 and its kin).
+    let mut dots = 0usize;
+    let mut only_dots = true;
+    let mut i = 0;
+    while i < segment.len() {
+        let mut byte = segment[i];
+        i += 1;
+        if byte == b'%' {
+            byte = percent_decoded(segment.get(i..i + 2))?;
+            i += 2;
+            if byte < 0x20 || byte == 0x7f || matches!(byte, b'/' | b'\\') {
+                return Err(RequestError::Malformed(
+                    "the path has an encoded slash, backslash or control character",
+                ));
+            }
+            if byte == b'%' && is_hex_pair(segment.get(i..i + 2)) {
+                return Err(RequestError::Malformed("the path is encoded twice"));
+            }
+        } else if !PATH_BYTES[usize::from(byte)] {
+            return Err(RequestError::Malformed(
+                "the path has a character that must be percent-encoded",
+            ));
+        }
+        match byte {
+            b'.' if only_dots => dots += 1,
+            b';' if only_dots => break_at_parameter(dots)?,
+            _ => only_dots = false,
+        }
+        if byte == b';' {
+            only_dots = false;
+        }
+    }
+    if only_dots && (dots == 1 || dots == 2) {
+        return Err(DOT_SEGMENT);
+    }
+    Ok(())
+}
+
+fn break_at_parameter(dots: usize) -> Result<(), RequestError> {
+    if dots == 1 || dots == 2 { Err(DOT_SEGMENT) } else { Ok(()) }
+}
+
+/// A query never decides anything; it only must not end the request line or the target early.
+fn check_query(query: &[u8]) -> Result<(), RequestError> {
+    let ok = query.iter().all(|&b| b.is_ascii_graphic() && b != b'#');
+    if ok {
+        Ok(())
+    } else {
+        Err(RequestError::Malformed("the query has a character that must be percent-encoded"))
+    }
+}
+
+fn percent_decoded(pair: Option<&[u8]>) -> Result<u8, RequestError> {
+    let digits = pair.and_then(|p| Some((hex_digit(p[0])?, hex_digit(p[1])?)));
+    let (high, low) =
+        digits.ok_or(RequestError::Malformed("the path has a broken percent-encoding"))?;
+    Ok(high << 4 | low)
+}
+
+fn is_hex_pair(pair: Option<&[u8]>) -> bool {
+    pair.is_some_and(|p| p.iter().all(u8::is_ascii_hexdigit))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|d| d as u8)
+}
+
+/// Exactly one framing (RFC 9112, section 6.3): no list of codings, no list of lengths, never both.
+fn body_framing(raw: &[u8], headers: &HeaderMap) -> Result<BodyFraming, RequestError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(RequestError::Malformed("only a single `chunked` is accepted"));
+        }
+        // The HTTP library drops Content-Length where both were sent, so the raw head is asked.
+        if has_content_length(raw) {
+            return Err(RequestError::Malformed(
+                "Content-Length and Transfer-Encoding exclude each other",
+            ));
+        }
+        return Ok(BodyFraming::Chunked);
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(BodyFraming::Empty) };
+    let digits = std::str::from_utf8(length.as_bytes())
+        .ok()
+        .filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|text| text.parse().ok());
+    match (digits, lengths.next()) {
+        (Some(0), None) => Ok(BodyFraming::Empty),
+        (Some(length), None) => Ok(BodyFraming::Length(length)),
+        _ => Err(RequestError::Malformed("Content-Length must be one decimal number")),
+    }
+}
+
+fn has_content_length(raw: &[u8]) -> bool {
+    raw.split(|&b| b == b'\n').any(|line| {
+        line.get(..CONTENT_LENGTH.as_str().len())
+            .is_some_and(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
+    })
+}
+
+/// The methods that are forwarded. TRACE would show the token to the client (RFC 9110, section
+/// 9.3.8), CONNECT would open a tunnel, and Bold BI uses no others.
+pub const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::PATCH,
+    Method::HEAD,
+    Method::OPTIONS,
+];
+
+/// Bold BI's own ingress takes request heads of four buffers of 16 KiB.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADER_LINES: usize = 100;
+const MAX_TARGET: usize = 16 * 1024;
+const MAX_PATH: usize = 4 * 1024;
+const NO_TARGET: RequestError = RequestError::Malformed("the request target is not a path");
+const DOT_SEGMENT: RequestError = RequestError::Malformed("the path has a dot segment");
+
+/// `pchar` of RFC 3986, section 3.3, apart from percent-encoding.
+static PATH_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let allowed = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@";
+    let mut i = 0;
+    while i < allowed.len() {
+        table[allowed[i] as usize] = true;
+        i += 1;
+    }
+    table
+};

@@ -1,0 +1,162 @@
+//! Secrets as types: a [`Secret`] cannot be printed, a [`SecretRef`] says where one is kept.
+//! Nothing here knows what a secret is for.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// A secret in memory. It has neither `Display` nor `Deref` nor `Serialize`, its `Debug` is fixed,
+/// and its bytes are overwritten when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes over `value`.
+    pub fn new(value: String) -> Self {
+        Self(Zeroizing::new(value))
+    }
+
+    /// The secret itself, for the one place that must send it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Where a secret is kept. A configuration file may hold nothing else: literals are refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretRef {
+    /// The environment variable of this name.
+    Env(String),
+    /// The file at this path; one line end at its end is not part of the secret.
+    File(PathBuf),
+}
+
+impl SecretRef {
+    /// Reads the secret from where it is kept.
+    ///
+    /// # Errors
+    /// When the variable is unset, the file cannot be read, or what is there cannot be a secret.
+    /// No error holds any part of a value.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Env(name) => {
+                // Secrets are the one kind of value read from the environment, and only here.
+                let value = std::env::var_os(name).ok_or(SecretError::Unset)?;
+                checked(Zeroizing::new(value.into_encoded_bytes()))
+            }
+            Self::File(path) => checked(read_bounded(path)?),
+        }
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "the environment variable `{name}`"),
+            Self::File(path) => write!(f, "the file `{}`", path.display()),
+        }
+    }
+}
+
+/// Why a secret could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// No such environment variable.
+    #[error("it is not set")]
+    Unset,
+    /// The file cannot be opened or read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[source] io::Error),
+    /// Nothing is there, or nothing but a line end.
+    #[error("it is empty")]
+    Empty,
+    /// More than 64 KiB: most likely the wrong file.
+    #[error("it is larger than 64 KiB, which no secret is")]
+    TooLarge,
+    /// Binary data, or more than one line.
+    #[error("it holds line breaks, control characters or bytes that are not UTF-8")]
+    NotText,
+}
+
+fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    // The room for the whole is taken at once: a growing vector would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(SecretError::Unreadable)?;
+    Ok(bytes)
+}
+
+fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(SecretError::TooLarge);
+    }
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText)?;
+    if text.is_empty() {
+        return Err(SecretError::Empty);
+    }
+    if text.chars().any(char::is_control) {
+        return Err(SecretError::NotText);
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+const MAX_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_file(content: &[u8]) -> Result<Secret, SecretError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        SecretRef::File(file.path().into()).read()
+    }
+
+    #[test]
+    fn a_secret_prints_as_redacted() {
+        let secret = Secret::new("canary".into());
+        assert_eq!(format!("{secret:?} {secret:#?}"), "[redacted] [redacted]");
+        assert_eq!(secret.expose(), "canary");
+    }
+
+    #[test]
+    fn one_line_end_is_not_part_of_the_secret() {
+        for content in ["pass word", "pass word\n", "pass word\r\n"] {
+            assert_eq!(in_file(content.as_bytes()).unwrap().expose(), "pass word");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_secret_is_refused_without_showing_it() {
+        assert!(matches!(in_file(b""), Err(SecretError::Empty)));
+        assert!(matches!(in_file(b"\n"), Err(SecretError::Empty)));
+        assert!(matches!(in_file(b"canary\nsecond"), Err(SecretError::NotText)));
+        assert!(matches!(in_file(b"canary\xff"), Err(SecretError::NotText)));
+        assert!(matches!(in_file(&vec![b'x'; MAX_BYTES + 1]), Err(SecretError::TooLarge)));
+        let error = in_file(b"canary\nsecond").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_missing_source_says_so() {
+        let gone = SecretRef::File("/nonexistent/secret".into());
+        assert!(matches!(gone.read(), Err(SecretError::Unreadable(_))));
+        assert!(matches!(SecretRef::Env("BOLDGATE_UNSET".into()).read(), Err(SecretError::Unset)));
+    }
+}

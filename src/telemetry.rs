@@ -1,0 +1,320 @@
+//! What is seen from outside: every metric name and every field of the access log, in one place.
+//! It knows words and numbers, none of the types they are about.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+mod access_log;
+
+pub use access_log::{AccessLine, AccessLog, Format};
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    tenants: RwLock<HashMap<Box<str>, Arc<TenantMetrics>>>,
+    families: Families,
+    /// Requests that belong to no tenant, e.g. because they are refused before one is found.
+    pub no_tenant: Arc<TenantMetrics>,
+    /// Connections of clients that are open.
+    pub connections: Gauge,
+    /// Connections of clients that were turned away because there were too many.
+    pub connections_refused: Counter,
+    /// Lines of the access log that were dropped because they could not be written fast enough.
+    pub access_lines_dropped: Counter,
+}
+
+#[derive(Debug)]
+struct Families {
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<TenantLabel, Histogram>,
+    exchanges: Family<ExchangeLabels, Counter>,
+    exchange_seconds: Family<TenantLabel, Histogram>,
+    cache: Family<CacheLabels, Counter>,
+    replays: Family<TenantLabel, Counter>,
+    token_expiry: Family<TenantLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabel {
+    tenant: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    tenant: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExchangeLabels {
+    tenant: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabels {
+    tenant: String,
+    result: &'static str,
+}
+
+/// The metrics of one tenant, found once and then plain atomics.
+#[derive(Debug)]
+pub struct TenantMetrics {
+    requests: [Counter; RequestOutcome::ALL.len()],
+    exchanges: [Counter; ExchangeOutcome::ALL.len()],
+    /// Seconds from the first byte of a request to the last of its answer.
+    pub request_seconds: Histogram,
+    /// Seconds of an exchange.
+    pub exchange_seconds: Histogram,
+    /// Requests whose token was in the cache.
+    pub cache_hits: Counter,
+    /// Requests that had to wait for an exchange.
+    pub cache_misses: Counter,
+    /// Requests sent again with another token.
+    pub replays: Counter,
+    token_expiry: Gauge,
+}
+
+impl TenantMetrics {
+    /// Counts a request.
+    pub fn request(&self, outcome: RequestOutcome) {
+        self.requests[outcome as usize].inc();
+    }
+
+    /// Counts an exchange.
+    pub fn exchanged(&self, outcome: ExchangeOutcome) {
+        self.exchanges[outcome as usize].inc();
+    }
+
+    /// Notes when the newest token ends, as a wall-clock time.
+    pub fn token_expires_in(&self, left: Duration) {
+        let at = SystemTime::now() + left;
+        let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        self.token_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// Answered by the server with a status below 400.
+    Served,
+    /// Answered by the server with 4xx.
+    UpstreamClientError,
+    /// Answered by the server with 5xx.
+    UpstreamServerError,
+    /// Refused by the gateway: the client must change something.
+    Refused,
+    /// Failed in the gateway or behind it.
+    Failed,
+    /// The client left before its answer was complete.
+    ClientGone,
+    /// The server broke off in the middle of its answer.
+    Truncated,
+}
+
+impl RequestOutcome {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 7] = [
+        Self::Served,
+        Self::UpstreamClientError,
+        Self::UpstreamServerError,
+        Self::Refused,
+        Self::Failed,
+        Self::ClientGone,
+        Self::Truncated,
+    ];
+
+    /// The word for it in metrics and in the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::UpstreamClientError => "upstream_client_error",
+            Self::UpstreamServerError => "upstream_server_error",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::ClientGone => "client_gone",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeOutcome {
+    /// With a token.
+    Success,
+    /// The credential was refused.
+    Refused,
+    /// The reply was not usable.
+    Unusable,
+    /// The endpoint could not serve or be reached.
+    Unavailable,
+    /// There was no whole reply in time.
+    Timeout,
+}
+
+impl ExchangeOutcome {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 5] =
+        [Self::Success, Self::Refused, Self::Unusable, Self::Unavailable, Self::Timeout];
+
+    /// The word for it in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Refused => "refused",
+            Self::Unusable => "unusable",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("boldgate");
+        let families = Families::register(&mut registry);
+        let (connections, connections_refused) = (Gauge::default(), Counter::default());
+        let access_lines_dropped = Counter::default();
+        registry.register(
+            "connections",
+            "Connections of clients that are open",
+            connections.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections of clients turned away because too many were open",
+            connections_refused.clone(),
+        );
+        registry.register(
+            "access_log_lines_dropped",
+            "Access log lines dropped because the log could not be written fast enough",
+            access_lines_dropped.clone(),
+        );
+        let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
+        build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "The running version", build);
+        let no_tenant = Arc::new(families.tenant("_none"));
+        Self {
+            registry,
+            tenants: RwLock::default(),
+            families,
+            no_tenant,
+            connections,
+            connections_refused,
+            access_lines_dropped,
+        }
+    }
+}
+
+impl Telemetry {
+    /// The metrics of the tenant of this name; the same ones each time, also across reloads. Only
+    /// configured names may be asked for, so the number of label values is bounded.
+    pub fn tenant(&self, name: &str) -> Arc<TenantMetrics> {
+        if let Some(known) = self.tenants.read().expect("nothing panics with it").get(name) {
+            return Arc::clone(known);
+        }
+        let mut tenants = self.tenants.write().expect("nothing panics with it");
+        let new = || Arc::new(self.families.tenant(name));
+        Arc::clone(tenants.entry(name.into()).or_insert_with(new))
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+impl Families {
+    fn register(registry: &mut Registry) -> Self {
+        let families = Self {
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            exchanges: Family::default(),
+            exchange_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            cache: Family::default(),
+            replays: Family::default(),
+            token_expiry: Family::default(),
+        };
+        registry.register(
+            "http_requests",
+            "Requests by how they ended",
+            families.requests.clone(),
+        );
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from the first byte of a request to the last of its answer",
+            Unit::Seconds,
+            families.request_seconds.clone(),
+        );
+        registry.register(
+            "token_exchanges",
+            "Calls to the token endpoint by how they ended",
+            families.exchanges.clone(),
+        );
+        registry.register_with_unit(
+            "token_exchange_duration",
+            "Time of a call to the token endpoint",
+            Unit::Seconds,
+            families.exchange_seconds.clone(),
+        );
+        registry.register(
+            "token_cache_requests",
+            "Requests that found their token in the cache, or had to wait for an exchange",
+            families.cache.clone(),
+        );
+        registry.register(
+            "replays",
+            "Requests sent again with another token after the server had refused the first",
+            families.replays.clone(),
+        );
+        registry.register_with_unit(
+            "token_expiry_timestamp",
+            "When the newest token ends, as a Unix time",
+            Unit::Seconds,
+            families.token_expiry.clone(),
+        );
+        families
+    }
+
+    fn tenant(&self, name: &str) -> TenantMetrics {
+        let tenant = || name.to_owned();
+        let label = TenantLabel { tenant: tenant() };
+        let cache = |result| {
+            self.cache.get_or_create(&CacheLabels { tenant: tenant(), result }).clone()
+        };
+        TenantMetrics {
+            requests: RequestOutcome::ALL.map(|outcome| {
+                let labels = RequestLabels { tenant: tenant(), outcome: outcome.as_str() };
+                self.requests.get_or_create(&labels).clone()
+            }),
+            exchanges: ExchangeOutcome::ALL.map(|outcome| {
+                let labels = ExchangeLabels { tenant: tenant(), outcome: outcome.as_str() };
+                self.exchanges.get_or_create(&labels).clone()
+            }),
+            request_seconds: self.request_seconds.get_or_create(&label).clone(),
+            exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
+            cache_hits: cache("hit"),
+            cache_misses: cache("miss"),
+            replays: self.replays.get_or_create(&label).clone(),
+            token_expiry: self.token_expiry.get_or_create(&label).clone(),
+        }
+    }
+}
+
+/// The buckets that OpenTelemetry's conventions give for HTTP, and Bold BI's own 300 s.
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 300.0];

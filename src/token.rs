@@ -1,0 +1,138 @@
+//! Tokens: what a server gives for a credential, and the seam through which it is asked for one.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::policy::Permit;
+use crate::tenant::{Grant, TenantName};
+
+mod source;
+
+pub use source::{Lookup, TokenSource};
+
+/// An access token, ready to be put on a request, with the time it is good for.
+pub struct AccessToken {
+    authorization: HeaderValue,
+    obtained_at: Instant,
+    expires_at: Instant,
+}
+
+impl AccessToken {
+    /// A token that was asked for at `obtained_at` and lives for `lifetime` from then on.
+    ///
+    /// # Errors
+    /// When `token` is empty or holds anything but visible ASCII (RFC 6750, section 2.1), which
+    /// could end the header early.
+    pub fn new(token: &str, obtained_at: Instant, lifetime: Duration) -> Result<Self, NotAToken> {
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(NotAToken);
+        }
+        let value = zeroize::Zeroizing::new(format!("Bearer {token}"));
+        let mut authorization = HeaderValue::from_str(&value).map_err(|_| NotAToken)?;
+        authorization.set_sensitive(true);
+        Ok(Self { authorization, obtained_at, expires_at: obtained_at + lifetime })
+    }
+
+    /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
+    pub fn authorization(&self) -> &HeaderValue {
+        &self.authorization
+    }
+
+    /// When it was asked for.
+    pub fn obtained_at(&self) -> Instant {
+        self.obtained_at
+    }
+
+    /// When it ends.
+    pub fn expires_at(&self) -> Instant {
+        self.expires_at
+    }
+
+    /// The whole of its life.
+    pub fn lifetime(&self) -> Duration {
+        self.expires_at - self.obtained_at
+    }
+
+    /// Whether it may be put on a request at `now`. The last twentieth of its life, 10 s at most,
+    /// is left for the request to arrive in.
+    pub fn is_usable(&self, now: Instant) -> bool {
+        now + (self.lifetime() / 20).min(MAX_MARGIN) < self.expires_at
+    }
+}
+
+impl std::fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AccessToken([redacted], {:?})", self.lifetime())
+    }
+}
+
+/// What was given as a token cannot be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is empty or holds characters that no token has")]
+pub struct NotAToken;
+
+/// Asks a server for tokens.
+#[async_trait]
+pub trait TokenExchange: Send + Sync + 'static {
+    /// Exchanges the credential of the permit's tenant for a token of the permit's subject.
+    ///
+    /// # Errors
+    /// See [`ExchangeErrorKind`]. The whole call, its errors included, ends within the server's
+    /// exchange timeout.
+    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError>;
+}
+
+/// An exchange that gave no token.
+#[derive(Debug, thiserror::Error)]
+#[error("tenant `{tenant}` gets no token from {endpoint} by the grant `{}`: {kind}", .grant.as_str())]
+pub struct ExchangeError {
+    /// Whose exchange it was.
+    pub tenant: TenantName,
+    /// URL of the token endpoint; it never holds a secret.
+    pub endpoint: String,
+    /// The grant that was used.
+    pub grant: Grant,
+    /// What went wrong.
+    #[source]
+    pub kind: ExchangeErrorKind,
+}
+
+/// What went wrong in an exchange. No variant holds any text of the reply.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeErrorKind {
+    /// The server understood and said no: a client error, or a success without a token.
+    #[error("the credential was refused ({status}{detail})")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What besides the status says so; empty, or begins with a comma.
+        detail: &'static str,
+    },
+    /// The reply is not one that the token endpoint gives.
+    #[error("the reply is not usable ({status}): {fault}")]
+    Unusable {
+        /// HTTP status.
+        status: u16,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The server is there but cannot serve.
+    #[error("the token endpoint cannot serve ({status})")]
+    Unavailable {
+        /// HTTP status.
+        status: u16,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// No connection, no TLS, or the connection broke.
+    #[error("the token endpoint cannot be reached: {0}")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No whole reply in time.
+    #[error("the token endpoint gave no whole reply within {0:?}")]
+    Timeout(Duration),
+}
+
+const MAX_MARGIN: Duration = Duration::from_secs(10);
