@@ -18,11 +18,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod boldbi;
 pub mod caller;
+pub mod gateway;
+pub mod headers;
 pub mod policy;
+pub mod proxy;
+pub mod refusal;
 pub mod request;
+pub mod run;
 pub mod secret;
 pub mod telemetry;
 pub mod tenant;
 pub mod token;
+pub mod trust;

@@ -3,7 +3,7 @@
 //! never normalised. Pure: it knows no socket and no tenant.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Version};
 
@@ -91,6 +91,9 @@ impl<'h> RequestHead<'h> {
             return Err(RequestError::Method);
         }
         line_ends(raw)?;
+        if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(RequestError::Malformed("there is more than one Authorization header"));
+        }
         let host = host(version, headers)?;
         let target = target(raw, host)?;
         let body = body_framing(raw, headers)?;

@@ -1,0 +1,157 @@
+//! The decisions on one request, in their order: admit, then token, then what to do when the server
+//! refuses the token.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HeaderName};
+
+use crate::caller::{Admits, Caller, CallerAuth};
+use crate::policy::{Permit, Policy};
+use crate::refusal::Refusal;
+use crate::request::RequestHead;
+use crate::telemetry::{Telemetry, TenantMetrics};
+use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
+use crate::token::{AccessToken, TokenSource};
+
+/// Everything that decides on requests.
+pub struct Gateway {
+    callers: CallerAuth,
+    tenants: Tenants,
+    policy: Policy,
+    tokens: TokenSource,
+    metrics: Vec<Arc<TenantMetrics>>,
+}
+
+/// A request that may go on.
+#[derive(Debug)]
+pub struct Admission {
+    /// Who sent it.
+    pub caller: Caller,
+    /// What it may do.
+    pub permit: Permit,
+    /// Whether our token is put on; otherwise the request's own `Authorization` goes on.
+    pub injects: bool,
+}
+
+impl Admission {
+    /// The tenant it is for.
+    pub fn tenant(&self) -> &Arc<Tenant> {
+        self.permit.tenant()
+    }
+}
+
+/// A token and where it came from.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The token.
+    pub token: Arc<AccessToken>,
+    /// False when an exchange had to be waited for.
+    pub cached: bool,
+}
+
+impl Gateway {
+    /// Decides by these parts.
+    pub fn new(
+        callers: CallerAuth,
+        tenants: Tenants,
+        policy: Policy,
+        tokens: TokenSource,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let metrics = tenants.iter().map(|t| telemetry.tenant(t.name.as_str())).collect();
+        Self { callers, tenants, policy, tokens, metrics }
+    }
+
+    /// Whether and as whom a request that came to a listener admitting `admits` may go on. Nothing
+    /// has been sent to anybody when this says no.
+    ///
+    /// # Errors
+    /// The refusal that the client gets.
+    pub fn admit(&self, admits: Admits, head: &RequestHead<'_>) -> Result<Admission, Refusal> {
+        let caller = self.callers.authenticate(admits, head)?;
+        let tenant = self.tenants.resolve(head)?;
+        let permit = self.permit(&caller, tenant, head)?;
+        let injects = injects(tenant, head)?;
+        Ok(Admission { caller, permit, injects })
+    }
+
+    /// The token to put on an admitted request; none when it goes on with its own.
+    ///
+    /// # Errors
+    /// The refusal that the client gets when no token can be had.
+    pub async fn token(&self, admission: &Admission) -> Result<Option<Granted>, Refusal> {
+        if !admission.injects {
+            return Ok(None);
+        }
+        let found = self.tokens.token(&admission.permit).await.map_err(Refusal::Exchange)?;
+        let metrics = self.metrics(admission.tenant());
+        if found.cached { &metrics.cache_hits } else { &metrics.cache_misses }.inc();
+        Ok(Some(Granted { token: found.token, cached: found.cached }))
+    }
+
+    /// The server answered 401 to `refused`. The token to try next; none when the answer is about
+    /// permissions, so that it is the client's.
+    ///
+    /// # Errors
+    /// The refusal that the client gets when no other token can be had.
+    pub async fn upstream_refused(
+        &self,
+        permit: &Permit,
+        refused: &Arc<AccessToken>,
+    ) -> Result<Option<Arc<AccessToken>>, Refusal> {
+        if !self.tokens.reject(permit, refused).await {
+            return Ok(None);
+        }
+        let next = self.tokens.replacement(permit).await.map_err(Refusal::Exchange)?;
+        Ok((!same_token(&next, refused)).then_some(next))
+    }
+
+    /// The server answered 401 to `refused`, and the request cannot be sent again.
+    pub async fn forget(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
+        self.tokens.reject(permit, refused).await
+    }
+
+    /// The tenants behind the gateway.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// The metrics of a tenant.
+    pub fn metrics(&self, tenant: &Tenant) -> &Arc<TenantMetrics> {
+        &self.metrics[tenant.index]
+    }
+
+    /// The header that carries callers' API keys.
+    pub fn key_header(&self) -> &HeaderName {
+        self.callers.key_header()
+    }
+
+    fn permit(
+        &self,
+        caller: &Caller,
+        tenant: &Tenant,
+        head: &RequestHead<'_>,
+    ) -> Result<Permit, Refusal> {
+        let route = tenant.route(head.target.path()).unwrap_or("/");
+        self.policy.permit(caller, tenant, head.method, route).cloned().map_err(|why| {
+            let caller = caller.name().cloned();
+            Refusal::Forbidden { why, caller, tenant: tenant.name.clone() }
+        })
+    }
+}
+
+fn injects(tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Refusal> {
+    match tenant.existing_authorization {
+        ExistingAuthorization::Replace => Ok(true),
+        _ if !head.headers.contains_key(AUTHORIZATION) => Ok(true),
+        ExistingAuthorization::PassThrough => Ok(false),
+        ExistingAuthorization::Refuse => {
+            Err(Refusal::AuthorizationRefused(tenant.name.clone()))
+        }
+    }
+}
+
+/// A server may give out the same token again; sending it again would be refused again.
+fn same_token(one: &AccessToken, other: &AccessToken) -> bool {
+    one.authorization() == other.authorization()
+}

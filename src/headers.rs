@@ -1,0 +1,137 @@
+//! Which headers go on to the server and which go back to the client. Pure.
+
+use http::header::{
+    self, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::request::RequestError;
+
+/// Chooses the headers of a request that go on to the server. What the gateway itself sets (`Host`,
+/// the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never comes from the client.
+#[derive(Debug)]
+pub struct ToServer<'h> {
+    headers: &'h HeaderMap,
+    nominated: Vec<&'h str>,
+    key_header: &'h HeaderName,
+    injects: bool,
+}
+
+impl<'h> ToServer<'h> {
+    /// Chooses among `headers`. `key_header` carries API keys and goes nowhere; with `injects`, a
+    /// token of ours is put on, so that the client's `Authorization` and cookies stay behind: a
+    /// session of some browser must not mix with the user of the token.
+    ///
+    /// # Errors
+    /// When `Connection` names what is no header, or more than ten (RFC 9110, section 7.6.1).
+    pub fn new(
+        headers: &'h HeaderMap,
+        key_header: &'h HeaderName,
+        injects: bool,
+    ) -> Result<Self, RequestError> {
+        Ok(Self { headers, nominated: nominated(headers)?, key_header, injects })
+    }
+
+    /// The headers that go on, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)> {
+        self.headers.iter().filter(|(name, _)| self.goes_on(name))
+    }
+
+    fn goes_on(&self, name: &HeaderName) -> bool {
+        let credential = (self.injects && (*name == AUTHORIZATION || *name == COOKIE))
+            || name == self.key_header;
+        !credential
+            && !NEVER_TO_SERVER.contains(name)
+            && is_plain(name.as_str())
+            && !self.nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()))
+    }
+}
+
+/// `X_Forwarded_For` reads as `X-Forwarded-For` to servers that map names to variables
+/// (CVE-2025-64484), so names with anything but letters, digits and dashes stay behind, and so do
+/// the headers of proxies that the gateway does not trust.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !name.starts_with("x-forwarded-")
+        && !name.starts_with("proxy-")
+}
+
+/// The headers that `Connection` names, without the options that are no headers here.
+fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
+    const BAD: RequestError = RequestError::Malformed("the Connection header is malformed");
+    let mut names = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for option in value.to_str().map_err(|_| BAD)?.split(',').map(str::trim) {
+            match option {
+                "" => {}
+                o if o.eq_ignore_ascii_case("close") || o.eq_ignore_ascii_case("keep-alive") => {}
+                o if names.len() < MAX_NOMINATED && HeaderName::from_bytes(o.as_bytes()).is_ok() => {
+                    names.push(o);
+                }
+                _ => return Err(BAD),
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Chooses the headers of an answer that go back to the client: all but those of the connection
+/// and, where our token was put on, `Set-Cookie`, which belongs to the token's user.
+pub fn to_client(
+    headers: &HeaderMap,
+    injected: bool,
+) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    let nominated: Vec<&str> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+        .filter(|option| {
+            !matches!(*option, "" | "close" | "keep-alive")
+                // An answer cannot take its own framing away.
+                && !option.eq_ignore_ascii_case(CONTENT_LENGTH.as_str())
+                && !option.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str())
+        })
+        .collect();
+    headers.iter().filter(move |(name, _)| {
+        let stays = HOP_BY_HOP.contains(name)
+            || (injected && **name == SET_COOKIE)
+            || nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()));
+        !stays
+    })
+}
+
+/// Headers of one connection (RFC 9110, section 7.6.1).
+static HOP_BY_HOP: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRAILER,
+    UPGRADE,
+];
+
+/// What the client cannot tell the server: headers of the connection, those that are set anew, and
+/// those in which somebody says that the sender, the target or the method is another.
+static NEVER_TO_SERVER: [HeaderName; 19] = [
+    HOST,
+    CONNECTION,
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    EXPECT,
+    TE,
+    TRAILER,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-original-host"),
+    HeaderName::from_static("x-replaced-path"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+];
+
+const MAX_NOMINATED: usize = 10;

@@ -1,0 +1,468 @@
+//! One request from its head to its last byte: a straight line over pingora-core's sessions, with no
+//! decisions of its own. [`Proxy::exchange`] is the whole of it, in order.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::v1::server::HttpSession;
+use pingora::{Error, ErrorType, RetryType};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub mod connection;
+
+mod body;
+mod downstream;
+mod record;
+mod respond;
+mod upstream;
+
+pub use downstream::{ClientLimits, Peer};
+pub use upstream::Upstream;
+
+use crate::gateway::{Admission, Gateway};
+use crate::headers::ToServer;
+use crate::refusal::Refusal;
+use crate::request::{BodyFraming, RequestHead, Target};
+use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
+use crate::token::AccessToken;
+use body::{Broken, Upload, UploadLimits};
+use connection::Connection;
+use downstream::{Head, linger, read_head, session};
+use record::Record;
+use upstream::Lease;
+
+/// Serves connections.
+pub struct Proxy {
+    gateway: Arc<Gateway>,
+    /// For each tenant, by its index, the connections to its server.
+    upstreams: Vec<Arc<Upstream>>,
+    limits: ClientLimits,
+    telemetry: Arc<Telemetry>,
+    access_log: AccessLog,
+    stopping: CancellationToken,
+}
+
+/// An admitted request, with all that is needed to send it, more than once if need be.
+struct Admitted {
+    admission: Admission,
+    method: Method,
+    target: Target,
+    framing: BodyFraming,
+    expects_continue: bool,
+}
+
+/// A request that was sent, and whose answer's head has been read.
+struct Attempt {
+    lease: Lease,
+    upload: Upload,
+}
+
+/// What ends a request without a whole answer of the server.
+enum Failure {
+    Refused(Refusal),
+    ClientGone,
+    /// The server broke off when its answer had begun.
+    Truncated(String),
+}
+
+impl<R: Into<Refusal>> From<R> for Failure {
+    fn from(refusal: R) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+impl Proxy {
+    /// Serves what `gateway` admits. `upstreams` are the tenants' servers, by tenant index. Once
+    /// `stopping` is cancelled, connections end with the request they are at.
+    pub fn new(
+        gateway: Arc<Gateway>,
+        upstreams: Vec<Arc<Upstream>>,
+        limits: ClientLimits,
+        telemetry: Arc<Telemetry>,
+        access_log: AccessLog,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { gateway, upstreams, limits, telemetry, access_log, stopping }
+    }
+
+    /// Serves a connection to its end.
+    pub async fn serve(&self, mut connection: Box<Connection>, peer: &Peer) {
+        let mut stopping = pin!(self.stopping.cancelled());
+        let mut patience = self.limits.head;
+        loop {
+            // Between requests nothing but the connection is held, no session, no buffer.
+            let begun = tokio::select! {
+                biased;
+                readable = timeout(patience, connection.readable()) => matches!(readable, Ok(Ok(()))),
+                () = &mut stopping => false,
+            };
+            if !begun {
+                return;
+            }
+            match Box::pin(self.requests(connection, peer)).await {
+                Some(idle) => connection = idle,
+                None => return,
+            }
+            patience = self.limits.keep_alive;
+        }
+    }
+
+    /// Serves the request that has begun to arrive, and those that follow without a pause. Gives
+    /// the connection back if it can go on.
+    async fn requests(&self, connection: Box<Connection>, peer: &Peer) -> Option<Box<Connection>> {
+        let mut down = session(connection, None, &self.limits);
+        loop {
+            let mut record = Record::new(peer);
+            match read_head(&mut down, &self.limits).await {
+                Head::Closed => return None,
+                Head::Refused(refusal) => {
+                    Box::pin(self.refuse(&mut down, &refusal, &mut record)).await;
+                    self.finish(&record);
+                    linger(down).await;
+                    return None;
+                }
+                Head::Read => {}
+            }
+            if self.stopping.is_cancelled() {
+                down.set_server_keepalive(None);
+            }
+            let ended = self.exchange(&mut down, peer, &mut record).await;
+            let complete = match ended {
+                Ok(()) => true,
+                Err(failure) => Box::pin(self.fail(&mut down, failure, &mut record)).await,
+            };
+            record.received(down.body_bytes_read(), down.body_bytes_sent());
+            self.finish(&record);
+            if !complete {
+                return None;
+            }
+            if !down.will_keepalive() {
+                linger(down).await;
+                return None;
+            }
+            let (stream, prefix) = down.reuse().await.ok()??.into_parts();
+            let connection = Connection::from_stream(stream);
+            if prefix.is_none() {
+                return Some(connection);
+            }
+            down = session(connection, prefix, &self.limits);
+        }
+    }
+
+    /// One request and its answer.
+    async fn exchange(
+        &self,
+        down: &mut HttpSession,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        let admitted = self.admit(down, peer, record)?;
+        let granted = self.gateway.token(&admitted.admission).await?;
+        record.token(granted.as_ref().map(|granted| granted.cached));
+        let token = granted.map(|granted| granted.token);
+        if token.is_some() && admitted.framing != BodyFraming::Empty {
+            down.enable_retry_buffering();
+        }
+        let mut attempt = self.send(down, &admitted, token.as_deref(), None, peer, record).await?;
+        if attempt.lease.session.get_status() == Some(StatusCode::UNAUTHORIZED)
+            && let Some(refused) = token
+        {
+            let again = self.replay(down, &admitted, attempt, &refused, peer, record);
+            attempt = Box::pin(again).await?;
+        }
+        self.relay(down, &admitted, attempt, record).await
+    }
+
+    /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
+    fn admit(
+        &self,
+        down: &mut HttpSession,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<Admitted, Refusal> {
+        let raw = down.get_headers_raw_bytes();
+        let sent = down.req_header();
+        record.method(&sent.method);
+        let head = RequestHead::parse(&raw, &sent.method, sent.version, &sent.headers)?;
+        record.target(&head.target);
+        let admission = self.gateway.admit(peer.admits, &head)?;
+        record.admitted(&admission, self.gateway.metrics(admission.tenant()));
+        if let BodyFraming::Length(length) = head.body
+            && length > self.limits.max_body
+        {
+            return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
+        }
+        let admitted = Admitted {
+            admission,
+            method: head.method.clone(),
+            framing: head.body,
+            expects_continue: head.expects_continue,
+            target: head.target,
+        };
+        if head.wants_upgrade {
+            down.set_server_keepalive(None);
+        }
+        Ok(admitted)
+    }
+
+    /// Sends the request and waits for the head of its answer. `kept` is what was read of its body
+    /// by an earlier try. A connection that the server closed while it was idle is replaced by a
+    /// new one, for requests that may be sent twice.
+    async fn send(
+        &self,
+        down: &mut HttpSession,
+        admitted: &Admitted,
+        token: Option<&AccessToken>,
+        kept: Option<Bytes>,
+        peer: &Peer,
+        record: &Record,
+    ) -> Result<Attempt, Failure> {
+        let upstream = &self.upstreams[admitted.admission.tenant().index];
+        let mut fresh = false;
+        loop {
+            let head = self.upstream_head(down, admitted, token, peer, record, upstream)?;
+            let mut lease = upstream.lease(fresh).await?;
+            let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
+            match sent {
+                Ok(upload) => return Ok(Attempt { lease, upload }),
+                Err(Broken::Server(error))
+                    if lease.reused && admitted.may_be_sent_twice() && was_stale(&error) =>
+                {
+                    fresh = true;
+                }
+                Err(broken) => return Err(self.failure(broken, upstream)),
+            }
+        }
+    }
+
+    async fn send_on(
+        &self,
+        down: &mut HttpSession,
+        lease: &mut Lease,
+        head: Box<RequestHeader>,
+        admitted: &Admitted,
+        kept: Option<Bytes>,
+    ) -> Result<Upload, Broken> {
+        lease.session.write_request_header(head).await.map_err(Broken::Server)?;
+        if admitted.framing == BodyFraming::Empty {
+            body::await_answer(down, &mut lease.session).await?;
+            return Ok(Upload::Done);
+        }
+        if admitted.expects_continue {
+            let told = Box::pin(down.write_continue_response()).await;
+            told.map_err(|_| Broken::ClientGone)?;
+            // An answer of any kind before the end of the body had switched keep-alive off.
+            down.respect_keepalive();
+        }
+        let limits = self.upload_limits(lease.session.write_timeout);
+        Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
+    }
+
+    /// The server refused our token: forget it, and send the request again with the next one, once.
+    async fn replay(
+        &self,
+        down: &mut HttpSession,
+        admitted: &Admitted,
+        attempt: Attempt,
+        refused: &Arc<AccessToken>,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<Attempt, Failure> {
+        let permit = &admitted.admission.permit;
+        if down.retry_buffer_truncated() {
+            return if self.gateway.forget(permit, refused).await {
+                Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
+            } else {
+                Ok(attempt)
+            };
+        }
+        let Some(next) = self.gateway.upstream_refused(permit, refused).await? else {
+            return Ok(attempt);
+        };
+        self.discard(attempt, admitted).await;
+        record.replayed();
+        self.gateway.metrics(permit.tenant()).replays.inc();
+        let kept = down.get_retry_buffer();
+        self.send(down, admitted, Some(&next), kept, peer, record).await
+    }
+
+    /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
+    async fn discard(&self, attempt: Attempt, admitted: &Admitted) {
+        let Attempt { mut lease, upload } = attempt;
+        if upload == Upload::Unfinished {
+            return;
+        }
+        let mut read = 0;
+        while read <= DISCARDED {
+            match timeout(DISCARD_TIME, lease.session.read_body_bytes()).await {
+                Ok(Ok(Some(piece))) => read += piece.len(),
+                Ok(Ok(None)) => {
+                    return self.upstreams[admitted.admission.tenant().index].give_back(lease).await;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    async fn relay(
+        &self,
+        down: &mut HttpSession,
+        admitted: &Admitted,
+        attempt: Attempt,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        let Attempt { mut lease, upload } = attempt;
+        let upstream = &self.upstreams[admitted.admission.tenant().index];
+        let status = lease.session.get_status().unwrap_or(StatusCode::BAD_GATEWAY);
+        record.status(status);
+        let limits = self.upload_limits(lease.session.write_timeout);
+        let injected = admitted.admission.injects;
+        let id = record.request_id_value();
+        let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
+        match relayed {
+            Ok(Upload::Done) => upstream.give_back(lease).await,
+            Ok(Upload::Unfinished) => {}
+            Err(Broken::Server(error)) => return Err(Failure::Truncated(cause(&error))),
+            Err(broken) => return Err(self.failure(broken, upstream)),
+        }
+        Ok(())
+    }
+
+    /// The head that the server gets: rebuilt from what was parsed, nothing copied as it came.
+    fn upstream_head(
+        &self,
+        down: &HttpSession,
+        admitted: &Admitted,
+        token: Option<&AccessToken>,
+        peer: &Peer,
+        record: &Record,
+        upstream: &Upstream,
+    ) -> Result<Box<RequestHeader>, Refusal> {
+        let theirs = &down.req_header().headers;
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = admitted.method.clone();
+        parts.uri = Uri::from(admitted.target.path_and_query().clone());
+        parts.version = Version::HTTP_11;
+        let headers = &mut parts.headers;
+        headers.reserve(theirs.len() + ADDED);
+        headers.insert(HOST, upstream.authority().clone());
+        let key_header = self.gateway.key_header();
+        for (name, value) in
+            ToServer::new(theirs, key_header, admitted.admission.injects)?.iter()
+        {
+            headers.append(name, value.clone());
+        }
+        match admitted.framing {
+            BodyFraming::Empty if needs_length(&admitted.method) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            BodyFraming::Empty => {}
+            BodyFraming::Length(length) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            BodyFraming::Chunked => {
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        }
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token.authorization().clone());
+        }
+        if let Some(address) = &peer.forwarded_for {
+            headers.insert(FORWARDED_FOR.clone(), address.clone());
+        }
+        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(peer.scheme));
+        if let Some(host) = theirs.get(HOST) {
+            headers.insert(FORWARDED_HOST.clone(), host.clone());
+        }
+        headers.insert(respond::REQUEST_ID.clone(), record.request_id_value());
+        Ok(Box::new(parts.into()))
+    }
+
+    /// Ends a request that got no whole answer. True if the connection can go on.
+    async fn fail(&self, down: &mut HttpSession, failure: Failure, record: &mut Record) -> bool {
+        let begun = down.response_written().is_some_and(|head| !head.status.is_informational());
+        match failure {
+            Failure::Refused(refusal) if !begun => {
+                return self.refuse(down, &refusal, record).await;
+            }
+            Failure::ClientGone => record.outcome(RequestOutcome::ClientGone),
+            Failure::Refused(refusal) => record.truncated(&refusal.to_string()),
+            Failure::Truncated(cause) => record.truncated(&cause),
+        }
+        // The answer has no proper end, so that the client knows it is not whole.
+        down.shutdown().await;
+        false
+    }
+
+    async fn refuse(&self, down: &mut HttpSession, refusal: &Refusal, record: &mut Record) -> bool {
+        record.refused(refusal);
+        let written = respond::refuse(down, refusal, record.request_id()).await;
+        if let Ok(status) = written {
+            record.status_sent(status);
+        }
+        written.is_ok()
+    }
+
+    fn failure(&self, broken: Broken, upstream: &Upstream) -> Failure {
+        let server = upstream.server().name.clone();
+        match broken {
+            Broken::ClientGone => Failure::ClientGone,
+            Broken::ClientSilent => Refusal::BodyTimeout.into(),
+            Broken::ClientMalformed => Refusal::BodyMalformed.into(),
+            Broken::TooLarge => Refusal::BodyTooLarge { limit: self.limits.max_body }.into(),
+            Broken::Server(error) => match error.etype() {
+                ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+                    Refusal::UpstreamTimeout { server, cause: cause(&error) }.into()
+                }
+                _ => Refusal::UpstreamInvalid { server, cause: cause(&error) }.into(),
+            },
+        }
+    }
+
+    fn upload_limits(&self, write: Option<std::time::Duration>) -> UploadLimits {
+        UploadLimits { write: write.unwrap_or(self.limits.body), max_body: self.limits.max_body }
+    }
+
+    fn finish(&self, record: &Record) {
+        record.finish(&self.telemetry, &self.access_log);
+    }
+}
+
+impl Admitted {
+    /// Safe methods (RFC 9110, section 9.2.1) without a body: sent twice, they change nothing twice.
+    fn may_be_sent_twice(&self) -> bool {
+        self.method.is_safe() && self.framing == BodyFraming::Empty
+    }
+}
+
+/// The server had closed the connection while it was idle: it has read nothing of the request.
+fn was_stale(error: &Error) -> bool {
+    matches!(error.retry, RetryType::ReusedOnly) || *error.etype() == ErrorType::WriteError
+}
+
+/// What went wrong, without any byte of what was sent: pingora's own texts quote those.
+fn cause(error: &Error) -> String {
+    let kind = error.etype().as_str();
+    match error.root_cause().downcast_ref::<std::io::Error>() {
+        Some(io) => format!("{kind} ({io})"),
+        None => kind.to_owned(),
+    }
+}
+
+/// Methods whose requests say that they have no body (RFC 9110, section 8.6).
+fn needs_length(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// How many headers are put on at most.
+const ADDED: usize = 7;
+const DISCARDED: usize = 64 * 1024;
+const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(1);

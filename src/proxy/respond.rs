@@ -1,0 +1,142 @@
+//! What the client gets: the server's answer as it comes, or a refusal. Nothing else writes to
+//! clients.
+
+use futures_util::FutureExt;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    TRANSFER_ENCODING,
+};
+use http::{Method, StatusCode, Version};
+use pingora::Error;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::v1::{client, server};
+
+use super::body::{Broken, Upload, UploadLimits, await_client_gone, duplex};
+use super::connection::Connection;
+use crate::headers;
+use crate::refusal::Refusal;
+
+/// Passes the answer on whose head has been read. `Upload::Done` when afterwards the server has all
+/// of the request too, so that its connection can be used again.
+pub async fn relay(
+    down: &mut server::HttpSession,
+    up: &mut client::HttpSession,
+    upload: Upload,
+    limits: &UploadLimits,
+    injected: bool,
+    request_id: HeaderValue,
+) -> Result<Upload, Broken> {
+    let head = answer_head(down, up, injected, request_id);
+    // A first piece that is there already leaves in one write with the head.
+    let first = match up.read_body_ref().now_or_never() {
+        Some(piece) => piece.map_err(Broken::Server)?,
+        None => None,
+    };
+    let state = Connection::write_state(down.stream());
+    state.set_corked(first.is_some());
+    let written = down.write_response_header(head).await;
+    Connection::write_state(down.stream()).set_corked(false);
+    written.map_err(|_| Broken::ClientGone)?;
+    if let Some(first) = first {
+        write(down, first).await?;
+    }
+    let upload = match upload {
+        Upload::Done => Upload::Done,
+        Upload::Unfinished => Box::pin(duplex(down, up, limits)).await?,
+    };
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = up.read_body_ref() => piece.map_err(Broken::Server)?,
+            gone = await_client_gone(down), if upload == Upload::Done => return Err(gone),
+        };
+        match piece {
+            Some(piece) => write(down, piece).await?,
+            None => break,
+        }
+    }
+    down.finish_body().await.map_err(|_| Broken::ClientGone)?;
+    Ok(upload)
+}
+
+async fn write(down: &mut server::HttpSession, piece: &[u8]) -> Result<(), Broken> {
+    down.write_body(piece).await.map(drop).map_err(|_| Broken::ClientGone)
+}
+
+/// The head for the client: the server's, without what belongs to its connection, framed for the
+/// client's version of HTTP.
+fn answer_head(
+    down: &mut server::HttpSession,
+    up: &client::HttpSession,
+    injected: bool,
+    request_id: HeaderValue,
+) -> Box<ResponseHeader> {
+    let theirs = up.resp_header().expect("the head has been read");
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = theirs.status;
+    parts.version = Version::HTTP_11;
+    parts.headers.reserve(theirs.headers.len() + 3);
+    for (name, value) in headers::to_client(&theirs.headers, injected) {
+        parts.headers.append(name, value.clone());
+    }
+    parts.headers.insert(REQUEST_ID.clone(), request_id);
+    let bodiless = down.req_header().method == Method::HEAD
+        || matches!(theirs.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let chunked = parts.headers.contains_key(TRANSFER_ENCODING);
+    if down.req_header().version == Version::HTTP_10 {
+        if chunked || (!bodiless && !parts.headers.contains_key(CONTENT_LENGTH)) {
+            // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+            parts.headers.remove(TRANSFER_ENCODING);
+            down.set_server_keepalive(None);
+        }
+    } else if !bodiless && !chunked && !parts.headers.contains_key(CONTENT_LENGTH) {
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Box::new(parts.into())
+}
+
+/// Answers with a refusal. The connection ends with it when the client may still be sending.
+///
+/// # Errors
+/// When the client is gone.
+pub async fn refuse(
+    down: &mut server::HttpSession,
+    refusal: &Refusal,
+    request_id: &str,
+) -> Result<StatusCode, Box<Error>> {
+    let answer = refusal.answer();
+    let body = answer.problem(request_id);
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = answer.status;
+    parts.version = Version::HTTP_11;
+    let head = &mut parts.headers;
+    head.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    head.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        head.insert(REQUEST_ID.clone(), id);
+    }
+    if let Some(wait) = answer.retry_after {
+        head.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    match answer.status {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let methods = crate::request::METHODS.map(|m| m.to_string()).join(", ");
+            head.insert(ALLOW, HeaderValue::from_str(&methods).expect("methods are tokens"));
+        }
+        StatusCode::UNAUTHORIZED => {
+            // RFC 9110, section 15.5.2: a 401 names a scheme. Ours is a header of its own.
+            let scheme = HeaderValue::from_static("ApiKey realm=\"boldgate\"");
+            head.insert(http::header::WWW_AUTHENTICATE, scheme);
+        }
+        _ => {}
+    }
+    down.write_response_header(Box::new(parts.into())).await?;
+    // Nothing is written in answer to HEAD: the session knows.
+    down.write_body(body.as_bytes()).await?;
+    down.finish_body().await?;
+    Ok(answer.status)
+}
+
+/// Says which line of the logs belongs to an answer.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,0 +1,240 @@
+//! The gateway's own negative answers: one enum, one exhaustive match from the cause to status,
+//! code and text. What the client reads is fixed text; what is logged is the cause.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::caller::{CallerError, CallerName};
+use crate::policy::Forbidden;
+use crate::request::RequestError;
+use crate::tenant::TenantName;
+use crate::token::{ExchangeError, ExchangeErrorKind};
+
+/// Why the gateway itself answers a request with no. In the order of a request's way.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The client did not send a whole head in time.
+    #[error("the client did not send a whole request head in time")]
+    HeadTimeout,
+    /// The form of the request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The body is larger than the limit.
+    #[error("the request body is larger than {limit} bytes")]
+    BodyTooLarge {
+        /// `limits.max_body`, in bytes.
+        limit: u64,
+    },
+    /// Nobody we know.
+    #[error(transparent)]
+    Caller(#[from] CallerError),
+    /// No tenant.
+    #[error(transparent)]
+    TenantUnknown(#[from] crate::tenant::TenantUnknown),
+    /// Somebody we know, without leave.
+    #[error("{why}")]
+    Forbidden {
+        /// What there is no leave for.
+        why: Forbidden,
+        /// Who it is; none when anonymous.
+        caller: Option<CallerName>,
+        /// The tenant it was about.
+        tenant: TenantName,
+    },
+    /// The request brings an `Authorization`, and the tenant is configured to refuse that.
+    #[error("the request brings an Authorization of its own, which tenant `{0}` refuses")]
+    AuthorizationRefused(TenantName),
+    /// No token could be had.
+    #[error(transparent)]
+    Exchange(Arc<ExchangeError>),
+    /// All connections to the server stayed busy for too long.
+    #[error("all {limit} connections to server `{server}` stayed busy")]
+    Overloaded {
+        /// Name of the server.
+        server: String,
+        /// `max_connections` of the server.
+        limit: usize,
+    },
+    /// No connection to the server.
+    #[error("server `{server}` cannot be reached: {cause}")]
+    UpstreamUnreachable {
+        /// Name of the server.
+        server: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The server broke off before its answer, or sent what is no answer.
+    #[error("server `{server}` gave no valid answer: {cause}")]
+    UpstreamInvalid {
+        /// Name of the server.
+        server: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The server stayed silent.
+    #[error("server `{server}` took too long: {cause}")]
+    UpstreamTimeout {
+        /// Name of the server.
+        server: String,
+        /// What was waited for.
+        cause: String,
+    },
+    /// The server refused our token, and the body is no longer there to be sent again.
+    #[error("tenant `{0}`: the token was refused, and the body is too large to be sent again")]
+    NotReplayable(TenantName),
+    /// The client did not send the body in time.
+    #[error("the client did not send the whole body in time")]
+    BodyTimeout,
+    /// The client sent a body that is not framed as its head said.
+    #[error("the request body is malformed")]
+    BodyMalformed,
+}
+
+/// What the client gets for a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// For people; it tells nothing of the inside.
+    pub detail: &'static str,
+    /// Value of `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// What the client gets.
+    pub fn answer(&self) -> Answer {
+        let (status, code, detail) = match self {
+            Self::HeadTimeout => {
+                (408, "request_timeout", "The request head did not arrive in time.")
+            }
+            Self::BodyTimeout => {
+                (408, "request_timeout", "The request body did not arrive in time.")
+            }
+            Self::Request(RequestError::Malformed(part)) => (400, "request_refused", *part),
+            Self::BodyMalformed => (400, "request_refused", "the request body is malformed"),
+            Self::Request(RequestError::Method) => {
+                (405, "method_refused", "This method is not forwarded.")
+            }
+            Self::Request(RequestError::TargetTooLong) => {
+                (414, "target_too_long", "The path or the query is too long.")
+            }
+            Self::Request(RequestError::HeadTooLarge) => {
+                (431, "headers_too_large", "The request head is too large.")
+            }
+            Self::BodyTooLarge { .. } => {
+                (413, "body_too_large", "The request body is larger than the gateway accepts.")
+            }
+            Self::Caller(CallerError::Missing | CallerError::Unknown | CallerError::Several) => {
+                (401, "caller_unauthenticated", "One valid API key is needed.")
+            }
+            Self::TenantUnknown(_) => {
+                (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
+            }
+            Self::Forbidden { why: Forbidden::Tenant, .. } => {
+                (403, "caller_forbidden", "The caller may not use this tenant.")
+            }
+            Self::Forbidden { why: Forbidden::Route(_), .. } => {
+                (403, "route_closed", "This route is not open to the caller.")
+            }
+            Self::AuthorizationRefused(_) => (
+                403,
+                "authorization_refused",
+                "Requests to this tenant must not bring an Authorization of their own.",
+            ),
+            Self::Exchange(error) => exchange(&error.kind),
+            Self::Overloaded { .. } => (503, "overloaded", "The gateway is at its limit."),
+            Self::UpstreamUnreachable { .. } => {
+                (502, "upstream_unreachable", "Bold BI cannot be reached.")
+            }
+            Self::UpstreamInvalid { .. } => {
+                (502, "upstream_invalid", "Bold BI broke off or gave no valid answer.")
+            }
+            Self::UpstreamTimeout { .. } => {
+                (504, "upstream_timeout", "Bold BI did not answer in time.")
+            }
+            Self::NotReplayable(_) => (
+                502,
+                "body_not_replayable",
+                "Bold BI asked for a new token, and the body is too large to be sent again by the \
+                 gateway (more than 64 KiB). Nothing was changed. Please send the request again.",
+            ),
+        };
+        Answer {
+            status: StatusCode::from_u16(status).expect("a status written above"),
+            code,
+            detail,
+            retry_after: self.retry_after(),
+        }
+    }
+
+    /// The tenant it is about, where one was found.
+    pub fn tenant(&self) -> Option<&TenantName> {
+        match self {
+            Self::Forbidden { tenant, .. }
+            | Self::AuthorizationRefused(tenant)
+            | Self::NotReplayable(tenant) => Some(tenant),
+            Self::Exchange(error) => Some(&error.tenant),
+            _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { .. } => Some(SOON),
+            Self::Exchange(error) => match &error.kind {
+                ExchangeErrorKind::Unavailable { retry_after, .. } => {
+                    Some(retry_after.unwrap_or(LATER))
+                }
+                ExchangeErrorKind::Unreachable(_) => Some(LATER),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
+    match kind {
+        ExchangeErrorKind::Refused { .. } => (
+            502,
+            "credential_refused",
+            "Bold BI refused the gateway's credential. This is not about your own credential.",
+        ),
+        ExchangeErrorKind::Unusable { .. } => (
+            502,
+            "token_reply_unusable",
+            "Bold BI's token endpoint gave an answer that the gateway cannot use.",
+        ),
+        ExchangeErrorKind::Unavailable { .. } | ExchangeErrorKind::Unreachable(_) => (
+            503,
+            "token_endpoint_unavailable",
+            "Bold BI's token endpoint cannot be reached or cannot serve.",
+        ),
+        ExchangeErrorKind::Timeout(_) => {
+            (504, "token_endpoint_timeout", "Bold BI's token endpoint did not answer in time.")
+        }
+    }
+}
+
+impl Answer {
+    /// The body: `application/problem+json` (RFC 9457).
+    pub fn problem(&self, request_id: &str) -> String {
+        serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+        })
+        .to_string()
+    }
+}
+
+const SOON: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(5);
