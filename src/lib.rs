@@ -21,6 +21,8 @@
 pub mod admin;
 pub mod boldbi;
 pub mod caller;
+pub mod cli;
+pub mod config;
 pub mod gateway;
 pub mod headers;
 pub mod policy;

@@ -1,1 +1,347 @@
+//! The host: it binds the listeners, accepts connections within a bound, hands them to the proxy,
+//! and ends without dropping a request.
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+mod listener;
+mod tls;
+
+use crate::admin::Admin;
+use crate::caller::Admits;
+use crate::config::{ListenAddress, Settings};
+use crate::gateway::Gateway;
+use crate::proxy::connection::{Connection, Transport};
+use crate::proxy::{ClientLimits, Peer, Proxy, Upstream};
+use crate::telemetry::{AccessLog, Telemetry};
+use crate::token::{TokenExchange, TokenSource};
+use crate::trust::TrustError;
+use listener::{Accepted, Listener, bind_tcp};
+use tls::TlsError;
+
+/// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
+pub struct Running {
+    addresses: Vec<ListenAddress>,
+    admin_address: SocketAddr,
+    ready: Arc<AtomicBool>,
+    stopping: CancellationToken,
+    connections: TaskTracker,
+    accepting: Vec<JoinHandle<()>>,
+    admin: JoinHandle<()>,
+    drain: Duration,
+}
+
+/// Why the gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on `{address}`: {cause}")]
+    Bind {
+        /// The address in the configuration.
+        address: String,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
+    /// The certificate of a listener.
+    #[error("listener `{address}`: {cause}")]
+    Tls {
+        /// The address in the configuration.
+        address: String,
+        /// What is wrong with it.
+        #[source]
+        cause: TlsError,
+    },
+    /// What is to be trusted of a server.
+    #[error("server `{server}`: {cause}")]
+    Trust {
+        /// Name of the server.
+        server: String,
+        /// What is wrong.
+        #[source]
+        cause: TrustError,
+    },
+}
+
+impl Running {
+    /// Binds everything, then serves. Either all listeners are there or none.
+    ///
+    /// # Errors
+    /// The first thing that is not to be had.
+    pub fn start(
+        settings: Settings,
+        exchange: Arc<dyn TokenExchange>,
+        telemetry: Arc<Telemetry>,
+        access_log: AccessLog,
+    ) -> Result<Self, StartError> {
+        raise_file_limit();
+        let mut doors = Vec::new();
+        for listener in &settings.listeners {
+            doors.push(Door::open(listener)?);
+        }
+        let admin_listener = bind_tcp(settings.admin).map_err(|cause| StartError::Bind {
+            address: settings.admin.to_string(),
+            cause,
+        })?;
+        let admin_address = admin_listener.local_addr().unwrap_or(settings.admin);
+        let upstreams = upstreams(&settings)?;
+        let limits = settings.limits;
+        let tokens =
+            TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
+        let gateway = Gateway::new(
+            settings.caller_auth,
+            settings.tenants,
+            settings.policy,
+            tokens,
+            &telemetry,
+        );
+        let stopping = CancellationToken::new();
+        let client_limits = ClientLimits {
+            head: limits.request_head_timeout,
+            keep_alive: limits.keep_alive_timeout,
+            body: limits.body_timeout,
+            max_body: limits.max_body,
+        };
+        let proxy = Arc::new(Proxy::new(
+            Arc::new(gateway),
+            upstreams,
+            client_limits,
+            Arc::clone(&telemetry),
+            access_log,
+            stopping.clone(),
+        ));
+        let connections = TaskTracker::new();
+        let addresses = doors.iter().map(|door| door.listener.address()).collect();
+        let hall = Arc::new(Hall {
+            proxy,
+            telemetry: Arc::clone(&telemetry),
+            room: Arc::new(Semaphore::new(limits.max_connections)),
+            connections: connections.clone(),
+            stopping: stopping.clone(),
+            handshake: limits.request_head_timeout,
+        });
+        let accepting =
+            doors.into_iter().map(|door| tokio::spawn(Arc::clone(&hall).accept(door))).collect();
+        let ready = Arc::new(AtomicBool::new(true));
+        let admin = tokio::spawn(Admin::new(telemetry, Arc::clone(&ready)).serve(admin_listener));
+        Ok(Self {
+            addresses,
+            admin_address,
+            ready,
+            stopping,
+            connections,
+            accepting,
+            admin,
+            drain: limits.drain_timeout,
+        })
+    }
+
+    /// Where the listeners listen, in the order of the configuration. For port 0 it is the port that
+    /// the system chose.
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
+    }
+
+    /// Where the admin endpoints are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Stops to accept, lets the requests in flight finish, closes idle connections. True when all
+    /// were done within the drain timeout; what was not is cut off.
+    pub async fn stop(mut self) -> bool {
+        self.ready.store(false, Relaxed);
+        self.stopping.cancel();
+        for accepting in self.accepting.drain(..) {
+            // An accept loop ends by itself when it is told to stop.
+            let _ = accepting.await;
+        }
+        self.connections.close();
+        timeout(self.drain, self.connections.wait()).await.is_ok()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+        self.admin.abort();
+        for accepting in &self.accepting {
+            accepting.abort();
+        }
+    }
+}
+
+/// A listener, and how those who come through it are met.
+struct Door {
+    listener: Listener,
+    tls: Option<TlsAcceptor>,
+    admits: Admits,
+}
+
+impl Door {
+    fn open(settings: &crate::config::Listener) -> Result<Self, StartError> {
+        let address = || settings.address.to_string();
+        let tls = match &settings.tls {
+            Some(files) => Some(
+                tls::acceptor(&files.certificate_file, &files.key_file)
+                    .map_err(|cause| StartError::Tls { address: address(), cause })?,
+            ),
+            None => None,
+        };
+        let listener = Listener::bind(&settings.address)
+            .map_err(|cause| StartError::Bind { address: address(), cause })?;
+        Ok(Self { listener, tls, admits: settings.admits })
+    }
+}
+
+/// One pool of connections for each server, listed by tenant.
+fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, StartError> {
+    let mut pools: Vec<Arc<Upstream>> = Vec::new();
+    let mut by_tenant = Vec::new();
+    for tenant in settings.tenants.iter() {
+        let known = pools.iter().find(|pool| pool.server().name == tenant.server.name);
+        let pool = match known {
+            Some(pool) => Arc::clone(pool),
+            None => {
+                let pool = Upstream::new(Arc::clone(&tenant.server)).map_err(|cause| {
+                    StartError::Trust { server: tenant.server.name.clone(), cause }
+                })?;
+                pools.push(Arc::clone(&pool));
+                pool
+            }
+        };
+        by_tenant.push(pool);
+    }
+    Ok(by_tenant)
+}
+
+/// Where all connections are, whatever door they came through.
+struct Hall {
+    proxy: Arc<Proxy>,
+    telemetry: Arc<Telemetry>,
+    room: Arc<Semaphore>,
+    connections: TaskTracker,
+    stopping: CancellationToken,
+    handshake: Duration,
+}
+
+impl Hall {
+    async fn accept(self: Arc<Self>, door: Door) {
+        let door = Arc::new(door);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return,
+                accepted = door.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(accepted) => self.admit(accepted, &door),
+                Err(error) if is_clients_own(&error) => {}
+                Err(error) => {
+                    // Out of file descriptors or memory: wait for some to be given back.
+                    tracing::error!(%error, "cannot accept connections at the moment");
+                    tokio::time::sleep(NO_DESCRIPTORS).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.telemetry.connections_refused.inc();
+            if door.tls.is_none() {
+                turn_away(accepted);
+            }
+            return;
+        };
+        let (hall, door) = (Arc::clone(self), Arc::clone(door));
+        self.connections.spawn(async move {
+            hall.telemetry.connections.inc();
+            hall.serve(accepted, &door, place).await;
+            hall.telemetry.connections.dec();
+        });
+    }
+
+    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
+        let (transport, address) = match accepted {
+            Accepted::Unix(unix) => (Transport::Unix(unix), None),
+            Accepted::Tcp(tcp, address) => match &door.tls {
+                None => (Transport::Tcp(tcp), Some(address)),
+                Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
+                    Some(transport) => (transport, Some(address)),
+                    None => return,
+                },
+            },
+        };
+        let peer = Peer::new(door.admits, address, door.tls.is_some());
+        self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
+        drop(place);
+    }
+
+    async fn shake_hands(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<Transport> {
+        match timeout(self.handshake, acceptor.accept(tcp)).await {
+            Ok(Ok(tls)) => Some(Transport::Tls(Box::new(TlsStream::from(tls)))),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// The client was gone before it was accepted (accept(2)).
+fn is_clients_own(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::InvalidInput
+    )
+}
+
+/// Tells a client that there is no room, if it can be told without waiting.
+fn turn_away(accepted: Accepted) {
+    tokio::spawn(timeout(Duration::from_secs(1), async move {
+        let written = match accepted {
+            Accepted::Tcp(mut tcp, _) => tcp.write_all(NO_ROOM).await,
+            Accepted::Unix(mut unix) => unix.write_all(NO_ROOM).await,
+        };
+        // It is closed either way.
+        drop(written);
+    }));
+}
+
+/// Each connection of a client may need one to a server, and the default of 1,024 descriptors is
+/// for programs of another time.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
+Connection: close\r\n\r\n\
+{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+\"code\":\"overloaded\",\"detail\":\"Too busy.\"}";

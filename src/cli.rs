@@ -1,0 +1,166 @@
+//! The command line: one file a command, and what they share. The only place that prints.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+mod check;
+mod completions;
+mod demo;
+mod key;
+mod logging;
+mod schema;
+mod serve;
+mod token;
+
+/// Authentication gateway for Bold BI: applications call its REST API without a token, boldgate
+/// admits them, obtains and keeps the tokens, and puts them on
+#[derive(Debug, Parser)]
+#[command(name = "boldgate", version, max_term_width = 100)]
+pub struct Cli {
+    /// How much of its own doings boldgate logs, on stderr
+    #[arg(long, global = true, value_enum, default_value = "info", env = "BOLDGATE_LOG_LEVEL")]
+    log_level: LogLevel,
+    /// How logs look; `auto` is text on a terminal and JSON elsewhere
+    #[arg(long, global = true, value_enum, default_value = "auto", env = "BOLDGATE_LOG_FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(serve::Serve),
+    /// Check configuration files, and all that they refer to, as `serve` would
+    Check(check::Check),
+    /// Obtain one token as `serve` would, and say what it is good for
+    Token(token::Token),
+    /// Show it all on this machine: a pretend Bold BI, the gateway before it, two tenants
+    Demo(demo::Demo),
+    /// Make an API key for a caller, and the hash of it for the configuration
+    Key(key::Key),
+    /// Print the JSON Schema of the configuration file
+    Schema(schema::Schema),
+    /// Print completions for a shell
+    Completions(completions::Completions),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+impl Cli {
+    /// Runs the command. The exit code says how it went: 0 well, 1 it failed, 78 the configuration
+    /// is bad (`EX_CONFIG` of sysexits.h); clap itself ends with 2 on wrong usage.
+    pub fn run(self) -> ExitCode {
+        logging::start(self.log_level, self.log_format);
+        let result = match self.command {
+            Command::Serve(command) => command.run(self.log_format),
+            Command::Check(command) => command.run(),
+            Command::Token(command) => command.run(),
+            Command::Demo(command) => command.run(self.log_format),
+            Command::Key(command) => command.run(),
+            Command::Schema(command) => command.run(),
+            Command::Completions(command) => command.run(),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                failure.print();
+                failure.code()
+            }
+        }
+    }
+}
+
+/// How a command fails.
+#[derive(Debug)]
+enum Failure {
+    /// The configuration is bad; all that is wrong with it, as text.
+    Config(String),
+    /// Anything else, and what to do about it, if that is known.
+    Other { what: String, hint: Option<String> },
+    /// It has said what was wrong already.
+    Said,
+}
+
+impl Failure {
+    fn other(what: impl std::fmt::Display) -> Self {
+        Self::Other { what: what.to_string(), hint: None }
+    }
+
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(78),
+            Self::Other { .. } | Self::Said => ExitCode::FAILURE,
+        }
+    }
+
+    fn print(&self) {
+        match self {
+            Self::Config(findings) => complain(findings.trim_end()),
+            Self::Other { what, hint } => {
+                complain(&format!("error: {what}"));
+                if let Some(hint) = hint {
+                    complain(&format!("\nhint: {hint}"));
+                }
+            }
+            Self::Said => {}
+        }
+    }
+}
+
+/// The configuration file, where a command needs one.
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(
+        short,
+        long = "config",
+        value_name = "FILE",
+        default_value = "/etc/boldgate/gateway.yaml",
+        env = "BOLDGATE_CONFIG"
+    )]
+    path: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<crate::config::Settings, Failure> {
+        crate::config::Settings::load(&self.path).map_err(|f| Failure::Config(f.to_string()))
+    }
+}
+
+/// Writes a line of a command's result.
+fn say(line: &str) {
+    use std::io::Write;
+    // A reader that has gone away, such as `head`, wants no more.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Writes a line about what went wrong, or about what is going on.
+fn complain(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The runtime that a command works in.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))
+}

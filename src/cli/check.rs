@@ -1,0 +1,38 @@
+//! `boldgate check`.
+
+use std::path::PathBuf;
+
+use super::{Failure, say};
+use crate::config::Settings;
+
+/// Check configuration files, and all that they refer to, as `serve` would
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The configuration files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Leave aside secrets, certificates and keys, which may be elsewhere
+    #[arg(long)]
+    no_secrets: bool,
+}
+
+impl Check {
+    pub fn run(self) -> Result<(), Failure> {
+        let mut findings = Vec::new();
+        for file in &self.files {
+            let checked = if self.no_secrets {
+                Settings::check_without_secrets(file)
+            } else {
+                Settings::load(file).map(drop)
+            };
+            match checked {
+                Ok(()) => say(&format!("{}: good", file.display())),
+                Err(found) => findings.push(found.to_string()),
+            }
+        }
+        if findings.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Config(findings.join("\n")))
+    }
+}

@@ -1,0 +1,22 @@
+//! `boldgate completions`.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Cli, Failure};
+
+/// Print completions for a shell
+#[derive(Debug, clap::Args)]
+pub struct Completions {
+    /// The shell they are for
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "boldgate", &mut script);
+        super::say(String::from_utf8_lossy(&script).trim_end());
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Listening sockets: TCP with a deep accept queue, and Unix sockets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+use crate::config::ListenAddress;
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub enum Listener {
+    /// A TCP port.
+    Tcp(TcpListener, SocketAddr),
+    /// A Unix socket, whose file goes away with it.
+    Unix(UnixListener, SocketFile),
+}
+
+/// A client that has connected.
+pub enum Accepted {
+    /// Over TCP, from this address.
+    Tcp(TcpStream, IpAddr),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// Removes the file of a Unix socket when it is dropped.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to do.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn bind(address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Tcp(address) => Ok(Self::Tcp(bind_tcp(*address)?, *address)),
+            ListenAddress::Unix(path) => bind_unix(path),
+        }
+    }
+
+    /// The next client.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors, or the client is gone already.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener, _) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream, peer.ip().to_canonical()))
+            }
+            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// Where it listens: with port 0 in the configuration, at the port that the system chose.
+    pub fn address(&self) -> ListenAddress {
+        match self {
+            Self::Tcp(listener, address) => {
+                ListenAddress::Tcp(listener.local_addr().unwrap_or(*address))
+            }
+            Self::Unix(_, file) => ListenAddress::Unix(file.0.clone()),
+        }
+    }
+}
+
+/// Binds a TCP port.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    remove_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    // Whoever may connect is admitted: the owner and the group.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
+}
+
+/// Removes the socket file that a process left behind which is no more. One that still listens, or
+/// a file that is no socket, stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(file) if !file.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file of this name that is no socket",
+        )),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)
+            }
+            Err(error) => Err(error),
+            Ok(_) => {
+                Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"))
+            }
+        },
+    }
+}
+
+/// A burst of thousands of new connections must wait in the kernel, not be dropped by it.
+const BACKLOG: u32 = 8192;
