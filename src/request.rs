@@ -284,7 +284,7 @@ fn is_hex_pair(pair: Option<&[u8]>) -> bool {
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|d| d as u8)
+    char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 /// Exactly one framing (RFC 9112, section 6.3): no list of codings, no list of lengths, never both.

@@ -162,6 +162,6 @@ fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
 }
 
 /// A token that nobody used for so long is let go.
-const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+const IDLE: Duration = Duration::from_hours(24);
 /// See [`TokenSource::reject`].
 const NO_SECOND_REPLACEMENT: Duration = Duration::from_secs(10);
