@@ -8,13 +8,15 @@ SHELL := bash
 target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(target)/tools
 manifests := $(wildcard deploy/kubernetes/*.yaml)
+# The configuration that each of them carries.
+carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
 .PHONY: help demo build test check bench fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 demo: build ## start the gateway in front of a pretend Bold BI and show what it does
 	$(target)/release/boldgate demo
@@ -29,7 +31,7 @@ test: ## run all tests: unit, integration, documentation
 
 check: fmt crates deploy-files clippy docs test configs ## all that must hold before a merge, cheapest first
 
-bench: ## run all benches; benches/README.md says how to read them
+bench: ## run all benches
 	.ci/need rust build
 	cargo bench --locked
 
@@ -44,7 +46,7 @@ crates: ## does no crate bring a second TLS or crypto library?
 	    echo 'not allowed: TLS and cryptography are on ring; `cargo tree --invert` names who brings it' >&2; exit 1; \
 	fi
 
-deploy-files: $(tools)/ready $(manifests:deploy/kubernetes/%=$(target)/deploy/%) ## are image, manifests and scripts well-formed?
+deploy-files: $(tools)/ready $(carried) ## are image, manifests and scripts well-formed?
 	$(tools)/bin/shellcheck .ci/*
 	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy $(wildcard config)
 	$(tools)/bin/hadolint --failure-threshold style deploy/Dockerfile
@@ -58,13 +60,13 @@ docs: ## does the code's documentation build, with no dead link?
 	.ci/need rust build
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
 
-configs: $(tools)/ready $(manifests:deploy/kubernetes/%=$(target)/deploy/%) ## does the gateway take every configuration we ship?
+configs: $(tools)/ready $(carried) ## does the gateway take every configuration we ship?
 	.ci/need rust build
 	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
-	for file in config/*.yaml $(target)/deploy/*.yaml; do $(BOLDGATE) check --no-secrets "$$file"; done
-	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json config/*.yaml $(target)/deploy/*.yaml
+	for file in config/*.yaml $(carried); do $(BOLDGATE) check --no-secrets "$$file"; done
+	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json config/*.yaml $(carried)
 
-deny: ## do licences, sources and advisories of all crates pass? (asks the network; builds cargo-deny the first time)
+deny: ## do the licences, sources and advisories of all crates pass? (needs the network)
 	.ci/need rust build
 	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@0.20.2
 	cargo deny --locked check
