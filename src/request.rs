@@ -287,7 +287,7 @@ fn is_hex_pair(pair: Option<&[u8]>) -> bool {
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|d| d as u8)
+    char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 /// Exactly one framing (RFC 9112, section 6.3): no list of codings, no list of lengths, never both.
@@ -348,7 +348,8 @@ const DOT_SEGMENT: RequestError = RequestError::Malformed("the path has a dot se
 /// `pchar` of RFC 3986, section 3.3, apart from percent-encoding.
 static PATH_BYTES: [bool; 256] = {
     let mut table = [false; 256];
-    let allowed = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@";
+    let allowed =
+        b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@";
     let mut i = 0;
     while i < allowed.len() {
         table[allowed[i] as usize] = true;

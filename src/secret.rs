@@ -49,7 +49,10 @@ impl SecretRef {
     pub fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::Env(name) => {
-                // Secrets are the one kind of value read from the environment, and only here.
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "secrets are read here and nowhere else"
+                )]
                 let value = std::env::var_os(name).ok_or(SecretError::Unset)?;
                 checked(Zeroizing::new(value.into_encoded_bytes()))
             }

@@ -44,13 +44,14 @@ pub struct ApiKeyHash([u8; 32]);
 impl ApiKeyHash {
     /// Parses 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits: Vec<u32> = text.chars().map_while(|c| c.to_digit(16)).collect();
+        let digit = |c: char| c.to_digit(16).and_then(|d| u8::try_from(d).ok());
+        let digits: Vec<u8> = text.chars().map_while(digit).collect();
         if text.len() != 64 || digits.len() != 64 {
             return None;
         }
         let mut hash = [0; 32];
         for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = (pair[0] << 4 | pair[1]) as u8;
+            *byte = pair[0] << 4 | pair[1];
         }
         Some(Self(hash))
     }
@@ -110,7 +111,13 @@ mod tests {
         assert_eq!(keys.find(key.expose().as_bytes()), Some(CallerName::new("portal")));
         let mut near = key.expose().to_owned();
         near.pop();
-        for wrong in [near.as_bytes(), b"", b"\0", &[b'x'; 1 << 20], hash.to_string().as_bytes()] {
+        for wrong in [
+            near.as_bytes(),
+            b"",
+            b"\0",
+            "x".repeat(1 << 20).as_bytes(),
+            hash.to_string().as_bytes(),
+        ] {
             assert_eq!(keys.find(wrong), None);
         }
     }

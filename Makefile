@@ -1,0 +1,85 @@
+# The tasks people run; .ci/run is `make check`. Each target first installs the tools it lacks.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+target := $(or $(CARGO_TARGET_DIR),target)
+tools := $(target)/tools
+manifests := $(wildcard deploy/kubernetes/*.yaml)
+# The configuration that each of them carries.
+carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
+# The boldgate that judges the shipped configurations; the development profile, as the tests.
+BOLDGATE ?= cargo run --quiet --locked --
+
+.PHONY: help demo build test check bench fmt crates deploy-files clippy docs configs deny
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
+
+demo: build ## start the gateway in front of a pretend Bold BI and show what it does
+	$(target)/release/boldgate demo
+
+build: ## build the release binary
+	.ci/need rust build
+	cargo build --release --locked
+
+test: ## run all tests: unit, integration, documentation
+	.ci/need rust build
+	cargo test --locked
+
+check: fmt crates deploy-files clippy docs test configs ## all that must hold before a merge, cheapest first
+
+bench: ## run all benches
+	.ci/need rust build
+	cargo bench --locked
+
+fmt: ## is every file formatted?
+	.ci/need rust
+	cargo fmt --check
+
+crates: ## does no crate bring a second TLS or crypto library?
+	.ci/need rust
+	@found=$$(cargo tree --locked --edges normal,build --target all --prefix none --format '{p}'); \
+	if grep -E '^(openssl|openssl-sys|native-tls|boring|aws-lc-rs|aws-lc-sys) ' <<<"$$found"; then \
+	    echo 'not allowed: TLS and cryptography are on ring; `cargo tree --invert` names who brings it' >&2; exit 1; \
+	fi
+
+deploy-files: $(tools)/ready $(carried) ## are image, manifests and scripts well-formed?
+	$(tools)/bin/shellcheck .ci/*
+	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy $(wildcard config)
+	$(tools)/bin/hadolint --failure-threshold style deploy/Dockerfile
+	$(tools)/bin/kubernetes-validate --kubernetes-version 1.32 --strict $(manifests)
+
+clippy: ## does Clippy have nothing to say?
+	.ci/need rust build
+	cargo clippy --locked --all-targets -- -D warnings
+
+docs: ## does the code's documentation build, with no dead link?
+	.ci/need rust build
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
+
+configs: $(tools)/ready $(carried) ## does the gateway take every configuration we ship?
+	.ci/need rust build
+	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
+	for file in config/*.yaml $(carried); do $(BOLDGATE) check --no-secrets "$$file"; done
+	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json config/*.yaml $(carried)
+
+deny: ## do the licences, sources and advisories of all crates pass? (needs the network)
+	.ci/need rust build
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@0.20.2
+	cargo deny --locked check
+
+# The validators, pinned, apart from the system's Python.
+$(tools)/ready: deploy/tools/requirements.txt
+	.ci/need python
+	rm -rf $(tools)
+	python3 -m venv $(tools)
+	$(tools)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# The configuration inside a manifest, once it is sure that the manifest fits it.
+$(target)/deploy/%.yaml: deploy/kubernetes/%.yaml deploy/tools/manifest.py $(tools)/ready
+	mkdir -p $(@D)
+	$(tools)/bin/python deploy/tools/manifest.py $< > $@

@@ -1,0 +1,82 @@
+"""Prints the gateway's configuration that a Kubernetes manifest carries.
+
+Before that it makes sure that pod and configuration fit each other, which no schema can see:
+that the configuration is mounted where it is read, that each secret file is there, that probes
+ask the admin listener at an address the kubelet reaches, and that the drain has its time.
+"""
+
+import ipaddress
+import pathlib
+import sys
+
+import yaml
+
+DRAIN_SECONDS = 25
+
+
+def main(path: str) -> None:
+    documents = [d for d in yaml.safe_load_all(pathlib.Path(path).read_text()) if d]
+    maps = {d["metadata"]["name"]: d["data"] for d in documents if d["kind"] == "ConfigMap"}
+    [pod] = [d["spec"]["template"]["spec"] for d in documents if d["kind"] == "Deployment"]
+    [gateway] = [
+        c for c in pod.get("initContainers", []) + pod["containers"] if c["name"] == "boldgate"
+    ]
+
+    files = mounted_files(pod, gateway, maps)
+    config_path = gateway["args"][gateway["args"].index("--config") + 1]
+    text = files.get(config_path)
+    expect(text, f"--config names {config_path}, where nothing is mounted")
+    config = yaml.safe_load(text)
+
+    for secret in secret_files(config):
+        expect(secret in files, f"the configuration reads {secret}, where nothing is mounted")
+
+    host, admin_port = config["admin"]["address"].rsplit(":", 1)
+    for probe in ("startupProbe", "readinessProbe"):
+        port = gateway[probe]["httpGet"]["port"]
+        expect(port == int(admin_port), f"{probe} asks {port}, admin listens on {admin_port}")
+    address = ipaddress.ip_address(host.strip("[]"))
+    expect(not address.is_loopback, f"the kubelet cannot reach admin on {host}")
+
+    grace = pod["terminationGracePeriodSeconds"]
+    expect(grace > DRAIN_SECONDS, f"{grace} s of grace end the drain of {DRAIN_SECONDS} s")
+    print(text, end="")
+
+
+def mounted_files(pod: dict, container: dict, maps: dict) -> dict:
+    """The files that the container finds: their text, or True for those of a secret."""
+    files = {}
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    for mount in container["volumeMounts"]:
+        expect(mount.get("readOnly"), f"the mount {mount['name']} can be written to")
+        volume, root = volumes[mount["name"]], mount["mountPath"]
+        if "configMap" in volume:
+            for key, text in maps[volume["configMap"]["name"]].items():
+                files[f"{root}/{key}"] = text
+        if "secret" in volume:
+            mode = volume["secret"]["defaultMode"]
+            expect(mode & 0o007 == 0, f"anyone may read the secret: its mode is {mode:o}")
+            for item in volume["secret"]["items"]:
+                files[f"{root}/{item['path']}"] = True
+    return files
+
+
+def secret_files(node: object):
+    """Every `{ file: ... }` in the configuration."""
+    if isinstance(node, dict):
+        if set(node) == {"file"}:
+            yield node["file"]
+        for child in node.values():
+            yield from secret_files(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from secret_files(child)
+
+
+def expect(condition: object, otherwise: str) -> None:
+    if not condition:
+        sys.exit(f"{sys.argv[1]}: {otherwise}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
