@@ -135,3 +135,75 @@ static NEVER_TO_SERVER: [HeaderName; 19] = [
 ];
 
 const MAX_NOMINATED: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
+    }
+
+    fn names_to_server(headers: &HeaderMap, injects: bool) -> Vec<String> {
+        let key = HeaderName::from_static("x-api-key");
+        let chosen = ToServer::new(headers, &key, injects).unwrap();
+        chosen.iter().map(|(name, _)| name.to_string()).collect()
+    }
+
+    #[test]
+    fn what_the_gateway_says_itself_never_comes_from_the_client() {
+        let headers = map(&[
+            ("host", "evil"),
+            ("accept", "*/*"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("expect", "100-continue"),
+            ("x-api-key", "bgk_x"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-anything", "x"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-original-url", "/beta"),
+            ("x-http-method-override", "DELETE"),
+            ("x_forwarded_host", "evil"),
+            ("proxy-authorization", "Basic x"),
+            ("x-request-id", "mine"),
+            ("x-custom", "kept"),
+        ]);
+        assert_eq!(names_to_server(&headers, true), ["accept", "x-custom"]);
+    }
+
+    #[test]
+    fn the_clients_own_credentials_go_on_only_where_none_is_put_on() {
+        let headers = map(&[("authorization", "Bearer x"), ("cookie", "a=b"), ("accept", "*/*")]);
+        assert_eq!(names_to_server(&headers, true), ["accept"]);
+        assert_eq!(names_to_server(&headers, false), ["authorization", "cookie", "accept"]);
+    }
+
+    #[test]
+    fn what_connection_names_stays_on_the_connection() {
+        let headers = map(&[("connection", "close, X-Drop ,TE"), ("x-drop", "1"), ("te", "trailers"), ("accept", "*/*")]);
+        assert_eq!(names_to_server(&headers, true), ["accept"]);
+        let answer = map(&[("connection", "x-drop, content-length"), ("x-drop", "1"), ("content-length", "3"), ("set-cookie", "a=b")]);
+        let kept: Vec<_> = to_client(&answer, true).map(|(name, _)| name.clone()).collect();
+        assert_eq!(kept, [CONTENT_LENGTH]);
+        let kept: Vec<_> = to_client(&answer, false).map(|(name, _)| name.clone()).collect();
+        assert_eq!(kept, [CONTENT_LENGTH, SET_COOKIE]);
+    }
+
+    #[test]
+    fn a_connection_header_that_names_no_headers_or_too_many_is_refused() {
+        let key = HeaderName::from_static("x-api-key");
+        for value in ["\"x-forwarded-for\"", ":authority", "a,b,c,d,e,f,g,h,i,j,k"] {
+            let headers = map(&[("connection", value)]);
+            assert!(ToServer::new(&headers, &key, true).is_err(), "{value}");
+        }
+        assert!(ToServer::new(&map(&[("connection", "a,b,c,d,e,f,g,h,i,j")]), &key, true).is_ok());
+    }
+}

@@ -357,3 +357,6 @@ static PATH_BYTES: [bool; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests;
