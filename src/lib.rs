@@ -14,7 +14,7 @@
 //! caller
 //! tenant
 //! request
-//! secret  telemetry
+//! secret  telemetry  trust
 //! ```
 #![forbid(unsafe_code)]
 
@@ -26,3 +26,4 @@ pub mod secret;
 pub mod telemetry;
 pub mod tenant;
 pub mod token;
+pub mod trust;
