@@ -14,7 +14,7 @@
 //! caller
 //! tenant
 //! request
-//! secret  telemetry
+//! secret  telemetry  trust
 //! ```
 #![forbid(unsafe_code)]
 

@@ -51,13 +51,13 @@ impl Upstream {
         let tls = if server.tls {
             let config = client_config(server.ca_file.as_deref())?;
             let name = ServerName::try_from(server.host.clone())
-                .map_err(|_| TrustError::Name(server.host.clone()))?;
+                .map_err(|_| TrustError::NotAName(server.host.clone()))?;
             Some((TlsConnector::from(config), name))
         } else {
             None
         };
         let authority = HeaderValue::from_str(&server.authority())
-            .map_err(|_| TrustError::Name(server.host.clone()))?;
+            .map_err(|_| TrustError::NotAName(server.host.clone()))?;
         let upstream = Arc::new(Self {
             slots: Arc::new(Semaphore::new(server.max_connections)),
             idle: Mutex::default(),

@@ -1,0 +1,140 @@
+//! The request to the token endpoint: its body, and the type of it. Pure. The buffers are sized
+//! beforehand, so that growing leaves no copy of the secret behind, and zeroised when dropped.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use serde::Serialize;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use crate::tenant::{Credential, ExchangeBody, Grant};
+
+/// A body for the token endpoint. It has no `Debug`: it is the secret.
+pub(super) struct GrantBody {
+    /// Value of `Content-Type`.
+    pub content_type: HeaderValue,
+    /// The body itself; its memory is overwritten when the last reference is dropped.
+    pub bytes: Bytes,
+}
+
+/// The body that exchanges `credential` for a token of `username`.
+pub(super) fn body(credential: &Credential, username: &str) -> GrantBody {
+    let (content_type, bytes) = match credential.body {
+        ExchangeBody::Form => ("application/x-www-form-urlencoded", form(credential, username)),
+        ExchangeBody::Json => ("application/json", json(credential, username)),
+    };
+    let content_type = HeaderValue::from_static(content_type);
+    GrantBody { content_type, bytes: Bytes::from_owner(bytes) }
+}
+
+/// The form that the official samples send; keys in lower case. (Bold BI: samples, "SDK Samples";
+/// published API, "try it now" files.)
+fn form(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
+    let secret = credential.secret.expose();
+    // Each byte becomes three at most.
+    let room = 3 * (username.len() + secret.len()) + FIXED_PARTS;
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    form_urlencoded::Serializer::new(&mut *text)
+        .append_pair("grant_type", credential.grant.as_str())
+        .append_pair("username", username)
+        .append_pair(secret_field(credential.grant), secret);
+    debug_assert!(text.len() <= room, "the buffer never grows");
+    Zeroizing::new(std::mem::take(&mut *text).into_bytes())
+}
+
+/// The JSON object of the published API. (Bold BI: REST API v4.0 to v6.0, `PasswordAuth` and
+/// `EmbedSecretAuth`.)
+fn json(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Fields<'c> {
+        username: &'c str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        embed_secret: Option<&'c str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<&'c str>,
+        grant_type: &'static str,
+    }
+    let secret = credential.secret.expose();
+    let fields = Fields {
+        username,
+        embed_secret: (credential.grant == Grant::EmbedSecret).then_some(secret),
+        password: (credential.grant == Grant::Password).then_some(secret),
+        grant_type: credential.grant.as_str(),
+    };
+    // Each byte becomes six at most (`\u001f`).
+    let room = 6 * (username.len() + secret.len()) + FIXED_PARTS;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *bytes, &fields).expect("text can always be written to memory");
+    debug_assert!(bytes.len() <= room, "the buffer never grows");
+    bytes
+}
+
+fn secret_field(grant: Grant) -> &'static str {
+    match grant {
+        Grant::Password => "password",
+        Grant::EmbedSecret => "embed_secret",
+    }
+}
+
+/// More than the field names and what is between them take.
+const FIXED_PARTS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    fn sent(grant: Grant, body_type: ExchangeBody, username: &str, secret: &str) -> String {
+        let credential = Credential {
+            grant,
+            username: Arc::from("not the subject"),
+            secret: Secret::new(secret.into()),
+            body: body_type,
+            version: 0,
+        };
+        String::from_utf8(body(&credential, username).bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn t1_a_hostile_password_survives_the_form() {
+        assert_eq!(
+            sent(Grant::Password, ExchangeBody::Form, "a+b@x.io", "p&ss=w%rd+1 é"),
+            "grant_type=password&username=a%2Bb%40x.io&password=p%26ss%3Dw%25rd%2B1+%C3%A9"
+        );
+    }
+
+    #[test]
+    fn t16_json_request() {
+        assert_eq!(
+            sent(
+                Grant::EmbedSecret,
+                ExchangeBody::Json,
+                "user@example.com",
+                "test-embed-secret-for-vectors-00"
+            ),
+            r#"{"username":"user@example.com","embed_secret":"test-embed-secret-for-vectors-00","grant_type":"embed_secret"}"#
+        );
+    }
+
+    #[test]
+    fn both_grants_go_with_both_bodies() {
+        assert_eq!(
+            sent(Grant::EmbedSecret, ExchangeBody::Form, "u", "s/+="),
+            "grant_type=embed_secret&username=u&embed_secret=s%2F%2B%3D"
+        );
+        assert_eq!(
+            sent(Grant::Password, ExchangeBody::Json, "u", "\u{1f}\"\\"),
+            r#"{"username":"u","password":"\u001f\"\\","grant_type":"password"}"#
+        );
+    }
+
+    #[test]
+    fn the_worst_secret_fits_its_buffer() {
+        let secret = "\u{1f}é&".repeat(1000);
+        for body_type in [ExchangeBody::Form, ExchangeBody::Json] {
+            sent(Grant::EmbedSecret, body_type, &secret, &secret);
+        }
+    }
+}

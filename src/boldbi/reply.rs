@@ -1,0 +1,196 @@
+//! What a reply of the token endpoint means. Pure: from a status, headers and bytes to a token or
+//! to the reason why there is none. No part of a body ever gets into an error.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::error::Category;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::token::{AccessToken, ExchangeErrorKind};
+
+mod lifetime;
+
+/// More than this is no reply of a token endpoint; nothing beyond it is read.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// The moment at which a token was asked for, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The clock that tells freshness.
+    pub at: Instant,
+    /// The clock that dates are on.
+    pub clock: SystemTime,
+}
+
+/// Reads a whole reply: [`head`], then [`token`].
+///
+/// # Errors
+/// As [`head`] and [`token`].
+pub fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    asked: Asked,
+    max_lifetime: Duration,
+) -> Result<AccessToken, ExchangeErrorKind> {
+    head(status, headers, asked.clock)?;
+    token(status, headers, body, asked, max_lifetime)
+}
+
+/// Whether the head of a reply leaves hope for a token in its body. (Bold BI: REST API v1.0 to
+/// v6.0 document 400, 404 and 405; other failures are not documented.)
+///
+/// # Errors
+/// What a status other than a success means.
+pub fn head(
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Result<(), ExchangeErrorKind> {
+    let code = status.as_u16();
+    Err(match code {
+        200..=299 => return Ok(()),
+        300..=399 => ExchangeErrorKind::Unusable { status: code, fault: REDIRECT },
+        408 | 429 | 500..=599 => {
+            ExchangeErrorKind::Unavailable { status: code, retry_after: retry_after(headers, now) }
+        }
+        400..=499 => ExchangeErrorKind::Refused { status: code, detail: detail(code, headers) },
+        _ => ExchangeErrorKind::Unusable { status: code, fault: "it has no final status" },
+    })
+}
+
+/// The token in the body of a success. It is one only if it says so in every way that Bold BI has:
+/// a token that is not empty, `LoginResult` absent or true, and no `error`.
+///
+/// # Errors
+/// [`ExchangeErrorKind::Refused`] when the body says no, [`ExchangeErrorKind::Unusable`] when it is
+/// not what a token endpoint says.
+pub fn token(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    asked: Asked,
+    max_lifetime: Duration,
+) -> Result<AccessToken, ExchangeErrorKind> {
+    let status = status.as_u16();
+    let unusable = |fault| ExchangeErrorKind::Unusable { status, fault };
+    let reply = Success::parse(headers, body).map_err(unusable)?;
+    let token = reply.granted().map_err(|detail| ExchangeErrorKind::Refused { status, detail })?;
+    let said = lifetime::Statements {
+        expires_in: reply.expires_in.as_ref(),
+        issued: reply.issued.as_ref(),
+        expires: reply.expires.as_ref(),
+        token,
+    };
+    let lifetime = lifetime::lifetime(&said, asked.clock).map_err(unusable)?.min(max_lifetime);
+    AccessToken::new(token, asked.at, lifetime).map_err(|_| unusable(NOT_VISIBLE))
+}
+
+/// The fields that count. All others are passed over; one of these that occurs twice is an error,
+/// for who knows which of the two the server meant (RFC 8259, section 4).
+#[derive(Deserialize)]
+struct Success {
+    access_token: Option<Zeroizing<String>>,
+    expires_in: Option<Value>,
+    #[serde(rename = ".issued")]
+    issued: Option<Value>,
+    #[serde(rename = ".expires")]
+    expires: Option<Value>,
+    #[serde(rename = "LoginResult")]
+    login_result: Option<Value>,
+    error: Option<Value>,
+}
+
+impl Success {
+    fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, &'static str> {
+        if body.len() > MAX_BODY {
+            return Err(TOO_LARGE);
+        }
+        let text = body.trim_ascii_start();
+        if is_html(headers) || text.starts_with(b"<") {
+            return Err(HTML);
+        }
+        if text.is_empty() {
+            return Err("it is empty");
+        }
+        // Without this, serde would take an array for the fields in their order.
+        if !text.starts_with(b"{") {
+            return Err("it is not a JSON object");
+        }
+        serde_json::from_slice(body).map_err(|error| match error.classify() {
+            Category::Eof => "its JSON is truncated",
+            Category::Data => "a field of it has a wrong type or occurs twice",
+            Category::Syntax | Category::Io => "it is not valid JSON",
+        })
+    }
+
+    /// The token, if the reply means to give one.
+    fn granted(&self) -> Result<&str, &'static str> {
+        if !matches!(&self.error, None | Some(Value::Null | Value::Bool(false)))
+            && self.error.as_ref().and_then(Value::as_str) != Some("")
+        {
+            return Err(", with an `error`");
+        }
+        let logged_in = match &self.login_result {
+            None | Some(Value::Null) => true,
+            Some(Value::Bool(result)) => *result,
+            Some(Value::String(result)) => result.eq_ignore_ascii_case("true"),
+            Some(_) => false,
+        };
+        if !logged_in {
+            return Err(", with a `LoginResult` that is not true");
+        }
+        match &self.access_token {
+            Some(token) if !token.is_empty() => Ok(token),
+            _ => Err(", without an `access_token`"),
+        }
+    }
+}
+
+fn detail(code: u16, headers: &HeaderMap) -> &'static str {
+    match code {
+        400 => ", which stands for an empty username",
+        404 => ", which stands for an unknown user or an unknown site identifier",
+        405 => ", which stands for a method other than POST",
+        _ if is_html(headers) => ", as a page of HTML",
+        _ => "",
+    }
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    content_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), an hour at most.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim_ascii();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = SystemTime::from(OffsetDateTime::parse(text, &Rfc2822).ok()?);
+            until.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+/// A server that asks for more is asked again all the same.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+pub(super) const TOO_LARGE: &str = "it is larger than 64 KiB";
+pub(super) const HTML: &str =
+    "it is HTML, not JSON: the URL or the site identifier is likely wrong";
+const REDIRECT: &str =
+    "it is a redirect, which is never followed: is the `url` of the server right?";
+const NOT_VISIBLE: &str = "its `access_token` holds spaces, line ends or other characters that no \
+                           token has";
+
+#[cfg(test)]
+mod tests;

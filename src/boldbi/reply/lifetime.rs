@@ -1,0 +1,297 @@
+//! How long a token lives, from what its reply and the token itself say. Pure. Clocks that differ
+//! must not matter: a span between two of the server's own times beats a span from our time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::Value;
+use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+use zeroize::Zeroizing;
+
+/// Everything that tells about a lifetime.
+pub(super) struct Statements<'r> {
+    /// `expires_in`: a number of seconds, the same as text, or a date. (Bold BI: respectively
+    /// knowledge base 17540, the published API, and a reply of 2020.)
+    pub expires_in: Option<&'r Value>,
+    /// `.issued`, a date.
+    pub issued: Option<&'r Value>,
+    /// `.expires`, a date.
+    pub expires: Option<&'r Value>,
+    /// The token, which may be a JWT with `iat` and `exp`.
+    pub token: &'r str,
+}
+
+/// The earliest end that is stated, as a time from now; a quarter of an hour when none is.
+///
+/// # Errors
+/// A fixed text, when a statement cannot be meant.
+pub(super) fn lifetime(said: &Statements<'_>, now: SystemTime) -> Result<Duration, &'static str> {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos().cast_signed());
+    let jwt = JwtTimes::of(said.token);
+    let issued = said.issued.and_then(date).or(jwt.iat);
+    let from_issue_to = |end| span(issued, end, now);
+
+    let stated = match said.expires_in {
+        None => None,
+        Some(value) => match seconds(value) {
+            Some(seconds) => Some(seconds),
+            None => Some(from_issue_to(date(value).ok_or(UNREADABLE)?)),
+        },
+    };
+    let by_token = jwt.exp.map(|exp| span(jwt.iat, exp, now));
+    // A date in a culture that is not known says nothing; the other statements still do.
+    let by_date = said.expires.and_then(date).map(from_issue_to);
+
+    let ends = [stated, by_token, by_date];
+    let Some(earliest) = ends.into_iter().flatten().min() else {
+        return Ok(FALLBACK);
+    };
+    let sane = 1..=LONGEST.as_nanos().cast_signed();
+    if ends.into_iter().flatten().any(|end| !sane.contains(&end)) {
+        return Err(ABSURD);
+    }
+    u64::try_from(earliest).map(Duration::from_nanos).map_err(|_| ABSURD)
+}
+
+/// Nanoseconds, as a time since 1970 or as a span.
+type Nanoseconds = i128;
+
+/// What is left of a life from `begin` to `end`. With both known it is their distance, whatever our
+/// clock says. Only a token that was clearly in use before, because the server gave it out a
+/// second time, has less: the rest by our clock.
+fn span(begin: Option<Nanoseconds>, end: Nanoseconds, now: Nanoseconds) -> Nanoseconds {
+    match begin {
+        Some(begin) if now <= begin + CLOCKS_DIFFER || end <= now => end - begin,
+        _ => end - now,
+    }
+}
+
+/// A number of seconds, as a number or as text.
+fn seconds(value: &Value) -> Option<Nanoseconds> {
+    match value {
+        Value::Number(number) => number
+            .as_i64()
+            .map(|whole| i128::from(whole) * SECOND)
+            .or_else(|| number.as_f64().map(|seconds| (seconds * 1e9) as Nanoseconds))
+            // What is cut off is absurd anyway, and no sum with what is left overflows.
+            .map(|nanoseconds| nanoseconds.clamp(-FAR_OFF, FAR_OFF)),
+        Value::String(text) => {
+            let text = text.trim_ascii();
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            // Too many digits for any integer: absurd as well.
+            Some(text.parse::<i64>().map_or(FAR_OFF, |whole| i128::from(whole) * SECOND))
+        }
+        _ => None,
+    }
+}
+
+/// A date in ISO 8601 or as the culture en-US writes it; UTC where no offset is given.
+fn date(value: &Value) -> Option<Nanoseconds> {
+    // Newer .NET puts a narrow no-break space in front of AM and PM.
+    let text = value.as_str()?.trim_ascii().replace('\u{202f}', " ");
+    let utc = |date: PrimitiveDateTime| date.assume_utc();
+    let en_us = format_description!(
+        "[month padding:none]/[day padding:none]/[year] [hour repr:12 padding:none]:[minute]:[second] [period case_sensitive:false]"
+    );
+    let en_us_offset = format_description!(
+        "[month padding:none]/[day padding:none]/[year] [hour repr:12 padding:none]:[minute]:[second] [period case_sensitive:false] [offset_hour sign:mandatory]:[offset_minute]"
+    );
+    OffsetDateTime::parse(&text, &Rfc3339)
+        .or_else(|_| OffsetDateTime::parse(&text, &Iso8601::PARSING))
+        .or_else(|_| PrimitiveDateTime::parse(&text, &Iso8601::PARSING).map(utc))
+        .or_else(|_| OffsetDateTime::parse(&text, en_us_offset))
+        .or_else(|_| PrimitiveDateTime::parse(&text, en_us).map(utc))
+        .ok()
+        .map(OffsetDateTime::unix_timestamp_nanos)
+}
+
+/// The times in a JWT (RFC 7519, sections 4.1.4 and 4.1.6).
+#[derive(Default)]
+struct JwtTimes {
+    exp: Option<Nanoseconds>,
+    iat: Option<Nanoseconds>,
+}
+
+impl JwtTimes {
+    /// Reads them without verification: only the server has the key, and nothing but the time of
+    /// renewal depends on it. An opaque token has none.
+    fn of(token: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Claims {
+            exp: Option<Value>,
+            iat: Option<Value>,
+        }
+        let claims = || {
+            let mut parts = token.split('.');
+            let (Some(_), Some(payload), Some(_), None) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
+            else {
+                return None;
+            };
+            let payload = payload.trim_end_matches('=');
+            let payload = Zeroizing::new(URL_SAFE_NO_PAD.decode(payload).ok()?);
+            serde_json::from_slice::<Claims>(&payload).ok()
+        };
+        let Some(Claims { exp, iat }) = claims() else { return Self::default() };
+        let time = |claim: Option<Value>| claim.filter(Value::is_number).as_ref().and_then(seconds);
+        Self { exp: time(exp), iat: time(iat) }
+    }
+}
+
+const SECOND: Nanoseconds = 1_000_000_000;
+/// Further than any date, far from the end of the type.
+const FAR_OFF: Nanoseconds = Nanoseconds::MAX / 1024;
+/// A lifetime nobody states. (Bold BI: none; the default of the published API is 7 days.)
+const FALLBACK: Duration = Duration::from_secs(15 * 60);
+/// More than this is a mistake, not a lifetime.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// By so much clocks may differ before a token counts as given out a second time.
+const CLOCKS_DIFFER: Nanoseconds = 5 * 60 * SECOND;
+const UNREADABLE: &str = "its `expires_in` is neither a number of seconds nor a date";
+const ABSURD: &str = "it gives the token a lifetime of nothing, less, or more than a century";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ISSUED_2020: u64 = 1_590_023_907; // 2020-05-21T01:18:27Z
+
+    fn at(unix: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(unix)
+    }
+
+    fn of(expires_in: Value, now: u64) -> Result<u64, &'static str> {
+        let said =
+            Statements { expires_in: Some(&expires_in), issued: None, expires: None, token: "x" };
+        lifetime(&said, at(now)).map(|lifetime| lifetime.as_secs())
+    }
+
+    fn jwt(claims: &Value) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
+    }
+
+    fn of_jwt(claims: Value, now: u64) -> Result<u64, &'static str> {
+        let token = jwt(&claims);
+        let said = Statements { expires_in: None, issued: None, expires: None, token: &token };
+        lifetime(&said, at(now)).map(|lifetime| lifetime.as_secs())
+    }
+
+    #[test]
+    fn seconds_come_as_number_or_text() {
+        for good in [json!(3600), json!("3600"), json!("3600 "), json!(3600.0)] {
+            assert_eq!(of(good, 0), Ok(3600));
+        }
+    }
+
+    #[test]
+    fn absurd_lifetimes_are_errors() {
+        let absurd = [
+            json!(0),
+            json!("0"),
+            json!(-1),
+            json!("-1"),
+            json!(1e99),
+            json!(9_223_372_036_854_775_808_u64),
+            json!("9223372036854775808"),
+            json!("99999999999999999999999999999999999999999999"),
+            json!("0001-01-01T00:00:00"),
+            json!("9999-12-31T23:59:59Z"),
+        ];
+        for value in absurd {
+            assert_eq!(of(value.clone(), ISSUED_2020), Err(ABSURD), "{value}");
+        }
+        for value in [json!("abc"), json!(""), json!("-"), json!(true), json!([1]), json!({})] {
+            assert_eq!(of(value.clone(), ISSUED_2020), Err(UNREADABLE), "{value}");
+        }
+    }
+
+    #[test]
+    fn dates_come_in_many_forms() {
+        let forms = [
+            "2020-05-28T01:18:27+00:00",
+            "2020-05-28T01:18:27Z",
+            "2020-05-28T01:18:27.0000000Z",
+            "2020-05-28T01:18:27",
+            "2020-05-28T03:18:27+02:00",
+            "5/28/2020 1:18:27 AM +00:00",
+            "5/28/2020 1:18:27 AM",
+            "05/28/2020 01:18:27 am",
+            "5/28/2020 1:18:27\u{202f}AM",
+            "5/27/2020 8:18:27 PM -05:00",
+        ];
+        for form in forms {
+            assert_eq!(of(json!(form), ISSUED_2020), Ok(604_800), "{form}");
+        }
+    }
+
+    #[test]
+    fn noon_and_midnight_are_told_apart() {
+        let noon = date(&json!("5/21/2020 12:00:00 PM")).unwrap();
+        let midnight = date(&json!("5/21/2020 12:00:00 AM")).unwrap();
+        assert_eq!(noon - midnight, 12 * 3600 * SECOND);
+    }
+
+    #[test]
+    fn the_claims_of_a_jwt_count_from_each_other_when_clocks_differ() {
+        let claims = json!({"iat": 1_756_891_006, "exp": 1_757_495_806});
+        // Our clock is right, a little ahead, behind by years, ahead by years.
+        for now in [1_756_891_006, 1_756_891_206, 0, 2_000_000_000] {
+            assert_eq!(of_jwt(claims.clone(), now), Ok(604_800), "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_token_given_out_a_second_time_has_only_the_rest_of_its_life() {
+        let claims = json!({"iat": 1_756_891_006, "exp": 1_757_495_806});
+        assert_eq!(of_jwt(claims, 1_757_495_806 - 60), Ok(60));
+    }
+
+    #[test]
+    fn a_jwt_without_iat_counts_from_now() {
+        assert_eq!(of_jwt(json!({"exp": 1000}), 400), Ok(600));
+        assert_eq!(of_jwt(json!({"exp": 1000}), 1000), Err(ABSURD));
+        assert_eq!(of_jwt(json!({"exp": 1000.5, "iat": 0.5}), 0), Ok(1000));
+    }
+
+    #[test]
+    fn what_looks_like_a_jwt_but_is_none_is_opaque() {
+        let deep = format!("e30.{}.x", URL_SAFE_NO_PAD.encode("[".repeat(40_000)));
+        let nested = format!("{{\"a\":{}", "[".repeat(40_000));
+        let nested = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(nested));
+        for token in ["a.b.c", "..", "a.b", "a.b.c.d", "e30.e30.x", &deep, &nested] {
+            let said = Statements { expires_in: None, issued: None, expires: None, token };
+            assert_eq!(lifetime(&said, at(0)), Ok(FALLBACK));
+        }
+        assert_eq!(of_jwt(json!({"exp": "1000"}), 0), Ok(900));
+    }
+
+    #[test]
+    fn the_earliest_statement_wins() {
+        let token = jwt(&json!({"iat": 1000, "exp": 1500}));
+        let (expires_in, expires) = (json!(600), json!("1/1/1970 12:20:00 AM"));
+        let said = Statements {
+            expires_in: Some(&expires_in),
+            issued: None,
+            expires: Some(&expires),
+            token: &token,
+        };
+        assert_eq!(lifetime(&said, at(1000)), Ok(Duration::from_secs(200)));
+    }
+
+    #[test]
+    fn an_unknown_culture_in_expires_is_no_statement() {
+        let expires = json!("28.05.2020 01:18:27");
+        let said =
+            Statements { expires_in: None, issued: None, expires: Some(&expires), token: "x" };
+        assert_eq!(lifetime(&said, at(0)), Ok(FALLBACK));
+    }
+}

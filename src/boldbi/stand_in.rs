@@ -1,0 +1,295 @@
+//! A pretend Bold BI for the demo, tests and benches: a token endpoint, and an API that says what
+//! reached it. It listens on loopback only, and it is no model of what Bold BI does with data.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::respond::Reply;
+use self::state::Shared;
+use super::UserSource;
+
+mod api;
+mod respond;
+mod state;
+mod token_endpoint;
+
+pub use state::Recorded;
+pub use token_endpoint::TokenReply;
+
+/// What a stand-in starts with.
+#[derive(Clone, Debug)]
+pub struct StandInOptions {
+    /// Where it listens; must be loopback. Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Its sites.
+    pub sites: Vec<StandInSite>,
+    /// How long its tokens live.
+    pub token_lifetime: Duration,
+    /// Whether it keeps the last requests for [`StandIn::last_requests`].
+    pub record: bool,
+}
+
+/// A site of a stand-in.
+#[derive(Clone, Debug)]
+pub struct StandInSite {
+    /// Its identifier, as in `/bi/api/site/{id}`; none for a site at `/bi/api`, as on Cloud.
+    pub id: Option<String>,
+    /// Its embed secret.
+    pub embed_secret: String,
+    /// Its users.
+    pub users: Vec<StandInUser>,
+}
+
+/// A user of a stand-in.
+#[derive(Clone, Debug)]
+pub struct StandInUser {
+    /// The email address that is its name.
+    pub email: String,
+    /// Its password, if it has one.
+    pub password: Option<String>,
+    /// Where it comes from; the password counts only if such users have one.
+    pub source: UserSource,
+}
+
+impl Default for StandInOptions {
+    /// One site, `site1`, with a local user and one of a directory.
+    fn default() -> Self {
+        let user = |email: &str, password: Option<&str>, source| StandInUser {
+            email: email.into(),
+            password: password.map(Into::into),
+            source,
+        };
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            sites: vec![StandInSite {
+                id: Some("site1".into()),
+                embed_secret: "stand-in-embed-secret".into(),
+                users: vec![
+                    user("svc@example.com", Some("stand-in-password"), UserSource::Local),
+                    user("reports@example.com", None, UserSource::AzureAd),
+                ],
+            }],
+            token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            record: true,
+        }
+    }
+}
+
+/// A pretend Bold BI that runs until it is dropped; requests in flight are then given a moment to
+/// end.
+#[derive(Debug)]
+pub struct StandIn {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl StandIn {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When the address is not loopback or cannot be listened on.
+    pub async fn start(options: StandInOptions) -> io::Result<Self> {
+        if !options.address.ip().is_loopback() {
+            let message = "a stand-in listens on loopback addresses only";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let listener = TcpListener::bind(options.address).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::new(options, format!("http://{address}/bi")));
+        let stop = CancellationToken::new();
+        tokio::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
+        Ok(Self { address, shared, stop })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its `url` as a server: `http://127.0.0.1:PORT/bi`.
+    pub fn url(&self) -> String {
+        self.shared.url.clone()
+    }
+
+    /// Ends the life of all tokens given so far.
+    pub fn revoke_all(&self) {
+        self.shared.state().tokens.clear();
+    }
+
+    /// Ends the life of all tokens of the user with this email address, on all sites.
+    pub fn revoke(&self, email: &str) {
+        self.shared.state().tokens.retain(|_, issued| issued.user != email);
+    }
+
+    /// From now on the token endpoint replies like this to requests that deserve a token.
+    pub fn set_reply(&self, reply: TokenReply) {
+        self.shared.state().reply = reply;
+    }
+
+    /// From now on tokens live so long.
+    pub fn set_token_lifetime(&self, lifetime: Duration) {
+        self.shared.state().token_lifetime = lifetime;
+    }
+
+    /// From now on the token endpoint and the API wait so long before they answer.
+    pub fn set_latency(&self, token: Duration, api: Duration) {
+        let mut state = self.shared.state();
+        (state.token_latency, state.api_latency) = (token, api);
+    }
+
+    /// Changes the embed secret of a site, as "Regenerate" does; tokens live on.
+    pub fn set_embed_secret(&self, site: Option<&str>, secret: &str) {
+        let mut state = self.shared.state();
+        for known in state.sites.iter_mut().filter(|known| known.id.as_deref() == site) {
+            known.embed_secret = secret.into();
+        }
+    }
+
+    /// Answers the next `times` requests to the token endpoint with `status`.
+    pub fn fail_next_token(&self, status: StatusCode, times: u64) {
+        self.shared.state().failing_tokens = (status, times);
+    }
+
+    /// Answers the next `times` requests to the API with `status`, whatever their token.
+    pub fn fail_next_api(&self, status: StatusCode, times: u64) {
+        self.shared.state().failing_api = (status, times);
+    }
+
+    /// How many requests the token endpoint has had.
+    pub fn token_requests(&self) -> u64 {
+        self.shared.counts.token_requests()
+    }
+
+    /// How many requests the API has had, those without a live token included.
+    pub fn api_requests(&self) -> u64 {
+        self.shared.counts.api_requests()
+    }
+
+    /// How many connections were opened to it.
+    pub fn connections(&self) -> u64 {
+        self.shared.counts.connections()
+    }
+
+    /// The last requests, oldest first, a thousand at most; without the bodies.
+    pub fn last_requests(&self) -> Vec<Recorded> {
+        self.shared.state().recorded.iter().cloned().collect()
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                shared.counts.connection();
+                tokio::spawn(serve(stream, Arc::clone(&shared), stop.clone()));
+            }
+            // Out of file descriptors, most likely: some come back as connections end.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) {
+    // Without it, a delay of the system's, not of the code under test, would be measured.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| answer(&shared, request));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = timeout(GRACE, connection).await;
+}
+
+async fn answer(
+    shared: &Shared,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Infallible> {
+    let path = request.uri().path();
+    if path.ends_with("/health-check") {
+        return Ok(respond::text("Healthy"));
+    }
+    let Some((site, route)) = site_and_route(path) else {
+        return Ok(respond::page(StatusCode::NOT_FOUND));
+    };
+    let (site, route) = (site.map(str::to_owned), route.to_owned());
+    if !shared.has_site(site.as_deref()) {
+        return Ok(respond::page(StatusCode::NOT_FOUND));
+    }
+    Ok(match route.as_str() {
+        "/token" => token_endpoint::answer(shared, site.as_deref(), request).await,
+        _ => api::answer(shared, site.as_deref(), &route, request).await,
+    })
+}
+
+/// `/bi/api/site/{site}/{route}` or `/bi/api/{route}`.
+fn site_and_route(path: &str) -> Option<(Option<&str>, &str)> {
+    let below = path.strip_prefix("/bi/api").filter(|below| below.starts_with('/'))?;
+    match below.strip_prefix("/site/") {
+        Some(rest) => {
+            let end = rest.find('/')?;
+            Some((Some(&rest[..end]), &rest[end..]))
+        }
+        None => Some((None, below)),
+    }
+}
+
+const GRACE: Duration = Duration::from_secs(2);
+/// More than the gateway lets through, so that what it refuses is refused by it.
+const MAX_HEADERS: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_listens_on_loopback_only() {
+        for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+            let options =
+                StandInOptions { address: address.parse().unwrap(), ..StandInOptions::default() };
+            let error = StandIn::start(options).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+        let one = StandIn::start(StandInOptions::default()).await.unwrap();
+        assert_ne!(one.addr().port(), 0);
+        assert_eq!(one.url(), format!("http://{}/bi", one.addr()));
+    }
+
+    #[test]
+    fn sites_are_found_in_paths() {
+        assert_eq!(site_and_route("/bi/api/site/a/token"), Some((Some("a"), "/token")));
+        assert_eq!(site_and_route("/bi/api/v5.0/items"), Some((None, "/v5.0/items")));
+        assert_eq!(site_and_route("/bi/api/site/a"), None);
+        assert_eq!(site_and_route("/bi/apis"), None);
+        assert_eq!(site_and_route("/ums"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! The API of a stand-in: it asks for a live token of the site and says what has reached it.
+
+use std::fmt::Write;
+
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use ring::digest;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::respond::{self, Reply};
+use super::state::{Issued, Shared, failure};
+
+pub(super) async fn answer(
+    shared: &Shared,
+    site: Option<&str>,
+    route: &str,
+    request: Request<Incoming>,
+) -> Response<Reply> {
+    shared.counts.api_request();
+    let (head, body) = request.into_parts();
+    let Ok(body) = Digest::of(body).await else {
+        return respond::json(StatusCode::BAD_REQUEST, &json!({"Message": "broken body"}));
+    };
+    shared.record(&head, body.length);
+    let (latency, failing, issued) = {
+        let mut state = shared.state();
+        let issued = bearer(&head).and_then(|token| state.live(token, site));
+        (state.api_latency, failure(&mut state.failing_api), issued)
+    };
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    if let Some(status) = failing {
+        return respond::json(status, &json!({"Message": "made to fail"}));
+    }
+    let Some(issued) = issued else {
+        tracing::debug!(site, method = %head.method, "a request without a live token");
+        let mut response =
+            respond::json(StatusCode::UNAUTHORIZED, &json!({"Message": "Access denied"}));
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return response;
+    };
+    let mut response = served(&head, route, site, &issued, &body);
+    let headers = response.headers_mut();
+    headers.insert("stand-in-token", HeaderValue::from(issued.serial));
+    if let Ok(user) = HeaderValue::from_str(&issued.user) {
+        headers.insert("stand-in-user", user);
+    }
+    response
+}
+
+fn served(
+    head: &Parts,
+    route: &str,
+    site: Option<&str>,
+    issued: &Issued,
+    body: &Digest,
+) -> Response<Reply> {
+    let query = head.uri.query().unwrap_or_default();
+    let parameter = |name: &str| {
+        form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, v)| v)
+    };
+    if let Some(size) = parameter("size").and_then(|size| size.parse().ok()) {
+        return respond::download(size, parameter("chunked").is_some());
+    }
+    if let Some(list) = list(&head.method, route, &issued.user) {
+        return respond::json(StatusCode::OK, &list);
+    }
+    let headers: Vec<_> = head
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            if name == AUTHORIZATION {
+                return json!([name.as_str(), format!("token {}", issued.serial)]);
+            }
+            json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
+        })
+        .collect();
+    respond::json(
+        StatusCode::OK,
+        &json!({
+            "site": site,
+            "user": issued.user,
+            "token": issued.serial,
+            "method": head.method.as_str(),
+            "target": head.uri.to_string(),
+            "headers": headers,
+            "body": {"length": body.length, "sha256": body.sha256},
+        }),
+    )
+}
+
+/// A few of the lists of v4.0 and v5.0, so that a demo has something to show.
+fn list(method: &Method, route: &str, user: &str) -> Option<Value> {
+    let route = route.strip_prefix("/v4.0/").or_else(|| route.strip_prefix("/v5.0/"))?;
+    if *method != Method::GET {
+        return None;
+    }
+    let item = |id: &str, name: &str, kind: &str| {
+        json!({
+            "Id": id, "Name": name, "ItemType": kind, "Description": "", "CanRead": true,
+            "CreatedByDisplayName": user, "ModifiedDate": "2026-01-15T08:30:00Z",
+        })
+    };
+    let sales = item("c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff", "Sales", "Dashboard");
+    let stock = item("8428c9d9-85db-418c-b877-ea4495dcddd7", "Stock", "Dashboard");
+    Some(match route {
+        "dashboards" => json!([sales, stock]),
+        "items" => {
+            let orders = item("6e12ea66-1e73-445f-be33-469984f5d83b", "Orders", "Datasource");
+            json!([sales, stock, orders])
+        }
+        "users" => json!({"UserList": [{"Email": user, "Username": user, "IsActive": true}]}),
+        "groups" => json!({"GroupList": [{"Id": 1, "Name": "Everyone"}]}),
+        _ => return None,
+    })
+}
+
+/// The token in `Authorization`; the name of the scheme may be in any case (RFC 9110, section
+/// 11.1).
+fn bearer(head: &Parts) -> Option<&str> {
+    let (scheme, token) = head.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// What is remembered of a body: it is read to its end, whatever its size, and not kept.
+struct Digest {
+    length: u64,
+    sha256: String,
+}
+
+impl Digest {
+    async fn of(mut body: Incoming) -> Result<Self, hyper::Error> {
+        let mut length = 0;
+        let mut context = digest::Context::new(&digest::SHA256);
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                length += data.len() as u64;
+                context.update(&data);
+            }
+        }
+        let mut sha256 = String::with_capacity(64);
+        for byte in context.finish().as_ref() {
+            let _ = write!(sha256, "{byte:02x}");
+        }
+        Ok(Self { length, sha256 })
+    }
+}

@@ -1,0 +1,173 @@
+//! What a stand-in knows: its sites, the tokens it has given, how it is told to behave, and what it
+//! was asked.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+use tokio::time::Instant;
+
+use super::{StandInOptions, StandInSite, TokenReply};
+
+/// A request that a stand-in has had.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its method.
+    pub method: Method,
+    /// Its target, as it was sent.
+    pub target: String,
+    /// Its headers, the value of `Authorization` included.
+    pub headers: HeaderMap,
+    /// Length of its body in bytes.
+    pub body_length: u64,
+}
+
+/// What all connections of a stand-in share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) url: String,
+    pub(super) counts: Counts,
+    state: Mutex<State>,
+    record: bool,
+    /// Sites never come or go, so that finding one takes no lock.
+    site_ids: Vec<Option<String>>,
+}
+
+/// What changes.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) sites: Vec<StandInSite>,
+    pub(super) tokens: HashMap<String, Issued>,
+    pub(super) last_serial: u64,
+    pub(super) reply: TokenReply,
+    pub(super) token_lifetime: Duration,
+    pub(super) token_latency: Duration,
+    pub(super) api_latency: Duration,
+    pub(super) failing_tokens: (StatusCode, u64),
+    pub(super) failing_api: (StatusCode, u64),
+    pub(super) recorded: VecDeque<Recorded>,
+}
+
+/// A token that was given.
+#[derive(Clone, Debug)]
+pub(super) struct Issued {
+    pub(super) site: Option<String>,
+    pub(super) user: String,
+    pub(super) serial: u64,
+    pub(super) expires_at: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(options: StandInOptions, url: String) -> Self {
+        let none = (StatusCode::INTERNAL_SERVER_ERROR, 0);
+        Self {
+            url,
+            counts: Counts::default(),
+            record: options.record,
+            site_ids: options.sites.iter().map(|site| site.id.clone()).collect(),
+            state: Mutex::new(State {
+                sites: options.sites,
+                tokens: HashMap::new(),
+                last_serial: 0,
+                reply: TokenReply::Current,
+                token_lifetime: options.token_lifetime,
+                token_latency: Duration::ZERO,
+                api_latency: Duration::ZERO,
+                failing_tokens: none,
+                failing_api: none,
+                recorded: VecDeque::new(),
+            }),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics with it")
+    }
+
+    pub(super) fn has_site(&self, site: Option<&str>) -> bool {
+        self.site_ids.iter().any(|id| id.as_deref() == site)
+    }
+
+    pub(super) fn record(&self, head: &http::request::Parts, body_length: u64) {
+        if !self.record {
+            return;
+        }
+        let recorded = Recorded {
+            method: head.method.clone(),
+            target: head.uri.to_string(),
+            headers: head.headers.clone(),
+            body_length,
+        };
+        let mut state = self.state();
+        if state.recorded.len() == MAX_RECORDED {
+            state.recorded.pop_front();
+        }
+        state.recorded.push_back(recorded);
+    }
+}
+
+impl State {
+    /// Keeps `token` as a live one, and lets go of those that have ended.
+    pub(super) fn issue(&mut self, token: String, site: Option<&str>, user: &str, serial: u64) {
+        let now = Instant::now();
+        self.tokens.retain(|_, issued| issued.expires_at > now);
+        let issued = Issued {
+            site: site.map(Into::into),
+            user: user.into(),
+            serial,
+            expires_at: now + self.token_lifetime,
+        };
+        self.tokens.insert(token, issued);
+    }
+
+    /// The token, if it lives and is of this site.
+    pub(super) fn live(&self, token: &str, site: Option<&str>) -> Option<Issued> {
+        let issued = self.tokens.get(token)?;
+        let lives = issued.site.as_deref() == site && issued.expires_at > Instant::now();
+        lives.then(|| issued.clone())
+    }
+}
+
+/// Takes one of the failures that are left to be shown.
+pub(super) fn failure((status, left): &mut (StatusCode, u64)) -> Option<StatusCode> {
+    *left = left.checked_sub(1)?;
+    Some(*status)
+}
+
+/// What was counted.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    token_requests: AtomicU64,
+    api_requests: AtomicU64,
+    connections: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn token_request(&self) {
+        self.token_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn api_request(&self) {
+        self.api_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn token_requests(&self) -> u64 {
+        self.token_requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn api_requests(&self) -> u64 {
+        self.api_requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+const MAX_RECORDED: usize = 1000;

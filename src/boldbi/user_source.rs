@@ -1,0 +1,83 @@
+//! Where Bold BI keeps a user, which decides the grants that work for it.
+
+use crate::tenant::Grant;
+
+/// Where Bold BI keeps a user. (Bold BI: "Generate access token based on user type"; LinkedIn and
+/// Syncfusion on Cloud only.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UserSource {
+    /// Bold BI itself, with a password.
+    Local,
+    /// Imported from a CSV file, with a password.
+    Csv,
+    /// Imported from a database, with a password.
+    Database,
+    /// Microsoft Entra ID.
+    AzureAd,
+    /// Windows Active Directory.
+    WindowsAd,
+    /// An OAuth 2.0 provider.
+    Oauth2,
+    /// An OpenID Connect provider.
+    OpenidConnect,
+    /// Single sign-on by JWT.
+    Jwt,
+    /// LinkedIn.
+    Linkedin,
+    /// Syncfusion.
+    Syncfusion,
+}
+
+impl UserSource {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Local,
+        Self::Csv,
+        Self::Database,
+        Self::AzureAd,
+        Self::WindowsAd,
+        Self::Oauth2,
+        Self::OpenidConnect,
+        Self::Jwt,
+        Self::Linkedin,
+        Self::Syncfusion,
+    ];
+
+    /// The word for it in configuration and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Csv => "csv",
+            Self::Database => "database",
+            Self::AzureAd => "azure_ad",
+            Self::WindowsAd => "windows_ad",
+            Self::Oauth2 => "oauth2",
+            Self::OpenidConnect => "openid_connect",
+            Self::Jwt => "jwt",
+            Self::Linkedin => "linkedin",
+            Self::Syncfusion => "syncfusion",
+        }
+    }
+
+    /// Whether Bold BI can exchange `grant` for a token of such a user: the embed secret works for
+    /// all, a password only where Bold BI itself keeps it.
+    pub fn allows(self, grant: Grant) -> bool {
+        match grant {
+            Grant::EmbedSecret => true,
+            Grant::Password => matches!(self, Self::Local | Self::Csv | Self::Database),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_three_sources_keep_passwords() {
+        let with_password: Vec<_> =
+            UserSource::ALL.iter().filter(|s| s.allows(Grant::Password)).collect();
+        assert_eq!(with_password, [&UserSource::Local, &UserSource::Csv, &UserSource::Database]);
+        assert!(UserSource::ALL.iter().all(|s| s.allows(Grant::EmbedSecret)));
+    }
+}
