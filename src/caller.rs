@@ -11,8 +11,8 @@ use crate::request::RequestHead;
 
 mod api_key;
 
-pub use api_key::{ApiKey, ApiKeyHash};
 use api_key::ApiKeys;
+pub use api_key::{ApiKey, ApiKeyHash};
 
 /// Who sends a request, proven.
 #[derive(Clone, Debug, PartialEq, Eq)]

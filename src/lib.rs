@@ -20,6 +20,7 @@
 
 pub mod boldbi;
 pub mod caller;
+pub mod config;
 pub mod policy;
 pub mod request;
 pub mod secret;

@@ -345,7 +345,8 @@ const DOT_SEGMENT: RequestError = RequestError::Malformed("the path has a dot se
 /// `pchar` of RFC 3986, section 3.3, apart from percent-encoding.
 static PATH_BYTES: [bool; 256] = {
     let mut table = [false; 256];
-    let allowed = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@";
+    let allowed =
+        b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@";
     let mut i = 0;
     while i < allowed.len() {
         table[allowed[i] as usize] = true;

@@ -249,11 +249,7 @@ impl Families {
             replays: Family::default(),
             token_expiry: Family::default(),
         };
-        registry.register(
-            "http_requests",
-            "Requests by how they ended",
-            families.requests.clone(),
-        );
+        registry.register("http_requests", "Requests by how they ended", families.requests.clone());
         registry.register_with_unit(
             "http_request_duration",
             "Time from the first byte of a request to the last of its answer",
@@ -293,9 +289,8 @@ impl Families {
     fn tenant(&self, name: &str) -> TenantMetrics {
         let tenant = || name.to_owned();
         let label = TenantLabel { tenant: tenant() };
-        let cache = |result| {
-            self.cache.get_or_create(&CacheLabels { tenant: tenant(), result }).clone()
-        };
+        let cache =
+            |result| self.cache.get_or_create(&CacheLabels { tenant: tenant(), result }).clone();
         TenantMetrics {
             requests: RequestOutcome::ALL.map(|outcome| {
                 let labels = RequestLabels { tenant: tenant(), outcome: outcome.as_str() };

@@ -39,11 +39,7 @@ pub struct Lookup {
 
 impl TokenSource {
     /// Asks `exchange` for what is not in a cache of at most `capacity` tokens.
-    pub fn new(
-        exchange: Arc<dyn TokenExchange>,
-        capacity: u64,
-        telemetry: Arc<Telemetry>,
-    ) -> Self {
+    pub fn new(exchange: Arc<dyn TokenExchange>, capacity: u64, telemetry: Arc<Telemetry>) -> Self {
         // Least recently used, not the default: TinyLFU may refuse a new token its place, and
         // every request for it would exchange again.
         let cache = Cache::builder()
@@ -93,7 +89,10 @@ impl TokenSource {
     ///
     /// # Errors
     /// As [`TokenSource::token`].
-    pub async fn replacement(&self, permit: &Permit) -> Result<Arc<AccessToken>, Arc<ExchangeError>> {
+    pub async fn replacement(
+        &self,
+        permit: &Permit,
+    ) -> Result<Arc<AccessToken>, Arc<ExchangeError>> {
         self.exchanged(permit, true).await.map(|lookup| lookup.token)
     }
 
@@ -128,7 +127,11 @@ impl TokenSource {
         wait.await.expect("the exchange neither panics nor is it aborted")
     }
 
-    async fn fetch(&self, permit: &Permit, replaces_refused: bool) -> Result<Cached, ExchangeError> {
+    async fn fetch(
+        &self,
+        permit: &Permit,
+        replaces_refused: bool,
+    ) -> Result<Cached, ExchangeError> {
         let started = Instant::now();
         let result = self.exchange.exchange(permit).await;
         let metrics = self.telemetry.tenant(permit.tenant().name.as_str());
