@@ -113,7 +113,7 @@ impl Check<'_> {
             let address = self.address(&at.key("address"), listener.address);
             if let Some(address) = &address {
                 if let Some((_, other)) = taken.iter().find(|(a, _)| a.overlaps(address)) {
-                    let problem = format!("found the same address as {other}");
+                    let problem = format!("found an address that {other} takes");
                     let finding = at.key("address").finding(problem, "each address once");
                     self.notes.add(finding);
                 }

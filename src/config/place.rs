@@ -142,6 +142,7 @@ impl<'n> Place<'n> {
     fn shown(&self) -> String {
         let kind = self.node.map_or("nothing", Node::kind_name);
         match self.text() {
+            Some("") if kind != "nothing" => "empty text".to_owned(),
             // User info and queries of URLs may hold credentials.
             Some(text) if !self.confidential && kind != "nothing" && !text.contains(['@', '?']) => {
                 quoted(text)

@@ -55,17 +55,21 @@ impl Check<'_> {
         if tenants.as_ref().is_some_and(|t| t.0.is_empty()) {
             self.notes.add(at.finding("found an empty mapping", "at least one tenant"));
         }
-        let (mut names, mut found) = (Vec::new(), Vec::new());
+        let (mut names, mut found, mut whole) = (Vec::new(), Vec::new(), complete);
         for (name, tenant) in tenants.into_iter().flat_map(|t| t.0) {
             let at = at.key(&name);
             let parsed = self.name(&at, &name);
             let built = tenant.given().and_then(|t| self.tenant(&at, t, servers));
-            if let (Some(name), Some(built)) = (parsed, built) {
-                found.push(Tenant { name, ..built });
+            match (parsed, built) {
+                (Some(name), Some((built, has_credential))) => {
+                    found.push(Tenant { name, ..built });
+                    whole &= has_credential;
+                }
+                _ => whole = false,
             }
             names.push(name);
         }
-        let tenants = self.without_conflicts(at, found);
+        let tenants = self.without_conflicts(at, found).filter(|_| whole);
         let indices = names.iter().enumerate().map(|(index, n)| (n.clone(), index)).collect();
         FoundTenants { names, indices, complete, tenants }
     }
@@ -93,9 +97,14 @@ impl Check<'_> {
         None
     }
 
-    /// A tenant whose name and index are still to be set. Where only its credential is wrong it has
-    /// a stand-in for it, so that its conflicts with other tenants are found as well.
-    fn tenant(self, at: &Place<'_>, tenant: file::Tenant, servers: &Servers) -> Option<Tenant> {
+    /// A tenant whose name and index are still to be set, and whether it has its credential. Where
+    /// only that is wrong it has a stand-in, so that its conflicts with other tenants are found.
+    fn tenant(
+        self,
+        at: &Place<'_>,
+        tenant: file::Tenant,
+        servers: &Servers,
+    ) -> Option<(Tenant, bool)> {
         let server_at = at.key("server");
         let server = tenant.server.required(&server_at, "a server's name", self.notes);
         let known = server.and_then(|name| servers.find(&server_at, &name, self));
@@ -125,10 +134,11 @@ impl Check<'_> {
                 ExistingAuthorization::PassThrough
             }
         };
+        let has_credential = credential.is_some();
         let credential = credential.unwrap_or_else(stand_in);
         let credential =
             Credential { version: version(&credential, &server, site.as_deref()), ..credential };
-        Some(Tenant {
+        let tenant = Tenant {
             name: crate::tenant::TenantName::parse("stand-in")?,
             index: 0,
             server,
@@ -138,7 +148,8 @@ impl Check<'_> {
             credential,
             existing_authorization,
             max_token_lifetime: max_token_lifetime.unwrap_or(Duration::ZERO),
-        })
+        };
+        Some((tenant, has_credential))
     }
 
     /// The site identifier or none, as it must be with this edition; `None` when that is not known.
