@@ -1,6 +1,7 @@
 //! Everything that is particular to Bold BI: where its API lives, how a credential is exchanged for
 //! a token, what its replies mean, and what its routes do. Nothing below this module names Bold BI.
 
+mod claims;
 mod exchange;
 mod fault;
 mod grant;
@@ -10,6 +11,7 @@ pub mod stand_in;
 mod urls;
 mod user_source;
 
+pub use claims::token_claims;
 pub use exchange::{BoldBi, BoldBiError};
 pub use fault::{ConnectionFault, hint};
 pub use routes::classify;

@@ -7,7 +7,7 @@ use crate::config::Settings;
 
 /// Check configuration files, and all that they refer to, as `serve` would
 #[derive(Debug, clap::Args)]
-pub struct Check {
+pub(super) struct Check {
     /// The configuration files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -17,7 +17,7 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let mut findings = Vec::new();
         for file in &self.files {
             let checked = if self.no_secrets {

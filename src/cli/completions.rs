@@ -7,13 +7,13 @@ use super::{Cli, Failure};
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
-pub struct Completions {
+pub(super) struct Completions {
     /// The shell they are for
     shell: Shell,
 }
 
 impl Completions {
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "boldgate", &mut script);
         super::say(String::from_utf8_lossy(&script).trim_end());

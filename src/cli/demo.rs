@@ -1,0 +1,216 @@
+//! `boldgate demo`: a pretend Bold BI and the gateway before it, in this process.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::serve::{Signals, start};
+use super::{Failure, LogFormat, runtime, say};
+use crate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
+use crate::boldbi::{BoldBi, UserSource};
+use crate::config::{ListenAddress, Settings};
+use crate::run::Running;
+use crate::telemetry::{AccessLog, Format, Telemetry};
+
+mod script;
+
+/// Show it all on this machine: a pretend Bold BI, the gateway before it, two tenants
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// Send the requests itself, say what happened, and end: with 0 only if all went as it should
+    #[arg(long)]
+    once: bool,
+    /// Port of the gateway, on loopback; 0 for any that is free
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+}
+
+impl Demo {
+    pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
+        let files = Files::make()?;
+        let runtime = runtime()?;
+        runtime.block_on(if self.once {
+            futures_util::future::Either::Left(once(&files))
+        } else {
+            futures_util::future::Either::Right(until_interrupted(&files, self.port, format))
+        })
+    }
+}
+
+async fn until_interrupted(files: &Files, port: u16, format: LogFormat) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let stand_in = stand_in().await?;
+    let running = start(files.configure(&stand_in, port)?, format).map_err(|failure| {
+        match failure {
+            Failure::Other { what, .. } => Failure::Other {
+                what,
+                hint: Some("`boldgate demo --port 0` takes any port that is free".into()),
+            },
+            other => other,
+        }
+    })?;
+    introduce(files, &stand_in, &running);
+    signals.next().await;
+    say("\nstopping");
+    running.stop().await;
+    Ok(())
+}
+
+fn introduce(files: &Files, stand_in: &StandIn, running: &Running) {
+    let gateway = gateway_url(running);
+    let admin = running.admin_address();
+    say(&format!(
+        "boldgate is running in front of a pretend Bold BI.
+
+  gateway   {gateway}
+  Bold BI   {} (pretend)
+  admin     http://{admin}
+  settings  {}
+
+Paste these into another terminal; none of them has a token:
+
+  # tenant acme: the token comes from its embed secret, for a user of Azure AD
+  curl -i {gateway}/bi/api/site/site1/v5.0/dashboards
+
+  # tenant globex: the token comes from the password of a local user
+  curl -i {gateway}/bi/api/site/site2/v5.0/dashboards
+
+  # what reached Bold BI, with whose token
+  curl -s {gateway}/bi/api/site/site1/v5.0/echo -d '{{\"hello\": \"Bold BI\"}}'
+
+  # no such tenant; a route that hands out tokens
+  curl -i {gateway}/bi/api/site/nowhere/v5.0/dashboards
+  curl -i -X POST {gateway}/bi/api/site/site1/token
+
+  # exchanges, cache hits, when tokens end
+  curl -s http://{admin}/metrics
+
+Each request gives a line here. Ctrl-C ends it.
+",
+        stand_in.url(),
+        files.config().display(),
+    ));
+}
+
+async fn once(files: &Files) -> Result<(), Failure> {
+    let stand_in = stand_in().await?;
+    let settings = files.configure(&stand_in, 0)?;
+    let telemetry = Arc::new(Telemetry::default());
+    let nowhere = Box::new(std::io::sink());
+    let log = AccessLog::new(Format::Text, nowhere, telemetry.access_lines_dropped.clone());
+    let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
+    let running = Running::start(settings, Arc::new(exchange), telemetry, log)
+        .map_err(Failure::other)?;
+    let held = script::play(&stand_in, &gateway_url(&running)).await;
+    running.stop().await;
+    if held { Ok(()) } else { Err(Failure::other("not everything went as it should")) }
+}
+
+fn gateway_url(running: &Running) -> String {
+    match running.addresses() {
+        [ListenAddress::Tcp(address), ..] => format!("http://{address}"),
+        _ => unreachable!("the demo listens on one TCP port"),
+    }
+}
+
+async fn stand_in() -> Result<StandIn, Failure> {
+    let user = |email: &str, password: Option<&str>, source| StandInUser {
+        email: email.into(),
+        password: password.map(Into::into),
+        source,
+    };
+    let site = |id: &str, embed_secret: &str, users| StandInSite {
+        id: Some(id.into()),
+        embed_secret: embed_secret.into(),
+        users,
+    };
+    let options = StandInOptions {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        sites: vec![
+            site("site1", EMBED_SECRET, vec![user("reports@acme.example", None, UserSource::AzureAd)]),
+            site(
+                "site2",
+                "not-used-by-the-demo",
+                vec![user("svc@globex.example", Some(PASSWORD), UserSource::Local)],
+            ),
+        ],
+        ..StandInOptions::default()
+    };
+    StandIn::start(options)
+        .await
+        .map_err(|error| Failure::other(format!("the pretend Bold BI cannot start: {error}")))
+}
+
+/// The files of a demo, in a folder that goes away with it.
+struct Files(PathBuf);
+
+impl Files {
+    fn make() -> Result<Self, Failure> {
+        let folder = std::env::temp_dir().join(format!("boldgate-demo-{}", std::process::id()));
+        let files = Self(folder);
+        files.write().map_err(|error| {
+            Failure::other(format!("cannot write to {}: {error}", files.0.display()))
+        })?;
+        Ok(files)
+    }
+
+    fn write(&self) -> std::io::Result<()> {
+        // Made anew, for the owner alone: in a folder for everybody, somebody may have been first.
+        fs::DirBuilder::new().mode(0o700).create(&self.0)?;
+        fs::write(self.0.join("embed-secret"), EMBED_SECRET)?;
+        fs::write(self.0.join("password"), PASSWORD)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.join("gateway.yaml")
+    }
+
+    fn configure(&self, stand_in: &StandIn, port: u16) -> Result<Settings, Failure> {
+        let text = configuration(&self.0, &stand_in.url(), port);
+        fs::write(self.config(), text).map_err(|error| {
+            Failure::other(format!("cannot write {}: {error}", self.config().display()))
+        })?;
+        Settings::load(&self.config()).map_err(|findings| Failure::Config(findings.to_string()))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // What is left in a folder for temporary files is the system's to remove.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn configuration(folder: &Path, bold_bi: &str, port: u16) -> String {
+    let folder = folder.display();
+    format!(
+        "listeners:
+  - {{ address: \"127.0.0.1:{port}\", callers: anonymous }}
+admin: {{ address: \"127.0.0.1:0\" }}
+servers:
+  demo: {{ url: {bold_bi} }}
+tenants:
+  acme:
+    server: demo
+    site: site1
+    credential:
+      grant: embed_secret
+      username: reports@acme.example
+      embed_secret: {{ file: {folder}/embed-secret }}
+      user_source: azure_ad
+  globex:
+    server: demo
+    site: site2
+    credential:
+      grant: password
+      username: svc@globex.example
+      password: {{ file: {folder}/password }}
+      user_source: local
+"
+    )
+}
+
+const EMBED_SECRET: &str = "demo-embed-secret";
+const PASSWORD: &str = "demo p&ss=w%rd+1 é";

@@ -5,10 +5,10 @@ use crate::caller::ApiKey;
 
 /// Make an API key for a caller, and the hash of it for the configuration
 #[derive(Debug, clap::Args)]
-pub struct Key {}
+pub(super) struct Key {}
 
 impl Key {
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let key = ApiKey::generate()
             .map_err(|_| Failure::other("the system has no randomness to make a key from"))?;
         say(key.expose());

@@ -12,7 +12,7 @@ use super::{LogFormat, LogLevel};
 /// Starts logging. Libraries are heard from `warn` on only: at `debug` some print headers. What
 /// pingora says goes to the `log` crate, which is not listened to for the same reason; all that
 /// matters of it reaches us as errors.
-pub fn start(level: LogLevel, format: LogFormat) {
+pub(super) fn start(level: LogLevel, format: LogFormat) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -33,7 +33,7 @@ pub fn start(level: LogLevel, format: LogFormat) {
 }
 
 /// Whether to write text for people to `stream`.
-pub fn is_text(format: LogFormat, stream: &impl IsTerminal) -> bool {
+pub(super) fn is_text(format: LogFormat, stream: &impl IsTerminal) -> bool {
     match format {
         LogFormat::Auto => stream.is_terminal(),
         LogFormat::Text => true,

@@ -5,10 +5,10 @@ use crate::config::Settings;
 
 /// Print the JSON Schema of the configuration file
 #[derive(Debug, clap::Args)]
-pub struct Schema {}
+pub(super) struct Schema {}
 
 impl Schema {
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         say(Settings::schema().trim_end());
         Ok(())
     }

@@ -12,13 +12,13 @@ use crate::telemetry::{AccessLog, Format, Telemetry};
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
-pub struct Serve {
+pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
 }
 
 impl Serve {
-    pub fn run(self, format: LogFormat) -> Result<(), Failure> {
+    pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
         let settings = self.config.load()?;
         runtime()?.block_on(serve(settings, format))
     }
@@ -56,7 +56,7 @@ async fn serve(settings: Settings, format: LogFormat) -> Result<(), Failure> {
 }
 
 /// Starts a gateway that exchanges at Bold BI and writes its access log to stdout.
-pub fn start(settings: Settings, format: LogFormat) -> Result<Running, Failure> {
+pub(super) fn start(settings: Settings, format: LogFormat) -> Result<Running, Failure> {
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let telemetry = Arc::new(Telemetry::default());
     let stdout = std::io::stdout();
@@ -67,13 +67,13 @@ pub fn start(settings: Settings, format: LogFormat) -> Result<Running, Failure> 
 }
 
 /// The signals that end the process (a terminal's Ctrl-C is an interrupt).
-pub struct Signals {
+pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl Signals {
-    pub fn listen() -> Result<Self, Failure> {
+    pub(super) fn listen() -> Result<Self, Failure> {
         let on = |kind| {
             signal(kind).map_err(|error| Failure::other(format!("no signals to be had: {error}")))
         };
@@ -81,7 +81,7 @@ impl Signals {
     }
 
     /// The name of the next one.
-    pub async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

@@ -10,7 +10,7 @@ use crate::token::{AccessToken, TokenExchange};
 
 /// Obtain one token as `serve` would, and say what it is good for
 #[derive(Debug, clap::Args)]
-pub struct Token {
+pub(super) struct Token {
     /// The tenant, by its name in the configuration
     tenant: String,
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub struct Token {
 }
 
 impl Token {
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.config.load()?;
         let tenant = self.find(&settings)?;
         let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;

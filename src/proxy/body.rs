@@ -18,7 +18,7 @@ use super::connection::{Connection, WriteState};
 
 /// How far the request's body got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upload {
+pub(super) enum Upload {
     /// All of it was sent.
     Done,
     /// The answer came first; the rest is still the client's.
@@ -27,7 +27,7 @@ pub enum Upload {
 
 /// What ends an exchange with the server before its answer is complete.
 #[derive(Debug)]
-pub enum Broken {
+pub(super) enum Broken {
     /// The client left, or its connection broke.
     ClientGone,
     /// The client was silent for too long in the middle of its body.
@@ -41,7 +41,7 @@ pub enum Broken {
 }
 
 /// Waits for the answer's head while nothing more is sent, watching for a client that leaves.
-pub async fn await_answer(
+pub(super) async fn await_answer(
     down: &mut server::HttpSession,
     up: &mut client::HttpSession,
 ) -> Result<(), Broken> {
@@ -53,7 +53,7 @@ pub async fn await_answer(
 }
 
 /// Ends when the client leaves; never, once a next request of its has begun to arrive.
-pub async fn await_client_gone(down: &mut server::HttpSession) -> Broken {
+pub(super) async fn await_client_gone(down: &mut server::HttpSession) -> Broken {
     // Whatever it returns, be it a broken connection, the client is not there any more.
     let _ = down.read_body_or_idle(true).await;
     Broken::ClientGone
@@ -61,7 +61,7 @@ pub async fn await_client_gone(down: &mut server::HttpSession) -> Broken {
 
 /// Sends the body, first what was `kept` of it from an earlier try, until all is sent or the
 /// answer's head is there.
-pub async fn upload(
+pub(super) async fn upload(
     down: &mut server::HttpSession,
     up: &mut client::HttpSession,
     kept: Option<Bytes>,
@@ -79,7 +79,7 @@ pub async fn upload(
 
 /// Bounds of an upload.
 #[derive(Clone, Copy, Debug)]
-pub struct UploadLimits {
+pub(super) struct UploadLimits {
     /// Longest time for which the server takes nothing.
     pub write: Duration,
     /// Most bytes of a body.
@@ -154,7 +154,7 @@ async fn send_piece(
 
 /// Both directions at once: the rest of the body goes up while the answer's body comes down. Ends
 /// when either is complete; `Done` when that was the request's body.
-pub async fn duplex(
+pub(super) async fn duplex(
     down: &mut server::HttpSession,
     up: &mut client::HttpSession,
     limits: &UploadLimits,
@@ -246,7 +246,7 @@ async fn both_ways(
 }
 
 /// The final head of the answer; informational ones before it are for us, not for the client.
-pub async fn answer_head(up: &mut client::HttpSession) -> pingora::Result<()> {
+pub(super) async fn answer_head(up: &mut client::HttpSession) -> pingora::Result<()> {
     loop {
         up.read_response().await.map_err(|error| error.into_up())?;
         match up.get_status() {

@@ -50,7 +50,7 @@ pub struct ClientLimits {
 }
 
 /// What came of waiting for a request's head.
-pub enum Head {
+pub(super) enum Head {
     /// The head is there.
     Read,
     /// The client closed the connection without beginning a request.
@@ -60,7 +60,7 @@ pub enum Head {
 }
 
 /// A session on an idle connection; `prefix` is what was read of it already.
-pub fn session(
+pub(super) fn session(
     connection: Box<Connection>,
     prefix: Option<bytes::BytesMut>,
     limits: &ClientLimits,
@@ -77,7 +77,7 @@ pub fn session(
 }
 
 /// Reads a head. The deadline is over the whole of it, however it drips.
-pub async fn read_head(session: &mut HttpSession, limits: &ClientLimits) -> Head {
+pub(super) async fn read_head(session: &mut HttpSession, limits: &ClientLimits) -> Head {
     match timeout(limits.head, session.read_request()).await {
         Err(_) => Head::Refused(Refusal::HeadTimeout),
         Ok(Ok(Some(_))) => Head::Read,
@@ -106,7 +106,7 @@ fn fault(error: &Error) -> RequestError {
 /// Ends a connection on which the client may still be sending. To close at once would make the
 /// client's system throw the answer away (RFC 9112, section 9.6), so the rest is read and dropped
 /// for a moment.
-pub async fn linger(session: HttpSession) {
+pub(super) async fn linger(session: HttpSession) {
     let mut stream = session.into_inner();
     let drained = async {
         stream.shutdown().await?;

@@ -19,7 +19,7 @@ use crate::telemetry::{AccessLine, AccessLog, RequestOutcome, Telemetry, TenantM
 use crate::token::ExchangeError;
 
 /// Filled in as the request goes its way.
-pub struct Record {
+pub(super) struct Record {
     begun: SystemTime,
     started: Instant,
     id: String,
@@ -40,7 +40,7 @@ pub struct Record {
 
 impl Record {
     /// Of a request that begins now.
-    pub fn new(peer: &Peer) -> Self {
+    pub(super) fn new(peer: &Peer) -> Self {
         Self {
             begun: SystemTime::now(),
             started: Instant::now(),
@@ -61,40 +61,40 @@ impl Record {
         }
     }
 
-    pub fn request_id(&self) -> &str {
+    pub(super) fn request_id(&self) -> &str {
         &self.id
     }
 
-    pub fn request_id_value(&self) -> HeaderValue {
+    pub(super) fn request_id_value(&self) -> HeaderValue {
         HeaderValue::from_str(&self.id).expect("hexadecimal digits")
     }
 
-    pub fn method(&mut self, method: &Method) {
+    pub(super) fn method(&mut self, method: &Method) {
         self.method = Some(method.clone());
     }
 
-    pub fn target(&mut self, target: &Target) {
+    pub(super) fn target(&mut self, target: &Target) {
         self.target = Some(target.path_and_query().clone());
     }
 
-    pub fn admitted(&mut self, admission: &Admission, metrics: &Arc<TenantMetrics>) {
+    pub(super) fn admitted(&mut self, admission: &Admission, metrics: &Arc<TenantMetrics>) {
         self.tenant = Some(admission.tenant().name.clone());
         self.metrics = Some(Arc::clone(metrics));
         self.caller = admission.caller.name().cloned();
     }
 
     /// Where the token came from; none when none was put on.
-    pub fn token(&mut self, cached: Option<bool>) {
+    pub(super) fn token(&mut self, cached: Option<bool>) {
         self.token = cached.map(|cached| if cached { "cache" } else { "exchange" });
     }
 
-    pub fn replayed(&mut self) {
+    pub(super) fn replayed(&mut self) {
         self.replayed = true;
         self.token = Some("exchange");
     }
 
     /// The server answered.
-    pub fn status(&mut self, status: StatusCode) {
+    pub(super) fn status(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.outcome = match status.as_u16() {
             400..500 => RequestOutcome::UpstreamClientError,
@@ -103,23 +103,23 @@ impl Record {
         };
     }
 
-    pub fn status_sent(&mut self, status: StatusCode) {
+    pub(super) fn status_sent(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
-    pub fn outcome(&mut self, outcome: RequestOutcome) {
+    pub(super) fn outcome(&mut self, outcome: RequestOutcome) {
         self.outcome = outcome;
     }
 
     /// The answer had begun and has no end.
-    pub fn truncated(&mut self, cause: &str) {
+    pub(super) fn truncated(&mut self, cause: &str) {
         self.outcome = RequestOutcome::Truncated;
         let tenant = self.tenant.as_ref().map(tracing::field::display);
         tracing::warn!(request = self.id, tenant, cause, "an answer was cut off");
     }
 
     /// The gateway answers itself. What failed inside or behind it is logged with its cause.
-    pub fn refused(&mut self, refusal: &Refusal) {
+    pub(super) fn refused(&mut self, refusal: &Refusal) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);
         if self.tenant.is_none() {
@@ -142,12 +142,12 @@ impl Record {
         };
     }
 
-    pub fn received(&mut self, received: usize, sent: usize) {
+    pub(super) fn received(&mut self, received: usize, sent: usize) {
         (self.body_received, self.body_sent) = (received as u64, sent as u64);
     }
 
     /// Counts and logs.
-    pub fn finish(&self, telemetry: &Telemetry, log: &AccessLog) {
+    pub(super) fn finish(&self, telemetry: &Telemetry, log: &AccessLog) {
         let duration = self.started.elapsed();
         let metrics = match (&self.metrics, &self.tenant) {
             (Some(metrics), _) => metrics,

@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 
 /// Passes the answer on whose head has been read. `Upload::Done` when afterwards the server has all
 /// of the request too, so that its connection can be used again.
-pub async fn relay(
+pub(super) async fn relay(
     down: &mut server::HttpSession,
     up: &mut client::HttpSession,
     upload: Upload,
@@ -99,7 +99,7 @@ fn answer_head(
 ///
 /// # Errors
 /// When the client is gone.
-pub async fn refuse(
+pub(super) async fn refuse(
     down: &mut server::HttpSession,
     refusal: &Refusal,
     request_id: &str,
@@ -139,4 +139,4 @@ pub async fn refuse(
 }
 
 /// Says which line of the logs belongs to an answer.
-pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

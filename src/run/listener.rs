@@ -11,7 +11,7 @@ use crate::config::ListenAddress;
 
 /// A socket that clients connect to.
 #[derive(Debug)]
-pub enum Listener {
+pub(super) enum Listener {
     /// A TCP port.
     Tcp(TcpListener, SocketAddr),
     /// A Unix socket, whose file goes away with it.
@@ -19,7 +19,7 @@ pub enum Listener {
 }
 
 /// A client that has connected.
-pub enum Accepted {
+pub(super) enum Accepted {
     /// Over TCP, from this address.
     Tcp(TcpStream, IpAddr),
     /// Over a Unix socket.
@@ -28,7 +28,7 @@ pub enum Accepted {
 
 /// Removes the file of a Unix socket when it is dropped.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub(super) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -42,7 +42,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub fn bind(address: &ListenAddress) -> io::Result<Self> {
+    pub(super) fn bind(address: &ListenAddress) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => Ok(Self::Tcp(bind_tcp(*address)?, *address)),
             ListenAddress::Unix(path) => bind_unix(path),
@@ -53,7 +53,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the process is out of file descriptors, or the client is gone already.
-    pub async fn accept(&self) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
@@ -65,7 +65,7 @@ impl Listener {
     }
 
     /// Where it listens: with port 0 in the configuration, at the port that the system chose.
-    pub fn address(&self) -> ListenAddress {
+    pub(super) fn address(&self) -> ListenAddress {
         match self {
             Self::Tcp(listener, address) => {
                 ListenAddress::Tcp(listener.local_addr().unwrap_or(*address))
@@ -79,7 +79,7 @@ impl Listener {
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,

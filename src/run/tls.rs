@@ -23,7 +23,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// When the files cannot be read, or do not go together.
-pub fn acceptor(certificate_file: &Path, key_file: &Path) -> Result<TlsAcceptor, TlsError> {
+pub(super) fn acceptor(certificate_file: &Path, key_file: &Path) -> Result<TlsAcceptor, TlsError> {
     let certificate_fault = |e| TlsError::File(certificate_file.to_owned(), "certificate", e);
     let chain = CertificateDer::pem_file_iter(certificate_file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -1,0 +1,192 @@
+//! The configuration file, parsed into values that cannot be wrong. All that is wrong with a file is
+//! found at once, each finding with its place, and none shows a secret. What the values are used for
+//! is not known here.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::caller::CallerAuth;
+use crate::policy::Policy;
+use crate::secret::{Secret, SecretError, SecretRef};
+use crate::tenant::{Server, Tenants};
+
+mod callers;
+mod file;
+mod finding;
+mod limits;
+mod listeners;
+mod node;
+mod place;
+mod quantity;
+mod read;
+mod schema;
+mod server_url;
+mod servers;
+mod tenants;
+
+use finding::Notes;
+pub use finding::{Finding, Findings, Position};
+pub use listeners::{ListenAddress, Listener, TlsFiles};
+use node::Node;
+use place::Place;
+
+/// All settings of a gateway, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// Where health checks and metrics are served.
+    pub admin: SocketAddr,
+    /// All servers, in the order of the file.
+    pub servers: Vec<Arc<Server>>,
+    /// All tenants, in the order of the file; at least one.
+    pub tenants: Tenants,
+    /// Knows the callers.
+    pub caller_auth: CallerAuth,
+    /// Knows what they may do.
+    pub policy: Policy,
+    /// Bounds on what clients may use up.
+    pub limits: Limits,
+}
+
+/// Bounds on what clients may use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most client connections at the same time.
+    pub max_connections: usize,
+    /// For a whole request head to arrive.
+    pub request_head_timeout: Duration,
+    /// For the next request on a connection.
+    pub keep_alive_timeout: Duration,
+    /// Longest silence of a client within a body, and longest time for which it takes nothing of an
+    /// answer.
+    pub body_timeout: Duration,
+    /// Largest request body, in bytes.
+    pub max_body: u64,
+    /// For running requests to end when the gateway stops.
+    pub drain_timeout: Duration,
+    /// Most tokens that are kept at the same time.
+    pub token_cache_entries: u64,
+}
+
+impl Settings {
+    /// Reads and checks the file at `path`, and the secrets, certificates and keys it refers to.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, Findings> {
+        let name = path.display().to_string();
+        Self::build(&text_of(path)?, &name, References::Read)
+    }
+
+    /// Checks `text`, and the secrets, certificates and keys it refers to; `file` is its name in
+    /// findings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Findings> {
+        Self::build(text, file, References::Read)
+    }
+
+    /// Checks the file at `path` without what it refers to: for files that are written in one place
+    /// and used in another. There are no settings to be had this way.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn check_without_secrets(path: &Path) -> Result<(), Findings> {
+        let name = path.display().to_string();
+        Self::build(&text_of(path)?, &name, References::Ignore).map(|_| ())
+    }
+
+    /// The JSON Schema of the file.
+    pub fn schema() -> String {
+        schema::text()
+    }
+
+    fn build(text: &str, file: &str, references: References) -> Result<Self, Findings> {
+        let notes = Notes::default();
+        if text.len() > MAX_FILE {
+            notes.add(too_large());
+        } else if let Some(root) = Node::read(text, &notes) {
+            let check = Check { notes: &notes, references };
+            let settings = check.settings(&root);
+            notes.into_findings(file)?;
+            return settings.ok_or_else(|| {
+                // Never seen: what cannot be built has been noted. A start must not hang on that.
+                let finding = Finding::whole_file("cannot be used", "a complete configuration");
+                Findings::new(file, vec![finding])
+            });
+        }
+        notes.into_findings(file)?;
+        Err(Findings::new(file, vec![Finding::whole_file("cannot be read", "YAML 1.2")]))
+    }
+}
+
+/// What to do about the files and variables that a configuration refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum References {
+    Read,
+    Ignore,
+}
+
+/// One check of a whole file. Its methods, a section of the file each, note what is wrong and
+/// return what could still be made of the rest, so that all sections are checked.
+#[derive(Clone, Copy)]
+struct Check<'n> {
+    notes: &'n Notes,
+    references: References,
+}
+
+impl Check<'_> {
+    fn settings(self, root: &Node) -> Option<Settings> {
+        let at = Place::root(root);
+        let file = read::read::<file::File>(root, self.notes).given()?;
+        let admin = self.admin(&at.key("admin"), file.admin);
+        let listeners = self.listeners(&at, file.listeners, &file.callers, admin);
+        let servers = self.servers(&at.key("servers"), file.servers);
+        let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
+        let (caller_auth, rules) = self.callers(&at, file.callers, file.api_key_header, &tenants);
+        let limits = self.limits(&at.key("limits"), file.limits);
+        let tenants = tenants.into_domain()?;
+        Some(Settings {
+            listeners: listeners?,
+            admin: admin?,
+            servers: servers.into_domain()?,
+            policy: Policy::new(&tenants, crate::boldbi::classify, rules),
+            tenants,
+            caller_auth: caller_auth?,
+            limits: limits?,
+        })
+    }
+
+    /// The secret that is kept at `source`; a stand-in when references are not read.
+    fn secret(self, source: &SecretRef) -> Result<Secret, SecretError> {
+        match self.references {
+            References::Read => source.read(),
+            References::Ignore => Ok(Secret::new(String::new())),
+        }
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Findings> {
+    let failed = |finding| Findings::new(&path.display().to_string(), vec![finding]);
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|e| failed(Finding::whole_file(format!("cannot be read: {e}"), "a file")))?;
+    if bytes.len() > MAX_FILE {
+        return Err(failed(too_large()));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| failed(Finding::whole_file("found bytes that are not UTF-8", "UTF-8 text")))
+}
+
+fn too_large() -> Finding {
+    Finding::whole_file("found more than 10 MiB", "at most 10 MiB")
+}
+
+const MAX_FILE: usize = 10 << 20;

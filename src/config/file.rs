@@ -1,0 +1,392 @@
+//! The configuration file as it is written: keys, forms and defaults, and nothing else. The JSON
+//! Schema is made from these types, so what is said on them is what an operator's editor shows.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::quantity::{Period, Size};
+use super::read::{Field, Named};
+
+/// Configuration of boldgate, an authentication gateway for Bold BI.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "boldgate configuration")]
+pub(super) struct File {
+    /// Where clients connect.
+    #[schemars(length(min = 1))]
+    pub listeners: Field<Vec<Field<Listener>>>,
+    /// Health checks and metrics, on a listener of their own.
+    #[serde(default = "default_admin")]
+    pub admin: Field<Admin>,
+    /// Bold BI installations, by names of your choice.
+    #[schemars(extend("minProperties" = 1))]
+    pub servers: Field<Named<Server>>,
+    /// Bold BI sites behind the gateway, by names of your choice; the names appear in logs and
+    /// metrics.
+    #[schemars(extend("minProperties" = 1))]
+    pub tenants: Field<Named<Tenant>>,
+    /// Who may use the gateway through listeners with `callers: required`, by names of your choice.
+    #[serde(default)]
+    pub callers: Field<Named<Caller>>,
+    /// The header in which callers send their API key. It never goes on to Bold BI.
+    #[serde(default = "default_api_key_header")]
+    pub api_key_header: Field<String>,
+    /// Bounds on what clients may use up.
+    #[serde(default = "default_limits")]
+    pub limits: Field<Limits>,
+}
+
+/// An address that clients connect to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    /// IP address and port (`127.0.0.1:8080`, `[::1]:8080`), or `unix:` and the path of a socket.
+    #[schemars(example = "127.0.0.1:8080", example = "unix:/run/boldgate/gateway.sock")]
+    pub address: Field<String>,
+    /// Whom it lets in.
+    pub callers: Field<Callers>,
+    /// Serve HTTPS instead of HTTP.
+    #[serde(default)]
+    pub tls: Field<Tls>,
+}
+
+/// Whom a listener lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Callers {
+    /// Everybody who can connect; only on loopback addresses and Unix sockets.
+    Anonymous,
+    /// Callers with an API key.
+    Required,
+}
+
+/// Certificate and key of a listener, in PEM form.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// Path of the certificate, followed by its chain.
+    pub certificate_file: Field<String>,
+    /// Path of the private key.
+    pub key_file: Field<String>,
+}
+
+/// The admin listener.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Admin {
+    /// IP address and port.
+    pub address: Field<String>,
+}
+
+/// One Bold BI installation.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Server {
+    /// Its URL without a site and without `/api`, e.g. `https://bi.example.com/bi`.
+    #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
+    pub url: Field<String>,
+    /// What kind of installation it is.
+    #[serde(default = "default_edition")]
+    pub edition: Field<Edition>,
+    /// PEM file of the CAs to trust, instead of the system's.
+    #[serde(default)]
+    pub ca_file: Field<String>,
+    /// Most connections to it that are open at the same time.
+    #[serde(default = "default_server_connections")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Field<u64>,
+    /// How long to wait for it.
+    #[serde(default = "default_timeouts")]
+    pub timeouts: Field<Timeouts>,
+}
+
+/// What kind of installation a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Edition {
+    /// On your own machines; sites are told apart by `/site/…` in the path, or by host names.
+    SelfHosted,
+    /// Bold BI Cloud; sites are told apart by host names.
+    Cloud,
+}
+
+/// How long to wait for a server.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Timeouts {
+    /// For name lookup, TCP and TLS together; also for a free connection.
+    pub connect: Field<Period>,
+    /// For the next part of an answer.
+    pub read: Field<Period>,
+    /// For it to take the next part of a request.
+    pub write: Field<Period>,
+    /// For a whole exchange of a credential for a token.
+    pub token_exchange: Field<Period>,
+}
+
+/// One Bold BI site behind the gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tenant {
+    /// Name of the server it lives on.
+    pub server: Field<String>,
+    /// Its site identifier: what follows `/site/` in its URL. Required on a self-hosted server
+    /// unless `hosts` are given; there is none on Cloud.
+    #[serde(default)]
+    #[schemars(extend("pattern" = "^[A-Za-z0-9._~-]+$"))]
+    pub site: Field<String>,
+    /// Host names by which clients mean this tenant. Required on Cloud. A tenant that has some is
+    /// found by them only.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub hosts: Field<Vec<Field<String>>>,
+    /// The Bold BI account that requests are made with.
+    pub credential: Field<Credential>,
+    /// What to do with a request that brings an `Authorization` header of its own.
+    #[serde(default = "default_existing_authorization")]
+    pub existing_authorization: Field<ExistingAuthorization>,
+    /// Longest time a token is used, even if Bold BI gives it for longer.
+    #[serde(default = "default_max_token_lifetime")]
+    pub max_token_lifetime: Field<Period>,
+}
+
+/// The Bold BI account that requests are made with.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Credential {
+    /// How it is exchanged for a token.
+    pub grant: Field<Grant>,
+    /// The user that requests act as; an e-mail address as a rule.
+    pub username: Field<String>,
+    /// With the grant `embed_secret`: where the site's embed secret is kept.
+    #[serde(default)]
+    pub embed_secret: Field<SecretSource>,
+    /// With the grant `password`: where the user's password is kept.
+    #[serde(default)]
+    pub password: Field<SecretSource>,
+    /// Where Bold BI has this user from; it decides which grants are possible.
+    pub user_source: Field<UserSource>,
+    /// Form of the request for a token.
+    #[serde(default = "default_token_request")]
+    pub token_request: Field<TokenRequest>,
+}
+
+/// How a credential is exchanged for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Grant {
+    /// With the site's embed secret (Settings, Embed); possible for users of every source.
+    EmbedSecret,
+    /// With the user's password; only for users whose password Bold BI itself keeps.
+    Password,
+}
+
+/// Where a secret is kept. The secret itself cannot be written here.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SecretSource {
+    /// In the file at this path; one line end at its end does not count.
+    File(String),
+    /// In the environment variable of this name.
+    Env(String),
+}
+
+impl SecretSource {
+    /// Its name for serde, by which it is read with more care than other values.
+    pub(super) const NAME: &'static str = "SecretSource";
+    /// Its keys.
+    pub(super) const KEYS: [&'static str; 2] = ["file", "env"];
+    /// Its forms.
+    pub(super) const ACCEPTED: &'static str = "`{ file: /path }`, `{ env: NAME }`";
+}
+
+/// Where Bold BI has a user from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum UserSource {
+    /// Created in Bold BI, with a password.
+    Local,
+    /// Imported from a CSV file.
+    Csv,
+    /// Imported from a database.
+    Database,
+    /// Azure AD (Microsoft Entra ID).
+    AzureAd,
+    /// Windows Active Directory.
+    WindowsAd,
+    /// Sign-in through OAuth 2.0.
+    #[serde(rename = "oauth2")]
+    OAuth2,
+    /// Sign-in through OpenID Connect.
+    #[serde(rename = "openid_connect")]
+    OpenIdConnect,
+    /// Single sign-on by JWT.
+    Jwt,
+    /// Sign-in through LinkedIn (Cloud).
+    #[serde(rename = "linkedin")]
+    LinkedIn,
+    /// A Syncfusion account (Cloud).
+    Syncfusion,
+}
+
+/// Form of the request for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TokenRequest {
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// `application/json`.
+    Json,
+}
+
+/// What to do with a request that brings an `Authorization` header of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ExistingAuthorization {
+    /// Send it on as it is, without a token of ours.
+    PassThrough,
+    /// Put ours in its place.
+    Replace,
+    /// Refuse the request.
+    Refuse,
+}
+
+/// Somebody who may use the gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Caller {
+    /// How the caller proves who it is.
+    pub api_key: Field<ApiKey>,
+    /// What it may do; it may do nothing else.
+    #[schemars(length(min = 1))]
+    pub may: Field<Vec<Field<Permission>>>,
+}
+
+/// An API key, known by its hash.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiKey {
+    /// SHA-256 of the key as `boldgate key` prints it.
+    #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
+    pub sha256: Field<String>,
+}
+
+/// What a caller may do on one tenant, acting as the tenant's own user.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Permission {
+    /// Name of the tenant.
+    pub tenant: Field<String>,
+    /// The kinds of routes that are open.
+    #[schemars(length(min = 1))]
+    pub routes: Field<Vec<Field<Route>>>,
+}
+
+/// A kind of routes of Bold BI's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Route {
+    /// Look at things.
+    Read,
+    /// Take data out in bulk.
+    Export,
+    /// Change things.
+    Write,
+    /// Change who may do what: users, groups, permissions, settings.
+    Admin,
+    /// See, make or rotate secrets and tokens.
+    Credentials,
+}
+
+/// Bounds on what clients may use up.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Most client connections at the same time.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Field<u64>,
+    /// For a whole request head to arrive.
+    pub request_head_timeout: Field<Period>,
+    /// For the next request on a connection.
+    pub keep_alive_timeout: Field<Period>,
+    /// Longest silence of a client within a body, and longest time for which it takes nothing of an
+    /// answer.
+    pub body_timeout: Field<Period>,
+    /// Largest request body. Bold BI's own ingress takes 200 MiB.
+    pub max_body: Field<Size>,
+    /// For running requests to end when the gateway stops.
+    pub drain_timeout: Field<Period>,
+    /// Most tokens that are kept at the same time.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub token_cache_entries: Field<u64>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: Field::Given("127.0.0.1:9090".to_owned()) }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Field::Given(Period::seconds(10)),
+            // What Bold BI's own ingress allows.
+            read: Field::Given(Period::seconds(300)),
+            write: Field::Given(Period::seconds(300)),
+            token_exchange: Field::Given(Period::seconds(10)),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: Field::Given(20_000),
+            request_head_timeout: Field::Given(Period::seconds(10)),
+            keep_alive_timeout: Field::Given(Period::seconds(75)),
+            body_timeout: Field::Given(Period::seconds(60)),
+            max_body: Field::Given(Size(200 << 20)),
+            // Within the 30 s that Kubernetes gives by default.
+            drain_timeout: Field::Given(Period::seconds(25)),
+            token_cache_entries: Field::Given(100_000),
+        }
+    }
+}
+
+fn default_admin() -> Field<Admin> {
+    Field::Given(Admin::default())
+}
+
+fn default_limits() -> Field<Limits> {
+    Field::Given(Limits::default())
+}
+
+fn default_api_key_header() -> Field<String> {
+    Field::Given("X-Api-Key".to_owned())
+}
+
+fn default_edition() -> Field<Edition> {
+    Field::Given(Edition::SelfHosted)
+}
+
+fn default_server_connections() -> Field<u64> {
+    Field::Given(1024)
+}
+
+fn default_timeouts() -> Field<Timeouts> {
+    Field::Given(Timeouts::default())
+}
+
+fn default_existing_authorization() -> Field<ExistingAuthorization> {
+    Field::Given(ExistingAuthorization::PassThrough)
+}
+
+fn default_max_token_lifetime() -> Field<Period> {
+    // What Bold BI gives.
+    Field::Given(Period::seconds(7 * 86_400))
+}
+
+fn default_token_request() -> Field<TokenRequest> {
+    Field::Given(TokenRequest::Form)
+}

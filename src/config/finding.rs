@@ -1,0 +1,130 @@
+//! Findings: what is wrong with a configuration file, where, and what would be accepted. The one
+//! place that gives them their text. It must never see the value of a secret.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+
+/// A place in the file, both counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column, in characters.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Finding {
+    /// Where it is; none when the file as a whole is meant.
+    pub position: Option<Position>,
+    /// The keys that lead there, e.g. `tenants.acme.credential.grant`; empty for the whole file.
+    pub path: String,
+    /// What was found.
+    pub problem: String,
+    /// What is accepted in its place.
+    pub accepted: Option<String>,
+    /// What to do about it, where that is more than to write something accepted.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// A finding about the file as a whole.
+    pub(super) fn whole_file(problem: impl Into<String>, accepted: &str) -> Self {
+        Self {
+            position: None,
+            path: String::new(),
+            problem: problem.into(),
+            accepted: Some(accepted.to_owned()),
+            hint: None,
+        }
+    }
+
+    /// The same with a hint.
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.problem)?;
+        if let Some(accepted) = &self.accepted {
+            write!(f, "; accepted: {accepted}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong with one file, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    file: String,
+    list: Vec<Finding>,
+    omitted: usize,
+}
+
+impl Findings {
+    pub(super) fn new(file: &str, mut list: Vec<Finding>) -> Self {
+        // What an alias repeats is found wherever it is used, at the same position.
+        let mut known = HashSet::new();
+        list.retain(|f| known.insert((f.position, f.problem.clone(), f.path.clone())));
+        list.sort();
+        let omitted = list.len().saturating_sub(MAX_SHOWN);
+        list.truncate(MAX_SHOWN);
+        Self { file: file.escape_debug().to_string(), list, omitted }
+    }
+
+    /// The findings, at most 500 of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Finding> {
+        self.list.iter()
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, finding) in self.list.iter().enumerate() {
+            let line_end = if index > 0 { "\n" } else { "" };
+            match finding.position {
+                Some(position) => write!(f, "{line_end}{}:{position}: {finding}", self.file)?,
+                None => write!(f, "{line_end}{}: {finding}", self.file)?,
+            }
+        }
+        if self.omitted > 0 {
+            write!(f, "\n{}: and {} more", self.file, self.omitted)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Findings {}
+
+/// Collects findings while the file is read and checked.
+#[derive(Debug, Default)]
+pub(super) struct Notes(RefCell<Vec<Finding>>);
+
+impl Notes {
+    pub(super) fn add(&self, finding: Finding) {
+        self.0.borrow_mut().push(finding);
+    }
+
+    pub(super) fn into_findings(self, file: &str) -> Result<(), Findings> {
+        let list = self.0.into_inner();
+        if list.is_empty() { Ok(()) } else { Err(Findings::new(file, list)) }
+    }
+}
+
+const MAX_SHOWN: usize = 500;

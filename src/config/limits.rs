@@ -1,0 +1,79 @@
+//! The section `limits`, and the ranges that keep numbers and durations sensible everywhere.
+
+use std::time::Duration;
+
+use super::file;
+use super::place::Place;
+use super::quantity::{Period, Size};
+use super::read::Field;
+use super::{Check, Limits};
+
+impl Check<'_> {
+    pub(super) fn limits(self, at: &Place<'_>, limits: Field<file::Limits>) -> Option<Limits> {
+        let limits = limits.given()?;
+        let period = |key: &str, value| self.period(&at.key(key), value, MAX_WAIT);
+        let max_connections =
+            self.number(&at.key("max_connections"), limits.max_connections, MAX_CONNECTIONS);
+        let request_head_timeout = period("request_head_timeout", limits.request_head_timeout);
+        let keep_alive_timeout = period("keep_alive_timeout", limits.keep_alive_timeout);
+        let body_timeout = period("body_timeout", limits.body_timeout);
+        let drain_timeout = period("drain_timeout", limits.drain_timeout);
+        let max_body = self.size(&at.key("max_body"), limits.max_body);
+        let token_cache_entries = self.number(
+            &at.key("token_cache_entries"),
+            limits.token_cache_entries,
+            MAX_CACHE_ENTRIES,
+        );
+        Some(Limits {
+            max_connections: max_connections?,
+            request_head_timeout: request_head_timeout?,
+            keep_alive_timeout: keep_alive_timeout?,
+            body_timeout: body_timeout?,
+            max_body: max_body?,
+            drain_timeout: drain_timeout?,
+            token_cache_entries: token_cache_entries? as u64,
+        })
+    }
+
+    /// A length of time of at least a millisecond.
+    pub(super) fn period(
+        self,
+        at: &Place<'_>,
+        value: Field<Period>,
+        max: Period,
+    ) -> Option<Duration> {
+        let value = value.given()?;
+        if value.0.is_zero() || value > max {
+            self.notes.add(at.wrong(format!("`1ms` to `{max}`")));
+            return None;
+        }
+        Some(value.0)
+    }
+
+    /// A number of at least one.
+    pub(super) fn number(self, at: &Place<'_>, value: Field<u64>, max: usize) -> Option<usize> {
+        let value = usize::try_from(value.given()?).unwrap_or(usize::MAX);
+        if value == 0 || value > max {
+            self.notes.add(at.wrong(format!("1 to {max}")));
+            return None;
+        }
+        Some(value)
+    }
+
+    fn size(self, at: &Place<'_>, value: Field<Size>) -> Option<u64> {
+        let value = value.given()?;
+        if value < MIN_BODY || value > MAX_BODY {
+            self.notes.add(at.wrong(format!("`{MIN_BODY}` to `{MAX_BODY}`")));
+            return None;
+        }
+        Some(value.0)
+    }
+}
+
+/// Longest time to wait for anything.
+pub(super) const MAX_WAIT: Period = Period::seconds(86_400);
+/// Most connections of one kind.
+pub(super) const MAX_CONNECTIONS: usize = 1_000_000;
+const MAX_CACHE_ENTRIES: usize = 10_000_000;
+const MIN_BODY: Size = Size(1 << 10);
+const MAX_BODY: Size = Size(16 << 30);

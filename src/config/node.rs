@@ -1,0 +1,243 @@
+//! The file as a tree in which everything has its position. YAML ends here: tags, anchors, aliases
+//! and limits are dealt with, and nothing above knows of them.
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span};
+
+use super::finding::{Finding, Notes, Position};
+
+/// A value in the file.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) position: Position,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Scalar { text: String, plain: bool },
+    List(Vec<Node>),
+    Mapping(Mapping),
+}
+
+/// Keys with their values, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mapping {
+    pub(super) entries: Vec<Entry>,
+    /// Where each key stands first.
+    index: HashMap<String, usize>,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) position: Position,
+    pub(super) value: Node,
+    /// Where the same key stood before in the same mapping.
+    pub(super) repeats: Option<Position>,
+}
+
+impl Node {
+    /// Reads YAML. What is not accepted, and can be left out, is noted; `None` when nothing can be
+    /// made of the text, which is noted too.
+    pub(super) fn read(text: &str, notes: &Notes) -> Option<Self> {
+        let parser = Parser::new_from_str(text);
+        let mut builder =
+            Builder { parser, notes, anchors: HashMap::new(), size: 0, at: START, depth: 0 };
+        builder.document().map_err(|Stop| ()).ok()
+    }
+
+    /// The value of a key.
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.kind {
+            Kind::Mapping(mapping) => mapping.entries.get(*mapping.index.get(key)?),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is written there, or one of YAML's words for nothing.
+    pub(super) fn is_null(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar { text, plain: true }
+            if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// The kind of thing it is, in words.
+    pub(super) fn kind_name(&self) -> &'static str {
+        match &self.kind {
+            Kind::List(_) => "a list",
+            Kind::Mapping(_) => "a mapping",
+            Kind::Scalar { .. } if self.is_null() => "nothing",
+            Kind::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "false") => {
+                "a truth value"
+            }
+            Kind::Scalar { text, plain: true }
+                if text.parse::<f64>().is_ok() && text.bytes().any(|b| b.is_ascii_digit()) =>
+            {
+                "a number"
+            }
+            Kind::Scalar { .. } => "text",
+        }
+    }
+
+    /// What it takes in memory, roughly, in units of 64 bytes.
+    fn size(&self) -> usize {
+        1 + match &self.kind {
+            Kind::Scalar { text, .. } => text.len() / 64,
+            Kind::List(items) => items.iter().map(Self::size).sum(),
+            Kind::Mapping(mapping) => mapping.entries.iter().map(|e| e.value.size()).sum(),
+        }
+    }
+}
+
+/// Nothing more can be read; why has been noted.
+struct Stop;
+
+struct Builder<'t, 'n> {
+    parser: Parser<'t, granit_parser::StrInput<'t>>,
+    notes: &'n Notes,
+    anchors: HashMap<usize, Node>,
+    size: usize,
+    at: Position,
+    depth: usize,
+}
+
+impl<'t> Builder<'t, '_> {
+    fn document(&mut self) -> Result<Node, Stop> {
+        let mut root = None;
+        while let Some((event, span)) = self.next()? {
+            match event {
+                Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+                Event::DocumentStart(..) if root.is_some() => {
+                    return self.stop("found a second document", "one document");
+                }
+                Event::DocumentStart(..) => {}
+                event => root = Some(self.node(event, span)?),
+            }
+        }
+        // An empty file is a mapping in which everything is missing.
+        Ok(root
+            .filter(|r| !r.is_null())
+            .unwrap_or(Node { position: START, kind: Kind::Mapping(Mapping::default()) }))
+    }
+
+    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Stop> {
+        match self.parser.next() {
+            None => Ok(None),
+            Some(Ok((event, span))) => {
+                self.at = position(&span);
+                Ok(Some((event, span)))
+            }
+            Some(Err(error)) => {
+                let mark = error.marker();
+                self.at = Position { line: mark.line().max(1), column: mark.col() + 1 };
+                self.stop(&format!("this is not YAML: {}", error.info()), "YAML 1.2")
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span) -> Result<Node, Stop> {
+        let position = position(&span);
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return self.stop("nested too deep", "at most 32 levels");
+        }
+        let (kind, anchor, tagged) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                (Kind::Scalar { text: text.into_owned(), plain }, anchor, tag.is_some())
+            }
+            Event::SequenceStart(_, anchor, tag) => (self.list()?, anchor, tag.is_some()),
+            Event::MappingStart(_, anchor, tag) => (self.mapping()?, anchor, tag.is_some()),
+            Event::Alias(id) => {
+                self.depth -= 1;
+                return self.alias(id);
+            }
+            _ => return self.stop("this is not YAML", "YAML 1.2"),
+        };
+        self.depth -= 1;
+        if tagged {
+            self.note(position, "found a YAML tag", "values without tags");
+        }
+        let node = Node { position, kind };
+        // The parts of a list or a mapping have been counted before it.
+        self.count(if let Kind::Scalar { .. } = node.kind { node.size() } else { 1 })?;
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    /// An alias is a copy. The copies count like everything else, so that a few lines cannot stand
+    /// for millions of nodes.
+    fn alias(&mut self, id: usize) -> Result<Node, Stop> {
+        let Some(node) = self.anchors.get(&id).cloned() else {
+            return self.stop("found an alias within what it stands for", "an alias further down");
+        };
+        self.count(node.size())?;
+        Ok(node)
+    }
+
+    fn list(&mut self) -> Result<Kind, Stop> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                Some((Event::SequenceEnd, _)) => return Ok(Kind::List(items)),
+                Some((event, span)) => items.push(self.node(event, span)?),
+                None => return self.stop("this is not YAML", "YAML 1.2"),
+            }
+        }
+    }
+
+    fn mapping(&mut self) -> Result<Kind, Stop> {
+        let mut mapping = Mapping::default();
+        loop {
+            let key = match self.next()? {
+                Some((Event::MappingEnd, _)) => return Ok(Kind::Mapping(mapping)),
+                Some((event, span)) => self.node(event, span)?,
+                None => return self.stop("this is not YAML", "YAML 1.2"),
+            };
+            let Some((event, span)) = self.next()? else {
+                return self.stop("this is not YAML", "YAML 1.2");
+            };
+            let value = self.node(event, span)?;
+            let position = key.position;
+            match key.kind {
+                Kind::Scalar { text, .. } => {
+                    let next = mapping.entries.len();
+                    let first = *mapping.index.entry(text.clone()).or_insert(next);
+                    let repeats = mapping.entries.get(first).map(|e| e.position);
+                    mapping.entries.push(Entry { key: text, position, value, repeats });
+                }
+                _ => self.note(position, &format!("found {} as a key", key.kind_name()), "text"),
+            }
+        }
+    }
+
+    fn count(&mut self, more: usize) -> Result<(), Stop> {
+        self.size += more;
+        if self.size > MAX_SIZE {
+            return self.stop("found too much, aliases counted in full", "at most 500000 values");
+        }
+        Ok(())
+    }
+
+    fn note(&self, position: Position, problem: &str, accepted: &str) {
+        let finding = Finding::whole_file(problem, accepted);
+        self.notes.add(Finding { position: Some(position), ..finding });
+    }
+
+    fn stop<T>(&self, problem: &str, accepted: &str) -> Result<T, Stop> {
+        self.note(self.at, problem, accepted);
+        Err(Stop)
+    }
+}
+
+fn position(span: &Span) -> Position {
+    Position { line: span.start.line().max(1), column: span.start.col() + 1 }
+}
+
+const START: Position = Position { line: 1, column: 1 };
+const MAX_DEPTH: usize = 32;
+const MAX_SIZE: usize = 500_000;

@@ -1,0 +1,190 @@
+//! A place in the file: a key path with its position and what stands there. Findings are made from
+//! places, and here it is decided what of a file's text a finding may show.
+
+use super::finding::{Finding, Position};
+use super::node::{Kind, Node};
+
+/// Where a value stands, or would stand if it were given.
+#[derive(Clone, Debug)]
+pub(super) struct Place<'n> {
+    path: String,
+    node: Option<&'n Node>,
+    /// Of the key that names it, else of itself.
+    named_at: Position,
+    confidential: bool,
+}
+
+impl<'n> Place<'n> {
+    pub(super) fn root(node: &'n Node) -> Self {
+        let start = Position { line: 1, column: 1 };
+        Self { path: String::new(), node: Some(node), named_at: start, confidential: false }
+    }
+
+    /// The place of a key's value, given or not.
+    pub(super) fn key(&self, key: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        let entry = self.node.and_then(|n| n.entry(key));
+        Self {
+            path: format!("{}{dot}{}", self.path, step(key)),
+            node: entry.map(|e| &e.value),
+            named_at: entry.map_or(self.named_at, |e| e.position),
+            confidential: self.confidential || CONFIDENTIAL.contains(&key),
+        }
+    }
+
+    /// The place of an item of a list.
+    pub(super) fn item(&self, index: usize) -> Self {
+        let node = match self.node.map(|n| &n.kind) {
+            Some(Kind::List(items)) => items.get(index),
+            _ => None,
+        };
+        Self {
+            path: format!("{}[{index}]", self.path),
+            node,
+            named_at: node.map_or(self.named_at, |n| n.position),
+            confidential: self.confidential,
+        }
+    }
+
+    pub(super) fn named_at(&self) -> Position {
+        self.named_at
+    }
+
+    /// A finding on the value: it was found, something else is accepted.
+    pub(super) fn wrong(&self, accepted: impl Into<String>) -> Finding {
+        self.finding(format!("found {}", self.shown()), accepted)
+    }
+
+    /// The same, where only some words are accepted.
+    pub(super) fn wrong_word(&self, accepted: &[&str]) -> Finding {
+        let near = self.text().and_then(|t| nearest(t, accepted));
+        // What resembles an accepted word is a slip of the pen and no secret.
+        let shown = match (self.text(), near) {
+            (Some(text), Some(_)) => quoted(text),
+            _ => self.shown(),
+        };
+        let finding = self.finding(format!("found {shown}"), words(accepted));
+        match near {
+            Some(near) => finding.hint(format!("did you mean `{near}`?")),
+            None => finding,
+        }
+    }
+
+    /// A finding on what kind of thing the value is; the value is not shown.
+    pub(super) fn wrong_kind(&self, accepted: impl Into<String>) -> Finding {
+        let kind = self.node.map_or("nothing", Node::kind_name);
+        self.finding(format!("found {kind}"), accepted)
+    }
+
+    /// A finding on the value, in its own words.
+    pub(super) fn finding(
+        &self,
+        problem: impl Into<String>,
+        accepted: impl Into<String>,
+    ) -> Finding {
+        let position = self.node.map_or(self.named_at, |n| n.position);
+        self.finding_at(position, problem, accepted)
+    }
+
+    /// A finding on the key, in its own words.
+    pub(super) fn key_finding(
+        &self,
+        problem: impl Into<String>,
+        accepted: impl Into<String>,
+    ) -> Finding {
+        self.finding_at(self.named_at, problem, accepted)
+    }
+
+    /// The value is not given.
+    pub(super) fn missing(&self, accepted: impl Into<String>) -> Finding {
+        self.key_finding("missing", accepted)
+    }
+
+    /// A key that nobody reads. Its value is never shown, and the key itself only when it is
+    /// clearly one: in a mapping on one line, a lost colon makes a key of a value.
+    pub(super) fn unknown_key(&self, key: &str, known: &[&str], has_value: bool) -> Finding {
+        let near = nearest(key, known);
+        let plain = key.len() <= 40
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let clearly_a_key = near.is_some() || plain && has_value && !self.confidential;
+        let position = self.node.and_then(|n| n.entry(key)).map_or(self.named_at, |e| e.position);
+        let place = if clearly_a_key { &self.key(key) } else { self };
+        let finding = place.finding_at(position, "found an unknown key", words(known));
+        match near {
+            Some(near) => finding.hint(format!("did you mean `{near}`?")),
+            None => finding,
+        }
+    }
+
+    fn finding_at(
+        &self,
+        position: Position,
+        problem: impl Into<String>,
+        accepted: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            position: Some(position),
+            path: self.path.clone(),
+            problem: problem.into(),
+            accepted: Some(accepted.into()),
+            hint: None,
+        }
+    }
+
+    fn text(&self) -> Option<&'n str> {
+        match self.node.map(|n| &n.kind) {
+            Some(Kind::Scalar { text, .. }) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value, if it may be shown, else its kind.
+    fn shown(&self) -> String {
+        let kind = self.node.map_or("nothing", Node::kind_name);
+        match self.text() {
+            Some("") if kind != "nothing" => "empty text".to_owned(),
+            // User info and queries of URLs may hold credentials.
+            Some(text) if !self.confidential && kind != "nothing" && !text.contains(['@', '?']) => {
+                quoted(text)
+            }
+            _ => kind.to_owned(),
+        }
+    }
+}
+
+/// A list of words as a message shows it.
+pub(super) fn words(words: &[&str]) -> String {
+    words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Text as a message shows it: short, on one line.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_SHOWN).is_some() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+/// The known word that was most likely meant.
+pub(super) fn nearest<'w>(text: &str, known: &[&'w str]) -> Option<&'w str> {
+    if text.len() > MAX_SHOWN {
+        return None;
+    }
+    let plain = text.to_ascii_lowercase().replace('-', "_");
+    let distance = |word: &str| strsim::osa_distance(&plain, word);
+    let near = known.iter().min_by_key(|w| distance(w))?;
+    (distance(near) <= near.len() / 3 || plain.replace('_', "") == near.replace('_', ""))
+        .then_some(*near)
+}
+
+/// One key of a path. Names are the operator's: what could not be a name is put in quotes.
+fn step(key: &str) -> String {
+    let is_name = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if is_name && !key.is_empty() && key.len() <= MAX_SHOWN { key.to_owned() } else { quoted(key) }
+}
+
+/// Keys under which no value is ever shown: what stands there, or is meant to stand there, may be a
+/// secret.
+const CONFIDENTIAL: [&str; 5] = ["credential", "password", "embed_secret", "api_key", "sha256"];
+const MAX_SHOWN: usize = 64;

@@ -1,0 +1,282 @@
+//! The configuration file: what is accepted, and the exact words about what is not.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use boldgate::caller::Admits;
+use boldgate::config::{ListenAddress, Settings};
+use boldgate::tenant::{ExchangeBody, ExistingAuthorization, Grant};
+use proptest::prelude::*;
+
+/// Wherever a secret could stand in one of the files, it begins like this.
+const CANARY: &str = "canary";
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut files: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
+    files.sort();
+    files
+}
+
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap()
+}
+
+fn settings(file: &str) -> Settings {
+    Settings::load(Path::new(file)).unwrap_or_else(|findings| panic!("{findings}"))
+}
+
+/// What is said about `text`.
+fn findings(text: &str) -> String {
+    Settings::parse(text, "gateway.yaml").expect_err("it is not valid").to_string()
+}
+
+/// New words are taken over with `INSTA_UPDATE=always cargo test config`; read them before.
+#[test]
+fn invalid_files_are_refused_in_these_words() {
+    let files = files("tests/config/invalid");
+    assert!(files.len() >= 35);
+    for file in files {
+        let findings = findings(&text(&file));
+        assert!(!findings.to_lowercase().contains(CANARY), "{}: {findings}", file.display());
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        insta::with_settings!({
+            snapshot_path => "../config/invalid", prepend_module_to_snapshot => false, omit_expression => true
+        }, { insta::assert_snapshot!(name, findings) });
+    }
+}
+
+#[test]
+fn no_words_are_left_over_from_files_that_are_gone() {
+    for entry in std::fs::read_dir("tests/config/invalid").unwrap() {
+        let file = entry.unwrap().path();
+        assert!(file.with_extension("yaml").exists(), "{}", file.display());
+    }
+}
+
+#[test]
+fn valid_files_are_accepted() {
+    for file in files("tests/config/valid") {
+        settings(file.to_str().unwrap());
+    }
+}
+
+#[test]
+fn shipped_examples_are_valid() {
+    let files = files("config");
+    assert_eq!(files.len(), 3);
+    for file in files {
+        Settings::check_without_secrets(&file).unwrap_or_else(|findings| panic!("{findings}"));
+        let first_line = text(&file).lines().next().unwrap().to_owned();
+        assert_eq!(first_line, "# yaml-language-server: $schema=boldgate.schema.json");
+    }
+}
+
+#[test]
+fn the_shipped_schema_is_the_one_of_the_types() {
+    let shipped = text(Path::new("config/boldgate.schema.json"));
+    assert!(
+        shipped == Settings::schema(),
+        "config/boldgate.schema.json is not up to date; \
+         run `cargo run -- schema > config/boldgate.schema.json`"
+    );
+}
+
+#[test]
+fn a_complete_file_becomes_these_settings() {
+    let settings = settings("tests/config/valid/complete.yaml");
+
+    let listeners: Vec<_> =
+        settings.listeners.iter().map(|l| (l.address.to_string(), l.admits)).collect();
+    let expected = [
+        ("127.0.0.1:8080", Admits::Anonymous),
+        ("[::1]:8080", Admits::Anonymous),
+        ("0.0.0.0:8443", Admits::Known),
+        ("unix:/run/boldgate/gateway.sock", Admits::Anonymous),
+    ];
+    assert_eq!(listeners, expected.map(|(address, admits)| (address.to_owned(), admits)));
+    assert_eq!(settings.admin.to_string(), "127.0.0.1:9191");
+    assert_eq!(settings.caller_auth.key_header(), "x-gateway-key");
+    assert_eq!(settings.limits.max_body, 1 << 30);
+    assert_eq!(settings.limits.keep_alive_timeout, Duration::from_secs(120));
+
+    let main = &settings.servers[0];
+    assert_eq!(main.origin(), "https://bi.example.com:8443");
+    assert_eq!((main.base_path.as_str(), main.max_connections), ("/bi", 64));
+    assert_eq!(main.timeouts.connect, Duration::from_millis(500));
+
+    let tenants: Vec<_> = settings.tenants.iter().collect();
+    let bases: Vec<_> = tenants.iter().map(|t| t.api_base.as_str()).collect();
+    assert_eq!(
+        bases,
+        ["/bi/api/site/Site-1_a.b~c", "/bi/api", "/api", "/api/site/007"],
+        "in the order of the file"
+    );
+    assert_eq!(tenants[0].credential.grant, Grant::EmbedSecret);
+    assert_eq!(tenants[0].credential.body, ExchangeBody::Json);
+    assert_eq!(tenants[0].credential.secret.expose(), "canary-secret-in-a-file");
+    assert_eq!(tenants[0].existing_authorization, ExistingAuthorization::Refuse);
+    assert_eq!(tenants[0].max_token_lifetime, Duration::from_secs(86_400));
+    assert_eq!(tenants[1].hosts, ["bi.globex.example", "192.0.2.1"]);
+    assert_eq!(tenants[1].credential.secret.expose(), env!("CARGO_PKG_NAME"));
+    assert_eq!(tenants[1].existing_authorization, ExistingAuthorization::Replace);
+    assert_eq!(tenants[2].max_token_lifetime, Duration::from_secs(7 * 86_400));
+}
+
+#[test]
+fn a_minimal_file_has_the_documented_defaults() {
+    let settings = settings("tests/config/valid/minimal.yaml");
+    assert!(matches!(settings.listeners[0].address, ListenAddress::Tcp(_)));
+    assert_eq!(settings.admin.to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.caller_auth.key_header(), "x-api-key");
+    assert_eq!(settings.limits.max_connections, 20_000);
+    assert_eq!(settings.limits.max_body, 200 << 20);
+    assert_eq!(settings.limits.drain_timeout, Duration::from_secs(25));
+    let tenant = settings.tenants.iter().next().unwrap();
+    assert_eq!(tenant.server.max_connections, 1024);
+    assert_eq!(tenant.server.timeouts.read, Duration::from_secs(300));
+    assert_eq!(tenant.credential.body, ExchangeBody::Form);
+    assert_eq!(tenant.existing_authorization, ExistingAuthorization::PassThrough);
+}
+
+#[test]
+fn settings_do_not_print_secrets() {
+    let printed = format!("{:?}", settings("tests/config/valid/complete.yaml"));
+    assert!(printed.contains("[redacted]") && !printed.contains(CANARY));
+}
+
+#[test]
+fn the_version_of_a_credential_changes_with_everything_a_token_depends_on() {
+    let base = text(Path::new("tests/config/valid/minimal.yaml"));
+    let version = |text: &str| {
+        let settings = Settings::parse(text, "gateway.yaml").unwrap_or_else(|f| panic!("{f}"));
+        settings.tenants.iter().next().unwrap().credential.version
+    };
+    let changes = [
+        ("reports@", "others@"),
+        ("tests/config/secret", "Cargo.toml-secret"),
+        ("source: local", "source: local\n      token_request: json"),
+        ("bi.example.com", "bi2.example.com"),
+        ("/bi }", "/bi2 }"),
+        ("site1", "site2"),
+        ("grant: embed_secret", "grant: password"),
+    ];
+    let other_secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(other_secret.path(), "another").unwrap();
+    let other_secret = other_secret.path().to_str().unwrap();
+    for (from, to) in changes {
+        let mut text = base.replace(from, &to.replace("Cargo.toml-secret", other_secret));
+        if to == "grant: password" {
+            text = text.replace("embed_secret: {", "password: {");
+        }
+        assert_ne!(version(&text), version(&base), "{to}");
+    }
+    // Neither the process nor what is beside the point changes it.
+    assert_eq!(version(&base.replace("8080", "8081").replace("acme:", "other:")), version(&base));
+    assert_eq!(version(&base), version(&base));
+}
+
+#[test]
+fn certificates_and_keys_must_belong_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["one", "two"] {
+        let pair = rcgen::generate_simple_self_signed(["gateway.example".to_owned()]).unwrap();
+        std::fs::write(path(&format!("{name}.crt")), pair.cert.pem()).unwrap();
+        std::fs::write(path(&format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+    }
+    let base = text(Path::new("tests/config/valid/minimal.yaml"));
+    let with = |certificate: &str, key: &str| {
+        let tls = format!(
+            "callers: anonymous\n    tls: {{ certificate_file: {}, key_file: {} }}",
+            path(certificate),
+            path(key)
+        );
+        Settings::parse(&base.replace("callers: anonymous", &tls), "gateway.yaml")
+    };
+    let settings = with("one.crt", "one.key").unwrap_or_else(|f| panic!("{f}"));
+    assert_eq!(settings.listeners[0].tls.as_ref().unwrap().key_file, Path::new(&path("one.key")));
+    let findings = with("one.crt", "two.key").unwrap_err().to_string();
+    assert!(findings.contains("listeners[0].tls.key_file: found a key"), "{findings}");
+    let findings = with("one.key", "one.crt").unwrap_err().to_string();
+    assert!(findings.contains("no certificates") && findings.contains("no private key"));
+    assert!(!findings.contains("PRIVATE"));
+}
+
+#[test]
+fn files_that_cannot_be_read_say_why() {
+    let gone = Settings::load(Path::new("tests/config/gone.yaml")).unwrap_err().to_string();
+    assert!(gone.starts_with("tests/config/gone.yaml: cannot be read: No such file"), "{gone}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.yaml");
+    std::fs::write(&file, [b'a', 0xff]).unwrap();
+    assert!(Settings::load(&file).unwrap_err().to_string().contains("not UTF-8"));
+    std::fs::write(&file, vec![b'#'; (10 << 20) + 1]).unwrap();
+    assert!(Settings::load(&file).unwrap_err().to_string().contains("more than 10 MiB"));
+}
+
+#[test]
+fn hosts_do_not_need_their_secrets_to_be_checked() {
+    let text =
+        text(Path::new("tests/config/valid/minimal.yaml")).replace("tests/config/secret", "/gone");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.yaml");
+    std::fs::write(&file, &text).unwrap();
+    assert!(Settings::load(&file).is_err());
+    assert!(Settings::check_without_secrets(&file).is_ok());
+    std::fs::write(&file, text.replace("site1", "a/b")).unwrap();
+    assert!(Settings::check_without_secrets(&file).is_err());
+}
+
+#[test]
+fn the_number_of_findings_is_bounded() {
+    let keys: String = (0..2000).map(|i| format!("unknown{i}: 1\n")).collect();
+    let base = text(Path::new("tests/config/valid/minimal.yaml"));
+    let findings = findings(&format!("{base}{keys}"));
+    assert!(findings.ends_with("\ngateway.yaml: and 1500 more"));
+}
+
+/// A change of a file: at which byte, how many bytes go, and what comes.
+fn change() -> impl Strategy<Value = (prop::sample::Index, usize, String)> {
+    let inserted = prop::sample::select(vec![
+        "", "", " ", "\n", "\n  ", ":", ": ", ",", "{", "}", "[", "]", "- ", "? ", "&a ", "*a",
+        "!x ", "'", "\"", "#", "\\", "|\n", ">", "~", "0", "é", "\u{feff}", "\0", "\r", "\t",
+        "---\n", "%",
+    ]);
+    (any::<prop::sample::Index>(), 0..24usize, inserted.prop_map(str::to_owned))
+}
+
+fn changed(text: &str, changes: &[(prop::sample::Index, usize, String)]) -> String {
+    let mut text = text.to_owned();
+    for (at, removed, inserted) in changes {
+        let at = text.floor_char_boundary(at.index(text.len() + 1));
+        let end = text.floor_char_boundary((at + removed).min(text.len()));
+        text.replace_range(at..end, inserted);
+    }
+    text
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 3000,
+        rng_seed: prop::test_runner::RngSeed::Fixed(2),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// The files hold canaries where a hasty operator would write secrets.
+    #[test]
+    fn no_change_of_a_file_makes_it_panic_or_print_a_secret(
+        changes in prop::collection::vec(change(), 1..4),
+    ) {
+        let complete = text(Path::new("tests/config/valid/complete.yaml"))
+            .replace("{ env: CARGO_PKG_NAME }", "canary-secret-1")
+            .replace("{ file: tests/config/secret }", "\"canary-secret-2\"");
+        let text = changed(&complete, &changes);
+        if let Err(findings) = Settings::parse(&text, "gateway.yaml") {
+            let printed = format!("{findings} {findings:?}");
+            prop_assert!(!printed.contains("canary"), "{}\n{}", text, findings);
+        }
+    }
+}
