@@ -71,9 +71,10 @@ impl FaultKind {
         use rustls::CertificateError as Certificate;
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return Some(match error {
-                rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => {
-                    Self::UnknownIssuer
-                }
+                // The latter: an authority of the same name, e.g. made anew, with another key.
+                rustls::Error::InvalidCertificate(
+                    Certificate::UnknownIssuer | Certificate::BadSignature,
+                ) => Self::UnknownIssuer,
                 rustls::Error::InvalidCertificate(
                     Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
                 ) => Self::WrongName,

@@ -24,22 +24,26 @@ pub fn classify(method: &Method, route: &str) -> RouteClass {
     let last = rest.last().unwrap_or(second);
 
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let takes_out = looks || *method == Method::POST;
+    let posts = *method == Method::POST;
     match first {
         // The common secret of all sites is among these.
         "administration" if second == "embed" => RouteClass::Credentials,
         "settings" | "administration" => RouteClass::Admin,
-        _ if takes_out && segments(&route).any(is_export) => RouteClass::Export,
         // The one GET that does something.
         "schedules" if last == "run" => RouteClass::Write,
-        // The one POST that does nothing.
-        _ if takes_out && second == "is-name-exists" => RouteClass::Read,
+        _ if looks && segments(&route).any(is_export) => RouteClass::Export,
         _ if looks => RouteClass::Read,
         first if ADMIN_FIRST.contains(&first) => RouteClass::Admin,
         "publish" if second == "external-sites" => RouteClass::Admin,
         // Who sees a dashboard without a login, and which rows of a data source a user sees.
         "dashboards" if second == "public" || last == "public" => RouteClass::Admin,
         "datasources" if last == "user-filter" => RouteClass::Admin,
+        // Only as the second segment: deeper ones may be names that a client has chosen.
+        "dashboards" | "datasource" | "datasources" if posts && is_export(second) => {
+            RouteClass::Export
+        }
+        // The one POST that does nothing.
+        "items" | "pinboard" if posts && second == "is-name-exists" => RouteClass::Read,
         _ => RouteClass::Write,
     }
 }

@@ -2,6 +2,7 @@
 //! reached it. It listens on loopback only, and it is no model of what Bold BI does with data.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -90,7 +91,6 @@ impl Default for StandInOptions {
 
 /// A pretend Bold BI that runs until it is dropped; requests in flight are then given a moment to
 /// end.
-#[derive(Debug)]
 pub struct StandIn {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -187,6 +187,12 @@ impl StandIn {
     /// The last requests, oldest first, a thousand at most; without the bodies.
     pub fn last_requests(&self) -> Vec<Recorded> {
         self.shared.state().recorded.iter().cloned().collect()
+    }
+}
+
+impl fmt::Debug for StandIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StandIn({})", self.address)
     }
 }
 

@@ -1,5 +1,9 @@
 //! Integration tests: real listeners on free ports, only the public API.
+#![cfg(test)]
 
 mod config;
+mod exchange;
 mod running;
+mod single_flight;
 mod structure;
+mod support;

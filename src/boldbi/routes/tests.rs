@@ -133,6 +133,16 @@ fn names_of_things_are_not_taken_for_secrets() {
 }
 
 #[test]
+fn a_name_chosen_by_the_client_does_not_make_a_change_harmless() {
+    assert_eq!(class("POST", "/v5.0/groups/export/users"), Admin);
+    assert_eq!(class("POST", "/v5.0/users/is-name-exists"), Admin);
+    assert_eq!(class("POST", "/v5.0/dashboards/x/export"), Write);
+    assert_eq!(class("DELETE", "/v5.0/dashboards/export"), Write);
+    assert_eq!(class("GET", "/v5.0/schedules/export/run"), Write);
+    assert_eq!(class("PUT", "/pinboard/download"), Write);
+}
+
+#[test]
 fn a_plain_route_is_not_copied() {
     assert!(matches!(plain("/v5.0/dashboards/91e76354-60f3"), Cow::Borrowed(_)));
 }

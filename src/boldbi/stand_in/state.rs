@@ -25,7 +25,6 @@ pub struct Recorded {
 }
 
 /// What all connections of a stand-in share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) url: String,
     pub(super) counts: Counts,
@@ -36,7 +35,6 @@ pub(super) struct Shared {
 }
 
 /// What changes.
-#[derive(Debug)]
 pub(super) struct State {
     pub(super) sites: Vec<StandInSite>,
     pub(super) tokens: HashMap<String, Issued>,
@@ -51,7 +49,7 @@ pub(super) struct State {
 }
 
 /// A token that was given.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Issued {
     pub(super) site: Option<String>,
     pub(super) user: String,
@@ -137,7 +135,7 @@ pub(super) fn failure((status, left): &mut (StatusCode, u64)) -> Option<StatusCo
 }
 
 /// What was counted.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Counts {
     token_requests: AtomicU64,
     api_requests: AtomicU64,

@@ -92,9 +92,12 @@ pub(super) async fn answer(
         return message(StatusCode::METHOD_NOT_ALLOWED, "Request type was not POST");
     }
     let fields = fields(&head.headers, &body);
-    let reply = match authenticate(&shared.state(), site, &fields) {
-        Ok(()) => shared.state().reply.clone(),
-        Err(refusal) => return refusal.response(),
+    let reply = {
+        let state = shared.state();
+        match authenticate(&state, site, &fields) {
+            Ok(()) => state.reply.clone(),
+            Err(refusal) => return refusal.response(),
+        }
     };
     granted(shared, site, &fields["username"], reply).await
 }

@@ -1,0 +1,357 @@
+//! Exchanges over real connections: every way in which a token endpoint can answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use boldgate::boldbi::stand_in::{StandIn, StandInOptions, TokenReply};
+use boldgate::boldbi::{BoldBi, hint};
+use boldgate::tenant::{Credential, ExchangeBody, Server};
+use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::{
+    EXCHANGE_DEADLINE, bold_bi, embed_secret, password, permit, permits, server, source, tls_server,
+};
+
+async fn stand_in() -> StandIn {
+    StandIn::start(StandInOptions::default()).await.unwrap()
+}
+
+async fn exchange_with(server: Server, credential: Credential) -> Outcome {
+    let permit = permits(server, vec![credential]).remove(0);
+    bold_bi(&permit).exchange(&permit).await
+}
+
+type Outcome = Result<AccessToken, ExchangeError>;
+
+async fn exchange(stand_in: &StandIn) -> Outcome {
+    exchange_with(server(stand_in.addr()), embed_secret()).await
+}
+
+async fn replied(reply: TokenReply) -> Outcome {
+    let stand_in = stand_in().await;
+    stand_in.set_reply(reply);
+    exchange(&stand_in).await
+}
+
+fn raw(status: u16, body: &str) -> TokenReply {
+    let status = StatusCode::from_u16(status).unwrap();
+    TokenReply::Raw { status, headers: Vec::new(), body: body.into() }
+}
+
+fn fault(outcome: Outcome) -> &'static str {
+    let error = outcome.unwrap_err();
+    assert!(!hint(&error).is_empty());
+    match error.kind {
+        ExchangeErrorKind::Unusable { fault, .. } => fault,
+        other => panic!("not unusable: {other}"),
+    }
+}
+
+/// Answers the first connection with these bytes, whatever is asked, and then ends it.
+async fn raw_server(answer: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(&answer).await;
+        let _ = stream.shutdown().await;
+        // Closing with unread input would reset the connection and take the answer along.
+        let _ = stream.read(&mut [0; 4096]).await;
+    });
+    address
+}
+
+#[tokio::test]
+async fn every_known_reply_gives_a_token_that_works() {
+    for reply in
+        [TokenReply::Current, TokenReply::Dated, TokenReply::Published, TokenReply::NoExpiry]
+    {
+        let week = !matches!(reply, TokenReply::NoExpiry);
+        let token = replied(reply).await.unwrap();
+        let expected = Duration::from_secs(if week { 604_800 } else { 900 });
+        assert_eq!(token.lifetime(), expected);
+    }
+}
+
+#[tokio::test]
+async fn both_grants_work_with_both_bodies() {
+    let stand_in = stand_in().await;
+    for credential in [embed_secret(), password()] {
+        for body in [ExchangeBody::Form, ExchangeBody::Json] {
+            let credential = Credential { body, ..credential.clone() };
+            exchange_with(server(stand_in.addr()), credential).await.unwrap();
+        }
+    }
+    for recorded in stand_in.last_requests() {
+        assert_eq!(
+            (recorded.method.as_str(), &*recorded.target),
+            ("POST", "/bi/api/site/site1/token")
+        );
+        assert_eq!(recorded.headers["host"], stand_in.addr().to_string());
+        assert_eq!(recorded.headers["accept"], "application/json");
+        assert_eq!(recorded.headers["user-agent"], concat!("boldgate/", env!("CARGO_PKG_VERSION")));
+        assert!(!recorded.headers.contains_key("authorization"));
+    }
+    assert_eq!(stand_in.token_requests(), 4);
+}
+
+#[tokio::test]
+async fn refusals_come_with_a_hint() {
+    let stand_in = stand_in().await;
+    let wrong = |mut credential: Credential, username: Option<&str>| {
+        credential.secret = boldgate::secret::Secret::new("wrong".into());
+        credential.username = username.map_or(credential.username, Arc::from);
+        credential
+    };
+    let cases = [
+        (wrong(embed_secret(), None), "Settings > Embed"),
+        (wrong(password(), None), "embed_secret"),
+        (wrong(password(), Some("reports@example.com")), "embed_secret"),
+        (wrong(embed_secret(), Some("nobody@example.com")), "site identifier"),
+    ];
+    for (credential, expected) in cases {
+        let error = exchange_with(server(stand_in.addr()), credential).await.unwrap_err();
+        assert!(matches!(error.kind, ExchangeErrorKind::Refused { .. }), "{error}");
+        assert!(hint(&error).contains(expected), "{}", hint(&error));
+    }
+    stand_in.set_reply(TokenReply::FailedLogin);
+    let error = exchange(&stand_in).await.unwrap_err();
+    assert!(matches!(error.kind, ExchangeErrorKind::Refused { status: 200, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_token_reply_is_unusable() {
+    assert!(fault(replied(TokenReply::Html).await).contains("HTML"));
+    assert_eq!(fault(replied(TokenReply::Empty).await), "it is empty");
+    assert_eq!(fault(replied(TokenReply::Truncated).await), "its JSON is truncated");
+    assert_eq!(fault(replied(TokenReply::Oversize).await), "it is larger than 64 KiB");
+    assert!(fault(replied(TokenReply::DuplicateKeys).await).contains("twice"));
+    assert!(fault(replied(TokenReply::LineEndInToken).await).contains("line ends"));
+    for wrong_type in [r#"{"access_token":7}"#, r#"{"access_token":{"a":1}}"#] {
+        assert!(fault(replied(raw(200, wrong_type)).await).contains("wrong type"));
+    }
+    assert_eq!(fault(replied(raw(200, r#"["x"]"#)).await), "it is not a JSON object");
+    assert_eq!(fault(replied(raw(204, "")).await), "it is empty");
+}
+
+#[tokio::test]
+async fn a_body_that_lies_about_its_length_is_cut() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    let body = " ".repeat(200_000);
+    for framing in ["content-length: 1073741824\r\n\r\n".to_owned(), format!("\r\n{body}")] {
+        let address = raw_server([head, framing.as_bytes()].concat()).await;
+        let outcome = exchange_with(server(address), embed_secret()).await;
+        assert_eq!(fault(outcome), "it is larger than 64 KiB");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let target = stand_in().await;
+    for location in [target.url(), format!("{}/api/site/site1/token", target.url())] {
+        assert!(fault(replied(TokenReply::Redirect(location)).await).contains("redirect"));
+    }
+    assert_eq!(target.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_failing_endpoint_is_unavailable() {
+    let stand_in = stand_in().await;
+    for status in [500, 502, 503, 429] {
+        let headers = vec![("retry-after".into(), "7".into())];
+        let status = StatusCode::from_u16(status).unwrap();
+        stand_in.set_reply(TokenReply::Raw { status, headers, body: b"<html>".to_vec() });
+        match exchange(&stand_in).await.unwrap_err().kind {
+            ExchangeErrorKind::Unavailable { status: told, retry_after } => {
+                assert_eq!(told, status.as_u16());
+                assert_eq!(retry_after, Some(Duration::from_secs(7)));
+            }
+            other => panic!("not unavailable: {other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_deadline_covers_the_whole_exchange() {
+    let drip = TokenReply::Drip(Duration::from_millis(100));
+    for reply in [TokenReply::Never, drip] {
+        let started = Instant::now();
+        let error = replied(reply).await.unwrap_err();
+        assert!(matches!(error.kind, ExchangeErrorKind::Timeout(EXCHANGE_DEADLINE)), "{error}");
+        assert!(started.elapsed() >= EXCHANGE_DEADLINE);
+        assert!(started.elapsed() < EXCHANGE_DEADLINE * 3);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_is_silent_runs_into_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let error = exchange_with(server(address), embed_secret()).await.unwrap_err();
+    assert!(matches!(error.kind, ExchangeErrorKind::Timeout(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_fails_tells_its_cause() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = exchange_with(server(free), embed_secret()).await.unwrap_err();
+    let told = error.to_string().to_lowercase();
+    assert!(told.contains("connection refused"), "{told}");
+    assert!(hint(&error).contains("nothing listens"));
+
+    let error = replied(TokenReply::BrokenOff).await.unwrap_err();
+    assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
+    for nonsense in [&b""[..], b"SSH-2.0-OpenSSH_9.6\r\n"] {
+        let address = raw_server(nonsense.to_vec()).await;
+        let error = exchange_with(server(address), embed_secret()).await.unwrap_err();
+        assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
+        assert!(!error.to_string().contains("OpenSSH"));
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_verified_against_the_ca_file_alone() {
+    let (address, ca) = tls_endpoint("bi.example.test").await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    let other = authority("Another authority");
+
+    let outcome = |host: &'static str, path| async move {
+        exchange_with(tls_server(address, host, path), embed_secret()).await
+    };
+    // The second certificate of a bundle counts as the first does.
+    let bundle = file("bundle.crt", other.clone() + &ca);
+    let token = outcome("localhost", bundle.clone()).await.unwrap();
+    assert_eq!(token.authorization(), "Bearer over-tls");
+
+    let error = outcome("localhost", file("other.crt", other)).await.unwrap_err();
+    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    assert!(hint(&error).contains("ca_file"));
+
+    let error = outcome("127.0.0.1", bundle).await.unwrap_err();
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+    assert!(hint(&error).contains("another host name"));
+}
+
+/// A certificate of this subject, in PEM.
+fn authority(name: &str) -> String {
+    let mut params = rcgen::CertificateParams::new(["other.test".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+/// A token endpoint behind TLS, for `localhost` and `name`, and the certificate to trust.
+async fn tls_endpoint(name: &str) -> (SocketAddr, String) {
+    let names = ["localhost".to_owned(), name.to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let _ = stream.read(&mut [0; 4096]).await;
+                let body = r#"{"access_token":"over-tls"}"#;
+                let length = body.len();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.read(&mut [0; 4096]).await;
+            });
+        }
+    });
+    (address, made.cert.pem())
+}
+
+#[tokio::test]
+async fn a_ca_file_that_is_not_there_is_an_error_at_the_start() {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let permit = permit(tls_server(address, "localhost", "/nonexistent/ca.crt".into()));
+    let error = BoldBi::new([&permit.tenant().server].into_iter()).err().unwrap();
+    assert!(error.to_string().contains("/nonexistent/ca.crt"), "{error}");
+}
+
+#[tokio::test]
+async fn no_error_shows_the_secret_or_the_reply() {
+    let replies = [
+        raw(200, r#"{"access_token":"reply-canary","LoginResult":"reply-canary"}"#),
+        raw(200, r#"{"access_token":"reply canary","error":""}"#),
+        raw(200, "reply-canary"),
+        raw(400, "reply-canary"),
+        raw(500, "reply-canary"),
+        TokenReply::Redirect("http://reply-canary".into()),
+        TokenReply::BrokenOff,
+        TokenReply::LineEndInToken,
+        TokenReply::Never,
+    ];
+    for reply in replies {
+        let error = replied(reply).await.unwrap_err();
+        let shown = format!("{error} {error:?} {error:#?} {}", hint(&error));
+        assert!(!shown.contains("canary") && !shown.contains("stand-in-embed-secret"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_and_lives_at_the_api() {
+    let stand_in = stand_in().await;
+    let permit = permit(server(stand_in.addr()));
+    let source = source(bold_bi(&permit));
+    let first = source.token(&permit).await.unwrap();
+    let second = source.token(&permit).await.unwrap();
+    assert!(!first.cached && second.cached);
+    assert!(Arc::ptr_eq(&first.token, &second.token));
+    assert_eq!(stand_in.token_requests(), 1);
+
+    let authorization = first.token.authorization().to_str().unwrap().to_owned();
+    let (status, body) = api(&stand_in, "/v5.0/anything?a=b", &authorization).await;
+    assert_eq!(status, 200);
+    assert!(body.contains(r#""user":"reports@example.com""#), "{body}");
+    assert!(body.contains(r#""target":"/bi/api/site/site1/v5.0/anything?a=b""#), "{body}");
+    let token = authorization.strip_prefix("Bearer ").unwrap();
+    assert!(!body.contains(token), "the API does not repeat the token");
+    assert_eq!(api(&stand_in, "/v5.0/items", &format!("bearer {token}")).await.0, 200);
+    assert_eq!(api(&stand_in, "/v5.0/items", "Bearer nonsense").await.0, 401);
+    let (status, body) = api(&stand_in, "/v5.0/large?size=200000", &authorization).await;
+    assert_eq!((status, body.len()), (200, 200_000));
+
+    stand_in.fail_next_api(StatusCode::BAD_GATEWAY, 1);
+    assert_eq!(api(&stand_in, "/v5.0/items", &authorization).await.0, 502);
+    stand_in.revoke("somebody else");
+    assert_eq!(api(&stand_in, "/v5.0/items", &authorization).await.0, 200);
+    stand_in.revoke("reports@example.com");
+    assert_eq!(api(&stand_in, "/v5.0/items", &authorization).await.0, 401);
+    assert_eq!(stand_in.api_requests(), 7);
+}
+
+/// Status and body of a GET below the site's API base.
+async fn api(stand_in: &StandIn, route: &str, authorization: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(stand_in.addr()).await.unwrap();
+    let request = format!(
+        "GET /bi/api/site/site1{route} HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\n\
+         connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
