@@ -15,6 +15,8 @@ use crate::secret::{Secret, SecretError, SecretRef};
 use crate::tenant::{Server, Tenants};
 
 mod callers;
+mod credentials;
+mod field;
 mod file;
 mod finding;
 mod limits;

@@ -8,9 +8,9 @@ use crate::caller::{ApiKeyHash, CallerAuth, CallerName};
 use crate::policy::{RouteClass, RouteClasses, Rule};
 
 use super::Check;
+use super::field::{Field, Named};
 use super::file;
 use super::place::Place;
-use super::read::{Field, Named};
 use super::tenants::FoundTenants;
 
 /// For each caller, what it may do.

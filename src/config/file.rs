@@ -4,14 +4,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::field::{Field, Named};
 use super::quantity::{Period, Size};
-use super::read::{Field, Named};
+
+mod tenant;
+
+pub use tenant::{
+    Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
+};
 
 /// Configuration of boldgate, an authentication gateway for Bold BI.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "boldgate configuration")]
-pub(super) struct File {
+pub struct File {
     /// Where clients connect.
     #[schemars(length(min = 1))]
     pub listeners: Field<Vec<Field<Listener>>>,
@@ -39,7 +45,7 @@ pub(super) struct File {
 /// An address that clients connect to.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Listener {
+pub struct Listener {
     /// IP address and port (`127.0.0.1:8080`, `[::1]:8080`), or `unix:` and the path of a socket.
     #[schemars(example = "127.0.0.1:8080", example = "unix:/run/boldgate/gateway.sock")]
     pub address: Field<String>,
@@ -53,7 +59,7 @@ pub(super) struct Listener {
 /// Whom a listener lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Callers {
+pub enum Callers {
     /// Everybody who can connect; only on loopback addresses and Unix sockets.
     Anonymous,
     /// Callers with an API key.
@@ -63,7 +69,7 @@ pub(super) enum Callers {
 /// Certificate and key of a listener, in PEM form.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tls {
+pub struct Tls {
     /// Path of the certificate, followed by its chain.
     pub certificate_file: Field<String>,
     /// Path of the private key.
@@ -73,7 +79,7 @@ pub(super) struct Tls {
 /// The admin listener.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Admin {
+pub struct Admin {
     /// IP address and port.
     pub address: Field<String>,
 }
@@ -81,7 +87,7 @@ pub(super) struct Admin {
 /// One Bold BI installation.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Server {
+pub struct Server {
     /// Its URL without a site and without `/api`, e.g. `https://bi.example.com/bi`.
     #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
     pub url: Field<String>,
@@ -103,7 +109,7 @@ pub(super) struct Server {
 /// What kind of installation a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Edition {
+pub enum Edition {
     /// On your own machines; sites are told apart by `/site/…` in the path, or by host names.
     SelfHosted,
     /// Bold BI Cloud; sites are told apart by host names.
@@ -113,7 +119,7 @@ pub(super) enum Edition {
 /// How long to wait for a server.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Timeouts {
+pub struct Timeouts {
     /// For name lookup, TCP and TLS together; also for a free connection.
     pub connect: Field<Period>,
     /// For the next part of an answer.
@@ -124,137 +130,10 @@ pub(super) struct Timeouts {
     pub token_exchange: Field<Period>,
 }
 
-/// One Bold BI site behind the gateway.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tenant {
-    /// Name of the server it lives on.
-    pub server: Field<String>,
-    /// Its site identifier: what follows `/site/` in its URL. Required on a self-hosted server
-    /// unless `hosts` are given; there is none on Cloud.
-    #[serde(default)]
-    #[schemars(extend("pattern" = "^[A-Za-z0-9._~-]+$"))]
-    pub site: Field<String>,
-    /// Host names by which clients mean this tenant. Required on Cloud. A tenant that has some is
-    /// found by them only.
-    #[serde(default)]
-    #[schemars(length(min = 1))]
-    pub hosts: Field<Vec<Field<String>>>,
-    /// The Bold BI account that requests are made with.
-    pub credential: Field<Credential>,
-    /// What to do with a request that brings an `Authorization` header of its own.
-    #[serde(default = "default_existing_authorization")]
-    pub existing_authorization: Field<ExistingAuthorization>,
-    /// Longest time a token is used, even if Bold BI gives it for longer.
-    #[serde(default = "default_max_token_lifetime")]
-    pub max_token_lifetime: Field<Period>,
-}
-
-/// The Bold BI account that requests are made with.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Credential {
-    /// How it is exchanged for a token.
-    pub grant: Field<Grant>,
-    /// The user that requests act as; an e-mail address as a rule.
-    pub username: Field<String>,
-    /// With the grant `embed_secret`: where the site's embed secret is kept.
-    #[serde(default)]
-    pub embed_secret: Field<SecretSource>,
-    /// With the grant `password`: where the user's password is kept.
-    #[serde(default)]
-    pub password: Field<SecretSource>,
-    /// Where Bold BI has this user from; it decides which grants are possible.
-    pub user_source: Field<UserSource>,
-    /// Form of the request for a token.
-    #[serde(default = "default_token_request")]
-    pub token_request: Field<TokenRequest>,
-}
-
-/// How a credential is exchanged for a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Grant {
-    /// With the site's embed secret (Settings, Embed); possible for users of every source.
-    EmbedSecret,
-    /// With the user's password; only for users whose password Bold BI itself keeps.
-    Password,
-}
-
-/// Where a secret is kept. The secret itself cannot be written here.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum SecretSource {
-    /// In the file at this path; one line end at its end does not count.
-    File(String),
-    /// In the environment variable of this name.
-    Env(String),
-}
-
-impl SecretSource {
-    /// Its name for serde, by which it is read with more care than other values.
-    pub(super) const NAME: &'static str = "SecretSource";
-    /// Its keys.
-    pub(super) const KEYS: [&'static str; 2] = ["file", "env"];
-    /// Its forms.
-    pub(super) const ACCEPTED: &'static str = "`{ file: /path }`, `{ env: NAME }`";
-}
-
-/// Where Bold BI has a user from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum UserSource {
-    /// Created in Bold BI, with a password.
-    Local,
-    /// Imported from a CSV file.
-    Csv,
-    /// Imported from a database.
-    Database,
-    /// Azure AD (Microsoft Entra ID).
-    AzureAd,
-    /// Windows Active Directory.
-    WindowsAd,
-    /// Sign-in through OAuth 2.0.
-    #[serde(rename = "oauth2")]
-    OAuth2,
-    /// Sign-in through OpenID Connect.
-    #[serde(rename = "openid_connect")]
-    OpenIdConnect,
-    /// Single sign-on by JWT.
-    Jwt,
-    /// Sign-in through LinkedIn (Cloud).
-    #[serde(rename = "linkedin")]
-    LinkedIn,
-    /// A Syncfusion account (Cloud).
-    Syncfusion,
-}
-
-/// Form of the request for a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum TokenRequest {
-    /// `application/x-www-form-urlencoded`.
-    Form,
-    /// `application/json`.
-    Json,
-}
-
-/// What to do with a request that brings an `Authorization` header of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ExistingAuthorization {
-    /// Send it on as it is, without a token of ours.
-    PassThrough,
-    /// Put ours in its place.
-    Replace,
-    /// Refuse the request.
-    Refuse,
-}
-
 /// Somebody who may use the gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Caller {
+pub struct Caller {
     /// How the caller proves who it is.
     pub api_key: Field<ApiKey>,
     /// What it may do; it may do nothing else.
@@ -265,7 +144,7 @@ pub(super) struct Caller {
 /// An API key, known by its hash.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ApiKey {
+pub struct ApiKey {
     /// SHA-256 of the key as `boldgate key` prints it.
     #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
     pub sha256: Field<String>,
@@ -274,7 +153,7 @@ pub(super) struct ApiKey {
 /// What a caller may do on one tenant, acting as the tenant's own user.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Permission {
+pub struct Permission {
     /// Name of the tenant.
     pub tenant: Field<String>,
     /// The kinds of routes that are open.
@@ -285,7 +164,7 @@ pub(super) struct Permission {
 /// A kind of routes of Bold BI's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Route {
+pub enum Route {
     /// Look at things.
     Read,
     /// Take data out in bulk.
@@ -301,7 +180,7 @@ pub(super) enum Route {
 /// Bounds on what clients may use up.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Most client connections at the same time.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Field<u64>,
@@ -376,17 +255,4 @@ fn default_server_connections() -> Field<u64> {
 
 fn default_timeouts() -> Field<Timeouts> {
     Field::Given(Timeouts::default())
-}
-
-fn default_existing_authorization() -> Field<ExistingAuthorization> {
-    Field::Given(ExistingAuthorization::PassThrough)
-}
-
-fn default_max_token_lifetime() -> Field<Period> {
-    // What Bold BI gives.
-    Field::Given(Period::seconds(7 * 86_400))
-}
-
-fn default_token_request() -> Field<TokenRequest> {
-    Field::Given(TokenRequest::Form)
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::field::Field;
 use super::file;
 use super::place::Place;
 use super::quantity::{Period, Size};
-use super::read::Field;
 use super::{Check, Limits};
 
 impl Check<'_> {

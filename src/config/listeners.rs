@@ -10,9 +10,9 @@ use rustls::sign::CertifiedKey;
 
 use crate::caller::Admits;
 
+use super::field::{Field, Named};
 use super::file;
 use super::place::Place;
-use super::read::{Field, Named};
 use super::{Check, References};
 
 /// Where clients connect.

@@ -12,6 +12,8 @@ use super::finding::{Finding, Notes, Position};
 pub(super) struct Node {
     pub(super) position: Position,
     pub(super) kind: Kind,
+    /// It is written under one of [`CONFIDENTIAL`]; an alias takes that along.
+    pub(super) confidential: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -44,8 +46,15 @@ impl Node {
     /// made of the text, which is noted too.
     pub(super) fn read(text: &str, notes: &Notes) -> Option<Self> {
         let parser = Parser::new_from_str(text);
-        let mut builder =
-            Builder { parser, notes, anchors: HashMap::new(), size: 0, at: START, depth: 0 };
+        let mut builder = Builder {
+            parser,
+            notes,
+            anchors: HashMap::new(),
+            size: 0,
+            at: START,
+            depth: 0,
+            confidential: false,
+        };
         builder.document().map_err(|Stop| ()).ok()
     }
 
@@ -101,6 +110,7 @@ struct Builder<'t, 'n> {
     size: usize,
     at: Position,
     depth: usize,
+    confidential: bool,
 }
 
 impl<'t> Builder<'t, '_> {
@@ -117,9 +127,11 @@ impl<'t> Builder<'t, '_> {
             }
         }
         // An empty file is a mapping in which everything is missing.
-        Ok(root
-            .filter(|r| !r.is_null())
-            .unwrap_or(Node { position: START, kind: Kind::Mapping(Mapping::default()) }))
+        Ok(root.filter(|r| !r.is_null()).unwrap_or(Node {
+            position: START,
+            kind: Kind::Mapping(Mapping::default()),
+            confidential: false,
+        }))
     }
 
     fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Stop> {
@@ -152,7 +164,7 @@ impl<'t> Builder<'t, '_> {
             Event::MappingStart(_, anchor, tag) => (self.mapping()?, anchor, tag.is_some()),
             Event::Alias(id) => {
                 self.depth -= 1;
-                return self.alias(id);
+                return self.alias(id, position);
             }
             _ => return self.stop("this is not YAML", "YAML 1.2"),
         };
@@ -160,7 +172,7 @@ impl<'t> Builder<'t, '_> {
         if tagged {
             self.note(position, "found a YAML tag", "values without tags");
         }
-        let node = Node { position, kind };
+        let node = Node { position, kind, confidential: self.confidential };
         // The parts of a list or a mapping have been counted before it.
         self.count(if let Kind::Scalar { .. } = node.kind { node.size() } else { 1 })?;
         if anchor != 0 {
@@ -171,12 +183,12 @@ impl<'t> Builder<'t, '_> {
 
     /// An alias is a copy. The copies count like everything else, so that a few lines cannot stand
     /// for millions of nodes.
-    fn alias(&mut self, id: usize) -> Result<Node, Stop> {
+    fn alias(&mut self, id: usize, position: Position) -> Result<Node, Stop> {
         let Some(node) = self.anchors.get(&id).cloned() else {
             return self.stop("found an alias within what it stands for", "an alias further down");
         };
         self.count(node.size())?;
-        Ok(node)
+        Ok(Node { position, ..node })
     }
 
     fn list(&mut self) -> Result<Kind, Stop> {
@@ -193,17 +205,29 @@ impl<'t> Builder<'t, '_> {
     fn mapping(&mut self) -> Result<Kind, Stop> {
         let mut mapping = Mapping::default();
         loop {
-            let key = match self.next()? {
+            let (key, is_alias) = match self.next()? {
                 Some((Event::MappingEnd, _)) => return Ok(Kind::Mapping(mapping)),
-                Some((event, span)) => self.node(event, span)?,
+                Some((event, span)) => {
+                    let is_alias = matches!(event, Event::Alias(_));
+                    (self.node(event, span)?, is_alias)
+                }
                 None => return self.stop("this is not YAML", "YAML 1.2"),
             };
             let Some((event, span)) = self.next()? else {
                 return self.stop("this is not YAML", "YAML 1.2");
             };
+            let outside = self.confidential;
+            if let Kind::Scalar { text, .. } = &key.kind {
+                self.confidential |= CONFIDENTIAL.contains(&text.as_str());
+            }
             let value = self.node(event, span)?;
+            self.confidential = outside;
             let position = key.position;
             match key.kind {
+                // Keys are shown, and an alias could make a key of a secret.
+                Kind::Scalar { .. } if is_alias => {
+                    self.note(position, "found an alias as a key", "text");
+                }
                 Kind::Scalar { text, .. } => {
                     let next = mapping.entries.len();
                     let first = *mapping.index.entry(text.clone()).or_insert(next);
@@ -218,7 +242,7 @@ impl<'t> Builder<'t, '_> {
     fn count(&mut self, more: usize) -> Result<(), Stop> {
         self.size += more;
         if self.size > MAX_SIZE {
-            return self.stop("found too much, aliases counted in full", "at most 500000 values");
+            return self.stop("found too much, aliases counted in full", "at most 1000000 values");
         }
         Ok(())
     }
@@ -240,4 +264,8 @@ fn position(span: &Span) -> Position {
 
 const START: Position = Position { line: 1, column: 1 };
 const MAX_DEPTH: usize = 32;
-const MAX_SIZE: usize = 500_000;
+const MAX_SIZE: usize = 1_000_000;
+/// Keys under which no value is ever shown: what stands there, or is meant to stand there, may be a
+/// secret.
+pub(super) const CONFIDENTIAL: [&str; 5] =
+    ["credential", "password", "embed_secret", "api_key", "sha256"];

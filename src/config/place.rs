@@ -2,7 +2,7 @@
 //! places, and here it is decided what of a file's text a finding may show.
 
 use super::finding::{Finding, Position};
-use super::node::{Kind, Node};
+use super::node::{CONFIDENTIAL, Kind, Node};
 
 /// Where a value stands, or would stand if it were given.
 #[derive(Clone, Debug)]
@@ -28,7 +28,9 @@ impl<'n> Place<'n> {
             path: format!("{}{dot}{}", self.path, step(key)),
             node: entry.map(|e| &e.value),
             named_at: entry.map_or(self.named_at, |e| e.position),
-            confidential: self.confidential || CONFIDENTIAL.contains(&key),
+            confidential: self.confidential
+                || CONFIDENTIAL.contains(&key)
+                || entry.is_some_and(|e| e.value.confidential),
         }
     }
 
@@ -42,7 +44,7 @@ impl<'n> Place<'n> {
             path: format!("{}[{index}]", self.path),
             node,
             named_at: node.map_or(self.named_at, |n| n.position),
-            confidential: self.confidential,
+            confidential: self.confidential || node.is_some_and(|n| n.confidential),
         }
     }
 
@@ -184,7 +186,4 @@ fn step(key: &str) -> String {
     if is_name && !key.is_empty() && key.len() <= MAX_SHOWN { key.to_owned() } else { quoted(key) }
 }
 
-/// Keys under which no value is ever shown: what stands there, or is meant to stand there, may be a
-/// secret.
-const CONFIDENTIAL: [&str; 5] = ["credential", "password", "embed_secret", "api_key", "sha256"];
 const MAX_SHOWN: usize = 64;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::field::{Field, Named};
 use super::file::File;
-use super::read::{Field, Named};
 
 /// The schema as text, with a line end.
 pub(super) fn text() -> String {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::tenant::{Server, TenantName, Timeouts};
 
 use super::Check;
+use super::field::{Field, Named};
 use super::file::{self, Edition};
 use super::limits::{MAX_CONNECTIONS, MAX_WAIT};
 use super::place::{Place, nearest, quoted, words};
-use super::read::{Field, Named};
 use super::server_url::ServerUrl;
 
 /// The servers of a file, with what could be made of each.

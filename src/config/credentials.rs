@@ -1,0 +1,153 @@
+//! The credential of a tenant: grant, user and secret. The names of Bold BI's user sources and the
+//! grants they allow are written here; the exchange itself is not known.
+
+use ring::digest::{Context, SHA256};
+
+use crate::secret::{Secret, SecretRef};
+use crate::tenant::{Credential, ExchangeBody, Grant, Server};
+
+use super::Check;
+use super::field::Field;
+use super::file::{self, SecretSource, UserSource};
+use super::place::Place;
+
+impl Check<'_> {
+    /// A credential without its version.
+    pub(super) fn credential(
+        self,
+        at: &Place<'_>,
+        credential: file::Credential,
+    ) -> Option<Credential> {
+        let grant_at = at.key("grant");
+        let grant = credential.grant.required(&grant_at, "`embed_secret`, `password`", self.notes);
+        let username_at = at.key("username");
+        let username = credential.username.required(&username_at, USERNAME, self.notes);
+        let username = username.filter(|name| {
+            let usable = !name.trim().is_empty() && !name.chars().any(char::is_control);
+            if !usable {
+                self.notes.add(username_at.finding("found no usable name", USERNAME));
+            }
+            usable
+        });
+        let source_at = at.key("user_source");
+        let source = credential.user_source.required(&source_at, SOURCES, self.notes);
+        if grant == Some(file::Grant::Password) && source.is_some_and(|s| !keeps_password(s)) {
+            let problem =
+                "found `password`, but Bold BI keeps no password for users of this source";
+            let hint = "use the site's embed secret: `grant: embed_secret`";
+            let accepted = "`embed_secret`, which works with users of every source";
+            self.notes.add(grant_at.finding(problem, accepted).hint(hint));
+        }
+
+        let body = credential.token_request.given();
+        let (embed_at, password_at) = (at.key("embed_secret"), at.key("password"));
+        let (embed, password) = (credential.embed_secret, credential.password);
+        let (grant, secret) = match grant? {
+            file::Grant::EmbedSecret => {
+                self.unused(&password_at, &password, "embed_secret");
+                (Grant::EmbedSecret, self.stored_secret(&embed_at, embed))
+            }
+            file::Grant::Password => {
+                self.unused(&embed_at, &embed, "password");
+                (Grant::Password, self.stored_secret(&password_at, password))
+            }
+        };
+        let body = match body? {
+            file::TokenRequest::Form => ExchangeBody::Form,
+            file::TokenRequest::Json => ExchangeBody::Json,
+        };
+        Some(Credential { grant, username: username?.into(), secret: secret?, body, version: 0 })
+    }
+
+    /// Notes a secret that the grant has no use for.
+    fn unused<T>(self, at: &Place<'_>, secret: &Field<T>, grant: &str) {
+        if let Field::Given(_) | Field::Faulty = secret {
+            let problem = format!("found a secret that the grant `{grant}` has no use for");
+            self.notes.add(at.key_finding(problem, format!("`{grant}` with this grant")));
+        }
+    }
+
+    fn stored_secret(self, at: &Place<'_>, source: Field<SecretSource>) -> Option<Secret> {
+        let source = match source.required(at, SecretSource::ACCEPTED, self.notes)? {
+            SecretSource::File(path) => SecretRef::File(path.into()),
+            SecretSource::Env(name) => {
+                let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+                let is_name =
+                    name.bytes().all(letters) && !name.starts_with(|c: char| c.is_ascii_digit());
+                if !is_name {
+                    let problem = "found text that is no variable's name";
+                    self.notes.add(at.key("env").finding(problem, "letters, digits and `_`"));
+                    return None;
+                }
+                SecretRef::Env(name)
+            }
+        };
+        let read = self.secret(&source);
+        read.map_err(|error| {
+            // Neither path nor name is shown: the secret itself may stand there by mistake.
+            let (kind, what) = match source {
+                SecretRef::File(_) => ("a file", "a file that holds the secret on one line"),
+                SecretRef::Env(_) => ("a variable", "a variable that holds the secret"),
+            };
+            let problem = format!("found {kind} from which no secret can be read: {error}");
+            self.notes.add(at.finding(problem, what));
+        })
+        .ok()
+    }
+}
+
+/// Whether Bold BI itself keeps the passwords of users of this source.
+fn keeps_password(source: UserSource) -> bool {
+    match source {
+        UserSource::Local | UserSource::Csv | UserSource::Database => true,
+        UserSource::AzureAd
+        | UserSource::WindowsAd
+        | UserSource::OAuth2
+        | UserSource::OpenIdConnect
+        | UserSource::Jwt
+        | UserSource::LinkedIn
+        | UserSource::Syncfusion => false,
+    }
+}
+
+/// Part of a hash of everything a token depends on. It is the same in every process, and tells
+/// nothing of the secret that an attacker without the hash's other inputs could use; even so it is
+/// not for print.
+pub(super) fn version(credential: &Credential, server: &Server, site: Option<&str>) -> u64 {
+    let body = match credential.body {
+        ExchangeBody::Form => "form",
+        ExchangeBody::Json => "json",
+    };
+    let mut hash = Context::new(&SHA256);
+    let parts = [
+        credential.grant.as_str(),
+        &credential.username,
+        credential.secret.expose(),
+        body,
+        &server.origin(),
+        &server.base_path,
+        site.unwrap_or_default(),
+    ];
+    for part in parts {
+        // With its length, so that no part can pass for the end of another.
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest = hash.finish();
+    digest.as_ref().iter().take(8).fold(0, |version, byte| version << 8 | u64::from(*byte))
+}
+
+/// What a tenant has while it is checked whose own credential is faulty.
+pub(super) fn stand_in() -> Credential {
+    Credential {
+        grant: Grant::EmbedSecret,
+        username: "".into(),
+        secret: Secret::new(String::new()),
+        body: ExchangeBody::Form,
+        version: 0,
+    }
+}
+
+const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
+const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \
+                       `openid_connect`, `jwt`, `linkedin`, `syncfusion`";

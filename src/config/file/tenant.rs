@@ -1,0 +1,147 @@
+//! The section `tenants` as it is written.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::field::Field;
+use crate::config::quantity::Period;
+
+/// One Bold BI site behind the gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Name of the server it lives on.
+    pub server: Field<String>,
+    /// Its site identifier: what follows `/site/` in its URL. Required on a self-hosted server
+    /// unless `hosts` are given; there is none on Cloud.
+    #[serde(default)]
+    #[schemars(extend("pattern" = "^[A-Za-z0-9._~-]+$"))]
+    pub site: Field<String>,
+    /// Host names by which clients mean this tenant. Required on Cloud. A tenant that has some is
+    /// found by them only.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub hosts: Field<Vec<Field<String>>>,
+    /// The Bold BI account that requests are made with.
+    pub credential: Field<Credential>,
+    /// What to do with a request that brings an `Authorization` header of its own.
+    #[serde(default = "default_existing_authorization")]
+    pub existing_authorization: Field<ExistingAuthorization>,
+    /// Longest time a token is used, even if Bold BI gives it for longer.
+    #[serde(default = "default_max_token_lifetime")]
+    pub max_token_lifetime: Field<Period>,
+}
+
+/// The Bold BI account that requests are made with.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// How it is exchanged for a token.
+    pub grant: Field<Grant>,
+    /// The user that requests act as; an e-mail address as a rule.
+    pub username: Field<String>,
+    /// With the grant `embed_secret`: where the site's embed secret is kept.
+    #[serde(default)]
+    pub embed_secret: Field<SecretSource>,
+    /// With the grant `password`: where the user's password is kept.
+    #[serde(default)]
+    pub password: Field<SecretSource>,
+    /// Where Bold BI has this user from; it decides which grants are possible.
+    pub user_source: Field<UserSource>,
+    /// Form of the request for a token.
+    #[serde(default = "default_token_request")]
+    pub token_request: Field<TokenRequest>,
+}
+
+/// How a credential is exchanged for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Grant {
+    /// With the site's embed secret (Settings, Embed); possible for users of every source.
+    EmbedSecret,
+    /// With the user's password; only for users whose password Bold BI itself keeps.
+    Password,
+}
+
+/// Where a secret is kept. The secret itself cannot be written here.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretSource {
+    /// In the file at this path; one line end at its end does not count.
+    File(String),
+    /// In the environment variable of this name.
+    Env(String),
+}
+
+impl SecretSource {
+    /// Its name for serde, by which it is read with more care than other values.
+    pub(in crate::config) const NAME: &'static str = "SecretSource";
+    /// Its keys.
+    pub(in crate::config) const KEYS: [&'static str; 2] = ["file", "env"];
+    /// Its forms.
+    pub(in crate::config) const ACCEPTED: &'static str = "`{ file: /path }`, `{ env: NAME }`";
+}
+
+/// Where Bold BI has a user from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UserSource {
+    /// Created in Bold BI, with a password.
+    Local,
+    /// Imported from a CSV file.
+    Csv,
+    /// Imported from a database.
+    Database,
+    /// Azure AD (Microsoft Entra ID).
+    AzureAd,
+    /// Windows Active Directory.
+    WindowsAd,
+    /// Sign-in through OAuth 2.0.
+    #[serde(rename = "oauth2")]
+    OAuth2,
+    /// Sign-in through OpenID Connect.
+    #[serde(rename = "openid_connect")]
+    OpenIdConnect,
+    /// Single sign-on by JWT.
+    Jwt,
+    /// Sign-in through LinkedIn (Cloud).
+    #[serde(rename = "linkedin")]
+    LinkedIn,
+    /// A Syncfusion account (Cloud).
+    Syncfusion,
+}
+
+/// Form of the request for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenRequest {
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// `application/json`.
+    Json,
+}
+
+/// What to do with a request that brings an `Authorization` header of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExistingAuthorization {
+    /// Send it on as it is, without a token of ours.
+    PassThrough,
+    /// Put ours in its place.
+    Replace,
+    /// Refuse the request.
+    Refuse,
+}
+
+fn default_existing_authorization() -> Field<ExistingAuthorization> {
+    Field::Given(ExistingAuthorization::PassThrough)
+}
+
+fn default_max_token_lifetime() -> Field<Period> {
+    // What Bold BI gives.
+    Field::Given(Period::seconds(7 * 86_400))
+}
+
+fn default_token_request() -> Field<TokenRequest> {
+    Field::Given(TokenRequest::Form)
+}
