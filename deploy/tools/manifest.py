@@ -14,7 +14,7 @@ import yaml
 
 # What the configuration says when it says nothing.
 DRAIN_TIMEOUT = "25s"
-SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def main(path: str) -> None:
