@@ -7,11 +7,14 @@ ask the admin listener at an address the kubelet reaches, and that the drain has
 
 import ipaddress
 import pathlib
+import re
 import sys
 
 import yaml
 
-DRAIN_SECONDS = 25
+# What the configuration says when it says nothing.
+DRAIN_TIMEOUT = "25s"
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def main(path: str) -> None:
@@ -39,7 +42,9 @@ def main(path: str) -> None:
     expect(not address.is_loopback, f"the kubelet cannot reach admin on {host}")
 
     grace = pod["terminationGracePeriodSeconds"]
-    expect(grace > DRAIN_SECONDS, f"{grace} s of grace end the drain of {DRAIN_SECONDS} s")
+    drain = config.get("limits", {}).get("drain_timeout", DRAIN_TIMEOUT)
+    number, unit = re.fullmatch(r"(\d+)(\w+)", drain).groups()
+    expect(grace > int(number) * SECONDS[unit], f"{grace} s of grace end the drain of {drain}")
     print(text, end="")
 
 
