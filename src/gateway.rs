@@ -145,9 +145,7 @@ fn injects(tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Refusal> {
         ExistingAuthorization::Replace => Ok(true),
         _ if !head.headers.contains_key(AUTHORIZATION) => Ok(true),
         ExistingAuthorization::PassThrough => Ok(false),
-        ExistingAuthorization::Refuse => {
-            Err(Refusal::AuthorizationRefused(tenant.name.clone()))
-        }
+        ExistingAuthorization::Refuse => Err(Refusal::AuthorizationRefused(tenant.name.clone())),
     }
 }
 

@@ -65,7 +65,9 @@ fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
             match option {
                 "" => {}
                 o if o.eq_ignore_ascii_case("close") || o.eq_ignore_ascii_case("keep-alive") => {}
-                o if names.len() < MAX_NOMINATED && HeaderName::from_bytes(o.as_bytes()).is_ok() => {
+                o if names.len() < MAX_NOMINATED
+                    && HeaderName::from_bytes(o.as_bytes()).is_ok() =>
+                {
                     names.push(o);
                 }
                 _ => return Err(BAD),
@@ -141,13 +143,13 @@ mod tests {
     use super::*;
 
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
-            .fold(HeaderMap::new(), |mut map, (name, value)| {
+        lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).fold(
+            HeaderMap::new(),
+            |mut map, (name, value)| {
                 map.append(name, value);
                 map
-            })
+            },
+        )
     }
 
     fn names_to_server(headers: &HeaderMap, injects: bool) -> Vec<String> {
@@ -188,9 +190,19 @@ mod tests {
 
     #[test]
     fn what_connection_names_stays_on_the_connection() {
-        let headers = map(&[("connection", "close, X-Drop ,TE"), ("x-drop", "1"), ("te", "trailers"), ("accept", "*/*")]);
+        let headers = map(&[
+            ("connection", "close, X-Drop ,TE"),
+            ("x-drop", "1"),
+            ("te", "trailers"),
+            ("accept", "*/*"),
+        ]);
         assert_eq!(names_to_server(&headers, true), ["accept"]);
-        let answer = map(&[("connection", "x-drop, content-length"), ("x-drop", "1"), ("content-length", "3"), ("set-cookie", "a=b")]);
+        let answer = map(&[
+            ("connection", "x-drop, content-length"),
+            ("x-drop", "1"),
+            ("content-length", "3"),
+            ("set-cookie", "a=b"),
+        ]);
         let kept: Vec<_> = to_client(&answer, true).map(|(name, _)| name.clone()).collect();
         assert_eq!(kept, [CONTENT_LENGTH]);
         let kept: Vec<_> = to_client(&answer, false).map(|(name, _)| name.clone()).collect();

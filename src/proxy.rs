@@ -302,7 +302,9 @@ impl Proxy {
             match timeout(DISCARD_TIME, lease.session.read_body_bytes()).await {
                 Ok(Ok(Some(piece))) => read += piece.len(),
                 Ok(Ok(None)) => {
-                    return self.upstreams[admitted.admission.tenant().index].give_back(lease).await;
+                    return self.upstreams[admitted.admission.tenant().index]
+                        .give_back(lease)
+                        .await;
                 }
                 _ => return,
             }
@@ -352,9 +354,7 @@ impl Proxy {
         headers.reserve(theirs.len() + ADDED);
         headers.insert(HOST, upstream.authority().clone());
         let key_header = self.gateway.key_header();
-        for (name, value) in
-            ToServer::new(theirs, key_header, admitted.admission.injects)?.iter()
-        {
+        for (name, value) in ToServer::new(theirs, key_header, admitted.admission.injects)?.iter() {
             headers.append(name, value.clone());
         }
         match admitted.framing {

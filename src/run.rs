@@ -91,15 +91,12 @@ impl Running {
         for listener in &settings.listeners {
             doors.push(Door::open(listener)?);
         }
-        let admin_listener = bind_tcp(settings.admin).map_err(|cause| StartError::Bind {
-            address: settings.admin.to_string(),
-            cause,
-        })?;
+        let admin_listener = bind_tcp(settings.admin)
+            .map_err(|cause| StartError::Bind { address: settings.admin.to_string(), cause })?;
         let admin_address = admin_listener.local_addr().unwrap_or(settings.admin);
         let upstreams = upstreams(&settings)?;
         let limits = settings.limits;
-        let tokens =
-            TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
+        let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let gateway = Gateway::new(
             settings.caller_auth,
             settings.tenants,

@@ -42,15 +42,14 @@ impl Demo {
 async fn until_interrupted(files: &Files, port: u16, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let stand_in = stand_in().await?;
-    let running = start(files.configure(&stand_in, port)?, format).map_err(|failure| {
-        match failure {
+    let running =
+        start(files.configure(&stand_in, port)?, format).map_err(|failure| match failure {
             Failure::Other { what, .. } => Failure::Other {
                 what,
                 hint: Some("`boldgate demo --port 0` takes any port that is free".into()),
             },
             other => other,
-        }
-    })?;
+        })?;
     introduce(files, &stand_in, &running);
     signals.next().await;
     say("\nstopping");
@@ -101,8 +100,8 @@ async fn once(files: &Files) -> Result<(), Failure> {
     let nowhere = Box::new(std::io::sink());
     let log = AccessLog::new(Format::Text, nowhere, telemetry.access_lines_dropped.clone());
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
-    let running = Running::start(settings, Arc::new(exchange), telemetry, log)
-        .map_err(Failure::other)?;
+    let running =
+        Running::start(settings, Arc::new(exchange), telemetry, log).map_err(Failure::other)?;
     let held = script::play(&stand_in, &gateway_url(&running)).await;
     running.stop().await;
     if held { Ok(()) } else { Err(Failure::other("not everything went as it should")) }
@@ -129,7 +128,11 @@ async fn stand_in() -> Result<StandIn, Failure> {
     let options = StandInOptions {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         sites: vec![
-            site("site1", EMBED_SECRET, vec![user("reports@acme.example", None, UserSource::AzureAd)]),
+            site(
+                "site1",
+                EMBED_SECRET,
+                vec![user("reports@acme.example", None, UserSource::AzureAd)],
+            ),
             site(
                 "site2",
                 "not-used-by-the-demo",

@@ -20,7 +20,8 @@ pub(super) fn start(level: LogLevel, format: LogFormat) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let ours = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("boldgate", level);
+    let ours =
+        Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("boldgate", level);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = if is_text(format, &std::io::stderr()) {
         layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()

@@ -77,7 +77,10 @@ impl Signals {
         let on = |kind| {
             signal(kind).map_err(|error| Failure::other(format!("no signals to be had: {error}")))
         };
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
     }
 
     /// The name of the next one.

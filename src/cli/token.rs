@@ -59,7 +59,11 @@ fn describe(tenant: &Tenant, token: &AccessToken) {
     say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base));
     say(&format!("grant:     {}", tenant.credential.grant.as_str()));
     say(&format!("username:  {}", tenant.credential.username));
-    say(&format!("lifetime:  {} s, of which {} s are left", token.lifetime().as_secs(), left.as_secs()));
+    say(&format!(
+        "lifetime:  {} s, of which {} s are left",
+        token.lifetime().as_secs(),
+        left.as_secs()
+    ));
     for (claim, value) in token_claims(token) {
         say(&format!("{:<11}{value}", format!("{claim}:")));
     }

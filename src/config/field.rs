@@ -13,7 +13,7 @@ use super::place::Place;
 /// A value in the file as far as it could be read. Reading one never fails, so that the faults of
 /// all of them are found at once.
 #[derive(Clone, Debug, Default)]
-pub enum Field<T> {
+pub(super) enum Field<T> {
     /// It is there and has the right form; or it has a default.
     Given(T),
     /// It is not there.
@@ -79,7 +79,7 @@ impl<T: Serialize> Serialize for Field<T> {
 
 /// Things by their names, in the order of the file.
 #[derive(Clone, Debug)]
-pub struct Named<T>(pub Vec<(String, Field<T>)>);
+pub(super) struct Named<T>(pub Vec<(String, Field<T>)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

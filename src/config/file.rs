@@ -9,7 +9,7 @@ use super::quantity::{Period, Size};
 
 mod tenant;
 
-pub use tenant::{
+pub(super) use tenant::{
     Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };
 
@@ -17,7 +17,7 @@ pub use tenant::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "boldgate configuration")]
-pub struct File {
+pub(super) struct File {
     /// Where clients connect.
     #[schemars(length(min = 1))]
     pub listeners: Field<Vec<Field<Listener>>>,
@@ -45,7 +45,7 @@ pub struct File {
 /// An address that clients connect to.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Listener {
+pub(super) struct Listener {
     /// IP address and port (`127.0.0.1:8080`, `[::1]:8080`), or `unix:` and the path of a socket.
     #[schemars(example = "127.0.0.1:8080", example = "unix:/run/boldgate/gateway.sock")]
     pub address: Field<String>,
@@ -59,7 +59,7 @@ pub struct Listener {
 /// Whom a listener lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Callers {
+pub(super) enum Callers {
     /// Everybody who can connect; only on loopback addresses and Unix sockets.
     Anonymous,
     /// Callers with an API key.
@@ -69,7 +69,7 @@ pub enum Callers {
 /// Certificate and key of a listener, in PEM form.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
+pub(super) struct Tls {
     /// Path of the certificate, followed by its chain.
     pub certificate_file: Field<String>,
     /// Path of the private key.
@@ -79,7 +79,7 @@ pub struct Tls {
 /// The admin listener.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Admin {
+pub(super) struct Admin {
     /// IP address and port.
     pub address: Field<String>,
 }
@@ -87,7 +87,7 @@ pub struct Admin {
 /// One Bold BI installation.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Server {
+pub(super) struct Server {
     /// Its URL without a site and without `/api`, e.g. `https://bi.example.com/bi`.
     #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
     pub url: Field<String>,
@@ -109,7 +109,7 @@ pub struct Server {
 /// What kind of installation a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Edition {
+pub(super) enum Edition {
     /// On your own machines; sites are told apart by `/site/…` in the path, or by host names.
     SelfHosted,
     /// Bold BI Cloud; sites are told apart by host names.
@@ -119,7 +119,7 @@ pub enum Edition {
 /// How long to wait for a server.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Timeouts {
+pub(super) struct Timeouts {
     /// For name lookup, TCP and TLS together; also for a free connection.
     pub connect: Field<Period>,
     /// For the next part of an answer.
@@ -133,7 +133,7 @@ pub struct Timeouts {
 /// Somebody who may use the gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Caller {
+pub(super) struct Caller {
     /// How the caller proves who it is.
     pub api_key: Field<ApiKey>,
     /// What it may do; it may do nothing else.
@@ -144,7 +144,7 @@ pub struct Caller {
 /// An API key, known by its hash.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ApiKey {
+pub(super) struct ApiKey {
     /// SHA-256 of the key as `boldgate key` prints it.
     #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
     pub sha256: Field<String>,
@@ -153,7 +153,7 @@ pub struct ApiKey {
 /// What a caller may do on one tenant, acting as the tenant's own user.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Permission {
+pub(super) struct Permission {
     /// Name of the tenant.
     pub tenant: Field<String>,
     /// The kinds of routes that are open.
@@ -164,7 +164,7 @@ pub struct Permission {
 /// A kind of routes of Bold BI's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Route {
+pub(super) enum Route {
     /// Look at things.
     Read,
     /// Take data out in bulk.
@@ -180,7 +180,7 @@ pub enum Route {
 /// Bounds on what clients may use up.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub(super) struct Limits {
     /// Most client connections at the same time.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Field<u64>,

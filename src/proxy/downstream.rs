@@ -124,6 +124,5 @@ pub(super) async fn linger(session: HttpSession) {
     let _ = timeout(LINGER, drained).await;
 }
 
-
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;

@@ -52,7 +52,9 @@ fn the_absolute_form_becomes_the_origin_form_when_it_names_the_same_host() {
     let same = get("http://gw/bi/x?y=1").unwrap();
     assert_eq!(same.path_and_query().as_str(), "/bi/x?y=1");
     assert_eq!(get("HTTP://GW/x").unwrap().path(), "/x");
-    for other in ["http://evil/x", "http://u@gw/x", "http://gw", "http://gw?x", "https:/gw/x", "ftp://gw/x"] {
+    for other in
+        ["http://evil/x", "http://u@gw/x", "http://gw", "http://gw?x", "https:/gw/x", "ftp://gw/x"]
+    {
         assert!(get(other).is_err(), "{other}");
     }
 }
@@ -60,10 +62,42 @@ fn the_absolute_form_becomes_the_origin_form_when_it_names_the_same_host() {
 #[test]
 fn a_path_that_two_servers_could_read_in_two_ways_is_refused() {
     for path in [
-        "/a/../b", "/a/./b", "/a/..", "/..;/b", "/a/..;x=1/b", "/.;/b", "/a/%2e%2e/b", "/a/.%2E/b",
-        "/a/%2e/b", "/a/%2E%2e;x/b", "/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "//a", "/a//b",
-        "/a/%252e%252e/b", "/a/%25252fb", "/a/%00", "/a/%0d%0a", "/a/%7f", "/a/%", "/a/%2", "/a/%zz",
-        "/a#/b", "/a?x#y", "/a<b", "/a\"b", "/a|b", "/a^b", "/a`b", "/a{b}", "*", "a/b", "", "/é",
+        "/a/../b",
+        "/a/./b",
+        "/a/..",
+        "/..;/b",
+        "/a/..;x=1/b",
+        "/.;/b",
+        "/a/%2e%2e/b",
+        "/a/.%2E/b",
+        "/a/%2e/b",
+        "/a/%2E%2e;x/b",
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a\\b",
+        "//a",
+        "/a//b",
+        "/a/%252e%252e/b",
+        "/a/%25252fb",
+        "/a/%00",
+        "/a/%0d%0a",
+        "/a/%7f",
+        "/a/%",
+        "/a/%2",
+        "/a/%zz",
+        "/a#/b",
+        "/a?x#y",
+        "/a<b",
+        "/a\"b",
+        "/a|b",
+        "/a^b",
+        "/a`b",
+        "/a{b}",
+        "*",
+        "a/b",
+        "",
+        "/é",
     ] {
         assert!(get(path).is_err(), "{path}");
     }
@@ -86,7 +120,10 @@ fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
     assert_eq!(with_host("Gw.Example_1:8080").unwrap().as_deref(), Some("Gw.Example_1"));
     assert_eq!(with_host("[::1]:80").unwrap().as_deref(), Some("[::1]"));
     assert_eq!(with_host("[::1]").unwrap().as_deref(), Some("[::1]"));
-    for host in ["", "a b", "a,b", "a#b", "a/../b", "u@h", "h:", "h:x", "h:99999", ":80", "[::1", "[x]", "h:1:2"] {
+    for host in [
+        "", "a b", "a,b", "a#b", "a/../b", "u@h", "h:", "h:x", "h:99999", ":80", "[::1", "[x]",
+        "h:1:2",
+    ] {
         assert!(with_host(host).is_err(), "{host}");
     }
     assert!(parse("GET / HTTP/1.1\r\n\r\n").is_err(), "HTTP/1.1 needs a host");
@@ -101,11 +138,18 @@ fn a_body_is_framed_in_exactly_one_way() {
     assert_eq!(framing("Content-Length: 12").unwrap(), BodyFraming::Length(12));
     assert_eq!(framing("Transfer-Encoding: Chunked").unwrap(), BodyFraming::Chunked);
     for lines in [
-        "Content-Length: +3", "Content-Length: ", "Content-Length: 0x3", "Content-Length: 3, 3",
-        "Content-Length: 3\r\nContent-Length: 3", "Content-Length: 18446744073709551617",
-        "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: chunked, chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding: identity",
-        "Transfer-Encoding: chunked\r\nContent-Length: 3", "content-length: 3\r\nTransfer-Encoding: chunked",
+        "Content-Length: +3",
+        "Content-Length: ",
+        "Content-Length: 0x3",
+        "Content-Length: 3, 3",
+        "Content-Length: 3\r\nContent-Length: 3",
+        "Content-Length: 18446744073709551617",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+        "content-length: 3\r\nTransfer-Encoding: chunked",
     ] {
         assert!(framing(lines).is_err(), "{lines}");
     }

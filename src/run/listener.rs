@@ -112,9 +112,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
                 std::fs::remove_file(path)
             }
             Err(error) => Err(error),
-            Ok(_) => {
-                Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"))
-            }
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it")),
         },
     }
 }

@@ -180,7 +180,9 @@ async fn read_body<S: AsyncRead + Unpin>(
     let mut body = Vec::new();
     if header_values(head, "transfer-encoding").iter().any(|v| v.contains("chunked")) {
         loop {
-            let line = read_until(stream, buffer, b"\r\n").await?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+            let line = read_until(stream, buffer, b"\r\n")
+                .await?
+                .ok_or(std::io::ErrorKind::UnexpectedEof)?;
             let size = String::from_utf8_lossy(&buffer[..line - 2]).into_owned();
             buffer.drain(..line);
             let size = usize::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
@@ -273,11 +275,8 @@ impl Gateway {
         let telemetry = Arc::new(Telemetry::default());
         let access = Arc::new(Mutex::new(Vec::new()));
         let lines = Sink(Arc::clone(&access));
-        let log = AccessLog::new(
-            Format::Json,
-            Box::new(lines),
-            telemetry.access_lines_dropped.clone(),
-        );
+        let log =
+            AccessLog::new(Format::Json, Box::new(lines), telemetry.access_lines_dropped.clone());
         let exchange = BoldBi::new(settings.servers.iter()).unwrap();
         let running =
             Running::start(settings, Arc::new(exchange), Arc::clone(&telemetry), log).unwrap();

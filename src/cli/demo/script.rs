@@ -22,7 +22,8 @@ pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> bool {
     };
     let acme = "/bi/api/site/site1/v5.0/echo";
     let globex = "/bi/api/site/site2/v5.0/echo";
-    let served = |user: &'static str| Expected { status: 200, says: user, exchanges: 0, requests: 1 };
+    let served =
+        |user: &'static str| Expected { status: 200, says: user, exchanges: 0, requests: 1 };
 
     say("A request without a token, for tenant acme (embed secret, a user of Azure AD):");
     stage
@@ -40,9 +41,7 @@ pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> bool {
     stage.step(Method::POST, acme, replayed).await;
     say("No such tenant; nothing reaches Bold BI:");
     let refused = |status, says| Expected { status, says, exchanges: 0, requests: 0 };
-    stage
-        .step(Method::GET, "/bi/api/site/nowhere/v5.0/echo", refused(404, "tenant_unknown"))
-        .await;
+    stage.step(Method::GET, "/bi/api/site/nowhere/v5.0/echo", refused(404, "tenant_unknown")).await;
     say("A route that hands out tokens is closed, even to those whom the gateway serves:");
     stage.step(Method::POST, "/bi/api/site/site1/token", refused(403, "route_closed")).await;
 
@@ -111,8 +110,7 @@ impl Stage<'_> {
         method: Method,
         path: &str,
     ) -> Result<Came, Box<dyn std::error::Error + Send + Sync>> {
-        let (exchanges, requests) =
-            (self.stand_in.token_requests(), self.stand_in.api_requests());
+        let (exchanges, requests) = (self.stand_in.token_requests(), self.stand_in.api_requests());
         let body = if method == Method::POST { "{\"from\": \"the demo\"}" } else { "" };
         let request = Request::builder()
             .method(method)

@@ -9,7 +9,7 @@ use crate::config::quantity::Period;
 /// One Bold BI site behind the gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Tenant {
+pub(crate) struct Tenant {
     /// Name of the server it lives on.
     pub server: Field<String>,
     /// Its site identifier: what follows `/site/` in its URL. Required on a self-hosted server
@@ -35,7 +35,7 @@ pub struct Tenant {
 /// The Bold BI account that requests are made with.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Credential {
+pub(crate) struct Credential {
     /// How it is exchanged for a token.
     pub grant: Field<Grant>,
     /// The user that requests act as; an e-mail address as a rule.
@@ -56,7 +56,7 @@ pub struct Credential {
 /// How a credential is exchanged for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Grant {
+pub(crate) enum Grant {
     /// With the site's embed secret (Settings, Embed); possible for users of every source.
     EmbedSecret,
     /// With the user's password; only for users whose password Bold BI itself keeps.
@@ -66,7 +66,7 @@ pub enum Grant {
 /// Where a secret is kept. The secret itself cannot be written here.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum SecretSource {
+pub(crate) enum SecretSource {
     /// In the file at this path; one line end at its end does not count.
     File(String),
     /// In the environment variable of this name.
@@ -85,7 +85,7 @@ impl SecretSource {
 /// Where Bold BI has a user from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum UserSource {
+pub(crate) enum UserSource {
     /// Created in Bold BI, with a password.
     Local,
     /// Imported from a CSV file.
@@ -114,7 +114,7 @@ pub enum UserSource {
 /// Form of the request for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TokenRequest {
+pub(crate) enum TokenRequest {
     /// `application/x-www-form-urlencoded`.
     Form,
     /// `application/json`.
@@ -124,7 +124,7 @@ pub enum TokenRequest {
 /// What to do with a request that brings an `Authorization` header of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ExistingAuthorization {
+pub(crate) enum ExistingAuthorization {
     /// Send it on as it is, without a token of ours.
     PassThrough,
     /// Put ours in its place.
