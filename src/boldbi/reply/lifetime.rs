@@ -70,13 +70,18 @@ fn span(begin: Option<Nanoseconds>, end: Nanoseconds, now: Nanoseconds) -> Nanos
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "what is too large is cut off, and absurd")]
+fn rounded_to_nanoseconds(seconds: f64) -> Nanoseconds {
+    (seconds * 1e9) as Nanoseconds
+}
+
 /// A number of seconds, as a number or as text.
 fn seconds(value: &Value) -> Option<Nanoseconds> {
     match value {
         Value::Number(number) => number
             .as_i64()
             .map(|whole| i128::from(whole) * SECOND)
-            .or_else(|| number.as_f64().map(|seconds| (seconds * 1e9) as Nanoseconds))
+            .or_else(|| number.as_f64().map(rounded_to_nanoseconds))
             // What is cut off is absurd anyway, and no sum with what is left overflows.
             .map(|nanoseconds| nanoseconds.clamp(-FAR_OFF, FAR_OFF)),
         Value::String(text) => {
@@ -169,6 +174,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(unix)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "so that `json!` can stand in the call")]
     fn of(expires_in: Value, now: u64) -> Result<u64, &'static str> {
         let said =
             Statements { expires_in: Some(&expires_in), issued: None, expires: None, token: "x" };
@@ -179,6 +185,7 @@ mod tests {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "so that `json!` can stand in the call")]
     fn of_jwt(claims: Value, now: u64) -> Result<u64, &'static str> {
         let token = jwt(&claims);
         let said = Statements { expires_in: None, issued: None, expires: None, token: &token };
