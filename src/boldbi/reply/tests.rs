@@ -228,7 +228,7 @@ fn no_error_shows_any_of_the_body() {
         r#"{"access_token":["canary"]}"#,
         r#"{"access_token":"canary","access_token":"canary"}"#,
         r#"{"access_token":"canary canary"}"#,
-        r#"{"access_token":"canary","expires_in":"canary"}"#,
+        r#"{"access_token":"canary","expires_in":["canary"]}"#,
         r#"{"access_token":"canary","expires_in":0}"#,
         r#"{"access_token":"canary","error":"canary"}"#,
         r#"{"access_token":"canary","LoginResult":"canary"}"#,
