@@ -1,6 +1,7 @@
 //! Integration tests: real listeners on free ports, only the public API.
 #![cfg(test)]
 
+mod cold_start;
 mod config;
 mod exchange;
 mod running;
