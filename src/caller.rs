@@ -10,6 +10,8 @@ use http::header::HeaderName;
 use crate::request::RequestHead;
 
 mod api_key;
+pub mod jwt;
+mod signature;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash};
