@@ -258,6 +258,14 @@ impl Hall {
     fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
+            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
+                let repeated = (repeated > 0).then_some(repeated);
+                tracing::warn!(
+                    repeated,
+                    hint = "raise `limits.max_connections`, or find out who opens so many",
+                    "a client was turned away: as many connections are open as are allowed"
+                );
+            }
             if door.tls.is_none() {
                 turn_away(accepted);
             }

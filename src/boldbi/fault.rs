@@ -121,7 +121,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         }
         ExchangeErrorKind::Timeout(_) => {
             "check that the server is reachable from here and not overloaded; the deadline is \
-             `timeouts.exchange` of the server"
+             `timeouts.token_exchange` of the server"
         }
         ExchangeErrorKind::Unreachable(cause) => {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
