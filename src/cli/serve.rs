@@ -14,8 +14,10 @@ use crate::telemetry::{AccessLog, Format, Telemetry};
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The access log goes to stdout, all other logs to stderr. SIGTERM or SIGINT: \
-requests in flight are finished, then it ends; a second one ends it at once.")]
+#[command(
+    after_help = "The access log goes to stdout, all other logs to stderr. SIGTERM or SIGINT: \
+requests in flight are finished, then it ends; a second one ends it at once."
+)]
 pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
@@ -92,9 +94,9 @@ fn hint(error: &StartError) -> Option<&'static str> {
             "ports below 1024 need the capability CAP_NET_BIND_SERVICE; a Unix socket needs a \
              folder that this user may write to",
         ),
-        ErrorKind::AddrNotAvailable => Some(
-            "this machine has no such address; 0.0.0.0 and [::] stand for all that it has",
-        ),
+        ErrorKind::AddrNotAvailable => {
+            Some("this machine has no such address; 0.0.0.0 and [::] stand for all that it has")
+        }
         ErrorKind::NotFound => Some("make the folder of the Unix socket first"),
         _ => None,
     }
