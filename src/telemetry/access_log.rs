@@ -180,7 +180,9 @@ impl AccessLine<'_> {
     fn text(&self, out: &mut String) -> std::fmt::Result {
         push_timestamp(out, self.begun);
         let dash = "-";
-        write!(out, " {} ", self.method.unwrap_or(dash))?;
+        out.push(' ');
+        push_escaped(out, self.method.unwrap_or(dash));
+        out.push(' ');
         push_escaped(out, self.path.unwrap_or(dash));
         match self.status {
             Some(status) => write!(out, " {status}")?,

@@ -145,12 +145,16 @@ async fn metrics_count_what_happened_and_nothing_more() {
     assert_eq!(requests("acme", "failed"), 0.0);
     assert_eq!(metrics.value("http_request_duration_seconds_count", "acme", ""), Some(6.0));
     assert_eq!(metrics.value("token_exchange_duration_seconds_count", "acme", ""), Some(2.0));
+}
 
+#[tokio::test]
+async fn failed_exchanges_are_counted_apart() {
+    let (stand_in, gateway) = both().await;
     stand_in.set_embed_secret(Some("site1"), "another");
-    stand_in.revoke_all();
-    assert_eq!(gateway.get(echo).await.code(), "credential_refused");
-    gateway.access_lines(9).await;
-    let metrics = Metrics::read(admin).await;
+    assert_eq!(gateway.get("/bi/api/site/site1/v5.0/echo").await.code(), "credential_refused");
+    gateway.access_lines(1).await;
+    let metrics = Metrics::read(gateway.running.admin_address()).await;
+    assert_eq!(metrics.value("token_exchanges_total", "acme", "success"), Some(0.0));
     assert_eq!(metrics.value("token_exchanges_total", "acme", "refused"), Some(1.0));
     assert_eq!(metrics.value("http_requests_total", "acme", "failed"), Some(1.0));
 }

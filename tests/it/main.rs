@@ -4,6 +4,7 @@
 mod access_log;
 mod admin;
 mod cli;
+mod cold_start;
 mod config;
 mod exchange;
 mod operating;

@@ -54,7 +54,7 @@ async fn the_sidecar_serves_as_its_first_lines_say() {
 
     let without = run(&["serve", "--config", &file]);
     assert_eq!(without.code, Some(78));
-    assert!(without.stderr.contains("`BOLDGATE_EMBED_SECRET`"), "{}", without.stderr);
+    assert!(without.stderr.contains("it is not set"), "{}", without.stderr);
 
     let mut command = boldgate(&["serve", "--config", &file]);
     command.env("BOLDGATE_EMBED_SECRET", EMBED_SECRET);
