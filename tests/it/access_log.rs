@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use boldgate::boldbi::BoldBi;
 use boldgate::config::{ListenAddress, Settings};
@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 
 use crate::running::{CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Upstream, anonymous};
 

@@ -10,9 +10,7 @@ use boldgate::boldbi::stand_in::StandIn;
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::process::{
-    EMBED_SECRET, PASSWORD, Process, boldgate, dead_address, run, site, stand_in, write,
-};
+use crate::process::{EMBED_SECRET, Process, boldgate, dead_address, run, site, stand_in, write};
 use crate::running::{Client, Gateway};
 
 const COMMANDS: [&str; 7] = ["serve", "check", "token", "demo", "key", "schema", "completions"];

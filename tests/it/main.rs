@@ -1,5 +1,6 @@
 //! Integration tests: real listeners on free ports, only the public API.
 #![cfg(test)]
+#![expect(unreachable_pub, reason = "`pub` is what the modules share; nothing is published")]
 
 mod access_log;
 mod admin;

@@ -5,12 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// The binary with these arguments and an empty environment.
 pub fn boldgate(arguments: &[&str]) -> Command {
