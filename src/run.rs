@@ -62,7 +62,7 @@ pub enum StartError {
         address: String,
         /// What is wrong with it.
         #[source]
-        cause: TlsError,
+        cause: Box<TlsError>,
     },
     /// What is to be trusted of a server.
     #[error("server `{server}`: {cause}")]
@@ -183,6 +183,10 @@ impl Drop for Running {
 /// A listener, and how those who come through it are met.
 struct Door {
     listener: Listener,
+    manner: Arc<Manner>,
+}
+
+struct Manner {
     tls: Option<TlsAcceptor>,
     admits: Admits,
 }
@@ -191,15 +195,16 @@ impl Door {
     fn open(settings: &crate::config::Listener) -> Result<Self, StartError> {
         let address = || settings.address.to_string();
         let tls = match &settings.tls {
-            Some(files) => Some(
-                tls::acceptor(&files.certificate_file, &files.key_file)
-                    .map_err(|cause| StartError::Tls { address: address(), cause })?,
-            ),
+            Some(files) => {
+                Some(tls::acceptor(&files.certificate_file, &files.key_file).map_err(|cause| {
+                    StartError::Tls { address: address(), cause: Box::new(cause) }
+                })?)
+            }
             None => None,
         };
         let listener = Listener::bind(&settings.address)
             .map_err(|cause| StartError::Bind { address: address(), cause })?;
-        Ok(Self { listener, tls, admits: settings.admits })
+        Ok(Self { listener, manner: Arc::new(Manner { tls, admits: settings.admits }) })
     }
 }
 
@@ -236,15 +241,17 @@ struct Hall {
 
 impl Hall {
     async fn accept(self: Arc<Self>, door: Door) {
-        let door = Arc::new(door);
+        // The listener is this loop's alone and closes with it. Were it kept by connections, the
+        // kernel would go on to take in clients that nobody serves while the last requests end.
+        let Door { listener, manner } = door;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return,
-                accepted = door.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(accepted) => self.admit(accepted, &door),
+                Ok(accepted) => self.admit(accepted, &manner),
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
                     // Out of file descriptors or memory: wait for some to be given back.
@@ -255,26 +262,34 @@ impl Hall {
         }
     }
 
-    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
+    fn admit(self: &Arc<Self>, accepted: Accepted, manner: &Arc<Manner>) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
-            if door.tls.is_none() {
+            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
+                let repeated = (repeated > 0).then_some(repeated);
+                tracing::warn!(
+                    repeated,
+                    hint = "raise `limits.max_connections`, or find out who opens so many",
+                    "a client was turned away: as many connections are open as are allowed"
+                );
+            }
+            if manner.tls.is_none() {
                 turn_away(accepted);
             }
             return;
         };
-        let (hall, door) = (Arc::clone(self), Arc::clone(door));
+        let (hall, manner) = (Arc::clone(self), Arc::clone(manner));
         self.connections.spawn(async move {
             hall.telemetry.connections.inc();
-            hall.serve(accepted, &door, place).await;
+            hall.serve(accepted, &manner, place).await;
             hall.telemetry.connections.dec();
         });
     }
 
-    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
+    async fn serve(&self, accepted: Accepted, manner: &Manner, place: OwnedSemaphorePermit) {
         let (transport, address) = match accepted {
             Accepted::Unix(unix) => (Transport::Unix(unix), None),
-            Accepted::Tcp(tcp, address) => match &door.tls {
+            Accepted::Tcp(tcp, address) => match &manner.tls {
                 None => (Transport::Tcp(tcp), Some(address)),
                 Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
                     Some(transport) => (transport, Some(address)),
@@ -282,7 +297,7 @@ impl Hall {
                 },
             },
         };
-        let peer = Peer::new(door.admits, address, door.tls.is_some());
+        let peer = Peer::new(manner.admits, address, manner.tls.is_some());
         self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }
