@@ -129,9 +129,12 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
-            Self::Caller(CallerError::Missing | CallerError::Unknown | CallerError::Several) => {
-                (401, "caller_unauthenticated", "One valid API key is needed.")
-            }
+            Self::Caller(
+                CallerError::Missing
+                | CallerError::Unknown
+                | CallerError::Several
+                | CallerError::Jwt(_),
+            ) => (401, "caller_unauthenticated", "One valid credential of a caller is needed."),
             Self::TenantUnknown(_) => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }

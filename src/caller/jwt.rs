@@ -1,7 +1,7 @@
 //! JWTs of callers: what is read before the signature is checked, and what must hold of a token to
 //! prove a caller. Pure: keys and the time are given.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::errors::ErrorKind;
@@ -23,6 +23,12 @@ pub struct UnverifiedJwt<'t> {
     pub key_id: Option<String>,
     algorithm: Algorithm,
     typ: Option<String>,
+}
+
+/// The one claim that is read before the signature is checked.
+#[derive(Deserialize)]
+struct UnverifiedClaims {
+    iss: String,
 }
 
 /// What an issuer's tokens must be like.
@@ -97,12 +103,8 @@ impl<'t> UnverifiedJwt<'t> {
         if token.len() > MAX_TOKEN || token.bytes().filter(|&b| b == b'.').count() != 2 {
             return Err(JwtError::Malformed);
         }
-        #[derive(Deserialize)]
-        struct Iss {
-            iss: String,
-        }
         let header = jsonwebtoken::decode_header(token).map_err(|_| JwtError::Malformed)?;
-        let claims: Iss = jsonwebtoken::dangerous::insecure_decode_claims(token)
+        let claims: UnverifiedClaims = jsonwebtoken::dangerous::insecure_decode_claims(token)
             .map_err(|_| JwtError::Malformed)?;
         if header.crit.is_some() {
             return Err(JwtError::Header);
@@ -195,7 +197,7 @@ fn check_times(claims: &Map<String, Value>, now: SystemTime) -> Result<SystemTim
 fn seconds(number: &Number) -> Option<u64> {
     let whole = number.as_u64().or_else(|| {
         // `1.7e9` is the same number (RFC 7519, section 2, NumericDate).
-        let float = number.as_f64().filter(|f| (0.0..=LAST_SECOND as f64).contains(f))?;
+        let float = number.as_f64().filter(|float| (0.0..1e12).contains(float))?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
         Some(float as u64)
     })?;
@@ -212,7 +214,7 @@ pub struct KeySet {
 struct Key {
     id: Option<String>,
     algorithm: Option<Algorithm>,
-    key: DecodingKey,
+    material: DecodingKey,
 }
 
 /// Why a document is no set of keys.
@@ -241,35 +243,24 @@ impl KeySet {
         if keys.is_empty() {
             return Err(KeySetError::Empty);
         }
-        let mut ids = HashMap::new();
-        for key in keys.iter().filter(|key| key.id.is_some()) {
-            if ids.insert(&key.id, ()).is_some() {
-                return Err(KeySetError::Ambiguous);
-            }
+        let mut ids = HashSet::new();
+        if !keys.iter().filter_map(|key| key.id.as_ref()).all(|id| ids.insert(id)) {
+            return Err(KeySetError::Ambiguous);
         }
         Ok(Self { keys })
     }
 
-    /// A secret that issuer and gateway share, for `HS256` and its like.
-    pub fn shared_secret(secret: &[u8]) -> Self {
-        let key = DecodingKey::from_secret(secret);
-        Self { keys: vec![Key { id: None, algorithm: None, key }] }
-    }
-
-    /// The key of this id; without one, the only key there is.
+    /// The key of this id; without one, the only key that fits.
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
         let mut fitting = self.keys.iter().filter(|key| {
-            key.key.family() == algorithm.family()
+            key.material.family() == algorithm.family()
                 && key.algorithm.is_none_or(|own| own == algorithm)
         });
-        match id {
-            Some(id) => {
-                let shared = |key: &&Key| key.key.family() == AlgorithmFamily::Hmac;
-                fitting.find(|key| key.id.as_deref() == Some(id) || shared(key))
-            }
+        let found = match id {
+            Some(id) => fitting.find(|key| key.id.as_deref() == Some(id)),
             None => fitting.next().filter(|_| fitting.next().is_none()),
-        }
-        .map(|key| &key.key)
+        };
+        found.map(|key| &key.material)
     }
 }
 
@@ -278,15 +269,15 @@ impl Key {
         let common = &jwk.common;
         let signs = !matches!(common.public_key_use, Some(PublicKeyUse::Encryption))
             && common.key_operations.as_ref().is_none_or(|o| o.contains(&KeyOperations::Verify));
-        let key = DecodingKey::from_jwk(jwk).ok()?;
+        let material = DecodingKey::from_jwk(jwk).ok()?;
         let algorithm = match common.key_algorithm {
             Some(named) => Some(named.to_string().parse().ok()?),
             None => None,
         };
-        (signs && key.family() != AlgorithmFamily::Hmac).then(|| Self {
+        (signs && material.family() != AlgorithmFamily::Hmac).then(|| Self {
             id: common.key_id.clone(),
             algorithm,
-            key,
+            material,
         })
     }
 }

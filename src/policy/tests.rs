@@ -55,7 +55,7 @@ fn by_name(_: &Method, route: &str) -> RouteClass {
 fn caller(named: Option<&str>) -> Caller {
     let key = ApiKey::generate().unwrap();
     let keys = named.map(|name| (key.hash(), CallerName::new(name)));
-    let auth = CallerAuth::new(keys, HeaderName::from_static("x-api-key"));
+    let auth = CallerAuth::new(keys, HeaderName::from_static("x-api-key"), Vec::new());
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("gw"));
     headers.insert("x-api-key", HeaderValue::from_str(key.expose()).unwrap());

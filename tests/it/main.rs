@@ -10,6 +10,7 @@ mod config;
 mod exchange;
 mod operating;
 mod process;
+mod jwt;
 mod running;
 mod shipped;
 mod single_flight;
