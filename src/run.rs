@@ -120,7 +120,7 @@ impl Running {
             stopping.clone(),
         ));
         let connections = TaskTracker::new();
-        let addresses = doors.iter().map(|door| door.listener.address()).collect();
+        let addresses = doors.iter().map(|(listener, _)| listener.address()).collect();
         let hall = Arc::new(Hall {
             proxy,
             telemetry: Arc::clone(&telemetry),
@@ -129,8 +129,8 @@ impl Running {
             stopping: stopping.clone(),
             handshake: limits.request_head_timeout,
         });
-        let accepting =
-            doors.into_iter().map(|door| tokio::spawn(Arc::clone(&hall).accept(door))).collect();
+        let accept = |(listener, door)| tokio::spawn(Arc::clone(&hall).accept(listener, door));
+        let accepting = doors.into_iter().map(accept).collect();
         let ready = Arc::new(AtomicBool::new(true));
         let admin = tokio::spawn(Admin::new(telemetry, Arc::clone(&ready)).serve(admin_listener));
         Ok(Self {
@@ -180,19 +180,14 @@ impl Drop for Running {
     }
 }
 
-/// A listener, and how those who come through it are met.
+/// How those are met who come through a listener.
 struct Door {
-    listener: Listener,
-    manner: Arc<Manner>,
-}
-
-struct Manner {
     tls: Option<TlsAcceptor>,
     admits: Admits,
 }
 
 impl Door {
-    fn open(settings: &crate::config::Listener) -> Result<Self, StartError> {
+    fn open(settings: &crate::config::Listener) -> Result<(Listener, Self), StartError> {
         let address = || settings.address.to_string();
         let tls = match &settings.tls {
             Some(files) => {
@@ -204,7 +199,7 @@ impl Door {
         };
         let listener = Listener::bind(&settings.address)
             .map_err(|cause| StartError::Bind { address: address(), cause })?;
-        Ok(Self { listener, manner: Arc::new(Manner { tls, admits: settings.admits }) })
+        Ok((listener, Self { tls, admits: settings.admits }))
     }
 }
 
@@ -240,10 +235,10 @@ struct Hall {
 }
 
 impl Hall {
-    async fn accept(self: Arc<Self>, door: Door) {
+    async fn accept(self: Arc<Self>, listener: Listener, door: Door) {
+        let door = Arc::new(door);
         // The listener is this loop's alone and closes with it. Were it kept by connections, the
         // kernel would go on to take in clients that nobody serves while the last requests end.
-        let Door { listener, manner } = door;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -251,7 +246,7 @@ impl Hall {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(accepted) => self.admit(accepted, &manner),
+                Ok(accepted) => self.admit(accepted, &door),
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
                     // Out of file descriptors or memory: wait for some to be given back.
@@ -262,7 +257,7 @@ impl Hall {
         }
     }
 
-    fn admit(self: &Arc<Self>, accepted: Accepted, manner: &Arc<Manner>) {
+    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
             if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
@@ -273,23 +268,23 @@ impl Hall {
                     "a client was turned away: as many connections are open as are allowed"
                 );
             }
-            if manner.tls.is_none() {
+            if door.tls.is_none() {
                 turn_away(accepted);
             }
             return;
         };
-        let (hall, manner) = (Arc::clone(self), Arc::clone(manner));
+        let (hall, door) = (Arc::clone(self), Arc::clone(door));
         self.connections.spawn(async move {
             hall.telemetry.connections.inc();
-            hall.serve(accepted, &manner, place).await;
+            hall.serve(accepted, &door, place).await;
             hall.telemetry.connections.dec();
         });
     }
 
-    async fn serve(&self, accepted: Accepted, manner: &Manner, place: OwnedSemaphorePermit) {
+    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
         let (transport, address) = match accepted {
             Accepted::Unix(unix) => (Transport::Unix(unix), None),
-            Accepted::Tcp(tcp, address) => match &manner.tls {
+            Accepted::Tcp(tcp, address) => match &door.tls {
                 None => (Transport::Tcp(tcp), Some(address)),
                 Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
                     Some(transport) => (transport, Some(address)),
@@ -297,7 +292,7 @@ impl Hall {
                 },
             },
         };
-        let peer = Peer::new(manner.admits, address, manner.tls.is_some());
+        let peer = Peer::new(door.admits, address, door.tls.is_some());
         self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }

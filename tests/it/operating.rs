@@ -9,7 +9,7 @@ use boldgate::boldbi::stand_in::TokenReply;
 use serde_json::Value;
 
 use crate::process::{EMBED_SECRET, PASSWORD, Process, dead_address, site, stand_in, write};
-use crate::running::{Client, Response};
+use crate::running::{Answer, Client, Response, Upstream, anonymous, ok};
 use crate::shipped::{behind_tls, certificate};
 
 const TENANTS: [(&str, &str, &str); 11] = [
@@ -167,6 +167,38 @@ async fn a_failure_that_goes_on_does_not_flood_the_log() {
         assert!((1..=intervals + 1).contains(&warned(tenant)), "{tenant}: {}", ended.stderr);
     }
     assert_eq!(ended.stdout.lines().count(), 60, "the access log has them all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
+    let upstream = Upstream::answering(|_| {
+        let mut half = ok("0123456789");
+        half.bytes.truncate(half.bytes.len() - 5);
+        Answer { keep: false, ..half }
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret)
+        + "limits: { max_connections: 1 }\n";
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
+    let answer = get(&gateway, "site1", "").await;
+    assert!(!answer.whole);
+    gateway.stderr(|text| text.contains("cut off"));
+    let log = gateway.log();
+    let line = log.last().unwrap();
+    assert_eq!(line["severity"], "WARN");
+    assert_eq!(line["boldgate.tenant"], "acme");
+    assert_eq!(line["server.address"], format!("http://{}", upstream.address));
+    assert_eq!(answer.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
+    assert!(line["hint"].as_str().unwrap().contains("logs"), "{line}");
+
+    let first = Client::connect(gateway.address()).await;
+    let mut second = Client::connect(gateway.address()).await;
+    assert_eq!(second.response().await.code(), "overloaded");
+    let text = gateway.stderr(|text| text.contains("turned away"));
+    assert!(text.contains("raise `limits.max_connections`"), "{text}");
+    drop(first);
 }
 
 async fn get(gateway: &Process, site: &str, header: &str) -> Response {
