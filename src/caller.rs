@@ -11,12 +11,14 @@ use http::header::{AUTHORIZATION, HeaderName};
 use crate::request::RequestHead;
 
 mod api_key;
+pub mod jwks;
 pub mod jwt;
 mod signature;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash};
-use jwt::{Issuer, JwtError, KeySet, UnverifiedJwt};
+use jwks::IssuerKeys;
+use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 
 /// Who sends a request, proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +79,21 @@ pub struct JwtCaller {
     /// What its tokens must be like.
     pub issuer: Issuer,
     /// The keys that they are signed with.
-    pub keys: KeySet,
+    pub keys: IssuerKeys,
+}
+
+impl JwtCaller {
+    async fn verify(&self, token: &UnverifiedJwt<'_>) -> Result<VerifiedClaims, JwtError> {
+        let known = self.keys.current().await.ok_or(JwtError::NoKeys)?;
+        let now = SystemTime::now();
+        match token.verify(&self.issuer, &known, now) {
+            Err(JwtError::UnknownKey) => match self.keys.newer_than(&known).await {
+                Some(newer) => token.verify(&self.issuer, &newer, now),
+                None => Err(JwtError::UnknownKey),
+            },
+            other => other,
+        }
+    }
 }
 
 /// Authenticates callers.
@@ -114,7 +130,7 @@ impl CallerAuth {
     /// # Errors
     /// When the listener admits known callers only and the request proves none, or two. An unknown
     /// key and a malformed one are the same error.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         admits: Admits,
         head: &RequestHead<'_>,
@@ -123,7 +139,7 @@ impl CallerAuth {
             return Ok(Caller { name: None, by_authorization: false });
         }
         let by_key = self.by_key(head.headers)?;
-        let by_jwt = self.by_jwt(head.headers)?;
+        let by_jwt = self.by_jwt(head.headers).await?;
         let by_authorization = by_jwt.is_some();
         match (by_key, by_jwt) {
             (Some(one), Some(other)) if one != other => Err(CallerError::Several),
@@ -147,16 +163,16 @@ impl CallerAuth {
 
     /// The caller whose JWT the request brings. A token of no issuer that is known is not about the
     /// caller: it is the client's own for Bold BI.
-    fn by_jwt(&self, headers: &HeaderMap) -> Result<Option<CallerName>, CallerError> {
+    async fn by_jwt(&self, headers: &HeaderMap) -> Result<Option<CallerName>, CallerError> {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let bearer = bearer.filter(|_| !self.jwts.is_empty()).and_then(bearer_token);
         let Some(token) = bearer.and_then(|token| UnverifiedJwt::parse(token).ok()) else {
             return Ok(None);
         };
-        let now = SystemTime::now();
         let mut refused = None;
         for caller in self.jwts.iter().filter(|caller| caller.issuer.issuer == token.issuer) {
-            match token.verify(&caller.issuer, &caller.keys, now) {
+            // Rare enough to be boxed: an API key needs none of its room.
+            match Box::pin(caller.verify(&token)).await {
                 Ok(_) => return Ok(Some(caller.name.clone())),
                 // Another caller's tokens may have the same issuer and another audience.
                 Err(error) => refused = Some(error),

@@ -67,8 +67,12 @@ impl Gateway {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub fn admit(&self, admits: Admits, head: &RequestHead<'_>) -> Result<Admission, Refusal> {
-        let caller = self.callers.authenticate(admits, head)?;
+    pub async fn admit(
+        &self,
+        admits: Admits,
+        head: &RequestHead<'_>,
+    ) -> Result<Admission, Refusal> {
+        let caller = self.callers.authenticate(admits, head).await?;
         let tenant = self.tenants.resolve(head)?;
         let permit = self.permit(&caller, tenant, head)?;
         let injects = injects(&caller, tenant, head)?;

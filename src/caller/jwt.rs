@@ -71,6 +71,9 @@ pub enum JwtError {
     /// Its header demands what is not known (`crit`), or is of another type.
     #[error("its header is of another type, or demands an extension that is not known")]
     Header,
+    /// The issuer's keys could not be fetched.
+    #[error("the issuer's keys could not be fetched")]
+    NoKeys,
     /// None of the issuer's keys is the one that it names.
     #[error("none of the issuer's keys is the one that it names")]
     UnknownKey,

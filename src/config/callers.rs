@@ -2,12 +2,17 @@
 //! for what.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
 
+use http::Uri;
 use http::header::{self, HeaderName};
 use jsonwebtoken::Algorithm;
 
+use crate::caller::jwks::IssuerKeys;
 use crate::caller::jwt::{Issuer, KeySet};
 use crate::caller::{ApiKeyHash, CallerAuth, CallerName, JwtCaller};
+use crate::jwks::HttpKeySource;
 use crate::policy::{RouteClass, Rule};
 
 use super::field::{Field, Named};
@@ -85,6 +90,7 @@ impl Check<'_> {
 
     fn jwt(self, at: &Place<'_>, jwt: Field<file::Jwt>, caller: &CallerName) -> Option<JwtCaller> {
         let jwt = jwt.given()?;
+        let keys = self.issuer_keys(at, &jwt);
         let text = |key: &str, value: Field<String>, accepted: &str| {
             let at = at.key(key);
             let text = value.required(&at, accepted, self.notes)?;
@@ -101,14 +107,57 @@ impl Check<'_> {
         if algorithms.as_ref().is_some_and(Vec::is_empty) {
             self.notes.add(algorithms_at.finding("found an empty list", ALGORITHMS));
         }
-        let file_at = at.key("jwks_file");
-        let file = jwt.jwks_file.required(&file_at, "the path of a file", self.notes);
-        let keys = self.key_set(&file_at, &file?)?;
         let algorithms = algorithms?.into_iter().filter_map(Field::given).map(algorithm);
         let (issuer, audience) = (issuer?, audience?);
         let issuer =
             Issuer { issuer, audience, algorithms: algorithms.collect(), typ: jwt.typ.given() };
-        Some(JwtCaller { name: caller.clone(), issuer, keys })
+        Some(JwtCaller { name: caller.clone(), issuer, keys: keys? })
+    }
+
+    /// Keys from a file or from a URL, whichever is given.
+    fn issuer_keys(self, at: &Place<'_>, jwt: &file::Jwt) -> Option<IssuerKeys> {
+        let (file_at, url_at) = (at.key("jwks_file"), at.key("jwks_url"));
+        let (ca_at, ca_file) = (at.key("ca_file"), jwt.ca_file.as_given());
+        if let (Some(_), Field::Missing) = (ca_file, &jwt.jwks_url) {
+            self.notes.add(ca_at.key_finding("found a CA without a URL", "a CA with `jwks_url`"));
+        }
+        match (&jwt.jwks_file, &jwt.jwks_url) {
+            (Field::Missing, Field::Missing) => {
+                self.notes.add(url_at.missing("`jwks_url` or `jwks_file`"));
+                None
+            }
+            (Field::Given(file), Field::Missing) => {
+                self.key_set(&file_at, file).map(IssuerKeys::fixed)
+            }
+            (Field::Missing, Field::Given(url)) => {
+                let Some(url) = jwks_url(url) else {
+                    self.notes.add(url_at.finding("found a URL that is not accepted", JWKS_URL));
+                    return None;
+                };
+                if let Some(file) = ca_file {
+                    self.certificates(&ca_at, file);
+                }
+                if self.references == References::Ignore {
+                    return Some(IssuerKeys::fixed(KeySet::default()));
+                }
+                match HttpKeySource::new(url, ca_file.map(Path::new)) {
+                    Ok(source) => Some(IssuerKeys::fetched(
+                        jwt.issuer.as_given().map_or("", String::as_str),
+                        Box::new(source),
+                    )),
+                    Err(error) => {
+                        self.notes.add(url_at.finding(error.to_string(), JWKS_URL));
+                        None
+                    }
+                }
+            }
+            (Field::Given(_), Field::Given(_)) => {
+                let problem = "found a file beside `jwks_url`";
+                self.notes.add(file_at.key_finding(problem, "one of `jwks_url` and `jwks_file`"));
+                None
+            }
+            _ => None,
+        }
     }
 
     fn key_set(self, at: &Place<'_>, file: &str) -> Option<KeySet> {
@@ -178,6 +227,21 @@ fn class(route: file::Route) -> RouteClass {
     }
 }
 
+/// A URL with TLS, or on this machine; without user info, which would be a secret in the file.
+fn jwks_url(text: &str) -> Option<Uri> {
+    let url: Uri = text.parse().ok()?;
+    let host = url.host()?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let on_this_machine =
+        host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let trusted = match url.scheme_str()? {
+        "https" => true,
+        "http" => on_this_machine,
+        _ => false,
+    };
+    (trusted && !text.contains(['@', '#'])).then_some(url)
+}
+
 fn algorithm(algorithm: file::Algorithm) -> Algorithm {
     match algorithm {
         file::Algorithm::RS256 => Algorithm::RS256,
@@ -192,6 +256,8 @@ fn algorithm(algorithm: file::Algorithm) -> Algorithm {
     }
 }
 
+const JWKS_URL: &str =
+    "a URL with `https://`, or with `http://` on a loopback address; no user info";
 const ALGORITHMS: &str =
     "some of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`";
 const HASH: &str = "64 hexadecimal digits, the SHA-256 of a key, made by `boldgate key`";

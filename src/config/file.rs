@@ -168,7 +168,15 @@ pub(super) struct Jwt {
     /// The exact value of the header `typ`, if one is demanded, such as `at+jwt`.
     #[serde(default)]
     pub typ: Field<String>,
-    /// File with the issuer's public keys, as a JSON Web Key Set.
+    /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
+    /// loopback address. They are fetched anew every 5 minutes and for a key that is not known.
+    #[serde(default)]
+    pub jwks_url: Field<String>,
+    /// PEM bundle of CAs to trust for `jwks_url` instead of the system's.
+    #[serde(default)]
+    pub ca_file: Field<String>,
+    /// File with the issuer's public keys, in place of `jwks_url`.
+    #[serde(default)]
     pub jwks_file: Field<String>,
 }
 

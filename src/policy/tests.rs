@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
 
@@ -62,7 +63,8 @@ fn caller(named: Option<&str>) -> Caller {
     let raw = "GET / HTTP/1.1\r\nHost: gw\r\n\r\n".into();
     let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
-    auth.authenticate(admits, &head).unwrap()
+    let authenticated = auth.authenticate(admits, &head);
+    authenticated.now_or_never().expect("a key is found without waiting").unwrap()
 }
 
 fn policy(tenants: &Tenants) -> Policy {
