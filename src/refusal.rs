@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
@@ -129,6 +130,11 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
+            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => (
+                503,
+                "issuer_keys_unavailable",
+                "The keys of the issuer of your token cannot be fetched at the moment.",
+            ),
             Self::Caller(
                 CallerError::Missing
                 | CallerError::Unknown
@@ -189,6 +195,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { .. } => Some(SOON),
+            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
             Self::Exchange(error) => match &error.kind {
                 ExchangeErrorKind::Unavailable { retry_after, .. } => {
                     Some(retry_after.unwrap_or(LATER))

@@ -33,8 +33,22 @@ struct Fetched {
     issuer: String,
     source: Box<dyn KeySource>,
     held: RwLock<Option<Held>>,
-    /// When the last fetch began, well or not. Whoever holds it is the one who fetches.
-    last_attempt: Mutex<Option<Instant>>,
+    /// When the last fetch of each reason began, well or not. Whoever holds it is the one who fetches.
+    attempts: Mutex<Attempts>,
+}
+
+/// A key that is not known is worth a fetch although there was one a moment ago: the issuer may have
+/// rotated since. So each reason has a cool-down of its own.
+#[derive(Default)]
+struct Attempts {
+    for_age: Option<Instant>,
+    for_unknown_key: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+enum Reason {
+    Age,
+    UnknownKey,
 }
 
 #[derive(Clone)]
@@ -55,7 +69,7 @@ impl IssuerKeys {
             issuer: issuer.to_owned(),
             source,
             held: RwLock::new(None),
-            last_attempt: Mutex::new(None),
+            attempts: Mutex::default(),
         })))
     }
 
@@ -70,11 +84,11 @@ impl IssuerKeys {
             Some(held) if held.since.elapsed() < REFRESH => Some(held.keys),
             Some(held) if held.since.elapsed() < MAX_STALE => {
                 let fetched = Arc::clone(fetched);
-                tokio::spawn(async move { fetched.refresh(COOL_DOWN).await });
+                tokio::spawn(async move { fetched.refresh(Reason::Age).await });
                 Some(held.keys)
             }
             _ => {
-                fetched.refresh(COOL_DOWN).await;
+                fetched.refresh(Reason::Age).await;
                 fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
             }
         }
@@ -84,7 +98,7 @@ impl IssuerKeys {
     /// ones, or the last fetch is too recent: a flood of made-up key ids makes one fetch.
     pub async fn newer_than(&self, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let Kept::Fetched(fetched) = &self.0 else { return None };
-        fetched.refresh(COOL_DOWN).await;
+        fetched.refresh(Reason::UnknownKey).await;
         let held = fetched.held()?.keys;
         (!Arc::ptr_eq(&held, known)).then_some(held)
     }
@@ -95,14 +109,19 @@ impl Fetched {
         self.held.read().expect("nothing panics with it").clone()
     }
 
-    /// Fetches, unless that was tried within `cool_down`. Whoever comes in the meantime waits for
-    /// the one who fetches and takes what came of it. A failure keeps what is held.
-    async fn refresh(&self, cool_down: Duration) {
-        let mut last_attempt = self.last_attempt.lock().await;
-        if last_attempt.is_some_and(|at| at.elapsed() < cool_down) {
+    /// Fetches, unless that was tried for the same reason within the cool-down. Whoever comes in the
+    /// meantime waits for the one who fetches and takes what came of it. A failure keeps what is
+    /// held.
+    async fn refresh(&self, reason: Reason) {
+        let mut attempts = self.attempts.lock().await;
+        let last = match reason {
+            Reason::Age => &mut attempts.for_age,
+            Reason::UnknownKey => &mut attempts.for_unknown_key,
+        };
+        if last.is_some_and(|at| at.elapsed() < COOL_DOWN) {
             return;
         }
-        *last_attempt = Some(Instant::now());
+        *last = Some(Instant::now());
         match self.source.fetch().await {
             Ok(keys) => {
                 let held = Held { keys: Arc::new(keys), since: Instant::now() };
@@ -179,13 +198,15 @@ mod tests {
     async fn ten_thousand_made_up_key_ids_make_one_fetch_per_cool_down() {
         let (keys, fetches) = issuer(usize::MAX);
         let known = keys.current().await.unwrap();
-        tokio::time::advance(COOL_DOWN).await;
-        assert!(keys.newer_than(&known).await.is_some());
+        assert!(keys.newer_than(&known).await.is_some(), "a rotation right after a fetch");
         let known = keys.current().await.unwrap();
         for _ in 0..10_000 {
             assert!(keys.newer_than(&known).await.is_none());
         }
         assert_eq!(fetches.load(SeqCst), 2);
+        tokio::time::advance(COOL_DOWN).await;
+        assert!(keys.newer_than(&known).await.is_some());
+        assert_eq!(fetches.load(SeqCst), 3);
     }
 
     /// JWK-02

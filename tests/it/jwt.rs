@@ -1,6 +1,7 @@
 //! Callers known by JWTs, at a running gateway.
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -10,11 +11,12 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 
-use crate::running::{Gateway, Response, Upstream};
+use crate::running::{self, Gateway, Response, Upstream};
 
 /// An identity provider with one key, and its key set in a file.
 struct Provider {
     key: Ed25519KeyPair,
+    key_id: String,
     jwks: tempfile::NamedTempFile,
 }
 
@@ -22,11 +24,23 @@ impl Provider {
     fn new() -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
-        let x = URL_SAFE_NO_PAD.encode(key.public_key());
-        let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x}]});
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), jwks.to_string()).unwrap();
-        Self { key, jwks: file }
+        let provider = Self { key, key_id: "one".into(), jwks: file };
+        std::fs::write(provider.jwks.path(), provider.jwks()).unwrap();
+        provider
+    }
+
+    /// A provider whose key has another id.
+    fn with_key_id(id: &str) -> Self {
+        let mut provider = Self::new();
+        provider.key_id = id.into();
+        provider
+    }
+
+    fn jwks(&self) -> String {
+        let x = URL_SAFE_NO_PAD.encode(self.key.public_key());
+        let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": self.key_id, "x": x});
+        json!({ "keys": [key] }).to_string()
     }
 
     fn token(&self, change: impl FnOnce(&mut Value)) -> String {
@@ -34,7 +48,8 @@ impl Provider {
         let mut claims = json!({"iss": "https://login.example.com/", "aud": "boldgate",
                                 "iat": now, "exp": now + 300, "sub": "42"});
         change(&mut claims);
-        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"one"}"#);
+        let header = json!({"alg": "EdDSA", "kid": self.key_id}).to_string();
+        let header = URL_SAFE_NO_PAD.encode(header);
         let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()));
         format!("{message}.{signature}")
@@ -43,6 +58,11 @@ impl Provider {
 
 /// A gateway that knows `portal` by JWTs and `batch` by an API key.
 fn gateway(upstream: &Upstream, provider: &Provider, batch: &ApiKey) -> Gateway {
+    let keys = format!("jwks_file: {}", provider.jwks.path().display());
+    gateway_with(upstream, &keys, batch)
+}
+
+fn gateway_with(upstream: &Upstream, keys: &str, batch: &ApiKey) -> Gateway {
     Gateway::start(&format!(
         "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required }}
@@ -64,14 +84,14 @@ callers:
       issuer: https://login.example.com/
       audience: boldgate
       algorithms: [EdDSA]
-      jwks_file: {}
+      {}
     may: [ {{ tenant: acme, routes: [read] }} ]
   batch:
     api_key: {{ sha256: {} }}
     may: [ {{ tenant: acme, routes: [read] }} ]
 ",
         upstream.address,
-        provider.jwks.path().display(),
+        keys,
         batch.hash(),
     ))
 }
@@ -145,4 +165,53 @@ async fn credentials_of_two_callers_are_refused_and_a_token_for_bold_bi_is_no_cr
     let seen = &upstream.seen.requests()[0];
     assert_eq!(seen.header("authorization"), [format!("Bearer {own}")]);
     assert_eq!(upstream.seen.exchanges.load(SeqCst), 0);
+}
+
+/// JWK-01, JWK-02
+#[tokio::test]
+async fn keys_are_fetched_once_rotations_are_followed_and_failures_keep_the_last_good_keys() {
+    let upstream = Upstream::echo().await;
+    let (old, new) = (Provider::new(), Provider::with_key_id("two"));
+    let published = Arc::new(Mutex::new((200, old.jwks())));
+    let theirs = Arc::clone(&published);
+    let issuer = Upstream::answering(move |_| {
+        let (code, body) = theirs.lock().unwrap().clone();
+        running::status(code, &body)
+    })
+    .await;
+    let keys = format!("jwks_url: http://{}/keys", issuer.address);
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+
+    for _ in 0..20 {
+        assert_eq!(get(&gateway, &bearer(&old.token(|_| ()))).await.status, 200);
+    }
+    assert_eq!(issuer.seen.requests().len(), 1, "the keys are fetched once");
+    assert_eq!(issuer.seen.requests()[0].line(), "GET /keys HTTP/1.1");
+
+    // The issuer rotates: the first token with the new key is admitted, the old key is gone.
+    *published.lock().unwrap() = (200, new.jwks());
+    assert_eq!(get(&gateway, &bearer(&new.token(|_| ()))).await.status, 200);
+    assert_eq!(get(&gateway, &bearer(&old.token(|_| ()))).await.status, 401);
+
+    // It fails: what is known goes on to be served, and made-up keys make no flood of fetches.
+    *published.lock().unwrap() = (500, "<html>".into());
+    let fetches = issuer.seen.requests().len();
+    for _ in 0..200 {
+        let stranger = Provider::with_key_id("made up");
+        assert_eq!(get(&gateway, &bearer(&stranger.token(|_| ()))).await.status, 401);
+    }
+    assert_eq!(get(&gateway, &bearer(&new.token(|_| ()))).await.status, 200);
+    assert!(issuer.seen.requests().len() <= fetches + 1);
+}
+
+#[tokio::test]
+async fn an_issuer_whose_keys_cannot_be_had_admits_nobody_and_harms_no_other_caller() {
+    let upstream = Upstream::echo().await;
+    let batch = ApiKey::generate().unwrap();
+    let gateway = gateway_with(&upstream, "jwks_url: http://127.0.0.1:1/keys", &batch);
+    let answer = get(&gateway, &bearer(&Provider::new().token(|_| ()))).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_keys_unavailable"));
+    upstream.seen.assert_untouched("an issuer without keys");
+    let key = format!("X-Api-Key: {}\r\n", batch.expose());
+    assert_eq!(get(&gateway, &key).await.status, 200);
 }
