@@ -22,7 +22,7 @@ mod tls;
 use crate::admin::Admin;
 use crate::caller::Admits;
 use crate::config::{ListenAddress, Settings};
-use crate::gateway::Gateway;
+use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::connection::{Connection, Transport};
 use crate::proxy::{ClientLimits, Peer, Proxy, Upstream};
 use crate::telemetry::{AccessLog, Telemetry};
@@ -97,13 +97,8 @@ impl Running {
         let upstreams = upstreams(&settings)?;
         let limits = settings.limits;
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
-        let gateway = Gateway::new(
-            settings.caller_auth,
-            settings.tenants,
-            settings.policy,
-            tokens,
-            &telemetry,
-        );
+        let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
+        let gateway = Gateway::new(gatekeeper, tokens, &telemetry);
         let stopping = CancellationToken::new();
         let client_limits = ClientLimits {
             head: limits.request_head_timeout,
