@@ -5,6 +5,7 @@ mod cold_start;
 mod config;
 mod exchange;
 mod running;
+mod security;
 mod single_flight;
 mod structure;
 mod support;
