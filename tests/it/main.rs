@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod config;
+mod data_path;
 mod exchange;
 mod running;
 mod single_flight;
