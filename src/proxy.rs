@@ -128,9 +128,6 @@ impl Proxy {
                 }
                 Head::Read => {}
             }
-            if self.stopping.is_cancelled() {
-                down.set_server_keepalive(None);
-            }
             let ended = self.exchange(&mut down, peer, &mut record).await;
             let complete = match ended {
                 Ok(()) => true,
@@ -248,7 +245,7 @@ impl Proxy {
         admitted: &Admitted,
         kept: Option<Bytes>,
     ) -> Result<Upload, Broken> {
-        lease.session.write_request_header(head).await.map_err(Broken::Server)?;
+        body::send_head(&mut lease.session, head).await?;
         if admitted.framing == BodyFraming::Empty {
             body::await_answer(down, &mut lease.session).await?;
             return Ok(Upload::Done);
@@ -325,6 +322,7 @@ impl Proxy {
         let limits = self.upload_limits(lease.session.write_timeout);
         let injected = admitted.admission.injects;
         let id = record.request_id_value();
+        self.last_if_stopping(down);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
         match relayed {
             Ok(Upload::Done) => upstream.give_back(lease).await,
@@ -390,22 +388,32 @@ impl Proxy {
             Failure::Refused(refusal) if !begun => {
                 return self.refuse(down, &refusal, record).await;
             }
-            Failure::ClientGone => record.outcome(RequestOutcome::ClientGone),
+            Failure::ClientGone => {
+                record.outcome(RequestOutcome::ClientGone);
+                return false;
+            }
             Failure::Refused(refusal) => record.truncated(&refusal.to_string()),
             Failure::Truncated(cause) => record.truncated(&cause),
         }
         // The answer has no proper end, so that the client knows it is not whole.
-        down.shutdown().await;
+        respond::break_off(down).await;
         false
     }
 
     async fn refuse(&self, down: &mut HttpSession, refusal: &Refusal, record: &mut Record) -> bool {
         record.refused(refusal);
-        let written = respond::refuse(down, refusal, record.request_id()).await;
-        if let Ok(status) = written {
-            record.status_sent(status);
+        self.last_if_stopping(down);
+        let written = respond::refuse(down, refusal, record.request_id());
+        let Ok(Ok(status)) = timeout(self.limits.body, written).await else { return false };
+        record.status_sent(status);
+        true
+    }
+
+    /// While the gateway stops, every answer is the last on its connection.
+    fn last_if_stopping(&self, down: &mut HttpSession) {
+        if self.stopping.is_cancelled() {
+            down.set_server_keepalive(None);
         }
-        written.is_ok()
     }
 
     fn failure(&self, broken: Broken, upstream: &Upstream) -> Failure {
@@ -425,7 +433,8 @@ impl Proxy {
     }
 
     fn upload_limits(&self, write: Option<std::time::Duration>) -> UploadLimits {
-        UploadLimits { write: write.unwrap_or(self.limits.body), max_body: self.limits.max_body }
+        let ClientLimits { body: client, max_body, .. } = self.limits;
+        UploadLimits { write: write.unwrap_or(client), client, max_body }
     }
 
     fn finish(&self, record: &Record) {

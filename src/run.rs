@@ -265,9 +265,8 @@ impl Hall {
         };
         let (hall, door) = (Arc::clone(self), Arc::clone(door));
         self.connections.spawn(async move {
-            hall.telemetry.connections.inc();
+            let _open = Open::new(&hall.telemetry);
             hall.serve(accepted, &door, place).await;
-            hall.telemetry.connections.dec();
         });
     }
 
@@ -296,6 +295,22 @@ impl Hall {
             }
             Err(_) => None,
         }
+    }
+}
+
+/// Counts a connection while it is there, however it ends.
+struct Open<'t>(&'t Telemetry);
+
+impl<'t> Open<'t> {
+    fn new(telemetry: &'t Telemetry) -> Self {
+        telemetry.connections.inc();
+        Self(telemetry)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.dec();
     }
 }
 

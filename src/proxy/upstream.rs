@@ -110,7 +110,10 @@ impl Upstream {
     pub async fn give_back(&self, lease: Lease) {
         let Lease { mut session, slot, .. } = lease;
         session.respect_keepalive();
-        if let Some(stream) = session.reuse().await {
+        // Otherwise it would be shut down with ceremony, which can take long, and so keep the slot.
+        if session.will_keepalive()
+            && let Some(stream) = session.reuse().await
+        {
             let connection = Connection::from_stream(stream);
             self.idle().push(Idle { since: Instant::now(), connection });
         }

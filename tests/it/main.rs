@@ -3,6 +3,7 @@
 
 mod cold_start;
 mod config;
+mod data_path;
 mod exchange;
 mod running;
 mod security;

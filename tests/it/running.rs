@@ -220,7 +220,7 @@ async fn read_request(
 }
 
 /// Reads the body that `head` announces, chunked or by length; without either, none.
-async fn read_body<S: AsyncRead + Unpin>(
+pub async fn read_body<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut Vec<u8>,
     head: &str,
@@ -250,7 +250,7 @@ async fn read_body<S: AsyncRead + Unpin>(
     Ok(body)
 }
 
-async fn read_until<S: AsyncRead + Unpin>(
+pub async fn read_until<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut Vec<u8>,
     end: &[u8],
@@ -265,7 +265,7 @@ async fn read_until<S: AsyncRead + Unpin>(
     }
 }
 
-async fn fill<S: AsyncRead + Unpin>(
+pub async fn fill<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut Vec<u8>,
     length: usize,
@@ -278,7 +278,7 @@ async fn fill<S: AsyncRead + Unpin>(
     Ok(())
 }
 
-fn header_values<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
+pub fn header_values<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
     let lines = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
     lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim()).collect()
 }
