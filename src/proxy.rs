@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession;
@@ -32,7 +32,8 @@ use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
 use body::{Broken, Upload, UploadLimits};
 use connection::Connection;
-use downstream::{Head, linger, read_head, session};
+pub use downstream::linger;
+use downstream::{Head, read_head, session};
 use record::Record;
 use upstream::Lease;
 
@@ -123,7 +124,7 @@ impl Proxy {
                 Head::Refused(refusal) => {
                     Box::pin(self.refuse(&mut down, &refusal, &mut record)).await;
                     self.finish(&record);
-                    linger(down).await;
+                    linger(down.into_inner()).await;
                     return None;
                 }
                 Head::Read => {}
@@ -139,7 +140,7 @@ impl Proxy {
                 return None;
             }
             if !down.will_keepalive() {
-                linger(down).await;
+                linger(down.into_inner()).await;
                 return None;
             }
             let (stream, prefix) = down.reuse().await.ok()??.into_parts();
@@ -201,9 +202,6 @@ impl Proxy {
             expects_continue: head.expects_continue,
             target: head.target,
         };
-        if head.wants_upgrade {
-            down.set_server_keepalive(None);
-        }
         Ok(admitted)
     }
 
@@ -322,7 +320,7 @@ impl Proxy {
         let limits = self.upload_limits(lease.session.write_timeout);
         let injected = admitted.admission.injects;
         let id = record.request_id_value();
-        self.last_if_stopping(down);
+        self.end_if_last(down);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
         match relayed {
             Ok(Upload::Done) => upstream.give_back(lease).await,
@@ -402,16 +400,21 @@ impl Proxy {
 
     async fn refuse(&self, down: &mut HttpSession, refusal: &Refusal, record: &mut Record) -> bool {
         record.refused(refusal);
-        self.last_if_stopping(down);
+        self.end_if_last(down);
+        if refusal.ends_connection() {
+            down.set_server_keepalive(None);
+        }
         let written = respond::refuse(down, refusal, record.request_id());
         let Ok(Ok(status)) = timeout(self.limits.body, written).await else { return false };
         record.status_sent(status);
         true
     }
 
-    /// While the gateway stops, every answer is the last on its connection.
-    fn last_if_stopping(&self, down: &mut HttpSession) {
-        if self.stopping.is_cancelled() {
+    /// While the gateway stops, every answer is the last on its connection. So is the answer to a
+    /// client that asks for another protocol, which it does not get: nothing that it sends in that
+    /// protocol is ever read as a request.
+    fn end_if_last(&self, down: &mut HttpSession) {
+        if self.stopping.is_cancelled() || down.get_header(UPGRADE).is_some() {
             down.set_server_keepalive(None);
         }
     }

@@ -2,10 +2,13 @@
 //! parsed here and nothing else of the request. What two servers could read in two ways is refused,
 //! never normalised. Pure: it knows no socket and no tenant.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
+use percent_encoding::percent_decode;
 
 /// A request's head that has passed every check, borrowed from the session that read it.
 #[derive(Debug)]
@@ -22,9 +25,6 @@ pub struct RequestHead<'h> {
     pub body: BodyFraming,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// The client asks for another protocol, which it does not get: the connection ends after the
-    /// answer, so that nothing sent in that protocol is ever read as a request.
-    pub wants_upgrade: bool,
 }
 
 /// How a request's body is framed (RFC 9112, section 6).
@@ -84,6 +84,9 @@ impl<'h> RequestHead<'h> {
         version: Version,
         headers: &'h HeaderMap,
     ) -> Result<Self, RequestError> {
+        if target_range(raw)?.len() > MAX_TARGET {
+            return Err(RequestError::TargetTooLong);
+        }
         if raw.len() > MAX_HEAD || headers.len() > MAX_HEADER_LINES {
             return Err(RequestError::HeadTooLarge);
         }
@@ -94,6 +97,7 @@ impl<'h> RequestHead<'h> {
         if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
             return Err(RequestError::Malformed("there is more than one Authorization header"));
         }
+        nominated(headers)?;
         let host = host(version, headers)?;
         let target = target(raw, host)?;
         let body = body_framing(raw, headers)?;
@@ -107,7 +111,6 @@ impl<'h> RequestHead<'h> {
             headers,
             body,
             expects_continue: continues && body != BodyFraming::Empty,
-            wants_upgrade: headers.contains_key(UPGRADE),
         })
     }
 }
@@ -158,13 +161,40 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// The request line's target, brought to origin form and checked.
-fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
+/// The headers that `Connection` names, without the options that are no headers here.
+///
+/// # Errors
+/// When it names what is no header, or more than ten (RFC 9110, section 7.6.1).
+pub fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
+    const BAD: RequestError = RequestError::Malformed("the Connection header is malformed");
+    let mut names = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for option in value.to_str().map_err(|_| BAD)?.split(',').map(str::trim) {
+            match option {
+                "" => {}
+                o if o.eq_ignore_ascii_case("close") || o.eq_ignore_ascii_case("keep-alive") => {}
+                o if names.len() < MAX_NOMINATED
+                    && HeaderName::from_bytes(o.as_bytes()).is_ok() =>
+                {
+                    names.push(o);
+                }
+                _ => return Err(BAD),
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Where the request line's target is.
+fn target_range(raw: &[u8]) -> Result<Range<usize>, RequestError> {
     let start = 1 + memchr::memchr(b' ', raw).ok_or(NO_TARGET)?;
     let end = start + memchr::memchr(b' ', &raw[start..]).ok_or(NO_TARGET)?;
-    if end - start > MAX_TARGET {
-        return Err(RequestError::TargetTooLong);
-    }
+    Ok(start..end)
+}
+
+/// The request line's target, brought to origin form and checked.
+fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
+    let Range { start, end } = target_range(raw)?;
     let start = start + absolute_form_prefix(&raw[start..end], host)?;
     let bytes = &raw[start..end];
     let path_end = memchr::memchr(b'?', bytes).unwrap_or(bytes.len());
@@ -225,7 +255,7 @@ fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
     // A dot segment is made of dots; everything else is told by single bytes. `..;x` is one for
     // servers that know path parameters (CVE-2026-3872 and its kin).
     let mut dots = 0usize;
-    let mut only_dots = true;
+    let (mut only_dots, mut only_ascii) = (true, true);
     let mut i = 0;
     while i < segment.len() {
         let mut byte = segment[i];
@@ -246,6 +276,7 @@ fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
                 "the path has a character that must be percent-encoded",
             ));
         }
+        only_ascii &= byte.is_ascii();
         match byte {
             b'.' if only_dots => dots += 1,
             b';' if only_dots => break_at_parameter(dots)?,
@@ -257,6 +288,10 @@ fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
     }
     if only_dots && (dots == 1 || dots == 2) {
         return Err(DOT_SEGMENT);
+    }
+    // Some decoders read overlong forms of dots and slashes (`%C0%AE`) as dots and slashes.
+    if !only_ascii && percent_decode(segment).decode_utf8().is_err() {
+        return Err(RequestError::Malformed("the path is not encoded in UTF-8"));
     }
     Ok(())
 }
@@ -340,6 +375,7 @@ pub const METHODS: [Method; 7] = [
 /// Bold BI's own ingress takes request heads of four buffers of 16 KiB.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADER_LINES: usize = 100;
+const MAX_NOMINATED: usize = 10;
 const MAX_TARGET: usize = 16 * 1024;
 const MAX_PATH: usize = 4 * 1024;
 const NO_TARGET: RequestError = RequestError::Malformed("the request target is not a path");

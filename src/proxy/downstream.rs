@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::connection::Connection;
@@ -99,15 +99,21 @@ fn fault(error: &Error) -> RequestError {
         None if error.to_string().contains("Request header larger than") => {
             RequestError::HeadTooLarge
         }
+        // The same of a target that is longer than the HTTP library can hold.
+        None if is_uri_too_long(error) => RequestError::TargetTooLong,
         None => RequestError::Malformed("the request head is ambiguous or malformed"),
     }
+}
+
+fn is_uri_too_long(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<http::Error>();
+    cause.is_some_and(|cause| cause.to_string() == "uri too long")
 }
 
 /// Ends a connection on which the client may still be sending. To close at once would make the
 /// client's system throw the answer away (RFC 9112, section 9.6), so the rest is read and dropped
 /// for a moment.
-pub(super) async fn linger(session: HttpSession) {
-    let mut stream = session.into_inner();
+pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let drained = async {
         stream.shutdown().await?;
         let mut rest = vec![0; 16 * 1024];

@@ -156,7 +156,7 @@ async fn a_content_length_is_one_plain_decimal_number() {
 /// request has gone already, is not used again.
 #[tokio::test]
 async fn chunks_that_are_none_end_both_connections() {
-    let house = House::new().await;
+    let house = House::with("limits: { body_timeout: 500ms }\n").await;
     house.assert_serves().await;
     for body in [
         "+3\r\nabc\r\n0\r\n\r\n",
@@ -183,7 +183,8 @@ async fn chunks_that_are_none_end_both_connections() {
         let (connections, _, requests) = house.reached();
         let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
         let statuses = house.statuses(request).await;
-        assert_eq!(statuses, [400], "{body:?}");
+        // Or what could still become a chunk, and does not in time.
+        assert!(matches!(statuses[..], [400 | 408]), "{body:?}: {statuses:?}");
         assert_eq!(house.reached().2, requests, "{body:?}: a whole request reached the server");
         house.assert_serves().await;
         let expected = connections + 1;
@@ -258,7 +259,7 @@ async fn a_body_that_comes_after_its_refusal_is_never_read_as_a_request() {
 /// SMG-14
 #[tokio::test]
 async fn a_head_that_is_not_well_formed_ends_the_connection() {
-    let house = House::new().await;
+    let house = House::with("limits: { request_head_timeout: 1s }\n").await;
     let line = format!("GET {GOOD} HTTP/1.1\r\n");
     let rest = format!("Host: localhost\r\nX-Api-Key: {ALPHA_KEY}\r\n");
     let with = |lines: &[u8]| [line.as_bytes(), rest.as_bytes(), lines, b"\r\n"].concat();

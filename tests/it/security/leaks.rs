@@ -190,7 +190,8 @@ fn misbehave(request: &Request) -> Answer {
         };
     }
     let authorization = request.header("authorization").join(",");
-    match request.path().split(['/', '?']).next_back().unwrap_or_default() {
+    let path = request.path().split('?').next().unwrap_or_default();
+    match path.rsplit('/').next().unwrap_or_default() {
         "garbled" => raw(format!("{authorization}\r\n\r\n")),
         "badline" => raw(format!("HTTP/1.1 {authorization}\r\n\r\n")),
         "badheader" => raw(format!("HTTP/1.1 200 OK\r\nX {authorization}\r\n\r\n")),

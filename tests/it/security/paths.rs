@@ -181,7 +181,7 @@ async fn the_absolute_form_names_the_same_host_or_is_refused() {
     }
     house.assert_refused(get("http://localhost/bi/api/site/beta/x"), &[403]).await;
     for scheme in ["http", "HTTP", "https"] {
-        let target = format!("{scheme}://LocalHost{GOOD}?a=b");
+        let target = format!("{scheme}://localhost{GOOD}?a=b");
         assert_eq!(house.gateway.send(get(&target)).await.status, 200, "{target}");
         let seen = house.upstream.seen.take();
         assert_eq!(seen[0].line(), format!("GET {GOOD}?a=b HTTP/1.1"));
