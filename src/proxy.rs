@@ -143,10 +143,17 @@ impl Proxy {
                 linger(down.into_inner()).await;
                 return None;
             }
+            let chunked = down.get_header(TRANSFER_ENCODING).is_some();
             let (stream, prefix) = down.reuse().await.ok()??.into_parts();
             let connection = Connection::from_stream(stream);
             if prefix.is_none() {
                 return Some(connection);
+            }
+            // The session reads sizes and extensions of chunks leniently (CVE-2025-55315 and its
+            // kin): another server could count to the body what is now read as the next request.
+            if chunked {
+                linger(connection).await;
+                return None;
             }
             down = session(connection, prefix, &self.limits);
         }

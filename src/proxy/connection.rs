@@ -30,8 +30,8 @@ pub struct Connection {
     wire: Mutex<Wire>,
     /// A byte that was read to see whether a request has begun.
     ahead: Option<u8>,
-    /// The last read took all that was asked for, so there may be more: the socket's readiness is
-    /// left over from it.
+    /// The last read took all that was asked for, so there may be more, or there was none yet: the
+    /// socket's readiness says nothing.
     filled: bool,
     state: Arc<WriteState>,
 }
@@ -86,7 +86,8 @@ impl Connection {
         Self {
             wire: Mutex::new(Wire { transport, out: Vec::new(), unflushed: false }),
             ahead: None,
-            filled: false,
+            // Tokio takes an accepted socket for readable until a read has found nothing in it.
+            filled: true,
             state: Arc::new(WriteState::default()),
         }
     }

@@ -99,15 +99,14 @@ fn fault(error: &Error) -> RequestError {
         None if error.to_string().contains("Request header larger than") => {
             RequestError::HeadTooLarge
         }
-        // The same of a target that is longer than the HTTP library can hold.
-        None if is_uri_too_long(error) => RequestError::TargetTooLong,
+        // And of a target that is longer than the HTTP library can hold, which it repeats.
+        None if is_target_too_long(&error.to_string()) => RequestError::TargetTooLong,
         None => RequestError::Malformed("the request head is ambiguous or malformed"),
     }
 }
 
-fn is_uri_too_long(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<http::Error>();
-    cause.is_some_and(|cause| cause.to_string() == "uri too long")
+fn is_target_too_long(text: &str) -> bool {
+    text.len() >= usize::from(u16::MAX) && text.contains("invalid uri ")
 }
 
 /// Ends a connection on which the client may still be sending. To close at once would make the

@@ -4,8 +4,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
+use tokio::time::timeout;
 
 use crate::running::{Client, Gateway, Response, Upstream};
 
@@ -79,9 +81,13 @@ impl House {
         let mut client = Client::connect(self.address()).await;
         client.write(request.as_ref()).await;
         let mut statuses = Vec::new();
-        while let Some(response) = client.try_response(false).await {
-            statuses.push(response.status);
-        }
+        let all = async {
+            while let Some(response) = client.try_response(false).await {
+                statuses.push(response.status);
+            }
+        };
+        let what = || request.as_ref().escape_ascii().to_string();
+        timeout(Duration::from_secs(8), all).await.unwrap_or_else(|_| panic!("{} hangs", what()));
         statuses
     }
 

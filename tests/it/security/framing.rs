@@ -164,7 +164,6 @@ async fn chunks_that_are_none_end_both_connections() {
         "0_3\r\nabc\r\n0\r\n\r\n",
         "0x3\r\nabc\r\n0\r\n\r\n",
         " 3\r\nabc\r\n0\r\n\r\n",
-        "\r\n3\r\nabc\r\n0\r\n\r\n",
         "10000000000000003\r\nabc\r\n0\r\n\r\n",
         "fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
         "FFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n",
@@ -175,10 +174,6 @@ async fn chunks_that_are_none_end_both_connections() {
         "3\nabc\n0\n\n",
         "3\r\nabc\n0\r\n\r\n",
         "3\rabc\r\n0\r\n\r\n",
-        "3;a\nabc\r\n0\r\n\r\n",
-        "3;a\nb\r\nabc\r\n0\r\n\r\n",
-        "\r\n",
-        ";\r\n",
     ] {
         let (connections, _, requests) = house.reached();
         let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
@@ -209,6 +204,70 @@ async fn chunks_are_framed_anew() {
         assert_eq!(seen.len(), 1, "{body:?}");
         assert_eq!(seen[0].body, b"abc", "{body:?}");
         assert_eq!(seen[0].header("trailer"), [""; 0]);
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-07: sizes that are empty and line feeds in extensions, of which servers make different things
+/// (CVE-2025-55315). Whatever the body is, nothing behind it is read.
+#[tokio::test]
+async fn nothing_is_read_behind_chunks_of_doubtful_framing() {
+    let house = House::with("limits: { body_timeout: 500ms }\n").await;
+    for body in [
+        "\r\n3\r\nabc\r\n0\r\n\r\n",
+        "\r\n\r\n",
+        ";\r\n\r\n",
+        ";a\r\n3\r\nabc\r\n0\r\n\r\n",
+        "3;a\nabc\r\n0\r\n\r\n",
+        "3;a\nb\r\nabc\r\n0\r\n\r\n",
+        "3;\n2d\r\nabc\r\n0\r\n\r\n",
+        "0;a\n\r\n\r\n",
+        "0\r\n:\r\n\r\n",
+        "0\r\nX: y\n\r\n\r\n",
+        "3\r\nabc\r\n0\r\n\r\n",
+    ] {
+        let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
+        let statuses = house.statuses(request).await;
+        assert!(matches!(statuses[..], [200 | 400 | 408]), "{body:?}: {statuses:?}");
+        let seen = house.upstream.seen.take();
+        assert!(seen.len() <= 1, "{body:?}");
+        for request in seen {
+            assert_eq!(request.line(), format!("POST {GOOD} HTTP/1.1"), "{body:?}");
+            assert!(matches!(&request.body[..], b"" | b"abc"), "{body:?}: {:?}", request.body);
+        }
+    }
+    // Chunks alone are no reason to end a connection.
+    let mut client = Client::connect(house.address()).await;
+    for _ in 0..2 {
+        let chunks = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
+        client.write(chunks.as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-14: the HTTP library encodes characters of a target that must be encoded, before anybody
+/// judges it. What policy judges is what goes on, in one line of three words.
+#[tokio::test]
+async fn what_is_encoded_on_the_way_in_is_judged_as_it_goes_on() {
+    let house = House::new().await;
+    for (target, expected) in [
+        (format!("{GOOD} "), format!("{GOOD}%20")),
+        (format!("{GOOD} a"), format!("{GOOD}%20a")),
+        (format!("{GOOD} HTTP/1.1"), format!("{GOOD}%20HTTP/1.1")),
+        (format!("{GOOD} /../beta"), String::new()),
+        (format!("/bi/api/site/beta/x {GOOD}"), String::new()),
+        (format!("{GOOD}/ /bi/api/site//beta"), String::new()),
+        (format!(" {GOOD}"), String::new()),
+    ] {
+        let status = house.gateway.send(get(&target)).await.status;
+        let seen = house.upstream.seen.take();
+        if expected.is_empty() {
+            assert!(matches!(status, 400 | 403) && seen.is_empty(), "{target}: {status}");
+        } else {
+            assert_eq!(status, 200, "{target}");
+            assert_eq!(seen[0].line(), format!("GET {expected} HTTP/1.1"));
+        }
     }
     house.assert_serves().await;
 }
@@ -292,20 +351,17 @@ async fn a_head_that_is_not_well_formed_ends_the_connection() {
         format!("GET\t{GOOD} HTTP/1.1"),
         format!(" GET {GOOD} HTTP/1.1"),
         format!("GET {GOOD} HTTP/1.1 "),
-        format!("GET {GOOD}  HTTP/1.1"),
         format!("GET {GOOD} HTTP/1.2"),
         format!("GET {GOOD} HTTP/2.0"),
         format!("GET {GOOD} HTTP/0.9"),
         format!("GET {GOOD} http/1.1"),
-        format!("GET {GOOD} HTTP/1.1 HTTP/1.1"),
         format!("GET {GOOD} HTTP/ 1.1"),
         format!("GET {GOOD} XHTTP/1.1"),
         format!("GET {GOOD}"),
-        format!("GET {GOOD} a HTTP/1.1"),
         format!("GET {GOOD}\ta HTTP/1.1"),
         format!("GET {GOOD}\x0ba HTTP/1.1"),
-        format!("GET {GOOD}\u{e9} HTTP/1.1"),
-        format!("GET {GOOD}\"a HTTP/1.1"),
+        format!("GET {GOOD}\ra HTTP/1.1"),
+        format!("GET {GOOD}\0a HTTP/1.1"),
     ] {
         heads.push(format!("{first}\r\n{rest}\r\n").into_bytes());
     }
