@@ -64,6 +64,11 @@ impl Process {
         self.log.lock().unwrap().clone()
     }
 
+    /// The same while it grows.
+    pub(super) fn log_handle(&self) -> Arc<Mutex<String>> {
+        Arc::clone(&self.log)
+    }
+
     /// The most memory it ever held, in KiB.
     pub(super) fn peak_memory(&self) -> u64 {
         self.status("VmHWM:")
