@@ -195,3 +195,8 @@ fn with_body(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
         format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
+
+/// A configuration with more settings for its server.
+fn on_server(config: &str, settings: &str) -> String {
+    config.replacen("/bi\" }", &format!("/bi\", {settings} }}"), 1)
+}

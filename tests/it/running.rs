@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use boldgate::boldbi::BoldBi;
 use boldgate::config::{ListenAddress, Settings};
-use boldgate::run::Running;
+use boldgate::run::{Running, StartError};
 use boldgate::telemetry::{AccessLog, Format, Telemetry};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -312,6 +312,11 @@ impl Gateway {
     /// Starts with this configuration; `SECRET_FILE` in it is the path of a file that holds
     /// [`CANARY_SECRET`].
     pub fn start(config: &str) -> Self {
+        Self::try_start(config).unwrap()
+    }
+
+    /// The same, where it may fail.
+    pub fn try_start(config: &str) -> Result<Self, StartError> {
         log_everything();
         let files = tempfile::tempdir().unwrap();
         let secret = files.path().join("secret");
@@ -327,9 +332,8 @@ impl Gateway {
         let log =
             AccessLog::new(Format::Json, Box::new(lines), telemetry.access_lines_dropped.clone());
         let exchange = BoldBi::new(settings.servers.iter()).unwrap();
-        let running =
-            Running::start(settings, Arc::new(exchange), Arc::clone(&telemetry), log).unwrap();
-        Self { running, telemetry, access, _files: files }
+        let running = Running::start(settings, Arc::new(exchange), Arc::clone(&telemetry), log)?;
+        Ok(Self { running, telemetry, access, _files: files })
     }
 
     /// Address of the first listener.
@@ -415,6 +419,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Reads one response; none when the connection ends first.
     pub async fn try_response(&mut self, to_head: bool) -> Option<Response> {
         timeout(Duration::from_secs(10), self.read(to_head)).await.expect("it comes within 10 s")
+    }
+
+    /// The same as long as it takes.
+    pub async fn try_response_unbounded(&mut self) -> Option<Response> {
+        self.read(false).await
+    }
+
+    /// Writes, and says whether the gateway closes without a word.
+    pub async fn is_closed_after(&mut self, bytes: &[u8]) -> bool {
+        self.write(bytes).await;
+        let mut rest = Vec::new();
+        let read = timeout(Duration::from_secs(10), self.stream.read_to_end(&mut rest)).await;
+        // A TLS alert is not an answer in the sense of HTTP.
+        read.is_ok() && !rest.starts_with(b"HTTP")
     }
 
     async fn read(&mut self, to_head: bool) -> Option<Response> {
