@@ -177,7 +177,8 @@ async fn converse(
 ) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer).await? {
-        let is_exchange = request.path().ends_with("/token");
+        let path = request.path().split('?').next().unwrap_or_default();
+        let is_exchange = path.ends_with("/token");
         let answer = match exchange.filter(|_| is_exchange) {
             Some(exchange) => exchange(&request, seen.exchanges.fetch_add(1, SeqCst)),
             None => {

@@ -127,6 +127,10 @@ fn post(target: &str, framing: &str, body: &str) -> String {
     )
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
 /// The configuration of a [`House`]; `tenant` are more lines for each tenant, indented by four.
 fn config(upstream: SocketAddr, tenant: &str, lines: &str) -> String {
     let secret = "      embed_secret: { file: SECRET_FILE }\n      user_source: azure_ad\n";
@@ -136,10 +140,7 @@ fn config(upstream: SocketAddr, tenant: &str, lines: &str) -> String {
              username: reports@{name}.example\n{secret}"
         )
     };
-    let hash = |key: &str| {
-        let hash = digest(&SHA256, key.as_bytes());
-        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
+    let hash = |key: &str| hex(digest(&SHA256, key.as_bytes()).as_ref());
     let mut text = format!(
         "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: required }}\n\
          admin: {{ address: \"127.0.0.1:0\" }}\n\

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::net::TcpListener;
 
-use super::{ALPHA_KEY, READER_KEY};
+use super::{ALPHA_KEY, READER_KEY, hex};
 use crate::running::{Answer, CANARY_SECRET, Client, Request, Upstream, give_token, ok, status};
 
 const PASSWORD: &str = "canary-password \u{e9}&%+";
@@ -25,12 +25,12 @@ const MARK: &str = "canary-";
 /// LEK-01: what of a canary shows in `text`, be it plain, in upper case, reversed, URL-encoded, in
 /// hexadecimal or Base64.
 fn canary_in(text: &str) -> Option<String> {
-    let hex: String = MARK.bytes().map(|b| format!("{b:02x}")).collect();
+    let hex = hex(MARK.as_bytes());
     let mut forms = vec![
         MARK.to_owned(),
         MARK.chars().rev().collect(),
         MARK.replace('-', "%2d"),
-        MARK.bytes().map(|b| format!("%{b:02x}")).collect(),
+        MARK.bytes().fold(String::new(), |all, b| all + &format!("%{b:02x}")),
         // As `{:?}` of bytes shows them.
         MARK.bytes().map(|b| b.to_string()).collect::<Vec<_>>().join(", "),
         hex,
@@ -52,7 +52,7 @@ fn canary_in(text: &str) -> Option<String> {
 fn the_search_for_canaries_finds_each_form() {
     let secret = CANARY_SECRET;
     let reversed: String = secret.chars().rev().collect();
-    let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
+    let hex = hex(secret.as_bytes());
     for text in [
         format!("x={secret}"),
         secret.to_uppercase(),

@@ -1,6 +1,8 @@
 //! Paths that policy and server could read as different ones. The caller may use alpha only.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
 use crate::running::{Client, Request};
