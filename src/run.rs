@@ -180,9 +180,14 @@ impl Drop for Running {
     }
 }
 
-/// A listener, and how those who come through it are met.
+/// A listener, and how those who come through it are met. The two are apart because connections
+/// outlive the listener: while they are finished, nobody else can connect.
 struct Door {
     listener: Listener,
+    welcome: Arc<Welcome>,
+}
+
+struct Welcome {
     tls: Option<TlsAcceptor>,
     admits: Admits,
 }
@@ -199,7 +204,7 @@ impl Door {
         };
         let listener = Listener::bind(&settings.address)
             .map_err(|cause| StartError::Bind { address: address(), cause })?;
-        Ok(Self { listener, tls, admits: settings.admits })
+        Ok(Self { listener, welcome: Arc::new(Welcome { tls, admits: settings.admits }) })
     }
 }
 
@@ -236,7 +241,6 @@ struct Hall {
 
 impl Hall {
     async fn accept(self: Arc<Self>, door: Door) {
-        let door = Arc::new(door);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -244,7 +248,7 @@ impl Hall {
                 accepted = door.listener.accept() => accepted,
             };
             match accepted {
-                Ok(accepted) => self.admit(accepted, &door),
+                Ok(accepted) => self.admit(accepted, &door.welcome),
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
                     // Out of file descriptors or memory: wait for some to be given back.
@@ -255,25 +259,25 @@ impl Hall {
         }
     }
 
-    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
+    fn admit(self: &Arc<Self>, accepted: Accepted, welcome: &Arc<Welcome>) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
-            if door.tls.is_none() {
+            if welcome.tls.is_none() {
                 turn_away(accepted);
             }
             return;
         };
-        let (hall, door) = (Arc::clone(self), Arc::clone(door));
+        let (hall, welcome) = (Arc::clone(self), Arc::clone(welcome));
         self.connections.spawn(async move {
             let _open = Open::new(&hall.telemetry);
-            hall.serve(accepted, &door, place).await;
+            hall.serve(accepted, &welcome, place).await;
         });
     }
 
-    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
+    async fn serve(&self, accepted: Accepted, welcome: &Welcome, place: OwnedSemaphorePermit) {
         let (transport, address) = match accepted {
             Accepted::Unix(unix) => (Transport::Unix(unix), None),
-            Accepted::Tcp(tcp, address) => match &door.tls {
+            Accepted::Tcp(tcp, address) => match &welcome.tls {
                 None => (Transport::Tcp(tcp), Some(address)),
                 Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
                     Some(transport) => (transport, Some(address)),
@@ -281,7 +285,7 @@ impl Hall {
                 },
             },
         };
-        let peer = Peer::new(door.admits, address, door.tls.is_some());
+        let peer = Peer::new(welcome.admits, address, welcome.tls.is_some());
         self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }
