@@ -214,3 +214,6 @@ pub enum Forbidden {
     #[error("routes of the class `{}` are not open to the caller", .0.as_str())]
     Route(RouteClass),
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,7 @@ pub enum StartError {
         address: String,
         /// What is wrong with it.
         #[source]
-        cause: TlsError,
+        cause: Box<TlsError>,
     },
     /// What is to be trusted of a server.
     #[error("server `{server}`: {cause}")]
@@ -120,7 +120,7 @@ impl Running {
             stopping.clone(),
         ));
         let connections = TaskTracker::new();
-        let addresses = doors.iter().map(|door| door.listener.address()).collect();
+        let addresses = doors.iter().map(|(listener, _)| listener.address()).collect();
         let hall = Arc::new(Hall {
             proxy,
             telemetry: Arc::clone(&telemetry),
@@ -129,8 +129,8 @@ impl Running {
             stopping: stopping.clone(),
             handshake: limits.request_head_timeout,
         });
-        let accepting =
-            doors.into_iter().map(|door| tokio::spawn(Arc::clone(&hall).accept(door))).collect();
+        let accept = |(listener, door)| tokio::spawn(Arc::clone(&hall).accept(listener, door));
+        let accepting = doors.into_iter().map(accept).collect();
         let ready = Arc::new(AtomicBool::new(true));
         let admin = tokio::spawn(Admin::new(telemetry, Arc::clone(&ready)).serve(admin_listener));
         Ok(Self {
@@ -180,31 +180,26 @@ impl Drop for Running {
     }
 }
 
-/// A listener, and how those who come through it are met. The two are apart because connections
-/// outlive the listener: while they are finished, nobody else can connect.
+/// How those are met who come through a listener.
 struct Door {
-    listener: Listener,
-    welcome: Arc<Welcome>,
-}
-
-struct Welcome {
     tls: Option<TlsAcceptor>,
     admits: Admits,
 }
 
 impl Door {
-    fn open(settings: &crate::config::Listener) -> Result<Self, StartError> {
+    fn open(settings: &crate::config::Listener) -> Result<(Listener, Self), StartError> {
         let address = || settings.address.to_string();
         let tls = match &settings.tls {
-            Some(files) => Some(
-                tls::acceptor(&files.certificate_file, &files.key_file)
-                    .map_err(|cause| StartError::Tls { address: address(), cause })?,
-            ),
+            Some(files) => {
+                Some(tls::acceptor(&files.certificate_file, &files.key_file).map_err(|cause| {
+                    StartError::Tls { address: address(), cause: Box::new(cause) }
+                })?)
+            }
             None => None,
         };
         let listener = Listener::bind(&settings.address)
             .map_err(|cause| StartError::Bind { address: address(), cause })?;
-        Ok(Self { listener, welcome: Arc::new(Welcome { tls, admits: settings.admits }) })
+        Ok((listener, Self { tls, admits: settings.admits }))
     }
 }
 
@@ -240,15 +235,18 @@ struct Hall {
 }
 
 impl Hall {
-    async fn accept(self: Arc<Self>, door: Door) {
+    async fn accept(self: Arc<Self>, listener: Listener, door: Door) {
+        let door = Arc::new(door);
+        // The listener is this loop's alone and closes with it. Were it kept by connections, the
+        // kernel would go on to take in clients that nobody serves while the last requests end.
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return,
-                accepted = door.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(accepted) => self.admit(accepted, &door.welcome),
+                Ok(accepted) => self.admit(accepted, &door),
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
                     // Out of file descriptors or memory: wait for some to be given back.
@@ -259,25 +257,33 @@ impl Hall {
         }
     }
 
-    fn admit(self: &Arc<Self>, accepted: Accepted, welcome: &Arc<Welcome>) {
+    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
-            if welcome.tls.is_none() {
+            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
+                let repeated = (repeated > 0).then_some(repeated);
+                tracing::warn!(
+                    repeated,
+                    hint = "raise `limits.max_connections`, or find out who opens so many",
+                    "a client was turned away: as many connections are open as are allowed"
+                );
+            }
+            if door.tls.is_none() {
                 turn_away(accepted);
             }
             return;
         };
-        let (hall, welcome) = (Arc::clone(self), Arc::clone(welcome));
+        let (hall, door) = (Arc::clone(self), Arc::clone(door));
         self.connections.spawn(async move {
             let _open = Open::new(&hall.telemetry);
-            hall.serve(accepted, &welcome, place).await;
+            hall.serve(accepted, &door, place).await;
         });
     }
 
-    async fn serve(&self, accepted: Accepted, welcome: &Welcome, place: OwnedSemaphorePermit) {
+    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
         let (transport, address) = match accepted {
             Accepted::Unix(unix) => (Transport::Unix(unix), None),
-            Accepted::Tcp(tcp, address) => match &welcome.tls {
+            Accepted::Tcp(tcp, address) => match &door.tls {
                 None => (Transport::Tcp(tcp), Some(address)),
                 Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
                     Some(transport) => (transport, Some(address)),
@@ -285,7 +291,7 @@ impl Hall {
                 },
             },
         };
-        let peer = Peer::new(welcome.admits, address, welcome.tls.is_some());
+        let peer = Peer::new(door.admits, address, door.tls.is_some());
         self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }

@@ -300,3 +300,6 @@ pub struct TenantConflict {
     /// What both claim.
     pub shared: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use http::header::{self, HeaderName};
 
 use crate::caller::{ApiKeyHash, CallerAuth, CallerName};
-use crate::policy::{RouteClass, RouteClasses, Rule};
+use crate::policy::{RouteClass, Rule};
 
 use super::Check;
 use super::field::{Field, Named};
@@ -88,7 +88,7 @@ impl Check<'_> {
             }
             if let (Some(tenant), Some(routes)) = (tenant, routes) {
                 let routes = routes.into_iter().filter_map(Field::given).map(class);
-                rules.push(Rule { tenant, routes: RouteClasses::from_iter(routes) });
+                rules.push(Rule { tenant, routes: routes.collect() });
             }
         }
         rules

@@ -167,7 +167,7 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
     fn deserialize_seq<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.kind {
             Kind::List(items) => {
-                let result = visitor.visit_seq(Items { reader: &self, items, next: 0 });
+                let result = visitor.visit_seq(Items { reader: &self, all: items, next: 0 });
                 self.noted(result)
             }
             _ => self.wrong_kind("a list"),
@@ -228,7 +228,7 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
 
 struct Items<'r, 'n, 'f> {
     reader: &'r Reader<'n, 'f>,
-    items: &'n [Node],
+    all: &'n [Node],
     next: usize,
 }
 
@@ -239,7 +239,7 @@ impl<'n> SeqAccess<'n> for Items<'_, 'n, '_> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Fault> {
-        let Some(node) = self.items.get(self.next) else { return Ok(None) };
+        let Some(node) = self.all.get(self.next) else { return Ok(None) };
         let place = self.reader.place.item(self.next);
         self.next += 1;
         seed.deserialize(self.reader.child(node, place)).map(Some)

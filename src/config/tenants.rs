@@ -148,6 +148,10 @@ impl Check<'_> {
     }
 
     /// The site identifier or none, as it must be with this edition; `None` when that is not known.
+    #[expect(
+        clippy::option_option,
+        reason = "a tenant without a site is not one that is not known"
+    )]
     fn site(
         self,
         at: &Place<'_>,

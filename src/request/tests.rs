@@ -167,13 +167,15 @@ fn only_known_methods_and_one_authorization_pass() {
 
 #[test]
 fn a_lone_line_feed_ends_no_line() {
-    assert!(parse("GET / HTTP/1.1\r\nHost: gw\nX: y\r\n\r\n").is_err());
+    assert!(line_ends(b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n").is_ok());
+    assert!(line_ends(b"GET / HTTP/1.1\r\nHost: gw\nX: y\r\n\r\n").is_err());
     assert!(line_ends(b"\nGET / HTTP/1.1\r\n\r\n").is_err());
 }
 
 #[test]
 fn heads_have_a_bound() {
-    let many: String = (0..=MAX_HEADER_LINES).map(|i| format!("X-{i}: y\r\n")).collect();
+    let many: String =
+        (0..=MAX_HEADER_LINES).fold(String::new(), |all, i| all + &format!("X-{i}: y\r\n"));
     let raw = format!("GET / HTTP/1.1\r\nHost: gw\r\n{many}\r\n");
     assert_eq!(parse(&raw).unwrap_err(), RequestError::HeadTooLarge);
     let raw = format!("GET / HTTP/1.1\r\nHost: gw\r\nX: {}\r\n\r\n", "y".repeat(MAX_HEAD));

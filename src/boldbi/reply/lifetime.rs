@@ -37,10 +37,12 @@ pub(super) fn lifetime(said: &Statements<'_>, now: SystemTime) -> Result<Duratio
 
     let stated = match said.expires_in {
         None => None,
-        Some(value) => match seconds(value) {
-            Some(seconds) => Some(seconds),
-            None => Some(from_issue_to(date(value).ok_or(UNREADABLE)?)),
-        },
+        // Text that is no time, such as `string` from a mock made of the published API, says
+        // nothing, as a date in an unknown culture does; any other type is no token reply.
+        Some(value @ (Value::String(_) | Value::Number(_))) => {
+            seconds(value).or_else(|| date(value).map(from_issue_to))
+        }
+        Some(_) => return Err(UNREADABLE),
     };
     let by_token = jwt.exp.map(|exp| span(jwt.iat, exp, now));
     // A date in a culture that is not known says nothing; the other statements still do.
@@ -70,13 +72,18 @@ fn span(begin: Option<Nanoseconds>, end: Nanoseconds, now: Nanoseconds) -> Nanos
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "what is too large is cut off, and absurd")]
+fn rounded_to_nanoseconds(seconds: f64) -> Nanoseconds {
+    (seconds * 1e9) as Nanoseconds
+}
+
 /// A number of seconds, as a number or as text.
 fn seconds(value: &Value) -> Option<Nanoseconds> {
     match value {
         Value::Number(number) => number
             .as_i64()
             .map(|whole| i128::from(whole) * SECOND)
-            .or_else(|| number.as_f64().map(|seconds| (seconds * 1e9) as Nanoseconds))
+            .or_else(|| number.as_f64().map(rounded_to_nanoseconds))
             // What is cut off is absurd anyway, and no sum with what is left overflows.
             .map(|nanoseconds| nanoseconds.clamp(-FAR_OFF, FAR_OFF)),
         Value::String(text) => {
@@ -154,7 +161,7 @@ const FALLBACK: Duration = Duration::from_secs(15 * 60);
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// By so much clocks may differ before a token counts as given out a second time.
 const CLOCKS_DIFFER: Nanoseconds = 5 * 60 * SECOND;
-const UNREADABLE: &str = "its `expires_in` is neither a number of seconds nor a date";
+const UNREADABLE: &str = "its `expires_in` is neither a number nor text";
 const ABSURD: &str = "it gives the token a lifetime of nothing, less, or more than a century";
 
 #[cfg(test)]
@@ -169,6 +176,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(unix)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "so that `json!` can stand in the call")]
     fn of(expires_in: Value, now: u64) -> Result<u64, &'static str> {
         let said =
             Statements { expires_in: Some(&expires_in), issued: None, expires: None, token: "x" };
@@ -179,6 +187,7 @@ mod tests {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "so that `json!` can stand in the call")]
     fn of_jwt(claims: Value, now: u64) -> Result<u64, &'static str> {
         let token = jwt(&claims);
         let said = Statements { expires_in: None, issued: None, expires: None, token: &token };
@@ -209,9 +218,21 @@ mod tests {
         for value in absurd {
             assert_eq!(of(value.clone(), ISSUED_2020), Err(ABSURD), "{value}");
         }
-        for value in [json!("abc"), json!(""), json!("-"), json!(true), json!([1]), json!({})] {
+        for value in [json!(true), json!([1]), json!({})] {
             assert_eq!(of(value.clone(), ISSUED_2020), Err(UNREADABLE), "{value}");
         }
+    }
+
+    #[test]
+    fn text_that_is_no_time_says_nothing_about_the_lifetime() {
+        for value in [json!("abc"), json!("string"), json!(""), json!("-")] {
+            assert_eq!(of(value.clone(), ISSUED_2020), Ok(FALLBACK.as_secs()), "{value}");
+        }
+        let token = jwt(&json!({"iat": 1000, "exp": 1600}));
+        let text = json!("string");
+        let said =
+            Statements { expires_in: Some(&text), issued: None, expires: None, token: &token };
+        assert_eq!(lifetime(&said, at(1000)), Ok(Duration::from_mins(10)));
     }
 
     #[test]
