@@ -72,6 +72,11 @@ impl CallerAuth {
         Self { keys: keys.into_iter().collect(), key_header }
     }
 
+    /// How many callers are known.
+    pub fn known(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The header that carries an API key; it never goes on to a server.
     pub fn key_header(&self) -> &HeaderName {
         &self.key_header

@@ -17,13 +17,31 @@ mod token;
 /// Authentication gateway for Bold BI: applications call its REST API without a token, boldgate
 /// admits them, obtains and keeps the tokens, and puts them on
 #[derive(Debug, Parser)]
-#[command(name = "boldgate", version, max_term_width = 100)]
+#[command(name = "boldgate", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// How much of its own doings boldgate logs, on stderr
-    #[arg(long, global = true, value_enum, default_value = "info", env = "BOLDGATE_LOG_LEVEL")]
+    /// How much boldgate logs about itself, on stderr; the access log is not affected
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "BOLDGATE_LOG_LEVEL",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log_level: LogLevel,
-    /// How logs look; `auto` is text on a terminal and JSON elsewhere
-    #[arg(long, global = true, value_enum, default_value = "auto", env = "BOLDGATE_LOG_FORMAT")]
+    /// How both logs look; `auto` is text on a terminal and JSON elsewhere
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "auto",
+        env = "BOLDGATE_LOG_FORMAT",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
@@ -129,11 +147,12 @@ impl Failure {
 struct ConfigFile {
     /// The configuration file
     #[arg(
-        short,
+        short = 'c',
         long = "config",
         value_name = "FILE",
         default_value = "/etc/boldgate/gateway.yaml",
-        env = "BOLDGATE_CONFIG"
+        env = "BOLDGATE_CONFIG",
+        hide_env_values = true
     )]
     path: PathBuf,
 }
@@ -164,3 +183,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .build()
         .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))
 }
+
+const LOGS: &str = "Logs";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 78 bad configuration";

@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
@@ -97,15 +97,16 @@ impl Proxy {
         let mut patience = self.limits.head;
         loop {
             // Between requests nothing but the connection is held, no session, no buffer.
-            let begun = tokio::select! {
+            let first = tokio::select! {
                 biased;
-                readable = timeout(patience, connection.readable()) => matches!(readable, Ok(Ok(()))),
-                () = &mut stopping => false,
+                first = timeout(patience, connection.first_bytes()) => first,
+                () = &mut stopping => return,
             };
-            if !begun {
+            let Ok(Ok(first)) = first else { return };
+            if first.is_empty() {
                 return;
             }
-            match Box::pin(self.requests(connection, peer)).await {
+            match Box::pin(self.requests(connection, first, peer)).await {
                 Some(idle) => connection = idle,
                 None => return,
             }
@@ -113,10 +114,15 @@ impl Proxy {
         }
     }
 
-    /// Serves the request that has begun to arrive, and those that follow without a pause. Gives
+    /// Serves the request that begins with `first`, and those that follow without a pause. Gives
     /// the connection back if it can go on.
-    async fn requests(&self, connection: Box<Connection>, peer: &Peer) -> Option<Box<Connection>> {
-        let mut down = session(connection, None, &self.limits);
+    async fn requests(
+        &self,
+        connection: Box<Connection>,
+        first: BytesMut,
+        peer: &Peer,
+    ) -> Option<Box<Connection>> {
+        let mut down = session(connection, Some(first), &self.limits);
         loop {
             let mut record = Record::new(peer);
             match read_head(&mut down, &self.limits).await {
@@ -485,3 +491,32 @@ static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ADDED: usize = 7;
 const DISCARDED: usize = 64 * 1024;
 const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that `of` makes; it is never polled, nor even made.
+    fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_is_held_for_a_connection_and_for_a_request_stays_small() {
+        type Request<'a> = (&'a Proxy, &'a mut HttpSession, &'a Peer, &'a mut Record);
+        let connection = size(|(proxy, connection, peer): (&Proxy, Box<Connection>, &Peer)| {
+            proxy.serve(connection, peer)
+        });
+        let requests = size(|(proxy, connection, first, peer): (&Proxy, _, _, &Peer)| {
+            proxy.requests(connection, first, peer)
+        });
+        let exchange =
+            size(|(proxy, down, peer, record): Request<'_>| proxy.exchange(down, peer, record));
+        println!(
+            "{connection} bytes a connection, {requests} its requests, of which {exchange} one"
+        );
+        assert!(connection <= 512, "an idle connection holds {connection} bytes");
+        assert!(exchange <= 2 * 1024, "one request holds {exchange} bytes");
+        assert!(requests <= 3 * 1024, "a busy connection holds {requests} bytes");
+    }
+}

@@ -74,7 +74,7 @@ pub enum Refusal {
         cause: String,
     },
     /// The server stayed silent.
-    #[error("server `{server}` took too long: {cause}")]
+    #[error("server `{server}` did not answer in time: {cause}")]
     UpstreamTimeout {
         /// Name of the server.
         server: String,

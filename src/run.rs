@@ -63,7 +63,7 @@ pub enum StartError {
         address: String,
         /// What is wrong with it.
         #[source]
-        cause: TlsError,
+        cause: Box<TlsError>,
     },
     /// What is to be trusted of a server.
     #[error("server `{server}`: {cause}")]
@@ -121,7 +121,7 @@ impl Running {
             stopping.clone(),
         ));
         let connections = TaskTracker::new();
-        let addresses = doors.iter().map(|door| door.listener.address()).collect();
+        let addresses = doors.iter().map(|(listener, _)| listener.address()).collect();
         let hall = Arc::new(Hall {
             proxy,
             telemetry: Arc::clone(&telemetry),
@@ -131,8 +131,8 @@ impl Running {
             stopping: stopping.clone(),
             handshake: limits.request_head_timeout,
         });
-        let accepting =
-            doors.into_iter().map(|door| tokio::spawn(Arc::clone(&hall).accept(door))).collect();
+        let accept = |(listener, door)| tokio::spawn(Arc::clone(&hall).accept(listener, door));
+        let accepting = doors.into_iter().map(accept).collect();
         let ready = Arc::new(AtomicBool::new(true));
         let admin = tokio::spawn(Admin::new(telemetry, Arc::clone(&ready)).serve(admin_listener));
         Ok(Self {
@@ -182,26 +182,26 @@ impl Drop for Running {
     }
 }
 
-/// A listener, and how those who come through it are met.
+/// How those are met who come through a listener.
 struct Door {
-    listener: Listener,
     tls: Option<TlsAcceptor>,
     admits: Admits,
 }
 
 impl Door {
-    fn open(settings: &crate::config::Listener) -> Result<Self, StartError> {
+    fn open(settings: &crate::config::Listener) -> Result<(Listener, Self), StartError> {
         let address = || settings.address.to_string();
         let tls = match &settings.tls {
-            Some(files) => Some(
-                tls::acceptor(&files.certificate_file, &files.key_file)
-                    .map_err(|cause| StartError::Tls { address: address(), cause })?,
-            ),
+            Some(files) => {
+                Some(tls::acceptor(&files.certificate_file, &files.key_file).map_err(|cause| {
+                    StartError::Tls { address: address(), cause: Box::new(cause) }
+                })?)
+            }
             None => None,
         };
         let listener = Listener::bind(&settings.address)
             .map_err(|cause| StartError::Bind { address: address(), cause })?;
-        Ok(Self { listener, tls, admits: settings.admits })
+        Ok((listener, Self { tls, admits: settings.admits }))
     }
 }
 
@@ -239,13 +239,15 @@ struct Hall {
 }
 
 impl Hall {
-    async fn accept(self: Arc<Self>, door: Door) {
+    async fn accept(self: Arc<Self>, listener: Listener, door: Door) {
         let door = Arc::new(door);
+        // The listener is this loop's alone and closes with it. Were it kept by connections, the
+        // kernel would go on to take in clients that nobody serves while the last requests end.
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return,
-                accepted = door.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok(accepted) => self.admit(accepted, &door),
@@ -262,6 +264,14 @@ impl Hall {
     fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
+            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
+                let repeated = (repeated > 0).then_some(repeated);
+                tracing::warn!(
+                    repeated,
+                    hint = "raise `limits.max_connections`, or find out who opens so many",
+                    "a client was turned away: as many connections are open as are allowed"
+                );
+            }
             if door.tls.is_none() {
                 self.turn_away(accepted);
             }

@@ -14,8 +14,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 mod access_log;
+mod repeats;
 
 pub use access_log::{AccessLine, AccessLog, Format};
+pub use repeats::Repeats;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -82,7 +84,10 @@ pub struct TenantMetrics {
     pub cache_misses: Counter,
     /// Requests sent again with another token.
     pub replays: Counter,
-    token_expiry: Gauge,
+    /// Which failures have been logged of late.
+    pub repeats: Repeats,
+    token_expiry: Family<TenantLabel, Gauge>,
+    label: TenantLabel,
 }
 
 impl TenantMetrics {
@@ -100,8 +105,18 @@ impl TenantMetrics {
     pub fn token_expires_in(&self, left: Duration) {
         let at = SystemTime::now() + left;
         let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.token_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        // Made with the first token: a tenant without one has no time at which it ends, and 0
+        // would set off every alert on tokens that have ended.
+        let gauge = self.token_expiry.get_or_create(&self.label);
+        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
+}
+
+/// `at` as both logs write it (RFC 3339).
+pub fn timestamp(at: SystemTime) -> String {
+    let mut text = String::new();
+    access_log::push_timestamp(&mut text, at);
+    text
 }
 
 /// How a request ended.
@@ -205,7 +220,7 @@ impl Default for Telemetry {
         let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
         build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "The running version", build);
-        let no_tenant = Arc::new(families.tenant("_none"));
+        let no_tenant = Arc::new(families.no_tenant());
         Self {
             registry,
             tenants: RwLock::default(),
@@ -240,15 +255,7 @@ impl Telemetry {
 
 impl Families {
     fn register(registry: &mut Registry) -> Self {
-        let families = Self {
-            requests: Family::default(),
-            request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
-            exchanges: Family::default(),
-            exchange_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
-            cache: Family::default(),
-            replays: Family::default(),
-            token_expiry: Family::default(),
-        };
+        let families = Self::default();
         registry.register("http_requests", "Requests by how they ended", families.requests.clone());
         registry.register_with_unit(
             "http_request_duration",
@@ -292,10 +299,7 @@ impl Families {
         let cache =
             |result| self.cache.get_or_create(&CacheLabels { tenant: tenant(), result }).clone();
         TenantMetrics {
-            requests: RequestOutcome::ALL.map(|outcome| {
-                let labels = RequestLabels { tenant: tenant(), outcome: outcome.as_str() };
-                self.requests.get_or_create(&labels).clone()
-            }),
+            requests: self.requests(&label),
             exchanges: ExchangeOutcome::ALL.map(|outcome| {
                 let labels = ExchangeLabels { tenant: tenant(), outcome: outcome.as_str() };
                 self.exchanges.get_or_create(&labels).clone()
@@ -305,7 +309,42 @@ impl Families {
             cache_hits: cache("hit"),
             cache_misses: cache("miss"),
             replays: self.replays.get_or_create(&label).clone(),
-            token_expiry: self.token_expiry.get_or_create(&label).clone(),
+            repeats: Repeats::default(),
+            token_expiry: self.token_expiry.clone(),
+            label,
+        }
+    }
+
+    /// Requests without a tenant have outcomes and durations. Whatever else would be counted for
+    /// them shows nowhere.
+    fn no_tenant(&self) -> TenantMetrics {
+        let apart = Self::default().tenant("_none");
+        let label = TenantLabel { tenant: "_none".to_owned() };
+        TenantMetrics {
+            requests: self.requests(&label),
+            request_seconds: self.request_seconds.get_or_create(&label).clone(),
+            ..apart
+        }
+    }
+
+    fn requests(&self, label: &TenantLabel) -> [Counter; RequestOutcome::ALL.len()] {
+        RequestOutcome::ALL.map(|outcome| {
+            let labels = RequestLabels { tenant: label.tenant.clone(), outcome: outcome.as_str() };
+            self.requests.get_or_create(&labels).clone()
+        })
+    }
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            exchanges: Family::default(),
+            exchange_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            cache: Family::default(),
+            replays: Family::default(),
+            token_expiry: Family::default(),
         }
     }
 }

@@ -99,11 +99,14 @@ impl FaultKind {
 /// What an operator can try about `error`, in one sentence.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
-        ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
-        ExchangeErrorKind::Unusable { fault, .. } if *fault == reply::HTML => {
+        ExchangeErrorKind::Unusable { fault: said, .. }
+        | ExchangeErrorKind::Refused { detail: said, .. }
+            if [reply::HTML, reply::NO_SUCH_PAGE].contains(said) =>
+        {
             "open the server's `url` in a browser: it should end where Bold BI's own address does \
              (usually in `/bi`), and the site identifier must be spelled exactly as in Bold BI"
         }
+        ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status: 300..=399, .. } => {
             "set the server's `url` to the address that Bold BI finally answers at, with https if \
              it redirects there"
@@ -121,7 +124,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         }
         ExchangeErrorKind::Timeout(_) => {
             "check that the server is reachable from here and not overloaded; the deadline is \
-             `timeouts.exchange` of the server"
+             `timeouts.token_exchange` of the server"
         }
         ExchangeErrorKind::Unreachable(cause) => {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
@@ -140,8 +143,8 @@ fn refused(status: u16, grant: Grant) -> &'static str {
              check the server's `url`"
         }
         (_, Grant::Password) => {
-            "a wrong password, or a user whose password Bold BI does not keep (single sign-on): \
-             use the grant `embed_secret` for such a user"
+            "the password is wrong, or Bold BI keeps none for this user (single sign-on): such a \
+             user needs the grant `embed_secret`"
         }
         (_, Grant::EmbedSecret) => {
             "check that the embed secret is this site's, not regenerated since, and that embedding \

@@ -157,6 +157,7 @@ impl Success {
 fn detail(code: u16, headers: &HeaderMap) -> &'static str {
     match code {
         400 => ", which stands for an empty username",
+        404 if is_html(headers) => NO_SUCH_PAGE,
         404 => ", which stands for an unknown user or an unknown site identifier",
         405 => ", which stands for a method other than POST",
         _ if is_html(headers) => ", as a page of HTML",
@@ -187,6 +188,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 pub(super) const TOO_LARGE: &str = "it is larger than 64 KiB";
 pub(super) const HTML: &str =
     "it is HTML, not JSON: the URL or the site identifier is likely wrong";
+pub(super) const NO_SUCH_PAGE: &str =
+    ", as a page of HTML: the URL or the site identifier is likely wrong";
 const REDIRECT: &str =
     "it is a redirect, which is never followed: is the `url` of the server right?";
 const NOT_VISIBLE: &str = "its `access_token` holds spaces, line ends or other characters that no \

@@ -82,6 +82,10 @@ impl fmt::Debug for ApiKeyHash {
 pub(super) struct ApiKeys(HashMap<ApiKeyHash, CallerName>);
 
 impl ApiKeys {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn find(&self, key: &[u8]) -> Option<CallerName> {
         // One key is hashed, whatever was sent: a longer one is nobody's and costs no more.
         let key = if key.len() <= MAX_KEY_BYTES { key } else { &[] };

@@ -42,6 +42,8 @@ impl Demo {
 async fn until_interrupted(files: &Files, port: u16, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let stand_in = stand_in().await?;
+    // Whoever runs a demo wants to read it, also through a pipe.
+    let format = if matches!(format, LogFormat::Auto) { LogFormat::Text } else { format };
     let running =
         start(files.configure(&stand_in, port)?, format).map_err(|failure| match failure {
             Failure::Other { what, .. } => Failure::Other {

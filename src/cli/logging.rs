@@ -1,13 +1,22 @@
 //! Logs of the process: on stderr, only boldgate's own.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::time::SystemTime;
 
+use serde_json::Value;
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 
 use super::{LogFormat, LogLevel};
+use crate::telemetry::timestamp;
 
 /// Starts logging. Libraries are heard from `warn` on only: at `debug` some print headers. What
 /// pingora says goes to the `log` crate, which is not listened to for the same reason; all that
@@ -26,7 +35,7 @@ pub(super) fn start(level: LogLevel, format: LogFormat) {
     let layer = if is_text(format, &std::io::stderr()) {
         layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
     } else {
-        layer.json().flatten_event(true).with_target(false).boxed()
+        layer.event_format(JsonLines).boxed()
     };
     let subscriber = tracing_subscriber::registry().with(layer.with_filter(ours));
     // It fails where there is one already, in tests that run several commands; that one stays.
@@ -39,5 +48,79 @@ pub(super) fn is_text(format: LogFormat, stream: &impl IsTerminal) -> bool {
         LogFormat::Auto => stream.is_terminal(),
         LogFormat::Text => true,
         LogFormat::Json => false,
+    }
+}
+
+/// One JSON object a line, as the access log has them, so that both can go to one place: the same
+/// `timestamp` and `severity`, then the message, then the fields.
+struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let at = Value::from(timestamp(SystemTime::now()));
+        let severity = event.metadata().level().as_str();
+        let message = Value::from(fields.message);
+        write!(writer, "{{\"timestamp\":{at},\"severity\":\"{severity}\",\"message\":{message}")?;
+        for (name, value) in fields.others {
+            write!(writer, ",{}:{value}", Value::from(name))?;
+        }
+        writeln!(writer, "}}")
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, Value)>,
+}
+
+impl Fields {
+    fn push(&mut self, field: &Field, value: impl Into<Value>) {
+        self.others.push((field.name(), value.into()));
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.push(field, format!("{value:?}"));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.push(field, value);
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, value);
     }
 }

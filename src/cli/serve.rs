@@ -1,17 +1,23 @@
 //! `boldgate serve`.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigFile, Failure, LogFormat, logging, runtime};
 use crate::boldbi::BoldBi;
+use crate::caller::Admits;
 use crate::config::Settings;
-use crate::run::Running;
+use crate::run::{Running, StartError};
 use crate::telemetry::{AccessLog, Format, Telemetry};
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The access log goes to stdout, all other logs to stderr. SIGTERM or SIGINT: \
+requests in flight are finished, then it ends; a second one ends it at once."
+)]
 pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
@@ -26,15 +32,24 @@ impl Serve {
 
 async fn serve(settings: Settings, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let tenants = settings.tenants.iter().len();
+    let (tenants, servers) = (settings.tenants.iter().len(), settings.servers.len());
+    let callers = settings.caller_auth.known();
+    let listeners: Vec<_> =
+        settings.listeners.iter().map(|l| (l.admits, l.tls.is_some())).collect();
     let running = start(settings, format)?;
-    for address in running.addresses() {
-        tracing::info!(%address, "listening");
+    for (address, (admits, tls)) in running.addresses().iter().zip(listeners) {
+        let callers = match admits {
+            Admits::Anonymous => "anonymous",
+            Admits::Known => "required",
+        };
+        tracing::info!(%address, callers, tls, "listening");
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        tenants,
         admin = %running.admin_address(),
+        servers,
+        tenants,
+        callers,
         "boldgate is ready"
     );
     let signal = signals.next().await;
@@ -63,7 +78,28 @@ pub(super) fn start(settings: Settings, format: LogFormat) -> Result<Running, Fa
     let lines = if logging::is_text(format, &stdout) { Format::Text } else { Format::Json };
     let dropped = telemetry.access_lines_dropped.clone();
     let access_log = AccessLog::new(lines, Box::new(stdout), dropped);
-    Running::start(settings, Arc::new(exchange), telemetry, access_log).map_err(Failure::other)
+    Running::start(settings, Arc::new(exchange), telemetry, access_log).map_err(|error| {
+        Failure::Other { what: error.to_string(), hint: hint(&error).map(Into::into) }
+    })
+}
+
+fn hint(error: &StartError) -> Option<&'static str> {
+    let StartError::Bind { cause, .. } = error else { return None };
+    match cause.kind() {
+        ErrorKind::AddrInUse => Some(
+            "another process listens there, perhaps another boldgate: end it, or choose another \
+             address",
+        ),
+        ErrorKind::PermissionDenied => Some(
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE; a Unix socket needs a \
+             folder that this user may write to",
+        ),
+        ErrorKind::AddrNotAvailable => {
+            Some("this machine has no such address; 0.0.0.0 and [::] stand for all that it has")
+        }
+        ErrorKind::NotFound => Some("make the folder of the Unix socket first"),
+        _ => None,
+    }
 }
 
 /// The signals that end the process (a terminal's Ctrl-C is an interrupt).

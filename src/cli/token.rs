@@ -26,10 +26,11 @@ impl Token {
         let tenant = self.find(&settings)?;
         let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
         let permit = settings.policy.operator_permit(tenant);
+        introduce(tenant);
         let token = runtime()?.block_on(exchange.exchange(permit)).map_err(|error| {
             Failure::Other { what: error.to_string(), hint: Some(hint(&error).to_owned()) }
         })?;
-        describe(tenant, &token);
+        describe(&token);
         if self.show {
             say(&format!("authorization: {}", token.authorization().to_str().unwrap_or_default()));
         }
@@ -53,12 +54,17 @@ impl Token {
     }
 }
 
-fn describe(tenant: &Tenant, token: &AccessToken) {
-    let left = token.expires_at().saturating_duration_since(Instant::now());
+/// What is asked for; said before the exchange, so that a failure is read beside it.
+fn introduce(tenant: &Tenant) {
     say(&format!("tenant:    {}", tenant.name));
-    say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base));
+    say(&format!("server:    {} ({})", tenant.server.name, tenant.server.origin()));
+    say(&format!("site:      {}", tenant.site.as_deref().unwrap_or("-")));
     say(&format!("grant:     {}", tenant.credential.grant.as_str()));
     say(&format!("username:  {}", tenant.credential.username));
+}
+
+fn describe(token: &AccessToken) {
+    let left = token.expires_at().saturating_duration_since(Instant::now());
     say(&format!(
         "lifetime:  {} s, of which {} s are left",
         token.lifetime().as_secs(),

@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
     TimingDigest, UniqueID,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -28,11 +29,6 @@ pub struct Connection {
     /// Never contended: a session reads and writes through `&mut`, and only [`Connection::push`]
     /// has to make do with less.
     wire: Mutex<Wire>,
-    /// A byte that was read to see whether a request has begun.
-    ahead: Option<u8>,
-    /// The last read took all that was asked for, so there may be more, or there was none yet: the
-    /// socket's readiness says nothing.
-    filled: bool,
     state: Arc<WriteState>,
 }
 
@@ -85,9 +81,6 @@ impl Connection {
     pub fn new(transport: Transport) -> Self {
         Self {
             wire: Mutex::new(Wire { transport, out: Vec::new(), unflushed: false }),
-            ahead: None,
-            // Tokio takes an accepted socket for readable until a read has found nothing in it.
-            filled: true,
             state: Arc::new(WriteState::default()),
         }
     }
@@ -130,23 +123,40 @@ impl Connection {
         self.wire.lock().expect(UNPOISONED)
     }
 
-    /// Waits until there is something to read, be it the end.
+    /// Waits for the beginning of a request, and reads what there is of it; nothing at the end of
+    /// the connection. While it waits it needs no buffer.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub async fn readable(&mut self) -> io::Result<()> {
-        let wire = self.wire.get_mut().expect(UNPOISONED);
-        match &mut wire.transport {
-            Transport::Tcp(tcp) if !self.filled => return tcp.readable().await,
-            Transport::Unix(unix) if !self.filled => return unix.readable().await,
-            // The socket's readiness says little about TLS: a request may lie decrypted already, or
-            // what arrives is not yet one. So a byte is read, and handed out by the next read.
-            _ => {}
+    pub async fn first_bytes(&mut self) -> io::Result<BytesMut> {
+        let mut first = BytesMut::new();
+        loop {
+            let read = match &mut self.wire.get_mut().expect(UNPOISONED).transport {
+                Transport::Tcp(tcp) => {
+                    tcp.readable().await?;
+                    first.reserve(FIRST);
+                    tcp.try_read_buf(&mut first)
+                }
+                Transport::Unix(unix) => {
+                    unix.readable().await?;
+                    first.reserve(FIRST);
+                    unix.try_read_buf(&mut first)
+                }
+                // The socket's readiness says little about TLS: a request may lie decrypted
+                // already, or what arrives is not yet one.
+                Transport::Tls(tls) => {
+                    let mut byte = [0];
+                    let read = tls.read(&mut byte).await;
+                    first.extend_from_slice(&byte[..*read.as_ref().unwrap_or(&0)]);
+                    read
+                }
+            };
+            match read {
+                // Sockets are said to be readable more often than they are.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => first = BytesMut::new(),
+                other => return other.map(|_| first),
+            }
         }
-        let mut byte = [0];
-        let read = tokio::io::AsyncReadExt::read(self, &mut byte).await?;
-        self.ahead = (read == 1).then_some(byte[0]);
-        Ok(())
     }
 
     /// Whether nothing has arrived on it while it was idle, not even its end.
@@ -220,17 +230,11 @@ impl AsyncRead for Connection {
             }
             wire.note_pending(&this.state);
         }
-        if let Some(byte) = this.ahead.take() {
-            buffer.put_slice(&[byte]);
-            return Poll::Ready(Ok(()));
-        }
-        let read = match &mut wire.transport {
+        match &mut wire.transport {
             Transport::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Transport::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
-        };
-        this.filled = read.is_ready() && buffer.remaining() == 0;
-        read
+        }
     }
 }
 
@@ -342,6 +346,8 @@ impl GetSocketDigest for Connection {
     }
 }
 
+/// What pingora reads a head into, too.
+const FIRST: usize = 4 * 1024;
 /// Up to here writes are gathered until a flush: a head and a small body.
 const JOINED: usize = 4 * 1024;
 /// Up to here the elastic mode takes more: a session writes pieces of 64 KiB.

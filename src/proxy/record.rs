@@ -1,6 +1,6 @@
 //! What is told of one request when it is over.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,13 +10,14 @@ use std::time::SystemTime;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
+use tracing::field::display;
 
 use super::downstream::Peer;
 use crate::gateway::Admission;
 use crate::refusal::Refusal;
 use crate::request::{METHODS, Target};
 use crate::telemetry::{AccessLine, AccessLog, RequestOutcome, Telemetry, TenantMetrics};
-use crate::token::ExchangeError;
+use crate::tenant::Server;
 
 /// Filled in as the request goes its way.
 pub(super) struct Record {
@@ -27,6 +28,7 @@ pub(super) struct Record {
     method: Option<Method>,
     target: Option<PathAndQuery>,
     tenant: Option<crate::tenant::TenantName>,
+    server: Option<Arc<Server>>,
     metrics: Option<Arc<TenantMetrics>>,
     caller: Option<crate::caller::CallerName>,
     token: Option<&'static str>,
@@ -49,6 +51,7 @@ impl Record {
             method: None,
             target: None,
             tenant: None,
+            server: None,
             metrics: None,
             caller: None,
             token: None,
@@ -80,6 +83,7 @@ impl Record {
 
     pub(super) fn admitted(&mut self, admission: &Admission, metrics: &Arc<TenantMetrics>) {
         self.tenant = Some(admission.tenant().name.clone());
+        self.server = Some(Arc::clone(&admission.tenant().server));
         self.metrics = Some(Arc::clone(metrics));
         self.caller = admission.caller.name().cloned();
     }
@@ -115,8 +119,11 @@ impl Record {
     /// The answer had begun and has no end.
     pub(super) fn truncated(&mut self, cause: &str) {
         self.outcome = RequestOutcome::Truncated;
-        let tenant = self.tenant.as_ref().map(tracing::field::display);
-        tracing::warn!(request = self.id, tenant, cause, "an answer was cut off");
+        self.warn(
+            "truncated",
+            &format_args!("an answer of Bold BI was cut off in the middle: {cause}"),
+            Some("look into Bold BI's own logs, and those of proxies in between, at this time"),
+        );
     }
 
     /// The gateway answers itself. What failed inside or behind it is logged with its cause.
@@ -130,17 +137,42 @@ impl Record {
             self.caller.clone_from(caller);
         }
         self.outcome = if answer.status.is_server_error() {
-            let tenant = self.tenant.as_ref().map(tracing::field::display);
-            let hint = match refusal {
-                Refusal::Exchange(error) => hint(error),
-                _ => None,
-            };
-            let code = answer.code;
-            tracing::warn!(request = self.id, tenant, code, hint, "{refusal}");
+            self.warn(answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else {
             RequestOutcome::Refused
         };
+    }
+
+    /// Says what failed, in fields of the same names as in the access log. While the same goes on
+    /// for the same tenant, it is said every few seconds only; `repeated` is how often it was not.
+    fn warn(&self, code: &'static str, what: &dyn Display, hint: Option<&str>) {
+        let told = match &self.metrics {
+            Some(metrics) => metrics.repeats.tell(code),
+            None => Some(0),
+        };
+        let id = self.id.as_str();
+        let tenant = self.tenant.as_ref().map(display);
+        let server = self.server.as_ref().map(|server| server.origin());
+        let Some(repeated) = told else {
+            tracing::debug!(
+                boldgate.refusal = code,
+                boldgate.tenant = tenant,
+                server.address = server,
+                request.id = id,
+                "{what}"
+            );
+            return;
+        };
+        tracing::warn!(
+            boldgate.refusal = code,
+            boldgate.tenant = tenant,
+            server.address = server,
+            request.id = id,
+            repeated = (repeated > 0).then_some(repeated),
+            hint,
+            "{what}"
+        );
     }
 
     pub(super) fn received(&mut self, received: usize, sent: usize) {
@@ -177,8 +209,30 @@ impl Record {
     }
 }
 
-fn hint(error: &ExchangeError) -> Option<&'static str> {
-    Some(crate::boldbi::hint(error))
+/// What an operator can try.
+fn hint(refusal: &Refusal) -> Option<&'static str> {
+    Some(match refusal {
+        Refusal::Exchange(error) => crate::boldbi::hint(error),
+        Refusal::Overloaded { .. } => {
+            "look for what makes Bold BI slow, or raise `max_connections` of the server"
+        }
+        Refusal::UpstreamUnreachable { .. } => {
+            "check that Bold BI is running and that the server's `url` names its host and port; \
+             `boldgate token` with the tenant's name tries the same server"
+        }
+        Refusal::UpstreamInvalid { .. } => {
+            "look into Bold BI's own logs, and those of proxies in between, at this time"
+        }
+        Refusal::UpstreamTimeout { .. } => {
+            "Bold BI is slow or hangs: look into its health; for reports that take long, raise \
+             `timeouts.read` of the server"
+        }
+        Refusal::NotReplayable(_) => {
+            "there is nothing to repair: the client may send the request again, and it will go \
+             with a new token"
+        }
+        _ => return None,
+    })
 }
 
 /// 16 hexadecimal digits that differ within a process and very likely between processes: a counter,

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
@@ -56,13 +55,13 @@ pub enum Format {
     Json,
 }
 
-/// Takes access lines and writes them in the background. Dropping it writes what is left.
+/// Takes access lines and writes them in the background. Dropping it writes what is left, unless
+/// that takes too long.
 #[derive(Debug)]
 pub struct AccessLog {
     shared: Arc<Shared>,
     format: Format,
     dropped: Counter,
-    writer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +74,7 @@ struct Shared {
 struct Buffered {
     lines: String,
     closed: bool,
+    all_written: bool,
 }
 
 impl AccessLog {
@@ -82,11 +82,11 @@ impl AccessLog {
     pub fn new(format: Format, mut out: Box<dyn Write + Send>, dropped: Counter) -> Self {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let writer = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || theirs.write_to(&mut *out))
             .expect("a thread can be started");
-        Self { shared, format, dropped, writer: Some(writer) }
+        Self { shared, format, dropped }
     }
 
     /// Takes a line; drops it when more than 1 MiB waits to be written.
@@ -104,18 +104,20 @@ impl AccessLog {
         debug_assert!(written.is_ok(), "writing to a string does not fail");
         drop(state);
         if was_empty {
-            self.shared.wake.notify_one();
+            self.shared.wake.notify_all();
         }
     }
 }
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.wake.notify_one();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
+        let mut state = self.shared.lock();
+        state.closed = true;
+        self.shared.wake.notify_all();
+        // A writer that is stuck, e.g. because nobody reads its pipe, must not keep the process.
+        let waited =
+            self.shared.wake.wait_timeout_while(state, LAST_LINES, |state| !state.all_written);
+        drop(waited);
     }
 }
 
@@ -132,6 +134,8 @@ impl Shared {
                 state = self.wake.wait(state).expect("nothing panics with it");
             }
             if state.lines.is_empty() {
+                state.all_written = true;
+                self.wake.notify_all();
                 return;
             }
             std::mem::swap(&mut lines, &mut state.lines);
@@ -176,7 +180,9 @@ impl AccessLine<'_> {
     fn text(&self, out: &mut String) -> std::fmt::Result {
         push_timestamp(out, self.begun);
         let dash = "-";
-        write!(out, " {} ", self.method.unwrap_or(dash))?;
+        out.push(' ');
+        push_escaped(out, self.method.unwrap_or(dash));
+        out.push(' ');
         push_escaped(out, self.path.unwrap_or(dash));
         match self.status {
             Some(status) => write!(out, " {status}")?,
@@ -214,13 +220,14 @@ fn text_field(out: &mut String, name: &str, value: Option<&str>) {
     }
 }
 
-/// Escapes for JSON, and just as well for a terminal: no control character passes.
+/// Escapes for JSON, and just as well for a terminal: no control character passes, and none that
+/// changes the order in which text is shown.
 fn push_escaped(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            c if c.is_control() => {
+            c if c.is_control() || reorders(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -228,7 +235,13 @@ fn push_escaped(out: &mut String, text: &str) {
     }
 }
 
-fn push_timestamp(out: &mut String, at: SystemTime) {
+/// Line separators, and marks that make a terminal show text in another order than it is in
+/// (Unicode Standard Annex 9).
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+pub(super) fn push_timestamp(out: &mut String, at: SystemTime) {
     let at = OffsetDateTime::from(at);
     let at = at.replace_nanosecond(at.microsecond() * 1_000).unwrap_or(at);
     match at.format(&Rfc3339) {
@@ -239,3 +252,4 @@ fn push_timestamp(out: &mut String, at: SystemTime) {
 
 const MAX_BUFFERED: usize = 1024 * 1024;
 const GATHER: Duration = Duration::from_millis(20);
+const LAST_LINES: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions, TokenReply};
 use boldgate::boldbi::{BoldBi, hint};
@@ -11,6 +11,7 @@ use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchan
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::support::{
     EXCHANGE_DEADLINE, bold_bi, embed_secret, password, permit, permits, server, source, tls_server,

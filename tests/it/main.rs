@@ -1,12 +1,19 @@
 //! Integration tests: real listeners on free ports, only the public API.
 #![cfg(test)]
+#![expect(unreachable_pub, reason = "`pub` is what the modules share; nothing is published")]
 
+mod access_log;
+mod admin;
+mod cli;
 mod cold_start;
 mod config;
 mod data_path;
 mod exchange;
+mod operating;
+mod process;
 mod running;
 mod security;
+mod shipped;
 mod single_flight;
 mod structure;
 mod support;

@@ -389,3 +389,21 @@ async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
     assert!(Gateway::try_start(&config).is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
+
+#[tokio::test]
+async fn a_client_that_asks_for_nothing_is_not_answered() {
+    let upstream = Upstream::echo().await;
+    let limits = "limits: { request_head_timeout: 200ms, keep_alive_timeout: 600ms }\n";
+    let gateway = Gateway::start(&(anonymous(upstream.address) + limits));
+    let mut silent = Client::connect(gateway.address()).await;
+    assert_eq!(silent.try_response(false).await.map(|response| response.status), None);
+    // Between requests there is more time, whatever the one before was like.
+    for bytes in [request("GET", PATH).into_bytes(), with_body("PUT", PATH, &noise(65_536))] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.write(&bytes).await;
+        assert_eq!(client.response().await.status, 200);
+        let begun = Instant::now();
+        assert_eq!(client.try_response(false).await.map(|response| response.status), None);
+        assert!(begun.elapsed() >= Duration::from_millis(550), "{:?}", begun.elapsed());
+    }
+}

@@ -1,0 +1,273 @@
+//! The access log: one line a request, always well-formed, never in the way of a request.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use boldgate::boldbi::BoldBi;
+use boldgate::config::{ListenAddress, Settings};
+use boldgate::run::Running;
+use boldgate::telemetry::{AccessLine, AccessLog, Format, Telemetry};
+use proptest::prelude::*;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+
+use crate::running::{CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Upstream, anonymous};
+
+#[tokio::test]
+async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
+    let upstream = Upstream::echo().await;
+    let gateway = Gateway::start(&anonymous(upstream.address));
+    let before = OffsetDateTime::now_utc();
+    let served = gateway
+        .send(
+            "POST /bi/api/site/site1/v5.0/items?name=canary-query HTTP/1.1\r\nHost: canary-host\r\n\
+             X-Custom: canary-header\r\nContent-Length: 5\r\n\r\nhello",
+        )
+        .await;
+    assert_eq!(served.status, 200);
+    let refused = gateway.get("/bi/api/site/nowhere/v5.0/items?canary").await;
+    let malformed = gateway.send("GET /bi/api/site/site1/%zz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let no_http = gateway.send("\u{1b}[2J\"}\r\n\r\n").await;
+
+    let lines = gateway.access_lines(4).await;
+    let line = &lines[0];
+    let at = OffsetDateTime::parse(line["timestamp"].as_str().unwrap(), &Rfc3339).unwrap();
+    assert!((at - before).abs() < time::Duration::minutes(1), "{at}");
+    assert_eq!(line["severity"], "INFO");
+    assert_eq!(line["event"], "access");
+    assert_eq!(line["http.request.method"], "POST");
+    assert_eq!(line["url.path"], "/bi/api/site/site1/v5.0/items");
+    assert_eq!(line["http.response.status_code"], 200);
+    assert_eq!(line["http.request.body.size"], 5);
+    assert_eq!(line["http.response.body.size"], served.body.len());
+    let seconds = line["http.server.request.duration"].as_f64().unwrap();
+    assert!(seconds > 0.0 && seconds < 30.0, "{seconds}");
+    assert_eq!(line["client.address"], "127.0.0.1");
+    assert_eq!(line["boldgate.tenant"], "acme");
+    assert_eq!(line["boldgate.outcome"], "served");
+    assert_eq!(line["boldgate.token"], "exchange");
+    assert_eq!(line["boldgate.replayed"], false);
+
+    assert_eq!(lines[1]["boldgate.outcome"], "refused");
+    assert_eq!(lines[1]["boldgate.refusal"], "tenant_unknown");
+    assert!(lines[1].get("boldgate.tenant").is_none());
+    for (line, response) in lines.iter().zip([&served, &refused, &malformed, &no_http]) {
+        assert_eq!(response.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
+        assert_eq!(line["http.response.status_code"], response.status);
+        if response.status != 200 {
+            let problem: Value = serde_json::from_slice(&response.body).unwrap();
+            assert_eq!(problem["request_id"], line["request.id"]);
+            assert_eq!(problem["code"], line["boldgate.refusal"]);
+        }
+        let text = line.to_string();
+        for secret in ["canary", CANARY_SECRET, CANARY_TOKEN] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+    // What went to Bold BI has the same id, so that its logs can be found.
+    let id = lines[0]["request.id"].as_str().unwrap();
+    assert_eq!(upstream.seen.requests()[0].header("x-request-id"), [id]);
+}
+
+#[test]
+fn text_is_for_people() {
+    let line = AccessLine {
+        begun: UNIX_EPOCH + Duration::from_millis(1_767_225_600_250),
+        duration: Duration::from_micros(12_345),
+        request_id: "00000000000000ff",
+        client: None,
+        method: Some("GET"),
+        path: Some("/bi/api/site/site1/v5.0/items"),
+        status: Some(200),
+        bytes_sent: 10,
+        bytes_received: 0,
+        tenant: Some("acme"),
+        caller: Some("portal"),
+        outcome: "served",
+        refusal: None,
+        token: Some("cache"),
+        replayed: true,
+    };
+    assert_eq!(
+        written(Format::Text, &[line]),
+        "2026-01-01T00:00:00.25Z GET /bi/api/site/site1/v5.0/items 200 12.3ms served tenant=acme \
+         caller=portal token=cache request=00000000000000ff replayed\n"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever is in a field, a line is one line, one JSON object, with the field as it was.
+    #[test]
+    fn lines_are_well_formed_whatever_they_say(
+        texts in prop::collection::vec(prop::array::uniform4(any::<String>()), 1..20),
+        odd in prop::collection::vec("[\\x00-\\x1f\"\\\\\u{7f}-\u{9f}\u{2028}-\u{202e}\u{2066}-\u{2069}a]{0,8}", 1..20),
+        client: Option<IpAddr>,
+        status: Option<u16>,
+        seconds in 0_u64..4_000_000_000,
+        bytes: u64,
+    ) {
+        let mut lines = Vec::new();
+        let all = texts.iter().flatten().chain(&odd);
+        for text in all {
+            lines.push(AccessLine {
+                begun: UNIX_EPOCH + Duration::from_secs(seconds),
+                duration: Duration::from_secs(seconds),
+                request_id: text,
+                client,
+                method: Some(text),
+                path: Some(text),
+                status,
+                bytes_sent: bytes,
+                bytes_received: bytes,
+                tenant: Some(text),
+                caller: Some(text),
+                outcome: "served",
+                refusal: None,
+                token: None,
+                replayed: false,
+            });
+        }
+        let json = written(Format::Json, &lines);
+        prop_assert_eq!(json.lines().count(), lines.len());
+        for (written, line) in json.lines().zip(&lines) {
+            let object: Value = serde_json::from_str(written).unwrap();
+            for name in ["request.id", "http.request.method", "url.path", "boldgate.tenant", "boldgate.caller"] {
+                prop_assert_eq!(object[name].as_str(), Some(line.request_id));
+            }
+            prop_assert_eq!(object["http.response.body.size"].as_u64(), Some(bytes));
+        }
+        let text = written(Format::Text, &lines);
+        prop_assert_eq!(text.lines().count(), lines.len());
+        let unsafe_to_show = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        prop_assert!(!text.contains(unsafe_to_show) && !json.contains(unsafe_to_show));
+    }
+}
+
+fn written(format: Format, lines: &[AccessLine<'_>]) -> String {
+    let out = Arc::new(Mutex::new(Vec::new()));
+    let log = AccessLog::new(
+        format,
+        Box::new(Kept(Arc::clone(&out))),
+        Telemetry::default().access_lines_dropped,
+    );
+    for line in lines {
+        log.write(line);
+    }
+    // Dropping it writes what is left.
+    drop(log);
+    String::from_utf8(std::mem::take(&mut *out.lock().unwrap())).unwrap()
+}
+
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes nothing until its other end is dropped.
+struct Stuck(Receiver<()>);
+
+impl Stuck {
+    fn new() -> (Sender<()>, Self) {
+        let (release, stuck) = channel();
+        (release, Self(stuck))
+    }
+}
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_a_log_that_is_stuck() {
+    let upstream = Upstream::echo().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = crate::process::write(&folder, "secret", CANARY_SECRET);
+    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret);
+    let settings = Settings::parse(&config, "test.yaml").unwrap();
+    let telemetry = Arc::new(Telemetry::default());
+    let (release, stuck) = Stuck::new();
+    let dropped = telemetry.access_lines_dropped.clone();
+    let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone());
+    let exchange = BoldBi::new(settings.servers.iter()).unwrap();
+    let running =
+        Running::start(settings, Arc::new(exchange), Arc::clone(&telemetry), log).unwrap();
+    let [ListenAddress::Tcp(address)] = running.addresses() else { panic!("one TCP port") };
+
+    // Long paths fill the buffer of 1 MiB soon.
+    let path = format!("/bi/api/site/site1/v5.0/{}", "a".repeat(4000));
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut client = Client::connect(*address).await;
+    let mut sent = 0;
+    while dropped.get() < 10 {
+        client.write(request.as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+        sent += 1;
+        assert!(sent < 2_000, "lines are dropped when 1 MiB waits");
+    }
+    assert!(telemetry.render().contains("boldgate_access_log_lines_dropped_total 1"));
+
+    // Nor does the end of the process wait for long.
+    let begun = Instant::now();
+    drop(client);
+    assert!(running.stop().await);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(release);
+}
+
+#[test]
+fn lines_that_find_no_room_are_counted_and_later_ones_written() {
+    let dropped = Telemetry::default().access_lines_dropped;
+    let (release, stuck) = Stuck::new();
+    let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone());
+    let path = "a".repeat(1024);
+    let line = AccessLine {
+        begun: SystemTime::now(),
+        duration: Duration::ZERO,
+        request_id: "1",
+        client: None,
+        method: None,
+        path: Some(&path),
+        status: None,
+        bytes_sent: 0,
+        bytes_received: 0,
+        tenant: None,
+        caller: None,
+        outcome: "served",
+        refusal: None,
+        token: None,
+        replayed: false,
+    };
+    let begun = Instant::now();
+    for _ in 0..20_000 {
+        log.write(&line);
+    }
+    // What was taken waits in two buffers of 1 MiB at most: the one being written, the next one.
+    assert!(dropped.get() > 17_000, "{}", dropped.get());
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    drop(release);
+    let before = dropped.get();
+    drop(log);
+    assert_eq!(dropped.get(), before);
+}

@@ -1,0 +1,339 @@
+//! The admin listener: health, readiness, and metrics that mean what their names say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::StandIn;
+
+use crate::process::{site, stand_in};
+use crate::running::{CANARY_SECRET, Client, Gateway, Response, anonymous};
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> Response {
+    let mut client = Client::connect(address).await;
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    client.write(request.as_bytes()).await;
+    if method == "HEAD" { client.response_to_head().await } else { client.response().await }
+}
+
+/// A stand-in that takes the secret of [`Gateway`], and a gateway before it.
+async fn both() -> (StandIn, Gateway) {
+    let mut acme = site(Some("site1"), &[("reports@acme.example", UserSource::AzureAd)]);
+    acme.embed_secret = CANARY_SECRET.into();
+    let stand_in = stand_in(vec![acme]).await;
+    let gateway = Gateway::start(&anonymous(stand_in.addr()));
+    (stand_in, gateway)
+}
+
+#[tokio::test]
+async fn the_admin_listener_answers_what_it_knows_and_nothing_else() {
+    let (_stand_in, gateway) = both().await;
+    let admin = gateway.running.admin_address();
+    for (path, status, text) in [
+        ("/livez", 200, "alive\n"),
+        ("/readyz", 200, "ready\n"),
+        ("/readyz?verbose", 200, "ready\n"),
+        ("/", 404, "try /livez, /readyz or /metrics\n"),
+        ("/metrics/", 404, "try /livez, /readyz or /metrics\n"),
+        ("/bi/api/site/site1/v5.0/dashboards", 404, "try /livez, /readyz or /metrics\n"),
+    ] {
+        let response = ask(admin, "GET", path).await;
+        assert_eq!((response.status, &*response.text()), (status, text), "{path}");
+        assert_eq!(response.header("cache-control"), ["no-store"]);
+        let head = ask(admin, "HEAD", path).await;
+        assert_eq!((head.status, head.body.len()), (status, 0), "{path}");
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let response = ask(admin, method, "/metrics").await;
+        assert_eq!(response.status, 405);
+        assert_eq!(response.header("allow"), ["GET, HEAD"]);
+        assert_eq!(response.text(), "only GET and HEAD are served here\n");
+    }
+}
+
+#[tokio::test]
+async fn the_data_port_has_no_admin_endpoints() {
+    let (stand_in, gateway) = both().await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(gateway.get(path).await.code(), "tenant_unknown", "{path}");
+    }
+    assert_eq!(stand_in.token_requests() + stand_in.api_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_drains_lives_but_is_not_ready() {
+    let (stand_in, gateway) = both().await;
+    stand_in.set_latency(Duration::ZERO, Duration::from_secs(2));
+    let admin = gateway.running.admin_address();
+    let mut client = Client::connect(gateway.address()).await;
+    client.write(b"GET /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    while stand_in.api_requests() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let address = gateway.address();
+    let stopped = tokio::spawn(gateway.running.stop());
+    let not_ready = loop {
+        let response = ask(admin, "GET", "/readyz").await;
+        if response.status == 503 {
+            break response;
+        }
+    };
+    assert_eq!(not_ready.text(), "not ready: stopping\n");
+    assert_eq!(ask(admin, "GET", "/livez").await.status, 200);
+    let refused = tokio::net::TcpStream::connect(address).await;
+    assert!(refused.is_err(), "no new connections");
+    assert_eq!(client.response().await.status, 200);
+    assert!(stopped.await.unwrap(), "all requests were answered");
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened_and_nothing_more() {
+    let (stand_in, gateway) = both().await;
+    let admin = gateway.running.admin_address();
+    let before = Metrics::read(admin).await;
+    assert_eq!(
+        before.value("http_requests_total", "acme", "served"),
+        Some(0),
+        "there from the start"
+    );
+    assert!(
+        before.value("token_expiry_timestamp_seconds", "acme", "").is_none(),
+        "no token, no end"
+    );
+
+    let echo = "/bi/api/site/site1/v5.0/echo";
+    assert_eq!(gateway.get(echo).await.status, 200);
+    assert_eq!(gateway.get(echo).await.status, 200);
+    gateway.access_lines(2).await;
+    let metrics = Metrics::read(admin).await;
+    let counted = |metrics: &Metrics| {
+        [
+            metrics.value("http_requests_total", "acme", "served"),
+            metrics.value("token_exchanges_total", "acme", "success"),
+            metrics.value("token_cache_requests_total", "acme", "hit"),
+            metrics.value("token_cache_requests_total", "acme", "miss"),
+            metrics.value("replays_total", "acme", ""),
+        ]
+        .map(Option::unwrap)
+    };
+    assert_eq!(counted(&metrics), [2, 1, 1, 1, 0]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let ends = metrics.value("token_expiry_timestamp_seconds", "acme", "").unwrap();
+    assert!((ends - now).abs_diff(604_800) < 60, "{ends}");
+
+    stand_in.revoke_all();
+    assert_eq!(gateway.get(echo).await.status, 200);
+    assert_eq!(gateway.get("/bi/api/site/nowhere/v5.0/echo").await.status, 404);
+    assert_eq!(gateway.get("/bi/api/site/site1/v5.0/%2e%2e/x").await.status, 400);
+    let token = gateway.send("POST /bi/api/site/site1/token HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(token.code(), "route_closed");
+    stand_in.fail_next_api(http::StatusCode::NOT_FOUND, 1);
+    assert_eq!(gateway.get(echo).await.status, 404);
+    stand_in.fail_next_api(http::StatusCode::INTERNAL_SERVER_ERROR, 1);
+    assert_eq!(gateway.get(echo).await.status, 500);
+    gateway.access_lines(8).await;
+
+    let metrics = Metrics::read(admin).await;
+    assert_eq!(counted(&metrics), [3, 2, 4, 1, 1]);
+    let requests = |tenant, outcome| metrics.value("http_requests_total", tenant, outcome).unwrap();
+    assert_eq!(requests("acme", "refused"), 1);
+    assert_eq!(requests("_none", "refused"), 2);
+    assert_eq!(requests("acme", "upstream_client_error"), 1);
+    assert_eq!(requests("acme", "upstream_server_error"), 1);
+    assert_eq!(requests("acme", "failed"), 0);
+    assert_eq!(metrics.value("http_request_duration_seconds_count", "acme", ""), Some(6));
+    assert_eq!(metrics.value("token_exchange_duration_seconds_count", "acme", ""), Some(2));
+}
+
+#[tokio::test]
+async fn failed_exchanges_are_counted_apart() {
+    let (stand_in, gateway) = both().await;
+    stand_in.set_embed_secret(Some("site1"), "another");
+    assert_eq!(gateway.get("/bi/api/site/site1/v5.0/echo").await.code(), "credential_refused");
+    gateway.access_lines(1).await;
+    let metrics = Metrics::read(gateway.running.admin_address()).await;
+    assert_eq!(metrics.value("token_exchanges_total", "acme", "success"), Some(0));
+    assert_eq!(metrics.value("token_exchanges_total", "acme", "refused"), Some(1));
+    assert_eq!(metrics.value("http_requests_total", "acme", "failed"), Some(1));
+}
+
+#[tokio::test]
+async fn open_connections_are_counted_and_those_turned_away() {
+    let (stand_in, _) = both().await;
+    let gateway =
+        Gateway::start(&(anonymous(stand_in.addr()) + "limits: { max_connections: 1 }\n"));
+    let admin = gateway.running.admin_address();
+    let mut first = Client::connect(gateway.address()).await;
+    first.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(first.response().await.status, 404);
+    let mut second = Client::connect(gateway.address()).await;
+    let turned_away = second.response().await;
+    assert_eq!((turned_away.status, &*turned_away.code()), (503, "overloaded"));
+    assert_eq!(turned_away.header("retry-after"), ["1"]);
+    let metrics = Metrics::read(admin).await;
+    assert_eq!(metrics.value("connections", "", ""), Some(1));
+    assert_eq!(metrics.value("connections_refused_total", "", ""), Some(1));
+}
+
+/// Whoever renames one breaks dashboards and alerts: say so in the changelog.
+#[tokio::test]
+async fn the_names_of_the_metrics_are_a_contract() {
+    let (_stand_in, gateway) = both().await;
+    gateway.get("/bi/api/site/site1/v5.0/echo").await;
+    gateway.access_lines(1).await;
+    let metrics = Metrics::read(gateway.running.admin_address()).await;
+    let mut list = String::new();
+    for (name, family) in &metrics.families {
+        let labels: BTreeSet<_> = metrics
+            .samples
+            .iter()
+            .filter(|sample| sample.family == *name)
+            .flat_map(|sample| sample.labels.keys().map(String::as_str))
+            .collect();
+        let labels: Vec<_> = labels.into_iter().collect();
+        list += &format!("{name} {} {{{}}}: {}\n", family.kind, labels.join(", "), family.help);
+    }
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("metrics", list) });
+}
+
+#[tokio::test]
+async fn only_tenants_of_the_configuration_become_labels() {
+    let (_stand_in, gateway) = both().await;
+    for number in 0..20 {
+        gateway.get(&format!("/bi/api/site/made-up-{number}/v5.0/echo")).await;
+    }
+    gateway.access_lines(20).await;
+    let metrics = Metrics::read(gateway.running.admin_address()).await;
+    let tenants: BTreeSet<_> =
+        metrics.samples.iter().filter_map(|sample| sample.labels.get("tenant")).collect();
+    assert_eq!(tenants.into_iter().collect::<Vec<_>>(), ["_none", "acme"]);
+    assert!(metrics.value("token_exchanges_total", "_none", "success").is_none());
+}
+
+/// Metrics as a strict reader of OpenMetrics 1.0 takes them.
+struct Metrics {
+    families: BTreeMap<String, Family>,
+    samples: Vec<Sample>,
+}
+
+#[derive(Default)]
+struct Family {
+    kind: String,
+    help: String,
+    unit: Option<String>,
+}
+
+struct Sample {
+    family: String,
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: String,
+}
+
+impl Metrics {
+    async fn read(admin: SocketAddr) -> Self {
+        let response = ask(admin, "GET", "/metrics").await;
+        assert_eq!(response.status, 200);
+        let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!(response.header("content-type"), [form]);
+        Self::parse(&response.text())
+    }
+
+    fn parse(text: &str) -> Self {
+        let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF");
+        let mut metrics = Self { families: BTreeMap::new(), samples: Vec::new() };
+        let mut current = String::new();
+        for line in body.lines() {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let mut words = comment.splitn(3, ' ');
+                let mut word = || words.next().expect(line).to_owned();
+                let (what, name, said) = (word(), word(), word());
+                if current != name {
+                    assert!(!metrics.families.contains_key(&name), "{name} comes in one piece");
+                }
+                let family = metrics.families.entry(name.clone()).or_default();
+                match what.as_str() {
+                    "HELP" => family.help = said,
+                    "TYPE" => family.kind = said,
+                    "UNIT" => family.unit = Some(said),
+                    other => panic!("unknown comment {other}"),
+                }
+                current = name;
+            } else {
+                metrics.sample(line, &current);
+            }
+        }
+        metrics.check();
+        metrics
+    }
+
+    fn sample(&mut self, line: &str, family: &str) {
+        let (series, value) = line.rsplit_once(' ').expect(line);
+        let (name, labels) = match series.split_once('{') {
+            Some((name, rest)) => (name, rest.strip_suffix('}').expect(line)),
+            None => (series, ""),
+        };
+        let labels = labels.split(',').filter(|label| !label.is_empty()).map(|label| {
+            let (key, value) = label.split_once('=').expect(line);
+            let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).expect(line);
+            (key.to_owned(), value.to_owned())
+        });
+        self.samples.push(Sample {
+            family: family.to_owned(),
+            name: name.to_owned(),
+            labels: labels.collect(),
+            value: value.to_owned(),
+        });
+    }
+
+    fn check(&self) {
+        for (name, family) in &self.families {
+            assert!(name.starts_with("boldgate_"), "{name}");
+            assert!(!family.help.is_empty() && !family.kind.is_empty(), "{name}");
+            if let Some(unit) = &family.unit {
+                assert!(name.ends_with(&format!("_{unit}")), "{name} ends with its unit");
+            }
+            let of_time = family.kind == "histogram" || name.contains("timestamp");
+            assert_eq!(of_time, family.unit.as_deref() == Some("seconds"), "{name}");
+        }
+        let mut seen = BTreeSet::new();
+        for sample in &self.samples {
+            let family = self.families.get(&sample.family).expect("a sample has a TYPE before it");
+            let suffix = sample.name.strip_prefix(&sample.family).expect("it is of its family");
+            let expected: &[&str] = match family.kind.as_str() {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                other => panic!("no metric of ours is a {other}"),
+            };
+            assert!(expected.contains(&suffix), "{}", sample.name);
+            assert!(sample.value.parse::<f64>().unwrap() >= 0.0, "{}", sample.name);
+            assert!(seen.insert((&sample.name, &sample.labels)), "{} is there once", sample.name);
+        }
+    }
+
+    /// The sample of this name (without `boldgate_`), tenant, and outcome or result; an empty text
+    /// stands for a label that is not there.
+    fn value(&self, name: &str, tenant: &str, kind: &str) -> Option<u64> {
+        let label = |sample: &Sample, key| sample.labels.get(key).cloned().unwrap_or_default();
+        let found = self.samples.iter().find(|sample| {
+            sample.name == format!("boldgate_{name}")
+                && label(sample, "tenant") == tenant
+                && (label(sample, "outcome") + &label(sample, "result")) == kind
+        });
+        found.map(|sample| sample.value.parse().expect("a whole number"))
+    }
+}
+
+#[test]
+fn two_gateways_share_no_metrics() {
+    let (one, two) = (
+        boldgate::telemetry::Telemetry::default(),
+        Arc::<boldgate::telemetry::Telemetry>::default(),
+    );
+    one.tenant("acme").replays.inc();
+    assert_eq!(Metrics::parse(&two.render()).value("replays_total", "acme", ""), None);
+    assert_eq!(Metrics::parse(&one.render()).value("replays_total", "acme", ""), Some(1));
+}

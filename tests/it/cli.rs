@@ -1,0 +1,455 @@
+//! The command line: the real binary, its words and its exit codes.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::StandIn;
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+use crate::process::{EMBED_SECRET, Process, boldgate, dead_address, run, site, stand_in, write};
+use crate::running::{Client, Gateway};
+
+const COMMANDS: [&str; 7] = ["serve", "check", "token", "demo", "key", "schema", "completions"];
+
+#[test]
+fn help_says_all_that_there_is() {
+    let mut all = String::new();
+    for command in ["", "serve", "check", "token", "demo", "key", "schema", "completions"] {
+        let mut arguments = vec![command, "--help"];
+        arguments.retain(|argument| !argument.is_empty());
+        let ended = run(&arguments);
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+        all += &format!("$ boldgate {}\n{}\n", arguments.join(" "), ended.stdout);
+    }
+    assert!(COMMANDS.iter().all(|command| all.contains(&format!("\n  {command} "))));
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("help", all) });
+}
+
+#[test]
+fn help_shows_no_value_of_the_environment() {
+    let mut command = boldgate(&["serve", "--help"]);
+    command.env("BOLDGATE_CONFIG", "/canary").env("BOLDGATE_LOG_LEVEL", "debug");
+    let ended = Process::start(command).end();
+    assert_eq!(ended.stdout, run(&["serve", "--help"]).stdout);
+}
+
+#[test]
+fn the_version_is_the_one_of_the_package() {
+    let ended = run(&["--version"]);
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(ended.stdout, concat!("boldgate ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_right() {
+    let nothing = run(&[]);
+    assert_eq!((nothing.code, &*nothing.stdout), (Some(2), ""));
+    assert_eq!(nothing.stderr, run(&["--help"]).stdout, "help, where a script does not take it");
+    for (arguments, said) in [
+        (&["srve"][..], "'serve'"),
+        (&["serve", "--confg", "x"], "--config"),
+        (&["check"], "<FILE>"),
+        (&["token"], "<TENANT>"),
+        (&["completions", "tcsh"], "zsh"),
+        (&["serve", "--log-level", "loud"], "debug"),
+        (&["serve", "--log-format", "xml"], "json"),
+        (&["demo", "--port", "70000"], "--port"),
+    ] {
+        let ended = run(arguments);
+        assert_eq!((ended.code, &*ended.stdout), (Some(2), ""), "{arguments:?}");
+        assert!(ended.stderr.contains(said), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn check_says_of_every_file_what_is_wrong_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let good = write(&folder, "good.yaml", &config("http://127.0.0.1:1/bi", &secret));
+    let other = config("http://127.0.0.1:1/bi", &secret);
+    let typo = write(&folder, "typo.yaml", &other.replace("user_source", "user_sorce"));
+    let two = other.replace("embed_secret\n", "embed_secrets\n").replace("127.0.0.1:0", "here");
+    let two = write(&folder, "two.yaml", &two);
+
+    let ended = run(&["check", &good]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert_eq!(ended.stdout, format!("{good}: good\n"));
+
+    let ended = run(&["check", &typo, &good, &two, "/nonexistent.yaml"]);
+    assert_eq!(ended.code, Some(78));
+    assert_eq!(ended.stdout, format!("{good}: good\n"));
+    for said in [&typo, "user_sorce", "hint", &two, "embed_secrets", "listeners[0].address"] {
+        assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("/nonexistent.yaml: cannot be read"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("canary"), "{}", ended.stderr);
+}
+
+#[test]
+fn check_can_leave_secrets_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = config("http://127.0.0.1:1/bi", "/nonexistent/secret");
+    let elsewhere = write(&folder, "elsewhere.yaml", &text);
+    let ended = run(&["check", &elsewhere]);
+    assert_eq!((ended.code, &*ended.stdout), (Some(78), ""));
+    assert!(ended.stderr.contains("acme.credential.embed_secret"), "{}", ended.stderr);
+    assert_eq!(run(&["check", "--no-secrets", &elsewhere]).code, Some(0));
+}
+
+#[test]
+fn shipped_files_pass_the_check_in_one_call() {
+    let mut arguments = vec!["check", "--no-secrets"];
+    let shipped = ["config/sidecar.yaml", "config/gateway.yaml", "config/multi-tenant.yaml"];
+    arguments.extend(shipped);
+    let ended = run(&arguments);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert_eq!(ended.stdout, shipped.map(|file| format!("{file}: good\n")).concat());
+}
+
+#[test]
+fn schema_is_the_shipped_one() {
+    let ended = run(&["schema"]);
+    let shipped = std::fs::read_to_string("config/boldgate.schema.json").unwrap();
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert!(
+        ended.stdout == shipped,
+        "`boldgate schema > config/boldgate.schema.json` makes it anew"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_admitted_by_its_hash() {
+    let (one, two) = (run(&["key"]), run(&["key"]));
+    assert_eq!((one.code, one.stdout.lines().count()), (Some(0), 1));
+    assert_ne!(one.stdout, two.stdout);
+    let key = one.stdout.trim_end();
+    assert!(!one.stderr.contains(key), "the key is on stdout only");
+    let line = one.stderr.lines().find(|line| line.contains("sha256")).unwrap();
+
+    let upstream = crate::running::Upstream::echo().await;
+    let config = crate::running::anonymous(upstream.address)
+        .replace("callers: anonymous", "callers: required")
+        + "callers:\n  portal:\n"
+        + line
+        + "\n    may: [ { tenant: acme, routes: [read] } ]\n";
+    let gateway = Gateway::start(&config);
+    let get = |key: &str| {
+        format!(
+            "GET /bi/api/site/site1/v5.0/dashboards HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n\r\n"
+        )
+    };
+    assert_eq!(gateway.send(get(key)).await.status, 200);
+    assert_eq!(gateway.send(get(two.stdout.trim_end())).await.code(), "caller_unauthenticated");
+}
+
+#[test]
+fn completions_are_scripts() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = run(&["completions", shell]);
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{shell}");
+        assert!(COMMANDS.iter().all(|command| ended.stdout.contains(command)), "{shell}");
+        if shell == "bash" {
+            let script = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(script.path(), ended.stdout).unwrap();
+            let status = Command::new("bash").arg("-n").arg(script.path()).status().unwrap();
+            assert!(status.success());
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_failure() {
+    let script =
+        format!("{} schema | head -1; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_boldgate"));
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"{\n");
+}
+
+#[test]
+fn the_demo_plays_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = boldgate(&["demo", "--once"]);
+    let ended = Process::start({
+        command.env("TMPDIR", folder.path());
+        command
+    })
+    .end();
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
+    insta::with_settings!({ omit_expression => true }, {
+        insta::assert_snapshot!("demo", ended.stdout);
+    });
+}
+
+#[tokio::test]
+async fn every_line_that_the_demo_tells_to_paste_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = boldgate(&["demo", "--port", "0"]);
+    command.env("TMPDIR", folder.path());
+    let demo = Process::start(command);
+    let introduction = demo.stdout(|text| text.contains("Ctrl-C ends it."));
+
+    let mut statuses = Vec::new();
+    for line in introduction.lines().filter(|line| line.trim_start().starts_with("curl ")) {
+        let response = paste(line).await;
+        if line.contains("/echo") {
+            assert!(response.text().contains("reports@acme.example"), "{}", response.text());
+        }
+        if line.contains("/metrics") {
+            assert!(response.text().contains("boldgate_token_exchanges_total"));
+        }
+        statuses.push(response.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 404, 403, 200]);
+
+    // One readable line for each request to the gateway, although stdout is no terminal.
+    let lines = demo.stdout(|text| text.matches(" request=").count() == 5);
+    for said in ["served tenant=acme token=exchange", "tenant=globex", "refusal=route_closed"] {
+        assert!(lines.contains(said), "{said}: {lines}");
+    }
+    let settings = introduction.lines().find_map(|l| l.trim().strip_prefix("settings")).unwrap();
+    assert_eq!(run(&["check", settings.trim()]).code, Some(0));
+
+    demo.signal(Signal::INT);
+    let ended = demo.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
+}
+
+/// Sends what a line of the form `curl [-i] [-s] [-X METHOD] URL [-d 'BODY']` sends.
+async fn paste(line: &str) -> crate::running::Response {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |option| words.iter().skip_while(|word| **word != option).nth(1).copied();
+    let url = words.iter().find_map(|word| word.strip_prefix("http://")).unwrap();
+    let (address, path) = url.split_once('/').unwrap();
+    let body = line.split_once(" -d '").map_or("", |(_, rest)| rest.strip_suffix('\'').unwrap());
+    let method = after("-X").unwrap_or(if body.is_empty() { "GET" } else { "POST" });
+    let mut client = Client::connect(address.parse().unwrap()).await;
+    let head = format!(
+        "{method} /{path} HTTP/1.1\r\nHost: {address}\r\nAccept: */*\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    client.write((head + body).as_bytes()).await;
+    client.response().await
+}
+
+#[test]
+fn a_demo_whose_port_is_taken_says_how_to_get_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = run(&["demo", "--port", &port]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&format!("`127.0.0.1:{port}`")), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--port 0"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_says_what_a_token_is_good_for_and_shows_it_only_when_told_to() {
+    let stand_in = acme().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
+
+    let ended = run(&["token", "acme", "--config", &file]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    let said = [
+        "tenant:    acme",
+        &format!("server:    main (http://{})", stand_in.addr()),
+        "site:      site1",
+        "grant:     embed_secret",
+        "username:  reports@acme.example",
+        "lifetime:  604800 s",
+        "email:",
+        "exp:",
+    ];
+    for said in said {
+        assert!(ended.stdout.contains(said), "{said}: {}", ended.stdout);
+    }
+    assert!(!ended.stdout.contains("eyJ"), "no JWT: {}", ended.stdout);
+
+    let shown = run(&["token", "acme", "-c", &file, "--show"]);
+    assert!(shown.stdout.contains("\nauthorization: Bearer eyJ"), "{}", shown.stdout);
+
+    let unknown = run(&["token", "acne", "--config", &file]);
+    assert_eq!((unknown.code, &*unknown.stdout), (Some(1), ""));
+    assert!(unknown.stderr.contains("`acne`") && unknown.stderr.contains("there are: acme"));
+
+    write(&folder, "secret", "canary-of-another-site");
+    let refused = run(&["token", "acme", "--config", &file]);
+    assert_eq!(refused.code, Some(1));
+    for said in ["tenant `acme`", &stand_in.url(), "refused", "hint:", "Settings > Embed"] {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    assert!(!(refused.stdout + &refused.stderr).contains("canary"));
+}
+
+#[test]
+fn serve_says_which_address_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = config("http://127.0.0.1:1/bi", &secret);
+    let socket = format!("unix:{}/none/gateway.sock", folder.path().display());
+    for (text, address, hint) in [
+        (text.replacen("127.0.0.1:0", &address, 1), &*address, "another process listens there"),
+        (
+            text.replace(
+                "admin: { address: \"127.0.0.1:0\" }",
+                &format!("admin: {{ address: \"{address}\" }}"),
+            ),
+            &address,
+            "another process listens there",
+        ),
+        (
+            text.replacen("127.0.0.1:0", "192.0.2.1:0", 1).replace("anonymous", "required")
+                + CALLERS,
+            "192.0.2.1:0",
+            "no such address",
+        ),
+        (text.replacen("127.0.0.1:0", &socket, 1), &socket, "make the folder"),
+    ] {
+        let ended = run(&["serve", "-c", &write(&folder, "gateway.yaml", &text)]);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let said = format!("error: cannot listen on `{address}`: ");
+        assert!(ended.stderr.starts_with(&said), "{}", ended.stderr);
+        assert!(ended.stderr.contains(hint), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn serve_binds_nothing_when_the_configuration_is_bad() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = dead_address();
+    let text = config("http://127.0.0.1:1/bi", "/nonexistent/secret");
+    let file = write(&folder, "bad.yaml", &text.replacen("127.0.0.1:0", &address.to_string(), 1));
+    let ended = run(&["serve", "--config", &file]);
+    assert_eq!((ended.code, &*ended.stdout), (Some(78), ""));
+    assert!(ended.stderr.contains("embed_secret") && !ended.stderr.contains("listening"));
+    assert_eq!(run(&["serve", "--config", "/nonexistent.yaml"]).code, Some(78));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_finishes_its_requests_when_it_is_told_to_stop() {
+    let stand_in = acme().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
+
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let gateway = Process::serve(&file);
+        stand_in.set_latency(Duration::ZERO, Duration::from_millis(500));
+        let before = stand_in.api_requests();
+        let mut client = request(gateway.address()).await;
+        until(|| stand_in.api_requests() > before).await;
+        gateway.signal(signal);
+        gateway.stderr(|text| text.contains(name));
+        assert_eq!(client.response().await.status, 200, "what was begun is finished");
+        let ended = gateway.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!(ended.stderr.contains("stopped: all requests were answered"), "{}", ended.stderr);
+        let access: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(access["boldgate.outcome"], "served", "the last line is written");
+    }
+
+    let gateway = Process::serve(&file);
+    stand_in.set_latency(Duration::ZERO, Duration::from_secs(20));
+    let before = stand_in.api_requests();
+    let _client = request(gateway.address()).await;
+    until(|| stand_in.api_requests() > before).await;
+    gateway.signal(Signal::TERM);
+    gateway.stderr(|text| text.contains("SIGTERM"));
+    gateway.signal(Signal::TERM);
+    let ended = gateway.end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped at once"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_says_what_listens_where() {
+    let stand_in = acme().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let text = config(&stand_in.url(), &secret)
+        .replace("listeners:\n", "listeners:\n  - { address: \"[::1]:0\", callers: required }\n")
+        + CALLERS;
+    let file = write(&folder, "gateway.yaml", &text);
+    let gateway = Process::serve(&file);
+    let log = gateway.log();
+    let listening: Vec<_> = log.iter().filter(|line| line["message"] == "listening").collect();
+    assert_eq!(
+        (&listening[0]["callers"], &listening[1]["callers"]),
+        (&"required".into(), &"anonymous".into())
+    );
+    assert_eq!(listening[1]["tls"], false);
+    assert!(listening[0]["address"].as_str().unwrap().starts_with("[::1]:"));
+    let ready = log.last().unwrap();
+    assert_eq!(ready["severity"], "INFO");
+    assert_eq!(ready["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        (&ready["servers"], &ready["tenants"], &ready["callers"]),
+        (&1.into(), &1.into(), &1.into())
+    );
+    drop(gateway);
+
+    // As text, and by the environment; RUST_LOG means nothing here.
+    let mut command = boldgate(&["serve"]);
+    command.env("BOLDGATE_CONFIG", &file).env("BOLDGATE_LOG_FORMAT", "text").env("RUST_LOG", "off");
+    let gateway = Process::start(command);
+    let log = gateway.stderr(|text| text.contains("boldgate is ready"));
+    assert!(log.contains("INFO listening address=[::1]:"), "{log}");
+    drop(gateway);
+
+    // It says nothing at all, so that its address must be known beforehand.
+    let address = dead_address();
+    let file = write(&folder, "quiet.yaml", &text.replacen("[::1]:0", &address.to_string(), 1));
+    let mut command = boldgate(&["serve", "--log-level", "error", "--config", &file]);
+    let gateway = Process::start({
+        command.env("RUST_LOG", "trace");
+        command
+    });
+    until(|| std::net::TcpStream::connect(address).is_ok()).await;
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.end().stderr, "");
+}
+
+async fn acme() -> StandIn {
+    stand_in(vec![site(Some("site1"), &[("reports@acme.example", UserSource::AzureAd)])]).await
+}
+
+/// A request that has been sent.
+async fn request(address: SocketAddr) -> Client<TcpStream> {
+    let mut client = Client::connect(address).await;
+    client.write(b"GET /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(20), async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("it comes about within 20 s");
+}
+
+fn config(url: &str, secret: &str) -> String {
+    assert!(Path::new(secret).is_absolute());
+    format!(
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+         admin: {{ address: \"127.0.0.1:0\" }}\n\
+         servers:\n  main: {{ url: \"{url}\" }}\n\
+         tenants:\n  acme:\n    server: main\n    site: site1\n    credential:\n      \
+         grant: embed_secret\n      username: reports@acme.example\n      \
+         embed_secret: {{ file: \"{secret}\" }}\n      user_source: azure_ad\n"
+    )
+}
+
+const CALLERS: &str = "callers:\n  portal:\n    \
+    api_key: { sha256: 4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865 }\n    \
+    may: [ { tenant: acme, routes: [read] } ]\n";

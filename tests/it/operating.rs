@@ -1,0 +1,210 @@
+//! Every way to fail, as the caller and the operator read it: one real gateway, a tenant for each
+//! failure, the answer and the line of the log side by side in a snapshot.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::TokenReply;
+use serde_json::Value;
+
+use crate::process::{EMBED_SECRET, PASSWORD, Process, dead_address, site, stand_in, write};
+use crate::running::{Answer, Client, Response, Upstream, anonymous, ok};
+use crate::shipped::{behind_tls, certificate};
+
+const TENANTS: [(&str, &str, &str); 11] = [
+    ("wrong-embed-secret", "main", "WRONG_SECRET"),
+    ("wrong-password", "main", "WRONG_PASSWORD"),
+    ("single-sign-on", "main", "PASSWORD"),
+    ("unknown-user", "main", "NOBODY"),
+    ("wrong-site", "main", "SECRET"),
+    ("endpoint-down", "down", "SECRET"),
+    ("no-such-name", "nameless", "SECRET"),
+    ("unknown-issuer", "untrusted", "SECRET"),
+    ("endpoint-silent", "silent", "SECRET"),
+    ("upstream-down", "down", "SECRET"),
+    ("upstream-slow", "slow", "SECRET"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_failure_says_what_happened_where_and_what_to_try() {
+    let user = [("reports@acme.example", UserSource::Local)];
+    let directory = [("reports@acme.example", UserSource::AzureAd)];
+    let mut sites: Vec<_> = TENANTS.map(|(name, _, _)| site(Some(name), &user)).into();
+    sites.retain(|site| site.id.as_deref() != Some("wrong-site"));
+    for site in &mut sites {
+        if site.id.as_deref() == Some("single-sign-on") {
+            *site = crate::process::site(Some("single-sign-on"), &directory);
+        }
+    }
+    let main = stand_in(sites.clone()).await;
+    let silent = stand_in(sites.clone()).await;
+    silent.set_reply(TokenReply::Never);
+    let slow = stand_in(sites).await;
+    slow.set_latency(Duration::ZERO, Duration::from_secs(20));
+    let (theirs, other) = (certificate("localhost"), certificate("localhost"));
+    let tls = behind_tls(&theirs, main.addr()).await;
+    let down = dead_address();
+
+    let folder = tempfile::tempdir().unwrap();
+    let ca = write(&folder, "ca.pem", &other.cert.pem());
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let password = write(&folder, "password", PASSWORD);
+    let wrong = write(&folder, "wrong", "canary-that-is-wrong");
+    let mut config = format!(
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+         admin: {{ address: \"127.0.0.1:0\" }}\nservers:\n  \
+         main: {{ url: \"{}\" }}\n  \
+         down: {{ url: \"http://{down}/bi\" }}\n  \
+         nameless: {{ url: \"http://bold-bi.invalid/bi\" }}\n  \
+         untrusted: {{ url: \"https://localhost:{}/bi\", ca_file: \"{ca}\" }}\n  \
+         silent: {{ url: \"{}\", timeouts: {{ token_exchange: 300ms }} }}\n  \
+         slow: {{ url: \"{}\", timeouts: {{ read: 300ms }} }}\ntenants:\n",
+        main.url(),
+        tls.port(),
+        silent.url(),
+        slow.url(),
+    );
+    for (name, server, credential) in TENANTS {
+        let (grant, file, username) = match credential {
+            "WRONG_SECRET" => ("embed_secret", &wrong, "reports@acme.example"),
+            "WRONG_PASSWORD" => ("password", &wrong, "reports@acme.example"),
+            "PASSWORD" => ("password", &password, "reports@acme.example"),
+            "NOBODY" => ("embed_secret", &secret, "nobody@acme.example"),
+            _ => ("embed_secret", &secret, "reports@acme.example"),
+        };
+        write!(
+            config,
+            "  {name}:\n    server: {server}\n    site: {name}\n    credential: {{ grant: {grant}, \
+             username: {username}, {grant}: {{ file: \"{file}\" }}, user_source: local }}\n"
+        )
+        .unwrap();
+    }
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
+
+    let mut all = String::new();
+    for (name, _, _) in TENANTS {
+        // With a token of its own a request gets past the exchange.
+        let own = if name == "upstream-down" { "Authorization: Bearer own\r\n" } else { "" };
+        let response = get(&gateway, name, own).await;
+        let problem: Value = serde_json::from_slice(&response.body).unwrap();
+        let id = problem["request_id"].as_str().unwrap();
+        assert_eq!(response.header("x-request-id"), [id]);
+        assert_eq!(response.header("content-type"), ["application/problem+json"]);
+        gateway.stderr(|text| text.contains(id));
+        let log = gateway.log();
+        let line = log.iter().find(|line| line["request.id"] == id).unwrap();
+        assert_eq!((&line["severity"], &line["boldgate.tenant"]), (&"WARN".into(), &name.into()));
+        assert_eq!(line["boldgate.refusal"], problem["code"]);
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        writeln!(
+            all,
+            "{name}\n  caller:  {} {}: {}\n  log:     {}\n  server:  {}\n  hint:    {}\n",
+            response.status,
+            text(&problem["code"]),
+            text(&problem["detail"]),
+            text(&line["message"]),
+            text(&line["server.address"]),
+            text(&line["hint"]),
+        )
+        .unwrap();
+    }
+    let everything = gateway.stderr(|_| true) + &gateway.stdout(|_| true) + &all;
+    assert!(!everything.contains("canary"), "no secret shows");
+
+    for (address, name) in [
+        (main.addr(), "[main]"),
+        (down, "[down]"),
+        (silent.addr(), "[silent]"),
+        (slow.addr(), "[slow]"),
+    ] {
+        all = all.replace(&address.to_string(), name);
+    }
+    all = all.replace(&format!("localhost:{}", tls.port()), "[untrusted]");
+    // Resolvers have words of their own for a name that does not exist.
+    for said in ["Name or service not known", "Temporary failure in name resolution"] {
+        all = all.replace(said, "[what the resolver says]");
+    }
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("failures", all) });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_goes_on_does_not_flood_the_log() {
+    let user = [("reports@acme.example", UserSource::Local)];
+    let bold_bi = stand_in(vec![site(Some("acme"), &user), site(Some("globex"), &user)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = write(&folder, "wrong", "canary-that-is-wrong");
+    let tenant = |name: &str| {
+        format!(
+            "  {name}:\n    server: main\n    site: {name}\n    credential: {{ grant: embed_secret, \
+             username: reports@acme.example, embed_secret: {{ file: \"{wrong}\" }}, \
+             user_source: local }}\n"
+        )
+    };
+    let config = format!(
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+         admin: {{ address: \"127.0.0.1:0\" }}\nservers:\n  main: {{ url: \"{}\" }}\n\
+         tenants:\n{}{}",
+        bold_bi.url(),
+        tenant("acme"),
+        tenant("globex")
+    );
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
+    let begun = tokio::time::Instant::now();
+    for _ in 0..30 {
+        for tenant in ["acme", "globex"] {
+            assert_eq!(get(&gateway, tenant, "").await.code(), "credential_refused");
+        }
+    }
+    let intervals = usize::try_from(begun.elapsed().as_secs() / 10).unwrap();
+    gateway.signal(rustix::process::Signal::TERM);
+    let ended = gateway.end();
+    let warned = |tenant: &str| {
+        let tenant = format!("\"boldgate.tenant\":\"{tenant}\"");
+        ended.stderr.lines().filter(|line| line.contains(&tenant)).count()
+    };
+    for tenant in ["acme", "globex"] {
+        assert!((1..=intervals + 1).contains(&warned(tenant)), "{tenant}: {}", ended.stderr);
+    }
+    assert_eq!(ended.stdout.lines().count(), 60, "the access log has them all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
+    let upstream = Upstream::answering(|_| {
+        let mut half = ok("0123456789");
+        half.bytes.truncate(half.bytes.len() - 5);
+        Answer { keep: false, ..half }
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret)
+        + "limits: { max_connections: 1 }\n";
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
+    let answer = get(&gateway, "site1", "").await;
+    assert!(!answer.whole);
+    gateway.stderr(|text| text.contains("cut off"));
+    let log = gateway.log();
+    let line = log.last().unwrap();
+    assert_eq!(line["severity"], "WARN");
+    assert_eq!(line["boldgate.tenant"], "acme");
+    assert_eq!(line["server.address"], format!("http://{}", upstream.address));
+    assert_eq!(answer.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
+    assert!(line["hint"].as_str().unwrap().contains("logs"), "{line}");
+
+    let first = Client::connect(gateway.address()).await;
+    let mut second = Client::connect(gateway.address()).await;
+    assert_eq!(second.response().await.code(), "overloaded");
+    let text = gateway.stderr(|text| text.contains("turned away"));
+    assert!(text.contains("raise `limits.max_connections`"), "{text}");
+    drop(first);
+}
+
+async fn get(gateway: &Process, site: &str, header: &str) -> Response {
+    let mut client = Client::connect(gateway.address()).await;
+    let request =
+        format!("GET /bi/api/site/{site}/v5.0/echo HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
+    client.write(request.as_bytes()).await;
+    client.response().await
+}

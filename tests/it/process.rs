@@ -1,0 +1,193 @@
+//! The real binary as a process of its own, and what the tests that run it share.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// The binary with these arguments and an empty environment.
+pub fn boldgate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_boldgate"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub fn run(arguments: &[&str]) -> Ended {
+    Process::start(boldgate(arguments)).end()
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A process that runs. It is killed when it is dropped.
+pub struct Process {
+    child: Child,
+    stdout: Gathered,
+    stderr: Gathered,
+}
+
+impl Process {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = Gathered::from(child.stdout.take().unwrap());
+        let stderr = Gathered::from(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// `boldgate serve` with this configuration, once it is ready.
+    pub fn serve(config: &str) -> Self {
+        let process = Self::start(boldgate(&["serve", "--config", config]));
+        process.ready();
+        process
+    }
+
+    /// What it has written to stdout, as soon as `enough`.
+    pub fn stdout(&self, enough: impl Fn(&str) -> bool) -> String {
+        self.stdout.wait(enough)
+    }
+
+    /// What it has written to stderr, as soon as `enough`.
+    pub fn stderr(&self, enough: impl Fn(&str) -> bool) -> String {
+        self.stderr.wait(enough)
+    }
+
+    /// The lines of its log so far, which are JSON.
+    pub fn log(&self) -> Vec<Value> {
+        let text = self.stderr(|_| true);
+        // The last line may be half written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// Where it listens and where its admin endpoints are, as soon as it says that it is ready.
+    pub fn ready(&self) -> (Vec<String>, SocketAddr) {
+        self.stderr(|text| text.contains("boldgate is ready"));
+        let log = self.log();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let listening = log.iter().filter(|line| line["message"] == "listening");
+        let addresses = listening.map(|line| text(&line["address"])).collect();
+        let ready = log.iter().find(|line| line["message"] == "boldgate is ready").unwrap();
+        (addresses, text(&ready["admin"]).parse().unwrap())
+    }
+
+    /// The address of its first listener.
+    pub fn address(&self) -> SocketAddr {
+        self.ready().0[0].parse().unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub fn end(mut self) -> Ended {
+        let begun = Instant::now();
+        let code = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "the process does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Ended { code, stdout: self.stdout.whole(), stderr: self.stderr.whole() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already, unless a test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What comes through a pipe.
+struct Gathered {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Gathered {
+    fn from(pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let theirs = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                theirs.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    fn wait(&self, enough: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let text = self.text.lock().unwrap().clone();
+            if enough(&text) {
+                return text;
+            }
+            assert!(begun.elapsed() < PATIENCE, "still waiting; so far there is only:\n{text}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn whole(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.text.lock().unwrap().clone()
+    }
+}
+
+/// A site of a stand-in, all of whose users have `password`.
+pub fn site(id: Option<&str>, users: &[(&str, UserSource)]) -> StandInSite {
+    let user = |(email, source): &(&str, UserSource)| StandInUser {
+        email: (*email).into(),
+        password: Some(PASSWORD.into()),
+        source: *source,
+    };
+    StandInSite {
+        id: id.map(Into::into),
+        embed_secret: EMBED_SECRET.into(),
+        users: users.iter().map(user).collect(),
+    }
+}
+
+/// A stand-in with these sites.
+pub async fn stand_in(sites: Vec<StandInSite>) -> StandIn {
+    StandIn::start(StandInOptions { sites, ..StandInOptions::default() }).await.unwrap()
+}
+
+/// An address at which nobody listens.
+pub fn dead_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Writes a file into `folder` and gives its path.
+pub fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Neither may show anywhere.
+pub const EMBED_SECRET: &str = "canary-embed-secret";
+pub const PASSWORD: &str = "canary-p&ss=w%rd+1 é";
+const PATIENCE: Duration = Duration::from_secs(30);
