@@ -67,11 +67,15 @@ impl Gateway {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub fn admit(&self, admits: Admits, head: &RequestHead<'_>) -> Result<Admission, Refusal> {
-        let caller = self.callers.authenticate(admits, head)?;
+    pub async fn admit(
+        &self,
+        admits: Admits,
+        head: &RequestHead<'_>,
+    ) -> Result<Admission, Refusal> {
+        let caller = self.callers.authenticate(admits, head).await?;
         let tenant = self.tenants.resolve(head)?;
         let permit = self.permit(&caller, tenant, head)?;
-        let injects = injects(tenant, head)?;
+        let injects = injects(&caller, tenant, head)?;
         Ok(Admission { caller, permit, injects })
     }
 
@@ -140,8 +144,9 @@ impl Gateway {
     }
 }
 
-fn injects(tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Refusal> {
+fn injects(caller: &Caller, tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Refusal> {
     match tenant.existing_authorization {
+        _ if caller.is_by_authorization() => Ok(true),
         ExistingAuthorization::Replace => Ok(true),
         _ if !head.headers.contains_key(AUTHORIZATION) => Ok(true),
         ExistingAuthorization::PassThrough => Ok(false),

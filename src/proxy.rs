@@ -172,7 +172,7 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let admitted = self.admit(down, peer, record)?;
+        let admitted = self.admit(down, peer, record).await?;
         let granted = self.gateway.token(&admitted.admission).await?;
         record.token(granted.as_ref().map(|granted| granted.cached));
         let token = granted.map(|granted| granted.token);
@@ -190,7 +190,7 @@ impl Proxy {
     }
 
     /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
-    fn admit(
+    async fn admit(
         &self,
         down: &mut HttpSession,
         peer: &Peer,
@@ -201,7 +201,7 @@ impl Proxy {
         record.method(&sent.method);
         let head = RequestHead::parse(&raw, &sent.method, sent.version, &sent.headers)?;
         record.target(&head.target);
-        let admission = self.gateway.admit(peer.admits, &head)?;
+        let admission = self.gateway.admit(peer.admits, &head).await?;
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
             && length > self.limits.max_body

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
@@ -129,9 +130,17 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
-            Self::Caller(CallerError::Missing | CallerError::Unknown | CallerError::Several) => {
-                (401, "caller_unauthenticated", "One valid API key is needed.")
-            }
+            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => (
+                503,
+                "issuer_keys_unavailable",
+                "The keys of the issuer of your token cannot be fetched at the moment.",
+            ),
+            Self::Caller(
+                CallerError::Missing
+                | CallerError::Unknown
+                | CallerError::Several
+                | CallerError::Jwt(_),
+            ) => (401, "caller_unauthenticated", "One valid credential of a caller is needed."),
             Self::TenantUnknown(_) => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
@@ -199,6 +208,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { .. } => Some(SOON),
+            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
             Self::Exchange(error) => match &error.kind {
                 ExchangeErrorKind::Unavailable { retry_after, .. } => {
                     Some(retry_after.unwrap_or(LATER))
