@@ -4,8 +4,8 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession;
@@ -32,7 +32,8 @@ use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
 use body::{Broken, Upload, UploadLimits};
 use connection::Connection;
-use downstream::{Head, linger, read_head, session};
+pub use downstream::linger;
+use downstream::{Head, read_head, session};
 use record::Record;
 use upstream::Lease;
 
@@ -96,15 +97,16 @@ impl Proxy {
         let mut patience = self.limits.head;
         loop {
             // Between requests nothing but the connection is held, no session, no buffer.
-            let begun = tokio::select! {
+            let first = tokio::select! {
                 biased;
-                readable = timeout(patience, connection.readable()) => matches!(readable, Ok(Ok(()))),
-                () = &mut stopping => false,
+                first = timeout(patience, connection.first_bytes()) => first,
+                () = &mut stopping => return,
             };
-            if !begun {
+            let Ok(Ok(first)) = first else { return };
+            if first.is_empty() {
                 return;
             }
-            match Box::pin(self.requests(connection, peer)).await {
+            match Box::pin(self.requests(connection, first, peer)).await {
                 Some(idle) => connection = idle,
                 None => return,
             }
@@ -112,10 +114,15 @@ impl Proxy {
         }
     }
 
-    /// Serves the request that has begun to arrive, and those that follow without a pause. Gives
+    /// Serves the request that begins with `first`, and those that follow without a pause. Gives
     /// the connection back if it can go on.
-    async fn requests(&self, connection: Box<Connection>, peer: &Peer) -> Option<Box<Connection>> {
-        let mut down = session(connection, None, &self.limits);
+    async fn requests(
+        &self,
+        connection: Box<Connection>,
+        first: BytesMut,
+        peer: &Peer,
+    ) -> Option<Box<Connection>> {
+        let mut down = session(connection, Some(first), &self.limits);
         loop {
             let mut record = Record::new(peer);
             match read_head(&mut down, &self.limits).await {
@@ -123,13 +130,10 @@ impl Proxy {
                 Head::Refused(refusal) => {
                     Box::pin(self.refuse(&mut down, &refusal, &mut record)).await;
                     self.finish(&record);
-                    linger(down).await;
+                    linger(down.into_inner()).await;
                     return None;
                 }
                 Head::Read => {}
-            }
-            if self.stopping.is_cancelled() {
-                down.set_server_keepalive(None);
             }
             let ended = self.exchange(&mut down, peer, &mut record).await;
             let complete = match ended {
@@ -142,13 +146,20 @@ impl Proxy {
                 return None;
             }
             if !down.will_keepalive() {
-                linger(down).await;
+                linger(down.into_inner()).await;
                 return None;
             }
+            let chunked = down.get_header(TRANSFER_ENCODING).is_some();
             let (stream, prefix) = down.reuse().await.ok()??.into_parts();
             let connection = Connection::from_stream(stream);
             if prefix.is_none() {
                 return Some(connection);
+            }
+            // The session reads sizes and extensions of chunks leniently (CVE-2025-55315 and its
+            // kin): another server could count to the body what is now read as the next request.
+            if chunked {
+                linger(connection).await;
+                return None;
             }
             down = session(connection, prefix, &self.limits);
         }
@@ -204,9 +215,6 @@ impl Proxy {
             expects_continue: head.expects_continue,
             target: head.target,
         };
-        if head.wants_upgrade {
-            down.set_server_keepalive(None);
-        }
         Ok(admitted)
     }
 
@@ -248,7 +256,7 @@ impl Proxy {
         admitted: &Admitted,
         kept: Option<Bytes>,
     ) -> Result<Upload, Broken> {
-        lease.session.write_request_header(head).await.map_err(Broken::Server)?;
+        body::send_head(&mut lease.session, head).await?;
         if admitted.framing == BodyFraming::Empty {
             body::await_answer(down, &mut lease.session).await?;
             return Ok(Upload::Done);
@@ -325,6 +333,7 @@ impl Proxy {
         let limits = self.upload_limits(lease.session.write_timeout);
         let injected = admitted.admission.injects;
         let id = record.request_id_value();
+        self.end_if_last(down);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
         match relayed {
             Ok(Upload::Done) => upstream.give_back(lease).await,
@@ -390,22 +399,37 @@ impl Proxy {
             Failure::Refused(refusal) if !begun => {
                 return self.refuse(down, &refusal, record).await;
             }
-            Failure::ClientGone => record.outcome(RequestOutcome::ClientGone),
+            Failure::ClientGone => {
+                record.outcome(RequestOutcome::ClientGone);
+                return false;
+            }
             Failure::Refused(refusal) => record.truncated(&refusal.to_string()),
             Failure::Truncated(cause) => record.truncated(&cause),
         }
         // The answer has no proper end, so that the client knows it is not whole.
-        down.shutdown().await;
+        respond::break_off(down).await;
         false
     }
 
     async fn refuse(&self, down: &mut HttpSession, refusal: &Refusal, record: &mut Record) -> bool {
         record.refused(refusal);
-        let written = respond::refuse(down, refusal, record.request_id()).await;
-        if let Ok(status) = written {
-            record.status_sent(status);
+        self.end_if_last(down);
+        if refusal.ends_connection() {
+            down.set_server_keepalive(None);
         }
-        written.is_ok()
+        let written = respond::refuse(down, refusal, record.request_id());
+        let Ok(Ok(status)) = timeout(self.limits.body, written).await else { return false };
+        record.status_sent(status);
+        true
+    }
+
+    /// While the gateway stops, every answer is the last on its connection. So is the answer to a
+    /// client that asks for another protocol, which it does not get: nothing that it sends in that
+    /// protocol is ever read as a request.
+    fn end_if_last(&self, down: &mut HttpSession) {
+        if self.stopping.is_cancelled() || down.get_header(UPGRADE).is_some() {
+            down.set_server_keepalive(None);
+        }
     }
 
     fn failure(&self, broken: Broken, upstream: &Upstream) -> Failure {
@@ -425,7 +449,8 @@ impl Proxy {
     }
 
     fn upload_limits(&self, write: Option<std::time::Duration>) -> UploadLimits {
-        UploadLimits { write: write.unwrap_or(self.limits.body), max_body: self.limits.max_body }
+        let ClientLimits { body: client, max_body, .. } = self.limits;
+        UploadLimits { write: write.unwrap_or(client), client, max_body }
     }
 
     fn finish(&self, record: &Record) {
@@ -466,3 +491,32 @@ static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ADDED: usize = 7;
 const DISCARDED: usize = 64 * 1024;
 const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that `of` makes; it is never polled, nor even made.
+    fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_is_held_for_a_connection_and_for_a_request_stays_small() {
+        type Request<'a> = (&'a Proxy, &'a mut HttpSession, &'a Peer, &'a mut Record);
+        let connection = size(|(proxy, connection, peer): (&Proxy, Box<Connection>, &Peer)| {
+            proxy.serve(connection, peer)
+        });
+        let requests = size(|(proxy, connection, first, peer): (&Proxy, _, _, &Peer)| {
+            proxy.requests(connection, first, peer)
+        });
+        let exchange =
+            size(|(proxy, down, peer, record): Request<'_>| proxy.exchange(down, peer, record));
+        println!(
+            "{connection} bytes a connection, {requests} its requests, of which {exchange} one"
+        );
+        assert!(connection <= 512, "an idle connection holds {connection} bytes");
+        assert!(exchange <= 2 * 1024, "one request holds {exchange} bytes");
+        assert!(requests <= 3 * 1024, "a busy connection holds {requests} bytes");
+    }
+}

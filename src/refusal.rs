@@ -181,6 +181,19 @@ impl Refusal {
         }
     }
 
+    /// Whether nothing more can be read from the client's connection: where this request ends, and
+    /// whether what follows is another, is anyone's guess.
+    pub fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(_)
+                | Self::HeadTimeout
+                | Self::BodyTimeout
+                | Self::BodyMalformed
+                | Self::BodyTooLarge { .. }
+        )
+    }
+
     /// The tenant it is about, where one was found.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -24,7 +25,7 @@ use crate::caller::Admits;
 use crate::config::{ListenAddress, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::connection::{Connection, Transport};
-use crate::proxy::{ClientLimits, Peer, Proxy, Upstream};
+use crate::proxy::{ClientLimits, Peer, Proxy, Upstream, linger};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
@@ -120,6 +121,7 @@ impl Running {
             proxy,
             telemetry: Arc::clone(&telemetry),
             room: Arc::new(Semaphore::new(limits.max_connections)),
+            doorstep: Arc::new(Semaphore::new(DOORSTEP)),
             connections: connections.clone(),
             stopping: stopping.clone(),
             handshake: limits.request_head_timeout,
@@ -224,6 +226,8 @@ struct Hall {
     proxy: Arc<Proxy>,
     telemetry: Arc<Telemetry>,
     room: Arc<Semaphore>,
+    /// For those who are told that there is no room.
+    doorstep: Arc<Semaphore>,
     connections: TaskTracker,
     stopping: CancellationToken,
     handshake: Duration,
@@ -264,15 +268,26 @@ impl Hall {
                 );
             }
             if door.tls.is_none() {
-                turn_away(accepted);
+                self.turn_away(accepted);
             }
             return;
         };
         let (hall, door) = (Arc::clone(self), Arc::clone(door));
         self.connections.spawn(async move {
-            hall.telemetry.connections.inc();
+            let _open = Open::new(&hall.telemetry);
             hall.serve(accepted, &door, place).await;
-            hall.telemetry.connections.dec();
+        });
+    }
+
+    /// Tells a client that there is no room, if there is room at least for telling.
+    fn turn_away(&self, accepted: Accepted) {
+        let Ok(place) = Arc::clone(&self.doorstep).try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            match accepted {
+                Accepted::Tcp(tcp, _) => say_no_room(tcp).await,
+                Accepted::Unix(unix) => say_no_room(unix).await,
+            }
+            drop(place);
         });
     }
 
@@ -304,6 +319,22 @@ impl Hall {
     }
 }
 
+/// Counts a connection while it is there, however it ends.
+struct Open<'t>(&'t Telemetry);
+
+impl<'t> Open<'t> {
+    fn new(telemetry: &'t Telemetry) -> Self {
+        telemetry.connections.inc();
+        Self(telemetry)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
 /// The client was gone before it was accepted (accept(2)).
 fn is_clients_own(error: &io::Error) -> bool {
     matches!(
@@ -316,16 +347,11 @@ fn is_clients_own(error: &io::Error) -> bool {
     )
 }
 
-/// Tells a client that there is no room, if it can be told without waiting.
-fn turn_away(accepted: Accepted) {
-    tokio::spawn(timeout(Duration::from_secs(1), async move {
-        let written = match accepted {
-            Accepted::Tcp(mut tcp, _) => tcp.write_all(NO_ROOM).await,
-            Accepted::Unix(mut unix) => unix.write_all(NO_ROOM).await,
-        };
-        // It is closed either way.
-        drop(written);
-    }));
+/// A fresh connection takes this at once; if not, it is closed without a word.
+async fn say_no_room(mut client: impl AsyncRead + AsyncWrite + Unpin) {
+    if client.write_all(NO_ROOM).now_or_never().is_some_and(|written| written.is_ok()) {
+        linger(client).await;
+    }
 }
 
 /// Each connection of a client may need one to a server, and the default of 1,024 descriptors is
@@ -342,6 +368,7 @@ fn raise_file_limit() {
 }
 
 const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
+const DOORSTEP: usize = 64;
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
 Connection: close\r\n\r\n\

@@ -1,7 +1,6 @@
 //! What goes up while something may already come down: the request's body, an answer that does not
 //! wait for its end, and a client that leaves.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::TRANSFER_ENCODING;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::{client, server};
 use pingora::{Error, ErrorType};
 use tokio::time::timeout;
@@ -40,6 +41,18 @@ pub(super) enum Broken {
     Server(Box<Error>),
 }
 
+/// Sends the head. A session watches over its writing, but not over its flush.
+pub(super) async fn send_head(
+    up: &mut client::HttpSession,
+    head: Box<RequestHeader>,
+) -> Result<(), Broken> {
+    let limit = up.write_timeout.unwrap_or(Duration::MAX);
+    match timeout(limit, up.write_request_header(head)).await {
+        Ok(written) => written.map(drop).map_err(Broken::Server),
+        Err(_) => Err(takes_no_more()),
+    }
+}
+
 /// Waits for the answer's head while nothing more is sent, watching for a client that leaves.
 pub(super) async fn await_answer(
     down: &mut server::HttpSession,
@@ -52,11 +65,21 @@ pub(super) async fn await_answer(
     }
 }
 
-/// Ends when the client leaves; never, once a next request of its has begun to arrive.
+/// Ends when the client leaves; never, once a next request of its has begun to arrive. Meanwhile the
+/// client gets what was written and not yet sent, such as a head whose body is long in coming.
 pub(super) async fn await_client_gone(down: &mut server::HttpSession) -> Broken {
+    pushed(down).await;
+    // The session must know its body before it looks beyond it: it would forget what it finds.
+    let done = down.is_body_done();
     // Whatever it returns, be it a broken connection, the client is not there any more.
-    let _ = down.read_body_or_idle(true).await;
+    let _ = down.read_body_or_idle(done).await;
     Broken::ClientGone
+}
+
+/// Waits until the client has what was written for it. A fault shows when it is read or written
+/// next.
+async fn pushed(down: &mut server::HttpSession) {
+    let _ = poll_fn(|cx| Connection::poll_push(down.stream(), cx)).await;
 }
 
 /// Sends the body, first what was `kept` of it from an earlier try, until all is sent or the
@@ -69,7 +92,10 @@ pub(super) async fn upload(
 ) -> Result<Upload, Broken> {
     let state = Arc::clone(Connection::write_state(up.stream()));
     state.set_elastic(true);
+    // As long as the client has not sent all, the server is not late with its answer.
+    let patience = up.read_timeout.take();
     let sent = send_all(down, up, kept, &limits, &state).await;
+    up.read_timeout = patience;
     state.set_elastic(false);
     match sent? {
         Upload::Done => await_answer(down, up).await.map(|()| Upload::Done),
@@ -82,6 +108,8 @@ pub(super) async fn upload(
 pub(super) struct UploadLimits {
     /// Longest time for which the server takes nothing.
     pub write: Duration,
+    /// Longest time for which the client takes nothing.
+    pub client: Duration,
     /// Most bytes of a body.
     pub max_body: u64,
 }
@@ -104,7 +132,7 @@ async fn send_all(
             early = answer_head(up) => {
                 return early.map(|()| Upload::Unfinished).map_err(Broken::Server);
             }
-            piece = down.read_body_bytes() => piece.map_err(|e| client_fault(&e))?,
+            piece = client_piece(down) => piece.map_err(|e| client_fault(&e))?,
         };
         if down.body_bytes_read() as u64 > limits.max_body {
             return Err(Broken::TooLarge);
@@ -145,10 +173,34 @@ async fn send_piece(
     });
     match timeout(limits.write, taken_or_answered).await {
         Ok(result) => result.map_err(Broken::Server),
-        Err(_) => Err(Broken::Server(Error::explain(
-            ErrorType::WriteTimedout,
-            "the server takes no more of the body",
-        ))),
+        Err(_) => Err(takes_no_more()),
+    }
+}
+
+fn takes_no_more() -> Broken {
+    let text = "the server takes no more of the request";
+    Broken::Server(Error::explain(ErrorType::WriteTimedout, text))
+}
+
+/// The next piece of the client's body. Sessions also give empty ones, at the borders of chunks;
+/// written on, such a piece would be the chunk that *ends* a body, and what follows it would be taken
+/// for the next message (request smuggling, and its like for answers).
+async fn client_piece(down: &mut server::HttpSession) -> pingora::Result<Option<Bytes>> {
+    loop {
+        match down.read_body_bytes().await? {
+            Some(piece) if piece.is_empty() => {}
+            piece => return Ok(piece),
+        }
+    }
+}
+
+/// The same of the server's body.
+async fn server_piece(up: &mut client::HttpSession) -> pingora::Result<Option<Bytes>> {
+    loop {
+        match up.read_body_bytes().await? {
+            Some(piece) if piece.is_empty() => {}
+            piece => return Ok(piece),
+        }
     }
 }
 
@@ -163,11 +215,12 @@ pub(super) async fn duplex(
     let to_server = Arc::clone(Connection::write_state(up.stream()));
     to_client.set_elastic(true);
     to_server.set_elastic(true);
+    // It may be waiting for the client.
+    let patience = up.read_timeout.take();
     let result = both_ways(down, up, limits, &to_client, &to_server).await;
-    for state in [to_client, to_server] {
-        state.set_elastic(false);
-        state.set_paused(false);
-    }
+    up.read_timeout = patience;
+    to_client.set_elastic(false);
+    to_server.set_elastic(false);
     result
 }
 
@@ -184,60 +237,81 @@ async fn both_ways(
     to_client: &WriteState,
     to_server: &WriteState,
 ) -> Result<Upload, Broken> {
-    // Read on one side, and the other is still busy with what came before. A paused side is not
-    // read, so these hold no more than what its session had read already: 64 KiB.
-    let (mut going_up, mut coming_down) = (VecDeque::<Bytes>::new(), VecDeque::<Bytes>::new());
+    // Read on one side, and the other is still busy with what came before: then nothing more is read
+    // of the first, so that each holds one piece.
+    let (mut going_up, mut coming_down) = (None::<Bytes>, None::<Bytes>);
     let (mut client_done, mut server_done) = (false, false);
+    // A server that has answered may close its ears; its answer counts all the same.
+    let mut listening = true;
     loop {
-        while !to_server.is_pending()
-            && let Some(piece) = going_up.pop_front()
+        if !to_server.is_pending()
+            && let Some(piece) = going_up.take()
         {
-            up.write_body(&piece).await.map_err(Broken::Server)?;
+            listening = up.write_body(&piece).await.is_ok();
         }
-        while !to_client.is_pending()
-            && let Some(piece) = coming_down.pop_front()
+        if !to_client.is_pending()
+            && let Some(piece) = coming_down.take()
         {
             down.write_body(&piece).await.map_err(|_| Broken::ClientGone)?;
         }
-        if server_done && coming_down.is_empty() {
+        if server_done && coming_down.is_none() {
             return Ok(Upload::Unfinished);
         }
-        if client_done && going_up.is_empty() {
-            up.finish_body().await.map_err(Broken::Server)?;
-            for piece in coming_down {
+        if client_done && going_up.is_none() && listening {
+            listening = up.finish_body().await.is_ok();
+            if let Some(piece) = coming_down.take() {
                 down.write_body(&piece).await.map_err(|_| Broken::ClientGone)?;
             }
-            return Ok(Upload::Done);
+            if listening {
+                return Ok(Upload::Done);
+            }
         }
+        let (up_waits, down_waits) = (going_up.is_some(), coming_down.is_some());
         let event = {
-            // What is on its way to a paused side is pushed along all the same.
-            to_server.set_paused(!coming_down.is_empty());
-            to_client.set_paused(!going_up.is_empty());
-            let mut from_client = pin!(down.read_body_bytes());
-            let mut from_server = pin!(up.read_body_bytes());
+            let mut from_client = pin!(async {
+                if client_done || up_waits || !listening {
+                    pushed(down).await;
+                    std::future::pending().await
+                } else {
+                    client_piece(down).await
+                }
+            });
+            let mut from_server = pin!(async {
+                if server_done || down_waits {
+                    let _ = poll_fn(|cx| Connection::poll_push(up.stream(), cx)).await;
+                    std::future::pending().await
+                } else {
+                    server_piece(up).await
+                }
+            });
             let next = poll_fn(|cx| {
-                if !server_done && let Poll::Ready(piece) = from_server.as_mut().poll(cx) {
+                if let Poll::Ready(piece) = from_server.as_mut().poll(cx) {
                     return Poll::Ready(Event::FromServer(piece));
                 }
-                if !client_done && let Poll::Ready(piece) = from_client.as_mut().poll(cx) {
+                if let Poll::Ready(piece) = from_client.as_mut().poll(cx) {
                     return Poll::Ready(Event::FromClient(piece));
                 }
-                let drained = (!going_up.is_empty() && !to_server.is_pending())
-                    || (!coming_down.is_empty() && !to_client.is_pending());
+                let drained = (up_waits && !to_server.is_pending())
+                    || (down_waits && !to_client.is_pending());
                 if drained { Poll::Ready(Event::Drained) } else { Poll::Pending }
             });
-            next.await
+            // Whoever is not read from is not told that it is late.
+            match (up_waits, down_waits) {
+                (_, true) => timeout(limits.client, next).await.map_err(|_| Broken::ClientGone)?,
+                (true, false) => timeout(limits.write, next).await.map_err(|_| takes_no_more())?,
+                (false, false) => next.await,
+            }
         };
         match event {
             Event::Drained => {}
-            Event::FromServer(Ok(Some(piece))) => coming_down.push_back(piece),
+            Event::FromServer(Ok(Some(piece))) => coming_down = Some(piece),
             Event::FromServer(Ok(None)) => server_done = true,
             Event::FromServer(Err(error)) => return Err(Broken::Server(error)),
             Event::FromClient(Ok(Some(piece))) => {
                 if down.body_bytes_read() as u64 > limits.max_body {
                     return Err(Broken::TooLarge);
                 }
-                going_up.push_back(piece);
+                going_up = Some(piece);
             }
             Event::FromClient(Ok(None)) => client_done = true,
             Event::FromClient(Err(error)) => return Err(client_fault(&error)),
@@ -251,15 +325,27 @@ pub(super) async fn answer_head(up: &mut client::HttpSession) -> pingora::Result
         up.read_response().await.map_err(|error| error.into_up())?;
         match up.get_status() {
             Some(StatusCode::SWITCHING_PROTOCOLS) => {
-                return Error::e_explain(
-                    ErrorType::InvalidHTTPHeader,
-                    "it switches protocols although it was not asked to",
-                );
+                return invalid("it switches protocols although it was not asked to");
             }
             Some(status) if status.is_informational() => {}
+            _ if !is_known_coding(up) => {
+                return invalid("its body is in a transfer coding that is not known");
+            }
             _ => return Ok(()),
         }
     }
+}
+
+fn invalid(text: &'static str) -> pingora::Result<()> {
+    Error::e_explain(ErrorType::InvalidHTTPHeader, text)
+}
+
+/// Chunks are all that can be undone for a client to whom they mean nothing.
+fn is_known_coding(up: &client::HttpSession) -> bool {
+    let Some(head) = up.resp_header() else { return false };
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
 }
 
 fn client_fault(error: &Error) -> Broken {

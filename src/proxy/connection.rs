@@ -1,38 +1,44 @@
 //! A connection as pingora's `IO`: TCP, Unix socket or TLS, the same towards clients and servers.
 //!
 //! What it adds to the socket: a small buffer that joins a head and the first bytes of its body into
-//! one write, given back while the connection is idle; and the *elastic* mode, in which writes never
-//! wait and reads push along what is still to be written. With it one task can send a body and
+//! one write, given back while the connection is idle; reads that push along what is still to be
+//! written; and the *elastic* mode, in which writes never wait. With it one task can send a body and
 //! listen for the answer at the same time, although a session can only be asked for one of the two.
 
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
     TimingDigest, UniqueID,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 /// See the module.
 pub struct Connection {
+    /// Never contended: a session reads and writes through `&mut`, and only [`Connection::push`]
+    /// has to make do with less.
+    wire: Mutex<Wire>,
+    state: Arc<WriteState>,
+}
+
+/// The socket, and what is still to go into it.
+struct Wire {
     transport: Transport,
     /// Written by a session, not yet by the socket.
     out: Vec<u8>,
     /// The TLS layer may hold bytes that the socket has not taken.
     unflushed: bool,
-    /// A byte that was read to see whether a request has begun.
-    ahead: Option<u8>,
-    state: Arc<WriteState>,
 }
 
 /// What carries the bytes.
@@ -51,7 +57,6 @@ pub struct WriteState {
     pending: AtomicUsize,
     elastic: AtomicBool,
     corked: AtomicBool,
-    paused: AtomicBool,
 }
 
 impl WriteState {
@@ -60,14 +65,9 @@ impl WriteState {
         self.pending.load(Relaxed) > 0
     }
 
-    /// From now on writes do not wait; reads push them along.
+    /// From now on writes do not wait.
     pub fn set_elastic(&self, on: bool) {
         self.elastic.store(on, Relaxed);
-    }
-
-    /// While paused, reads take nothing from the socket; they only push along what waits.
-    pub fn set_paused(&self, on: bool) {
-        self.paused.store(on, Relaxed);
     }
 
     /// While corked, flushes are put off, so that what follows leaves in the same write.
@@ -80,10 +80,7 @@ impl Connection {
     /// A connection over `transport`.
     pub fn new(transport: Transport) -> Self {
         Self {
-            transport,
-            out: Vec::new(),
-            unflushed: false,
-            ahead: None,
+            wire: Mutex::new(Wire { transport, out: Vec::new(), unflushed: false }),
             state: Arc::new(WriteState::default()),
         }
     }
@@ -95,26 +92,69 @@ impl Connection {
 
     /// The state of the writes of the connection that a session holds.
     pub fn write_state(stream: &Stream) -> &Arc<WriteState> {
-        let connection: &Self =
-            stream.as_any().downcast_ref().expect("every stream of ours is a Connection");
-        &connection.state
+        &Self::of(stream).state
     }
 
-    /// Waits until there is something to read, be it the end.
+    /// Writes what waits on the connection that a session holds, without its leave.
+    pub fn poll_push(stream: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = Self::of(stream);
+        let mut wire = connection.wire();
+        let pushed = wire.poll_push(cx);
+        wire.note_pending(&connection.state);
+        pushed
+    }
+
+    /// Makes the end of the connection that a session holds an abrupt one (a TCP reset), for an
+    /// answer whose only proper end is that of its connection.
+    pub fn break_off(stream: &Stream) {
+        // Where it cannot be done, the connection just ends.
+        let _ = match &Self::of(stream).wire().transport {
+            Transport::Tcp(tcp) => tcp.set_zero_linger(),
+            Transport::Tls(tls) => tls.get_ref().0.set_zero_linger(),
+            Transport::Unix(_) => Ok(()),
+        };
+    }
+
+    fn of(stream: &Stream) -> &Self {
+        stream.as_any().downcast_ref().expect("every stream of ours is a Connection")
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().expect(UNPOISONED)
+    }
+
+    /// Waits for the beginning of a request, and reads what there is of it; nothing at the end of
+    /// the connection. While it waits it needs no buffer.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub async fn readable(&mut self) -> io::Result<()> {
-        match &mut self.transport {
-            Transport::Tcp(tcp) => tcp.readable().await,
-            Transport::Unix(unix) => unix.readable().await,
-            // The socket's readiness says little about TLS: a request may lie decrypted already, or
-            // what arrives is not yet one. So a byte is read, and handed out by the next read.
-            Transport::Tls(tls) => {
-                let mut byte = [0];
-                let read = tokio::io::AsyncReadExt::read(tls, &mut byte).await?;
-                self.ahead = (read == 1).then_some(byte[0]);
-                Ok(())
+    pub async fn first_bytes(&mut self) -> io::Result<BytesMut> {
+        let mut first = BytesMut::new();
+        loop {
+            let read = match &mut self.wire.get_mut().expect(UNPOISONED).transport {
+                Transport::Tcp(tcp) => {
+                    tcp.readable().await?;
+                    first.reserve(FIRST);
+                    tcp.try_read_buf(&mut first)
+                }
+                Transport::Unix(unix) => {
+                    unix.readable().await?;
+                    first.reserve(FIRST);
+                    unix.try_read_buf(&mut first)
+                }
+                // The socket's readiness says little about TLS: a request may lie decrypted
+                // already, or what arrives is not yet one.
+                Transport::Tls(tls) => {
+                    let mut byte = [0];
+                    let read = tls.read(&mut byte).await;
+                    first.extend_from_slice(&byte[..*read.as_ref().unwrap_or(&0)]);
+                    read
+                }
+            };
+            match read {
+                // Sockets are said to be readable more often than they are.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => first = BytesMut::new(),
+                other => return other.map(|_| first),
             }
         }
     }
@@ -126,7 +166,9 @@ impl Connection {
         let mut context = Context::from_waker(std::task::Waker::noop());
         Pin::new(self).poll_read(&mut context, &mut buffer).is_pending()
     }
+}
 
+impl Wire {
     fn poll_transport_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -165,8 +207,8 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn note_pending(&self) {
-        self.state.pending.store(self.out.len() + usize::from(self.unflushed), Relaxed);
+    fn note_pending(&self, state: &WriteState) {
+        state.pending.store(self.out.len() + usize::from(self.unflushed), Relaxed);
     }
 }
 
@@ -177,23 +219,18 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.state.elastic.load(Relaxed) && this.state.is_pending() {
-            let pushed = this.poll_push(cx);
-            this.note_pending();
-            // An answer may be there although the other side takes no more: it is read first.
+        let wire = this.wire.get_mut().expect(UNPOISONED);
+        if this.state.is_pending() {
+            // Whoever reads waits for an answer to what was written.
+            let pushed = wire.poll_push(cx);
+            // One may be there although the other side takes no more: it is read first.
             if let Poll::Ready(Err(_)) = pushed {
-                this.out = Vec::new();
-                this.unflushed = false;
+                wire.out = Vec::new();
+                wire.unflushed = false;
             }
+            wire.note_pending(&this.state);
         }
-        if this.state.paused.load(Relaxed) {
-            return Poll::Pending;
-        }
-        if let Some(byte) = this.ahead.take() {
-            buffer.put_slice(&[byte]);
-            return Poll::Ready(Ok(()));
-        }
-        match &mut this.transport {
+        match &mut wire.transport {
             Transport::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Transport::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
@@ -208,41 +245,43 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        let wire = this.wire.get_mut().expect(UNPOISONED);
         let written = loop {
-            if this.out.len() + bytes.len() <= JOINED {
-                this.out.extend_from_slice(bytes);
+            if wire.out.len() + bytes.len() <= JOINED {
+                wire.out.extend_from_slice(bytes);
                 break bytes.len();
             }
-            match this.poll_transport_write(cx, bytes) {
+            match wire.poll_transport_write(cx, bytes) {
                 Poll::Ready(result) => {
                     let written = result?;
-                    if let Some(beyond) = written.checked_sub(this.out.len()) {
-                        this.out.clear();
+                    if let Some(beyond) = written.checked_sub(wire.out.len()) {
+                        wire.out.clear();
                         if beyond > 0 {
                             break beyond;
                         }
                     } else {
-                        this.out.drain(..written);
+                        wire.out.drain(..written);
                     }
                 }
-                Poll::Pending if this.state.elastic.load(Relaxed) && this.out.len() < ELASTIC => {
-                    this.out.extend_from_slice(bytes);
+                Poll::Pending if this.state.elastic.load(Relaxed) && wire.out.len() < ELASTIC => {
+                    wire.out.extend_from_slice(bytes);
                     break bytes.len();
                 }
                 Poll::Pending => return Poll::Pending,
             }
         };
-        this.note_pending();
+        wire.note_pending(&this.state);
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let wire = this.wire.get_mut().expect(UNPOISONED);
         if this.state.corked.load(Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        let pushed = this.poll_push(cx);
-        this.note_pending();
+        let pushed = wire.poll_push(cx);
+        wire.note_pending(&this.state);
         match pushed {
             Poll::Pending if this.state.elastic.load(Relaxed) => Poll::Ready(Ok(())),
             other => other,
@@ -250,8 +289,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_push(cx))?;
-        match &mut self.transport {
+        let wire = self.wire.get_mut().expect(UNPOISONED);
+        ready!(wire.poll_push(cx))?;
+        match &mut wire.transport {
             Transport::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Transport::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
@@ -276,7 +316,7 @@ impl Shutdown for Connection {
 
 impl UniqueID for Connection {
     fn id(&self) -> i32 {
-        match &self.transport {
+        match &self.wire().transport {
             Transport::Tcp(tcp) => tcp.as_raw_fd(),
             Transport::Unix(unix) => unix.as_raw_fd(),
             Transport::Tls(tls) => tls.get_ref().0.as_raw_fd(),
@@ -306,7 +346,10 @@ impl GetSocketDigest for Connection {
     }
 }
 
+/// What pingora reads a head into, too.
+const FIRST: usize = 4 * 1024;
 /// Up to here writes are gathered until a flush: a head and a small body.
 const JOINED: usize = 4 * 1024;
 /// Up to here the elastic mode takes more: a session writes pieces of 64 KiB.
 const ELASTIC: usize = 128 * 1024;
+const UNPOISONED: &str = "nothing panics with it";

@@ -1,6 +1,8 @@
 //! What the client gets: the server's answer as it comes, or a refusal. Nothing else writes to
 //! clients.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
@@ -10,6 +12,7 @@ use http::{Method, StatusCode, Version};
 use pingora::Error;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::{client, server};
+use tokio::time::timeout;
 
 use super::body::{Broken, Upload, UploadLimits, await_client_gone, duplex};
 use super::connection::Connection;
@@ -29,14 +32,14 @@ pub(super) async fn relay(
     let head = answer_head(down, up, injected, request_id);
     // A first piece that is there already leaves in one write with the head.
     let first = match up.read_body_ref().now_or_never() {
-        Some(piece) => piece.map_err(Broken::Server)?,
+        Some(piece) => piece.map_err(Broken::Server)?.filter(|piece| !piece.is_empty()),
         None => None,
     };
     let state = Connection::write_state(down.stream());
     state.set_corked(first.is_some());
-    let written = down.write_response_header(head).await;
+    let written = in_time(limits.client, down.write_response_header(head)).await;
     Connection::write_state(down.stream()).set_corked(false);
-    written.map_err(|_| Broken::ClientGone)?;
+    written?;
     if let Some(first) = first {
         write(down, first).await?;
     }
@@ -55,12 +58,28 @@ pub(super) async fn relay(
             None => break,
         }
     }
-    down.finish_body().await.map_err(|_| Broken::ClientGone)?;
+    in_time(limits.client, down.finish_body()).await?;
     Ok(upload)
 }
 
 async fn write(down: &mut server::HttpSession, piece: &[u8]) -> Result<(), Broken> {
+    // An empty one, as a chunk, would be the last (see `body`).
+    if piece.is_empty() {
+        return Ok(());
+    }
     down.write_body(piece).await.map(drop).map_err(|_| Broken::ClientGone)
+}
+
+/// A client that takes nothing for so long is as good as gone. Sessions watch over pieces of bodies,
+/// but not over heads and flushes.
+async fn in_time<T>(
+    limit: Duration,
+    write: impl Future<Output = pingora::Result<T>>,
+) -> Result<T, Broken> {
+    match timeout(limit, write).await {
+        Ok(Ok(written)) => Ok(written),
+        _ => Err(Broken::ClientGone),
+    }
 }
 
 /// The head for the client: the server's, without what belongs to its connection, framed for the
@@ -82,6 +101,11 @@ fn answer_head(
     parts.headers.insert(REQUEST_ID.clone(), request_id);
     let bodiless = down.req_header().method == Method::HEAD
         || matches!(theirs.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if theirs.status == StatusCode::NO_CONTENT {
+        // It has neither (RFC 9110, section 8.6; RFC 9112, section 6.1).
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.remove(TRANSFER_ENCODING);
+    }
     let chunked = parts.headers.contains_key(TRANSFER_ENCODING);
     if down.req_header().version == Version::HTTP_10 {
         if chunked || (!bodiless && !parts.headers.contains_key(CONTENT_LENGTH)) {
@@ -138,5 +162,19 @@ pub(super) async fn refuse(
     Ok(answer.status)
 }
 
+/// Ends a connection in the middle of an answer, so that the client can tell: what was written goes
+/// out, but no last chunk. Where the end of the connection is that of the answer, it is a broken one.
+pub(super) async fn break_off(down: &mut server::HttpSession) {
+    // A client that takes nothing gets no more.
+    let pushed = std::future::poll_fn(|cx| Connection::poll_push(down.stream(), cx));
+    let _ = timeout(LAST_WORDS, pushed).await;
+    let head = down.response_written().map(|head| &head.headers);
+    if !head.is_some_and(|h| h.contains_key(CONTENT_LENGTH) || h.contains_key(TRANSFER_ENCODING)) {
+        Connection::break_off(down.stream());
+    }
+}
+
+/// How long a client has to take the last bytes of an answer that breaks off.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Says which line of the logs belongs to an answer.
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -35,8 +35,8 @@ struct Idle {
 
 /// A session on a connection to a server, and one of its slots for as long as it lasts.
 pub struct Lease {
-    /// The session.
-    pub session: HttpSession,
+    /// The session; boxed, because a lease is handed on several times in a request's course.
+    pub session: Box<HttpSession>,
     /// The connection had been used before, so the server may have closed it by now.
     pub reused: bool,
     slot: OwnedSemaphorePermit,
@@ -100,7 +100,7 @@ impl Upstream {
                 (Box::pin(self.connect(deadline)).await?, false)
             }
         };
-        let mut session = HttpSession::new(connection);
+        let mut session = Box::new(HttpSession::new(connection));
         session.read_timeout = Some(self.server.timeouts.read);
         session.write_timeout = Some(self.server.timeouts.write);
         Ok(Lease { session, reused, slot })
@@ -110,7 +110,10 @@ impl Upstream {
     pub async fn give_back(&self, lease: Lease) {
         let Lease { mut session, slot, .. } = lease;
         session.respect_keepalive();
-        if let Some(stream) = session.reuse().await {
+        // Otherwise it would be shut down with ceremony, which can take long, and so keep the slot.
+        if session.will_keepalive()
+            && let Some(stream) = session.reuse().await
+        {
             let connection = Connection::from_stream(stream);
             self.idle().push(Idle { since: Instant::now(), connection });
         }

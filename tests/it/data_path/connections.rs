@@ -1,0 +1,409 @@
+//! Connections of both sides: how many there are, what carries them, and whom they trust.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::process::Process;
+use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
+use crate::running::{CANARY_SECRET, Client, Gateway, Upstream, anonymous, config};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_connections_opened_at_once_are_all_answered() {
+    const BOUND: usize = 256;
+    let wanted = 10_000;
+    let count = wanted.min(allowed_files().saturating_sub(2_000));
+    if count < wanted {
+        println!("NOT AS MANY AS MEANT: this process may open {} files only", count + 2_000);
+    }
+    let upstream = answering_after(Duration::ZERO).await;
+    let settings = format!("max_connections: {BOUND}, timeouts: {{ connect: 60s }}");
+    let gateway = Process::serve(&on_server(&anonymous(upstream.address), &settings));
+    let empty = gateway.memory();
+    let begun = Instant::now();
+    let mut all = JoinSet::new();
+    for number in 0..count {
+        let address = gateway.address;
+        all.spawn(async move {
+            let mut client = Client::over(TcpStream::connect(address).await.ok()?);
+            client.write(request("GET", &format!("{PATH}/{number}")).as_bytes()).await;
+            let response = timeout(Duration::from_secs(60), client.try_response_unbounded()).await;
+            Some((client, response.ok()??.status))
+        });
+    }
+    let answered: Vec<_> = all.join_all().await.into_iter().flatten().collect();
+    let took = begun.elapsed();
+    let good = answered.iter().filter(|(_, status)| *status == 200).count();
+    let idle = (gateway.memory() - empty) as usize * 1024 / count;
+    let most = upstream.seen.most_open.load(SeqCst);
+    println!(
+        "{good} of {count} connections answered in {took:.1?}, over {most} to the server; \
+         {idle} bytes of memory each while they are idle"
+    );
+    assert_eq!(good, count, "{}", gateway.log());
+    assert!(most <= BOUND, "{most} connections to the server");
+    assert!(took < Duration::from_secs(60));
+    assert_eq!(upstream.seen.exchanges.load(SeqCst), 1);
+}
+
+/// How many files this process may open, after asking for as many as it may.
+fn allowed_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    maximum.map_or(usize::MAX, |files| usize::try_from(files).unwrap())
+}
+
+async fn answering_after(delay: Duration) -> Scripted {
+    Scripted::new(move |mut wire: Wire| async move {
+        loop {
+            wire.body().await?;
+            sleep(delay).await;
+            wire.write(answer("200 OK", "fine")).await?;
+            wire.next().await?;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_never_sees_more_connections_than_its_bound() {
+    let upstream = answering_after(Duration::from_millis(20)).await;
+    let config = on_server(&anonymous(upstream.address), "max_connections: 4");
+    let gateway = Arc::new(Gateway::start(&config));
+    let mut all = JoinSet::new();
+    for number in 0..100 {
+        let gateway = Arc::clone(&gateway);
+        all.spawn(async move {
+            let bytes = if number % 2 == 0 {
+                request("GET", PATH).into_bytes()
+            } else {
+                with_body("POST", PATH, b"hello")
+            };
+            gateway.send(bytes).await.status
+        });
+    }
+    assert!(all.join_all().await.into_iter().all(|status| status == 200));
+    assert_eq!(upstream.seen.most_open.load(SeqCst), 4);
+    assert_eq!(upstream.seen.opened.load(SeqCst), 4, "each was used again and again");
+}
+
+#[tokio::test]
+async fn when_all_connections_stay_busy_the_client_is_told_to_come_back() {
+    let upstream = answering_after(Duration::from_secs(2)).await;
+    let settings = "max_connections: 1, timeouts: { connect: 200ms }";
+    let gateway = Arc::new(Gateway::start(&on_server(&anonymous(upstream.address), settings)));
+    let theirs = Arc::clone(&gateway);
+    let busy = tokio::spawn(async move { theirs.get(PATH).await.status });
+    assert!(super::until(Duration::from_secs(5), || upstream.seen.heads().len() == 1).await);
+    let begun = Instant::now();
+    let response = gateway.get(PATH).await;
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    assert_eq!((response.status, response.code().as_str()), (503, "overloaded"));
+    assert_eq!(response.header("retry-after"), ["1"]);
+    assert_eq!(busy.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_a_502_and_costs_no_slot() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let setting = "    existing_authorization: pass_through\n";
+    let gateway = Gateway::start(&on_server(&config(gone, setting), "max_connections: 1"));
+    for _ in 0..3 {
+        let response = gateway.send(own_token("GET")).await;
+        assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
+    }
+}
+
+/// A request with a token of the client's own, so that no exchange goes before it.
+fn own_token(method: &str) -> String {
+    format!("{method} {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer own\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_is_turned_away_and_the_others_are_served() {
+    let upstream = Upstream::echo().await;
+    let gateway =
+        Gateway::start(&(anonymous(upstream.address) + "limits: { max_connections: 2 }\n"));
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(gateway.address()).await;
+        client.write(request("GET", PATH).as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+        clients.push(client);
+    }
+    let response = gateway.send(b"").await;
+    assert_eq!((response.status, response.code().as_str()), (503, "overloaded"));
+    assert_eq!(gateway.telemetry.connections.get(), 2);
+    drop(clients.pop());
+    let telemetry = &gateway.telemetry;
+    assert!(super::until(Duration::from_secs(5), || telemetry.connections.get() == 1).await);
+    assert_eq!(gateway.get(PATH).await.status, 200);
+}
+
+/// A certificate, and the key to it.
+struct Identity {
+    certificate: String,
+    key: String,
+    der: (CertificateDer<'static>, Vec<u8>),
+}
+
+impl Identity {
+    fn of(name: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        Self {
+            certificate: made.cert.pem(),
+            key: made.signing_key.serialize_pem(),
+            der: (made.cert.der().clone(), made.signing_key.serialize_der()),
+        }
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.der.1.clone()));
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.0.clone()], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.0.clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A server with TLS in front of a plain one, that counts what was said under TLS.
+struct TlsServer {
+    port: u16,
+    handshakes: Arc<AtomicUsize>,
+    bytes: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl TlsServer {
+    async fn before(upstream: &Upstream, identity: &Identity) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (acceptor, behind) = (identity.acceptor(), upstream.address);
+        let (handshakes, bytes) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (shaken, counted) = (Arc::clone(&handshakes), Arc::clone(&bytes));
+        let task = tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let (acceptor, shaken) = (acceptor.clone(), Arc::clone(&shaken));
+                let counted = Arc::clone(&counted);
+                tokio::spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    shaken.fetch_add(1, SeqCst);
+                    let (mut from_gateway, mut to_gateway) = tokio::io::split(tls);
+                    let (mut from_server, mut to_server) =
+                        TcpStream::connect(behind).await.unwrap().into_split();
+                    tokio::spawn(async move {
+                        let _ = tokio::io::copy(&mut from_server, &mut to_gateway).await;
+                    });
+                    let mut piece = vec![0; 16 * 1024];
+                    while let Ok(read @ 1..) = from_gateway.read(&mut piece).await {
+                        counted.fetch_add(read, SeqCst);
+                        to_server.write_all(&piece[..read]).await.unwrap();
+                    }
+                });
+            }
+        });
+        Self { port, handshakes, bytes, task }
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn written(folder: &Path, name: &str, content: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+/// The configuration for a server with TLS at `host`, and the bundle that says whom to trust.
+fn tls_config(host: &str, server: &TlsServer, bundle: &Path, tenant: &str) -> String {
+    let plain = config(([127, 0, 0, 1], server.port).into(), tenant);
+    let url = format!("https://{host}:{}/bi\", ca_file: \"{}\"", server.port, bundle.display());
+    plain.replace(&format!("http://127.0.0.1:{}/bi\"", server.port), &url)
+}
+
+#[tokio::test]
+async fn a_listener_with_tls_serves_and_says_so_to_the_server() {
+    let (upstream, identity) = (Upstream::echo().await, Identity::of("gateway.example"));
+    let files = tempfile::tempdir().unwrap();
+    let certificate = written(files.path(), "tls.crt", &identity.certificate);
+    let key = written(files.path(), "tls.key", &identity.key);
+    let tls = format!(
+        "callers: anonymous, tls: {{ certificate_file: \"{}\", key_file: \"{}\" }}",
+        certificate.display(),
+        key.display()
+    );
+    let gateway =
+        Gateway::start(&anonymous(upstream.address).replacen("callers: anonymous", &tls, 1));
+    let tcp = TcpStream::connect(gateway.address()).await.unwrap();
+    let name = ServerName::try_from("gateway.example").unwrap();
+    let mut client = Client::over(identity.connector().connect(name, tcp).await.unwrap());
+    // One after the other, two in one record, and one that is cut in the middle of its head.
+    for _ in 0..3 {
+        client.write(request("GET", PATH).as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    client.write(request("GET", PATH).repeat(2).as_bytes()).await;
+    assert_eq!([client.response().await.status, client.response().await.status], [200, 200]);
+    let body = noise(3_000_000);
+    let bytes = with_body("PUT", PATH, &body);
+    client.write(&bytes[..7]).await;
+    client.write(&bytes[7..]).await;
+    assert_eq!(client.response().await.text(), "body of 3000000 bytes");
+    let seen = upstream.seen.requests();
+    assert!(seen.last().unwrap().body == body);
+    assert!(seen.iter().all(|seen| seen.header("x-forwarded-proto") == ["https"]));
+    // Somebody who does not speak TLS gets nothing.
+    assert!(
+        Client::connect(gateway.address()).await.is_closed_after(b"GET / HTTP/1.1\r\n\r\n").await
+    );
+}
+
+#[tokio::test]
+async fn a_server_with_tls_is_trusted_by_any_certificate_of_the_bundle_for_tokens_and_data() {
+    let (upstream, identity) = (Upstream::echo().await, Identity::of("localhost"));
+    let server = TlsServer::before(&upstream, &identity).await;
+    let files = tempfile::tempdir().unwrap();
+    let other = Identity::of("localhost").certificate;
+    let bundle = written(files.path(), "ca.crt", &(other + &identity.certificate));
+    let gateway = Gateway::start(&tls_config("localhost", &server, &bundle, ""));
+    for _ in 0..3 {
+        let body = noise(1_000_000);
+        let response = gateway.send(with_body("POST", PATH, &body)).await;
+        assert_eq!((response.status, response.text().as_str()), (200, "body of 1000000 bytes"));
+        assert!(upstream.seen.requests().last().unwrap().body == body);
+    }
+    assert_eq!(server.handshakes.load(SeqCst), 2, "one for the token, one for the rest");
+    let host = format!("localhost:{}", server.port);
+    assert_eq!(upstream.seen.requests()[0].header("host"), [host]);
+}
+
+#[tokio::test]
+async fn a_server_with_a_wrong_certificate_gets_no_byte() {
+    let (upstream, identity) = (Upstream::echo().await, Identity::of("bi.example"));
+    let server = TlsServer::before(&upstream, &identity).await;
+    let files = tempfile::tempdir().unwrap();
+    let right = written(files.path(), "right.crt", &identity.certificate);
+    let wrong = written(files.path(), "wrong.crt", &Identity::of("localhost").certificate);
+    for (what, bundle) in [("a wrong name", &right), ("a wrong CA", &wrong)] {
+        let gateway = Gateway::start(&tls_config("localhost", &server, bundle, ""));
+        let response = gateway.get(PATH).await;
+        assert!([502, 503].contains(&response.status), "{what}: {}", response.status);
+        assert!(!response.text().contains(CANARY_SECRET));
+        let response = gateway.send(own_token("GET")).await;
+        assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
+        assert_eq!(server.bytes.load(SeqCst), 0, "{what}");
+        upstream.seen.assert_untouched(what);
+    }
+}
+
+#[tokio::test]
+async fn servers_at_one_address_with_different_trust_share_no_connection() {
+    let (upstream, identity) = (Upstream::echo().await, Identity::of("localhost"));
+    let server = TlsServer::before(&upstream, &identity).await;
+    let files = tempfile::tempdir().unwrap();
+    let right = written(files.path(), "right.crt", &identity.certificate);
+    let wrong = written(files.path(), "wrong.crt", &Identity::of("localhost").certificate);
+    let one = tls_config("localhost", &server, &right, "");
+    let (head, tenants) = one.split_once("tenants:\n").unwrap();
+    let other_server = head.lines().last().unwrap();
+    let other_server = other_server
+        .replace("main:", "other:")
+        .replace(&right.display().to_string(), &wrong.display().to_string());
+    let other_tenant = tenants
+        .replace("acme:", "globex:")
+        .replace("server: main", "server: other")
+        .replace("site: site1", "site: site2");
+    let gateway =
+        Gateway::start(&format!("{head}{other_server}\ntenants:\n{tenants}{other_tenant}"));
+    // A connection of the one that trusts is idle now.
+    assert_eq!(gateway.get(PATH).await.status, 200);
+    let shaken = server.handshakes.load(SeqCst);
+    let path = PATH.replace("site1", "site2");
+    let own = own_token("GET").replace(PATH, &path);
+    let response = gateway.send(own).await;
+    assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
+    assert_eq!(upstream.seen.requests().len(), 1);
+    assert_eq!(gateway.get(PATH).await.status, 200);
+    assert_eq!(server.handshakes.load(SeqCst), shaken, "the first one's connection was kept");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
+    let upstream = Upstream::echo().await;
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("gateway.sock");
+    // What a process leaves behind that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let address = format!("unix:{}", path.display());
+    let config = anonymous(upstream.address).replacen("127.0.0.1:0", &address, 1);
+    let gateway = Gateway::start(&config);
+    let mut client = Client::over(UnixStream::connect(&path).await.unwrap());
+    for _ in 0..2 {
+        client.write(request("GET", PATH).as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    assert!(upstream.seen.requests()[0].header("x-forwarded-for").is_empty());
+    let Err(error) = Gateway::try_start(&config) else { panic!("two listen on one socket") };
+    assert!(error.to_string().contains("another process listens on it"), "{error}");
+    client.write(request("GET", PATH).as_bytes()).await;
+    assert_eq!(client.response().await.status, 200);
+    drop(client);
+    assert!(gateway.running.stop().await);
+    assert!(!path.exists(), "the socket's file goes away with it");
+    // A file that is no socket is somebody else's.
+    std::fs::write(&path, "precious").unwrap();
+    assert!(Gateway::try_start(&config).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_nothing_is_not_answered() {
+    let upstream = Upstream::echo().await;
+    let limits = "limits: { request_head_timeout: 200ms, keep_alive_timeout: 600ms }\n";
+    let gateway = Gateway::start(&(anonymous(upstream.address) + limits));
+    let mut silent = Client::connect(gateway.address()).await;
+    assert_eq!(silent.try_response(false).await.map(|response| response.status), None);
+    // Between requests there is more time, whatever the one before was like.
+    for bytes in [request("GET", PATH).into_bytes(), with_body("PUT", PATH, &noise(65_536))] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.write(&bytes).await;
+        assert_eq!(client.response().await.status, 200);
+        let begun = Instant::now();
+        assert_eq!(client.try_response(false).await.map(|response| response.status), None);
+        assert!(begun.elapsed() >= Duration::from_millis(550), "{:?}", begun.elapsed());
+    }
+}

@@ -1,0 +1,118 @@
+//! The end of the process: what is in flight is finished, nothing else is begun.
+
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::process::Process;
+use super::{PATH, Scripted, Wire, answer, request, until, with_body};
+use crate::running::{Client, anonymous};
+
+/// Answers after the time that the path says, in milliseconds.
+async fn slow() -> Scripted {
+    Scripted::new(|mut wire: Wire| async move {
+        loop {
+            wire.body().await?;
+            let path = wire.head.split(' ').nth(1).unwrap_or_default();
+            let wait = path.rsplit('/').next().unwrap_or_default().parse().unwrap_or(0);
+            sleep(Duration::from_millis(wait)).await;
+            wire.write(answer("200 OK", "fine")).await?;
+            wire.next().await?;
+        }
+    })
+    .await
+}
+
+async fn in_flight(upstream: &Scripted, count: usize) {
+    let there = until(Duration::from_secs(5), || upstream.seen.heads().len() >= count).await;
+    assert!(there, "{count} requests are in flight");
+}
+
+#[tokio::test]
+async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
+    let upstream = slow().await;
+    let mut gateway = Process::serve(&anonymous(upstream.address));
+    let mut idle = Client::connect(gateway.address).await;
+    idle.write(request("GET", PATH).as_bytes()).await;
+    assert_eq!(idle.response().await.header("connection"), ["keep-alive"]);
+    let mut silent = Client::connect(gateway.address).await;
+    let mut busy = Vec::new();
+    for bytes in [
+        request("GET", &format!("{PATH}/600")).into_bytes(),
+        with_body("POST", &format!("{PATH}/600"), b"hello"),
+    ] {
+        let mut client = Client::connect(gateway.address).await;
+        client.write(&bytes).await;
+        busy.push(client);
+    }
+    in_flight(&upstream, 2).await;
+    let told = Instant::now();
+    gateway.terminate();
+    assert!(idle.is_closed().await && silent.is_closed().await);
+    assert!(told.elapsed() < Duration::from_millis(500), "idle connections do not wait");
+    assert!(TcpStream::connect(gateway.address).await.is_err(), "no new connections");
+    for client in &mut busy {
+        let response = client.response().await;
+        assert_eq!((response.status, response.text().as_str()), (200, "fine"));
+        assert_eq!(response.header("connection"), ["close"]);
+    }
+    drop(busy);
+    let answered = Instant::now();
+    let status = gateway.ended_within(Duration::from_secs(5)).await.expect("it ends");
+    assert!(status.success(), "{status}: {}", gateway.log());
+    assert!(answered.elapsed() < Duration::from_secs(1), "it ends with the last of them");
+    assert!(gateway.log().contains("all requests were answered"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_body_that_waited_for_100_continue_is_finished_too() {
+    let upstream = slow().await;
+    let mut gateway = Process::serve(&anonymous(upstream.address));
+    let mut client = Client::connect(gateway.address).await;
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    );
+    client.write(head.as_bytes()).await;
+    assert_eq!(client.response().await.status, 100);
+    gateway.terminate();
+    sleep(Duration::from_millis(100)).await;
+    client.write(b"hello").await;
+    let response = client.response().await;
+    assert_eq!((response.status, response.header("connection")), (200, vec!["close"]));
+    drop(client);
+    assert!(gateway.ended_within(Duration::from_secs(3)).await.expect("it ends").success());
+}
+
+#[tokio::test]
+async fn the_drain_timeout_cuts_off_what_is_left() {
+    let upstream = slow().await;
+    let config = anonymous(upstream.address) + "limits: { drain_timeout: 300ms }\n";
+    let mut gateway = Process::serve(&config);
+    let mut client = Client::connect(gateway.address).await;
+    client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
+    in_flight(&upstream, 1).await;
+    let told = Instant::now();
+    gateway.terminate();
+    assert!(client.is_closed().await);
+    assert!(gateway.ended_within(Duration::from_secs(5)).await.is_some());
+    let took = told.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
+    assert!(gateway.log().contains("some requests were cut off"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_it_at_once() {
+    let upstream = slow().await;
+    let mut gateway = Process::serve(&anonymous(upstream.address));
+    let mut client = Client::connect(gateway.address).await;
+    client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
+    in_flight(&upstream, 1).await;
+    gateway.terminate();
+    let log = gateway.log_handle();
+    assert!(until(Duration::from_secs(5), || log.lock().unwrap().contains("stopping")).await);
+    gateway.terminate();
+    let status = gateway.ended_within(Duration::from_secs(2)).await.expect("it ends at once");
+    assert!(!status.success(), "somebody was cut off, so it did not go well");
+    assert!(client.is_closed().await);
+}
