@@ -322,7 +322,7 @@ async fn both_ways(
 /// The final head of the answer; informational ones before it are for us, not for the client.
 pub(super) async fn answer_head(up: &mut client::HttpSession) -> pingora::Result<()> {
     loop {
-        up.read_response().await.map_err(|error| error.into_up())?;
+        up.read_response().await.map_err(Error::into_up)?;
         match up.get_status() {
             Some(StatusCode::SWITCHING_PROTOCOLS) => {
                 return invalid("it switches protocols although it was not asked to");
