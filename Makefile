@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test check bench fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test leaks check bench fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -29,7 +29,11 @@ test: ## run all tests: unit, integration, documentation
 	.ci/need rust build
 	cargo test --locked
 
-check: fmt crates deploy-files clippy docs test configs ## all that must hold before a merge, cheapest first
+leaks: ## run all tests; does no secret of theirs show in anything that they or the gateway print?
+	.ci/need rust build
+	tests/leaks.sh $(target)/test-output.txt
+
+check: fmt crates deploy-files clippy docs leaks configs ## all that must hold before a merge, cheapest first
 
 bench: ## run all benches
 	.ci/need rust build
@@ -47,7 +51,7 @@ crates: ## does no crate bring a second TLS or crypto library?
 	fi
 
 deploy-files: $(tools)/ready $(carried) ## are image, manifests and scripts well-formed?
-	$(tools)/bin/shellcheck .ci/*
+	$(tools)/bin/shellcheck .ci/* tests/*.sh
 	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy $(wildcard config)
 	$(tools)/bin/hadolint --failure-threshold style deploy/Dockerfile
 	$(tools)/bin/kubernetes-validate --kubernetes-version 1.32 --strict $(manifests)

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 mod check;
 mod completions;
 mod demo;
+mod explain;
 mod key;
 mod logging;
 mod schema;
@@ -53,6 +54,8 @@ enum Command {
     Serve(serve::Serve),
     /// Check configuration files, and all that they refer to, as `serve` would
     Check(check::Check),
+    /// Say what would become of a request, and why, without sending anything to Bold BI
+    Explain(explain::Explain),
     /// Obtain one token as `serve` would, and say what it is good for
     Token(token::Token),
     /// Show it all on this machine: a pretend Bold BI, the gateway before it, two tenants
@@ -89,6 +92,7 @@ impl Cli {
         let result = match self.command {
             Command::Serve(command) => command.run(self.log_format),
             Command::Check(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Token(command) => command.run(),
             Command::Demo(command) => command.run(self.log_format),
             Command::Key(command) => command.run(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderName};
 
 use crate::caller::{Admits, Caller, CallerAuth};
-use crate::policy::{Permit, Policy};
+use crate::policy::{Permit, Policy, RouteClass};
 use crate::refusal::Refusal;
 use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
@@ -15,11 +15,16 @@ use crate::token::{AccessToken, TokenSource};
 
 /// Everything that decides on requests.
 pub struct Gateway {
+    gatekeeper: Gatekeeper,
+    tokens: TokenSource,
+    metrics: Vec<Arc<TenantMetrics>>,
+}
+
+/// Decides who may go on; it sends nothing to Bold BI.
+pub struct Gatekeeper {
     callers: CallerAuth,
     tenants: Tenants,
     policy: Policy,
-    tokens: TokenSource,
-    metrics: Vec<Arc<TenantMetrics>>,
 }
 
 /// A request that may go on.
@@ -51,28 +56,22 @@ pub struct Granted {
 
 impl Gateway {
     /// Decides by these parts.
-    pub fn new(
-        callers: CallerAuth,
-        tenants: Tenants,
-        policy: Policy,
-        tokens: TokenSource,
-        telemetry: &Telemetry,
-    ) -> Self {
-        let metrics = tenants.iter().map(|t| telemetry.tenant(t.name.as_str())).collect();
-        Self { callers, tenants, policy, tokens, metrics }
+    pub fn new(gatekeeper: Gatekeeper, tokens: TokenSource, telemetry: &Telemetry) -> Self {
+        let tenants = gatekeeper.tenants.iter();
+        let metrics = tenants.map(|t| telemetry.tenant(t.name.as_str())).collect();
+        Self { gatekeeper, tokens, metrics }
     }
 
-    /// Whether and as whom a request that came to a listener admitting `admits` may go on. Nothing
-    /// has been sent to anybody when this says no.
+    /// See [`Gatekeeper::admit`].
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub fn admit(&self, admits: Admits, head: &RequestHead<'_>) -> Result<Admission, Refusal> {
-        let caller = self.callers.authenticate(admits, head)?;
-        let tenant = self.tenants.resolve(head)?;
-        let permit = self.permit(&caller, tenant, head)?;
-        let injects = injects(tenant, head)?;
-        Ok(Admission { caller, permit, injects })
+    pub async fn admit(
+        &self,
+        admits: Admits,
+        head: &RequestHead<'_>,
+    ) -> Result<Admission, Refusal> {
+        self.gatekeeper.admit(admits, head).await
     }
 
     /// The token to put on an admitted request; none when it goes on with its own.
@@ -113,7 +112,7 @@ impl Gateway {
 
     /// The tenants behind the gateway.
     pub fn tenants(&self) -> &Tenants {
-        &self.tenants
+        &self.gatekeeper.tenants
     }
 
     /// The metrics of a tenant.
@@ -123,7 +122,37 @@ impl Gateway {
 
     /// The header that carries callers' API keys.
     pub fn key_header(&self) -> &HeaderName {
-        self.callers.key_header()
+        self.gatekeeper.callers.key_header()
+    }
+}
+
+impl Gatekeeper {
+    /// Decides by these parts.
+    pub fn new(callers: CallerAuth, tenants: Tenants, policy: Policy) -> Self {
+        Self { callers, tenants, policy }
+    }
+
+    /// Whether and as whom a request that came to a listener admitting `admits` may go on. Nothing
+    /// has been sent to anybody when this says no.
+    ///
+    /// # Errors
+    /// The refusal that the client gets.
+    pub async fn admit(
+        &self,
+        admits: Admits,
+        head: &RequestHead<'_>,
+    ) -> Result<Admission, Refusal> {
+        let caller = self.callers.authenticate(admits, head).await?;
+        let tenant = self.tenants.resolve(head)?;
+        let permit = self.permit(&caller, tenant, head)?;
+        let injects = injects(&caller, tenant, head)?;
+        Ok(Admission { caller, permit, injects })
+    }
+
+    /// The class that the route of an admitted request falls in.
+    pub fn class_of(&self, admission: &Admission, head: &RequestHead<'_>) -> RouteClass {
+        let route = admission.tenant().route(head.target.path()).unwrap_or("/");
+        self.policy.classify(head.method, route)
     }
 
     fn permit(
@@ -140,8 +169,9 @@ impl Gateway {
     }
 }
 
-fn injects(tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Refusal> {
+fn injects(caller: &Caller, tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Refusal> {
     match tenant.existing_authorization {
+        _ if caller.is_by_authorization() => Ok(true),
         ExistingAuthorization::Replace => Ok(true),
         _ if !head.headers.contains_key(AUTHORIZATION) => Ok(true),
         ExistingAuthorization::PassThrough => Ok(false),

@@ -5,7 +5,7 @@ use http::header::{
     HeaderValue, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-use crate::request::RequestError;
+use crate::request::{RequestError, nominated};
 
 /// Chooses the headers of a request that go on to the server. What the gateway itself sets (`Host`,
 /// the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never comes from the client.
@@ -38,7 +38,8 @@ impl<'h> ToServer<'h> {
     }
 
     fn goes_on(&self, name: &HeaderName) -> bool {
-        let credential = (self.injects && (*name == AUTHORIZATION || *name == COOKIE))
+        let credential = (self.injects
+            && (*name == AUTHORIZATION || *name == COOKIE || *name == COOKIE2))
             || name == self.key_header;
         !credential
             && !NEVER_TO_SERVER.contains(name)
@@ -52,29 +53,7 @@ impl<'h> ToServer<'h> {
 /// the headers of proxies that the gateway does not trust.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !name.starts_with("x-forwarded-")
-        && !name.starts_with("proxy-")
-}
-
-/// The headers that `Connection` names, without the options that are no headers here.
-fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
-    const BAD: RequestError = RequestError::Malformed("the Connection header is malformed");
-    let mut names = Vec::new();
-    for value in headers.get_all(CONNECTION) {
-        for option in value.to_str().map_err(|_| BAD)?.split(',').map(str::trim) {
-            match option {
-                "" => {}
-                o if o.eq_ignore_ascii_case("close") || o.eq_ignore_ascii_case("keep-alive") => {}
-                o if names.len() < MAX_NOMINATED
-                    && HeaderName::from_bytes(o.as_bytes()).is_ok() =>
-                {
-                    names.push(o);
-                }
-                _ => return Err(BAD),
-            }
-        }
-    }
-    Ok(names)
+        && !FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
 /// Chooses the headers of an answer that go back to the client: all but those of the connection
@@ -114,7 +93,7 @@ static HOP_BY_HOP: [HeaderName; 5] = [
 
 /// What the client cannot tell the server: headers of the connection, those that are set anew, and
 /// those in which somebody says that the sender, the target or the method is another.
-static NEVER_TO_SERVER: [HeaderName; 19] = [
+static NEVER_TO_SERVER: [HeaderName; 24] = [
     HOST,
     CONNECTION,
     CONTENT_LENGTH,
@@ -125,10 +104,15 @@ static NEVER_TO_SERVER: [HeaderName; 19] = [
     UPGRADE,
     HeaderName::from_static("keep-alive"),
     header::FORWARDED,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("x-arr-clientcert"),
+    HeaderName::from_static("x-host"),
     HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-original-host"),
     HeaderName::from_static("x-replaced-path"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("x-http-method"),
@@ -136,7 +120,11 @@ static NEVER_TO_SERVER: [HeaderName; 19] = [
     HeaderName::from_static("x-method-override"),
 ];
 
-const MAX_NOMINATED: usize = 10;
+/// RFC 2965; long obsolete, and still a cookie to some.
+static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
+
+/// Beginnings of names of the same kind.
+const FAMILIES: [&str; 3] = ["x-forwarded-", "x-original-", "proxy-"];
 
 #[cfg(test)]
 mod tests {

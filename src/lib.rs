@@ -6,7 +6,7 @@
 //! run  proxy          the only ones that name pingora
 //! admin
 //! config              the configuration file, parsed into values that cannot be wrong
-//! boldbi              everything that is particular to Bold BI
+//! boldbi  jwks        everything that is particular to Bold BI; key sets over HTTP
 //! gateway             the decisions on one request, in order
 //! refusal  headers
 //! token
@@ -14,6 +14,7 @@
 //! caller
 //! tenant
 //! request
+//! fetch
 //! secret  telemetry  trust
 //! ```
 #![forbid(unsafe_code)]
@@ -23,8 +24,10 @@ pub mod boldbi;
 pub mod caller;
 pub mod cli;
 pub mod config;
+pub mod fetch;
 pub mod gateway;
 pub mod headers;
+pub mod jwks;
 pub mod policy;
 pub mod proxy;
 pub mod refusal;

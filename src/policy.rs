@@ -180,7 +180,7 @@ impl Policy {
         method: &Method,
         route: &str,
     ) -> Result<&Permit, Forbidden> {
-        let class = (self.classify)(method, route);
+        let class = self.classify(method, route);
         let open = match caller.name() {
             None => RouteClasses::ALL_BUT_CREDENTIALS,
             Some(name) => self.open_to(name, tenant)?,
@@ -189,6 +189,11 @@ impl Policy {
             return Err(Forbidden::Route(class));
         }
         Ok(&self.own[tenant.index])
+    }
+
+    /// The class of a route, which is the path below a tenant's API base.
+    pub fn classify(&self, method: &Method, route: &str) -> RouteClass {
+        (self.classify)(method, route)
     }
 
     /// Leave to act as the credential's own user, for the operator at the command line.

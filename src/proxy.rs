@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession;
@@ -32,7 +32,8 @@ use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
 use body::{Broken, Upload, UploadLimits};
 use connection::Connection;
-use downstream::{Head, linger, read_head, session};
+pub use downstream::linger;
+use downstream::{Head, read_head, session};
 use record::Record;
 use upstream::Lease;
 
@@ -129,7 +130,7 @@ impl Proxy {
                 Head::Refused(refusal) => {
                     Box::pin(self.refuse(&mut down, &refusal, &mut record)).await;
                     self.finish(&record);
-                    linger(down).await;
+                    linger(down.into_inner()).await;
                     return None;
                 }
                 Head::Read => {}
@@ -145,13 +146,20 @@ impl Proxy {
                 return None;
             }
             if !down.will_keepalive() {
-                linger(down).await;
+                linger(down.into_inner()).await;
                 return None;
             }
+            let chunked = down.get_header(TRANSFER_ENCODING).is_some();
             let (stream, prefix) = down.reuse().await.ok()??.into_parts();
             let connection = Connection::from_stream(stream);
             if prefix.is_none() {
                 return Some(connection);
+            }
+            // The session reads sizes and extensions of chunks leniently (CVE-2025-55315 and its
+            // kin): another server could count to the body what is now read as the next request.
+            if chunked {
+                linger(connection).await;
+                return None;
             }
             down = session(connection, prefix, &self.limits);
         }
@@ -164,7 +172,7 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let admitted = self.admit(down, peer, record)?;
+        let admitted = self.admit(down, peer, record).await?;
         let granted = self.gateway.token(&admitted.admission).await?;
         record.token(granted.as_ref().map(|granted| granted.cached));
         let token = granted.map(|granted| granted.token);
@@ -182,7 +190,7 @@ impl Proxy {
     }
 
     /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
-    fn admit(
+    async fn admit(
         &self,
         down: &mut HttpSession,
         peer: &Peer,
@@ -193,7 +201,7 @@ impl Proxy {
         record.method(&sent.method);
         let head = RequestHead::parse(&raw, &sent.method, sent.version, &sent.headers)?;
         record.target(&head.target);
-        let admission = self.gateway.admit(peer.admits, &head)?;
+        let admission = self.gateway.admit(peer.admits, &head).await?;
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
             && length > self.limits.max_body
@@ -207,9 +215,6 @@ impl Proxy {
             expects_continue: head.expects_continue,
             target: head.target,
         };
-        if head.wants_upgrade {
-            down.set_server_keepalive(None);
-        }
         Ok(admitted)
     }
 
@@ -328,7 +333,7 @@ impl Proxy {
         let limits = self.upload_limits(lease.session.write_timeout);
         let injected = admitted.admission.injects;
         let id = record.request_id_value();
-        self.last_if_stopping(down);
+        self.end_if_last(down);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
         match relayed {
             Ok(Upload::Done) => upstream.give_back(lease).await,
@@ -408,16 +413,21 @@ impl Proxy {
 
     async fn refuse(&self, down: &mut HttpSession, refusal: &Refusal, record: &mut Record) -> bool {
         record.refused(refusal);
-        self.last_if_stopping(down);
+        self.end_if_last(down);
+        if refusal.ends_connection() {
+            down.set_server_keepalive(None);
+        }
         let written = respond::refuse(down, refusal, record.request_id());
         let Ok(Ok(status)) = timeout(self.limits.body, written).await else { return false };
         record.status_sent(status);
         true
     }
 
-    /// While the gateway stops, every answer is the last on its connection.
-    fn last_if_stopping(&self, down: &mut HttpSession) {
-        if self.stopping.is_cancelled() {
+    /// While the gateway stops, every answer is the last on its connection. So is the answer to a
+    /// client that asks for another protocol, which it does not get: nothing that it sends in that
+    /// protocol is ever read as a request.
+    fn end_if_last(&self, down: &mut HttpSession) {
+        if self.stopping.is_cancelled() || down.get_header(UPGRADE).is_some() {
             down.set_server_keepalive(None);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
@@ -129,9 +130,17 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
-            Self::Caller(CallerError::Missing | CallerError::Unknown | CallerError::Several) => {
-                (401, "caller_unauthenticated", "One valid API key is needed.")
-            }
+            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => (
+                503,
+                "issuer_keys_unavailable",
+                "The keys of the issuer of your token cannot be fetched at the moment.",
+            ),
+            Self::Caller(
+                CallerError::Missing
+                | CallerError::Unknown
+                | CallerError::Several
+                | CallerError::Jwt(_),
+            ) => (401, "caller_unauthenticated", "One valid credential of a caller is needed."),
             Self::TenantUnknown(_) => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
@@ -172,6 +181,19 @@ impl Refusal {
         }
     }
 
+    /// Whether nothing more can be read from the client's connection: where this request ends, and
+    /// whether what follows is another, is anyone's guess.
+    pub fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Request(_)
+                | Self::HeadTimeout
+                | Self::BodyTimeout
+                | Self::BodyMalformed
+                | Self::BodyTooLarge { .. }
+        )
+    }
+
     /// The tenant it is about, where one was found.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
@@ -186,6 +208,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { .. } => Some(SOON),
+            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
             Self::Exchange(error) => match &error.kind {
                 ExchangeErrorKind::Unavailable { retry_after, .. } => {
                     Some(retry_after.unwrap_or(LATER))

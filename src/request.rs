@@ -2,10 +2,14 @@
 //! parsed here and nothing else of the request. What two servers could read in two ways is refused,
 //! never normalised. Pure: it knows no socket and no tenant.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
+use percent_encoding::percent_decode;
 
 /// A request's head that has passed every check, borrowed from the session that read it.
 #[derive(Debug)]
@@ -22,9 +26,6 @@ pub struct RequestHead<'h> {
     pub body: BodyFraming,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// The client asks for another protocol, which it does not get: the connection ends after the
-    /// answer, so that nothing sent in that protocol is ever read as a request.
-    pub wants_upgrade: bool,
 }
 
 /// How a request's body is framed (RFC 9112, section 6).
@@ -84,6 +85,9 @@ impl<'h> RequestHead<'h> {
         version: Version,
         headers: &'h HeaderMap,
     ) -> Result<Self, RequestError> {
+        if target_range(raw)?.len() > MAX_TARGET {
+            return Err(RequestError::TargetTooLong);
+        }
         if raw.len() > MAX_HEAD || headers.len() > MAX_HEADER_LINES {
             return Err(RequestError::HeadTooLarge);
         }
@@ -94,6 +98,7 @@ impl<'h> RequestHead<'h> {
         if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
             return Err(RequestError::Malformed("there is more than one Authorization header"));
         }
+        nominated(headers)?;
         let host = host(version, headers)?;
         let target = target(raw, host)?;
         let body = body_framing(raw, headers)?;
@@ -107,7 +112,6 @@ impl<'h> RequestHead<'h> {
             headers,
             body,
             expects_continue: continues && body != BodyFraming::Empty,
-            wants_upgrade: headers.contains_key(UPGRADE),
         })
     }
 }
@@ -158,13 +162,40 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// The request line's target, brought to origin form and checked.
-fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
+/// The headers that `Connection` names, without the options that are no headers here.
+///
+/// # Errors
+/// When it names what is no header, or more than ten (RFC 9110, section 7.6.1).
+pub fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
+    const BAD: RequestError = RequestError::Malformed("the Connection header is malformed");
+    let mut names = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for option in value.to_str().map_err(|_| BAD)?.split(',').map(str::trim) {
+            match option {
+                "" => {}
+                o if o.eq_ignore_ascii_case("close") || o.eq_ignore_ascii_case("keep-alive") => {}
+                o if names.len() < MAX_NOMINATED
+                    && HeaderName::from_bytes(o.as_bytes()).is_ok() =>
+                {
+                    names.push(o);
+                }
+                _ => return Err(BAD),
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Where the request line's target is.
+fn target_range(raw: &[u8]) -> Result<Range<usize>, RequestError> {
     let start = 1 + memchr::memchr(b' ', raw).ok_or(NO_TARGET)?;
     let end = start + memchr::memchr(b' ', &raw[start..]).ok_or(NO_TARGET)?;
-    if end - start > MAX_TARGET {
-        return Err(RequestError::TargetTooLong);
-    }
+    Ok(start..end)
+}
+
+/// The request line's target, brought to origin form and checked.
+fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
+    let Range { start, end } = target_range(raw)?;
     let start = start + absolute_form_prefix(&raw[start..end], host)?;
     let bytes = &raw[start..end];
     let path_end = memchr::memchr(b'?', bytes).unwrap_or(bytes.len());
@@ -222,47 +253,51 @@ fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
         let empty = RequestError::Malformed("the path has an empty segment");
         return if last { Ok(()) } else { Err(empty) };
     }
-    // A dot segment is made of dots; everything else is told by single bytes. `..;x` is one for
-    // servers that know path parameters (CVE-2026-3872 and its kin).
-    let mut dots = 0usize;
-    let mut only_dots = true;
-    let mut i = 0;
-    while i < segment.len() {
-        let mut byte = segment[i];
-        i += 1;
-        if byte == b'%' {
-            byte = percent_decoded(segment.get(i..i + 2))?;
-            i += 2;
-            if byte < 0x20 || byte == 0x7f || matches!(byte, b'/' | b'\\') {
+    let mut rest = segment;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = match byte {
+            b'%' if is_hex_pair(tail.get(..2)) => &tail[2..],
+            b'%' => {
+                return Err(RequestError::Malformed("the path has a broken percent-encoding"));
+            }
+            _ if PATH_BYTES[usize::from(byte)] => tail,
+            _ => {
                 return Err(RequestError::Malformed(
-                    "the path has an encoded slash, backslash or control character",
+                    "the path has a character that must be percent-encoded",
                 ));
             }
-            if byte == b'%' && is_hex_pair(segment.get(i..i + 2)) {
-                return Err(RequestError::Malformed("the path is encoded twice"));
-            }
-        } else if !PATH_BYTES[usize::from(byte)] {
-            return Err(RequestError::Malformed(
-                "the path has a character that must be percent-encoded",
-            ));
-        }
-        match byte {
-            b'.' if only_dots => dots += 1,
-            b';' if only_dots => break_at_parameter(dots)?,
-            _ => only_dots = false,
-        }
-        if byte == b';' {
-            only_dots = false;
-        }
+        };
     }
-    if only_dots && (dots == 1 || dots == 2) {
-        return Err(DOT_SEGMENT);
+    match Cow::from(percent_decode(segment)) {
+        Cow::Borrowed(plain) => check_name(plain),
+        Cow::Owned(decoded) => check_decoded(&decoded).and_then(|()| check_name(&decoded)),
+    }
+}
+
+/// What a segment with percent-encodings may hold.
+fn check_decoded(decoded: &[u8]) -> Result<(), RequestError> {
+    // Some decoders read overlong forms (`%C0%AF`) as the slashes and dots that they are not.
+    let text = std::str::from_utf8(decoded)
+        .map_err(|_| RequestError::Malformed("the path is not encoded in UTF-8"))?;
+    if text.contains(|c: char| c.is_control() || matches!(c, '/' | '\\')) {
+        return Err(RequestError::Malformed(
+            "the path has an encoded slash, backslash or control character",
+        ));
+    }
+    if text.match_indices('%').any(|(at, _)| is_hex_pair(decoded.get(at + 1..at + 3))) {
+        return Err(RequestError::Malformed("the path is encoded twice"));
     }
     Ok(())
 }
 
-fn break_at_parameter(dots: usize) -> Result<(), RequestError> {
-    if dots == 1 || dots == 2 { Err(DOT_SEGMENT) } else { Ok(()) }
+/// A dot segment is one also with parameters, `..;x`, for servers that know them (CVE-2026-3872 and
+/// its kin), and with white space around it, which some servers leave out.
+fn check_name(decoded: &[u8]) -> Result<(), RequestError> {
+    let end = memchr::memchr(b';', decoded).unwrap_or(decoded.len());
+    match std::str::from_utf8(&decoded[..end]).map(str::trim) {
+        Ok("." | "..") => Err(RequestError::Malformed("the path has a dot segment")),
+        _ => Ok(()),
+    }
 }
 
 /// A query never decides anything; it only must not end the request line or the target early.
@@ -275,19 +310,8 @@ fn check_query(query: &[u8]) -> Result<(), RequestError> {
     }
 }
 
-fn percent_decoded(pair: Option<&[u8]>) -> Result<u8, RequestError> {
-    let digits = pair.and_then(|p| Some((hex_digit(p[0])?, hex_digit(p[1])?)));
-    let (high, low) =
-        digits.ok_or(RequestError::Malformed("the path has a broken percent-encoding"))?;
-    Ok(high << 4 | low)
-}
-
 fn is_hex_pair(pair: Option<&[u8]>) -> bool {
     pair.is_some_and(|p| p.iter().all(u8::is_ascii_hexdigit))
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 /// Exactly one framing (RFC 9112, section 6.3): no list of codings, no list of lengths, never both.
@@ -340,10 +364,10 @@ pub const METHODS: [Method; 7] = [
 /// Bold BI's own ingress takes request heads of four buffers of 16 KiB.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADER_LINES: usize = 100;
+const MAX_NOMINATED: usize = 10;
 const MAX_TARGET: usize = 16 * 1024;
 const MAX_PATH: usize = 4 * 1024;
 const NO_TARGET: RequestError = RequestError::Malformed("the request target is not a path");
-const DOT_SEGMENT: RequestError = RequestError::Malformed("the path has a dot segment");
 
 /// `pchar` of RFC 3986, section 3.3, apart from percent-encoding.
 static PATH_BYTES: [bool; 256] = {

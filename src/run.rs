@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -22,9 +23,9 @@ mod tls;
 use crate::admin::Admin;
 use crate::caller::Admits;
 use crate::config::{ListenAddress, Settings};
-use crate::gateway::Gateway;
+use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::connection::{Connection, Transport};
-use crate::proxy::{ClientLimits, Peer, Proxy, Upstream};
+use crate::proxy::{ClientLimits, Peer, Proxy, Upstream, linger};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
@@ -97,13 +98,8 @@ impl Running {
         let upstreams = upstreams(&settings)?;
         let limits = settings.limits;
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
-        let gateway = Gateway::new(
-            settings.caller_auth,
-            settings.tenants,
-            settings.policy,
-            tokens,
-            &telemetry,
-        );
+        let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
+        let gateway = Gateway::new(gatekeeper, tokens, &telemetry);
         let stopping = CancellationToken::new();
         let client_limits = ClientLimits {
             head: limits.request_head_timeout,
@@ -125,6 +121,7 @@ impl Running {
             proxy,
             telemetry: Arc::clone(&telemetry),
             room: Arc::new(Semaphore::new(limits.max_connections)),
+            doorstep: Arc::new(Semaphore::new(DOORSTEP)),
             connections: connections.clone(),
             stopping: stopping.clone(),
             handshake: limits.request_head_timeout,
@@ -229,6 +226,8 @@ struct Hall {
     proxy: Arc<Proxy>,
     telemetry: Arc<Telemetry>,
     room: Arc<Semaphore>,
+    /// For those who are told that there is no room.
+    doorstep: Arc<Semaphore>,
     connections: TaskTracker,
     stopping: CancellationToken,
     handshake: Duration,
@@ -269,7 +268,7 @@ impl Hall {
                 );
             }
             if door.tls.is_none() {
-                turn_away(accepted);
+                self.turn_away(accepted);
             }
             return;
         };
@@ -277,6 +276,18 @@ impl Hall {
         self.connections.spawn(async move {
             let _open = Open::new(&hall.telemetry);
             hall.serve(accepted, &door, place).await;
+        });
+    }
+
+    /// Tells a client that there is no room, if there is room at least for telling.
+    fn turn_away(&self, accepted: Accepted) {
+        let Ok(place) = Arc::clone(&self.doorstep).try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            match accepted {
+                Accepted::Tcp(tcp, _) => say_no_room(tcp).await,
+                Accepted::Unix(unix) => say_no_room(unix).await,
+            }
+            drop(place);
         });
     }
 
@@ -336,16 +347,11 @@ fn is_clients_own(error: &io::Error) -> bool {
     )
 }
 
-/// Tells a client that there is no room, if it can be told without waiting.
-fn turn_away(accepted: Accepted) {
-    tokio::spawn(timeout(Duration::from_secs(1), async move {
-        let written = match accepted {
-            Accepted::Tcp(mut tcp, _) => tcp.write_all(NO_ROOM).await,
-            Accepted::Unix(mut unix) => unix.write_all(NO_ROOM).await,
-        };
-        // It is closed either way.
-        drop(written);
-    }));
+/// A fresh connection takes this at once; if not, it is closed without a word.
+async fn say_no_room(mut client: impl AsyncRead + AsyncWrite + Unpin) {
+    if client.write_all(NO_ROOM).now_or_never().is_some_and(|written| written.is_ok()) {
+        linger(client).await;
+    }
 }
 
 /// Each connection of a client may need one to a server, and the default of 1,024 descriptors is
@@ -362,6 +368,7 @@ fn raise_file_limit() {
 }
 
 const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
+const DOORSTEP: usize = 64;
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
 Connection: close\r\n\r\n\

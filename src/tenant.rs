@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use crate::request::RequestHead;
 use crate::secret::Secret;
 
@@ -280,9 +282,15 @@ impl Tenants {
     }
 }
 
-/// A route below a site-less base that begins with `site/` in any spelling.
+/// A route below a site-less base whose first segment is `site` to somebody: in any case, encoded,
+/// with parameters, or with dots or white space at its ends, which some servers leave out.
 fn names_a_site(route: &str) -> bool {
-    route.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("/site/"))
+    let first = route.split('/').nth(1).unwrap_or_default();
+    let decoded = percent_decode_str(first).decode_utf8_lossy();
+    let name = decoded.split(';').next().unwrap_or_default();
+    let name = name.trim_matches(|c: char| c == '.' || c.is_whitespace());
+    // By way of upper case, as .NET compares: `ſ` is an `S` to it.
+    name.chars().flat_map(char::to_uppercase).eq("SITE".chars())
 }
 
 /// A request names no tenant that is known, or two that disagree.

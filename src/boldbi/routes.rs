@@ -59,11 +59,12 @@ fn plain(route: &str) -> Cow<'_, str> {
     Cow::Owned(decoded.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect())
 }
 
-/// The segments that are not empty. White space and dots at their ends do not count, for some
-/// servers leave them out.
+/// The segments that are not empty. Parameters behind a `;` do not count, nor do white space and
+/// dots at the ends, for some servers leave them out.
 fn segments(route: &str) -> impl Iterator<Item = &str> {
     let ignored = |c: char| c == '.' || c.is_whitespace();
-    route.split('/').map(move |s| s.trim_matches(ignored)).filter(|s| !s.is_empty())
+    let names = route.split('/').map(|s| s.split_once(';').map_or(s, |(name, _)| name));
+    names.map(move |name| name.trim_matches(ignored)).filter(|name| !name.is_empty())
 }
 
 /// `v5.0`, `v5`.

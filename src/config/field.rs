@@ -32,6 +32,14 @@ impl<T> Field<T> {
         self.given()
     }
 
+    /// The value, lent out.
+    pub(super) fn as_given(&self) -> Option<&T> {
+        match self {
+            Self::Given(value) => Some(value),
+            Self::Missing | Self::Faulty => None,
+        }
+    }
+
     /// The value, if there is one.
     pub(super) fn given(self) -> Option<T> {
         match self {

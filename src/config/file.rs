@@ -134,8 +134,12 @@ pub(super) struct Timeouts {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caller {
-    /// How the caller proves who it is.
+    /// An API key that proves who it is. It needs this or `jwt`, and may have both.
+    #[serde(default)]
     pub api_key: Field<ApiKey>,
+    /// The JWTs that prove who it is.
+    #[serde(default)]
+    pub jwt: Field<Jwt>,
     /// What it may do; it may do nothing else.
     #[schemars(length(min = 1))]
     pub may: Field<Vec<Field<Permission>>>,
@@ -148,6 +152,55 @@ pub(super) struct ApiKey {
     /// SHA-256 of the key as `boldgate key` prints it.
     #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
     pub sha256: Field<String>,
+}
+
+/// JWTs of an issuer, sent as `Authorization: Bearer …`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Jwt {
+    /// The exact value of the claim `iss`.
+    pub issuer: Field<String>,
+    /// The value that must be among those of the claim `aud`.
+    pub audience: Field<String>,
+    /// The only algorithms that count, whatever a token says.
+    #[schemars(length(min = 1))]
+    pub algorithms: Field<Vec<Field<Algorithm>>>,
+    /// The exact value of the header `typ`, if one is demanded, such as `at+jwt`.
+    #[serde(default)]
+    pub typ: Field<String>,
+    /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
+    /// loopback address. They are fetched anew every 5 minutes and for a key that is not known.
+    #[serde(default)]
+    pub jwks_url: Field<String>,
+    /// PEM bundle of CAs to trust for `jwks_url` instead of the system's.
+    #[serde(default)]
+    pub ca_file: Field<String>,
+    /// File with the issuer's public keys, in place of `jwks_url`.
+    #[serde(default)]
+    pub jwks_file: Field<String>,
+}
+
+/// An algorithm that JWTs are signed with. Those with a shared secret are not among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(super) enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// RSASSA-PSS with SHA-384.
+    PS384,
+    /// RSASSA-PSS with SHA-512.
+    PS512,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// ECDSA on P-384 with SHA-384.
+    ES384,
+    /// Ed25519.
+    EdDSA,
 }
 
 /// What a caller may do on one tenant, acting as the tenant's own user.

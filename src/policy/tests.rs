@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
 
@@ -55,14 +56,15 @@ fn by_name(_: &Method, route: &str) -> RouteClass {
 fn caller(named: Option<&str>) -> Caller {
     let key = ApiKey::generate().unwrap();
     let keys = named.map(|name| (key.hash(), CallerName::new(name)));
-    let auth = CallerAuth::new(keys, HeaderName::from_static("x-api-key"));
+    let auth = CallerAuth::new(keys, HeaderName::from_static("x-api-key"), Vec::new());
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("gw"));
     headers.insert("x-api-key", HeaderValue::from_str(key.expose()).unwrap());
     let raw = "GET / HTTP/1.1\r\nHost: gw\r\n\r\n".into();
     let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
-    auth.authenticate(admits, &head).unwrap()
+    let authenticated = auth.authenticate(admits, &head);
+    authenticated.now_or_never().expect("a key is found without waiting").unwrap()
 }
 
 fn policy(tenants: &Tenants) -> Policy {

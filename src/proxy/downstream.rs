@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::connection::Connection;
@@ -99,15 +99,20 @@ fn fault(error: &Error) -> RequestError {
         None if error.to_string().contains("Request header larger than") => {
             RequestError::HeadTooLarge
         }
+        // And of a target that is longer than the HTTP library can hold, which it repeats.
+        None if is_target_too_long(&error.to_string()) => RequestError::TargetTooLong,
         None => RequestError::Malformed("the request head is ambiguous or malformed"),
     }
+}
+
+fn is_target_too_long(text: &str) -> bool {
+    text.len() >= usize::from(u16::MAX) && text.contains("invalid uri ")
 }
 
 /// Ends a connection on which the client may still be sending. To close at once would make the
 /// client's system throw the answer away (RFC 9112, section 9.6), so the rest is read and dropped
 /// for a moment.
-pub(super) async fn linger(session: HttpSession) {
-    let mut stream = session.into_inner();
+pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let drained = async {
         stream.shutdown().await?;
         let mut rest = vec![0; 16 * 1024];

@@ -15,7 +15,7 @@ use tracing::field::display;
 use super::downstream::Peer;
 use crate::gateway::Admission;
 use crate::refusal::Refusal;
-use crate::request::Target;
+use crate::request::{METHODS, Target};
 use crate::telemetry::{AccessLine, AccessLog, RequestOutcome, Telemetry, TenantMetrics};
 use crate::tenant::Server;
 
@@ -72,8 +72,9 @@ impl Record {
         HeaderValue::from_str(&self.id).expect("hexadecimal digits")
     }
 
+    /// Only methods that are forwarded are told: any other is text of the client's choice.
     pub(super) fn method(&mut self, method: &Method) {
-        self.method = Some(method.clone());
+        self.method = METHODS.contains(method).then(|| method.clone());
     }
 
     pub(super) fn target(&mut self, target: &Target) {

@@ -22,7 +22,7 @@ pub struct AccessLine<'a> {
     pub request_id: &'a str,
     /// Address of the peer; none on a Unix socket.
     pub client: Option<IpAddr>,
-    /// The method; none when the head could not be parsed.
+    /// The method; none when the head could not be parsed, or the method is none that is forwarded.
     pub method: Option<&'a str>,
     /// The path without its query; none when the head could not be parsed.
     pub path: Option<&'a str>,

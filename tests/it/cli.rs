@@ -453,3 +453,48 @@ fn config(url: &str, secret: &str) -> String {
 const CALLERS: &str = "callers:\n  portal:\n    \
     api_key: { sha256: 4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865 }\n    \
     may: [ { tenant: acme, routes: [read] } ]\n";
+
+#[test]
+fn explain_says_what_would_become_of_a_request_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let key = boldgate::caller::ApiKey::generate().unwrap();
+    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
+        "listeners:\n",
+        "listeners:\n  - { address: 127.0.0.1:7777, callers: required }\n",
+        1,
+    ) + &format!(
+        "callers:\n  portal:\n    api_key: {{ sha256: {} }}\n    may: [{{ tenant: acme, routes: [read] }}]\n",
+        key.hash()
+    );
+    let file = write(&folder, "gateway.yaml", &text);
+    let header = format!("X-Api-Key: {}", key.expose());
+    let explain = |method: &str, url: &str, header: &str| {
+        run(&["explain", method, url, "-H", header, "--config", &file])
+    };
+    let url = "https://gw.example.com/bi/api/site/site1/v5.0/dashboards";
+
+    let admitted = explain("GET", url, &header);
+    assert_eq!((admitted.code, &*admitted.stderr), (Some(0), ""), "{}", admitted.stdout);
+    for said in [
+        "caller:    portal",
+        "tenant:    acme",
+        "class:     read",
+        "subject:   reports@acme.example",
+        "decision:  admitted, with a token of the subject put on",
+    ] {
+        assert!(admitted.stdout.contains(said), "{said}: {}", admitted.stdout);
+    }
+    for (method, url, header, said) in [
+        ("POST", url, &*header, "refused, 403 route_closed"),
+        ("GET", url, "X-Api-Key: wrong", "refused, 401 caller_unauthenticated"),
+        ("GET", "/bi/api/site/nowhere/x", &header, "refused, 404 tenant_unknown"),
+        ("GET", "/bi/api/site/site1/../x", &header, "refused, 400 request_refused"),
+        ("TRACE", url, &header, "refused, 405 method_refused"),
+    ] {
+        let refused = explain(method, url, header);
+        assert_eq!(refused.code, Some(1));
+        assert!(refused.stdout.contains(said), "{said}: {}", refused.stdout);
+        assert!(!refused.stdout.contains(key.expose()) && !refused.stderr.contains(key.expose()));
+    }
+}

@@ -20,6 +20,20 @@ pub const CANARY_SECRET: &str = "canary-embed-secret-0123456789";
 /// Begins every token that the raw upstream gives out. It must show nowhere but upstream.
 pub const CANARY_TOKEN: &str = "canary-token";
 
+/// Writes all that the gateway can log, as `serve --log-level trace` does, to the output of the
+/// tests, which `make leaks` searches for canaries.
+pub fn log_everything() {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::SubscriberExt;
+    let all =
+        Targets::new().with_default(LevelFilter::WARN).with_target("boldgate", LevelFilter::TRACE);
+    let lines = tracing_subscriber::fmt::layer().with_test_writer();
+    // Every test asks for it; the first has set it up for all.
+    let _ = tracing::subscriber::set_global_default(
+        tracing_subscriber::registry().with(all).with(lines),
+    );
+}
+
 /// A server that takes whatever comes, in the loosest reading, and says what it saw. Requests whose
 /// path ends in `/token` are exchanges and answered with a token; all others go to the handler.
 pub struct Upstream {
@@ -55,12 +69,22 @@ impl Request {
     pub fn line(&self) -> &str {
         self.head.lines().next().unwrap_or_default()
     }
+
+    /// The target, with its query.
+    pub fn path(&self) -> &str {
+        self.line().split(' ').nth(1).unwrap_or_default()
+    }
 }
 
 impl Seen {
     /// All requests that were no exchanges.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
+    }
+
+    /// All requests that were no exchanges, since this was asked last.
+    pub fn take(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
     }
 
     /// Asserts that nothing has arrived: no connection, no byte, no exchange.
@@ -105,6 +129,21 @@ impl Upstream {
 
     /// Answers as `handler` says.
     pub async fn answering(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start(Some(give_token), handler).await
+    }
+
+    /// Answers as `handler` says, and exchanges too.
+    pub async fn answering_all(
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(None, handler).await
+    }
+
+    async fn start(
+        exchange: Option<Exchange>,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        log_everything();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, handler) = (Arc::new(Seen::default()), Arc::new(handler));
@@ -116,7 +155,7 @@ impl Upstream {
                 let (seen, handler) = (Arc::clone(&theirs), Arc::clone(&handler));
                 tokio::spawn(async move {
                     // A gateway that breaks off is what some tests are about.
-                    let _ = converse(stream, &seen, &*handler).await;
+                    let _ = converse(stream, &seen, exchange, &*handler).await;
                 });
             }
         });
@@ -133,23 +172,19 @@ impl Drop for Upstream {
 async fn converse(
     mut stream: TcpStream,
     seen: &Seen,
+    exchange: Option<Exchange>,
     handler: &(dyn Fn(&Request) -> Answer + Send + Sync),
 ) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer).await? {
-        let path = request.line().split(' ').nth(1).unwrap_or_default();
-        let answer = if path.ends_with("/token") {
-            let number = seen.exchanges.fetch_add(1, SeqCst);
-            let site = path.rsplit('/').nth(1).unwrap_or_default();
-            let body = format!(
-                r#"{{"access_token":"{CANARY_TOKEN}-{site}-{number}","token_type":"bearer","expires_in":3600}}"#
-            );
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
-            let text = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-            Answer { bytes: text.into_bytes(), keep: true }
-        } else {
-            seen.requests.lock().unwrap().push(request.clone());
-            handler(&request)
+        let path = request.path().split('?').next().unwrap_or_default();
+        let is_exchange = path.ends_with("/token");
+        let answer = match exchange.filter(|_| is_exchange) {
+            Some(exchange) => exchange(&request, seen.exchanges.fetch_add(1, SeqCst)),
+            None => {
+                seen.requests.lock().unwrap().push(request.clone());
+                handler(&request)
+            }
         };
         stream.write_all(&answer.bytes).await?;
         if !answer.keep {
@@ -157,6 +192,20 @@ async fn converse(
         }
     }
     Ok(())
+}
+
+/// What answers exchanges, of which this is the how-manieth.
+type Exchange = fn(&Request, usize) -> Answer;
+
+/// A token that names its site and its number.
+pub fn give_token(request: &Request, number: usize) -> Answer {
+    let site = request.path().rsplit('/').nth(1).unwrap_or_default();
+    let body = format!(
+        r#"{{"access_token":"{CANARY_TOKEN}-{site}-{number}","token_type":"bearer","expires_in":3600}}"#
+    );
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
+    let text = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    Answer { bytes: text.into_bytes(), keep: true }
 }
 
 /// Reads one request; the end of the connection is none.
@@ -269,6 +318,7 @@ impl Gateway {
 
     /// The same, where it may fail.
     pub fn try_start(config: &str) -> Result<Self, StartError> {
+        log_everything();
         let files = tempfile::tempdir().unwrap();
         let secret = files.path().join("secret");
         std::fs::write(&secret, CANARY_SECRET).unwrap();
@@ -405,6 +455,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             body = std::mem::take(&mut self.buffer);
         }
         Some(Response { status, head, body, whole })
+    }
+
+    /// All that still comes until the gateway closes the connection, which it does within 10 s.
+    pub async fn rest(&mut self) -> String {
+        let mut rest = std::mem::take(&mut self.buffer);
+        let end = timeout(Duration::from_secs(10), self.stream.read_to_end(&mut rest)).await;
+        // A reset is an end too.
+        let _ = end.expect("the gateway closes the connection within 10 s");
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     /// Whether the gateway has closed the connection, within 10 s.

@@ -1,0 +1,153 @@
+//! `boldgate explain`.
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+
+use super::{ConfigFile, Failure, runtime, say};
+use crate::caller::Admits;
+use crate::config::{Listener, Settings};
+use crate::gateway::{Admission, Gatekeeper};
+use crate::policy::RouteClass;
+use crate::refusal::Refusal;
+use crate::request::RequestHead;
+
+/// Say what would become of a request, and why, without sending anything to Bold BI
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Ends with 0 if the request would be admitted and with 1 if not. The decision is \
+made by the same code as in `serve`; keys of JWT issuers are fetched as there."
+)]
+pub(super) struct Explain {
+    /// The method of the request, such as GET
+    method: String,
+    /// Its URL, as a client would send it to the gateway; a path alone will do
+    url: String,
+    /// A header of it, such as `X-Api-Key: …`; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// The listener it comes to, by its address in the configuration; the first if not given
+    #[arg(long, value_name = "ADDRESS")]
+    listener: Option<String>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Explain {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let method = Method::from_bytes(self.method.as_bytes())
+            .map_err(|_| Failure::other(format!("`{}` is no method", self.method)))?;
+        let (host, target) = host_and_target(&self.url);
+        let headers = self.header_map(host)?;
+        let settings = self.config.load()?;
+        let admits = self.listener(&settings)?.admits;
+        let raw = raw_head(&method, target, &headers);
+        let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
+        let decided = runtime()?.block_on(async {
+            let head = RequestHead::parse(&raw, &method, Version::HTTP_11, &headers)?;
+            let admission = gatekeeper.admit(admits, &head).await?;
+            let class = gatekeeper.class_of(&admission, &head);
+            Ok((admission, class))
+        });
+        match decided {
+            Ok((admission, class)) => {
+                tell(admits, &admission, class);
+                Ok(())
+            }
+            Err(refusal) => {
+                tell_refusal(admits, &refusal);
+                Err(Failure::Said)
+            }
+        }
+    }
+
+    fn header_map(&self, host: Option<&str>) -> Result<HeaderMap, Failure> {
+        let mut headers = HeaderMap::new();
+        for header in &self.headers {
+            // Neither the text nor its value is shown: it may be a key.
+            let malformed = || Failure::other("a header must look like `Name: value`");
+            let (name, value) = header.split_once(':').ok_or_else(malformed)?;
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed())?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|_| malformed())?;
+            headers.append(name, value);
+        }
+        if !headers.contains_key(HOST) {
+            let host = HeaderValue::from_str(host.unwrap_or("localhost"))
+                .map_err(|_| Failure::other("the URL has no usable host"))?;
+            headers.insert(HOST, host);
+        }
+        Ok(headers)
+    }
+
+    fn listener<'s>(&self, settings: &'s Settings) -> Result<&'s Listener, Failure> {
+        let mut listeners = settings.listeners.iter();
+        let found = match &self.listener {
+            None => listeners.next(),
+            Some(address) => listeners.find(|l| l.address.to_string() == *address),
+        };
+        found.ok_or_else(|| {
+            let all: Vec<_> = settings.listeners.iter().map(|l| l.address.to_string()).collect();
+            Failure::other(format!("there is no such listener; there are: {}", all.join(", ")))
+        })
+    }
+}
+
+/// Takes a URL apart as it is written: nothing of it is resolved or encoded on the way.
+fn host_and_target(url: &str) -> (Option<&str>, &str) {
+    match url.split_once("://") {
+        Some((_, rest)) => {
+            let (host, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            (Some(host), if target.is_empty() { "/" } else { target })
+        }
+        None => (None, url),
+    }
+}
+
+fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Bytes {
+    let mut raw = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
+    for (name, value) in headers {
+        raw.extend_from_slice(name.as_str().as_bytes());
+        raw.extend_from_slice(b": ");
+        raw.extend_from_slice(value.as_bytes());
+        raw.extend_from_slice(b"\r\n");
+    }
+    raw.extend_from_slice(b"\r\n");
+    raw.into()
+}
+
+fn tell(admits: Admits, admission: &Admission, class: RouteClass) {
+    let tenant = admission.tenant();
+    let caller = admission.caller.name().map_or("anonymous", |name| name.as_str());
+    tell_listener(admits);
+    say(&format!("caller:    {caller}"));
+    say(&format!("tenant:    {}", tenant.name));
+    say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base));
+    say(&format!("class:     {}", class.as_str()));
+    if admission.injects {
+        say(&format!("subject:   {}", admission.permit.subject()));
+        say("decision:  admitted, with a token of the subject put on");
+    } else {
+        say("decision:  admitted, with the Authorization that it brings");
+    }
+}
+
+fn tell_refusal(admits: Admits, refusal: &Refusal) {
+    let answer = refusal.answer();
+    tell_listener(admits);
+    if let Refusal::Forbidden { caller, .. } = refusal {
+        let caller = caller.as_ref().map_or("anonymous", |name| name.as_str());
+        say(&format!("caller:    {caller}"));
+    }
+    if let Some(tenant) = refusal.tenant() {
+        say(&format!("tenant:    {tenant}"));
+    }
+    say(&format!("decision:  refused, {} {}", answer.status.as_u16(), answer.code));
+    say(&format!("because:   {refusal}"));
+}
+
+fn tell_listener(admits: Admits) {
+    say(match admits {
+        Admits::Anonymous => "listener:  admits everybody",
+        Admits::Known => "listener:  admits known callers",
+    });
+}

@@ -1,0 +1,217 @@
+//! Callers known by JWTs, at a running gateway.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use boldgate::caller::ApiKey;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+
+use crate::running::{self, Gateway, Response, Upstream};
+
+/// An identity provider with one key, and its key set in a file.
+struct Provider {
+    key: Ed25519KeyPair,
+    key_id: String,
+    jwks: tempfile::NamedTempFile,
+}
+
+impl Provider {
+    fn new() -> Self {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let provider = Self { key, key_id: "one".into(), jwks: file };
+        std::fs::write(provider.jwks.path(), provider.jwks()).unwrap();
+        provider
+    }
+
+    /// A provider whose key has another id.
+    fn with_key_id(id: &str) -> Self {
+        let mut provider = Self::new();
+        provider.key_id = id.into();
+        provider
+    }
+
+    fn jwks(&self) -> String {
+        let x = URL_SAFE_NO_PAD.encode(self.key.public_key());
+        let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": self.key_id, "x": x});
+        json!({ "keys": [key] }).to_string()
+    }
+
+    fn token(&self, change: impl FnOnce(&mut Value)) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let mut claims = json!({"iss": "https://login.example.com/", "aud": "boldgate",
+                                "iat": now, "exp": now + 300, "sub": "42"});
+        change(&mut claims);
+        let header = json!({"alg": "EdDSA", "kid": self.key_id}).to_string();
+        let header = URL_SAFE_NO_PAD.encode(header);
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()));
+        format!("{message}.{signature}")
+    }
+}
+
+/// A gateway that knows `portal` by JWTs and `batch` by an API key.
+fn gateway(upstream: &Upstream, provider: &Provider, batch: &ApiKey) -> Gateway {
+    let keys = format!("jwks_file: {}", provider.jwks.path().display());
+    gateway_with(upstream, &keys, batch)
+}
+
+fn gateway_with(upstream: &Upstream, keys: &str, batch: &ApiKey) -> Gateway {
+    Gateway::start(&format!(
+        "listeners:
+  - {{ address: \"127.0.0.1:0\", callers: required }}
+admin: {{ address: \"127.0.0.1:0\" }}
+servers:
+  main: {{ url: \"http://{}/bi\" }}
+tenants:
+  acme:
+    server: main
+    site: site1
+    credential:
+      grant: embed_secret
+      username: reports@acme.example
+      embed_secret: {{ file: SECRET_FILE }}
+      user_source: azure_ad
+callers:
+  portal:
+    jwt:
+      issuer: https://login.example.com/
+      audience: boldgate
+      algorithms: [EdDSA]
+      {}
+    may: [ {{ tenant: acme, routes: [read] }} ]
+  batch:
+    api_key: {{ sha256: {} }}
+    may: [ {{ tenant: acme, routes: [read] }} ]
+",
+        upstream.address,
+        keys,
+        batch.hash(),
+    ))
+}
+
+async fn get(gateway: &Gateway, headers: &str) -> Response {
+    let path = "/bi/api/site/site1/v5.0/dashboards";
+    gateway.send(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{headers}\r\n")).await
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+#[tokio::test]
+async fn a_caller_with_a_good_jwt_is_served_with_our_token_and_the_jwt_goes_no_further() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let token = provider.token(|_| ());
+
+    let answer = get(&gateway, &bearer(&token)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = &upstream.seen.requests()[0];
+    assert_eq!(seen.header("authorization"), ["Bearer canary-token-site1-0"]);
+    assert!(!seen.head.contains(&token));
+    assert_eq!(gateway.access_lines(1).await[0]["boldgate.caller"], "portal");
+}
+
+/// JWT-01, JWT-05 and their kin; AUT-01
+#[tokio::test]
+async fn a_jwt_that_does_not_hold_reaches_nothing() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let good = provider.token(|_| ());
+    let unsigned = {
+        let payload = good.split('.').nth(1).unwrap();
+        format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#))
+    };
+    for token in [
+        provider.token(|claims| claims["exp"] = json!(1_000_000_000)),
+        provider.token(|claims| claims["exp"] = json!("99999999999")),
+        provider.token(|claims| claims["aud"] = json!("another")),
+        provider.token(|claims| claims["iss"] = json!("https://evil.example/")),
+        Provider::new().token(|_| ()),
+        unsigned,
+    ] {
+        let answer = get(&gateway, &bearer(&token)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+        assert!(!answer.text().contains(&token));
+    }
+    upstream.seen.assert_untouched("a JWT that does not hold");
+    assert_eq!(get(&gateway, &bearer(&good)).await.status, 200);
+}
+
+#[tokio::test]
+async fn credentials_of_two_callers_are_refused_and_a_token_for_bold_bi_is_no_credential() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let key = format!("X-Api-Key: {}\r\n", batch.expose());
+
+    let two = get(&gateway, &(key.clone() + &bearer(&provider.token(|_| ())))).await;
+    assert_eq!(two.status, 401);
+    upstream.seen.assert_untouched("credentials of two callers");
+
+    // A token of Bold BI's own, from an issuer that is not known, passes through untouched.
+    let own = provider.token(|claims| claims["iss"] = json!("http://bi/bi/site/site1"));
+    let passed = get(&gateway, &(key + &bearer(&own))).await;
+    assert_eq!(passed.status, 200);
+    let seen = &upstream.seen.requests()[0];
+    assert_eq!(seen.header("authorization"), [format!("Bearer {own}")]);
+    assert_eq!(upstream.seen.exchanges.load(SeqCst), 0);
+}
+
+/// JWK-01, JWK-02
+#[tokio::test]
+async fn keys_are_fetched_once_rotations_are_followed_and_failures_keep_the_last_good_keys() {
+    let upstream = Upstream::echo().await;
+    let (old, new) = (Provider::new(), Provider::with_key_id("two"));
+    let published = Arc::new(Mutex::new((200, old.jwks())));
+    let theirs = Arc::clone(&published);
+    let issuer = Upstream::answering(move |_| {
+        let (code, body) = theirs.lock().unwrap().clone();
+        running::status(code, &body)
+    })
+    .await;
+    let keys = format!("jwks_url: http://{}/keys", issuer.address);
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+
+    for _ in 0..20 {
+        assert_eq!(get(&gateway, &bearer(&old.token(|_| ()))).await.status, 200);
+    }
+    assert_eq!(issuer.seen.requests().len(), 1, "the keys are fetched once");
+    assert_eq!(issuer.seen.requests()[0].line(), "GET /keys HTTP/1.1");
+
+    // The issuer rotates: the first token with the new key is admitted, the old key is gone.
+    *published.lock().unwrap() = (200, new.jwks());
+    assert_eq!(get(&gateway, &bearer(&new.token(|_| ()))).await.status, 200);
+    assert_eq!(get(&gateway, &bearer(&old.token(|_| ()))).await.status, 401);
+
+    // It fails: what is known goes on to be served, and made-up keys make no flood of fetches.
+    *published.lock().unwrap() = (500, "<html>".into());
+    let fetches = issuer.seen.requests().len();
+    for _ in 0..200 {
+        let stranger = Provider::with_key_id("made up");
+        assert_eq!(get(&gateway, &bearer(&stranger.token(|_| ()))).await.status, 401);
+    }
+    assert_eq!(get(&gateway, &bearer(&new.token(|_| ()))).await.status, 200);
+    assert!(issuer.seen.requests().len() <= fetches + 1);
+}
+
+#[tokio::test]
+async fn an_issuer_whose_keys_cannot_be_had_admits_nobody_and_harms_no_other_caller() {
+    let upstream = Upstream::echo().await;
+    let batch = ApiKey::generate().unwrap();
+    let gateway = gateway_with(&upstream, "jwks_url: http://127.0.0.1:1/keys", &batch);
+    let answer = get(&gateway, &bearer(&Provider::new().token(|_| ()))).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_keys_unavailable"));
+    upstream.seen.assert_untouched("an issuer without keys");
+    let key = format!("X-Api-Key: {}\r\n", batch.expose());
+    assert_eq!(get(&gateway, &key).await.status, 200);
+}

@@ -1,0 +1,484 @@
+//! Requests whose end two servers could see in different places (request smuggling).
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::{ALPHA_KEY, GOOD, House, get, post};
+use crate::running::Client;
+
+/// What is smuggled: well-formed, and admitted if it were ever read as a request.
+fn smuggled() -> String {
+    get("/bi/api/site/alpha/v5.0/smuggled")
+}
+
+/// Answers with one refusal and ends the connection; what follows is never read as a request.
+async fn assert_refused_and_closed(house: &House, request: &[u8]) {
+    let what = String::from_utf8_lossy(request).into_owned();
+    let before = house.reached();
+    let statuses = house.statuses(request).await;
+    assert!(matches!(statuses[..], [400 | 501]), "{what:?}: {statuses:?}");
+    assert_eq!(house.reached(), before, "{what:?} reached the server");
+}
+
+/// SMG-01
+#[tokio::test]
+async fn a_request_with_both_framings_is_refused_and_nothing_after_it_is_read() {
+    let house = House::new().await;
+    for framing in [
+        "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n",
+        "content-length: 0\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        let body = format!("0\r\n\r\n{}", smuggled());
+        assert_refused_and_closed(&house, post(GOOD, framing, &body).as_bytes()).await;
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-02
+#[tokio::test]
+async fn chunks_in_http_1_0_are_refused() {
+    let house = House::new().await;
+    for connection in ["", "Connection: keep-alive\r\n"] {
+        let framing = format!("{connection}Transfer-Encoding: chunked\r\n");
+        let body = format!("0\r\n\r\n{}", smuggled());
+        let request = post(GOOD, &framing, &body).replacen("HTTP/1.1", "HTTP/1.0", 1);
+        assert_refused_and_closed(&house, request.as_bytes()).await;
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-03: after a request that asks for another protocol, with or without a body, admitted or
+/// not, the connection ends.
+#[tokio::test]
+async fn a_request_behind_one_that_asks_for_an_upgrade_is_never_read() {
+    let house = House::new().await;
+    let websocket = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (upgrade, status) in [
+        ("Connection: upgrade\r\nUpgrade: foo\r\n".to_owned(), 200),
+        ("Upgrade: foo\r\n".to_owned(), 200),
+        (format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{websocket}"), 200),
+        (
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+                .to_owned(),
+            200,
+        ),
+        ("Connection: keep-alive, upgrade\r\nUpgrade: foo\r\nX-Api-Key: other\r\n".to_owned(), 401),
+    ] {
+        let before = house.reached().2;
+        let statuses = house.statuses(super::get_with(GOOD, &upgrade) + &smuggled()).await;
+        assert_eq!(statuses, [status], "{upgrade}");
+        assert_eq!(house.reached().2, before + usize::from(status == 200), "{upgrade}");
+
+        for framing in ["Content-Length: 3\r\n", "Content-Length: 3\r\nExpect: 100-continue\r\n"] {
+            let before = house.reached().2;
+            let request = post(GOOD, &format!("{upgrade}{framing}"), "abc") + &smuggled();
+            let mut statuses = house.statuses(request).await;
+            statuses.retain(|status| *status != 100);
+            assert_eq!(statuses, [status], "{upgrade}{framing}");
+            assert_eq!(house.reached().2, before + usize::from(status == 200), "{upgrade}");
+        }
+    }
+    for request in house.upstream.seen.requests() {
+        assert!(!request.path().ends_with("smuggled"), "{}", request.head);
+        for name in ["upgrade", "connection", "http2-settings"] {
+            assert_eq!(request.header(name), [""; 0], "{}", request.head);
+        }
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-04
+#[tokio::test]
+async fn only_a_single_chunked_is_a_transfer_coding() {
+    let house = House::new().await;
+    for framing in [
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: ,chunked\r\n",
+        "Transfer-Encoding: chunked;q=1\r\n",
+        "Transfer-Encoding: \"chunked\"\r\n",
+        "Transfer-Encoding:\r\n",
+        "Transfer-Encoding: x\r\n",
+    ] {
+        let body = format!("0\r\n\r\n{}", smuggled());
+        assert_refused_and_closed(&house, post(GOOD, framing, &body).as_bytes()).await;
+    }
+    let chunked = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
+    assert_eq!(house.gateway.send(chunked).await.status, 200);
+    assert_eq!(house.upstream.seen.requests()[0].body, b"abc");
+    house.assert_serves().await;
+}
+
+/// SMG-05, SMG-06
+#[tokio::test]
+async fn a_content_length_is_one_plain_decimal_number() {
+    let house = House::new().await;
+    for value in [
+        "3, 3",
+        "3,3",
+        "3, 4",
+        "3\r\nContent-Length: 3",
+        "3\r\nContent-Length: 4",
+        "4\r\ncontent-length: 3",
+        "0\r\nContent-Length: 3",
+        "+3",
+        "-3",
+        "",
+        " ",
+        "0x3",
+        "3.0",
+        "3e0",
+        "18446744073709551617",
+        "99999999999999999999999999",
+        "3 4",
+        "3;a",
+        "\"3\"",
+        "3\t3",
+        "\u{0663}",
+        "3\u{a0}",
+    ] {
+        let request = post(GOOD, &format!("Content-Length: {value}\r\n"), "abc") + &smuggled();
+        assert_refused_and_closed(&house, request.as_bytes()).await;
+    }
+    let good = post(GOOD, "Content-Length: 3\r\n", "abc");
+    assert_eq!(house.gateway.send(good).await.status, 200);
+    house.assert_serves().await;
+}
+
+/// SMG-07: what is no chunk is refused, and the connection to the server, on which part of the
+/// request has gone already, is not used again.
+#[tokio::test]
+async fn chunks_that_are_none_end_both_connections() {
+    let house = House::with("limits: { body_timeout: 500ms }\n").await;
+    house.assert_serves().await;
+    for body in [
+        "+3\r\nabc\r\n0\r\n\r\n",
+        "-3\r\nabc\r\n0\r\n\r\n",
+        "0_3\r\nabc\r\n0\r\n\r\n",
+        "0x3\r\nabc\r\n0\r\n\r\n",
+        " 3\r\nabc\r\n0\r\n\r\n",
+        "10000000000000003\r\nabc\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+        "FFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n",
+        "g\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabcXX0\r\n\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "3\r\nabc0\r\n\r\n",
+        "3\nabc\n0\n\n",
+        "3\r\nabc\n0\r\n\r\n",
+        "3\rabc\r\n0\r\n\r\n",
+    ] {
+        let (connections, _, requests) = house.reached();
+        let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
+        let statuses = house.statuses(request).await;
+        // Or what could still become a chunk, and does not in time.
+        assert!(matches!(statuses[..], [400 | 408]), "{body:?}: {statuses:?}");
+        assert_eq!(house.reached().2, requests, "{body:?}: a whole request reached the server");
+        house.assert_serves().await;
+        let expected = connections + 1;
+        assert_eq!(house.reached().0, expected, "{body:?}: its connection was used again");
+    }
+}
+
+/// SMG-07: chunk extensions, trailers and odd sizes never go on as they came.
+#[tokio::test]
+async fn chunks_are_framed_anew() {
+    let house = House::new().await;
+    for body in [
+        "3;ext=\"a\"\r\nabc\r\n0\r\n\r\n",
+        "003\r\nabc\r\n000\r\n\r\n",
+        "1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+        "3\r\nabc\r\n0\r\nX-Trailer: yes\r\nContent-Length: 99\r\n\r\n",
+    ] {
+        let request = post(GOOD, "Transfer-Encoding: chunked\r\nTrailer: X-Trailer\r\n", body);
+        let response = house.gateway.send(request).await;
+        assert_eq!(response.status, 200, "{body:?}");
+        let seen = house.upstream.seen.take();
+        assert_eq!(seen.len(), 1, "{body:?}");
+        assert_eq!(seen[0].body, b"abc", "{body:?}");
+        assert_eq!(seen[0].header("trailer"), [""; 0]);
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-07: sizes that are empty and line feeds in extensions, of which servers make different things
+/// (CVE-2025-55315). Whatever the body is, nothing behind it is read.
+#[tokio::test]
+async fn nothing_is_read_behind_chunks_of_doubtful_framing() {
+    let house = House::with("limits: { body_timeout: 500ms }\n").await;
+    for body in [
+        "\r\n3\r\nabc\r\n0\r\n\r\n",
+        "\r\n\r\n",
+        ";\r\n\r\n",
+        ";a\r\n3\r\nabc\r\n0\r\n\r\n",
+        "3;a\nabc\r\n0\r\n\r\n",
+        "3;a\nb\r\nabc\r\n0\r\n\r\n",
+        "3;\n2d\r\nabc\r\n0\r\n\r\n",
+        "0;a\n\r\n\r\n",
+        "0\r\n:\r\n\r\n",
+        "0\r\nX: y\n\r\n\r\n",
+        "3\r\nabc\r\n0\r\n\r\n",
+    ] {
+        let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
+        let statuses = house.statuses(request).await;
+        assert!(matches!(statuses[..], [200 | 400 | 408]), "{body:?}: {statuses:?}");
+        let seen = house.upstream.seen.take();
+        assert!(seen.len() <= 1, "{body:?}");
+        for request in seen {
+            assert_eq!(request.line(), format!("POST {GOOD} HTTP/1.1"), "{body:?}");
+            assert!(matches!(&request.body[..], b"" | b"abc"), "{body:?}: {:?}", request.body);
+        }
+    }
+    // Chunks alone are no reason to end a connection.
+    let mut client = Client::connect(house.address()).await;
+    for _ in 0..2 {
+        let chunks = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
+        client.write(chunks.as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-14: the HTTP library encodes characters of a target that must be encoded, before anybody
+/// judges it. What policy judges is what goes on, in one line of three words.
+#[tokio::test]
+async fn what_is_encoded_on_the_way_in_is_judged_as_it_goes_on() {
+    let house = House::new().await;
+    for (target, expected) in [
+        (format!("{GOOD} "), format!("{GOOD}%20")),
+        (format!("{GOOD} a"), format!("{GOOD}%20a")),
+        (format!("{GOOD} HTTP/1.1"), String::new()),
+        (format!("{GOOD} /../beta"), String::new()),
+        (format!("/bi/api/site/beta/x {GOOD}"), String::new()),
+        (format!("{GOOD}/ /bi/api/site//beta"), String::new()),
+        (format!(" {GOOD}"), String::new()),
+    ] {
+        let status = house.gateway.send(get(&target)).await.status;
+        let seen = house.upstream.seen.take();
+        if expected.is_empty() {
+            assert!(matches!(status, 400 | 403) && seen.is_empty(), "{target}: {status}");
+        } else {
+            assert_eq!(status, 200, "{target}");
+            assert_eq!(seen[0].line(), format!("GET {expected} HTTP/1.1"));
+        }
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-09: a body that nobody reads, because the gateway answers itself, is no request.
+#[tokio::test]
+async fn the_body_of_a_refused_request_is_never_read_as_a_request() {
+    let house = House::new().await;
+    let hidden = smuggled();
+    for (target, key, status) in [
+        ("/bi/api/site/beta/v5.0/x", ALPHA_KEY, 403),
+        ("/bi/api/site/nowhere/v5.0/x", ALPHA_KEY, 404),
+        ("/bi/api/site/alpha/token", ALPHA_KEY, 403),
+        ("/livez", ALPHA_KEY, 404),
+        ("/bi/api/site/alpha/v5.0/x", "nobody's", 401),
+        ("/bi/api/site/alpha//x", ALPHA_KEY, 400),
+    ] {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n");
+        let by_length = format!("{head}Content-Length: {}\r\n\r\n{hidden}", hidden.len());
+        let size = hidden.len();
+        let chunked =
+            format!("{head}Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n{hidden}\r\n0\r\n\r\n");
+        for request in [by_length, chunked] {
+            let statuses = house.statuses(&request).await;
+            assert_eq!(statuses, [status], "{request}");
+            house.upstream.seen.assert_untouched(&request);
+        }
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-09: a body that is sent in a moment of its own after the refusal is no request either.
+#[tokio::test]
+async fn a_body_that_comes_after_its_refusal_is_never_read_as_a_request() {
+    let house = House::new().await;
+    let hidden = smuggled();
+    let mut client = Client::connect(house.address()).await;
+    let head =
+        post("/bi/api/site/beta/v5.0/x", &format!("Content-Length: {}\r\n", hidden.len()), "");
+    client.write(head.as_bytes()).await;
+    assert_eq!(client.response().await.status, 403);
+    client.write(hidden.as_bytes()).await;
+    assert_eq!(client.rest().await, "");
+    house.upstream.seen.assert_untouched("the late body");
+    house.assert_serves().await;
+}
+
+/// SMG-14
+#[tokio::test]
+async fn a_head_that_is_not_well_formed_ends_the_connection() {
+    let house = House::with("limits: { request_head_timeout: 1s }\n").await;
+    let line = format!("GET {GOOD} HTTP/1.1\r\n");
+    let rest = format!("Host: localhost\r\nX-Api-Key: {ALPHA_KEY}\r\n");
+    let with = |lines: &[u8]| [line.as_bytes(), rest.as_bytes(), lines, b"\r\n"].concat();
+    let mut heads = vec![
+        get(GOOD).replace("\r\n", "\n").into_bytes(),
+        get(GOOD).replacen("\r\n", "\n", 1).into_bytes(),
+        format!("{line}{rest}X: y\n\r\n").into_bytes(),
+        format!("{line}{rest}\n").into_bytes(),
+        format!("\n{line}{rest}\r\n").into_bytes(),
+        format!("{line} X: y\r\n{rest}\r\n").into_bytes(),
+        with(b"X: a\rb\r\n"),
+        with(b"X: a\r\r\n"),
+        with(b"X: a\0b\r\n"),
+        with(b"X: a\r\n b\r\n"),
+        with(b"X: a\r\n\tb\r\n"),
+        with(b"X : v\r\n"),
+        with(b"X\t: v\r\n"),
+        with(b": v\r\n"),
+        with(b"X\r\n"),
+        with(b"X\x80: v\r\n"),
+        with("X\u{e9}: v\r\n".as_bytes()),
+        with(b"X\0: v\r\n"),
+        with(b"X(: v\r\n"),
+        with(b"\"X\": v\r\n"),
+        with(b"X: a\x0bb\r\n"),
+        with(b"X: a\x7fb\r\n"),
+    ];
+    for first in [
+        format!("GET  {GOOD} HTTP/1.1"),
+        format!("GET\t{GOOD} HTTP/1.1"),
+        format!(" GET {GOOD} HTTP/1.1"),
+        format!("GET {GOOD} HTTP/1.1 "),
+        format!("GET {GOOD} HTTP/1.2"),
+        format!("GET {GOOD} HTTP/2.0"),
+        format!("GET {GOOD} HTTP/0.9"),
+        format!("GET {GOOD} http/1.1"),
+        format!("GET {GOOD} HTTP/1.1 HTTP/1.1"),
+        format!("GET {GOOD} HTTP/ 1.1"),
+        format!("GET {GOOD} XHTTP/1.1"),
+        format!("GET {GOOD}"),
+        format!("GET {GOOD}\ta HTTP/1.1"),
+        format!("GET {GOOD}\x0ba HTTP/1.1"),
+        format!("GET {GOOD}\ra HTTP/1.1"),
+        format!("GET {GOOD}\0a HTTP/1.1"),
+    ] {
+        heads.push(format!("{first}\r\n{rest}\r\n").into_bytes());
+    }
+    for mut head in heads {
+        head.extend(smuggled().into_bytes());
+        assert_refused_and_closed(&house, &head).await;
+    }
+    house.assert_serves().await;
+}
+
+/// A refusal for the form alone says that the connection ends, and so it does, also when the
+/// client would like to keep it.
+#[tokio::test]
+async fn nothing_more_is_read_after_a_malformed_request() {
+    let house = House::new().await;
+    for head in [
+        "GET /bi/api/site/alpha//x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /bi/api/site/alpha/x HTTP/1.1\r\nHost: a,b\r\n\r\n",
+        "GET /bi/api/site/alpha/x HTTP/1.0\r\nConnection: keep-alive\r\nX: y\n\r\n",
+        "get /bi/api/site/alpha/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /bi/api/site/alpha/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ] {
+        let mut client = Client::connect(house.address()).await;
+        client.write(format!("{head}{}", smuggled()).as_bytes()).await;
+        let refusal = client.response().await;
+        assert!(matches!(refusal.status, 400 | 405), "{head}");
+        assert_eq!(refusal.header("connection"), ["close"], "{head}");
+        assert_eq!(client.rest().await, "", "{head}");
+        house.upstream.seen.assert_untouched(head);
+    }
+    house.assert_serves().await;
+}
+
+/// SMG-10: odd bytes around the two headers that frame a body. Whatever becomes of a request, what
+/// is hidden in its body is never a request of its own, and nobody hangs.
+#[tokio::test]
+async fn no_odd_byte_around_the_framing_makes_two_requests_of_one() {
+    let house = House::with("limits: { body_timeout: 2s, request_head_timeout: 2s }\n").await;
+    let requests = mutations();
+    assert!(requests.len() >= 500, "{}", requests.len());
+    for some in requests.chunks(32) {
+        let all = some.iter().map(|request| {
+            let house = &house;
+            async move {
+                let what = || request.escape_ascii().to_string();
+                let mut client = Client::connect(house.address()).await;
+                client.write(request).await;
+                let ended = async {
+                    let first = client.try_response(false).await;
+                    // Then the client has no more to say, so that the connection ends.
+                    let _ = client.stream.shutdown().await;
+                    (first, client.rest().await)
+                };
+                let ended = timeout(Duration::from_secs(10), ended).await;
+                let (first, rest) = ended.unwrap_or_else(|_| panic!("{} hangs", what()));
+                let status = first.map(|response| response.status);
+                assert!(matches!(status, Some(200 | 400 | 408 | 501)), "{}: {status:?}", what());
+                // What is behind the body is a second request, which may be refused as none.
+                let more = rest.matches("HTTP/1.1 ").count();
+                assert_eq!(more, rest.matches("HTTP/1.1 400").count(), "{}\n{rest}", what());
+            }
+        });
+        futures_util::future::join_all(all).await;
+        for seen in house.upstream.seen.take() {
+            assert!(!seen.path().ends_with("smuggled"), "{}", seen.head);
+            assert!(seen.path().ends_with("dashboards"), "{}", seen.head);
+        }
+    }
+    house.assert_serves().await;
+}
+
+/// Bodies framed by a plain header and a mutated one beside it, in both orders.
+fn mutations() -> Vec<Vec<u8>> {
+    const ODD: [&[u8]; 20] = [
+        b"\x00", b"\x01", b"\x04", b"\x08", b"\t", b"\n", b"\x0b", b"\x0c", b"\r", b"\x1f", b" ",
+        b"\x7f", b"\xa0", b"\xff", b",", b";", b"\"", b"'", b"\r\n ", b"\r\n\t",
+    ];
+    let hidden = smuggled();
+    let by_chunks = format!("0\r\n\r\n{hidden}");
+    let by_length = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
+    let all = format!("Content-Length: {}", by_chunks.len());
+    let short = (b"Content-Length".as_slice(), b"4".as_slice());
+    let chunked = (b"Transfer-Encoding".as_slice(), b"chunked".as_slice());
+    let mut requests = Vec::new();
+    for (plain, (name, value), body) in
+        [(all.as_str(), chunked, &by_chunks), ("Transfer-Encoding: chunked", short, &by_length)]
+    {
+        for odd in ODD {
+            let (start, end) = name.split_at(8);
+            let mutated: [Vec<u8>; 14] = [
+                [name, odd, b": ", value].concat(),
+                [odd, name, b": ", value].concat(),
+                [name, b":", odd, value].concat(),
+                [name, b": ", odd, value].concat(),
+                [name, b": ", value, odd].concat(),
+                [name, b":", odd, value, odd].concat(),
+                [start, odd, end, b": ", value].concat(),
+                [name, b": ", value, odd, b"x"].concat(),
+                [name, b": x", odd, value].concat(),
+                [name, b" ", odd, b": ", value].concat(),
+                [b"X: y", odd, name, b": ", value].concat(),
+                [b"X: y\r", odd, name, b": ", value].concat(),
+                [b"X: y", odd, b"\n", name, b": ", value].concat(),
+                [b"X", odd, name, b": ", value].concat(),
+            ];
+            for line in mutated {
+                for lines in
+                    [[plain.as_bytes(), b"\r\n", &line], [&line, b"\r\n", plain.as_bytes()]]
+                {
+                    let head = post(GOOD, "", "");
+                    let head = head.strip_suffix("\r\n").unwrap_or(&head);
+                    let lines = lines.concat();
+                    requests.push([head.as_bytes(), &lines, b"\r\n\r\n", body.as_bytes()].concat());
+                }
+            }
+        }
+    }
+    requests
+}

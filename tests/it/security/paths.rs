@@ -1,0 +1,290 @@
+//! Paths that policy and server could read as different ones. The caller may use alpha only.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
+use crate::running::{Client, Request};
+
+/// PTH-01, PTH-02
+#[tokio::test]
+async fn dot_segments_are_refused_however_they_are_spelled() {
+    let house = House::new().await;
+    for dots in [
+        "..", ".", "%2e%2e", "%2E%2e", ".%2e", "%2E.", "%2e", "..;", "..;x=1", ".;", "%2e%2e;",
+        "..%3b", "%2e.%3B",
+    ] {
+        for path in [
+            format!("{SITES}/alpha/{dots}/beta/x"),
+            format!("{SITES}/alpha/{dots}/{dots}/site/beta/v5.0/x"),
+            format!("{SITES}/{dots}/site/alpha/x"),
+            format!("/{dots}{SITES}/alpha/x"),
+            format!("{SITES}/alpha/{dots}"),
+            format!("{SITES}/alpha/{dots}/"),
+            format!("{SITES}/beta/{dots}/alpha/v5.0/x"),
+        ] {
+            house.assert_refused(get(&path), &[400]).await;
+        }
+    }
+    house.assert_serves().await;
+}
+
+/// PTH-03, PTH-05
+#[tokio::test]
+async fn slashes_that_are_hidden_are_refused_and_nothing_is_decoded_twice() {
+    let house = House::new().await;
+    for path in [
+        "/alpha%2f..%2fbeta/x",
+        "/alpha%2F..%2Fbeta/x",
+        "/alpha%5c..%5cbeta/x",
+        "/alpha%5C..%5Cbeta/x",
+        "/alpha\\..\\beta/x",
+        "/alpha/x%2fy",
+        "/alpha/x\\y",
+        "%2falpha/x",
+        "\\alpha\\x",
+        "/alpha/%252e%252e/beta/x",
+        "/alpha/%252e%252e%252fbeta/x",
+        "/alpha/%25252e%25252e%25252fbeta/x",
+        "/alpha%252f..%252fbeta/x",
+        "/%2561lpha/x",
+        "/alpha/x%255cy",
+        "/alpha/%00",
+        "/alpha%00/x",
+        "/alpha/x%0d%0aHost:%20beta",
+        "/alpha/%",
+        "/alpha/%2",
+        "/alpha/%zz",
+        "/alpha/%u002e%u002e/beta/x",
+        // Overlong and full-width forms of dots and slashes.
+        "/alpha/%c0%ae%c0%ae/beta/x",
+        "/alpha/%c0%af..%c0%afbeta/x",
+    ] {
+        house.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
+    }
+    house.assert_serves().await;
+}
+
+/// PTH-04
+#[tokio::test]
+async fn empty_segments_are_refused() {
+    let house = House::new().await;
+    for path in [
+        "//bi/api/site/alpha/x",
+        "///bi/api/site/alpha/x",
+        "/bi//api/site/alpha/x",
+        "/bi/api//site/beta/x",
+        "/bi/api/site//beta/x",
+        "/bi/api/site//alpha/x",
+        "/bi/api/site/alpha//x",
+        "/bi/api/site/alpha/x//",
+        "//beta.example/bi/api/site/alpha/x",
+    ] {
+        house.assert_refused(get(path), &[400]).await;
+    }
+    house.assert_serves().await;
+}
+
+/// PTH-07: a site has one spelling; every other is no site, and never another tenant's.
+#[tokio::test]
+async fn a_site_is_found_in_its_exact_spelling_only() {
+    let house = House::new().await;
+    for path in [
+        "/BI/API/Site/Alpha/x",
+        "/bi/api/site/ALPHA/x",
+        "/bi/api/site/Beta/x",
+        "/bi/api/Site/alpha/x",
+        "/bi/api/s%69te/alpha/x",
+        "/bi/api/site/%61lpha/x",
+        "/bi/api/site/bet%61/x",
+        "/bi/api/site/alpha",
+        "/bi/api/site/alpha;x=1/v5.0/x",
+        "/bi/api/site/alpha%20/x",
+        "/bi/api/site/alpha./x",
+        "/bi/api/site/alphabeta/x",
+        "/bi/api/site/alpha,beta/x",
+        "/bi/api/site/",
+        "/bi/api/site",
+        "/bi/api/x",
+        "/api/site/alpha/x",
+        "/",
+        "/x",
+    ] {
+        house.assert_refused(get(path), &[404]).await;
+    }
+    house.assert_refused(get("/bi/api/site/beta/v5.0/x"), &[403]).await;
+    house.assert_refused(get("/bi/api/site/beta/"), &[403]).await;
+    house.assert_serves().await;
+}
+
+/// PTH-07: a tenant that is found by its host and has no site in its path is no way to a site.
+#[tokio::test]
+async fn a_tenant_without_a_site_is_no_way_into_the_path_of_one() {
+    let house = House::new().await;
+    let to = |path: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: gamma.example\r\nX-Api-Key: {BETA_KEY}\r\n\r\n")
+    };
+    for path in [
+        "/bi/api/site/alpha/v5.0/x",
+        "/bi/api/SITE/alpha/v5.0/x",
+        "/bi/api/s%69te/alpha/v5.0/x",
+        "/bi/api/%73%69%74%65/alpha/v5.0/x",
+        "/bi/api/%53ITE/alpha/v5.0/x",
+        "/bi/api/site;x=1/alpha/v5.0/x",
+        "/bi/api/site%3Bx/alpha/v5.0/x",
+        "/bi/api/site%20/alpha/v5.0/x",
+        "/bi/api/site./alpha/v5.0/x",
+        "/bi/api/%20site/alpha/v5.0/x",
+        "/bi/api/%C5%BFite/alpha/v5.0/x",
+        "/bi/api/site",
+        "/bi/api/site/",
+        "/BI/api/site/alpha/v5.0/x",
+    ] {
+        house.assert_refused(to(path), &[404]).await;
+    }
+    for (path, status) in [("/bi/api/v5.0/x", 200), ("/bi/api/v5.0/sites/x", 200)] {
+        assert_eq!(house.gateway.send(to(path)).await.status, status);
+    }
+    for request in house.upstream.seen.take() {
+        assert_token_of(&request, "api");
+    }
+    house.assert_serves().await;
+}
+
+/// PTH-09
+#[tokio::test]
+async fn the_absolute_form_names_the_same_host_or_is_refused() {
+    let house = House::new().await;
+    for target in [
+        "http://gw/bi/api/site/alpha/x",
+        "http://localhost.evil/bi/api/site/alpha/x",
+        "http://localhost@gw/bi/api/site/alpha/x",
+        "http://u@localhost/bi/api/site/alpha/x",
+        "http://u:p@localhost/bi/api/site/alpha/x",
+        "http://localhost:80/bi/api/site/alpha/x",
+        "https:/\\localhost/bi/api/site/alpha/x",
+        "http:\\\\localhost/bi/api/site/alpha/x",
+        "http:/localhost/bi/api/site/alpha/x",
+        "http:///bi/api/site/alpha/x",
+        "http://localhost",
+        "http://localhost?/bi/api/site/alpha/x",
+        "http://localhost#/bi/api/site/alpha/x",
+        "http://localhost//bi/api/site/alpha/x",
+        "http://localhost/bi/api/site/alpha/../beta/x",
+        "ftp://localhost/bi/api/site/alpha/x",
+        "localhost/bi/api/site/alpha/x",
+        "bi/api/site/alpha/x",
+        "localhost:80",
+        "*",
+        "?x",
+    ] {
+        house.assert_refused(get(target), &[400]).await;
+    }
+    house.assert_refused(get("http://localhost/bi/api/site/beta/x"), &[403]).await;
+    for scheme in ["http", "HTTP", "https"] {
+        let target = format!("{scheme}://localhost{GOOD}?a=b");
+        assert_eq!(house.gateway.send(get(&target)).await.status, 200, "{target}");
+        let seen = house.upstream.seen.take();
+        assert_eq!(seen[0].line(), format!("GET {GOOD}?a=b HTTP/1.1"));
+    }
+    house.assert_serves().await;
+}
+
+/// PTH-10, PTH-11: what policy saw is what goes on, and the query has no say.
+#[tokio::test]
+async fn fragments_are_refused_and_queries_decide_nothing() {
+    let house = House::new().await;
+    for path in [
+        "/alpha/x#/../../beta",
+        "/alpha/x#",
+        "/alpha#/beta/x",
+        "/alpha/x?y#z",
+        "#/bi/api/site/alpha/x",
+    ] {
+        house.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
+    }
+    for (path, status) in [
+        ("/beta/x?tenant=alpha&site=alpha", 403),
+        ("/beta?/../alpha/x", 404),
+        ("?/bi/api/site/alpha/x", 404),
+        ("/alpha?/x", 404),
+        ("/alpha/token?x=/v5.0/dashboards", 403),
+    ] {
+        house.assert_refused(get(&format!("{SITES}{path}")), &[status]).await;
+    }
+    for path in [
+        "/alpha/v5.0/x%23",
+        "/alpha/v5.0/x?/../beta",
+        "/alpha/v5.0/x?tenant=beta&tenant=alpha",
+        "/alpha/v5.0/x?a=%2f..%2fbeta",
+        "/alpha/v5.0/x?",
+        "/alpha/v5.0/x?a?b",
+        "/alpha/v5.0/%C3%A9%20b;v=1/~a!$&'()*+,=:@",
+    ] {
+        let target = format!("{SITES}{path}");
+        assert_eq!(house.gateway.send(get(&target)).await.status, 200, "{path}");
+        let seen: Vec<Request> = house.upstream.seen.take();
+        assert_eq!(seen[0].path(), target, "what policy saw goes on");
+        assert_token_of(&seen[0], "alpha");
+    }
+    house.assert_serves().await;
+}
+
+/// PTH-15
+#[tokio::test]
+async fn long_targets_are_refused_as_such_and_quickly() {
+    let house = House::new().await;
+    let path = |length: usize| format!("{SITES}/alpha/{}", "a".repeat(length));
+    for target in [
+        path(8 * 1024),
+        path(64 * 1024),
+        path(256 * 1024),
+        format!("{SITES}/alpha{}", "/a".repeat(10_000)),
+        format!("{SITES}/alpha/{}", "../".repeat(10_000)),
+        format!("{SITES}/alpha/{}", "%2e".repeat(10_000)),
+        format!("{SITES}/alpha/x?{}", "a".repeat(17 * 1024)),
+        format!("http://localhost{}", path(64 * 1024)),
+    ] {
+        let begun = Instant::now();
+        let refusal = house.assert_refused(get(&target), &[414]).await;
+        assert_eq!(refusal.code(), "target_too_long");
+        // 5 ms on a machine of its own; here other tests are running.
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    let longest = format!("{SITES}/alpha/v5.0/{}", "a".repeat(4096 - SITES.len() - 12));
+    assert_eq!(house.gateway.send(get(&longest)).await.status, 200);
+    let client = &mut Client::connect(house.address()).await;
+    client.write(format!("GET {}", "/".repeat(2 * 1024 * 1024)).as_bytes()).await;
+    assert_eq!(client.response().await.status, 431, "a head without an end");
+    house.upstream.seen.take();
+    house.assert_serves().await;
+}
+
+/// AUT-01 from the side of paths: a route of secrets is one in every spelling.
+#[tokio::test]
+async fn a_route_that_mints_tokens_is_closed_in_every_spelling() {
+    let house = House::new().await;
+    for route in [
+        "/token",
+        "/TOKEN",
+        "/Token/",
+        "/t%6fken",
+        "/%74%6F%6B%65%6E",
+        "/token%20",
+        "/token.",
+        "/token;x=1",
+        "/token%3bx",
+        "/v5.0/token",
+        "/v1.0/settings/embed-secret",
+        "/v5.0/users/get-user-key",
+    ] {
+        for method in ["GET", "POST"] {
+            let request = get(&format!("{SITES}/alpha{route}")).replacen("GET", method, 1);
+            let refusal = house.assert_refused(request, &[403]).await;
+            assert_eq!(refusal.code(), "route_closed", "{method} {route}");
+        }
+    }
+    assert!(get(GOOD).contains(ALPHA_KEY));
+    house.assert_serves().await;
+}

@@ -1,0 +1,273 @@
+//! Clients that take their time, that are many, or that send much.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::{GOOD, House, config, get, post};
+use crate::running::{Client, Gateway, Upstream};
+
+const IMPATIENT: &str = "limits: { request_head_timeout: 500ms, body_timeout: 500ms }\n";
+/// What 500 ms may become on a machine that is busy with other tests. A head that drips takes far
+/// longer.
+const SOON: Duration = Duration::from_secs(4);
+
+/// Sends a byte every 100 ms until the connection breaks, and tells when the end of it came. Each
+/// pause is shorter than any timeout, so that only a deadline over the whole ends it.
+async fn drip(stream: TcpStream, bytes: String) -> (Duration, String) {
+    let begun = Instant::now();
+    let (mut from, mut to) = stream.into_split();
+    let dripping = tokio::spawn(async move {
+        for byte in bytes.bytes() {
+            if to.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    // A reset is an end too.
+    let _ = timeout(Duration::from_secs(20), from.read_to_end(&mut answer)).await.expect("it ends");
+    let ended = begun.elapsed();
+    dripping.abort();
+    (ended, String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// SLO-01: the deadline is over the whole head.
+#[tokio::test]
+async fn a_head_that_drips_is_cut_off_at_the_deadline() {
+    let house = House::with(IMPATIENT).await;
+    let slow = join_all((0..50).map(|_| async {
+        let stream = TcpStream::connect(house.address()).await.unwrap();
+        drip(stream, get(GOOD)).await
+    }));
+    // Meanwhile others are served.
+    let (slow, ()) = tokio::join!(slow, house.assert_serves());
+    for (ended, answer) in slow {
+        assert!(ended < SOON, "{ended:?}");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    assert_eq!(house.reached().2, 1, "only the control has reached the server");
+}
+
+/// SLO-01: it is the same for a later request on a connection.
+#[tokio::test]
+async fn a_second_head_that_drips_is_cut_off_too() {
+    let house = House::with(IMPATIENT).await;
+    let mut client = Client::connect(house.address()).await;
+    client.write(get(GOOD).as_bytes()).await;
+    assert_eq!(client.response().await.status, 200);
+    let (ended, answer) = drip(client.stream, get(GOOD)).await;
+    assert!(ended < SOON && answer.starts_with("HTTP/1.1 408 "), "{ended:?} {answer}");
+
+    // Its beginning came along with the request before.
+    let mut client = Client::connect(house.address()).await;
+    client.write(format!("{}GET /bi", get(GOOD)).as_bytes()).await;
+    assert_eq!(client.response().await.status, 200);
+    let (ended, answer) = drip(client.stream, "x".repeat(200)).await;
+    assert!(ended < SOON && answer.starts_with("HTTP/1.1 408 "), "{ended:?} {answer}");
+    assert_eq!(house.reached().2, 2);
+}
+
+/// SLO-01, SLO-05: who says nothing is not kept.
+#[tokio::test]
+async fn a_silent_connection_is_closed() {
+    let limits = "limits: { request_head_timeout: 500ms, keep_alive_timeout: 300ms }\n";
+    let house = House::with(limits).await;
+    let mut silent = Client::connect(house.address()).await;
+    let mut served = Client::connect(house.address()).await;
+    served.write(get(GOOD).as_bytes()).await;
+    assert_eq!(served.response().await.status, 200);
+    let begun = Instant::now();
+    assert_eq!(silent.rest().await, "");
+    assert_eq!(served.rest().await, "");
+    assert!(begun.elapsed() < SOON);
+    house.assert_serves().await;
+}
+
+/// SLO-03: a handshake has a deadline over the whole of it.
+#[tokio::test]
+async fn a_tls_handshake_has_a_deadline() {
+    let files = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (files.path().join("crt"), files.path().join("key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let upstream = Upstream::echo().await;
+    let tls = format!(
+        "callers: required, tls: {{ certificate_file: \"{}\", key_file: \"{}\" }} }}",
+        certificate.display(),
+        key.display()
+    );
+    let text = config(upstream.address, "", IMPATIENT).replacen("callers: required }", &tls, 1);
+    let gateway = Gateway::start(&text);
+    let house = House { upstream, gateway };
+
+    let begun = Instant::now();
+    let hello = "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}";
+    for sent in ["", "\u{16}", hello] {
+        let mut client = Client::connect(house.address()).await;
+        client.write(sent.as_bytes()).await;
+        client.rest().await;
+    }
+    assert!(begun.elapsed() < 3 * SOON);
+    let dripping = TcpStream::connect(house.address()).await.unwrap();
+    let (ended, _) = drip(dripping, format!("{hello}{}", "\0".repeat(500))).await;
+    assert!(ended < SOON, "{ended:?}");
+    // Plain HTTP is no handshake: it ends at once.
+    let mut plain = Client::connect(house.address()).await;
+    plain.write(get(GOOD).as_bytes()).await;
+    assert!(!plain.rest().await.contains("HTTP/1.1"));
+    house.upstream.seen.assert_untouched("no handshake");
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let settings = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(settings));
+    let connect = || async {
+        let tcp = TcpStream::connect(house.address()).await.unwrap();
+        Client::over(connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap())
+    };
+    // Silent behind a handshake is silent all the same.
+    assert_eq!(connect().await.rest().await, "");
+    let mut good = connect().await;
+    good.write(get(GOOD).as_bytes()).await;
+    assert_eq!(good.response().await.status, 200);
+    assert_eq!(house.reached().2, 1);
+}
+
+/// A body that stops coming ends the request on both sides.
+#[tokio::test]
+async fn a_body_that_stops_is_given_up() {
+    let house = House::with(IMPATIENT).await;
+    house.assert_serves().await;
+    for (framing, part) in [
+        ("Content-Length: 10\r\n", "abc"),
+        ("Content-Length: 10\r\n", ""),
+        ("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "3\r\nab"),
+        ("Transfer-Encoding: chunked\r\n", "3"),
+    ] {
+        let (connections, _, requests) = house.reached();
+        let begun = Instant::now();
+        let statuses = house.statuses(post(GOOD, framing, part)).await;
+        assert_eq!(statuses, [408], "{framing}{part}");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert_eq!(house.reached().2, requests, "{framing}{part}: half a request is none");
+        house.assert_serves().await;
+        assert_eq!(house.reached().0, connections + 1, "its connection was used again");
+    }
+}
+
+/// The bound on connections: one too many is told so at once, the others are served, and a place
+/// that is given back can be had.
+#[tokio::test]
+async fn one_connection_too_many_is_turned_away_at_once() {
+    let house = House::with("limits: { max_connections: 8 }\n").await;
+    let mut inside = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect(house.address()).await;
+        client.write(get(GOOD).as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+        inside.push(client);
+    }
+    for _ in 0..20 {
+        let before = house.reached();
+        let begun = Instant::now();
+        let mut outside = Client::connect(house.address()).await;
+        outside.write(get(GOOD).as_bytes()).await;
+        let refusal = outside.response().await;
+        assert_eq!((refusal.status, refusal.code().as_str()), (503, "overloaded"));
+        assert!(refusal.whole && refusal.header("connection") == ["close"]);
+        assert_eq!(outside.rest().await, "");
+        assert!(begun.elapsed() < SOON);
+        assert_eq!(house.reached(), before);
+    }
+    for client in &mut inside {
+        client.write(get(GOOD).as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    drop(inside.pop());
+    let freed = timeout(Duration::from_secs(10), async {
+        // The gateway sees the end of the connection in its own time.
+        while house.gateway.send(get(GOOD)).await.status != 200 {}
+    });
+    freed.await.expect("the place can be had again");
+}
+
+/// BOD-01
+#[tokio::test]
+async fn a_body_has_a_bound_however_it_is_framed() {
+    const LIMIT: usize = 64 * 1024;
+    let house = House::with("limits: { max_body: 64KiB }\n").await;
+    let chunked = |size: usize, each: usize| {
+        let mut body = String::new();
+        for begin in (0..size).step_by(each) {
+            let length = each.min(size - begin);
+            body += &format!("{length:x}\r\n{}\r\n", "b".repeat(length));
+        }
+        body + "0\r\n\r\n"
+    };
+    for (size, allowed) in [(LIMIT - 1, true), (LIMIT, true), (LIMIT + 1, false)] {
+        let by_length = post(GOOD, &format!("Content-Length: {size}\r\n"), &"b".repeat(size));
+        let by_chunks = [size, 1000, 7]
+            .map(|each| post(GOOD, "Transfer-Encoding: chunked\r\n", &chunked(size, each)));
+        for (chunks, request) in std::iter::once(by_length).chain(by_chunks).enumerate() {
+            let before = house.reached();
+            let mut client = Client::connect(house.address()).await;
+            client.write(request.as_bytes()).await;
+            let response = client.response().await;
+            let seen = house.upstream.seen.take();
+            if allowed {
+                assert_eq!(response.status, 200, "{size} bytes, framing {chunks}");
+                assert_eq!(seen[0].body.len(), size);
+            } else {
+                assert_eq!((response.status, response.code().as_str()), (413, "body_too_large"));
+                assert_eq!(client.rest().await, "", "the connection ends");
+                assert_eq!(seen.len(), 0, "no whole request reaches the server");
+                if chunks == 0 {
+                    assert_eq!(house.reached(), before, "what is announced is refused before");
+                }
+            }
+        }
+    }
+    let endless = post(GOOD, &format!("Content-Length: {}\r\n", u64::MAX), "b");
+    assert_eq!(house.statuses(endless).await, [413]);
+    house.assert_serves().await;
+}
+
+/// BOD-02
+#[tokio::test]
+async fn a_head_has_a_bound_in_lines_and_in_bytes() {
+    let house = House::new().await;
+    let lines =
+        |count: usize| (0..count).fold(String::new(), |all, i| all + &format!("X-{i}: y\r\n"));
+    for lines in [
+        lines(99),
+        lines(300),
+        lines(3000),
+        format!("X: {}\r\n", "y".repeat(65 * 1024)),
+        format!("X: {}\r\n", "y".repeat(600 * 1024)),
+        format!("X: {}\r\n", "y".repeat(1200 * 1024)),
+    ] {
+        let request = super::get_with(GOOD, &lines);
+        let refusal = house.assert_refused(request, &[431]).await;
+        assert_eq!(refusal.code(), "headers_too_large");
+    }
+    // A name longer than any may be is no name.
+    let name = format!("{}: y\r\n", "x".repeat(65 * 1024));
+    house.assert_refused(super::get_with(GOOD, &name), &[400]).await;
+    let most = super::get_with(GOOD, &lines(98));
+    assert_eq!(house.gateway.send(most).await.status, 200);
+    let large = super::get_with(GOOD, &format!("X: {}\r\n", "y".repeat(60 * 1024)));
+    assert_eq!(house.gateway.send(large).await.status, 200);
+    house.assert_serves().await;
+}
