@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::process::Process;
@@ -43,7 +43,7 @@ async fn ten_thousand_connections_opened_at_once_are_all_answered() {
     let answered: Vec<_> = all.join_all().await.into_iter().flatten().collect();
     let took = begun.elapsed();
     let good = answered.iter().filter(|(_, status)| *status == 200).count();
-    let idle = (gateway.memory() - empty) as usize * 1024 / count;
+    let idle = (gateway.memory() - empty) * 1024 / u64::try_from(count).unwrap();
     let most = upstream.seen.most_open.load(SeqCst);
     println!(
         "{good} of {count} connections answered in {took:.1?}, over {most} to the server; \

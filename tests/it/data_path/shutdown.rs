@@ -1,9 +1,9 @@
 //! The end of the process: what is in flight is finished, nothing else is begun.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::process::Process;
 use super::{PATH, Scripted, Wire, answer, request, until, with_body};
@@ -109,8 +109,7 @@ async fn a_second_sigterm_ends_it_at_once() {
     client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
     in_flight(&upstream, 1).await;
     gateway.terminate();
-    let log = gateway.log_handle();
-    assert!(until(Duration::from_secs(5), || log.lock().unwrap().contains("stopping")).await);
+    assert!(until(Duration::from_secs(5), || gateway.log().contains("stopping")).await);
     gateway.terminate();
     let status = gateway.ended_within(Duration::from_secs(2)).await.expect("it ends at once");
     assert!(!status.success(), "somebody was cut off, so it did not go well");
