@@ -51,7 +51,7 @@ fn answer(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     Ok((bytes.len() >= body + length).then_some((head.code.unwrap_or(0), body)))
 }
 
-pub(crate) fn content_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
+fn content_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
     let length = headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"))?;
     std::str::from_utf8(length.value).ok()?.parse().ok()
 }

@@ -62,7 +62,9 @@ impl Gateway {
             AccessLog::Nowhere => Stdio::null(),
             AccessLog::File => Stdio::from(File::create(folder.path().join("access.log"))?),
         });
-        let mut child = processors.give_gateway(|| command.spawn())?;
+        let mut child = processors
+            .give_gateway(|| command.spawn())
+            .map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
         let said = BufReader::new(child.stderr.take().ok_or("it has no stderr")?);
         let address = listening(said);
         // It is made first, so that the child ends with it whatever happens.
@@ -94,12 +96,12 @@ impl Gateway {
     }
 
     /// Ends it in order; the instructions that it has executed, if it was counted.
-    pub(crate) fn stop(mut self) -> Result<u64, Box<dyn Error>> {
+    pub(crate) fn stop(mut self) -> Result<Option<u64>, Box<dyn Error>> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         self.child.wait()?;
         let counts = fs::read_to_string(self.folder.path().join(COUNTS)).unwrap_or_default();
         let total = counts.lines().find_map(|line| line.strip_prefix("totals: "));
-        Ok(total.map_or(Ok(0), str::parse)?)
+        Ok(total.map(str::parse).transpose()?)
     }
 
     fn proc(&self, file: &str) -> PathBuf {

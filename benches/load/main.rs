@@ -1,5 +1,5 @@
-//! What the gateway costs under load: requests that go to the upstream directly and through the
-//! gateway, in turns, so that both meet the same machine. Loopback only; it ends by itself, with 1
+//! What the gateway costs under load: requests that go to the stand-in directly and through
+//! the gateway, in turns, so that both meet the same machine. Loopback only; it ends by itself, with 1
 //! if any answer was not the right one.
 //!
 //! `cargo bench --bench load -- --help`; see `benches/README.md`.
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boldgate::boldbi::stand_in::StandIn;
 use clap::Parser;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -26,7 +27,7 @@ use client::{Connection, Plan, Until, drive};
 use gateway::{AccessLog, Gateway, Start};
 use processors::Processors;
 use table::{Figures, markdown, spread};
-use upstream::{Kind, Upstream, request};
+use upstream::request;
 
 /// Load on the gateway, side by side with none in between
 #[derive(Debug, Parser)]
@@ -43,9 +44,6 @@ struct Options {
     /// Tenants, asked in turn
     #[arg(long, default_value_t = 100)]
     tenants: usize,
-    /// What is behind the gateway
-    #[arg(long, value_enum, default_value = "stand-in")]
-    upstream: Kind,
     /// Requests per second, for latencies at a rate that all can serve; as fast as possible if not
     /// given
     #[arg(long)]
@@ -95,11 +93,11 @@ async fn run(options: &Options) -> Result<String, Failure> {
             }
         });
     }
-    let upstream = Upstream::start(options.upstream, options.tenants).await?;
+    let upstream = upstream::start(options.tenants).await?;
     if options.callgrind {
         return instructions(options, &processors, &upstream).await;
     }
-    let tokens = upstream.tokens(options.tenants).await?;
+    let tokens = upstream::tokens(&upstream, options.tenants).await?;
     let with_token = tokens.iter().enumerate().map(|(site, token)| request(site, Some(token)));
     let bare = Arc::new((0..options.tenants).map(|site| request(site, None)).collect::<Vec<_>>());
     let gateway = |log| Gateway::start(&options.start(&upstream, log), &processors);
@@ -110,7 +108,7 @@ async fn run(options: &Options) -> Result<String, Failure> {
     ];
     for round in 1..=options.rounds {
         for target in &mut targets {
-            target.turn(options, upstream.address()).await?;
+            target.turn(options, upstream.addr()).await?;
         }
         // Back and forth, so that none always comes after the same other.
         targets.reverse();
@@ -214,7 +212,7 @@ impl Target {
 async fn instructions(
     options: &Options,
     processors: &Processors,
-    upstream: &Upstream,
+    upstream: &StandIn,
 ) -> Result<String, Failure> {
     let mut totals = Vec::new();
     let requests: Vec<_> = (0..options.tenants).map(|site| request(site, None)).collect();
@@ -228,7 +226,7 @@ async fn instructions(
             return Err(format!("{} answers were not 200", load.wrong).into());
         }
         drop(connections);
-        totals.push(gateway.stop()?);
+        totals.push(gateway.stop()?.ok_or("valgrind has counted nothing")?);
     }
     all_exchanged_once(upstream, options, COUNTED.len())?;
     let more = totals[1].saturating_sub(totals[0]) as f64 / (COUNTED[1] - COUNTED[0]) as f64;
@@ -244,12 +242,8 @@ async fn open(address: SocketAddr, count: usize) -> Result<Vec<Connection>, Fail
 }
 
 /// A token that was refused would have been replaced without a trace in the answers.
-fn all_exchanged_once(
-    upstream: &Upstream,
-    options: &Options,
-    askers: usize,
-) -> Result<(), Failure> {
-    let (is, should) = (upstream.exchanges(), (options.tenants * askers) as u64);
+fn all_exchanged_once(upstream: &StandIn, options: &Options, askers: usize) -> Result<(), Failure> {
+    let (is, should) = (upstream.token_requests(), (options.tenants * askers) as u64);
     if is == should {
         return Ok(());
     }
@@ -273,8 +267,8 @@ fn report(options: &Options, processors: &Processors, targets: &[Target]) -> Str
     };
     let others: Figures = targets.iter().flat_map(|target| &target.others).copied().collect();
     format!(
-        "{} rounds of {} s, {} connections, {} tenants, {} bytes, {pace}, before {}; \
-         {} processors.\nMedian (least–most) of the rounds.\n\n{}\n\
+        "{} rounds of {} s, {} connections, {} tenants, {} bytes, {pace}; {} processors.\n\
+         Median (least–most) of the rounds.\n\n{}\n\
          Every answer was 200, every token exchanged once.\n\
          Processors busy with other work meanwhile: {}\n",
         options.rounds,
@@ -282,10 +276,6 @@ fn report(options: &Options, processors: &Processors, targets: &[Target]) -> Str
         options.connections,
         options.tenants,
         upstream::BODY,
-        match options.upstream {
-            Kind::StandIn => "the stand-in",
-            Kind::Fast => "the fast upstream",
-        },
         processors.count,
         markdown(&head, &rows),
         spread(&others, 2)
@@ -293,10 +283,10 @@ fn report(options: &Options, processors: &Processors, targets: &[Target]) -> Str
 }
 
 impl Options {
-    fn start(&self, upstream: &Upstream, access_log: AccessLog) -> Start<'_> {
+    fn start(&self, upstream: &StandIn, access_log: AccessLog) -> Start<'_> {
         Start {
             program: &self.gateway,
-            upstream: upstream.address(),
+            upstream: upstream.addr(),
             tenants: self.tenants,
             access_log,
             counted: self.callgrind,
