@@ -32,6 +32,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// As in the gateway itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     // The default of eight seconds a figure would make a run of several minutes.
     let mut criterion = Criterion::default()

@@ -62,9 +62,9 @@ impl Gateway {
             AccessLog::Nowhere => Stdio::null(),
             AccessLog::File => Stdio::from(File::create(folder.path().join("access.log"))?),
         });
-        let mut child = processors
-            .give_gateway(|| command.spawn())
-            .map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
+        let mut child = processors.give_gateway(|| command.spawn()).map_err(|error| {
+            format!("cannot start {}: {error}", command.get_program().display())
+        })?;
         let said = BufReader::new(child.stderr.take().ok_or("it has no stderr")?);
         let address = listening(said);
         // It is made first, so that the child ends with it whatever happens.

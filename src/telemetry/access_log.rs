@@ -296,7 +296,7 @@ fn push_digits(out: &mut String, mut number: u64, at_least: usize) {
         number /= 10;
     }
     let begin = begin.min(digits.len() - at_least);
-    out.push_str(std::str::from_utf8(&digits[begin..]).expect("digits are ASCII"));
+    out.extend(digits[begin..].iter().map(|&digit| char::from(digit)));
 }
 
 /// Lines are seldom longer; one that is only takes another allocation.
