@@ -35,9 +35,12 @@ leaks: ## run all tests; does no secret of theirs show in anything that they or 
 
 check: fmt crates deploy-files clippy docs leaks configs ## all that must hold before a merge, cheapest first
 
-bench: ## run all benches
-	.ci/need rust build
-	cargo bench --locked
+# The load is put on a copy of the binary that is released: `cargo bench` builds another in its place,
+# whose crates have what only tests need of them.
+bench: build ## run the benches: the parts, then the whole under load (README in benches/)
+	install -D $(target)/release/boldgate $(target)/bench/boldgate
+	cargo bench --locked --bench micro
+	cargo bench --locked --bench load -- --gateway $(target)/bench/boldgate
 
 fmt: ## is every file formatted?
 	.ci/need rust

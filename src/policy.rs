@@ -151,7 +151,8 @@ pub struct Policy {
     classify: Classify,
     /// For each tenant, leave to act as the credential's own user.
     own: Vec<Permit>,
-    rules: HashMap<CallerName, Vec<Rule>>,
+    /// For each caller and the index of each tenant of its rules, the classes that are open.
+    open: HashMap<CallerName, HashMap<usize, RouteClasses>>,
 }
 
 impl Policy {
@@ -166,7 +167,8 @@ impl Policy {
             .iter()
             .map(|t| Permit::new(Arc::clone(t), Subject(Arc::clone(&t.credential.username))))
             .collect();
-        Self { classify, own, rules }
+        let open = rules.into_iter().map(|(caller, rules)| (caller, by_tenant(rules))).collect();
+        Self { classify, own, open }
     }
 
     /// Leave for `caller` to use a route of `tenant`; `route` is the path below its API base.
@@ -202,11 +204,19 @@ impl Policy {
     }
 
     fn open_to(&self, caller: &CallerName, tenant: &Tenant) -> Result<RouteClasses, Forbidden> {
-        let rules = self.rules.get(caller).map_or(&[][..], Vec::as_slice);
-        let mut open = rules.iter().filter(|r| r.tenant == tenant.index).map(|r| r.routes.0);
-        let first = open.next().ok_or(Forbidden::Tenant)?;
-        Ok(RouteClasses(open.fold(first, |all, one| all | one)))
+        let open = self.open.get(caller).and_then(|open| open.get(&tenant.index));
+        open.copied().ok_or(Forbidden::Tenant)
     }
+}
+
+/// All that the rules open, tenant by tenant: a caller may have thousands of them.
+fn by_tenant(rules: Vec<Rule>) -> HashMap<usize, RouteClasses> {
+    let mut open = HashMap::new();
+    for Rule { tenant, routes } in rules {
+        let known: &mut RouteClasses = open.entry(tenant).or_default();
+        known.0 |= routes.0;
+    }
+    open
 }
 
 /// Why a known caller may not.

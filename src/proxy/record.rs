@@ -1,6 +1,6 @@
 //! What is told of one request when it is over.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -245,6 +245,11 @@ fn next_id() -> String {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     let mut id = String::with_capacity(16);
-    write!(id, "{:016x}", z ^ (z >> 31)).expect("writing to a string does not fail");
+    for byte in (z ^ (z >> 31)).to_be_bytes() {
+        id.push(char::from(HEXADECIMAL[usize::from(byte >> 4)]));
+        id.push(char::from(HEXADECIMAL[usize::from(byte & 15)]));
+    }
     id
 }
+
+const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
