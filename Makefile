@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test leaks check bench fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test check bench fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -25,15 +25,11 @@ build: ## build the release binary
 	.ci/need rust build
 	cargo build --release --locked
 
-test: ## run all tests: unit, integration, documentation
-	.ci/need rust build
-	cargo test --locked
-
-leaks: ## run all tests; does no secret of theirs show in anything that they or the gateway print?
+test: ## run all tests: unit, integration, documentation; none of their secrets may show in the output
 	.ci/need rust build
 	tests/leaks.sh $(target)/test-output.txt
 
-check: fmt crates deploy-files clippy docs leaks configs ## all that must hold before a merge, cheapest first
+check: fmt crates deploy-files clippy docs test configs ## all that must hold before a merge, cheapest first
 
 # The load is put on a copy of the binary that is released: `cargo bench` builds another in its place,
 # whose crates have what only tests need of them.
