@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use http::StatusCode;
+use http::header::{TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType, RetryType};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod connection;
 
+mod admitted;
 mod body;
 mod downstream;
 mod record;
@@ -24,12 +25,12 @@ mod upstream;
 pub use downstream::{ClientLimits, Peer};
 pub use upstream::Upstream;
 
-use crate::gateway::{Admission, Gateway};
-use crate::headers::ToServer;
+use crate::gateway::Gateway;
 use crate::refusal::Refusal;
-use crate::request::{BodyFraming, RequestHead, Target};
+use crate::request::{BodyFraming, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
+use admitted::Admitted;
 use body::{Broken, Upload, UploadLimits};
 use connection::Connection;
 pub use downstream::linger;
@@ -46,15 +47,6 @@ pub struct Proxy {
     telemetry: Arc<Telemetry>,
     access_log: AccessLog,
     stopping: CancellationToken,
-}
-
-/// An admitted request, with all that is needed to send it, more than once if need be.
-struct Admitted {
-    admission: Admission,
-    method: Method,
-    target: Target,
-    framing: BodyFraming,
-    expects_continue: bool,
 }
 
 /// A request that was sent, and whose answer's head has been read.
@@ -208,14 +200,7 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        let admitted = Admitted {
-            admission,
-            method: head.method.clone(),
-            framing: head.body,
-            expects_continue: head.expects_continue,
-            target: head.target,
-        };
-        Ok(admitted)
+        Ok(Admitted::new(head, admission))
     }
 
     /// Sends the request and waits for the head of its answer. `kept` is what was read of its body
@@ -233,7 +218,9 @@ impl Proxy {
         let upstream = &self.upstreams[admitted.admission.tenant().index];
         let mut fresh = false;
         loop {
-            let head = self.upstream_head(down, admitted, token, peer, record, upstream)?;
+            let (theirs, id) = (&down.req_header().headers, record.request_id_value());
+            let key_header = self.gateway.key_header();
+            let head = admitted.head(theirs, key_header, upstream.authority(), peer, token, id)?;
             let mut lease = upstream.lease(fresh).await?;
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
@@ -344,54 +331,6 @@ impl Proxy {
         Ok(())
     }
 
-    /// The head that the server gets: rebuilt from what was parsed, nothing copied as it came.
-    fn upstream_head(
-        &self,
-        down: &HttpSession,
-        admitted: &Admitted,
-        token: Option<&AccessToken>,
-        peer: &Peer,
-        record: &Record,
-        upstream: &Upstream,
-    ) -> Result<Box<RequestHeader>, Refusal> {
-        let theirs = &down.req_header().headers;
-        let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method = admitted.method.clone();
-        parts.uri = Uri::from(admitted.target.path_and_query().clone());
-        parts.version = Version::HTTP_11;
-        let headers = &mut parts.headers;
-        headers.reserve(theirs.len() + ADDED);
-        headers.insert(HOST, upstream.authority().clone());
-        let key_header = self.gateway.key_header();
-        for (name, value) in ToServer::new(theirs, key_header, admitted.admission.injects)?.iter() {
-            headers.append(name, value.clone());
-        }
-        match admitted.framing {
-            BodyFraming::Empty if needs_length(&admitted.method) => {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            }
-            BodyFraming::Empty => {}
-            BodyFraming::Length(length) => {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-            }
-            BodyFraming::Chunked => {
-                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-        }
-        if let Some(token) = token {
-            headers.insert(AUTHORIZATION, token.authorization().clone());
-        }
-        if let Some(address) = &peer.forwarded_for {
-            headers.insert(FORWARDED_FOR.clone(), address.clone());
-        }
-        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(peer.scheme));
-        if let Some(host) = theirs.get(HOST) {
-            headers.insert(FORWARDED_HOST.clone(), host.clone());
-        }
-        headers.insert(respond::REQUEST_ID.clone(), record.request_id_value());
-        Ok(Box::new(parts.into()))
-    }
-
     /// Ends a request that got no whole answer. True if the connection can go on.
     async fn fail(&self, down: &mut HttpSession, failure: Failure, record: &mut Record) -> bool {
         let begun = down.response_written().is_some_and(|head| !head.status.is_informational());
@@ -458,13 +397,6 @@ impl Proxy {
     }
 }
 
-impl Admitted {
-    /// Safe methods (RFC 9110, section 9.2.1) without a body: sent twice, they change nothing twice.
-    fn may_be_sent_twice(&self) -> bool {
-        self.method.is_safe() && self.framing == BodyFraming::Empty
-    }
-}
-
 /// The server had closed the connection while it was idle: it has read nothing of the request.
 fn was_stale(error: &Error) -> bool {
     matches!(error.retry, RetryType::ReusedOnly) || *error.etype() == ErrorType::WriteError
@@ -479,16 +411,6 @@ fn cause(error: &Error) -> String {
     }
 }
 
-/// Methods whose requests say that they have no body (RFC 9110, section 8.6).
-fn needs_length(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
-}
-
-static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// How many headers are put on at most.
-const ADDED: usize = 7;
 const DISCARDED: usize = 64 * 1024;
 const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 

@@ -26,8 +26,8 @@ use tokio_rustls::TlsStream;
 
 /// See the module.
 pub struct Connection {
-    /// Never contended: a session reads and writes through `&mut`, and only [`Connection::push`]
-    /// has to make do with less.
+    /// Never contended: a session reads and writes through `&mut`, and only
+    /// [`Connection::poll_push`] has to make do with less.
     wire: Mutex<Wire>,
     state: Arc<WriteState>,
 }
