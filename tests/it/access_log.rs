@@ -95,7 +95,7 @@ fn text_is_for_people() {
     };
     assert_eq!(
         written(Format::Text, &[line]),
-        "2026-01-01T00:00:00.25Z GET /bi/api/site/site1/v5.0/items 200 12.3ms served tenant=acme \
+        "2026-01-01T00:00:00.250000Z GET /bi/api/site/site1/v5.0/items 200 12.3ms served tenant=acme \
          caller=portal token=cache request=00000000000000ff replayed\n"
     );
 }
