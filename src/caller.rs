@@ -2,6 +2,7 @@
 //! not decided here.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,10 +22,10 @@ use jwks::IssuerKeys;
 use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 
 /// Who sends a request, proven.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     name: Option<CallerName>,
-    by_authorization: bool,
+    claims: Option<Arc<VerifiedClaims>>,
 }
 
 impl Caller {
@@ -33,10 +34,15 @@ impl Caller {
         self.name.as_ref()
     }
 
+    /// What the JWT says that proved the caller; none for any other credential.
+    pub fn claims(&self) -> Option<&VerifiedClaims> {
+        self.claims.as_deref()
+    }
+
     /// Whether the request's `Authorization` proved the caller. It is for the gateway then, and
     /// goes no further.
     pub fn is_by_authorization(&self) -> bool {
-        self.by_authorization
+        self.claims.is_some()
     }
 }
 
@@ -69,6 +75,15 @@ pub enum Admits {
     Anonymous,
     /// Callers who prove who they are.
     Known,
+}
+
+/// What is known of a client by its connection alone.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Whom the listener lets in that it came to.
+    pub admits: Admits,
+    /// Its address; none on a Unix socket.
+    pub address: Option<IpAddr>,
 }
 
 /// A caller known by the JWTs of an issuer.
@@ -125,27 +140,25 @@ impl CallerAuth {
         &self.key_header
     }
 
-    /// Who sends this request, to a listener that admits `admits`.
+    /// Who sends this request.
     ///
     /// # Errors
     /// When the listener admits known callers only and the request proves none, or two. An unknown
     /// key and a malformed one are the same error.
     pub async fn authenticate(
         &self,
-        admits: Admits,
+        origin: &Origin,
         head: &RequestHead<'_>,
     ) -> Result<Caller, CallerError> {
-        if admits == Admits::Anonymous {
-            return Ok(Caller { name: None, by_authorization: false });
+        if origin.admits == Admits::Anonymous {
+            return Ok(Caller { name: None, claims: None });
         }
         let by_key = self.by_key(head.headers)?;
         let by_jwt = self.by_jwt(head.headers).await?;
-        let by_authorization = by_jwt.is_some();
         match (by_key, by_jwt) {
-            (Some(one), Some(other)) if one != other => Err(CallerError::Several),
-            (Some(name), _) | (None, Some(name)) => {
-                Ok(Caller { name: Some(name), by_authorization })
-            }
+            (Some(one), Some((other, _))) if one != other => Err(CallerError::Several),
+            (_, Some((name, claims))) => Ok(Caller { name: Some(name), claims: Some(claims) }),
+            (Some(name), None) => Ok(Caller { name: Some(name), claims: None }),
             (None, None) => Err(CallerError::Missing),
         }
     }
@@ -163,7 +176,10 @@ impl CallerAuth {
 
     /// The caller whose JWT the request brings. A token of no issuer that is known is not about the
     /// caller: it is the client's own for Bold BI.
-    async fn by_jwt(&self, headers: &HeaderMap) -> Result<Option<CallerName>, CallerError> {
+    async fn by_jwt(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<Option<(CallerName, Arc<VerifiedClaims>)>, CallerError> {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let bearer = bearer.filter(|_| !self.jwts.is_empty()).and_then(bearer_token);
         let Some(token) = bearer.and_then(|token| UnverifiedJwt::parse(token).ok()) else {
@@ -173,7 +189,7 @@ impl CallerAuth {
         for caller in self.jwts.iter().filter(|caller| caller.issuer.issuer == token.issuer) {
             // Rare enough to be boxed: an API key needs none of its room.
             match Box::pin(caller.verify(&token)).await {
-                Ok(_) => return Ok(Some(caller.name.clone())),
+                Ok(claims) => return Ok(Some((caller.name.clone(), Arc::new(claims)))),
                 // Another caller's tokens may have the same issuer and another audience.
                 Err(error) => refused = Some(error),
             }

@@ -22,6 +22,7 @@ mod finding;
 mod limits;
 mod listeners;
 mod node;
+mod permissions;
 mod place;
 mod quantity;
 mod read;

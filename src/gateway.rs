@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName};
 
-use crate::caller::{Admits, Caller, CallerAuth};
+use crate::caller::{Caller, CallerAuth, Origin};
 use crate::policy::{Permit, Policy, RouteClass};
 use crate::refusal::Refusal;
 use crate::request::RequestHead;
@@ -68,10 +68,10 @@ impl Gateway {
     /// The refusal that the client gets.
     pub async fn admit(
         &self,
-        admits: Admits,
+        origin: &Origin,
         head: &RequestHead<'_>,
     ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit(admits, head).await
+        self.gatekeeper.admit(origin, head).await
     }
 
     /// The token to put on an admitted request; none when it goes on with its own.
@@ -132,17 +132,17 @@ impl Gatekeeper {
         Self { callers, tenants, policy }
     }
 
-    /// Whether and as whom a request that came to a listener admitting `admits` may go on. Nothing
+    /// Whether and as whom a request from `origin` may go on. Nothing
     /// has been sent to anybody when this says no.
     ///
     /// # Errors
     /// The refusal that the client gets.
     pub async fn admit(
         &self,
-        admits: Admits,
+        origin: &Origin,
         head: &RequestHead<'_>,
     ) -> Result<Admission, Refusal> {
-        let caller = self.callers.authenticate(admits, head).await?;
+        let caller = self.callers.authenticate(origin, head).await?;
         let tenant = self.tenants.resolve(head)?;
         let permit = self.permit(&caller, tenant, head)?;
         let injects = injects(&caller, tenant, head)?;

@@ -193,7 +193,7 @@ impl Proxy {
         record.method(&sent.method);
         let head = RequestHead::parse(&raw, &sent.method, sent.version, &sent.headers)?;
         record.target(&head.target);
-        let admission = self.gateway.admit(peer.admits, &head).await?;
+        let admission = self.gateway.admit(&peer.origin, &head).await?;
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
             && length > self.limits.max_body

@@ -21,7 +21,7 @@ mod listener;
 mod tls;
 
 use crate::admin::Admin;
-use crate::caller::Admits;
+use crate::caller::{Admits, Origin};
 use crate::config::{ListenAddress, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::connection::{Connection, Transport};
@@ -302,7 +302,7 @@ impl Hall {
                 },
             },
         };
-        let peer = Peer::new(door.admits, address, door.tls.is_some());
+        let peer = Peer::new(Origin { admits: door.admits, address }, door.tls.is_some());
         self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }

@@ -5,7 +5,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
 use super::{ConfigFile, Failure, runtime, say};
-use crate::caller::Admits;
+use crate::caller::{Admits, Origin};
 use crate::config::{Listener, Settings};
 use crate::gateway::{Admission, Gatekeeper};
 use crate::policy::RouteClass;
@@ -45,7 +45,7 @@ impl Explain {
         let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
         let decided = runtime()?.block_on(async {
             let head = RequestHead::parse(&raw, &method, Version::HTTP_11, &headers)?;
-            let admission = gatekeeper.admit(admits, &head).await?;
+            let admission = gatekeeper.admit(&Origin { admits, address: None }, &head).await?;
             let class = gatekeeper.class_of(&admission, &head);
             Ok((admission, class))
         });

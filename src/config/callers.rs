@@ -13,7 +13,7 @@ use crate::caller::jwks::IssuerKeys;
 use crate::caller::jwt::{Issuer, KeySet};
 use crate::caller::{ApiKeyHash, CallerAuth, CallerName, JwtCaller};
 use crate::jwks::HttpKeySource;
-use crate::policy::{RouteClass, Rule};
+use crate::policy::Rule;
 
 use super::field::{Field, Named};
 use super::file;
@@ -176,37 +176,6 @@ impl Check<'_> {
         }
     }
 
-    fn permissions(
-        self,
-        at: &Place<'_>,
-        may: Field<Vec<Field<file::Permission>>>,
-        tenants: &FoundTenants,
-    ) -> Vec<Rule> {
-        let accepted = "a list of `{ tenant: …, routes: […] }`";
-        let Some(may) = may.required(at, accepted, self.notes) else { return Vec::new() };
-        if may.is_empty() {
-            self.notes.add(at.finding("found an empty list", accepted));
-        }
-        let mut rules = Vec::new();
-        for (index, permission) in may.into_iter().enumerate() {
-            let at = at.item(index);
-            let Some(permission) = permission.given() else { continue };
-            let tenant_at = at.key("tenant");
-            let tenant = permission.tenant.required(&tenant_at, "a tenant's name", self.notes);
-            let tenant = tenant.and_then(|name| tenants.index(&tenant_at, &name, self));
-            let routes_at = at.key("routes");
-            let routes = permission.routes.required(&routes_at, ROUTES, self.notes);
-            if routes.as_ref().is_some_and(Vec::is_empty) {
-                self.notes.add(routes_at.finding("found an empty list", ROUTES));
-            }
-            if let (Some(tenant), Some(routes)) = (tenant, routes) {
-                let routes = routes.into_iter().filter_map(Field::given).map(class);
-                rules.push(Rule { tenant, routes: routes.collect() });
-            }
-        }
-        rules
-    }
-
     fn key_header(self, at: &Place<'_>, name: Field<String>) -> Option<HeaderName> {
         let name = HeaderName::try_from(name.given()?).ok().filter(|n| !IN_USE.contains(n));
         if name.is_none() {
@@ -214,16 +183,6 @@ impl Check<'_> {
             self.notes.add(at.wrong(accepted));
         }
         name
-    }
-}
-
-fn class(route: file::Route) -> RouteClass {
-    match route {
-        file::Route::Read => RouteClass::Read,
-        file::Route::Export => RouteClass::Export,
-        file::Route::Write => RouteClass::Write,
-        file::Route::Admin => RouteClass::Admin,
-        file::Route::Credentials => RouteClass::Credentials,
     }
 }
 
@@ -261,7 +220,6 @@ const JWKS_URL: &str =
 const ALGORITHMS: &str =
     "some of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`";
 const HASH: &str = "64 hexadecimal digits, the SHA-256 of a key, made by `boldgate key`";
-const ROUTES: &str = "some of `read`, `export`, `write`, `admin`, `credentials`";
 
 /// Headers that mean something to the gateway or to Bold BI: the key's header is taken away.
 const IN_USE: [HeaderName; 14] = [

@@ -6,7 +6,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
 
 use super::*;
-use crate::caller::{Admits, ApiKey, CallerAuth};
+use crate::caller::{Admits, ApiKey, CallerAuth, Origin};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::tenant::{
@@ -63,7 +63,8 @@ fn caller(named: Option<&str>) -> Caller {
     let raw = "GET / HTTP/1.1\r\nHost: gw\r\n\r\n".into();
     let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
-    let authenticated = auth.authenticate(admits, &head);
+    let origin = Origin { admits, address: None };
+    let authenticated = auth.authenticate(&origin, &head);
     authenticated.now_or_never().expect("a key is found without waiting").unwrap()
 }
 

@@ -1,7 +1,6 @@
 //! The client's side: reading a head under one deadline, and ending a connection so that the client
 //! gets to read the last answer.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -11,17 +10,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use crate::caller::Admits;
+use crate::caller::Origin;
 use crate::refusal::Refusal;
 use crate::request::RequestError;
 
 /// What is known of a client by its connection alone.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Whom the listener lets in.
-    pub admits: Admits,
-    /// Its address; none on a Unix socket.
-    pub address: Option<IpAddr>,
+    /// What callers are told apart by.
+    pub origin: Origin,
     /// Its address as `X-Forwarded-For` says it.
     pub forwarded_for: Option<HeaderValue>,
     /// `https` or `http`, as `X-Forwarded-Proto` says it.
@@ -29,10 +26,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A client at `address` that came to a listener.
-    pub fn new(admits: Admits, address: Option<IpAddr>, tls: bool) -> Self {
-        let forwarded_for = address.and_then(|a| HeaderValue::from_str(&a.to_string()).ok());
-        Self { admits, address, forwarded_for, scheme: if tls { "https" } else { "http" } }
+    /// A client from `origin`.
+    pub fn new(origin: Origin, tls: bool) -> Self {
+        let forwarded_for = origin.address.and_then(|a| HeaderValue::from_str(&a.to_string()).ok());
+        Self { origin, forwarded_for, scheme: if tls { "https" } else { "http" } }
     }
 }
 

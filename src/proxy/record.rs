@@ -47,7 +47,7 @@ impl Record {
             begun: SystemTime::now(),
             started: Instant::now(),
             id: next_id(),
-            client: peer.address,
+            client: peer.origin.address,
             method: None,
             target: None,
             tenant: None,
