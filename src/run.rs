@@ -302,7 +302,8 @@ impl Hall {
                 },
             },
         };
-        let peer = Peer::new(Origin { admits: door.admits, address }, door.tls.is_some());
+        let peer =
+            Peer::new(Origin { address, ..Origin::unknown(door.admits) }, door.tls.is_some());
         self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }

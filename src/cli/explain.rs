@@ -45,7 +45,7 @@ impl Explain {
         let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
         let decided = runtime()?.block_on(async {
             let head = RequestHead::parse(&raw, &method, Version::HTTP_11, &headers)?;
-            let admission = gatekeeper.admit(&Origin { admits, address: None }, &head).await?;
+            let admission = gatekeeper.admit(&Origin::unknown(admits), &head).await?;
             let class = gatekeeper.class_of(&admission, &head);
             Ok((admission, class))
         });
