@@ -5,11 +5,13 @@
 mod access_log;
 mod admin;
 mod cli;
+mod client_certificates;
 mod cold_start;
 mod config;
 mod data_path;
 mod exchange;
 mod jwt;
+mod local;
 mod operating;
 mod process;
 mod running;
