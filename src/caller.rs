@@ -25,7 +25,7 @@ use jwks::IssuerKeys;
 use jwt::{Issuer, JwtError, KeySet, UnverifiedJwt, VerifiedClaims};
 use origin::OriginCallers;
 pub use origin::{Admits, AllowedHosts, Origin, UnixIdentity, UnixPeer};
-use seen::{SeenJwts, Verified};
+use seen::Seen;
 
 /// Who sends a request, proven.
 #[derive(Clone, Debug)]
@@ -104,13 +104,23 @@ impl JwtCaller {
     }
 }
 
+/// What was found out about a JWT.
+#[derive(Clone)]
+struct Verified {
+    /// Index of the caller that it proves.
+    caller: usize,
+    /// The keys that it was verified with. It counts only as long as they are the issuer's.
+    keys: Arc<KeySet>,
+    claims: Arc<VerifiedClaims>,
+}
+
 /// Authenticates callers.
 #[derive(Debug)]
 pub struct CallerAuth {
     keys: ApiKeys,
     key_header: HeaderName,
     jwts: Vec<JwtCaller>,
-    seen: SeenJwts,
+    seen: Seen<Verified>,
     origins: OriginCallers,
 }
 
@@ -123,7 +133,7 @@ impl CallerAuth {
         jwts: Vec<JwtCaller>,
     ) -> Self {
         let keys = keys.into_iter().map(|(key, caller)| (key.into(), caller)).collect();
-        let seen = SeenJwts::new(!jwts.is_empty());
+        let seen = Seen::new(if jwts.is_empty() { 0 } else { SETS_OF_JWTS });
         Self { keys, key_header, jwts, seen, origins: OriginCallers::default() }
     }
 
@@ -210,7 +220,9 @@ impl CallerAuth {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
         let Some(bearer) = bearer else { return Ok(None) };
         let now = SystemTime::now();
-        if let Some(seen) = self.seen.find(bearer, now) {
+        if let Some(seen) = self.seen.find(bearer)
+            && now < seen.claims.expires_at
+        {
             let caller = &self.jwts[seen.caller];
             let current = caller.keys.current().await;
             if current.is_some_and(|keys| Arc::ptr_eq(&keys, &seen.keys)) {
@@ -278,3 +290,6 @@ pub enum CallerError {
     #[error("the caller's JWT does not hold: {0}")]
     Jwt(JwtError),
 }
+
+/// Together 8,192 tokens of at most 4 KiB: 32 MiB, and their claims.
+const SETS_OF_JWTS: usize = 2048;

@@ -12,6 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
 use super::CallerName;
+use super::seen::Seen;
 use crate::secret::Secret;
 
 /// A new API key: `bgk_` and 256 random bits, so that a leaked one is recognised by scanners.
@@ -114,8 +115,13 @@ impl From<ApiKeyHash> for KnownKey {
 }
 
 /// Callers by the hash of their keys.
-#[derive(Debug, Default)]
-pub(super) struct ApiKeys(HashMap<ApiKeyHash, Holder>);
+#[derive(Debug)]
+pub(super) struct ApiKeys {
+    holders: Vec<Holder>,
+    by_hash: HashMap<ApiKeyHash, usize>,
+    /// Keys that were sent, with the index of who holds them.
+    seen: Seen<usize>,
+}
 
 #[derive(Debug)]
 struct Holder {
@@ -125,7 +131,7 @@ struct Holder {
 
 impl ApiKeys {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.holders.len()
     }
 
     pub(super) fn find(&self, key: &[u8]) -> Option<&CallerName> {
@@ -133,23 +139,37 @@ impl ApiKeys {
     }
 
     fn find_at(&self, key: &[u8], now: impl FnOnce() -> SystemTime) -> Option<&CallerName> {
-        // One key is hashed, whatever was sent: a longer one is nobody's and costs no more.
-        let key = if key.len() <= MAX_KEY_BYTES { key } else { &[] };
-        let holder = self.0.get(&ApiKeyHash::of(key))?;
+        let holder = match self.seen.find(key) {
+            Some(holder) => holder,
+            None => self.find_by_hash(key)?,
+        };
+        let holder = &self.holders[holder];
         let good = holder.expires_at.is_none_or(|end| now() < end);
         good.then_some(&holder.caller)
+    }
+
+    fn find_by_hash(&self, key: &[u8]) -> Option<usize> {
+        // One key is hashed, whatever was sent: a longer one is nobody's and costs no more.
+        let key = if key.len() <= MAX_KEY_BYTES { key } else { &[] };
+        let holder = *self.by_hash.get(&ApiKeyHash::of(key))?;
+        self.seen.keep(key, holder);
+        Some(holder)
     }
 }
 
 impl FromIterator<(KnownKey, CallerName)> for ApiKeys {
     fn from_iter<I: IntoIterator<Item = (KnownKey, CallerName)>>(keys: I) -> Self {
-        let holder = |(key, caller): (KnownKey, CallerName)| {
-            (key.hash, Holder { caller, expires_at: key.expires_at })
-        };
-        Self(keys.into_iter().map(holder).collect())
+        let (mut holders, mut by_hash) = (Vec::new(), HashMap::new());
+        for (key, caller) in keys {
+            by_hash.insert(key.hash, holders.len());
+            holders.push(Holder { caller, expires_at: key.expires_at });
+        }
+        let seen = Seen::new(holders.len().min(MAX_SETS));
+        Self { holders, by_hash, seen }
     }
 }
 
+const MAX_SETS: usize = 4096;
 const PREFIX: &str = "bgk_";
 const MAX_KEY_BYTES: usize = 1024;
 
@@ -190,7 +210,9 @@ mod tests {
             (new.hash().into(), portal.clone()),
         ]);
         let find = |key: &ApiKey, at| keys.find_at(key.expose().as_bytes(), || at);
-        assert_eq!(find(&old, now - second), Some(&portal));
+        for _ in 0..2 {
+            assert_eq!(find(&old, now - second), Some(&portal));
+        }
         assert_eq!(find(&old, now), None);
         assert_eq!(find(&new, now + second), Some(&portal));
     }

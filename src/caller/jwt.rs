@@ -54,11 +54,6 @@ pub struct VerifiedClaims {
 }
 
 impl VerifiedClaims {
-    #[cfg(test)]
-    pub(super) fn for_tests(expires_at: SystemTime) -> Self {
-        Self { claims: Map::new(), expires_at }
-    }
-
     /// The text of a claim; none when it is absent or anything but text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.claims.get(name)?.as_str()
