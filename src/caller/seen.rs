@@ -3,7 +3,6 @@
 //! here.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,18 +10,14 @@ use zeroize::Zeroizing;
 
 /// Credentials with what was found out about each, in sets of a few; the set is found by the
 /// credential's end.
-pub(super) struct Seen<V> {
-    sets: Box<[Set<V>]>,
-    hasher: RandomState,
-}
+pub(super) struct Seen<V>(Box<[Set<V>]>);
 
 type Set<V> = Mutex<Vec<(Zeroizing<Box<[u8]>>, V)>>;
 
 impl<V: Clone> Seen<V> {
     /// Room for four times as many credentials as there are to be sets, of at most 4 KiB each.
     pub(super) fn new(sets: usize) -> Self {
-        let sets = (0..sets).map(|_| Mutex::default()).collect();
-        Self { sets, hasher: RandomState::new() }
+        Self((0..sets).map(|_| Mutex::default()).collect())
     }
 
     /// What was found out about this very credential.
@@ -47,12 +42,13 @@ impl<V: Clone> Seen<V> {
         set.push((seen, found));
     }
 
-    /// Keys are random and tokens end with their signature: all differ at their end, and there is no
-    /// need to hash the whole.
+    /// Keys are random and tokens end with their signature, so their ends tell them apart. There is no
+    /// secret in this hash and need be none: only who has good credentials gets any in.
     fn set(&self, credential: &[u8]) -> Option<&Set<V>> {
-        let end = credential.last_chunk::<END>()?;
-        let hash = self.hasher.hash_one(end);
-        self.sets.get(usize::try_from(hash.checked_rem(self.sets.len() as u64)?).ok()?)
+        let end = u64::from_le_bytes(*credential.last_chunk()?);
+        // Multiplicative hashing: what is in all bits goes to the upper ones.
+        let hash = end.wrapping_mul(GOLDEN_RATIO) >> 32;
+        self.0.get(usize::try_from(hash.checked_rem(self.0.len() as u64)?).ok()?)
     }
 }
 
@@ -70,7 +66,8 @@ fn are_equal(one: &[u8], other: &[u8]) -> bool {
 
 const IN_A_SET: usize = 4;
 const MAX_BYTES: usize = 4096;
-const END: usize = 16;
+/// 2^64 divided by the golden ratio.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
 mod tests {
@@ -97,11 +94,12 @@ mod tests {
     #[test]
     fn a_flood_of_credentials_takes_no_more_room_than_there_is() {
         let seen = Seen::new(16);
+        let credential = |number| format!("a credential, {number:08}");
         for number in 0..5000 {
-            seen.keep(format!("more-than-16-bytes-{number:016}").as_bytes(), number);
+            seen.keep(credential(number).as_bytes(), number);
         }
-        assert_eq!(seen.find(format!("more-than-16-bytes-{:016}", 4999).as_bytes()), Some(4999));
-        let kept: usize = seen.sets.iter().map(|set| set.lock().unwrap().len()).sum();
+        assert_eq!(seen.find(credential(4999).as_bytes()), Some(4999));
+        let kept: usize = seen.0.iter().map(|set| set.lock().unwrap().len()).sum();
         assert_eq!(kept, 16 * IN_A_SET);
         let huge = vec![b'x'; MAX_BYTES + 1];
         seen.keep(&huge, 0);

@@ -79,9 +79,13 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
 #[tokio::test]
 async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
     let upstream = Upstream::echo().await;
-    let text = running::anonymous(upstream.address)
-        .replacen("callers: anonymous", "callers: anonymous, hosts: [App.example]", 1)
-        .replacen("    site: site1\n", "    site: site1\n    hosts: [acme.example]\n", 1);
+    let text = running::anonymous(upstream.address).replacen(
+        "callers: anonymous",
+        "callers: anonymous, hosts: [App.example]",
+        1,
+    ) + "  beta:\n    server: main\n    hosts: [beta.example]\n    credential: { grant: \
+           embed_secret, username: reports@beta.example, embed_secret: { file: SECRET_FILE }, \
+           user_source: azure_ad }\n";
     let gateway = Gateway::start(&text);
 
     for host in [
@@ -108,7 +112,7 @@ async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
         let answer = gateway.send(request(&format!("Host: {host}\r\n"))).await;
         assert_eq!(answer.status, 200, "{host}: {}", answer.text());
     }
-    let by_tenant = "GET /bi/api/site/site1/x HTTP/1.1\r\nHost: ACME.example\r\n\r\n";
+    let by_tenant = "GET /bi/api/v5.0/items HTTP/1.1\r\nHost: BETA.example\r\n\r\n";
     assert_eq!(gateway.send(by_tenant).await.status, 200);
 }
 
