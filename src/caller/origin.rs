@@ -144,7 +144,7 @@ mod tests {
             let unix_peer = Some(UnixPeer { user, group });
             callers
                 .find(&Origin { unix_peer, ..Origin::unknown(Admits::Known) })
-                .map(|c| c.cloned())
+                .map(Option::<&_>::cloned)
         };
         assert_eq!(find(1000, 1000), Ok(Some(name("cron"))));
         assert_eq!(find(1, 50), Ok(Some(name("staff"))));

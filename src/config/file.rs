@@ -78,6 +78,7 @@ pub(super) enum Callers {
 /// Certificate and key of a listener, in PEM form.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of keys say that they are files")]
 pub(super) struct Tls {
     /// Path of the certificate, followed by its chain.
     pub certificate_file: Field<String>,

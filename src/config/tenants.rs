@@ -35,7 +35,7 @@ impl FoundTenants {
 
     /// The hosts by which tenants are found.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &String> {
-        self.tenants.iter().flat_map(|tenants| tenants.iter()).flat_map(|tenant| &tenant.hosts)
+        self.tenants.iter().flat_map(Tenants::iter).flat_map(|tenant| &tenant.hosts)
     }
 
     pub(super) fn into_domain(self) -> Option<Tenants> {

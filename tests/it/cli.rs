@@ -441,7 +441,7 @@ async fn until(condition: impl Fn() -> bool) {
 fn config(url: &str, secret: &str) -> String {
     assert!(Path::new(secret).is_absolute());
     format!(
-        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous, hosts: [a, gw] }}\n\
          admin: {{ address: \"127.0.0.1:0\" }}\n\
          servers:\n  main: {{ url: \"{url}\" }}\n\
          tenants:\n  acme:\n    server: main\n    site: site1\n    credential:\n      \

@@ -57,20 +57,20 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
         let own = caller("cron", &format!("{process}\n    api_key: {{ sha256: {} }}", key.hash()));
         let gateway = Gateway::start(&at_socket(&upstream, &socket, &(own + &keyed)));
 
-        let answer = ask(&socket, "Host: any.example\r\n").await;
+        let answer = ask(&socket, "Host: gw\r\n").await;
         assert_eq!(answer.status, status, "{process}: {}", answer.text());
         if status == 200 {
             assert_eq!(gateway.access_lines(1).await[0]["boldgate.caller"], "cron");
             // The process is one caller and the key another.
             let seen = upstream.seen.requests().len();
-            let lines = format!("Host: h\r\nX-Api-Key: {}\r\n", other.expose());
+            let lines = format!("Host: gw\r\nX-Api-Key: {}\r\n", other.expose());
             assert_eq!(ask(&socket, &lines).await.status, 401);
             assert_eq!(upstream.seen.requests().len(), seen);
         } else {
             upstream.seen.assert_untouched(&process);
         }
         // With a key of its own it is the same caller, whatever its process is.
-        let lines = format!("Host: h\r\nX-Api-Key: {}\r\n", key.expose());
+        let lines = format!("Host: gw\r\nX-Api-Key: {}\r\n", key.expose());
         assert_eq!(ask(&socket, &lines).await.status, 200, "{process}");
     }
 }
@@ -120,8 +120,11 @@ async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
 async fn known_callers_may_ask_for_any_host_unless_hosts_are_listed() {
     let upstream = Upstream::echo().await;
     let key = ApiKey::generate().unwrap();
-    let known = running::anonymous(upstream.address).replacen("anonymous", "required", 1)
-        + "callers:\n"
+    let known = running::anonymous(upstream.address).replacen(running::HOSTS, "", 1).replacen(
+        "anonymous",
+        "required",
+        1,
+    ) + "callers:\n"
         + &caller("batch", &format!("api_key: {{ sha256: {} }}", key.hash()));
     let lines = |host: &str| format!("Host: {host}\r\nX-Api-Key: {}\r\n", key.expose());
 
@@ -150,7 +153,7 @@ async fn an_expired_key_is_like_an_unknown_one_and_a_warning_in_the_configuratio
         + &caller("batch", &keys);
     let gateway = Gateway::start(&text);
     let ask = async |key: &str| {
-        let answer = gateway.send(request(&format!("Host: h\r\nX-Api-Key: {key}\r\n"))).await;
+        let answer = gateway.send(request(&format!("Host: gw\r\nX-Api-Key: {key}\r\n"))).await;
         let body = answer.text();
         (answer.status, body.split("\"request_id\"").next().unwrap_or_default().to_owned())
     };
