@@ -54,9 +54,9 @@ pub(super) struct Listener {
     /// Whom it lets in.
     pub callers: Field<Callers>,
     /// The only hosts that requests may ask for, in `Host`, without ports; beside the `hosts` of
-    /// tenants and, on a loopback address, `localhost` and loopback addresses. If not given, any host
-    /// will do, but not on a loopback address with `callers: anonymous`, where web pages could
-    /// otherwise make browsers send requests.
+    /// tenants and, on loopback addresses and Unix sockets, `localhost` and loopback addresses. If
+    /// not given, any host will do, but not on a loopback address with `callers: anonymous`, where
+    /// web pages could otherwise make browsers send requests.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub hosts: Field<Vec<Field<String>>>,

@@ -239,10 +239,12 @@ impl Check<'_> {
     ) -> Option<Arc<AllowedHosts>> {
         let given = !matches!(hosts, Field::Missing);
         let hosts = self.hosts(&at.key("hosts"), hosts)?;
-        let loopback = matches!(address?, ListenAddress::Tcp(_)) && address?.is_private();
-        (given || loopback && admits == Some(Admits::Anonymous)).then(|| {
+        let address = address?;
+        let open_to_browsers =
+            matches!(address, ListenAddress::Tcp(_)) && admits == Some(Admits::Anonymous);
+        (given || open_to_browsers).then(|| {
             let names = hosts.into_iter().chain(tenants.hosts().cloned()).collect();
-            Arc::new(AllowedHosts { loopback, names })
+            Arc::new(AllowedHosts { loopback: address.is_private(), names })
         })
     }
 

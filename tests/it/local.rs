@@ -79,11 +79,9 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
 #[tokio::test]
 async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
     let upstream = Upstream::echo().await;
-    let text = running::anonymous(upstream.address).replacen(
-        "callers: anonymous",
-        "callers: anonymous, hosts: [App.example]",
-        1,
-    ) + "  beta:\n    server: main\n    hosts: [beta.example]\n    credential: { grant: \
+    let text =
+        running::anonymous(upstream.address).replacen(running::HOSTS, ", hosts: [App.example]", 1)
+            + "  beta:\n    server: main\n    hosts: [beta.example]\n    credential: { grant: \
            embed_secret, username: reports@beta.example, embed_secret: { file: SECRET_FILE }, \
            user_source: azure_ad }\n";
     let gateway = Gateway::start(&text);

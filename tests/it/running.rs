@@ -293,7 +293,7 @@ pub struct Gateway {
 }
 
 /// The hosts that the clients of tests ask for, beside those of this machine.
-pub const HOSTS: &str = ", hosts: [a, gw]";
+pub const HOSTS: &str = ", hosts: [a, gw, canary-host, public.example]";
 
 /// A configuration for one tenant `acme` at site `site1`, open to anybody on loopback.
 pub fn anonymous(upstream: SocketAddr) -> String {
