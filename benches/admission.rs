@@ -49,8 +49,11 @@ fn main() -> ExitCode {
             admit(kind, turns.parse().expect("a number"));
             ExitCode::SUCCESS
         }
-        // `cargo test` runs benches too, with options of its own.
-        _ => ExitCode::SUCCESS,
+        _ => {
+            let _ = std::io::stderr()
+                .write_all(b"it takes no arguments: cargo bench --bench admission\n");
+            ExitCode::from(2)
+        }
     }
 }
 
