@@ -13,6 +13,7 @@ use crate::caller::CallerAuth;
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
 use crate::tenant::{Server, Tenants};
+use crate::throttle::Throttles;
 
 mod callers;
 mod credentials;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub caller_auth: CallerAuth,
     /// Knows what they may do.
     pub policy: Policy,
+    /// Bounds on what single callers and tenants use up.
+    pub throttles: Throttles,
     /// Bounds on what clients may use up.
     pub limits: Limits,
 }
@@ -152,16 +155,27 @@ impl Check<'_> {
         let listeners = self.listeners(&at, file.listeners, &file.callers, admin);
         let servers = self.servers(&at.key("servers"), file.servers);
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
-        let (caller_auth, rules) = self.callers(&at, file.callers, file.api_key_header, &tenants);
+        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants);
         let limits = self.limits(&at.key("limits"), file.limits);
+        let throttles = Throttles::new(
+            callers.allowances,
+            callers.anonymous_allowance,
+            tenants.allowances().iter().cloned(),
+        );
         let tenants = tenants.into_domain()?;
         Some(Settings {
             listeners: listeners?,
             admin: admin?,
             servers: servers.into_domain()?,
-            policy: Policy::new(&tenants, crate::boldbi::classify, rules),
+            policy: Policy::new(
+                &tenants,
+                crate::boldbi::classify,
+                callers.rules,
+                callers.anonymous,
+            ),
             tenants,
-            caller_auth: caller_auth?,
+            caller_auth: callers.auth?,
+            throttles,
             limits: limits?,
         })
     }

@@ -219,8 +219,8 @@ impl Proxy {
         let mut fresh = false;
         loop {
             let (theirs, id) = (&down.req_header().headers, record.request_id_value());
-            let key_header = self.gateway.key_header();
-            let head = admitted.head(theirs, key_header, upstream.authority(), peer, token, id)?;
+            let private = self.gateway.private_headers();
+            let head = admitted.head(theirs, private, upstream.authority(), peer, token, id)?;
             let mut lease = upstream.lease(fresh).await?;
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {

@@ -11,6 +11,7 @@ use crate::caller::{CallerError, CallerName};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::tenant::TenantName;
+use crate::throttle::{Over, Throttled};
 use crate::token::{ExchangeError, ExchangeErrorKind};
 
 /// Why the gateway itself answers a request with no. In the order of a request's way.
@@ -44,8 +45,22 @@ pub enum Refusal {
         /// The tenant it was about.
         tenant: TenantName,
     },
-    /// The request brings an `Authorization`, and the tenant is configured to refuse that.
-    #[error("the request brings an Authorization of its own, which tenant `{0}` refuses")]
+    /// More requests than are allowed.
+    #[error("{why}")]
+    Throttled {
+        /// Who exceeds what.
+        why: Throttled,
+        /// The caller; none when anonymous.
+        caller: Option<CallerName>,
+        /// The tenant it was about.
+        tenant: TenantName,
+    },
+    /// The request brings an `Authorization`, and the tenant is configured to refuse that, or policy
+    /// has decided on another user.
+    #[error(
+        "the request brings an Authorization of its own, which tenant `{0}` or the mapping of its \
+         user refuses"
+    )]
     AuthorizationRefused(TenantName),
     /// No token could be had.
     #[error(transparent)]
@@ -147,8 +162,15 @@ impl Refusal {
             Self::Forbidden { why: Forbidden::Tenant, .. } => {
                 (403, "caller_forbidden", "The caller may not use this tenant.")
             }
-            Self::Forbidden { why: Forbidden::Route(_), .. } => {
-                (403, "route_closed", "This route is not open to the caller.")
+            Self::Forbidden {
+                why: Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_),
+                ..
+            } => (403, "route_closed", "This route is not open to the caller."),
+            Self::Forbidden { why: Forbidden::Subject { .. } | Forbidden::Password(_), .. } => {
+                (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
+            }
+            Self::Throttled { .. } => {
+                (429, "rate_limited", "The caller or the tenant has too many requests.")
             }
             Self::AuthorizationRefused(_) => (
                 403,
@@ -198,6 +220,7 @@ impl Refusal {
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::Forbidden { tenant, .. }
+            | Self::Throttled { tenant, .. }
             | Self::AuthorizationRefused(tenant)
             | Self::NotReplayable(tenant) => Some(tenant),
             Self::Exchange(error) => Some(&error.tenant),
@@ -205,9 +228,21 @@ impl Refusal {
         }
     }
 
+    /// The caller, where one was found and the refusal is about what it may.
+    pub fn caller(&self) -> Option<&CallerName> {
+        match self {
+            Self::Forbidden { caller, .. } | Self::Throttled { caller, .. } => caller.as_ref(),
+            _ => None,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { .. } => Some(SOON),
+            Self::Throttled { why, .. } => Some(match why.over {
+                Over::Rate(wait) => wait.max(SOON),
+                Over::Concurrent => SOON,
+            }),
             Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
             Self::Exchange(error) => match &error.kind {
                 ExchangeErrorKind::Unavailable { retry_after, .. } => {

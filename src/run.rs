@@ -98,7 +98,12 @@ impl Running {
         let upstreams = upstreams(&settings)?;
         let limits = settings.limits;
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
-        let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
+        let gatekeeper = Gatekeeper::new(
+            settings.caller_auth,
+            settings.tenants,
+            settings.policy,
+            settings.throttles,
+        );
         let gateway = Gateway::new(gatekeeper, tokens, &telemetry);
         let stopping = CancellationToken::new();
         let client_limits = ClientLimits {

@@ -13,7 +13,8 @@ use crate::caller::jwks::IssuerKeys;
 use crate::caller::jwt::{Issuer, KeySet};
 use crate::caller::{ApiKeyHash, CallerAuth, CallerName, JwtCaller};
 use crate::jwks::HttpKeySource;
-use crate::policy::Rule;
+use crate::policy::Rules;
+use crate::throttle::Allowance;
 
 use super::field::{Field, Named};
 use super::file;
@@ -21,8 +22,17 @@ use super::place::Place;
 use super::tenants::FoundTenants;
 use super::{Check, References};
 
-/// For each caller, what it may do.
-type Rules = HashMap<CallerName, Vec<Rule>>;
+/// The callers of a file, with what could be made of them.
+pub(super) struct FoundCallers {
+    pub(super) auth: Option<CallerAuth>,
+    pub(super) rules: HashMap<CallerName, Rules>,
+    pub(super) anonymous: Option<Rules>,
+    pub(super) allowances: Vec<(CallerName, Allowance)>,
+    pub(super) anonymous_allowance: Option<Allowance>,
+}
+
+/// The name that stands for all who need not say who they are.
+const ANONYMOUS: &str = "anonymous";
 
 impl Check<'_> {
     pub(super) fn callers(
@@ -31,19 +41,36 @@ impl Check<'_> {
         callers: Field<Named<file::Caller>>,
         key_header: Field<String>,
         tenants: &FoundTenants,
-    ) -> (Option<CallerAuth>, Rules) {
+    ) -> FoundCallers {
         let at = root.key("callers");
         let mut keys: HashMap<ApiKeyHash, CallerName> = HashMap::new();
         let mut jwts: Vec<JwtCaller> = Vec::new();
-        let mut rules = Rules::new();
+        let (mut rules, mut anonymous) = (HashMap::new(), None);
+        let (mut allowances, mut anonymous_allowance) = (Vec::new(), None);
         for (name, caller) in callers.given().into_iter().flat_map(|c| c.0) {
             let at = at.key(&name);
             self.name(&at, &name);
             let Some(caller) = caller.given() else { continue };
-            let name = CallerName::new(&name);
-            if let (Field::Missing, Field::Missing) = (&caller.api_key, &caller.jwt) {
+            let has_jwt = !matches!(caller.jwt, Field::Missing);
+            let own = self.rules(&at, caller.may, caller.may_not, has_jwt, tenants);
+            let allowance = self.allowance(&at.key("limits"), caller.limits);
+            let has_credential = has_jwt || !matches!(caller.api_key, Field::Missing);
+            if name == ANONYMOUS {
+                if has_credential {
+                    let problem = "found a credential of those who bring none";
+                    let accepted = "`may`, `may_not` and `limits`; another name for a caller who \
+                                    proves who it is";
+                    self.notes.add(at.key_finding(problem, accepted));
+                }
+                anonymous = Some(own);
+                anonymous_allowance = allowance;
+                continue;
+            }
+            if !has_credential {
                 self.notes.add(at.key("api_key").missing("`api_key` or `jwt`"));
             }
+            let name = CallerName::new(&name);
+            allowances.extend(allowance.map(|allowance| (name.clone(), allowance)));
             if let Some(jwt) = self.jwt(&at.key("jwt"), caller.jwt, &name) {
                 let same = |one: &JwtCaller| {
                     one.issuer.issuer == jwt.issuer.issuer
@@ -66,10 +93,11 @@ impl Check<'_> {
                 }
                 keys.insert(hash, name.clone());
             }
-            rules.insert(name, self.permissions(&at.key("may"), caller.may, tenants));
+            rules.insert(name, own);
         }
         let key_header = self.key_header(&root.key("api_key_header"), key_header);
-        (key_header.map(|header| CallerAuth::new(keys, header, jwts)), rules)
+        let auth = key_header.map(|header| CallerAuth::new(keys, header, jwts));
+        FoundCallers { auth, rules, anonymous, allowances, anonymous_allowance }
     }
 
     fn api_key(self, at: &Place<'_>, api_key: Field<file::ApiKey>) -> Option<ApiKeyHash> {
@@ -177,7 +205,7 @@ impl Check<'_> {
     }
 
     fn key_header(self, at: &Place<'_>, name: Field<String>) -> Option<HeaderName> {
-        let name = HeaderName::try_from(name.given()?).ok().filter(|n| !IN_USE.contains(n));
+        let name = HeaderName::try_from(name.given()?).ok().filter(is_free);
         if name.is_none() {
             let accepted = "the name of a header that has no other use, such as `X-Api-Key`";
             self.notes.add(at.wrong(accepted));
@@ -221,7 +249,12 @@ const ALGORITHMS: &str =
     "some of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`";
 const HASH: &str = "64 hexadecimal digits, the SHA-256 of a key, made by `boldgate key`";
 
-/// Headers that mean something to the gateway or to Bold BI: the key's header is taken away.
+/// Whether a header can be the gateway's own.
+pub(super) fn is_free(name: &HeaderName) -> bool {
+    !IN_USE.contains(name)
+}
+
+/// Headers that mean something to the gateway or to Bold BI: the gateway's own are taken away.
 const IN_USE: [HeaderName; 14] = [
     header::AUTHORIZATION,
     header::HOST,

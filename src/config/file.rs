@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::field::{Field, Named};
 use super::quantity::{Period, Size};
 
+mod permission;
 mod tenant;
 
+pub(super) use permission::{Allowance, Method, Permission, Prohibition, Route, Subject};
 pub(super) use tenant::{
     Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };
@@ -31,7 +33,9 @@ pub(super) struct File {
     /// metrics.
     #[schemars(extend("minProperties" = 1))]
     pub tenants: Field<Named<Tenant>>,
-    /// Who may use the gateway through listeners with `callers: required`, by names of your choice.
+    /// Who may use the gateway through listeners with `callers: required`, by names of your choice. The
+    /// name `anonymous` stands for those who come through listeners with `callers: anonymous`; without
+    /// it they may do everything but touch credentials.
     #[serde(default)]
     pub callers: Field<Named<Caller>>,
     /// The header in which callers send their API key. It never goes on to Bold BI.
@@ -140,9 +144,17 @@ pub(super) struct Caller {
     /// The JWTs that prove who it is.
     #[serde(default)]
     pub jwt: Field<Jwt>,
-    /// What it may do; it may do nothing else.
+    /// What it may do; it may do nothing else. The first entry that opens a request decides as whom
+    /// it acts.
     #[schemars(length(min = 1))]
     pub may: Field<Vec<Field<Permission>>>,
+    /// What it may not do, whatever `may` opens.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub may_not: Field<Vec<Field<Prohibition>>>,
+    /// How much of the gateway it may use.
+    #[serde(default)]
+    pub limits: Field<Allowance>,
 }
 
 /// An API key, known by its hash.
@@ -201,33 +213,6 @@ pub(super) enum Algorithm {
     ES384,
     /// Ed25519.
     EdDSA,
-}
-
-/// What a caller may do on one tenant, acting as the tenant's own user.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Permission {
-    /// Name of the tenant.
-    pub tenant: Field<String>,
-    /// The kinds of routes that are open.
-    #[schemars(length(min = 1))]
-    pub routes: Field<Vec<Field<Route>>>,
-}
-
-/// A kind of routes of Bold BI's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Route {
-    /// Look at things.
-    Read,
-    /// Take data out in bulk.
-    Export,
-    /// Change things.
-    Write,
-    /// Change who may do what: users, groups, permissions, settings.
-    Admin,
-    /// See, make or rotate secrets and tokens.
-    Credentials,
 }
 
 /// Bounds on what clients may use up.

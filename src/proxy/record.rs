@@ -133,8 +133,8 @@ impl Record {
         if self.tenant.is_none() {
             self.tenant = refusal.tenant().cloned();
         }
-        if let Refusal::Forbidden { caller, .. } = refusal {
-            self.caller.clone_from(caller);
+        if self.caller.is_none() {
+            self.caller = refusal.caller().cloned();
         }
         self.outcome = if answer.status.is_server_error() {
             self.warn(answer.code, refusal, hint(refusal));

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::permission::Allowance;
 use crate::config::field::Field;
 use crate::config::quantity::Period;
 
@@ -22,6 +23,9 @@ pub(crate) struct Tenant {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub hosts: Field<Vec<Field<String>>>,
+    /// How much it takes from all callers together.
+    #[serde(default)]
+    pub limits: Field<Allowance>,
     /// The Bold BI account that requests are made with.
     pub credential: Field<Credential>,
     /// What to do with a request that brings an `Authorization` header of its own.
