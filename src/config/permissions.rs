@@ -1,9 +1,9 @@
 //! The lists `may` and `may_not` of a caller: what it may do, and as whom.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use http::header::HeaderName;
+use ipnet::IpNet;
 
 use crate::policy::subject::{Mapping, Source, Template, is_domain};
 use crate::policy::{
@@ -258,9 +258,7 @@ impl Check<'_> {
                         self.notes.add(from_at.missing(PROXIES));
                         None
                     }
-                    from => self.texts(&from_at, from, PROXIES, |address| {
-                        address.parse::<IpAddr>().ok().map(|address| address.to_canonical())
-                    }),
+                    from => self.texts(&from_at, from, PROXIES, |address| network(address)),
                 };
                 Some(Source::Header { name: parsed?, from: from? })
             }
@@ -337,6 +335,14 @@ impl Check<'_> {
 /// What is wrong has been noted.
 struct Noted;
 
+/// A network, or an address by itself. One whose bits behind the prefix are set is a slip.
+fn network(text: &str) -> Option<IpNet> {
+    match text.parse::<IpNet>() {
+        Ok(network) => Some(network).filter(|n| n.addr() == n.network() && n.prefix_len() > 0),
+        Err(_) => text.parse::<std::net::IpAddr>().ok().map(IpNet::from),
+    }
+}
+
 fn class(route: file::Route) -> RouteClass {
     match route {
         file::Route::Read => RouteClass::Read,
@@ -366,4 +372,5 @@ const TEMPLATE: &str =
     "an address with `{value}` once, before the `@`, such as `{value}@acme.example`";
 const DOMAIN: &str = "domains of addresses, such as `acme.example`";
 const ADDRESS: &str = "plain e-mail addresses, such as `jane@acme.example`";
-const PROXIES: &str = "IP addresses of the proxies that set the header";
+const PROXIES: &str = "addresses or networks of the proxies that set the header, such as \
+                       `192.0.2.7` and `10.1.0.0/16`";

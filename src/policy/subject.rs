@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::HeaderName;
+use ipnet::IpNet;
 
 use crate::caller::{Caller, Origin};
 
@@ -93,12 +93,12 @@ pub struct Mapping {
 pub enum Source {
     /// A claim of the JWT that proved the caller.
     Claim(String),
-    /// A header, believed only of a proxy at one of these addresses.
+    /// A header, believed only of a proxy in one of these networks.
     Header {
         /// Its name.
         name: HeaderName,
         /// The proxies that set it.
-        from: Vec<IpAddr>,
+        from: Vec<IpNet>,
     },
 }
 
@@ -180,9 +180,10 @@ fn believed<'h>(
     origin: &Origin,
     headers: &'h HeaderMap,
     name: &HeaderName,
-    from: &[IpAddr],
+    from: &[IpNet],
 ) -> Result<&'h str, SubjectError> {
-    if !origin.address.is_some_and(|address| from.contains(&address)) {
+    let listed = |address| from.iter().any(|network| network.contains(&address));
+    if !origin.address.is_some_and(listed) {
         return Err(SubjectError::Untrusted);
     }
     let mut values = headers.get_all(name).iter();

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod admission;
 mod cli;
 mod cold_start;
 mod config;
@@ -17,4 +18,5 @@ mod security;
 mod shipped;
 mod single_flight;
 mod structure;
+mod subjects;
 mod support;

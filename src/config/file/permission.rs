@@ -61,7 +61,7 @@ pub(crate) struct Subject {
     #[serde(default)]
     #[schemars(example = "X-Auth-Request-Email")]
     pub header: Field<String>,
-    /// IP addresses of the proxies that set `header`.
+    /// The proxies that set `header`: IP addresses, or networks such as `10.1.0.0/16`.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub from: Field<Vec<Field<String>>>,

@@ -103,7 +103,7 @@ fn a_template_keeps_the_domain_out_of_the_values_reach() {
 #[test]
 fn a_header_is_believed_once_and_of_a_listed_proxy_only() {
     let name = HeaderName::from_static("x-user");
-    let from = vec![IpAddr::from([10, 0, 0, 1])];
+    let from = vec!["10.0.0.0/31".parse().unwrap()];
     let mapping = Mapping { source: Source::Header { name: name.clone(), from }, ..mapping() };
     // With a JWT or without: the header alone counts.
     let caller = Caller::with_claims("proxy", json!({"email": "other@acme.example"}));
