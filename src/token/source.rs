@@ -1,7 +1,7 @@
 //! The cache of tokens and the single flight in front of the exchange. Freshness is told by tokio's
 //! clock; bounds and coalescing are moka's.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -17,7 +17,7 @@ use crate::telemetry::{ExchangeOutcome, Telemetry};
 #[derive(Clone)]
 pub struct TokenSource {
     cache: Cache<Permit, Cached>,
-    exchange: Arc<dyn TokenExchange>,
+    exchange: Arc<RwLock<Arc<dyn TokenExchange>>>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -46,8 +46,22 @@ impl TokenSource {
             .max_capacity(capacity)
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(IDLE)
+            .support_invalidation_closures()
             .build();
-        Self { cache, exchange, telemetry }
+        Self { cache, exchange: Arc::new(RwLock::new(exchange)), telemetry }
+    }
+
+    /// Asks `exchange` from now on. Tokens and remembered failures stay.
+    pub fn set_exchange(&self, exchange: Arc<dyn TokenExchange>) {
+        *self.exchange.write().expect("nothing panics with it") = exchange;
+    }
+
+    /// Forgets all about the permits that are not `still` made. No exchange is begun for them from
+    /// now on: `still` is asked before each, until it is replaced by the next call.
+    pub fn retain(&self, still: impl Fn(&Permit) -> bool + Send + Sync + 'static) {
+        self.cache
+            .invalidate_entries_if(move |permit, _| !still(permit))
+            .expect("the cache was built for it");
     }
 
     /// A token for `permit` that is good now.
@@ -133,7 +147,8 @@ impl TokenSource {
         replaces_refused: bool,
     ) -> Result<Cached, ExchangeError> {
         let started = Instant::now();
-        let result = self.exchange.exchange(permit).await;
+        let exchange = Arc::clone(&self.exchange.read().expect("nothing panics with it"));
+        let result = exchange.exchange(permit).await;
         let metrics = self.telemetry.tenant(permit.tenant().name.as_str());
         metrics.exchange_seconds.observe(started.elapsed().as_secs_f64());
         match result {
