@@ -1,7 +1,6 @@
 //! The gateway's own negative answers: one enum, one exhaustive match from the cause to status,
 //! code and text. What the client reads is fixed text; what is logged is the cause.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,7 +10,7 @@ use crate::caller::{CallerError, CallerName};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::tenant::TenantName;
-use crate::token::{ExchangeError, ExchangeErrorKind};
+use crate::token::{ExchangeErrorKind, NoToken};
 
 /// Why the gateway itself answers a request with no. In the order of a request's way.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +48,7 @@ pub enum Refusal {
     AuthorizationRefused(TenantName),
     /// No token could be had.
     #[error(transparent)]
-    Exchange(Arc<ExchangeError>),
+    Exchange(NoToken),
     /// All connections to the server stayed busy for too long.
     #[error("all {limit} connections to server `{server}` stayed busy")]
     Overloaded {
@@ -155,7 +154,7 @@ impl Refusal {
                 "authorization_refused",
                 "Requests to this tenant must not bring an Authorization of their own.",
             ),
-            Self::Exchange(error) => exchange(&error.kind),
+            Self::Exchange(error) => exchange(&error.cause.kind),
             Self::Overloaded { .. } => (503, "overloaded", "The gateway is at its limit."),
             Self::UpstreamUnreachable { .. } => {
                 (502, "upstream_unreachable", "Bold BI cannot be reached.")
@@ -200,7 +199,7 @@ impl Refusal {
             Self::Forbidden { tenant, .. }
             | Self::AuthorizationRefused(tenant)
             | Self::NotReplayable(tenant) => Some(tenant),
-            Self::Exchange(error) => Some(&error.tenant),
+            Self::Exchange(error) => Some(&error.cause.tenant),
             _ => None,
         }
     }
@@ -209,13 +208,11 @@ impl Refusal {
         match self {
             Self::Overloaded { .. } => Some(SOON),
             Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
-            Self::Exchange(error) => match &error.kind {
-                ExchangeErrorKind::Unavailable { retry_after, .. } => {
-                    Some(retry_after.unwrap_or(LATER))
-                }
-                ExchangeErrorKind::Unreachable(_) => Some(LATER),
-                _ => None,
-            },
+            // Whole seconds are all that can be said.
+            Self::Exchange(error) => {
+                let part = u64::from(error.retry_after.subsec_nanos() > 0);
+                Some(Duration::from_secs(error.retry_after.as_secs() + part).max(SOON))
+            }
             _ => None,
         }
     }
@@ -233,7 +230,15 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             "token_reply_unusable",
             "Bold BI's token endpoint gave an answer that the gateway cannot use.",
         ),
-        ExchangeErrorKind::Unavailable { .. } | ExchangeErrorKind::Unreachable(_) => (
+        ExchangeErrorKind::Crowded { .. } => (503, "overloaded", "The gateway is at its limit."),
+        ExchangeErrorKind::Withdrawn => (
+            503,
+            "configuration_changed",
+            "The gateway's configuration was changed. Please send the request again.",
+        ),
+        ExchangeErrorKind::Unavailable { .. }
+        | ExchangeErrorKind::Unreachable(_)
+        | ExchangeErrorKind::Suspended { .. } => (
             503,
             "token_endpoint_unavailable",
             "Bold BI's token endpoint cannot be reached or cannot serve.",

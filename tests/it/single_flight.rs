@@ -121,7 +121,7 @@ async fn a_thousand_waiters_share_one_failure() {
     for answer in waiters.join_all().await {
         let error = answer.unwrap_err();
         assert!(
-            matches!(error.kind, ExchangeErrorKind::Unavailable { status: 503, .. }),
+            matches!(error.cause.kind, ExchangeErrorKind::Unavailable { status: 503, .. }),
             "{error}"
         );
     }
