@@ -98,7 +98,7 @@ impl Gateway {
         permit: &Permit,
         refused: &Arc<AccessToken>,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
-        if !self.tokens.reject(permit, refused).await {
+        if !self.tokens.reject(permit, refused) {
             return Ok(None);
         }
         let next = self.tokens.replacement(permit).await.map_err(Refusal::Exchange)?;
@@ -106,8 +106,8 @@ impl Gateway {
     }
 
     /// The server answered 401 to `refused`, and the request cannot be sent again.
-    pub async fn forget(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
-        self.tokens.reject(permit, refused).await
+    pub fn forget(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
+        self.tokens.reject(permit, refused)
     }
 
     /// The tenants behind the gateway.

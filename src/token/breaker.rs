@@ -91,7 +91,7 @@ const ENOUGH: u32 = 3;
 /// While the breaker is open, exchanges begin no closer to each other than this.
 pub(super) const SHORTEST_PROBE: Duration = Duration::from_millis(600);
 /// Nor further apart, while tokens are asked for, so that the end of an outage shows within a second.
-const LONGEST_PROBE: Duration = Duration::from_millis(900);
+const LONGEST_PROBE: Duration = Duration::from_millis(800);
 
 #[cfg(test)]
 mod tests {

@@ -24,15 +24,14 @@ async fn run(inner: Weak<Inner>) {
     let mut slept = (asleep.read)();
     loop {
         let Some(now) = inner.upgrade() else { return };
-        let sleep = (asleep.read)();
-        if sleep.saturating_sub(slept) >= NAP {
-            tracing::info!(
-                seconds = (sleep - slept).as_secs(),
-                "the machine was asleep: tokens have aged by as much"
-            );
-            now.wake_up(sleep);
+        let in_all = (asleep.read)();
+        let nap = in_all.saturating_sub(slept);
+        if nap >= NAP {
+            let seconds = nap.as_secs();
+            tracing::info!(seconds, "the machine was asleep: tokens have aged by as much");
+            now.wake_up(in_all);
         }
-        slept = sleep;
+        slept = in_all;
         now.refresh_due();
         let next = now.schedule().next();
         drop(now);

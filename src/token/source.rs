@@ -85,7 +85,9 @@ impl TokenSource {
     }
 
     /// Forgets all about the permits that are not `still` made. No exchange is begun for them from
-    /// now on: `still` is asked before each, until it is replaced by the next call.
+    /// now on: `still` is asked before each, until it is replaced by the next call. What is under
+    /// way ends, and is not kept. Requests that were admitted before find their token as long as
+    /// this is not called: best a moment after they can no longer be.
     pub fn retain(&self, still: impl Fn(&Permit) -> bool + Send + Sync + 'static) {
         let still: Arc<Still> = Arc::new(still);
         *self.0.still.write().expect("nothing panics with it") = Arc::clone(&still);
@@ -117,7 +119,7 @@ impl TokenSource {
     /// True when another token is worth a try: always, except when `rejected` itself was fetched
     /// within the last 10 s because the one before it was refused. Then the refusal is about
     /// permissions, not about the token, and the token stays.
-    pub async fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
+    pub fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
         let mut replaceable = true;
         self.0.cache.entry_by_ref(permit).and_compute_with(|entry| match entry {
             Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {
