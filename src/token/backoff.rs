@@ -124,8 +124,8 @@ mod tests {
             }
             last.push(pauses[39]);
         }
-        let (least, most) = (last.iter().min().unwrap(), last.iter().max().unwrap());
-        assert!(*most > *least + Duration::from_millis(500), "full jitter: {least:?} to {most:?}");
+        let (low, high) = (last.iter().min().unwrap(), last.iter().max().unwrap());
+        assert!(*high > *low + Duration::from_millis(500), "full jitter: {low:?} to {high:?}");
     }
 
     #[tokio::test(start_paused = true)]

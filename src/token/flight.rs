@@ -101,12 +101,7 @@ impl Inner {
         Flight(flight)
     }
 
-    async fn fly(
-        self: &Arc<Self>,
-        permit: &Permit,
-        why: Why,
-        entered: Option<Entered>,
-    ) -> Outcome {
+    async fn fly(self: &Arc<Self>, permit: &Permit, why: Why, entered: Option<Entered>) -> Outcome {
         let entered = match entered {
             Some(entered) => entered,
             None => self.endpoint(permit).enter(permit).await.map_err(|(kind, retry_after)| {

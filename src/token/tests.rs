@@ -228,10 +228,8 @@ async fn a_new_exchange_serves_from_the_next_refresh_on() {
 
 #[tokio::test(start_paused = true)]
 async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
-    let script = Arc::new(Script {
-        latency: TIMEOUT * 2,
-        ..Arc::into_inner(Script::giving(HOUR)).unwrap()
-    });
+    let script =
+        Arc::new(Script { latency: TIMEOUT * 2, ..Arc::into_inner(Script::giving(HOUR)).unwrap() });
     let source = script.source();
     let mut waiting = JoinSet::new();
     for permit in permits(17, 0) {

@@ -87,9 +87,8 @@ async fn the_same_token_again_is_asked_for_nearer_to_its_end_and_lives_no_longer
     let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.windows(2).all(|pair| pair[1] <= pair[0]), "{gaps:?}");
     // As soon as there is another, it is taken.
-    let script = Script::new(|call| {
-        Ok((if call < 3 { "old".into() } else { format!("new-{call}") }, HOUR))
-    });
+    let script =
+        Script::new(|call| Ok((if call < 3 { "old".into() } else { format!("new-{call}") }, HOUR)));
     let source = script.source();
     assert_eq!(use_for(&source, &permit, HOUR * 2, HOUR / 200).await, 1);
 }
