@@ -289,6 +289,7 @@ fn tenants(count: usize) -> Tenants {
         ca_file: None,
         timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
         max_connections: 100,
+        max_exchanges: 16,
     });
     let tenant = |index| {
         let site = format!("t{index}");

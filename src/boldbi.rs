@@ -42,6 +42,7 @@ mod test_support {
             ca_file: None,
             timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
             max_connections: 8,
+            max_exchanges: 16,
         }
     }
 

@@ -106,7 +106,7 @@ impl Gateway {
         permit: &Permit,
         refused: &Arc<AccessToken>,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
-        if !self.tokens.reject(permit, refused).await {
+        if !self.tokens.reject(permit, refused) {
             return Ok(None);
         }
         let next = self.tokens.replacement(permit).await.map_err(Refusal::Exchange)?;
@@ -114,8 +114,8 @@ impl Gateway {
     }
 
     /// The server answered 401 to `refused`, and the request cannot be sent again.
-    pub async fn forget(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
-        self.tokens.reject(permit, refused).await
+    pub fn forget(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
+        self.tokens.reject(permit, refused)
     }
 
     /// The tenants behind the gateway.

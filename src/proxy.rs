@@ -270,7 +270,7 @@ impl Proxy {
     ) -> Result<Attempt, Failure> {
         let permit = &admitted.admission.permit;
         if down.retry_buffer_truncated() {
-            return if self.gateway.forget(permit, refused).await {
+            return if self.gateway.forget(permit, refused) {
                 Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
             } else {
                 Ok(attempt)

@@ -1,7 +1,6 @@
 //! The gateway's own negative answers: one enum, one exhaustive match from the cause to status,
 //! code and text. What the client reads is fixed text; what is logged is the cause.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -12,7 +11,7 @@ use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::tenant::TenantName;
 use crate::throttle::{Over, Throttled};
-use crate::token::{ExchangeError, ExchangeErrorKind};
+use crate::token::{ExchangeErrorKind, NoToken};
 
 /// Why the gateway itself answers a request with no. In the order of a request's way.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +63,7 @@ pub enum Refusal {
     AuthorizationRefused(TenantName),
     /// No token could be had.
     #[error(transparent)]
-    Exchange(Arc<ExchangeError>),
+    Exchange(NoToken),
     /// All connections to the server stayed busy for too long.
     #[error("all {limit} connections to server `{server}` stayed busy")]
     Overloaded {
@@ -177,7 +176,7 @@ impl Refusal {
                 "authorization_refused",
                 "Requests to this tenant must not bring an Authorization of their own.",
             ),
-            Self::Exchange(error) => exchange(&error.kind),
+            Self::Exchange(error) => exchange(&error.cause.kind),
             Self::Overloaded { .. } => (503, "overloaded", "The gateway is at its limit."),
             Self::UpstreamUnreachable { .. } => {
                 (502, "upstream_unreachable", "Bold BI cannot be reached.")
@@ -223,7 +222,7 @@ impl Refusal {
             | Self::Throttled { tenant, .. }
             | Self::AuthorizationRefused(tenant)
             | Self::NotReplayable(tenant) => Some(tenant),
-            Self::Exchange(error) => Some(&error.tenant),
+            Self::Exchange(error) => Some(&error.cause.tenant),
             _ => None,
         }
     }
@@ -244,13 +243,11 @@ impl Refusal {
                 Over::Concurrent => SOON,
             }),
             Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
-            Self::Exchange(error) => match &error.kind {
-                ExchangeErrorKind::Unavailable { retry_after, .. } => {
-                    Some(retry_after.unwrap_or(LATER))
-                }
-                ExchangeErrorKind::Unreachable(_) => Some(LATER),
-                _ => None,
-            },
+            // Whole seconds are all that can be said.
+            Self::Exchange(error) => {
+                let part = u64::from(error.retry_after.subsec_nanos() > 0);
+                Some(Duration::from_secs(error.retry_after.as_secs() + part).max(SOON))
+            }
             _ => None,
         }
     }
@@ -268,7 +265,15 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             "token_reply_unusable",
             "Bold BI's token endpoint gave an answer that the gateway cannot use.",
         ),
-        ExchangeErrorKind::Unavailable { .. } | ExchangeErrorKind::Unreachable(_) => (
+        ExchangeErrorKind::Crowded { .. } => (503, "overloaded", "The gateway is at its limit."),
+        ExchangeErrorKind::Withdrawn => (
+            503,
+            "configuration_changed",
+            "The gateway's configuration was changed. Please send the request again.",
+        ),
+        ExchangeErrorKind::Unavailable { .. }
+        | ExchangeErrorKind::Unreachable(_)
+        | ExchangeErrorKind::Suspended { .. } => (
             503,
             "token_endpoint_unavailable",
             "Bold BI's token endpoint cannot be reached or cannot serve.",

@@ -58,6 +58,8 @@ pub struct Server {
     pub timeouts: Timeouts,
     /// Bound on connections to it that are open at the same time.
     pub max_connections: usize,
+    /// Bound on token exchanges with it at the same time.
+    pub max_exchanges: usize,
 }
 
 impl Server {

@@ -105,6 +105,10 @@ pub(super) struct Server {
     #[serde(default = "default_server_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Field<u64>,
+    /// Most exchanges of credentials for tokens at the same time; more wait for their turn.
+    #[serde(default = "default_server_exchanges")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_exchanges: Field<u64>,
     /// How long to wait for it.
     #[serde(default = "default_timeouts")]
     pub timeouts: Field<Timeouts>,
@@ -289,6 +293,10 @@ fn default_edition() -> Field<Edition> {
 
 fn default_server_connections() -> Field<u64> {
     Field::Given(1024)
+}
+
+fn default_server_exchanges() -> Field<u64> {
+    Field::Given(16)
 }
 
 fn default_timeouts() -> Field<Timeouts> {

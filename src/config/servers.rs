@@ -75,6 +75,8 @@ impl Check<'_> {
         let url = self.url(&at.key("url"), server.url);
         let max_connections =
             self.number(&at.key("max_connections"), server.max_connections, MAX_CONNECTIONS);
+        let max_exchanges =
+            self.number(&at.key("max_exchanges"), server.max_exchanges, MAX_EXCHANGES);
         let timeouts = self.timeouts(&at.key("timeouts"), server.timeouts);
         let ca_file = match server.ca_file {
             Field::Given(file) => {
@@ -100,6 +102,7 @@ impl Check<'_> {
                 ca_file: ca_file?,
                 timeouts: timeouts?,
                 max_connections: max_connections?,
+                max_exchanges: max_exchanges?,
             }))
         };
         Known { server: built(), edition }
@@ -156,3 +159,4 @@ pub(super) fn unknown_name(
 const URL: &str = "a URL such as `https://bi.example.com/bi`";
 const NAME: &str = "1 to 63 letters, digits, `.`, `_` and `-`, beginning with a letter or a digit";
 const MAX_NAMES: usize = 20;
+const MAX_EXCHANGES: usize = 1000;

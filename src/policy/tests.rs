@@ -27,6 +27,7 @@ fn tenant(index: usize, name: &str, username: &str, version: u64) -> Tenant {
             ca_file: None,
             timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
             max_connections: 1,
+            max_exchanges: 16,
         }),
         api_base: format!("/bi/api/site/{name}"),
         site: Some(name.into()),

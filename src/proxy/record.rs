@@ -212,7 +212,7 @@ impl Record {
 /// What an operator can try.
 fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
-        Refusal::Exchange(error) => crate::boldbi::hint(error),
+        Refusal::Exchange(error) => crate::boldbi::hint(&error.cause),
         Refusal::Overloaded { .. } => {
             "look for what makes Bold BI slow, or raise `max_connections` of the server"
         }

@@ -16,6 +16,7 @@ fn server() -> Arc<Server> {
         ca_file: None,
         timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
         max_connections: 1,
+        max_exchanges: 16,
     })
 }
 

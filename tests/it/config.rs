@@ -104,6 +104,7 @@ fn a_complete_file_becomes_these_settings() {
     let main = &settings.servers[0];
     assert_eq!(main.origin(), "https://bi.example.com:8443");
     assert_eq!((main.base_path.as_str(), main.max_connections), ("/bi", 64));
+    assert_eq!(main.max_exchanges, 4);
     assert_eq!(main.timeouts.connect, Duration::from_millis(500));
 
     let tenants: Vec<_> = settings.tenants.iter().collect();
@@ -135,6 +136,7 @@ fn a_minimal_file_has_the_documented_defaults() {
     assert_eq!(settings.limits.drain_timeout, Duration::from_secs(25));
     let tenant = settings.tenants.iter().next().unwrap();
     assert_eq!(tenant.server.max_connections, 1024);
+    assert_eq!(tenant.server.max_exchanges, 16);
     assert_eq!(tenant.server.timeouts.read, Duration::from_secs(300));
     assert_eq!(tenant.credential.body, ExchangeBody::Form);
     assert_eq!(tenant.existing_authorization, ExistingAuthorization::PassThrough);

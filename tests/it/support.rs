@@ -33,6 +33,7 @@ pub fn server(address: SocketAddr) -> Server {
             exchange: EXCHANGE_DEADLINE,
         },
         max_connections: 16,
+        max_exchanges: 16,
     }
 }
 
