@@ -44,6 +44,13 @@ struct Families {
     cache: Family<CacheLabels, Counter>,
     replays: Family<TenantLabel, Counter>,
     token_expiry: Family<TenantLabel, Gauge>,
+    server_addresses: Family<ServerLabel, Gauge>,
+    server_healthy_addresses: Family<ServerLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabel {
+    server: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +74,15 @@ struct ExchangeLabels {
 struct CacheLabels {
     tenant: String,
     result: &'static str,
+}
+
+/// The metrics of one server.
+#[derive(Clone, Debug)]
+pub struct ServerMetrics {
+    /// Addresses that are known.
+    pub addresses: Gauge,
+    /// Those of them that are not set aside.
+    pub healthy_addresses: Gauge,
 }
 
 /// The metrics of one tenant, found once and then plain atomics.
@@ -245,6 +261,15 @@ impl Telemetry {
         Arc::clone(tenants.entry(name.into()).or_insert_with(new))
     }
 
+    /// The metrics of the server of this name, of which the same holds.
+    pub fn server(&self, name: &str) -> ServerMetrics {
+        let label = ServerLabel { server: name.to_owned() };
+        ServerMetrics {
+            addresses: self.families.server_addresses.get_or_create(&label).clone(),
+            healthy_addresses: self.families.server_healthy_addresses.get_or_create(&label).clone(),
+        }
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -289,6 +314,16 @@ impl Families {
             "When the newest token ends, as a Unix time",
             Unit::Seconds,
             families.token_expiry.clone(),
+        );
+        registry.register(
+            "server_addresses",
+            "Addresses at which a server may be reached",
+            families.server_addresses.clone(),
+        );
+        registry.register(
+            "server_healthy_addresses",
+            "Addresses of a server that are not set aside for a failure",
+            families.server_healthy_addresses.clone(),
         );
         families
     }
@@ -345,6 +380,8 @@ impl Default for Families {
             cache: Family::default(),
             replays: Family::default(),
             token_expiry: Family::default(),
+            server_addresses: Family::default(),
+            server_healthy_addresses: Family::default(),
         }
     }
 }
