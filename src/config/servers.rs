@@ -159,7 +159,8 @@ impl Check<'_> {
         let mut all = Vec::new();
         for (index, address) in addresses.into_iter().enumerate() {
             let at = at.item(index);
-            let Some((host, own_port)) = address.given().map(|text| endpoint(&text))? else {
+            let Some(text) = address.given() else { continue };
+            let Some((host, own_port)) = endpoint(&text) else {
                 self.notes.add(at.wrong(ADDRESS));
                 continue;
             };
