@@ -286,8 +286,11 @@ fn tenants(count: usize) -> Tenants {
         host: "bi.example.com".into(),
         port: 443,
         base_path: "/bi".into(),
+        addresses: Vec::new(),
         ca_file: None,
-        timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
+        ca_digest: None,
+        health_check: None,
+        timeouts: Timeouts::all(second),
         max_connections: 100,
         max_exchanges: 16,
     });
@@ -309,6 +312,7 @@ fn tenants(count: usize) -> Tenants {
             },
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: WEEK,
+            max_concurrent_requests: None,
         }
     };
     Tenants::new((0..count).map(tenant).collect()).expect("all differ")

@@ -72,6 +72,16 @@ pub enum Refusal {
         /// `max_connections` of the server.
         limit: usize,
     },
+    /// All requests that the tenant may have at its server at the same time stayed there.
+    #[error("all {limit} requests that tenant `{tenant}` may have at server `{server}` are there")]
+    ShareTaken {
+        /// The tenant.
+        tenant: TenantName,
+        /// Name of the server.
+        server: String,
+        /// Its share of the server's connections.
+        limit: usize,
+    },
     /// No connection to the server.
     #[error("server `{server}` cannot be reached: {cause}")]
     UpstreamUnreachable {
@@ -88,13 +98,13 @@ pub enum Refusal {
         /// What went wrong.
         cause: String,
     },
-    /// The server stayed silent.
-    #[error("server `{server}` did not answer in time: {cause}")]
+    /// A deadline towards the server went by.
+    #[error("server `{server}` did not answer in time: {overdue}")]
     UpstreamTimeout {
         /// Name of the server.
         server: String,
-        /// What was waited for.
-        cause: String,
+        /// Which one.
+        overdue: Overdue,
     },
     /// The server refused our token, and the body is no longer there to be sent again.
     #[error("tenant `{0}`: the token was refused, and the body is too large to be sent again")]
@@ -105,6 +115,26 @@ pub enum Refusal {
     /// The client sent a body that is not framed as its head said.
     #[error("the request body is malformed")]
     BodyMalformed,
+}
+
+/// What did not happen in time, as one of the keys of `timeouts` demands it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Overdue {
+    /// A connection.
+    #[error("no connection within {0:?} (`timeouts.connect`)")]
+    Connection(Duration),
+    /// The beginning of an answer.
+    #[error("no byte of an answer within {0:?} (`timeouts.first_byte`)")]
+    FirstByte(Duration),
+    /// The next part of an answer.
+    #[error("no further byte of the answer within {0:?} (`timeouts.read`)")]
+    Read(Duration),
+    /// The server's taking of the next part of the request.
+    #[error("nothing more of the request taken within {0:?} (`timeouts.write`)")]
+    Write(Duration),
+    /// The end of it all.
+    #[error("the whole request not over within {0:?} (`timeouts.total`)")]
+    Total(Duration),
 }
 
 /// What the client gets for a refusal.
@@ -178,15 +208,16 @@ impl Refusal {
             ),
             Self::Exchange(error) => exchange(&error.cause.kind),
             Self::Overloaded { .. } => (503, "overloaded", "The gateway is at its limit."),
+            Self::ShareTaken { .. } => {
+                (503, "overloaded", "Too many requests of this tenant are at Bold BI already.")
+            }
             Self::UpstreamUnreachable { .. } => {
                 (502, "upstream_unreachable", "Bold BI cannot be reached.")
             }
             Self::UpstreamInvalid { .. } => {
                 (502, "upstream_invalid", "Bold BI broke off or gave no valid answer.")
             }
-            Self::UpstreamTimeout { .. } => {
-                (504, "upstream_timeout", "Bold BI did not answer in time.")
-            }
+            Self::UpstreamTimeout { overdue, .. } => (504, "upstream_timeout", overdue.detail()),
             Self::NotReplayable(_) => (
                 502,
                 "body_not_replayable",
@@ -212,6 +243,7 @@ impl Refusal {
                 | Self::BodyTimeout
                 | Self::BodyMalformed
                 | Self::BodyTooLarge { .. }
+                | Self::UpstreamTimeout { overdue: Overdue::Total(_), .. }
         )
     }
 
@@ -221,6 +253,7 @@ impl Refusal {
             Self::Forbidden { tenant, .. }
             | Self::Throttled { tenant, .. }
             | Self::AuthorizationRefused(tenant)
+            | Self::ShareTaken { tenant, .. }
             | Self::NotReplayable(tenant) => Some(tenant),
             Self::Exchange(error) => Some(&error.cause.tenant),
             _ => None,
@@ -237,7 +270,7 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { .. } => Some(SOON),
+            Self::Overloaded { .. } | Self::ShareTaken { .. } => Some(SOON),
             Self::Throttled { why, .. } => Some(match why.over {
                 Over::Rate(wait) => wait.max(SOON),
                 Over::Concurrent => SOON,
@@ -280,6 +313,18 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         ),
         ExchangeErrorKind::Timeout(_) => {
             (504, "token_endpoint_timeout", "Bold BI's token endpoint did not answer in time.")
+        }
+    }
+}
+
+impl Overdue {
+    fn detail(self) -> &'static str {
+        match self {
+            Self::Connection(_) => "No connection to Bold BI could be made in time.",
+            Self::FirstByte(_) => "Bold BI did not begin to answer in time.",
+            Self::Read(_) => "Bold BI did not go on with its answer in time.",
+            Self::Write(_) => "Bold BI did not take the request in time.",
+            Self::Total(_) => "The request as a whole took longer than it may.",
         }
     }
 }

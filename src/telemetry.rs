@@ -49,6 +49,8 @@ struct Families {
     token_expiry: Family<TenantLabel, Gauge>,
     breaker_open: Family<ServerLabel, Gauge>,
     exchanges_waiting: Family<ServerLabel, Gauge>,
+    server_addresses: Family<ServerLabel, Gauge>,
+    server_healthy_addresses: Family<ServerLabel, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,6 +88,15 @@ pub struct EndpointMetrics {
     pub breaker_open: Gauge,
     /// Exchanges that wait because too many others are under way.
     pub waiting: Gauge,
+}
+
+/// The metrics of one server.
+#[derive(Clone, Debug)]
+pub struct ServerMetrics {
+    /// Addresses that are known.
+    pub addresses: Gauge,
+    /// Those of them that are not set aside.
+    pub healthy_addresses: Gauge,
 }
 
 /// The metrics of one tenant, found once and then plain atomics.
@@ -314,6 +325,15 @@ impl Telemetry {
         Arc::clone(endpoints.entry(server.into()).or_insert_with(new))
     }
 
+    /// The metrics of the server of this name, of which the same holds.
+    pub fn server(&self, name: &str) -> ServerMetrics {
+        let label = ServerLabel { server: name.to_owned() };
+        ServerMetrics {
+            addresses: self.families.server_addresses.get_or_create(&label).clone(),
+            healthy_addresses: self.families.server_healthy_addresses.get_or_create(&label).clone(),
+        }
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -379,6 +399,16 @@ impl Families {
             Unit::Seconds,
             families.token_expiry.clone(),
         );
+        registry.register(
+            "server_addresses",
+            "Addresses at which a server may be reached",
+            families.server_addresses.clone(),
+        );
+        registry.register(
+            "server_healthy_addresses",
+            "Addresses of a server that are not set aside for a failure",
+            families.server_healthy_addresses.clone(),
+        );
         families
     }
 
@@ -443,6 +473,8 @@ impl Default for Families {
             token_expiry: Family::default(),
             breaker_open: Family::default(),
             exchanges_waiting: Family::default(),
+            server_addresses: Family::default(),
+            server_healthy_addresses: Family::default(),
         }
     }
 }

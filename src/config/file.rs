@@ -95,6 +95,16 @@ pub(super) struct Server {
     /// Its URL without a site and without `/api`, e.g. `https://bi.example.com/bi`.
     #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
     pub url: Field<String>,
+    /// Where it can be reached, if not at the URL's host and port: IP addresses and names, with a
+    /// port where it is not the URL's. `Host` and the certificate's name are the URL's all the same.
+    /// Each address that a name means is used; those that fail are set aside until they are well.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 64), example = ["10.0.0.1:8080", "bi-1.internal"])]
+    pub addresses: Field<Vec<Field<String>>>,
+    /// Ask its addresses whether they can serve, and set those aside that cannot. Without it only
+    /// those are set aside that cannot be connected to.
+    #[serde(default)]
+    pub health_check: Field<HealthCheck>,
     /// What kind of installation it is.
     #[serde(default = "default_edition")]
     pub edition: Field<Edition>,
@@ -114,6 +124,27 @@ pub(super) struct Server {
     pub timeouts: Field<Timeouts>,
 }
 
+/// How the addresses of a server are asked whether they can serve. The checks have connections of
+/// their own, besides `max_connections`, and never a token.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HealthCheck {
+    /// What is asked for; an answer with 2xx is a good one. When it is not given, `/health-check`
+    /// below the path of the server's URL.
+    #[schemars(with = "String", example = "/bi/health-check")]
+    pub path: Field<String>,
+    /// From one check to the next, a tenth more or less.
+    pub interval: Field<Period>,
+    /// For a whole check.
+    pub timeout: Field<Period>,
+    /// After how many good checks in a row an address is used again.
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy_after: Field<u64>,
+    /// After how many bad checks in a row it is set aside.
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy_after: Field<u64>,
+}
+
 /// What kind of installation a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -128,12 +159,19 @@ pub(super) enum Edition {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Timeouts {
-    /// For name lookup, TCP and TLS together; also for a free connection.
+    /// For name lookup, TCP and TLS together, at all addresses that are tried; also for a free
+    /// connection.
     pub connect: Field<Period>,
+    /// For the first byte of an answer, once the request is there; as `read` when it is not given.
+    #[schemars(with = "Period")]
+    pub first_byte: Field<Period>,
     /// For the next part of an answer.
     pub read: Field<Period>,
     /// For it to take the next part of a request.
     pub write: Field<Period>,
+    /// For a whole request, from its head to the last byte of its answer, however slowly or quickly
+    /// it comes.
+    pub total: Field<Period>,
     /// For a whole exchange of a credential for a token.
     pub token_exchange: Field<Period>,
 }
@@ -248,13 +286,28 @@ impl Default for Admin {
     }
 }
 
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            path: Field::Missing,
+            interval: Field::Given(Period::seconds(5)),
+            timeout: Field::Given(Period::seconds(2)),
+            healthy_after: Field::Given(1),
+            unhealthy_after: Field::Given(2),
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Field::Given(Period::seconds(10)),
+            first_byte: Field::Missing,
             // What Bold BI's own ingress allows.
             read: Field::Given(Period::seconds(300)),
             write: Field::Given(Period::seconds(300)),
+            // Beyond the largest export that Bold BI makes.
+            total: Field::Given(Period::seconds(3600)),
             token_exchange: Field::Given(Period::seconds(10)),
         }
     }

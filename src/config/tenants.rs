@@ -133,6 +133,14 @@ impl Check<'_> {
             tenant.max_token_lifetime,
             MAX_TOKEN_LIFETIME,
         );
+        let max_concurrent_requests = match tenant.max_concurrent_requests {
+            Field::Missing => None,
+            given => self.number(
+                &at.key("max_concurrent_requests"),
+                given,
+                super::limits::MAX_CONNECTIONS,
+            ),
+        };
         let credential = tenant
             .credential
             .required(&at.key("credential"), "a mapping", self.notes)
@@ -165,6 +173,7 @@ impl Check<'_> {
             credential,
             existing_authorization,
             max_token_lifetime: max_token_lifetime.unwrap_or(Duration::ZERO),
+            max_concurrent_requests,
         };
         Some((tenant, has_credential))
     }

@@ -24,8 +24,11 @@ fn tenant(index: usize, name: &str, username: &str, version: u64) -> Tenant {
             host: "localhost".into(),
             port: 80,
             base_path: "/bi".into(),
+            addresses: Vec::new(),
             ca_file: None,
-            timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
+            ca_digest: None,
+            health_check: None,
+            timeouts: Timeouts::all(second),
             max_connections: 1,
             max_exchanges: 16,
         }),
@@ -41,6 +44,7 @@ fn tenant(index: usize, name: &str, username: &str, version: u64) -> Tenant {
         },
         existing_authorization: ExistingAuthorization::default(),
         max_token_lifetime: second,
+        max_concurrent_requests: None,
     }
 }
 

@@ -28,8 +28,11 @@ fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
         host: "127.0.0.1".into(),
         port: 1,
         base_path: "/bi".into(),
+        addresses: Vec::new(),
         ca_file: None,
-        timeouts: Timeouts { connect: second, read: second, write: second, exchange: TIMEOUT },
+        ca_digest: None,
+        health_check: None,
+        timeouts: Timeouts { exchange: TIMEOUT, ..Timeouts::all(second) },
         max_connections: 8,
         max_exchanges: 16,
     });
@@ -49,6 +52,7 @@ fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
         },
         existing_authorization: ExistingAuthorization::default(),
         max_token_lifetime: WEEK,
+        max_concurrent_requests: None,
     };
     let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();
     let policy = Policy::new(&tenants, |_, _| RouteClass::Read, HashMap::new(), None);
