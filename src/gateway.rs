@@ -114,7 +114,7 @@ impl Gateway {
     }
 
     /// The server answered 401 to `refused`, and the request cannot be sent again.
-    pub fn forget(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
+    pub fn reject(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
         self.tokens.reject(permit, refused)
     }
 

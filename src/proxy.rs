@@ -283,7 +283,7 @@ impl Proxy {
         Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
     }
 
-    /// The server refused our token: forget it, and send the request again with the next one, once.
+    /// The server refused our token: send the request again with the next one, once.
     async fn replay(
         &self,
         down: &mut HttpSession,
@@ -295,7 +295,7 @@ impl Proxy {
     ) -> Result<Attempt, Failure> {
         let permit = &admitted.admission.permit;
         if down.retry_buffer_truncated() {
-            return if self.gateway.forget(permit, refused) {
+            return if self.gateway.reject(permit, refused) {
                 Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
             } else {
                 Ok(attempt)

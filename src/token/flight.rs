@@ -144,7 +144,7 @@ impl Inner {
         asleep: Duration,
     ) -> Result<Cached, ExchangeError> {
         let replaces_refused = why == Why::Refused;
-        let new = Cached { token: Arc::new(token), replaces_refused, asleep };
+        let new = Cached { token: Arc::new(token), replaces_refused, refused: false, asleep };
         let now_asleep = (self.asleep.read)();
         let new =
             if now_asleep.saturating_sub(asleep) < NAP { Some(new) } else { new.aged(now_asleep) };

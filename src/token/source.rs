@@ -50,6 +50,8 @@ pub(super) struct Cached {
     pub token: Arc<AccessToken>,
     /// Whether it took the place of one that the server had refused.
     pub replaces_refused: bool,
+    /// Whether the server has refused it: another is asked for first.
+    pub refused: bool,
     /// How long the machine had slept when it was asked for.
     pub asleep: Duration,
 }
@@ -111,12 +113,17 @@ impl TokenSource {
                 self.0.used(permit, &found.token);
                 Ok(Lookup { token: found.token, cached: true })
             }
-            None => self.obtain(permit, Why::Missing).await,
+            // A refusal may be about permissions: while no other token is to be had, the refused
+            // one goes on serving what it may.
+            None => self.obtain(permit, Why::Missing).await.or_else(|error| {
+                let refused = self.0.unexpired(permit).ok_or(error)?;
+                Ok(Lookup { token: refused.token, cached: true })
+            }),
         }
     }
 
-    /// The server refused `rejected`. Forgets it, unless a newer one has taken its place already.
-    /// True when another token is worth a try: always, except when `rejected` itself was fetched
+    /// The server refused `rejected`. Another is asked for from now on, unless a newer one has taken
+    /// its place already. True when another token is worth a try: always, except when `rejected` itself was fetched
     /// within the last 10 s because the one before it was refused. Then the refusal is about
     /// permissions, not about the token, and the token stays.
     pub fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
@@ -125,14 +132,18 @@ impl TokenSource {
             Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {
                 let age = Instant::now() - rejected.obtained_at();
                 replaceable = !(e.value().replaces_refused && age < NO_SECOND_REPLACEMENT);
-                if replaceable { Op::Remove } else { Op::Nop }
+                if replaceable {
+                    Op::Put(Cached { refused: true, ..e.into_value() })
+                } else {
+                    Op::Nop
+                }
             }
             _ => Op::Nop,
         });
         replaceable
     }
 
-    /// A token in the place of one that was refused and that [`TokenSource::reject`] has forgotten.
+    /// A token in the place of one that was refused, as [`TokenSource::reject`] was told.
     ///
     /// # Errors
     /// As [`TokenSource::token`].
@@ -194,6 +205,10 @@ impl Inner {
 
     /// The token in the cache, if it is good now.
     pub(super) fn usable(&self, permit: &Permit) -> Option<Cached> {
+        self.unexpired(permit).filter(|found| !found.refused)
+    }
+
+    fn unexpired(&self, permit: &Permit) -> Option<Cached> {
         self.cache.get(permit).filter(|found| found.token.is_usable(Instant::now()))
     }
 

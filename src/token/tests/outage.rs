@@ -139,6 +139,33 @@ async fn a_refused_refresh_leaves_the_token_in_use_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_the_server_refused_serves_on_while_no_other_is_to_be_had() {
+    for failure in [refused, || down(None)] {
+        let script = Script::giving(HOUR);
+        let (source, permit) = (script.source(), permit());
+        let token = source.token(&permit).await.unwrap().token;
+        script.becomes(move |_| Err(failure()));
+        assert!(source.reject(&permit, &token));
+        source.replacement(&permit).await.unwrap_err();
+        for _ in 0..100 {
+            let found = source.token(&permit).await.unwrap();
+            assert!(found.cached && Arc::ptr_eq(&found.token, &token));
+            assert!(source.reject(&permit, &token), "another is worth a try");
+            sleep(Duration::from_millis(10)).await;
+        }
+        script.becomes(new_tokens(HOUR));
+        sleep(Duration::from_secs(10)).await;
+        assert!(!Arc::ptr_eq(&source.token(&permit).await.unwrap().token, &token));
+        // To its end, not longer.
+        let token = source.token(&permit).await.unwrap().token;
+        script.becomes(move |_| Err(failure()));
+        assert!(source.reject(&permit, &token));
+        sleep(HOUR).await;
+        source.token(&permit).await.unwrap_err();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tenant_whose_credential_is_refused_opens_no_breaker() {
     let script = Script::new(|_| Err(refused()));
     let (source, permits) = (script.source(), permits(30, 0));
