@@ -235,11 +235,8 @@ impl Scene {
     async fn pass(&self, request: &Request, admits: Admits) {
         let Request { raw, method, headers } = request;
         let head = RequestHead::parse(raw, method, Version::HTTP_11, headers).expect("it is good");
-        let admission = self
-            .gateway
-            .admit(&Origin { admits, address: None }, &head)
-            .await
-            .expect("it is admitted");
+        let admission =
+            self.gateway.admit(&Origin::unknown(admits), &head).await.expect("it is admitted");
         let granted = self.gateway.token(&admission).await.expect("there is a token");
         let private = self.gateway.private_headers();
         let chosen = ToServer::new(headers, private, admission.injects).expect("they are good");

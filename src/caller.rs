@@ -2,7 +2,6 @@
 //! not decided here.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,14 +11,21 @@ use http::header::{AUTHORIZATION, HeaderName};
 use crate::request::RequestHead;
 
 mod api_key;
+mod certificate;
 pub mod jwks;
 pub mod jwt;
+mod origin;
+mod seen;
 mod signature;
 
 use api_key::ApiKeys;
-pub use api_key::{ApiKey, ApiKeyHash};
+pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
+pub use certificate::{CertificateName, ClientCertificate};
 use jwks::IssuerKeys;
-use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
+use jwt::{Issuer, JwtError, KeySet, UnverifiedJwt, VerifiedClaims};
+use origin::OriginCallers;
+pub use origin::{Admits, AllowedHosts, Origin, UnixIdentity, UnixPeer};
+use seen::Seen;
 
 /// Who sends a request, proven.
 #[derive(Clone, Debug)]
@@ -77,24 +83,6 @@ impl fmt::Display for CallerName {
     }
 }
 
-/// Whom a listener lets in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Admits {
-    /// Everybody who can reach it: for loopback and Unix sockets only.
-    Anonymous,
-    /// Callers who prove who they are.
-    Known,
-}
-
-/// What is known of a client by its connection alone.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Whom the listener lets in that it came to.
-    pub admits: Admits,
-    /// Its address; none on a Unix socket.
-    pub address: Option<IpAddr>,
-}
-
 /// A caller known by the JWTs of an issuer.
 #[derive(Debug)]
 pub struct JwtCaller {
@@ -107,17 +95,32 @@ pub struct JwtCaller {
 }
 
 impl JwtCaller {
-    async fn verify(&self, token: &UnverifiedJwt<'_>) -> Result<VerifiedClaims, JwtError> {
+    /// What the token says, and the keys that it was verified with.
+    async fn verify(
+        &self,
+        token: &UnverifiedJwt<'_>,
+        now: SystemTime,
+    ) -> Result<(VerifiedClaims, Arc<KeySet>), JwtError> {
         let known = self.keys.current().await.ok_or(JwtError::NoKeys)?;
-        let now = SystemTime::now();
-        match token.verify(&self.issuer, &known, now) {
-            Err(JwtError::UnknownKey) => match self.keys.newer_than(&known).await {
-                Some(newer) => token.verify(&self.issuer, &newer, now),
-                None => Err(JwtError::UnknownKey),
-            },
-            other => other,
-        }
+        let (verified, keys) = match token.verify(&self.issuer, &known, now) {
+            Err(JwtError::UnknownKey) => {
+                let newer = self.keys.newer_than(&known).await.ok_or(JwtError::UnknownKey)?;
+                (token.verify(&self.issuer, &newer, now), newer)
+            }
+            other => (other, known),
+        };
+        verified.map(|claims| (claims, keys))
     }
+}
+
+/// What was found out about a JWT.
+#[derive(Clone)]
+struct Verified {
+    /// Index of the caller that it proves.
+    caller: usize,
+    /// The keys that it was verified with. It counts only as long as they are the issuer's.
+    keys: Arc<KeySet>,
+    claims: Arc<VerifiedClaims>,
 }
 
 /// Authenticates callers.
@@ -126,22 +129,47 @@ pub struct CallerAuth {
     keys: ApiKeys,
     key_header: HeaderName,
     jwts: Vec<JwtCaller>,
+    seen: Seen<Verified>,
+    origins: OriginCallers,
 }
 
 impl CallerAuth {
     /// Knows callers by the hashes of their API keys, sent in the header `key_header`, and by their
     /// JWTs.
-    pub fn new(
-        keys: impl IntoIterator<Item = (ApiKeyHash, CallerName)>,
+    pub fn new<K: Into<KnownKey>>(
+        keys: impl IntoIterator<Item = (K, CallerName)>,
         key_header: HeaderName,
         jwts: Vec<JwtCaller>,
     ) -> Self {
-        Self { keys: keys.into_iter().collect(), key_header, jwts }
+        let keys = keys.into_iter().map(|(key, caller)| (key.into(), caller)).collect();
+        let seen = Seen::new(if jwts.is_empty() { 0 } else { SETS_OF_JWTS });
+        Self { keys, key_header, jwts, seen, origins: OriginCallers::default() }
     }
 
-    /// How many callers are known, one with a key and JWTs twice.
+    /// Knows callers by names of their certificates as well.
+    #[must_use]
+    pub fn with_certificates(
+        mut self,
+        names: impl IntoIterator<Item = (CertificateName, CallerName)>,
+    ) -> Self {
+        self.origins.certificates.extend(names);
+        self
+    }
+
+    /// Knows callers by their processes at Unix sockets as well.
+    #[must_use]
+    pub fn with_unix(
+        mut self,
+        processes: impl IntoIterator<Item = (UnixIdentity, CallerName)>,
+    ) -> Self {
+        self.origins.unix.extend(processes);
+        self
+    }
+
+    /// How many credentials of callers are known.
     pub fn known(&self) -> usize {
-        self.keys.len() + self.jwts.len()
+        let origins = self.origins.certificates.len() + self.origins.unix.len();
+        self.keys.len() + self.jwts.len() + origins
     }
 
     /// The header that carries an API key; it never goes on to a server.
@@ -152,27 +180,33 @@ impl CallerAuth {
     /// Who sends this request.
     ///
     /// # Errors
-    /// When the listener admits known callers only and the request proves none, or two. An unknown
-    /// key and a malformed one are the same error.
+    /// When the request asks for a host that the listener is not for, or the listener admits known
+    /// callers only and the request proves none, or two. An unknown key, an expired one and a
+    /// malformed one are the same error.
     pub async fn authenticate(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
     ) -> Result<Caller, CallerError> {
+        if !origin.may_ask_for(head.host) {
+            return Err(CallerError::Host);
+        }
         if origin.admits == Admits::Anonymous {
             return Ok(Caller { name: None, claims: None });
         }
+        let by_origin = self.origins.find(origin)?;
         let by_key = self.by_key(head.headers)?;
-        let by_jwt = self.by_jwt(head.headers).await?;
-        match (by_key, by_jwt) {
-            (Some(one), Some((other, _))) if one != other => Err(CallerError::Several),
-            (_, Some((name, claims))) => Ok(Caller { name: Some(name), claims: Some(claims) }),
-            (Some(name), None) => Ok(Caller { name: Some(name), claims: None }),
-            (None, None) => Err(CallerError::Missing),
+        let (by_jwt, claims) = self.by_jwt(head.headers).await?.unzip();
+        // Each credential must be the same caller's: which of two would count is anyone's guess.
+        let mut callers = [by_origin, by_key, by_jwt].into_iter().flatten();
+        let caller = callers.next().ok_or(CallerError::Missing)?;
+        if callers.any(|other| other != caller) {
+            return Err(CallerError::Several);
         }
+        Ok(Caller { name: Some(caller.clone()), claims })
     }
 
-    fn by_key(&self, headers: &HeaderMap) -> Result<Option<CallerName>, CallerError> {
+    fn by_key(&self, headers: &HeaderMap) -> Result<Option<&CallerName>, CallerError> {
         let mut keys = headers.get_all(&self.key_header).iter();
         match (keys.next(), keys.next()) {
             (None, _) => Ok(None),
@@ -188,17 +222,47 @@ impl CallerAuth {
     async fn by_jwt(
         &self,
         headers: &HeaderMap,
-    ) -> Result<Option<(CallerName, Arc<VerifiedClaims>)>, CallerError> {
-        let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let bearer = bearer.filter(|_| !self.jwts.is_empty()).and_then(bearer_token);
-        let Some(token) = bearer.and_then(|token| UnverifiedJwt::parse(token).ok()) else {
+    ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
+        if self.jwts.is_empty() {
+            return Ok(None);
+        }
+        let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
+        let Some(bearer) = bearer else { return Ok(None) };
+        let now = SystemTime::now();
+        if let Some(seen) = self.seen.find(bearer)
+            && now < seen.claims.expires_at
+        {
+            let caller = &self.jwts[seen.caller];
+            let current = caller.keys.current().await;
+            if current.is_some_and(|keys| Arc::ptr_eq(&keys, &seen.keys)) {
+                return Ok(Some((&caller.name, seen.claims)));
+            }
+        }
+        // Rare enough to be boxed: all others need none of its room.
+        Box::pin(self.by_new_jwt(bearer, now)).await
+    }
+
+    async fn by_new_jwt(
+        &self,
+        bearer: &[u8],
+        now: SystemTime,
+    ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
+        let text = std::str::from_utf8(bearer).ok();
+        let Some(token) = text.and_then(|text| UnverifiedJwt::parse(text).ok()) else {
             return Ok(None);
         };
         let mut refused = None;
-        for caller in self.jwts.iter().filter(|caller| caller.issuer.issuer == token.issuer) {
-            // Rare enough to be boxed: an API key needs none of its room.
-            match Box::pin(caller.verify(&token)).await {
-                Ok(claims) => return Ok(Some((caller.name.clone(), Arc::new(claims)))),
+        for (index, caller) in self.jwts.iter().enumerate() {
+            if caller.issuer.issuer != token.issuer {
+                continue;
+            }
+            match caller.verify(&token, now).await {
+                Ok((claims, keys)) => {
+                    let claims = Arc::new(claims);
+                    let verified = Verified { caller: index, keys, claims: Arc::clone(&claims) };
+                    self.seen.keep(bearer, verified);
+                    return Ok(Some((&caller.name, claims)));
+                }
                 // Another caller's tokens may have the same issuer and another audience.
                 Err(error) => refused = Some(error),
             }
@@ -208,14 +272,20 @@ impl CallerAuth {
 }
 
 /// The token of an `Authorization` of the scheme `Bearer` (RFC 6750, section 2.1).
-fn bearer_token(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
 /// Why a caller is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallerError {
+    /// The request asks for a host that the listener is not for.
+    #[error("the request asks for a host that is not among the `hosts` of the listener")]
+    Host,
+    /// The certificate was issued by a trusted CA, and is no caller's.
+    #[error("the client certificate is no caller's")]
+    Certificate,
     /// No credential was sent.
     #[error("the request proves no caller")]
     Missing,
@@ -229,3 +299,6 @@ pub enum CallerError {
     #[error("the caller's JWT does not hold: {0}")]
     Jwt(JwtError),
 }
+
+/// Together 8,192 tokens of at most 4 KiB: 32 MiB, and their claims.
+const SETS_OF_JWTS: usize = 2048;

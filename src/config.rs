@@ -20,6 +20,7 @@ mod credentials;
 mod field;
 mod file;
 mod finding;
+mod jwt;
 mod limits;
 mod listeners;
 mod node;
@@ -34,6 +35,7 @@ mod tenants;
 
 use finding::Notes;
 pub use finding::{Finding, Findings, Position};
+use listeners::Doors;
 pub use listeners::{ListenAddress, Listener, TlsFiles};
 use node::Node;
 use place::Place;
@@ -57,6 +59,8 @@ pub struct Settings {
     pub throttles: Throttles,
     /// Bounds on what clients may use up.
     pub limits: Limits,
+    /// What the operator should know of although it is no fault.
+    pub warnings: Findings,
 }
 
 /// Bounds on what clients may use up.
@@ -99,13 +103,13 @@ impl Settings {
     }
 
     /// Checks the file at `path` without what it refers to: for files that are written in one place
-    /// and used in another. There are no settings to be had this way.
+    /// and used in another. There are no settings to be had this way, only warnings.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn check_without_secrets(path: &Path) -> Result<(), Findings> {
+    pub fn check_without_secrets(path: &Path) -> Result<Findings, Findings> {
         let name = path.display().to_string();
-        Self::build(&text_of(path)?, &name, References::Ignore).map(|_| ())
+        Self::build(&text_of(path)?, &name, References::Ignore).map(|settings| settings.warnings)
     }
 
     /// The JSON Schema of the file.
@@ -120,8 +124,8 @@ impl Settings {
         } else if let Some(root) = Node::read(text, &notes) {
             let check = Check { notes: &notes, references };
             let settings = check.settings(&root);
-            notes.into_findings(file)?;
-            return settings.ok_or_else(|| {
+            let warnings = notes.into_findings(file)?;
+            return settings.map(|settings| Self { warnings, ..settings }).ok_or_else(|| {
                 // Never seen: what cannot be built has been noted. A start must not hang on that.
                 let finding = Finding::whole_file("cannot be used", "a complete configuration");
                 Findings::new(file, vec![finding])
@@ -152,10 +156,11 @@ impl Check<'_> {
         let at = Place::root(root);
         let file = read::read::<file::File>(root, self.notes).given()?;
         let admin = self.admin(&at.key("admin"), file.admin);
-        let listeners = self.listeners(&at, file.listeners, &file.callers, admin);
         let servers = self.servers(&at.key("servers"), file.servers);
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
-        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants);
+        let doors = Doors::of(&file.listeners);
+        let listeners = self.listeners(&at, file.listeners, &file.callers, admin, &tenants);
+        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &doors);
         let limits = self.limits(&at.key("limits"), file.limits);
         let throttles = Throttles::new(
             callers.allowances,
@@ -177,6 +182,7 @@ impl Check<'_> {
             caller_auth: callers.auth?,
             throttles,
             limits: limits?,
+            warnings: Findings::new("", Vec::new()),
         })
     }
 

@@ -179,6 +179,12 @@ impl Refusal {
                 "issuer_keys_unavailable",
                 "The keys of the issuer of your token cannot be fetched at the moment.",
             ),
+            Self::Caller(CallerError::Host) => {
+                (421, "host_refused", "This listener is not for the host that was asked for.")
+            }
+            Self::Caller(CallerError::Certificate) => {
+                (403, "certificate_unknown", "The client certificate is no known caller's.")
+            }
             Self::Caller(
                 CallerError::Missing
                 | CallerError::Unknown

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsStream, server};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +21,7 @@ mod listener;
 mod tls;
 
 use crate::admin::Admin;
-use crate::caller::{Admits, Origin};
+use crate::caller::{Admits, AllowedHosts, ClientCertificate, Origin};
 use crate::config::{ListenAddress, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::connection::{Connection, Transport};
@@ -186,22 +186,23 @@ impl Drop for Running {
 struct Door {
     tls: Option<TlsAcceptor>,
     admits: Admits,
+    hosts: Option<Arc<AllowedHosts>>,
 }
 
 impl Door {
     fn open(settings: &crate::config::Listener) -> Result<(Listener, Self), StartError> {
         let address = || settings.address.to_string();
-        let tls = match &settings.tls {
-            Some(files) => {
-                Some(tls::acceptor(&files.certificate_file, &files.key_file).map_err(|cause| {
-                    StartError::Tls { address: address(), cause: Box::new(cause) }
-                })?)
-            }
-            None => None,
-        };
+        let tls =
+            match &settings.tls {
+                Some(files) => Some(tls::acceptor(files).map_err(|cause| StartError::Tls {
+                    address: address(),
+                    cause: Box::new(cause),
+                })?),
+                None => None,
+            };
         let listener = Listener::bind(&settings.address)
             .map_err(|cause| StartError::Bind { address: address(), cause })?;
-        Ok((listener, Self { tls, admits: settings.admits }))
+        Ok((listener, Self { tls, admits: settings.admits, hosts: settings.hosts.clone() }))
     }
 }
 
@@ -292,31 +293,45 @@ impl Hall {
         tokio::spawn(async move {
             match accepted {
                 Accepted::Tcp(tcp, _) => say_no_room(tcp).await,
-                Accepted::Unix(unix) => say_no_room(unix).await,
+                Accepted::Unix(unix, _) => say_no_room(unix).await,
             }
             drop(place);
         });
     }
 
     async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
-        let (transport, address) = match accepted {
-            Accepted::Unix(unix) => (Transport::Unix(unix), None),
-            Accepted::Tcp(tcp, address) => match &door.tls {
-                None => (Transport::Tcp(tcp), Some(address)),
-                Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
-                    Some(transport) => (transport, Some(address)),
-                    None => return,
-                },
-            },
+        let mut origin = Origin { hosts: door.hosts.clone(), ..Origin::unknown(door.admits) };
+        let transport = match accepted {
+            Accepted::Unix(unix, peer) => {
+                origin.unix_peer = peer;
+                Transport::Unix(unix)
+            }
+            Accepted::Tcp(tcp, address) => {
+                origin.address = Some(address);
+                match &door.tls {
+                    None => Transport::Tcp(tcp),
+                    Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
+                        Some(tls) => {
+                            origin.certificate = certificate(&tls);
+                            Transport::Tls(Box::new(TlsStream::from(tls)))
+                        }
+                        None => return,
+                    },
+                }
+            }
         };
-        let peer = Peer::new(Origin { admits: door.admits, address }, door.tls.is_some());
+        let peer = Peer::new(origin, door.tls.is_some());
         self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }
 
-    async fn shake_hands(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<Transport> {
+    async fn shake_hands(
+        &self,
+        acceptor: &TlsAcceptor,
+        tcp: TcpStream,
+    ) -> Option<server::TlsStream<TcpStream>> {
         match timeout(self.handshake, acceptor.accept(tcp)).await {
-            Ok(Ok(tls)) => Some(Transport::Tls(Box::new(TlsStream::from(tls)))),
+            Ok(Ok(tls)) => Some(tls),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");
                 None
@@ -324,6 +339,12 @@ impl Hall {
             Err(_) => None,
         }
     }
+}
+
+/// The certificate that the client has proven to have.
+fn certificate(tls: &server::TlsStream<TcpStream>) -> Option<Arc<ClientCertificate>> {
+    let chain = tls.get_ref().1.peer_certificates()?;
+    chain.first().map(|own| Arc::new(ClientCertificate::from_der(own)))
 }
 
 /// Counts a connection while it is there, however it ends.

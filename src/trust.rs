@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 /// When the certificates cannot be read, or there is none among them.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
     let roots = match ca_file {
-        Some(path) => bundle(path)?,
+        Some(path) => roots(path)?,
         None => system_roots()?,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -65,7 +65,11 @@ pub enum TrustError {
     Provider(#[source] rustls::Error),
 }
 
-fn bundle(path: &Path) -> Result<RootCertStore, TrustError> {
+/// All certificates of a PEM bundle of CAs.
+///
+/// # Errors
+/// When it cannot be read, or one of them is none, or there is none.
+pub fn roots(path: &Path) -> Result<RootCertStore, TrustError> {
     let unreadable = |cause| TrustError::Unreadable { path: path.to_owned(), cause };
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(unreadable)?.enumerate()
@@ -118,7 +122,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), certificate("one.example") + &certificate("two.example"))
             .unwrap();
-        assert_eq!(bundle(file.path()).unwrap().len(), 2);
+        assert_eq!(roots(file.path()).unwrap().len(), 2);
         assert!(client_config(Some(file.path())).is_ok());
     }
 

@@ -141,7 +141,7 @@ fn listening(said: impl BufRead + Send + 'static) -> mpsc::Receiver<SocketAddr> 
 
 fn configuration(folder: &Path, start: &Start<'_>) -> String {
     let mut text = format!(
-        "listeners: [ {{ address: 127.0.0.1:0, callers: anonymous }} ]\n\
+        "listeners: [ {{ address: 127.0.0.1:0, callers: anonymous, hosts: [bench] }} ]\n\
          admin: {{ address: 127.0.0.1:0 }}\n\
          servers: {{ main: {{ url: http://{}/bi }} }}\n\
          tenants:\n",

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
 
 use super::CallerName;
+use super::seen::Seen;
 use crate::secret::Secret;
 
 /// A new API key: `bgk_` and 256 random bits, so that a leaked one is recognised by scanners.
@@ -38,22 +42,28 @@ impl ApiKey {
 }
 
 /// SHA-256 of an API key. A key has 256 random bits, so a plain hash cannot be searched backwards.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Eq)]
 pub struct ApiKeyHash([u8; 32]);
+
+impl Hash for ApiKeyHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Some bytes of a hash are a hash.
+        state.write(&self.0[..8]);
+    }
+}
+
+/// In constant time, although what is compared are hashes: how far the hash of a guess agrees with a
+/// stored one says nothing about the key.
+impl PartialEq for ApiKeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
 
 impl ApiKeyHash {
     /// Parses 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let digit = |c: char| c.to_digit(16).and_then(|d| u8::try_from(d).ok());
-        let digits: Vec<u8> = text.chars().map_while(digit).collect();
-        if text.len() != 64 || digits.len() != 64 {
-            return None;
-        }
-        let mut hash = [0; 32];
-        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = pair[0] << 4 | pair[1];
-        }
-        Some(Self(hash))
+        hex_of(text).map(Self)
     }
 
     fn of(key: &[u8]) -> Self {
@@ -75,44 +85,107 @@ impl fmt::Debug for ApiKeyHash {
     }
 }
 
-/// Callers by the hash of their key. What is compared are hashes of what was sent: how far a guess
-/// agrees with a stored hash says nothing about the key, so the time of the comparison tells
-/// nothing either.
-#[derive(Debug, Default)]
-pub(super) struct ApiKeys(HashMap<ApiKeyHash, CallerName>);
+/// 32 bytes from 64 hexadecimal digits.
+pub(super) fn hex_of(text: &str) -> Option<[u8; 32]> {
+    let digit = |c: char| c.to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digits: Vec<u8> = text.chars().map_while(digit).collect();
+    if text.len() != 64 || digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    Some(bytes)
+}
+
+/// A key as it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownKey {
+    /// Its hash.
+    pub hash: ApiKeyHash,
+    /// From when on it is like any unknown key.
+    pub expires_at: Option<SystemTime>,
+}
+
+impl From<ApiKeyHash> for KnownKey {
+    fn from(hash: ApiKeyHash) -> Self {
+        Self { hash, expires_at: None }
+    }
+}
+
+/// Callers by the hash of their keys.
+#[derive(Debug)]
+pub(super) struct ApiKeys {
+    holders: Vec<Holder>,
+    by_hash: HashMap<ApiKeyHash, usize>,
+    /// Keys that were sent, with the index of who holds them.
+    seen: Seen<usize>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    caller: CallerName,
+    expires_at: Option<SystemTime>,
+}
 
 impl ApiKeys {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.holders.len()
     }
 
-    pub(super) fn find(&self, key: &[u8]) -> Option<CallerName> {
+    pub(super) fn find(&self, key: &[u8]) -> Option<&CallerName> {
+        self.find_at(key, SystemTime::now)
+    }
+
+    fn find_at(&self, key: &[u8], now: impl FnOnce() -> SystemTime) -> Option<&CallerName> {
+        let holder = match self.seen.find(key) {
+            Some(holder) => holder,
+            None => self.find_by_hash(key)?,
+        };
+        let holder = &self.holders[holder];
+        let good = holder.expires_at.is_none_or(|end| now() < end);
+        good.then_some(&holder.caller)
+    }
+
+    fn find_by_hash(&self, key: &[u8]) -> Option<usize> {
         // One key is hashed, whatever was sent: a longer one is nobody's and costs no more.
         let key = if key.len() <= MAX_KEY_BYTES { key } else { &[] };
-        self.0.get(&ApiKeyHash::of(key)).cloned()
+        let holder = *self.by_hash.get(&ApiKeyHash::of(key))?;
+        self.seen.keep(key, holder);
+        Some(holder)
     }
 }
 
-impl FromIterator<(ApiKeyHash, CallerName)> for ApiKeys {
-    fn from_iter<I: IntoIterator<Item = (ApiKeyHash, CallerName)>>(keys: I) -> Self {
-        Self(keys.into_iter().collect())
+impl FromIterator<(KnownKey, CallerName)> for ApiKeys {
+    fn from_iter<I: IntoIterator<Item = (KnownKey, CallerName)>>(keys: I) -> Self {
+        let (mut holders, mut by_hash) = (Vec::new(), HashMap::new());
+        for (key, caller) in keys {
+            by_hash.insert(key.hash, holders.len());
+            holders.push(Holder { caller, expires_at: key.expires_at });
+        }
+        let seen = Seen::new(holders.len().min(MAX_SETS));
+        Self { holders, by_hash, seen }
     }
 }
 
+const MAX_SETS: usize = 4096;
 const PREFIX: &str = "bgk_";
 const MAX_KEY_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_key_is_found_by_its_hash_and_a_near_miss_is_not() {
         let key = ApiKey::generate().unwrap();
         let hash = ApiKeyHash::parse(&key.hash().to_string()).unwrap();
-        let keys = ApiKeys::from_iter([(hash, CallerName::new("portal"))]);
+        let keys = ApiKeys::from_iter([(hash.into(), CallerName::new("portal"))]);
 
-        assert_eq!(keys.find(key.expose().as_bytes()), Some(CallerName::new("portal")));
+        assert_eq!(keys.find(key.expose().as_bytes()), Some(&CallerName::new("portal")));
         let mut near = key.expose().to_owned();
         near.pop();
         for wrong in [
@@ -124,6 +197,24 @@ mod tests {
         ] {
             assert_eq!(keys.find(wrong), None);
         }
+    }
+
+    #[test]
+    fn a_caller_has_several_keys_and_each_counts_until_its_end() {
+        let now = SystemTime::now();
+        let second = Duration::from_secs(1);
+        let (old, new) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
+        let portal = CallerName::new("portal");
+        let keys = ApiKeys::from_iter([
+            (KnownKey { hash: old.hash(), expires_at: Some(now) }, portal.clone()),
+            (new.hash().into(), portal.clone()),
+        ]);
+        let find = |key: &ApiKey, at| keys.find_at(key.expose().as_bytes(), || at);
+        for _ in 0..2 {
+            assert_eq!(find(&old, now - second), Some(&portal));
+        }
+        assert_eq!(find(&old, now), None);
+        assert_eq!(find(&new, now + second), Some(&portal));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
 use super::signature;
+use crate::secret::Secret;
 
 /// What may be read of a token before its signature is checked: which issuer's keys to look in, and
 /// which of them. Nothing else of it counts before then.
@@ -230,7 +231,7 @@ fn seconds(number: &Number) -> Option<u64> {
     (whole <= LAST_SECOND).then_some(whole)
 }
 
-/// The public keys of one issuer, by their id.
+/// The keys of one issuer: its public keys, by their id, or one shared secret.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<Key>,
@@ -241,6 +242,8 @@ struct Key {
     id: Option<String>,
     algorithm: Option<Algorithm>,
     material: DecodingKey,
+    /// It is the only one there is, whatever a token calls it.
+    only: bool,
 }
 
 /// Why a document is no set of keys.
@@ -276,6 +279,13 @@ impl KeySet {
         Ok(Self { keys })
     }
 
+    /// The secret that the issuer signs with and that we know as well: for HS256 and its kin, and
+    /// nothing else.
+    pub fn shared(secret: &Secret) -> Self {
+        let material = DecodingKey::from_secret(secret.expose().as_bytes());
+        Self { keys: vec![Key { id: None, algorithm: None, material, only: true }] }
+    }
+
     /// The key of this id; without one, the only key that fits.
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
         let mut fitting = self.keys.iter().filter(|key| {
@@ -283,7 +293,7 @@ impl KeySet {
                 && key.algorithm.is_none_or(|own| own == algorithm)
         });
         let found = match id {
-            Some(id) => fitting.find(|key| key.id.as_deref() == Some(id)),
+            Some(id) => fitting.find(|key| key.only || key.id.as_deref() == Some(id)),
             None => fitting.next().filter(|_| fitting.next().is_none()),
         };
         found.map(|key| &key.material)
@@ -304,6 +314,7 @@ impl Key {
             id: common.key_id.clone(),
             algorithm,
             material,
+            only: false,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, say};
+use super::{Failure, complain, say};
 use crate::config::Settings;
 
 /// Check configuration files, and all that they refer to, as `serve` would
@@ -23,10 +23,15 @@ impl Check {
             let checked = if self.no_secrets {
                 Settings::check_without_secrets(file)
             } else {
-                Settings::load(file).map(drop)
+                Settings::load(file).map(|settings| settings.warnings)
             };
             match checked {
-                Ok(()) => say(&format!("{}: good", file.display())),
+                Ok(warnings) => {
+                    for warning in warnings.lines() {
+                        complain(&format!("warning: {warning}"));
+                    }
+                    say(&format!("{}: good", file.display()));
+                }
                 Err(found) => findings.push(found.to_string()),
             }
         }

@@ -1,12 +1,17 @@
 //! `boldgate explain`.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::{ConfigFile, Failure, runtime, say};
-use crate::caller::{Admits, Origin};
-use crate::config::{Listener, Settings};
+use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
+use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Gatekeeper};
 use crate::policy::RouteClass;
 use crate::refusal::Refusal;
@@ -29,6 +34,15 @@ pub(super) struct Explain {
     /// The listener it comes to, by its address in the configuration; the first if not given
     #[arg(long, value_name = "ADDRESS")]
     listener: Option<String>,
+    /// PEM file of the certificate that the client has; its chain and times are taken to be good
+    #[arg(long, value_name = "FILE")]
+    client_cert: Option<PathBuf>,
+    /// The user of the process at the other end of a Unix socket
+    #[arg(long, requires = "gid")]
+    uid: Option<u32>,
+    /// The group of that process
+    #[arg(long, requires = "uid")]
+    gid: Option<u32>,
     #[command(flatten)]
     config: ConfigFile,
 }
@@ -40,7 +54,8 @@ impl Explain {
         let (host, target) = host_and_target(&self.url);
         let headers = self.header_map(host)?;
         let settings = self.config.load()?;
-        let admits = self.listener(&settings)?.admits;
+        let origin = self.origin(self.listener(&settings)?)?;
+        let admits = origin.admits;
         let raw = raw_head(&method, target, &headers);
         let gatekeeper = Gatekeeper::new(
             settings.caller_auth,
@@ -50,7 +65,7 @@ impl Explain {
         );
         let decided = runtime()?.block_on(async {
             let head = RequestHead::parse(&raw, &method, Version::HTTP_11, &headers)?;
-            let admission = gatekeeper.admit(&Origin { admits, address: None }, &head).await?;
+            let admission = gatekeeper.admit(&origin, &head).await?;
             let class = gatekeeper.class_of(&admission, &head);
             Ok((admission, class))
         });
@@ -94,6 +109,37 @@ impl Explain {
             let all: Vec<_> = settings.listeners.iter().map(|l| l.address.to_string()).collect();
             Failure::other(format!("there is no such listener; there are: {}", all.join(", ")))
         })
+    }
+}
+
+impl Explain {
+    /// What `listener` would know of the client.
+    fn origin(&self, listener: &Listener) -> Result<Origin, Failure> {
+        let demands = listener.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+        let certificate = match (&self.client_cert, demands) {
+            (None, false) => None,
+            (Some(file), true) => {
+                let der = CertificateDer::from_pem_file(file).map_err(|error| {
+                    let file = file.display();
+                    Failure::other(format!("no certificate can be read from `{file}`: {error}"))
+                })?;
+                Some(Arc::new(ClientCertificate::from_der(&der)))
+            }
+            (None, true) => {
+                return Err(Failure::other(
+                    "without a certificate this listener ends the connection: give `--client-cert`",
+                ));
+            }
+            (Some(_), false) => {
+                return Err(Failure::other("this listener asks for no client certificate"));
+            }
+        };
+        let unix_peer = self.uid.zip(self.gid).map(|(user, group)| UnixPeer { user, group });
+        if unix_peer.is_some() && !matches!(listener.address, ListenAddress::Unix(_)) {
+            return Err(Failure::other("this listener is no Unix socket: it knows no processes"));
+        }
+        let hosts = listener.hosts.clone();
+        Ok(Origin { hosts, certificate, unix_peer, ..Origin::unknown(listener.admits) })
     }
 }
 

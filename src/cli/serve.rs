@@ -26,6 +26,9 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
         let settings = self.config.load()?;
+        for warning in settings.warnings.lines() {
+            tracing::warn!(warning, "the configuration is good, but");
+        }
         runtime()?.block_on(serve(settings, format))
     }
 }

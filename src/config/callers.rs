@@ -1,26 +1,25 @@
-//! The section `callers`: who may use the gateway, known by the hash of an API key or by JWTs, and
-//! for what.
+//! The section `callers`: who may use the gateway, known by API keys, JWTs, certificates or
+//! processes, and for what.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::path::Path;
+use std::time::SystemTime;
 
-use http::Uri;
 use http::header::{self, HeaderName};
-use jsonwebtoken::Algorithm;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use crate::caller::jwks::IssuerKeys;
-use crate::caller::jwt::{Issuer, KeySet};
-use crate::caller::{ApiKeyHash, CallerAuth, CallerName, JwtCaller};
-use crate::jwks::HttpKeySource;
+use crate::caller::{
+    ApiKeyHash, CallerAuth, CallerName, CertificateName, JwtCaller, KnownKey, UnixIdentity,
+};
 use crate::policy::Rules;
 use crate::throttle::Allowance;
 
+use super::Check;
 use super::field::{Field, Named};
 use super::file;
+use super::listeners::Doors;
 use super::place::Place;
 use super::tenants::FoundTenants;
-use super::{Check, References};
 
 /// The callers of a file, with what could be made of them.
 pub(super) struct FoundCallers {
@@ -34,6 +33,15 @@ pub(super) struct FoundCallers {
 /// The name that stands for all who need not say who they are.
 const ANONYMOUS: &str = "anonymous";
 
+/// What callers are known by, as far as the file has been read.
+#[derive(Default)]
+struct Known {
+    keys: HashMap<ApiKeyHash, (KnownKey, CallerName)>,
+    jwts: Vec<JwtCaller>,
+    certificates: HashMap<CertificateName, CallerName>,
+    unix: Vec<(UnixIdentity, CallerName)>,
+}
+
 impl Check<'_> {
     pub(super) fn callers(
         self,
@@ -41,10 +49,10 @@ impl Check<'_> {
         callers: Field<Named<file::Caller>>,
         key_header: Field<String>,
         tenants: &FoundTenants,
+        doors: &Doors,
     ) -> FoundCallers {
         let at = root.key("callers");
-        let mut keys: HashMap<ApiKeyHash, CallerName> = HashMap::new();
-        let mut jwts: Vec<JwtCaller> = Vec::new();
+        let mut known = Known::default();
         let (mut rules, mut anonymous) = (HashMap::new(), None);
         let (mut allowances, mut anonymous_allowance) = (Vec::new(), None);
         for (name, caller) in callers.given().into_iter().flat_map(|c| c.0) {
@@ -52,9 +60,12 @@ impl Check<'_> {
             self.name(&at, &name);
             let Some(caller) = caller.given() else { continue };
             let has_jwt = !matches!(caller.jwt, Field::Missing);
+            let has_credential = !is_without_credential(&caller);
+            if name != ANONYMOUS {
+                self.credentials(&at, &CallerName::new(&name), &caller, doors, &mut known);
+            }
             let own = self.rules(&at, caller.may, caller.may_not, has_jwt, tenants);
             let allowance = self.allowance(&at.key("limits"), caller.limits);
-            let has_credential = has_jwt || !matches!(caller.api_key, Field::Missing);
             if name == ANONYMOUS {
                 if has_credential {
                     let problem = "found a credential of those who bring none";
@@ -66,142 +77,165 @@ impl Check<'_> {
                 anonymous_allowance = allowance;
                 continue;
             }
-            if !has_credential {
-                self.notes.add(at.key("api_key").missing("`api_key` or `jwt`"));
-            }
             let name = CallerName::new(&name);
             allowances.extend(allowance.map(|allowance| (name.clone(), allowance)));
             if let Some(jwt) = self.jwt(&at.key("jwt"), caller.jwt, &name) {
-                let same = |one: &JwtCaller| {
-                    one.issuer.issuer == jwt.issuer.issuer
-                        && one.issuer.audience == jwt.issuer.audience
-                };
-                if let Some(other) = jwts.iter().find(|one| same(one)) {
-                    let problem =
-                        format!("found issuer and audience of the caller `{}`", other.name);
-                    let place = at.key("jwt").key("audience");
-                    self.notes
-                        .add(place.finding(problem, "an audience of its own for each caller"));
-                }
-                jwts.push(jwt);
-            }
-            if let Some(hash) = self.api_key(&at.key("api_key"), caller.api_key) {
-                if let Some(other) = keys.get(&hash) {
-                    let problem = format!("found the key of the caller `{other}`");
-                    let place = at.key("api_key").key("sha256");
-                    self.notes.add(place.finding(problem, "a key of its own for each caller"));
-                }
-                keys.insert(hash, name.clone());
+                self.one_of_a_kind(&at.key("jwt"), &jwt, &known.jwts);
+                known.jwts.push(jwt);
             }
             rules.insert(name, own);
         }
         let key_header = self.key_header(&root.key("api_key_header"), key_header);
-        let auth = key_header.map(|header| CallerAuth::new(keys, header, jwts));
+        let auth = key_header.map(|header| {
+            CallerAuth::new(known.keys.into_values(), header, known.jwts)
+                .with_certificates(known.certificates)
+                .with_unix(known.unix)
+        });
         FoundCallers { auth, rules, anonymous, allowances, anonymous_allowance }
     }
 
-    fn api_key(self, at: &Place<'_>, api_key: Field<file::ApiKey>) -> Option<ApiKeyHash> {
-        let api_key = api_key.given()?;
-        let at = at.key("sha256");
-        let text = api_key.sha256.required(&at, HASH, self.notes)?;
-        let hash = ApiKeyHash::parse(&text);
-        if hash.is_none() {
-            let finding = at.wrong(HASH);
+    /// All that a caller is known by, but for JWTs.
+    fn credentials(
+        self,
+        at: &Place<'_>,
+        name: &CallerName,
+        caller: &file::Caller,
+        doors: &Doors,
+        known: &mut Known,
+    ) {
+        if is_without_credential(caller) {
+            self.notes.add(at.key("api_key").missing(CREDENTIALS));
+        }
+        if let Field::Given(key) = &caller.api_key {
+            self.api_key(&at.key("api_key"), name, key, known);
+            if !matches!(caller.api_keys, Field::Missing) {
+                let problem = "found a list beside `api_key`";
+                let accepted = "one of `api_key` and `api_keys`";
+                self.notes.add(at.key("api_keys").key_finding(problem, accepted));
+            }
+        }
+        let keys_at = at.key("api_keys");
+        for (at, key) in self.items(&keys_at, &caller.api_keys, "a list of API keys") {
+            self.api_key(&at, name, key, known);
+        }
+        let certificates_at = at.key("certificates");
+        if !matches!(caller.certificates, Field::Missing) && !doors.ask_for_certificates {
+            let problem = "found certificates, but no listener asks for any";
+            let accepted = "certificates where a listener has `tls.client_ca_file`";
+            self.notes.add(certificates_at.key_finding(problem, accepted));
+        }
+        let accepted = "a list of certificates";
+        for (at, certificate) in self.items(&certificates_at, &caller.certificates, accepted) {
+            let Some(certificate) = self.certificate(&at, certificate) else { continue };
+            if let Some(other) = known.certificates.insert(certificate, name.clone()) {
+                let problem = format!("found a certificate of the caller `{other}`");
+                self.notes.add(at.finding(problem, "each certificate once"));
+            }
+        }
+        let unix_at = at.key("unix");
+        let Field::Given(process) = &caller.unix else { return };
+        if !doors.at_unix_sockets {
+            let problem = "found a process, but no listener is at a Unix socket";
+            let accepted = "`unix` where a listener's address begins with `unix:`";
+            self.notes.add(unix_at.key_finding(problem, accepted));
+        }
+        if let Some(process) = self.unix(&unix_at, process) {
+            if let Some((_, other)) = known.unix.iter().find(|(one, _)| *one == process) {
+                let problem = format!("found the processes of the caller `{other}`");
+                self.notes.add(unix_at.finding(problem, "a user or group of its own"));
+            }
+            known.unix.push((process, name.clone()));
+        }
+    }
+
+    /// The items of a list that must not be empty, each with its place.
+    fn items<'l, 'n, T>(
+        self,
+        at: &'l Place<'n>,
+        list: &'l Field<Vec<Field<T>>>,
+        accepted: &str,
+    ) -> impl Iterator<Item = (Place<'n>, &'l T)> {
+        let list = list.as_given();
+        if list.is_some_and(Vec::is_empty) {
+            self.notes.add(at.finding("found an empty list", accepted));
+        }
+        let all = list.into_iter().flatten().enumerate();
+        all.filter_map(|(index, item)| Some((at.item(index), item.as_given()?)))
+    }
+
+    fn api_key(self, at: &Place<'_>, name: &CallerName, key: &file::ApiKey, known: &mut Known) {
+        let (hash_at, expires_at) = (at.key("sha256"), at.key("expires"));
+        let expires = key.expires.as_given().and_then(|text| self.expiry(&expires_at, text));
+        let Some(text) = key.sha256.clone().required(&hash_at, HASH, self.notes) else { return };
+        let Some(hash) = ApiKeyHash::parse(&text) else {
+            let finding = hash_at.wrong(HASH);
             self.notes.add(if text.starts_with("bgk_") {
                 finding.hint("this is a key itself: its hash belongs here, and the key is no secret any more")
             } else {
                 finding
             });
-        }
-        hash
-    }
-
-    fn jwt(self, at: &Place<'_>, jwt: Field<file::Jwt>, caller: &CallerName) -> Option<JwtCaller> {
-        let jwt = jwt.given()?;
-        let keys = self.issuer_keys(at, &jwt);
-        let text = |key: &str, value: Field<String>, accepted: &str| {
-            let at = at.key(key);
-            let text = value.required(&at, accepted, self.notes)?;
-            if text.is_empty() {
-                self.notes.add(at.wrong(accepted));
-                return None;
-            }
-            Some(text)
+            return;
         };
-        let issuer = text("issuer", jwt.issuer, "the value of the claim `iss`");
-        let audience = text("audience", jwt.audience, "a value of the claim `aud`");
-        let algorithms_at = at.key("algorithms");
-        let algorithms = jwt.algorithms.required(&algorithms_at, ALGORITHMS, self.notes);
-        if algorithms.as_ref().is_some_and(Vec::is_empty) {
-            self.notes.add(algorithms_at.finding("found an empty list", ALGORITHMS));
-        }
-        let algorithms = algorithms?.into_iter().filter_map(Field::given).map(algorithm);
-        let (issuer, audience) = (issuer?, audience?);
-        let issuer =
-            Issuer { issuer, audience, algorithms: algorithms.collect(), typ: jwt.typ.given() };
-        Some(JwtCaller { name: caller.clone(), issuer, keys: keys? })
-    }
-
-    /// Keys from a file or from a URL, whichever is given.
-    fn issuer_keys(self, at: &Place<'_>, jwt: &file::Jwt) -> Option<IssuerKeys> {
-        let (file_at, url_at) = (at.key("jwks_file"), at.key("jwks_url"));
-        let (ca_at, ca_file) = (at.key("ca_file"), jwt.ca_file.as_given());
-        if let (Some(_), Field::Missing) = (ca_file, &jwt.jwks_url) {
-            self.notes.add(ca_at.key_finding("found a CA without a URL", "a CA with `jwks_url`"));
-        }
-        match (&jwt.jwks_file, &jwt.jwks_url) {
-            (Field::Missing, Field::Missing) => {
-                self.notes.add(url_at.missing("`jwks_url` or `jwks_file`"));
-                None
-            }
-            (Field::Given(file), Field::Missing) => {
-                self.key_set(&file_at, file).map(IssuerKeys::fixed)
-            }
-            (Field::Missing, Field::Given(url)) => {
-                let Some(url) = jwks_url(url) else {
-                    self.notes.add(url_at.finding("found a URL that is not accepted", JWKS_URL));
-                    return None;
-                };
-                if let Some(file) = ca_file {
-                    self.certificates(&ca_at, file);
-                }
-                if self.references == References::Ignore {
-                    return Some(IssuerKeys::fixed(KeySet::default()));
-                }
-                match HttpKeySource::new(url, ca_file.map(Path::new)) {
-                    Ok(source) => Some(IssuerKeys::fetched(
-                        jwt.issuer.as_given().map_or("", String::as_str),
-                        Box::new(source),
-                    )),
-                    Err(error) => {
-                        self.notes.add(url_at.finding(error.to_string(), JWKS_URL));
-                        None
-                    }
-                }
-            }
-            (Field::Given(_), Field::Given(_)) => {
-                let problem = "found a file beside `jwks_url`";
-                self.notes.add(file_at.key_finding(problem, "one of `jwks_url` and `jwks_file`"));
-                None
-            }
-            _ => None,
+        let key = KnownKey { hash, expires_at: expires };
+        if let Some((_, other)) = known.keys.insert(hash, (key, name.clone())) {
+            let problem = format!("found the key of the caller `{other}`");
+            self.notes.add(hash_at.finding(problem, "a key of its own for each caller"));
         }
     }
 
-    fn key_set(self, at: &Place<'_>, file: &str) -> Option<KeySet> {
-        if self.references == References::Ignore {
-            return Some(KeySet::default());
+    /// A key that has expired is no fault: a gateway must start all the same.
+    fn expiry(self, at: &Place<'_>, text: &str) -> Option<SystemTime> {
+        let Ok(expires) = OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from) else {
+            self.notes.add(at.wrong("a time, such as `2027-01-31T00:00:00Z`"));
+            return None;
+        };
+        if expires <= SystemTime::now() {
+            let problem = "found a time that has passed: the key no longer counts";
+            let finding = at.finding(problem, "a time to come");
+            self.notes.warn(finding.hint("take the key away, or make a new one: `boldgate key`"));
         }
-        let read = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
-        let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
-        match keys {
-            Ok(keys) => Some(keys),
-            Err(problem) => {
-                let problem = format!("the file cannot be used: {problem}");
-                self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
-                None
+        Some(expires)
+    }
+
+    fn certificate(self, at: &Place<'_>, given: &file::Certificate) -> Option<CertificateName> {
+        type Parse = fn(&str) -> Option<CertificateName>;
+        let forms: [(&str, &Field<String>, Parse, &str); 4] = [
+            ("san_dns", &given.san_dns, CertificateName::dns, "a DNS name, no wildcard"),
+            ("san_uri", &given.san_uri, CertificateName::uri, "a URI with its scheme"),
+            ("san_email", &given.san_email, CertificateName::email, "an e-mail address"),
+            ("sha256", &given.sha256, CertificateName::sha256, FINGERPRINT),
+        ];
+        let mut given = forms.into_iter().filter(|(_, value, ..)| !matches!(value, Field::Missing));
+        let (Some((key, value, parse, accepted)), None) = (given.next(), given.next()) else {
+            self.notes.add(at.finding("found none or several of its keys", CERTIFICATE));
+            return None;
+        };
+        let name = parse(value.as_given()?);
+        if name.is_none() {
+            self.notes.add(at.key(key).wrong(accepted));
+        }
+        name
+    }
+
+    fn unix(self, at: &Place<'_>, process: &file::UnixProcess) -> Option<UnixIdentity> {
+        if let (Field::Missing, Field::Missing) = (&process.uid, &process.gid) {
+            self.notes.add(at.finding("found neither of its keys", "`uid`, `gid` or both"));
+            return None;
+        }
+        let number = |key: &str, value: &Field<u64>| match value {
+            Field::Missing => Some(None),
+            Field::Faulty => None,
+            Field::Given(value) => {
+                // The highest means "nobody has told" in the kernel's answer.
+                let number = u32::try_from(*value).ok().filter(|number| *number != u32::MAX);
+                if number.is_none() {
+                    self.notes.add(at.key(key).wrong("a number from 0 to 4294967294"));
+                }
+                number.map(Some)
             }
-        }
+        };
+        let (user, group) = (number("uid", &process.uid), number("gid", &process.gid));
+        Some(UnixIdentity { user: user?, group: group? })
     }
 
     fn key_header(self, at: &Place<'_>, name: Field<String>) -> Option<HeaderName> {
@@ -214,39 +248,17 @@ impl Check<'_> {
     }
 }
 
-/// A URL with TLS, or on this machine; without user info, which would be a secret in the file.
-fn jwks_url(text: &str) -> Option<Uri> {
-    let url: Uri = text.parse().ok()?;
-    let host = url.host()?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let on_this_machine =
-        host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    let trusted = match url.scheme_str()? {
-        "https" => true,
-        "http" => on_this_machine,
-        _ => false,
-    };
-    (trusted && !text.contains(['@', '#'])).then_some(url)
+fn is_without_credential(caller: &file::Caller) -> bool {
+    matches!(
+        (&caller.api_key, &caller.api_keys, &caller.jwt, &caller.certificates, &caller.unix),
+        (Field::Missing, Field::Missing, Field::Missing, Field::Missing, Field::Missing)
+    )
 }
 
-fn algorithm(algorithm: file::Algorithm) -> Algorithm {
-    match algorithm {
-        file::Algorithm::RS256 => Algorithm::RS256,
-        file::Algorithm::RS384 => Algorithm::RS384,
-        file::Algorithm::RS512 => Algorithm::RS512,
-        file::Algorithm::PS256 => Algorithm::PS256,
-        file::Algorithm::PS384 => Algorithm::PS384,
-        file::Algorithm::PS512 => Algorithm::PS512,
-        file::Algorithm::ES256 => Algorithm::ES256,
-        file::Algorithm::ES384 => Algorithm::ES384,
-        file::Algorithm::EdDSA => Algorithm::EdDSA,
-    }
-}
-
-const JWKS_URL: &str =
-    "a URL with `https://`, or with `http://` on a loopback address; no user info";
-const ALGORITHMS: &str =
-    "some of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`";
+const CREDENTIALS: &str = "`api_key`, `api_keys`, `jwt`, `certificates` or `unix`";
+const CERTIFICATE: &str = "one of `san_dns`, `san_uri`, `san_email`, `sha256`";
+const FINGERPRINT: &str =
+    "64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them";
 const HASH: &str = "64 hexadecimal digits, the SHA-256 of a key, made by `boldgate key`";
 
 /// Whether a header can be the gateway's own.

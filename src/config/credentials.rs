@@ -45,11 +45,11 @@ impl Check<'_> {
         let (grant, secret) = match grant? {
             file::Grant::EmbedSecret => {
                 self.unused(&password_at, &password, "embed_secret");
-                (Grant::EmbedSecret, self.stored_secret(&embed_at, embed))
+                (Grant::EmbedSecret, self.stored_secret(&embed_at, &embed))
             }
             file::Grant::Password => {
                 self.unused(&embed_at, &embed, "password");
-                (Grant::Password, self.stored_secret(&password_at, password))
+                (Grant::Password, self.stored_secret(&password_at, &password))
             }
         };
         let body = match body? {
@@ -67,8 +67,15 @@ impl Check<'_> {
         }
     }
 
-    fn stored_secret(self, at: &Place<'_>, source: Field<SecretSource>) -> Option<Secret> {
-        let source = match source.required(at, SecretSource::ACCEPTED, self.notes)? {
+    pub(super) fn stored_secret(
+        self,
+        at: &Place<'_>,
+        source: &Field<SecretSource>,
+    ) -> Option<Secret> {
+        if let Field::Missing = source {
+            self.notes.add(at.missing(SecretSource::ACCEPTED));
+        }
+        let source = match source.as_given()? {
             SecretSource::File(path) => SecretRef::File(path.into()),
             SecretSource::Env(name) => {
                 let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -79,7 +86,7 @@ impl Check<'_> {
                     self.notes.add(at.key("env").finding(problem, "letters, digits and `_`"));
                     return None;
                 }
-                SecretRef::Env(name)
+                SecretRef::Env(name.clone())
             }
         };
         let read = self.secret(&source);

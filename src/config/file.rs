@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::field::{Field, Named};
 use super::quantity::{Period, Size};
 
+mod credential;
 mod permission;
 mod tenant;
 
+pub(super) use credential::{Algorithm, ApiKey, Certificate, Jwt, UnixProcess};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Route, Subject};
 pub(super) use tenant::{
     Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
@@ -55,6 +57,13 @@ pub(super) struct Listener {
     pub address: Field<String>,
     /// Whom it lets in.
     pub callers: Field<Callers>,
+    /// The only hosts that requests may ask for, in `Host`, without ports; beside the `hosts` of
+    /// tenants and, on loopback addresses and Unix sockets, `localhost` and loopback addresses. If
+    /// not given, any host will do, but not on a loopback address with `callers: anonymous`, where
+    /// web pages could otherwise make browsers send requests.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub hosts: Field<Vec<Field<String>>>,
     /// Serve HTTPS instead of HTTP.
     #[serde(default)]
     pub tls: Field<Tls>,
@@ -66,18 +75,26 @@ pub(super) struct Listener {
 pub(super) enum Callers {
     /// Everybody who can connect; only on loopback addresses and Unix sockets.
     Anonymous,
-    /// Callers with an API key.
+    /// Callers who prove who they are.
     Required,
 }
 
 /// Certificate and key of a listener, in PEM form.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of keys say that they are files")]
 pub(super) struct Tls {
     /// Path of the certificate, followed by its chain.
     pub certificate_file: Field<String>,
     /// Path of the private key.
     pub key_file: Field<String>,
+    /// PEM bundle of the CAs whose certificates clients must have. Without such a certificate there
+    /// is no connection, and callers are known by theirs (`certificates`).
+    #[serde(default)]
+    pub client_ca_file: Field<String>,
+    /// PEM file of the lists of client certificates that these CAs have revoked.
+    #[serde(default)]
+    pub client_crl_file: Field<String>,
 }
 
 /// The admin listener.
@@ -180,12 +197,24 @@ pub(super) struct Timeouts {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caller {
-    /// An API key that proves who it is. It needs this or `jwt`, and may have both.
+    /// An API key that proves who it is. Of this and the next four it needs one at least, and may
+    /// have more.
     #[serde(default)]
     pub api_key: Field<ApiKey>,
+    /// Several of them, in place of `api_key`: while one takes another's place, both count.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub api_keys: Field<Vec<Field<ApiKey>>>,
     /// The JWTs that prove who it is.
     #[serde(default)]
     pub jwt: Field<Jwt>,
+    /// The client certificates that prove who it is, on listeners with `client_ca_file`.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub certificates: Field<Vec<Field<Certificate>>>,
+    /// The processes on this machine that it is, on listeners at Unix sockets.
+    #[serde(default)]
+    pub unix: Field<UnixProcess>,
     /// What it may do; it may do nothing else. The first entry that opens a request decides as whom
     /// it acts.
     #[schemars(length(min = 1))]
@@ -197,64 +226,6 @@ pub(super) struct Caller {
     /// How much of the gateway it may use.
     #[serde(default)]
     pub limits: Field<Allowance>,
-}
-
-/// An API key, known by its hash.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ApiKey {
-    /// SHA-256 of the key as `boldgate key` prints it.
-    #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
-    pub sha256: Field<String>,
-}
-
-/// JWTs of an issuer, sent as `Authorization: Bearer …`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Jwt {
-    /// The exact value of the claim `iss`.
-    pub issuer: Field<String>,
-    /// The value that must be among those of the claim `aud`.
-    pub audience: Field<String>,
-    /// The only algorithms that count, whatever a token says.
-    #[schemars(length(min = 1))]
-    pub algorithms: Field<Vec<Field<Algorithm>>>,
-    /// The exact value of the header `typ`, if one is demanded, such as `at+jwt`.
-    #[serde(default)]
-    pub typ: Field<String>,
-    /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
-    /// loopback address. They are fetched anew every 5 minutes and for a key that is not known.
-    #[serde(default)]
-    pub jwks_url: Field<String>,
-    /// PEM bundle of CAs to trust for `jwks_url` instead of the system's.
-    #[serde(default)]
-    pub ca_file: Field<String>,
-    /// File with the issuer's public keys, in place of `jwks_url`.
-    #[serde(default)]
-    pub jwks_file: Field<String>,
-}
-
-/// An algorithm that JWTs are signed with. Those with a shared secret are not among them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-pub(super) enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    RS256,
-    /// RSASSA-PKCS1-v1_5 with SHA-384.
-    RS384,
-    /// RSASSA-PKCS1-v1_5 with SHA-512.
-    RS512,
-    /// RSASSA-PSS with SHA-256.
-    PS256,
-    /// RSASSA-PSS with SHA-384.
-    PS384,
-    /// RSASSA-PSS with SHA-512.
-    PS512,
-    /// ECDSA on P-256 with SHA-256.
-    ES256,
-    /// ECDSA on P-384 with SHA-384.
-    ES384,
-    /// Ed25519.
-    EdDSA,
 }
 
 /// Bounds on what clients may use up.

@@ -69,7 +69,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that is wrong with one file, in the order of the file.
+/// Everything that is wrong with one file, or doubtful, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     file: String,
@@ -92,16 +92,21 @@ impl Findings {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Finding> {
         self.list.iter()
     }
+
+    /// Each of them with the file and its place there.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.list.iter().map(|finding| match finding.position {
+            Some(position) => format!("{}:{position}: {finding}", self.file),
+            None => format!("{}: {finding}", self.file),
+        })
+    }
 }
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, finding) in self.list.iter().enumerate() {
+        for (index, line) in self.lines().enumerate() {
             let line_end = if index > 0 { "\n" } else { "" };
-            match finding.position {
-                Some(position) => write!(f, "{line_end}{}:{position}: {finding}", self.file)?,
-                None => write!(f, "{line_end}{}: {finding}", self.file)?,
-            }
+            write!(f, "{line_end}{line}")?;
         }
         if self.omitted > 0 {
             write!(f, "\n{}: and {} more", self.file, self.omitted)?;
@@ -114,16 +119,29 @@ impl std::error::Error for Findings {}
 
 /// Collects findings while the file is read and checked.
 #[derive(Debug, Default)]
-pub(super) struct Notes(RefCell<Vec<Finding>>);
+pub(super) struct Notes {
+    faults: RefCell<Vec<Finding>>,
+    warnings: RefCell<Vec<Finding>>,
+}
 
 impl Notes {
     pub(super) fn add(&self, finding: Finding) {
-        self.0.borrow_mut().push(finding);
+        self.faults.borrow_mut().push(finding);
     }
 
-    pub(super) fn into_findings(self, file: &str) -> Result<(), Findings> {
-        let list = self.0.into_inner();
-        if list.is_empty() { Ok(()) } else { Err(Findings::new(file, list)) }
+    /// Notes what an operator should know of, and what the gateway can work with all the same.
+    pub(super) fn warn(&self, finding: Finding) {
+        self.warnings.borrow_mut().push(finding);
+    }
+
+    /// The warnings, if there are no faults.
+    pub(super) fn into_findings(self, file: &str) -> Result<Findings, Findings> {
+        let (faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
+        if faults.is_empty() {
+            Ok(Findings::new(file, warnings))
+        } else {
+            Err(Findings::new(file, faults))
+        }
     }
 }
 

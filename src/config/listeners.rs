@@ -1,18 +1,21 @@
 //! The sections `listeners` and `admin`: addresses, whom they let in, certificates and keys.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use crate::caller::Admits;
+use crate::caller::{Admits, AllowedHosts};
+use crate::trust;
 
 use super::field::{Field, Named};
 use super::file;
 use super::place::Place;
+use super::tenants::FoundTenants;
 use super::{Check, References};
 
 /// Where clients connect.
@@ -22,8 +25,38 @@ pub struct Listener {
     pub address: ListenAddress,
     /// Whom it lets in; everybody only on loopback addresses and Unix sockets.
     pub admits: Admits,
+    /// The hosts that requests may ask for; any where there are none.
+    pub hosts: Option<Arc<AllowedHosts>>,
     /// What HTTPS is served with; HTTP without it.
     pub tls: Option<TlsFiles>,
+}
+
+/// What listeners tell of their clients, as far as the file can be read: where it cannot, all.
+pub(super) struct Doors {
+    /// Some demand certificates.
+    pub(super) ask_for_certificates: bool,
+    /// Some are at Unix sockets.
+    pub(super) at_unix_sockets: bool,
+}
+
+impl Doors {
+    pub(super) fn of(listeners: &Field<Vec<Field<file::Listener>>>) -> Self {
+        let some = |fits: fn(&file::Listener) -> bool| match listeners.as_given() {
+            Some(all) => all.iter().any(|listener| listener.as_given().is_none_or(fits)),
+            None => true,
+        };
+        Self {
+            ask_for_certificates: some(|listener| match &listener.tls {
+                Field::Given(tls) => !matches!(tls.client_ca_file, Field::Missing),
+                Field::Missing => false,
+                Field::Faulty => true,
+            }),
+            at_unix_sockets: some(|listener| match &listener.address {
+                Field::Given(address) => address.starts_with("unix:"),
+                Field::Missing | Field::Faulty => true,
+            }),
+        }
+    }
 }
 
 /// An address to listen on.
@@ -43,6 +76,10 @@ pub struct TlsFiles {
     pub certificate_file: PathBuf,
     /// Private key.
     pub key_file: PathBuf,
+    /// The CAs of one of which clients must have a certificate; none is asked for without it.
+    pub client_ca_file: Option<PathBuf>,
+    /// What these CAs have revoked.
+    pub client_crl_file: Option<PathBuf>,
 }
 
 impl std::fmt::Display for ListenAddress {
@@ -93,6 +130,7 @@ impl Check<'_> {
         listeners: Field<Vec<Field<file::Listener>>>,
         callers: &Field<Named<file::Caller>>,
         admin: Option<SocketAddr>,
+        tenants: &FoundTenants,
     ) -> Option<Vec<Listener>> {
         let at = root.key("listeners");
         let listeners = listeners.required(&at, "a list of listeners", self.notes)?;
@@ -104,6 +142,12 @@ impl Check<'_> {
             Field::Missing => true,
             Field::Faulty => false,
         };
+        let no_certificates = callers.as_given().is_some_and(|callers| {
+            let has_none = |caller: &Field<file::Caller>| {
+                caller.as_given().is_some_and(|c| matches!(c.certificates, Field::Missing))
+            };
+            callers.0.iter().all(|(_, caller)| has_none(caller))
+        });
         let mut taken: Vec<(ListenAddress, String)> = Vec::new();
         taken.extend(admin.map(|a| (ListenAddress::Tcp(a), "`admin.address`".to_owned())));
         let mut all = Vec::new();
@@ -126,9 +170,21 @@ impl Check<'_> {
                 let accepted = "`required` with callers, `anonymous`";
                 self.notes.add(at.key("callers").finding(problem, accepted).hint(hint));
             }
+            let hosts = self.allowed_hosts(&at, listener.hosts, address.as_ref(), admits, tenants);
             let tls = self.tls(&at.key("tls"), listener.tls);
+            if let Ok(Some(TlsFiles { client_ca_file: Some(_), .. })) = &tls {
+                let at = at.key("tls").key("client_ca_file");
+                if admits == Some(Admits::Anonymous) {
+                    let problem = "found a client CA where everybody is let in";
+                    self.notes.add(at.key_finding(problem, "a client CA with `callers: required`"));
+                } else if no_certificates {
+                    let problem = "found a client CA, but no caller is known by a certificate";
+                    let accepted = "a client CA with `certificates` of callers";
+                    self.notes.add(at.key_finding(problem, accepted));
+                }
+            }
             if let (Some(address), Some(admits), Ok(tls)) = (address, admits, tls) {
-                all.push(Listener { address, admits, tls });
+                all.push(Listener { address, admits, hosts, tls });
             }
         }
         Some(all)
@@ -170,6 +226,28 @@ impl Check<'_> {
         }
     }
 
+    /// The hosts that requests may ask for. On loopback addresses there are always some where
+    /// everybody is let in: all that keeps a web page from talking to such a listener through the
+    /// browser of somebody on this machine is that it must ask for a host of its own.
+    fn allowed_hosts(
+        self,
+        at: &Place<'_>,
+        hosts: Field<Vec<Field<String>>>,
+        address: Option<&ListenAddress>,
+        admits: Option<Admits>,
+        tenants: &FoundTenants,
+    ) -> Option<Arc<AllowedHosts>> {
+        let given = !matches!(hosts, Field::Missing);
+        let hosts = self.hosts(&at.key("hosts"), hosts)?;
+        let address = address?;
+        let open_to_browsers =
+            matches!(address, ListenAddress::Tcp(_)) && admits == Some(Admits::Anonymous);
+        (given || open_to_browsers).then(|| {
+            let names = hosts.into_iter().chain(tenants.hosts().cloned()).collect();
+            Arc::new(AllowedHosts { loopback: address.is_private(), names })
+        })
+    }
+
     fn tls(self, at: &Place<'_>, tls: Field<file::Tls>) -> Result<Option<TlsFiles>, Noted> {
         let tls = match tls {
             Field::Missing => return Ok(None),
@@ -189,12 +267,50 @@ impl Check<'_> {
                 self.notes.add(key_at.finding(problem, accepted));
             }
         }
-        match (certificate_file, key_file) {
-            (Some(certificate), Some(key)) => {
-                Ok(Some(TlsFiles { certificate_file: certificate.into(), key_file: key.into() }))
+        let client_ca = self.client_ca(at, &tls.client_ca_file, &tls.client_crl_file);
+        match (certificate_file, key_file, client_ca) {
+            (Some(certificate), Some(key), Ok((client_ca_file, client_crl_file))) => {
+                Ok(Some(TlsFiles {
+                    certificate_file: certificate.into(),
+                    key_file: key.into(),
+                    client_ca_file,
+                    client_crl_file,
+                }))
             }
             _ => Err(Noted),
         }
+    }
+
+    /// The files that say which certificates of clients are good.
+    fn client_ca(
+        self,
+        at: &Place<'_>,
+        ca_file: &Field<String>,
+        crl_file: &Field<String>,
+    ) -> Result<(Option<PathBuf>, Option<PathBuf>), Noted> {
+        let (ca_at, crl_at) = (at.key("client_ca_file"), at.key("client_crl_file"));
+        if let (Field::Missing, Field::Given(_)) = (ca_file, crl_file) {
+            let problem = "found revocations without a client CA";
+            self.notes.add(crl_at.key_finding(problem, "revocations with `client_ca_file`"));
+            return Err(Noted);
+        }
+        if let (Field::Faulty, _) | (_, Field::Faulty) = (ca_file, crl_file) {
+            return Err(Noted);
+        }
+        let (ca_file, crl_file) = (ca_file.as_given(), crl_file.as_given());
+        if let (Some(file), References::Read) = (ca_file, self.references)
+            && let Err(error) = trust::roots(Path::new(file))
+        {
+            self.notes.add(ca_at.finding(format!("found no usable CAs: {error}"), PEM));
+        }
+        if let Some(pem) = crl_file.and_then(|file| self.pem(&crl_at, file)) {
+            let lists: Result<Vec<_>, _> =
+                CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+            if !lists.is_ok_and(|lists| !lists.is_empty()) {
+                self.notes.add(crl_at.finding("found no revocation list in this file", PEM));
+            }
+        }
+        Ok((ca_file.map(Into::into), crl_file.map(Into::into)))
     }
 
     /// The certificates in a PEM file, at least one; `None` when it is not read or noted.

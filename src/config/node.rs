@@ -269,5 +269,5 @@ const MAX_DEPTH: usize = 32;
 const MAX_SIZE: usize = 1_000_000;
 /// Keys under which no value is ever shown: what stands there, or is meant to stand there, may be a
 /// secret.
-pub(super) const CONFIDENTIAL: [&str; 5] =
-    ["credential", "password", "embed_secret", "api_key", "sha256"];
+pub(super) const CONFIDENTIAL: [&str; 7] =
+    ["credential", "password", "embed_secret", "api_key", "api_keys", "sha256", "secret"];

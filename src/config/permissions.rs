@@ -258,7 +258,7 @@ impl Check<'_> {
                         self.notes.add(from_at.missing(PROXIES));
                         None
                     }
-                    from => self.texts(&from_at, from, PROXIES, |address| network(address)),
+                    from => self.texts(&from_at, from, PROXIES, network),
                 };
                 Some(Source::Header { name: parsed?, from: from? })
             }

@@ -47,6 +47,11 @@ impl FoundTenants {
         &self.allowances
     }
 
+    /// The hosts by which tenants are found.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &String> {
+        self.tenants.iter().flat_map(Tenants::iter).flat_map(|tenant| &tenant.hosts)
+    }
+
     pub(super) fn into_domain(self) -> Option<Tenants> {
         self.tenants
     }
@@ -224,7 +229,12 @@ impl Check<'_> {
         Some(site)
     }
 
-    fn hosts(self, at: &Place<'_>, hosts: Field<Vec<Field<String>>>) -> Option<Vec<String>> {
+    /// Names of hosts in lower case; none if not given.
+    pub(super) fn hosts(
+        self,
+        at: &Place<'_>,
+        hosts: Field<Vec<Field<String>>>,
+    ) -> Option<Vec<String>> {
         let hosts = match hosts {
             Field::Missing => return Some(Vec::new()),
             Field::Faulty => return None,

@@ -68,7 +68,7 @@ fn caller(named: Option<&str>) -> Caller {
     let raw = "GET / HTTP/1.1\r\nHost: gw\r\n\r\n".into();
     let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
-    let origin = Origin { admits, address: None };
+    let origin = Origin::unknown(admits);
     let authenticated = auth.authenticate(&origin, &head);
     authenticated.now_or_never().expect("a key is found without waiting").unwrap()
 }
@@ -123,7 +123,7 @@ fn ask(
         map.append(*name, value.parse().unwrap());
     }
     let head = RequestHead::parse(&raw, method, Version::HTTP_11, &map).unwrap();
-    let origin = Origin { admits: Admits::Known, address: Some([192, 0, 2, 7].into()) };
+    let origin = Origin { address: Some([192, 0, 2, 7].into()), ..Origin::unknown(Admits::Known) };
     policy.permit(caller, &origin, tenant, &head)
 }
 

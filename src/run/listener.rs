@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
+use crate::caller::UnixPeer;
 use crate::config::ListenAddress;
 
 /// A socket that clients connect to.
@@ -22,8 +23,8 @@ pub(super) enum Listener {
 pub(super) enum Accepted {
     /// Over TCP, from this address.
     Tcp(TcpStream, IpAddr),
-    /// Over a Unix socket.
-    Unix(UnixStream),
+    /// Over a Unix socket, from this process; none where the kernel does not tell.
+    Unix(UnixStream, Option<UnixPeer>),
 }
 
 /// Removes the file of a Unix socket when it is dropped.
@@ -60,7 +61,12 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Accepted::Tcp(stream, peer.ip().to_canonical()))
             }
-            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = stream.peer_cred().ok();
+                let peer = peer.map(|peer| UnixPeer { user: peer.uid(), group: peer.gid() });
+                Ok(Accepted::Unix(stream, peer))
+            }
         }
     }
 

@@ -68,7 +68,7 @@ fn decide(
     raw.extend(b"\r\n");
     let raw = raw.into();
     let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &map).ok()?;
-    let origin = Origin { admits: Admits::Known, address: Some([192, 0, 2, 1].into()) };
+    let origin = Origin { address: Some([192, 0, 2, 1].into()), ..Origin::unknown(Admits::Known) };
     let admitted = gatekeeper.admit(&origin, &head).now_or_never().expect("it waits for nobody");
     let admission = admitted.ok()?;
     let (tenant, subject) = (admission.tenant().name.to_string(), admission.permit.subject());

@@ -441,7 +441,7 @@ async fn until(condition: impl Fn() -> bool) {
 fn config(url: &str, secret: &str) -> String {
     assert!(Path::new(secret).is_absolute());
     format!(
-        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous, hosts: [a, gw] }}\n\
          admin: {{ address: \"127.0.0.1:0\" }}\n\
          servers:\n  main: {{ url: \"{url}\" }}\n\
          tenants:\n  acme:\n    server: main\n    site: site1\n    credential:\n      \
@@ -497,4 +497,57 @@ fn explain_says_what_would_become_of_a_request_and_why() {
         assert!(refused.stdout.contains(said), "{said}: {}", refused.stdout);
         assert!(!refused.stdout.contains(key.expose()) && !refused.stderr.contains(key.expose()));
     }
+}
+
+/// What a connection tells of a client is told to `explain` by options, and judged as in `serve`.
+#[test]
+fn explain_and_check_know_certificates_processes_and_expired_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let pem = |name: &str| {
+        let own = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let certificate = write(&folder, &format!("{name}.crt"), &own.cert.pem());
+        (certificate, write(&folder, &format!("{name}.key"), &own.signing_key.serialize_pem()))
+    };
+    let (known, key) = pem("reports.example");
+    let (stranger, _) = pem("stranger.example");
+    let tls = format!("{{ certificate_file: {known}, key_file: {key}, client_ca_file: {known} }}");
+    let may = "may: [{ tenant: acme, routes: [read] }]";
+    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
+        "listeners:\n",
+        &format!(
+            "listeners:\n  - {{ address: 127.0.0.1:7778, callers: required, tls: {tls} }}\n  \
+             - {{ address: \"unix:/run/boldgate.sock\", callers: required }}\n"
+        ),
+        1,
+    ) + &format!(
+        "callers:\n  reports:\n    certificates: [{{ san_dns: reports.example }}]\n    {may}\n  \
+         cron:\n    unix: {{ uid: 1000 }}\n    api_key: {{ sha256: {}, expires: 2020-01-01T00:00:00Z }}\n    {may}\n",
+        "ab".repeat(32)
+    );
+    let file = write(&folder, "gateway.yaml", &text);
+    let socket = ["--listener", "unix:/run/boldgate.sock", "--gid", "1000", "--uid"];
+    let url = "/bi/api/site/site1/v5.0/dashboards";
+    for (options, code, said) in [
+        (vec!["--client-cert", &known], 0, "caller:    reports"),
+        (vec!["--client-cert", &stranger], 1, "refused, 403 certificate_unknown"),
+        (vec![], 1, "without a certificate this listener ends the connection"),
+        ([&socket[..], &["1000"]].concat(), 0, "caller:    cron"),
+        ([&socket[..], &["1001"]].concat(), 1, "refused, 401 caller_unauthenticated"),
+        (vec!["--listener", "127.0.0.1:0"], 0, "caller:    anonymous"),
+        (
+            vec!["--listener", "127.0.0.1:0", "-H", "Host: evil.example"],
+            1,
+            "refused, 421 host_refused",
+        ),
+    ] {
+        let all = [&["explain", "GET", url, "--config", &file], &options[..]].concat();
+        let explained = run(&all);
+        let text = explained.stdout + &explained.stderr;
+        assert_eq!(explained.code, Some(code), "{options:?}: {text}");
+        assert!(text.contains(said), "{options:?}: {text}");
+    }
+    let checked = run(&["check", &file]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    assert!(checked.stderr.contains("warning: ") && checked.stderr.contains("has passed"));
 }

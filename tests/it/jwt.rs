@@ -63,6 +63,10 @@ fn gateway(upstream: &Upstream, provider: &Provider, batch: &ApiKey) -> Gateway 
 }
 
 fn gateway_with(upstream: &Upstream, keys: &str, batch: &ApiKey) -> Gateway {
+    gateway_of(upstream, "[EdDSA]", keys, batch)
+}
+
+fn gateway_of(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> Gateway {
     Gateway::start(&format!(
         "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required }}
@@ -83,7 +87,7 @@ callers:
     jwt:
       issuer: https://login.example.com/
       audience: boldgate
-      algorithms: [EdDSA]
+      algorithms: {algorithms}
       {}
     may: [ {{ tenant: acme, routes: [read] }} ]
   batch:
@@ -214,4 +218,76 @@ async fn an_issuer_whose_keys_cannot_be_had_admits_nobody_and_harms_no_other_cal
     upstream.seen.assert_untouched("an issuer without keys");
     let key = format!("X-Api-Key: {}\r\n", batch.expose());
     assert_eq!(get(&gateway, &key).await.status, 200);
+}
+
+/// A token that was seen before is not verified again, so what it depends on must be looked at again.
+#[tokio::test]
+async fn a_token_that_was_seen_ends_with_its_key_and_with_its_time() {
+    let upstream = Upstream::echo().await;
+    let (old, new) = (Provider::new(), Provider::with_key_id("two"));
+    let published = Arc::new(Mutex::new(old.jwks()));
+    let theirs = Arc::clone(&published);
+    let issuer = Upstream::answering(move |_| running::ok(&theirs.lock().unwrap())).await;
+    let keys = format!("jwks_url: http://{}/keys", issuer.address);
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+    let token = old.token(|_| ());
+    // Within the leeway, it is verified each time.
+    let ending = old.token(|claims| claims["exp"] = json!(claims["iat"].as_u64().unwrap() - 5));
+    for token in [&token, &token, &ending, &ending] {
+        assert_eq!(get(&gateway, &bearer(token)).await.status, 200);
+    }
+    let near = format!("{}A", &token[..token.len() - 1]);
+    let near = if near == token { format!("{}Q", &token[..token.len() - 1]) } else { near };
+    assert_eq!(get(&gateway, &bearer(&near)).await.status, 401);
+
+    *published.lock().unwrap() = new.jwks();
+    assert_eq!(get(&gateway, &bearer(&new.token(|_| ()))).await.status, 200);
+    let reached = upstream.seen.requests().len();
+    assert_eq!(get(&gateway, &bearer(&token)).await.status, 401);
+    assert_eq!(upstream.seen.requests().len(), reached);
+}
+
+#[tokio::test]
+async fn an_issuer_with_a_shared_secret_is_believed_with_that_secret_only() {
+    let upstream = Upstream::echo().await;
+    let secret = "0123456789abcdef0123456789abcdef0123456789abcdef";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), secret).unwrap();
+    let text = format!("secret: {{ file: {} }}", file.path().display());
+    let gateway = gateway_of(&upstream, "[HS256, HS384]", &text, &ApiKey::generate().unwrap());
+    let signed = |alg: &str, secret: &str, more: &str| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let claims =
+            json!({"iss": "https://login.example.com/", "aud": "boldgate", "exp": now + 60});
+        let header = format!(r#"{{"alg":"{alg}"{more}}}"#);
+        let message = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        );
+        let algorithm = match alg {
+            "HS384" => ring::hmac::HMAC_SHA384,
+            "HS512" => ring::hmac::HMAC_SHA512,
+            _ => ring::hmac::HMAC_SHA256,
+        };
+        let key = ring::hmac::Key::new(algorithm, secret.as_bytes());
+        let signature = ring::hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    let mut near = secret.to_owned();
+    near.replace_range(47..48, "0");
+    for token in [
+        signed("HS256", &near, ""),
+        signed("HS256", "", ""),
+        signed("HS512", secret, ""),
+        signed("RS256", secret, ""),
+        signed("none", secret, ""),
+        Provider::new().token(|_| ()),
+    ] {
+        assert_eq!(get(&gateway, &bearer(&token)).await.status, 401, "{token}");
+    }
+    upstream.seen.assert_untouched("tokens that are not signed with the secret");
+    for token in [signed("HS256", secret, ""), signed("HS384", secret, r#","kid":"any""#)] {
+        assert_eq!(get(&gateway, &bearer(&token)).await.status, 200);
+    }
 }

@@ -52,7 +52,7 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
     let password = write(&folder, "password", PASSWORD);
     let wrong = write(&folder, "wrong", "canary-that-is-wrong");
     let mut config = format!(
-        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous, hosts: [a, gw] }}\n\
          admin: {{ address: \"127.0.0.1:0\" }}\nservers:\n  \
          main: {{ url: \"{}\" }}\n  \
          down: {{ url: \"http://{down}/bi\" }}\n  \
@@ -142,7 +142,7 @@ async fn a_failure_that_goes_on_does_not_flood_the_log() {
         )
     };
     let config = format!(
-        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous, hosts: [a, gw] }}\n\
          admin: {{ address: \"127.0.0.1:0\" }}\nservers:\n  main: {{ url: \"{}\" }}\n\
          tenants:\n{}{}",
         bold_bi.url(),

@@ -292,6 +292,9 @@ pub struct Gateway {
     _files: tempfile::TempDir,
 }
 
+/// The hosts that the clients of tests ask for, beside those of this machine.
+pub const HOSTS: &str = ", hosts: [a, gw, canary-host, public.example]";
+
 /// A configuration for one tenant `acme` at site `site1`, open to anybody on loopback.
 pub fn anonymous(upstream: SocketAddr) -> String {
     config(upstream, "")
@@ -300,7 +303,7 @@ pub fn anonymous(upstream: SocketAddr) -> String {
 /// The same with more lines in the tenant, indented by four spaces.
 pub fn config(upstream: SocketAddr, tenant: &str) -> String {
     format!(
-        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
+        "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous{HOSTS} }}\n\
          admin: {{ address: \"127.0.0.1:0\" }}\n\
          servers:\n  main: {{ url: \"http://{upstream}/bi\" }}\n\
          tenants:\n  acme:\n    server: main\n    site: site1\n{tenant}    credential:\n      \

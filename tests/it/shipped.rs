@@ -92,7 +92,9 @@ async fn the_gateway_serves_its_callers_over_tls() {
         "config/gateway.yaml",
         &[
             ("0.0.0.0:8443", "127.0.0.1:0"),
+            ("0.0.0.0:8444", "127.0.0.1:0"),
             ("0.0.0.0:9090", "127.0.0.1:0"),
+            ("/etc/boldgate/clients-ca.pem", &company_ca),
             ("/etc/boldgate/tls.crt", &certificate_file),
             ("/etc/boldgate/tls.key", &key_file),
             ("/etc/boldgate/company-ca.pem", &company_ca),

@@ -15,7 +15,7 @@ fn mapping() -> Mapping {
 }
 
 fn origin(address: [u8; 4]) -> Origin {
-    Origin { admits: Admits::Known, address: Some(address.into()) }
+    Origin { address: Some(address.into()), ..Origin::unknown(Admits::Known) }
 }
 
 fn by_claims(mapping: &Mapping, claims: Value) -> Result<String, SubjectError> {
@@ -121,7 +121,7 @@ fn a_header_is_believed_once_and_of_a_listed_proxy_only() {
     assert_eq!(ask(proxy, &twice), Err(SubjectError::Several));
     assert_eq!(ask(proxy, &["jane@acme.example, joe@acme.example"]), Err(SubjectError::Malformed));
     assert_eq!(ask(proxy, &[""]), Err(SubjectError::Absent));
-    let unix = Origin { admits: Admits::Known, address: None };
+    let unix = Origin::unknown(Admits::Known);
     let headers = HeaderMap::from_iter([(name.clone(), "jane@acme.example".parse().unwrap())]);
     assert_eq!(mapping.subject(&caller, &unix, &headers), Err(SubjectError::Untrusted));
 }

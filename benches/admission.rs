@@ -1,0 +1,204 @@
+//! How many instructions it takes to admit a request, by the kind of its credential: counted by
+//! valgrind, so the same on a busy machine as on an idle one. Ends with 1 when a kind that a bound
+//! is promised for is over it.
+//!
+//! `cargo bench --bench admission`, or `make admission`; see `benches/README.md`.
+
+use std::hint::black_box;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use boldgate::caller::{Admits, ApiKey, Origin};
+use boldgate::config::Settings;
+use boldgate::gateway::Gatekeeper;
+use boldgate::request::RequestHead;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+
+/// As in the gateway itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A kind of request, and how it is counted.
+struct Kind {
+    name: &'static str,
+    /// Most instructions that it may take more than an anonymous request.
+    bound: Option<u64>,
+    /// Requests are admitted by each of so many gatekeepers in turn: a token is new to each once.
+    gatekeepers: usize,
+    /// The difference between the counts of these two numbers of turns is what counts.
+    turns: (usize, usize),
+}
+
+const KINDS: [Kind; 4] = [
+    Kind { name: "anonymous", bound: None, gatekeepers: 1, turns: MANY },
+    Kind { name: "api_key", bound: Some(1500), gatekeepers: 1, turns: MANY },
+    Kind { name: "jwt_seen", bound: Some(3000), gatekeepers: 1, turns: MANY },
+    Kind { name: "jwt_first", bound: None, gatekeepers: 20, turns: (0, 1) },
+];
+const MANY: (usize, usize) = (1000, 3000);
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    match arguments.as_slice() {
+        [] => report(),
+        [child, kind, turns] if child == "--admit" => {
+            let kind = KINDS.iter().find(|k| k.name == kind).expect("one of the kinds");
+            admit(kind, turns.parse().expect("a number"));
+            ExitCode::SUCCESS
+        }
+        // `cargo test` runs benches too, with options of its own.
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Counts each kind and prints a table.
+fn report() -> ExitCode {
+    let mut lines =
+        String::from("| request | instructions | over anonymous | bound |\n|---|---|---|---|\n");
+    let (mut anonymous, mut kept) = (0, true);
+    for kind in &KINDS {
+        let (few, many) = kind.turns;
+        let admissions = ((many - few) * kind.gatekeepers) as u64;
+        let each = (counted(kind, many) - counted(kind, few)) / admissions;
+        if kind.name == "anonymous" {
+            anonymous = each;
+        }
+        let over = each.saturating_sub(anonymous);
+        let within = kind.bound.is_none_or(|bound| over <= bound);
+        kept &= within;
+        let bound = match kind.bound {
+            Some(bound) if within => bound.to_string(),
+            Some(bound) => format!("{bound}, **broken**"),
+            None => "–".to_owned(),
+        };
+        lines += &format!("| {} | {each} | {over} | {bound} |\n", kind.name);
+    }
+    std::io::stdout().write_all(lines.as_bytes()).expect("stdout is open");
+    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The instructions of a whole process that admits so many times.
+fn counted(kind: &Kind, turns: usize) -> u64 {
+    let own = std::env::current_exe().expect("Linux tells");
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(own);
+    valgrind.args(["--admit", kind.name, &turns.to_string()]);
+    let output = valgrind.output().expect("valgrind is installed: .ci/need valgrind");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let count = text.lines().find_map(|line| line.split_once("Collected : "));
+    let count = count.and_then(|(_, count)| count.trim().parse().ok());
+    count.unwrap_or_else(|| panic!("valgrind tells no count: {text}"))
+}
+
+fn admit(kind: &Kind, turns: usize) {
+    let key = ApiKey::generate().expect("the system has randomness");
+    let files = tempfile::tempdir().expect("there is a folder for temporary files");
+    let config = config(files.path(), &key);
+    let gatekeepers: Vec<_> = (0..kind.gatekeepers).map(|_| gatekeeper(&config)).collect();
+    let credential = match kind.name {
+        "anonymous" => None,
+        "api_key" => Some((HeaderName::from_static("x-api-key"), key.expose().to_owned())),
+        _ => Some((AUTHORIZATION, format!("Bearer {TOKEN}"))),
+    };
+    let admits = if credential.is_some() { Admits::Known } else { Admits::Anonymous };
+    let origin = Origin::unknown(admits);
+    let (raw, headers) = head(credential);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("it starts").block_on(async {
+        for _ in 0..turns {
+            for gatekeeper in &gatekeepers {
+                let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers);
+                let admission = gatekeeper.admit(&origin, &head.expect("it is good")).await;
+                black_box(admission.expect("it is admitted"));
+            }
+        }
+    });
+}
+
+fn gatekeeper(config: &str) -> Gatekeeper {
+    let settings = Settings::parse(config, "bench.yaml").expect("it is good");
+    Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy, settings.throttles)
+}
+
+fn head(credential: Option<(HeaderName, String)>) -> (Bytes, HeaderMap) {
+    let usual = [
+        (HOST, "localhost:8080"),
+        (HeaderName::from_static("user-agent"), "reports/2.1 (+https://example.com)"),
+        (HeaderName::from_static("accept"), "application/json"),
+        (HeaderName::from_static("accept-encoding"), "gzip, br"),
+    ];
+    let usual = usual.map(|(name, value)| (name, value.to_owned()));
+    let mut raw = String::from("GET /bi/api/site/site1/v4.0/items?top=20 HTTP/1.1\r\n");
+    let mut headers = HeaderMap::new();
+    for (name, value) in usual.into_iter().chain(credential) {
+        raw += &format!("{name}: {value}\r\n");
+        headers.insert(name, HeaderValue::try_from(value).expect("it is a value"));
+    }
+    raw += "\r\n";
+    (raw.into(), headers)
+}
+
+fn config(files: &Path, key: &ApiKey) -> String {
+    let write = |name: &str, text: &str| {
+        let path = files.join(name);
+        std::fs::write(&path, text).expect("files can be written");
+        path.display().to_string()
+    };
+    let jwks = write(
+        "jwks.json",
+        &format!(
+            r#"{{"keys":[{{"kty":"RSA","kid":"2026-11","alg":"RS256","e":"AQAB","n":"{MODULUS}"}}]}}"#
+        ),
+    );
+    format!(
+        "listeners:
+  - {{ address: \"127.0.0.1:0\", callers: required }}
+servers:
+  main: {{ url: https://bi.example.com/bi }}
+tenants:
+  acme:
+    server: main
+    site: site1
+    credential:
+      grant: embed_secret
+      username: reports@acme.example
+      embed_secret: {{ file: {} }}
+      user_source: azure_ad
+callers:
+  batch:
+    api_key: {{ sha256: {} }}
+    may: [ {{ tenant: acme, routes: [read] }} ]
+  portal:
+    jwt:
+      issuer: https://login.example.com/
+      audience: boldgate
+      algorithms: [RS256]
+      jwks_file: {jwks}
+    may: [ {{ tenant: acme, routes: [read] }} ]
+",
+        write("secret", "an-embed-secret"),
+        key.hash(),
+    )
+}
+
+/// Of an RSA key of 2,048 bits that was thrown away after it had signed [`TOKEN`].
+const MODULUS: &str = "\
+     nfWZWfoQRTqO4GB21te83cjWBU05amBrnfpUm8YE9OnR3tRRXkuMqJDPdC2Vs_wMzviu_ZqU6-MJ2iYlZL8l1yBJ8Y\
+     38o61P77HOj5KXJzD-dpDgUeCTXCgWeJaD2k_KUCbM1gQVw48_2C8QFcF-n0OWciDhG3IeyATLUfJZMXEVBu60zeDf\
+     V-_NIlzhA7QNEGmz8M3xj43kezTfMPRoJZD1FjGBpHiJ_QtL_yz2uCABtAO7t8l567Ui_U-tEdrWRdLhZgWdTHtQ7W\
+     QWNFl3oEx92SQCatMmCj6ianrgXgviLCUhnW37RZWFcqdF5IHskKf7IexqFhwNy6M0e0BWQw";
+
+/// Good until the year 2100.
+const TOKEN: &str = "\
+     eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjIwMjYtMTEifQ.eyJpc3MiOiJodHRwczovL2xvZ2luLmV\
+     4YW1wbGUuY29tLyIsImF1ZCI6ImJvbGRnYXRlIiwic3ViIjoiMjQ4Mjg5NzYxMDAxIiwiZW1haWwiOiJhbm5AYWNtZ\
+     S5leGFtcGxlIiwidGVuYW50IjoiYWNtZSIsInNjb3BlIjoib3BlbmlkIHByb2ZpbGUgZW1haWwiLCJpYXQiOjE3NjQ\
+     wMDAwMDAsImV4cCI6NDEwMjQ0NDgwMCwianRpIjoiMDE5MGE1YzgtN2MxZS03ZDNhLTlkMmItM2YxZTVhNmI3YzhkI\
+     n0.Uo3C1TowTCtfgqkZa-Ps9yB-Y6KIV4zZEYVlIjXVztEOZWLWmhgzWpimD-8nGfFNzEN5YkbhzbwyzBcwNvixrFE\
+     Trvzc9-VWqjmk9KmIdqw-FhZwbTuqhpK2m768TLzTOy2C9cVx42I_91CtGJTodsRepcULcCCiF41a0Sxbz_DQcG3k0\
+     XmxzbVN2oZH4S3cxP1DKgjsBTvcLi2_aiM5l5fflKgoNxEZJOmKYSkIwT2zNdKjV5ya9vFd08lY7bygg4OX-wafWXM\
+     v6OSC_bNONlLlRxqMLDfcPnb-2r-gJwkkhDdX3Ysu9d1M19QcvP4_0UxGVH10z8WBpdIs_nymiw";

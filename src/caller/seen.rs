@@ -1,0 +1,116 @@
+//! Credentials that were found good a moment ago, so that the signature of a JWT or the hash of a key
+//! is worked out once and not for every request that brings the same. What does not hold is never kept
+//! here.
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
+
+use zeroize::Zeroizing;
+
+/// Credentials with what was found out about each, in sets of a few; the set is found by the
+/// credential's end.
+pub(super) struct Seen<V>(Box<[Set<V>]>);
+
+type Set<V> = Mutex<Vec<(Zeroizing<Box<[u8]>>, V)>>;
+
+impl<V: Clone> Seen<V> {
+    /// Room for four times as many credentials as there are to be sets, of at most 4 KiB each.
+    pub(super) fn new(sets: usize) -> Self {
+        Self((0..sets).map(|_| Mutex::default()).collect())
+    }
+
+    /// What was found out about this very credential.
+    pub(super) fn find(&self, credential: &[u8]) -> Option<V> {
+        let set = self.set(credential)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, found) = set.iter().find(|(seen, _)| are_equal(seen, credential))?;
+        Some(found.clone())
+    }
+
+    /// Keeps what was found out, in the place of what the set has had longest.
+    pub(super) fn keep(&self, credential: &[u8], found: V) {
+        if credential.len() > MAX_BYTES {
+            return;
+        }
+        let Some(set) = self.set(credential) else { return };
+        let seen = Zeroizing::new(credential.into());
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        set.retain(|(other, _)| !are_equal(other, credential));
+        if set.len() == IN_A_SET {
+            set.remove(0);
+        }
+        set.push((seen, found));
+    }
+
+    /// Keys are random and tokens end with their signature, so their ends tell them apart. There is no
+    /// secret in this hash and need be none: only who has good credentials gets any in.
+    fn set(&self, credential: &[u8]) -> Option<&Set<V>> {
+        let end = u64::from_le_bytes(*credential.last_chunk()?);
+        // Multiplicative hashing: what is in all bits goes to the upper ones.
+        let hash = end.wrapping_mul(GOLDEN_RATIO) >> 32;
+        self.0.get(usize::try_from(hash.checked_rem(self.0.len() as u64)?).ok()?)
+    }
+}
+
+impl<V> fmt::Debug for Seen<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seen")
+    }
+}
+
+/// Whether all of both is the same, in a time that tells nothing of where they differ.
+fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len()
+        && black_box(one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b))) == 0
+}
+
+const IN_A_SET: usize = 4;
+const MAX_BYTES: usize = 4096;
+/// 2^64 divided by the golden ratio.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_same_credential_is_found() {
+        let seen = Seen::new(8);
+        let token = b"header.payload.signature-of-it";
+        seen.keep(token, 7);
+        assert_eq!(seen.find(token), Some(7));
+        for place in 0..token.len() {
+            let mut other = *token;
+            other[place] ^= 1;
+            assert_eq!(seen.find(&other), None, "differs at {place}");
+        }
+        for other in [&b""[..], b"short", &token[..29], &token[1..], &[&token[..], b"x"].concat()] {
+            assert_eq!(seen.find(other), None);
+        }
+        seen.keep(token, 8);
+        assert_eq!(seen.find(token), Some(8));
+    }
+
+    #[test]
+    fn a_flood_of_credentials_takes_no_more_room_than_there_is() {
+        let seen = Seen::new(16);
+        let credential = |number| format!("a credential, {number:08}");
+        for number in 0..5000 {
+            seen.keep(credential(number).as_bytes(), number);
+        }
+        assert_eq!(seen.find(credential(4999).as_bytes()), Some(4999));
+        let kept: usize = seen.0.iter().map(|set| set.lock().unwrap().len()).sum();
+        assert_eq!(kept, 16 * IN_A_SET);
+        let huge = vec![b'x'; MAX_BYTES + 1];
+        seen.keep(&huge, 0);
+        assert_eq!(seen.find(&huge), None);
+    }
+
+    #[test]
+    fn without_room_nothing_is_kept_and_nothing_is_printed() {
+        let seen = Seen::new(0);
+        seen.keep(b"header.payload.signature", 1);
+        assert_eq!(seen.find(b"header.payload.signature"), None);
+        assert!(!format!("{seen:?}").contains("payload"));
+    }
+}

@@ -1,0 +1,116 @@
+//! What callers prove with who they are.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::SecretSource;
+use crate::config::field::Field;
+
+/// An API key, known by its hash.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApiKey {
+    /// SHA-256 of the key as `boldgate key` prints it.
+    #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
+    pub sha256: Field<String>,
+    /// From when on it no longer counts.
+    #[serde(default)]
+    #[schemars(extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
+    pub expires: Field<String>,
+}
+
+/// A client certificate, known by a name that its CA vouches for or by its fingerprint: exactly one
+/// of these.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub(crate) struct Certificate {
+    /// A DNS name among its alternative names (SAN); no wildcards.
+    #[serde(default)]
+    #[schemars(example = "reports.acme.example")]
+    pub san_dns: Field<String>,
+    /// A URI among its alternative names (SAN), exactly.
+    #[serde(default)]
+    #[schemars(example = "spiffe://acme.example/reports")]
+    pub san_uri: Field<String>,
+    /// An e-mail address among its alternative names (SAN).
+    #[serde(default)]
+    pub san_email: Field<String>,
+    /// SHA-256 of the whole certificate, as `openssl x509 -noout -fingerprint -sha256` prints it.
+    #[serde(default)]
+    pub sha256: Field<String>,
+}
+
+/// Processes on this machine, as the kernel tells them. They must fit all that is given here.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub(crate) struct UnixProcess {
+    /// Number of their effective user.
+    #[serde(default)]
+    #[schemars(range(max = 4_294_967_294_u32))]
+    pub uid: Field<u64>,
+    /// Number of their effective group; their further groups do not count.
+    #[serde(default)]
+    #[schemars(range(max = 4_294_967_294_u32))]
+    pub gid: Field<u64>,
+}
+
+/// JWTs of an issuer, sent as `Authorization: Bearer …`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Jwt {
+    /// The exact value of the claim `iss`.
+    pub issuer: Field<String>,
+    /// The value that must be among those of the claim `aud`.
+    pub audience: Field<String>,
+    /// The only algorithms that count, whatever a token says.
+    #[schemars(length(min = 1))]
+    pub algorithms: Field<Vec<Field<Algorithm>>>,
+    /// The exact value of the header `typ`, if one is demanded, such as `at+jwt`.
+    #[serde(default)]
+    pub typ: Field<String>,
+    /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
+    /// loopback address. They are fetched anew every 5 minutes and for a key that is not known.
+    #[serde(default)]
+    pub jwks_url: Field<String>,
+    /// PEM bundle of CAs to trust for `jwks_url` instead of the system's.
+    #[serde(default)]
+    pub ca_file: Field<String>,
+    /// File with the issuer's public keys, in place of `jwks_url`.
+    #[serde(default)]
+    pub jwks_file: Field<String>,
+    /// The secret that an issuer shares with the gateway which signs with `HS256`, `HS384` or
+    /// `HS512`, in place of public keys. Whoever knows it can make such tokens.
+    #[serde(default)]
+    pub secret: Field<SecretSource>,
+}
+
+/// An algorithm that JWTs are signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(crate) enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// RSASSA-PSS with SHA-384.
+    PS384,
+    /// RSASSA-PSS with SHA-512.
+    PS512,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// ECDSA on P-384 with SHA-384.
+    ES384,
+    /// Ed25519.
+    EdDSA,
+    /// HMAC with SHA-256: needs a `secret`.
+    HS256,
+    /// HMAC with SHA-384: needs a `secret`.
+    HS384,
+    /// HMAC with SHA-512: needs a `secret`.
+    HS512,
+}

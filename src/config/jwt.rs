@@ -1,0 +1,211 @@
+//! The key `jwt` of a caller: whose tokens prove it, and the keys that they are signed with.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use http::Uri;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
+
+use crate::caller::jwks::IssuerKeys;
+use crate::caller::jwt::{Issuer, KeySet};
+use crate::caller::{CallerName, JwtCaller};
+use crate::jwks::HttpKeySource;
+
+use super::field::Field;
+use super::file;
+use super::place::Place;
+use super::{Check, References};
+
+impl Check<'_> {
+    pub(super) fn jwt(
+        self,
+        at: &Place<'_>,
+        jwt: Field<file::Jwt>,
+        caller: &CallerName,
+    ) -> Option<JwtCaller> {
+        let jwt = jwt.given()?;
+        let keys = match &jwt.secret {
+            Field::Missing => self.issuer_keys(at, &jwt),
+            _ => self.shared_secret(at, &jwt),
+        };
+        let text = |key: &str, value: Field<String>, accepted: &str| {
+            let at = at.key(key);
+            let text = value.required(&at, accepted, self.notes)?;
+            if text.is_empty() {
+                self.notes.add(at.wrong(accepted));
+                return None;
+            }
+            Some(text)
+        };
+        let issuer = text("issuer", jwt.issuer, "the value of the claim `iss`");
+        let audience = text("audience", jwt.audience, "a value of the claim `aud`");
+        let algorithms_at = at.key("algorithms");
+        let algorithms = jwt.algorithms.required(&algorithms_at, ALGORITHMS, self.notes);
+        if algorithms.as_ref().is_some_and(Vec::is_empty) {
+            self.notes.add(algorithms_at.finding("found an empty list", ALGORITHMS));
+        }
+        self.fitting(&algorithms_at, algorithms.as_deref(), !matches!(jwt.secret, Field::Missing));
+        let algorithms = algorithms?.into_iter().filter_map(Field::given).map(algorithm_of);
+        let (issuer, audience) = (issuer?, audience?);
+        let issuer =
+            Issuer { issuer, audience, algorithms: algorithms.collect(), typ: jwt.typ.given() };
+        Some(JwtCaller { name: caller.clone(), issuer, keys: keys? })
+    }
+
+    /// Notes where another caller has tokens that are no different.
+    pub(super) fn one_of_a_kind(self, at: &Place<'_>, jwt: &JwtCaller, others: &[JwtCaller]) {
+        let same = |one: &&JwtCaller| {
+            one.issuer.issuer == jwt.issuer.issuer && one.issuer.audience == jwt.issuer.audience
+        };
+        if let Some(other) = others.iter().find(same) {
+            let problem = format!("found issuer and audience of the caller `{}`", other.name);
+            let accepted = "an audience of its own for each caller";
+            self.notes.add(at.key("audience").finding(problem, accepted));
+        }
+    }
+
+    /// Notes algorithms that the kind of the keys is not for: a public key must never be taken for a
+    /// secret, nor a secret be shared with whom only public keys are needed.
+    fn fitting(self, at: &Place<'_>, algorithms: Option<&[Field<file::Algorithm>]>, shared: bool) {
+        for (index, algorithm) in algorithms.into_iter().flatten().enumerate() {
+            let Some(given) = algorithm.as_given().copied() else { continue };
+            if (algorithm_of(given).family() == AlgorithmFamily::Hmac) != shared {
+                let accepted = if shared { SHARED } else { ALGORITHMS };
+                let finding = at.item(index).wrong(accepted);
+                self.notes.add(if shared {
+                    finding
+                } else {
+                    finding.hint("`HS…` needs a `secret`")
+                });
+            }
+        }
+    }
+
+    /// The secret that an issuer signs with.
+    fn shared_secret(self, at: &Place<'_>, jwt: &file::Jwt) -> Option<IssuerKeys> {
+        let secret_at = at.key("secret");
+        for (key, public) in
+            [("jwks_url", &jwt.jwks_url), ("jwks_file", &jwt.jwks_file), ("ca_file", &jwt.ca_file)]
+        {
+            if !matches!(public, Field::Missing) {
+                let problem = "found public keys beside a `secret`";
+                self.notes.add(at.key(key).key_finding(problem, "a `secret` or public keys"));
+            }
+        }
+        let secret = self.stored_secret(&secret_at, &jwt.secret)?;
+        let given = jwt.algorithms.as_given().into_iter().flatten();
+        let least = given.filter_map(|algorithm| match algorithm.as_given()? {
+            file::Algorithm::HS512 => Some(64),
+            file::Algorithm::HS384 => Some(48),
+            _ => Some(32),
+        });
+        let least = least.max().unwrap_or(32);
+        if self.references == References::Read && secret.expose().len() < least {
+            let problem = format!("found a secret of less than {least} bytes");
+            let accepted = format!("at least {least} random bytes (RFC 7518, section 3.2)");
+            self.notes.add(secret_at.finding(problem, accepted));
+            return None;
+        }
+        Some(IssuerKeys::fixed(KeySet::shared(&secret)))
+    }
+
+    /// Keys from a file or from a URL, whichever is given.
+    fn issuer_keys(self, at: &Place<'_>, jwt: &file::Jwt) -> Option<IssuerKeys> {
+        let (file_at, url_at) = (at.key("jwks_file"), at.key("jwks_url"));
+        let (ca_at, ca_file) = (at.key("ca_file"), jwt.ca_file.as_given());
+        if let (Some(_), Field::Missing) = (ca_file, &jwt.jwks_url) {
+            self.notes.add(ca_at.key_finding("found a CA without a URL", "a CA with `jwks_url`"));
+        }
+        match (&jwt.jwks_file, &jwt.jwks_url) {
+            (Field::Missing, Field::Missing) => {
+                self.notes.add(url_at.missing("`jwks_url`, `jwks_file` or `secret`"));
+                None
+            }
+            (Field::Given(file), Field::Missing) => {
+                self.key_set(&file_at, file).map(IssuerKeys::fixed)
+            }
+            (Field::Missing, Field::Given(url)) => {
+                let Some(url) = jwks_url(url) else {
+                    self.notes.add(url_at.finding("found a URL that is not accepted", JWKS_URL));
+                    return None;
+                };
+                if let Some(file) = ca_file {
+                    self.certificates(&ca_at, file);
+                }
+                if self.references == References::Ignore {
+                    return Some(IssuerKeys::fixed(KeySet::default()));
+                }
+                match HttpKeySource::new(url, ca_file.map(Path::new)) {
+                    Ok(source) => Some(IssuerKeys::fetched(
+                        jwt.issuer.as_given().map_or("", String::as_str),
+                        Box::new(source),
+                    )),
+                    Err(error) => {
+                        self.notes.add(url_at.finding(error.to_string(), JWKS_URL));
+                        None
+                    }
+                }
+            }
+            (Field::Given(_), Field::Given(_)) => {
+                let problem = "found a file beside `jwks_url`";
+                self.notes.add(file_at.key_finding(problem, "one of `jwks_url` and `jwks_file`"));
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn key_set(self, at: &Place<'_>, file: &str) -> Option<KeySet> {
+        if self.references == References::Ignore {
+            return Some(KeySet::default());
+        }
+        let read = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
+        let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
+        match keys {
+            Ok(keys) => Some(keys),
+            Err(problem) => {
+                let problem = format!("the file cannot be used: {problem}");
+                self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
+                None
+            }
+        }
+    }
+}
+
+/// A URL with TLS, or on this machine; without user info, which would be a secret in the file.
+fn jwks_url(text: &str) -> Option<Uri> {
+    let url: Uri = text.parse().ok()?;
+    let host = url.host()?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let on_this_machine =
+        host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let trusted = match url.scheme_str()? {
+        "https" => true,
+        "http" => on_this_machine,
+        _ => false,
+    };
+    (trusted && !text.contains(['@', '#'])).then_some(url)
+}
+
+fn algorithm_of(algorithm: file::Algorithm) -> Algorithm {
+    match algorithm {
+        file::Algorithm::RS256 => Algorithm::RS256,
+        file::Algorithm::RS384 => Algorithm::RS384,
+        file::Algorithm::RS512 => Algorithm::RS512,
+        file::Algorithm::PS256 => Algorithm::PS256,
+        file::Algorithm::PS384 => Algorithm::PS384,
+        file::Algorithm::PS512 => Algorithm::PS512,
+        file::Algorithm::ES256 => Algorithm::ES256,
+        file::Algorithm::ES384 => Algorithm::ES384,
+        file::Algorithm::EdDSA => Algorithm::EdDSA,
+        file::Algorithm::HS256 => Algorithm::HS256,
+        file::Algorithm::HS384 => Algorithm::HS384,
+        file::Algorithm::HS512 => Algorithm::HS512,
+    }
+}
+
+const JWKS_URL: &str =
+    "a URL with `https://`, or with `http://` on a loopback address; no user info";
+const ALGORITHMS: &str =
+    "some of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`";
+const SHARED: &str = "some of `HS256`, `HS384`, `HS512` with a `secret`";

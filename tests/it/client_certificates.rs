@@ -1,0 +1,320 @@
+//! Callers known by client certificates, at a running gateway: TRU-03. What a refused client sends
+//! must reach nothing, so each refusal ends with a look at the server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use boldgate::caller::ApiKey;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+use ring::digest::{SHA256, digest};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::running::{Client, Gateway, Response, Upstream};
+
+/// A CA for clients.
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// What a client has to show.
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Ca {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A certificate for clients, with these alternative names.
+    fn identity(&self, names: &[SanType]) -> Identity {
+        self.identity_with(|params| params.subject_alt_names = names.to_vec())
+    }
+
+    fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        // What none is known by.
+        params.distinguished_name.push(DnType::CommonName, "reports.acme.example");
+        params.distinguished_name.push(DnType::OrganizationName, "reports");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            chain: vec![certificate.der().clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        }
+    }
+
+    fn revocations(&self, serial: &SerialNumber) -> String {
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: serial.clone(),
+                revocation_time: date_time_ymd(2026, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+impl Identity {
+    fn fingerprint(&self) -> String {
+        let hash = digest(&SHA256, &self.chain[0]);
+        hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    }
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+/// A gateway whose listener demands certificates.
+struct House {
+    upstream: Upstream,
+    gateway: Gateway,
+    server: CertificateDer<'static>,
+    _files: tempfile::TempDir,
+}
+
+impl House {
+    /// Trusts the CAs of `cas`; `callers` stands in the configuration after the callers known by
+    /// names, indented by two, and `revoked` is a list of revocations.
+    async fn new(cas: &[&Ca], callers: &str, revoked: Option<String>) -> Self {
+        let upstream = Upstream::echo().await;
+        let files = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let tls = format!(
+            "{{ certificate_file: {}, key_file: {}, client_ca_file: {}{} }}",
+            write("tls.crt", &own.cert.pem()),
+            write("tls.key", &own.signing_key.serialize_pem()),
+            write("clients.crt", &cas.iter().map(|ca| ca.pem.as_str()).collect::<String>()),
+            revoked.map_or(String::new(), |list| {
+                format!(", client_crl_file: {}", write("revoked.pem", &list))
+            }),
+        );
+        let gateway = Gateway::start(&format!(
+            "listeners:
+  - {{ address: \"127.0.0.1:0\", callers: required, tls: {tls} }}
+admin: {{ address: \"127.0.0.1:0\" }}
+servers:
+  main: {{ url: \"http://{}/bi\" }}
+tenants:
+  acme:
+    server: main
+    site: site1
+    credential:
+      grant: embed_secret
+      username: reports@acme.example
+      embed_secret: {{ file: SECRET_FILE }}
+      user_source: azure_ad
+callers:
+  by-dns:
+    certificates: [ {{ san_dns: Reports.acme.example }}, {{ san_dns: new.acme.example }} ]
+    may: [ {{ tenant: acme, routes: [read] }} ]
+  by-uri:
+    certificates: [ {{ san_uri: \"spiffe://acme.example/reports\" }} ]
+    may: [ {{ tenant: acme, routes: [read] }} ]
+  by-email:
+    certificates: [ {{ san_email: reports@ACME.example }} ]
+    may: [ {{ tenant: acme, routes: [read] }} ]
+{callers}",
+            upstream.address,
+        ));
+        Self { upstream, gateway, server: own.cert.der().clone(), _files: files }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    /// A connection by a client with this certificate; none if the handshake fails on its side.
+    async fn connect(&self, identity: Option<&Identity>) -> Option<Client<TlsStream<TcpStream>>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.server.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            Some(identity) => builder
+                .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+                .unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        let tcp = TcpStream::connect(self.address()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
+    }
+
+    /// What comes of a request; none if the handshake fails.
+    async fn ask(&self, identity: Option<&Identity>, lines: &str) -> Option<Response> {
+        let mut client = self.connect(identity).await?;
+        let path = "/bi/api/site/site1/v5.0/dashboards";
+        client.write(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{lines}\r\n").as_bytes()).await;
+        // With TLS 1.3 the client is told of a bad certificate only after its own side is done.
+        client.try_response(false).await
+    }
+
+    async fn assert_admitted(&self, identity: &Identity, caller: &str, lines: &str) {
+        let before = self.upstream.seen.requests().len();
+        let answer = self.ask(Some(identity), lines).await.expect("the handshake holds");
+        assert_eq!(answer.status, 200, "{caller}: {}", answer.text());
+        let access = self.gateway.access_lines(1).await;
+        assert_eq!(access.last().unwrap()["boldgate.caller"], caller);
+        assert_eq!(self.upstream.seen.requests().len(), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_is_known_by_each_kind_of_alternative_name_and_by_its_fingerprint() {
+    let (ca, second) = (Ca::new("clients"), Ca::new("other clients"));
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let email = |text: &str| SanType::Rfc822Name(text.try_into().unwrap());
+    let pinned = ca.identity(&[dns("nobody.example")]);
+    let more = format!(
+        "  by-fingerprint:\n    certificates: [ {{ sha256: \"{}\" }} ]\n    \
+         may: [ {{ tenant: acme, routes: [read] }} ]\n",
+        pinned.fingerprint()
+    );
+    for (identity, caller) in [
+        (&ca.identity(&[dns("reports.acme.example")]), "by-dns"),
+        (&ca.identity(&[dns("other.example"), dns("new.acme.example")]), "by-dns"),
+        (&second.identity(&[dns("REPORTS.acme.example")]), "by-dns"),
+        (&ca.identity(&[uri("spiffe://acme.example/reports")]), "by-uri"),
+        (&ca.identity(&[email("reports@acme.example")]), "by-email"),
+        (&pinned, "by-fingerprint"),
+    ] {
+        // One each, so that the last access line is that of the request.
+        let house = House::new(&[&ca, &second], &more, None).await;
+        house.assert_admitted(identity, caller, "").await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_good_ends_the_connection_and_reaches_nothing() {
+    let (ca, stranger) = (Ca::new("clients"), Ca::new("clients"));
+    let known = dns("reports.acme.example");
+    let serial = SerialNumber::from(4711);
+    let house = House::new(&[&ca], "", Some(ca.revocations(&serial))).await;
+
+    let expired = ca.identity_with(|params| {
+        params.subject_alt_names = vec![known.clone()];
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    });
+    let early = ca.identity_with(|params| {
+        params.subject_alt_names = vec![known.clone()];
+        params.not_before = date_time_ymd(2090, 1, 1);
+    });
+    let for_servers = ca.identity_with(|params| {
+        params.subject_alt_names = vec![known.clone()];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    let revoked = ca.identity_with(|params| {
+        params.subject_alt_names = vec![known.clone()];
+        params.serial_number = Some(serial);
+    });
+    let of_a_stranger = stranger.identity(std::slice::from_ref(&known));
+    let self_signed = {
+        let own = rcgen::generate_simple_self_signed(["reports.acme.example".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into();
+        Identity { chain: vec![own.cert.der().clone()], key }
+    };
+    for (what, identity) in [
+        ("none", None),
+        ("expired", Some(&expired)),
+        ("not valid yet", Some(&early)),
+        ("made for servers", Some(&for_servers)),
+        ("revoked", Some(&revoked)),
+        ("of another CA of the same name", Some(&of_a_stranger)),
+        ("self-signed", Some(&self_signed)),
+    ] {
+        let answer = house.ask(identity, "").await;
+        assert!(answer.is_none(), "{what}: {answer:?}");
+        house.upstream.seen.assert_untouched(what);
+    }
+    house.assert_admitted(&ca.identity(&[known]), "by-dns", "").await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_nobody_is_refused_whatever_else_comes_with_it() {
+    let ca = Ca::new("clients");
+    let (own, other) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
+    let may = "may: [ { tenant: acme, routes: [read] } ]";
+    let more = format!(
+        "  both:\n    api_key: {{ sha256: {} }}\n    certificates: [ {{ san_dns: both.example }} ]\n    \
+         {may}\n  keyed:\n    api_key: {{ sha256: {} }}\n    {may}\n",
+        own.hash(),
+        other.hash(),
+    );
+    let house = House::new(&[&ca], &more, None).await;
+    let key = |key: &ApiKey| format!("X-Api-Key: {}\r\n", key.expose());
+
+    let by_common_name = ca.identity(&[]);
+    let by_another = ca.identity(&[dns("reports.acme.example.evil.example")]);
+    let wildcard = ca.identity(&[dns("*.acme.example")]);
+    // A name of one kind is no name of another.
+    let uri_as_dns = ca.identity(&[dns("spiffe.acme.example"), dns("acme.example")]);
+    for identity in [&by_common_name, &by_another, &wildcard, &uri_as_dns] {
+        for lines in [String::new(), key(&other)] {
+            let answer = house.ask(Some(identity), &lines).await.expect("the handshake holds");
+            assert_eq!((answer.status, answer.code().as_str()), (403, "certificate_unknown"));
+        }
+    }
+    let both = ca.identity(&[dns("both.example")]);
+    let two_callers = ca.identity(&[dns("both.example"), dns("reports.acme.example")]);
+    for (identity, lines) in [
+        (&both, key(&other)),
+        (&both, "X-Api-Key: bgk_nobody\r\n".to_owned()),
+        (&two_callers, String::new()),
+        (&two_callers, key(&own)),
+    ] {
+        let answer = house.ask(Some(identity), &lines).await.expect("the handshake holds");
+        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+    }
+    house.upstream.seen.assert_untouched("certificates of nobody");
+
+    house.assert_admitted(&both, "both", &key(&own)).await;
+}
+
+/// The certificate is the connection's: each request on it is the caller's.
+#[tokio::test]
+async fn a_connection_keeps_its_certificate_from_request_to_request() {
+    let ca = Ca::new("clients");
+    let house = House::new(&[&ca], "", None).await;
+    let identity = ca.identity(&[dns("reports.acme.example")]);
+    let mut client = house.connect(Some(&identity)).await.unwrap();
+    for path in ["/bi/api/site/site1/v5.0/dashboards", "/bi/api/site/site1/v5.0/items"] {
+        client.write(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n\r\n").as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+}
