@@ -124,7 +124,7 @@ fn admit(kind: &Kind, turns: usize) {
 
 fn gatekeeper(config: &str) -> Gatekeeper {
     let settings = Settings::parse(config, "bench.yaml").expect("it is good");
-    Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy)
+    Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy, settings.throttles)
 }
 
 fn head(credential: Option<(HeaderName, String)>) -> (Bytes, HeaderMap) {

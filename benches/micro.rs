@@ -15,7 +15,7 @@ use boldgate::boldbi::{self, reply};
 use boldgate::caller::{Admits, ApiKey, CallerAuth, CallerName, Origin};
 use boldgate::gateway::{Gatekeeper, Gateway};
 use boldgate::headers::ToServer;
-use boldgate::policy::{Permit, Policy, RouteClass, Rule};
+use boldgate::policy::{Permission, Permit, Policy, RouteClass, Rules, SubjectRule, TenantRule};
 use boldgate::request::RequestHead;
 use boldgate::secret::Secret;
 use boldgate::telemetry::Telemetry;
@@ -23,6 +23,7 @@ use boldgate::tenant::{
     Credential, ExchangeBody, ExistingAuthorization, Grant, Server, Tenant, TenantName, Tenants,
     Timeouts,
 };
+use boldgate::throttle::Throttles;
 use boldgate::token::{AccessToken, ExchangeError, TokenExchange, TokenSource};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -195,15 +196,19 @@ impl Scene {
         let permits = permits(&tenants);
         let key = ApiKey::generate().expect("the system has randomness");
         let caller = CallerName::new("bench");
-        let rules = (0..count)
-            .map(|tenant| Rule { tenant, routes: RouteClass::ALL.into_iter().collect() })
-            .collect();
+        let open = |tenant| Permission {
+            tenants: TenantRule::One(tenant),
+            routes: RouteClass::ALL.into_iter().collect(),
+            methods: None,
+            subject: SubjectRule::Own,
+        };
+        let rules = Rules { may: (0..count).map(open).collect(), may_not: Vec::new() };
         let policy =
-            Policy::new(&tenants, boldbi::classify, HashMap::from([(caller.clone(), rules)]));
+            Policy::new(&tenants, boldbi::classify, HashMap::from([(caller.clone(), rules)]), None);
         let callers = CallerAuth::new([(key.hash(), caller)], KEY_HEADER.clone(), Vec::new());
         let tokens = source(Arc::new(Exchange::taking(Duration::ZERO)));
         let telemetry = Telemetry::default();
-        let gatekeeper = Gatekeeper::new(callers, tenants, policy);
+        let gatekeeper = Gatekeeper::new(callers, tenants, policy, Throttles::default());
         let gateway = Gateway::new(gatekeeper, tokens.clone(), &telemetry);
         Self { gateway, tokens, permits, key }
     }
@@ -233,8 +238,8 @@ impl Scene {
         let admission =
             self.gateway.admit(&Origin::unknown(admits), &head).await.expect("it is admitted");
         let granted = self.gateway.token(&admission).await.expect("there is a token");
-        let key_header = self.gateway.key_header();
-        let chosen = ToServer::new(headers, key_header, admission.injects).expect("they are good");
+        let private = self.gateway.private_headers();
+        let chosen = ToServer::new(headers, private, admission.injects).expect("they are good");
         for header in chosen.iter() {
             black_box(header);
         }
@@ -278,9 +283,13 @@ fn tenants(count: usize) -> Tenants {
         host: "bi.example.com".into(),
         port: 443,
         base_path: "/bi".into(),
+        addresses: Vec::new(),
         ca_file: None,
-        timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
+        ca_digest: None,
+        health_check: None,
+        timeouts: Timeouts::all(second),
         max_connections: 100,
+        max_exchanges: 16,
     });
     let tenant = |index| {
         let site = format!("t{index}");
@@ -300,13 +309,14 @@ fn tenants(count: usize) -> Tenants {
             },
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: WEEK,
+            max_concurrent_requests: None,
         }
     };
     Tenants::new((0..count).map(tenant).collect()).expect("all differ")
 }
 
 fn permits(tenants: &Tenants) -> Vec<Permit> {
-    let policy = Policy::new(tenants, boldbi::classify, HashMap::new());
+    let policy = Policy::new(tenants, boldbi::classify, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }
 

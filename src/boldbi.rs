@@ -39,9 +39,13 @@ mod test_support {
             host: host.into(),
             port,
             base_path: "/bi".into(),
+            addresses: Vec::new(),
             ca_file: None,
-            timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
+            ca_digest: None,
+            health_check: None,
+            timeouts: Timeouts::all(second),
             max_connections: 8,
+            max_exchanges: 16,
         }
     }
 
@@ -62,6 +66,7 @@ mod test_support {
             },
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            max_concurrent_requests: None,
         }
     }
 }

@@ -52,6 +52,15 @@ impl Caller {
     }
 }
 
+#[cfg(test)]
+impl Caller {
+    /// A caller with these claims, as if a JWT had proved it.
+    pub(crate) fn with_claims(name: &str, claims: serde_json::Value) -> Self {
+        let claims = Arc::new(VerifiedClaims::as_if_verified(claims));
+        Self { name: Some(CallerName::new(name)), claims: Some(claims) }
+    }
+}
+
 /// The name of a caller in the configuration and in logs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallerName(Arc<str>);

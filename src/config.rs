@@ -13,6 +13,7 @@ use crate::caller::CallerAuth;
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
 use crate::tenant::{Server, Tenants};
+use crate::throttle::Throttles;
 
 mod callers;
 mod credentials;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub caller_auth: CallerAuth,
     /// Knows what they may do.
     pub policy: Policy,
+    /// Bounds on what single callers and tenants use up.
+    pub throttles: Throttles,
     /// Bounds on what clients may use up.
     pub limits: Limits,
     /// What the operator should know of although it is no fault.
@@ -157,17 +160,27 @@ impl Check<'_> {
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
         let doors = Doors::of(&file.listeners);
         let listeners = self.listeners(&at, file.listeners, &file.callers, admin, &tenants);
-        let (caller_auth, rules) =
-            self.callers(&at, file.callers, file.api_key_header, &tenants, &doors);
+        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &doors);
         let limits = self.limits(&at.key("limits"), file.limits);
+        let throttles = Throttles::new(
+            callers.allowances,
+            callers.anonymous_allowance,
+            tenants.allowances().iter().cloned(),
+        );
         let tenants = tenants.into_domain()?;
         Some(Settings {
             listeners: listeners?,
             admin: admin?,
             servers: servers.into_domain()?,
-            policy: Policy::new(&tenants, crate::boldbi::classify, rules),
+            policy: Policy::new(
+                &tenants,
+                crate::boldbi::classify,
+                callers.rules,
+                callers.anonymous,
+            ),
             tenants,
-            caller_auth: caller_auth?,
+            caller_auth: callers.auth?,
+            throttles,
             limits: limits?,
             warnings: Findings::new("", Vec::new()),
         })

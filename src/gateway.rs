@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderName};
 
 use crate::caller::{Caller, CallerAuth, Origin};
-use crate::policy::{Permit, Policy, RouteClass};
+use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
 use crate::refusal::Refusal;
 use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
+use crate::throttle::{Places, Throttles};
 use crate::token::{AccessToken, TokenSource};
 
 /// Everything that decides on requests.
@@ -25,6 +26,9 @@ pub struct Gatekeeper {
     callers: CallerAuth,
     tenants: Tenants,
     policy: Policy,
+    throttles: Throttles,
+    /// Headers that are for the gateway alone.
+    private: Vec<HeaderName>,
 }
 
 /// A request that may go on.
@@ -34,8 +38,12 @@ pub struct Admission {
     pub caller: Caller,
     /// What it may do.
     pub permit: Permit,
+    /// The permission that it rests on.
+    pub by: PermissionId,
     /// Whether our token is put on; otherwise the request's own `Authorization` goes on.
     pub injects: bool,
+    /// Its places among the requests that are under way.
+    pub places: Places,
 }
 
 impl Admission {
@@ -98,7 +106,7 @@ impl Gateway {
         permit: &Permit,
         refused: &Arc<AccessToken>,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
-        if !self.tokens.reject(permit, refused).await {
+        if !self.tokens.reject(permit, refused) {
             return Ok(None);
         }
         let next = self.tokens.replacement(permit).await.map_err(Refusal::Exchange)?;
@@ -106,8 +114,8 @@ impl Gateway {
     }
 
     /// The server answered 401 to `refused`, and the request cannot be sent again.
-    pub async fn forget(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
-        self.tokens.reject(permit, refused).await
+    pub fn reject(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
+        self.tokens.reject(permit, refused)
     }
 
     /// The tenants behind the gateway.
@@ -120,16 +128,23 @@ impl Gateway {
         &self.metrics[tenant.index]
     }
 
-    /// The header that carries callers' API keys.
-    pub fn key_header(&self) -> &HeaderName {
-        self.gatekeeper.callers.key_header()
+    /// Headers that are for the gateway alone: they carry callers' API keys and users' names.
+    pub fn private_headers(&self) -> &[HeaderName] {
+        &self.gatekeeper.private
     }
 }
 
 impl Gatekeeper {
     /// Decides by these parts.
-    pub fn new(callers: CallerAuth, tenants: Tenants, policy: Policy) -> Self {
-        Self { callers, tenants, policy }
+    pub fn new(
+        callers: CallerAuth,
+        tenants: Tenants,
+        policy: Policy,
+        throttles: Throttles,
+    ) -> Self {
+        let mut private = vec![callers.key_header().clone()];
+        private.extend_from_slice(policy.subject_headers());
+        Self { callers, tenants, policy, throttles, private }
     }
 
     /// Whether and as whom a request from `origin` may go on. Nothing
@@ -144,36 +159,46 @@ impl Gatekeeper {
     ) -> Result<Admission, Refusal> {
         let caller = self.callers.authenticate(origin, head).await?;
         let tenant = self.tenants.resolve(head)?;
-        let permit = self.permit(&caller, tenant, head)?;
-        let injects = injects(&caller, tenant, head)?;
-        Ok(Admission { caller, permit, injects })
+        let leave = self.permit(&caller, origin, tenant, head)?;
+        let injects = injects(&caller, &leave, head)?;
+        let places = self.enter(&caller, tenant)?;
+        Ok(Admission { caller, permit: leave.permit, by: leave.by, injects, places })
     }
 
     /// The class that the route of an admitted request falls in.
     pub fn class_of(&self, admission: &Admission, head: &RequestHead<'_>) -> RouteClass {
-        let route = admission.tenant().route(head.target.path()).unwrap_or("/");
-        self.policy.classify(head.method, route)
+        self.policy.class_of(admission.tenant(), head)
     }
 
     fn permit(
         &self,
         caller: &Caller,
+        origin: &Origin,
         tenant: &Tenant,
         head: &RequestHead<'_>,
-    ) -> Result<Permit, Refusal> {
-        let route = tenant.route(head.target.path()).unwrap_or("/");
-        self.policy.permit(caller, tenant, head.method, route).cloned().map_err(|why| {
+    ) -> Result<Leave, Refusal> {
+        self.policy.permit(caller, origin, tenant, head).map_err(|why| {
             let caller = caller.name().cloned();
             Refusal::Forbidden { why, caller, tenant: tenant.name.clone() }
         })
     }
+
+    fn enter(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Refusal> {
+        self.throttles.enter(caller, tenant).map_err(|why| {
+            let caller = caller.name().cloned();
+            Refusal::Throttled { why, caller, tenant: tenant.name.clone() }
+        })
+    }
 }
 
-fn injects(caller: &Caller, tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Refusal> {
+/// Whether our token is put on. Where policy has decided on a user, no other goes on in its place.
+fn injects(caller: &Caller, leave: &Leave, head: &RequestHead<'_>) -> Result<bool, Refusal> {
+    let tenant = leave.permit.tenant();
     match tenant.existing_authorization {
         _ if caller.is_by_authorization() => Ok(true),
         ExistingAuthorization::Replace => Ok(true),
         _ if !head.headers.contains_key(AUTHORIZATION) => Ok(true),
+        _ if leave.mapped => Err(Refusal::AuthorizationRefused(tenant.name.clone())),
         ExistingAuthorization::PassThrough => Ok(false),
         ExistingAuthorization::Refuse => Err(Refusal::AuthorizationRefused(tenant.name.clone())),
     }

@@ -13,12 +13,12 @@ use crate::request::{RequestError, nominated};
 pub struct ToServer<'h> {
     headers: &'h HeaderMap,
     nominated: Vec<&'h str>,
-    key_header: &'h HeaderName,
+    private: &'h [HeaderName],
     injects: bool,
 }
 
 impl<'h> ToServer<'h> {
-    /// Chooses among `headers`. `key_header` carries API keys and goes nowhere; with `injects`, a
+    /// Chooses among `headers`. The `private` ones are for the gateway and go nowhere; with `injects`, a
     /// token of ours is put on, so that the client's `Authorization` and cookies stay behind: a
     /// session of some browser must not mix with the user of the token.
     ///
@@ -26,10 +26,10 @@ impl<'h> ToServer<'h> {
     /// When `Connection` names what is no header, or more than ten (RFC 9110, section 7.6.1).
     pub fn new(
         headers: &'h HeaderMap,
-        key_header: &'h HeaderName,
+        private: &'h [HeaderName],
         injects: bool,
     ) -> Result<Self, RequestError> {
-        Ok(Self { headers, nominated: nominated(headers)?, key_header, injects })
+        Ok(Self { headers, nominated: nominated(headers)?, private, injects })
     }
 
     /// The headers that go on, in their order.
@@ -40,7 +40,7 @@ impl<'h> ToServer<'h> {
     fn goes_on(&self, name: &HeaderName) -> bool {
         let credential = (self.injects
             && (*name == AUTHORIZATION || *name == COOKIE || *name == COOKIE2))
-            || name == self.key_header;
+            || self.private.contains(name);
         !credential
             && !NEVER_TO_SERVER.contains(name)
             && is_plain(name.as_str())
@@ -141,8 +141,8 @@ mod tests {
     }
 
     fn names_to_server(headers: &HeaderMap, injects: bool) -> Vec<String> {
-        let key = HeaderName::from_static("x-api-key");
-        let chosen = ToServer::new(headers, &key, injects).unwrap();
+        let private = ["x-api-key", "x-user"].map(HeaderName::from_static);
+        let chosen = ToServer::new(headers, &private, injects).unwrap();
         chosen.iter().map(|(name, _)| name.to_string()).collect()
     }
 
@@ -155,6 +155,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("expect", "100-continue"),
             ("x-api-key", "bgk_x"),
+            ("x-user", "a@b.example"),
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-anything", "x"),
             ("forwarded", "for=1.2.3.4"),
@@ -199,11 +200,10 @@ mod tests {
 
     #[test]
     fn a_connection_header_that_names_no_headers_or_too_many_is_refused() {
-        let key = HeaderName::from_static("x-api-key");
         for value in ["\"x-forwarded-for\"", ":authority", "a,b,c,d,e,f,g,h,i,j,k"] {
             let headers = map(&[("connection", value)]);
-            assert!(ToServer::new(&headers, &key, true).is_err(), "{value}");
+            assert!(ToServer::new(&headers, &[], true).is_err(), "{value}");
         }
-        assert!(ToServer::new(&map(&[("connection", "a,b,c,d,e,f,g,h,i,j")]), &key, true).is_ok());
+        assert!(ToServer::new(&map(&[("connection", "a,b,c,d,e,f,g,h,i,j")]), &[], true).is_ok());
     }
 }

@@ -28,7 +28,7 @@ impl HttpKeySource {
     /// When the certificates to trust are not to be had.
     pub fn new(url: Uri, ca_file: Option<&Path>) -> Result<Self, TrustError> {
         let tls = url.scheme_str() == Some("https");
-        Ok(Self { url, fetcher: Fetcher::new(tls, ca_file, DEADLINE)? })
+        Ok(Self { url, fetcher: Fetcher::new(tls, ca_file, DEADLINE, &[])? })
     }
 
     async fn ask(&self) -> Result<KeySet, String> {

@@ -10,7 +10,7 @@
 //! gateway             the decisions on one request, in order
 //! refusal  headers
 //! token
-//! policy
+//! policy  throttle
 //! caller
 //! tenant
 //! request
@@ -36,5 +36,6 @@ pub mod run;
 pub mod secret;
 pub mod telemetry;
 pub mod tenant;
+pub mod throttle;
 pub mod token;
 pub mod trust;

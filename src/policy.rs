@@ -3,145 +3,127 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use http::Method;
+use http::header::HeaderName;
 
-use crate::caller::{Caller, CallerName};
-use crate::tenant::{Tenant, Tenants};
+use crate::caller::{Caller, CallerName, Origin};
+use crate::request::RequestHead;
+use crate::tenant::{Grant, Tenant, Tenants};
 
-/// What kind of thing a route does, from harmless to dangerous.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RouteClass {
-    /// Looks at things.
-    Read,
-    /// Takes data out in bulk.
-    Export,
-    /// Changes things.
-    Write,
-    /// Changes who may do what: users, groups, permissions, settings.
-    Admin,
-    /// Shows, makes or rotates secrets and tokens. Closed unless named.
-    Credentials,
+mod permit;
+mod route;
+pub mod subject;
+
+pub use permit::Permit;
+pub use route::{Classify, RouteClass, RouteClasses};
+use subject::{Source, SubjectError};
+pub use subject::{Subject, SubjectRule};
+
+/// What one caller may do, and what it may not although something else opens it.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// In their order: the first that opens a request decides as whom it acts.
+    pub may: Vec<Permission>,
+    /// What is closed whatever is opened.
+    pub may_not: Vec<Permission>,
 }
 
-impl RouteClass {
-    /// All of them, in the order of danger.
-    pub const ALL: [Self; 5] =
-        [Self::Read, Self::Export, Self::Write, Self::Admin, Self::Credentials];
+/// Opens (or closes) some routes of some tenants.
+#[derive(Clone, Debug)]
+pub struct Permission {
+    /// Which tenants.
+    pub tenants: TenantRule,
+    /// Which classes of their routes.
+    pub routes: RouteClasses,
+    /// Which methods; none when all.
+    pub methods: Option<Vec<Method>>,
+    /// As whom; of no meaning where it closes.
+    pub subject: SubjectRule,
+}
 
-    /// The word for it in configuration and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Export => "export",
-            Self::Write => "write",
-            Self::Admin => "admin",
-            Self::Credentials => "credentials",
+/// Which tenants a permission is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenantRule {
+    /// All of them.
+    Any,
+    /// The one with this [`Tenant::index`].
+    One(usize),
+    /// Those whose names this claim of the caller's JWT gives, as one text or a list of texts.
+    Claimed(String),
+}
+
+impl Permission {
+    /// Whether it is about this tenant.
+    fn is_about(&self, tenant: &Tenant, caller: &Caller) -> bool {
+        match &self.tenants {
+            TenantRule::Any => true,
+            TenantRule::One(index) => *index == tenant.index,
+            TenantRule::Claimed(claim) => caller
+                .claims()
+                .is_some_and(|claims| claims.texts(claim).any(|t| t == tenant.name.as_str())),
         }
     }
-}
 
-/// A set of route classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct RouteClasses(u8);
-
-impl RouteClasses {
-    /// Every class but [`RouteClass::Credentials`].
-    pub const ALL_BUT_CREDENTIALS: Self = Self(0b0_1111);
-
-    /// Whether `class` is one of them.
-    pub fn contains(self, class: RouteClass) -> bool {
-        self.0 & (1 << class as u8) != 0
+    fn has_method(&self, method: &Method) -> bool {
+        self.methods.as_ref().is_none_or(|methods| methods.contains(method))
     }
 }
 
-impl FromIterator<RouteClass> for RouteClasses {
-    fn from_iter<I: IntoIterator<Item = RouteClass>>(classes: I) -> Self {
-        Self(classes.into_iter().fold(0, |set, class| set | 1 << class as u8))
+/// The permissions of one caller, found by tenant: there may be thousands of them.
+#[derive(Debug, Default)]
+struct Permissions {
+    all: Vec<Permission>,
+    by_tenant: HashMap<usize, Vec<usize>>,
+    /// Those that are about no single tenant.
+    general: Vec<usize>,
+}
+
+impl Permissions {
+    fn new(all: Vec<Permission>) -> Self {
+        let mut found = Self { all, ..Self::default() };
+        for (index, permission) in found.all.iter().enumerate() {
+            match permission.tenants {
+                TenantRule::One(tenant) => found.by_tenant.entry(tenant).or_default().push(index),
+                TenantRule::Any | TenantRule::Claimed(_) => found.general.push(index),
+            }
+        }
+        found
+    }
+
+    /// Those that are about `tenant`, with their place in the list, in its order.
+    fn about<'p>(
+        &'p self,
+        tenant: &'p Tenant,
+        caller: &'p Caller,
+    ) -> impl Iterator<Item = (usize, &'p Permission)> {
+        let mut own = self.by_tenant.get(&tenant.index).map_or(&[][..], Vec::as_slice);
+        let mut general = self.general.as_slice();
+        std::iter::from_fn(move || {
+            let from = match (own.first(), general.first()) {
+                (Some(one), Some(other)) if other < one => &mut general,
+                (None, _) => &mut general,
+                (Some(_), _) => &mut own,
+            };
+            let (&first, rest) = from.split_first()?;
+            *from = rest;
+            Some((first, &self.all[first]))
+        })
+        .filter(|(_, permission)| permission.is_about(tenant, caller))
     }
 }
 
-/// Tells the class of a route: its method and its path below the tenant's API base.
-pub type Classify = fn(&Method, &str) -> RouteClass;
-
-/// What one caller may do on one tenant, acting as the credential's own user.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    /// [`Tenant::index`] of the tenant.
-    pub tenant: usize,
-    /// The classes of routes that are open.
-    pub routes: RouteClasses,
+/// `may` and `may_not` of one caller.
+#[derive(Debug)]
+struct Lists {
+    may: Permissions,
+    may_not: Permissions,
 }
 
-/// The user a request acts as.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subject(Arc<str>);
-
-impl Subject {
-    /// The user's name, as the server knows it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Leave to act as one subject on one tenant. Equal permits are the same token's: a permit is the
-/// key of the token cache, and it covers the version of the credential, so that a changed
-/// credential is another key.
-#[derive(Clone)]
-pub struct Permit(Arc<PermitParts>);
-
-#[derive(PartialEq, Eq)]
-struct PermitParts {
-    tenant: Arc<Tenant>,
-    subject: Subject,
-    credential_version: u64,
-    hash: u64,
-}
-
-impl Permit {
-    fn new(tenant: Arc<Tenant>, subject: Subject) -> Self {
-        let credential_version = tenant.credential.version;
-        let mut hasher = std::hash::DefaultHasher::new();
-        (&tenant.name, &subject, credential_version).hash(&mut hasher);
-        Self(Arc::new(PermitParts { tenant, subject, credential_version, hash: hasher.finish() }))
-    }
-
-    /// The tenant acted on.
-    pub fn tenant(&self) -> &Arc<Tenant> {
-        &self.0.tenant
-    }
-
-    /// The user acted as.
-    pub fn subject(&self) -> &Subject {
-        &self.0.subject
-    }
-}
-
-impl PartialEq for Permit {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
-    }
-}
-
-impl Eq for Permit {}
-
-impl Hash for Permit {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.hash);
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Permit({} on {})", self.0.subject, self.0.tenant.name)
+impl Lists {
+    fn new(rules: Rules) -> Self {
+        Self { may: Permissions::new(rules.may), may_not: Permissions::new(rules.may_not) }
     }
 }
 
@@ -151,83 +133,191 @@ pub struct Policy {
     classify: Classify,
     /// For each tenant, leave to act as the credential's own user.
     own: Vec<Permit>,
-    /// For each caller and the index of each tenant of its rules, the classes that are open.
-    open: HashMap<CallerName, HashMap<usize, RouteClasses>>,
+    known: HashMap<CallerName, Lists>,
+    /// Of anonymous callers; none when nothing is said of them.
+    anonymous: Option<Lists>,
+    subject_headers: Vec<HeaderName>,
+}
+
+/// Leave for one request, and what it rests on.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// Leave to act as a subject on a tenant.
+    pub permit: Permit,
+    /// Which permission gives it.
+    pub by: PermissionId,
+    /// Whether the subject is mapped from what is proven of the caller.
+    pub mapped: bool,
+}
+
+/// Which permission of a caller decided: its place in the list `may` or `may_not`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PermissionId {
+    /// What anonymous callers may where nothing else is said of them.
+    Anonymous,
+    /// An entry of `may`.
+    May(usize),
+    /// An entry of `may_not`.
+    MayNot(usize),
+}
+
+impl fmt::Display for PermissionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::May(index) => write!(f, "may[{index}]"),
+            Self::MayNot(index) => write!(f, "may_not[{index}]"),
+        }
+    }
 }
 
 impl Policy {
-    /// Policy over `tenants`: anonymous callers may do everything but touch credentials, known
-    /// callers what their `rules` say.
+    /// Policy over `tenants`: known callers may do what their `rules` say, anonymous ones what
+    /// theirs say, or without any, everything but touch credentials.
     pub fn new(
         tenants: &Tenants,
         classify: Classify,
-        rules: HashMap<CallerName, Vec<Rule>>,
+        rules: HashMap<CallerName, Rules>,
+        anonymous: Option<Rules>,
     ) -> Self {
         let own = tenants
             .iter()
-            .map(|t| Permit::new(Arc::clone(t), Subject(Arc::clone(&t.credential.username))))
+            .map(|t| Permit::new(Arc::clone(t), Subject::own(&t.credential.username)))
             .collect();
-        let open = rules.into_iter().map(|(caller, rules)| (caller, by_tenant(rules))).collect();
-        Self { classify, own, open }
+        let mut subject_headers = Vec::new();
+        for permission in rules.values().chain(&anonymous).flat_map(|rules| &rules.may) {
+            if let SubjectRule::Mapped(mapping) = &permission.subject
+                && let Source::Header { name, .. } = &mapping.source
+                && !subject_headers.contains(name)
+            {
+                subject_headers.push(name.clone());
+            }
+        }
+        let known = rules.into_iter().map(|(name, rules)| (name, Lists::new(rules))).collect();
+        Self { classify, own, known, anonymous: anonymous.map(Lists::new), subject_headers }
     }
 
-    /// Leave for `caller` to use a route of `tenant`; `route` is the path below its API base.
+    /// Leave for `caller`, whose connection is from `origin`, to make this request on `tenant`.
     ///
     /// # Errors
-    /// When the caller has no business with this tenant, or not with this class of routes.
+    /// When the caller has no business with this tenant, not with this class of routes or method, or
+    /// there is no user that it could act as.
     pub fn permit(
         &self,
         caller: &Caller,
+        origin: &Origin,
         tenant: &Tenant,
-        method: &Method,
-        route: &str,
-    ) -> Result<&Permit, Forbidden> {
-        let class = self.classify(method, route);
-        let open = match caller.name() {
-            None => RouteClasses::ALL_BUT_CREDENTIALS,
-            Some(name) => self.open_to(name, tenant)?,
+        head: &RequestHead<'_>,
+    ) -> Result<Leave, Forbidden> {
+        let class = self.class_of(tenant, head);
+        let lists = match (caller.name(), &self.anonymous) {
+            (Some(name), _) => self.known.get(name).ok_or(Forbidden::Tenant)?,
+            (None, Some(lists)) => lists,
+            (None, None) if RouteClasses::ALL_BUT_CREDENTIALS.contains(class) => {
+                return Ok(self.as_own_user(tenant, PermissionId::Anonymous));
+            }
+            (None, None) => return Err(Forbidden::Route(class)),
         };
-        if !open.contains(class) {
-            return Err(Forbidden::Route(class));
+        let opens = |p: &Permission| p.routes.contains(class) && p.has_method(head.method);
+        if let Some((index, _)) = lists.may_not.about(tenant, caller).find(|(_, p)| opens(p)) {
+            return Err(Forbidden::Closed(PermissionId::MayNot(index)));
         }
-        Ok(&self.own[tenant.index])
+        let mut why_not = Forbidden::Tenant;
+        for (index, permission) in lists.may.about(tenant, caller) {
+            if opens(permission) {
+                let by = PermissionId::May(index);
+                return match &permission.subject {
+                    SubjectRule::Own => Ok(self.as_own_user(tenant, by)),
+                    SubjectRule::Mapped(mapping) => {
+                        let subject = mapping.subject(caller, origin, head.headers);
+                        let subject = subject.map_err(|why| Forbidden::Subject { why, by })?;
+                        self.as_subject(tenant, subject, by)
+                    }
+                };
+            }
+            why_not = why_not.or_nearer(if permission.routes.contains(class) {
+                Forbidden::Method(class)
+            } else {
+                Forbidden::Route(class)
+            });
+        }
+        Err(why_not)
     }
 
-    /// The class of a route, which is the path below a tenant's API base.
-    pub fn classify(&self, method: &Method, route: &str) -> RouteClass {
-        (self.classify)(method, route)
+    /// The class of the route of a request on `tenant`.
+    pub fn class_of(&self, tenant: &Tenant, head: &RequestHead<'_>) -> RouteClass {
+        (self.classify)(head.method, tenant.route(head.target.path()).unwrap_or("/"))
     }
 
-    /// Leave to act as the credential's own user, for the operator at the command line.
+    /// Leave to act as the credential's own user, for the operator at the command line and for the
+    /// gateway's own start.
     pub fn operator_permit(&self, tenant: &Tenant) -> &Permit {
         &self.own[tenant.index]
     }
 
-    fn open_to(&self, caller: &CallerName, tenant: &Tenant) -> Result<RouteClasses, Forbidden> {
-        let open = self.open.get(caller).and_then(|open| open.get(&tenant.index));
-        open.copied().ok_or(Forbidden::Tenant)
+    /// The headers in which proxies name users: no client's go on to a server.
+    pub fn subject_headers(&self) -> &[HeaderName] {
+        &self.subject_headers
     }
-}
 
-/// All that the rules open, tenant by tenant: a caller may have thousands of them.
-fn by_tenant(rules: Vec<Rule>) -> HashMap<usize, RouteClasses> {
-    let mut open = HashMap::new();
-    for Rule { tenant, routes } in rules {
-        let known: &mut RouteClasses = open.entry(tenant).or_default();
-        known.0 |= routes.0;
+    fn as_own_user(&self, tenant: &Tenant, by: PermissionId) -> Leave {
+        Leave { permit: self.own[tenant.index].clone(), by, mapped: false }
     }
-    open
+
+    /// Only an embed secret makes tokens for whom one likes; a password is one user's.
+    fn as_subject(
+        &self,
+        tenant: &Tenant,
+        subject: Subject,
+        by: PermissionId,
+    ) -> Result<Leave, Forbidden> {
+        let tenant = self.own[tenant.index].tenant();
+        if tenant.credential.grant != Grant::EmbedSecret {
+            return Err(Forbidden::Password(by));
+        }
+        Ok(Leave { permit: Permit::new(Arc::clone(tenant), subject), by, mapped: true })
+    }
 }
 
 /// Why a known caller may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
     /// Nothing on this tenant.
-    #[error("the caller has no rule for this tenant")]
+    #[error("the caller has no permission for this tenant")]
     Tenant,
     /// Not this class of routes.
     #[error("routes of the class `{}` are not open to the caller", .0.as_str())]
     Route(RouteClass),
+    /// This class of routes, but not by this method.
+    #[error("routes of the class `{}` are not open to the caller by this method", .0.as_str())]
+    Method(RouteClass),
+    /// It is closed explicitly.
+    #[error("the caller's `{0}` closes it")]
+    Closed(PermissionId),
+    /// There is no user to act as.
+    #[error("the caller's `{by}` opens it, but {why}")]
+    Subject {
+        /// Why there is none.
+        why: SubjectError,
+        /// The permission that says who it would be.
+        by: PermissionId,
+    },
+    /// The tenant's credential is a password, which is one user's.
+    #[error(
+        "the caller's `{0}` maps users, and the tenant has a password, which is one user's: that \
+         takes an embed secret"
+    )]
+    Password(PermissionId),
+}
+
+impl Forbidden {
+    /// The one that says more, of two permissions that both do not open a request.
+    fn or_nearer(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Tenant, other) | (Self::Route(_), other @ Self::Method(_)) => other,
+            (one, _) => one,
+        }
+    }
 }
 
 #[cfg(test)]

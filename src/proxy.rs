@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -23,10 +24,10 @@ mod respond;
 mod upstream;
 
 pub use downstream::{ClientLimits, Peer};
-pub use upstream::Upstream;
+pub use upstream::{Lane, Upstream};
 
 use crate::gateway::Gateway;
-use crate::refusal::Refusal;
+use crate::refusal::{Overdue, Refusal};
 use crate::request::{BodyFraming, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
@@ -41,8 +42,8 @@ use upstream::Lease;
 /// Serves connections.
 pub struct Proxy {
     gateway: Arc<Gateway>,
-    /// For each tenant, by its index, the connections to its server.
-    upstreams: Vec<Arc<Upstream>>,
+    /// For each tenant, by its index, the way to its server.
+    lanes: Vec<Lane>,
     limits: ClientLimits,
     telemetry: Arc<Telemetry>,
     access_log: AccessLog,
@@ -70,17 +71,17 @@ impl<R: Into<Refusal>> From<R> for Failure {
 }
 
 impl Proxy {
-    /// Serves what `gateway` admits. `upstreams` are the tenants' servers, by tenant index. Once
+    /// Serves what `gateway` admits. `lanes` are the ways to the tenants' servers, by tenant index. Once
     /// `stopping` is cancelled, connections end with the request they are at.
     pub fn new(
         gateway: Arc<Gateway>,
-        upstreams: Vec<Arc<Upstream>>,
+        lanes: Vec<Lane>,
         limits: ClientLimits,
         telemetry: Arc<Telemetry>,
         access_log: AccessLog,
         stopping: CancellationToken,
     ) -> Self {
-        Self { gateway, upstreams, limits, telemetry, access_log, stopping }
+        Self { gateway, lanes, limits, telemetry, access_log, stopping }
     }
 
     /// Serves a connection to its end.
@@ -165,20 +166,36 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<(), Failure> {
         let admitted = self.admit(down, peer, record).await?;
+        let upstream = self.upstream(&admitted);
+        let total = upstream.server().timeouts.total;
+        match timeout(total, self.forward(down, &admitted, peer, record)).await {
+            Ok(ended) => ended,
+            Err(_) => Err(overdue(upstream, Overdue::Total(total)).into()),
+        }
+    }
+
+    /// The token, the request to the server, the answer to the client.
+    async fn forward(
+        &self,
+        down: &mut HttpSession,
+        admitted: &Admitted,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
         let granted = self.gateway.token(&admitted.admission).await?;
         record.token(granted.as_ref().map(|granted| granted.cached));
         let token = granted.map(|granted| granted.token);
         if token.is_some() && admitted.framing != BodyFraming::Empty {
             down.enable_retry_buffering();
         }
-        let mut attempt = self.send(down, &admitted, token.as_deref(), None, peer, record).await?;
+        let mut attempt = self.send(down, admitted, token.as_deref(), None, peer, record).await?;
         if attempt.lease.session.get_status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
-            let again = self.replay(down, &admitted, attempt, &refused, peer, record);
+            let again = self.replay(down, admitted, attempt, &refused, peer, record);
             attempt = Box::pin(again).await?;
         }
-        self.relay(down, &admitted, attempt, record).await
+        self.relay(down, admitted, attempt, record).await
     }
 
     /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
@@ -204,8 +221,8 @@ impl Proxy {
     }
 
     /// Sends the request and waits for the head of its answer. `kept` is what was read of its body
-    /// by an earlier try. A connection that the server closed while it was idle is replaced by a
-    /// new one, for requests that may be sent twice.
+    /// by an earlier try. Requests that may be sent twice are sent again when the server closed the
+    /// connection while it was idle, or closes it without an answer and has another address.
     async fn send(
         &self,
         down: &mut HttpSession,
@@ -215,20 +232,28 @@ impl Proxy {
         peer: &Peer,
         record: &Record,
     ) -> Result<Attempt, Failure> {
-        let upstream = &self.upstreams[admitted.admission.tenant().index];
-        let mut fresh = false;
+        let lane = &self.lanes[admitted.admission.tenant().index];
+        let upstream = lane.upstream();
+        let (mut avoided, mut again) = (None, 0);
         loop {
             let (theirs, id) = (&down.req_header().headers, record.request_id_value());
-            let key_header = self.gateway.key_header();
-            let head = admitted.head(theirs, key_header, upstream.authority(), peer, token, id)?;
-            let mut lease = upstream.lease(fresh).await?;
+            let private = self.gateway.private_headers();
+            let head = admitted.head(theirs, private, upstream.authority(), peer, token, id)?;
+            let mut lease = lane.lease(avoided).await?;
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
-                Ok(upload) => return Ok(Attempt { lease, upload }),
+                Ok(upload) => {
+                    lease.session.read_timeout = Some(upstream.server().timeouts.read);
+                    return Ok(Attempt { lease, upload });
+                }
                 Err(Broken::Server(error))
-                    if lease.reused && admitted.may_be_sent_twice() && was_stale(&error) =>
+                    if again < SENT_AGAIN
+                        && admitted.may_be_sent_twice()
+                        && was_closed(&error)
+                        && (lease.reused || upstream.has_another(lease.address())) =>
                 {
-                    fresh = true;
+                    again += 1;
+                    avoided = Some(lease.address());
                 }
                 Err(broken) => return Err(self.failure(broken, upstream)),
             }
@@ -258,7 +283,7 @@ impl Proxy {
         Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
     }
 
-    /// The server refused our token: forget it, and send the request again with the next one, once.
+    /// The server refused our token: send the request again with the next one, once.
     async fn replay(
         &self,
         down: &mut HttpSession,
@@ -270,7 +295,7 @@ impl Proxy {
     ) -> Result<Attempt, Failure> {
         let permit = &admitted.admission.permit;
         if down.retry_buffer_truncated() {
-            return if self.gateway.forget(permit, refused).await {
+            return if self.gateway.reject(permit, refused) {
                 Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
             } else {
                 Ok(attempt)
@@ -297,9 +322,7 @@ impl Proxy {
             match timeout(DISCARD_TIME, lease.session.read_body_bytes()).await {
                 Ok(Ok(Some(piece))) => read += piece.len(),
                 Ok(Ok(None)) => {
-                    return self.upstreams[admitted.admission.tenant().index]
-                        .give_back(lease)
-                        .await;
+                    return self.upstream(admitted).give_back(lease).await;
                 }
                 _ => return,
             }
@@ -314,7 +337,7 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<(), Failure> {
         let Attempt { mut lease, upload } = attempt;
-        let upstream = &self.upstreams[admitted.admission.tenant().index];
+        let upstream = self.upstream(admitted);
         let status = lease.session.get_status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout);
@@ -325,7 +348,12 @@ impl Proxy {
         match relayed {
             Ok(Upload::Done) => upstream.give_back(lease).await,
             Ok(Upload::Unfinished) => {}
-            Err(Broken::Server(error)) => return Err(Failure::Truncated(cause(&error))),
+            Err(Broken::Server(error)) => {
+                let reading = Overdue::Read(upstream.server().timeouts.read);
+                let late = late(&error, upstream, reading);
+                let cause = late.map_or_else(|| cause(&error), |late| late.to_string());
+                return Err(Failure::Truncated(cause));
+            }
             Err(broken) => return Err(self.failure(broken, upstream)),
         }
         Ok(())
@@ -372,22 +400,27 @@ impl Proxy {
     }
 
     fn failure(&self, broken: Broken, upstream: &Upstream) -> Failure {
-        let server = upstream.server().name.clone();
+        let first_byte = Overdue::FirstByte(upstream.server().timeouts.first_byte);
         match broken {
             Broken::ClientGone => Failure::ClientGone,
             Broken::ClientSilent => Refusal::BodyTimeout.into(),
             Broken::ClientMalformed => Refusal::BodyMalformed.into(),
             Broken::TooLarge => Refusal::BodyTooLarge { limit: self.limits.max_body }.into(),
-            Broken::Server(error) => match error.etype() {
-                ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
-                    Refusal::UpstreamTimeout { server, cause: cause(&error) }.into()
+            Broken::Server(error) => match late(&error, upstream, first_byte) {
+                Some(late) => overdue(upstream, late).into(),
+                None => {
+                    let server = upstream.server().name.clone();
+                    Refusal::UpstreamInvalid { server, cause: cause(&error) }.into()
                 }
-                _ => Refusal::UpstreamInvalid { server, cause: cause(&error) }.into(),
             },
         }
     }
 
-    fn upload_limits(&self, write: Option<std::time::Duration>) -> UploadLimits {
+    fn upstream(&self, admitted: &Admitted) -> &Upstream {
+        self.lanes[admitted.admission.tenant().index].upstream()
+    }
+
+    fn upload_limits(&self, write: Option<Duration>) -> UploadLimits {
         let ClientLimits { body: client, max_body, .. } = self.limits;
         UploadLimits { write: write.unwrap_or(client), client, max_body }
     }
@@ -397,9 +430,29 @@ impl Proxy {
     }
 }
 
-/// The server had closed the connection while it was idle: it has read nothing of the request.
-fn was_stale(error: &Error) -> bool {
-    matches!(error.retry, RetryType::ReusedOnly) || *error.etype() == ErrorType::WriteError
+/// The server closed the connection without a whole head of an answer: while it was idle, or because
+/// it ended.
+fn was_closed(error: &Error) -> bool {
+    let without_notice = || {
+        let io = error.root_cause().downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
+    };
+    matches!(error.retry, RetryType::ReusedOnly)
+        || *error.etype() == ErrorType::WriteError
+        || without_notice()
+}
+
+fn overdue(upstream: &Upstream, overdue: Overdue) -> Refusal {
+    Refusal::UpstreamTimeout { server: upstream.server().name.clone(), overdue }
+}
+
+/// The deadline that an error stands for; `reading` is the one for what was being read.
+fn late(error: &Error, upstream: &Upstream, reading: Overdue) -> Option<Overdue> {
+    match error.etype() {
+        ErrorType::WriteTimedout => Some(Overdue::Write(upstream.server().timeouts.write)),
+        ErrorType::ReadTimedout => Some(reading),
+        _ => None,
+    }
 }
 
 /// What went wrong, without any byte of what was sent: pingora's own texts quote those.
@@ -411,8 +464,10 @@ fn cause(error: &Error) -> String {
     }
 }
 
+/// How often a request is sent again when connections break.
+const SENT_AGAIN: u32 = 2;
 const DISCARDED: usize = 64 * 1024;
-const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

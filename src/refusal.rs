@@ -1,7 +1,6 @@
 //! The gateway's own negative answers: one enum, one exhaustive match from the cause to status,
 //! code and text. What the client reads is fixed text; what is logged is the cause.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,7 +10,8 @@ use crate::caller::{CallerError, CallerName};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::tenant::TenantName;
-use crate::token::{ExchangeError, ExchangeErrorKind};
+use crate::throttle::{Over, Throttled};
+use crate::token::{ExchangeErrorKind, NoToken};
 
 /// Why the gateway itself answers a request with no. In the order of a request's way.
 #[derive(Debug, thiserror::Error)]
@@ -44,18 +44,42 @@ pub enum Refusal {
         /// The tenant it was about.
         tenant: TenantName,
     },
-    /// The request brings an `Authorization`, and the tenant is configured to refuse that.
-    #[error("the request brings an Authorization of its own, which tenant `{0}` refuses")]
+    /// More requests than are allowed.
+    #[error("{why}")]
+    Throttled {
+        /// Who exceeds what.
+        why: Throttled,
+        /// The caller; none when anonymous.
+        caller: Option<CallerName>,
+        /// The tenant it was about.
+        tenant: TenantName,
+    },
+    /// The request brings an `Authorization`, and the tenant is configured to refuse that, or policy
+    /// has decided on another user.
+    #[error(
+        "the request brings an Authorization of its own, which tenant `{0}` or the mapping of its \
+         user refuses"
+    )]
     AuthorizationRefused(TenantName),
     /// No token could be had.
     #[error(transparent)]
-    Exchange(Arc<ExchangeError>),
+    Exchange(NoToken),
     /// All connections to the server stayed busy for too long.
     #[error("all {limit} connections to server `{server}` stayed busy")]
     Overloaded {
         /// Name of the server.
         server: String,
         /// `max_connections` of the server.
+        limit: usize,
+    },
+    /// All requests that the tenant may have at its server at the same time stayed there.
+    #[error("all {limit} requests that tenant `{tenant}` may have at server `{server}` are there")]
+    ShareTaken {
+        /// The tenant.
+        tenant: TenantName,
+        /// Name of the server.
+        server: String,
+        /// Its share of the server's connections.
         limit: usize,
     },
     /// No connection to the server.
@@ -74,13 +98,13 @@ pub enum Refusal {
         /// What went wrong.
         cause: String,
     },
-    /// The server stayed silent.
-    #[error("server `{server}` did not answer in time: {cause}")]
+    /// A deadline towards the server went by.
+    #[error("server `{server}` did not answer in time: {overdue}")]
     UpstreamTimeout {
         /// Name of the server.
         server: String,
-        /// What was waited for.
-        cause: String,
+        /// Which one.
+        overdue: Overdue,
     },
     /// The server refused our token, and the body is no longer there to be sent again.
     #[error("tenant `{0}`: the token was refused, and the body is too large to be sent again")]
@@ -91,6 +115,26 @@ pub enum Refusal {
     /// The client sent a body that is not framed as its head said.
     #[error("the request body is malformed")]
     BodyMalformed,
+}
+
+/// What did not happen in time, as one of the keys of `timeouts` demands it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Overdue {
+    /// A connection.
+    #[error("no connection within {0:?} (`timeouts.connect`)")]
+    Connection(Duration),
+    /// The beginning of an answer.
+    #[error("no byte of an answer within {0:?} (`timeouts.first_byte`)")]
+    FirstByte(Duration),
+    /// The next part of an answer.
+    #[error("no further byte of the answer within {0:?} (`timeouts.read`)")]
+    Read(Duration),
+    /// The server's taking of the next part of the request.
+    #[error("nothing more of the request taken within {0:?} (`timeouts.write`)")]
+    Write(Duration),
+    /// The end of it all.
+    #[error("the whole request not over within {0:?} (`timeouts.total`)")]
+    Total(Duration),
 }
 
 /// What the client gets for a refusal.
@@ -153,25 +197,33 @@ impl Refusal {
             Self::Forbidden { why: Forbidden::Tenant, .. } => {
                 (403, "caller_forbidden", "The caller may not use this tenant.")
             }
-            Self::Forbidden { why: Forbidden::Route(_), .. } => {
-                (403, "route_closed", "This route is not open to the caller.")
+            Self::Forbidden {
+                why: Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_),
+                ..
+            } => (403, "route_closed", "This route is not open to the caller."),
+            Self::Forbidden { why: Forbidden::Subject { .. } | Forbidden::Password(_), .. } => {
+                (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
+            }
+            Self::Throttled { .. } => {
+                (429, "rate_limited", "The caller or the tenant has too many requests.")
             }
             Self::AuthorizationRefused(_) => (
                 403,
                 "authorization_refused",
                 "Requests to this tenant must not bring an Authorization of their own.",
             ),
-            Self::Exchange(error) => exchange(&error.kind),
+            Self::Exchange(error) => exchange(&error.cause.kind),
             Self::Overloaded { .. } => (503, "overloaded", "The gateway is at its limit."),
+            Self::ShareTaken { .. } => {
+                (503, "overloaded", "Too many requests of this tenant are at Bold BI already.")
+            }
             Self::UpstreamUnreachable { .. } => {
                 (502, "upstream_unreachable", "Bold BI cannot be reached.")
             }
             Self::UpstreamInvalid { .. } => {
                 (502, "upstream_invalid", "Bold BI broke off or gave no valid answer.")
             }
-            Self::UpstreamTimeout { .. } => {
-                (504, "upstream_timeout", "Bold BI did not answer in time.")
-            }
+            Self::UpstreamTimeout { overdue, .. } => (504, "upstream_timeout", overdue.detail()),
             Self::NotReplayable(_) => (
                 502,
                 "body_not_replayable",
@@ -197,6 +249,7 @@ impl Refusal {
                 | Self::BodyTimeout
                 | Self::BodyMalformed
                 | Self::BodyTooLarge { .. }
+                | Self::UpstreamTimeout { overdue: Overdue::Total(_), .. }
         )
     }
 
@@ -204,24 +257,36 @@ impl Refusal {
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::Forbidden { tenant, .. }
+            | Self::Throttled { tenant, .. }
             | Self::AuthorizationRefused(tenant)
+            | Self::ShareTaken { tenant, .. }
             | Self::NotReplayable(tenant) => Some(tenant),
-            Self::Exchange(error) => Some(&error.tenant),
+            Self::Exchange(error) => Some(&error.cause.tenant),
+            _ => None,
+        }
+    }
+
+    /// The caller, where one was found and the refusal is about what it may.
+    pub fn caller(&self) -> Option<&CallerName> {
+        match self {
+            Self::Forbidden { caller, .. } | Self::Throttled { caller, .. } => caller.as_ref(),
             _ => None,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { .. } => Some(SOON),
+            Self::Overloaded { .. } | Self::ShareTaken { .. } => Some(SOON),
+            Self::Throttled { why, .. } => Some(match why.over {
+                Over::Rate(wait) => wait.max(SOON),
+                Over::Concurrent => SOON,
+            }),
             Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
-            Self::Exchange(error) => match &error.kind {
-                ExchangeErrorKind::Unavailable { retry_after, .. } => {
-                    Some(retry_after.unwrap_or(LATER))
-                }
-                ExchangeErrorKind::Unreachable(_) => Some(LATER),
-                _ => None,
-            },
+            // Whole seconds are all that can be said.
+            Self::Exchange(error) => {
+                let part = u64::from(error.retry_after.subsec_nanos() > 0);
+                Some(Duration::from_secs(error.retry_after.as_secs() + part).max(SOON))
+            }
             _ => None,
         }
     }
@@ -239,13 +304,33 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             "token_reply_unusable",
             "Bold BI's token endpoint gave an answer that the gateway cannot use.",
         ),
-        ExchangeErrorKind::Unavailable { .. } | ExchangeErrorKind::Unreachable(_) => (
+        ExchangeErrorKind::Crowded { .. } => (503, "overloaded", "The gateway is at its limit."),
+        ExchangeErrorKind::Withdrawn => (
+            503,
+            "configuration_changed",
+            "The gateway's configuration was changed. Please send the request again.",
+        ),
+        ExchangeErrorKind::Unavailable { .. }
+        | ExchangeErrorKind::Unreachable(_)
+        | ExchangeErrorKind::Suspended { .. } => (
             503,
             "token_endpoint_unavailable",
             "Bold BI's token endpoint cannot be reached or cannot serve.",
         ),
         ExchangeErrorKind::Timeout(_) => {
             (504, "token_endpoint_timeout", "Bold BI's token endpoint did not answer in time.")
+        }
+    }
+}
+
+impl Overdue {
+    fn detail(self) -> &'static str {
+        match self {
+            Self::Connection(_) => "No connection to Bold BI could be made in time.",
+            Self::FirstByte(_) => "Bold BI did not begin to answer in time.",
+            Self::Read(_) => "Bold BI did not go on with its answer in time.",
+            Self::Write(_) => "Bold BI did not take the request in time.",
+            Self::Total(_) => "The request as a whole took longer than it may.",
         }
     }
 }

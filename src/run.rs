@@ -25,7 +25,7 @@ use crate::caller::{Admits, AllowedHosts, ClientCertificate, Origin};
 use crate::config::{ListenAddress, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::connection::{Connection, Transport};
-use crate::proxy::{ClientLimits, Peer, Proxy, Upstream, linger};
+use crate::proxy::{ClientLimits, Lane, Peer, Proxy, Upstream, linger};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
@@ -95,10 +95,15 @@ impl Running {
         let admin_listener = bind_tcp(settings.admin)
             .map_err(|cause| StartError::Bind { address: settings.admin.to_string(), cause })?;
         let admin_address = admin_listener.local_addr().unwrap_or(settings.admin);
-        let upstreams = upstreams(&settings)?;
+        let lanes = lanes(&settings, &telemetry)?;
         let limits = settings.limits;
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
-        let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
+        let gatekeeper = Gatekeeper::new(
+            settings.caller_auth,
+            settings.tenants,
+            settings.policy,
+            settings.throttles,
+        );
         let gateway = Gateway::new(gatekeeper, tokens, &telemetry);
         let stopping = CancellationToken::new();
         let client_limits = ClientLimits {
@@ -109,7 +114,7 @@ impl Running {
         };
         let proxy = Arc::new(Proxy::new(
             Arc::new(gateway),
-            upstreams,
+            lanes,
             client_limits,
             Arc::clone(&telemetry),
             access_log,
@@ -201,25 +206,27 @@ impl Door {
     }
 }
 
-/// One pool of connections for each server, listed by tenant.
-fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, StartError> {
+/// The tenants' ways to their servers, by index: one pool of connections for each server.
+fn lanes(settings: &Settings, telemetry: &Telemetry) -> Result<Vec<Lane>, StartError> {
     let mut pools: Vec<Arc<Upstream>> = Vec::new();
-    let mut by_tenant = Vec::new();
+    let mut lanes = Vec::new();
     for tenant in settings.tenants.iter() {
-        let known = pools.iter().find(|pool| pool.server().name == tenant.server.name);
+        let known = pools.iter().find(|pool| pool.server() == &*tenant.server);
         let pool = match known {
             Some(pool) => Arc::clone(pool),
             None => {
-                let pool = Upstream::new(Arc::clone(&tenant.server)).map_err(|cause| {
-                    StartError::Trust { server: tenant.server.name.clone(), cause }
-                })?;
+                let pool =
+                    Upstream::new(Arc::clone(&tenant.server), telemetry).map_err(|cause| {
+                        StartError::Trust { server: tenant.server.name.clone(), cause }
+                    })?;
                 pools.push(Arc::clone(&pool));
                 pool
             }
         };
-        by_tenant.push(pool);
+        let neighbours = settings.tenants.iter().filter(|other| other.server == tenant.server);
+        lanes.push(Lane::new(pool, tenant, neighbours.count() == 1));
     }
-    Ok(by_tenant)
+    Ok(lanes)
 }
 
 /// Where all connections are, whatever door they came through.

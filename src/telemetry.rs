@@ -24,6 +24,7 @@ pub use repeats::Repeats;
 pub struct Telemetry {
     registry: Registry,
     tenants: RwLock<HashMap<Box<str>, Arc<TenantMetrics>>>,
+    endpoints: RwLock<HashMap<Box<str>, Arc<EndpointMetrics>>>,
     families: Families,
     /// Requests that belong to no tenant, e.g. because they are refused before one is found.
     pub no_tenant: Arc<TenantMetrics>,
@@ -43,7 +44,18 @@ struct Families {
     exchange_seconds: Family<TenantLabel, Histogram>,
     cache: Family<CacheLabels, Counter>,
     replays: Family<TenantLabel, Counter>,
+    refreshes: Family<ExchangeLabels, Counter>,
+    failures_remembered: Family<TenantLabel, Counter>,
     token_expiry: Family<TenantLabel, Gauge>,
+    breaker_open: Family<ServerLabel, Gauge>,
+    exchanges_waiting: Family<ServerLabel, Gauge>,
+    server_addresses: Family<ServerLabel, Gauge>,
+    server_healthy_addresses: Family<ServerLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabel {
+    server: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,11 +81,32 @@ struct CacheLabels {
     result: &'static str,
 }
 
+/// The metrics of one server's token endpoint.
+#[derive(Debug)]
+pub struct EndpointMetrics {
+    /// 1 while exchanges are held back because the last ones failed, else 0.
+    pub breaker_open: Gauge,
+    /// Exchanges that wait because too many others are under way.
+    pub waiting: Gauge,
+}
+
+/// The metrics of one server.
+#[derive(Clone, Debug)]
+pub struct ServerMetrics {
+    /// Addresses that are known.
+    pub addresses: Gauge,
+    /// Those of them that are not set aside.
+    pub healthy_addresses: Gauge,
+}
+
 /// The metrics of one tenant, found once and then plain atomics.
 #[derive(Debug)]
 pub struct TenantMetrics {
     requests: [Counter; RequestOutcome::ALL.len()],
     exchanges: [Counter; ExchangeOutcome::ALL.len()],
+    refreshes: [Counter; RefreshOutcome::ALL.len()],
+    /// Requests for a token that were answered from a failure of late, without an exchange.
+    pub failures_remembered: Counter,
     /// Seconds from the first byte of a request to the last of its answer.
     pub request_seconds: Histogram,
     /// Seconds of an exchange.
@@ -99,6 +132,11 @@ impl TenantMetrics {
     /// Counts an exchange.
     pub fn exchanged(&self, outcome: ExchangeOutcome) {
         self.exchanges[outcome as usize].inc();
+    }
+
+    /// Counts a token that was due to be refreshed.
+    pub fn refreshed(&self, outcome: RefreshOutcome) {
+        self.refreshes[outcome as usize].inc();
     }
 
     /// Notes when the newest token ends, as a wall-clock time.
@@ -196,6 +234,34 @@ impl ExchangeOutcome {
     }
 }
 
+/// What came of a token that was due to be refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// The exchange gave a token.
+    Renewed,
+    /// The token was the one at hand.
+    Unchanged,
+    /// The exchange failed; the token at hand stays in use.
+    Failed,
+    /// Nobody had used it, so that there was no exchange.
+    Unused,
+}
+
+impl RefreshOutcome {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Renewed, Self::Unchanged, Self::Failed, Self::Unused];
+
+    /// The word for it in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Renewed => "renewed",
+            Self::Unchanged => "unchanged",
+            Self::Failed => "failed",
+            Self::Unused => "unused",
+        }
+    }
+}
+
 impl Default for Telemetry {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("boldgate");
@@ -224,6 +290,7 @@ impl Default for Telemetry {
         Self {
             registry,
             tenants: RwLock::default(),
+            endpoints: RwLock::default(),
             families,
             no_tenant,
             connections,
@@ -243,6 +310,28 @@ impl Telemetry {
         let mut tenants = self.tenants.write().expect("nothing panics with it");
         let new = || Arc::new(self.families.tenant(name));
         Arc::clone(tenants.entry(name.into()).or_insert_with(new))
+    }
+
+    /// The metrics of the token endpoint of the server of this name, as [`Telemetry::tenant`].
+    pub fn endpoint(&self, server: &str) -> Arc<EndpointMetrics> {
+        let mut endpoints = self.endpoints.write().expect("nothing panics with it");
+        let new = || {
+            let label = ServerLabel { server: server.to_owned() };
+            Arc::new(EndpointMetrics {
+                breaker_open: self.families.breaker_open.get_or_create(&label).clone(),
+                waiting: self.families.exchanges_waiting.get_or_create(&label).clone(),
+            })
+        };
+        Arc::clone(endpoints.entry(server.into()).or_insert_with(new))
+    }
+
+    /// The metrics of the server of this name, of which the same holds.
+    pub fn server(&self, name: &str) -> ServerMetrics {
+        let label = ServerLabel { server: name.to_owned() };
+        ServerMetrics {
+            addresses: self.families.server_addresses.get_or_create(&label).clone(),
+            healthy_addresses: self.families.server_healthy_addresses.get_or_create(&label).clone(),
+        }
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -284,11 +373,41 @@ impl Families {
             "Requests sent again with another token after the server had refused the first",
             families.replays.clone(),
         );
+        registry.register(
+            "token_refreshes",
+            "Tokens that were due to be refreshed ahead of their end, by what came of it",
+            families.refreshes.clone(),
+        );
+        registry.register(
+            "token_failures_remembered",
+            "Requests for a token answered from a failure of late, without an exchange",
+            families.failures_remembered.clone(),
+        );
+        registry.register(
+            "token_endpoint_breaker_open",
+            "1 while exchanges with the server are held back because the last ones failed",
+            families.breaker_open.clone(),
+        );
+        registry.register(
+            "token_exchanges_waiting",
+            "Exchanges that wait because too many others with the server are under way",
+            families.exchanges_waiting.clone(),
+        );
         registry.register_with_unit(
             "token_expiry_timestamp",
             "When the newest token ends, as a Unix time",
             Unit::Seconds,
             families.token_expiry.clone(),
+        );
+        registry.register(
+            "server_addresses",
+            "Addresses at which a server may be reached",
+            families.server_addresses.clone(),
+        );
+        registry.register(
+            "server_healthy_addresses",
+            "Addresses of a server that are not set aside for a failure",
+            families.server_healthy_addresses.clone(),
         );
         families
     }
@@ -304,6 +423,11 @@ impl Families {
                 let labels = ExchangeLabels { tenant: tenant(), outcome: outcome.as_str() };
                 self.exchanges.get_or_create(&labels).clone()
             }),
+            refreshes: RefreshOutcome::ALL.map(|outcome| {
+                let labels = ExchangeLabels { tenant: tenant(), outcome: outcome.as_str() };
+                self.refreshes.get_or_create(&labels).clone()
+            }),
+            failures_remembered: self.failures_remembered.get_or_create(&label).clone(),
             request_seconds: self.request_seconds.get_or_create(&label).clone(),
             exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
             cache_hits: cache("hit"),
@@ -344,7 +468,13 @@ impl Default for Families {
             exchange_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
             cache: Family::default(),
             replays: Family::default(),
+            refreshes: Family::default(),
+            failures_remembered: Family::default(),
             token_expiry: Family::default(),
+            breaker_open: Family::default(),
+            exchanges_waiting: Family::default(),
+            server_addresses: Family::default(),
+            server_healthy_addresses: Family::default(),
         }
     }
 }

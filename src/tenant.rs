@@ -39,8 +39,9 @@ impl fmt::Display for TenantName {
     }
 }
 
-/// One installation that tenants live on.
-#[derive(Clone, Debug)]
+/// One installation that tenants live on. Two that are equal can share their connections: all that
+/// decides whom a connection reaches, and how it is used, is part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Its name in the configuration.
     pub name: String,
@@ -50,17 +51,34 @@ pub struct Server {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Where it can be reached; when empty, at `host` and `port`. Its name is `host` everywhere.
+    pub addresses: Vec<HostPort>,
     /// Path under which it lives, with a slash in front and none behind, e.g. `/bi`; may be empty.
     pub base_path: String,
     /// PEM bundle to trust instead of the system's roots.
     pub ca_file: Option<PathBuf>,
+    /// Digest of the bundle's certificates when the configuration was read: a server whose bundle
+    /// has changed is another one.
+    pub ca_digest: Option<[u8; 32]>,
+    /// How its addresses are asked whether they can serve, if they are.
+    pub health_check: Option<HealthCheck>,
     /// Deadlines of the data path.
     pub timeouts: Timeouts,
     /// Bound on connections to it that are open at the same time.
     pub max_connections: usize,
+    /// Bound on token exchanges with it at the same time.
+    pub max_exchanges: usize,
 }
 
 impl Server {
+    /// Where it can be reached.
+    pub fn endpoints(&self) -> Vec<HostPort> {
+        if self.addresses.is_empty() {
+            return vec![HostPort { host: self.host.clone(), port: self.port }];
+        }
+        self.addresses.clone()
+    }
+
     /// `host` or `host:port`, as it belongs into a `Host` header (RFC 9110, section 7.2).
     pub fn authority(&self) -> String {
         let host =
@@ -75,17 +93,60 @@ impl Server {
     }
 }
 
+/// A DNS name or an IP address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// Without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// How the addresses of a server are asked whether they can serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked for, without a token.
+    pub path: String,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// For the whole of one check.
+    pub timeout: Duration,
+    /// After how many good checks in a row an address is used again.
+    pub healthy_after: u32,
+    /// After how many bad ones it is set aside.
+    pub unhealthy_after: u32,
+}
+
 /// Deadlines towards one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Name lookup, TCP and TLS handshake together; also the wait for a free connection.
+    /// Name lookup, TCP and TLS handshake together, at all addresses that are tried; also the wait
+    /// for a free connection.
     pub connect: Duration,
-    /// Longest silence of the server, before its answer and within it.
+    /// Longest silence of the server before its answer.
+    pub first_byte: Duration,
+    /// Longest silence of the server within its answer.
     pub read: Duration,
     /// Longest time for which the server takes nothing that is sent to it.
     pub write: Duration,
+    /// The whole of one request, from its head to the last byte of its answer.
+    pub total: Duration,
     /// The whole of one token exchange.
     pub exchange: Duration,
+}
+
+impl Timeouts {
+    /// The same for all.
+    pub const fn all(limit: Duration) -> Self {
+        Self {
+            connect: limit,
+            first_byte: limit,
+            read: limit,
+            write: limit,
+            total: limit,
+            exchange: limit,
+        }
+    }
 }
 
 /// How a credential is exchanged for a token.
@@ -165,6 +226,8 @@ pub struct Tenant {
     pub existing_authorization: ExistingAuthorization,
     /// Longest time a token is used, whatever its reply says.
     pub max_token_lifetime: Duration,
+    /// Its share of the server's connections, if it is not left to the gateway.
+    pub max_concurrent_requests: Option<usize>,
 }
 
 impl Tenant {

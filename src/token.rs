@@ -1,5 +1,7 @@
 //! Tokens: what a server gives for a credential, and the seam through which it is asked for one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +11,13 @@ use tokio::time::Instant;
 use crate::policy::Permit;
 use crate::tenant::{Grant, TenantName};
 
+mod asleep;
+mod backoff;
+mod breaker;
+mod endpoint;
+mod flight;
+mod refresh;
+mod schedule;
 mod source;
 
 pub use source::{Lookup, TokenSource};
@@ -18,6 +27,8 @@ pub struct AccessToken {
     authorization: HeaderValue,
     obtained_at: Instant,
     expires_at: Instant,
+    /// Whether it was put on a request since it was fetched or refreshed.
+    in_use: AtomicBool,
 }
 
 impl AccessToken {
@@ -33,7 +44,8 @@ impl AccessToken {
         let value = zeroize::Zeroizing::new(format!("Bearer {token}"));
         let mut authorization = HeaderValue::from_str(&value).map_err(|_| NotAToken)?;
         authorization.set_sensitive(true);
-        Ok(Self { authorization, obtained_at, expires_at: obtained_at + lifetime })
+        let expires_at = obtained_at + lifetime;
+        Ok(Self { authorization, obtained_at, expires_at, in_use: AtomicBool::new(false) })
     }
 
     /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
@@ -59,7 +71,44 @@ impl AccessToken {
     /// Whether it may be put on a request at `now`. The last twentieth of its life, 10 s at most,
     /// is left for the request to arrive in.
     pub fn is_usable(&self, now: Instant) -> bool {
-        now + (self.lifetime() / 20).min(MAX_MARGIN) < self.expires_at
+        now + self.margin() < self.expires_at
+    }
+
+    /// How long it may be put on requests from `now` on.
+    fn usable_for(&self, now: Instant) -> Duration {
+        self.expires_at.saturating_duration_since(now + self.margin())
+    }
+
+    fn margin(&self) -> Duration {
+        (self.lifetime() / 20).min(MAX_MARGIN)
+    }
+
+    /// When another should be asked for at the latest: at four fifths of its life.
+    fn refresh_by(&self) -> Instant {
+        self.obtained_at + self.lifetime() * 4 / 5
+    }
+
+    /// Notes that it is in use; true the first time.
+    fn begin_use(&self) -> bool {
+        !self.in_use.load(Relaxed) && !self.in_use.swap(true, Relaxed)
+    }
+
+    fn end_use(&self) {
+        self.in_use.store(false, Relaxed);
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.in_use.load(Relaxed)
+    }
+
+    /// The same token, obtained earlier; none when it would have ended before the clock began.
+    fn older_by(&self, age: Duration) -> Option<Self> {
+        Some(Self {
+            authorization: self.authorization.clone(),
+            obtained_at: self.obtained_at.checked_sub(age)?,
+            expires_at: self.expires_at.checked_sub(age)?,
+            in_use: AtomicBool::new(self.is_in_use()),
+        })
     }
 }
 
@@ -100,6 +149,35 @@ pub struct ExchangeError {
     pub kind: ExchangeErrorKind,
 }
 
+impl ExchangeError {
+    /// An error that is found here, without a word of the server.
+    fn new(permit: &Permit, kind: ExchangeErrorKind) -> Self {
+        let tenant = permit.tenant();
+        Self {
+            tenant: tenant.name.clone(),
+            endpoint: tenant.server.origin(),
+            grant: tenant.credential.grant,
+            kind,
+        }
+    }
+}
+
+/// There is no token to be had now.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct NoToken {
+    /// Why: the exchange that was waited for, or the one before it that is remembered.
+    pub cause: Arc<ExchangeError>,
+    /// No exchange is begun before this time is over.
+    pub retry_after: Duration,
+}
+
+impl NoToken {
+    fn new(permit: &Permit, kind: ExchangeErrorKind, retry_after: Duration) -> Self {
+        Self { cause: Arc::new(ExchangeError::new(permit, kind)), retry_after }
+    }
+}
+
 /// What went wrong in an exchange. No variant holds any text of the reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeErrorKind {
@@ -133,6 +211,26 @@ pub enum ExchangeErrorKind {
     /// No whole reply in time.
     #[error("the token endpoint gave no whole reply within {0:?}")]
     Timeout(Duration),
+    /// The endpoint is down, and only one exchange at a time finds out whether it still is.
+    #[error("exchanges are held back, as the last {failures} with this server failed")]
+    Suspended {
+        /// Failures in a row, over all tenants of the server.
+        failures: u32,
+    },
+    /// Too many exchanges with the server at the same time.
+    #[error("{limit} other exchanges with this server were under way for {waited:?}")]
+    Crowded {
+        /// `max_exchanges` of the server.
+        limit: usize,
+        /// How long it was waited for one of them to end.
+        waited: Duration,
+    },
+    /// The configuration no longer knows this tenant or this credential.
+    #[error("the configuration was changed while the token was waited for")]
+    Withdrawn,
 }
 
 const MAX_MARGIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

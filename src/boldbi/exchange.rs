@@ -48,7 +48,10 @@ impl BoldBi {
         for server in servers {
             if !clients.contains_key(&server.name) {
                 let timeout = server.timeouts.connect;
-                let client = Fetcher::new(server.tls, server.ca_file.as_deref(), timeout)
+                let elsewhere: Vec<_> =
+                    server.addresses.iter().map(|at| (at.host.as_str(), at.port)).collect();
+                let ca_file = server.ca_file.as_deref();
+                let client = Fetcher::new(server.tls, ca_file, timeout, &elsewhere)
                     .map_err(|cause| BoldBiError { server: server.name.clone(), cause })?;
                 clients.insert(server.name.clone(), client);
             }

@@ -126,6 +126,14 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "check that the server is reachable from here and not overloaded; the deadline is \
              `timeouts.token_exchange` of the server"
         }
+        ExchangeErrorKind::Suspended { .. } => {
+            "look at the failures of this server before this one; the first exchange that succeeds \
+             ends this"
+        }
+        ExchangeErrorKind::Crowded { .. } => {
+            "look at how long the token endpoint takes; the bound is `max_exchanges` of the server"
+        }
+        ExchangeErrorKind::Withdrawn => "nothing is to be done: the next request finds what is new",
         ExchangeErrorKind::Unreachable(cause) => {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
         }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::error::Category;
@@ -89,7 +89,9 @@ pub fn token(
         expires: reply.expires.as_ref(),
         token,
     };
-    let lifetime = lifetime::lifetime(&said, asked.clock).map_err(unusable)?.min(max_lifetime);
+    // The server's own clock, where it is told: a jump of ours then changes nothing.
+    let clock = headers.get(DATE).and_then(date).unwrap_or(asked.clock);
+    let lifetime = lifetime::lifetime(&said, clock).map_err(unusable)?.min(max_lifetime);
     AccessToken::new(token, asked.at, lifetime).map_err(|_| unusable(NOT_VISIBLE))
 }
 
@@ -172,15 +174,18 @@ fn is_html(headers: &HeaderMap) -> bool {
 
 /// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), an hour at most.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim_ascii();
-    let wait = match text.parse() {
+    let value = headers.get(RETRY_AFTER)?;
+    let wait = match value.to_str().ok()?.trim_ascii().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = SystemTime::from(OffsetDateTime::parse(text, &Rfc2822).ok()?);
-            until.duration_since(now).unwrap_or_default()
-        }
+        Err(_) => date(value)?.duration_since(now).unwrap_or_default(),
     };
     Some(wait.min(LONGEST_WAIT))
+}
+
+/// A date as headers have it (RFC 9110, section 5.6.7).
+fn date(value: &HeaderValue) -> Option<SystemTime> {
+    let text = value.to_str().ok()?.trim_ascii();
+    Some(OffsetDateTime::parse(text, &Rfc2822).ok()?.into())
 }
 
 /// A server that asks for more is asked again all the same.

@@ -58,6 +58,29 @@ impl VerifiedClaims {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.claims.get(name)?.as_str()
     }
+
+    /// Claims of a token that no test wants to sign.
+    #[cfg(test)]
+    pub(crate) fn as_if_verified(claims: Value) -> Self {
+        let Value::Object(claims) = claims else { panic!("claims are an object") };
+        Self { claims, expires_at: SystemTime::now() }
+    }
+
+    /// The texts of a claim that is one text or a list of nothing but texts; none when it is
+    /// anything else.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        let all = match self.claims.get(name) {
+            Some(one @ Value::String(_)) => std::slice::from_ref(one),
+            Some(Value::Array(all)) if all.iter().all(Value::is_string) => all,
+            _ => &[],
+        };
+        all.iter().filter_map(Value::as_str)
+    }
+
+    /// Whether the claim is there and anything but `true`, which some issuers write as text.
+    pub fn says_false(&self, name: &str) -> bool {
+        self.claims.get(name).is_some_and(|value| value != true && value != "true")
+    }
 }
 
 /// Why a token proves nobody.

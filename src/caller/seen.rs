@@ -46,8 +46,9 @@ impl<V: Clone> Seen<V> {
     /// secret in this hash and need be none: only who has good credentials gets any in.
     fn set(&self, credential: &[u8]) -> Option<&Set<V>> {
         let end = u64::from_le_bytes(*credential.last_chunk()?);
-        // Multiplicative hashing: what is in all bits goes to the upper ones.
-        let hash = end.wrapping_mul(GOLDEN_RATIO) >> 32;
+        // Multiplicative hashing: what is in the lower bits, and first of all in the upper ones folded
+        // upon them, goes to the upper ones.
+        let hash = (end ^ (end >> 32)).wrapping_mul(GOLDEN_RATIO) >> 32;
         self.0.get(usize::try_from(hash.checked_rem(self.0.len() as u64)?).ok()?)
     }
 }

@@ -57,7 +57,12 @@ impl Explain {
         let origin = self.origin(self.listener(&settings)?)?;
         let admits = origin.admits;
         let raw = raw_head(&method, target, &headers);
-        let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
+        let gatekeeper = Gatekeeper::new(
+            settings.caller_auth,
+            settings.tenants,
+            settings.policy,
+            settings.throttles,
+        );
         let decided = runtime()?.block_on(async {
             let head = RequestHead::parse(&raw, &method, Version::HTTP_11, &headers)?;
             let admission = gatekeeper.admit(&origin, &head).await?;
@@ -171,8 +176,10 @@ fn tell(admits: Admits, admission: &Admission, class: RouteClass) {
     say(&format!("class:     {}", class.as_str()));
     if admission.injects {
         say(&format!("subject:   {}", admission.permit.subject()));
+        say(&format!("by:        {}", admission.by));
         say("decision:  admitted, with a token of the subject put on");
     } else {
+        say(&format!("by:        {}", admission.by));
         say("decision:  admitted, with the Authorization that it brings");
     }
 }
@@ -180,8 +187,7 @@ fn tell(admits: Admits, admission: &Admission, class: RouteClass) {
 fn tell_refusal(admits: Admits, refusal: &Refusal) {
     let answer = refusal.answer();
     tell_listener(admits);
-    if let Refusal::Forbidden { caller, .. } = refusal {
-        let caller = caller.as_ref().map_or("anonymous", |name| name.as_str());
+    if let Some(caller) = refusal.caller() {
         say(&format!("caller:    {caller}"));
     }
     if let Some(tenant) = refusal.tenant() {

@@ -11,7 +11,8 @@ use time::format_description::well_known::Rfc3339;
 use crate::caller::{
     ApiKeyHash, CallerAuth, CallerName, CertificateName, JwtCaller, KnownKey, UnixIdentity,
 };
-use crate::policy::Rule;
+use crate::policy::Rules;
+use crate::throttle::Allowance;
 
 use super::Check;
 use super::field::{Field, Named};
@@ -20,8 +21,17 @@ use super::listeners::Doors;
 use super::place::Place;
 use super::tenants::FoundTenants;
 
-/// For each caller, what it may do.
-type Rules = HashMap<CallerName, Vec<Rule>>;
+/// The callers of a file, with what could be made of them.
+pub(super) struct FoundCallers {
+    pub(super) auth: Option<CallerAuth>,
+    pub(super) rules: HashMap<CallerName, Rules>,
+    pub(super) anonymous: Option<Rules>,
+    pub(super) allowances: Vec<(CallerName, Allowance)>,
+    pub(super) anonymous_allowance: Option<Allowance>,
+}
+
+/// The name that stands for all who need not say who they are.
+const ANONYMOUS: &str = "anonymous";
 
 /// What callers are known by, as far as the file has been read.
 #[derive(Default)]
@@ -40,21 +50,40 @@ impl Check<'_> {
         key_header: Field<String>,
         tenants: &FoundTenants,
         doors: &Doors,
-    ) -> (Option<CallerAuth>, Rules) {
+    ) -> FoundCallers {
         let at = root.key("callers");
         let mut known = Known::default();
-        let mut rules = Rules::new();
+        let (mut rules, mut anonymous) = (HashMap::new(), None);
+        let (mut allowances, mut anonymous_allowance) = (Vec::new(), None);
         for (name, caller) in callers.given().into_iter().flat_map(|c| c.0) {
             let at = at.key(&name);
             self.name(&at, &name);
             let Some(caller) = caller.given() else { continue };
+            let has_jwt = !matches!(caller.jwt, Field::Missing);
+            let has_credential = !is_without_credential(&caller);
+            if name != ANONYMOUS {
+                self.credentials(&at, &CallerName::new(&name), &caller, doors, &mut known);
+            }
+            let own = self.rules(&at, caller.may, caller.may_not, has_jwt, tenants);
+            let allowance = self.allowance(&at.key("limits"), caller.limits);
+            if name == ANONYMOUS {
+                if has_credential {
+                    let problem = "found a credential of those who bring none";
+                    let accepted = "`may`, `may_not` and `limits`; another name for a caller who \
+                                    proves who it is";
+                    self.notes.add(at.key_finding(problem, accepted));
+                }
+                anonymous = Some(own);
+                anonymous_allowance = allowance;
+                continue;
+            }
             let name = CallerName::new(&name);
-            self.credentials(&at, &name, &caller, doors, &mut known);
+            allowances.extend(allowance.map(|allowance| (name.clone(), allowance)));
             if let Some(jwt) = self.jwt(&at.key("jwt"), caller.jwt, &name) {
                 self.one_of_a_kind(&at.key("jwt"), &jwt, &known.jwts);
                 known.jwts.push(jwt);
             }
-            rules.insert(name, self.permissions(&at.key("may"), caller.may, tenants));
+            rules.insert(name, own);
         }
         let key_header = self.key_header(&root.key("api_key_header"), key_header);
         let auth = key_header.map(|header| {
@@ -62,7 +91,7 @@ impl Check<'_> {
                 .with_certificates(known.certificates)
                 .with_unix(known.unix)
         });
-        (auth, rules)
+        FoundCallers { auth, rules, anonymous, allowances, anonymous_allowance }
     }
 
     /// All that a caller is known by, but for JWTs.
@@ -74,9 +103,7 @@ impl Check<'_> {
         doors: &Doors,
         known: &mut Known,
     ) {
-        if let (Field::Missing, Field::Missing, Field::Missing, Field::Missing, Field::Missing) =
-            (&caller.api_key, &caller.api_keys, &caller.jwt, &caller.certificates, &caller.unix)
-        {
+        if is_without_credential(caller) {
             self.notes.add(at.key("api_key").missing(CREDENTIALS));
         }
         if let Field::Given(key) = &caller.api_key {
@@ -212,7 +239,7 @@ impl Check<'_> {
     }
 
     fn key_header(self, at: &Place<'_>, name: Field<String>) -> Option<HeaderName> {
-        let name = HeaderName::try_from(name.given()?).ok().filter(|n| !IN_USE.contains(n));
+        let name = HeaderName::try_from(name.given()?).ok().filter(is_free);
         if name.is_none() {
             let accepted = "the name of a header that has no other use, such as `X-Api-Key`";
             self.notes.add(at.wrong(accepted));
@@ -221,13 +248,25 @@ impl Check<'_> {
     }
 }
 
+fn is_without_credential(caller: &file::Caller) -> bool {
+    matches!(
+        (&caller.api_key, &caller.api_keys, &caller.jwt, &caller.certificates, &caller.unix),
+        (Field::Missing, Field::Missing, Field::Missing, Field::Missing, Field::Missing)
+    )
+}
+
 const CREDENTIALS: &str = "`api_key`, `api_keys`, `jwt`, `certificates` or `unix`";
 const CERTIFICATE: &str = "one of `san_dns`, `san_uri`, `san_email`, `sha256`";
 const FINGERPRINT: &str =
     "64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them";
 const HASH: &str = "64 hexadecimal digits, the SHA-256 of a key, made by `boldgate key`";
 
-/// Headers that mean something to the gateway or to Bold BI: the key's header is taken away.
+/// Whether a header can be the gateway's own.
+pub(super) fn is_free(name: &HeaderName) -> bool {
+    !IN_USE.contains(name)
+}
+
+/// Headers that mean something to the gateway or to Bold BI: the gateway's own are taken away.
 const IN_USE: [HeaderName; 14] = [
     header::AUTHORIZATION,
     header::HOST,

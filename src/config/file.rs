@@ -8,9 +8,11 @@ use super::field::{Field, Named};
 use super::quantity::{Period, Size};
 
 mod credential;
+mod permission;
 mod tenant;
 
 pub(super) use credential::{Algorithm, ApiKey, Certificate, Jwt, UnixProcess};
+pub(super) use permission::{Allowance, Method, Permission, Prohibition, Route, Subject};
 pub(super) use tenant::{
     Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };
@@ -33,7 +35,9 @@ pub(super) struct File {
     /// metrics.
     #[schemars(extend("minProperties" = 1))]
     pub tenants: Field<Named<Tenant>>,
-    /// Who may use the gateway through listeners with `callers: required`, by names of your choice.
+    /// Who may use the gateway through listeners with `callers: required`, by names of your choice. The
+    /// name `anonymous` stands for those who come through listeners with `callers: anonymous`; without
+    /// it they may do everything but touch credentials.
     #[serde(default)]
     pub callers: Field<Named<Caller>>,
     /// The header in which callers send their API key. It never goes on to Bold BI.
@@ -108,6 +112,16 @@ pub(super) struct Server {
     /// Its URL without a site and without `/api`, e.g. `https://bi.example.com/bi`.
     #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
     pub url: Field<String>,
+    /// Where it can be reached, if not at the URL's host and port: IP addresses and names, with a
+    /// port where it is not the URL's. `Host` and the certificate's name are the URL's all the same.
+    /// Each address that a name means is used; those that fail are set aside until they are well.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 64), example = ["10.0.0.1:8080", "bi-1.internal"])]
+    pub addresses: Field<Vec<Field<String>>>,
+    /// Ask its addresses whether they can serve, and set those aside that cannot. Without it only
+    /// those are set aside that cannot be connected to.
+    #[serde(default)]
+    pub health_check: Field<HealthCheck>,
     /// What kind of installation it is.
     #[serde(default = "default_edition")]
     pub edition: Field<Edition>,
@@ -118,9 +132,34 @@ pub(super) struct Server {
     #[serde(default = "default_server_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Field<u64>,
+    /// Most exchanges of credentials for tokens at the same time; more wait for their turn.
+    #[serde(default = "default_server_exchanges")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_exchanges: Field<u64>,
     /// How long to wait for it.
     #[serde(default = "default_timeouts")]
     pub timeouts: Field<Timeouts>,
+}
+
+/// How the addresses of a server are asked whether they can serve. The checks have connections of
+/// their own, besides `max_connections`, and never a token.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HealthCheck {
+    /// What is asked for; an answer with 2xx is a good one. When it is not given, `/health-check`
+    /// below the path of the server's URL.
+    #[schemars(with = "String", example = "/bi/health-check")]
+    pub path: Field<String>,
+    /// From one check to the next, a tenth more or less.
+    pub interval: Field<Period>,
+    /// For a whole check.
+    pub timeout: Field<Period>,
+    /// After how many good checks in a row an address is used again.
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy_after: Field<u64>,
+    /// After how many bad checks in a row it is set aside.
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy_after: Field<u64>,
 }
 
 /// What kind of installation a server is.
@@ -137,12 +176,19 @@ pub(super) enum Edition {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Timeouts {
-    /// For name lookup, TCP and TLS together; also for a free connection.
+    /// For name lookup, TCP and TLS together, at all addresses that are tried; also for a free
+    /// connection.
     pub connect: Field<Period>,
+    /// For the first byte of an answer, once the request is there; as `read` when it is not given.
+    #[schemars(with = "Period")]
+    pub first_byte: Field<Period>,
     /// For the next part of an answer.
     pub read: Field<Period>,
     /// For it to take the next part of a request.
     pub write: Field<Period>,
+    /// For a whole request, from its head to the last byte of its answer, however slowly or quickly
+    /// it comes.
+    pub total: Field<Period>,
     /// For a whole exchange of a credential for a token.
     pub token_exchange: Field<Period>,
 }
@@ -169,36 +215,17 @@ pub(super) struct Caller {
     /// The processes on this machine that it is, on listeners at Unix sockets.
     #[serde(default)]
     pub unix: Field<UnixProcess>,
-    /// What it may do; it may do nothing else.
+    /// What it may do; it may do nothing else. The first entry that opens a request decides as whom
+    /// it acts.
     #[schemars(length(min = 1))]
     pub may: Field<Vec<Field<Permission>>>,
-}
-
-/// What a caller may do on one tenant, acting as the tenant's own user.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Permission {
-    /// Name of the tenant.
-    pub tenant: Field<String>,
-    /// The kinds of routes that are open.
+    /// What it may not do, whatever `may` opens.
+    #[serde(default)]
     #[schemars(length(min = 1))]
-    pub routes: Field<Vec<Field<Route>>>,
-}
-
-/// A kind of routes of Bold BI's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Route {
-    /// Look at things.
-    Read,
-    /// Take data out in bulk.
-    Export,
-    /// Change things.
-    Write,
-    /// Change who may do what: users, groups, permissions, settings.
-    Admin,
-    /// See, make or rotate secrets and tokens.
-    Credentials,
+    pub may_not: Field<Vec<Field<Prohibition>>>,
+    /// How much of the gateway it may use.
+    #[serde(default)]
+    pub limits: Field<Allowance>,
 }
 
 /// Bounds on what clients may use up.
@@ -230,13 +257,28 @@ impl Default for Admin {
     }
 }
 
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            path: Field::Missing,
+            interval: Field::Given(Period::seconds(5)),
+            timeout: Field::Given(Period::seconds(2)),
+            healthy_after: Field::Given(1),
+            unhealthy_after: Field::Given(2),
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Field::Given(Period::seconds(10)),
+            first_byte: Field::Missing,
             // What Bold BI's own ingress allows.
             read: Field::Given(Period::seconds(300)),
             write: Field::Given(Period::seconds(300)),
+            // Beyond the largest export that Bold BI makes.
+            total: Field::Given(Period::seconds(3600)),
             token_exchange: Field::Given(Period::seconds(10)),
         }
     }
@@ -275,6 +317,10 @@ fn default_edition() -> Field<Edition> {
 
 fn default_server_connections() -> Field<u64> {
     Field::Given(1024)
+}
+
+fn default_server_exchanges() -> Field<u64> {
+    Field::Given(16)
 }
 
 fn default_timeouts() -> Field<Timeouts> {

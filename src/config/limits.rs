@@ -1,5 +1,6 @@
 //! The section `limits`, and the ranges that keep numbers and durations sensible everywhere.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::field::Field;
@@ -7,6 +8,7 @@ use super::file;
 use super::place::Place;
 use super::quantity::{Period, Size};
 use super::{Check, Limits};
+use crate::throttle::{Allowance, Rate};
 
 impl Check<'_> {
     pub(super) fn limits(self, at: &Place<'_>, limits: Field<file::Limits>) -> Option<Limits> {
@@ -33,6 +35,30 @@ impl Check<'_> {
             drain_timeout: drain_timeout?,
             token_cache_entries: token_cache_entries? as u64,
         })
+    }
+
+    /// What a caller or a tenant is allowed; none when nothing is bounded.
+    pub(super) fn allowance(
+        self,
+        at: &Place<'_>,
+        allowance: Field<file::Allowance>,
+    ) -> Option<Allowance> {
+        let allowance = allowance.given()?;
+        let number = |key: &str, value| self.number(&at.key(key), value, MAX_ALLOWED);
+        if let (Field::Given(_), Field::Missing) =
+            (&allowance.burst, &allowance.requests_per_second)
+        {
+            let problem = "found a burst of a rate that is not given";
+            let accepted = "`burst` with `requests_per_second`";
+            self.notes.add(at.key("burst").key_finding(problem, accepted));
+        }
+        let per_second = number("requests_per_second", allowance.requests_per_second);
+        let burst = number("burst", allowance.burst).or(per_second);
+        let concurrent = number("concurrent_requests", allowance.concurrent_requests);
+        let count = |number: usize| u32::try_from(number).ok().and_then(NonZeroU32::new);
+        let rate = per_second.and_then(count).zip(burst.and_then(count));
+        let rate = rate.map(|(per_second, burst)| Rate { per_second, burst });
+        Some(Allowance { rate, concurrent })
     }
 
     /// A length of time of at least a millisecond.
@@ -75,5 +101,6 @@ pub(super) const MAX_WAIT: Period = Period::seconds(86_400);
 /// Most connections of one kind.
 pub(super) const MAX_CONNECTIONS: usize = 1_000_000;
 const MAX_CACHE_ENTRIES: usize = 10_000_000;
+const MAX_ALLOWED: usize = 1_000_000;
 const MIN_BODY: Size = Size(1 << 10);
 const MAX_BODY: Size = Size(16 << 30);

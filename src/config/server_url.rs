@@ -76,6 +76,21 @@ pub(super) fn is_segment(text: &str) -> bool {
     !text.is_empty() && text != "." && text != ".." && text.bytes().all(unreserved)
 }
 
+/// Whether `text` is a path from the root on that every server reads alike.
+pub(super) fn is_path(text: &str) -> bool {
+    text.strip_prefix('/').is_some_and(|segments| segments.split('/').all(is_segment))
+}
+
+/// A host and the port behind it, if there is one.
+pub(super) fn endpoint(text: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = host_and_port(text)?;
+    let port = match port {
+        Some(port) => Some(parse_port(port)?),
+        None => None,
+    };
+    (is_ip(host) || is_compose_name(host)).then(|| (host.to_ascii_lowercase(), port))
+}
+
 /// Whether `text` can be the host of a request: a DNS name or an IPv4 address.
 pub(super) fn is_request_host(text: &str) -> bool {
     is_dns_name(text) || text.parse::<Ipv4Addr>().is_ok()

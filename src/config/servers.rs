@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::tenant::{Server, TenantName, Timeouts};
+use ring::digest::{Context, SHA256};
+use rustls::pki_types::CertificateDer;
+
+use crate::tenant::{HealthCheck, HostPort, Server, TenantName, Timeouts};
 
 use super::Check;
 use super::field::{Field, Named};
 use super::file::{self, Edition};
 use super::limits::{MAX_CONNECTIONS, MAX_WAIT};
 use super::place::{Place, nearest, quoted, words};
-use super::server_url::ServerUrl;
+use super::server_url::{ServerUrl, endpoint, is_path};
 
 /// The servers of a file, with what could be made of each.
 pub(super) struct Servers {
@@ -75,10 +78,19 @@ impl Check<'_> {
         let url = self.url(&at.key("url"), server.url);
         let max_connections =
             self.number(&at.key("max_connections"), server.max_connections, MAX_CONNECTIONS);
+        let max_exchanges =
+            self.number(&at.key("max_exchanges"), server.max_exchanges, MAX_EXCHANGES);
         let timeouts = self.timeouts(&at.key("timeouts"), server.timeouts);
+        let addresses =
+            self.addresses(&at.key("addresses"), server.addresses, url.as_ref().map(|u| u.port));
+        let base_path = url.as_ref().map_or("", |url| &url.base_path);
+        let health_check =
+            self.health_check(&at.key("health_check"), server.health_check, base_path);
+        let mut ca_digest = None;
         let ca_file = match server.ca_file {
             Field::Given(file) => {
-                self.certificates(&at.key("ca_file"), &file);
+                let bundle = self.certificates(&at.key("ca_file"), &file);
+                ca_digest = bundle.map(|bundle| digest(&bundle));
                 if url.as_ref().is_some_and(|u| !u.tls) {
                     let problem = "found a CA for a server that is spoken to without TLS";
                     let finding = at.key("ca_file").key_finding(problem, "a CA with `https://`");
@@ -96,10 +108,14 @@ impl Check<'_> {
                 tls: url.tls,
                 host: url.host,
                 port: url.port,
+                addresses: addresses?,
                 base_path: url.base_path,
                 ca_file: ca_file?,
+                ca_digest,
+                health_check: health_check.ok()?,
                 timeouts: timeouts?,
                 max_connections: max_connections?,
+                max_exchanges: max_exchanges?,
             }))
         };
         Known { server: built(), edition }
@@ -109,9 +125,97 @@ impl Check<'_> {
         let timeouts = timeouts.given()?;
         let connect = self.period(&at.key("connect"), timeouts.connect, MAX_WAIT);
         let read = self.period(&at.key("read"), timeouts.read, MAX_WAIT);
+        let first_byte = match timeouts.first_byte {
+            Field::Missing => read,
+            given => self.period(&at.key("first_byte"), given, MAX_WAIT),
+        };
         let write = self.period(&at.key("write"), timeouts.write, MAX_WAIT);
+        let total = self.period(&at.key("total"), timeouts.total, MAX_WAIT);
         let exchange = self.period(&at.key("token_exchange"), timeouts.token_exchange, MAX_WAIT);
-        Some(Timeouts { connect: connect?, read: read?, write: write?, exchange: exchange? })
+        Some(Timeouts {
+            connect: connect?,
+            first_byte: first_byte?,
+            read: read?,
+            write: write?,
+            total: total?,
+            exchange: exchange?,
+        })
+    }
+
+    /// The addresses, each with its port; none when they are not given.
+    fn addresses(
+        self,
+        at: &Place<'_>,
+        addresses: Field<Vec<Field<String>>>,
+        port: Option<u16>,
+    ) -> Option<Vec<HostPort>> {
+        let addresses = match addresses {
+            Field::Missing => return Some(Vec::new()),
+            Field::Faulty => return None,
+            Field::Given(addresses) => addresses,
+        };
+        if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
+            let problem = format!("found {} addresses", addresses.len());
+            self.notes.add(at.finding(problem, format!("1 to {MAX_ADDRESSES}")));
+            return None;
+        }
+        let mut all = Vec::new();
+        for (index, address) in addresses.into_iter().enumerate() {
+            let at = at.item(index);
+            let Some(text) = address.given() else { continue };
+            let Some((host, own_port)) = endpoint(&text) else {
+                self.notes.add(at.wrong(ADDRESS));
+                continue;
+            };
+            // Without a port that is known, the URL has been found faulty.
+            let Some(port) = own_port.or(port) else { continue };
+            let address = HostPort { host, port };
+            if all.contains(&address) {
+                self.notes.add(at.finding("found an address that is there already", "each once"));
+            }
+            all.push(address);
+        }
+        Some(all)
+    }
+
+    fn health_check(
+        self,
+        at: &Place<'_>,
+        check: Field<file::HealthCheck>,
+        base_path: &str,
+    ) -> Result<Option<HealthCheck>, Noted> {
+        let check = match check {
+            Field::Missing => return Ok(None),
+            Field::Faulty => return Err(Noted),
+            Field::Given(check) => check,
+        };
+        let path = match check.path {
+            Field::Missing => Some(format!("{base_path}/health-check")),
+            Field::Given(path) if is_path(&path) => Some(path),
+            Field::Given(_) => {
+                self.notes.add(at.key("path").wrong(PATH));
+                None
+            }
+            Field::Faulty => None,
+        };
+        let interval = self.period(&at.key("interval"), check.interval, MAX_WAIT);
+        let timeout = self.period(&at.key("timeout"), check.timeout, MAX_WAIT);
+        let times = |key: &str, value| {
+            let times = self.number(&at.key(key), value, MAX_TIMES)?;
+            u32::try_from(times).ok()
+        };
+        let healthy_after = times("healthy_after", check.healthy_after);
+        let unhealthy_after = times("unhealthy_after", check.unhealthy_after);
+        let built = || {
+            Some(HealthCheck {
+                path: path?,
+                interval: interval?,
+                timeout: timeout?,
+                healthy_after: healthy_after?,
+                unhealthy_after: unhealthy_after?,
+            })
+        };
+        built().map(Some).ok_or(Noted)
     }
 
     fn url(self, at: &Place<'_>, url: Field<String>) -> Option<ServerUrl> {
@@ -153,6 +257,29 @@ pub(super) fn unknown_name(
     }
 }
 
+/// What is wrong has been noted.
+struct Noted;
+
+/// Changes with every certificate of a bundle.
+fn digest(bundle: &[CertificateDer<'_>]) -> [u8; 32] {
+    let mut hash = Context::new(&SHA256);
+    for certificate in bundle {
+        // With its length, so that no part can pass for the end of another.
+        hash.update(&(certificate.len() as u64).to_be_bytes());
+        hash.update(certificate);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash.finish().as_ref());
+    digest
+}
+
+const MAX_ADDRESSES: usize = 64;
+const MAX_TIMES: usize = 100;
+const ADDRESS: &str = "an IP address or a host name, with a port where it is not the URL's, such as \
+                       `10.0.0.1:8080`, `[2001:db8::1]:8080` or `bi-1.internal`";
+const PATH: &str = "a path of letters, digits, `-`, `.`, `_` and `~` from the root on, such as \
+                    `/bi/health-check`";
 const URL: &str = "a URL such as `https://bi.example.com/bi`";
 const NAME: &str = "1 to 63 letters, digits, `.`, `_` and `-`, beginning with a letter or a digit";
 const MAX_NAMES: usize = 20;
+const MAX_EXCHANGES: usize = 1000;

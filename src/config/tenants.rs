@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::tenant::{Credential, ExistingAuthorization, Tenant, TenantName, Tenants};
+use crate::throttle::Allowance;
 
 use super::Check;
 use super::credentials::{stand_in, version};
@@ -21,6 +22,9 @@ pub(super) struct FoundTenants {
     indices: HashMap<String, usize>,
     complete: bool,
     tenants: Option<Tenants>,
+    /// By index, whether the grant is `password`.
+    passwords: Vec<bool>,
+    allowances: Vec<(TenantName, Allowance)>,
 }
 
 impl FoundTenants {
@@ -31,6 +35,16 @@ impl FoundTenants {
             check.notes.add(unknown_name(at, name, &self.names, "tenant"));
         }
         index
+    }
+
+    /// Whether the tenant's credential is a password.
+    pub(super) fn has_password(&self, index: usize) -> bool {
+        self.passwords.get(index).copied().unwrap_or(false)
+    }
+
+    /// What tenants take from all callers together.
+    pub(super) fn allowances(&self) -> &[(TenantName, Allowance)] {
+        &self.allowances
     }
 
     /// The hosts by which tenants are found.
@@ -56,10 +70,18 @@ impl Check<'_> {
             self.notes.add(at.finding("found an empty mapping", "at least one tenant"));
         }
         let (mut names, mut found, mut whole) = (Vec::new(), Vec::new(), complete);
+        let (mut passwords, mut allowances) = (Vec::new(), Vec::new());
         for (name, tenant) in tenants.into_iter().flat_map(|t| t.0) {
             let at = at.key(&name);
             let parsed = self.name(&at, &name);
-            let built = tenant.given().and_then(|t| self.tenant(&at, t, servers));
+            let tenant = tenant.given();
+            passwords.push(tenant.as_ref().is_some_and(has_password));
+            let built = tenant.and_then(|mut t| {
+                let limits = std::mem::take(&mut t.limits);
+                let allowance = self.allowance(&at.key("limits"), limits);
+                allowances.extend(parsed.clone().zip(allowance));
+                self.tenant(&at, t, servers)
+            });
             match (parsed, built) {
                 (Some(name), Some((built, has_credential))) => {
                     found.push(Tenant { name, ..built });
@@ -71,7 +93,7 @@ impl Check<'_> {
         }
         let tenants = self.without_conflicts(at, found).filter(|_| whole);
         let indices = names.iter().enumerate().map(|(index, n)| (n.clone(), index)).collect();
-        FoundTenants { names, indices, complete, tenants }
+        FoundTenants { names, indices, complete, tenants, passwords, allowances }
     }
 
     /// Notes all tenants that the same request would mean.
@@ -116,6 +138,14 @@ impl Check<'_> {
             tenant.max_token_lifetime,
             MAX_TOKEN_LIFETIME,
         );
+        let max_concurrent_requests = match tenant.max_concurrent_requests {
+            Field::Missing => None,
+            given => self.number(
+                &at.key("max_concurrent_requests"),
+                given,
+                super::limits::MAX_CONNECTIONS,
+            ),
+        };
         let credential = tenant
             .credential
             .required(&at.key("credential"), "a mapping", self.notes)
@@ -148,6 +178,7 @@ impl Check<'_> {
             credential,
             existing_authorization,
             max_token_lifetime: max_token_lifetime.unwrap_or(Duration::ZERO),
+            max_concurrent_requests,
         };
         Some((tenant, has_credential))
     }
@@ -233,6 +264,12 @@ impl Check<'_> {
         }
         (!faulty).then_some(all)
     }
+}
+
+fn has_password(tenant: &file::Tenant) -> bool {
+    let credential = tenant.credential.as_given();
+    let grant = credential.and_then(|credential| credential.grant.as_given());
+    grant == Some(&file::Grant::Password)
 }
 
 /// Each costs a look at all tenants.

@@ -24,9 +24,13 @@ fn tenant(index: usize, name: &str, username: &str, version: u64) -> Tenant {
             host: "localhost".into(),
             port: 80,
             base_path: "/bi".into(),
+            addresses: Vec::new(),
             ca_file: None,
-            timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
+            ca_digest: None,
+            health_check: None,
+            timeouts: Timeouts::all(second),
             max_connections: 1,
+            max_exchanges: 16,
         }),
         api_base: format!("/bi/api/site/{name}"),
         site: Some(name.into()),
@@ -40,6 +44,7 @@ fn tenant(index: usize, name: &str, username: &str, version: u64) -> Tenant {
         },
         existing_authorization: ExistingAuthorization::default(),
         max_token_lifetime: second,
+        max_concurrent_requests: None,
     }
 }
 
@@ -68,54 +73,143 @@ fn caller(named: Option<&str>) -> Caller {
     authenticated.now_or_never().expect("a key is found without waiting").unwrap()
 }
 
+fn open(tenants: TenantRule, classes: &[RouteClass]) -> Permission {
+    let routes = classes.iter().copied().collect();
+    Permission { tenants, routes, methods: None, subject: SubjectRule::Own }
+}
+
+fn may(may: impl IntoIterator<Item = Permission>) -> Rules {
+    Rules { may: may.into_iter().collect(), may_not: Vec::new() }
+}
+
 fn policy(tenants: &Tenants) -> Policy {
-    let rule =
-        |tenant, classes: &[RouteClass]| Rule { tenant, routes: classes.iter().copied().collect() };
+    use RouteClass::{Export, Read, Write};
+    let one = |index, classes: &[RouteClass]| open(TenantRule::One(index), classes);
+    let with = |method: Method, p| Permission { methods: Some(vec![method]), ..p };
     let rules = HashMap::from([
+        ("reader", may([one(0, &[Read]), one(0, &[Export])])),
+        ("rotator", may([one(1, &RouteClass::ALL)])),
+        ("nobody", may([])),
+        ("everywhere", may([open(TenantRule::Any, &[Read])])),
         (
-            CallerName::new("reader"),
-            vec![rule(0, &[RouteClass::Read]), rule(0, &[RouteClass::Export])],
+            "all-but-beta",
+            Rules {
+                may: vec![open(TenantRule::Any, &RouteClass::ALL)],
+                may_not: vec![
+                    open(TenantRule::One(1), &RouteClass::ALL),
+                    with(Method::POST, open(TenantRule::Any, &[Write])),
+                ],
+            },
         ),
-        (CallerName::new("rotator"), vec![rule(1, &RouteClass::ALL)]),
-        (CallerName::new("nobody"), Vec::new()),
+        ("getter", may([with(Method::GET, one(0, &[Read, Write]))])),
     ]);
-    Policy::new(tenants, by_name, rules)
+    let rules = rules.into_iter().map(|(name, rules)| (CallerName::new(name), rules)).collect();
+    Policy::new(tenants, by_name, rules, None)
+}
+
+/// What `policy` says to a request for the route of this class on the tenant with this index.
+fn ask(
+    policy: &Policy,
+    tenants: &Tenants,
+    caller: &Caller,
+    (index, method, class): (usize, &Method, RouteClass),
+    headers: &[(&'static str, &str)],
+) -> Result<Leave, Forbidden> {
+    let tenant = tenants.iter().nth(index).unwrap();
+    let path = format!("{}/{}", tenant.api_base, class.as_str());
+    let raw = format!("{method} {path} HTTP/1.1\r\nHost: gw\r\n\r\n").into();
+    let mut map = HeaderMap::from_iter([("host".parse().unwrap(), "gw".parse().unwrap())]);
+    for (name, value) in headers {
+        map.append(*name, value.parse().unwrap());
+    }
+    let head = RequestHead::parse(&raw, method, Version::HTTP_11, &map).unwrap();
+    let origin = Origin { address: Some([192, 0, 2, 7].into()), ..Origin::unknown(Admits::Known) };
+    policy.permit(caller, &origin, tenant, &head)
 }
 
 #[test]
 fn every_caller_has_exactly_the_classes_that_its_rules_name() {
     let tenants = tenants();
     let policy = policy(&tenants);
-    let open = |named: Option<&str>, index: usize| -> Vec<&str> {
-        let tenant = tenants.iter().nth(index).unwrap();
+    let open = |named: Option<&str>, index: usize, method: &Method| -> Vec<&str> {
         let caller = caller(named);
-        let may = |class: &RouteClass| {
-            let route = format!("/{}", class.as_str());
-            policy.permit(&caller, tenant, &Method::GET, &route).is_ok()
+        let may = |class: &&RouteClass| {
+            ask(&policy, &tenants, &caller, (index, method, **class), &[]).is_ok()
         };
-        RouteClass::ALL.iter().filter(|class| may(class)).map(|class| class.as_str()).collect()
+        RouteClass::ALL.iter().filter(may).map(|class| class.as_str()).collect()
     };
-    assert_eq!(open(Some("reader"), 0), ["read", "export"]);
-    assert_eq!(open(Some("reader"), 1), [""; 0]);
-    assert_eq!(open(Some("rotator"), 0), [""; 0]);
-    assert_eq!(open(Some("rotator"), 1), ["read", "export", "write", "admin", "credentials"]);
-    assert_eq!(open(Some("nobody"), 0), [""; 0]);
-    assert_eq!(open(Some("unheard-of"), 0), [""; 0]);
-    assert_eq!(open(None, 0), ["read", "export", "write", "admin"]);
-    assert_eq!(open(None, 1), ["read", "export", "write", "admin"]);
+    let (get, post) = (&Method::GET, &Method::POST);
+    assert_eq!(open(Some("reader"), 0, get), ["read", "export"]);
+    assert_eq!(open(Some("reader"), 1, get), [""; 0]);
+    assert_eq!(open(Some("rotator"), 0, get), [""; 0]);
+    assert_eq!(open(Some("rotator"), 1, get), ["read", "export", "write", "admin", "credentials"]);
+    assert_eq!(open(Some("nobody"), 0, get), [""; 0]);
+    assert_eq!(open(Some("unheard-of"), 0, get), [""; 0]);
+    assert_eq!(open(Some("everywhere"), 0, get), ["read"]);
+    assert_eq!(open(Some("everywhere"), 1, get), ["read"]);
+    let all = ["read", "export", "write", "admin", "credentials"];
+    assert_eq!(open(Some("all-but-beta"), 0, get), all);
+    assert_eq!(open(Some("all-but-beta"), 0, post), ["read", "export", "admin", "credentials"]);
+    assert_eq!(open(Some("all-but-beta"), 1, get), [""; 0]);
+    assert_eq!(open(Some("getter"), 0, get), ["read", "write"]);
+    assert_eq!(open(Some("getter"), 0, post), [""; 0]);
+    assert_eq!(open(None, 0, get), ["read", "export", "write", "admin"]);
+    assert_eq!(open(None, 1, get), ["read", "export", "write", "admin"]);
 }
 
 #[test]
-fn a_refusal_says_whether_tenant_or_route_is_closed() {
+fn anonymous_callers_have_only_what_is_said_of_them_once_anything_is() {
+    let tenants = tenants();
+    let only_read = may([open(TenantRule::One(0), &[RouteClass::Read])]);
+    let policy = Policy::new(&tenants, by_name, HashMap::new(), Some(only_read));
+    let ask =
+        |index, class| ask(&policy, &tenants, &caller(None), (index, &Method::GET, class), &[]);
+    assert_eq!(ask(0, RouteClass::Read).unwrap().by, PermissionId::May(0));
+    assert_eq!(ask(0, RouteClass::Write).unwrap_err(), Forbidden::Route(RouteClass::Write));
+    assert_eq!(ask(1, RouteClass::Read).unwrap_err(), Forbidden::Tenant);
+}
+
+#[test]
+fn a_refusal_says_what_is_closed_and_by_what() {
     let tenants = tenants();
     let policy = policy(&tenants);
-    let refused = |named, index, route| {
-        let tenant = tenants.iter().nth(index).unwrap();
-        policy.permit(&caller(named), tenant, &Method::GET, route).unwrap_err()
+    let refused = |named, index, method, class| {
+        ask(&policy, &tenants, &caller(named), (index, method, class), &[]).unwrap_err()
     };
-    assert_eq!(refused(Some("reader"), 1, "/read"), Forbidden::Tenant);
-    assert_eq!(refused(Some("reader"), 0, "/write"), Forbidden::Route(RouteClass::Write));
-    assert_eq!(refused(None, 0, "/credentials"), Forbidden::Route(RouteClass::Credentials));
+    let (get, post) = (&Method::GET, &Method::POST);
+    assert_eq!(refused(Some("reader"), 1, get, RouteClass::Read), Forbidden::Tenant);
+    let route = Forbidden::Route(RouteClass::Write);
+    assert_eq!(refused(Some("reader"), 0, get, RouteClass::Write), route);
+    let route = Forbidden::Route(RouteClass::Credentials);
+    assert_eq!(refused(None, 0, get, RouteClass::Credentials), route);
+    let method = Forbidden::Method(RouteClass::Write);
+    assert_eq!(refused(Some("getter"), 0, post, RouteClass::Write), method);
+    let closed = |index| Forbidden::Closed(PermissionId::MayNot(index));
+    assert_eq!(refused(Some("all-but-beta"), 1, get, RouteClass::Read), closed(0));
+    assert_eq!(refused(Some("all-but-beta"), 0, post, RouteClass::Write), closed(1));
+}
+
+/// Of two permissions that open a request, the first decides as whom it acts.
+#[test]
+fn the_first_permission_that_opens_a_request_counts_wherever_it_stands() {
+    let tenants = tenants();
+    let everything = |tenants| open(tenants, &RouteClass::ALL);
+    let (any, beta) = (TenantRule::Any, TenantRule::One(1));
+    for (rules, alphas, betas) in [
+        ([any.clone(), beta.clone()], 0, 0),
+        ([beta.clone(), any.clone()], 1, 0),
+        ([beta.clone(), beta], 9, 0),
+    ] {
+        let rules = HashMap::from([(CallerName::new("one"), may(rules.map(everything)))]);
+        let policy = Policy::new(&tenants, by_name, rules, None);
+        for (index, expected) in [(0, alphas), (1, betas)] {
+            let request = (index, &Method::GET, RouteClass::Read);
+            match ask(&policy, &tenants, &caller(Some("one")), request, &[]) {
+                Ok(leave) => assert_eq!(leave.by, PermissionId::May(expected)),
+                Err(why) => assert_eq!((why, expected), (Forbidden::Tenant, 9)),
+            }
+        }
+    }
 }
 
 #[test]
@@ -123,7 +217,7 @@ fn permits_are_equal_only_for_the_same_tenant_subject_and_credential() {
     let permit = |name, username, version| {
         let tenant = tenant(0, name, username, version);
         let tenants = Tenants::new(vec![tenant]).unwrap();
-        let policy = Policy::new(&tenants, by_name, HashMap::new());
+        let policy = Policy::new(&tenants, by_name, HashMap::new(), None);
         policy.operator_permit(tenants.iter().next().unwrap()).clone()
     };
     let one = permit("alpha", "a@x", 1);

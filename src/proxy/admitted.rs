@@ -45,7 +45,7 @@ impl Admitted {
     pub(super) fn head(
         &self,
         theirs: &HeaderMap,
-        key_header: &HeaderName,
+        private: &[HeaderName],
         authority: &HeaderValue,
         peer: &Peer,
         token: Option<&AccessToken>,
@@ -58,7 +58,7 @@ impl Admitted {
         let headers = &mut parts.headers;
         headers.reserve(theirs.len() + ADDED);
         headers.insert(HOST, authority.clone());
-        for (name, value) in ToServer::new(theirs, key_header, self.admission.injects)?.iter() {
+        for (name, value) in ToServer::new(theirs, private, self.admission.injects)?.iter() {
             headers.append(name, value.clone());
         }
         match self.framing {

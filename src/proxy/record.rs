@@ -14,7 +14,7 @@ use tracing::field::display;
 
 use super::downstream::Peer;
 use crate::gateway::Admission;
-use crate::refusal::Refusal;
+use crate::refusal::{Overdue, Refusal};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{AccessLine, AccessLog, RequestOutcome, Telemetry, TenantMetrics};
 use crate::tenant::Server;
@@ -133,8 +133,8 @@ impl Record {
         if self.tenant.is_none() {
             self.tenant = refusal.tenant().cloned();
         }
-        if let Refusal::Forbidden { caller, .. } = refusal {
-            self.caller.clone_from(caller);
+        if self.caller.is_none() {
+            self.caller = refusal.caller().cloned();
         }
         self.outcome = if answer.status.is_server_error() {
             self.warn(answer.code, refusal, hint(refusal));
@@ -212,7 +212,7 @@ impl Record {
 /// What an operator can try.
 fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
-        Refusal::Exchange(error) => crate::boldbi::hint(error),
+        Refusal::Exchange(error) => crate::boldbi::hint(&error.cause),
         Refusal::Overloaded { .. } => {
             "look for what makes Bold BI slow, or raise `max_connections` of the server"
         }
@@ -223,10 +223,28 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         Refusal::UpstreamInvalid { .. } => {
             "look into Bold BI's own logs, and those of proxies in between, at this time"
         }
-        Refusal::UpstreamTimeout { .. } => {
-            "Bold BI is slow or hangs: look into its health; for reports that take long, raise \
-             `timeouts.read` of the server"
+        Refusal::ShareTaken { .. } => {
+            "one tenant sends more than Bold BI answers: look for who asks so much, or raise \
+             `max_concurrent_requests` of the tenant"
         }
+        Refusal::UpstreamTimeout { overdue, .. } => match overdue {
+            Overdue::Connection(_) => {
+                "check that the server's `url` or `addresses` name its host and port, and that no \
+                 firewall drops what is sent there"
+            }
+            Overdue::FirstByte(_) => {
+                "Bold BI is slow or hangs: look into its health; for reports that take long, raise \
+                 `timeouts.first_byte` of the server (`timeouts.read`, where that is not set)"
+            }
+            Overdue::Read(_) | Overdue::Write(_) => {
+                "Bold BI hangs in the middle of a request, or a proxy in between does: look into \
+                 their health"
+            }
+            Overdue::Total(_) => {
+                "the client, Bold BI or the network between is very slow; for transfers that take \
+                 so long, raise `timeouts.total` of the server"
+            }
+        },
         Refusal::NotReplayable(_) => {
             "there is nothing to repair: the client may send the request again, and it will go \
              with a new token"

@@ -141,7 +141,7 @@ pub(super) async fn refuse(
         head.insert(REQUEST_ID.clone(), id);
     }
     if let Some(wait) = answer.retry_after {
-        head.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        head.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
     match answer.status {
         StatusCode::METHOD_NOT_ALLOWED => {
@@ -175,6 +175,11 @@ pub(super) async fn break_off(down: &mut server::HttpSession) {
 }
 
 /// How long a client has to take the last bytes of an answer that breaks off.
+/// Rounded up: who comes earlier is sent away again (RFC 9110, section 10.2.3).
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Says which line of the logs belongs to an answer.
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

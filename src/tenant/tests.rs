@@ -13,9 +13,13 @@ fn server() -> Arc<Server> {
         host: "bi.example.com".into(),
         port: 443,
         base_path: "/bi".into(),
+        addresses: Vec::new(),
         ca_file: None,
-        timeouts: Timeouts { connect: second, read: second, write: second, exchange: second },
+        ca_digest: None,
+        health_check: None,
+        timeouts: Timeouts::all(second),
         max_connections: 1,
+        max_exchanges: 16,
     })
 }
 
@@ -36,6 +40,7 @@ fn tenant(index: usize, name: &str, site: Option<&str>, hosts: &[&str]) -> Tenan
         },
         existing_authorization: ExistingAuthorization::default(),
         max_token_lifetime: Duration::from_secs(60),
+        max_concurrent_requests: None,
     }
 }
 

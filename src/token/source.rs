@@ -1,31 +1,59 @@
-//! The cache of tokens and the single flight in front of the exchange. Freshness is told by tokio's
-//! clock; bounds and coalescing are moka's.
+//! Where tokens come from: the cache, or one exchange that all who wait for it share. Freshness is
+//! told by tokio's clock; the bounds are moka's.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::time::Duration;
 
-use moka::future::Cache;
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
+use super::asleep::Asleep;
+use super::backoff::{Failing, random};
+use super::endpoint::Endpoints;
+use super::flight::{Flight, Why};
+use super::schedule::Schedule;
+use super::{AccessToken, NoToken, TokenExchange};
 use crate::policy::Permit;
-use crate::telemetry::{ExchangeOutcome, Telemetry};
+use crate::telemetry::{RefreshOutcome, Telemetry};
 
-/// Where tokens come from: the cache, or one exchange that all who wait for it share.
+/// Gives tokens, and keeps those in use fresh.
 #[derive(Clone)]
-pub struct TokenSource {
+pub struct TokenSource(Arc<Inner>);
+
+/// What is known, and what is under way.
+pub(super) struct Inner {
     cache: Cache<Permit, Cached>,
-    exchange: Arc<dyn TokenExchange>,
-    telemetry: Arc<Telemetry>,
+    pub failing: Cache<Permit, Arc<Failing>>,
+    pub flights: Mutex<HashMap<Permit, Flight>>,
+    schedule: Arc<Mutex<Schedule>>,
+    /// Told when something is due sooner than was planned.
+    pub sooner: Arc<Notify>,
+    refresher: OnceLock<AbortHandle>,
+    pub endpoints: Endpoints,
+    exchange: RwLock<Arc<dyn TokenExchange>>,
+    still: RwLock<Arc<Still>>,
+    pub asleep: Asleep,
+    pub telemetry: Arc<Telemetry>,
 }
 
-/// A token in the cache, and whether it took the place of one that the server had refused.
+/// Whether a permit is one that the configuration still makes.
+type Still = dyn Fn(&Permit) -> bool + Send + Sync;
+
+/// A token in the cache.
 #[derive(Clone)]
-struct Cached {
-    token: Arc<AccessToken>,
-    replaces_refused: bool,
+pub(super) struct Cached {
+    pub token: Arc<AccessToken>,
+    /// Whether it took the place of one that the server had refused.
+    pub replaces_refused: bool,
+    /// Whether the server has refused it: another is asked for first.
+    pub refused: bool,
+    /// How long the machine had slept when it was asked for.
+    pub asleep: Duration,
 }
 
 /// A token, and whether an exchange had to be waited for.
@@ -40,128 +68,268 @@ pub struct Lookup {
 impl TokenSource {
     /// Asks `exchange` for what is not in a cache of at most `capacity` tokens.
     pub fn new(exchange: Arc<dyn TokenExchange>, capacity: u64, telemetry: Arc<Telemetry>) -> Self {
+        Self(Arc::new(Inner::new(exchange, capacity, telemetry, Asleep::default())))
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_asleep(exchange: Arc<dyn TokenExchange>, asleep: Asleep) -> Self {
+        Self(Arc::new(Inner::new(exchange, 10_000, Arc::default(), asleep)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    /// Asks `exchange` from now on. Tokens and remembered failures stay.
+    pub fn set_exchange(&self, exchange: Arc<dyn TokenExchange>) {
+        *self.0.exchange.write().expect("nothing panics with it") = exchange;
+    }
+
+    /// Forgets all about the permits that are not `still` made. No exchange is begun for them from
+    /// now on: `still` is asked before each, until it is replaced by the next call. What is under
+    /// way ends, and is not kept. Requests that were admitted before find their token as long as
+    /// this is not called: best a moment after they can no longer be.
+    pub fn retain(&self, still: impl Fn(&Permit) -> bool + Send + Sync + 'static) {
+        let still: Arc<Still> = Arc::new(still);
+        *self.0.still.write().expect("nothing panics with it") = Arc::clone(&still);
+        self.0.schedule().retain(&*still);
+        for permit in self.0.cache.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
+            self.0.cache.invalidate(&*permit);
+        }
+        for permit in self.0.failing.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
+            self.0.failing.invalidate(&*permit);
+        }
+    }
+
+    /// A token for `permit` that is good now.
+    ///
+    /// # Errors
+    /// When an exchange was needed and failed, or failed of late; all who waited for it get the same
+    /// error.
+    pub async fn token(&self, permit: &Permit) -> Result<Lookup, NoToken> {
+        match self.0.usable(permit) {
+            Some(found) => {
+                self.0.used(permit, &found.token);
+                Ok(Lookup { token: found.token, cached: true })
+            }
+            // A refusal may be about permissions: while no other token is to be had, the refused
+            // one goes on serving what it may.
+            None => self.obtain(permit, Why::Missing).await.or_else(|error| {
+                let refused = self.0.unexpired(permit).ok_or(error)?;
+                Ok(Lookup { token: refused.token, cached: true })
+            }),
+        }
+    }
+
+    /// The server refused `rejected`. Another is asked for from now on, unless a newer one has taken
+    /// its place already. True when another token is worth a try: always, except when `rejected` itself was fetched
+    /// within the last 10 s because the one before it was refused. Then the refusal is about
+    /// permissions, not about the token, and the token stays.
+    pub fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
+        let mut replaceable = true;
+        self.0.cache.entry_by_ref(permit).and_compute_with(|entry| match entry {
+            Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {
+                let age = Instant::now() - rejected.obtained_at();
+                replaceable = !(e.value().replaces_refused && age < NO_SECOND_REPLACEMENT);
+                if replaceable {
+                    Op::Put(Cached { refused: true, ..e.into_value() })
+                } else {
+                    Op::Nop
+                }
+            }
+            _ => Op::Nop,
+        });
+        replaceable
+    }
+
+    /// A token in the place of one that was refused, as [`TokenSource::reject`] was told.
+    ///
+    /// # Errors
+    /// As [`TokenSource::token`].
+    pub async fn replacement(&self, permit: &Permit) -> Result<Arc<AccessToken>, NoToken> {
+        self.obtain(permit, Why::Refused).await.map(|lookup| lookup.token)
+    }
+
+    /// How many tokens are held, as of the cache's last housekeeping.
+    pub fn held(&self) -> u64 {
+        self.0.cache.entry_count()
+    }
+
+    async fn obtain(&self, permit: &Permit, why: Why) -> Result<Lookup, NoToken> {
+        let lookup = match self.0.join(permit, why)? {
+            Ok(flight) => Lookup { token: flight.landed(permit).await?, cached: false },
+            Err(token) => Lookup { token, cached: true },
+        };
+        self.0.used(permit, &lookup.token);
+        Ok(lookup)
+    }
+}
+
+impl Inner {
+    fn new(
+        exchange: Arc<dyn TokenExchange>,
+        capacity: u64,
+        telemetry: Arc<Telemetry>,
+        asleep: Asleep,
+    ) -> Self {
+        let schedule = Arc::new(Mutex::new(Schedule::default()));
+        let theirs = Arc::clone(&schedule);
         // Least recently used, not the default: TinyLFU may refuse a new token its place, and
         // every request for it would exchange again.
         let cache = Cache::builder()
             .max_capacity(capacity)
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(IDLE)
-            .build();
-        Self { cache, exchange, telemetry }
-    }
-
-    /// A token for `permit` that is good now.
-    ///
-    /// # Errors
-    /// When an exchange was needed and failed; all who waited for it get the same error.
-    pub async fn token(&self, permit: &Permit) -> Result<Lookup, Arc<ExchangeError>> {
-        match self.cache.get(permit).await {
-            Some(found) if found.token.is_usable(Instant::now()) => {
-                Ok(Lookup { token: found.token, cached: true })
-            }
-            Some(expired) => {
-                self.forget(permit, &expired.token).await;
-                self.exchanged(permit, false).await
-            }
-            None => self.exchanged(permit, false).await,
-        }
-    }
-
-    /// The server refused `rejected`. Forgets it, unless a newer one has taken its place already.
-    /// True when another token is worth a try: always, except when `rejected` itself was fetched
-    /// within the last 10 s because the one before it was refused. Then the refusal is about
-    /// permissions, not about the token, and the token stays.
-    pub async fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
-        match self.cache.get(permit).await {
-            Some(found) if Arc::ptr_eq(&found.token, rejected) => {
-                let age = Instant::now() - rejected.obtained_at();
-                if found.replaces_refused && age < NO_SECOND_REPLACEMENT {
-                    return false;
+            .eviction_listener(move |permit: Arc<Permit>, _, cause| {
+                if cause.was_evicted() {
+                    theirs.lock().expect("nothing panics with it").remove(&permit);
                 }
-                self.forget(permit, rejected).await;
-                true
-            }
-            _ => true,
+            })
+            .build();
+        let failing = Cache::builder().max_capacity(capacity).time_to_idle(REMEMBERED).build();
+        Self {
+            cache,
+            failing,
+            flights: Mutex::default(),
+            schedule,
+            sooner: Arc::default(),
+            refresher: OnceLock::new(),
+            endpoints: Endpoints::default(),
+            exchange: RwLock::new(exchange),
+            still: RwLock::new(Arc::new(|_: &Permit| true)),
+            asleep,
+            telemetry,
         }
     }
 
-    /// A token in the place of one that was refused and that [`TokenSource::reject`] has forgotten.
-    ///
-    /// # Errors
-    /// As [`TokenSource::token`].
-    pub async fn replacement(
-        &self,
-        permit: &Permit,
-    ) -> Result<Arc<AccessToken>, Arc<ExchangeError>> {
-        self.exchanged(permit, true).await.map(|lookup| lookup.token)
+    /// The token in the cache, if it is good now.
+    pub(super) fn usable(&self, permit: &Permit) -> Option<Cached> {
+        self.unexpired(permit).filter(|found| !found.refused)
     }
 
-    /// How many tokens are held, as of the cache's last housekeeping.
-    pub fn held(&self) -> u64 {
-        self.cache.entry_count()
+    fn unexpired(&self, permit: &Permit) -> Option<Cached> {
+        self.cache.get(permit).filter(|found| found.token.is_usable(Instant::now()))
     }
 
-    async fn forget(&self, permit: &Permit, token: &Arc<AccessToken>) {
-        self.cache
-            .entry_by_ref(permit)
-            .and_compute_with(async |entry| match entry {
-                Some(e) if Arc::ptr_eq(&e.value().token, token) => Op::Remove,
-                _ => Op::Nop,
-            })
-            .await;
+    pub(super) fn is_still_made(&self, permit: &Permit) -> bool {
+        let still = Arc::clone(&self.still.read().expect("nothing panics with it"));
+        still(permit)
     }
 
-    /// One exchange for all who ask at the same time. Each waits in a task of its own, so that one
-    /// who leaves takes neither the exchange nor anybody's place in it along.
-    async fn exchanged(
-        &self,
-        permit: &Permit,
-        replaces_refused: bool,
-    ) -> Result<Lookup, Arc<ExchangeError>> {
-        let (source, permit) = (self.clone(), permit.clone());
-        let wait = tokio::spawn(async move {
-            let fetch = source.fetch(&permit, replaces_refused);
-            let found = source.cache.try_get_with_by_ref(&permit, fetch).await?;
-            Ok(Lookup { token: found.token, cached: false })
-        });
-        wait.await.expect("the exchange neither panics nor is it aborted")
+    pub(super) fn exchange(&self) -> Arc<dyn TokenExchange> {
+        Arc::clone(&self.exchange.read().expect("nothing panics with it"))
     }
 
-    async fn fetch(
-        &self,
-        permit: &Permit,
-        replaces_refused: bool,
-    ) -> Result<Cached, ExchangeError> {
-        let started = Instant::now();
-        let result = self.exchange.exchange(permit).await;
-        let metrics = self.telemetry.tenant(permit.tenant().name.as_str());
-        metrics.exchange_seconds.observe(started.elapsed().as_secs_f64());
-        match result {
-            Ok(token) => {
-                metrics.exchanged(ExchangeOutcome::Success);
-                metrics.token_expires_in(token.expires_at() - Instant::now());
-                Ok(Cached { token: Arc::new(token), replaces_refused })
+    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().expect("nothing panics with it")
+    }
+
+    /// Plans the next refresh of `permit`.
+    pub(super) fn plan(self: &Arc<Self>, permit: &Permit, at: Instant) {
+        self.refresher.get_or_init(|| super::refresh::start(self));
+        if self.schedule().put(permit, at) {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Notes that `token` is in use. If it was not when it was due to be refreshed, it is due now.
+    fn used(self: &Arc<Self>, permit: &Permit, token: &Arc<AccessToken>) {
+        if token.begin_use() {
+            let now = Instant::now();
+            if now >= token.refresh_by() && !self.schedule().contains(permit) {
+                self.plan(permit, now);
             }
-            Err(error) => {
-                metrics.exchanged(outcome(&error.kind));
-                Err(error)
+        }
+    }
+
+    /// Keeps a new token and plans its refresh; the one to use from now on is returned.
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        permit: &Permit,
+        new: Cached,
+        why: Why,
+    ) -> Arc<AccessToken> {
+        let now = Instant::now();
+        if !self.is_still_made(permit) {
+            return new.token;
+        }
+        let metrics = self.metrics(permit);
+        if let Some(held) = self.usable(permit)
+            && held.token.authorization() == new.token.authorization()
+        {
+            // It does not live longer for having been given out twice; ask again nearer to its end.
+            metrics.refreshed(RefreshOutcome::Unchanged);
+            held.token.end_use();
+            self.plan_again(permit, &held.token, now + held.token.usable_for(now) / 2);
+            return held.token;
+        }
+        if why == Why::Refresh {
+            metrics.refreshed(RefreshOutcome::Renewed);
+        }
+        metrics.token_expires_in(new.token.expires_at() - now);
+        let spread = new.token.lifetime() / 10;
+        let at = new.token.refresh_by() - random(Duration::ZERO, spread);
+        self.cache.insert(permit.clone(), new.clone());
+        self.plan(permit, at);
+        new.token
+    }
+
+    /// Plans another try to refresh `token`, unless it has ended by then.
+    pub(super) fn plan_again(self: &Arc<Self>, permit: &Permit, token: &AccessToken, at: Instant) {
+        if token.is_usable(at) && at > Instant::now() + SOONEST {
+            self.plan(permit, at);
+        }
+    }
+
+    /// The machine was asleep: tokens are older than the clock says.
+    pub(super) fn wake_up(self: &Arc<Self>, asleep: Duration) {
+        let now = Instant::now();
+        for (permit, cached) in &self.cache {
+            if asleep.saturating_sub(cached.asleep) < NAP {
+                continue;
+            }
+            let aged = cached.aged(asleep).filter(|aged| aged.token.is_usable(now));
+            let due = aged.as_ref().map(|aged| aged.token.refresh_by());
+            self.cache.entry_by_ref(&*permit).and_compute_with(|entry| match entry {
+                Some(e) if Arc::ptr_eq(&e.value().token, &cached.token) => {
+                    aged.map_or(Op::Remove, Op::Put)
+                }
+                _ => Op::Nop,
+            });
+            // Those that are due at once do not all come at once.
+            if let Some(due) = due {
+                self.plan(&permit, due.max(now + random(Duration::ZERO, AFTER_SLEEP)));
             }
         }
     }
 }
 
-fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
-    match kind {
-        ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
-        ExchangeErrorKind::Unusable { .. } => ExchangeOutcome::Unusable,
-        ExchangeErrorKind::Unavailable { .. } | ExchangeErrorKind::Unreachable(_) => {
-            ExchangeOutcome::Unavailable
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(refresher) = self.refresher.get() {
+            refresher.abort();
         }
-        ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,
+    }
+}
+
+impl Cached {
+    /// The same when the machine has slept for so long in all; none when it has ended.
+    pub(super) fn aged(&self, asleep: Duration) -> Option<Self> {
+        let token = self.token.older_by(asleep.saturating_sub(self.asleep))?;
+        Some(Self { token: Arc::new(token), asleep, ..*self })
     }
 }
 
 /// A token that nobody used for so long is let go.
 const IDLE: Duration = Duration::from_hours(24);
+/// A failure that nobody asked about for so long is forgotten.
+const REMEMBERED: Duration = Duration::from_hours(1);
 /// See [`TokenSource::reject`].
 const NO_SECOND_REPLACEMENT: Duration = Duration::from_secs(10);
+/// A refresh this close to the end of a token, or to the last one, is not worth it.
+const SOONEST: Duration = Duration::from_millis(20);
+/// Clocks are not read at the very same moment; less is no sleep.
+pub(super) const NAP: Duration = Duration::from_millis(200);
+/// Refreshes that a sleep made due are spread over this time.
+const AFTER_SLEEP: Duration = Duration::from_secs(10);

@@ -151,12 +151,22 @@ async fn metrics_count_what_happened_and_nothing_more() {
 async fn failed_exchanges_are_counted_apart() {
     let (stand_in, gateway) = both().await;
     stand_in.set_embed_secret(Some("site1"), "another");
-    assert_eq!(gateway.get("/bi/api/site/site1/v5.0/echo").await.code(), "credential_refused");
-    gateway.access_lines(1).await;
+    let echo = "/bi/api/site/site1/v5.0/echo";
+    assert_eq!(gateway.get(echo).await.code(), "credential_refused");
+    // The next ones get the same answer, with the time that is left, but cost no exchange.
+    for _ in 0..3 {
+        let answer = gateway.get(echo).await;
+        assert_eq!(answer.code(), "credential_refused");
+        let wait: u64 = answer.header("retry-after")[0].parse().unwrap();
+        assert!((1..=5).contains(&wait), "{wait}");
+    }
+    assert_eq!(stand_in.token_requests(), 1);
+    gateway.access_lines(4).await;
     let metrics = Metrics::read(gateway.running.admin_address()).await;
     assert_eq!(metrics.value("token_exchanges_total", "acme", "success"), Some(0));
     assert_eq!(metrics.value("token_exchanges_total", "acme", "refused"), Some(1));
-    assert_eq!(metrics.value("http_requests_total", "acme", "failed"), Some(1));
+    assert_eq!(metrics.value("token_failures_remembered_total", "acme", ""), Some(3));
+    assert_eq!(metrics.value("http_requests_total", "acme", "failed"), Some(4));
 }
 
 #[tokio::test]

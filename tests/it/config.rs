@@ -104,7 +104,18 @@ fn a_complete_file_becomes_these_settings() {
     let main = &settings.servers[0];
     assert_eq!(main.origin(), "https://bi.example.com:8443");
     assert_eq!((main.base_path.as_str(), main.max_connections), ("/bi", 64));
+    assert_eq!(main.max_exchanges, 4);
     assert_eq!(main.timeouts.connect, Duration::from_millis(500));
+    assert_eq!(main.timeouts.first_byte, Duration::from_secs(120));
+    assert_eq!(main.timeouts.total, Duration::from_secs(7200));
+    let addresses: Vec<_> = main.endpoints().into_iter().map(|at| (at.host, at.port)).collect();
+    let expected = [("10.0.0.1", 8443), ("2001:db8::1", 8080), ("bi-1.internal", 9443)];
+    assert_eq!(addresses, expected.map(|(host, port)| (host.to_owned(), port)));
+    let check = main.health_check.as_ref().unwrap();
+    assert_eq!((check.path.as_str(), check.interval), ("/bi/alive", Duration::from_secs(10)));
+    assert_eq!((check.healthy_after, check.unhealthy_after), (2, 3));
+    let check = settings.servers[1].health_check.as_ref().unwrap();
+    assert_eq!((check.path.as_str(), check.timeout), ("/bi/health-check", Duration::from_secs(2)));
 
     let tenants: Vec<_> = settings.tenants.iter().collect();
     let bases: Vec<_> = tenants.iter().map(|t| t.api_base.as_str()).collect();
@@ -118,10 +129,40 @@ fn a_complete_file_becomes_these_settings() {
     assert_eq!(tenants[0].credential.secret.expose(), "canary-secret-in-a-file");
     assert_eq!(tenants[0].existing_authorization, ExistingAuthorization::Refuse);
     assert_eq!(tenants[0].max_token_lifetime, Duration::from_secs(86_400));
+    assert_eq!(tenants[0].max_concurrent_requests, Some(48));
+    assert_eq!(tenants[1].max_concurrent_requests, None);
     assert_eq!(tenants[1].hosts, ["bi.globex.example", "192.0.2.1"]);
     assert_eq!(tenants[1].credential.secret.expose(), env!("CARGO_PKG_NAME"));
     assert_eq!(tenants[1].existing_authorization, ExistingAuthorization::Replace);
     assert_eq!(tenants[2].max_token_lifetime, Duration::from_secs(7 * 86_400));
+}
+
+#[test]
+fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
+    let files = tempfile::tempdir().unwrap();
+    let bundle = files.path().join("ca.pem");
+    let certificate =
+        || rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.pem();
+    let minimal = text(Path::new("tests/config/valid/minimal.yaml"));
+    let server = |more: &str| {
+        let url = "url: https://bi.example.com/bi";
+        let more = format!("{{ {url}, ca_file: {}{more} }}", bundle.display());
+        let config = minimal.replacen(&format!("{{ {url} }}"), &more, 1);
+        assert!(config.contains("ca_file"), "{config}");
+        let settings = Settings::parse(&config, "gateway.yaml");
+        settings.unwrap_or_else(|findings| panic!("{findings}")).servers.remove(0)
+    };
+    let first = certificate();
+    std::fs::write(&bundle, &first).unwrap();
+    let before = server("");
+    assert_eq!(before, server(""));
+    for more in [", max_connections: 7", ", timeouts: { total: 9s }", ", health_check: {}"] {
+        assert_ne!(before, server(more), "{more}");
+    }
+    std::fs::write(&bundle, format!("# a comment\n{first}")).unwrap();
+    assert_eq!(before, server(""), "the same certificates");
+    std::fs::write(&bundle, certificate()).unwrap();
+    assert_ne!(before, server(""));
 }
 
 #[test]
@@ -135,7 +176,11 @@ fn a_minimal_file_has_the_documented_defaults() {
     assert_eq!(settings.limits.drain_timeout, Duration::from_secs(25));
     let tenant = settings.tenants.iter().next().unwrap();
     assert_eq!(tenant.server.max_connections, 1024);
+    assert_eq!(tenant.server.max_exchanges, 16);
     assert_eq!(tenant.server.timeouts.read, Duration::from_secs(300));
+    assert_eq!(tenant.server.timeouts.first_byte, Duration::from_secs(300));
+    assert_eq!(tenant.server.timeouts.total, Duration::from_secs(3600));
+    assert_eq!(tenant.server.health_check, None);
     assert_eq!(tenant.credential.body, ExchangeBody::Form);
     assert_eq!(tenant.existing_authorization, ExistingAuthorization::PassThrough);
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::running::{self, CANARY_TOKEN};
 
+mod addresses;
 mod connections;
 mod forwarding;
 mod process;

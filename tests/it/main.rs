@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod admission;
 mod cli;
 mod client_certificates;
 mod cold_start;
@@ -19,4 +20,5 @@ mod security;
 mod shipped;
 mod single_flight;
 mod structure;
+mod subjects;
 mod support;

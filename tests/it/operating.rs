@@ -193,6 +193,17 @@ async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
     assert_eq!(answer.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
     assert!(line["hint"].as_str().unwrap().contains("logs"), "{line}");
 
+    // Its client sees the end of a connection a moment before its place is free.
+    let (_, admin) = gateway.ready();
+    let metrics = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    loop {
+        let mut client = Client::connect(admin).await;
+        client.write(metrics).await;
+        if client.response().await.text().contains("boldgate_connections 0\n") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let first = Client::connect(gateway.address()).await;
     let mut second = Client::connect(gateway.address()).await;
     assert_eq!(second.response().await.code(), "overloaded");

@@ -75,7 +75,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
         stand_in(vec![site(Some("site1"), &[("reports@acme.example", UserSource::AzureAd)])]).await;
     let cloud = stand_in(vec![site(None, &[("service@globex.example", UserSource::Local)])]).await;
     let folder = tempfile::tempdir().unwrap();
-    let company = certificate("localhost");
+    let company = certificate("bi.example.invalid");
     let own = certificate("gateway.example.com");
     let company_ca = write(&folder, "company-ca.pem", &company.cert.pem());
     let certificate_file = write(&folder, "tls.crt", &own.cert.pem());
@@ -87,8 +87,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
         let (_, rest) = key.stderr.split_once('"').unwrap();
         rest.split_once('"').unwrap().0.to_owned()
     };
-    let main_url =
-        format!("https://localhost:{}/bi", behind_tls(&company, main.addr()).await.port());
+    let behind = behind_tls(&company, main.addr()).await;
     let text = shipped(
         "config/gateway.yaml",
         &[
@@ -100,7 +99,9 @@ async fn the_gateway_serves_its_callers_over_tls() {
             ("/etc/boldgate/tls.key", &key_file),
             ("/etc/boldgate/company-ca.pem", &company_ca),
             ("/run/secrets/boldgate", folder.path().to_str().unwrap()),
-            ("https://bi.example.com/bi", &main_url),
+            // The name is nobody's; it is reached at its addresses.
+            ("https://bi.example.com/bi", "https://bi.example.invalid/bi"),
+            ("[10.0.1.11, 10.0.1.12, bi-3.internal:8443]", &format!("[\"{behind}\"]")),
             ("https://globex.boldbi.com/bi", &cloud.url()),
             ("b73f36d31dd1ad7ed37cbbff4fe95f3a5d8f14acd0c9a8b4ee7a3e0a3ec2ab4c", &hash(&export)),
             ("61c6b16f8fd3ac6bd5ddcf4c8c9b22d46ce4bdbf0c4a0b8f2b5cb3d2b9e7de91", &hash(&portal)),

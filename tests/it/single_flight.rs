@@ -121,21 +121,25 @@ async fn a_thousand_waiters_share_one_failure() {
     for answer in waiters.join_all().await {
         let error = answer.unwrap_err();
         assert!(
-            matches!(error.kind, ExchangeErrorKind::Unavailable { status: 503, .. }),
+            matches!(error.cause.kind, ExchangeErrorKind::Unavailable { status: 503, .. }),
             "{error}"
         );
     }
     assert_eq!(stand_in.token_requests(), 1);
 }
 
-#[tokio::test]
-async fn a_failure_is_not_kept() {
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_remembered_for_less_than_a_second() {
     let exchange = Counting::closed(true);
     let (source, permit) = (source(exchange.clone()), nowhere());
-    for attempt in 1..=2 {
+    for attempt in 1..=3 {
         exchange.let_pass();
-        source.token(&permit).await.unwrap_err();
+        for _ in 0..100 {
+            let error = source.token(&permit).await.unwrap_err();
+            assert!(error.retry_after < Duration::from_secs(1));
+        }
         assert_eq!(exchange.exchanges(), attempt);
+        tokio::time::advance(Duration::from_secs(1)).await;
     }
 }
 
@@ -198,11 +202,11 @@ async fn a_late_rejection_does_not_evict_the_newer_token() {
     let exchange = Counting::open(Duration::from_secs(60));
     let (source, permit) = (source(exchange.clone()), nowhere());
     let old = source.token(&permit).await.unwrap().token;
-    assert!(source.reject(&permit, &old).await);
+    assert!(source.reject(&permit, &old));
     let new = source.replacement(&permit).await.unwrap();
     assert!(!Arc::ptr_eq(&old, &new));
     for _ in 0..100 {
-        assert!(source.reject(&permit, &old).await, "the newer one is worth a try");
+        assert!(source.reject(&permit, &old), "the newer one is worth a try");
         let lookup = source.token(&permit).await.unwrap();
         assert!(lookup.cached && Arc::ptr_eq(&lookup.token, &new));
     }
@@ -214,12 +218,12 @@ async fn a_replacement_refused_at_once_is_not_replaced() {
     let exchange = Counting::open(Duration::from_secs(3600));
     let (source, permit) = (source(exchange.clone()), nowhere());
     let first = source.token(&permit).await.unwrap().token;
-    assert!(source.reject(&permit, &first).await);
+    assert!(source.reject(&permit, &first));
     let second = source.replacement(&permit).await.unwrap();
-    assert!(!source.reject(&permit, &second).await);
+    assert!(!source.reject(&permit, &second));
     assert!(source.token(&permit).await.unwrap().cached);
     tokio::time::advance(Duration::from_secs(11)).await;
-    assert!(source.reject(&permit, &second).await);
+    assert!(source.reject(&permit, &second));
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,7 +237,7 @@ async fn an_expired_token_is_never_returned() {
             assert!(Instant::now() < token.expires_at(), "after {:?}", started.elapsed());
             tokio::time::advance(lifetime / 97).await;
         }
-        // 500/97 lifetimes went by, each a little shortened by the margin.
-        assert!((5..=7).contains(&exchange.exchanges()), "{}", exchange.exchanges());
+        // 500/97 lifetimes went by, of each 72 to 80 % in use.
+        assert!((5..=8).contains(&exchange.exchanges()), "{}", exchange.exchanges());
     }
 }

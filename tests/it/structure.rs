@@ -15,7 +15,7 @@ const ORDER: [&[&str]; 15] = [
     &["gateway"],
     &["refusal", "headers"],
     &["token"],
-    &["policy"],
+    &["policy", "throttle"],
     &["caller"],
     &["tenant"],
     &["request", "fetch"],

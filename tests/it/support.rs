@@ -25,14 +25,13 @@ pub fn server(address: SocketAddr) -> Server {
         host: address.ip().to_string(),
         port: address.port(),
         base_path: "/bi".into(),
+        addresses: Vec::new(),
         ca_file: None,
-        timeouts: Timeouts {
-            connect: Duration::from_secs(5),
-            read: Duration::from_secs(5),
-            write: Duration::from_secs(5),
-            exchange: EXCHANGE_DEADLINE,
-        },
+        ca_digest: None,
+        health_check: None,
+        timeouts: Timeouts { exchange: EXCHANGE_DEADLINE, ..Timeouts::all(Duration::from_secs(5)) },
         max_connections: 16,
+        max_exchanges: 16,
     }
 }
 
@@ -78,11 +77,12 @@ pub fn permits(server: Server, credentials: Vec<Credential>) -> Vec<Permit> {
             credential,
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            max_concurrent_requests: None,
         }
     };
     let tenants = credentials.into_iter().enumerate().map(tenant).collect();
     let tenants = Tenants::new(tenants).unwrap();
-    let policy = Policy::new(&tenants, boldbi::classify, HashMap::new());
+    let policy = Policy::new(&tenants, boldbi::classify, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }
 

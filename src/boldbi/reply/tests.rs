@@ -55,6 +55,30 @@ fn t3_current_success_with_numeric_seconds() {
 }
 
 #[test]
+fn a_jump_of_our_clock_changes_no_lifetime_where_the_server_tells_its_own_time() {
+    // An end without a beginning: only the time at the server tells how much is left.
+    let body = br#"{"access_token":"x","expires_in":"2025-09-10T09:00:00Z"}"#;
+    let headers = |date: &'static str| {
+        HeaderMap::from_iter([(http::header::DATE, HeaderValue::from_static(date))])
+    };
+    let lifetime = |headers: &HeaderMap, clock: u64| {
+        let clock = SystemTime::UNIX_EPOCH + Duration::from_secs(clock);
+        let asked = Asked { at: Instant::now(), clock };
+        read(StatusCode::OK, headers, body, asked, YEAR).unwrap().lifetime().as_secs()
+    };
+    let dated = headers("Wed, 10 Sep 2025 08:00:00 GMT");
+    let right = 1_757_491_200;
+    for clock in [right, right - 3600, right + 3600, 0, right + 3 * 3600] {
+        assert_eq!(lifetime(&dated, clock), 3600, "at {clock}");
+    }
+    // Control: without its time, or with what is none, ours has to do.
+    for headers in [HeaderMap::new(), headers("yesterday")] {
+        assert_eq!(lifetime(&headers, right), 3600);
+        assert_eq!(lifetime(&headers, right - 3600), 7200);
+    }
+}
+
+#[test]
 fn t4_success_of_2020_with_dates() {
     let body = r#"{"email":"guest@example.com","access_token":"made_up-opaque-token_0123456789","token_type":"bearer","expires_in":"2020-05-28T01:18:27+00:00",".issued":"5/21/2020 1:18:27 AM +00:00",".expires":"5/28/2020 1:18:27 AM +00:00","LoginResult":"True","LoginStatusInfo":"Authentication successful"}"#;
     assert_eq!(lifetime_of(body), WEEK);

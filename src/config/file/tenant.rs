@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::permission::Allowance;
 use crate::config::field::Field;
 use crate::config::quantity::Period;
 
@@ -22,6 +23,9 @@ pub(crate) struct Tenant {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub hosts: Field<Vec<Field<String>>>,
+    /// How much it takes from all callers together.
+    #[serde(default)]
+    pub limits: Field<Allowance>,
     /// The Bold BI account that requests are made with.
     pub credential: Field<Credential>,
     /// What to do with a request that brings an `Authorization` header of its own.
@@ -30,6 +34,12 @@ pub(crate) struct Tenant {
     /// Longest time a token is used, even if Bold BI gives it for longer.
     #[serde(default = "default_max_token_lifetime")]
     pub max_token_lifetime: Field<Period>,
+    /// Most requests of this tenant that are at its server at the same time; more wait, and are
+    /// refused after `timeouts.connect`. When it is not given and the server has other tenants, three
+    /// quarters of the server's `max_connections`, so that none takes them all.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_concurrent_requests: Field<u64>,
 }
 
 /// The Bold BI account that requests are made with.

@@ -125,7 +125,7 @@ async fn a_server_that_is_not_there_is_a_502_and_costs_no_slot() {
 }
 
 /// A request with a token of the client's own, so that no exchange goes before it.
-fn own_token(method: &str) -> String {
+pub(super) fn own_token(method: &str) -> String {
     format!("{method} {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer own\r\n\r\n")
 }
 
@@ -151,14 +151,14 @@ async fn a_connection_beyond_the_limit_is_turned_away_and_the_others_are_served(
 }
 
 /// A certificate, and the key to it.
-struct Identity {
-    certificate: String,
+pub(super) struct Identity {
+    pub(super) certificate: String,
     key: String,
     der: (CertificateDer<'static>, Vec<u8>),
 }
 
 impl Identity {
-    fn of(name: &str) -> Self {
+    pub(super) fn of(name: &str) -> Self {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         Self {
             certificate: made.cert.pem(),
@@ -195,15 +195,15 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 /// A server with TLS in front of a plain one, that counts what was said under TLS.
-struct TlsServer {
-    port: u16,
+pub(super) struct TlsServer {
+    pub(super) port: u16,
     handshakes: Arc<AtomicUsize>,
-    bytes: Arc<AtomicUsize>,
+    pub(super) bytes: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl TlsServer {
-    async fn before(upstream: &Upstream, identity: &Identity) -> Self {
+    pub(super) async fn before(upstream: &Upstream, identity: &Identity) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (acceptor, behind) = (identity.acceptor(), upstream.address);
@@ -241,14 +241,14 @@ impl Drop for TlsServer {
     }
 }
 
-fn written(folder: &Path, name: &str, content: &str) -> PathBuf {
+pub(super) fn written(folder: &Path, name: &str, content: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, content).unwrap();
     path
 }
 
 /// The configuration for a server with TLS at `host`, and the bundle that says whom to trust.
-fn tls_config(host: &str, server: &TlsServer, bundle: &Path, tenant: &str) -> String {
+pub(super) fn tls_config(host: &str, server: &TlsServer, bundle: &Path, tenant: &str) -> String {
     let plain = config(([127, 0, 0, 1], server.port).into(), tenant);
     let url = format!("https://{host}:{}/bi\", ca_file: \"{}\"", server.port, bundle.display());
     plain.replace(&format!("http://127.0.0.1:{}/bi\"", server.port), &url)

@@ -214,6 +214,37 @@ async fn a_hundred_requests_with_a_revoked_token_share_one_new_exchange() {
     assert_eq!(upstream.seen.exchanges.load(SeqCst), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_revoked_under_load_fails_no_request_and_costs_one_exchange() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&revoked);
+    let upstream = revoking(move |token| theirs.load(SeqCst) && token == nth(0)).await;
+    let gateway = Arc::new(Gateway::start(&anonymous(upstream.address)));
+    let mut all = tokio::task::JoinSet::new();
+    for worker in 0..16 {
+        let gateway = Arc::clone(&gateway);
+        all.spawn(async move {
+            let mut client = Client::connect(gateway.address()).await;
+            for turn in 0..40 {
+                if (worker + turn) % 2 == 0 {
+                    client.write(request("GET", PATH).as_bytes()).await;
+                } else {
+                    client.write(&with_body("POST", PATH, &noise(500))).await;
+                }
+                assert_eq!(client.response().await.status, 200, "{worker} {turn}");
+            }
+        });
+    }
+    while upstream.seen.requests().len() < 200 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    revoked.store(true, SeqCst);
+    assert_eq!(all.join_all().await.len(), 16);
+    assert_eq!(upstream.seen.exchanges.load(SeqCst), 2);
+    let refused = upstream.seen.requests().len() - 16 * 40;
+    assert!((1..=16).contains(&refused), "each was refused once at most: {refused}");
+}
+
 #[tokio::test]
 async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
     let upstream = Scripted::new(|mut wire: Wire| async move {

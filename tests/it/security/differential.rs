@@ -251,6 +251,6 @@ fn whatever_goes_on_is_the_admitted_tenants_for_the_most_lenient_reader() {
         });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
     // Both happen often enough to mean something.
-    assert!(forwarded.get() > 400 && refused.get() > 400, "{forwarded:?} {refused:?}");
+    assert!(forwarded.get() > 200 && refused.get() > 200, "{forwarded:?} {refused:?}");
     runtime.block_on(house.assert_serves());
 }

@@ -1,0 +1,61 @@
+//! Permits: made by policy alone.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::Subject;
+use crate::tenant::Tenant;
+
+/// Leave to act as one subject on one tenant. Equal permits are the same token's: a permit is the
+/// key of the token cache, and it covers the version of the credential, so that a changed
+/// credential is another key.
+#[derive(Clone)]
+pub struct Permit(Arc<PermitParts>);
+
+#[derive(PartialEq, Eq)]
+struct PermitParts {
+    tenant: Arc<Tenant>,
+    subject: Subject,
+    credential_version: u64,
+    hash: u64,
+}
+
+impl Permit {
+    pub(super) fn new(tenant: Arc<Tenant>, subject: Subject) -> Self {
+        let credential_version = tenant.credential.version;
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&tenant.name, &subject, credential_version).hash(&mut hasher);
+        Self(Arc::new(PermitParts { tenant, subject, credential_version, hash: hasher.finish() }))
+    }
+
+    /// The tenant acted on.
+    pub fn tenant(&self) -> &Arc<Tenant> {
+        &self.0.tenant
+    }
+
+    /// The user acted as.
+    pub fn subject(&self) -> &Subject {
+        &self.0.subject
+    }
+}
+
+impl PartialEq for Permit {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Permit {}
+
+impl Hash for Permit {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permit({} on {})", self.0.subject, self.0.tenant.name)
+    }
+}

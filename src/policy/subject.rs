@@ -1,0 +1,233 @@
+//! Subjects: the users that requests act as, and the rules that map what is proven of a caller to
+//! one of them. A mapping gives one well-formed address or nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use ipnet::IpNet;
+
+use crate::caller::{Caller, Origin};
+
+/// The user a request acts as.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject(Arc<str>);
+
+impl Subject {
+    /// The user of a credential, whose name is the operator's own and may be a login name.
+    pub(super) fn own(username: &Arc<str>) -> Self {
+        Self(Arc::clone(username))
+    }
+
+    /// Parses an e-mail address: ASCII, a dot-atom, one `@`, a domain of two labels at least (RFC
+    /// 5321, section 4.1.2, without quoted local parts and address literals). Nothing in it could
+    /// end a form field or a log line, and no other character folds to one of it.
+    pub fn parse(address: &str) -> Option<Self> {
+        let (local, domain) = address.split_once('@')?;
+        let atoms = local.len() <= 64 && local.split('.').all(is_atom);
+        (atoms && is_domain(domain)).then(|| Self(address.into()))
+    }
+
+    /// The user's name, as the server knows it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn domain(&self) -> Option<&str> {
+        self.0.split_once('@').map(|(_, domain)| domain)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether `domain` is a DNS name of two labels at least.
+pub fn is_domain(domain: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    domain.len() <= 253 && domain.contains('.') && domain.split('.').all(label)
+}
+
+fn is_atom(atom: &str) -> bool {
+    let is_atext = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&b);
+    !atom.is_empty() && atom.bytes().all(is_atext)
+}
+
+/// As whom a request acts.
+#[derive(Clone, Debug, Default)]
+pub enum SubjectRule {
+    /// As the credential's own user.
+    #[default]
+    Own,
+    /// As the user that is mapped from what the caller is known by.
+    Mapped(Box<Mapping>),
+}
+
+/// From a value that is proven of the caller to the address of a user. What matches nothing, has
+/// another domain or is never to be is refused.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// Where the value is from.
+    pub source: Source,
+    /// The addresses of some values; with no template, of all that there are.
+    pub map: Option<HashMap<String, Subject>>,
+    /// How a value becomes an address.
+    pub template: Option<Template>,
+    /// The domains that an address may have, in lower case; empty when all may.
+    pub domains: Vec<String>,
+    /// Addresses that are never acted as, in lower case.
+    pub never: Vec<String>,
+}
+
+/// Where the value is from that tells the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A claim of the JWT that proved the caller.
+    Claim(String),
+    /// A header, believed only of a proxy in one of these networks.
+    Header {
+        /// Its name.
+        name: HeaderName,
+        /// The proxies that set it.
+        from: Vec<IpNet>,
+    },
+}
+
+/// The form of an address, with `{value}` once in its local part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    before: String,
+    after: String,
+}
+
+impl Template {
+    /// Parses a form such as `{value}@acme.example`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (before, after) = text.split_once(VALUE)?;
+        let once = !after.contains(VALUE) && !before.contains('@');
+        (once && Subject::parse(&format!("{before}x{after}")).is_some())
+            .then(|| Self { before: before.to_owned(), after: after.to_owned() })
+    }
+
+    fn filled_in(&self, value: &str) -> String {
+        format!("{}{value}{}", self.before, self.after)
+    }
+}
+
+impl Mapping {
+    /// The user that a request of `caller`, from `origin` and with `headers`, acts as.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn subject(
+        &self,
+        caller: &Caller,
+        origin: &Origin,
+        headers: &HeaderMap,
+    ) -> Result<Subject, SubjectError> {
+        let value = match &self.source {
+            Source::Claim(claim) => claimed(caller, claim)?,
+            Source::Header { name, from } => believed(origin, headers, name, from)?,
+        };
+        let subject = self.mapped(value)?;
+        let domain = subject.domain().ok_or(SubjectError::Malformed)?;
+        if !self.domains.is_empty() && !self.domains.iter().any(|d| d.eq_ignore_ascii_case(domain))
+        {
+            return Err(SubjectError::Domain);
+        }
+        if self.never.iter().any(|never| never.eq_ignore_ascii_case(subject.as_str())) {
+            return Err(SubjectError::Never);
+        }
+        Ok(subject)
+    }
+
+    fn mapped(&self, value: &str) -> Result<Subject, SubjectError> {
+        if value.is_empty() {
+            return Err(SubjectError::Absent);
+        }
+        if let Some(known) = self.map.as_ref().and_then(|map| map.get(value)) {
+            return Ok(known.clone());
+        }
+        let address = match (&self.template, &self.map) {
+            (Some(template), _) => Subject::parse(&template.filled_in(value)),
+            (None, Some(_)) => return Err(SubjectError::Unmapped),
+            (None, None) => Subject::parse(value),
+        };
+        address.ok_or(SubjectError::Malformed)
+    }
+}
+
+/// The one text of a claim. An address of which the issuer itself says that it is not verified is
+/// none (OpenID Connect Core 1.0, section 5.1, `email_verified`).
+fn claimed<'c>(caller: &'c Caller, claim: &str) -> Result<&'c str, SubjectError> {
+    let claims = caller.claims().ok_or(SubjectError::NoClaims)?;
+    if claim == "email" && claims.says_false("email_verified") {
+        return Err(SubjectError::Unverified);
+    }
+    claims.text(claim).ok_or(SubjectError::Absent)
+}
+
+fn believed<'h>(
+    origin: &Origin,
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+    from: &[IpNet],
+) -> Result<&'h str, SubjectError> {
+    let listed = |address| from.iter().any(|network| network.contains(&address));
+    if !origin.address.is_some_and(listed) {
+        return Err(SubjectError::Untrusted);
+    }
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().map_err(|_| SubjectError::Malformed),
+        (None, _) => Err(SubjectError::Absent),
+        (Some(_), Some(_)) => Err(SubjectError::Several),
+    }
+}
+
+/// Why there is no user to act as. No variant holds a value: it may be about a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectError {
+    /// The caller is known by something else than a JWT.
+    #[error("the user is mapped from a claim, and no JWT proved the caller")]
+    NoClaims,
+    /// The claim or the header is not there, or the claim is anything but one text.
+    #[error("the claim or header that names the user is missing or not one text")]
+    Absent,
+    /// The header is there more than once.
+    #[error("the header that names the user is there more than once")]
+    Several,
+    /// The header comes from somebody who is not listed.
+    #[error("the user is mapped from a header, and the sender is not a proxy that is listed")]
+    Untrusted,
+    /// The issuer says that the address is not verified.
+    #[error("the issuer says that the user's e-mail address is not verified")]
+    Unverified,
+    /// The value is not in the map.
+    #[error("the user is not in the map")]
+    Unmapped,
+    /// What comes out is no address.
+    #[error("what names the user makes no well-formed address")]
+    Malformed,
+    /// The address has a domain that is not listed.
+    #[error("the user's address has a domain that is not listed")]
+    Domain,
+    /// The user is one that is never acted as.
+    #[error("the user is one that is never acted as")]
+    Never,
+}
+
+/// What stands for the value in a [`Template`].
+const VALUE: &str = "{value}";
+
+#[cfg(test)]
+mod tests;

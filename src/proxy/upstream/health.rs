@@ -1,0 +1,146 @@
+//! Which addresses are good. One that cannot be connected to is set aside at once; health checks,
+//! where they are configured, set aside what does not answer well. Nobody's request is needed to
+//! find out that an address is good again: that is done here, on connections of its own.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use http::{Method, Version};
+use pingora::protocols::http::v1::client::HttpSession;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Upstream;
+use super::address::Address;
+use crate::tenant::HealthCheck;
+
+impl Upstream {
+    /// An address has failed: its idle connections are closed, and others are preferred.
+    pub(super) fn set_aside(&self, address: &Arc<Address>, cause: &str) {
+        if !address.set_out(true) {
+            return;
+        }
+        drop(self.addresses().clear(address));
+        let left = self.show();
+        tracing::warn!(
+            server.address = self.server.origin(),
+            network.peer.address = %address.at,
+            healthy_addresses = left,
+            hint = "look into Bold BI at this address; it is used again as soon as it is well",
+            "an address of server `{}` is set aside: {cause}",
+            self.server.name
+        );
+        if self.server.health_check.is_none() {
+            tokio::spawn(bring_back(Weak::clone(&self.this), Arc::clone(address)));
+        }
+    }
+
+    /// An address is good again.
+    pub(super) fn take_back(&self, address: &Arc<Address>) {
+        if address.set_out(false) {
+            let healthy = self.show();
+            tracing::info!(
+                server.address = self.server.origin(),
+                network.peer.address = %address.at,
+                healthy_addresses = healthy,
+                "an address of server `{}` is used again",
+                self.server.name
+            );
+        }
+    }
+
+    /// Brings the metrics up to date; how many addresses are good.
+    pub(super) fn show(&self) -> usize {
+        let addresses = self.addresses();
+        let (all, good) = addresses.listed().fold((0_usize, 0_usize), |(all, good), address| {
+            (all + 1, good + usize::from(!address.is_out()))
+        });
+        drop(addresses);
+        self.metrics.addresses.set(i64::try_from(all).unwrap_or(i64::MAX));
+        self.metrics.healthy_addresses.set(i64::try_from(good).unwrap_or(i64::MAX));
+        good
+    }
+
+    async fn check(&self, address: &Arc<Address>, check: &HealthCheck) {
+        let asked = timeout(check.timeout, self.ask(address, check)).await;
+        let failed = match asked {
+            Ok(Ok(200..=299)) => None,
+            Ok(Ok(status)) => Some(format!("its health check is answered with {status}")),
+            Ok(Err(cause)) => Some(format!("its health check fails: {cause}")),
+            Err(_) => Some(format!("its health check is not answered within {:?}", check.timeout)),
+        };
+        let doubts = address.checked(failed.is_none());
+        match failed {
+            Some(cause) if doubts >= check.unhealthy_after => self.set_aside(address, &cause),
+            None if doubts >= check.healthy_after => self.take_back(address),
+            _ => {}
+        }
+    }
+
+    /// The status of the answer. The request is ours alone: it has no token, and nothing of a
+    /// client's.
+    async fn ask(&self, address: &Address, check: &HealthCheck) -> Result<u16, String> {
+        let connection = self.connect_to(address.at).await.map_err(|error| error.to_string())?;
+        let mut session = HttpSession::new(Box::new(connection));
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = Method::GET;
+        parts.uri = check.path.parse().map_err(|_| "its path is none".to_owned())?;
+        parts.version = Version::HTTP_11;
+        parts.headers.insert(HOST, self.authority.clone());
+        parts.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        // Pingora's own texts quote what was received.
+        let told = |error: Box<pingora::Error>| error.etype().as_str().to_owned();
+        session.write_request_header(Box::new(parts.into())).await.map_err(told)?;
+        session.read_response().await.map_err(told)?;
+        Ok(session.get_status().map_or(0, |status| status.as_u16()))
+    }
+}
+
+/// Checks all addresses, again and again, as long as the pool lives.
+pub(super) async fn check_always(upstream: Weak<Upstream>, check: HealthCheck) {
+    loop {
+        {
+            let Some(upstream) = upstream.upgrade() else { return };
+            // Why a name is not known has been told.
+            let _ = upstream.look_up().await;
+            let listed: Vec<_> = upstream.addresses().listed().cloned().collect();
+            let mut checks = JoinSet::new();
+            for address in listed {
+                let (upstream, check) = (Arc::clone(&upstream), check.clone());
+                checks.spawn(async move { upstream.check(&address, &check).await });
+            }
+            while checks.join_next().await.is_some() {}
+        }
+        sleep(jittered(check.interval)).await;
+    }
+}
+
+/// Connects to an address that was set aside, with longer and longer pauses, until that succeeds.
+async fn bring_back(upstream: Weak<Upstream>, address: Arc<Address>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        sleep(jittered(pause)).await;
+        let Some(upstream) = upstream.upgrade() else { return };
+        // A request may have got through in the meantime.
+        let listed = upstream.addresses().is_listed(&address);
+        let Some(listed) = listed.filter(|_| address.is_out()) else { return };
+        let limit = upstream.server.timeouts.connect;
+        if listed && matches!(timeout(limit, upstream.connect_to(address.at)).await, Ok(Ok(_))) {
+            return upstream.take_back(&address);
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// A tenth more or less, so that many gateways do not ask at the same time.
+fn jittered(period: Duration) -> Duration {
+    let chance = RandomState::new().hash_one(()) % 1000;
+    period.mul_f64(0.9 + f64::from(u32::try_from(chance).unwrap_or(0)) / 5000.0)
+}
+
+const AGENT: &str = concat!("boldgate/", env!("CARGO_PKG_VERSION"));
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);

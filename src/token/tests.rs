@@ -1,0 +1,312 @@
+//! The life of a token, in time that the tests hold.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::asleep::Asleep;
+use super::*;
+use crate::policy::{Policy, RouteClass};
+use crate::secret::Secret;
+use crate::tenant::{
+    Credential, ExchangeBody, ExistingAuthorization, Server, Tenant, Tenants, Timeouts,
+};
+
+mod outage;
+mod steady;
+
+/// Leave to act on as many tenants, all of one server with `max_exchanges` 16.
+fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
+    let second = Duration::from_secs(1);
+    let server = Arc::new(Server {
+        name: "main".into(),
+        tls: false,
+        host: "127.0.0.1".into(),
+        port: 1,
+        base_path: "/bi".into(),
+        addresses: Vec::new(),
+        ca_file: None,
+        ca_digest: None,
+        health_check: None,
+        timeouts: Timeouts { exchange: TIMEOUT, ..Timeouts::all(second) },
+        max_connections: 8,
+        max_exchanges: 16,
+    });
+    let tenant = |index| Tenant {
+        name: TenantName::parse(&format!("tenant-{index}")).unwrap(),
+        index,
+        api_base: format!("/bi/api/site/site{index}"),
+        server: Arc::clone(&server),
+        site: Some(format!("site{index}")),
+        hosts: Vec::new(),
+        credential: Credential {
+            grant: Grant::EmbedSecret,
+            username: Arc::from("user@example.com"),
+            secret: Secret::new("secret".into()),
+            body: ExchangeBody::Form,
+            version: credential_version,
+        },
+        existing_authorization: ExistingAuthorization::default(),
+        max_token_lifetime: WEEK,
+        max_concurrent_requests: None,
+    };
+    let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();
+    let policy = Policy::new(&tenants, |_, _| RouteClass::Read, HashMap::new(), None);
+    tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
+}
+
+fn permit() -> Permit {
+    permits(1, 0).remove(0)
+}
+
+/// An error of some tenant.
+pub(super) fn error(kind: ExchangeErrorKind) -> ExchangeError {
+    ExchangeError::new(&permit(), kind)
+}
+
+/// A token endpoint that does as it is told, and counts.
+struct Script {
+    /// A word and a lifetime, or what goes wrong; told the number of the call, from 1 on.
+    reply: Mutex<Box<Reply>>,
+    latency: Duration,
+    calls: Mutex<Vec<(Instant, u64)>>,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+type Reply = dyn Fn(usize) -> Result<(String, Duration), ExchangeErrorKind> + Send;
+
+impl Script {
+    fn new(
+        reply: impl Fn(usize) -> Result<(String, Duration), ExchangeErrorKind> + Send + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            reply: Mutex::new(Box::new(reply)),
+            latency: LATENCY,
+            calls: Mutex::default(),
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+        })
+    }
+
+    /// Gives a new token each time.
+    fn giving(lifetime: Duration) -> Arc<Self> {
+        Self::new(new_tokens(lifetime))
+    }
+
+    fn becomes(
+        &self,
+        reply: impl Fn(usize) -> Result<(String, Duration), ExchangeErrorKind> + Send + 'static,
+    ) {
+        *self.reply.lock().unwrap() = Box::new(reply);
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.lock().unwrap().len()
+    }
+
+    fn times(&self) -> Vec<Instant> {
+        self.calls.lock().unwrap().iter().map(|(at, _)| *at).collect()
+    }
+
+    fn source(self: &Arc<Self>) -> TokenSource {
+        TokenSource::with_asleep(self.clone(), asleep())
+    }
+}
+
+fn new_tokens(
+    lifetime: Duration,
+) -> impl Fn(usize) -> Result<(String, Duration), ExchangeErrorKind> + Send {
+    move |number| Ok((format!("token-{number}"), lifetime))
+}
+
+fn down(retry_after: Option<Duration>) -> ExchangeErrorKind {
+    ExchangeErrorKind::Unavailable { status: 503, retry_after }
+}
+
+fn refused() -> ExchangeErrorKind {
+    ExchangeErrorKind::Refused { status: 401, detail: "" }
+}
+
+#[async_trait]
+impl TokenExchange for Script {
+    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
+        let asked = Instant::now();
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push((asked, permit.tenant().credential.version));
+            calls.len()
+        };
+        self.most_at_once.fetch_max(self.at_once.fetch_add(1, SeqCst) + 1, SeqCst);
+        sleep(self.latency).await;
+        self.at_once.fetch_sub(1, SeqCst);
+        let reply = self.reply.lock().unwrap()(number);
+        match reply {
+            Ok((token, lifetime)) => Ok(AccessToken::new(&token, asked, lifetime).unwrap()),
+            Err(kind) => Err(ExchangeError::new(permit, kind)),
+        }
+    }
+}
+
+thread_local! {
+    /// How long the machine of this test has slept.
+    static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The machine sleeps when the test says so; it is looked at rarely enough for weeks to pass.
+fn asleep() -> Asleep {
+    Asleep { read: || SLEPT.get(), every: Duration::from_secs(3600) }
+}
+
+const LATENCY: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[tokio::test(start_paused = true)]
+async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_more() {
+    let (old, new) = (permits(2, 0), permits(2, 1));
+    let script = Script::giving(Duration::from_secs(10));
+    let source = script.source();
+    for permit in &old {
+        source.token(permit).await.unwrap();
+    }
+    // One exchange is under way, and one waits for a place, when the credentials change.
+    let flying = permits(3, 0).remove(2);
+    let (theirs, permit) = (source.clone(), flying.clone());
+    let flight = tokio::spawn(async move { theirs.token(&permit).await });
+    sleep(LATENCY / 2).await;
+    source.retain(|permit| permit.tenant().credential.version == 1);
+    let begun = script.calls();
+    flight.await.unwrap().unwrap();
+    for permit in old.iter().chain([&flying]) {
+        assert!(source.inner().usable(permit).is_none());
+        let error = source.token(permit).await.unwrap_err();
+        assert!(matches!(error.cause.kind, ExchangeErrorKind::Withdrawn), "{error}");
+        assert!(source.reject(permit, &Arc::new(token("old", HOUR))));
+        source.replacement(permit).await.unwrap_err();
+    }
+    assert_eq!(script.calls(), begun);
+    // Control: those of the new configuration are served and refreshed, for the old ones time
+    // goes by without a call.
+    for _ in 0..100 {
+        source.token(&new[0]).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let calls = script.calls.lock().unwrap();
+    assert!(calls.len() > begun + 10);
+    assert!(calls[begun..].iter().all(|(_, version)| *version == 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_that_waits_for_a_place_is_not_begun_for_a_credential_that_changed() {
+    let script = Script::giving(HOUR);
+    let source = script.source();
+    let mut waiting = JoinSet::new();
+    for permit in permits(20, 0) {
+        let source = source.clone();
+        waiting.spawn(async move { source.token(&permit).await });
+    }
+    sleep(LATENCY / 2).await;
+    source.retain(|_| false);
+    let answers = waiting.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
+    assert_eq!(script.calls(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_exchange_serves_from_the_next_refresh_on() {
+    let (first, second) = (Script::giving(HOUR), Script::giving(HOUR));
+    let (source, permit) = (first.source(), permit());
+    source.token(&permit).await.unwrap();
+    source.set_exchange(second.clone());
+    assert!(source.token(&permit).await.unwrap().cached);
+    sleep(HOUR * 9 / 10).await;
+    assert!(source.token(&permit).await.unwrap().cached);
+    assert_eq!((first.calls(), second.calls()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
+    let script =
+        Arc::new(Script { latency: TIMEOUT * 2, ..Arc::into_inner(Script::giving(HOUR)).unwrap() });
+    let source = script.source();
+    let mut waiting = JoinSet::new();
+    for permit in permits(17, 0) {
+        let source = source.clone();
+        waiting.spawn(async move { source.token(&permit).await });
+        tokio::task::yield_now().await;
+    }
+    let started = Instant::now();
+    let error = waiting.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(started.elapsed().as_secs(), TIMEOUT.as_secs());
+    assert!(matches!(error.cause.kind, ExchangeErrorKind::Crowded { limit: 16, .. }), "{error}");
+    assert!(waiting.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(script.calls(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile() {
+    let script = Script::giving(HOUR);
+    let clock = Asleep { every: Duration::from_secs(1), ..asleep() };
+    let source = TokenSource::with_asleep(script.clone(), clock);
+    let permits = permits(100, 0);
+    for permit in &permits {
+        source.token(permit).await.unwrap();
+    }
+    // Half their life: they serve on, and are refreshed when they are 72 to 80 % old.
+    SLEPT.set(HOUR / 2);
+    sleep(Duration::from_secs(2)).await;
+    for permit in &permits {
+        let found = source.token(permit).await.unwrap();
+        assert!(found.cached);
+        let left = found.token.expires_at() - Instant::now();
+        assert!(left <= HOUR / 2, "{left:?}");
+    }
+    assert_eq!(script.calls(), 100);
+    // Most of it: they serve on, and are refreshed, but not all at once.
+    SLEPT.set(HOUR * 9 / 10);
+    sleep(Duration::from_secs(2)).await;
+    assert!(script.calls() < 160, "{}", script.calls());
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(script.calls(), 200);
+    // All of it: they are gone.
+    SLEPT.set(HOUR * 3);
+    sleep(Duration::from_secs(2)).await;
+    assert!(!source.token(&permits[0]).await.unwrap().cached);
+    // An exchange during which the machine sleeps counts the sleep as well.
+    let (theirs, last) = (source.clone(), permits[1].clone());
+    let flight = tokio::spawn(async move { theirs.token(&last).await });
+    sleep(LATENCY / 2).await;
+    SLEPT.set(HOUR * 3 + HOUR / 2);
+    let left = flight.await.unwrap().unwrap().token.expires_at() - Instant::now();
+    assert!(left <= HOUR / 2, "{left:?}");
+}
+
+#[test]
+fn the_time_asleep_can_be_read_and_does_not_run_backwards() {
+    let Asleep { read, every } = Asleep::default();
+    let first = read();
+    assert!(read() + Duration::from_millis(50) >= first);
+    assert_eq!(every, Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refresher_ends_with_its_source() {
+    let script = Script::giving(HOUR);
+    let source = script.source();
+    let metrics = tokio::runtime::Handle::current().metrics();
+    source.token(&permit()).await.unwrap();
+    assert_eq!(metrics.num_alive_tasks(), 1);
+    drop(source);
+    tokio::task::yield_now().await;
+    assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+fn token(word: &str, lifetime: Duration) -> AccessToken {
+    AccessToken::new(word, Instant::now(), lifetime).unwrap()
+}

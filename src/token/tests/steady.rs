@@ -1,0 +1,118 @@
+//! Refreshing ahead, while all is well.
+
+use super::*;
+
+/// Uses the token of `permit` every now and then; how often that had to wait for an exchange.
+async fn use_for(source: &TokenSource, permit: &Permit, time: Duration, every: Duration) -> usize {
+    let started = Instant::now();
+    let mut waited = 0;
+    while started.elapsed() < time {
+        let found = source.token(permit).await.unwrap();
+        assert!(Instant::now() < found.token.expires_at());
+        waited += usize::from(!found.cached);
+        sleep(every).await;
+    }
+    waited
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_in_steady_use_never_makes_a_request_wait_again() {
+    for lifetime in [Duration::from_secs(2), Duration::from_secs(5), HOUR, WEEK] {
+        let script = Script::giving(lifetime);
+        let (source, permit) = (script.source(), permit());
+        assert!(!source.token(&permit).await.unwrap().cached);
+        let waited = use_for(&source, &permit, lifetime * 40, lifetime / 20).await;
+        assert_eq!(waited, 0, "{lifetime:?}");
+        // 40 lifetimes, each between 72 and 80 % of it in use.
+        let calls = script.calls();
+        println!("{lifetime:?}: {calls} exchanges in 40 lifetimes, no lookup waited");
+        assert!((46..=57).contains(&calls), "{lifetime:?}: {calls}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_of_tokens_obtained_together_are_spread() {
+    let script = Script::giving(HOUR);
+    let source = script.source();
+    let permits = permits(200, 0);
+    for permit in &permits {
+        source.token(permit).await.unwrap();
+    }
+    sleep(HOUR).await;
+    let times = script.times().split_off(200);
+    let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    assert_eq!(times.len(), 200, "each once, as nobody used the new ones");
+    assert!(*last - *first > HOUR / 20, "{:?}", *last - *first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_nobody_uses_is_not_refreshed() {
+    let script = Script::giving(HOUR);
+    let (source, permit) = (script.source(), permit());
+    source.token(&permit).await.unwrap();
+    sleep(HOUR * 10).await;
+    // Its first use was a use; the token after it had none.
+    assert_eq!(script.calls(), 2);
+    assert!(!source.token(&permit).await.unwrap().cached);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_first_used_when_its_refresh_is_overdue_is_refreshed_then() {
+    let script = Script::giving(HOUR);
+    let (source, permit) = (script.source(), permit());
+    source.token(&permit).await.unwrap();
+    // The second token comes within 48 minutes and is 80 % old before 96.
+    sleep(HOUR * 16 / 10).await;
+    assert_eq!(script.calls(), 2);
+    assert!(source.token(&permit).await.unwrap().cached);
+    sleep(LATENCY * 2).await;
+    assert_eq!(script.calls(), 3, "in the background, at once");
+    assert!(source.token(&permit).await.unwrap().cached);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_again_is_asked_for_nearer_to_its_end_and_lives_no_longer() {
+    // The server gives its token out again and again, with the whole of its lifetime each time.
+    let script = Script::new(|_| Ok(("same".into(), HOUR)));
+    let (source, permit) = (script.source(), permit());
+    let first = source.token(&permit).await.unwrap().token;
+    while first.is_usable(Instant::now()) {
+        let found = source.token(&permit).await.unwrap();
+        assert!(found.cached && Arc::ptr_eq(&found.token, &first));
+        sleep(Duration::from_secs(1)).await;
+    }
+    let times = script.times();
+    println!("the same token again: asked for {} times in its life", times.len());
+    assert!((8..=24).contains(&times.len()), "{}", times.len());
+    let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.windows(2).all(|pair| pair[1] <= pair[0]), "{gaps:?}");
+    // As soon as there is another, it is taken.
+    let script =
+        Script::new(|call| Ok((if call < 3 { "old".into() } else { format!("new-{call}") }, HOUR)));
+    let source = script.source();
+    assert_eq!(use_for(&source, &permit, HOUR * 2, HOUR / 200).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_and_a_request_that_finds_no_token_share_one_exchange() {
+    let script = Script::new(new_tokens(Duration::from_secs(2)));
+    let script = Arc::new(Script {
+        latency: Duration::from_millis(700),
+        ..Arc::into_inner(script).unwrap()
+    });
+    let (source, permit) = (script.source(), permit());
+    source.token(&permit).await.unwrap();
+    // The refresh begins 1.44 to 1.6 s after the first call and lands after the token's last use.
+    sleep(Duration::from_millis(1250)).await;
+    assert_eq!(script.calls(), 2);
+    assert!(!source.token(&permit).await.unwrap().cached);
+    assert_eq!(script.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ended_on_its_way_is_never_handed_out() {
+    let script = Script::giving(LATENCY / 2);
+    let (source, permit) = (script.source(), permit());
+    let error = source.token(&permit).await.unwrap_err();
+    assert!(matches!(error.cause.kind, ExchangeErrorKind::Unusable { .. }), "{error}");
+}

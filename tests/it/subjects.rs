@@ -1,0 +1,234 @@
+//! Users mapped from what is proven of a caller: whose token goes up, and what happens to those who
+//! have none. With them, what callers and tenants are allowed to use up.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use boldgate::caller::ApiKey;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use url::form_urlencoded;
+
+use crate::jwt::Provider;
+use crate::running::{Answer, Client, Gateway, Response, Upstream, ok, status};
+
+/// A server that gives each user a token of the user's name, and a gateway before it.
+struct House {
+    upstream: Upstream,
+    gateway: Gateway,
+    provider: Provider,
+    key: ApiKey,
+    /// The users that tokens were made for.
+    exchanged: Arc<Mutex<Vec<String>>>,
+}
+
+impl House {
+    /// `callers` are the permissions of `portal`, known by JWTs, and of `proxy`, known by a key.
+    async fn new(portal: &str, proxy: &str) -> Self {
+        let exchanged = Arc::new(Mutex::new(Vec::new()));
+        let users = Arc::clone(&exchanged);
+        let upstream = Upstream::answering_all(move |request| -> Answer {
+            if !request.path().ends_with("/token") {
+                return ok("served");
+            }
+            let form = form_urlencoded::parse(&request.body);
+            let user = form.into_iter().find(|(name, _)| name == "username").unwrap().1;
+            users.lock().unwrap().push(user.clone().into_owned());
+            status(200, &format!(r#"{{"access_token":"canary-token-{user}","expires_in":3600}}"#))
+        })
+        .await;
+        let (provider, key) = (Provider::new(), ApiKey::generate().unwrap());
+        let tenant = |name: &str, more: &str| {
+            format!(
+                "  {name}:\n    server: main\n    site: {name}\n{more}    credential:\n      grant: \
+                 embed_secret\n      username: own@{name}.example\n      embed_secret: {{ file: \
+                 SECRET_FILE }}\n      user_source: azure_ad\n"
+            )
+        };
+        let gateway = Gateway::start(&format!(
+            "listeners:
+  - {{ address: \"127.0.0.1:0\", callers: required }}
+admin: {{ address: \"127.0.0.1:0\" }}
+servers:
+  main: {{ url: \"http://{}/bi\" }}
+tenants:
+{}{}callers:
+  portal:
+    jwt:
+      issuer: https://login.example.com/
+      audience: boldgate
+      algorithms: [EdDSA]
+      jwks_file: {}
+{portal}
+  proxy:
+    api_key: {{ sha256: {} }}
+{proxy}
+",
+            upstream.address,
+            tenant("alpha", ""),
+            tenant("beta", "    limits: { concurrent_requests: 1 }\n"),
+            provider.jwks.path().display(),
+            key.hash(),
+        ));
+        Self { upstream, gateway, provider, key, exchanged }
+    }
+
+    async fn mapped() -> Self {
+        Self::new(
+            "    may:
+      - tenant: alpha
+        routes: [read]
+        subject: { claim: email, domains: [acme.example], never: [admin@acme.example] }
+      - { tenant_claim: sites, routes: [read, export] }",
+            "    may:
+      - tenant: alpha
+        routes: [read]
+        subject: { header: X-User, from: [127.0.0.0/8], domains: [acme.example] }
+      - { tenant: beta, routes: [read], subject: { header: X-User, from: [192.0.2.1], template: \"{value}@acme.example\" } }",
+        )
+        .await
+    }
+
+    async fn get(&self, site: &str, route: &str, headers: &str) -> Response {
+        let path = format!("/bi/api/site/{site}{route}");
+        self.gateway.send(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{headers}\r\n")).await
+    }
+
+    async fn with_claims(&self, site: &str, claims: Value) -> Response {
+        let token = self.provider.token(|all| {
+            for (name, value) in claims.as_object().unwrap() {
+                all[name] = value.clone();
+            }
+        });
+        self.get(site, READ, &format!("Authorization: Bearer {token}\r\n")).await
+    }
+
+    async fn by_proxy(&self, site: &str, headers: &str) -> Response {
+        let headers = format!("X-Api-Key: {}\r\n{headers}", self.key.expose());
+        self.get(site, READ, &headers).await
+    }
+
+    async fn until_beta_answers(&self, status: u16) {
+        let asked = async { while self.by_proxy("beta", "").await.status != status {} };
+        timeout(Duration::from_secs(10), asked).await.unwrap_or_else(|_| panic!("never {status}"));
+    }
+
+    fn exchanged(&self) -> Vec<String> {
+        std::mem::take(&mut *self.exchanged.lock().unwrap())
+    }
+
+    /// The tokens that went up since this was asked last.
+    fn tokens(&self) -> Vec<String> {
+        let requests = self.upstream.seen.take();
+        let served = requests.iter().filter(|request| !request.path().ends_with("/token"));
+        served.map(|request| request.header("authorization").join(" and ")).collect()
+    }
+}
+
+const READ: &str = "/v5.0/dashboards";
+
+#[tokio::test]
+async fn each_user_of_a_jwt_acts_with_a_token_of_their_own_and_never_with_anothers() {
+    let house = House::mapped().await;
+    for user in ["jane@acme.example", "joe@acme.example", "jane@acme.example"] {
+        let answer = house.with_claims("alpha", json!({"email": user})).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(house.tokens(), [format!("Bearer canary-token-{user}")]);
+    }
+    assert_eq!(house.exchanged(), ["jane@acme.example", "joe@acme.example"]);
+    // The tenant that a claim names is acted on as its own user.
+    let answer = house.with_claims("beta", json!({"sites": ["gamma", "beta"]})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(house.exchanged(), ["own@beta.example"]);
+    assert_eq!(house.tokens(), ["Bearer canary-token-own@beta.example"]);
+}
+
+#[tokio::test]
+async fn without_a_user_that_policy_allows_nothing_is_sent_to_anybody() {
+    let house = House::mapped().await;
+    for (site, claims, code) in [
+        ("alpha", json!({}), "subject_refused"),
+        ("alpha", json!({"email": "admin@acme.example"}), "subject_refused"),
+        ("alpha", json!({"email": "Admin@Acme.example"}), "subject_refused"),
+        ("alpha", json!({"email": "jane@evil.example"}), "subject_refused"),
+        ("alpha", json!({"email": ["jane@acme.example"]}), "subject_refused"),
+        ("alpha", json!({"email": "jane@acme.example,x@acme.example"}), "subject_refused"),
+        ("alpha", json!({"email": "a@acme.example", "email_verified": false}), "subject_refused"),
+        ("beta", json!({"email": "jane@acme.example"}), "caller_forbidden"),
+        ("beta", json!({"sites": "alpha"}), "caller_forbidden"),
+        ("beta", json!({"sites": "beta,alpha"}), "caller_forbidden"),
+        ("beta", json!({"sites": ["beta", 7]}), "caller_forbidden"),
+        ("beta", json!({"sites": {"beta": true}}), "caller_forbidden"),
+        ("beta", json!({"sites": "BETA"}), "caller_forbidden"),
+        ("beta", json!({"sites": "*"}), "caller_forbidden"),
+    ] {
+        let refusal = house.with_claims(site, claims.clone()).await;
+        assert_eq!((refusal.status, refusal.code().as_str()), (403, code), "{site} {claims}");
+    }
+    for (site, headers) in [
+        ("alpha", ""),
+        ("alpha", "X-User: jane@evil.example\r\n"),
+        ("alpha", "X-User: jane@acme.example\r\nX-User: joe@acme.example\r\n"),
+        ("alpha", "X-User: jane@acme.example, joe@acme.example\r\n"),
+        ("alpha", "X_User: jane@acme.example\r\n"),
+        ("beta", "X-User: jane\r\n"),
+    ] {
+        let refusal = house.by_proxy(site, headers).await;
+        assert_eq!(
+            (refusal.status, refusal.code().as_str()),
+            (403, "subject_refused"),
+            "{headers}"
+        );
+    }
+    // A token of the client's own would be another user's.
+    let own = "X-User: jane@acme.example\r\nAuthorization: Bearer canary-own\r\n";
+    let refusal = house.by_proxy("alpha", own).await;
+    assert_eq!((refusal.status, refusal.code().as_str()), (403, "authorization_refused"));
+    house.upstream.seen.assert_untouched("users that are refused");
+
+    assert_eq!(house.by_proxy("alpha", "X-User: jane@acme.example\r\n").await.status, 200);
+    assert_eq!(house.exchanged(), ["jane@acme.example"]);
+    let seen = house.upstream.seen.requests().pop().unwrap();
+    assert_eq!(seen.header("authorization"), ["Bearer canary-token-jane@acme.example"]);
+    assert!(seen.header("x-user").is_empty(), "the header is for the gateway alone");
+}
+
+#[tokio::test]
+async fn who_sends_too_much_is_told_when_to_come_again_and_takes_nothing_from_others() {
+    let open = "    may: [ { tenant: \"*\", routes: [read] } ]";
+    let house =
+        House::new(open, &format!("{open}\n    limits: {{ requests_per_second: 1, burst: 3 }}"))
+            .await;
+    for _ in 0..3 {
+        assert_eq!(house.by_proxy("alpha", "").await.status, 200);
+    }
+    let refusal = house.by_proxy("alpha", "").await;
+    assert_eq!((refusal.status, refusal.code().as_str()), (429, "rate_limited"));
+    assert_eq!(refusal.header("retry-after"), ["1"]);
+    assert_eq!(house.with_claims("alpha", json!({})).await.status, 200);
+    assert_eq!(house.tokens().len(), 4);
+    tokio::time::sleep(Duration::from_millis(1050)).await;
+    assert_eq!(house.by_proxy("alpha", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_tenant_takes_no_more_requests_at_once_than_it_is_allowed() {
+    let open = "    may: [ { tenant: \"*\", routes: [read, write] } ]";
+    let house = House::new(open, open).await;
+    // The one request that beta takes is under way until its body is whole.
+    let mut slow = Client::connect(house.gateway.address()).await;
+    let head = format!(
+        "POST /bi/api/site/beta/v5.0/items HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {}\r\n\
+         Content-Length: 4\r\n\r\nha",
+        house.key.expose()
+    );
+    slow.write(head.as_bytes()).await;
+    house.until_beta_answers(429).await;
+    let refusal = house.by_proxy("beta", "").await;
+    assert_eq!((refusal.status, refusal.code().as_str()), (429, "rate_limited"));
+    assert_eq!(refusal.header("retry-after"), ["1"]);
+    assert_eq!(house.by_proxy("alpha", "").await.status, 200);
+    slow.write(b"lf").await;
+    assert_eq!(slow.response().await.status, 200);
+    house.until_beta_answers(200).await;
+}
