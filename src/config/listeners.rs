@@ -227,7 +227,7 @@ impl Check<'_> {
         if self.references == References::Ignore {
             return None;
         }
-        let read = std::fs::read(file).map(zeroize::Zeroizing::new);
+        let read = self.content(file.as_ref());
         read.map_err(|e| {
             self.notes.add(at.finding(format!("found a file that cannot be read: {e}"), PEM));
         })
