@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
-use crate::token::{AccessToken, TokenSource};
+use crate::token::{AccessToken, ExchangeError, TokenSource};
 
 /// Everything that decides on requests.
 pub struct Gateway {
@@ -110,6 +110,14 @@ impl Gateway {
         self.tokens.reject(permit, refused).await
     }
 
+    /// Fetches the token of the tenant's own user, so that no request has to wait for it.
+    ///
+    /// # Errors
+    /// When none can be had.
+    pub async fn warm_up(&self, tenant: &Tenant) -> Result<(), Arc<ExchangeError>> {
+        self.tokens.token(self.gatekeeper.policy.operator_permit(tenant)).await.map(drop)
+    }
+
     /// The tenants behind the gateway.
     pub fn tenants(&self) -> &Tenants {
         &self.gatekeeper.tenants
@@ -147,6 +155,11 @@ impl Gatekeeper {
         let permit = self.permit(&caller, tenant, head)?;
         let injects = injects(&caller, tenant, head)?;
         Ok(Admission { caller, permit, injects })
+    }
+
+    /// For each tenant, leave to act as its credential's own user.
+    pub fn own_permits(&self) -> impl Iterator<Item = &Permit> {
+        self.tenants.iter().map(|tenant| self.policy.operator_permit(tenant))
     }
 
     /// The class that the route of an admitted request falls in.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::caller::{Caller, CallerName};
-use crate::tenant::{Tenant, Tenants};
+use crate::tenant::{Grant, Tenant, Tenants};
 
 /// What kind of thing a route does, from harmless to dangerous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,6 +122,25 @@ impl Permit {
     /// The user acted as.
     pub fn subject(&self) -> &Subject {
         &self.0.subject
+    }
+
+    /// The same leave by the credential that the tenant has now, which is that of `own`, its leave
+    /// to act as the credential's own user. None when the tenant has moved, or its credential cannot
+    /// act as this subject. For requests that began before the configuration changed.
+    pub fn renewed(&self, own: &Self) -> Option<Self> {
+        let (then, now) = (self.tenant(), own.tenant());
+        let same_place = then.name == now.name
+            && then.api_base == now.api_base
+            && then.server.origin() == now.server.origin();
+        if !same_place {
+            None
+        } else if self.subject() == own.subject() {
+            Some(own.clone())
+        } else if now.credential.grant == Grant::EmbedSecret {
+            Some(Self::new(Arc::clone(now), self.subject().clone()))
+        } else {
+            None
+        }
     }
 }
 

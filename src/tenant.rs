@@ -40,7 +40,7 @@ impl fmt::Display for TenantName {
 }
 
 /// One installation that tenants live on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Its name in the configuration.
     pub name: String,

@@ -46,8 +46,16 @@ impl TokenSource {
             .max_capacity(capacity)
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(IDLE)
+            .support_invalidation_closures()
             .build();
         Self { cache, exchange, telemetry }
+    }
+
+    /// Forgets all about the permits that are not `still` made.
+    pub fn retain(&self, still: impl Fn(&Permit) -> bool + Send + Sync + 'static) {
+        self.cache
+            .invalidate_entries_if(move |permit, _| !still(permit))
+            .expect("the cache was built for it");
     }
 
     /// A token for `permit` that is good now.
