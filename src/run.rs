@@ -249,7 +249,6 @@ impl Running {
         }
 
         let needs_restart = self.fixed.differing(Fixed::of(&settings));
-        let versions = credential_versions(&settings);
         let limits = settings.limits;
         let gatekeeper = Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy);
         self.renewing.renew(exchange, gatekeeper.own_permits());
@@ -287,7 +286,7 @@ impl Running {
         self.addresses = addresses(&self.slots);
         self.generation += 1;
         self.telemetry.reloads.in_force(self.generation);
-        self.forget_later(versions);
+        self.forget_later();
         Ok(Reloaded { generation: self.generation, needs_restart })
     }
 
@@ -339,11 +338,15 @@ impl Running {
     }
 
     /// Forgets the tokens of credentials that are no more, once requests that began with them have
-    /// had the time to take theirs.
-    fn forget_later(&self, versions: HashMap<TenantName, u64>) {
-        let tokens = self.tokens.clone();
+    /// had the time to take theirs. What is in force by then decides: more may have changed.
+    fn forget_later(&self) {
+        let (tokens, hall) = (self.tokens.clone(), Arc::clone(&self.hall));
         tokio::spawn(async move {
             sleep(FORGOTTEN_AFTER).await;
+            let generation = hall.generation();
+            let tenants = generation.proxy.gateway().tenants().iter();
+            let versions: HashMap<TenantName, u64> =
+                tenants.map(|t| (t.name.clone(), t.credential.version)).collect();
             tokens.retain(move |permit| {
                 let tenant = permit.tenant();
                 versions.get(&tenant.name) == Some(&tenant.credential.version)
@@ -385,10 +388,6 @@ fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Listener, 
     inherited
         .take_or_bind(address)
         .map_err(|cause| StartError::Bind { address: address.to_string(), cause })
-}
-
-fn credential_versions(settings: &Settings) -> HashMap<TenantName, u64> {
-    settings.tenants.iter().map(|t| (t.name.clone(), t.credential.version)).collect()
 }
 
 /// Fetches the tokens of `tenants`, then says that the gateway is ready; says so as well when that

@@ -12,6 +12,7 @@ mod exchange;
 mod jwt;
 mod operating;
 mod process;
+mod reload;
 mod running;
 mod security;
 mod shipped;
