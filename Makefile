@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test check bench fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test check bench reloads fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -37,6 +37,10 @@ bench: build ## run the benches: the parts, then the whole under load (README in
 	install -D $(target)/release/boldgate $(target)/bench/boldgate
 	cargo bench --locked --bench micro
 	cargo bench --locked --bench load -- --gateway $(target)/bench/boldgate
+
+reloads: ## change and restart the gateway under load a hundred times each; no request may fail
+	.ci/need rust build
+	cargo test --locked --test it reload:: -- --ignored --nocapture --test-threads 1
 
 fmt: ## is every file formatted?
 	.ci/need rust

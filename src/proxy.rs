@@ -103,14 +103,16 @@ impl Proxy {
     /// Serves a connection to its end, each request by the proxy that is current when its head is
     /// there.
     pub async fn serve(current: &impl Current, mut connection: Box<Connection>, peer: &Peer) {
-        let mut closing = pin!(peer.closed_when_idle());
+        let mut closing = pin!(peer.closing.cancelled());
         let mut patience = current.proxy().limits.head;
         loop {
             // Between requests nothing but the connection is held, no session, no buffer.
             let first = tokio::select! {
                 biased;
                 first = timeout(patience, connection.first_bytes()) => first,
-                () = &mut closing => return,
+                () = &mut closing => {
+                    Box::pin(timeout(ON_ITS_WAY.min(patience), connection.first_bytes())).await
+                }
             };
             let Ok(Ok(first)) = first else { return };
             if first.is_empty() {
@@ -446,6 +448,9 @@ fn cause(error: &Error) -> String {
     }
 }
 
+/// A request may be on its way at the moment at which it is decided that there are to be no more. It
+/// is waited for so long, and its answer says that it is the last.
+const ON_ITS_WAY: std::time::Duration = std::time::Duration::from_millis(300);
 const DISCARDED: usize = 64 * 1024;
 const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 

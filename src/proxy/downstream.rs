@@ -7,7 +7,7 @@ use http::HeaderValue;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
@@ -33,14 +33,6 @@ impl Peer {
     pub fn new(origin: Origin, tls: bool, closing: CancellationToken) -> Self {
         let forwarded_for = origin.address.and_then(|a| HeaderValue::from_str(&a.to_string()).ok());
         Self { origin, forwarded_for, scheme: if tls { "https" } else { "http" }, closing }
-    }
-
-    /// Comes when an idle connection is to be closed. A request may be on its way at the moment at
-    /// which it is decided that there are to be no more: it is waited for a little, and its answer
-    /// says that it is the last.
-    pub(super) async fn closed_when_idle(&self) {
-        self.closing.cancelled().await;
-        sleep(ON_ITS_WAY).await;
     }
 }
 
@@ -137,6 +129,5 @@ pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let _ = timeout(LINGER, drained).await;
 }
 
-const ON_ITS_WAY: Duration = Duration::from_millis(300);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! Keeps a gateway in step with its files: whatever changes in them, all of it is read and checked
 //! again, and put in force as a whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -135,16 +135,16 @@ struct Outline {
     files: Files,
     /// Each with the version of its credential.
     tenants: BTreeMap<String, u64>,
-    callers: BTreeMap<String, ()>,
-    listeners: BTreeMap<String, ()>,
+    callers: BTreeSet<String>,
+    listeners: BTreeSet<String>,
 }
 
 impl Outline {
     fn of(settings: &Settings) -> Self {
         let tenants = settings.tenants.iter();
         let tenants = tenants.map(|t| (t.name.to_string(), t.credential.version)).collect();
-        let callers = settings.callers.iter().map(|caller| (caller.to_string(), ())).collect();
-        let listeners = settings.listeners.iter().map(|l| (l.address.to_string(), ())).collect();
+        let callers = settings.callers.iter().map(ToString::to_string).collect();
+        let listeners = settings.listeners.iter().map(|l| l.address.to_string()).collect();
         Self { files: settings.files.clone(), tenants, callers, listeners }
     }
 
@@ -152,16 +152,18 @@ impl Outline {
         let renewed = next.tenants.iter().filter(|(name, version)| {
             self.tenants.get(*name).is_some_and(|before| before != *version)
         });
+        let tenants = |outline: &Self| outline.tenants.keys().cloned().collect::<BTreeSet<_>>();
+        let (tenants, next_tenants) = (tenants(self), tenants(next));
         tracing::info!(
             generation = reloaded.generation,
             files_changed = self.files.changed(&next.files),
-            tenants_added = names(missing_in(&next.tenants, &self.tenants)),
-            tenants_removed = names(missing_in(&self.tenants, &next.tenants)),
+            tenants_added = names(next_tenants.difference(&tenants)),
+            tenants_removed = names(tenants.difference(&next_tenants)),
             credentials_changed = names(renewed.map(|(name, _)| name)),
-            callers_added = names(missing_in(&next.callers, &self.callers)),
-            callers_removed = names(missing_in(&self.callers, &next.callers)),
-            listeners_added = names(missing_in(&next.listeners, &self.listeners)),
-            listeners_removed = names(missing_in(&self.listeners, &next.listeners)),
+            callers_added = names(next.callers.difference(&self.callers)),
+            callers_removed = names(self.callers.difference(&next.callers)),
+            listeners_added = names(next.listeners.difference(&self.listeners)),
+            listeners_removed = names(self.listeners.difference(&next.listeners)),
             "the changed configuration is in force"
         );
         if !reloaded.needs_restart.is_empty() {
@@ -171,13 +173,6 @@ impl Outline {
             );
         }
     }
-}
-
-fn missing_in<'o, V>(
-    some: &'o BTreeMap<String, V>,
-    others: &'o BTreeMap<String, V>,
-) -> impl Iterator<Item = &'o String> {
-    some.keys().filter(|name| !others.contains_key(*name))
 }
 
 /// The first names of a list that may be long; none of an empty one.

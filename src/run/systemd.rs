@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)). Nothing happens where there is no systemd that asks.
+//! What systemd is told (`sd_notify(3)`). Nothing happens where there is no systemd that asks.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ impl Watch {
         let (told, events) = mpsc::channel(EVENTS);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Ok(event) = event
-                && tells_of_a_change(&event.kind)
+                && tells_of_a_change(event.kind)
             {
                 // When there is no room, there is enough to act upon.
                 let _ = told.try_send(event);
@@ -115,7 +115,7 @@ impl Watch {
 }
 
 /// Everything but that somebody reads, which is what we do ourselves.
-fn tells_of_a_change(kind: &EventKind) -> bool {
+fn tells_of_a_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => false,
@@ -170,7 +170,7 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// So long a file that somebody writes is not believed to be whole.
 const STILL_OPEN: Duration = Duration::from_secs(5);
 const EVENTS: usize = 1024;
-/// As many as the kernel follows (path_resolution(7)).
+/// As many as the kernel follows (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
 #[cfg(test)]

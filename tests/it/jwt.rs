@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use crate::running::{self, Gateway, Response, Upstream};
 
 /// An identity provider with one key, and its key set in a file.
-struct Provider {
+pub(super) struct Provider {
     key: Ed25519KeyPair,
     key_id: String,
     jwks: tempfile::NamedTempFile,
 }
 
 impl Provider {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -37,13 +37,13 @@ impl Provider {
         provider
     }
 
-    fn jwks(&self) -> String {
+    pub(super) fn jwks(&self) -> String {
         let x = URL_SAFE_NO_PAD.encode(self.key.public_key());
         let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": self.key_id, "x": x});
         json!({ "keys": [key] }).to_string()
     }
 
-    fn token(&self, change: impl FnOnce(&mut Value)) -> String {
+    pub(super) fn token(&self, change: impl FnOnce(&mut Value)) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let mut claims = json!({"iss": "https://login.example.com/", "aud": "boldgate",
                                 "iat": now, "exp": now + 300, "sub": "42"});

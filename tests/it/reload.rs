@@ -102,7 +102,7 @@ async fn until_status(address: SocketAddr, path: &str, status: u16) -> Duration 
 }
 
 /// The value of a metric without labels, or with those that stand in its name.
-async fn metric(admin: SocketAddr, name: &str) -> f64 {
+async fn metric(admin: SocketAddr, name: &str) -> u64 {
     let text = get(admin, "/metrics").await.text();
     let line =
         text.lines().find(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(' ')));

@@ -3,6 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::jwt::Provider;
 
 /// Ways in which programs write files. Each gets the folder, the file's name and the new text.
 type Write = fn(&Files, &str, &str);
@@ -148,6 +149,48 @@ async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
     }
     println!("a removed caller is refused after {:?}", changed.elapsed());
     assert_eq!(ask(&mut open[0], &keys[0]).await, 200, "the other one is served on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
+    let upstream = two_sites().await;
+    let (files, old, new) = (Files::new(), Provider::new(), Provider::new());
+    files.write("jwks.json", &old.jwks());
+    let callers = format!(
+        "callers:\n  portal:\n    jwt: {{ issuer: \"https://login.example.com/\", audience: \
+         boldgate, algorithms: [EdDSA], jwks_file: {:?} }}\n    may: [{{ tenant: acme, routes: \
+         [read] }}]\n",
+        files.path("jwks.json")
+    );
+    let config = files.config(&upstream, &["acme"], &callers);
+    files.write("boldgate.yaml", &config.replace("callers: anonymous", "callers: required"));
+    let gateway = files.serve();
+    let ask = async |provider: &Provider| {
+        let mut client = Client::connect(gateway.address()).await;
+        let token = provider.token(|_| {});
+        let head =
+            format!("GET {ACME} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+        client.write(head.as_bytes()).await;
+        client.response().await.status
+    };
+    for (how, write) in WRITES {
+        write(&files, "jwks.json", &old.jwks());
+        until(async || ask(&old).await == 200, &format!("{how}: the first key does not count"))
+            .await;
+        assert_eq!(ask(&new).await, 401, "{how}");
+        write(&files, "jwks.json", &new.jwks());
+        until(async || ask(&new).await == 200, &format!("{how}: the new key does not count")).await;
+        assert_eq!(ask(&old).await, 401, "{how}: the old key counts no more");
+    }
+}
+
+/// Waits until it is so, within a second.
+async fn until(so: impl AsyncFn() -> bool, what: &str) {
+    let begun = Instant::now();
+    while !so().await {
+        assert!(begun.elapsed() < SOON, "{what}");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
