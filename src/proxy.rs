@@ -104,14 +104,15 @@ impl Proxy {
     /// there.
     pub async fn serve(current: &impl Current, mut connection: Box<Connection>, peer: &Peer) {
         let mut closing = pin!(peer.closing.cancelled());
-        let mut patience = current.proxy().limits.head;
+        let (mut told, mut patience) = (false, current.proxy().limits.head);
         loop {
             // Between requests nothing but the connection is held, no session, no buffer.
             let first = tokio::select! {
                 biased;
                 first = timeout(patience, connection.first_bytes()) => first,
-                () = &mut closing => {
-                    Box::pin(timeout(ON_ITS_WAY.min(patience), connection.first_bytes())).await
+                () = &mut closing, if !told => {
+                    (told, patience) = (true, patience.min(ON_ITS_WAY));
+                    continue;
                 }
             };
             let Ok(Ok(first)) = first else { return };
