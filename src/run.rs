@@ -315,7 +315,9 @@ impl Running {
         self.readiness.stops();
         self.closing.cancel();
         let limits = self.hall.generation().limits;
-        sleep(limits.lame_duck).await;
+        if !limits.lame_duck.is_zero() {
+            sleep(limits.lame_duck).await;
+        }
         for slot in &self.slots {
             slot.stop.cancel();
         }
