@@ -9,6 +9,7 @@ mod cold_start;
 mod config;
 mod data_path;
 mod exchange;
+mod idp;
 mod jwt;
 mod operating;
 mod process;
