@@ -153,7 +153,7 @@ async fn the_tokens_of_a_real_provider_are_admitted_and_no_others_of_it() {
 
 #[tokio::test]
 #[ignore = "needs Node: make test-idp"]
-async fn an_issuer_that_differs_by_its_slash_is_refused_in_plain_words() {
+async fn an_issuer_that_differs_by_its_slash_is_refused() {
     let upstream = Upstream::echo().await;
     let provider = Provider::start();
     let issuer = &provider.issuer;
@@ -162,9 +162,6 @@ async fn an_issuer_that_differs_by_its_slash_is_refused_in_plain_words() {
     let answer = get(&slashed, &token).await;
     assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
     upstream.seen.assert_untouched("an issuer that is spelled in another way");
-    let line = slashed.access_lines(1).await.remove(0).to_string();
-    assert!(line.contains("by a slash at the end"), "{line}");
-
     let exact = gateway(&upstream, issuer, issuer, "RS256");
     assert_eq!(get(&exact, &token).await.status, 200);
 }
