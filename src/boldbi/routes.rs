@@ -11,7 +11,7 @@ use crate::policy::RouteClass;
 mod catalogue;
 
 use catalogue::{
-    CREDENTIAL_SEGMENTS, EXPORT_BEGINNINGS, HARMLESS_POSTS, On, RAISED, SECRET_ENDINGS,
+    BELOW, CREDENTIAL_SEGMENTS, EXPORT_BEGINNINGS, FAMILIES, HARMLESS_POSTS, On, SECRET_ENDINGS,
     is_secret_word,
 };
 
@@ -37,7 +37,12 @@ pub fn classify(method: &Method, route: &str) -> RouteClass {
 /// The most dangerous class that the catalogue has for a plain route.
 fn raised(looks: bool, route: &str) -> RouteClass {
     let mut class = RouteClass::Read;
-    let mut family = None;
+    let mut first = None;
+    let counts = |on: On| match on {
+        On::Look => looks,
+        On::Change => !looks,
+        On::Any => true,
+    };
     for segment in segments(route) {
         if CREDENTIAL_SEGMENTS.contains(&segment) || is_secret(segment) {
             return RouteClass::Credentials;
@@ -45,43 +50,46 @@ fn raised(looks: bool, route: &str) -> RouteClass {
         if looks && EXPORT_BEGINNINGS.iter().any(|beginning| segment.starts_with(beginning)) {
             class = class.max(RouteClass::Export);
         }
-        let (first, below) = match family {
-            None if is_version(segment) => continue,
-            None => (*family.insert(segment), ""),
-            Some(first) => (first, segment),
-        };
-        for &(on, known_first, known_below, known) in &RAISED {
-            let counts = match on {
-                On::Look => looks,
-                On::Change => !looks,
-                On::Any => true,
-            };
-            if counts && known_below == below && known_first == first {
-                class = class.max(known);
+        match first {
+            None if is_version(segment) => {}
+            None => {
+                first = Some(segment);
+                let known = FAMILIES.iter().filter(|row| row.1 == segment && counts(row.0));
+                class = known.fold(class, |class, row| class.max(row.2));
+            }
+            Some(first) => {
+                let known = BELOW.iter();
+                let known = known.filter(|row| row.2 == segment && row.1 == first && counts(row.0));
+                class = known.fold(class, |class, row| class.max(row.3));
             }
         }
     }
     class
 }
 
-/// The route in lower case and decoded once; itself, without allocation, where that is no change.
+/// The route in lower case and decoded once, with slashes for backslashes; itself, without allocation,
+/// where that is no change.
 fn plain(route: &str) -> Cow<'_, str> {
-    let is_plain = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b'%';
+    let is_plain = |b: u8| matches!(b, b'!'..=b'~') && !matches!(b, b'A'..=b'Z' | b'%' | b'\\');
     if route.bytes().all(is_plain) {
         return Cow::Borrowed(route);
+    }
+    if route.bytes().all(|b| is_plain(b.to_ascii_lowercase())) {
+        return Cow::Owned(route.to_ascii_lowercase());
     }
     let decoded = percent_decode_str(route).decode_utf8_lossy();
     // By way of upper case, as .NET compares: it makes a plain `s` of `ſ`, which has no lower case.
     // Of `İ` it makes an `i` with a dot of its own.
     let folded = decoded.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
-    Cow::Owned(folded.filter(|&c| c != DOT_ABOVE).collect())
+    let folded = folded.filter(|&c| c != DOT_ABOVE);
+    Cow::Owned(folded.map(|c| if c == '\\' { '/' } else { c }).collect())
 }
 
 /// The segments that are not empty. Parameters behind a `;` do not count, nor do white space, control
-/// characters and dots at the ends, for some servers leave them out; `\\` is a slash to some.
+/// characters and dots at the ends, for some servers leave them out.
 fn segments(route: &str) -> impl Iterator<Item = &str> {
     let ignored = |c: char| c == '.' || c.is_whitespace() || c.is_control();
-    let names = route.split(['/', '\\']).map(|s| s.split_once(';').map_or(s, |(name, _)| name));
+    let names = route.split('/').map(|s| s.find(';').map_or(s, |end| &s[..end]));
     names.map(move |name| name.trim_matches(ignored)).filter(|name| !name.is_empty())
 }
 
@@ -106,8 +114,9 @@ fn is_number(text: &str) -> bool {
 
 /// A segment with a word that means a secret, or one that is such words run together.
 fn is_secret(segment: &str) -> bool {
-    segment.split(['-', '_']).any(is_secret_word)
-        || SECRET_ENDINGS.iter().any(|ending| segment.ends_with(ending))
+    let one = segment.strip_suffix('s').unwrap_or(segment);
+    segment.as_bytes().split(|b| matches!(b, b'-' | b'_')).any(is_secret_word)
+        || SECRET_ENDINGS.iter().any(|ending| one.ends_with(ending))
 }
 
 const DOT_ABOVE: char = '\u{307}';

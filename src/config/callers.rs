@@ -176,12 +176,12 @@ impl Check<'_> {
                 None
             }
             given => {
-                let refresh = self.period(&at, given, MAX_REFRESH)?;
-                if refresh < MIN_REFRESH.0 {
+                let refresh = given.given()?;
+                if refresh < MIN_REFRESH || refresh > MAX_REFRESH {
                     self.notes.add(at.wrong(format!("`{MIN_REFRESH}` to `{MAX_REFRESH}`")));
                     return None;
                 }
-                Some(refresh)
+                Some(refresh.0)
             }
         }
     }
