@@ -24,6 +24,7 @@ struct Provider {
 
 impl Provider {
     /// Starts it with one key pair for each algorithm, called `first`.
+    #[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
     fn start() -> Self {
         let script = std::env::var_os("BOLDGATE_TEST_IDP").expect("`make test-idp` sets it");
         let mut process = Command::new("node")
