@@ -147,8 +147,8 @@ impl Gatekeeper {
         Self { callers, tenants, policy, throttles, private }
     }
 
-    /// Whether and as whom a request from `origin` may go on. Nothing
-    /// has been sent to anybody when this says no.
+    /// Whether and as whom a request from `origin` may go on. Nothing has been sent to anybody when
+    /// this says no.
     ///
     /// # Errors
     /// The refusal that the client gets.

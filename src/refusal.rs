@@ -282,11 +282,7 @@ impl Refusal {
                 Over::Concurrent => SOON,
             }),
             Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
-            // Whole seconds are all that can be said.
-            Self::Exchange(error) => {
-                let part = u64::from(error.retry_after.subsec_nanos() > 0);
-                Some(Duration::from_secs(error.retry_after.as_secs() + part).max(SOON))
-            }
+            Self::Exchange(error) => Some(error.retry_after.max(SOON)),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use boldgate::boldbi::stand_in::StandIn;
 
 use crate::process::{site, stand_in};
 use crate::running::{CANARY_SECRET, Client, Gateway, Response, anonymous};
+use crate::waiting::until;
 
 async fn ask(address: SocketAddr, method: &str, path: &str) -> Response {
     let mut client = Client::connect(address).await;
@@ -69,9 +70,7 @@ async fn a_gateway_that_drains_lives_but_is_not_ready() {
     let admin = gateway.running.admin_address();
     let mut client = Client::connect(gateway.address()).await;
     client.write(b"GET /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    while stand_in.api_requests() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| stand_in.api_requests() > 0).await;
     let address = gateway.address();
     let stopped = tokio::spawn(gateway.running.stop());
     let not_ready = loop {

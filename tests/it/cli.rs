@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::process::{EMBED_SECRET, Process, boldgate, dead_address, run, site, stand_in, write};
 use crate::running::{Client, Gateway};
+use crate::waiting::until;
 
 const COMMANDS: [&str; 7] = ["serve", "check", "token", "demo", "key", "schema", "completions"];
 
@@ -427,15 +428,6 @@ async fn request(address: SocketAddr) -> Client<TcpStream> {
     let mut client = Client::connect(address).await;
     client.write(b"GET /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(20), async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    waited.await.expect("it comes about within 20 s");
 }
 
 fn config(url: &str, secret: &str) -> String {

@@ -6,6 +6,7 @@ use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 
 use crate::running::{self, CANARY_SECRET, Client, Gateway};
+use crate::waiting::until;
 
 async fn bold_bi(sites: &[&str]) -> StandIn {
     let site = |id: &&str| StandInSite {
@@ -30,9 +31,7 @@ async fn a_thousand_requests_to_a_cold_tenant_make_one_exchange_although_the_fir
 
     let mut first = Client::connect(gateway.address()).await;
     first.write(request).await;
-    while bold_bi.token_requests() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| bold_bi.token_requests() > 0).await;
     let mut others = tokio::task::JoinSet::new();
     for _ in 0..999 {
         let address = gateway.address();

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 
 use crate::running::{self, CANARY_TOKEN};
+use crate::waiting::comes_true;
 
 mod addresses;
 mod connections;
@@ -123,7 +123,7 @@ impl Counts {
 
     /// Waits until no connection that carried a request is open.
     async fn all_closed_within(&self, limit: Duration) {
-        let closed = until(limit, || self.open.load(SeqCst) == 0).await;
+        let closed = comes_true(limit, || self.open.load(SeqCst) == 0).await;
         assert!(closed, "a connection to the upstream is still open after {limit:?}");
     }
 }
@@ -158,16 +158,6 @@ impl Wire {
 /// An answer with its length.
 fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
-
-/// Waits for a condition; false when it does not come true in time.
-async fn until(limit: Duration, condition: impl Fn() -> bool) -> bool {
-    let wait = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    timeout(limit, wait).await.is_ok()
 }
 
 /// Bytes without a pattern, the same on each run (xorshift).

@@ -22,3 +22,4 @@ mod single_flight;
 mod structure;
 mod subjects;
 mod support;
+mod waiting;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::{bold_bi, embed_secret, password, permit, permits, server, source};
+use crate::waiting::until;
 
 /// Gives `token-1`, `token-2`, …, or nothing but errors; each only when the gate lets it pass.
 #[derive(Clone)]
@@ -85,9 +86,7 @@ async fn a_thousand_waiters_share_one_exchange_whose_starter_left() {
         let (source, permit) = (source.clone(), permit.clone());
         async move { source.token(&permit).await }
     });
-    while stand_in.token_requests() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| stand_in.token_requests() > 0).await;
     let mut waiters = JoinSet::new();
     for _ in 0..999 {
         let (source, permit) = (source.clone(), permit.clone());

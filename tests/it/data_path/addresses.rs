@@ -12,11 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::connections::{Identity, TlsServer, own_token, tls_config, written};
-use super::{PATH, Scripted, Wire, answer, on_server, request, until, with_body};
+use super::{PATH, Scripted, Wire, answer, on_server, request, with_body};
 use crate::process::dead_address;
 use crate::running::{
     Client, Gateway, Request, Response, Seen, Upstream, anonymous, config, ok, status,
 };
+use crate::waiting::{comes_true, until};
 
 /// A configuration for a server whose name nobody knows, at these addresses.
 fn at(addresses: &[SocketAddr], settings: &str) -> String {
@@ -203,7 +204,7 @@ async fn a_health_check_takes_an_address_out_and_back_and_brings_no_token() {
     for (well_now, at_one) in [(true, 5), (false, 0), (true, 5)] {
         well.store(well_now, SeqCst);
         let expected = 1 + i64::from(well_now);
-        assert!(until(soon, || healthy(&gateway) == expected).await, "{expected} are healthy");
+        assert!(comes_true(soon, || healthy(&gateway) == expected).await, "{expected} are healthy");
         served(&one);
         served(&two);
         for _ in 0..10 {
@@ -214,7 +215,7 @@ async fn a_health_check_takes_an_address_out_and_back_and_brings_no_token() {
     // Where none is well, they are used all the same.
     drop(two);
     well.store(false, SeqCst);
-    assert!(until(soon, || healthy(&gateway) == 0).await);
+    until(|| healthy(&gateway) == 0).await;
     assert_eq!(gateway.get(PATH).await.status, 200);
 }
 
@@ -230,7 +231,7 @@ async fn all_addresses_down_is_a_502_at_once_and_one_that_returns_is_found_witho
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(healthy(&gateway), 0);
     let _risen = TcpListener::bind(dead[1]).await.unwrap();
-    assert!(until(Duration::from_secs(5), || healthy(&gateway) == 1).await);
+    until(|| healthy(&gateway) == 1).await;
 }
 
 #[tokio::test]
@@ -325,7 +326,7 @@ async fn a_tenant_that_storms_a_slow_server_leaves_the_others_their_part() {
         let gateway = Arc::clone(&gateway);
         storm.spawn(async move { gateway.get(&format!("{PATH}/slow")).await });
     }
-    assert!(until(Duration::from_secs(5), || slow.load(SeqCst) == 3).await);
+    until(|| slow.load(SeqCst) == 3).await;
     for _ in 0..10 {
         let begun = Instant::now();
         assert_eq!(gateway.get(&theirs).await.status, 200);

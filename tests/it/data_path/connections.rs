@@ -16,6 +16,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::process::Process;
 use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
 use crate::running::{CANARY_SECRET, Client, Gateway, Upstream, anonymous, config};
+use crate::waiting::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_connections_opened_at_once_are_all_answered() {
@@ -104,7 +105,7 @@ async fn when_all_connections_stay_busy_the_client_is_told_to_come_back() {
     let gateway = Arc::new(Gateway::start(&on_server(&anonymous(upstream.address), settings)));
     let theirs = Arc::clone(&gateway);
     let busy = tokio::spawn(async move { theirs.get(PATH).await.status });
-    assert!(super::until(Duration::from_secs(5), || upstream.seen.heads().len() == 1).await);
+    until(|| upstream.seen.heads().len() == 1).await;
     let begun = Instant::now();
     let response = gateway.get(PATH).await;
     assert!(begun.elapsed() >= Duration::from_millis(200));
@@ -146,7 +147,7 @@ async fn a_connection_beyond_the_limit_is_turned_away_and_the_others_are_served(
     assert_eq!(gateway.telemetry.connections.get(), 2);
     drop(clients.pop());
     let telemetry = &gateway.telemetry;
-    assert!(super::until(Duration::from_secs(5), || telemetry.connections.get() == 1).await);
+    until(|| telemetry.connections.get() == 1).await;
     assert_eq!(gateway.get(PATH).await.status, 200);
 }
 

@@ -11,6 +11,7 @@ use super::{PATH, Scripted, Wire, answer, noise, request, with_body};
 use crate::running::{
     Answer, CANARY_TOKEN, Client, Gateway, Request, Upstream, anonymous, config, ok, status,
 };
+use crate::waiting::until;
 
 /// Refuses the tokens that `revoked` names.
 async fn revoking(revoked: impl Fn(&str) -> bool + Send + Sync + 'static) -> Upstream {
@@ -114,7 +115,7 @@ async fn a_401_before_the_end_of_the_body_is_replayed_with_all_of_it() {
     let bytes = with_body("POST", PATH, &noise(50_000));
     let mut client = Client::connect(gateway.address()).await;
     client.write(&bytes[..20_000]).await;
-    assert!(super::until(Duration::from_secs(5), || upstream.seen.heads().len() == 2).await);
+    until(|| upstream.seen.heads().len() == 2).await;
     client.write(&bytes[20_000..]).await;
     assert_eq!(client.response().await.text(), "50000 true");
     // Also when the body as a whole is more than is kept: what counts is how much had been read.
@@ -123,7 +124,7 @@ async fn a_401_before_the_end_of_the_body_is_replayed_with_all_of_it() {
     let bytes = with_body("POST", PATH, &noise(3_000_000));
     let mut client = Client::connect(gateway.address()).await;
     client.write(&bytes[..20_000]).await;
-    assert!(super::until(Duration::from_secs(5), || upstream.seen.heads().len() == 2).await);
+    until(|| upstream.seen.heads().len() == 2).await;
     client.write(&bytes[20_000..]).await;
     assert_eq!(client.response().await.text(), "3000000 true");
     assert_eq!(upstream.seen.exchanges.load(SeqCst), 2);
@@ -235,9 +236,7 @@ async fn a_token_revoked_under_load_fails_no_request_and_costs_one_exchange() {
             }
         });
     }
-    while upstream.seen.requests().len() < 200 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    until(|| upstream.seen.requests().len() >= 200).await;
     revoked.store(true, SeqCst);
     assert_eq!(all.join_all().await.len(), 16);
     assert_eq!(upstream.seen.exchanges.load(SeqCst), 2);
@@ -263,7 +262,7 @@ async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
     let gateway = Arc::new(Gateway::start(&anonymous(upstream.address)));
     let theirs = Arc::clone(&gateway);
     let slow = tokio::spawn(async move { theirs.get(&format!("{PATH}/slow")).await.status });
-    assert!(super::until(Duration::from_secs(5), || upstream.seen.heads().len() == 1).await);
+    until(|| upstream.seen.heads().len() == 1).await;
     assert_eq!(gateway.get(PATH).await.status, 200);
     assert_eq!(upstream.seen.exchanges.load(SeqCst), 2);
     assert_eq!(slow.await.unwrap(), 200);

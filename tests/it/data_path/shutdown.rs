@@ -6,8 +6,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::process::Process;
-use super::{PATH, Scripted, Wire, answer, request, until, with_body};
+use super::{PATH, Scripted, Wire, answer, request, with_body};
 use crate::running::{Client, anonymous};
+use crate::waiting::{comes_true, until};
 
 /// Answers after the time that the path says, in milliseconds.
 async fn slow() -> Scripted {
@@ -25,7 +26,7 @@ async fn slow() -> Scripted {
 }
 
 async fn in_flight(upstream: &Scripted, count: usize) {
-    let there = until(Duration::from_secs(5), || upstream.seen.heads().len() >= count).await;
+    let there = comes_true(Duration::from_secs(5), || upstream.seen.heads().len() >= count).await;
     assert!(there, "{count} requests are in flight");
 }
 
@@ -109,7 +110,7 @@ async fn a_second_sigterm_ends_it_at_once() {
     client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
     in_flight(&upstream, 1).await;
     gateway.terminate();
-    assert!(until(Duration::from_secs(5), || gateway.log().contains("stopping")).await);
+    until(|| gateway.log().contains("stopping")).await;
     gateway.terminate();
     let status = gateway.ended_within(Duration::from_secs(2)).await.expect("it ends at once");
     assert!(!status.success(), "somebody was cut off, so it did not go well");

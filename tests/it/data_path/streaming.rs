@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::process::{Process, megabytes};
 use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
 use crate::running::{self, Answer, Client, Gateway, Upstream, anonymous, ok, read_until};
+use crate::waiting::until;
 
 const SOON: Duration = Duration::from_secs(1);
 
@@ -345,7 +346,7 @@ async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
     assert_eq!(gateway.access_lines(1).await[0]["boldgate.outcome"], "client_gone");
     upstream.seen.all_closed_within(SOON).await;
     let telemetry = &gateway.telemetry;
-    assert!(super::until(SOON, || telemetry.connections.get() == 0).await);
+    until(|| telemetry.connections.get() == 0).await;
 }
 
 #[tokio::test]
