@@ -244,8 +244,10 @@ impl Proxy {
             match sent {
                 Ok(upload) => {
                     lease.session.read_timeout = Some(upstream.server().timeouts.read);
-                    let taken = lease.session.get_status().is_some_and(|s| s.is_success());
-                    if let Some(token) = token.filter(|_| taken) {
+                    let status = lease.session.get_status();
+                    if let Some(token) = token
+                        && status.is_some_and(|status| status.is_success())
+                    {
                         token.accept();
                     }
                     return Ok(Attempt { lease, upload });
