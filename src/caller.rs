@@ -253,7 +253,7 @@ impl CallerAuth {
         };
         let mut refused = None;
         for (index, caller) in self.jwts.iter().enumerate() {
-            if caller.issuer.issuer != token.issuer {
+            if !caller.issuer.is_meant_by(&token) {
                 continue;
             }
             match caller.verify(&token, now).await {

@@ -32,6 +32,8 @@ enum Kept {
 struct Fetched {
     issuer: String,
     source: Box<dyn KeySource>,
+    /// So old keys are fetched anew: a key that the issuer has removed works no longer than this.
+    refresh: Duration,
     held: RwLock<Option<Held>>,
     /// When the last fetch of each reason began, well or not. Whoever holds it is the one who fetches.
     attempts: Mutex<Attempts>,
@@ -55,6 +57,8 @@ enum Reason {
 struct Held {
     keys: Arc<KeySet>,
     since: Instant,
+    /// When a fetch of newer ones failed, since these are held.
+    failed: Option<Instant>,
 }
 
 impl IssuerKeys {
@@ -63,35 +67,43 @@ impl IssuerKeys {
         Self(Kept::Fixed(Arc::new(keys)))
     }
 
-    /// Keys of `issuer` that `source` has; none are fetched yet.
-    pub fn fetched(issuer: &str, source: Box<dyn KeySource>) -> Self {
+    /// Keys of `issuer` that `source` has, used no longer than for `refresh` while it can be reached;
+    /// none are fetched yet.
+    pub fn fetched(issuer: &str, source: Box<dyn KeySource>, refresh: Duration) -> Self {
         Self(Kept::Fetched(Arc::new(Fetched {
             issuer: issuer.to_owned(),
             source,
+            refresh,
             held: RwLock::new(None),
             attempts: Mutex::default(),
         })))
     }
 
-    /// The keys to look in first. Old ones are fetched anew, in the background as long as they may
-    /// still be used; none when there are none that may.
+    /// The keys to look in first; none when there are none that may still be used. Those of half the
+    /// age at which they must be fetched anew are so in the background, that nobody has to wait. Only
+    /// after a silence, in which nobody asked for them, the next one waits: an issuer that removed a key
+    /// in the meantime is not to see it work. No one waits for an issuer that has just failed.
     pub async fn current(&self) -> Option<Arc<KeySet>> {
         let fetched = match &self.0 {
             Kept::Fixed(keys) => return Some(Arc::clone(keys)),
             Kept::Fetched(fetched) => fetched,
         };
-        match fetched.held() {
-            Some(held) if held.since.elapsed() < REFRESH => Some(held.keys),
-            Some(held) if held.since.elapsed() < MAX_STALE => {
-                let fetched = Arc::clone(fetched);
-                tokio::spawn(async move { fetched.refresh(Reason::Age).await });
-                Some(held.keys)
+        if let Some(held) = fetched.held() {
+            let age = held.since.elapsed();
+            if age < fetched.refresh / 2 {
+                return Some(held.keys);
             }
-            _ => {
-                fetched.refresh(Reason::Age).await;
-                fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
+            let fails = held.failed.is_some_and(|at| at.elapsed() < fetched.refresh);
+            if age < fetched.refresh || (fails && age < MAX_STALE) {
+                if fetched.wants_refresh() {
+                    let fetched = Arc::clone(fetched);
+                    tokio::spawn(async move { fetched.refresh(Reason::Age).await });
+                }
+                return Some(held.keys);
             }
         }
+        fetched.refresh(Reason::Age).await;
+        fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
     }
 
     /// Keys that are newer than `known`, in which a key was not found. None when there are no newer
@@ -109,6 +121,19 @@ impl Fetched {
         self.held.read().expect("nothing panics with it").clone()
     }
 
+    /// Whether nobody fetches, and a fetch because of age is not too recent.
+    fn wants_refresh(&self) -> bool {
+        self.attempts.try_lock().is_ok_and(|a| !self.is_recent(Reason::Age, a.for_age))
+    }
+
+    fn is_recent(&self, reason: Reason, attempt: Option<Instant>) -> bool {
+        let cool_down = match reason {
+            Reason::Age => COOL_DOWN.min(self.refresh / 4),
+            Reason::UnknownKey => COOL_DOWN,
+        };
+        attempt.is_some_and(|at| at.elapsed() < cool_down)
+    }
+
     /// Fetches, unless that was tried for the same reason within the cool-down. Whoever comes in the
     /// meantime waits for the one who fetches and takes what came of it. A failure keeps what is
     /// held.
@@ -118,22 +143,30 @@ impl Fetched {
             Reason::Age => &mut attempts.for_age,
             Reason::UnknownKey => &mut attempts.for_unknown_key,
         };
-        if last.is_some_and(|at| at.elapsed() < COOL_DOWN) {
+        if self.is_recent(reason, *last) {
             return;
         }
-        *last = Some(Instant::now());
-        match self.source.fetch().await {
+        // What is fetched is as old as the question: the issuer may have changed its mind since.
+        let since = Instant::now();
+        *last = Some(since);
+        let fetched = self.source.fetch().await;
+        let mut held = self.held.write().expect("nothing panics with it");
+        match fetched {
             Ok(keys) => {
-                let held = Held { keys: Arc::new(keys), since: Instant::now() };
-                *self.held.write().expect("nothing panics with it") = Some(held);
+                *held = Some(Held { keys: Arc::new(keys), since, failed: None });
                 tracing::debug!(issuer = self.issuer, "the issuer's keys were fetched");
             }
-            Err(cause) => tracing::warn!(
-                issuer = self.issuer,
-                cause,
-                hint = "callers whose keys are known are served for an hour; check `jwks_url`",
-                "the issuer's keys cannot be fetched"
-            ),
+            Err(cause) => {
+                if let Some(held) = held.as_mut() {
+                    held.failed = Some(Instant::now());
+                }
+                tracing::warn!(
+                    issuer = self.issuer,
+                    cause,
+                    hint = "callers whose keys are known are served for an hour; check `jwks_url`",
+                    "the issuer's keys cannot be fetched"
+                );
+            }
         }
     }
 }
@@ -147,11 +180,9 @@ impl fmt::Debug for IssuerKeys {
     }
 }
 
-/// So old keys are fetched anew: a key that the issuer has removed works no longer than this.
-const REFRESH: Duration = Duration::from_mins(5);
 /// So long keys are used although they cannot be fetched anew.
 const MAX_STALE: Duration = Duration::from_hours(1);
-/// Between two fetches, however many ask for them.
+/// Between two fetches for one reason, however many ask for them.
 const COOL_DOWN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -159,6 +190,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use super::*;
+
+    const REFRESH: Duration = Duration::from_mins(5);
 
     /// Gives the next of these each time, or fails.
     struct Scripted {
@@ -178,7 +211,7 @@ mod tests {
     fn issuer(fails_from: usize) -> (Arc<IssuerKeys>, Arc<AtomicUsize>) {
         let fetches = Arc::new(AtomicUsize::new(0));
         let source = Scripted { fetches: Arc::clone(&fetches), fails_from };
-        (Arc::new(IssuerKeys::fetched("issuer", Box::new(source))), fetches)
+        (Arc::new(IssuerKeys::fetched("issuer", Box::new(source), REFRESH)), fetches)
     }
 
     #[tokio::test(start_paused = true)]
@@ -232,11 +265,33 @@ mod tests {
     async fn old_keys_are_replaced_in_the_background() {
         let (keys, fetches) = issuer(usize::MAX);
         let first = keys.current().await.unwrap();
-        tokio::time::advance(REFRESH).await;
-        let still = keys.current().await.unwrap();
-        assert!(Arc::ptr_eq(&first, &still), "nobody waits");
+        tokio::time::advance(REFRESH / 2).await;
+        for _ in 0..100 {
+            let still = keys.current().await.unwrap();
+            assert!(Arc::ptr_eq(&first, &still), "nobody waits");
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(!Arc::ptr_eq(&first, &keys.current().await.unwrap()));
         assert_eq!(fetches.load(SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_nobody_asked_for_are_not_used_past_their_age() {
+        let (keys, _) = issuer(usize::MAX);
+        let first = keys.current().await.unwrap();
+        tokio::time::advance(REFRESH).await;
+        assert!(!Arc::ptr_eq(&first, &keys.current().await.unwrap()));
+
+        // An issuer that fails is waited for once, not by each who asks.
+        let (keys, fetches) = issuer(1);
+        let first = keys.current().await.unwrap();
+        tokio::time::advance(REFRESH).await;
+        assert!(Arc::ptr_eq(&first, &keys.current().await.unwrap()));
+        tokio::time::advance(COOL_DOWN).await;
+        let before = Instant::now();
+        assert!(Arc::ptr_eq(&first, &keys.current().await.unwrap()));
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(fetches.load(SeqCst), 3, "it goes on to try");
     }
 }
