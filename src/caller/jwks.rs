@@ -6,8 +6,9 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use moka::sync::Cache;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 use super::jwt::KeySet;
 
@@ -35,22 +36,15 @@ struct Fetched {
     /// So old keys are fetched anew: a key that the issuer has removed works no longer than this.
     refresh: Duration,
     held: RwLock<Option<Held>>,
-    /// When the last fetch of each reason began, well or not. Whoever holds it is the one who fetches.
-    attempts: Mutex<Attempts>,
-}
-
-/// A key that is not known is worth a fetch although there was one a moment ago: the issuer may have
-/// rotated since. So each reason has a cool-down of its own.
-#[derive(Default)]
-struct Attempts {
-    for_age: Option<Instant>,
-    for_unknown_key: Option<Instant>,
-}
-
-#[derive(Clone, Copy)]
-enum Reason {
-    Age,
-    UnknownKey,
+    /// When the last fetch because of their age began, well or not. Whoever holds it is the one who
+    /// fetches.
+    for_age: Mutex<Option<Instant>>,
+    /// The same for a key that is not known: the issuer may have rotated since the last fetch.
+    for_unknown_key: Mutex<Option<Instant>>,
+    /// Ids that no key had, and until when they are not asked for again.
+    unknown: Cache<String, Instant>,
+    /// Places for those who wait until a key that is not known may be looked for.
+    waiting: Semaphore,
 }
 
 #[derive(Clone)]
@@ -75,7 +69,10 @@ impl IssuerKeys {
             source,
             refresh,
             held: RwLock::new(None),
-            attempts: Mutex::default(),
+            for_age: Mutex::default(),
+            for_unknown_key: Mutex::default(),
+            unknown: Cache::new(MAX_UNKNOWN),
+            waiting: Semaphore::new(MAX_WAITING),
         })))
     }
 
@@ -97,20 +94,25 @@ impl IssuerKeys {
             if age < fetched.refresh || (fails && age < MAX_STALE) {
                 if fetched.wants_refresh() {
                     let fetched = Arc::clone(fetched);
-                    tokio::spawn(async move { fetched.refresh(Reason::Age).await });
+                    tokio::spawn(async move { fetched.fetch_for_age().await });
                 }
                 return Some(held.keys);
             }
         }
-        fetched.refresh(Reason::Age).await;
+        fetched.fetch_for_age().await;
         fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
     }
 
-    /// Keys that are newer than `known`, in which a key was not found. None when there are no newer
-    /// ones, or the last fetch is too recent: a flood of made-up key ids makes one fetch.
-    pub async fn newer_than(&self, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+    /// Keys that are newer than `known`, in which no key has this `id`; none when there are no newer
+    /// ones. The issuer is asked for an id once in 10 s, and once a second whatever ids are asked for: who
+    /// comes sooner waits for that. So a rotation that nobody announced is followed, whoever else asks
+    /// for keys that never were, and a flood of made-up ids makes one fetch a second.
+    pub async fn newer_than(&self, known: &Arc<KeySet>, id: Option<&str>) -> Option<Arc<KeySet>> {
         let Kept::Fetched(fetched) = &self.0 else { return None };
-        fetched.refresh(Reason::UnknownKey).await;
+        let (theirs, id) = (Arc::clone(fetched), id.unwrap_or_default().to_owned());
+        // Others wait for the same fetch: it goes on when this client leaves.
+        let looked = tokio::spawn(async move { theirs.look_for(id).await });
+        looked.await.ok()?;
         let held = fetched.held()?.keys;
         (!Arc::ptr_eq(&held, known)).then_some(held)
     }
@@ -123,37 +125,58 @@ impl Fetched {
 
     /// Whether nobody fetches, and a fetch because of age is not too recent.
     fn wants_refresh(&self) -> bool {
-        self.attempts.try_lock().is_ok_and(|a| !self.is_recent(Reason::Age, a.for_age))
+        self.for_age.try_lock().is_ok_and(|last| !self.is_recent(*last))
     }
 
-    fn is_recent(&self, reason: Reason, attempt: Option<Instant>) -> bool {
-        let cool_down = match reason {
-            Reason::Age => COOL_DOWN.min(self.refresh / 4),
-            Reason::UnknownKey => COOL_DOWN,
-        };
-        attempt.is_some_and(|at| at.elapsed() < cool_down)
+    fn is_recent(&self, last: Option<Instant>) -> bool {
+        last.is_some_and(|at| at.elapsed() < RETRY.min(self.refresh / 4))
     }
 
-    /// Fetches, unless that was tried for the same reason within the cool-down. Whoever comes in the
-    /// meantime waits for the one who fetches and takes what came of it. A failure keeps what is
-    /// held.
-    async fn refresh(&self, reason: Reason) {
-        let mut attempts = self.attempts.lock().await;
-        let last = match reason {
-            Reason::Age => &mut attempts.for_age,
-            Reason::UnknownKey => &mut attempts.for_unknown_key,
-        };
-        if self.is_recent(reason, *last) {
+    /// Fetches, unless that was tried a moment ago. Whoever comes in the meantime waits for the one
+    /// who fetches and takes what came of it.
+    async fn fetch_for_age(&self) {
+        let mut last = self.for_age.lock().await;
+        if !self.is_recent(*last) {
+            *last = Some(Instant::now());
+            self.fetch().await;
+        }
+    }
+
+    /// Fetches if that may bring a key of this id: as soon as it may, or when another does who
+    /// asks for another id.
+    async fn look_for(&self, id: String) {
+        let came = Instant::now();
+        if self.unknown.get(&id).is_some_and(|until| came < until) {
             return;
         }
+        let Ok(_place) = self.waiting.try_acquire() else { return };
+        let mut last = self.for_unknown_key.lock().await;
+        // A fetch that began before may not have seen what this one asks for.
+        if last.is_none_or(|at| at < came) {
+            if let Some(at) = *last {
+                sleep_until(at + COOL_DOWN).await;
+            }
+            *last = Some(Instant::now());
+            self.fetch().await;
+        }
+        if id.len() <= MAX_ID {
+            let told = self.held().is_some_and(|held| held.since >= came);
+            let pause = if told { UNKNOWN_FOR } else { COOL_DOWN };
+            self.unknown.insert(id, Instant::now() + pause);
+        }
+    }
+
+    /// Fetches now. A failure keeps what is held.
+    async fn fetch(&self) {
         // What is fetched is as old as the question: the issuer may have changed its mind since.
         let since = Instant::now();
-        *last = Some(since);
         let fetched = self.source.fetch().await;
         let mut held = self.held.write().expect("nothing panics with it");
         match fetched {
             Ok(keys) => {
-                *held = Some(Held { keys: Arc::new(keys), since, failed: None });
+                if held.as_ref().is_none_or(|held| held.since <= since) {
+                    *held = Some(Held { keys: Arc::new(keys), since, failed: None });
+                }
                 tracing::debug!(issuer = self.issuer, "the issuer's keys were fetched");
             }
             Err(cause) => {
@@ -182,8 +205,17 @@ impl fmt::Debug for IssuerKeys {
 
 /// So long keys are used although they cannot be fetched anew.
 const MAX_STALE: Duration = Duration::from_hours(1);
-/// Between two fetches for one reason, however many ask for them.
-const COOL_DOWN: Duration = Duration::from_secs(10);
+/// Between two fetches because of age, where the first one failed.
+const RETRY: Duration = Duration::from_secs(10);
+/// Between two fetches for keys that are not known, however many ask for them.
+const COOL_DOWN: Duration = Duration::from_secs(1);
+/// So long an id that no key had is not asked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// As many ids that no key had are remembered, none of them longer than this.
+const MAX_UNKNOWN: u64 = 4096;
+const MAX_ID: usize = 256;
+/// As many requests wait for an issuer's newer keys; for more, a key that is not known is unknown.
+const MAX_WAITING: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -231,15 +263,72 @@ mod tests {
     async fn ten_thousand_made_up_key_ids_make_one_fetch_per_cool_down() {
         let (keys, fetches) = issuer(usize::MAX);
         let known = keys.current().await.unwrap();
-        assert!(keys.newer_than(&known).await.is_some(), "a rotation right after a fetch");
+        let began = Instant::now();
+        let mut waiting = tokio::task::JoinSet::new();
+        for number in 0..10_000 {
+            let (keys, known) = (Arc::clone(&keys), Arc::clone(&known));
+            waiting.spawn(async move {
+                let id = format!("made-up-{number}");
+                keys.newer_than(&known, Some(&id)).await;
+            });
+            if number % 1000 == 0 {
+                tokio::time::sleep(COOL_DOWN / 4).await;
+            }
+        }
+        waiting.join_all().await;
+        let bound = 2 + began.elapsed().as_secs();
+        let made = fetches.load(SeqCst) as u64 - 1;
+        assert!((2..=bound).contains(&made), "{made} of at most {bound}");
+        assert_eq!(keys_waiting(&keys), MAX_WAITING, "all places are free again");
+    }
+
+    fn keys_waiting(keys: &IssuerKeys) -> usize {
+        let Kept::Fetched(fetched) = &keys.0 else { unreachable!() };
+        fetched.waiting.available_permits()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_id_that_no_key_has_is_asked_for_once_and_keeps_no_other_waiting_for_long() {
+        let (keys, fetches) = issuer(usize::MAX);
+        let known = keys.current().await.unwrap();
+        assert!(keys.newer_than(&known, Some("old")).await.is_some(), "right after a fetch");
         let known = keys.current().await.unwrap();
         for _ in 0..10_000 {
-            assert!(keys.newer_than(&known).await.is_none());
+            assert!(keys.newer_than(&known, Some("old")).await.is_none());
         }
         assert_eq!(fetches.load(SeqCst), 2);
-        tokio::time::advance(COOL_DOWN).await;
-        assert!(keys.newer_than(&known).await.is_some());
+        // A rotation while somebody goes on with the old key: two of the new one, one fetch.
+        let began = Instant::now();
+        let both = tokio::join!(
+            keys.newer_than(&known, Some("new")),
+            keys.newer_than(&known, Some("new as well"))
+        );
+        assert!(both.0.is_some() && both.1.is_some());
+        assert!(began.elapsed() <= COOL_DOWN + Duration::from_millis(50), "{:?}", began.elapsed());
         assert_eq!(fetches.load(SeqCst), 3);
+        tokio::time::advance(UNKNOWN_FOR).await;
+        let known = keys.current().await.unwrap();
+        assert!(keys.newer_than(&known, Some("old")).await.is_some(), "it may exist by now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_not_taken_to_be_unknown_because_a_fetch_failed_or_its_client_left() {
+        let (keys, fetches) = issuer(1);
+        let known = keys.current().await.unwrap();
+        for expected in 2..5 {
+            assert!(keys.newer_than(&known, Some("new")).await.is_none());
+            assert!(keys.newer_than(&known, Some("new")).await.is_none());
+            assert_eq!(fetches.load(SeqCst), expected, "it is tried again, in a second");
+            tokio::time::advance(COOL_DOWN).await;
+        }
+        let (keys, fetches) = issuer(usize::MAX);
+        let known = keys.current().await.unwrap();
+        let left =
+            tokio::time::timeout(Duration::from_millis(10), keys.newer_than(&known, Some("new")));
+        assert!(left.await.is_err());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(fetches.load(SeqCst), 2);
+        assert!(!Arc::ptr_eq(&known, &keys.current().await.unwrap()), "the fetch went on");
     }
 
     /// JWK-02
@@ -287,7 +376,7 @@ mod tests {
         let first = keys.current().await.unwrap();
         tokio::time::advance(REFRESH).await;
         assert!(Arc::ptr_eq(&first, &keys.current().await.unwrap()));
-        tokio::time::advance(COOL_DOWN).await;
+        tokio::time::advance(RETRY).await;
         let before = Instant::now();
         assert!(Arc::ptr_eq(&first, &keys.current().await.unwrap()));
         assert_eq!(before.elapsed(), Duration::ZERO);
