@@ -20,19 +20,19 @@ use tokio_rustls::client::TlsStream;
 use crate::running::{Client, Gateway, Response, Upstream};
 
 /// A CA for clients.
-struct Ca {
+pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub pem: String,
 }
 
 /// What a client has to show.
-struct Identity {
+pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Ca {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,7 +43,7 @@ impl Ca {
     }
 
     /// A certificate for clients, with these alternative names.
-    fn identity(&self, names: &[SanType]) -> Identity {
+    pub fn identity(&self, names: &[SanType]) -> Identity {
         self.identity_with(|params| params.subject_alt_names = names.to_vec())
     }
 
@@ -87,8 +87,33 @@ impl Identity {
     }
 }
 
-fn dns(name: &str) -> SanType {
+pub fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
+}
+
+/// A connection by a client with this certificate to whoever has the certificate `server`; none if
+/// the handshake fails on the client's side.
+pub async fn connect(
+    address: SocketAddr,
+    server: &CertificateDer<'static>,
+    identity: Option<&Identity>,
+) -> Option<Client<TlsStream<TcpStream>>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(server.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
 }
 
 /// A gateway whose listener demands certificates.
@@ -157,22 +182,7 @@ callers:
 
     /// A connection by a client with this certificate; none if the handshake fails on its side.
     async fn connect(&self, identity: Option<&Identity>) -> Option<Client<TlsStream<TcpStream>>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.server.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match identity {
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-                .unwrap(),
-            None => builder.with_no_client_auth(),
-        };
-        let tcp = TcpStream::connect(self.address()).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
+        connect(self.address(), &self.server, identity).await
     }
 
     /// What comes of a request; none if the handshake fails.

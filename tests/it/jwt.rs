@@ -32,7 +32,7 @@ impl Provider {
     }
 
     /// A provider whose key has another id.
-    fn with_key_id(id: &str) -> Self {
+    pub fn with_key_id(id: &str) -> Self {
         let mut provider = Self::new();
         provider.key_id = id.into();
         provider

@@ -19,6 +19,7 @@ mod hosts;
 mod leaks;
 mod paths;
 mod slow;
+mod standing;
 
 /// May use alpha: everything but credentials.
 const ALPHA_KEY: &str = "bgk_canary-key-of-alpha";

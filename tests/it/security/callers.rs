@@ -4,7 +4,7 @@ use super::{ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, assert_token_of};
 use crate::running::Client;
 
 /// A route of each class, and what it is.
-const ROUTES: [(&str, &str, &str); 6] = [
+pub(super) const ROUTES: [(&str, &str, &str); 6] = [
     ("GET", "/v5.0/dashboards", "read"),
     ("GET", "/v5.0/items/export", "export"),
     ("POST", "/v5.0/dashboards", "write"),

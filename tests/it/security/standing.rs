@@ -1,0 +1,325 @@
+//! AUT-01: every class of routes by every kind of standing that is not enough, at each kind of
+//! listener; and beside it, what each kind of credential opens.
+
+use std::net::SocketAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use boldgate::caller::ApiKey;
+use boldgate::config::ListenAddress;
+use rustix::process::getuid;
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::callers::ROUTES;
+use crate::client_certificates::{Ca, Identity, connect, dns};
+use crate::jwt::Provider;
+use crate::running::{CANARY_TOKEN, Client, Gateway, Response, Upstream};
+
+/// How a request comes.
+enum By<'h> {
+    /// To the listener for keys and JWTs, with these header lines.
+    Tcp(String),
+    /// To the Unix socket.
+    Unix,
+    /// To the listener that demands certificates.
+    Tls(Option<&'h Identity>),
+}
+
+/// Why it is not enough; none where not even a connection comes about.
+type Refused = Option<(u16, &'static str)>;
+
+const NOBODY: Refused = Some((401, "caller_unauthenticated"));
+const FOREIGN: Refused = Some((403, "caller_forbidden"));
+const CLOSED: Refused = Some((403, "route_closed"));
+const NO_SUBJECT: Refused = Some((403, "subject_refused"));
+
+/// A gateway with a listener of each kind, for sites alpha and beta.
+struct House {
+    upstream: Upstream,
+    gateway: Gateway,
+    provider: Provider,
+    keys: Vec<(&'static str, ApiKey)>,
+    server: CertificateDer<'static>,
+    good: Identity,
+    foreign: Identity,
+    of_nobody: Identity,
+    of_another_ca: Identity,
+    files: tempfile::TempDir,
+}
+
+/// Callers by API keys, and what each may.
+const KEYED: [(&str, &str); 6] = [
+    ("all", "may: [ { tenant: alpha, routes: [ALL] } ]"),
+    ("expired", "may: [ { tenant: alpha, routes: [ALL] } ]"),
+    ("foreign", "may: [ { tenant: beta, routes: [ALL] } ]"),
+    (
+        "closed",
+        "may: [ { tenant: alpha, routes: [ALL] } ]\n    may_not: [ { tenant: alpha, routes: [ALL] } ]",
+    ),
+    ("patches", "may: [ { tenant: alpha, routes: [ALL], methods: [PATCH] } ]"),
+    (
+        "proxy",
+        "may: [ { tenant: alpha, routes: [ALL], subject: { header: X-User, from: [192.0.2.1], \
+         domains: [acme.example] } } ]",
+    ),
+];
+
+impl House {
+    /// `process` is who may come to the Unix socket.
+    async fn new(process: &str) -> Self {
+        let upstream = Upstream::echo().await;
+        let (provider, files) = (Provider::new(), tempfile::tempdir().unwrap());
+        let (ca, another) = (Ca::new("clients"), Ca::new("others"));
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let write = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let keys: Vec<_> =
+            KEYED.iter().map(|(name, _)| (*name, ApiKey::generate().unwrap())).collect();
+        let mut text = format!(
+            "listeners:
+  - {{ address: \"127.0.0.1:0\", callers: required }}
+  - {{ address: \"unix:{}\", callers: required }}
+  - address: 127.0.0.1:0
+    callers: required
+    tls: {{ certificate_file: {}, key_file: {}, client_ca_file: {} }}
+admin: {{ address: \"127.0.0.1:0\" }}
+servers:
+  main: {{ url: \"http://{}/bi\" }}
+tenants:
+",
+            files.path().join("gateway.sock").display(),
+            write("tls.crt", &own.cert.pem()),
+            write("tls.key", &own.signing_key.serialize_pem()),
+            write("clients.crt", &ca.pem),
+            upstream.address,
+        );
+        for site in ["alpha", "beta"] {
+            text += &format!(
+                "  {site}:\n    server: main\n    site: {site}\n    credential: {{ grant: embed_secret, \
+                 username: own@{site}.example, embed_secret: {{ file: SECRET_FILE }}, user_source: local }}\n"
+            );
+        }
+        text += "callers:\n";
+        for ((name, key), (_, rules)) in keys.iter().zip(KEYED) {
+            let end = if *name == "expired" { ", expires: 2020-01-01T00:00:00Z" } else { "" };
+            text += &format!(
+                "  {name}:\n    api_key: {{ sha256: {}{end} }}\n    {rules}\n",
+                key.hash()
+            );
+        }
+        text += &format!(
+            "  portal:
+    jwt:
+      issuer: https://login.example.com/
+      audience: boldgate
+      algorithms: [EdDSA]
+      jwks_file: {}
+    may: [ {{ tenant_claim: sites, routes: [ALL], subject: {{ claim: email, domains: [acme.example], never: [root@acme.example] }} }} ]
+  cron:
+    unix: {{ {process} }}
+    may: [ {{ tenant: alpha, routes: [ALL] }} ]
+  by-certificate:
+    certificates: [ {{ san_dns: good.example }} ]
+    may: [ {{ tenant: alpha, routes: [ALL] }} ]
+  by-foreign-certificate:
+    certificates: [ {{ san_dns: foreign.example }} ]
+    may: [ {{ tenant: beta, routes: [ALL] }} ]
+",
+            provider.jwks.path().display(),
+        );
+        let gateway =
+            Gateway::start(&text.replace("ALL", "read, export, write, admin, credentials"));
+        Self {
+            upstream,
+            gateway,
+            provider,
+            keys,
+            server: own.cert.der().clone(),
+            good: ca.identity(&[dns("good.example")]),
+            foreign: ca.identity(&[dns("foreign.example")]),
+            of_nobody: ca.identity(&[dns("nobody.example")]),
+            of_another_ca: another.identity(&[dns("good.example")]),
+            files,
+        }
+    }
+
+    fn key(&self, caller: &str) -> String {
+        let (_, key) = self.keys.iter().find(|(name, _)| *name == caller).unwrap();
+        format!("X-Api-Key: {}\r\n", key.expose())
+    }
+
+    /// A JWT for alpha and `user`, changed.
+    fn jwt(&self, change: impl FnOnce(&mut Value)) -> String {
+        let token = self.provider.token(|claims| {
+            claims["sites"] = json!("alpha");
+            claims["email"] = json!("user@acme.example");
+            change(claims);
+        });
+        bearer(&token)
+    }
+
+    /// What comes of a request; none if there is no connection.
+    async fn ask(&self, method: &str, site: &str, route: &str, by: &By<'_>) -> Option<Response> {
+        let lines = if let By::Tcp(lines) = by { lines } else { "" };
+        let request =
+            format!("{method} /bi/api/site/{site}{route} HTTP/1.1\r\nHost: gw\r\n{lines}\r\n");
+        let listeners = self.gateway.running.addresses();
+        let tcp = |index: usize| -> SocketAddr {
+            match &listeners[index] {
+                ListenAddress::Tcp(address) => *address,
+                ListenAddress::Unix(path) => panic!("{path:?} is no address"),
+            }
+        };
+        match by {
+            By::Tcp(_) => {
+                answer(Client::over(TcpStream::connect(tcp(0)).await.unwrap()), &request).await
+            }
+            By::Unix => {
+                let socket = UnixStream::connect(self.files.path().join("gateway.sock")).await;
+                answer(Client::over(socket.unwrap()), &request).await
+            }
+            By::Tls(identity) => {
+                answer(connect(tcp(2), &self.server, *identity).await?, &request).await
+            }
+        }
+    }
+
+    /// Every class of routes is closed to who comes like this, and nothing reaches the server.
+    async fn assert_closed(&self, what: &str, by: By<'_>, refused: Refused) {
+        for (method, route, class) in ROUTES {
+            let answer = self.ask(method, "alpha", route, &by).await;
+            let got = answer.map(|answer| (answer.status, answer.code()));
+            let expected = refused.map(|(status, code)| (status, code.to_owned()));
+            assert_eq!(got, expected, "{what}: {method} {route} ({class})");
+        }
+        self.upstream.seen.assert_untouched(what);
+    }
+
+    /// Every class of routes is open to who comes like this, with alpha's token of that user.
+    async fn assert_open(&self, what: &str, by: By<'_>) {
+        for (method, route, class) in ROUTES {
+            let before = self.upstream.seen.requests().len();
+            let answer = self.ask(method, "alpha", route, &by).await.expect(what);
+            assert_eq!(answer.status, 200, "{what}: {method} {route} ({class}): {}", answer.text());
+            let seen = self.upstream.seen.requests();
+            // The token endpoint is a route like the others here, and tells of no request.
+            for request in &seen[before..] {
+                let ours = format!("Bearer {CANARY_TOKEN}-alpha-");
+                assert!(request.header("authorization")[0].starts_with(&ours), "{}", request.head);
+            }
+        }
+    }
+}
+
+async fn answer<S>(mut client: Client<S>, request: &str) -> Option<Response>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    client.write(request.as_bytes()).await;
+    client.try_response(false).await
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+/// The token with another header, and without a signature.
+fn unsigned(token: &str) -> String {
+    let claims = token.split('.').nth(1).unwrap();
+    let header = URL_SAFE_NO_PAD.encode(json!({"alg": "none", "kid": "one"}).to_string());
+    format!("{header}.{claims}.")
+}
+
+#[tokio::test]
+async fn no_class_of_routes_opens_to_a_standing_that_is_not_enough() {
+    let house = House::new(&format!("uid: {}", getuid().as_raw() + 1)).await;
+    let key = |caller: &str| By::Tcp(house.key(caller));
+    let near = house.key("all").replace("\r\n", "");
+    let near = format!("{}\r\n", &near[..near.len() - 1]);
+    for (what, by, refused) in [
+        ("no credential", By::Tcp(String::new()), NOBODY),
+        ("an unknown key", By::Tcp("X-Api-Key: bgk_canary-unknown\r\n".into()), NOBODY),
+        ("most of a key", By::Tcp(near), NOBODY),
+        ("an expired key", key("expired"), NOBODY),
+        ("the keys of two", By::Tcp(house.key("all") + &house.key("foreign")), NOBODY),
+        ("a key for another tenant", key("foreign"), FOREIGN),
+        ("a key whose caller may not", key("closed"), CLOSED),
+        ("a key for another method", key("patches"), CLOSED),
+        (
+            "a proxy that is not listed",
+            By::Tcp(house.key("proxy") + "X-User: a@acme.example\r\n"),
+            NO_SUBJECT,
+        ),
+        ("a process of nobody", By::Unix, NOBODY),
+        ("no certificate", By::Tls(None), None),
+        ("a certificate of another CA", By::Tls(Some(&house.of_another_ca)), None),
+        (
+            "a certificate of nobody",
+            By::Tls(Some(&house.of_nobody)),
+            Some((403, "certificate_unknown")),
+        ),
+        ("a certificate for another tenant", By::Tls(Some(&house.foreign)), FOREIGN),
+    ] {
+        house.assert_closed(what, by, refused).await;
+    }
+
+    let now = house.provider.token(|_| ());
+    let now = URL_SAFE_NO_PAD.decode(now.split('.').nth(1).unwrap()).unwrap();
+    let now = serde_json::from_slice::<Value>(&now).unwrap()["iat"].as_u64().unwrap();
+    let (stranger, other_id) = (Provider::new(), Provider::with_key_id("two"));
+    let good = house.provider.token(|claims| claims["sites"] = json!("alpha"));
+    for (what, jwt, refused) in [
+        ("a JWT of an unknown key", bearer(&other_id.token(|_| ())), NOBODY),
+        ("a JWT that another has signed", bearer(&stranger.token(|_| ())), NOBODY),
+        ("a JWT without a signature", bearer(&unsigned(&good)), NOBODY),
+        ("a JWT that is over", house.jwt(|c| c["exp"] = json!(now - 60)), NOBODY),
+        ("a JWT without an end", house.jwt(|c| c["exp"] = Value::Null), NOBODY),
+        ("a JWT whose time comes later", house.jwt(|c| c["nbf"] = json!(now + 120)), NOBODY),
+        ("a JWT for others", house.jwt(|c| c["aud"] = json!("others")), NOBODY),
+        (
+            "a JWT of an unknown issuer",
+            house.jwt(|c| c["iss"] = json!("https://a.example/")),
+            NOBODY,
+        ),
+        ("a JWT and the key of another", house.jwt(|_| ()) + &house.key("all"), NOBODY),
+        ("a JWT for another tenant", house.jwt(|c| c["sites"] = json!(["beta"])), FOREIGN),
+        ("a JWT for no tenant", house.jwt(|c| c["sites"] = Value::Null), FOREIGN),
+        ("a JWT of nobody's address", house.jwt(|c| c["email"] = Value::Null), NO_SUBJECT),
+        (
+            "a JWT of two addresses",
+            house.jwt(|c| c["email"] = json!(["a@acme.example", "b@acme.example"])),
+            NO_SUBJECT,
+        ),
+        (
+            "a JWT of another domain",
+            house.jwt(|c| c["email"] = json!("a@other.example")),
+            NO_SUBJECT,
+        ),
+        (
+            "a JWT of who is never acted as",
+            house.jwt(|c| c["email"] = json!("Root@acme.example")),
+            NO_SUBJECT,
+        ),
+    ] {
+        house.assert_closed(what, By::Tcp(jwt), refused).await;
+    }
+    house.assert_open("the control", key("all")).await;
+}
+
+#[tokio::test]
+async fn each_kind_of_credential_opens_every_class_of_routes_that_it_may() {
+    let house = House::new(&format!("uid: {}", getuid().as_raw())).await;
+    for (what, by) in [
+        ("a key", By::Tcp(house.key("all"))),
+        ("a JWT", By::Tcp(house.jwt(|_| ()))),
+        ("a process", By::Unix),
+        ("a certificate", By::Tls(Some(&house.good))),
+    ] {
+        house.assert_open(what, by).await;
+    }
+}
