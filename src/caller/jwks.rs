@@ -19,6 +19,9 @@ pub trait KeySource: Send + Sync + 'static {
     /// # Errors
     /// What went wrong, in words; nothing of what was fetched.
     async fn fetch(&self) -> Result<KeySet, String>;
+
+    /// Tells it from other sources: one that is the same asks the same and trusts the same.
+    fn identity(&self) -> String;
 }
 
 /// The keys of one issuer.
@@ -71,6 +74,19 @@ impl IssuerKeys {
             held: RwLock::new(None),
             attempts: Mutex::default(),
         })))
+    }
+
+    /// Goes on with those of `others` that are from the same source, if there are any.
+    pub fn carry_over<'k>(&mut self, mut others: impl Iterator<Item = &'k Self>) {
+        let Kept::Fetched(own) = &self.0 else { return };
+        let identity = own.source.identity();
+        let same = others.find_map(|other| match &other.0 {
+            Kept::Fetched(other) if other.source.identity() == identity => Some(Arc::clone(other)),
+            _ => None,
+        });
+        if let Some(same) = same {
+            self.0 = Kept::Fetched(same);
+        }
     }
 
     /// The keys to look in first. Old ones are fetched anew, in the background as long as they may
@@ -173,6 +189,10 @@ mod tests {
             let number = self.fetches.fetch_add(1, SeqCst);
             if number >= self.fails_from { Err("gone".into()) } else { Ok(KeySet::default()) }
         }
+
+        fn identity(&self) -> String {
+            self.fails_from.to_string()
+        }
     }
 
     fn issuer(fails_from: usize) -> (Arc<IssuerKeys>, Arc<AtomicUsize>) {
@@ -226,6 +246,22 @@ mod tests {
         let tried = fetches.load(SeqCst);
         assert!(keys.current().await.is_none());
         assert_eq!(fetches.load(SeqCst), tried);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_configuration_goes_on_with_the_keys_of_the_same_source_alone() {
+        let ((old, fetches), (other, _)) = (issuer(7), issuer(8));
+        let held = old.current().await.unwrap();
+        let (mut same, fetched_again) = (Arc::into_inner(issuer(7).0).unwrap(), &fetches);
+        same.carry_over([&*other, &*old].into_iter());
+        assert!(Arc::ptr_eq(&held, &same.current().await.unwrap()));
+        assert_eq!(fetched_again.load(SeqCst), 1);
+        // Control: another source is asked for its own.
+        let (new, fetches) = issuer(9);
+        let mut new = Arc::into_inner(new).unwrap();
+        new.carry_over([&*other, &*old].into_iter());
+        assert!(!Arc::ptr_eq(&held, &new.current().await.unwrap()));
+        assert_eq!(fetches.load(SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
