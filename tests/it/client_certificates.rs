@@ -20,19 +20,19 @@ use tokio_rustls::client::TlsStream;
 use crate::running::{Client, Gateway, Response, Upstream};
 
 /// A CA for clients.
-struct Ca {
+pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub pem: String,
 }
 
 /// What a client has to show.
-struct Identity {
+pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Ca {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,11 +43,11 @@ impl Ca {
     }
 
     /// A certificate for clients, with these alternative names.
-    fn identity(&self, names: &[SanType]) -> Identity {
+    pub fn identity(&self, names: &[SanType]) -> Identity {
         self.identity_with(|params| params.subject_alt_names = names.to_vec())
     }
 
-    fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+    pub fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         // What none is known by.
         params.distinguished_name.push(DnType::CommonName, "reports.acme.example");
@@ -62,7 +62,7 @@ impl Ca {
         }
     }
 
-    fn revocations(&self, serial: &SerialNumber) -> String {
+    pub fn revocations(&self, serial: &SerialNumber) -> String {
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 1),
             next_update: date_time_ymd(2090, 1, 1),
@@ -87,7 +87,7 @@ impl Identity {
     }
 }
 
-fn dns(name: &str) -> SanType {
+pub fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
@@ -155,24 +155,9 @@ callers:
         self.gateway.address()
     }
 
-    /// A connection by a client with this certificate; none if the handshake fails on its side.
+    /// See [`connect`].
     async fn connect(&self, identity: Option<&Identity>) -> Option<Client<TlsStream<TcpStream>>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.server.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match identity {
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-                .unwrap(),
-            None => builder.with_no_client_auth(),
-        };
-        let tcp = TcpStream::connect(self.address()).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
+        connect(self.address(), &self.server, identity).await
     }
 
     /// What comes of a request; none if the handshake fails.
@@ -192,6 +177,31 @@ callers:
         assert_eq!(access.last().unwrap()["boldgate.caller"], caller);
         assert_eq!(self.upstream.seen.requests().len(), before + 1);
     }
+}
+
+/// A connection to `server` by a client with this certificate; none if the handshake fails on its
+/// side.
+pub async fn connect(
+    address: SocketAddr,
+    server: &CertificateDer<'static>,
+    identity: Option<&Identity>,
+) -> Option<Client<TlsStream<TcpStream>>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(server.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
 }
 
 #[tokio::test]

@@ -14,8 +14,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::process::{EMBED_SECRET, Process, boldgate, site, stand_in};
 use crate::running::{Client, Response};
+use crate::waiting::{becomes, until};
 
 mod changes;
+mod client_cas;
+mod kept;
 mod refused;
 mod restarts;
 mod stop;
@@ -26,6 +29,8 @@ const ACME: &str = "/bi/api/site/site1/v5.0/items";
 const BOLT: &str = "/bi/api/site/site2/v5.0/items";
 /// What a change may take.
 const SOON: Duration = Duration::from_secs(1);
+/// What anything may take on a busy machine where it is not the point.
+const LONG: Duration = Duration::from_secs(10);
 
 /// A stand-in with two sites of the same embed secret.
 async fn two_sites() -> StandIn {
@@ -93,12 +98,8 @@ async fn get(address: SocketAddr, path: &str) -> Response {
 
 /// Asks until the answer is as it should be, and says how long that took.
 async fn until_status(address: SocketAddr, path: &str, status: u16) -> Duration {
-    let begun = Instant::now();
-    while get(address, path).await.status != status {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{path} does not become {status}");
-        sleep(Duration::from_millis(10)).await;
-    }
-    begun.elapsed()
+    let what = format!("{path} becomes {status}");
+    becomes(LONG, &what, async || get(address, path).await.status == status).await
 }
 
 /// The value of a metric without labels, or with those that stand in its name.

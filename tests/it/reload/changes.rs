@@ -97,12 +97,11 @@ async fn a_changed_secret_makes_new_tokens_at_once_and_the_old_one_is_used_no_mo
         write(&files, "secret", &secret);
         let written = Instant::now();
         // The old token still counts at the server, so only a new exchange shows the change.
-        while upstream.token_requests() == before {
-            assert!(written.elapsed() < SOON, "{how}: no exchange by the new secret");
+        let took = becomes(SOON, how, async || {
             assert_eq!(get(address, ACME).await.status, 200, "{how}");
-            sleep(Duration::from_millis(10)).await;
-        }
-        println!("{how}: exchanged by the new secret after {:?}", written.elapsed());
+            upstream.token_requests() > before
+        });
+        println!("{how}: exchanged by the new secret after {:?}", took.await);
         sleep(SOON.saturating_sub(written.elapsed())).await;
         // From here on an exchange by the old secret would be refused, and the request with it.
         upstream.revoke_all();
@@ -142,12 +141,9 @@ async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
         assert_eq!(ask(client, key).await, 200);
     }
     files.replace("boldgate.yaml", &listed(&first));
-    let changed = Instant::now();
-    while ask(&mut open[1], &keys[1]).await != 401 {
-        assert!(changed.elapsed() < SOON, "the removed caller is still served");
-        sleep(Duration::from_millis(10)).await;
-    }
-    println!("a removed caller is refused after {:?}", changed.elapsed());
+    let refused = async || ask(&mut open[1], &keys[1]).await == 401;
+    let took = becomes(SOON, "the removed caller is refused", refused).await;
+    println!("a removed caller is refused after {took:?}");
     assert_eq!(ask(&mut open[0], &keys[0]).await, 200, "the other one is served on");
 }
 
@@ -176,21 +172,11 @@ async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
     };
     for (how, write) in WRITES {
         write(&files, "jwks.json", &old.jwks());
-        until(async || ask(&old).await == 200, &format!("{how}: the first key does not count"))
-            .await;
+        becomes(SOON, how, async || ask(&old).await == 200).await;
         assert_eq!(ask(&new).await, 401, "{how}");
         write(&files, "jwks.json", &new.jwks());
-        until(async || ask(&new).await == 200, &format!("{how}: the new key does not count")).await;
+        becomes(SOON, how, async || ask(&new).await == 200).await;
         assert_eq!(ask(&old).await, 401, "{how}: the old key counts no more");
-    }
-}
-
-/// Waits until it is so, within a second.
-async fn until(so: impl AsyncFn() -> bool, what: &str) {
-    let begun = Instant::now();
-    while !so().await {
-        assert!(begun.elapsed() < SOON, "{what}");
-        sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -220,12 +206,9 @@ async fn a_new_certificate_is_shown_within_a_second_and_open_connections_stay() 
     files.replace("tls.crt", &certificate);
     sleep(Duration::from_millis(300)).await;
     files.replace("tls.key", &key);
-    let changed = Instant::now();
-    while connect_tls(gateway.address()).await.1 != der {
-        assert!(changed.elapsed() < SOON, "the old certificate is still shown");
-        sleep(Duration::from_millis(10)).await;
-    }
-    println!("the new certificate is shown after {:?}", changed.elapsed());
+    let shown = async || connect_tls(gateway.address()).await.1 == der;
+    let took = becomes(SOON, "the new certificate is shown", shown).await;
+    println!("the new certificate is shown after {took:?}");
     open.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
     let answer = open.response().await;
     assert_eq!((answer.status, answer.header("connection")), (200, vec!["keep-alive"]));

@@ -24,11 +24,7 @@ async fn what_cannot_be_used_leaves_everything_as_it_was_and_says_where_it_is_wr
     for (number, (what, name, text, says)) in (1_u32..).zip(&wrong) {
         let whole = std::fs::read_to_string(files.path(name)).unwrap();
         files.replace(name, text);
-        let begun = Instant::now();
-        while told(&gateway, REFUSED).len() < number as usize {
-            assert!(begun.elapsed() < Duration::from_secs(5), "{what} is not told of");
-            sleep(Duration::from_millis(10)).await;
-        }
+        becomes(LONG, what, async || told(&gateway, REFUSED).len() >= number as usize).await;
         let line = told(&gateway, REFUSED).pop().unwrap();
         assert!(line["findings"].as_str().unwrap().contains(says), "{what}: {line}");
         assert_eq!(get(address, ACME).await.status, 200, "{what}");
@@ -36,11 +32,8 @@ async fn what_cannot_be_used_leaves_everything_as_it_was_and_says_where_it_is_wr
         let refused = metric(admin, "boldgate_config_reloads_total{outcome=\"refused\"}").await;
         assert_eq!(refused, u64::from(number), "{what}");
         files.replace(name, &whole);
-        let begun = Instant::now();
-        while metric(admin, "boldgate_config_last_reload_successful").await < 1 {
-            assert!(begun.elapsed() < Duration::from_secs(5), "after {what}: still refused");
-            sleep(Duration::from_millis(10)).await;
-        }
+        let successful = "boldgate_config_last_reload_successful";
+        becomes(LONG, what, async || metric(admin, successful).await == 1).await;
     }
     assert_eq!(metric(admin, "boldgate_config_generation").await, 1, "nothing was put in force");
 }

@@ -47,9 +47,7 @@ async fn change_under_load(times: usize, per_second: u64) {
 
 /// Waits until this generation is in force.
 async fn in_force(admin: SocketAddr, generation: usize) {
-    let begun = Instant::now();
-    while metric(admin, "boldgate_config_generation").await < generation as u64 {
-        assert!(begun.elapsed() < Duration::from_secs(5), "generation {generation} does not come");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let what = format!("generation {generation} is in force");
+    let number = async || metric(admin, "boldgate_config_generation").await;
+    becomes(LONG, &what, async || number().await >= generation as u64).await;
 }
