@@ -268,6 +268,12 @@ impl Running {
             self.hall.put_in_force(Arc::clone(&next));
         });
 
+        for lane in before.proxy.lanes() {
+            let name = &lane.upstream().server().name;
+            if !settings.servers.iter().any(|server| server.name == *name) {
+                self.telemetry.forget_server(name);
+            }
+        }
         for (number, door) in &before.doors {
             if next.door(*number).is_none_or(|now| !now.meets_as(door)) {
                 door.closing.cancel();

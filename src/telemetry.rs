@@ -340,6 +340,20 @@ impl Telemetry {
         }
     }
 
+    /// Shows no more how the server of this name is: the configuration has none of that name.
+    pub fn forget_server(&self, name: &str) {
+        let label = ServerLabel { server: name.to_owned() };
+        self.endpoints.write().expect("nothing panics with it").remove(name);
+        for gauges in [
+            &self.families.server_addresses,
+            &self.families.server_healthy_addresses,
+            &self.families.breaker_open,
+            &self.families.exchanges_waiting,
+        ] {
+            gauges.remove(&label);
+        }
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();

@@ -39,12 +39,13 @@ impl Serve {
 async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let reload = listen_to(SignalKind::hangup())?;
-    let reloader = Reloader::new(path, &settings);
+    let exchange = Arc::new(BoldBi::new(settings.servers.iter()).map_err(Failure::other)?);
+    let reloader = Reloader::new(path, &settings, Arc::clone(&exchange));
     let (tenants, servers) = (settings.tenants.iter().len(), settings.servers.len());
     let callers = settings.caller_auth.known();
     let listeners: Vec<_> =
         settings.listeners.iter().map(|l| (l.admits, l.tls.is_some())).collect();
-    let mut running = start(settings, format)?;
+    let mut running = start(settings, exchange, format)?;
     for (address, (admits, tls)) in running.addresses().iter().zip(listeners) {
         let callers = match admits {
             Admits::Anonymous => "anonymous",
@@ -93,15 +94,19 @@ async fn stop(running: Running, mut signals: Signals, signal: &'static str) -> R
 }
 
 /// Starts a gateway that exchanges at Bold BI and writes its access log to stdout.
-pub(super) fn start(settings: Settings, format: LogFormat) -> Result<Running, Failure> {
-    let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
+pub(super) fn start(
+    settings: Settings,
+    exchange: Arc<BoldBi>,
+    format: LogFormat,
+) -> Result<Running, Failure> {
     let telemetry = Arc::new(Telemetry::default());
     let stdout = std::io::stdout();
     let lines = if logging::is_text(format, &stdout) { Format::Text } else { Format::Json };
     let dropped = telemetry.access_lines_dropped.clone();
     let access_log = AccessLog::new(lines, Box::new(stdout), dropped);
-    Running::start(settings, Arc::new(exchange), telemetry, access_log).map_err(|error| {
-        Failure::Other { what: error.to_string(), hint: hint(&error).map(Into::into) }
+    Running::start(settings, exchange, telemetry, access_log).map_err(|error| Failure::Other {
+        what: error.to_string(),
+        hint: hint(&error).map(Into::into),
     })
 }
 

@@ -17,6 +17,7 @@ use crate::telemetry::ReloadOutcome;
 pub struct Reloader {
     path: PathBuf,
     watch: Watch,
+    exchange: Arc<BoldBi>,
     /// What is in force.
     in_force: Outline,
     /// The files as they were looked at last, and whether nothing could be made of them.
@@ -25,11 +26,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Of a gateway that was started with `settings`, read from the file at `path`.
-    pub fn new(path: &Path, settings: &Settings) -> Self {
+    /// Of a gateway that was started with `exchange` and `settings`, read from the file at `path`.
+    pub fn new(path: &Path, settings: &Settings, exchange: Arc<BoldBi>) -> Self {
         let (path, seen) = (path.to_owned(), settings.files.clone());
         let in_force = Outline::of(settings);
-        Self { path, watch: Watch::new(), in_force, seen, refused: false }
+        Self { path, watch: Watch::new(), exchange, in_force, seen, refused: false }
     }
 
     /// Goes on as long as it is polled; a signal of `asked` is a reload without a change.
@@ -112,9 +113,14 @@ impl Reloader {
 
     fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<(), String> {
         let next = Outline::of(&settings);
-        let exchange = BoldBi::new(settings.servers.iter()).map_err(|error| error.to_string())?;
-        let reloaded =
-            running.reload(settings, Arc::new(exchange)).map_err(|error| error.to_string())?;
+        for warning in settings.warnings.lines() {
+            tracing::warn!(warning, "the changed configuration is good, but");
+        }
+        let exchange = self.exchange.renewed(settings.servers.iter());
+        let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);
+        let theirs = Arc::clone(&exchange);
+        let reloaded = running.reload(settings, theirs).map_err(|error| error.to_string())?;
+        self.exchange = exchange;
         self.in_force.tell(&next, &reloaded);
         self.in_force = next;
         Ok(())

@@ -65,13 +65,7 @@ impl Endpoints {
 
     /// Forgets those of servers whose name is not `still` one.
     pub(super) fn retain(&self, still: impl Fn(&str) -> bool) {
-        self.0.lock().expect("nothing panics with it").retain(|name, endpoint| {
-            let stays = still(name);
-            if !stays {
-                endpoint.metrics.breaker_open.set(0);
-            }
-            stays
-        });
+        self.0.lock().expect("nothing panics with it").retain(|name, _| still(name));
     }
 }
 
