@@ -21,9 +21,13 @@ mod steady;
 
 /// Leave to act on as many tenants, all of one server with `max_exchanges` 16.
 fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
+    permits_at("main", count, credential_version)
+}
+
+fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit> {
     let second = Duration::from_secs(1);
     let server = Arc::new(Server {
-        name: "main".into(),
+        name: server.into(),
         tls: false,
         host: "127.0.0.1".into(),
         port: 1,
@@ -234,6 +238,31 @@ async fn a_new_exchange_serves_from_the_next_refresh_on() {
     sleep(HOUR * 9 / 10).await;
     assert!(source.token(&permit).await.unwrap().cached);
     assert_eq!((first.calls(), second.calls()), (1, 1));
+}
+
+/// Notes the servers that it is to ask.
+struct Servers(Mutex<Vec<String>>);
+
+#[async_trait]
+impl TokenExchange for Servers {
+    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
+        self.0.lock().unwrap().push(permit.tenant().server.name.clone());
+        Ok(AccessToken::new("token", Instant::now(), HOUR).unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_goes_by_what_the_tenant_is_since_the_configuration_changed() {
+    let asked = Arc::new(Servers(Mutex::default()));
+    let source = TokenSource::with_asleep(asked.clone(), asleep());
+    source.token(&permit()).await.unwrap();
+    let today = permits_at("renamed", 1, 0).remove(0);
+    let renewed = today.clone();
+    let renew = move |permit: &Permit| (*permit == renewed).then(|| renewed.clone());
+    source.change_over(asked.clone(), renew, &[Arc::clone(&today.tenant().server)], || ());
+    assert!(source.token(&today).await.unwrap().cached, "the token stays");
+    sleep(HOUR * 9 / 10).await;
+    assert_eq!(*asked.0.lock().unwrap(), ["main", "renamed"]);
 }
 
 #[tokio::test(start_paused = true)]
