@@ -111,9 +111,7 @@ impl Settings {
         let name = path.display().to_string();
         let read = text_of(path, &files)
             .and_then(|text| Self::build(&text, &name, References::Read, &files));
-        let files = files.into_inner();
-        let settings = read.map(|settings| Self { files: files.clone(), ..settings });
-        (files, settings)
+        (files.into_inner(), read)
     }
 
     /// Checks `text`, and the secrets, certificates and keys it refers to; `file` is its name in
@@ -154,11 +152,14 @@ impl Settings {
             let check = Check { notes: &notes, references, files };
             let settings = check.settings(&root);
             let warnings = notes.into_findings(file)?;
-            return settings.map(|settings| Self { warnings, ..settings }).ok_or_else(|| {
-                // Never seen: what cannot be built has been noted. A start must not hang on that.
-                let finding = Finding::whole_file("cannot be used", "a complete configuration");
-                Findings::new(file, vec![finding])
-            });
+            let files = files.borrow().clone();
+            return settings.map(|settings| Self { warnings, files, ..settings }).ok_or_else(
+                || {
+                    // Never seen: what cannot be built has been noted. A start must not hang on that.
+                    let finding = Finding::whole_file("cannot be used", "a complete configuration");
+                    Findings::new(file, vec![finding])
+                },
+            );
         }
         notes.into_findings(file)?;
         Err(Findings::new(file, vec![Finding::whole_file("cannot be read", "YAML 1.2")]))

@@ -125,6 +125,26 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
     assert_eq!(house.ask(&good).await, Some(200));
 }
 
+/// The certificate is the connection's; who that is, is decided with each request.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_in_force() {
+    let ca = Ca::new("clients");
+    let identity = ca.identity(&[dns("reports.example")]);
+    let house = House::new(&ca.pem, &ca.revocations(&SerialNumber::from(1))).await;
+    let mut open = house.connect(&identity).await.unwrap();
+    let mut ask = async || {
+        open.write(ASK.as_bytes()).await;
+        let answer = open.response().await;
+        (answer.status, answer.status != 200 && answer.code() == "certificate_unknown")
+    };
+    assert_eq!(ask().await, (200, false));
+    let config = std::fs::read_to_string(house.files.path("boldgate.yaml")).unwrap();
+    house.files.replace("boldgate.yaml", &config.replace("reports.example }", "sales.example }"));
+    becomes(SOON, "it is nobody's", async || ask().await == (403, true)).await;
+    house.files.replace("boldgate.yaml", &config);
+    becomes(SOON, "it is known again", async || ask().await == (200, false)).await;
+}
+
 impl House {
     async fn upstream_has_asked(&self, requests: u64) {
         until(|| self.upstream.api_requests() >= requests).await;
