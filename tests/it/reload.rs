@@ -23,6 +23,7 @@ mod refused;
 mod restarts;
 mod stop;
 mod under_load;
+mod watched;
 
 /// A path of tenant `acme`, and one of tenant `bolt`.
 const ACME: &str = "/bi/api/site/site1/v5.0/items";
