@@ -153,7 +153,7 @@ impl Settings {
             let settings = check.settings(&root);
             let warnings = notes.into_findings(file)?;
             let files = files.borrow().clone();
-            return settings.map(|settings| Self { warnings, files, ..settings }).ok_or_else(
+            return settings.map(|settings| Self { files, warnings, ..settings }).ok_or_else(
                 || {
                     // Never seen: what cannot be built has been noted. A start must not hang on that.
                     let finding = Finding::whole_file("cannot be used", "a complete configuration");
