@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test check bench admission reloads fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp check bench admission reloads fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -29,7 +29,12 @@ test: ## run all tests: unit, integration, documentation; none of their secrets 
 	.ci/need rust build
 	tests/leaks.sh $(target)/test-output.txt
 
-check: fmt crates deploy-files clippy docs test configs ## all that must hold before a merge, cheapest first
+test-idp: $(target)/idp/ready ## do JWTs of a real identity provider work, through its rotations? (needs Node)
+	.ci/need rust build
+	install -m 644 tests/idp/provider.mjs $(target)/idp
+	BOLDGATE_TEST_IDP=$(abspath $(target)/idp/provider.mjs) cargo test --locked --test it idp:: -- --ignored
+
+check: fmt crates deploy-files clippy docs test test-idp configs ## all that must hold before a merge, cheapest first
 
 # The load is put on a copy of the binary that is released: `cargo bench` builds another in its place,
 # whose crates have what only tests need of them.
@@ -88,6 +93,14 @@ $(tools)/ready: deploy/tools/requirements.txt
 	rm -rf $(tools)
 	python3 -m venv $(tools)
 	$(tools)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# The identity provider of `make test-idp`, pinned; its scripts are not run.
+$(target)/idp/ready: tests/idp/package.json tests/idp/package-lock.json
+	.ci/need node
+	rm -rf $(@D)
+	install -D -m 644 --target-directory $(@D) $^
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel error
 	touch $@
 
 # The configuration inside a manifest, once it is sure that the manifest fits it.

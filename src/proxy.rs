@@ -278,6 +278,12 @@ impl Proxy {
             match sent {
                 Ok(upload) => {
                     lease.session.read_timeout = Some(upstream.server().timeouts.read);
+                    let status = lease.session.get_status();
+                    if let Some(token) = token
+                        && status.is_some_and(|status| status.is_success())
+                    {
+                        token.accept();
+                    }
                     return Ok(Attempt { lease, upload });
                 }
                 Err(Broken::Server(error))

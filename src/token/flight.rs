@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::backoff::Failing;
 use super::endpoint::Entered;
+use super::replacement::Replacements;
 use super::source::{Cached, Inner, NAP};
 use super::{AccessToken, ExchangeError, ExchangeErrorKind, NoToken};
 use crate::policy::Permit;
@@ -121,7 +122,7 @@ impl Inner {
         let result = in_force.exchange.exchange(permit).await;
         let metrics = self.metrics(permit);
         metrics.exchange_seconds.observe(begun.elapsed().as_secs_f64());
-        let obtained = result.and_then(|token| self.good(permit, token, why, asleep));
+        let obtained = result.and_then(|token| self.good(permit, token, asleep));
         match obtained {
             Ok(new) => {
                 metrics.exchanged(ExchangeOutcome::Success);
@@ -145,11 +146,10 @@ impl Inner {
         &self,
         permit: &Permit,
         token: AccessToken,
-        why: Why,
         asleep: Duration,
     ) -> Result<Cached, ExchangeError> {
-        let replaces_refused = why == Why::Refused;
-        let new = Cached { token: Arc::new(token), replaces_refused, refused: false, asleep };
+        let replacements = Replacements::default();
+        let new = Cached { token: Arc::new(token), replacements, refused: false, asleep };
         let now_asleep = (self.asleep.read)();
         let new =
             if now_asleep.saturating_sub(asleep) < NAP { Some(new) } else { new.aged(now_asleep) };

@@ -16,6 +16,7 @@ use super::asleep::Asleep;
 use super::backoff::{Failing, random};
 use super::endpoint::Endpoints;
 use super::flight::{Flight, Why};
+use super::replacement::Replacements;
 use super::schedule::Schedule;
 use super::{AccessToken, NoToken, TokenExchange};
 use crate::policy::Permit;
@@ -54,8 +55,8 @@ type Renew = dyn Fn(&Permit) -> Option<Permit> + Send + Sync;
 #[derive(Clone)]
 pub(super) struct Cached {
     pub token: Arc<AccessToken>,
-    /// Whether it took the place of one that the server had refused.
-    pub replaces_refused: bool,
+    /// How often in a row a refused token was replaced until this one came.
+    pub replacements: Replacements,
     /// Whether the server has refused it: another is asked for first.
     pub refused: bool,
     /// How long the machine had slept when it was asked for.
@@ -139,15 +140,15 @@ impl TokenSource {
     }
 
     /// The server refused `rejected`. Another is asked for from now on, unless a newer one has taken
-    /// its place already. True when another token is worth a try: always, except when `rejected` itself was fetched
-    /// within the last 10 s because the one before it was refused. Then the refusal is about
-    /// permissions, not about the token, and the token stays.
+    /// its place already. True when another token is worth a try: always, except when `rejected` came
+    /// in the place of a refused one a short time ago ([`Replacements::allow`]). Then the refusal is
+    /// about permissions, not about the token, and the token stays.
     pub fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
         let mut replaceable = true;
         self.0.cache.entry_by_ref(permit).and_compute_with(|entry| match entry {
             Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {
                 let age = Instant::now() - rejected.obtained_at();
-                replaceable = !(e.value().replaces_refused && age < NO_SECOND_REPLACEMENT);
+                replaceable = e.value().replacements.allow(age, rejected.was_accepted());
                 if replaceable {
                     Op::Put(Cached { refused: true, ..e.into_value() })
                 } else {
@@ -269,7 +270,7 @@ impl Inner {
     pub(super) fn keep(
         self: &Arc<Self>,
         permit: &Permit,
-        new: Cached,
+        mut new: Cached,
         why: Why,
     ) -> Arc<AccessToken> {
         let now = Instant::now();
@@ -290,6 +291,10 @@ impl Inner {
             metrics.refreshed(RefreshOutcome::Renewed);
         }
         metrics.token_expires_in(new.token.expires_at() - now);
+        if let Some(before) = self.cache.get(permit) {
+            let age = now - before.token.obtained_at();
+            new.replacements = before.replacements.next(age, why == Why::Refused);
+        }
         let spread = new.token.lifetime() / 10;
         let at = new.token.refresh_by() - random(Duration::ZERO, spread);
         self.cache.insert(permit.clone(), new.clone());
@@ -347,8 +352,6 @@ impl Cached {
 const IDLE: Duration = Duration::from_hours(24);
 /// A failure that nobody asked about for so long is forgotten.
 const REMEMBERED: Duration = Duration::from_hours(1);
-/// See [`TokenSource::reject`].
-const NO_SECOND_REPLACEMENT: Duration = Duration::from_secs(10);
 /// A refresh this close to the end of a token, or to the last one, is not worth it.
 const SOONEST: Duration = Duration::from_millis(20);
 /// Clocks are not read at the very same moment; less is no sleep.
