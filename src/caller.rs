@@ -167,6 +167,15 @@ impl CallerAuth {
         self
     }
 
+    /// Takes over the keys that were fetched for `old`, where an issuer still publishes them in the
+    /// same place: a new configuration is no reason to ask everybody again.
+    pub fn carry_over(&mut self, old: &Self) {
+        for caller in &mut self.jwts {
+            let known = old.jwts.iter().filter(|other| other.issuer.issuer == caller.issuer.issuer);
+            caller.keys.carry_over(known.map(|other| &other.keys));
+        }
+    }
+
     /// How many credentials of callers are known.
     pub fn known(&self) -> usize {
         let origins = self.origins.certificates.len() + self.origins.unix.len();

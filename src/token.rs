@@ -190,6 +190,11 @@ pub struct NoToken {
 }
 
 impl NoToken {
+    /// Whether nothing failed but that the configuration was changed.
+    pub fn is_withdrawn(&self) -> bool {
+        matches!(self.cause.kind, ExchangeErrorKind::Withdrawn)
+    }
+
     fn new(permit: &Permit, kind: ExchangeErrorKind, retry_after: Duration) -> Self {
         Self { cause: Arc::new(ExchangeError::new(permit, kind)), retry_after }
     }

@@ -20,6 +20,9 @@ pub trait KeySource: Send + Sync + 'static {
     /// # Errors
     /// What went wrong, in words; nothing of what was fetched.
     async fn fetch(&self) -> Result<KeySet, String>;
+
+    /// Tells it from other sources: one that is the same asks the same and trusts the same.
+    fn identity(&self) -> String;
 }
 
 /// The keys of one issuer.
@@ -74,6 +77,19 @@ impl IssuerKeys {
             unknown: Cache::new(MAX_UNKNOWN),
             waiting: Semaphore::new(MAX_WAITING),
         })))
+    }
+
+    /// Goes on with those of `others` that are from the same source, if there are any.
+    pub fn carry_over<'k>(&mut self, mut others: impl Iterator<Item = &'k Self>) {
+        let Kept::Fetched(own) = &self.0 else { return };
+        let tells = |keys: &Fetched| (keys.source.identity(), keys.refresh);
+        let same = others.find_map(|other| match &other.0 {
+            Kept::Fetched(other) if tells(other) == tells(own) => Some(Arc::clone(other)),
+            _ => None,
+        });
+        if let Some(same) = same {
+            self.0 = Kept::Fetched(same);
+        }
     }
 
     /// The keys to look in first; none when there are none that may still be used. Those of half the
@@ -238,6 +254,10 @@ mod tests {
             let number = self.fetches.fetch_add(1, SeqCst);
             if number >= self.fails_from { Err("gone".into()) } else { Ok(KeySet::default()) }
         }
+
+        fn identity(&self) -> String {
+            self.fails_from.to_string()
+        }
     }
 
     fn issuer(fails_from: usize) -> (Arc<IssuerKeys>, Arc<AtomicUsize>) {
@@ -348,6 +368,22 @@ mod tests {
         let tried = fetches.load(SeqCst);
         assert!(keys.current().await.is_none());
         assert_eq!(fetches.load(SeqCst), tried);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_configuration_goes_on_with_the_keys_of_the_same_source_alone() {
+        let ((old, fetches), (other, _)) = (issuer(7), issuer(8));
+        let held = old.current().await.unwrap();
+        let (mut same, fetched_again) = (Arc::into_inner(issuer(7).0).unwrap(), &fetches);
+        same.carry_over([&*other, &*old].into_iter());
+        assert!(Arc::ptr_eq(&held, &same.current().await.unwrap()));
+        assert_eq!(fetched_again.load(SeqCst), 1);
+        // Control: another source is asked for its own.
+        let (new, fetches) = issuer(9);
+        let mut new = Arc::into_inner(new).unwrap();
+        new.carry_over([&*other, &*old].into_iter());
+        assert!(!Arc::ptr_eq(&held, &new.current().await.unwrap()));
+        assert_eq!(fetches.load(SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -185,7 +185,7 @@ impl Check<'_> {
         if self.references == References::Ignore {
             return Some(KeySet::default());
         }
-        let read = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
+        let read = self.content(file.as_ref()).map_err(|error| format!("cannot be read: {error}"));
         let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
         match keys {
             Ok(keys) => Some(keys),

@@ -38,7 +38,7 @@ impl Provider {
         provider
     }
 
-    fn jwks(&self) -> String {
+    pub(super) fn jwks(&self) -> String {
         let x = URL_SAFE_NO_PAD.encode(self.key.public_key());
         let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": self.key_id, "x": x});
         json!({ "keys": [key] }).to_string()

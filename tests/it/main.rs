@@ -16,6 +16,7 @@ mod jwt;
 mod local;
 mod operating;
 mod process;
+mod reload;
 mod running;
 mod security;
 mod shipped;
