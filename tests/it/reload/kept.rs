@@ -183,11 +183,12 @@ async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_n
     let head = format!("POST {ACME} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
     waiting.write(format!("{head}{body}").as_bytes()).await;
     until(|| house.upstream.token_requests() == 1).await;
-    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     // Bold BI takes the old secret no more, and the exchange that is under way is refused.
     let secret = format!("{EMBED_SECRET}-2");
     house.upstream.set_embed_secret(Some("site1"), &secret);
     house.files.replace("secret", &secret);
+    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     let answer = waiting.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
@@ -205,10 +206,11 @@ async fn a_token_that_is_refused_after_its_secret_was_replaced_is_followed_by_on
     let head = format!("POST {ACME} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
     sent.write(format!("{head}{body}").as_bytes()).await;
     until(|| house.upstream.api_requests() == 2).await;
-    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     let secret = format!("{EMBED_SECRET}-2");
     house.upstream.set_embed_secret(Some("site1"), &secret);
     house.files.replace("secret", &secret);
+    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     let answer = sent.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
