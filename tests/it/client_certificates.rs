@@ -210,31 +210,6 @@ callers:
     }
 }
 
-/// A connection to `server` by a client with this certificate; none if the handshake fails on its
-/// side.
-pub async fn connect(
-    address: SocketAddr,
-    server: &CertificateDer<'static>,
-    identity: Option<&Identity>,
-) -> Option<Client<TlsStream<TcpStream>>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(server.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let config = match identity {
-        Some(identity) => {
-            builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).unwrap()
-        }
-        None => builder.with_no_client_auth(),
-    };
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
-}
-
 #[tokio::test]
 async fn a_caller_is_known_by_each_kind_of_alternative_name_and_by_its_fingerprint() {
     let (ca, second) = (Ca::new("clients"), Ca::new("other clients"));
