@@ -12,9 +12,11 @@ use std::time::Duration;
 use crate::caller::CallerAuth;
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
+use crate::telemetry::AuditSink;
 use crate::tenant::{Server, Tenants};
 use crate::throttle::Throttles;
 
+mod audit;
 mod callers;
 mod credentials;
 mod field;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub throttles: Throttles,
     /// Bounds on what clients may use up.
     pub limits: Limits,
+    /// Where the audit log goes, if there is to be one.
+    pub audit: Option<AuditSink>,
     /// What the operator should know of although it is no fault.
     pub warnings: Findings,
 }
@@ -162,6 +166,7 @@ impl Check<'_> {
         let listeners = self.listeners(&at, file.listeners, &file.callers, admin, &tenants);
         let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &doors);
         let limits = self.limits(&at.key("limits"), file.limits);
+        let audit = self.audit(&at.key("audit"), file.audit);
         let throttles = Throttles::new(
             callers.allowances,
             callers.anonymous_allowance,
@@ -182,6 +187,7 @@ impl Check<'_> {
             caller_auth: callers.auth?,
             throttles,
             limits: limits?,
+            audit: audit.ok()?,
             warnings: Findings::new("", Vec::new()),
         })
     }

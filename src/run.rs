@@ -26,7 +26,7 @@ use crate::config::{ListenAddress, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::connection::{Connection, Transport};
 use crate::proxy::{ClientLimits, Lane, Peer, Proxy, Upstream, linger};
-use crate::telemetry::{AccessLog, Telemetry};
+use crate::telemetry::{AccessLog, AuditSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
 use listener::{Accepted, Listener, bind_tcp};
@@ -74,6 +74,15 @@ pub enum StartError {
         #[source]
         cause: TrustError,
     },
+    /// The audit log.
+    #[error("cannot write the audit log to `{sink}` (`audit.to`): {cause}")]
+    Audit {
+        /// Where the configuration sends it.
+        sink: AuditSink,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
 }
 
 impl Running {
@@ -96,6 +105,10 @@ impl Running {
             .map_err(|cause| StartError::Bind { address: settings.admin.to_string(), cause })?;
         let admin_address = admin_listener.local_addr().unwrap_or(settings.admin);
         let lanes = lanes(&settings, &telemetry)?;
+        if let Some(sink) = &settings.audit {
+            let failed = |cause| StartError::Audit { sink: sink.clone(), cause };
+            telemetry.audit.send_to(Some(sink)).map_err(failed)?;
+        }
         let limits = settings.limits;
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let gatekeeper = Gatekeeper::new(

@@ -10,7 +10,7 @@ use crate::boldbi::BoldBi;
 use crate::caller::Admits;
 use crate::config::Settings;
 use crate::run::{Running, StartError};
-use crate::telemetry::{AccessLog, Format, Telemetry};
+use crate::telemetry::{self, AccessLog, Format, Telemetry};
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
@@ -37,6 +37,7 @@ async fn serve(settings: Settings, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let (tenants, servers) = (settings.tenants.iter().len(), settings.servers.len());
     let callers = settings.caller_auth.known();
+    let audit = settings.audit.as_ref().map_or("off".to_owned(), ToString::to_string);
     let listeners: Vec<_> =
         settings.listeners.iter().map(|l| (l.admits, l.tls.is_some())).collect();
     let running = start(settings, format)?;
@@ -53,6 +54,7 @@ async fn serve(settings: Settings, format: LogFormat) -> Result<(), Failure> {
         servers,
         tenants,
         callers,
+        audit,
         "boldgate is ready"
     );
     let signal = signals.next().await;
@@ -80,14 +82,18 @@ pub(super) fn start(settings: Settings, format: LogFormat) -> Result<Running, Fa
     let stdout = std::io::stdout();
     let lines = if logging::is_text(format, &stdout) { Format::Text } else { Format::Json };
     let dropped = telemetry.access_lines_dropped.clone();
-    let access_log = AccessLog::new(lines, Box::new(stdout), dropped);
+    let access_log = AccessLog::new(lines, telemetry::stdout(), dropped);
     Running::start(settings, Arc::new(exchange), telemetry, access_log).map_err(|error| {
         Failure::Other { what: error.to_string(), hint: hint(&error).map(Into::into) }
     })
 }
 
 fn hint(error: &StartError) -> Option<&'static str> {
-    let StartError::Bind { cause, .. } = error else { return None };
+    let cause = match error {
+        StartError::Bind { cause, .. } => cause,
+        StartError::Audit { cause, .. } => return audit_hint(cause.kind()),
+        _ => return None,
+    };
     match cause.kind() {
         ErrorKind::AddrInUse => Some(
             "another process listens there, perhaps another boldgate: end it, or choose another \
@@ -101,6 +107,18 @@ fn hint(error: &StartError) -> Option<&'static str> {
             Some("this machine has no such address; 0.0.0.0 and [::] stand for all that it has")
         }
         ErrorKind::NotFound => Some("make the folder of the Unix socket first"),
+        _ => None,
+    }
+}
+
+fn audit_hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::NotFound => Some("make the folder of the audit log first"),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
+            "the user that boldgate runs as must be able to write to the file, and to its folder if \
+             the log is to be rotated",
+        ),
+        ErrorKind::IsADirectory => Some("`audit.to` is the path of a file, not of a folder"),
         _ => None,
     }
 }

@@ -333,7 +333,7 @@ impl Check<'_> {
 }
 
 /// What is wrong has been noted.
-struct Noted;
+pub(super) struct Noted;
 
 /// A network, or an address by itself. One whose bits behind the prefix are set is a slip.
 fn network(text: &str) -> Option<IpNet> {
