@@ -12,7 +12,7 @@ mod permission;
 mod tenant;
 
 pub(super) use credential::{Algorithm, ApiKey, Certificate, Jwt, UnixProcess};
-pub(super) use permission::{Allowance, Method, Permission, Prohibition, Route, Subject};
+pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
-use crate::policy::subject::{Mapping, Source, Template, is_domain};
+use crate::policy::subject::{Mapping, Proxy, Source, Template, is_domain};
 use crate::policy::{
     Permission, RouteClass, RouteClasses, Rules, Subject, SubjectRule, TenantRule,
 };
@@ -18,13 +18,13 @@ use super::place::Place;
 use super::tenants::FoundTenants;
 
 impl Check<'_> {
-    /// The rules of the caller at `at`; `has_jwt` tells whether it can have claims.
+    /// The rules of the caller at `at`, of whom such things can be proven.
     pub(super) fn rules(
         self,
         at: &Place<'_>,
         may: Field<Vec<Field<file::Permission>>>,
         may_not: Field<Vec<Field<file::Prohibition>>>,
-        has_jwt: bool,
+        proofs: Proofs,
         tenants: &FoundTenants,
     ) -> Rules {
         let accepted = "a list of `{ tenant: …, routes: […] }`";
@@ -34,7 +34,7 @@ impl Check<'_> {
             self.notes.add(may_at.finding("found an empty list", accepted));
         }
         let permission = |(index, permission): (usize, Field<file::Permission>)| {
-            self.permission(&may_at.item(index), permission.given()?, has_jwt, tenants)
+            self.permission(&may_at.item(index), permission.given()?, proofs, tenants)
         };
         let prohibition = |(index, prohibition): (usize, Field<file::Prohibition>)| {
             self.prohibition(&at.key("may_not").item(index), prohibition.given()?, tenants)
@@ -55,7 +55,7 @@ impl Check<'_> {
         self,
         at: &Place<'_>,
         permission: file::Permission,
-        has_jwt: bool,
+        proofs: Proofs,
         tenants: &FoundTenants,
     ) -> Option<Permission> {
         let claim_at = at.key("tenant_claim");
@@ -68,7 +68,7 @@ impl Check<'_> {
                 self.named_tenants(&at.key("tenant"), &name, tenants)
             }
             (Field::Missing, Field::Given(claim)) => {
-                self.needs_jwt(&claim_at, has_jwt);
+                self.needs_jwt(&claim_at, proofs);
                 self.claim(&claim_at, claim).map(TenantRule::Claimed)
             }
             (Field::Given(_), Field::Given(_)) => {
@@ -98,7 +98,7 @@ impl Check<'_> {
                     self.notes
                         .add(finding.hint("a password gives the tokens of its own user only"));
                 }
-                let mapping = self.mapping(&subject_at, subject, has_jwt);
+                let mapping = self.mapping(&subject_at, subject, proofs);
                 mapping.map(|mapping| SubjectRule::Mapped(Box::new(mapping)))
             }
         };
@@ -183,14 +183,14 @@ impl Check<'_> {
         }
     }
 
-    fn mapping(self, at: &Place<'_>, subject: file::Subject, has_jwt: bool) -> Option<Mapping> {
+    fn mapping(self, at: &Place<'_>, subject: file::Subject, proofs: Proofs) -> Option<Mapping> {
         if let (Field::Missing, Field::Missing, Field::Missing) =
             (&subject.map, &subject.template, &subject.domains)
         {
             let finding = at.key_finding("found a mapping that lets everybody be anybody", BOUNDS);
             self.notes.add(finding.hint("an embed secret makes tokens for every user of the site"));
         }
-        let source = self.source(at, subject.claim, subject.header, subject.from, has_jwt);
+        let source = self.source(at, subject.claim, subject.header, subject.from, proofs);
         let map_at = at.key("map");
         let map = match subject.map {
             Field::Missing => Ok(None),
@@ -226,8 +226,8 @@ impl Check<'_> {
         at: &Place<'_>,
         claim: Field<String>,
         header: Field<String>,
-        from: Field<Vec<Field<String>>>,
-        has_jwt: bool,
+        from: Field<Vec<Field<file::Proxy>>>,
+        proofs: Proofs,
     ) -> Option<Source> {
         let (claim_at, header_at, from_at) = (at.key("claim"), at.key("header"), at.key("from"));
         if let (Field::Given(_) | Field::Missing, Field::Given(_), Field::Missing) =
@@ -242,7 +242,7 @@ impl Check<'_> {
                 None
             }
             (Field::Given(claim), Field::Missing) => {
-                self.needs_jwt(&claim_at, has_jwt);
+                self.needs_jwt(&claim_at, proofs);
                 self.claim(&claim_at, claim).map(Source::Claim)
             }
             (Field::Missing, Field::Given(name)) => {
@@ -258,7 +258,7 @@ impl Check<'_> {
                         self.notes.add(from_at.missing(PROXIES));
                         None
                     }
-                    from => self.texts(&from_at, from, PROXIES, network),
+                    from => self.proxies(&from_at, from, proofs),
                 };
                 Some(Source::Header { name: parsed?, from: from? })
             }
@@ -271,6 +271,40 @@ impl Check<'_> {
         }
     }
 
+    fn proxies(
+        self,
+        at: &Place<'_>,
+        proxies: Field<Vec<Field<file::Proxy>>>,
+        proofs: Proofs,
+    ) -> Option<Vec<Proxy>> {
+        let proxies = proxies.given()?;
+        if proxies.is_empty() {
+            self.notes.add(at.finding("found an empty list", PROXIES));
+        }
+        let parsed = proxies.into_iter().enumerate().map(|(index, proxy)| {
+            let at = at.item(index);
+            match proxy.given()? {
+                file::Proxy::Address(text) => {
+                    let network = network(&text);
+                    if network.is_none() {
+                        self.notes.add(at.finding("found another form", PROXIES));
+                    }
+                    network.map(Proxy::Network)
+                }
+                file::Proxy::Certificate(certificate) => {
+                    if !proofs.certificates {
+                        let problem = "found a certificate, but no listener asks for any";
+                        let accepted = "certificates where a listener has `tls.client_ca_file`";
+                        self.notes.add(at.finding(problem, accepted));
+                    }
+                    self.certificate(&at, &certificate).map(Proxy::Certificate)
+                }
+            }
+        });
+        // All of them are looked at, whatever comes of the first.
+        parsed.collect::<Vec<_>>().into_iter().collect()
+    }
+
     fn claim(self, at: &Place<'_>, name: String) -> Option<String> {
         if name.is_empty() {
             self.notes.add(at.wrong("the name of a claim"));
@@ -279,8 +313,8 @@ impl Check<'_> {
         Some(name)
     }
 
-    fn needs_jwt(self, at: &Place<'_>, has_jwt: bool) {
-        if !has_jwt {
+    fn needs_jwt(self, at: &Place<'_>, proofs: Proofs) {
+        if !proofs.jwt {
             let problem = "found a claim of a caller that has no `jwt`";
             self.notes.add(at.key_finding(problem, "a claim of a caller with `jwt`"));
         }
@@ -332,6 +366,15 @@ impl Check<'_> {
     }
 }
 
+/// What can be proven of a caller.
+#[derive(Clone, Copy)]
+pub(super) struct Proofs {
+    /// Claims of a JWT.
+    pub(super) jwt: bool,
+    /// Names of a client certificate.
+    pub(super) certificates: bool,
+}
+
 /// What is wrong has been noted.
 pub(super) struct Noted;
 
@@ -372,5 +415,5 @@ const TEMPLATE: &str =
     "an address with `{value}` once, before the `@`, such as `{value}@acme.example`";
 const DOMAIN: &str = "domains of addresses, such as `acme.example`";
 const ADDRESS: &str = "plain e-mail addresses, such as `jane@acme.example`";
-const PROXIES: &str = "addresses or networks of the proxies that set the header, such as \
-                       `192.0.2.7` and `10.1.0.0/16`";
+const PROXIES: &str = "addresses, networks or certificates of the proxies that set the header, such \
+                       as `192.0.2.7`, `10.1.0.0/16` and `{ san_dns: proxy.acme.example }`";

@@ -194,3 +194,118 @@ const MAX_NAME: usize = 512;
 const TYPICAL_LINE: usize = 512;
 /// Some 40,000 lines: more than a burst of refusals while a disk is busy.
 const MAX_BUFFERED: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn exchange() -> AuditLine<'static> {
+        AuditLine {
+            begun: SystemTime::UNIX_EPOCH + Duration::from_micros(1_767_225_599_000_042),
+            request_id: Some("00f067aa0ba902b7"),
+            caller: Some("portal"),
+            permission: Some("may[0]"),
+            tenant: Some("acme"),
+            subject: Some("jane@acme.example"),
+            grant: Some("embed_secret"),
+            outcome: "granted",
+            event: AuditEvent::Exchange {
+                purpose: "request",
+                duration: Duration::from_micros(20_345),
+                lifetime: Some(Duration::from_secs(3600)),
+            },
+        }
+    }
+
+    fn refusal() -> AuditLine<'static> {
+        AuditLine {
+            outcome: "route_closed",
+            event: AuditEvent::Refusal {
+                client: Some(IpAddr::from([192, 0, 2, 10])),
+                method: Some("GET"),
+                path: Some("/bi/api/site/site1/v5.0/users"),
+                class: Some("admin"),
+                status: 403,
+            },
+            ..exchange()
+        }
+    }
+
+    fn json(line: &AuditLine<'_>) -> String {
+        let mut out = String::new();
+        line.json(&mut out);
+        out
+    }
+
+    #[test]
+    fn lines_have_all_fields_in_their_form() {
+        let who = "\"request.id\":\"00f067aa0ba902b7\",\"boldgate.caller\":\"portal\",\
+             \"boldgate.permission\":\"may[0]\",\"boldgate.tenant\":\"acme\",\
+             \"boldgate.subject\":\"jane@acme.example\",\"boldgate.grant\":\"embed_secret\"";
+        let expected = format!(
+            "{{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
+             \"event\":\"exchange\",{who},\"boldgate.outcome\":\"granted\",\
+             \"boldgate.purpose\":\"request\",\"boldgate.exchange_duration\":0.020345,\
+             \"boldgate.token_lifetime\":3600}}\n"
+        );
+        assert_eq!(json(&exchange()), expected);
+        let expected = format!(
+            "{{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
+             \"event\":\"refusal\",{who},\"boldgate.outcome\":\"route_closed\",\
+             \"boldgate.route_class\":\"admin\",\"http.request.method\":\"GET\",\
+             \"url.path\":\"/bi/api/site/site1/v5.0/users\",\
+             \"http.response.status_code\":403,\"client.address\":\"192.0.2.10\"}}\n"
+        );
+        assert_eq!(json(&refusal()), expected);
+    }
+
+    #[test]
+    fn no_name_breaks_a_line_or_makes_it_long() {
+        let long = format!("xyz{}", "é\"\n".repeat(10 * 1024 / 4));
+        for name in ["a\"b\\c", "a\r\n{\"event\":\"exchange\"}", "\0\u{1b}[2J\u{202e}\u{85}", &long]
+        {
+            for line in [exchange(), refusal()] {
+                let name = Some(name);
+                let line = AuditLine { caller: name, tenant: name, subject: name, ..line };
+                let text = json(&line);
+                assert_eq!(text.matches('\n').count(), 1);
+                assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+                assert!(text.len() < 12 * 1024, "{}", text.len());
+                let read: Value = serde_json::from_str(&text).unwrap();
+                let (read, name) = (read["boldgate.subject"].as_str().unwrap(), name.unwrap());
+                match read.strip_suffix('…') {
+                    Some(cut) => {
+                        assert!(name.starts_with(cut) && name.len() > MAX_NAME, "{read}");
+                        assert!((MAX_NAME - 1..=MAX_NAME).contains(&cut.len()), "{}", cut.len());
+                    }
+                    None => assert_eq!(read, name),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_sent_elsewhere_goes_on_there_and_stays_where_it_is_if_it_cannot() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+        let log = AuditLog::default();
+        log.write(&exchange());
+        let lines = |path: &PathBuf| fs::read_to_string(path).map_or(0, |t| t.lines().count());
+        log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        log.write(&exchange());
+        log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        log.send_to(Some(&AuditSink::File(folder.path().join("no/file")))).unwrap_err();
+        log.write(&refusal());
+        log.send_to(Some(&AuditSink::File(two.clone()))).unwrap();
+        assert_eq!((lines(&one), lines(&two)), (2, 0), "the first is complete by now");
+        log.write(&refusal());
+        log.send_to(None).unwrap();
+        log.write(&refusal());
+        assert_eq!((lines(&one), lines(&two)), (2, 1));
+        assert_eq!(log.lost.get(), 0);
+    }
+}

@@ -16,6 +16,7 @@ use crate::tenant::{
     Credential, ExchangeBody, ExistingAuthorization, Server, Tenant, Tenants, Timeouts,
 };
 
+mod audited;
 mod outage;
 mod steady;
 
