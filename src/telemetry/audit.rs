@@ -102,24 +102,14 @@ impl AuditLog {
     /// # Errors
     /// When the file cannot be opened; all goes on as before then.
     pub fn send_to(&self, sink: Option<&AuditSink>) -> io::Result<()> {
-        let mut open = self.open.write().expect("nothing panics with it");
-        if open.as_ref().map(|open| &open.sink) == sink {
+        let is = |open: &Option<Open>| open.as_ref().map(|open| &open.sink) == sink;
+        if is(&self.open.read().expect("nothing panics with it")) {
             return Ok(());
         }
-        let opened = match sink {
-            None => None,
-            Some(sink) => {
-                let out: Box<dyn Write + Send> = match sink {
-                    AuditSink::Stdout => stdout(),
-                    AuditSink::File(path) => Box::new(LogFile::open(path)?),
-                };
-                let writer = LogWriter::start("audit log", out, MAX_BUFFERED, self.lost.clone());
-                Some(Open { sink: sink.clone(), writer })
-            }
-        };
-        let before = std::mem::replace(&mut *open, opened);
-        drop(open);
-        // Writes its last lines, which may take a moment.
+        let open = sink.map(|sink| Open::new(sink, self.lost.clone())).transpose()?;
+        let before =
+            std::mem::replace(&mut *self.open.write().expect("nothing panics with it"), open);
+        // Writes its last lines, which may take a moment; nobody waits for the lock meanwhile.
         drop(before);
         Ok(())
     }
@@ -132,6 +122,17 @@ impl AuditLog {
             line.json(&mut text);
             open.writer.write(&text);
         }
+    }
+}
+
+impl Open {
+    fn new(sink: &AuditSink, lost: Counter) -> io::Result<Self> {
+        let out: Box<dyn Write + Send> = match sink {
+            AuditSink::Stdout => stdout(),
+            AuditSink::File(path) => Box::new(LogFile::open(path)?),
+        };
+        let writer = LogWriter::start("audit log", out, MAX_BUFFERED, lost);
+        Ok(Self { sink: sink.clone(), writer })
     }
 }
 
@@ -269,14 +270,14 @@ mod tests {
         for name in ["a\"b\\c", "a\r\n{\"event\":\"exchange\"}", "\0\u{1b}[2J\u{202e}\u{85}", &long]
         {
             for line in [exchange(), refusal()] {
-                let name = Some(name);
-                let line = AuditLine { caller: name, tenant: name, subject: name, ..line };
+                let all = Some(name);
+                let line = AuditLine { caller: all, tenant: all, subject: all, ..line };
                 let text = json(&line);
                 assert_eq!(text.matches('\n').count(), 1);
                 assert!(!text.trim_end().contains(char::is_control), "{text:?}");
                 assert!(text.len() < 12 * 1024, "{}", text.len());
                 let read: Value = serde_json::from_str(&text).unwrap();
-                let (read, name) = (read["boldgate.subject"].as_str().unwrap(), name.unwrap());
+                let read = read["boldgate.subject"].as_str().unwrap();
                 match read.strip_suffix('…') {
                     Some(cut) => {
                         assert!(name.starts_with(cut) && name.len() > MAX_NAME, "{read}");

@@ -138,7 +138,7 @@ fn put(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64, io::E
             Err(error) => break Err(error),
         }
     };
-    let missing = lines[done..].iter().filter(|&&b| b == b'\n').count() as u64;
+    let missing = memchr::memchr_iter(b'\n', &lines[done..]).count() as u64;
     (lines[..done].last().copied(), result.map_err(|error| (missing, error)))
 }
 

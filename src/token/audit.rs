@@ -33,8 +33,8 @@ pub(super) struct Untold<'a> {
     permit: &'a Permit,
     starter: Option<&'a Starter>,
     purpose: &'static str,
-    begun: SystemTime,
-    started: Instant,
+    at: SystemTime,
+    begun: Instant,
     told: bool,
 }
 
@@ -52,8 +52,8 @@ impl<'a> Untold<'a> {
             (Why::Refused, _) => "replacement",
             (Why::Refresh, _) => "refresh",
         };
-        let (begun, started) = (SystemTime::now(), Instant::now());
-        Self { audit, permit, starter, purpose, begun, started, told: false }
+        let (at, begun) = (SystemTime::now(), Instant::now());
+        Self { audit, permit, starter, purpose, at, begun, told: false }
     }
 
     /// It has ended with a token or without.
@@ -69,7 +69,7 @@ impl<'a> Untold<'a> {
         let tenant = self.permit.tenant();
         let permission = self.starter.map(|starter| starter.permission.to_string());
         self.audit.write(&AuditLine {
-            begun: self.begun,
+            begun: self.at,
             request_id: self.starter.map(|starter| &*starter.request_id),
             caller: self
                 .starter
@@ -82,7 +82,7 @@ impl<'a> Untold<'a> {
             outcome,
             event: AuditEvent::Exchange {
                 purpose: self.purpose,
-                duration: self.started.elapsed(),
+                duration: self.begun.elapsed(),
                 lifetime,
             },
         });

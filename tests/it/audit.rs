@@ -17,12 +17,12 @@ use crate::waiting::until;
 struct House {
     upstream: Upstream,
     gateway: Gateway,
-    portal: ApiKey,
-    guest: ApiKey,
-    hasty: ApiKey,
+    /// Of the callers, in their order.
+    keys: [ApiKey; 3],
     folder: tempfile::TempDir,
 }
 
+const CALLERS: [&str; 3] = ["portal", "guest", "hasty"];
 const SITES: [&str; 9] =
     ["good", "strict", "refused", "garbled", "down", "late", "broken", "silent", "revoked"];
 
@@ -30,13 +30,12 @@ fn misbehave(request: &Request) -> Answer {
     let site = request.path().split('/').nth(4).unwrap_or_default();
     let nothing = Answer { bytes: Vec::new(), keep: true };
     match (site, request.path().ends_with("/token")) {
-        ("refused", true) => status(401, "no"),
+        ("refused", true) | ("revoked", false) => status(401, "no"),
         ("garbled", true) => status(200, "no token"),
         ("down", true) => status(503, "no"),
         ("late", true) | ("silent", false) => nothing,
         (_, true) => give_token(request, 0),
         ("broken", false) => Answer { bytes: b"what?\r\n\r\n".to_vec(), keep: false },
-        ("revoked", false) => status(401, "no"),
         _ => ok("served"),
     }
 }
@@ -64,7 +63,6 @@ impl House {
             ));
             may.push_str(&format!("      - {{ tenant: {site}, routes: [read, write] }}\n"));
         }
-        let [portal, guest, hasty] = keys;
         let gateway = Gateway::start(&format!(
             "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required, hosts: [gw] }}
@@ -88,30 +86,33 @@ servers:
     limits: {{ requests_per_second: 1 }}
 audit: {{ to: \"{}\" }}
 ",
-            portal.hash(),
-            guest.hash(),
-            hasty.hash(),
+            keys[0].hash(),
+            keys[1].hash(),
+            keys[2].hash(),
             folder.path().join("audit.jsonl").display(),
         ));
-        Self { upstream, gateway, portal, guest, hasty, folder }
+        Self { upstream, gateway, keys, folder }
     }
 
     fn path(&self) -> PathBuf {
         self.folder.path().join("audit.jsonl")
     }
 
-    /// Sends a request whose first line is `line`; `rest` are more lines, then perhaps a body.
-    async fn ask(&self, key: &ApiKey, line: &str, rest: &str) -> Response {
-        let (lines, body) = rest.split_once("\r\n\r\n").unwrap_or((rest, ""));
-        let key = key.expose();
-        let head = format!("{line} HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {key}\r\n{lines}\r\n\r\n");
-        // An empty line of its own would end the head too early.
-        let head = head.replace("\r\n\r\n\r\n", "\r\n\r\n");
-        self.gateway.send(format!("{head}{body}")).await
-    }
-
-    async fn get(&self, key: &ApiKey, site: &str, rest: &str) -> Response {
-        self.ask(key, &format!("GET /bi/api/site/{site}/v5.0/dashboards"), rest).await
+    /// Sends a request: its first line, then more lines, then perhaps an empty one and a body, all of
+    /// them apart by ` | `. What is in capitals is made long.
+    async fn ask(&self, caller: &str, request: &str) -> Response {
+        let unknown = ApiKey::generate().unwrap();
+        let known = CALLERS.iter().position(|name| *name == caller);
+        let key = known.map_or(&unknown, |index| &self.keys[index]).expose();
+        let host = if caller == "elsewhere" { "elsewhere" } else { "gw" };
+        let (first, rest) = request.split_once(" | ").unwrap_or((request, ""));
+        let rest = rest.replace(" | | ", "\r\n\r\n");
+        let end = if rest.contains("\r\n\r\n") { "" } else { "\r\n\r\n" };
+        let end = if rest.is_empty() { "\r\n" } else { end };
+        let text = format!("{first} HTTP/1.1\r\nHost: {host}\r\nX-Api-Key: {key}\r\n{rest}{end}");
+        let many = format!("X-Many: {}\r\n", "a".repeat(4000)).repeat(40);
+        let text = text.replace("LONG", &"a".repeat(20_000)).replace("MANY", many.trim_end());
+        self.gateway.send(text.replace("LARGE", &"a".repeat(70_000))).await
     }
 }
 
@@ -138,197 +139,187 @@ fn id(response: &Response) -> &str {
     response.header("x-request-id")[0]
 }
 
+/// Whose request: its line and what follows, then status and code of the refusal; then caller, tenant,
+/// route class, permission and user of the audit line, with `-` where nothing was known.
+type Case = (&'static str, &'static str, u16, &'static str, &'static str);
+
+/// Refused before anything was sent to anybody.
+const DECIDED: [Case; 14] = [
+    ("portal", "GET /bi/api/site/good//x", 400, "request_refused", "- - - - -"),
+    ("nobody", "GET /bi/api/site/good/v5.0/x", 401, "caller_unauthenticated", "- - - - -"),
+    ("portal", "GET /bi/api/site/nowhere/x", 404, "tenant_unknown", "portal - - - -"),
+    ("guest", "GET /bi/api/site/down/v5.0/x", 403, "caller_forbidden", "guest down read - -"),
+    ("guest", "POST /bi/api/site/strict/v5.0/x", 403, "route_closed", "guest strict write - -"),
+    (
+        "guest",
+        "DELETE /bi/api/site/strict/v5.0/x",
+        403,
+        "route_closed",
+        "guest strict write may_not[0] -",
+    ),
+    (
+        "guest",
+        "GET /bi/api/site/good/v5.0/x | X-User: jane@evil.example",
+        403,
+        "subject_refused",
+        "guest good read may[1] -",
+    ),
+    (
+        "guest",
+        "GET /bi/api/site/strict/v5.0/x | Authorization: Bearer canary-own",
+        403,
+        "authorization_refused",
+        "guest strict read may[0] own@strict.example",
+    ),
+    (
+        "hasty",
+        "GET /bi/api/site/good/v5.0/x",
+        429,
+        "rate_limited",
+        "hasty good read may[0] own@good.example",
+    ),
+    ("portal", "TRACE /", 405, "method_refused", "- - - - -"),
+    ("portal", "GET /bi/api/site/good/LONG", 414, "target_too_long", "- - - - -"),
+    ("portal", "GET /bi/api/site/good/v5.0/x | MANY", 431, "headers_too_large", "- - - - -"),
+    (
+        "portal",
+        "POST /bi/api/site/good/v5.0/x | Content-Length: 9999999",
+        413,
+        "body_too_large",
+        "portal good write may[0] own@good.example",
+    ),
+    ("elsewhere", "GET /bi/api/site/good/v5.0/x", 421, "host_refused", "- - - - -"),
+];
+
+/// Refused for something behind the gateway.
+const FAILED: [Case; 10] = [
+    (
+        "portal",
+        "POST /bi/api/site/good/v5.0/x | Content-Length: 10 | | half",
+        408,
+        "request_timeout",
+        "portal good write may[0] own@good.example",
+    ),
+    (
+        "portal",
+        "GET /bi/api/site/refused/v5.0/x",
+        502,
+        "credential_refused",
+        "portal refused read may[2] own@refused.example",
+    ),
+    // From what is remembered.
+    (
+        "portal",
+        "GET /bi/api/site/refused/v5.0/x",
+        502,
+        "credential_refused",
+        "portal refused read may[2] own@refused.example",
+    ),
+    (
+        "portal",
+        "GET /bi/api/site/garbled/v5.0/x",
+        502,
+        "token_reply_unusable",
+        "portal garbled read may[3] own@garbled.example",
+    ),
+    (
+        "portal",
+        "GET /bi/api/site/down/v5.0/x",
+        503,
+        "token_endpoint_unavailable",
+        "portal down read may[4] own@down.example",
+    ),
+    (
+        "portal",
+        "GET /bi/api/site/late/v5.0/x",
+        504,
+        "token_endpoint_timeout",
+        "portal late read may[5] own@late.example",
+    ),
+    (
+        "portal",
+        "GET /bi/api/site/broken/v5.0/x",
+        502,
+        "upstream_invalid",
+        "portal broken read may[6] own@broken.example",
+    ),
+    (
+        "portal",
+        "GET /bi/api/site/silent/v5.0/x",
+        504,
+        "upstream_timeout",
+        "portal silent read may[7] own@silent.example",
+    ),
+    (
+        "portal",
+        "POST /bi/api/site/revoked/v5.0/x | Content-Length: 70000 | | LARGE",
+        502,
+        "body_not_replayable",
+        "portal revoked write may[8] own@revoked.example",
+    ),
+    // With a token of its own it acts as nobody whom we know.
+    (
+        "portal",
+        "GET /bi/api/site/away/v5.0/x | Authorization: Bearer canary-own",
+        502,
+        "upstream_unreachable",
+        "portal away read may[9] -",
+    ),
+];
+
+/// The line of a refusal says what the case does.
+fn assert_told(line: &Value, answer: &Response, case: &Case) {
+    let (_, request, status, code, known) = case;
+    let known: Vec<_> = known.split(' ').map(|word| word.trim_matches('-')).collect();
+    let [caller, tenant, class, permission, subject] = known[..] else { panic!("{known:?}") };
+    let grant = if tenant.is_empty() { "" } else { "embed_secret" };
+    let fields = [
+        ("event", "refusal"),
+        ("request.id", id(answer)),
+        ("boldgate.outcome", code),
+        ("boldgate.caller", caller),
+        ("boldgate.tenant", tenant),
+        ("boldgate.route_class", class),
+        ("boldgate.permission", permission),
+        ("boldgate.subject", subject),
+        ("boldgate.grant", grant),
+        ("client.address", "127.0.0.1"),
+    ];
+    assert_says(line, &fields);
+    assert_eq!(line["http.response.status_code"], *status);
+    if !caller.is_empty() {
+        let (method, path) = request.split(" | ").next().unwrap().split_once(' ').unwrap();
+        assert_says(line, &[("http.request.method", method), ("url.path", path)]);
+    }
+}
+
 #[tokio::test]
 async fn each_refusal_has_one_line_with_all_that_was_known_and_what_is_admitted_has_none() {
     let house = House::new().await;
-    let (portal, guest) = (&house.portal, &house.guest);
-    let nobody = ApiKey::generate().unwrap();
-    // The control: the one line is that of the exchange, the second request finds its token.
-    for _ in 0..2 {
-        assert_eq!(house.get(portal, "good", "").await.status, 200);
+    // The control: the one line is that of the exchange, all other requests find its token.
+    for caller in ["portal", "portal", "hasty"] {
+        let answer = house.ask(caller, "GET /bi/api/site/good/v5.0/dashboards").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
     }
     assert_eq!(lines(&house.path(), 1).await[0]["event"], "exchange");
 
-    let own = "Authorization: Bearer canary-own";
-    let (read, good) = ("/v5.0/dashboards", "GET /bi/api/site/good");
-    let large = format!("Content-Length: 70000\r\n\r\n{}", "a".repeat(70_000));
-    let long = format!("{good}/{}", "a".repeat(20_000));
-    let many = format!("X-Many: {}\r\n", "a".repeat(4000)).repeat(40);
-    assert_eq!(house.get(&house.hasty, "good", "").await.status, 200);
-    let post = |site: &str| format!("POST /bi/api/site/{site}/v5.0/items");
-    // Whose, the request, what comes of it, then caller, tenant, class, permission and subject.
-    type Case<'a> = (&'a ApiKey, String, &'a str, u16, &'a str, [&'a str; 5]);
-    let as_portal = |site: &'static str, by: &'static str, user: &'static str| {
-        ["portal", site, "read", by, user]
-    };
-    let none = ["", "", "", "", ""];
-    let get = |site: &str| format!("GET /bi/api/site/{site}{read}");
-    let cases: Vec<Case<'_>> = vec![
-        (portal, format!("{good}//x"), "", 400, "request_refused", none),
-        (&nobody, get("good"), "", 401, "caller_unauthenticated", none),
-        (portal, get("nowhere"), "", 404, "tenant_unknown", ["portal", "", "", "", ""]),
-        (guest, get("down"), "", 403, "caller_forbidden", ["guest", "down", "read", "", ""]),
-        (guest, post("strict"), "", 403, "route_closed", ["guest", "strict", "write", "", ""]),
-        (
-            guest,
-            format!("DELETE /bi/api/site/strict{read}"),
-            "",
-            403,
-            "route_closed",
-            ["guest", "strict", "write", "may_not[0]", ""],
-        ),
-        (
-            guest,
-            get("good"),
-            "X-User: jane@evil.example",
-            403,
-            "subject_refused",
-            ["guest", "good", "read", "may[1]", ""],
-        ),
-        (
-            guest,
-            get("strict"),
-            own,
-            403,
-            "authorization_refused",
-            ["guest", "strict", "read", "may[0]", "own@strict.example"],
-        ),
-        (
-            &house.hasty,
-            get("good"),
-            "",
-            429,
-            "rate_limited",
-            ["hasty", "good", "read", "may[0]", "own@good.example"],
-        ),
-        (portal, "TRACE /".into(), "", 405, "method_refused", none),
-        (portal, long, "", 414, "target_too_long", none),
-        (portal, get("good"), &many, 431, "headers_too_large", none),
-        (
-            portal,
-            post("good"),
-            "Content-Length: 9999999",
-            413,
-            "body_too_large",
-            ["portal", "good", "write", "may[0]", "own@good.example"],
-        ),
-        (
-            portal,
-            post("good"),
-            "Content-Length: 10\r\n\r\nhalf",
-            408,
-            "request_timeout",
-            ["portal", "good", "write", "may[0]", "own@good.example"],
-        ),
-        (
-            portal,
-            get("refused"),
-            "",
-            502,
-            "credential_refused",
-            as_portal("refused", "may[2]", "own@refused.example"),
-        ),
-        // One that is answered from what is remembered, too.
-        (
-            portal,
-            get("refused"),
-            "",
-            502,
-            "credential_refused",
-            as_portal("refused", "may[2]", "own@refused.example"),
-        ),
-        (
-            portal,
-            get("garbled"),
-            "",
-            502,
-            "token_reply_unusable",
-            as_portal("garbled", "may[3]", "own@garbled.example"),
-        ),
-        (
-            portal,
-            get("down"),
-            "",
-            503,
-            "token_endpoint_unavailable",
-            as_portal("down", "may[4]", "own@down.example"),
-        ),
-        (
-            portal,
-            get("late"),
-            "",
-            504,
-            "token_endpoint_timeout",
-            as_portal("late", "may[5]", "own@late.example"),
-        ),
-        (
-            portal,
-            get("broken"),
-            "",
-            502,
-            "upstream_invalid",
-            as_portal("broken", "may[6]", "own@broken.example"),
-        ),
-        (
-            portal,
-            get("silent"),
-            "",
-            504,
-            "upstream_timeout",
-            as_portal("silent", "may[7]", "own@silent.example"),
-        ),
-        (
-            portal,
-            post("revoked"),
-            &large,
-            502,
-            "body_not_replayable",
-            ["portal", "revoked", "write", "may[8]", "own@revoked.example"],
-        ),
-        // With a token of its own it acts as nobody whom we know.
-        (portal, get("away"), own, 502, "upstream_unreachable", as_portal("away", "may[9]", "")),
-    ];
+    let cases: Vec<_> = DECIDED.into_iter().chain(FAILED).collect();
     let mut answers = Vec::new();
-    for (key, line, rest, expected, code, _) in &cases {
-        let answer = house.ask(key, line, rest).await;
-        assert_eq!(answer.status, *expected, "{code} {line:.80}: {}", answer.text());
+    for (caller, request, status, code, _) in &cases {
+        let answer = house.ask(caller, request).await;
+        assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{request}");
         answers.push(answer);
     }
-    let elsewhere = house.gateway.send("GET /x HTTP/1.1\r\nHost: elsewhere\r\n\r\n").await;
-    assert_eq!((elsewhere.status, elsewhere.code().as_str()), (421, "host_refused"));
-    // One exchange each for good, hasty's being the same; and for each tenant above but `away`.
-    let exchanges = 1 + 7;
-    let all = lines(&house.path(), exchanges + cases.len() + 1).await;
-    let told: Vec<_> = all.iter().filter(|line| line["event"] == "refusal").collect();
-    assert_eq!(told.len(), cases.len() + 1);
-    let last = told[cases.len()];
-    assert_says(last, &[("request.id", id(&elsewhere)), ("boldgate.outcome", "host_refused")]);
-    for ((line, answer), (_, request, _, status, code, known)) in
-        told.iter().zip(&answers).zip(&cases)
-    {
-        let [caller, tenant, class, permission, subject] = *known;
-        assert_says(
-            line,
-            &[
-                ("request.id", id(answer)),
-                ("boldgate.outcome", code),
-                ("boldgate.caller", caller),
-                ("boldgate.tenant", tenant),
-                ("boldgate.route_class", class),
-                ("boldgate.permission", permission),
-                ("boldgate.subject", subject),
-                ("boldgate.grant", if tenant.is_empty() { "" } else { "embed_secret" }),
-                ("client.address", "127.0.0.1"),
-            ],
-        );
-        assert_eq!(line["http.response.status_code"], *status);
-        if !caller.is_empty() {
-            let (method, path) = request.split_once(' ').unwrap();
-            assert_says(line, &[("http.request.method", method), ("url.path", path)]);
-        }
+    // Of good, refused, garbled, down, late, broken, silent, revoked.
+    let exchanges = 8;
+    let mut all = lines(&house.path(), exchanges + cases.len()).await;
+    all.retain(|line| line["event"] != "exchange");
+    assert_eq!(all.len(), cases.len());
+    for ((line, answer), case) in all.iter().zip(&answers).zip(&cases) {
+        assert_told(line, answer, case);
     }
     let text = std::fs::read_to_string(house.path()).unwrap();
-    for secret in ["canary", portal.expose(), nobody.expose(), CANARY_SECRET, CANARY_TOKEN] {
+    for secret in ["canary", house.keys[0].expose(), CANARY_SECRET, CANARY_TOKEN] {
         assert!(!text.contains(secret), "{secret}");
     }
 }
@@ -336,12 +327,12 @@ async fn each_refusal_has_one_line_with_all_that_was_known_and_what_is_admitted_
 #[tokio::test]
 async fn an_exchange_is_told_under_the_request_that_began_it_for_the_user_it_is_about() {
     let house = House::new().await;
-    let jane = "X-User: jane@acme.example";
-    let first = house.get(&house.guest, "good", jane).await;
-    assert_eq!((first.status, house.get(&house.guest, "good", jane).await.status), (200, 200));
-    let joe = house.get(&house.guest, "good", "X-User: joe@acme.example").await;
+    let jane = "GET /bi/api/site/good/v5.0/x | X-User: jane@acme.example";
+    let first = house.ask("guest", jane).await;
+    assert_eq!((first.status, house.ask("guest", jane).await.status), (200, 200));
+    let joe = house.ask("guest", &jane.replace("jane", "joe")).await;
     // Its token is refused, and so is the next one: an exchange for each.
-    let revoked = house.get(&house.portal, "revoked", "").await;
+    let revoked = house.ask("portal", "GET /bi/api/site/revoked/v5.0/x").await;
     assert_eq!((joe.status, revoked.status), (200, 401));
 
     let all = lines(&house.path(), 4).await;

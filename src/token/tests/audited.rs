@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::*;
 use crate::telemetry::AuditSink;
 
+type Failure = Box<dyn Fn() -> ExchangeErrorKind + Send>;
+
 /// A source with an audit log.
 struct Audited {
     source: TokenSource,
@@ -94,7 +96,6 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
 async fn an_exchange_that_fails_is_told_by_its_code_and_what_is_remembered_of_it_is_none() {
     let unreachable = || ExchangeErrorKind::Unreachable("no route".into());
     let unusable = || ExchangeErrorKind::Unusable { status: 200, fault: "it is empty" };
-    type Failure = Box<dyn Fn() -> ExchangeErrorKind + Send>;
     let failures: [(Failure, &str); 5] = [
         (Box::new(refused), "credential_refused"),
         (Box::new(unusable), "token_reply_unusable"),
