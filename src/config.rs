@@ -33,6 +33,7 @@ mod read;
 mod schema;
 mod server_url;
 mod servers;
+mod subjects;
 mod tenants;
 
 use finding::Notes;
