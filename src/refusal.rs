@@ -6,12 +6,16 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::caller::jwt::JwtError;
-use crate::caller::{Caller, CallerError, CallerName};
-use crate::policy::{Forbidden, PermissionId, RouteClass, Subject};
+use crate::caller::{CallerError, CallerName};
+use crate::policy::Forbidden;
 use crate::request::RequestError;
-use crate::tenant::{Grant, Tenant, TenantName, TenantUnknown};
+use crate::tenant::{TenantName, TenantUnknown};
 use crate::throttle::{Over, Throttled};
 use crate::token::{ExchangeErrorKind, NoToken};
+
+mod known;
+
+pub use known::Known;
 
 /// Why the gateway itself answers a request with no. In the order of a request's way.
 #[derive(Debug, thiserror::Error)]
@@ -116,43 +120,6 @@ pub enum Refusal {
     /// The client sent a body that is not framed as its head said.
     #[error("the request body is malformed")]
     BodyMalformed,
-}
-
-/// What is known of a request between its tenant and its admission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Who sent it; none when anonymous.
-    pub caller: Option<CallerName>,
-    /// The tenant it is about.
-    pub tenant: TenantName,
-    /// How that gets its tokens.
-    pub grant: Grant,
-    /// The class of its route.
-    pub class: RouteClass,
-    /// The permission that opens or closes it, if one does.
-    pub permission: Option<PermissionId>,
-    /// The user that it would act as, if there is one.
-    pub subject: Option<Subject>,
-}
-
-impl Known {
-    /// These, without what else is known of them.
-    pub fn of(
-        caller: &Caller,
-        tenant: &Tenant,
-        class: RouteClass,
-        permission: Option<PermissionId>,
-        subject: Option<&Subject>,
-    ) -> Box<Self> {
-        Box::new(Self {
-            caller: caller.name().cloned(),
-            tenant: tenant.name.clone(),
-            grant: tenant.credential.grant,
-            class,
-            permission,
-            subject: subject.cloned(),
-        })
-    }
 }
 
 /// What did not happen in time, as one of the keys of `timeouts` demands it.
