@@ -15,9 +15,11 @@ use zeroize::Zeroizing;
 use crate::caller::{CallerAuth, CallerName};
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
+use crate::telemetry::AuditSink;
 use crate::tenant::{Server, Tenants};
 use crate::throttle::Throttles;
 
+mod audit;
 mod callers;
 mod credentials;
 mod field;
@@ -35,6 +37,7 @@ mod read;
 mod schema;
 mod server_url;
 mod servers;
+mod subjects;
 mod tenants;
 
 pub use files::{Digest, Files};
@@ -70,6 +73,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The files that all this was read from.
     pub files: Files,
+    /// Where the audit log goes, if there is to be one.
+    pub audit: Option<AuditSink>,
     /// What the operator should know of although it is no fault.
     pub warnings: Findings,
 }
@@ -196,6 +201,7 @@ impl Check<'_> {
         names.sort_unstable();
         let warm_up = self.warm_up(&at.key("warm_up"), file.warm_up, &tenants);
         let limits = self.limits(&at.key("limits"), file.limits);
+        let audit = self.audit(&at.key("audit"), file.audit);
         let throttles = Throttles::new(
             callers.allowances,
             callers.anonymous_allowance,
@@ -219,6 +225,7 @@ impl Check<'_> {
             warm_up: warm_up?,
             limits: limits?,
             files: Files::default(),
+            audit: audit.ok()?,
             warnings: Findings::new("", Vec::new()),
         })
     }

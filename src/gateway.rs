@@ -7,12 +7,12 @@ use http::header::{AUTHORIZATION, HeaderName};
 
 use crate::caller::{Caller, CallerAuth, Origin};
 use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
-use crate::refusal::Refusal;
+use crate::refusal::{Known, Refusal};
 use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
 use crate::throttle::{Places, Throttles};
-use crate::token::{AccessToken, NoToken, TokenSource};
+use crate::token::{AccessToken, Asker, NoToken, TokenSource};
 
 /// Everything that decides on requests.
 pub struct Gateway {
@@ -40,6 +40,8 @@ pub struct Admission {
     pub permit: Permit,
     /// The permission that it rests on.
     pub by: PermissionId,
+    /// The class of its route.
+    pub class: RouteClass,
     /// Whether our token is put on; otherwise the request's own `Authorization` goes on.
     pub injects: bool,
     /// Its places among the requests that are under way.
@@ -50,6 +52,11 @@ impl Admission {
     /// The tenant it is for.
     pub fn tenant(&self) -> &Arc<Tenant> {
         self.permit.tenant()
+    }
+
+    /// On whose behalf a token is asked for, for the request of this id.
+    fn asker<'a>(&'a self, request_id: &'a str) -> Asker<'a> {
+        Asker { request_id, caller: self.caller.name(), permission: self.by }
     }
 }
 
@@ -82,15 +89,21 @@ impl Gateway {
         self.gatekeeper.admit(origin, head).await
     }
 
-    /// The token to put on an admitted request; none when it goes on with its own.
+    /// The token to put on the admitted request of this id; none when it goes on with its own.
     ///
     /// # Errors
     /// The refusal that the client gets when no token can be had.
-    pub async fn token(&self, admission: &Admission) -> Result<Option<Granted>, Refusal> {
+    pub async fn token(
+        &self,
+        admission: &Admission,
+        request_id: &str,
+    ) -> Result<Option<Granted>, Refusal> {
         if !admission.injects {
             return Ok(None);
         }
-        let found = self.tokens.token(&admission.permit).await.map_err(Refusal::Exchange)?;
+        let asker = Some(admission.asker(request_id));
+        let found = self.tokens.token_for(&admission.permit, asker).await;
+        let found = found.map_err(Refusal::Exchange)?;
         let metrics = self.metrics(admission.tenant());
         if found.cached { &metrics.cache_hits } else { &metrics.cache_misses }.inc();
         Ok(Some(Granted { token: found.token, cached: found.cached }))
@@ -103,13 +116,16 @@ impl Gateway {
     /// The refusal that the client gets when no other token can be had.
     pub async fn upstream_refused(
         &self,
-        permit: &Permit,
+        admission: &Admission,
         refused: &Arc<AccessToken>,
+        request_id: &str,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
+        let permit = &admission.permit;
         if !self.tokens.reject(permit, refused) {
             return Ok(None);
         }
-        let next = self.tokens.replacement(permit).await.map_err(Refusal::Exchange)?;
+        let asker = Some(admission.asker(request_id));
+        let next = self.tokens.replacement(permit, asker).await.map_err(Refusal::Exchange)?;
         Ok((!same_token(&next, refused)).then_some(next))
     }
 
@@ -171,11 +187,27 @@ impl Gatekeeper {
         head: &RequestHead<'_>,
     ) -> Result<Admission, Refusal> {
         let caller = self.callers.authenticate(origin, head).await?;
-        let tenant = self.tenants.resolve(head)?;
-        let leave = self.permit(&caller, origin, tenant, head)?;
-        let injects = injects(&caller, &leave, head)?;
-        let places = self.enter(&caller, tenant)?;
-        Ok(Admission { caller, permit: leave.permit, by: leave.by, injects, places })
+        let tenant = self
+            .tenants
+            .resolve(head)
+            .map_err(|why| Refusal::TenantUnknown { why, caller: caller.name().cloned() })?;
+        let leave = self.policy.permit(&caller, origin, tenant, head).map_err(|why| {
+            let class = self.policy.class_of(tenant, head);
+            let known = Known::of(&caller, tenant, class, why.permission(), None);
+            Refusal::Forbidden { why, known }
+        })?;
+        let granted = || {
+            let subject = Some(leave.permit.subject());
+            Known::of(&caller, tenant, leave.class, Some(leave.by), subject)
+        };
+        let injects = injects(&caller, &leave, head)
+            .ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
+        let places = self
+            .throttles
+            .enter(&caller, tenant)
+            .map_err(|why| Refusal::Throttled { why, known: granted() })?;
+        let Leave { permit, by, class, .. } = leave;
+        Ok(Admission { caller, permit, by, class, injects, places })
     }
 
     /// Takes over from `old`, whose configuration this one replaces, what was used of throttles and
@@ -189,43 +221,19 @@ impl Gatekeeper {
     pub fn renewal(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
         self.policy.renewal()
     }
-
-    /// The class that the route of an admitted request falls in.
-    pub fn class_of(&self, admission: &Admission, head: &RequestHead<'_>) -> RouteClass {
-        self.policy.class_of(admission.tenant(), head)
-    }
-
-    fn permit(
-        &self,
-        caller: &Caller,
-        origin: &Origin,
-        tenant: &Tenant,
-        head: &RequestHead<'_>,
-    ) -> Result<Leave, Refusal> {
-        self.policy.permit(caller, origin, tenant, head).map_err(|why| {
-            let caller = caller.name().cloned();
-            Refusal::Forbidden { why, caller, tenant: tenant.name.clone() }
-        })
-    }
-
-    fn enter(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Refusal> {
-        self.throttles.enter(caller, tenant).map_err(|why| {
-            let caller = caller.name().cloned();
-            Refusal::Throttled { why, caller, tenant: tenant.name.clone() }
-        })
-    }
 }
 
-/// Whether our token is put on. Where policy has decided on a user, no other goes on in its place.
-fn injects(caller: &Caller, leave: &Leave, head: &RequestHead<'_>) -> Result<bool, Refusal> {
+/// Whether our token is put on; none where the request's own may not go on. Where policy has decided
+/// on a user, no other goes on in its place.
+fn injects(caller: &Caller, leave: &Leave, head: &RequestHead<'_>) -> Option<bool> {
     let tenant = leave.permit.tenant();
     match tenant.existing_authorization {
-        _ if caller.is_by_authorization() => Ok(true),
-        ExistingAuthorization::Replace => Ok(true),
-        _ if !head.headers.contains_key(AUTHORIZATION) => Ok(true),
-        _ if leave.mapped => Err(Refusal::AuthorizationRefused(tenant.name.clone())),
-        ExistingAuthorization::PassThrough => Ok(false),
-        ExistingAuthorization::Refuse => Err(Refusal::AuthorizationRefused(tenant.name.clone())),
+        _ if caller.is_by_authorization() => Some(true),
+        ExistingAuthorization::Replace => Some(true),
+        _ if !head.headers.contains_key(AUTHORIZATION) => Some(true),
+        _ if leave.mapped => None,
+        ExistingAuthorization::PassThrough => Some(false),
+        ExistingAuthorization::Refuse => None,
     }
 }
 

@@ -146,6 +146,8 @@ pub struct Leave {
     pub permit: Permit,
     /// Which permission gives it.
     pub by: PermissionId,
+    /// The class of the request's route.
+    pub class: RouteClass,
     /// Whether the subject is mapped from what is proven of the caller.
     pub mapped: bool,
 }
@@ -214,7 +216,7 @@ impl Policy {
             (Some(name), _) => self.known.get(name).ok_or(Forbidden::Tenant)?,
             (None, Some(lists)) => lists,
             (None, None) if RouteClasses::ALL_BUT_CREDENTIALS.contains(class) => {
-                return Ok(self.as_own_user(tenant, PermissionId::Anonymous));
+                return Ok(self.as_own_user(tenant, PermissionId::Anonymous, class));
             }
             (None, None) => return Err(Forbidden::Route(class)),
         };
@@ -227,11 +229,11 @@ impl Policy {
             if opens(permission) {
                 let by = PermissionId::May(index);
                 return match &permission.subject {
-                    SubjectRule::Own => Ok(self.as_own_user(tenant, by)),
+                    SubjectRule::Own => Ok(self.as_own_user(tenant, by, class)),
                     SubjectRule::Mapped(mapping) => {
                         let subject = mapping.subject(caller, origin, head.headers);
                         let subject = subject.map_err(|why| Forbidden::Subject { why, by })?;
-                        self.as_subject(tenant, subject, by)
+                        self.as_subject(tenant, subject, by, class)
                     }
                 };
             }
@@ -268,8 +270,8 @@ impl Policy {
         &self.subject_headers
     }
 
-    fn as_own_user(&self, tenant: &Tenant, by: PermissionId) -> Leave {
-        Leave { permit: self.own[tenant.index].clone(), by, mapped: false }
+    fn as_own_user(&self, tenant: &Tenant, by: PermissionId, class: RouteClass) -> Leave {
+        Leave { permit: self.own[tenant.index].clone(), by, class, mapped: false }
     }
 
     /// Only an embed secret makes tokens for whom one likes; a password is one user's.
@@ -278,12 +280,13 @@ impl Policy {
         tenant: &Tenant,
         subject: Subject,
         by: PermissionId,
+        class: RouteClass,
     ) -> Result<Leave, Forbidden> {
         let tenant = self.own[tenant.index].tenant();
         if tenant.credential.grant != Grant::EmbedSecret {
             return Err(Forbidden::Password(by));
         }
-        Ok(Leave { permit: Permit::new(Arc::clone(tenant), subject), by, mapped: true })
+        Ok(Leave { permit: Permit::new(Arc::clone(tenant), subject), by, class, mapped: true })
     }
 }
 
@@ -319,6 +322,14 @@ pub enum Forbidden {
 }
 
 impl Forbidden {
+    /// The permission that it rests on; none where there is none.
+    pub fn permission(&self) -> Option<PermissionId> {
+        match self {
+            Self::Closed(by) | Self::Subject { by, .. } | Self::Password(by) => Some(*by),
+            Self::Tenant | Self::Route(_) | Self::Method(_) => None,
+        }
+    }
+
     /// The one that says more, of two permissions that both do not open a request.
     fn or_nearer(self, other: Self) -> Self {
         match (self, other) {

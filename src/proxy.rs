@@ -216,7 +216,7 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let granted = self.gateway.token(&admitted.admission).await?;
+        let granted = self.gateway.token(&admitted.admission, record.request_id()).await?;
         record.token(granted.as_ref().map(|granted| granted.cached));
         let token = granted.map(|granted| granted.token);
         if token.is_some() && admitted.framing != BodyFraming::Empty {
@@ -341,9 +341,9 @@ impl Proxy {
                 Ok(attempt)
             };
         }
-        let Some(next) = self.gateway.upstream_refused(permit, refused).await? else {
-            return Ok(attempt);
-        };
+        let id = record.request_id();
+        let next = self.gateway.upstream_refused(&admitted.admission, refused, id).await?;
+        let Some(next) = next else { return Ok(attempt) };
         self.discard(attempt, admitted).await;
         record.replayed();
         self.gateway.metrics(permit.tenant()).replays.inc();
@@ -431,7 +431,7 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        record.refused(refusal);
+        record.refused(refusal, &self.telemetry.audit);
         end_if_last(down, peer);
         if refusal.ends_connection() {
             down.set_server_keepalive(None);

@@ -9,9 +9,13 @@ use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
-use crate::tenant::TenantName;
+use crate::tenant::{TenantName, TenantUnknown};
 use crate::throttle::{Over, Throttled};
 use crate::token::{ExchangeErrorKind, NoToken};
+
+mod known;
+
+pub use known::Known;
 
 /// Why the gateway itself answers a request with no. In the order of a request's way.
 #[derive(Debug, thiserror::Error)]
@@ -32,35 +36,36 @@ pub enum Refusal {
     #[error(transparent)]
     Caller(#[from] CallerError),
     /// No tenant.
-    #[error(transparent)]
-    TenantUnknown(#[from] crate::tenant::TenantUnknown),
+    #[error("{why}")]
+    TenantUnknown {
+        /// What is not known.
+        why: TenantUnknown,
+        /// Who asked; none when anonymous.
+        caller: Option<CallerName>,
+    },
     /// Somebody we know, without leave.
     #[error("{why}")]
     Forbidden {
         /// What there is no leave for.
         why: Forbidden,
-        /// Who it is; none when anonymous.
-        caller: Option<CallerName>,
-        /// The tenant it was about.
-        tenant: TenantName,
+        /// What was known by then.
+        known: Box<Known>,
     },
     /// More requests than are allowed.
     #[error("{why}")]
     Throttled {
         /// Who exceeds what.
         why: Throttled,
-        /// The caller; none when anonymous.
-        caller: Option<CallerName>,
-        /// The tenant it was about.
-        tenant: TenantName,
+        /// What was known by then.
+        known: Box<Known>,
     },
     /// The request brings an `Authorization`, and the tenant is configured to refuse that, or policy
     /// has decided on another user.
     #[error(
-        "the request brings an Authorization of its own, which tenant `{0}` or the mapping of its \
-         user refuses"
+        "the request brings an Authorization of its own, which tenant `{}` or the mapping of its \
+         user refuses", .0.tenant
     )]
-    AuthorizationRefused(TenantName),
+    AuthorizationRefused(Box<Known>),
     /// No token could be had.
     #[error(transparent)]
     Exchange(NoToken),
@@ -191,7 +196,7 @@ impl Refusal {
                 | CallerError::Several
                 | CallerError::Jwt(_),
             ) => (401, "caller_unauthenticated", "One valid credential of a caller is needed."),
-            Self::TenantUnknown(_) => {
+            Self::TenantUnknown { .. } => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
             Self::Forbidden { why: Forbidden::Tenant, .. } => {
@@ -256,20 +261,27 @@ impl Refusal {
     /// The tenant it is about, where one was found.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
-            Self::Forbidden { tenant, .. }
-            | Self::Throttled { tenant, .. }
-            | Self::AuthorizationRefused(tenant)
-            | Self::ShareTaken { tenant, .. }
-            | Self::NotReplayable(tenant) => Some(tenant),
+            Self::ShareTaken { tenant, .. } | Self::NotReplayable(tenant) => Some(tenant),
             Self::Exchange(error) => Some(&error.cause.tenant),
-            _ => None,
+            _ => self.known().map(|known| &known.tenant),
         }
     }
 
     /// The caller, where one was found and the refusal is about what it may.
     pub fn caller(&self) -> Option<&CallerName> {
         match self {
-            Self::Forbidden { caller, .. } | Self::Throttled { caller, .. } => caller.as_ref(),
+            Self::TenantUnknown { caller, .. } => caller.as_ref(),
+            _ => self.known()?.caller.as_ref(),
+        }
+    }
+
+    /// What was known of a request that was refused when its caller and its tenant had been found,
+    /// and before it was admitted.
+    pub fn known(&self) -> Option<&Known> {
+        match self {
+            Self::Forbidden { known, .. }
+            | Self::Throttled { known, .. }
+            | Self::AuthorizationRefused(known) => Some(known),
             _ => None,
         }
     }
@@ -289,34 +301,26 @@ impl Refusal {
 }
 
 fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
-    match kind {
+    let (status, detail) = match kind {
         ExchangeErrorKind::Refused { .. } => (
             502,
-            "credential_refused",
             "Bold BI refused the gateway's credential. This is not about your own credential.",
         ),
-        ExchangeErrorKind::Unusable { .. } => (
-            502,
-            "token_reply_unusable",
-            "Bold BI's token endpoint gave an answer that the gateway cannot use.",
-        ),
-        ExchangeErrorKind::Crowded { .. } => (503, "overloaded", "The gateway is at its limit."),
-        ExchangeErrorKind::Withdrawn => (
-            503,
-            "configuration_changed",
-            "The gateway's configuration was changed. Please send the request again.",
-        ),
+        ExchangeErrorKind::Unusable { .. } => {
+            (502, "Bold BI's token endpoint gave an answer that the gateway cannot use.")
+        }
+        ExchangeErrorKind::Crowded { .. } => (503, "The gateway is at its limit."),
+        ExchangeErrorKind::Withdrawn => {
+            (503, "The gateway's configuration was changed. Please send the request again.")
+        }
         ExchangeErrorKind::Unavailable { .. }
         | ExchangeErrorKind::Unreachable(_)
-        | ExchangeErrorKind::Suspended { .. } => (
-            503,
-            "token_endpoint_unavailable",
-            "Bold BI's token endpoint cannot be reached or cannot serve.",
-        ),
-        ExchangeErrorKind::Timeout(_) => {
-            (504, "token_endpoint_timeout", "Bold BI's token endpoint did not answer in time.")
+        | ExchangeErrorKind::Suspended { .. } => {
+            (503, "Bold BI's token endpoint cannot be reached or cannot serve.")
         }
-    }
+        ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not answer in time."),
+    };
+    (status, kind.code(), detail)
 }
 
 impl Overdue {

@@ -25,7 +25,7 @@ use crate::admin::{Admin, Readiness};
 use crate::config::{ListenAddress, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::Proxy;
-use crate::telemetry::{AccessLog, Telemetry};
+use crate::telemetry::{AccessLog, AuditSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
 use generation::{Door, DoorNumber, Generation, client_limits, lanes};
@@ -134,6 +134,15 @@ pub enum StartError {
         #[source]
         cause: TrustError,
     },
+    /// The audit log.
+    #[error("cannot write the audit log to `{sink}` (`audit.to`): {cause}")]
+    Audit {
+        /// Where the configuration sends it.
+        sink: AuditSink,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
 }
 
 impl Running {
@@ -164,6 +173,7 @@ impl Running {
         let admin_address = admin_listener.local_addr().unwrap_or(admin_address);
         let lanes = lanes(&settings, None, &telemetry)?;
 
+        open_audit_log(&settings, &telemetry)?;
         let (limits, fixed) = (settings.limits, Fixed::of(&settings));
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let gatekeeper = Gatekeeper::new(
@@ -244,6 +254,8 @@ impl Running {
             let door = before.door(number).map(AsRef::as_ref);
             doors.push((number, Door::open(listener, &settings.files, door, &self.closing)?));
         }
+
+        open_audit_log(&settings, &self.telemetry)?;
 
         let needs_restart = self.fixed.differing(Fixed::of(&settings));
         let limits = settings.limits;
@@ -347,6 +359,18 @@ impl Running {
         };
         settings.listeners.iter().map(door).collect()
     }
+}
+
+/// Audit lines go where `settings` say from now on.
+fn open_audit_log(settings: &Settings, telemetry: &Telemetry) -> Result<(), StartError> {
+    let sink = settings.audit.as_ref();
+    let former = telemetry.audit.send_to(sink).map_err(|cause| StartError::Audit {
+        sink: sink.expect("only a log that is there fails to open").clone(),
+        cause,
+    })?;
+    // Requests go on while it writes its last lines.
+    std::thread::spawn(move || drop(former));
+    Ok(())
 }
 
 impl Drop for Running {

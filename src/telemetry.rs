@@ -1,4 +1,5 @@
-//! What is seen from outside: every metric name and every field of the access log, in one place.
+//! What is seen from outside: every metric name and every field of the access log and the audit log, in
+//! one place.
 //! It knows words and numbers, none of the types they are about.
 
 use std::collections::HashMap;
@@ -14,12 +15,18 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 mod access_log;
+mod audit;
+mod file;
 mod reloads;
 mod repeats;
+mod values;
+mod writer;
 
 pub use access_log::{AccessLine, AccessLog, Format};
+pub use audit::{AuditEvent, AuditLine, AuditLog, AuditSink};
 pub use reloads::{ReloadMetrics, ReloadOutcome};
 pub use repeats::Repeats;
+pub use writer::stdout;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -36,8 +43,10 @@ pub struct Telemetry {
     pub connections_refused: Counter,
     /// Readings of the configuration while the gateway runs, and the configuration in force.
     pub reloads: ReloadMetrics,
-    /// Lines of the access log that were dropped because they could not be written fast enough.
+    /// Lines of the access log that were dropped because they could not be written, or not fast enough.
     pub access_lines_dropped: Counter,
+    /// The audit log; it goes nowhere until it is told to.
+    pub audit: AuditLog,
 }
 
 #[derive(Debug)]
@@ -154,10 +163,10 @@ impl TenantMetrics {
     }
 }
 
-/// `at` as both logs write it (RFC 3339).
+/// `at` as all logs write it (RFC 3339).
 pub fn timestamp(at: SystemTime) -> String {
     let mut text = String::new();
-    access_log::push_timestamp(&mut text, at);
+    values::push_timestamp(&mut text, at);
     text
 }
 
@@ -284,10 +293,16 @@ impl Default for Telemetry {
         );
         registry.register(
             "access_log_lines_dropped",
-            "Access log lines dropped because the log could not be written fast enough",
+            "Access log lines dropped because the log could not be written, or not fast enough",
             access_lines_dropped.clone(),
         );
         let reloads = ReloadMetrics::register(&mut registry);
+        let audit = AuditLog::default();
+        registry.register(
+            "audit_log_lines_lost",
+            "Audit log lines lost because the log could not be written, or not fast enough",
+            audit.lost.clone(),
+        );
         let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
         build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "The running version", build);
@@ -302,6 +317,7 @@ impl Default for Telemetry {
             connections_refused,
             reloads,
             access_lines_dropped,
+            audit,
         }
     }
 }

@@ -8,10 +8,12 @@ use async_trait::async_trait;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::policy::Permit;
+use crate::caller::CallerName;
+use crate::policy::{PermissionId, Permit};
 use crate::tenant::{Grant, TenantName};
 
 mod asleep;
+mod audit;
 mod backoff;
 mod breaker;
 mod endpoint;
@@ -151,6 +153,17 @@ pub trait TokenExchange: Send + Sync + 'static {
     async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError>;
 }
 
+/// Whose request a token is asked for. The audit line of the exchange that this begins tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Identifies the request.
+    pub request_id: &'a str,
+    /// Who sent it; none when anonymous.
+    pub caller: Option<&'a CallerName>,
+    /// The permission that it rests on.
+    pub permission: PermissionId,
+}
+
 /// An exchange that gave no token.
 #[derive(Debug, thiserror::Error)]
 #[error("tenant `{tenant}` gets no token from {endpoint} by the grant `{}`: {kind}", .grant.as_str())]
@@ -250,6 +263,22 @@ pub enum ExchangeErrorKind {
     /// The configuration no longer knows this tenant or this credential.
     #[error("the configuration was changed while the token was waited for")]
     Withdrawn,
+}
+
+impl ExchangeErrorKind {
+    /// The stable word for it, in refusals and in the audit log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "credential_refused",
+            Self::Unusable { .. } => "token_reply_unusable",
+            Self::Unavailable { .. } | Self::Unreachable(_) | Self::Suspended { .. } => {
+                "token_endpoint_unavailable"
+            }
+            Self::Timeout(_) => "token_endpoint_timeout",
+            Self::Crowded { .. } => "overloaded",
+            Self::Withdrawn => "configuration_changed",
+        }
+    }
 }
 
 const MAX_MARGIN: Duration = Duration::from_secs(10);

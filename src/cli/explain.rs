@@ -14,7 +14,6 @@ use super::{ConfigFile, Failure, runtime, say};
 use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
 use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Gatekeeper};
-use crate::policy::RouteClass;
 use crate::refusal::Refusal;
 use crate::request::RequestHead;
 
@@ -69,13 +68,11 @@ impl Explain {
         );
         let decided = runtime()?.block_on(async {
             let head = RequestHead::parse(&raw, &method, Version::HTTP_11, &headers)?;
-            let admission = gatekeeper.admit(&origin, &head).await?;
-            let class = gatekeeper.class_of(&admission, &head);
-            Ok((admission, class))
+            gatekeeper.admit(&origin, &head).await
         });
         match decided {
-            Ok((admission, class)) => {
-                tell(admits, &admission, class);
+            Ok(admission) => {
+                tell(admits, &admission);
                 Ok(())
             }
             Err(refusal) => {
@@ -175,14 +172,14 @@ fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Bytes {
     raw.into()
 }
 
-fn tell(admits: Admits, admission: &Admission, class: RouteClass) {
+fn tell(admits: Admits, admission: &Admission) {
     let tenant = admission.tenant();
     let caller = admission.caller.name().map_or("anonymous", |name| name.as_str());
     tell_listener(admits);
     say(&format!("caller:    {caller}"));
     say(&format!("tenant:    {}", tenant.name));
     say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base));
-    say(&format!("class:     {}", class.as_str()));
+    say(&format!("class:     {}", admission.class.as_str()));
     if admission.injects {
         say(&format!("subject:   {}", admission.permit.subject()));
         say(&format!("by:        {}", admission.by));

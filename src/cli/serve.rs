@@ -12,7 +12,7 @@ use crate::caller::Admits;
 use crate::config::Settings;
 use crate::run::reload::Reloader;
 use crate::run::{Running, StartError, systemd};
-use crate::telemetry::{AccessLog, Format, Telemetry};
+use crate::telemetry::{self, AccessLog, Format, Telemetry};
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,7 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
     let reloader = Reloader::new(path, &settings, Arc::clone(&exchange));
     let (tenants, servers) = (settings.tenants.iter().len(), settings.servers.len());
     let callers = settings.caller_auth.known();
+    let audit = settings.audit.as_ref().map_or("off".to_owned(), ToString::to_string);
     let listeners: Vec<_> =
         settings.listeners.iter().map(|l| (l.admits, l.tls.is_some())).collect();
     let mut running = start(settings, exchange, format)?;
@@ -63,6 +64,7 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
         servers,
         tenants,
         callers,
+        audit,
         "boldgate is ready"
     );
     systemd::ready("serving");
@@ -103,7 +105,7 @@ pub(super) fn start(
     let stdout = std::io::stdout();
     let lines = if logging::is_text(format, &stdout) { Format::Text } else { Format::Json };
     let dropped = telemetry.access_lines_dropped.clone();
-    let access_log = AccessLog::new(lines, Box::new(stdout), dropped);
+    let access_log = AccessLog::new(lines, telemetry::stdout(), dropped);
     Running::start(settings, exchange, telemetry, access_log).map_err(|error| Failure::Other {
         what: error.to_string(),
         hint: hint(&error).map(Into::into),
@@ -111,7 +113,11 @@ pub(super) fn start(
 }
 
 fn hint(error: &StartError) -> Option<&'static str> {
-    let StartError::Bind { cause, .. } = error else { return None };
+    let cause = match error {
+        StartError::Bind { cause, .. } => cause,
+        StartError::Audit { cause, .. } => return audit_hint(cause.kind()),
+        _ => return None,
+    };
     match cause.kind() {
         ErrorKind::AddrInUse => Some(
             "another process listens there, perhaps another boldgate: end it, or choose another \
@@ -131,6 +137,18 @@ fn hint(error: &StartError) -> Option<&'static str> {
 
 fn listen_to(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::other(format!("no signals to be had: {error}")))
+}
+
+fn audit_hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::NotFound => Some("make the folder of the audit log first"),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
+            "the user that boldgate runs as must be able to write to the file, and to its folder if \
+             the log is to be rotated",
+        ),
+        ErrorKind::IsADirectory => Some("`audit.to` is the path of a file, not of a folder"),
+        _ => None,
+    }
 }
 
 /// The signals that end the process (a terminal's Ctrl-C is an interrupt).

@@ -18,6 +18,7 @@ use super::Check;
 use super::field::{Field, Named};
 use super::file;
 use super::listeners::Doors;
+use super::permissions::Proofs;
 use super::place::Place;
 use super::tenants::FoundTenants;
 
@@ -59,12 +60,15 @@ impl Check<'_> {
             let at = at.key(&name);
             self.name(&at, &name);
             let Some(caller) = caller.given() else { continue };
-            let has_jwt = !matches!(caller.jwt, Field::Missing);
+            let proofs = Proofs {
+                jwt: !matches!(caller.jwt, Field::Missing),
+                certificates: doors.ask_for_certificates,
+            };
             let has_credential = !is_without_credential(&caller);
             if name != ANONYMOUS {
                 self.credentials(&at, &CallerName::new(&name), &caller, doors, &mut known);
             }
-            let own = self.rules(&at, caller.may, caller.may_not, has_jwt, tenants);
+            let own = self.rules(&at, caller.may, caller.may_not, proofs, tenants);
             let allowance = self.allowance(&at.key("limits"), caller.limits);
             if name == ANONYMOUS {
                 if has_credential {
@@ -197,7 +201,11 @@ impl Check<'_> {
         Some(expires)
     }
 
-    fn certificate(self, at: &Place<'_>, given: &file::Certificate) -> Option<CertificateName> {
+    pub(super) fn certificate(
+        self,
+        at: &Place<'_>,
+        given: &file::Certificate,
+    ) -> Option<CertificateName> {
         type Parse = fn(&str) -> Option<CertificateName>;
         let forms: [(&str, &Field<String>, Parse, &str); 4] = [
             ("san_dns", &given.san_dns, CertificateName::dns, "a DNS name, no wildcard"),

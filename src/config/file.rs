@@ -12,7 +12,7 @@ mod permission;
 mod tenant;
 
 pub(super) use credential::{Algorithm, ApiKey, Certificate, Jwt, UnixProcess};
-pub(super) use permission::{Allowance, Method, Permission, Prohibition, Route, Subject};
+pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };
@@ -50,6 +50,24 @@ pub(super) struct File {
     /// Bounds on what clients may use up.
     #[serde(default = "default_limits")]
     pub limits: Field<Limits>,
+    /// A log of every exchange and every refusal: who, for which tenant and user, by which permission,
+    /// with what outcome. It names users, so there is none unless you say where to.
+    #[serde(default)]
+    pub audit: Field<Audit>,
+}
+
+/// The audit log: one JSON object a line.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Audit {
+    /// `stdout`, among the access log; or the absolute path of a file. The file is made with the mode
+    /// 0600 if it is not there, only ever appended to, and opened anew when it was moved away.
+    #[schemars(
+        example = &"stdout",
+        example = &"/var/log/boldgate/audit.jsonl",
+        extend("pattern" = "^(stdout|/.*[^/])$")
+    )]
+    pub to: Field<String>,
 }
 
 /// An address that clients connect to.

@@ -1,30 +1,21 @@
-//! The lists `may` and `may_not` of a caller: what it may do, and as whom.
+//! The lists `may` and `may_not` of a caller: what it may do.
 
-use std::collections::HashMap;
-
-use http::header::HeaderName;
-use ipnet::IpNet;
-
-use crate::policy::subject::{Mapping, Source, Template, is_domain};
-use crate::policy::{
-    Permission, RouteClass, RouteClasses, Rules, Subject, SubjectRule, TenantRule,
-};
+use crate::policy::{Permission, RouteClass, RouteClasses, Rules, SubjectRule, TenantRule};
 
 use super::Check;
-use super::callers::is_free;
-use super::field::{Field, Named};
+use super::field::Field;
 use super::file;
 use super::place::Place;
 use super::tenants::FoundTenants;
 
 impl Check<'_> {
-    /// The rules of the caller at `at`; `has_jwt` tells whether it can have claims.
+    /// The rules of the caller at `at`, of whom such things can be proven.
     pub(super) fn rules(
         self,
         at: &Place<'_>,
         may: Field<Vec<Field<file::Permission>>>,
         may_not: Field<Vec<Field<file::Prohibition>>>,
-        has_jwt: bool,
+        proofs: Proofs,
         tenants: &FoundTenants,
     ) -> Rules {
         let accepted = "a list of `{ tenant: …, routes: […] }`";
@@ -34,7 +25,7 @@ impl Check<'_> {
             self.notes.add(may_at.finding("found an empty list", accepted));
         }
         let permission = |(index, permission): (usize, Field<file::Permission>)| {
-            self.permission(&may_at.item(index), permission.given()?, has_jwt, tenants)
+            self.permission(&may_at.item(index), permission.given()?, proofs, tenants)
         };
         let prohibition = |(index, prohibition): (usize, Field<file::Prohibition>)| {
             self.prohibition(&at.key("may_not").item(index), prohibition.given()?, tenants)
@@ -55,7 +46,7 @@ impl Check<'_> {
         self,
         at: &Place<'_>,
         permission: file::Permission,
-        has_jwt: bool,
+        proofs: Proofs,
         tenants: &FoundTenants,
     ) -> Option<Permission> {
         let claim_at = at.key("tenant_claim");
@@ -68,7 +59,7 @@ impl Check<'_> {
                 self.named_tenants(&at.key("tenant"), &name, tenants)
             }
             (Field::Missing, Field::Given(claim)) => {
-                self.needs_jwt(&claim_at, has_jwt);
+                self.needs_jwt(&claim_at, proofs);
                 self.claim(&claim_at, claim).map(TenantRule::Claimed)
             }
             (Field::Given(_), Field::Given(_)) => {
@@ -98,7 +89,7 @@ impl Check<'_> {
                     self.notes
                         .add(finding.hint("a password gives the tokens of its own user only"));
                 }
-                let mapping = self.mapping(&subject_at, subject, has_jwt);
+                let mapping = self.mapping(&subject_at, subject, proofs);
                 mapping.map(|mapping| SubjectRule::Mapped(Box::new(mapping)))
             }
         };
@@ -183,95 +174,7 @@ impl Check<'_> {
         }
     }
 
-    fn mapping(self, at: &Place<'_>, subject: file::Subject, has_jwt: bool) -> Option<Mapping> {
-        if let (Field::Missing, Field::Missing, Field::Missing) =
-            (&subject.map, &subject.template, &subject.domains)
-        {
-            let finding = at.key_finding("found a mapping that lets everybody be anybody", BOUNDS);
-            self.notes.add(finding.hint("an embed secret makes tokens for every user of the site"));
-        }
-        let source = self.source(at, subject.claim, subject.header, subject.from, has_jwt);
-        let map_at = at.key("map");
-        let map = match subject.map {
-            Field::Missing => Ok(None),
-            Field::Faulty => Err(Noted),
-            Field::Given(map) => Ok(Some(self.map(&map_at, map))),
-        };
-        let template_at = at.key("template");
-        let template = match subject.template {
-            Field::Missing => Ok(None),
-            Field::Faulty => Err(Noted),
-            Field::Given(text) => Template::parse(&text).map(Some).ok_or_else(|| {
-                self.notes.add(template_at.finding("found another form", TEMPLATE));
-                Noted
-            }),
-        };
-        let domains = self.texts(&at.key("domains"), subject.domains, DOMAIN, |domain| {
-            is_domain(domain).then(|| domain.to_ascii_lowercase())
-        });
-        let never = self.texts(&at.key("never"), subject.never, ADDRESS, |address| {
-            Subject::parse(address).map(|_| address.to_ascii_lowercase())
-        });
-        Some(Mapping {
-            source: source?,
-            map: map.ok()?,
-            template: template.ok()?,
-            domains: domains?,
-            never: never?,
-        })
-    }
-
-    fn source(
-        self,
-        at: &Place<'_>,
-        claim: Field<String>,
-        header: Field<String>,
-        from: Field<Vec<Field<String>>>,
-        has_jwt: bool,
-    ) -> Option<Source> {
-        let (claim_at, header_at, from_at) = (at.key("claim"), at.key("header"), at.key("from"));
-        if let (Field::Given(_) | Field::Missing, Field::Given(_), Field::Missing) =
-            (&claim, &from, &header)
-        {
-            let problem = "found proxies, and no header that they set";
-            self.notes.add(from_at.key_finding(problem, "proxies with `header`"));
-        }
-        match (claim, header) {
-            (Field::Missing, Field::Missing) => {
-                self.notes.add(claim_at.missing("`claim` or `header`"));
-                None
-            }
-            (Field::Given(claim), Field::Missing) => {
-                self.needs_jwt(&claim_at, has_jwt);
-                self.claim(&claim_at, claim).map(Source::Claim)
-            }
-            (Field::Missing, Field::Given(name)) => {
-                let parsed = HeaderName::try_from(&name).ok().filter(is_free);
-                if parsed.is_none() {
-                    self.notes.add(header_at.wrong(
-                        "the name of a header that has no other use, such as \
-                         `X-Auth-Request-Email`",
-                    ));
-                }
-                let from = match from {
-                    Field::Missing => {
-                        self.notes.add(from_at.missing(PROXIES));
-                        None
-                    }
-                    from => self.texts(&from_at, from, PROXIES, network),
-                };
-                Some(Source::Header { name: parsed?, from: from? })
-            }
-            (Field::Given(_), Field::Given(_)) => {
-                let problem = "found a header beside `claim`";
-                self.notes.add(header_at.key_finding(problem, "one of `claim` and `header`"));
-                None
-            }
-            _ => None,
-        }
-    }
-
-    fn claim(self, at: &Place<'_>, name: String) -> Option<String> {
+    pub(super) fn claim(self, at: &Place<'_>, name: String) -> Option<String> {
         if name.is_empty() {
             self.notes.add(at.wrong("the name of a claim"));
             return None;
@@ -279,69 +182,25 @@ impl Check<'_> {
         Some(name)
     }
 
-    fn needs_jwt(self, at: &Place<'_>, has_jwt: bool) {
-        if !has_jwt {
+    pub(super) fn needs_jwt(self, at: &Place<'_>, proofs: Proofs) {
+        if !proofs.jwt {
             let problem = "found a claim of a caller that has no `jwt`";
             self.notes.add(at.key_finding(problem, "a claim of a caller with `jwt`"));
         }
     }
+}
 
-    fn map(self, at: &Place<'_>, map: Named<String>) -> HashMap<String, Subject> {
-        let mut known = HashMap::new();
-        if map.0.is_empty() {
-            self.notes.add(at.finding("found an empty mapping", "an address for each value"));
-        }
-        for (value, address) in map.0 {
-            let at = at.key(&value);
-            let Some(address) = address.given() else { continue };
-            match Subject::parse(&address) {
-                Some(subject) => {
-                    known.insert(value, subject);
-                }
-                None => self.notes.add(at.finding("found what is no address", ADDRESS)),
-            }
-        }
-        known
-    }
-
-    /// A list of texts, each as `parse` makes it; empty when the list is missing.
-    fn texts<T>(
-        self,
-        at: &Place<'_>,
-        texts: Field<Vec<Field<String>>>,
-        accepted: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let texts = match texts {
-            Field::Missing => return Some(Vec::new()),
-            Field::Faulty => return None,
-            Field::Given(texts) => texts,
-        };
-        if texts.is_empty() {
-            self.notes.add(at.finding("found an empty list", accepted));
-        }
-        let parsed = texts.into_iter().enumerate().map(|(index, text)| {
-            let parsed = parse(&text.given()?);
-            if parsed.is_none() {
-                self.notes.add(at.item(index).finding("found another form", accepted));
-            }
-            parsed
-        });
-        // All of them are looked at, whatever comes of the first.
-        parsed.collect::<Vec<_>>().into_iter().collect()
-    }
+/// What can be proven of a caller.
+#[derive(Clone, Copy)]
+pub(super) struct Proofs {
+    /// Claims of a JWT.
+    pub(super) jwt: bool,
+    /// Names of a client certificate.
+    pub(super) certificates: bool,
 }
 
 /// What is wrong has been noted.
-struct Noted;
-
-/// A network, or an address by itself. One whose bits behind the prefix are set is a slip.
-fn network(text: &str) -> Option<IpNet> {
-    match text.parse::<IpNet>() {
-        Ok(network) => Some(network).filter(|n| n.addr() == n.network() && n.prefix_len() > 0),
-        Err(_) => text.parse::<std::net::IpAddr>().ok().map(IpNet::from),
-    }
-}
+pub(super) struct Noted;
 
 fn class(route: file::Route) -> RouteClass {
     match route {
@@ -367,10 +226,3 @@ fn method(method: file::Method) -> http::Method {
 
 const TENANT: &str = "a tenant's name, `*` for all, or `tenant_claim`";
 const ROUTES: &str = "some of `read`, `export`, `write`, `admin`, `credentials`";
-const BOUNDS: &str = "at least one of `map`, `template` and `domains`";
-const TEMPLATE: &str =
-    "an address with `{value}` once, before the `@`, such as `{value}@acme.example`";
-const DOMAIN: &str = "domains of addresses, such as `acme.example`";
-const ADDRESS: &str = "plain e-mail addresses, such as `jane@acme.example`";
-const PROXIES: &str = "addresses or networks of the proxies that set the header, such as \
-                       `192.0.2.7` and `10.1.0.0/16`";

@@ -11,7 +11,7 @@ use serde::de::{
 };
 
 use super::field::Field;
-use super::file::SecretSource;
+use super::file::{Proxy, SecretSource};
 use super::finding::Notes;
 use super::node::{Entry, Kind, Mapping, Node};
 use super::place::{Place, quoted};
@@ -96,6 +96,17 @@ impl<'n> Reader<'n, '_> {
         let map = Entries { reader: &self, rest: entries.into_iter(), value: None };
         let result = visitor.visit_map(map);
         self.noted(result)
+    }
+
+    /// An address as text, or a certificate as a mapping.
+    fn proxy<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let [address, certificate] = Proxy::VARIANTS;
+        let key = match &self.node.kind {
+            Kind::Scalar { .. } if !self.node.is_null() => address,
+            Kind::Mapping(_) => certificate,
+            _ => return self.wrong_kind(Proxy::ACCEPTED),
+        };
+        visitor.visit_enum(Source { key, value: self })
     }
 
     /// One of `file` and `env`. Anything else may be the secret itself and is not shown.
@@ -206,6 +217,9 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
         if name == SecretSource::NAME {
             return self.secret_source(visitor);
         }
+        if name == Proxy::NAME {
+            return self.proxy(visitor);
+        }
         match self.scalar() {
             Some(text) if variants.contains(&text) => {
                 let word: StrDeserializer<'_, Fault> = text.into_deserializer();
@@ -271,7 +285,7 @@ impl<'n> MapAccess<'n> for Entries<'_, 'n, '_> {
     }
 }
 
-/// `file` or `env` with its value.
+/// A variant of one value, by its key.
 struct Source<'n, 'f> {
     key: &'n str,
     value: Reader<'n, 'f>,

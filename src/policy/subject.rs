@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
-use crate::caller::{Caller, Origin};
+use crate::caller::{Caller, CertificateName, Origin};
 
 /// The user a request acts as.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -93,13 +93,34 @@ pub struct Mapping {
 pub enum Source {
     /// A claim of the JWT that proved the caller.
     Claim(String),
-    /// A header, believed only of a proxy in one of these networks.
+    /// A header, believed only of these proxies.
     Header {
         /// Its name.
         name: HeaderName,
         /// The proxies that set it.
-        from: Vec<IpNet>,
+        from: Vec<Proxy>,
     },
+}
+
+/// A proxy whose word on users counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// Every one with an address in this network.
+    Network(IpNet),
+    /// The one that proved to have a certificate of this name.
+    Certificate(CertificateName),
+}
+
+impl Proxy {
+    fn has(&self, origin: &Origin) -> bool {
+        match self {
+            Self::Network(network) => origin.address.is_some_and(|at| network.contains(&at)),
+            Self::Certificate(name) => {
+                let certificate = origin.certificate.as_ref();
+                certificate.is_some_and(|certificate| certificate.names().any(|n| n == name))
+            }
+        }
+    }
 }
 
 /// The form of an address, with `{value}` once in its local part.
@@ -180,10 +201,9 @@ fn believed<'h>(
     origin: &Origin,
     headers: &'h HeaderMap,
     name: &HeaderName,
-    from: &[IpNet],
+    from: &[Proxy],
 ) -> Result<&'h str, SubjectError> {
-    let listed = |address| from.iter().any(|network| network.contains(&address));
-    if !origin.address.is_some_and(listed) {
+    if !from.iter().any(|proxy| proxy.has(origin)) {
         return Err(SubjectError::Untrusted);
     }
     let mut values = headers.get_all(name).iter();

@@ -13,11 +13,16 @@ use tokio::time::Instant;
 use tracing::field::display;
 
 use super::downstream::Peer;
+use crate::caller::CallerName;
 use crate::gateway::Admission;
-use crate::refusal::{Overdue, Refusal};
+use crate::policy::{PermissionId, Permit, RouteClass, Subject};
+use crate::refusal::{Answer, Overdue, Refusal};
 use crate::request::{METHODS, Target};
-use crate::telemetry::{AccessLine, AccessLog, RequestOutcome, Telemetry, TenantMetrics};
-use crate::tenant::Server;
+use crate::telemetry::{
+    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, RequestOutcome, Telemetry,
+    TenantMetrics,
+};
+use crate::tenant::{Grant, TenantName};
 
 /// Filled in as the request goes its way.
 pub(super) struct Record {
@@ -27,10 +32,10 @@ pub(super) struct Record {
     client: Option<IpAddr>,
     method: Option<Method>,
     target: Option<PathAndQuery>,
-    tenant: Option<crate::tenant::TenantName>,
-    server: Option<Arc<Server>>,
+    tenant: Option<TenantName>,
+    caller: Option<CallerName>,
+    granted: Option<Granted>,
     metrics: Option<Arc<TenantMetrics>>,
-    caller: Option<crate::caller::CallerName>,
     token: Option<&'static str>,
     replayed: bool,
     status: Option<StatusCode>,
@@ -38,6 +43,15 @@ pub(super) struct Record {
     refusal: Option<&'static str>,
     body_received: u64,
     body_sent: u64,
+}
+
+/// What an admitted request may do.
+struct Granted {
+    permit: Permit,
+    by: PermissionId,
+    class: RouteClass,
+    /// Whether it acts as the subject of the permit, and not by a token of its own.
+    injects: bool,
 }
 
 impl Record {
@@ -51,9 +65,9 @@ impl Record {
             method: None,
             target: None,
             tenant: None,
-            server: None,
-            metrics: None,
             caller: None,
+            granted: None,
+            metrics: None,
             token: None,
             replayed: false,
             status: None,
@@ -82,10 +96,11 @@ impl Record {
     }
 
     pub(super) fn admitted(&mut self, admission: &Admission, metrics: &Arc<TenantMetrics>) {
-        self.tenant = Some(admission.tenant().name.clone());
-        self.server = Some(Arc::clone(&admission.tenant().server));
+        let Admission { caller, permit, by, class, injects, .. } = admission;
+        self.caller = caller.name().cloned();
+        let permit = permit.clone();
+        self.granted = Some(Granted { permit, by: *by, class: *class, injects: *injects });
         self.metrics = Some(Arc::clone(metrics));
-        self.caller = admission.caller.name().cloned();
     }
 
     /// Where the token came from; none when none was put on.
@@ -126,16 +141,24 @@ impl Record {
         );
     }
 
-    /// The gateway answers itself. What failed inside or behind it is logged with its cause.
-    pub(super) fn refused(&mut self, refusal: &Refusal) {
+    /// The tenant, once known.
+    fn tenant(&self) -> Option<&TenantName> {
+        let granted = self.granted.as_ref().map(|granted| &granted.permit.tenant().name);
+        granted.or(self.tenant.as_ref())
+    }
+
+    /// The gateway answers itself: a line in the audit log. What failed inside or behind it is logged
+    /// with its cause.
+    pub(super) fn refused(&mut self, refusal: &Refusal, audit: &AuditLog) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);
-        if self.tenant.is_none() {
+        if self.tenant().is_none() {
             self.tenant = refusal.tenant().cloned();
         }
         if self.caller.is_none() {
             self.caller = refusal.caller().cloned();
         }
+        self.audit(refusal, &answer, audit);
         self.outcome = if answer.status.is_server_error() {
             self.warn(answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
@@ -146,6 +169,38 @@ impl Record {
         };
     }
 
+    fn audit(&self, refusal: &Refusal, answer: &Answer, audit: &AuditLog) {
+        let (granted, known) = (self.granted.as_ref(), refusal.known());
+        let permission = match (granted, known) {
+            (Some(granted), _) => Some(granted.by),
+            (None, known) => known.and_then(|known| known.permission),
+        };
+        let permission = permission.map(|permission| permission.to_string());
+        let subject = match (granted, known) {
+            (Some(granted), _) => granted.injects.then(|| granted.permit.subject()),
+            (None, known) => known.and_then(|known| known.subject.as_ref()),
+        };
+        let grant = granted.map(|granted| granted.permit.tenant().credential.grant);
+        let class = granted.map(|granted| granted.class).or(known.map(|known| known.class));
+        audit.write(&AuditLine {
+            begun: self.begun,
+            request_id: Some(&self.id),
+            caller: self.caller.as_ref().map(CallerName::as_str),
+            permission: permission.as_deref(),
+            tenant: self.tenant().map(TenantName::as_str),
+            subject: subject.map(Subject::as_str),
+            grant: grant.or(known.map(|known| known.grant)).map(Grant::as_str),
+            outcome: answer.code,
+            event: AuditEvent::Refusal {
+                client: self.client,
+                method: self.method.as_ref().map(Method::as_str),
+                path: self.target.as_ref().map(PathAndQuery::path),
+                class: class.map(RouteClass::as_str),
+                status: answer.status.as_u16(),
+            },
+        });
+    }
+
     /// Says what failed, in fields of the same names as in the access log. While the same goes on
     /// for the same tenant, it is said every few seconds only; `repeated` is how often it was not.
     fn warn(&self, code: &'static str, what: &dyn Display, hint: Option<&str>) {
@@ -154,8 +209,8 @@ impl Record {
             None => Some(0),
         };
         let id = self.id.as_str();
-        let tenant = self.tenant.as_ref().map(display);
-        let server = self.server.as_ref().map(|server| server.origin());
+        let tenant = self.tenant().map(display);
+        let server = self.granted.as_ref().map(|granted| granted.permit.tenant().server.origin());
         let Some(repeated) = told else {
             tracing::debug!(
                 boldgate.refusal = code,
@@ -184,7 +239,7 @@ impl Record {
     /// Counts and logs.
     pub(super) fn finish(&self, telemetry: &Telemetry, log: &AccessLog) {
         let duration = self.started.elapsed();
-        let metrics = match (&self.metrics, &self.tenant) {
+        let metrics = match (&self.metrics, self.tenant()) {
             (Some(metrics), _) => metrics,
             (None, Some(tenant)) => &telemetry.tenant(tenant.as_str()),
             (None, None) => &telemetry.no_tenant,
@@ -201,8 +256,8 @@ impl Record {
             status: self.status.map(|status| status.as_u16()),
             bytes_sent: self.body_sent,
             bytes_received: self.body_received,
-            tenant: self.tenant.as_ref().map(crate::tenant::TenantName::as_str),
-            caller: self.caller.as_ref().map(crate::caller::CallerName::as_str),
+            tenant: self.tenant().map(TenantName::as_str),
+            caller: self.caller.as_ref().map(CallerName::as_str),
             outcome: self.outcome.as_str(),
             refusal: self.refusal,
             token: self.token,

@@ -1,14 +1,16 @@
-//! The access log: one line per request, formatted where the request ends, written by a thread of
-//! its own, so that a slow disk or terminal holds up no request.
+//! The access log: one line per request, formatted where the request ends.
 
 use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
-use time::OffsetDateTime;
+
+use super::values::{
+    push_address, push_escaped, push_number, push_seconds, push_timestamp, text_field,
+};
+use super::writer::LogWriter;
 
 /// What an access line says. There is no field for a query, a header or a user.
 #[derive(Debug)]
@@ -58,102 +60,28 @@ pub enum Format {
 /// that takes too long.
 #[derive(Debug)]
 pub struct AccessLog {
-    shared: Arc<Shared>,
+    writer: LogWriter,
     format: Format,
-    dropped: Counter,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<Buffered>,
-    wake: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Buffered {
-    lines: String,
-    closed: bool,
-    all_written: bool,
 }
 
 impl AccessLog {
-    /// Writes to `out`; counts in `dropped` the lines that found the buffer full.
-    pub fn new(format: Format, mut out: Box<dyn Write + Send>, dropped: Counter) -> Self {
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || theirs.write_to(&mut *out))
-            .expect("a thread can be started");
-        Self { shared, format, dropped }
+    /// Writes to `out`; counts in `dropped` the lines that found the buffer full, or could not be
+    /// written.
+    pub fn new(format: Format, out: Box<dyn Write + Send>, dropped: Counter) -> Self {
+        Self { writer: LogWriter::start("access log", out, MAX_BUFFERED, dropped), format }
     }
 
     /// Takes a line; drops it when more than 1 MiB waits to be written.
     pub fn write(&self, line: &AccessLine<'_>) {
-        // Formatted before the lock is taken, which all requests share.
         let mut text = String::with_capacity(TYPICAL_LINE);
         match self.format {
             Format::Text => line.text(&mut text),
             Format::Json => line.json(&mut text),
         }
-        let mut state = self.shared.lock();
-        if state.lines.len() > MAX_BUFFERED {
-            self.dropped.inc();
-            return;
-        }
-        let was_empty = state.lines.is_empty();
-        state.lines.push_str(&text);
-        drop(state);
-        if was_empty {
-            self.shared.wake.notify_all();
-        }
+        self.writer.write(&text);
     }
 }
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.closed = true;
-        self.shared.wake.notify_all();
-        // A writer that is stuck, e.g. because nobody reads its pipe, must not keep the process.
-        let waited =
-            self.shared.wake.wait_timeout_while(state, LAST_LINES, |state| !state.all_written);
-        drop(waited);
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Buffered> {
-        self.state.lock().expect("nothing panics with it")
-    }
-
-    fn write_to(&self, out: &mut dyn Write) {
-        let mut lines = String::new();
-        loop {
-            let mut state = self.lock();
-            while state.lines.is_empty() && !state.closed {
-                state = self.wake.wait(state).expect("nothing panics with it");
-            }
-            if state.lines.is_empty() {
-                state.all_written = true;
-                self.wake.notify_all();
-                return;
-            }
-            std::mem::swap(&mut lines, &mut state.lines);
-            let closed = state.closed;
-            drop(state);
-            // A log that cannot be written must not stop the gateway.
-            let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
-            lines.clear();
-            if !closed {
-                // Lines of a busy gateway are gathered: one write for many.
-                std::thread::sleep(GATHER);
-            }
-        }
-    }
-}
-
-// Numbers are written digit by digit: the machinery of `write!` was a twentieth of a request's work.
 impl AccessLine<'_> {
     fn json(&self, out: &mut String) {
         out.push_str("{\"timestamp\":\"");
@@ -167,9 +95,7 @@ impl AccessLine<'_> {
             push_number(out, status.into());
         }
         out.push_str(",\"http.server.request.duration\":");
-        push_number(out, self.duration.as_secs());
-        out.push('.');
-        push_digits(out, self.duration.subsec_micros().into(), 6);
+        push_seconds(out, self.duration);
         out.push_str(",\"http.request.body.size\":");
         push_number(out, self.bytes_received);
         out.push_str(",\"http.response.body.size\":");
@@ -224,97 +150,9 @@ impl AccessLine<'_> {
     }
 }
 
-fn text_field(out: &mut String, name: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        out.push_str(",\"");
-        out.push_str(name);
-        out.push_str("\":\"");
-        push_escaped(out, value);
-        out.push('"');
-    }
-}
-
-/// Escapes for JSON, and just as well for a terminal: no control character passes, and none that
-/// changes the order in which text is shown.
-fn push_escaped(out: &mut String, text: &str) {
-    if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
-        return out.push_str(text);
-    }
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() || reorders(c) => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-}
-
-/// Line separators, and marks that make a terminal show text in another order than it is in
-/// (Unicode Standard Annex 9).
-fn reorders(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// As RFC 3339 has it, in UTC, to the microsecond.
-pub(super) fn push_timestamp(out: &mut String, at: SystemTime) {
-    let at = OffsetDateTime::from(at);
-    push_digits(out, u64::from(at.year().unsigned_abs()), 4);
-    for (before, part) in [
-        ('-', u8::from(at.month())),
-        ('-', at.day()),
-        ('T', at.hour()),
-        (':', at.minute()),
-        (':', at.second()),
-    ] {
-        out.push(before);
-        push_digits(out, part.into(), 2);
-    }
-    out.push('.');
-    push_digits(out, at.microsecond().into(), 6);
-    out.push('Z');
-}
-
-fn push_address(out: &mut String, address: IpAddr) {
-    match address {
-        IpAddr::V4(v4) => {
-            let [first, rest @ ..] = v4.octets();
-            push_number(out, first.into());
-            for octet in rest {
-                out.push('.');
-                push_number(out, octet.into());
-            }
-        }
-        IpAddr::V6(v6) => {
-            let _ = write!(out, "{v6}");
-        }
-    }
-}
-
-fn push_number(out: &mut String, number: u64) {
-    push_digits(out, number, 1);
-}
-
-/// The number with zeros in front of it where it has fewer digits than that.
-fn push_digits(out: &mut String, mut number: u64, at_least: usize) {
-    let mut digits = [b'0'; 20];
-    let mut begin = digits.len();
-    while number > 0 {
-        begin -= 1;
-        digits[begin] += u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-    }
-    let begin = begin.min(digits.len() - at_least);
-    out.extend(digits[begin..].iter().map(|&digit| char::from(digit)));
-}
-
 /// Lines are seldom longer; one that is only takes another allocation.
 const TYPICAL_LINE: usize = 640;
 const MAX_BUFFERED: usize = 1024 * 1024;
-const GATHER: Duration = Duration::from_millis(20);
-const LAST_LINES: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -377,16 +215,5 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(read["url.path"], path);
         assert_eq!(read["client.address"], "::1");
-    }
-
-    #[test]
-    fn numbers_have_all_their_digits() {
-        for (number, at_least, text) in
-            [(0, 1, "0"), (7, 2, "07"), (1234, 2, "1234"), (u64::MAX, 6, "18446744073709551615")]
-        {
-            let mut out = String::new();
-            push_digits(&mut out, number, at_least);
-            assert_eq!(out, text);
-        }
     }
 }

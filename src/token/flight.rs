@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::audit::{Starter, Untold};
 use super::backoff::Failing;
 use super::endpoint::Entered;
 use super::replacement::Replacements;
 use super::source::{Cached, Inner, NAP};
-use super::{AccessToken, ExchangeError, ExchangeErrorKind, NoToken};
+use super::{AccessToken, Asker, ExchangeError, ExchangeErrorKind, NoToken};
 use crate::policy::Permit;
 use crate::telemetry::{ExchangeOutcome, RefreshOutcome, TenantMetrics};
 
@@ -57,6 +58,7 @@ impl Inner {
         self: &Arc<Self>,
         permit: &Permit,
         why: Why,
+        asker: Option<Asker<'_>>,
     ) -> Result<Result<Flight, Arc<AccessToken>>, NoToken> {
         let mut flights = self.flights.lock().expect("nothing panics with it");
         let failing = || self.failing.get(permit);
@@ -76,7 +78,7 @@ impl Inner {
             self.metrics(permit).failures_remembered.inc();
             return Err(remembered);
         }
-        let flight = self.launch(permit, why, None);
+        let flight = self.launch(permit, why, asker.map(Starter::from), None);
         flights.insert(permit.clone(), flight.clone());
         Ok(Ok(flight))
     }
@@ -85,16 +87,22 @@ impl Inner {
     pub(super) fn refresh(self: &Arc<Self>, permit: &Permit, entered: Entered) {
         let mut flights = self.flights.lock().expect("nothing panics with it");
         if !flights.get(permit).is_some_and(Flight::is_under_way) {
-            let flight = self.launch(permit, Why::Refresh, Some(entered));
+            let flight = self.launch(permit, Why::Refresh, None, Some(entered));
             flights.insert(permit.clone(), flight);
         }
     }
 
-    fn launch(self: &Arc<Self>, permit: &Permit, why: Why, entered: Option<Entered>) -> Flight {
+    fn launch(
+        self: &Arc<Self>,
+        permit: &Permit,
+        why: Why,
+        starter: Option<Starter>,
+        entered: Option<Entered>,
+    ) -> Flight {
         let (landing, flight) = watch::channel(None);
         let (inner, permit) = (Arc::clone(self), permit.clone());
         tokio::spawn(async move {
-            let outcome = inner.fly(&permit, why, entered).await;
+            let outcome = inner.fly(&permit, why, starter.as_ref(), entered).await;
             // The cache has the token by now: who comes later needs no other flight.
             inner.flights.lock().expect("nothing panics with it").remove(&permit);
             landing.send_replace(Some(outcome));
@@ -102,7 +110,13 @@ impl Inner {
         Flight(flight)
     }
 
-    async fn fly(self: &Arc<Self>, permit: &Permit, why: Why, entered: Option<Entered>) -> Outcome {
+    async fn fly(
+        self: &Arc<Self>,
+        permit: &Permit,
+        why: Why,
+        starter: Option<&Starter>,
+        entered: Option<Entered>,
+    ) -> Outcome {
         let entered = match entered {
             Some(entered) => entered,
             None => {
@@ -119,10 +133,12 @@ impl Inner {
         let renewed = (in_force.renew)(permit).ok_or_else(|| withdrawn(permit))?;
         let permit = &renewed;
         let (begun, asleep) = (Instant::now(), (self.asleep.read)());
+        let untold = Untold::begin(&self.telemetry.audit, permit, why, starter);
         let result = in_force.exchange.exchange(permit).await;
         let metrics = self.metrics(permit);
         metrics.exchange_seconds.observe(begun.elapsed().as_secs_f64());
         let obtained = result.and_then(|token| self.good(permit, token, asleep));
+        untold.ended(obtained.as_ref().map(|new| &*new.token));
         match obtained {
             Ok(new) => {
                 metrics.exchanged(ExchangeOutcome::Success);

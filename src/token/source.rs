@@ -18,7 +18,7 @@ use super::endpoint::Endpoints;
 use super::flight::{Flight, Why};
 use super::replacement::Replacements;
 use super::schedule::Schedule;
-use super::{AccessToken, NoToken, TokenExchange};
+use super::{AccessToken, Asker, NoToken, TokenExchange};
 use crate::policy::Permit;
 use crate::telemetry::{RefreshOutcome, Telemetry};
 use crate::tenant::Server;
@@ -125,6 +125,18 @@ impl TokenSource {
     /// When an exchange was needed and failed, or failed of late; all who waited for it get the same
     /// error.
     pub async fn token(&self, permit: &Permit) -> Result<Lookup, NoToken> {
+        self.token_for(permit, None).await
+    }
+
+    /// The same, for the request of `asker`.
+    ///
+    /// # Errors
+    /// As [`TokenSource::token`].
+    pub async fn token_for(
+        &self,
+        permit: &Permit,
+        asker: Option<Asker<'_>>,
+    ) -> Result<Lookup, NoToken> {
         match self.0.usable(permit) {
             Some(found) => {
                 self.0.used(permit, &found.token);
@@ -132,7 +144,7 @@ impl TokenSource {
             }
             // A refusal may be about permissions: while no other token is to be had, the refused
             // one goes on serving what it may.
-            None => self.obtain(permit, Why::Missing).await.or_else(|error| {
+            None => self.obtain(permit, Why::Missing, asker).await.or_else(|error| {
                 let refused = self.0.unexpired(permit).ok_or(error)?;
                 Ok(Lookup { token: refused.token, cached: true })
             }),
@@ -164,8 +176,12 @@ impl TokenSource {
     ///
     /// # Errors
     /// As [`TokenSource::token`].
-    pub async fn replacement(&self, permit: &Permit) -> Result<Arc<AccessToken>, NoToken> {
-        self.obtain(permit, Why::Refused).await.map(|lookup| lookup.token)
+    pub async fn replacement(
+        &self,
+        permit: &Permit,
+        asker: Option<Asker<'_>>,
+    ) -> Result<Arc<AccessToken>, NoToken> {
+        self.obtain(permit, Why::Refused, asker).await.map(|lookup| lookup.token)
     }
 
     /// How many tokens are held, as of the cache's last housekeeping.
@@ -173,8 +189,13 @@ impl TokenSource {
         self.0.cache.entry_count()
     }
 
-    async fn obtain(&self, permit: &Permit, why: Why) -> Result<Lookup, NoToken> {
-        let lookup = match self.0.join(permit, why)? {
+    async fn obtain(
+        &self,
+        permit: &Permit,
+        why: Why,
+        asker: Option<Asker<'_>>,
+    ) -> Result<Lookup, NoToken> {
+        let lookup = match self.0.join(permit, why, asker)? {
             Ok(flight) => Lookup { token: flight.landed(permit).await?, cached: false },
             Err(token) => Lookup { token, cached: true },
         };

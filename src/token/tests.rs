@@ -16,6 +16,7 @@ use crate::tenant::{
     Credential, ExchangeBody, ExistingAuthorization, Server, Tenant, Tenants, Timeouts,
 };
 
+mod audited;
 mod outage;
 mod steady;
 
@@ -198,7 +199,7 @@ async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_mo
         let error = source.token(permit).await.unwrap_err();
         assert!(matches!(error.cause.kind, ExchangeErrorKind::Withdrawn), "{error}");
         assert!(source.reject(permit, &Arc::new(token("old", HOUR))));
-        source.replacement(permit).await.unwrap_err();
+        source.replacement(permit, None).await.unwrap_err();
     }
     assert_eq!(script.calls(), begun);
     // Control: those of the new configuration are served and refreshed, for the old ones time

@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::running::{Client, Gateway, Response, Upstream};
 use crate::waiting::becomes;
+use crate::waiting::until;
 
 /// A CA for clients.
 pub struct Ca {
@@ -332,5 +333,84 @@ async fn a_connection_keeps_its_certificate_from_request_to_request() {
     for path in ["/bi/api/site/site1/v5.0/dashboards", "/bi/api/site/site1/v5.0/items"] {
         client.write(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n\r\n").as_bytes()).await;
         assert_eq!(client.response().await.status, 200);
+    }
+}
+
+/// The header counts of the proxies whose certificates are listed, by whichever name, and of nobody
+/// else: not even of another certificate of the same caller.
+#[tokio::test]
+async fn a_user_is_named_by_a_proxy_whose_certificate_is_listed_and_by_no_other() {
+    let ca = Ca::new("clients");
+    let uri = SanType::URI("spiffe://acme.example/proxy".try_into().unwrap());
+    let email = SanType::Rfc822Name("proxy@acme.example".try_into().unwrap());
+    let by_name = ca.identity(&[dns("PROXY.acme.example")]);
+    let by_uri = ca.identity(&[uri]);
+    let by_email = ca.identity(&[email]);
+    let pinned = ca.identity(&[dns("app.acme.example")]);
+    let unlisted = ca.identity(&[dns("app.acme.example")]);
+    let folder = tempfile::tempdir().unwrap();
+    let audit = folder.path().join("audit.jsonl");
+    let more = format!(
+        "  proxies:
+    certificates:
+      - {{ san_dns: proxy.acme.example }}
+      - {{ san_uri: \"spiffe://acme.example/proxy\" }}
+      - {{ san_email: proxy@acme.example }}
+      - {{ san_dns: app.acme.example }}
+    may:
+      - tenant: acme
+        routes: [read]
+        subject:
+          header: X-User
+          domains: [acme.example]
+          from:
+            - 192.0.2.1
+            - {{ san_dns: proxy.acme.example }}
+            - {{ san_uri: \"spiffe://acme.example/proxy\" }}
+            - {{ san_email: proxy@acme.example }}
+            - {{ sha256: \"{}\" }}
+audit: {{ to: \"{}\" }}
+",
+        pinned.fingerprint(),
+        audit.display(),
+    );
+    let house = House::new(&[&ca], &more, None).await;
+    let jane = "X-User: jane@acme.example\r\n";
+    let nobody = ca.identity(&[dns("nobody.example")]);
+    for (identity, lines, code) in [
+        (&unlisted, jane, "subject_refused"),
+        (&unlisted, "", "subject_refused"),
+        (&by_name, "", "subject_refused"),
+        (&by_name, "X-User: jane@acme.example\r\nX-User: joe@acme.example\r\n", "subject_refused"),
+        (&by_uri, "X-User: jane@evil.example\r\n", "subject_refused"),
+        (&nobody, jane, "certificate_unknown"),
+    ] {
+        let answer = house.ask(Some(identity), lines).await.expect("the handshake holds");
+        assert_eq!((answer.status, answer.code().as_str()), (403, code), "{lines}");
+    }
+    house.upstream.seen.assert_untouched("proxies that are not listed");
+
+    let exchanged = || -> Vec<String> {
+        let text = std::fs::read_to_string(&audit).unwrap();
+        let lines = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        let granted = lines.filter(|line| line["event"] == "exchange");
+        granted.map(|line| line["boldgate.subject"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut users = Vec::new();
+    for (number, identity) in [&by_name, &by_uri, &by_email, &pinned].into_iter().enumerate() {
+        let user = format!("jane{number}@acme.example");
+        let lines = format!("X-User: {user}\r\n");
+        let answer = house.ask(Some(identity), &lines).await.expect("the handshake holds");
+        assert_eq!(answer.status, 200, "{user}: {}", answer.text());
+        users.push(user);
+    }
+    // Where nothing is mapped the header counts for nothing, and goes no further.
+    let known = ca.identity(&[dns("reports.acme.example")]);
+    assert_eq!(house.ask(Some(&known), jane).await.unwrap().status, 200);
+    users.push("reports@acme.example".to_owned());
+    until(|| exchanged() == users).await;
+    assert_eq!(house.upstream.seen.requests().len(), users.len());
+    for request in house.upstream.seen.requests() {
+        assert!(request.header("x-user").is_empty(), "{}", request.head);
     }
 }

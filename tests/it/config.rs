@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use boldgate::caller::Admits;
 use boldgate::config::{ListenAddress, Settings};
+use boldgate::telemetry::AuditSink;
 use boldgate::tenant::{ExchangeBody, ExistingAuthorization, Grant};
 use proptest::prelude::*;
 
@@ -100,6 +101,8 @@ fn a_complete_file_becomes_these_settings() {
     assert_eq!(settings.caller_auth.key_header(), "x-gateway-key");
     assert_eq!(settings.limits.max_body, 1 << 30);
     assert_eq!(settings.limits.keep_alive_timeout, Duration::from_secs(120));
+    let audit = AuditSink::File("/var/log/boldgate/audit.jsonl".into());
+    assert_eq!(settings.audit, Some(audit));
 
     let main = &settings.servers[0];
     assert_eq!(main.origin(), "https://bi.example.com:8443");

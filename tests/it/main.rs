@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod admission;
+mod audit;
 mod cli;
 mod client_certificates;
 mod cold_start;

@@ -99,6 +99,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
             ("/etc/boldgate/tls.key", &key_file),
             ("/etc/boldgate/company-ca.pem", &company_ca),
             ("/run/secrets/boldgate", folder.path().to_str().unwrap()),
+            ("/var/log/boldgate", folder.path().to_str().unwrap()),
             // The name is nobody's; it is reached at its addresses.
             ("https://bi.example.com/bi", "https://bi.example.invalid/bi"),
             ("[10.0.1.11, 10.0.1.12, bi-3.internal:8443]", &format!("[\"{behind}\"]")),

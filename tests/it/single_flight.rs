@@ -202,7 +202,7 @@ async fn a_late_rejection_does_not_evict_the_newer_token() {
     let (source, permit) = (source(exchange.clone()), nowhere());
     let old = source.token(&permit).await.unwrap().token;
     assert!(source.reject(&permit, &old));
-    let new = source.replacement(&permit).await.unwrap();
+    let new = source.replacement(&permit, None).await.unwrap();
     assert!(!Arc::ptr_eq(&old, &new));
     for _ in 0..100 {
         assert!(source.reject(&permit, &old), "the newer one is worth a try");
@@ -218,7 +218,7 @@ async fn a_replacement_refused_at_once_is_not_replaced() {
     let (source, permit) = (source(exchange.clone()), nowhere());
     let first = source.token(&permit).await.unwrap().token;
     assert!(source.reject(&permit, &first));
-    let second = source.replacement(&permit).await.unwrap();
+    let second = source.replacement(&permit, None).await.unwrap();
     assert!(!source.reject(&permit, &second));
     assert!(source.token(&permit).await.unwrap().cached);
     tokio::time::advance(Duration::from_secs(11)).await;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Certificate;
 use crate::config::field::{Field, Named};
 
 /// What a caller may do on one tenant, or on several.
@@ -61,10 +62,11 @@ pub(crate) struct Subject {
     #[serde(default)]
     #[schemars(example = "X-Auth-Request-Email")]
     pub header: Field<String>,
-    /// The proxies that set `header`: IP addresses, or networks such as `10.1.0.0/16`.
+    /// The proxies that set `header`: IP addresses, networks such as `10.1.0.0/16`, or client
+    /// certificates. To be one of them is enough.
     #[serde(default)]
     #[schemars(length(min = 1))]
-    pub from: Field<Vec<Field<String>>>,
+    pub from: Field<Vec<Field<Proxy>>>,
     /// The user's address for each value. A value that is not in it is refused, unless there is a
     /// `template`.
     #[serde(default)]
@@ -81,6 +83,25 @@ pub(crate) struct Subject {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub never: Field<Vec<Field<String>>>,
+}
+
+/// A proxy that sets a header: text for its address, a mapping for its certificate.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(untagged)]
+pub(crate) enum Proxy {
+    Address(String),
+    Certificate(Certificate),
+}
+
+impl Proxy {
+    /// Its name for serde, by which the form of the value decides on the variant.
+    pub(in crate::config) const NAME: &'static str = "Proxy";
+    /// The variants for text and for a mapping.
+    pub(in crate::config) const VARIANTS: [&'static str; 2] = ["address", "certificate"];
+    /// Its forms.
+    pub(in crate::config) const ACCEPTED: &'static str = "an address or a network, such as `10.1.0.0/16`, or a certificate, such as \
+         `{ san_dns: proxy.acme.example }`";
 }
 
 /// A kind of routes of Bold BI's API.

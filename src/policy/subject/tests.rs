@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::caller::Admits;
+use crate::caller::{Admits, ClientCertificate};
 
 fn mapping() -> Mapping {
     Mapping {
@@ -103,7 +103,7 @@ fn a_template_keeps_the_domain_out_of_the_values_reach() {
 #[test]
 fn a_header_is_believed_once_and_of_a_listed_proxy_only() {
     let name = HeaderName::from_static("x-user");
-    let from = vec!["10.0.0.0/31".parse().unwrap()];
+    let from = vec![Proxy::Network("10.0.0.0/31".parse().unwrap())];
     let mapping = Mapping { source: Source::Header { name: name.clone(), from }, ..mapping() };
     // With a JWT or without: the header alone counts.
     let caller = Caller::with_claims("proxy", json!({"email": "other@acme.example"}));
@@ -179,4 +179,32 @@ proptest! {
         };
         prop_assert_eq!(subject, expected);
     }
+}
+
+#[test]
+fn a_header_is_believed_of_a_listed_certificate_wherever_it_comes_from() {
+    let certificate = |name: &str| {
+        let own = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        Arc::new(ClientCertificate::from_der(own.cert.der()))
+    };
+    let name = HeaderName::from_static("x-user");
+    let from = vec![
+        Proxy::Certificate(CertificateName::dns("proxy.acme.example").unwrap()),
+        Proxy::Network("10.0.0.0/31".parse().unwrap()),
+    ];
+    let mapping = Mapping { source: Source::Header { name: name.clone(), from }, ..mapping() };
+    let caller = Caller::with_claims("proxy", json!({}));
+    let headers = HeaderMap::from_iter([(name, "jane@acme.example".parse().unwrap())]);
+    let ask = |origin: Origin| mapping.subject(&caller, &origin, &headers).map(|s| s.to_string());
+    let with =
+        |name: &str, address| Origin { certificate: Some(certificate(name)), ..origin(address) };
+    let (listed, elsewhere) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let jane = Ok("jane@acme.example".to_owned());
+    assert_eq!(ask(with("proxy.acme.example", elsewhere)), jane);
+    assert_eq!(ask(with("other.example", listed)), jane, "one of them is enough");
+    let untrusted = Err(SubjectError::Untrusted);
+    for other in ["other.example", "a.proxy.acme.example", "*.acme.example", "acme.example"] {
+        assert_eq!(ask(with(other, elsewhere)), untrusted, "{other}");
+    }
+    assert_eq!(ask(origin(elsewhere)), untrusted);
 }

@@ -146,7 +146,7 @@ async fn a_token_that_the_server_refused_serves_on_while_no_other_is_to_be_had()
         let token = source.token(&permit).await.unwrap().token;
         script.becomes(move |_| Err(failure()));
         assert!(source.reject(&permit, &token));
-        source.replacement(&permit).await.unwrap_err();
+        source.replacement(&permit, None).await.unwrap_err();
         for _ in 0..100 {
             let found = source.token(&permit).await.unwrap();
             assert!(found.cached && Arc::ptr_eq(&found.token, &token));

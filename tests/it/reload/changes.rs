@@ -305,3 +305,33 @@ async fn listeners_come_and_go_while_those_that_stay_keep_their_connections() {
     stays.write(ask.as_bytes()).await;
     assert_eq!(stays.response().await.status, 200, "those of others go on");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_moves_with_the_configuration_and_stays_where_it_cannot_go() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let to = |name: &str| {
+        let more = format!("audit: {{ to: \"{}\" }}\n", files.path(name).display());
+        files.config(&upstream, &["acme"], &more)
+    };
+    let refusals = |name: &str| {
+        let text = std::fs::read_to_string(files.path(name)).unwrap_or_default();
+        text.lines().filter(|line| line.contains("tenant_unknown")).count()
+    };
+    files.write("boldgate.yaml", &to("one.jsonl"));
+    let gateway = files.serve();
+    assert_eq!(get(gateway.address(), BOLT).await.status, 404);
+    becomes(LONG, "a line in the first", async || refusals("one.jsonl") == 1).await;
+
+    files.replace("boldgate.yaml", &to("two.jsonl"));
+    becomes(LONG, "the second is there", async || files.path("two.jsonl").exists()).await;
+    gateway.stderr(|log| log.contains("the changed configuration is in force"));
+    assert_eq!(get(gateway.address(), BOLT).await.status, 404);
+    becomes(LONG, "a line in the second", async || refusals("two.jsonl") == 1).await;
+
+    files.replace("boldgate.yaml", &to("nowhere/three.jsonl"));
+    gateway.stderr(|log| log.contains("the changed configuration cannot be used"));
+    assert_eq!(get(gateway.address(), BOLT).await.status, 404);
+    becomes(LONG, "another in the second", async || refusals("two.jsonl") == 2).await;
+    assert_eq!(refusals("one.jsonl"), 1);
+}

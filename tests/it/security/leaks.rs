@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::{ALPHA_KEY, READER_KEY, hex};
@@ -354,7 +355,10 @@ async fn nothing_secret_shows_in_logs_metrics_or_refusals() {
         let upstream = Upstream::answering_all(misbehave).await;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.yaml");
-        std::fs::write(&path, config(upstream.address, folder.path()).await).unwrap();
+        let audit_file = folder.path().join("audit.jsonl");
+        let mut text = config(upstream.address, folder.path()).await;
+        writeln!(text, "audit: {{ to: \"{}\" }}", audit_file.display()).unwrap();
+        std::fs::write(&path, text).unwrap();
         let program = Program::serve(&path, format);
         let (gateway, admin) = program.addresses().await;
 
@@ -410,7 +414,27 @@ async fn nothing_secret_shows_in_logs_metrics_or_refusals() {
         assert!(!keys.exists(), "LEK-09: no TLS secrets are written");
         assert!(access.lines().count() >= requests.len() - 3, "every request has its line");
         assert!(log.contains("credential_refused"), "the log tells of what failed");
-        for (what, text) in [("access log", access), ("log", log)] {
+        let audit = std::fs::read_to_string(&audit_file).unwrap();
+        let lines: Vec<Value> =
+            audit.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        assert!(lines.iter().any(|line| line["boldgate.outcome"] == "granted"), "{audit}");
+        if format == "json" {
+            let access = access.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let told: Vec<_> = lines.iter().filter(|line| line["event"] == "refusal").collect();
+            let mut refusals = 0;
+            for line in access.filter(|line| line.get("boldgate.refusal").is_some()) {
+                refusals += 1;
+                let same = told.iter().filter(|told| told["request.id"] == line["request.id"]);
+                let same: Vec<_> = same.collect();
+                assert_eq!(same.len(), 1, "{line}");
+                assert_eq!(same[0]["boldgate.outcome"], line["boldgate.refusal"]);
+                for name in ["boldgate.tenant", "boldgate.caller", "url.path", "client.address"] {
+                    assert_eq!(same[0][name], line[name], "{name}");
+                }
+            }
+            assert_eq!(told.len(), refusals, "refusals, and nothing else");
+        }
+        for (what, text) in [("access log", access), ("log", log), ("audit log", audit)] {
             for line in text.lines() {
                 assert_eq!(canary_in(line), None, "in the {what}: {line}");
                 assert!(!line.contains("?q="), "a query in the {what}");

@@ -1,0 +1,42 @@
+//! What had been found out about a request when it was refused.
+
+use crate::caller::{Caller, CallerName};
+use crate::policy::{PermissionId, RouteClass, Subject};
+use crate::tenant::{Grant, Tenant, TenantName};
+
+/// What is known of a request between its tenant and its admission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Who sent it; none when anonymous.
+    pub caller: Option<CallerName>,
+    /// The tenant it is about.
+    pub tenant: TenantName,
+    /// How that gets its tokens.
+    pub grant: Grant,
+    /// The class of its route.
+    pub class: RouteClass,
+    /// The permission that opens or closes it, if one does.
+    pub permission: Option<PermissionId>,
+    /// The user that it would act as, if there is one.
+    pub subject: Option<Subject>,
+}
+
+impl Known {
+    /// These, without what else is known of them.
+    pub fn of(
+        caller: &Caller,
+        tenant: &Tenant,
+        class: RouteClass,
+        permission: Option<PermissionId>,
+        subject: Option<&Subject>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            caller: caller.name().cloned(),
+            tenant: tenant.name.clone(),
+            grant: tenant.credential.grant,
+            class,
+            permission,
+            subject: subject.cloned(),
+        })
+    }
+}

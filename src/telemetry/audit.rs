@@ -1,0 +1,315 @@
+//! The audit log: one line for each exchange and each refusal, in a place of its own. It says who,
+//! for whom, by which permission, and what came of it; never a token or a secret.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::RwLock;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::file::LogFile;
+use super::values::{push_address, push_number, push_seconds, push_timestamp, text_field};
+use super::writer::{LogWriter, stdout};
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditSink {
+    /// To standard output, among the lines of the access log.
+    Stdout,
+    /// Into the file at this path.
+    File(PathBuf),
+}
+
+impl fmt::Display for AuditSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What an audit line says. All of it is names and words; what is too long for a name is cut off.
+#[derive(Debug)]
+pub struct AuditLine<'a> {
+    /// When it began.
+    pub begun: SystemTime,
+    /// The request that began the exchange or was refused; none for an exchange ahead of requests.
+    pub request_id: Option<&'a str>,
+    /// Who sent it, once known; none also for an anonymous caller.
+    pub caller: Option<&'a str>,
+    /// The permission that it rests on, or that closes it, such as `may[0]`.
+    pub permission: Option<&'a str>,
+    /// The tenant, once known.
+    pub tenant: Option<&'a str>,
+    /// The user it acts as, once known.
+    pub subject: Option<&'a str>,
+    /// The grant by which the tenant gets its tokens.
+    pub grant: Option<&'a str>,
+    /// `granted`, or the code of what went wrong.
+    pub outcome: &'a str,
+    /// What happened.
+    pub event: AuditEvent<'a>,
+}
+
+/// What an audit line is about.
+#[derive(Debug)]
+pub enum AuditEvent<'a> {
+    /// An exchange has ended.
+    Exchange {
+        /// What it was for.
+        purpose: &'static str,
+        /// How long it took.
+        duration: Duration,
+        /// For how long the token lives that it gave.
+        lifetime: Option<Duration>,
+    },
+    /// A request was refused.
+    Refusal {
+        /// Address of the peer; none on a Unix socket.
+        client: Option<IpAddr>,
+        /// The method; none when the head could not be parsed, or the method is none that is forwarded.
+        method: Option<&'a str>,
+        /// The path without its query; none when the head could not be parsed.
+        path: Option<&'a str>,
+        /// The class of its route, once known.
+        class: Option<&'static str>,
+        /// The status of the answer.
+        status: u16,
+    },
+}
+
+/// Takes audit lines and writes them in the background, as the access log does.
+#[derive(Debug, Default)]
+pub struct AuditLog {
+    open: RwLock<Option<Open>>,
+    /// Lines that could not be written, or not fast enough.
+    pub lost: Counter,
+}
+
+/// Where the log went before. When it is dropped, its last lines are written, which may take two
+/// seconds.
+#[derive(Debug)]
+pub struct FormerLog(#[expect(dead_code, reason = "it is there to be dropped")] Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    sink: AuditSink,
+    writer: LogWriter,
+}
+
+impl AuditLog {
+    /// Writes to `sink` from now on, or nowhere. If that is where it goes already, it stays open.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; all goes on as before then.
+    pub fn send_to(&self, sink: Option<&AuditSink>) -> io::Result<FormerLog> {
+        let is = |open: &Option<Open>| open.as_ref().map(|open| &open.sink) == sink;
+        if is(&self.open.read().expect("nothing panics with it")) {
+            return Ok(FormerLog(None));
+        }
+        let open = sink.map(|sink| Open::new(sink, self.lost.clone())).transpose()?;
+        let before =
+            std::mem::replace(&mut *self.open.write().expect("nothing panics with it"), open);
+        Ok(FormerLog(before))
+    }
+
+    /// Takes a line; it is lost when more than 16 MiB wait to be written.
+    pub fn write(&self, line: &AuditLine<'_>) {
+        let open = self.open.read().expect("nothing panics with it");
+        if let Some(open) = &*open {
+            let mut text = String::with_capacity(TYPICAL_LINE);
+            line.json(&mut text);
+            open.writer.write(&text);
+        }
+    }
+}
+
+impl Open {
+    fn new(sink: &AuditSink, lost: Counter) -> io::Result<Self> {
+        let out: Box<dyn Write + Send> = match sink {
+            AuditSink::Stdout => stdout(),
+            AuditSink::File(path) => Box::new(LogFile::open(path)?),
+        };
+        let writer = LogWriter::start("audit log", out, MAX_BUFFERED, lost);
+        Ok(Self { sink: sink.clone(), writer })
+    }
+}
+
+impl AuditLine<'_> {
+    fn json(&self, out: &mut String) {
+        out.push_str("{\"timestamp\":\"");
+        push_timestamp(out, self.begun);
+        out.push_str("\",\"severity\":\"INFO\",\"event\":\"");
+        out.push_str(match self.event {
+            AuditEvent::Exchange { .. } => "exchange\"",
+            AuditEvent::Refusal { .. } => "refusal\"",
+        });
+        name_field(out, "request.id", self.request_id);
+        name_field(out, "boldgate.caller", self.caller);
+        name_field(out, "boldgate.permission", self.permission);
+        name_field(out, "boldgate.tenant", self.tenant);
+        name_field(out, "boldgate.subject", self.subject);
+        name_field(out, "boldgate.grant", self.grant);
+        name_field(out, "boldgate.outcome", Some(self.outcome));
+        match &self.event {
+            AuditEvent::Exchange { purpose, duration, lifetime } => {
+                text_field(out, "boldgate.purpose", Some(purpose));
+                out.push_str(",\"boldgate.exchange_duration\":");
+                push_seconds(out, *duration);
+                if let Some(lifetime) = lifetime {
+                    out.push_str(",\"boldgate.token_lifetime\":");
+                    push_number(out, lifetime.as_secs());
+                }
+            }
+            AuditEvent::Refusal { client, method, path, class, status } => {
+                text_field(out, "boldgate.route_class", *class);
+                name_field(out, "http.request.method", *method);
+                name_field(out, "url.path", *path);
+                out.push_str(",\"http.response.status_code\":");
+                push_number(out, (*status).into());
+                if let Some(client) = client {
+                    out.push_str(",\"client.address\":\"");
+                    push_address(out, *client);
+                    out.push('"');
+                }
+            }
+        }
+        out.push_str("}\n");
+    }
+}
+
+/// Names are those of the configuration, of issuers and of clients, and may be of any length.
+fn name_field(out: &mut String, name: &str, value: Option<&str>) {
+    match value {
+        Some(long) if long.len() > MAX_NAME => {
+            let cut = format!("{}…", &long[..long.floor_char_boundary(MAX_NAME)]);
+            text_field(out, name, Some(&cut));
+        }
+        value => text_field(out, name, value),
+    }
+}
+
+/// In bytes; e-mail addresses have at most 254 (RFC 5321, section 4.5.3.1).
+const MAX_NAME: usize = 512;
+const TYPICAL_LINE: usize = 512;
+/// Some 40,000 lines: more than a burst of refusals while a disk is busy.
+const MAX_BUFFERED: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn exchange() -> AuditLine<'static> {
+        AuditLine {
+            begun: SystemTime::UNIX_EPOCH + Duration::from_micros(1_767_225_599_000_042),
+            request_id: Some("00f067aa0ba902b7"),
+            caller: Some("portal"),
+            permission: Some("may[0]"),
+            tenant: Some("acme"),
+            subject: Some("jane@acme.example"),
+            grant: Some("embed_secret"),
+            outcome: "granted",
+            event: AuditEvent::Exchange {
+                purpose: "request",
+                duration: Duration::from_micros(20_345),
+                lifetime: Some(Duration::from_secs(3600)),
+            },
+        }
+    }
+
+    fn refusal() -> AuditLine<'static> {
+        AuditLine {
+            outcome: "route_closed",
+            event: AuditEvent::Refusal {
+                client: Some(IpAddr::from([192, 0, 2, 10])),
+                method: Some("GET"),
+                path: Some("/bi/api/site/site1/v5.0/users"),
+                class: Some("admin"),
+                status: 403,
+            },
+            ..exchange()
+        }
+    }
+
+    fn json(line: &AuditLine<'_>) -> String {
+        let mut out = String::new();
+        line.json(&mut out);
+        out
+    }
+
+    #[test]
+    fn lines_have_all_fields_in_their_form() {
+        let who = "\"request.id\":\"00f067aa0ba902b7\",\"boldgate.caller\":\"portal\",\
+             \"boldgate.permission\":\"may[0]\",\"boldgate.tenant\":\"acme\",\
+             \"boldgate.subject\":\"jane@acme.example\",\"boldgate.grant\":\"embed_secret\"";
+        let expected = format!(
+            "{{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
+             \"event\":\"exchange\",{who},\"boldgate.outcome\":\"granted\",\
+             \"boldgate.purpose\":\"request\",\"boldgate.exchange_duration\":0.020345,\
+             \"boldgate.token_lifetime\":3600}}\n"
+        );
+        assert_eq!(json(&exchange()), expected);
+        let expected = format!(
+            "{{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
+             \"event\":\"refusal\",{who},\"boldgate.outcome\":\"route_closed\",\
+             \"boldgate.route_class\":\"admin\",\"http.request.method\":\"GET\",\
+             \"url.path\":\"/bi/api/site/site1/v5.0/users\",\
+             \"http.response.status_code\":403,\"client.address\":\"192.0.2.10\"}}\n"
+        );
+        assert_eq!(json(&refusal()), expected);
+    }
+
+    #[test]
+    fn no_name_breaks_a_line_or_makes_it_long() {
+        let long = format!("xyz{}", "é\"\n".repeat(10 * 1024 / 4));
+        for name in ["a\"b\\c", "a\r\n{\"event\":\"exchange\"}", "\0\u{1b}[2J\u{202e}\u{85}", &long]
+        {
+            for line in [exchange(), refusal()] {
+                let all = Some(name);
+                let line = AuditLine { caller: all, tenant: all, subject: all, ..line };
+                let text = json(&line);
+                assert_eq!(text.matches('\n').count(), 1);
+                assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+                assert!(text.len() < 12 * 1024, "{}", text.len());
+                let read: Value = serde_json::from_str(&text).unwrap();
+                let read = read["boldgate.subject"].as_str().unwrap();
+                match read.strip_suffix('…') {
+                    Some(cut) => {
+                        assert!(name.starts_with(cut) && name.len() > MAX_NAME, "{read}");
+                        assert!((MAX_NAME - 1..=MAX_NAME).contains(&cut.len()), "{}", cut.len());
+                    }
+                    None => assert_eq!(read, name),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_sent_elsewhere_goes_on_there_and_stays_where_it_is_if_it_cannot() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+        let log = AuditLog::default();
+        log.write(&exchange());
+        let lines = |path: &PathBuf| fs::read_to_string(path).map_or(0, |t| t.lines().count());
+        log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        log.write(&exchange());
+        log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        log.send_to(Some(&AuditSink::File(folder.path().join("no/file")))).unwrap_err();
+        log.write(&refusal());
+        log.send_to(Some(&AuditSink::File(two.clone()))).unwrap();
+        assert_eq!((lines(&one), lines(&two)), (2, 0), "the first is complete by now");
+        log.write(&refusal());
+        log.send_to(None).unwrap();
+        log.write(&refusal());
+        assert_eq!((lines(&one), lines(&two)), (2, 1));
+        assert_eq!(log.lost.get(), 0);
+    }
+}

@@ -1,0 +1,159 @@
+//! A log in a file of its own: appended to, never truncated, readable by its owner alone, and found
+//! again when it was moved away (logrotate's `create` and `nocreate`).
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::Repeats;
+
+/// The file, open at its path.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// Device and number of the open file.
+    id: (u64, u64),
+    repeats: Repeats,
+}
+
+impl LogFile {
+    /// Opens the file at `path` or makes it.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let (file, id) = open(path)?;
+        Ok(Self { path: path.to_owned(), file, id, repeats: Repeats::default() })
+    }
+
+    /// Whether the path means another file by now, or none. It is looked at for each write, which is at
+    /// most fifty times a second.
+    fn was_moved(&self) -> bool {
+        std::fs::metadata(&self.path).ok().map(|at_path| id(&at_path)) != Some(self.id)
+    }
+
+    /// Goes on in the file that the path means now. If there is none to be had, in the one at hand.
+    fn follow(&mut self) {
+        match open(&self.path) {
+            Ok((file, id)) => (self.file, self.id) = (file, id),
+            Err(error) if self.repeats.tell("reopen").is_some() => tracing::error!(
+                %error,
+                path = %self.path.display(),
+                hint = "the log goes on in the file that was moved away: look at the folder's rights",
+                "the log was moved away, and a new file cannot be opened in its place"
+            ),
+            Err(_) => {}
+        }
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        if self.was_moved() {
+            self.follow();
+        }
+        self.file.write(lines)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
+    // Without waiting: a pipe that nobody reads would hold up the start for ever.
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(no_wait)
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    Ok((file, id(&found)))
+}
+
+fn id(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_log_file_is_made_for_its_owner_alone_and_only_ever_appended_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        LogFile::open(&path).unwrap().write_all(b"one\n").unwrap();
+        assert_eq!(mode(&path), 0o600);
+        // Who has given it other rights meant them, e.g. for a log shipper.
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        LogFile::open(&path).unwrap().write_all(b"two\n").unwrap();
+        assert_eq!(mode(&path), 0o640);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn what_was_moved_or_deleted_is_made_anew_and_what_was_put_there_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut log = LogFile::open(&at("log")).unwrap();
+        log.write_all(b"one\n").unwrap();
+        fs::rename(at("log"), at("log.1")).unwrap();
+        log.write_all(b"two\n").unwrap();
+        assert_eq!(mode(&at("log")), 0o600);
+        fs::remove_file(at("log")).unwrap();
+        log.write_all(b"three\n").unwrap();
+        assert_eq!(fs::read_to_string(at("log")).unwrap(), "three\n");
+        fs::rename(at("log"), at("log.2")).unwrap();
+        fs::write(at("log"), "header\n").unwrap();
+        log.write_all(b"four\n").unwrap();
+        log.write_all(b"five\n").unwrap();
+        assert_eq!(fs::read_to_string(at("log")).unwrap(), "header\nfour\nfive\n");
+        assert_eq!(fs::read_to_string(at("log.1")).unwrap(), "one\n");
+        assert_eq!(fs::read_to_string(at("log.2")).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn where_no_new_file_can_be_had_the_old_one_is_written_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut log = LogFile::open(&at("log")).unwrap();
+        log.write_all(b"one\n").unwrap();
+        fs::rename(at("log"), at("log.1")).unwrap();
+        fs::create_dir(at("log")).unwrap();
+        log.write_all(b"two\n").unwrap();
+        assert_eq!(fs::read_to_string(at("log.1")).unwrap(), "one\ntwo\n");
+        fs::remove_dir(at("log")).unwrap();
+        log.write_all(b"three\n").unwrap();
+        assert_eq!(fs::read_to_string(at("log")).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn a_folder_a_pipe_and_a_path_into_nothing_are_errors_and_no_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        assert!(LogFile::open(&pipe).is_err(), "nobody reads it");
+        let reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let error = LogFile::open(&pipe).unwrap_err();
+        assert_eq!(error.to_string(), "it is not a plain file");
+        drop(reader);
+        assert!(LogFile::open(folder.path()).is_err());
+        assert!(LogFile::open(&folder.path().join("no/log")).is_err());
+        LogFile::open(&folder.path().join("log")).unwrap();
+    }
+}
