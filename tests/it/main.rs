@@ -11,6 +11,7 @@ mod cold_start;
 mod config;
 mod data_path;
 mod exchange;
+mod faults;
 mod jwt;
 mod local;
 mod operating;

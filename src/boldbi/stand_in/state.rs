@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{StandInOptions, StandInSite, TokenReply};
+use super::{StandInOptions, StandInSite, TokenReply, Witness};
 
 /// A request that a stand-in has had.
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub struct Recorded {
 pub(super) struct Shared {
     pub(super) url: String,
     pub(super) counts: Counts,
+    pub(super) witness: Option<Witness>,
     state: Mutex<State>,
     record: bool,
     /// Sites never come or go, so that finding one takes no lock.
@@ -64,6 +65,7 @@ impl Shared {
             url,
             counts: Counts::default(),
             record: options.record,
+            witness: options.witness,
             site_ids: options.sites.iter().map(|site| site.id.clone()).collect(),
             state: Mutex::new(State {
                 sites: options.sites,

@@ -1,0 +1,248 @@
+//! One server with faults before it and traffic that never stops: keep-alive and fresh connections,
+//! GETs, downloads and small writes, for several tenants.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser, TokenReply};
+use http::StatusCode;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::client::{Connection, Lost};
+use super::proxy::{FaultProxy, Wire};
+use super::question::{Asker, Kind, Ledger, Question, Verdict};
+use crate::running::CANARY_SECRET;
+
+/// A stand-in behind a proxy, its tenants, and what became of their requests.
+pub struct Lane {
+    pub name: String,
+    pub stand_in: StandIn,
+    pub proxy: FaultProxy,
+    pub ledger: Ledger,
+    /// Those of each script apart.
+    groups: Vec<Vec<Asker>>,
+    group: Arc<AtomicUsize>,
+    number: Arc<AtomicU64>,
+    samples: Arc<Mutex<Vec<Sample>>>,
+    workers: JoinSet<()>,
+}
+
+/// What became of one request.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub worker: usize,
+    pub begun: Instant,
+    pub ended: Instant,
+    pub came: Came,
+}
+
+/// What a client saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// A whole answer.
+    Answer(Verdict),
+    /// One that has visibly no end.
+    Broken,
+    /// Nothing, for much too long.
+    Hung,
+}
+
+impl Sample {
+    pub fn is_right(&self) -> bool {
+        self.came == Came::Answer(Verdict::Right)
+    }
+}
+
+impl Lane {
+    /// With tenants for so many scripts.
+    pub async fn start(name: &str, groups: usize) -> Self {
+        let asker = |number| Asker {
+            site: format!("{name}{number}"),
+            user: format!("user@{name}{number}.example"),
+            key: format!("canary-key-of-{name}{number}-0123456789"),
+        };
+        let group = |at| (at * TENANTS..(at + 1) * TENANTS).map(asker).collect();
+        let groups: Vec<Vec<_>> = (0..groups).map(group).collect();
+        let user = |email: &str| StandInUser {
+            email: email.into(),
+            password: None,
+            source: UserSource::AzureAd,
+        };
+        let site = |asker: &Asker| StandInSite {
+            id: Some(asker.site.clone()),
+            embed_secret: CANARY_SECRET.into(),
+            users: vec![user(&asker.user)],
+        };
+        let ledger = Ledger::default();
+        let options = StandInOptions {
+            sites: groups.iter().flatten().map(site).collect(),
+            record: false,
+            witness: Some(ledger.witness()),
+            ..StandInOptions::default()
+        };
+        let stand_in = StandIn::start(options).await.unwrap();
+        let proxy = FaultProxy::start(stand_in.addr());
+        Self {
+            name: name.into(),
+            stand_in,
+            proxy,
+            ledger,
+            groups,
+            group: Arc::default(),
+            number: Arc::default(),
+            samples: Arc::default(),
+            workers: JoinSet::new(),
+        }
+    }
+
+    /// The tenants that are asked now.
+    pub fn askers(&self) -> &[Asker] {
+        &self.groups[self.group.load(Relaxed)]
+    }
+
+    /// From now on the tenants of this script are asked. A token that takes the place of a refused
+    /// one is not replaced for 10 s, so that scripts which revoke tokens must not share any.
+    pub fn turn_to(&self, group: usize) {
+        self.group.store(group, Relaxed);
+    }
+
+    /// Its parts of a configuration: servers, tenants and callers.
+    pub fn config(&self) -> [String; 3] {
+        let (name, address) = (&self.name, self.proxy.address);
+        let wait = format!("{}ms", PATIENCE.as_millis());
+        let server = format!(
+            "  {name}: {{ url: \"http://{address}/bi\", timeouts: {{ connect: {wait}, read: {wait}, \
+             write: {wait}, token_exchange: {wait} }} }}\n"
+        );
+        let (mut tenants, mut callers) = (String::new(), String::new());
+        for asker in self.groups.iter().flatten() {
+            let (site, user) = (&asker.site, &asker.user);
+            tenants += &format!(
+                "  {site}: {{ server: {name}, site: {site}, credential: {{ grant: embed_secret, \
+                 username: {user}, user_source: azure_ad, embed_secret: {{ file: SECRET_FILE }} }} }}\n"
+            );
+            callers += &format!(
+                "  {site}: {{ api_key: {{ sha256: {} }}, may: [ {{ tenant: {site}, routes: [read, \
+                 write] }} ] }}\n",
+                asker.key_hash()
+            );
+        }
+        [server, tenants, callers]
+    }
+
+    /// Begins the traffic, or adds to it: a keep-alive connection for each tenant, and fresh ones for
+    /// all.
+    pub fn load(&mut self, gateway: SocketAddr) {
+        for worker in 0..=TENANTS {
+            let (groups, group) = (self.groups.clone(), Arc::clone(&self.group));
+            let (number, samples) = (Arc::clone(&self.number), Arc::clone(&self.samples));
+            self.workers.spawn(async move {
+                let mut connection = None;
+                loop {
+                    let n = number.fetch_add(1, Relaxed);
+                    let turn = usize::try_from(n).unwrap();
+                    let fresh = worker == TENANTS;
+                    let asker = if fresh { turn % TENANTS } else { worker };
+                    let asker = &groups[group.load(Relaxed)][asker];
+                    let kind = KINDS[turn % KINDS.len()];
+                    let question = Question::new(asker, n, kind);
+                    let begun = Instant::now();
+                    let came = ask(&mut connection, gateway, &question).await;
+                    if fresh {
+                        connection = None;
+                    }
+                    let sample = Sample { worker, begun, ended: Instant::now(), came };
+                    samples.lock().unwrap().push(sample);
+                    sleep(PAUSE).await;
+                }
+            });
+        }
+    }
+
+    /// All that has ended since this was asked last.
+    pub fn take(&self) -> Vec<Sample> {
+        std::mem::take(&mut *self.samples.lock().unwrap())
+    }
+
+    /// Waits until each worker has had two right answers in a row to what it asked after `since`;
+    /// false when that takes longer than `bound`. All samples meanwhile are added to `samples`.
+    pub async fn is_well(
+        &self,
+        since: Instant,
+        bound: Duration,
+        samples: &mut Vec<Sample>,
+    ) -> bool {
+        loop {
+            samples.append(&mut self.take());
+            let well = (0..=TENANTS).all(|worker| {
+                let later = samples.iter().filter(|s| s.worker == worker && s.begun >= since);
+                let last: Vec<_> = later.rev().take(2).collect();
+                last.len() == 2 && last.iter().all(|sample| sample.is_right())
+            });
+            if well || since.elapsed() > bound {
+                return well;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends every fault.
+    pub fn calm(&self) {
+        self.proxy.calm();
+        let stand_in = &self.stand_in;
+        stand_in.set_reply(TokenReply::Current);
+        stand_in.set_latency(Duration::ZERO, Duration::ZERO);
+        stand_in.fail_next_token(StatusCode::INTERNAL_SERVER_ERROR, 0);
+        stand_in.fail_next_api(StatusCode::INTERNAL_SERVER_ERROR, 0);
+        stand_in.set_token_lifetime(LIFETIME);
+        for asker in self.askers() {
+            stand_in.set_embed_secret(Some(&asker.site), CANARY_SECRET);
+        }
+    }
+
+    /// What befalls requests on their way to the server, or the answers.
+    pub fn wire(&self, wire: Wire) {
+        self.proxy.requests(wire);
+    }
+
+    /// What befalls exchanges.
+    pub fn exchange_wire(&self, wire: Wire) {
+        self.proxy.exchanges(wire);
+    }
+}
+
+async fn ask(kept: &mut Option<Connection>, gateway: SocketAddr, question: &Question) -> Came {
+    let mut connection = match kept.take() {
+        Some(connection) => connection,
+        None => match Connection::open(gateway).await {
+            Ok(connection) => connection,
+            Err(_) => return Came::Broken,
+        },
+    };
+    match connection.ask(&question.bytes).await {
+        Ok(answer) => {
+            let verdict = question.judge(&answer);
+            *kept = answer.goes_on.then_some(connection);
+            Came::Answer(verdict)
+        }
+        Err(Lost::Broken) => Came::Broken,
+        Err(Lost::Hung) => Came::Hung,
+    }
+}
+
+/// The gateway's patience with the servers of lanes, for each thing that it waits for.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+const TENANTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(5);
+const KINDS: [Kind; 5] = [
+    Kind::Look,
+    Kind::Write(200),
+    Kind::Download(5_000, false),
+    Kind::Write(2_000),
+    Kind::Download(5_000, true),
+];
