@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test check bench admission fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test check bench admission soak soak-short fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -29,7 +29,7 @@ test: ## run all tests: unit, integration, documentation; none of their secrets 
 	.ci/need rust build
 	tests/leaks.sh $(target)/test-output.txt
 
-check: fmt crates deploy-files clippy docs test configs ## all that must hold before a merge, cheapest first
+check: fmt crates deploy-files clippy docs test soak-short configs ## all that must hold before a merge, cheapest first
 
 # The load is put on a copy of the binary that is released: `cargo bench` builds another in its place,
 # whose crates have what only tests need of them.
@@ -41,6 +41,14 @@ bench: build ## run the benches: the parts, then the whole under load (README in
 admission: ## count the instructions that it takes to admit a caller; over the bound, fail
 	.ci/need rust build valgrind
 	cargo bench --locked --bench admission
+
+soak: build ## a million requests among faults: does anybody get what is not theirs? (README in benches/)
+	install -D $(target)/release/boldgate $(target)/bench/boldgate
+	cargo bench --locked --bench soak -- --gateway $(target)/bench/boldgate
+
+soak-short: ## the same with fewer requests and the development profile
+	.ci/need rust build
+	cargo test --locked --bench soak -- --requests 20000
 
 fmt: ## is every file formatted?
 	.ci/need rust

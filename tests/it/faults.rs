@@ -12,6 +12,7 @@ use self::question::Verdict;
 use self::scripts::{Script, Shows, scripts};
 use crate::running::Gateway;
 
+#[expect(dead_code, reason = "only `benches/soak` sends several requests at once")]
 mod client;
 mod lane;
 mod proxy;

@@ -66,8 +66,12 @@ impl Connection {
         .unwrap_or(Err(Lost::Hung))
     }
 
-    /// Reads one answer to something other than HEAD.
-    pub async fn answer(&mut self) -> Result<Answer, Lost> {
+    /// Reads the next answer to what was sent.
+    pub async fn next(&mut self) -> Result<Answer, Lost> {
+        timeout(PATIENCE, self.answer()).await.unwrap_or(Err(Lost::Hung))
+    }
+
+    async fn answer(&mut self) -> Result<Answer, Lost> {
         let (mut answer, framing) = loop {
             if let Some((answer, framing, length)) = head(&self.buffer)? {
                 self.buffer.drain(..length);

@@ -2,7 +2,7 @@
 //! see: a token that is somebody else's, or a write twice.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use boldgate::boldbi::stand_in::{Witness, Witnessed};
 use http::{Method, StatusCode};
@@ -149,7 +149,7 @@ impl Ledger {
     }
 
     fn note(&self, request: &Witnessed<'_>) {
-        let mut entries = self.0.lock().unwrap();
+        let mut entries = self.entries();
         let user = request.target.split_once("?user=").map_or("", |(_, rest)| rest);
         let user = user.split('&').next();
         if let Some((site, holder)) = &request.holder
@@ -163,9 +163,13 @@ impl Ledger {
         }
     }
 
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().expect("nothing panics with it")
+    }
+
     /// What must not have been, since this was asked last: writes done twice, others' tokens.
     pub fn take_wrongs(&self) -> Vec<String> {
-        let mut entries = self.0.lock().unwrap();
+        let mut entries = self.entries();
         let doubled = entries.writes.iter().filter(|(_, times)| **times > 1);
         let mut wrongs: Vec<_> = doubled.map(|(id, times)| format!("{id} done {times}×")).collect();
         entries.writes.clear();

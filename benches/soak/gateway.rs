@@ -1,0 +1,102 @@
+//! The gateway: `boldgate serve` as a process of its own.
+
+use std::fs;
+use std::io::BufReader;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::Failure;
+use crate::listening::listening;
+use crate::population::SECRET;
+
+/// A running gateway; dropping it ends it at once.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) complaints: Arc<AtomicU64>,
+    child: Child,
+    folder: TempDir,
+    configuration: String,
+    reloads: u64,
+}
+
+impl Gateway {
+    /// Starts it with what `configuration` makes of the path of the secret.
+    pub(crate) fn start(
+        program: &Path,
+        configuration: impl FnOnce(&Path) -> String,
+    ) -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new().prefix("boldgate-soak-").tempdir()?;
+        let secret = folder.path().join("secret");
+        fs::write(&secret, SECRET)?;
+        let configuration = configuration(&secret);
+        let path = folder.path().join(FILE);
+        fs::write(&path, &configuration)?;
+        let mut child = Command::new(program)
+            .args(["--log-format", "json", "serve", "--config"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        let said = BufReader::new(child.stderr.take().ok_or("it has no stderr")?);
+        let complaints = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&complaints);
+        let address = listening(said, move |_| {
+            count.fetch_add(1, Relaxed);
+        });
+        // It is made first, so that the child ends with it whatever happens.
+        let address_later = SocketAddr::from(([0; 4], 0));
+        let mut gateway =
+            Self { address: address_later, complaints, child, folder, configuration, reloads: 0 };
+        gateway.address = address.recv_timeout(START)?;
+        Ok(gateway)
+    }
+
+    /// Puts another file in the place of its configuration and tells it so.
+    pub(crate) fn reload(&mut self) -> Result<(), Failure> {
+        self.reloads += 1;
+        let text = format!("# reload {}\n{}", self.reloads, self.configuration);
+        let next = self.folder.path().join("next.yaml");
+        fs::write(&next, text)?;
+        fs::rename(next, self.folder.path().join(FILE))?;
+        Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
+    }
+
+    /// MiB of memory that it has now.
+    pub(crate) fn memory(&self) -> Result<u64, Failure> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.ok_or("the system does not tell its memory")?.parse()?;
+        Ok(kib / 1024)
+    }
+
+    /// Ends it in order, which it must do.
+    pub(crate) fn stop(mut self) -> Result<(), Failure> {
+        if let Some(status) = self.child.try_wait()? {
+            return Err(format!("the gateway has ended by itself: {status}").into());
+        }
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("it ended with {status}").into()) }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const FILE: &str = "gateway.yaml";
+const START: Duration = Duration::from_secs(30);
