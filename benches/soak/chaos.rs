@@ -1,6 +1,6 @@
 //! What goes wrong meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use boldgate::boldbi::stand_in::{StandIn, TokenReply};
@@ -19,18 +19,22 @@ pub(crate) struct Chaos<'c> {
     pub(crate) askers: &'c [Asker],
     pub(crate) reloads: bool,
     pub(crate) random: Random,
+    /// When a user's tokens were revoked last.
+    pub(crate) revoked: HashMap<String, Instant>,
     pub(crate) done: BTreeMap<&'static str, u64>,
 }
 
 impl Chaos<'_> {
     /// Never ends by itself.
     pub(crate) async fn reign(&mut self, gateway: &mut Gateway) {
-        let mut revoked = Instant::now();
+        let mut all_revoked = Instant::now();
         loop {
             sleep(Duration::from_millis(40 + self.random.below(120))).await;
-            let what = if revoked.elapsed() > ALL_REVOKED {
-                revoked = Instant::now();
-                self.stand_in.revoke_all();
+            let what = if all_revoked.elapsed() > ALL_REVOKED {
+                all_revoked = Instant::now();
+                for asker in self.askers {
+                    self.revoke(&asker.user);
+                }
                 "all tokens revoked"
             } else {
                 self.one(gateway)
@@ -58,21 +62,21 @@ impl Chaos<'_> {
         let to_server = if matches!(fault, Fault::Instead(_)) { Fault::None } else { fault };
         match self.random.below(if self.reloads { 12 } else { 10 }) {
             0 => {
-                stand_in.revoke(&self.random.of(self.askers).user);
+                self.revoke_one();
                 "one tenant's tokens revoked"
             }
             2 => {
-                stand_in.revoke(&self.random.of(self.askers).user);
+                self.revoke_one();
                 stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 20);
                 "token endpoint answers 503"
             }
             3 => {
-                stand_in.revoke(&self.random.of(self.askers).user);
+                self.revoke_one();
                 stand_in.set_reply(TokenReply::BrokenOff);
                 "replies of the token endpoint break off"
             }
             4 => {
-                stand_in.revoke(&self.random.of(self.askers).user);
+                self.revoke_one();
                 proxy.exchanges(Wire { to_gateway: fault, ..Wire::default() });
                 "fault before the token endpoint"
             }
@@ -100,6 +104,20 @@ impl Chaos<'_> {
         }
     }
 
+    fn revoke_one(&mut self) {
+        let askers = self.askers;
+        let user = &self.random.of(askers).user;
+        self.revoke(user);
+    }
+
+    /// Revokes a tenant's tokens, unless that was done a moment ago.
+    fn revoke(&mut self, user: &str) {
+        if self.revoked.get(user).is_none_or(|at: &Instant| at.elapsed() > NOT_AGAIN) {
+            self.revoked.insert(user.to_owned(), Instant::now());
+            self.stand_in.revoke(user);
+        }
+    }
+
     fn calm(&self) {
         self.proxy.calm();
         self.stand_in.set_reply(TokenReply::Current);
@@ -107,6 +125,6 @@ impl Chaos<'_> {
     }
 }
 
-/// A token in the place of a refused one is not replaced for 10 s: so often all can be revoked
-/// without 401 for clients.
-const ALL_REVOKED: Duration = Duration::from_secs(11);
+const ALL_REVOKED: Duration = Duration::from_secs(20);
+/// A token in the place of a refused one is not replaced for 10 s: clients would only get 401.
+const NOT_AGAIN: Duration = Duration::from_secs(11);

@@ -6,7 +6,7 @@
 //! `cargo bench --bench soak -- --help`; see `benches/README.md`.
 #![expect(unreachable_pub, reason = "what the fault tests share with it is public there")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -127,6 +127,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
         askers: &askers,
         reloads: options.reloads,
         random: random.fork(),
+        revoked: HashMap::new(),
         done: BTreeMap::new(),
     };
     let begun = Instant::now();
