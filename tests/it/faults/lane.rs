@@ -234,8 +234,9 @@ async fn ask(kept: &mut Option<Connection>, gateway: SocketAddr, question: &Ques
     }
 }
 
-/// The gateway's patience with the servers of lanes, for each thing that it waits for.
-pub const PATIENCE: Duration = Duration::from_millis(500);
+/// The gateway's patience with the servers of lanes, for each thing that it waits for. Ample where
+/// nothing is wrong, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_millis(1_500);
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const TENANTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(5);

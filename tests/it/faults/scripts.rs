@@ -6,7 +6,7 @@ use std::time::Duration;
 use boldgate::boldbi::stand_in::TokenReply;
 use http::StatusCode;
 
-use super::lane::Lane;
+use super::lane::{Lane, PATIENCE};
 use super::proxy::{Connect, End, Fault, Wire};
 
 /// One fault.
@@ -26,7 +26,8 @@ pub struct Script {
     /// Whether answers may be whole and yet not what the server said. Only where bytes are changed on
     /// a connection without TLS.
     pub mangles: bool,
-    /// Within this time after its end every client is served again.
+    /// So soon after its end nothing fails any more; on a busy machine so much later as a request
+    /// takes there that meets no fault.
     pub recovers: Duration,
 }
 
@@ -60,6 +61,12 @@ impl Script {
 
     const fn mangles(mut self) -> Self {
         self.mangles = true;
+        self
+    }
+
+    /// What is on its way when the fault ends is still lost.
+    const fn lingers(mut self) -> Self {
+        self.recovers = self.recovers.saturating_add(PATIENCE);
         self
     }
 
@@ -144,6 +151,7 @@ fn answers() -> Vec<Script> {
         fault("answers come too late", Shows::Status(504), |lane| {
             lane.wire(down(Fault::Latency(TOO_LATE)));
         })
+        .lingers()
         .may(&[502, 504])
         .breaks(),
         harmless("answers come slowly", Shows::Slow(LATE), |lane| {
@@ -391,6 +399,7 @@ fn token_endpoint() -> Vec<Script> {
         fault("the token endpoint never answers", Shows::Status(504), |lane| {
             lane.stand_in.set_reply(TokenReply::Never);
         })
+        .lingers()
         .may(OUTAGE)
         .revoking(),
         harmless("tokens live for a second or two", Shows::Exchange, |lane| {
@@ -440,15 +449,16 @@ fn api() -> Vec<Script> {
             lane.stand_in.set_latency(Duration::ZERO, LATE);
         }),
         fault("the API never answers", Shows::Status(504), |lane| {
-            lane.stand_in.set_latency(Duration::ZERO, Duration::from_secs(10));
+            lane.stand_in.set_latency(Duration::ZERO, Duration::from_secs(60));
         })
+        .lingers()
         .may(&[504]),
     ]
 }
 
 const LATE: Duration = Duration::from_millis(50);
 /// Longer than the gateway waits.
-const TOO_LATE: Duration = Duration::from_millis(600);
+const TOO_LATE: Duration = PATIENCE.saturating_add(LATE);
 const IN_HEAD: usize = 40;
 const IN_BODY: usize = 500;
 /// What clients may see while no token can be had.
