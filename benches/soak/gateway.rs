@@ -14,7 +14,6 @@ use tempfile::TempDir;
 
 use crate::Failure;
 use crate::listening::listening;
-use crate::population::SECRET;
 
 /// A running gateway; dropping it ends it at once.
 pub(crate) struct Gateway {
@@ -22,22 +21,21 @@ pub(crate) struct Gateway {
     pub(crate) complaints: Arc<AtomicU64>,
     child: Child,
     folder: TempDir,
-    configuration: String,
-    reloads: u64,
 }
 
 impl Gateway {
-    /// Starts it with what `configuration` makes of the path of the secret.
+    /// Starts it in a folder with these files, with what `configuration` makes of its path.
     pub(crate) fn start(
         program: &Path,
+        files: Vec<(String, String)>,
         configuration: impl FnOnce(&Path) -> String,
     ) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("boldgate-soak-").tempdir()?;
-        let secret = folder.path().join("secret");
-        fs::write(&secret, SECRET)?;
-        let configuration = configuration(&secret);
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text)?;
+        }
         let path = folder.path().join(FILE);
-        fs::write(&path, &configuration)?;
+        fs::write(&path, configuration(folder.path()))?;
         let mut child = Command::new(program)
             .args(["--log-format", "json", "serve", "--config"])
             .arg(&path)
@@ -54,23 +52,34 @@ impl Gateway {
         });
         // It is made first, so that the child ends with it whatever happens.
         let address_later = SocketAddr::from(([0; 4], 0));
-        let mut gateway =
-            Self { address: address_later, complaints, child, folder, configuration, reloads: 0 };
+        let mut gateway = Self { address: address_later, complaints, child, folder };
         gateway.address = address.recv_timeout(START)?;
         Ok(gateway)
     }
 
-    /// Puts another file in the place of its configuration and tells it so.
-    pub(crate) fn reload(&mut self) -> Result<(), Failure> {
-        self.reloads += 1;
-        let text = format!("# reload {}\n{}", self.reloads, self.configuration);
-        let next = self.folder.path().join("next.yaml");
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts another file in the place of its configuration.
+    pub(crate) fn configure(&self, text: &str) -> Result<(), Failure> {
+        self.replace(FILE, text)
+    }
+
+    /// Puts another file in the place of this one, in one moment.
+    pub(crate) fn replace(&self, name: &str, text: &str) -> Result<(), Failure> {
+        let next = self.folder.path().join("next");
         fs::write(&next, text)?;
-        fs::rename(next, self.folder.path().join(FILE))?;
+        Ok(fs::rename(next, self.folder.path().join(name))?)
+    }
+
+    /// Tells it to look at its files.
+    pub(crate) fn hang_up(&self) -> Result<(), Failure> {
         Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
     }
 
-    /// MiB of memory that it has now.
+    /// MiB of memory that it has now (`VmRSS`).
     pub(crate) fn memory(&self) -> Result<u64, Failure> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

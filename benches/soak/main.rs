@@ -18,12 +18,13 @@ use std::time::Duration;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions};
 use clap::Parser;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 mod chaos;
 #[path = "../../tests/it/faults/client.rs"]
 mod client;
 mod gateway;
+mod issuer;
 #[path = "../load/listening.rs"]
 mod listening;
 mod load;
@@ -38,9 +39,10 @@ mod proxy;
 mod question;
 mod random;
 
-use chaos::Chaos;
+use chaos::{Chaos, Files};
 use gateway::Gateway;
 use load::{Outcome, Plan, work};
+use population::Population;
 use proxy::FaultProxy;
 use question::Ledger;
 use random::Random;
@@ -57,10 +59,10 @@ struct Options {
     /// Tenants
     #[arg(long, default_value_t = 64)]
     tenants: usize,
-    /// Callers of each tenant
+    /// Users of each tenant as whom requests act
     #[arg(long, default_value_t = 4)]
-    callers: usize,
-    /// Whether the configuration is replaced and SIGHUP sent, too
+    subjects: usize,
+    /// Whether secrets are rotated and the configuration is changed, too
     #[arg(long)]
     reloads: bool,
     /// Decides all choices
@@ -100,10 +102,10 @@ struct Report {
 }
 
 async fn run(options: &Options) -> Result<Report, Failure> {
-    let askers = population::askers(options.tenants, options.callers);
+    let population = Population::new(options.tenants, options.subjects)?;
     let ledger = Ledger::default();
     let stand_in = StandIn::start(StandInOptions {
-        sites: population::sites(&askers),
+        sites: population.sites(),
         token_lifetime: Duration::from_secs(24 * 60 * 60),
         record: false,
         witness: Some(ledger.witness()),
@@ -111,21 +113,23 @@ async fn run(options: &Options) -> Result<Report, Failure> {
     })
     .await?;
     let proxy = FaultProxy::start(stand_in.addr());
-    let mut gateway = Gateway::start(&options.gateway, |secret| {
-        population::configuration(&askers, proxy.address, secret)
+    let gateway = Gateway::start(&options.gateway, population.files(), |folder| {
+        population.configuration(proxy.address, folder, 0)
     })?;
+    let mut memory = vec![gateway.memory()?];
     let mut random = Random(options.seed);
     let plan = Arc::new(Plan {
         gateway: gateway.address,
-        askers: askers.clone(),
+        askers: population.askers.clone(),
         requests: options.requests,
         next: AtomicU64::new(0),
     });
     let mut chaos = Chaos {
         stand_in: &stand_in,
         proxy: &proxy,
-        askers: &askers,
-        reloads: options.reloads,
+        population: &population,
+        users: population.users(),
+        files: options.reloads.then(Files::default),
         random: random.fork(),
         revoked: HashMap::new(),
         done: BTreeMap::new(),
@@ -136,13 +140,24 @@ async fn run(options: &Options) -> Result<Report, Failure> {
         workers.spawn(work(Arc::clone(&plan), random.fork()));
     }
     let mut outcome = Outcome::default();
+    // What it needs by then, it needs for so many tenants and clients; more would be a leak.
+    let tenth = async {
+        while plan.next.load(Relaxed) < options.requests / 10 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        gateway.memory()
+    };
+    let all = async { tokio::join!(workers.join_all(), tenth) };
     tokio::select! {
-        outcomes = workers.join_all() => outcomes.into_iter().for_each(|one| outcome.add(one)),
-        () = chaos.reign(&mut gateway) => {}
+        (outcomes, tenth) = all => {
+            outcomes.into_iter().for_each(|one| outcome.add(one));
+            memory.push(tenth?);
+        }
+        failure = chaos.reign(&gateway) => return Err(failure),
     }
     let elapsed = begun.elapsed();
     let done = chaos.done;
-    let memory = gateway.memory()?;
+    memory.push(gateway.memory()?);
     let complaints = gateway.complaints.load(Relaxed);
     gateway.stop()?;
     let wrongs = ledger.take_wrongs();
@@ -165,7 +180,8 @@ async fn run(options: &Options) -> Result<Report, Failure> {
 struct Facts {
     elapsed: Duration,
     done: BTreeMap<&'static str, u64>,
-    memory: u64,
+    /// MiB of the gateway at the start, after a tenth of the requests, and at the end.
+    memory: Vec<u64>,
     complaints: u64,
     /// How often the network did something to a connection or to bytes.
     acted: u64,
@@ -177,9 +193,9 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     let seconds = facts.elapsed.as_secs_f64();
     let per_second = 1000 * u128::from(options.requests) / facts.elapsed.as_millis().max(1);
     let mut text = format!(
-        "{} requests of {} tenants × {} callers by {} clients, seed {}: {seconds:.1} s, \
+        "{} requests of {} tenants × {} subjects by {} clients, seed {}: {seconds:.1} s, \
          {per_second} requests/s\n",
-        options.requests, options.tenants, options.callers, options.clients, options.seed,
+        options.requests, options.tenants, options.subjects, options.clients, options.seed,
     );
     for (end, count) in &outcome.ends {
         let _ = writeln!(text, "{count:>10}  {end}");
@@ -187,16 +203,20 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     let troubles: Vec<_> = facts.done.iter().map(|(what, n)| format!("{what} {n}")).collect();
     let _ = writeln!(
         text,
-        "meanwhile: {}; the network did something {} times",
+        "meanwhile {} troubles: {}; the network did something {} times",
+        facts.done.values().sum::<u64>(),
         troubles.join(", "),
         facts.acted
     );
     let (p50, p99) = (outcome.quantile(500), outcome.quantile(990));
+    let worst = outcome.quantile(1000);
     let _ = writeln!(
         text,
-        "right answers: p50 {p50:.1} ms, p99 {p99:.1} ms; {} exchanges; {} lines of complaint; the \
-         gateway has {} MiB",
-        facts.exchanges, facts.complaints, facts.memory
+        "right answers: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} lines \
+         of complaint\nthe gateway's memory: {} MiB at the start, after a tenth and at the end",
+        facts.exchanges,
+        facts.complaints,
+        facts.memory.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
     );
     let wrongs = outcome.wrongs.len() + facts.wrongs.len();
     let _ = writeln!(

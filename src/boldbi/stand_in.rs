@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::respond::Reply;
-use self::state::Shared;
+use self::state::{Shared, State};
 use super::UserSource;
 
 mod api;
@@ -191,11 +191,24 @@ impl StandIn {
         (state.token_latency, state.api_latency) = (token, api);
     }
 
-    /// Changes the embed secret of a site, as "Regenerate" does; tokens live on.
+    /// Changes the embed secret of a site, as "Regenerate" does: no other counts any more. Tokens
+    /// live on.
     pub fn set_embed_secret(&self, site: Option<&str>, secret: &str) {
         let mut state = self.shared.state();
+        state.former_secrets.remove(&site.map(str::to_owned));
         for known in state.sites.iter_mut().filter(|known| known.id.as_deref() == site) {
             known.embed_secret = secret.into();
+        }
+    }
+
+    /// Changes the embed secret of a site; the one before counts, too, until the next change. Tokens
+    /// live on.
+    pub fn rotate_embed_secret(&self, site: Option<&str>, secret: &str) {
+        let mut state = self.shared.state();
+        let State { sites, former_secrets, .. } = &mut *state;
+        for known in sites.iter_mut().filter(|known| known.id.as_deref() == site) {
+            let former = std::mem::replace(&mut known.embed_secret, secret.into());
+            former_secrets.insert(known.id.clone(), former);
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Shared {
 /// What changes.
 pub(super) struct State {
     pub(super) sites: Vec<StandInSite>,
+    /// The embed secrets that count beside those of the sites.
+    pub(super) former_secrets: HashMap<Option<String>, String>,
     pub(super) tokens: HashMap<String, Issued>,
     pub(super) last_serial: u64,
     pub(super) reply: TokenReply,
@@ -69,6 +71,7 @@ impl Shared {
             site_ids: options.sites.iter().map(|site| site.id.clone()).collect(),
             state: Mutex::new(State {
                 sites: options.sites,
+                former_secrets: HashMap::new(),
                 tokens: HashMap::new(),
                 last_serial: 0,
                 reply: TokenReply::Current,

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Connection, Lost};
 use super::proxy::{FaultProxy, Wire};
-use super::question::{Asker, Kind, Ledger, Question, Verdict};
+use super::question::{Asker, Kind, Ledger, Question, Verdict, api_key, key_hash};
 use crate::running::CANARY_SECRET;
 
 /// A stand-in behind a proxy, its tenants, and what became of their requests.
@@ -63,7 +63,7 @@ impl Lane {
         let asker = |number| Asker {
             site: format!("{name}{number}"),
             user: format!("user@{name}{number}.example"),
-            key: format!("canary-key-of-{name}{number}-0123456789"),
+            proof: api_key(&key_of(&format!("{name}{number}"))),
         };
         let group = |at| (at * TENANTS..(at + 1) * TENANTS).map(asker).collect();
         let groups: Vec<Vec<_>> = (0..groups).map(group).collect();
@@ -128,7 +128,7 @@ impl Lane {
             callers += &format!(
                 "  {site}: {{ api_key: {{ sha256: {} }}, may: [ {{ tenant: {site}, routes: [read, \
                  write] }} ] }}\n",
-                asker.key_hash()
+                key_hash(&key_of(site))
             );
         }
         [server, tenants, callers]
@@ -213,6 +213,10 @@ impl Lane {
     pub fn exchange_wire(&self, wire: Wire) {
         self.proxy.exchanges(wire);
     }
+}
+
+fn key_of(site: &str) -> String {
+    format!("canary-key-of-{site}-0123456789")
 }
 
 async fn ask(kept: &mut Option<Connection>, gateway: SocketAddr, question: &Question) -> Came {

@@ -11,23 +11,26 @@ use serde_json::Value;
 
 use super::client::Answer;
 
-/// Somebody who asks as a caller of one tenant.
+/// Somebody who asks as one user of one tenant.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// Identifier of the tenant's site.
     pub site: String,
     /// The Bold BI user that must be seen there.
     pub user: String,
-    /// Its API key.
-    pub key: String,
+    /// The lines of a head that prove it.
+    pub proof: String,
 }
 
-impl Asker {
-    /// What the configuration holds of its key.
-    pub fn key_hash(&self) -> String {
-        let hash = digest(&SHA256, self.key.as_bytes());
-        hash.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-    }
+/// The line of a head with an API key.
+pub fn api_key(key: &str) -> String {
+    format!("X-Api-Key: {key}\r\n")
+}
+
+/// What the configuration holds of an API key.
+pub fn key_hash(key: &str) -> String {
+    let hash = digest(&SHA256, key.as_bytes());
+    hash.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// What is asked for.
@@ -73,9 +76,9 @@ impl Question {
             }
             Kind::Write(_) => ("POST", String::new()),
         };
-        let Asker { site, user, key } = asker;
+        let Asker { site, user, proof } = asker;
         let target = format!("/bi/api/site/{site}/v5.0/things/{number}?user={user}{extra}");
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n");
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{proof}");
         let bytes = match kind {
             Kind::Write(size) => {
                 let body = "w".repeat(size);
