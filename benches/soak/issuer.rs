@@ -32,10 +32,12 @@ impl Issuer {
     pub(crate) fn token(&self, user: &str) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let head = json!({"alg": "EdDSA", "kid": "soak"}).to_string();
-        let claims = json!({"iss": ISSUER, "aud": "boldgate", "iat": now, "exp": now + 24 * 60 * 60,
+        let claims =
+            json!({"iss": ISSUER, "aud": "boldgate", "iat": now, "exp": now + 24 * 60 * 60,
                             "sub": user, "email": user})
-        .to_string();
-        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+            .to_string();
+        let message =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.0.sign(message.as_bytes()));
         format!("{message}.{signature}")
     }

@@ -47,8 +47,7 @@ impl Population {
     }
 
     pub(crate) fn sites(&self) -> Vec<StandInSite> {
-        let known =
-            |email| StandInUser { email, password: None, source: UserSource::AzureAd };
+        let known = |email| StandInUser { email, password: None, source: UserSource::AzureAd };
         let site = |tenant| StandInSite {
             id: Some(site(tenant)),
             embed_secret: secret(tenant, 0),
@@ -70,7 +69,8 @@ impl Population {
     /// are listed, and a deadline, with which the pool of the server changes.
     pub(crate) fn configuration(&self, server: SocketAddr, folder: &Path, change: u64) -> String {
         let folder = folder.display();
-        let (turn, read) = (usize::try_from(change).unwrap_or(0) % self.tenants, 2_000 + change % 2);
+        let (turn, read) =
+            (usize::try_from(change).unwrap_or(0) % self.tenants, 2_000 + change % 2);
         let tenants: Vec<usize> = (turn..self.tenants).chain(0..turn).collect();
         let mut text = format!(
             "listeners: [ {{ address: 127.0.0.1:0, callers: required }} ]\n\

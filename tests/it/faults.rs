@@ -9,14 +9,16 @@ use tokio::time::{Instant, sleep};
 
 use self::lane::{Came, Lane, Sample};
 use self::question::Verdict;
-use self::scripts::{Script, Shows, scripts};
+use self::scripts::{Script, Shows, one_of_two_addresses, scripts};
 use crate::running::Gateway;
 
 #[expect(dead_code, reason = "only `benches/soak` sends several requests at once")]
 mod client;
+mod keys;
 mod lane;
 mod proxy;
 mod question;
+mod rabble;
 mod scripts;
 
 /// Each lane is a server of its own, so that faults run side by side, and so that a fault of one
@@ -25,7 +27,12 @@ mod scripts;
 async fn no_fault_needs_a_restart_or_gives_a_client_what_is_not_its_own() {
     let scripts = shuffled(scripts(), SEED);
     assert!(scripts.len() >= 40, "there are {} scripts", scripts.len());
+    let addresses = shuffled(one_of_two_addresses(), SEED);
     let mut lanes = Vec::new();
+    for name in TWO_ADDRESSES {
+        let groups = addresses.len().div_ceil(TWO_ADDRESSES.len());
+        lanes.push(Lane::at_two_addresses(name, groups).await);
+    }
     for name in LANES {
         lanes.push(Lane::start(name, scripts.len().div_ceil(LANES.len() - 1)).await);
     }
@@ -35,10 +42,13 @@ async fn no_fault_needs_a_restart_or_gives_a_client_what_is_not_its_own() {
     }
     let calm = lanes.pop().unwrap();
     let mut running = JoinSet::new();
-    let count = lanes.len();
-    for (at, lane) in lanes.into_iter().enumerate() {
-        let mine: Vec<_> = scripts.iter().copied().skip(at).step_by(count).collect();
-        running.spawn(through(lane, mine));
+    let others = lanes.split_off(TWO_ADDRESSES.len());
+    for (lanes, scripts) in [(lanes, addresses), (others, scripts)] {
+        let count = lanes.len();
+        for (at, lane) in lanes.into_iter().enumerate() {
+            let mine: Vec<_> = scripts.iter().copied().skip(at).step_by(count).collect();
+            running.spawn(through(lane, mine));
+        }
     }
     let mut reports: Vec<Report> = running.join_all().await.into_iter().flatten().collect();
     reports.sort_by_key(|report| report.name);
@@ -62,10 +72,11 @@ async fn no_fault_needs_a_restart_or_gives_a_client_what_is_not_its_own() {
 /// At a steady load, so that there is always something on its way when the tokens go.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_tokens_are_revoked_in_mid_load_nothing_fails_and_each_permit_exchanges_once() {
-    const ROUNDS: usize = 5;
-    let mut lane = Lane::start("r", ROUNDS).await;
+    const ROUNDS: usize = 3;
+    const PERMITS: usize = 64;
+    let mut lane = Lane::with("r", ROUNDS, PERMITS).await;
     let gateway = Gateway::start(&config(std::slice::from_ref(&lane)));
-    for _ in 0..4 {
+    for _ in 0..2 {
         lane.load(gateway.address());
     }
     let mut all = Vec::new();
@@ -79,7 +90,7 @@ async fn when_all_tokens_are_revoked_in_mid_load_nothing_fails_and_each_permit_e
         assert!(lane.is_well(Instant::now(), MOST, &mut samples).await, "{samples:?}");
         sleep(LEAST).await;
         let more = lane.stand_in.token_requests() - exchanges;
-        assert_eq!(more, lane.askers().len() as u64, "one exchange for each permit");
+        assert_eq!(more, PERMITS as u64, "one exchange for each permit");
         all.append(&mut samples);
     }
     all.append(&mut lane.take());
@@ -88,10 +99,8 @@ async fn when_all_tokens_are_revoked_in_mid_load_nothing_fails_and_each_permit_e
     assert_eq!(lane.ledger.take_wrongs(), [""; 0]);
     let (slowest, count) = (all.iter().map(|s| s.ended - s.begun).max().unwrap(), all.len());
     println!(
-        "all tokens revoked {ROUNDS} times: {count} requests, 0 failed, {} exchanges of {} permits \
-         each time; the slowest request {slowest:?}",
-        lane.askers().len(),
-        lane.askers().len(),
+        "all tokens revoked {ROUNDS} times: {count} requests, 0 failed, {PERMITS} exchanges of \
+         {PERMITS} permits each time; the slowest request {slowest:?}"
     );
 }
 
@@ -123,21 +132,22 @@ async fn through(lane: Lane, scripts: Vec<Script>) -> Vec<Report> {
 
 /// Runs a script until it has shown.
 async fn run(lane: &Lane, script: &Script, mut samples: Vec<Sample>, warm: bool) -> Report {
-    let (exchanges, acted) = (lane.stand_in.token_requests(), lane.proxy.acted());
+    let (exchanges, acted) = (lane.stand_in.token_requests(), lane.acted());
     let begun = Instant::now();
     (script.begin)(lane);
     if script.revokes {
         lane.stand_in.revoke_all();
     }
     let mut shown = false;
-    while begun.elapsed() < LEAST || (!shown && begun.elapsed() < MOST) {
+    let least = script.settles.map_or(LEAST, |settles| settles + SETTLED);
+    while begun.elapsed() < least || (!shown && begun.elapsed() < MOST) {
         sleep(Duration::from_millis(5)).await;
         samples.append(&mut lane.take());
         let mut during = samples.iter().filter(|sample| sample.ended >= begun);
         shown = match script.shows {
             Shows::Slow(time) => during.any(|s| s.is_right() && s.ended - s.begun >= time),
             Shows::Exchange => lane.stand_in.token_requests() > exchanges,
-            Shows::Nothing => lane.proxy.acted() > acted,
+            Shows::Nothing => lane.acted() > acted,
             Shows::Broken => during.any(|s| s.came == Came::Broken),
             Shows::Status(status) => during.any(|s| status_of(s) == Some(status)),
             Shows::AnyStatus => {
@@ -157,6 +167,11 @@ async fn run(lane: &Lane, script: &Script, mut samples: Vec<Sample>, warm: bool)
     let before = samples.iter().filter(|sample| sample.ended < begun);
     wrongs.extend(before.filter(|s| !s.is_right()).map(|s| format!("before it: {:?}", s.came)));
     wrongs.extend(during.clone().filter(|s| !allowed(script, s)).map(|s| format!("{:?}", s.came)));
+    if let Some(settles) = script.settles {
+        let settled = during.clone().filter(|s| s.begun > begun + settles && s.begun < ended);
+        let failed = settled.filter(|sample| !sample.is_right());
+        wrongs.extend(failed.map(|s| format!("after {settles:?} there was still {:?}", s.came)));
+    }
     let failed = during.clone().filter(|sample| !sample.is_right());
     let after = |sample: &Sample| sample.ended.saturating_duration_since(ended);
     let right = samples.iter().filter(|sample| sample.begun >= ended && sample.is_right());
@@ -240,10 +255,14 @@ fn shuffled(mut scripts: Vec<Script>, mut seed: u64) -> Vec<Script> {
     scripts
 }
 
+/// Their servers have two addresses.
+const TWO_ADDRESSES: [&str; 2] = ["x", "y"];
 /// Nothing ever happens to the last.
 const LANES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "calm"];
 const SEED: u64 = 0x00b0_1d6a_7e00_0001;
 /// So long a fault lasts at least.
 const LEAST: Duration = Duration::from_millis(100);
+/// So long it goes on when another address has taken over.
+const SETTLED: Duration = Duration::from_millis(500);
 /// So long is waited for it to show, and for recovery, at most.
 const MOST: Duration = Duration::from_secs(10);

@@ -15,14 +15,20 @@ use tokio::time::{Instant, sleep};
 use super::client::{Connection, Lost};
 use super::proxy::{FaultProxy, Wire};
 use super::question::{Asker, Kind, Ledger, Question, Verdict, api_key, key_hash};
+use super::rabble::{Ill, Rabble};
 use crate::running::CANARY_SECRET;
 
 /// A stand-in behind a proxy, its tenants, and what became of their requests.
 pub struct Lane {
     pub name: String,
     pub stand_in: StandIn,
+    /// Before its only address, or the first of two.
     pub proxy: FaultProxy,
+    /// Before the second address, to which nothing ever happens.
+    second: Option<FaultProxy>,
     pub ledger: Ledger,
+    gateway: Option<SocketAddr>,
+    ill_behaved: Mutex<Vec<Rabble>>,
     /// Those of each script apart.
     groups: Vec<Vec<Asker>>,
     group: Arc<AtomicUsize>,
@@ -58,14 +64,26 @@ impl Sample {
 }
 
 impl Lane {
-    /// With tenants for so many scripts.
+    /// With three tenants for each of so many scripts.
     pub async fn start(name: &str, groups: usize) -> Self {
+        Self::with(name, groups, TENANTS).await
+    }
+
+    /// The same server at two addresses, with checks of their health.
+    pub async fn at_two_addresses(name: &str, groups: usize) -> Self {
+        let mut lane = Self::start(name, groups).await;
+        lane.second = Some(FaultProxy::start(lane.stand_in.addr()));
+        lane
+    }
+
+    /// With so many tenants for each of so many scripts.
+    pub async fn with(name: &str, groups: usize, tenants: usize) -> Self {
         let asker = |number| Asker {
             site: format!("{name}{number}"),
             user: format!("user@{name}{number}.example"),
             proof: api_key(&key_of(&format!("{name}{number}"))),
         };
-        let group = |at| (at * TENANTS..(at + 1) * TENANTS).map(asker).collect();
+        let group = |at| (at * tenants..(at + 1) * tenants).map(asker).collect();
         let groups: Vec<Vec<_>> = (0..groups).map(group).collect();
         let user = |email: &str| StandInUser {
             email: email.into(),
@@ -90,7 +108,10 @@ impl Lane {
             name: name.into(),
             stand_in,
             proxy,
+            second: None,
             ledger,
+            gateway: None,
+            ill_behaved: Mutex::default(),
             groups,
             group: Arc::default(),
             number: Arc::default(),
@@ -114,8 +135,15 @@ impl Lane {
     pub fn config(&self) -> [String; 3] {
         let (name, address) = (&self.name, self.proxy.address);
         let wait = format!("{}ms", PATIENCE.as_millis());
+        let (url, more) = match &self.second {
+            None => (address.to_string(), String::new()),
+            Some(second) => ("bold-bi.invalid".into(), {
+                let second = second.address;
+                format!("addresses: [\"{address}\", \"{second}\"], health_check: {CHECKED}, ")
+            }),
+        };
         let server = format!(
-            "  {name}: {{ url: \"http://{address}/bi\", timeouts: {{ connect: {wait}, read: {wait}, \
+            "  {name}: {{ url: \"http://{url}/bi\", {more}timeouts: {{ connect: {wait}, read: {wait}, \
              write: {wait}, token_exchange: {wait} }} }}\n"
         );
         let (mut tenants, mut callers) = (String::new(), String::new());
@@ -137,7 +165,9 @@ impl Lane {
     /// Begins the traffic, or adds to it: a keep-alive connection for each tenant, and fresh ones for
     /// all.
     pub fn load(&mut self, gateway: SocketAddr) {
-        for worker in 0..=TENANTS {
+        self.gateway = Some(gateway);
+        let tenants = self.groups[0].len();
+        for worker in 0..=tenants {
             let (groups, group) = (self.groups.clone(), Arc::clone(&self.group));
             let (number, samples) = (Arc::clone(&self.number), Arc::clone(&self.samples));
             self.workers.spawn(async move {
@@ -145,8 +175,8 @@ impl Lane {
                 loop {
                     let n = number.fetch_add(1, Relaxed);
                     let turn = usize::try_from(n).unwrap();
-                    let fresh = worker == TENANTS;
-                    let asker = if fresh { turn % TENANTS } else { worker };
+                    let fresh = worker == tenants;
+                    let asker = if fresh { turn % tenants } else { worker };
                     let asker = &groups[group.load(Relaxed)][asker];
                     let kind = KINDS[turn % KINDS.len()];
                     let question = Question::new(asker, n, kind);
@@ -178,7 +208,7 @@ impl Lane {
     ) -> bool {
         loop {
             samples.append(&mut self.take());
-            let well = (0..=TENANTS).all(|worker| {
+            let well = (0..=self.groups[0].len()).all(|worker| {
                 let later = samples.iter().filter(|s| s.worker == worker && s.begun >= since);
                 let last: Vec<_> = later.rev().take(2).collect();
                 last.len() == 2 && last.iter().all(|sample| sample.is_right())
@@ -190,9 +220,24 @@ impl Lane {
         }
     }
 
+    /// How often a fault has done something.
+    pub fn acted(&self) -> u64 {
+        let rabble = self.ill_behaved.lock().unwrap();
+        self.proxy.acted() + rabble.iter().map(Rabble::acted).sum::<u64>()
+    }
+
+    /// Clients that behave ill, one after the other on several connections, besides those whose
+    /// requests are watched.
+    pub fn behave(&self, ill: Ill) {
+        let gateway = self.gateway.expect("the load has begun");
+        let rabble = Rabble::start(gateway, self.askers()[0].clone(), ill);
+        self.ill_behaved.lock().unwrap().push(rabble);
+    }
+
     /// Ends every fault.
     pub fn calm(&self) {
         self.proxy.calm();
+        self.ill_behaved.lock().unwrap().iter_mut().for_each(Rabble::end);
         let stand_in = &self.stand_in;
         stand_in.set_reply(TokenReply::Current);
         stand_in.set_latency(Duration::ZERO, Duration::ZERO);
@@ -241,6 +286,8 @@ async fn ask(kept: &mut Option<Connection>, gateway: SocketAddr, question: &Ques
 /// The gateway's patience with the servers of lanes, for each thing that it waits for. Ample where
 /// nothing is wrong, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_millis(1_500);
+/// An address is set aside, and taken back, by the first check that says so.
+const CHECKED: &str = "{ interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }";
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const TENANTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(5);

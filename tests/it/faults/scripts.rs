@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::lane::{Lane, PATIENCE};
 use super::proxy::{Connect, End, Fault, Wire};
+use super::rabble::Ill;
 
 /// One fault.
 #[derive(Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Script {
     /// Whether answers may be whole and yet not what the server said. Only where bytes are changed on
     /// a connection without TLS.
     pub mangles: bool,
+    /// So soon after its begin nothing fails any more although it goes on; none if it does.
+    pub settles: Option<Duration>,
     /// So soon after its end nothing fails any more; on a busy machine so much later as a request
     /// takes there that meets no fault.
     pub recovers: Duration,
@@ -70,6 +73,19 @@ impl Script {
         self
     }
 
+    /// The gateway waits for so long before it asks again, so that nothing is well any sooner.
+    const fn held_back(mut self, wait: Duration) -> Self {
+        self.recovers = self.recovers.saturating_add(wait);
+        self
+    }
+
+    /// Another address takes over: when a check has found the fault (every 1.1 s at most, within
+    /// 0.5 s), and after the pauses of an exchange.
+    const fn settles(mut self) -> Self {
+        self.settles = Some(Duration::from_millis(2_500));
+        self
+    }
+
     const fn revoking(mut self) -> Self {
         self.revokes = true;
         self
@@ -86,7 +102,8 @@ const fn fault(name: &'static str, shows: Shows, begin: fn(&Lane)) -> Script {
         may: &[502],
         breaks: false,
         mangles: false,
-        recovers: Duration::from_secs(1),
+        settles: None,
+        recovers: RECOVERS,
     }
 }
 
@@ -103,10 +120,24 @@ const fn down(to_gateway: Fault) -> Wire {
     Wire { to_server: Fault::None, to_gateway }
 }
 
-/// All faults, each once.
+/// An outage of the token endpoint is over within a second: while the breaker is open, an exchange
+/// begins every 600 to 800 ms, and what one permit remembers of a failure it remembers for 800 ms at
+/// most. All else is well with the next connection.
+pub const RECOVERS: Duration = Duration::from_secs(1);
+
+/// All faults of servers with one address, each once.
 pub fn scripts() -> Vec<Script> {
-    [connections(), answers(), false_answers(), requests(), exchanges(), token_endpoint(), api()]
-        .concat()
+    [
+        connections(),
+        answers(),
+        false_answers(),
+        requests(),
+        exchanges(),
+        token_endpoint(),
+        api(),
+        clients(),
+    ]
+    .concat()
 }
 
 fn connections() -> Vec<Script> {
@@ -257,6 +288,64 @@ fn false_answers() -> Vec<Script> {
     ]
 }
 
+/// What befalls one of two addresses: once it is set aside, nobody notices.
+pub fn one_of_two_addresses() -> Vec<Script> {
+    let scripts = [
+        fault("one of two addresses is gone", Shows::Nothing, |lane| {
+            gone(lane, Connect::Refused);
+        }),
+        fault("one of two addresses resets connections", Shows::Nothing, |lane| {
+            gone(lane, Connect::Reset);
+        }),
+        fault("one of two addresses closes connections", Shows::Nothing, |lane| {
+            gone(lane, Connect::Closed);
+        }),
+        fault("one of two addresses is silent", Shows::Nothing, |lane| gone(lane, Connect::Silent)),
+        fault("one of two addresses stalls", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::StallAfter(0)));
+        }),
+        fault("one of two addresses resets answers", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::ResetAfter(0)));
+        }),
+        fault("one of two addresses speaks another protocol", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::Instead(b"SSH-2.0-OpenSSH_9.2p1\r\n")));
+        }),
+        fault("one of two addresses gives no tokens", Shows::Exchange, |lane| {
+            lane.exchange_wire(down(Fault::ResetAfter(0)));
+        })
+        .revoking(),
+    ];
+    scripts.map(|script| script.may(OUTAGE).breaks().settles()).into()
+}
+
+/// What other clients do.
+fn clients() -> Vec<Script> {
+    vec![
+        harmless("clients leave in heads", Shows::Nothing, |lane| lane.behave(Ill::LeaveInHead)),
+        harmless("clients leave in bodies", Shows::Nothing, |lane| lane.behave(Ill::LeaveInBody)),
+        harmless("clients leave before the answer", Shows::Nothing, |lane| {
+            lane.behave(Ill::LeaveBeforeAnswer);
+        }),
+        harmless("clients leave in answers", Shows::Nothing, |lane| {
+            lane.behave(Ill::LeaveInAnswer)
+        }),
+        harmless("clients close half of connections", Shows::Nothing, |lane| {
+            lane.behave(Ill::HalfClose);
+        }),
+        harmless("clients speak another protocol", Shows::Nothing, |lane| {
+            lane.behave(Ill::Send(b"SSH-2.0-OpenSSH_9.2p1\r\n"));
+        }),
+        harmless("clients speak TLS", Shows::Nothing, |lane| {
+            lane.behave(Ill::Send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"));
+        }),
+        harmless("clients drip", Shows::Nothing, |lane| lane.behave(Ill::Drip)),
+        harmless("clients read nothing of answers", Shows::Nothing, |lane| {
+            lane.behave(Ill::ReadNothing);
+        }),
+        harmless("clients say nothing", Shows::Nothing, |lane| lane.behave(Ill::Silent)),
+    ]
+}
+
 /// What befalls requests on their way to the server.
 fn requests() -> Vec<Script> {
     vec![
@@ -371,13 +460,16 @@ fn token_endpoint() -> Vec<Script> {
                 headers: vec![("Retry-After".into(), "1".into())],
                 body: b"{}".to_vec(),
             });
-        }),
-        refused("the login fails", |lane| lane.stand_in.set_reply(TokenReply::FailedLogin)),
+        })
+        .held_back(Duration::from_secs(1)),
+        refused("the login fails", |lane| lane.stand_in.set_reply(TokenReply::FailedLogin))
+            .held_back(REFUSED),
         refused("the secret was regenerated", |lane| {
             for asker in lane.askers() {
                 lane.stand_in.set_embed_secret(Some(&asker.site), "another");
             }
-        }),
+        })
+        .held_back(REFUSED),
         refused("a page comes for a token", |lane| lane.stand_in.set_reply(TokenReply::Html)),
         refused("nothing comes for a token", |lane| lane.stand_in.set_reply(TokenReply::Empty)),
         refused("half a reply comes for a token", |lane| {
@@ -456,6 +548,9 @@ fn api() -> Vec<Script> {
     ]
 }
 
+/// A refused credential is not tried again any sooner, so that no account is locked. With the same
+/// credential it cannot be well before that; a changed one is asked for at once.
+const REFUSED: Duration = Duration::from_secs(5);
 const LATE: Duration = Duration::from_millis(50);
 /// Longer than the gateway waits.
 const TOO_LATE: Duration = PATIENCE.saturating_add(LATE);
