@@ -28,6 +28,7 @@ pub struct Lane {
     second: Option<FaultProxy>,
     pub ledger: Ledger,
     gateway: Option<SocketAddr>,
+    patience: Option<Duration>,
     ill_behaved: Mutex<Vec<Rabble>>,
     /// Those of each script apart.
     groups: Vec<Vec<Asker>>,
@@ -66,7 +67,7 @@ impl Sample {
 impl Lane {
     /// With three tenants for each of so many scripts.
     pub async fn start(name: &str, groups: usize) -> Self {
-        Self::with(name, groups, TENANTS).await
+        Self { patience: Some(PATIENCE), ..Self::patient(name, groups, TENANTS).await }
     }
 
     /// The same server at two addresses, with checks of their health.
@@ -76,8 +77,9 @@ impl Lane {
         lane
     }
 
-    /// With so many tenants for each of so many scripts.
-    pub async fn with(name: &str, groups: usize, tenants: usize) -> Self {
+    /// With so many tenants for each of so many scripts, and the deadlines that are in force where
+    /// none are configured: with so many, a busy machine alone takes longer than [`PATIENCE`].
+    pub async fn patient(name: &str, groups: usize, tenants: usize) -> Self {
         let asker = |number| Asker {
             site: format!("{name}{number}"),
             user: format!("user@{name}{number}.example"),
@@ -111,6 +113,7 @@ impl Lane {
             second: None,
             ledger,
             gateway: None,
+            patience: None,
             ill_behaved: Mutex::default(),
             groups,
             group: Arc::default(),
@@ -134,7 +137,10 @@ impl Lane {
     /// Its parts of a configuration: servers, tenants and callers.
     pub fn config(&self) -> [String; 3] {
         let (name, address) = (&self.name, self.proxy.address);
-        let wait = format!("{}ms", PATIENCE.as_millis());
+        let timeouts = self.patience.map_or_else(String::new, |patience| {
+            let wait = format!("{}ms", patience.as_millis());
+            format!("connect: {wait}, read: {wait}, write: {wait}, token_exchange: {wait}")
+        });
         let (url, more) = match &self.second {
             None => (address.to_string(), String::new()),
             Some(second) => ("bold-bi.invalid".into(), {
@@ -142,10 +148,8 @@ impl Lane {
                 format!("addresses: [\"{address}\", \"{second}\"], health_check: {CHECKED}, ")
             }),
         };
-        let server = format!(
-            "  {name}: {{ url: \"http://{url}/bi\", {more}timeouts: {{ connect: {wait}, read: {wait}, \
-             write: {wait}, token_exchange: {wait} }} }}\n"
-        );
+        let server =
+            format!("  {name}: {{ url: \"http://{url}/bi\", {more}timeouts: {{ {timeouts} }} }}\n");
         let (mut tenants, mut callers) = (String::new(), String::new());
         for asker in self.groups.iter().flatten() {
             let (site, user) = (&asker.site, &asker.user);
