@@ -81,8 +81,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    // A thousand requests a second, and not one slower.
-    let limit = Duration::from_secs(60 + options.requests / 1000);
+    // A request that hangs is found after 10 s; this is for a gateway that only crawls.
+    let limit = Duration::from_secs(120 + options.requests / SLOWEST);
     let result = timeout(limit, run(&options)).await;
     match result.unwrap_or_else(|_| Err("it takes too long".into())) {
         Ok(report) => {
@@ -150,7 +150,9 @@ async fn run(options: &Options) -> Result<Report, Failure> {
     let all = async { tokio::join!(workers.join_all(), tenth) };
     tokio::select! {
         (outcomes, tenth) = all => {
-            outcomes.into_iter().for_each(|one| outcome.add(one));
+            for one in outcomes {
+                outcome.add(one);
+            }
             memory.push(tenth?);
         }
         failure = chaos.reign(&gateway) => return Err(failure),
@@ -234,6 +236,9 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     }
     Report { text, wrongs: wrongs + usize::from(too_few) }
 }
+
+/// Requests a second; a busy machine makes 240 in the development profile.
+const SLOWEST: u64 = 150;
 
 #[expect(clippy::print_stdout, reason = "it is what the bench is for")]
 fn say(line: &str) {

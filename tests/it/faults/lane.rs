@@ -234,7 +234,7 @@ impl Lane {
     /// requests are watched.
     pub fn behave(&self, ill: Ill) {
         let gateway = self.gateway.expect("the load has begun");
-        let rabble = Rabble::start(gateway, self.askers()[0].clone(), ill);
+        let rabble = Rabble::start(gateway, &self.askers()[0], ill);
         self.ill_behaved.lock().unwrap().push(rabble);
     }
 

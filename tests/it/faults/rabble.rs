@@ -42,7 +42,7 @@ pub struct Rabble {
 }
 
 impl Rabble {
-    pub fn start(gateway: SocketAddr, asker: Asker, ill: Ill) -> Self {
+    pub fn start(gateway: SocketAddr, asker: &Asker, ill: Ill) -> Self {
         let (mut tasks, acted) = (JoinSet::new(), Arc::new(AtomicU64::new(0)));
         for client in 0..CLIENTS {
             let (asker, acted) = (asker.clone(), Arc::clone(&acted));

@@ -327,7 +327,7 @@ fn clients() -> Vec<Script> {
             lane.behave(Ill::LeaveBeforeAnswer);
         }),
         harmless("clients leave in answers", Shows::Nothing, |lane| {
-            lane.behave(Ill::LeaveInAnswer)
+            lane.behave(Ill::LeaveInAnswer);
         }),
         harmless("clients close half of connections", Shows::Nothing, |lane| {
             lane.behave(Ill::HalfClose);
