@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test check bench admission soak soak-short fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp check bench admission reloads soak soak-short fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -29,7 +29,12 @@ test: ## run all tests: unit, integration, documentation; none of their secrets 
 	.ci/need rust build
 	tests/leaks.sh $(target)/test-output.txt
 
-check: fmt crates deploy-files clippy docs test soak-short configs ## all that must hold before a merge, cheapest first
+test-idp: $(target)/idp/ready ## do JWTs of a real identity provider work, through its rotations? (needs Node)
+	.ci/need rust build
+	install -m 644 tests/idp/provider.mjs $(target)/idp
+	BOLDGATE_TEST_IDP=$(abspath $(target)/idp/provider.mjs) cargo test --locked --test it idp:: -- --ignored
+
+check: fmt crates deploy-files clippy docs test soak-short test-idp configs ## all that must hold before a merge, cheapest first
 
 # The load is put on a copy of the binary that is released: `cargo bench` builds another in its place,
 # whose crates have what only tests need of them.
@@ -42,13 +47,17 @@ admission: ## count the instructions that it takes to admit a caller; over the b
 	.ci/need rust build valgrind
 	cargo bench --locked --bench admission
 
+reloads: ## change and restart the gateway under load a hundred times each; no request may fail
+	.ci/need rust build
+	cargo test --locked --test it reload:: -- --ignored --nocapture --test-threads 1
+
 soak: build ## a million requests among faults: does anybody get what is not theirs? (README in benches/)
 	install -D $(target)/release/boldgate $(target)/bench/boldgate
-	cargo bench --locked --bench soak -- --gateway $(target)/bench/boldgate
+	cargo bench --locked --bench soak -- --reloads --gateway $(target)/bench/boldgate
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build
-	cargo test --locked --bench soak -- --requests 20000
+	cargo test --locked --bench soak -- --reloads --requests 20000
 
 fmt: ## is every file formatted?
 	.ci/need rust
@@ -92,6 +101,14 @@ $(tools)/ready: deploy/tools/requirements.txt
 	rm -rf $(tools)
 	python3 -m venv $(tools)
 	$(tools)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# The identity provider of `make test-idp`, pinned; its scripts are not run.
+$(target)/idp/ready: tests/idp/package.json tests/idp/package-lock.json
+	.ci/need node
+	rm -rf $(@D)
+	install -D -m 644 --target-directory $(@D) $^
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel error
 	touch $@
 
 # The configuration inside a manifest, once it is sure that the manifest fits it.

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,13 +24,29 @@ use crate::telemetry::Telemetry;
 #[derive(Clone)]
 pub struct Admin {
     telemetry: Arc<Telemetry>,
-    ready: Arc<AtomicBool>,
+    readiness: Arc<Readiness>,
+}
+
+/// Whether the gateway is ready: it is not yet, then it is, then it is no more.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+impl Readiness {
+    /// It serves, unless it has begun to stop.
+    pub fn serves(&self) {
+        let _ = self.0.compare_exchange(STARTING, READY, Relaxed, Relaxed);
+    }
+
+    /// It begins to stop.
+    pub fn stops(&self) {
+        self.0.store(STOPPING, Relaxed);
+    }
 }
 
 impl Admin {
-    /// Shows these metrics, and readiness as `ready` says.
-    pub fn new(telemetry: Arc<Telemetry>, ready: Arc<AtomicBool>) -> Self {
-        Self { telemetry, ready }
+    /// Shows these metrics, and this readiness.
+    pub fn new(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Self {
+        Self { telemetry, readiness }
     }
 
     /// Serves until the task is dropped.
@@ -69,8 +85,11 @@ impl Admin {
         }
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "alive\n"),
-            "/readyz" if self.ready.load(Relaxed) => text(StatusCode::OK, "ready\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
+            "/readyz" => match self.readiness.0.load(Relaxed) {
+                READY => text(StatusCode::OK, "ready\n"),
+                STARTING => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n"),
+                _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
+            },
             "/metrics" => {
                 let mut metrics = text(StatusCode::OK, self.telemetry.render());
                 metrics.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
@@ -90,6 +109,9 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
 }
 
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const STOPPING: u8 = 2;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const MAX_CONNECTIONS: usize = 64;
 const HEAD: Duration = Duration::from_secs(10);

@@ -104,7 +104,8 @@ impl JwtCaller {
         let known = self.keys.current().await.ok_or(JwtError::NoKeys)?;
         let (verified, keys) = match token.verify(&self.issuer, &known, now) {
             Err(JwtError::UnknownKey) => {
-                let newer = self.keys.newer_than(&known).await.ok_or(JwtError::UnknownKey)?;
+                let newer = self.keys.newer_than(&known, token.key_id.as_deref()).await;
+                let newer = newer.ok_or(JwtError::UnknownKey)?;
                 (token.verify(&self.issuer, &newer, now), newer)
             }
             other => (other, known),
@@ -164,6 +165,15 @@ impl CallerAuth {
     ) -> Self {
         self.origins.unix.extend(processes);
         self
+    }
+
+    /// Takes over the keys that were fetched for `old`, where an issuer still publishes them in the
+    /// same place: a new configuration is no reason to ask everybody again.
+    pub fn carry_over(&mut self, old: &Self) {
+        for caller in &mut self.jwts {
+            let known = old.jwts.iter().filter(|other| other.issuer.issuer == caller.issuer.issuer);
+            caller.keys.carry_over(known.map(|other| &other.keys));
+        }
     }
 
     /// How many credentials of callers are known.
@@ -253,7 +263,7 @@ impl CallerAuth {
         };
         let mut refused = None;
         for (index, caller) in self.jwts.iter().enumerate() {
-            if caller.issuer.issuer != token.issuer {
+            if !caller.issuer.is_meant_by(&token) {
                 continue;
             }
             match caller.verify(&token, now).await {

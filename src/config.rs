@@ -2,14 +2,17 @@
 //! found at once, each finding with its place, and none shows a secret. What the values are used for
 //! is not known here.
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::caller::CallerAuth;
+use zeroize::Zeroizing;
+
+use crate::caller::{CallerAuth, CallerName};
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
 use crate::tenant::{Server, Tenants};
@@ -19,6 +22,7 @@ mod callers;
 mod credentials;
 mod field;
 mod file;
+mod files;
 mod finding;
 mod jwt;
 mod limits;
@@ -33,6 +37,7 @@ mod server_url;
 mod servers;
 mod tenants;
 
+pub use files::{Digest, Files};
 use finding::Notes;
 pub use finding::{Finding, Findings, Position};
 use listeners::Doors;
@@ -55,10 +60,16 @@ pub struct Settings {
     pub caller_auth: CallerAuth,
     /// Knows what they may do.
     pub policy: Policy,
+    /// Names of the callers, sorted.
+    pub callers: Vec<CallerName>,
     /// Bounds on what single callers and tenants use up.
     pub throttles: Throttles,
+    /// Indices of the tenants whose tokens are fetched when the gateway starts.
+    pub warm_up: Vec<usize>,
     /// Bounds on what clients may use up.
     pub limits: Limits,
+    /// The files that all this was read from.
+    pub files: Files,
     /// What the operator should know of although it is no fault.
     pub warnings: Findings,
 }
@@ -77,6 +88,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body: u64,
+    /// From the signal to stop until no more connections are accepted; may be zero.
+    pub lame_duck: Duration,
     /// For running requests to end when the gateway stops.
     pub drain_timeout: Duration,
     /// Most tokens that are kept at the same time.
@@ -89,8 +102,16 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Findings> {
+        Self::read(path).1
+    }
+
+    /// The same, with the files that were looked at, whatever came of them.
+    pub fn read(path: &Path) -> (Files, Result<Self, Findings>) {
+        let files = RefCell::default();
         let name = path.display().to_string();
-        Self::build(&text_of(path)?, &name, References::Read)
+        let read = text_of(path, &files)
+            .and_then(|text| Self::build(&text, &name, References::Read, &files));
+        (files.into_inner(), read)
     }
 
     /// Checks `text`, and the secrets, certificates and keys it refers to; `file` is its name in
@@ -99,7 +120,7 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str, file: &str) -> Result<Self, Findings> {
-        Self::build(text, file, References::Read)
+        Self::build(text, file, References::Read, &RefCell::default())
     }
 
     /// Checks the file at `path` without what it refers to: for files that are written in one place
@@ -108,8 +129,9 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn check_without_secrets(path: &Path) -> Result<Findings, Findings> {
-        let name = path.display().to_string();
-        Self::build(&text_of(path)?, &name, References::Ignore).map(|settings| settings.warnings)
+        let (name, files) = (path.display().to_string(), RefCell::default());
+        Self::build(&text_of(path, &files)?, &name, References::Ignore, &files)
+            .map(|settings| settings.warnings)
     }
 
     /// The JSON Schema of the file.
@@ -117,19 +139,27 @@ impl Settings {
         schema::text()
     }
 
-    fn build(text: &str, file: &str, references: References) -> Result<Self, Findings> {
+    fn build(
+        text: &str,
+        file: &str,
+        references: References,
+        files: &RefCell<Files>,
+    ) -> Result<Self, Findings> {
         let notes = Notes::default();
         if text.len() > MAX_FILE {
             notes.add(too_large());
         } else if let Some(root) = Node::read(text, &notes) {
-            let check = Check { notes: &notes, references };
+            let check = Check { notes: &notes, references, files };
             let settings = check.settings(&root);
             let warnings = notes.into_findings(file)?;
-            return settings.map(|settings| Self { warnings, ..settings }).ok_or_else(|| {
-                // Never seen: what cannot be built has been noted. A start must not hang on that.
-                let finding = Finding::whole_file("cannot be used", "a complete configuration");
-                Findings::new(file, vec![finding])
-            });
+            let files = files.borrow().clone();
+            return settings.map(|settings| Self { files, warnings, ..settings }).ok_or_else(
+                || {
+                    // Never seen: what cannot be built has been noted. A start must not hang on that.
+                    let finding = Finding::whole_file("cannot be used", "a complete configuration");
+                    Findings::new(file, vec![finding])
+                },
+            );
         }
         notes.into_findings(file)?;
         Err(Findings::new(file, vec![Finding::whole_file("cannot be read", "YAML 1.2")]))
@@ -149,6 +179,7 @@ enum References {
 struct Check<'n> {
     notes: &'n Notes,
     references: References,
+    files: &'n RefCell<Files>,
 }
 
 impl Check<'_> {
@@ -161,6 +192,9 @@ impl Check<'_> {
         let doors = Doors::of(&file.listeners);
         let listeners = self.listeners(&at, file.listeners, &file.callers, admin, &tenants);
         let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &doors);
+        let mut names: Vec<_> = callers.rules.keys().cloned().collect();
+        names.sort_unstable();
+        let warm_up = self.warm_up(&at.key("warm_up"), file.warm_up, &tenants);
         let limits = self.limits(&at.key("limits"), file.limits);
         let throttles = Throttles::new(
             callers.allowances,
@@ -180,27 +214,46 @@ impl Check<'_> {
             ),
             tenants,
             caller_auth: callers.auth?,
+            callers: names,
             throttles,
+            warm_up: warm_up?,
             limits: limits?,
+            files: Files::default(),
             warnings: Findings::new("", Vec::new()),
         })
+    }
+
+    /// What the file at `path` holds.
+    fn content(self, path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+        let content = std::fs::read(path).map(Zeroizing::new);
+        let held = content.as_ref().ok().map(|bytes| bytes.as_slice());
+        self.files.borrow_mut().saw(path, held);
+        content
     }
 
     /// The secret that is kept at `source`; a stand-in when references are not read.
     fn secret(self, source: &SecretRef) -> Result<Secret, SecretError> {
         match self.references {
-            References::Read => source.read(),
+            References::Read => {
+                let secret = source.read();
+                if let SecretRef::File(path) = source {
+                    let content = secret.as_ref().ok().map(|secret| secret.expose().as_bytes());
+                    self.files.borrow_mut().saw(path, content);
+                }
+                secret
+            }
             References::Ignore => Ok(Secret::new(String::new())),
         }
     }
 }
 
-fn text_of(path: &Path) -> Result<String, Findings> {
+fn text_of(path: &Path, files: &RefCell<Files>) -> Result<String, Findings> {
     let failed = |finding| Findings::new(&path.display().to_string(), vec![finding]);
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|e| failed(Finding::whole_file(format!("cannot be read: {e}"), "a file")))?;
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes));
+    files.borrow_mut().saw(path, read.is_ok().then_some(&bytes));
+    read.map_err(|e| failed(Finding::whole_file(format!("cannot be read: {e}"), "a file")))?;
     if bytes.len() > MAX_FILE {
         return Err(failed(too_large()));
     }

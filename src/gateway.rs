@@ -12,7 +12,7 @@ use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
 use crate::throttle::{Places, Throttles};
-use crate::token::{AccessToken, TokenSource};
+use crate::token::{AccessToken, NoToken, TokenSource};
 
 /// Everything that decides on requests.
 pub struct Gateway {
@@ -118,6 +118,19 @@ impl Gateway {
         self.tokens.reject(permit, refused)
     }
 
+    /// Fetches the token of the tenant's own user, so that no request has to wait for it.
+    ///
+    /// # Errors
+    /// When none can be had.
+    pub async fn warm_up(&self, tenant: &Tenant) -> Result<(), NoToken> {
+        self.tokens.token(self.gatekeeper.policy.operator_permit(tenant)).await.map(drop)
+    }
+
+    /// What decides who may go on.
+    pub fn gatekeeper(&self) -> &Gatekeeper {
+        &self.gatekeeper
+    }
+
     /// The tenants behind the gateway.
     pub fn tenants(&self) -> &Tenants {
         &self.gatekeeper.tenants
@@ -163,6 +176,18 @@ impl Gatekeeper {
         let injects = injects(&caller, &leave, head)?;
         let places = self.enter(&caller, tenant)?;
         Ok(Admission { caller, permit: leave.permit, by: leave.by, injects, places })
+    }
+
+    /// Takes over from `old`, whose configuration this one replaces, what was used of throttles and
+    /// which keys were fetched, where both are still the same.
+    pub fn carry_over(&mut self, old: &Self) {
+        self.throttles.carry_over(&old.throttles);
+        self.callers.carry_over(&old.callers);
+    }
+
+    /// See [`Policy::renewal`].
+    pub fn renewal(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
+        self.policy.renewal()
     }
 
     /// The class that the route of an admitted request falls in.

@@ -10,7 +10,7 @@ use http::header::HeaderName;
 
 use crate::caller::{Caller, CallerName, Origin};
 use crate::request::RequestHead;
-use crate::tenant::{Grant, Tenant, Tenants};
+use crate::tenant::{Grant, Tenant, TenantName, Tenants};
 
 mod permit;
 mod route;
@@ -253,6 +253,14 @@ impl Policy {
     /// gateway's own start.
     pub fn operator_permit(&self, tenant: &Tenant) -> &Permit {
         &self.own[tenant.index]
+    }
+
+    /// Makes of a permit, be it an earlier configuration's, the one that is as good today; none of
+    /// one whose tenant or credential is no more.
+    pub fn renewal(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
+        let own = self.own.iter().map(|own| (own.tenant().name.clone(), own.clone()));
+        let own: HashMap<TenantName, Permit> = own.collect();
+        move |permit| permit.renewed(own.get(&permit.tenant().name)?)
     }
 
     /// The headers in which proxies name users: no client's go on to a server.

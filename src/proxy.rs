@@ -12,7 +12,6 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType, RetryType};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 pub mod connection;
 
@@ -39,15 +38,20 @@ use downstream::{Head, read_head, session};
 use record::Record;
 use upstream::Lease;
 
-/// Serves connections.
+/// Serves requests, all by the same configuration. Another configuration is another proxy.
 pub struct Proxy {
     gateway: Arc<Gateway>,
     /// For each tenant, by its index, the way to its server.
     lanes: Vec<Lane>,
     limits: ClientLimits,
     telemetry: Arc<Telemetry>,
-    access_log: AccessLog,
-    stopping: CancellationToken,
+    access_log: Arc<AccessLog>,
+}
+
+/// Tells which proxy serves the next request.
+pub trait Current: Send + Sync {
+    /// The one that is in force.
+    fn proxy(&self) -> Arc<Proxy>;
 }
 
 /// A request that was sent, and whose answer's head has been read.
@@ -70,71 +74,101 @@ impl<R: Into<Refusal>> From<R> for Failure {
     }
 }
 
+impl Failure {
+    /// The configuration in force no longer makes the permit.
+    fn is_withdrawn(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::Exchange(no_token)) if no_token.is_withdrawn())
+    }
+}
+
 impl Proxy {
-    /// Serves what `gateway` admits. `lanes` are the ways to the tenants' servers, by tenant index. Once
-    /// `stopping` is cancelled, connections end with the request they are at.
+    /// Serves what `gateway` admits. `lanes` are the ways to the tenants' servers, by tenant index.
     pub fn new(
         gateway: Arc<Gateway>,
         lanes: Vec<Lane>,
         limits: ClientLimits,
         telemetry: Arc<Telemetry>,
-        access_log: AccessLog,
-        stopping: CancellationToken,
+        access_log: Arc<AccessLog>,
     ) -> Self {
-        Self { gateway, lanes, limits, telemetry, access_log, stopping }
+        Self { gateway, lanes, limits, telemetry, access_log }
     }
 
-    /// Serves a connection to its end.
-    pub async fn serve(&self, mut connection: Box<Connection>, peer: &Peer) {
-        let mut stopping = pin!(self.stopping.cancelled());
-        let mut patience = self.limits.head;
+    /// The ways to the tenants' servers, by tenant index.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The gateway that decides.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Serves a connection to its end, each request by the proxy that is current when its head is
+    /// there.
+    pub async fn serve(current: &impl Current, mut connection: Box<Connection>, peer: &Peer) {
+        let mut closing = pin!(peer.closing.cancelled());
+        let (mut told, mut patience) = (false, current.proxy().limits.head);
         loop {
             // Between requests nothing but the connection is held, no session, no buffer.
             let first = tokio::select! {
                 biased;
                 first = timeout(patience, connection.first_bytes()) => first,
-                () = &mut stopping => return,
+                () = &mut closing, if !told => {
+                    (told, patience) = (true, patience.min(ON_ITS_WAY));
+                    continue;
+                }
             };
             let Ok(Ok(first)) = first else { return };
             if first.is_empty() {
                 return;
             }
-            match Box::pin(self.requests(connection, first, peer)).await {
+            match Box::pin(Self::requests(current, connection, first, peer)).await {
                 Some(idle) => connection = idle,
                 None => return,
             }
-            patience = self.limits.keep_alive;
+            patience = current.proxy().limits.keep_alive;
         }
     }
 
     /// Serves the request that begins with `first`, and those that follow without a pause. Gives
     /// the connection back if it can go on.
     async fn requests(
-        &self,
+        current: &impl Current,
         connection: Box<Connection>,
         first: BytesMut,
         peer: &Peer,
     ) -> Option<Box<Connection>> {
-        let mut down = session(connection, Some(first), &self.limits);
+        let mut proxy = current.proxy();
+        let mut down = session(connection, Some(first), &proxy.limits);
         loop {
             let mut record = Record::new(peer);
-            match read_head(&mut down, &self.limits).await {
+            let read = read_head(&mut down, &proxy.limits).await;
+            // A head can take its time. From here on the request has one configuration to its end,
+            // unless that loses it its permit.
+            proxy = current.proxy();
+            match read {
                 Head::Closed => return None,
                 Head::Refused(refusal) => {
-                    Box::pin(self.refuse(&mut down, &refusal, &mut record)).await;
-                    self.finish(&record);
+                    Box::pin(proxy.refuse(&mut down, &refusal, peer, &mut record)).await;
+                    proxy.finish(&record);
                     linger(down.into_inner()).await;
                     return None;
                 }
                 Head::Read => {}
             }
-            let ended = self.exchange(&mut down, peer, &mut record).await;
-            let complete = match ended {
-                Ok(()) => true,
-                Err(failure) => Box::pin(self.fail(&mut down, failure, &mut record)).await,
+            let complete = loop {
+                let Err(failure) = proxy.exchange(&mut down, peer, &mut record).await else {
+                    break true;
+                };
+                // Another configuration took its permit away before there was a token. Bold BI has
+                // done nothing yet, so that one decides; each turn takes one that is newer still.
+                if failure.is_withdrawn() && is_replaced(&mut proxy, current) {
+                    continue;
+                }
+                break Box::pin(proxy.fail(&mut down, failure, peer, &mut record)).await;
             };
             record.received(down.body_bytes_read(), down.body_bytes_sent());
-            self.finish(&record);
+            proxy.finish(&record);
             if !complete {
                 return None;
             }
@@ -154,7 +188,7 @@ impl Proxy {
                 linger(connection).await;
                 return None;
             }
-            down = session(connection, prefix, &self.limits);
+            down = session(connection, prefix, &proxy.limits);
         }
     }
 
@@ -188,14 +222,14 @@ impl Proxy {
         if token.is_some() && admitted.framing != BodyFraming::Empty {
             down.enable_retry_buffering();
         }
-        let mut attempt = self.send(down, admitted, token.as_deref(), None, peer, record).await?;
+        let mut attempt = self.send(down, admitted, token.as_deref(), peer, record).await?;
         if attempt.lease.session.get_status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
             let again = self.replay(down, admitted, attempt, &refused, peer, record);
             attempt = Box::pin(again).await?;
         }
-        self.relay(down, admitted, attempt, record).await
+        self.relay(down, admitted, attempt, peer, record).await
     }
 
     /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
@@ -220,20 +254,20 @@ impl Proxy {
         Ok(Admitted::new(head, admission))
     }
 
-    /// Sends the request and waits for the head of its answer. `kept` is what was read of its body
-    /// by an earlier try. Requests that may be sent twice are sent again when the server closed the
+    /// Sends the request, with what was read of its body by an earlier try, and waits for the head of
+    /// its answer. Requests that may be sent twice are sent again when the server closed the
     /// connection while it was idle, or closes it without an answer and has another address.
     async fn send(
         &self,
         down: &mut HttpSession,
         admitted: &Admitted,
         token: Option<&AccessToken>,
-        kept: Option<Bytes>,
         peer: &Peer,
         record: &Record,
     ) -> Result<Attempt, Failure> {
         let lane = &self.lanes[admitted.admission.tenant().index];
         let upstream = lane.upstream();
+        let kept = down.get_retry_buffer();
         let (mut avoided, mut again) = (None, 0);
         loop {
             let (theirs, id) = (&down.req_header().headers, record.request_id_value());
@@ -244,6 +278,12 @@ impl Proxy {
             match sent {
                 Ok(upload) => {
                     lease.session.read_timeout = Some(upstream.server().timeouts.read);
+                    let status = lease.session.get_status();
+                    if let Some(token) = token
+                        && status.is_some_and(|status| status.is_success())
+                    {
+                        token.accept();
+                    }
                     return Ok(Attempt { lease, upload });
                 }
                 Err(Broken::Server(error))
@@ -307,8 +347,7 @@ impl Proxy {
         self.discard(attempt, admitted).await;
         record.replayed();
         self.gateway.metrics(permit.tenant()).replays.inc();
-        let kept = down.get_retry_buffer();
-        self.send(down, admitted, Some(&next), kept, peer, record).await
+        self.send(down, admitted, Some(&next), peer, record).await
     }
 
     /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
@@ -334,6 +373,7 @@ impl Proxy {
         down: &mut HttpSession,
         admitted: &Admitted,
         attempt: Attempt,
+        peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
         let Attempt { mut lease, upload } = attempt;
@@ -343,7 +383,7 @@ impl Proxy {
         let limits = self.upload_limits(lease.session.write_timeout);
         let injected = admitted.admission.injects;
         let id = record.request_id_value();
-        self.end_if_last(down);
+        end_if_last(down, peer);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
         match relayed {
             Ok(Upload::Done) => upstream.give_back(lease).await,
@@ -360,11 +400,17 @@ impl Proxy {
     }
 
     /// Ends a request that got no whole answer. True if the connection can go on.
-    async fn fail(&self, down: &mut HttpSession, failure: Failure, record: &mut Record) -> bool {
+    async fn fail(
+        &self,
+        down: &mut HttpSession,
+        failure: Failure,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> bool {
         let begun = down.response_written().is_some_and(|head| !head.status.is_informational());
         match failure {
             Failure::Refused(refusal) if !begun => {
-                return self.refuse(down, &refusal, record).await;
+                return self.refuse(down, &refusal, peer, record).await;
             }
             Failure::ClientGone => {
                 record.outcome(RequestOutcome::ClientGone);
@@ -378,9 +424,15 @@ impl Proxy {
         false
     }
 
-    async fn refuse(&self, down: &mut HttpSession, refusal: &Refusal, record: &mut Record) -> bool {
+    async fn refuse(
+        &self,
+        down: &mut HttpSession,
+        refusal: &Refusal,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> bool {
         record.refused(refusal);
-        self.end_if_last(down);
+        end_if_last(down, peer);
         if refusal.ends_connection() {
             down.set_server_keepalive(None);
         }
@@ -388,15 +440,6 @@ impl Proxy {
         let Ok(Ok(status)) = timeout(self.limits.body, written).await else { return false };
         record.status_sent(status);
         true
-    }
-
-    /// While the gateway stops, every answer is the last on its connection. So is the answer to a
-    /// client that asks for another protocol, which it does not get: nothing that it sends in that
-    /// protocol is ever read as a request.
-    fn end_if_last(&self, down: &mut HttpSession) {
-        if self.stopping.is_cancelled() || down.get_header(UPGRADE).is_some() {
-            down.set_server_keepalive(None);
-        }
     }
 
     fn failure(&self, broken: Broken, upstream: &Upstream) -> Failure {
@@ -427,6 +470,21 @@ impl Proxy {
 
     fn finish(&self, record: &Record) {
         record.finish(&self.telemetry, &self.access_log);
+    }
+}
+
+/// Whether there is a newer proxy than this, which is replaced by it then.
+fn is_replaced(proxy: &mut Arc<Proxy>, current: &impl Current) -> bool {
+    let old = std::mem::replace(proxy, current.proxy());
+    !Arc::ptr_eq(&old, proxy)
+}
+
+/// While the gateway stops, or the listener is no more what the client came to, every answer is the
+/// last on its connection. So is the answer to a client that asks for another protocol, which it
+/// does not get: nothing that it sends in that protocol is ever read as a request.
+fn end_if_last(down: &mut HttpSession, peer: &Peer) {
+    if peer.closing.is_cancelled() || down.get_header(UPGRADE).is_some() {
+        down.set_server_keepalive(None);
     }
 }
 
@@ -466,12 +524,23 @@ fn cause(error: &Error) -> String {
 
 /// How often a request is sent again when connections break.
 const SENT_AGAIN: u32 = 2;
+/// A request may be on its way at the moment at which it is decided that there are to be no more. It
+/// is waited for so long, and its answer says that it is the last.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
 const DISCARDED: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Always(Arc<Proxy>);
+
+    impl Current for Always {
+        fn proxy(&self) -> Arc<Proxy> {
+            Arc::clone(&self.0)
+        }
+    }
 
     /// The size of the future that `of` makes; it is never polled, nor even made.
     fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
@@ -481,11 +550,11 @@ mod tests {
     #[test]
     fn what_is_held_for_a_connection_and_for_a_request_stays_small() {
         type Request<'a> = (&'a Proxy, &'a mut HttpSession, &'a Peer, &'a mut Record);
-        let connection = size(|(proxy, connection, peer): (&Proxy, Box<Connection>, &Peer)| {
-            proxy.serve(connection, peer)
+        let connection = size(|(current, connection, peer): (&Always, Box<Connection>, &Peer)| {
+            Proxy::serve(current, connection, peer)
         });
-        let requests = size(|(proxy, connection, first, peer): (&Proxy, _, _, &Peer)| {
-            proxy.requests(connection, first, peer)
+        let requests = size(|(current, connection, first, peer): (&Always, _, _, &Peer)| {
+            Proxy::requests(current, connection, first, peer)
         });
         let exchange =
             size(|(proxy, down, peer, record): Request<'_>| proxy.exchange(down, peer, record));

@@ -1,50 +1,107 @@
-//! The host: it binds the listeners, accepts connections within a bound, hands them to the proxy,
+//! The host: it binds the listeners, serves by the generation in force, puts the next one in force,
 //! and ends without dropping a request.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsStream, server};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+mod generation;
+mod hall;
 mod listener;
+pub mod reload;
+pub mod systemd;
 mod tls;
+mod watch;
 
-use crate::admin::Admin;
-use crate::caller::{Admits, AllowedHosts, ClientCertificate, Origin};
+use crate::admin::{Admin, Readiness};
 use crate::config::{ListenAddress, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
-use crate::proxy::connection::{Connection, Transport};
-use crate::proxy::{ClientLimits, Lane, Peer, Proxy, Upstream, linger};
+use crate::proxy::Proxy;
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
-use listener::{Accepted, Listener, bind_tcp};
+use generation::{Door, DoorNumber, Generation, client_limits, lanes};
+use hall::Hall;
+use listener::{Inherited, Listener};
 use tls::TlsError;
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
 pub struct Running {
+    hall: Arc<Hall>,
+    generation: u64,
+    slots: Vec<Slot>,
+    next_door: DoorNumber,
+    inherited: Inherited,
+    tokens: TokenSource,
+    telemetry: Arc<Telemetry>,
+    access_log: Arc<AccessLog>,
+    fixed: Fixed,
     addresses: Vec<ListenAddress>,
     admin_address: SocketAddr,
-    ready: Arc<AtomicBool>,
-    stopping: CancellationToken,
-    connections: TaskTracker,
-    accepting: Vec<JoinHandle<()>>,
     admin: JoinHandle<()>,
-    drain: Duration,
+    readiness: Arc<Readiness>,
+    warming_up: JoinHandle<()>,
+    /// Cancelled when every connection is to end.
+    closing: CancellationToken,
 }
 
-/// Why the gateway could not start.
+/// A listener and those who accept at it.
+struct Slot {
+    door: DoorNumber,
+    /// As the configuration has it.
+    configured: ListenAddress,
+    /// As it is, with the port that the system chose.
+    address: ListenAddress,
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
+}
+
+/// What stays as it was at the start, whatever a later configuration says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Fixed {
+    admin: SocketAddr,
+    max_connections: usize,
+    token_cache_entries: u64,
+}
+
+impl Fixed {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            admin: settings.admin,
+            max_connections: settings.limits.max_connections,
+            token_cache_entries: settings.limits.token_cache_entries,
+        }
+    }
+
+    /// The keys in which `other` differs.
+    fn differing(self, other: Self) -> Vec<&'static str> {
+        let keys = [
+            ("admin.address", self.admin == other.admin),
+            ("limits.max_connections", self.max_connections == other.max_connections),
+            ("limits.token_cache_entries", self.token_cache_entries == other.token_cache_entries),
+        ];
+        keys.into_iter().filter_map(|(key, same)| (!same).then_some(key)).collect()
+    }
+}
+
+/// What a configuration that was put in force could and could not change.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// Its number.
+    pub generation: u64,
+    /// Keys whose new values are used after a restart only.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Why the gateway could not start, or go on with another configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
@@ -56,6 +113,9 @@ pub enum StartError {
         #[source]
         cause: io::Error,
     },
+    /// Sockets that systemd passes cannot be used.
+    #[error("a socket that systemd passes cannot be listened on: {0}")]
+    Inherited(#[source] io::Error),
     /// The certificate of a listener.
     #[error("listener `{address}`: {cause}")]
     Tls {
@@ -77,7 +137,8 @@ pub enum StartError {
 }
 
 impl Running {
-    /// Binds everything, then serves. Either all listeners are there or none.
+    /// Binds everything, then serves. Either all listeners are there or none. Addresses at which
+    /// systemd has passed a socket are taken from there.
     ///
     /// # Errors
     /// The first thing that is not to be had.
@@ -88,15 +149,22 @@ impl Running {
         access_log: AccessLog,
     ) -> Result<Self, StartError> {
         raise_file_limit();
+        let mut inherited = Inherited::take().map_err(StartError::Inherited)?;
+        let closing = CancellationToken::new();
         let mut doors = Vec::new();
-        for listener in &settings.listeners {
-            doors.push(Door::open(listener)?);
+        let mut listeners = Vec::new();
+        for (number, listener) in (0..).zip(&settings.listeners) {
+            doors.push((number, Door::open(listener, &settings.files, None, &closing)?));
+            listeners.push((number, bind(&mut inherited, &listener.address)?));
         }
-        let admin_listener = bind_tcp(settings.admin)
-            .map_err(|cause| StartError::Bind { address: settings.admin.to_string(), cause })?;
-        let admin_address = admin_listener.local_addr().unwrap_or(settings.admin);
-        let lanes = lanes(&settings, &telemetry)?;
-        let limits = settings.limits;
+        let admin_at = ListenAddress::Tcp(settings.admin);
+        let Listener::Tcp(admin_listener, admin_address) = bind(&mut inherited, &admin_at)? else {
+            unreachable!("its address is a TCP port")
+        };
+        let admin_address = admin_listener.local_addr().unwrap_or(admin_address);
+        let lanes = lanes(&settings, None, &telemetry)?;
+
+        let (limits, fixed) = (settings.limits, Fixed::of(&settings));
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let gatekeeper = Gatekeeper::new(
             settings.caller_auth,
@@ -104,47 +172,131 @@ impl Running {
             settings.policy,
             settings.throttles,
         );
-        let gateway = Gateway::new(gatekeeper, tokens, &telemetry);
-        let stopping = CancellationToken::new();
-        let client_limits = ClientLimits {
-            head: limits.request_head_timeout,
-            keep_alive: limits.keep_alive_timeout,
-            body: limits.body_timeout,
-            max_body: limits.max_body,
-        };
+        let access_log = Arc::new(access_log);
+        let gateway = Arc::new(Gateway::new(gatekeeper, tokens.clone(), &telemetry));
+        let proxy = Arc::new(Proxy::new(
+            Arc::clone(&gateway),
+            lanes,
+            client_limits(&limits),
+            Arc::clone(&telemetry),
+            Arc::clone(&access_log),
+        ));
+        let generation = Arc::new(Generation { proxy, doors, limits });
+        let hall = Hall::new(generation, Arc::clone(&telemetry), limits.max_connections);
+        let accept = |((door, listener), configured)| Slot::new(&hall, door, configured, listener);
+        let configured = settings.listeners.iter().map(|listener| listener.address.clone());
+        let slots: Vec<_> = listeners.into_iter().zip(configured).map(accept).collect();
+        let readiness = Arc::new(Readiness::default());
+        let warming_up = tokio::spawn(warm_up(gateway, settings.warm_up, Arc::clone(&readiness)));
+        let admin = Admin::new(Arc::clone(&telemetry), Arc::clone(&readiness));
+        telemetry.reloads.in_force(1);
+        for address in inherited.left() {
+            tracing::warn!(
+                %address,
+                hint = "name the address under `listeners`, or take it out of the socket unit",
+                "systemd has passed a socket that no listener uses"
+            );
+        }
+        Ok(Self {
+            generation: 1,
+            addresses: addresses(&slots),
+            next_door: slots.len() as DoorNumber,
+            slots,
+            hall,
+            inherited,
+            tokens,
+            telemetry,
+            access_log,
+            fixed,
+            admin_address,
+            admin: tokio::spawn(admin.serve(admin_listener)),
+            readiness,
+            warming_up,
+            closing,
+        })
+    }
+
+    /// Puts `settings` in force as a whole, or nothing of them. Requests that have begun end as they
+    /// began; connections stay, unless their listener is gone or meets clients in another way.
+    ///
+    /// # Errors
+    /// The first thing that is not to be had; everything is as before.
+    pub fn reload(
+        &mut self,
+        settings: Settings,
+        exchange: Arc<dyn TokenExchange>,
+    ) -> Result<Reloaded, StartError> {
+        let before = self.hall.generation();
+        // All that can fail comes first.
+        let lanes = lanes(&settings, Some(&before), &self.telemetry)?;
+        let kept = self.kept(&settings);
+        let mut doors = Vec::new();
+        let mut fresh = HashMap::new();
+        for (place, listener) in settings.listeners.iter().enumerate() {
+            let number = match kept[place] {
+                Some(number) => number,
+                None => {
+                    let number = self.next_door + fresh.len() as DoorNumber;
+                    fresh.insert(number, bind(&mut self.inherited, &listener.address)?);
+                    number
+                }
+            };
+            let door = before.door(number).map(AsRef::as_ref);
+            doors.push((number, Door::open(listener, &settings.files, door, &self.closing)?));
+        }
+
+        let needs_restart = self.fixed.differing(Fixed::of(&settings));
+        let limits = settings.limits;
+        let mut gatekeeper = Gatekeeper::new(
+            settings.caller_auth,
+            settings.tenants,
+            settings.policy,
+            settings.throttles,
+        );
+        gatekeeper.carry_over(before.proxy.gateway().gatekeeper());
+        let renewal = gatekeeper.renewal();
+        let gateway = Gateway::new(gatekeeper, self.tokens.clone(), &self.telemetry);
         let proxy = Arc::new(Proxy::new(
             Arc::new(gateway),
             lanes,
-            client_limits,
-            Arc::clone(&telemetry),
-            access_log,
-            stopping.clone(),
+            client_limits(&limits),
+            Arc::clone(&self.telemetry),
+            Arc::clone(&self.access_log),
         ));
-        let connections = TaskTracker::new();
-        let addresses = doors.iter().map(|(listener, _)| listener.address()).collect();
-        let hall = Arc::new(Hall {
-            proxy,
-            telemetry: Arc::clone(&telemetry),
-            room: Arc::new(Semaphore::new(limits.max_connections)),
-            doorstep: Arc::new(Semaphore::new(DOORSTEP)),
-            connections: connections.clone(),
-            stopping: stopping.clone(),
-            handshake: limits.request_head_timeout,
+        let next = Arc::new(Generation { proxy, doors, limits });
+        self.tokens.change_over(exchange, renewal, &settings.servers, || {
+            self.hall.put_in_force(Arc::clone(&next));
         });
-        let accept = |(listener, door)| tokio::spawn(Arc::clone(&hall).accept(listener, door));
-        let accepting = doors.into_iter().map(accept).collect();
-        let ready = Arc::new(AtomicBool::new(true));
-        let admin = tokio::spawn(Admin::new(telemetry, Arc::clone(&ready)).serve(admin_listener));
-        Ok(Self {
-            addresses,
-            admin_address,
-            ready,
-            stopping,
-            connections,
-            accepting,
-            admin,
-            drain: limits.drain_timeout,
-        })
+
+        for lane in before.proxy.lanes() {
+            let name = &lane.upstream().server().name;
+            if !settings.servers.iter().any(|server| server.name == *name) {
+                self.telemetry.forget_server(name);
+            }
+        }
+        for (number, door) in &before.doors {
+            if next.door(*number).is_none_or(|now| !now.meets_as(door)) {
+                door.closing.cancel();
+            }
+        }
+        self.next_door += fresh.len() as DoorNumber;
+        let mut slots: HashMap<DoorNumber, Slot> =
+            self.slots.drain(..).map(|slot| (slot.door, slot)).collect();
+        for (number, door) in &next.doors {
+            let configured = || door.address().clone();
+            let slot = match fresh.remove(number) {
+                Some(listener) => Some(Slot::new(&self.hall, *number, configured(), listener)),
+                None => slots.remove(number),
+            };
+            self.slots.extend(slot);
+        }
+        for gone in slots.into_values() {
+            gone.stop.cancel();
+        }
+        self.addresses = addresses(&self.slots);
+        self.generation += 1;
+        self.telemetry.reloads.in_force(self.generation);
+        Ok(Reloaded { generation: self.generation, needs_restart })
     }
 
     /// Where the listeners listen, in the order of the configuration. For port 0 it is the port that
@@ -158,228 +310,103 @@ impl Running {
         self.admin_address
     }
 
-    /// Stops to accept, lets the requests in flight finish, closes idle connections. True when all
-    /// were done within the drain timeout; what was not is cut off.
+    /// Comes when the gateway says that it is ready: the tokens to warm up are there, or have been
+    /// waited for long enough.
+    pub async fn ready(&mut self) {
+        // It ends by itself, and what comes of it is the same for all who wait.
+        let _ = (&mut self.warming_up).await;
+    }
+
+    /// Says that it is not ready, and that every answer is the last on its connection; goes on to
+    /// accept for the time that is configured; then stops to accept and lets the requests in flight
+    /// finish. True when all were done within the drain timeout; what was not is cut off.
     pub async fn stop(mut self) -> bool {
-        self.ready.store(false, Relaxed);
-        self.stopping.cancel();
-        for accepting in self.accepting.drain(..) {
-            // An accept loop ends by itself when it is told to stop.
-            let _ = accepting.await;
+        self.readiness.stops();
+        self.closing.cancel();
+        let limits = self.hall.generation().limits;
+        if !limits.lame_duck.is_zero() {
+            sleep(limits.lame_duck).await;
         }
-        self.connections.close();
-        timeout(self.drain, self.connections.wait()).await.is_ok()
+        for slot in &self.slots {
+            slot.stop.cancel();
+        }
+        for slot in self.slots.drain(..) {
+            // An accept loop ends by itself when it is told to stop.
+            let _ = slot.accepting.await;
+        }
+        timeout(limits.drain_timeout, self.hall.emptied()).await.is_ok()
+    }
+
+    /// For each listener of `settings` the door that it had so far, if its address is listened on.
+    fn kept(&self, settings: &Settings) -> Vec<Option<DoorNumber>> {
+        let mut left: Vec<_> =
+            self.slots.iter().map(|slot| (&slot.configured, slot.door)).collect();
+        let door = |listener: &crate::config::Listener| {
+            let place = left.iter().position(|(address, _)| **address == listener.address)?;
+            Some(left.remove(place).1)
+        };
+        settings.listeners.iter().map(door).collect()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stopping.cancel();
+        self.closing.cancel();
+        self.warming_up.abort();
         self.admin.abort();
-        for accepting in &self.accepting {
-            accepting.abort();
+        for slot in &self.slots {
+            slot.stop.cancel();
         }
     }
 }
 
-/// How those are met who come through a listener.
-struct Door {
-    tls: Option<TlsAcceptor>,
-    admits: Admits,
-    hosts: Option<Arc<AllowedHosts>>,
-}
-
-impl Door {
-    fn open(settings: &crate::config::Listener) -> Result<(Listener, Self), StartError> {
-        let address = || settings.address.to_string();
-        let tls =
-            match &settings.tls {
-                Some(files) => Some(tls::acceptor(files).map_err(|cause| StartError::Tls {
-                    address: address(),
-                    cause: Box::new(cause),
-                })?),
-                None => None,
-            };
-        let listener = Listener::bind(&settings.address)
-            .map_err(|cause| StartError::Bind { address: address(), cause })?;
-        Ok((listener, Self { tls, admits: settings.admits, hosts: settings.hosts.clone() }))
+impl Slot {
+    /// Accepts at `listener` from now on.
+    fn new(
+        hall: &Arc<Hall>,
+        door: DoorNumber,
+        configured: ListenAddress,
+        listener: Listener,
+    ) -> Self {
+        let (address, stop) = (listener.address(), CancellationToken::new());
+        let accepting = tokio::spawn(Arc::clone(hall).accept(listener, door, stop.clone()));
+        Self { door, configured, address, stop, accepting }
     }
 }
 
-/// The tenants' ways to their servers, by index: one pool of connections for each server.
-fn lanes(settings: &Settings, telemetry: &Telemetry) -> Result<Vec<Lane>, StartError> {
-    let mut pools: Vec<Arc<Upstream>> = Vec::new();
-    let mut lanes = Vec::new();
-    for tenant in settings.tenants.iter() {
-        let known = pools.iter().find(|pool| pool.server() == &*tenant.server);
-        let pool = match known {
-            Some(pool) => Arc::clone(pool),
-            None => {
-                let pool =
-                    Upstream::new(Arc::clone(&tenant.server), telemetry).map_err(|cause| {
-                        StartError::Trust { server: tenant.server.name.clone(), cause }
-                    })?;
-                pools.push(Arc::clone(&pool));
-                pool
-            }
-        };
-        let neighbours = settings.tenants.iter().filter(|other| other.server == tenant.server);
-        lanes.push(Lane::new(pool, tenant, neighbours.count() == 1));
-    }
-    Ok(lanes)
+fn addresses(slots: &[Slot]) -> Vec<ListenAddress> {
+    slots.iter().map(|slot| slot.address.clone()).collect()
 }
 
-/// Where all connections are, whatever door they came through.
-struct Hall {
-    proxy: Arc<Proxy>,
-    telemetry: Arc<Telemetry>,
-    room: Arc<Semaphore>,
-    /// For those who are told that there is no room.
-    doorstep: Arc<Semaphore>,
-    connections: TaskTracker,
-    stopping: CancellationToken,
-    handshake: Duration,
+fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Listener, StartError> {
+    inherited
+        .take_or_bind(address)
+        .map_err(|cause| StartError::Bind { address: address.to_string(), cause })
 }
 
-impl Hall {
-    async fn accept(self: Arc<Self>, listener: Listener, door: Door) {
-        let door = Arc::new(door);
-        // The listener is this loop's alone and closes with it. Were it kept by connections, the
-        // kernel would go on to take in clients that nobody serves while the last requests end.
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok(accepted) => self.admit(accepted, &door),
-                Err(error) if is_clients_own(&error) => {}
-                Err(error) => {
-                    // Out of file descriptors or memory: wait for some to be given back.
-                    tracing::error!(%error, "cannot accept connections at the moment");
-                    tokio::time::sleep(NO_DESCRIPTORS).await;
-                }
+/// Fetches the tokens of `tenants`, then says that the gateway is ready; says so as well when that
+/// takes too long, while the fetching goes on.
+async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readiness: Arc<Readiness>) {
+    let mut fetching = JoinSet::new();
+    let room = Arc::new(Semaphore::new(WARMED_UP_AT_ONCE));
+    for index in tenants {
+        let (gateway, room) = (Arc::clone(&gateway), Arc::clone(&room));
+        fetching.spawn(async move {
+            // Gateways that start together do not ask together.
+            let most = u64::try_from(JITTER.as_millis()).unwrap_or(u64::MAX);
+            sleep(Duration::from_millis(RandomState::new().hash_one(index) % most)).await;
+            let _place = room.acquire_owned().await;
+            let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
+            if let Err(error) = gateway.warm_up(tenant).await {
+                let hint = crate::boldbi::hint(&error.cause);
+                tracing::warn!(boldgate.tenant = %tenant.name, hint, "no token at the start: {error}");
             }
-        }
-    }
-
-    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
-        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
-            self.telemetry.connections_refused.inc();
-            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
-                let repeated = (repeated > 0).then_some(repeated);
-                tracing::warn!(
-                    repeated,
-                    hint = "raise `limits.max_connections`, or find out who opens so many",
-                    "a client was turned away: as many connections are open as are allowed"
-                );
-            }
-            if door.tls.is_none() {
-                self.turn_away(accepted);
-            }
-            return;
-        };
-        let (hall, door) = (Arc::clone(self), Arc::clone(door));
-        self.connections.spawn(async move {
-            let _open = Open::new(&hall.telemetry);
-            hall.serve(accepted, &door, place).await;
         });
     }
-
-    /// Tells a client that there is no room, if there is room at least for telling.
-    fn turn_away(&self, accepted: Accepted) {
-        let Ok(place) = Arc::clone(&self.doorstep).try_acquire_owned() else { return };
-        tokio::spawn(async move {
-            match accepted {
-                Accepted::Tcp(tcp, _) => say_no_room(tcp).await,
-                Accepted::Unix(unix, _) => say_no_room(unix).await,
-            }
-            drop(place);
-        });
-    }
-
-    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
-        let mut origin = Origin { hosts: door.hosts.clone(), ..Origin::unknown(door.admits) };
-        let transport = match accepted {
-            Accepted::Unix(unix, peer) => {
-                origin.unix_peer = peer;
-                Transport::Unix(unix)
-            }
-            Accepted::Tcp(tcp, address) => {
-                origin.address = Some(address);
-                match &door.tls {
-                    None => Transport::Tcp(tcp),
-                    Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
-                        Some(tls) => {
-                            origin.certificate = certificate(&tls);
-                            Transport::Tls(Box::new(TlsStream::from(tls)))
-                        }
-                        None => return,
-                    },
-                }
-            }
-        };
-        let peer = Peer::new(origin, door.tls.is_some());
-        self.proxy.serve(Box::new(Connection::new(transport)), &peer).await;
-        drop(place);
-    }
-
-    async fn shake_hands(
-        &self,
-        acceptor: &TlsAcceptor,
-        tcp: TcpStream,
-    ) -> Option<server::TlsStream<TcpStream>> {
-        match timeout(self.handshake, acceptor.accept(tcp)).await {
-            Ok(Ok(tls)) => Some(tls),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a TLS handshake failed");
-                None
-            }
-            Err(_) => None,
-        }
-    }
-}
-
-/// The certificate that the client has proven to have.
-fn certificate(tls: &server::TlsStream<TcpStream>) -> Option<Arc<ClientCertificate>> {
-    let chain = tls.get_ref().1.peer_certificates()?;
-    chain.first().map(|own| Arc::new(ClientCertificate::from_der(own)))
-}
-
-/// Counts a connection while it is there, however it ends.
-struct Open<'t>(&'t Telemetry);
-
-impl<'t> Open<'t> {
-    fn new(telemetry: &'t Telemetry) -> Self {
-        telemetry.connections.inc();
-        Self(telemetry)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.connections.dec();
-    }
-}
-
-/// The client was gone before it was accepted (accept(2)).
-fn is_clients_own(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::NotConnected
-            | io::ErrorKind::InvalidInput
-    )
-}
-
-/// A fresh connection takes this at once; if not, it is closed without a word.
-async fn say_no_room(mut client: impl AsyncRead + AsyncWrite + Unpin) {
-    if client.write_all(NO_ROOM).now_or_never().is_some_and(|written| written.is_ok()) {
-        linger(client).await;
-    }
+    let all = async { while fetching.join_next().await.is_some() {} };
+    let _ = timeout(WARM_UP, all).await;
+    readiness.serves();
+    fetching.detach_all();
 }
 
 /// Each connection of a client may need one to a server, and the default of 1,024 descriptors is
@@ -395,10 +422,7 @@ fn raise_file_limit() {
     }
 }
 
-const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
-const DOORSTEP: usize = 64;
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
-Connection: close\r\n\r\n\
-{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
-\"code\":\"overloaded\",\"detail\":\"Too busy.\"}";
+/// Readiness waits no longer for the tokens of the start.
+const WARM_UP: Duration = Duration::from_secs(10);
+const WARMED_UP_AT_ONCE: usize = 8;
+const JITTER: Duration = Duration::from_millis(500);

@@ -14,9 +14,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 mod access_log;
+mod reloads;
 mod repeats;
 
 pub use access_log::{AccessLine, AccessLog, Format};
+pub use reloads::{ReloadMetrics, ReloadOutcome};
 pub use repeats::Repeats;
 
 /// All metrics of the process.
@@ -32,6 +34,8 @@ pub struct Telemetry {
     pub connections: Gauge,
     /// Connections of clients that were turned away because there were too many.
     pub connections_refused: Counter,
+    /// Readings of the configuration while the gateway runs, and the configuration in force.
+    pub reloads: ReloadMetrics,
     /// Lines of the access log that were dropped because they could not be written fast enough.
     pub access_lines_dropped: Counter,
 }
@@ -283,6 +287,7 @@ impl Default for Telemetry {
             "Access log lines dropped because the log could not be written fast enough",
             access_lines_dropped.clone(),
         );
+        let reloads = ReloadMetrics::register(&mut registry);
         let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
         build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "The running version", build);
@@ -295,6 +300,7 @@ impl Default for Telemetry {
             no_tenant,
             connections,
             connections_refused,
+            reloads,
             access_lines_dropped,
         }
     }
@@ -331,6 +337,20 @@ impl Telemetry {
         ServerMetrics {
             addresses: self.families.server_addresses.get_or_create(&label).clone(),
             healthy_addresses: self.families.server_healthy_addresses.get_or_create(&label).clone(),
+        }
+    }
+
+    /// Shows no more how the server of this name is: the configuration has none of that name.
+    pub fn forget_server(&self, name: &str) {
+        let label = ServerLabel { server: name.to_owned() };
+        self.endpoints.write().expect("nothing panics with it").remove(name);
+        for gauges in [
+            &self.families.server_addresses,
+            &self.families.server_healthy_addresses,
+            &self.families.breaker_open,
+            &self.families.exchanges_waiting,
+        ] {
+            gauges.remove(&label);
         }
     }
 

@@ -17,6 +17,7 @@ mod breaker;
 mod endpoint;
 mod flight;
 mod refresh;
+mod replacement;
 mod schedule;
 mod source;
 
@@ -29,6 +30,8 @@ pub struct AccessToken {
     expires_at: Instant,
     /// Whether it was put on a request since it was fetched or refreshed.
     in_use: AtomicBool,
+    /// Whether the server has accepted it.
+    accepted: AtomicBool,
 }
 
 impl AccessToken {
@@ -45,7 +48,8 @@ impl AccessToken {
         let mut authorization = HeaderValue::from_str(&value).map_err(|_| NotAToken)?;
         authorization.set_sensitive(true);
         let expires_at = obtained_at + lifetime;
-        Ok(Self { authorization, obtained_at, expires_at, in_use: AtomicBool::new(false) })
+        let (in_use, accepted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { authorization, obtained_at, expires_at, in_use, accepted })
     }
 
     /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
@@ -93,6 +97,18 @@ impl AccessToken {
         !self.in_use.load(Relaxed) && !self.in_use.swap(true, Relaxed)
     }
 
+    /// Notes that the server has done what a request with this token asked for. When it refuses the
+    /// token later, it may have been revoked.
+    pub fn accept(&self) {
+        if !self.was_accepted() {
+            self.accepted.store(true, Relaxed);
+        }
+    }
+
+    fn was_accepted(&self) -> bool {
+        self.accepted.load(Relaxed)
+    }
+
     fn end_use(&self) {
         self.in_use.store(false, Relaxed);
     }
@@ -108,6 +124,7 @@ impl AccessToken {
             obtained_at: self.obtained_at.checked_sub(age)?,
             expires_at: self.expires_at.checked_sub(age)?,
             in_use: AtomicBool::new(self.is_in_use()),
+            accepted: AtomicBool::new(self.was_accepted()),
         })
     }
 }
@@ -173,6 +190,11 @@ pub struct NoToken {
 }
 
 impl NoToken {
+    /// Whether nothing failed but that the configuration was changed.
+    pub fn is_withdrawn(&self) -> bool {
+        matches!(self.cause.kind, ExchangeErrorKind::Withdrawn)
+    }
+
     fn new(permit: &Permit, kind: ExchangeErrorKind, retry_after: Duration) -> Self {
         Self { cause: Arc::new(ExchangeError::new(permit, kind)), retry_after }
     }

@@ -24,7 +24,14 @@ use crate::trust::TrustError;
 /// Exchanges credentials for tokens at the token endpoints of Bold BI. Each server has a client of
 /// its own, so that no connection is shared between servers that trust different certificates.
 pub struct BoldBi {
-    clients: HashMap<String, Fetcher>,
+    clients: HashMap<String, Client>,
+}
+
+/// The connections to one server, which can be kept for as long as it stays equal.
+#[derive(Clone)]
+struct Client {
+    server: Arc<Server>,
+    fetcher: Arc<Fetcher>,
 }
 
 /// Why there is no client for a server.
@@ -44,17 +51,25 @@ impl BoldBi {
     /// # Errors
     /// When the certificates to trust for one of them are not to be had.
     pub fn new<'s>(servers: impl Iterator<Item = &'s Arc<Server>>) -> Result<Self, BoldBiError> {
+        Self { clients: HashMap::new() }.renewed(servers)
+    }
+
+    /// The same for these `servers`: with the connections that there are where nothing has changed.
+    ///
+    /// # Errors
+    /// As [`BoldBi::new`].
+    pub fn renewed<'s>(
+        &self,
+        servers: impl Iterator<Item = &'s Arc<Server>>,
+    ) -> Result<Self, BoldBiError> {
         let mut clients = HashMap::new();
         for server in servers {
-            if !clients.contains_key(&server.name) {
-                let timeout = server.timeouts.connect;
-                let elsewhere: Vec<_> =
-                    server.addresses.iter().map(|at| (at.host.as_str(), at.port)).collect();
-                let ca_file = server.ca_file.as_deref();
-                let client = Fetcher::new(server.tls, ca_file, timeout, &elsewhere)
-                    .map_err(|cause| BoldBiError { server: server.name.clone(), cause })?;
-                clients.insert(server.name.clone(), client);
-            }
+            let client = match self.clients.get(&server.name) {
+                Some(known) if known.server == *server => known.clone(),
+                _ => Client::new(server)
+                    .map_err(|cause| BoldBiError { server: server.name.clone(), cause })?,
+            };
+            clients.insert(server.name.clone(), client);
         }
         Ok(Self { clients })
     }
@@ -73,7 +88,7 @@ impl BoldBi {
             .map_err(unreachable)?;
 
         let asked = Asked { at: Instant::now(), clock: SystemTime::now() };
-        let (head, body) = client.send(request).await.map_err(unreachable)?.into_parts();
+        let (head, body) = client.fetcher.send(request).await.map_err(unreachable)?.into_parts();
         reply::head(head.status, &head.headers, asked.clock)?;
         let body = fetch::whole(body, MAX_BODY).await.map_err(|error| match error {
             BodyError::TooLarge => ExchangeErrorKind::Unusable {
@@ -83,6 +98,16 @@ impl BoldBi {
             BodyError::Broken(cause) => unreachable(cause),
         })?;
         reply::token(head.status, &head.headers, &body, asked, tenant.max_token_lifetime)
+    }
+}
+
+impl Client {
+    fn new(server: &Arc<Server>) -> Result<Self, TrustError> {
+        let addresses = server.addresses.iter().map(|at| (at.host.as_str(), at.port));
+        let elsewhere: Vec<_> = addresses.collect();
+        let ca_file = server.ca_file.as_deref();
+        let fetcher = Fetcher::new(server.tls, ca_file, server.timeouts.connect, &elsewhere)?;
+        Ok(Self { server: Arc::clone(server), fetcher: Arc::new(fetcher) })
     }
 }
 

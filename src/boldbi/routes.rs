@@ -8,131 +8,118 @@ use percent_encoding::percent_decode_str;
 
 use crate::policy::RouteClass;
 
-/// The class of a route: its method and its path below the API base, with the slash in front, as
-/// the client spells it. Routing in Bold BI ignores case, so spelling does not matter here; empty
-/// segments do not count, nor does the version. (Bold BI: REST API v1.0 to v6.0, all operations;
-/// deployment files for Kubernetes, where prefixes are matched without regard to case.)
-pub fn classify(method: &Method, route: &str) -> RouteClass {
-    let route = plain(route);
-    if segments(&route).any(|segment| CREDENTIAL_SEGMENTS.contains(&segment) || is_secret(segment))
-    {
-        return RouteClass::Credentials;
-    }
-    let mut rest = segments(&route).skip_while(|segment| is_version(segment));
-    let first = rest.next().unwrap_or_default();
-    let second = rest.next().unwrap_or_default();
-    let last = rest.last().unwrap_or(second);
+mod catalogue;
 
+use catalogue::{
+    BELOW, CREDENTIAL_SEGMENTS, EXPORT_BEGINNINGS, FAMILIES, HARMLESS_POSTS, On, SECRET_ENDINGS,
+    is_secret_word,
+};
+
+/// The class of a route: its method and its path below the API base, with the slash in front, as
+/// the client spells it.
+///
+/// It is what the method suggests, raised by all that the catalogue knows of the route in any
+/// spelling that some server takes for it: case, encoding, parameters, dots and white space at ends of
+/// segments, empty segments and the version do not count. Only in its plain spelling does a route
+/// count as less than its method suggests, so no other spelling is ever weaker.
+pub fn classify(method: &Method, route: &str) -> RouteClass {
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let posts = *method == Method::POST;
-    match first {
-        // The common secret of all sites is among these.
-        "administration" if second == "embed" => RouteClass::Credentials,
-        "settings" | "administration" => RouteClass::Admin,
-        // The one GET that does something.
-        "schedules" if last == "run" => RouteClass::Write,
-        _ if looks && segments(&route).any(is_export) => RouteClass::Export,
-        _ if looks => RouteClass::Read,
-        first if ADMIN_FIRST.contains(&first) => RouteClass::Admin,
-        "publish" if second == "external-sites" => RouteClass::Admin,
-        // Who sees a dashboard without a login, and which rows of a data source a user sees.
-        "dashboards" if second == "public" || last == "public" => RouteClass::Admin,
-        "datasources" if last == "user-filter" => RouteClass::Admin,
-        // Only as the second segment: deeper ones may be names that a client has chosen.
-        "dashboards" | "datasource" | "datasources" if posts && is_export(second) => {
-            RouteClass::Export
-        }
-        // The one POST that does nothing.
-        "items" | "pinboard" if posts && second == "is-name-exists" => RouteClass::Read,
-        _ => RouteClass::Write,
+    let suggested = if looks { RouteClass::Read } else { RouteClass::Write };
+    let class = suggested.max(raised(looks, &plain(route)));
+    if class == RouteClass::Write && *method == Method::POST {
+        let route = below_version(route);
+        let harmless = HARMLESS_POSTS.iter().find(|(plain, _)| *plain == route);
+        return harmless.map_or(class, |(_, class)| *class);
     }
+    class
 }
 
-/// The route in lower case and decoded once; itself, without allocation, where that is no change.
+/// The most dangerous class that the catalogue has for a plain route.
+fn raised(looks: bool, route: &str) -> RouteClass {
+    let mut class = RouteClass::Read;
+    let mut first = None;
+    let counts = |on: On| match on {
+        On::Look => looks,
+        On::Change => !looks,
+        On::Any => true,
+    };
+    for segment in segments(route) {
+        if CREDENTIAL_SEGMENTS.contains(&segment) || is_secret(segment) {
+            return RouteClass::Credentials;
+        }
+        if looks && EXPORT_BEGINNINGS.iter().any(|beginning| segment.starts_with(beginning)) {
+            class = class.max(RouteClass::Export);
+        }
+        match first {
+            None if is_version(segment) => {}
+            None => {
+                first = Some(segment);
+                let known = FAMILIES.iter().filter(|row| row.1 == segment && counts(row.0));
+                class = known.fold(class, |class, row| class.max(row.2));
+            }
+            Some(first) => {
+                let known = BELOW.iter();
+                let known = known.filter(|row| row.2 == segment && row.1 == first && counts(row.0));
+                class = known.fold(class, |class, row| class.max(row.3));
+            }
+        }
+    }
+    class
+}
+
+/// The route in lower case and decoded once, with slashes for backslashes; itself, without allocation,
+/// where that is no change.
 fn plain(route: &str) -> Cow<'_, str> {
-    let is_plain = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b'%';
+    let is_plain = |b: u8| matches!(b, b'!'..=b'~') && !matches!(b, b'A'..=b'Z' | b'%' | b'\\');
     if route.bytes().all(is_plain) {
         return Cow::Borrowed(route);
     }
+    if route.bytes().all(|b| is_plain(b.to_ascii_lowercase())) {
+        return Cow::Owned(route.to_ascii_lowercase());
+    }
     let decoded = percent_decode_str(route).decode_utf8_lossy();
     // By way of upper case, as .NET compares: it makes a plain `s` of `ſ`, which has no lower case.
-    Cow::Owned(decoded.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect())
+    // Of `İ` it makes an `i` with a dot of its own.
+    let folded = decoded.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    let folded = folded.filter(|&c| c != DOT_ABOVE);
+    Cow::Owned(folded.map(|c| if c == '\\' { '/' } else { c }).collect())
 }
 
-/// The segments that are not empty. Parameters behind a `;` do not count, nor do white space and
-/// dots at the ends, for some servers leave them out.
+/// The segments that are not empty. Parameters behind a `;` do not count, nor do white space, control
+/// characters and dots at the ends, for some servers leave them out.
 fn segments(route: &str) -> impl Iterator<Item = &str> {
-    let ignored = |c: char| c == '.' || c.is_whitespace();
-    let names = route.split('/').map(|s| s.split_once(';').map_or(s, |(name, _)| name));
+    let ignored = |c: char| c == '.' || c.is_whitespace() || c.is_control();
+    let names = route.split('/').map(|s| s.find(';').map_or(s, |end| &s[..end]));
     names.map(move |name| name.trim_matches(ignored)).filter(|name| !name.is_empty())
+}
+
+/// The route without its version in front, if that is spelled as published: `/v5.0`.
+fn below_version(route: &str) -> &str {
+    let below = route.strip_prefix("/v").and_then(|rest| {
+        let (number, _) = rest.split_once('/')?;
+        is_number(number).then(|| &rest[number.len()..])
+    });
+    below.unwrap_or(route)
 }
 
 /// `v5.0`, `v5`.
 fn is_version(segment: &str) -> bool {
-    segment.strip_prefix('v').is_some_and(|number| {
-        number.starts_with(|c: char| c.is_ascii_digit())
-            && number.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-    })
+    segment.strip_prefix('v').is_some_and(is_number)
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 /// A segment with a word that means a secret, or one that is such words run together.
 fn is_secret(segment: &str) -> bool {
-    segment.split(['-', '_']).any(|word| SECRET_WORDS.contains(&word))
-        || SECRET_ENDINGS.iter().any(|ending| segment.ends_with(ending))
+    let one = segment.strip_suffix('s').unwrap_or(segment);
+    segment.as_bytes().split(|b| matches!(b, b'-' | b'_')).any(is_secret_word)
+        || SECRET_ENDINGS.iter().any(|ending| one.ends_with(ending))
 }
 
-fn is_export(segment: &str) -> bool {
-    segment.starts_with("export") || segment.starts_with("download")
-}
-
-/// Routes that mint tokens or configure who may log in and with what keys.
-const CREDENTIAL_SEGMENTS: [&str; 3] = ["authorize", "authentication", "get-user-key"];
-/// In `embed-secret`, `api-keys`, `regenerate-signing-key`, `personal-access-token`, …
-const SECRET_WORDS: [&str; 11] = [
-    "token",
-    "tokens",
-    "secret",
-    "secrets",
-    "key",
-    "keys",
-    "apikey",
-    "apikeys",
-    "credential",
-    "credentials",
-    "password",
-];
-/// In `embedsecret`, `getuserkey`, …
-const SECRET_ENDINGS: [&str; 10] = [
-    "token",
-    "tokens",
-    "secret",
-    "secrets",
-    "apikey",
-    "apikeys",
-    "userkey",
-    "signingkey",
-    "encryptionkey",
-    "password",
-];
-/// First segments below which every change is about who may do what.
-const ADMIN_FIRST: [&str; 16] = [
-    "users",
-    "user",
-    "csv-users",
-    "groups",
-    "group",
-    "permissions",
-    "permission",
-    "attribute",
-    "attributes",
-    "external-sites",
-    "system-settings",
-    "tenants",
-    "tenant",
-    "startup",
-    "site",
-    "sites",
-];
+const DOT_ABOVE: char = '\u{307}';
 
 #[cfg(test)]
 mod tests;

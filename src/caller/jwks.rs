@@ -6,8 +6,9 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use moka::sync::Cache;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 use super::jwt::KeySet;
 
@@ -19,6 +20,9 @@ pub trait KeySource: Send + Sync + 'static {
     /// # Errors
     /// What went wrong, in words; nothing of what was fetched.
     async fn fetch(&self) -> Result<KeySet, String>;
+
+    /// Tells it from other sources: one that is the same asks the same and trusts the same.
+    fn identity(&self) -> String;
 }
 
 /// The keys of one issuer.
@@ -32,29 +36,26 @@ enum Kept {
 struct Fetched {
     issuer: String,
     source: Box<dyn KeySource>,
+    /// So old keys are fetched anew: a key that the issuer has removed works no longer than this.
+    refresh: Duration,
     held: RwLock<Option<Held>>,
-    /// When the last fetch of each reason began, well or not. Whoever holds it is the one who fetches.
-    attempts: Mutex<Attempts>,
-}
-
-/// A key that is not known is worth a fetch although there was one a moment ago: the issuer may have
-/// rotated since. So each reason has a cool-down of its own.
-#[derive(Default)]
-struct Attempts {
-    for_age: Option<Instant>,
-    for_unknown_key: Option<Instant>,
-}
-
-#[derive(Clone, Copy)]
-enum Reason {
-    Age,
-    UnknownKey,
+    /// When the last fetch because of their age began, well or not. Whoever holds it is the one who
+    /// fetches.
+    for_age: Mutex<Option<Instant>>,
+    /// The same for a key that is not known: the issuer may have rotated since the last fetch.
+    for_unknown_key: Mutex<Option<Instant>>,
+    /// Ids that no key had, and until when they are not asked for again.
+    unknown: Cache<String, Instant>,
+    /// Places for those who wait until a key that is not known may be looked for.
+    waiting: Semaphore,
 }
 
 #[derive(Clone)]
 struct Held {
     keys: Arc<KeySet>,
     since: Instant,
+    /// When a fetch of newer ones failed, since these are held.
+    failed: Option<Instant>,
 }
 
 impl IssuerKeys {
@@ -63,42 +64,71 @@ impl IssuerKeys {
         Self(Kept::Fixed(Arc::new(keys)))
     }
 
-    /// Keys of `issuer` that `source` has; none are fetched yet.
-    pub fn fetched(issuer: &str, source: Box<dyn KeySource>) -> Self {
+    /// Keys of `issuer` that `source` has, used no longer than for `refresh` while it can be reached;
+    /// none are fetched yet.
+    pub fn fetched(issuer: &str, source: Box<dyn KeySource>, refresh: Duration) -> Self {
         Self(Kept::Fetched(Arc::new(Fetched {
             issuer: issuer.to_owned(),
             source,
+            refresh,
             held: RwLock::new(None),
-            attempts: Mutex::default(),
+            for_age: Mutex::default(),
+            for_unknown_key: Mutex::default(),
+            unknown: Cache::new(MAX_UNKNOWN),
+            waiting: Semaphore::new(MAX_WAITING),
         })))
     }
 
-    /// The keys to look in first. Old ones are fetched anew, in the background as long as they may
-    /// still be used; none when there are none that may.
+    /// Goes on with those of `others` that are from the same source, if there are any.
+    pub fn carry_over<'k>(&mut self, mut others: impl Iterator<Item = &'k Self>) {
+        let Kept::Fetched(own) = &self.0 else { return };
+        let tells = |keys: &Fetched| (keys.source.identity(), keys.refresh);
+        let same = others.find_map(|other| match &other.0 {
+            Kept::Fetched(other) if tells(other) == tells(own) => Some(Arc::clone(other)),
+            _ => None,
+        });
+        if let Some(same) = same {
+            self.0 = Kept::Fetched(same);
+        }
+    }
+
+    /// The keys to look in first; none when there are none that may still be used. Those of half the
+    /// age at which they must be fetched anew are so in the background, that nobody has to wait. Only
+    /// after a silence, in which nobody asked for them, the next one waits: an issuer that removed a key
+    /// in the meantime is not to see it work. No one waits for an issuer that has just failed.
     pub async fn current(&self) -> Option<Arc<KeySet>> {
         let fetched = match &self.0 {
             Kept::Fixed(keys) => return Some(Arc::clone(keys)),
             Kept::Fetched(fetched) => fetched,
         };
-        match fetched.held() {
-            Some(held) if held.since.elapsed() < REFRESH => Some(held.keys),
-            Some(held) if held.since.elapsed() < MAX_STALE => {
-                let fetched = Arc::clone(fetched);
-                tokio::spawn(async move { fetched.refresh(Reason::Age).await });
-                Some(held.keys)
+        if let Some(held) = fetched.held() {
+            let age = held.since.elapsed();
+            if age < fetched.refresh / 2 {
+                return Some(held.keys);
             }
-            _ => {
-                fetched.refresh(Reason::Age).await;
-                fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
+            let fails = held.failed.is_some_and(|at| at.elapsed() < fetched.refresh);
+            if age < fetched.refresh || (fails && age < MAX_STALE) {
+                if fetched.wants_refresh() {
+                    let fetched = Arc::clone(fetched);
+                    tokio::spawn(async move { fetched.fetch_for_age().await });
+                }
+                return Some(held.keys);
             }
         }
+        fetched.fetch_for_age().await;
+        fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
     }
 
-    /// Keys that are newer than `known`, in which a key was not found. None when there are no newer
-    /// ones, or the last fetch is too recent: a flood of made-up key ids makes one fetch.
-    pub async fn newer_than(&self, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+    /// Keys that are newer than `known`, in which no key has this `id`; none when there are no newer
+    /// ones. The issuer is asked for an id once in 10 s, and once a second whatever ids are asked for: who
+    /// comes sooner waits for that. So a rotation that nobody announced is followed, whoever else asks
+    /// for keys that never were, and a flood of made-up ids makes one fetch a second.
+    pub async fn newer_than(&self, known: &Arc<KeySet>, id: Option<&str>) -> Option<Arc<KeySet>> {
         let Kept::Fetched(fetched) = &self.0 else { return None };
-        fetched.refresh(Reason::UnknownKey).await;
+        let (theirs, id) = (Arc::clone(fetched), id.unwrap_or_default().to_owned());
+        // Others wait for the same fetch: it goes on when this client leaves.
+        let looked = tokio::spawn(async move { theirs.look_for(id).await });
+        looked.await.ok()?;
         let held = fetched.held()?.keys;
         (!Arc::ptr_eq(&held, known)).then_some(held)
     }
@@ -109,31 +139,73 @@ impl Fetched {
         self.held.read().expect("nothing panics with it").clone()
     }
 
-    /// Fetches, unless that was tried for the same reason within the cool-down. Whoever comes in the
-    /// meantime waits for the one who fetches and takes what came of it. A failure keeps what is
-    /// held.
-    async fn refresh(&self, reason: Reason) {
-        let mut attempts = self.attempts.lock().await;
-        let last = match reason {
-            Reason::Age => &mut attempts.for_age,
-            Reason::UnknownKey => &mut attempts.for_unknown_key,
-        };
-        if last.is_some_and(|at| at.elapsed() < COOL_DOWN) {
+    /// Whether nobody fetches, and a fetch because of age is not too recent.
+    fn wants_refresh(&self) -> bool {
+        self.for_age.try_lock().is_ok_and(|last| !self.is_recent(*last))
+    }
+
+    fn is_recent(&self, last: Option<Instant>) -> bool {
+        last.is_some_and(|at| at.elapsed() < RETRY.min(self.refresh / 4))
+    }
+
+    /// Fetches, unless that was tried a moment ago. Whoever comes in the meantime waits for the one
+    /// who fetches and takes what came of it.
+    async fn fetch_for_age(&self) {
+        let mut last = self.for_age.lock().await;
+        if !self.is_recent(*last) {
+            *last = Some(Instant::now());
+            self.fetch().await;
+        }
+    }
+
+    /// Fetches if that may bring a key of this id: as soon as it may, or when another does who
+    /// asks for another id.
+    async fn look_for(&self, id: String) {
+        let came = Instant::now();
+        if self.unknown.get(&id).is_some_and(|until| came < until) {
             return;
         }
-        *last = Some(Instant::now());
-        match self.source.fetch().await {
+        let Ok(_place) = self.waiting.try_acquire() else { return };
+        let mut last = self.for_unknown_key.lock().await;
+        // A fetch that began before may not have seen what this one asks for.
+        if last.is_none_or(|at| at < came) {
+            if let Some(at) = *last {
+                sleep_until(at + COOL_DOWN).await;
+            }
+            *last = Some(Instant::now());
+            self.fetch().await;
+        }
+        if id.len() <= MAX_ID {
+            let told = self.held().is_some_and(|held| held.since >= came);
+            let pause = if told { UNKNOWN_FOR } else { COOL_DOWN };
+            self.unknown.insert(id, Instant::now() + pause);
+        }
+    }
+
+    /// Fetches now. A failure keeps what is held.
+    async fn fetch(&self) {
+        // What is fetched is as old as the question: the issuer may have changed its mind since.
+        let since = Instant::now();
+        let fetched = self.source.fetch().await;
+        let mut held = self.held.write().expect("nothing panics with it");
+        match fetched {
             Ok(keys) => {
-                let held = Held { keys: Arc::new(keys), since: Instant::now() };
-                *self.held.write().expect("nothing panics with it") = Some(held);
+                if held.as_ref().is_none_or(|held| held.since <= since) {
+                    *held = Some(Held { keys: Arc::new(keys), since, failed: None });
+                }
                 tracing::debug!(issuer = self.issuer, "the issuer's keys were fetched");
             }
-            Err(cause) => tracing::warn!(
-                issuer = self.issuer,
-                cause,
-                hint = "callers whose keys are known are served for an hour; check `jwks_url`",
-                "the issuer's keys cannot be fetched"
-            ),
+            Err(cause) => {
+                if let Some(held) = held.as_mut() {
+                    held.failed = Some(Instant::now());
+                }
+                tracing::warn!(
+                    issuer = self.issuer,
+                    cause,
+                    hint = "callers whose keys are known are served for an hour; check `jwks_url`",
+                    "the issuer's keys cannot be fetched"
+                );
+            }
         }
     }
 }
@@ -147,18 +219,27 @@ impl fmt::Debug for IssuerKeys {
     }
 }
 
-/// So old keys are fetched anew: a key that the issuer has removed works no longer than this.
-const REFRESH: Duration = Duration::from_mins(5);
 /// So long keys are used although they cannot be fetched anew.
 const MAX_STALE: Duration = Duration::from_hours(1);
-/// Between two fetches, however many ask for them.
-const COOL_DOWN: Duration = Duration::from_secs(10);
+/// Between two fetches because of age, where the first one failed.
+const RETRY: Duration = Duration::from_secs(10);
+/// Between two fetches for keys that are not known, however many ask for them.
+const COOL_DOWN: Duration = Duration::from_secs(1);
+/// So long an id that no key had is not asked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// As many ids that no key had are remembered, none of them longer than this.
+const MAX_UNKNOWN: u64 = 4096;
+const MAX_ID: usize = 256;
+/// As many requests wait for an issuer's newer keys; for more, a key that is not known is unknown.
+const MAX_WAITING: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use super::*;
+
+    const REFRESH: Duration = Duration::from_mins(5);
 
     /// Gives the next of these each time, or fails.
     struct Scripted {
@@ -173,12 +254,16 @@ mod tests {
             let number = self.fetches.fetch_add(1, SeqCst);
             if number >= self.fails_from { Err("gone".into()) } else { Ok(KeySet::default()) }
         }
+
+        fn identity(&self) -> String {
+            self.fails_from.to_string()
+        }
     }
 
     fn issuer(fails_from: usize) -> (Arc<IssuerKeys>, Arc<AtomicUsize>) {
         let fetches = Arc::new(AtomicUsize::new(0));
         let source = Scripted { fetches: Arc::clone(&fetches), fails_from };
-        (Arc::new(IssuerKeys::fetched("issuer", Box::new(source))), fetches)
+        (Arc::new(IssuerKeys::fetched("issuer", Box::new(source), REFRESH)), fetches)
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,15 +283,72 @@ mod tests {
     async fn ten_thousand_made_up_key_ids_make_one_fetch_per_cool_down() {
         let (keys, fetches) = issuer(usize::MAX);
         let known = keys.current().await.unwrap();
-        assert!(keys.newer_than(&known).await.is_some(), "a rotation right after a fetch");
+        let began = Instant::now();
+        let mut waiting = tokio::task::JoinSet::new();
+        for number in 0..10_000 {
+            let (keys, known) = (Arc::clone(&keys), Arc::clone(&known));
+            waiting.spawn(async move {
+                let id = format!("made-up-{number}");
+                keys.newer_than(&known, Some(&id)).await;
+            });
+            if number % 1000 == 0 {
+                tokio::time::sleep(COOL_DOWN / 4).await;
+            }
+        }
+        waiting.join_all().await;
+        let bound = 2 + began.elapsed().as_secs();
+        let made = fetches.load(SeqCst) as u64 - 1;
+        assert!((2..=bound).contains(&made), "{made} of at most {bound}");
+        assert_eq!(keys_waiting(&keys), MAX_WAITING, "all places are free again");
+    }
+
+    fn keys_waiting(keys: &IssuerKeys) -> usize {
+        let Kept::Fetched(fetched) = &keys.0 else { unreachable!() };
+        fetched.waiting.available_permits()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_id_that_no_key_has_is_asked_for_once_and_keeps_no_other_waiting_for_long() {
+        let (keys, fetches) = issuer(usize::MAX);
+        let known = keys.current().await.unwrap();
+        assert!(keys.newer_than(&known, Some("old")).await.is_some(), "right after a fetch");
         let known = keys.current().await.unwrap();
         for _ in 0..10_000 {
-            assert!(keys.newer_than(&known).await.is_none());
+            assert!(keys.newer_than(&known, Some("old")).await.is_none());
         }
         assert_eq!(fetches.load(SeqCst), 2);
-        tokio::time::advance(COOL_DOWN).await;
-        assert!(keys.newer_than(&known).await.is_some());
+        // A rotation while somebody goes on with the old key: two of the new one, one fetch.
+        let began = Instant::now();
+        let both = tokio::join!(
+            keys.newer_than(&known, Some("new")),
+            keys.newer_than(&known, Some("new as well"))
+        );
+        assert!(both.0.is_some() && both.1.is_some());
+        assert!(began.elapsed() <= COOL_DOWN + Duration::from_millis(50), "{:?}", began.elapsed());
         assert_eq!(fetches.load(SeqCst), 3);
+        tokio::time::advance(UNKNOWN_FOR).await;
+        let known = keys.current().await.unwrap();
+        assert!(keys.newer_than(&known, Some("old")).await.is_some(), "it may exist by now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_not_taken_to_be_unknown_because_a_fetch_failed_or_its_client_left() {
+        let (keys, fetches) = issuer(1);
+        let known = keys.current().await.unwrap();
+        for expected in 2..5 {
+            assert!(keys.newer_than(&known, Some("new")).await.is_none());
+            assert!(keys.newer_than(&known, Some("new")).await.is_none());
+            assert_eq!(fetches.load(SeqCst), expected, "it is tried again, in a second");
+            tokio::time::advance(COOL_DOWN).await;
+        }
+        let (keys, fetches) = issuer(usize::MAX);
+        let known = keys.current().await.unwrap();
+        let left =
+            tokio::time::timeout(Duration::from_millis(10), keys.newer_than(&known, Some("new")));
+        assert!(left.await.is_err());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(fetches.load(SeqCst), 2);
+        assert!(!Arc::ptr_eq(&known, &keys.current().await.unwrap()), "the fetch went on");
     }
 
     /// JWK-02
@@ -229,14 +371,52 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_new_configuration_goes_on_with_the_keys_of_the_same_source_alone() {
+        let ((old, fetches), (other, _)) = (issuer(7), issuer(8));
+        let held = old.current().await.unwrap();
+        let (mut same, fetched_again) = (Arc::into_inner(issuer(7).0).unwrap(), &fetches);
+        same.carry_over([&*other, &*old].into_iter());
+        assert!(Arc::ptr_eq(&held, &same.current().await.unwrap()));
+        assert_eq!(fetched_again.load(SeqCst), 1);
+        // Control: another source is asked for its own.
+        let (new, fetches) = issuer(9);
+        let mut new = Arc::into_inner(new).unwrap();
+        new.carry_over([&*other, &*old].into_iter());
+        assert!(!Arc::ptr_eq(&held, &new.current().await.unwrap()));
+        assert_eq!(fetches.load(SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn old_keys_are_replaced_in_the_background() {
         let (keys, fetches) = issuer(usize::MAX);
         let first = keys.current().await.unwrap();
-        tokio::time::advance(REFRESH).await;
-        let still = keys.current().await.unwrap();
-        assert!(Arc::ptr_eq(&first, &still), "nobody waits");
+        tokio::time::advance(REFRESH / 2).await;
+        for _ in 0..100 {
+            let still = keys.current().await.unwrap();
+            assert!(Arc::ptr_eq(&first, &still), "nobody waits");
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(!Arc::ptr_eq(&first, &keys.current().await.unwrap()));
         assert_eq!(fetches.load(SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_nobody_asked_for_are_not_used_past_their_age() {
+        let (keys, _) = issuer(usize::MAX);
+        let first = keys.current().await.unwrap();
+        tokio::time::advance(REFRESH).await;
+        assert!(!Arc::ptr_eq(&first, &keys.current().await.unwrap()));
+
+        // An issuer that fails is waited for once, not by each who asks.
+        let (keys, fetches) = issuer(1);
+        let first = keys.current().await.unwrap();
+        tokio::time::advance(REFRESH).await;
+        assert!(Arc::ptr_eq(&first, &keys.current().await.unwrap()));
+        tokio::time::advance(RETRY).await;
+        let before = Instant::now();
+        assert!(Arc::ptr_eq(&first, &keys.current().await.unwrap()));
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(fetches.load(SeqCst), 3, "it goes on to try");
     }
 }

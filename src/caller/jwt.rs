@@ -53,6 +53,14 @@ pub struct VerifiedClaims {
     pub expires_at: SystemTime,
 }
 
+impl Issuer {
+    /// Whether a token speaks of this issuer, if only but for a slash at the end: whoever meant another
+    /// has made a mistake that [`UnverifiedJwt::verify`] names.
+    pub fn is_meant_by(&self, token: &UnverifiedJwt<'_>) -> bool {
+        bare(&self.issuer) == bare(&token.issuer)
+    }
+}
+
 impl VerifiedClaims {
     /// The text of a claim; none when it is absent or anything but text.
     pub fn text(&self, name: &str) -> Option<&str> {
@@ -104,6 +112,9 @@ pub enum JwtError {
     /// The signature does not fit.
     #[error("its signature does not fit")]
     Signature,
+    /// Its issuer is not spelled as the configured one.
+    #[error("its issuer differs from the configured `issuer` by a slash at the end")]
+    Slash,
     /// It is another issuer's.
     #[error("it is another issuer's")]
     Issuer,
@@ -155,6 +166,9 @@ impl<'t> UnverifiedJwt<'t> {
         keys: &KeySet,
         now: SystemTime,
     ) -> Result<VerifiedClaims, JwtError> {
+        if self.issuer != issuer.issuer && issuer.is_meant_by(self) {
+            return Err(JwtError::Slash);
+        }
         if !issuer.algorithms.contains(&self.algorithm) {
             return Err(JwtError::Algorithm);
         }
@@ -186,6 +200,10 @@ impl<'t> UnverifiedJwt<'t> {
         let expires_at = check_times(&claims, now)?;
         Ok(VerifiedClaims { claims, expires_at })
     }
+}
+
+fn bare(issuer: &str) -> &str {
+    issuer.strip_suffix('/').unwrap_or(issuer)
 }
 
 /// `aud` is one text or a list of texts (RFC 7519, section 4.1.3).

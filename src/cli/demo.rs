@@ -44,14 +44,16 @@ async fn until_interrupted(files: &Files, port: u16, format: LogFormat) -> Resul
     let stand_in = stand_in().await?;
     // Whoever runs a demo wants to read it, also through a pipe.
     let format = if matches!(format, LogFormat::Auto) { LogFormat::Text } else { format };
-    let running =
-        start(files.configure(&stand_in, port)?, format).map_err(|failure| match failure {
-            Failure::Other { what, .. } => Failure::Other {
-                what,
-                hint: Some("`boldgate demo --port 0` takes any port that is free".into()),
-            },
-            other => other,
-        })?;
+    let settings = files.configure(&stand_in, port)?;
+    let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
+    let exchange = Arc::new(exchange);
+    let running = start(settings, exchange, format).map_err(|failure| match failure {
+        Failure::Other { what, .. } => Failure::Other {
+            what,
+            hint: Some("`boldgate demo --port 0` takes any port that is free".into()),
+        },
+        other => other,
+    })?;
     introduce(files, &stand_in, &running);
     signals.next().await;
     say("\nstopping");

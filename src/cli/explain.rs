@@ -1,5 +1,6 @@
 //! `boldgate explain`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,9 @@ pub(super) struct Explain {
     /// The listener it comes to, by its address in the configuration; the first if not given
     #[arg(long, value_name = "ADDRESS")]
     listener: Option<String>,
+    /// The IP address that the client has, for permissions that believe a proxy by its address
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
     /// PEM file of the certificate that the client has; its chain and times are taken to be good
     #[arg(long, value_name = "FILE")]
     client_cert: Option<PathBuf>,
@@ -138,8 +142,13 @@ impl Explain {
         if unix_peer.is_some() && !matches!(listener.address, ListenAddress::Unix(_)) {
             return Err(Failure::other("this listener is no Unix socket: it knows no processes"));
         }
-        let hosts = listener.hosts.clone();
-        Ok(Origin { hosts, certificate, unix_peer, ..Origin::unknown(listener.admits) })
+        if self.from.is_some() && matches!(listener.address, ListenAddress::Unix(_)) {
+            return Err(Failure::other(
+                "this listener is a Unix socket: its clients have no address",
+            ));
+        }
+        let (admits, address, hosts) = (listener.admits, self.from, listener.hosts.clone());
+        Ok(Origin { admits, address, hosts, certificate, unix_peer })
     }
 }
 

@@ -1,22 +1,25 @@
 //! `boldgate serve`.
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigFile, Failure, LogFormat, logging, runtime};
 use crate::boldbi::BoldBi;
 use crate::caller::Admits;
 use crate::config::Settings;
-use crate::run::{Running, StartError};
+use crate::run::reload::Reloader;
+use crate::run::{Running, StartError, systemd};
 use crate::telemetry::{AccessLog, Format, Telemetry};
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The access log goes to stdout, all other logs to stderr. SIGTERM or SIGINT: \
-requests in flight are finished, then it ends; a second one ends it at once."
+requests in flight are finished, then it ends; a second one ends it at once. Changes of the configuration and of the \
+files that it names take effect by themselves; SIGHUP: they are looked for at once."
 )]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -29,23 +32,30 @@ impl Serve {
         for warning in settings.warnings.lines() {
             tracing::warn!(warning, "the configuration is good, but");
         }
-        runtime()?.block_on(serve(settings, format))
+        runtime()?.block_on(serve(&self.config.path, settings, format))
     }
 }
 
-async fn serve(settings: Settings, format: LogFormat) -> Result<(), Failure> {
+async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    let reload = listen_to(SignalKind::hangup())?;
+    let exchange = Arc::new(BoldBi::new(settings.servers.iter()).map_err(Failure::other)?);
+    let reloader = Reloader::new(path, &settings, Arc::clone(&exchange));
     let (tenants, servers) = (settings.tenants.iter().len(), settings.servers.len());
     let callers = settings.caller_auth.known();
     let listeners: Vec<_> =
         settings.listeners.iter().map(|l| (l.admits, l.tls.is_some())).collect();
-    let running = start(settings, format)?;
+    let mut running = start(settings, exchange, format)?;
     for (address, (admits, tls)) in running.addresses().iter().zip(listeners) {
         let callers = match admits {
             Admits::Anonymous => "anonymous",
             Admits::Known => "required",
         };
         tracing::info!(%address, callers, tls, "listening");
+    }
+    tokio::select! {
+        () = running.ready() => {}
+        signal = signals.next() => return stop(running, signals, signal).await,
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -55,8 +65,18 @@ async fn serve(settings: Settings, format: LogFormat) -> Result<(), Failure> {
         callers,
         "boldgate is ready"
     );
-    let signal = signals.next().await;
+    systemd::ready("serving");
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = reloader.follow(&mut running, reload) => unreachable!("it goes on for ever"),
+        () = systemd::keep_alive() => unreachable!("it goes on for ever"),
+    };
+    stop(running, signals, signal).await
+}
+
+async fn stop(running: Running, mut signals: Signals, signal: &'static str) -> Result<(), Failure> {
     tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
+    systemd::stopping();
     tokio::select! {
         clean = running.stop() => {
             if clean {
@@ -74,15 +94,19 @@ async fn serve(settings: Settings, format: LogFormat) -> Result<(), Failure> {
 }
 
 /// Starts a gateway that exchanges at Bold BI and writes its access log to stdout.
-pub(super) fn start(settings: Settings, format: LogFormat) -> Result<Running, Failure> {
-    let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
+pub(super) fn start(
+    settings: Settings,
+    exchange: Arc<BoldBi>,
+    format: LogFormat,
+) -> Result<Running, Failure> {
     let telemetry = Arc::new(Telemetry::default());
     let stdout = std::io::stdout();
     let lines = if logging::is_text(format, &stdout) { Format::Text } else { Format::Json };
     let dropped = telemetry.access_lines_dropped.clone();
     let access_log = AccessLog::new(lines, Box::new(stdout), dropped);
-    Running::start(settings, Arc::new(exchange), telemetry, access_log).map_err(|error| {
-        Failure::Other { what: error.to_string(), hint: hint(&error).map(Into::into) }
+    Running::start(settings, exchange, telemetry, access_log).map_err(|error| Failure::Other {
+        what: error.to_string(),
+        hint: hint(&error).map(Into::into),
     })
 }
 
@@ -105,20 +129,21 @@ fn hint(error: &StartError) -> Option<&'static str> {
     }
 }
 
+fn listen_to(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::other(format!("no signals to be had: {error}")))
+}
+
 /// The signals that end the process (a terminal's Ctrl-C is an interrupt).
 pub(super) struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Signals {
     pub(super) fn listen() -> Result<Self, Failure> {
-        let on = |kind| {
-            signal(kind).map_err(|error| Failure::other(format!("no signals to be had: {error}")))
-        };
         Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
+            terminate: listen_to(SignalKind::terminate())?,
+            interrupt: listen_to(SignalKind::interrupt())?,
         })
     }
 

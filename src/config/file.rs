@@ -43,6 +43,10 @@ pub(super) struct File {
     /// The header in which callers send their API key. It never goes on to Bold BI.
     #[serde(default = "default_api_key_header")]
     pub api_key_header: Field<String>,
+    /// Names of tenants whose tokens are fetched when the gateway starts, before it says that it is
+    /// ready; it waits for them for 10 s at most.
+    #[serde(default)]
+    pub warm_up: Field<Vec<Field<String>>>,
     /// Bounds on what clients may use up.
     #[serde(default = "default_limits")]
     pub limits: Field<Limits>,
@@ -244,7 +248,10 @@ pub(super) struct Limits {
     pub body_timeout: Field<Period>,
     /// Largest request body. Bold BI's own ingress takes 200 MiB.
     pub max_body: Field<Size>,
-    /// For running requests to end when the gateway stops.
+    /// From the signal to stop until no more connections are accepted. In this time `/readyz` says
+    /// 503 and every answer ends its connection, so that a load balancer can send clients elsewhere.
+    pub lame_duck: Field<Period>,
+    /// For running requests to end when the gateway stops, once no more connections are accepted.
     pub drain_timeout: Field<Period>,
     /// Most tokens that are kept at the same time.
     #[schemars(range(min = 1, max = 10_000_000))]
@@ -292,6 +299,8 @@ impl Default for Limits {
             keep_alive_timeout: Field::Given(Period::seconds(75)),
             body_timeout: Field::Given(Period::seconds(60)),
             max_body: Field::Given(Size(200 << 20)),
+            // Only who is behind something that asks `/readyz` needs it, and knows how often it asks.
+            lame_duck: Field::Given(Period::seconds(0)),
             // Within the 30 s that Kubernetes gives by default.
             drain_timeout: Field::Given(Period::seconds(25)),
             token_cache_entries: Field::Given(100_000),

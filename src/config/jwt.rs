@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Uri;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
@@ -14,6 +15,7 @@ use crate::jwks::HttpKeySource;
 use super::field::Field;
 use super::file;
 use super::place::Place;
+use super::quantity::Period;
 use super::{Check, References};
 
 impl Check<'_> {
@@ -23,9 +25,9 @@ impl Check<'_> {
         jwt: Field<file::Jwt>,
         caller: &CallerName,
     ) -> Option<JwtCaller> {
-        let jwt = jwt.given()?;
+        let mut jwt = jwt.given()?;
         let keys = match &jwt.secret {
-            Field::Missing => self.issuer_keys(at, &jwt),
+            Field::Missing => self.issuer_keys(at, &mut jwt),
             _ => self.shared_secret(at, &jwt),
         };
         let text = |key: &str, value: Field<String>, accepted: &str| {
@@ -110,8 +112,9 @@ impl Check<'_> {
     }
 
     /// Keys from a file or from a URL, whichever is given.
-    fn issuer_keys(self, at: &Place<'_>, jwt: &file::Jwt) -> Option<IssuerKeys> {
+    fn issuer_keys(self, at: &Place<'_>, jwt: &mut file::Jwt) -> Option<IssuerKeys> {
         let (file_at, url_at) = (at.key("jwks_file"), at.key("jwks_url"));
+        let refresh = self.refresh(at, jwt);
         let (ca_at, ca_file) = (at.key("ca_file"), jwt.ca_file.as_given());
         if let (Some(_), Field::Missing) = (ca_file, &jwt.jwks_url) {
             self.notes.add(ca_at.key_finding("found a CA without a URL", "a CA with `jwks_url`"));
@@ -139,6 +142,7 @@ impl Check<'_> {
                     Ok(source) => Some(IssuerKeys::fetched(
                         jwt.issuer.as_given().map_or("", String::as_str),
                         Box::new(source),
+                        refresh?,
                     )),
                     Err(error) => {
                         self.notes.add(url_at.finding(error.to_string(), JWKS_URL));
@@ -155,11 +159,33 @@ impl Check<'_> {
         }
     }
 
+    /// How old keys from a URL may become.
+    fn refresh(self, at: &Place<'_>, jwt: &mut file::Jwt) -> Option<Duration> {
+        let at = at.key("jwks_refresh");
+        let period = std::mem::replace(&mut jwt.jwks_refresh, Field::Missing);
+        match period {
+            Field::Missing => Some(REFRESH),
+            Field::Given(_) if matches!(jwt.jwks_url, Field::Missing) => {
+                let problem = "found an age of keys that are not fetched";
+                self.notes.add(at.key_finding(problem, "an age with `jwks_url`"));
+                None
+            }
+            given => {
+                let refresh = given.given()?;
+                if refresh < MIN_REFRESH || refresh > MAX_REFRESH {
+                    self.notes.add(at.wrong(format!("`{MIN_REFRESH}` to `{MAX_REFRESH}`")));
+                    return None;
+                }
+                Some(refresh.0)
+            }
+        }
+    }
+
     fn key_set(self, at: &Place<'_>, file: &str) -> Option<KeySet> {
         if self.references == References::Ignore {
             return Some(KeySet::default());
         }
-        let read = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
+        let read = self.content(file.as_ref()).map_err(|error| format!("cannot be read: {error}"));
         let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
         match keys {
             Ok(keys) => Some(keys),
@@ -204,6 +230,12 @@ fn algorithm_of(algorithm: file::Algorithm) -> Algorithm {
     }
 }
 
+/// How old keys become where the file does not say.
+const REFRESH: Duration = Duration::from_mins(5);
+/// Less would be a load on the issuer.
+const MIN_REFRESH: Period = Period::seconds(1);
+/// As long as keys are used that cannot be fetched anew.
+const MAX_REFRESH: Period = Period::seconds(3600);
 const JWKS_URL: &str =
     "a URL with `https://`, or with `http://` on a loopback address; no user info";
 const ALGORITHMS: &str =

@@ -19,6 +19,13 @@ impl Check<'_> {
         let request_head_timeout = period("request_head_timeout", limits.request_head_timeout);
         let keep_alive_timeout = period("keep_alive_timeout", limits.keep_alive_timeout);
         let body_timeout = period("body_timeout", limits.body_timeout);
+        let lame_duck = limits.lame_duck.given().filter(|wait| {
+            let bounded = *wait <= MAX_LAME_DUCK;
+            if !bounded {
+                self.notes.add(at.key("lame_duck").wrong(format!("`0s` to `{MAX_LAME_DUCK}`")));
+            }
+            bounded
+        });
         let drain_timeout = period("drain_timeout", limits.drain_timeout);
         let max_body = self.size(&at.key("max_body"), limits.max_body);
         let token_cache_entries = self.number(
@@ -32,6 +39,7 @@ impl Check<'_> {
             keep_alive_timeout: keep_alive_timeout?,
             body_timeout: body_timeout?,
             max_body: max_body?,
+            lame_duck: lame_duck?.0,
             drain_timeout: drain_timeout?,
             token_cache_entries: token_cache_entries? as u64,
         })
@@ -100,6 +108,7 @@ impl Check<'_> {
 pub(super) const MAX_WAIT: Period = Period::seconds(86_400);
 /// Most connections of one kind.
 pub(super) const MAX_CONNECTIONS: usize = 1_000_000;
+const MAX_LAME_DUCK: Period = Period::seconds(600);
 const MAX_CACHE_ENTRIES: usize = 10_000_000;
 const MAX_ALLOWED: usize = 1_000_000;
 const MIN_BODY: Size = Size(1 << 10);

@@ -1,7 +1,7 @@
 //! The sections `listeners` and `admin`: addresses, whom they let in, certificates and keys.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::ring::default_provider;
@@ -298,10 +298,12 @@ impl Check<'_> {
             return Err(Noted);
         }
         let (ca_file, crl_file) = (ca_file.as_given(), crl_file.as_given());
-        if let (Some(file), References::Read) = (ca_file, self.references)
-            && let Err(error) = trust::roots(Path::new(file))
-        {
-            self.notes.add(ca_at.finding(format!("found no usable CAs: {error}"), PEM));
+        if let (Some(file), References::Read) = (ca_file, self.references) {
+            // For the sake of noticing when it changes; what is wrong with it is told next.
+            let _ = self.content(file.as_ref());
+            if let Err(error) = trust::roots(file.as_ref()) {
+                self.notes.add(ca_at.finding(format!("found no usable CAs: {error}"), PEM));
+            }
         }
         if let Some(pem) = crl_file.and_then(|file| self.pem(&crl_at, file)) {
             let lists: Result<Vec<_>, _> =
@@ -343,7 +345,7 @@ impl Check<'_> {
         if self.references == References::Ignore {
             return None;
         }
-        let read = std::fs::read(file).map(zeroize::Zeroizing::new);
+        let read = self.content(file.as_ref());
         read.map_err(|e| {
             self.notes.add(at.finding(format!("found a file that cannot be read: {e}"), PEM));
         })

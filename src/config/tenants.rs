@@ -96,6 +96,24 @@ impl Check<'_> {
         FoundTenants { names, indices, complete, tenants, passwords, allowances }
     }
 
+    /// The indices of the tenants whose tokens are fetched at the start.
+    pub(super) fn warm_up(
+        self,
+        at: &Place<'_>,
+        names: Field<Vec<Field<String>>>,
+        tenants: &FoundTenants,
+    ) -> Option<Vec<usize>> {
+        let names = match names {
+            Field::Missing => return Some(Vec::new()),
+            Field::Faulty => return None,
+            Field::Given(names) => names,
+        };
+        let index = |(place, name): (usize, Field<String>)| {
+            tenants.index(&at.item(place), &name.given()?, self)
+        };
+        names.into_iter().enumerate().map(index).collect()
+    }
+
     /// Notes all tenants that the same request would mean.
     fn without_conflicts(self, at: &Place<'_>, mut tenants: Vec<Tenant>) -> Option<Tenants> {
         for _ in 0..MAX_CONFLICTS {

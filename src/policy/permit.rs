@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::Subject;
-use crate::tenant::Tenant;
+use crate::tenant::{Grant, Tenant};
 
 /// Leave to act as one subject on one tenant. Equal permits are the same token's: a permit is the
 /// key of the token cache, and it covers the version of the credential, so that a changed
@@ -32,6 +32,20 @@ impl Permit {
     /// The tenant acted on.
     pub fn tenant(&self) -> &Arc<Tenant> {
         &self.0.tenant
+    }
+
+    /// The same leave by what `own`'s tenant is today; `own` is the leave to act as its credential's
+    /// own user. None when the credential is another one, or cannot act as this subject.
+    pub(super) fn renewed(&self, own: &Self) -> Option<Self> {
+        if self.0.credential_version != own.0.credential_version {
+            None
+        } else if self.subject() == own.subject() {
+            Some(own.clone())
+        } else if own.tenant().credential.grant == Grant::EmbedSecret {
+            Some(Self::new(Arc::clone(own.tenant()), self.subject().clone()))
+        } else {
+            None
+        }
     }
 
     /// The user acted as.

@@ -231,3 +231,27 @@ fn permits_are_equal_only_for_the_same_tenant_subject_and_credential() {
     let distinct: HashSet<_> = others.into_iter().chain([one, permit("alpha", "a@x", 1)]).collect();
     assert_eq!(distinct.len(), 4);
 }
+
+#[test]
+fn a_permit_is_renewed_by_what_its_tenant_is_today_and_by_the_same_credential_only() {
+    let policy = |tenant: Tenant| {
+        Policy::new(&Tenants::new(vec![tenant]).unwrap(), by_name, HashMap::new(), None)
+    };
+    let before = policy(tenant(0, "alpha", "a@x", 1));
+    let own = before.own[0].clone();
+    let mapped = Permit::new(Arc::clone(own.tenant()), Subject::parse("b@x.example").unwrap());
+    let today = policy(tenant(0, "alpha", "a@x", 1));
+    for permit in [&own, &mapped] {
+        let renewed = today.renewal()(permit).unwrap();
+        assert_eq!(&renewed, permit, "it is the same key");
+        assert!(Arc::ptr_eq(renewed.tenant(), today.own[0].tenant()));
+    }
+    let mut by_password = tenant(0, "alpha", "a@x", 1);
+    by_password.credential.grant = Grant::Password;
+    let by_password = policy(by_password).renewal();
+    assert_eq!(by_password(&own).as_ref(), Some(&own));
+    assert_eq!(by_password(&mapped), None, "a password is one user's");
+    for other in [tenant(0, "alpha", "a@x", 2), tenant(0, "beta", "a@x", 1)] {
+        assert_eq!(policy(other).renewal()(&own), None);
+    }
+}

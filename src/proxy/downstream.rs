@@ -8,6 +8,7 @@ use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use crate::caller::Origin;
@@ -23,13 +24,15 @@ pub struct Peer {
     pub forwarded_for: Option<HeaderValue>,
     /// `https` or `http`, as `X-Forwarded-Proto` says it.
     pub scheme: &'static str,
+    /// Once it is cancelled, the connection ends with the request it is at.
+    pub closing: CancellationToken,
 }
 
 impl Peer {
-    /// A client from `origin`.
-    pub fn new(origin: Origin, tls: bool) -> Self {
+    /// A client from `origin`, whose connection ends once `closing` is cancelled.
+    pub fn new(origin: Origin, tls: bool, closing: CancellationToken) -> Self {
         let forwarded_for = origin.address.and_then(|a| HeaderValue::from_str(&a.to_string()).ok());
-        Self { origin, forwarded_for, scheme: if tls { "https" } else { "http" } }
+        Self { origin, forwarded_for, scheme: if tls { "https" } else { "http" }, closing }
     }
 }
 

@@ -140,6 +140,8 @@ impl Record {
             self.warn(answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else {
+            let id = self.id.as_str();
+            tracing::debug!(boldgate.refusal = answer.code, request.id = id, "{refusal}");
             RequestOutcome::Refused
         };
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::caller::UnixPeer;
@@ -27,14 +28,19 @@ pub(super) enum Accepted {
     Unix(UnixStream, Option<UnixPeer>),
 }
 
-/// Removes the file of a Unix socket when it is dropped.
+/// The file of a Unix socket. It is removed when this is dropped, unless somebody else made it.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    ours: bool,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already; then there is nothing to do.
-        let _ = std::fs::remove_file(&self.0);
+        if self.ours {
+            // It may be gone already; then there is nothing to do.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -76,9 +82,61 @@ impl Listener {
             Self::Tcp(listener, address) => {
                 ListenAddress::Tcp(listener.local_addr().unwrap_or(*address))
             }
-            Self::Unix(_, file) => ListenAddress::Unix(file.0.clone()),
+            Self::Unix(_, file) => ListenAddress::Unix(file.path.clone()),
         }
     }
+}
+
+/// Sockets that systemd has bound for us. It keeps them when we end, so that clients who connect
+/// while there is nobody wait in the kernel for the next process.
+pub(super) struct Inherited(Vec<Listener>);
+
+impl Inherited {
+    /// Those that the environment tells of, which is meant for this process alone.
+    ///
+    /// # Errors
+    /// When one of them is no stream socket that listens.
+    pub(super) fn take() -> io::Result<Self> {
+        let mut passed = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..passed.len() {
+            let socket = match passed.take_tcp_listener(index) {
+                Ok(tcp) => tcp.map(of_tcp),
+                Err(_) => passed.take_unix_listener(index)?.map(of_unix),
+            };
+            sockets.extend(socket.transpose()?);
+        }
+        Ok(Self(sockets))
+    }
+
+    /// The one that listens on `address`, or a new one.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub(super) fn take_or_bind(&mut self, address: &ListenAddress) -> io::Result<Listener> {
+        match self.0.iter().position(|socket| socket.address() == *address) {
+            Some(index) => Ok(self.0.swap_remove(index)),
+            None => Listener::bind(address),
+        }
+    }
+
+    /// The addresses of those that nobody has taken.
+    pub(super) fn left(&self) -> impl Iterator<Item = ListenAddress> {
+        self.0.iter().map(Listener::address)
+    }
+}
+
+fn of_tcp(socket: std::net::TcpListener) -> io::Result<Listener> {
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?;
+    Ok(Listener::Tcp(TcpListener::from_std(socket)?, address))
+}
+
+fn of_unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
+    socket.set_nonblocking(true)?;
+    let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
+    let path = path.ok_or_else(|| io::Error::other("an inherited Unix socket has no path"))?;
+    Ok(Listener::Unix(UnixListener::from_std(socket)?, SocketFile { path, ours: false }))
 }
 
 /// Binds a TCP port.
@@ -100,7 +158,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let listener = UnixListener::bind(path)?;
     // Whoever may connect is admitted: the owner and the group.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
+    Ok(Listener::Unix(listener, SocketFile { path: path.to_owned(), ours: true }))
 }
 
 /// Removes the socket file that a process left behind which is no more. One that still listens, or

@@ -62,6 +62,11 @@ impl Endpoints {
         all.insert(server.name.clone(), Arc::clone(&endpoint));
         endpoint
     }
+
+    /// Forgets those of servers whose name is not `still` one.
+    pub(super) fn retain(&self, still: impl Fn(&str) -> bool) {
+        self.0.lock().expect("nothing panics with it").retain(|name, _| still(name));
+    }
 }
 
 impl Endpoint {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::backoff::Failing;
 use super::endpoint::Entered;
+use super::replacement::Replacements;
 use super::source::{Cached, Inner, NAP};
 use super::{AccessToken, ExchangeError, ExchangeErrorKind, NoToken};
 use crate::policy::Permit;
@@ -37,7 +38,7 @@ impl Flight {
         match self.0.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             // The task ended without a word: the exchange panicked, or the process ends.
-            _ => Err(NoToken::new(permit, ExchangeErrorKind::Withdrawn, Duration::ZERO)),
+            _ => Err(withdrawn(permit)),
         }
     }
 
@@ -104,19 +105,24 @@ impl Inner {
     async fn fly(self: &Arc<Self>, permit: &Permit, why: Why, entered: Option<Entered>) -> Outcome {
         let entered = match entered {
             Some(entered) => entered,
-            None => self.endpoint(permit).enter(permit).await.map_err(|(kind, retry_after)| {
-                self.metrics(permit).failures_remembered.inc();
-                NoToken::new(permit, kind, retry_after)
-            })?,
+            None => {
+                let renewed = self.renewed(permit).ok_or_else(|| withdrawn(permit))?;
+                let entered = self.endpoint(&renewed).enter(&renewed).await;
+                entered.map_err(|(kind, retry_after)| {
+                    self.metrics(permit).failures_remembered.inc();
+                    NoToken::new(permit, kind, retry_after)
+                })?
+            }
         };
-        if !self.is_still_made(permit) {
-            return Err(NoToken::new(permit, ExchangeErrorKind::Withdrawn, Duration::ZERO));
-        }
+        // Much may have changed while it waited.
+        let in_force = self.in_force();
+        let renewed = (in_force.renew)(permit).ok_or_else(|| withdrawn(permit))?;
+        let permit = &renewed;
         let (begun, asleep) = (Instant::now(), (self.asleep.read)());
-        let result = self.exchange().exchange(permit).await;
+        let result = in_force.exchange.exchange(permit).await;
         let metrics = self.metrics(permit);
         metrics.exchange_seconds.observe(begun.elapsed().as_secs_f64());
-        let obtained = result.and_then(|token| self.good(permit, token, why, asleep));
+        let obtained = result.and_then(|token| self.good(permit, token, asleep));
         match obtained {
             Ok(new) => {
                 metrics.exchanged(ExchangeOutcome::Success);
@@ -140,11 +146,10 @@ impl Inner {
         &self,
         permit: &Permit,
         token: AccessToken,
-        why: Why,
         asleep: Duration,
     ) -> Result<Cached, ExchangeError> {
-        let replaces_refused = why == Why::Refused;
-        let new = Cached { token: Arc::new(token), replaces_refused, refused: false, asleep };
+        let replacements = Replacements::default();
+        let new = Cached { token: Arc::new(token), replacements, refused: false, asleep };
         let now_asleep = (self.asleep.read)();
         let new =
             if now_asleep.saturating_sub(asleep) < NAP { Some(new) } else { new.aged(now_asleep) };
@@ -157,15 +162,17 @@ impl Inner {
 
     /// Remembers a failure, and plans another try where a token is at hand still.
     fn remember(self: &Arc<Self>, permit: &Permit, error: ExchangeError) -> NoToken {
+        // What a credential failed with that has been replaced says nothing of the one there is now.
+        if self.renewed(permit).is_none() {
+            return withdrawn(permit);
+        }
         let now = Instant::now();
         let before = self.failing.get(permit);
         let failing = Arc::new(Failing::after(before.as_deref(), Arc::new(error), now));
-        if self.is_still_made(permit) {
-            self.failing.insert(permit.clone(), Arc::clone(&failing));
-            if let Some(held) = self.usable(permit) {
-                let at = failing.refresh_at(now, held.token.usable_for(now));
-                self.plan_again(permit, &held.token, at);
-            }
+        self.failing.insert(permit.clone(), Arc::clone(&failing));
+        if let Some(held) = self.usable(permit) {
+            let at = failing.refresh_at(now, held.token.usable_for(now));
+            self.plan_again(permit, &held.token, at);
         }
         failing.no_token(now)
     }
@@ -177,6 +184,10 @@ impl Inner {
     pub(super) fn metrics(&self, permit: &Permit) -> Arc<TenantMetrics> {
         self.telemetry.tenant(permit.tenant().name.as_str())
     }
+}
+
+fn withdrawn(permit: &Permit) -> NoToken {
+    NoToken::new(permit, ExchangeErrorKind::Withdrawn, Duration::ZERO)
 }
 
 fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {

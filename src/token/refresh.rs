@@ -53,13 +53,15 @@ impl Inner {
     }
 
     fn refresh_one(self: &Arc<Self>, permit: &Permit, now: Instant) {
-        let Some(held) = self.usable(permit).filter(|_| self.is_still_made(permit)) else { return };
+        let (Some(held), Some(renewed)) = (self.usable(permit), self.renewed(permit)) else {
+            return;
+        };
         if !held.token.is_in_use() {
             self.metrics(permit).refreshed(RefreshOutcome::Unused);
             return;
         }
-        match self.endpoint(permit).try_enter() {
-            Ok(entered) => self.refresh(permit, entered),
+        match self.endpoint(&renewed).try_enter() {
+            Ok(entered) => self.refresh(&renewed, entered),
             Err(pause) => {
                 let spread = (held.token.usable_for(now) / 4).min(LONGEST_DELAY);
                 self.plan_again(permit, &held.token, now + pause.max(random(SHORTEST, spread)));

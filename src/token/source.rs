@@ -16,10 +16,12 @@ use super::asleep::Asleep;
 use super::backoff::{Failing, random};
 use super::endpoint::Endpoints;
 use super::flight::{Flight, Why};
+use super::replacement::Replacements;
 use super::schedule::Schedule;
 use super::{AccessToken, NoToken, TokenExchange};
 use crate::policy::Permit;
 use crate::telemetry::{RefreshOutcome, Telemetry};
+use crate::tenant::Server;
 
 /// Gives tokens, and keeps those in use fresh.
 #[derive(Clone)]
@@ -35,21 +37,26 @@ pub(super) struct Inner {
     pub sooner: Arc<Notify>,
     refresher: OnceLock<AbortHandle>,
     pub endpoints: Endpoints,
-    exchange: RwLock<Arc<dyn TokenExchange>>,
-    still: RwLock<Arc<Still>>,
+    in_force: RwLock<Arc<InForce>>,
     pub asleep: Asleep,
     pub telemetry: Arc<Telemetry>,
 }
 
-/// Whether a permit is one that the configuration still makes.
-type Still = dyn Fn(&Permit) -> bool + Send + Sync;
+/// What belongs to the configuration in force.
+pub(super) struct InForce {
+    pub exchange: Arc<dyn TokenExchange>,
+    /// See [`TokenSource::change_over`].
+    pub renew: Box<Renew>,
+}
+
+type Renew = dyn Fn(&Permit) -> Option<Permit> + Send + Sync;
 
 /// A token in the cache.
 #[derive(Clone)]
 pub(super) struct Cached {
     pub token: Arc<AccessToken>,
-    /// Whether it took the place of one that the server had refused.
-    pub replaces_refused: bool,
+    /// How often in a row a refused token was replaced until this one came.
+    pub replacements: Replacements,
     /// Whether the server has refused it: another is asked for first.
     pub refused: bool,
     /// How long the machine had slept when it was asked for.
@@ -81,25 +88,35 @@ impl TokenSource {
         &self.0
     }
 
-    /// Asks `exchange` from now on. Tokens and remembered failures stay.
-    pub fn set_exchange(&self, exchange: Arc<dyn TokenExchange>) {
-        *self.0.exchange.write().expect("nothing panics with it") = exchange;
-    }
-
-    /// Forgets all about the permits that are not `still` made. No exchange is begun for them from
-    /// now on: `still` is asked before each, until it is replaced by the next call. What is under
-    /// way ends, and is not kept. Requests that were admitted before find their token as long as
-    /// this is not called: best a moment after they can no longer be.
-    pub fn retain(&self, still: impl Fn(&Permit) -> bool + Send + Sync + 'static) {
-        let still: Arc<Still> = Arc::new(still);
-        *self.0.still.write().expect("nothing panics with it") = Arc::clone(&still);
-        self.0.schedule().retain(&*still);
+    /// Goes over to another configuration. From now on `exchange` is asked, by what `renew` makes of
+    /// a permit: the same leave as the new configuration gives it, or none where it gives it no
+    /// more. All about the latter is forgotten, and no exchange is begun for them: whoever asks for
+    /// or waits for one is told that it was withdrawn, and finds the new configuration in force,
+    /// which `put_in_force` sees to. Both happen at one moment. All else stays: tokens, remembered
+    /// failures, and the budgets and breakers of `servers`.
+    pub fn change_over(
+        &self,
+        exchange: Arc<dyn TokenExchange>,
+        renew: impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static,
+        servers: &[Arc<Server>],
+        put_in_force: impl FnOnce(),
+    ) {
+        let new = Arc::new(InForce { exchange, renew: Box::new(renew) });
+        {
+            // Who asks in this moment waits until it has passed.
+            let mut in_force = self.0.in_force.write().expect("nothing panics with it");
+            put_in_force();
+            *in_force = Arc::clone(&new);
+        }
+        let still = |permit: &Permit| (new.renew)(permit).is_some();
+        self.0.schedule().retain(still);
         for permit in self.0.cache.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.0.cache.invalidate(&*permit);
         }
         for permit in self.0.failing.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.0.failing.invalidate(&*permit);
         }
+        self.0.endpoints.retain(|name| servers.iter().any(|server| server.name == name));
     }
 
     /// A token for `permit` that is good now.
@@ -123,15 +140,15 @@ impl TokenSource {
     }
 
     /// The server refused `rejected`. Another is asked for from now on, unless a newer one has taken
-    /// its place already. True when another token is worth a try: always, except when `rejected` itself was fetched
-    /// within the last 10 s because the one before it was refused. Then the refusal is about
-    /// permissions, not about the token, and the token stays.
+    /// its place already. True when another token is worth a try: always, except when `rejected` came
+    /// in the place of a refused one a short time ago ([`Replacements::allow`]). Then the refusal is
+    /// about permissions, not about the token, and the token stays.
     pub fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
         let mut replaceable = true;
         self.0.cache.entry_by_ref(permit).and_compute_with(|entry| match entry {
             Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {
                 let age = Instant::now() - rejected.obtained_at();
-                replaceable = !(e.value().replaces_refused && age < NO_SECOND_REPLACEMENT);
+                replaceable = e.value().replacements.allow(age, rejected.was_accepted());
                 if replaceable {
                     Op::Put(Cached { refused: true, ..e.into_value() })
                 } else {
@@ -196,8 +213,10 @@ impl Inner {
             sooner: Arc::default(),
             refresher: OnceLock::new(),
             endpoints: Endpoints::default(),
-            exchange: RwLock::new(exchange),
-            still: RwLock::new(Arc::new(|_: &Permit| true)),
+            in_force: RwLock::new(Arc::new(InForce {
+                exchange,
+                renew: Box::new(|permit: &Permit| Some(permit.clone())),
+            })),
             asleep,
             telemetry,
         }
@@ -212,13 +231,17 @@ impl Inner {
         self.cache.get(permit).filter(|found| found.token.is_usable(Instant::now()))
     }
 
-    pub(super) fn is_still_made(&self, permit: &Permit) -> bool {
-        let still = Arc::clone(&self.still.read().expect("nothing panics with it"));
-        still(permit)
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read().expect("nothing panics with it"))
     }
 
-    pub(super) fn exchange(&self) -> Arc<dyn TokenExchange> {
-        Arc::clone(&self.exchange.read().expect("nothing panics with it"))
+    /// The same leave as the configuration in force gives it; none when it gives it no more.
+    pub(super) fn renewed(&self, permit: &Permit) -> Option<Permit> {
+        (self.in_force().renew)(permit)
+    }
+
+    fn is_still_made(&self, permit: &Permit) -> bool {
+        self.renewed(permit).is_some()
     }
 
     pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
@@ -247,7 +270,7 @@ impl Inner {
     pub(super) fn keep(
         self: &Arc<Self>,
         permit: &Permit,
-        new: Cached,
+        mut new: Cached,
         why: Why,
     ) -> Arc<AccessToken> {
         let now = Instant::now();
@@ -268,6 +291,10 @@ impl Inner {
             metrics.refreshed(RefreshOutcome::Renewed);
         }
         metrics.token_expires_in(new.token.expires_at() - now);
+        if let Some(before) = self.cache.get(permit) {
+            let age = now - before.token.obtained_at();
+            new.replacements = before.replacements.next(age, why == Why::Refused);
+        }
         let spread = new.token.lifetime() / 10;
         let at = new.token.refresh_by() - random(Duration::ZERO, spread);
         self.cache.insert(permit.clone(), new.clone());
@@ -325,8 +352,6 @@ impl Cached {
 const IDLE: Duration = Duration::from_hours(24);
 /// A failure that nobody asked about for so long is forgotten.
 const REMEMBERED: Duration = Duration::from_hours(1);
-/// See [`TokenSource::reject`].
-const NO_SECOND_REPLACEMENT: Duration = Duration::from_secs(10);
 /// A refresh this close to the end of a token, or to the last one, is not worth it.
 const SOONEST: Duration = Duration::from_millis(20);
 /// Clocks are not read at the very same moment; less is no sleep.

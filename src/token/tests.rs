@@ -21,9 +21,13 @@ mod steady;
 
 /// Leave to act on as many tenants, all of one server with `max_exchanges` 16.
 fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
+    permits_at("main", count, credential_version)
+}
+
+fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit> {
     let second = Duration::from_secs(1);
     let server = Arc::new(Server {
-        name: "main".into(),
+        name: server.into(),
         tls: false,
         host: "127.0.0.1".into(),
         port: 1,
@@ -152,6 +156,12 @@ impl TokenExchange for Script {
     }
 }
 
+/// Another configuration, which makes those permits that it makes `still` as they were.
+fn change_over(source: &TokenSource, exchange: Arc<Script>, still: fn(&Permit) -> bool) {
+    let renew = move |permit: &Permit| still(permit).then(|| permit.clone());
+    source.change_over(exchange, renew, std::slice::from_ref(&permit().tenant().server), || ());
+}
+
 thread_local! {
     /// How long the machine of this test has slept.
     static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
@@ -180,7 +190,7 @@ async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_mo
     let (theirs, permit) = (source.clone(), flying.clone());
     let flight = tokio::spawn(async move { theirs.token(&permit).await });
     sleep(LATENCY / 2).await;
-    source.retain(|permit| permit.tenant().credential.version == 1);
+    change_over(&source, script.clone(), |permit| permit.tenant().credential.version == 1);
     let begun = script.calls();
     flight.await.unwrap().unwrap();
     for permit in old.iter().chain([&flying]) {
@@ -212,7 +222,7 @@ async fn an_exchange_that_waits_for_a_place_is_not_begun_for_a_credential_that_c
         waiting.spawn(async move { source.token(&permit).await });
     }
     sleep(LATENCY / 2).await;
-    source.retain(|_| false);
+    change_over(&source, script.clone(), |_| false);
     let answers = waiting.join_all().await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
     assert_eq!(script.calls(), 16);
@@ -223,11 +233,36 @@ async fn a_new_exchange_serves_from_the_next_refresh_on() {
     let (first, second) = (Script::giving(HOUR), Script::giving(HOUR));
     let (source, permit) = (first.source(), permit());
     source.token(&permit).await.unwrap();
-    source.set_exchange(second.clone());
+    change_over(&source, second.clone(), |_| true);
     assert!(source.token(&permit).await.unwrap().cached);
     sleep(HOUR * 9 / 10).await;
     assert!(source.token(&permit).await.unwrap().cached);
     assert_eq!((first.calls(), second.calls()), (1, 1));
+}
+
+/// Notes the servers that it is to ask.
+struct Servers(Mutex<Vec<String>>);
+
+#[async_trait]
+impl TokenExchange for Servers {
+    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
+        self.0.lock().unwrap().push(permit.tenant().server.name.clone());
+        Ok(AccessToken::new("token", Instant::now(), HOUR).unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_goes_by_what_the_tenant_is_since_the_configuration_changed() {
+    let asked = Arc::new(Servers(Mutex::default()));
+    let source = TokenSource::with_asleep(asked.clone(), asleep());
+    source.token(&permit()).await.unwrap();
+    let today = permits_at("renamed", 1, 0).remove(0);
+    let renewed = today.clone();
+    let renew = move |permit: &Permit| (*permit == renewed).then(|| renewed.clone());
+    source.change_over(asked.clone(), renew, &[Arc::clone(&today.tenant().server)], || ());
+    assert!(source.token(&today).await.unwrap().cached, "the token stays");
+    sleep(HOUR * 9 / 10).await;
+    assert_eq!(*asked.0.lock().unwrap(), ["main", "renamed"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -491,6 +491,35 @@ fn explain_says_what_would_become_of_a_request_and_why() {
     }
 }
 
+#[test]
+fn explain_believes_a_proxy_by_the_address_that_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let key = boldgate::caller::ApiKey::generate().unwrap();
+    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
+        "listeners:\n",
+        "listeners:\n  - { address: 127.0.0.1:7777, callers: required }\n",
+        1,
+    ) + &format!(
+        "callers:\n  proxy:\n    api_key: {{ sha256: {} }}\n    may:\n      - tenant: acme\n        \
+         routes: [read]\n        subject: {{ header: X-User, from: [192.0.2.0/24], domains: [acme.example] }}\n",
+        key.hash()
+    );
+    let file = write(&folder, "gateway.yaml", &text);
+    let header = format!("X-Api-Key: {}", key.expose());
+    let url = "/bi/api/site/site1/v5.0/dashboards";
+    for (address, code, said) in [
+        ("192.0.2.7", 0, "subject:   ann@acme.example"),
+        ("198.51.100.7", 1, "refused, 403 subject_refused"),
+    ] {
+        let user = ["-H", "X-User: ann@acme.example", "--from", address];
+        let explained = ["explain", "GET", url, "--config", &file, "-H", &header];
+        let explained = run(&[&explained[..], &user].concat());
+        assert_eq!(explained.code, Some(code), "{address}: {}", explained.stdout);
+        assert!(explained.stdout.contains(said), "{address}: {}", explained.stdout);
+    }
+}
+
 /// What a connection tells of a client is told to `explain` by options, and judged as in `serve`.
 #[test]
 fn explain_and_check_know_certificates_processes_and_expired_keys() {

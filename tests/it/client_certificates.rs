@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boldgate::caller::ApiKey;
 use rcgen::{
@@ -18,21 +19,22 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::running::{Client, Gateway, Response, Upstream};
+use crate::waiting::becomes;
 
 /// A CA for clients.
-struct Ca {
+pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub pem: String,
 }
 
 /// What a client has to show.
-struct Identity {
+pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Ca {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,11 +45,11 @@ impl Ca {
     }
 
     /// A certificate for clients, with these alternative names.
-    fn identity(&self, names: &[SanType]) -> Identity {
+    pub fn identity(&self, names: &[SanType]) -> Identity {
         self.identity_with(|params| params.subject_alt_names = names.to_vec())
     }
 
-    fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+    pub fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         // What none is known by.
         params.distinguished_name.push(DnType::CommonName, "reports.acme.example");
@@ -62,7 +64,7 @@ impl Ca {
         }
     }
 
-    fn revocations(&self, serial: &SerialNumber) -> String {
+    pub fn revocations(&self, serial: &SerialNumber) -> String {
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 1),
             next_update: date_time_ymd(2090, 1, 1),
@@ -87,7 +89,7 @@ impl Identity {
     }
 }
 
-fn dns(name: &str) -> SanType {
+pub fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
@@ -155,24 +157,9 @@ callers:
         self.gateway.address()
     }
 
-    /// A connection by a client with this certificate; none if the handshake fails on its side.
+    /// See [`connect`].
     async fn connect(&self, identity: Option<&Identity>) -> Option<Client<TlsStream<TcpStream>>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.server.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match identity {
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-                .unwrap(),
-            None => builder.with_no_client_auth(),
-        };
-        let tcp = TcpStream::connect(self.address()).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
+        connect(self.address(), &self.server, identity).await
     }
 
     /// What comes of a request; none if the handshake fails.
@@ -188,10 +175,39 @@ callers:
         let before = self.upstream.seen.requests().len();
         let answer = self.ask(Some(identity), lines).await.expect("the handshake holds");
         assert_eq!(answer.status, 200, "{caller}: {}", answer.text());
-        let access = self.gateway.access_lines(1).await;
-        assert_eq!(access.last().unwrap()["boldgate.caller"], caller);
+        // Lines of other requests may come first, and this one a moment after its answer.
+        becomes(Duration::from_secs(10), caller, async || {
+            let lines = self.gateway.access_lines(1).await;
+            lines.iter().any(|line| line["boldgate.caller"] == caller)
+        })
+        .await;
         assert_eq!(self.upstream.seen.requests().len(), before + 1);
     }
+}
+
+/// A connection to `server` by a client with this certificate; none if the handshake fails on its
+/// side.
+pub async fn connect(
+    address: SocketAddr,
+    server: &CertificateDer<'static>,
+    identity: Option<&Identity>,
+) -> Option<Client<TlsStream<TcpStream>>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(server.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Waits for what is to come about by itself, and fails when it does not within 20 s.
 pub async fn until(condition: impl Fn() -> bool) {
@@ -17,4 +17,14 @@ pub async fn comes_true(limit: Duration, condition: impl Fn() -> bool) -> bool {
         }
     };
     timeout(limit, wait).await.is_ok()
+}
+
+/// Asks until it is so, and says how long that took; fails when it takes longer than `limit`.
+pub async fn becomes(limit: Duration, what: &str, mut so: impl AsyncFnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !so().await {
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    begun.elapsed()
 }

@@ -229,8 +229,12 @@ fn issuer_and_audience_are_exact() {
     }
     assert_eq!(judged(&without("aud")), Err(JwtError::Audience));
     assert_eq!(judged(&with("aud", json!(["other", "boldgate"]))), Ok(()));
-    for iss in ["https://login.example.com", "https://evil.example/", ""] {
+    for iss in ["https://evil.example/", "https://Login.example.com/", ""] {
         assert_eq!(judged(&with("iss", json!(iss))), Err(JwtError::Issuer), "{iss}");
+    }
+    for iss in ["https://login.example.com", "https://login.example.com//"] {
+        let expected = if iss.ends_with('/') { JwtError::Issuer } else { JwtError::Slash };
+        assert_eq!(judged(&with("iss", json!(iss))), Err(expected), "{iss}");
     }
     let provider = Provider::new();
     let typed = Issuer { typ: Some("at+jwt".into()), ..issuer() };

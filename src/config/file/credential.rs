@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::SecretSource;
 use crate::config::field::Field;
+use crate::config::quantity::Period;
 
 /// An API key, known by its hash.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -71,9 +72,13 @@ pub(crate) struct Jwt {
     #[serde(default)]
     pub typ: Field<String>,
     /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
-    /// loopback address. They are fetched anew every 5 minutes and for a key that is not known.
+    /// loopback address. They are fetched anew as `jwks_refresh` says and for a key that is not known.
     #[serde(default)]
     pub jwks_url: Field<String>,
+    /// A key that the issuer removes from `jwks_url` works no longer than this, from `1s` to `1h`,
+    /// while the issuer can be reached; `5m` if it is not given. They are fetched twice as often.
+    #[serde(default)]
+    pub jwks_refresh: Field<Period>,
     /// PEM bundle of CAs to trust for `jwks_url` instead of the system's.
     #[serde(default)]
     pub ca_file: Field<String>,

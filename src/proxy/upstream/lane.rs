@@ -18,6 +18,7 @@ pub struct Lane {
 }
 
 /// So many requests at the same time.
+#[derive(Clone)]
 struct Share {
     limit: usize,
     places: Arc<Semaphore>,
@@ -39,8 +40,23 @@ impl Lane {
         Self { upstream, tenant: tenant.name.clone(), share }
     }
 
+    /// The same, with the places that requests have taken on the tenant's way in `before`.
+    #[must_use]
+    pub fn carry_over(mut self, before: &[Self]) -> Self {
+        let same = |lane: &&Self| {
+            let limit = |lane: &Self| lane.share.as_ref().map(|share| share.limit);
+            lane.tenant == self.tenant
+                && Arc::ptr_eq(&lane.upstream, &self.upstream)
+                && limit(lane) == limit(&self)
+        };
+        if let Some(lane) = before.iter().find(same) {
+            self.share.clone_from(&lane.share);
+        }
+        self
+    }
+
     /// The connections.
-    pub fn upstream(&self) -> &Upstream {
+    pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 

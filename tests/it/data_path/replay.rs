@@ -244,6 +244,42 @@ async fn a_token_revoked_under_load_fails_no_request_and_costs_one_exchange() {
     assert!((1..=16).contains(&refused), "each was refused once at most: {refused}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_revoked_three_times_in_a_row_under_load_fail_no_request() {
+    // As many tokens as this do not count any more.
+    let revoked = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&revoked);
+    let upstream =
+        revoking(move |token| (0..theirs.load(SeqCst)).any(|number| token == nth(number))).await;
+    let gateway = Arc::new(Gateway::start(&anonymous(upstream.address)));
+    let mut all = tokio::task::JoinSet::new();
+    for worker in 0..8 {
+        let (gateway, revoked) = (Arc::clone(&gateway), Arc::clone(&revoked));
+        all.spawn(async move {
+            let mut client = Client::connect(gateway.address()).await;
+            let mut turn = 0;
+            // A while after the last revocation as well.
+            while revoked.load(SeqCst) < 3 || turn % 20 != 0 {
+                turn += 1;
+                if (worker + turn) % 2 == 0 {
+                    client.write(request("GET", PATH).as_bytes()).await;
+                } else {
+                    client.write(&with_body("POST", PATH, &noise(500))).await;
+                }
+                assert_eq!(client.response().await.status, 200, "{worker} {turn}");
+            }
+        });
+    }
+    for number in 1..=3 {
+        let served = upstream.seen.requests().len() + 200;
+        until(|| upstream.seen.requests().len() >= served).await;
+        revoked.store(number, SeqCst);
+        until(|| upstream.seen.exchanges.load(SeqCst) > number).await;
+    }
+    assert_eq!(all.join_all().await.len(), 8);
+    assert_eq!(upstream.seen.exchanges.load(SeqCst), 4, "one exchange for each revocation");
+}
+
 #[tokio::test]
 async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
     let upstream = Scripted::new(|mut wire: Wire| async move {

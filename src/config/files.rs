@@ -1,0 +1,52 @@
+//! The files that a configuration is made of, known by what they held, so that a change of any of
+//! them is noticed and a mere touch is not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ring::digest::{SHA256, digest};
+
+/// All files that were looked at, those included that could not be read. Equal when the same files
+/// held the same.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Files(BTreeMap<PathBuf, Option<Digest>>);
+
+/// SHA-256.
+pub type Digest = [u8; 32];
+
+impl Files {
+    /// Their paths, as the configuration has them.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
+    /// How many of them are new, gone or different in `newer`.
+    pub fn changed(&self, newer: &Self) -> usize {
+        let (old, new) = (&self.0, &newer.0);
+        let gone = old.keys().filter(|path| !new.contains_key(*path)).count();
+        gone + new.iter().filter(|(path, held)| old.get(*path) != Some(*held)).count()
+    }
+
+    /// Tells what `path` held from all else that it may hold; none if it could not be read.
+    pub fn held_by(&self, path: &Path) -> Option<Digest> {
+        self.0.get(path).copied().flatten()
+    }
+
+    /// Notes that the file at `path` holds `content`; none when it cannot be read.
+    pub(super) fn saw(&mut self, path: &Path, content: Option<&[u8]>) {
+        let held = content.map(|bytes| {
+            let mut held = Digest::default();
+            held.copy_from_slice(digest(&SHA256, bytes).as_ref());
+            held
+        });
+        self.0.insert(path.to_owned(), held);
+    }
+}
+
+/// Without the digests: some are of secrets.
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Files({})", self.0.len())
+    }
+}

@@ -1,0 +1,128 @@
+//! A generation: everything that is made of one valid configuration. It is built whole before it is
+//! in force and never changes afterwards.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{StartError, tls};
+use crate::caller::Origin;
+use crate::config::{Digest, Files, Limits, ListenAddress, Listener, Settings};
+use crate::proxy::{ClientLimits, Lane, Proxy, Upstream};
+use crate::telemetry::Telemetry;
+
+/// See the module.
+pub(super) struct Generation {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) doors: Vec<(DoorNumber, Arc<Door>)>,
+    pub(super) limits: Limits,
+}
+
+/// Tells listeners apart as long as the process runs.
+pub(super) type DoorNumber = u64;
+
+impl Generation {
+    /// The door of this number, if there still is one.
+    pub(super) fn door(&self, number: DoorNumber) -> Option<&Arc<Door>> {
+        self.doors.iter().find_map(|(n, door)| (*n == number).then_some(door))
+    }
+}
+
+/// How those are met who come through a listener.
+pub(super) struct Door {
+    settings: Listener,
+    pub(super) tls: Option<TlsAcceptor>,
+    /// Whose certificates are good, by what the files hold.
+    client_cas: [Option<Digest>; 2],
+    /// Cancelled when connections that came through it are to end.
+    pub(super) closing: CancellationToken,
+}
+
+impl Door {
+    /// A door as `settings` say, with certificates as they are now. Connections that came through
+    /// `before` stay open if they would be met in the same way today.
+    pub(super) fn open(
+        settings: &Listener,
+        files: &Files,
+        before: Option<&Self>,
+        closing: &CancellationToken,
+    ) -> Result<Arc<Self>, StartError> {
+        let tls = settings.tls.as_ref().map(|files| {
+            tls::acceptor(files).map_err(|cause| StartError::Tls {
+                address: settings.address.to_string(),
+                cause: Box::new(cause),
+            })
+        });
+        let held = |file: &Option<PathBuf>| files.held_by(file.as_ref()?);
+        let client_cas = settings
+            .tls
+            .as_ref()
+            .map_or([None; 2], |tls| [held(&tls.client_ca_file), held(&tls.client_crl_file)]);
+        let mut door = Self {
+            settings: settings.clone(),
+            tls: tls.transpose()?,
+            client_cas,
+            closing: closing.child_token(),
+        };
+        if let Some(before) = before.filter(|before| door.meets_as(before)) {
+            door.closing = before.closing.clone();
+        }
+        Ok(Arc::new(door))
+    }
+
+    /// Whether everybody who came through `other` would be let in, and told apart, in the same way
+    /// here. A certificate of ours that was renewed is nothing that they need to come again for; a
+    /// CA of theirs that is trusted no more, or a certificate that was revoked, is.
+    pub(super) fn meets_as(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.client_cas == other.client_cas
+    }
+
+    /// What is known of a client before it has said anything.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { hosts: self.settings.hosts.clone(), ..Origin::unknown(self.settings.admits) }
+    }
+
+    /// Its address, as the configuration has it.
+    pub(super) fn address(&self) -> &ListenAddress {
+        &self.settings.address
+    }
+}
+
+/// The tenants' ways to their servers, by index: one pool of connections for each server. What was
+/// there `before` goes on if nothing that it is made of has changed.
+pub(super) fn lanes(
+    settings: &Settings,
+    before: Option<&Generation>,
+    telemetry: &Telemetry,
+) -> Result<Vec<Lane>, StartError> {
+    let before = before.map_or(&[][..], |before| before.proxy.lanes());
+    let mut pools: Vec<Arc<Upstream>> = Vec::new();
+    let mut lanes = Vec::new();
+    for tenant in settings.tenants.iter() {
+        let same = |pool: &&Arc<Upstream>| pool.server() == &*tenant.server;
+        let known = pools.iter().chain(before.iter().map(Lane::upstream)).find(same);
+        let pool = match known {
+            Some(pool) => Arc::clone(pool),
+            None => Upstream::new(Arc::clone(&tenant.server), telemetry)
+                .map_err(|cause| StartError::Trust { server: tenant.server.name.clone(), cause })?,
+        };
+        if !pools.iter().any(|known| Arc::ptr_eq(known, &pool)) {
+            pools.push(Arc::clone(&pool));
+        }
+        let neighbours = settings.tenants.iter().filter(|other| other.server == tenant.server);
+        lanes.push(Lane::new(pool, tenant, neighbours.count() == 1).carry_over(before));
+    }
+    Ok(lanes)
+}
+
+/// The bounds of the client's side.
+pub(super) fn client_limits(limits: &Limits) -> ClientLimits {
+    ClientLimits {
+        head: limits.request_head_timeout,
+        keep_alive: limits.keep_alive_timeout,
+        body: limits.body_timeout,
+        max_body: limits.max_body,
+    }
+}

@@ -1,0 +1,230 @@
+//! The hall: it accepts connections within a bound and hands them to the proxy, each door as the
+//! generation in force has it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsStream, server};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::generation::{Door, DoorNumber, Generation};
+use super::listener::{Accepted, Listener};
+use crate::caller::ClientCertificate;
+use crate::proxy::connection::{Connection, Transport};
+use crate::proxy::{Current, Peer, Proxy, linger};
+use crate::telemetry::Telemetry;
+
+/// Where all connections are, whatever door they came through.
+pub(super) struct Hall {
+    generation: ArcSwap<Generation>,
+    telemetry: Arc<Telemetry>,
+    room: Arc<Semaphore>,
+    /// For those who are told that there is no room.
+    doorstep: Arc<Semaphore>,
+    connections: TaskTracker,
+}
+
+impl Current for Hall {
+    fn proxy(&self) -> Arc<Proxy> {
+        Arc::clone(&self.generation.load().proxy)
+    }
+}
+
+impl Hall {
+    /// A hall for at most `max_connections`.
+    pub(super) fn new(
+        generation: Arc<Generation>,
+        telemetry: Arc<Telemetry>,
+        max_connections: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            generation: ArcSwap::new(generation),
+            telemetry,
+            room: Arc::new(Semaphore::new(max_connections)),
+            doorstep: Arc::new(Semaphore::new(DOORSTEP)),
+            connections: TaskTracker::new(),
+        })
+    }
+
+    /// What is in force.
+    pub(super) fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Puts `next` in force, as a whole: for connections that are made and requests that begin from
+    /// now on.
+    pub(super) fn put_in_force(&self, next: Arc<Generation>) {
+        self.generation.store(next);
+    }
+
+    /// Waits until all connections have ended; there must be nobody left who accepts any.
+    pub(super) async fn emptied(&self) {
+        self.connections.close();
+        self.connections.wait().await;
+    }
+
+    /// Accepts at the door of this number until it is told to stop.
+    pub(super) async fn accept(
+        self: Arc<Self>,
+        listener: Listener,
+        number: DoorNumber,
+        stop: CancellationToken,
+    ) {
+        // The listener is this loop's alone and closes with it. Were it kept by connections, the
+        // kernel would go on to take in clients that nobody serves while the last requests end.
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    if let Some(door) = self.generation.load().door(number) {
+                        self.admit(accepted, door);
+                    }
+                }
+                Err(error) if is_clients_own(&error) => {}
+                Err(error) => {
+                    // Out of file descriptors or memory: wait for some to be given back.
+                    tracing::error!(%error, "cannot accept connections at the moment");
+                    tokio::time::sleep(NO_DESCRIPTORS).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.telemetry.connections_refused.inc();
+            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
+                let repeated = (repeated > 0).then_some(repeated);
+                tracing::warn!(
+                    repeated,
+                    hint = "raise `limits.max_connections`, or find out who opens so many",
+                    "a client was turned away: as many connections are open as are allowed"
+                );
+            }
+            if door.tls.is_none() {
+                self.turn_away(accepted);
+            }
+            return;
+        };
+        let (hall, door) = (Arc::clone(self), Arc::clone(door));
+        self.connections.spawn(async move {
+            let _open = Open::new(&hall.telemetry);
+            hall.serve(accepted, &door, place).await;
+        });
+    }
+
+    /// Tells a client that there is no room, if there is room at least for telling.
+    fn turn_away(&self, accepted: Accepted) {
+        let Ok(place) = Arc::clone(&self.doorstep).try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            match accepted {
+                Accepted::Tcp(tcp, _) => say_no_room(tcp).await,
+                Accepted::Unix(unix, _) => say_no_room(unix).await,
+            }
+            drop(place);
+        });
+    }
+
+    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
+        let mut origin = door.origin();
+        let transport = match accepted {
+            Accepted::Unix(unix, peer) => {
+                origin.unix_peer = peer;
+                Transport::Unix(unix)
+            }
+            Accepted::Tcp(tcp, address) => {
+                origin.address = Some(address);
+                match &door.tls {
+                    None => Transport::Tcp(tcp),
+                    Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
+                        Some(tls) => {
+                            origin.certificate = certificate(&tls);
+                            Transport::Tls(Box::new(TlsStream::from(tls)))
+                        }
+                        None => return,
+                    },
+                }
+            }
+        };
+        let peer = Peer::new(origin, door.tls.is_some(), door.closing.clone());
+        Proxy::serve(self, Box::new(Connection::new(transport)), &peer).await;
+        drop(place);
+    }
+
+    async fn shake_hands(
+        &self,
+        acceptor: &TlsAcceptor,
+        tcp: TcpStream,
+    ) -> Option<server::TlsStream<TcpStream>> {
+        let patience = self.generation.load().limits.request_head_timeout;
+        match timeout(patience, acceptor.accept(tcp)).await {
+            Ok(Ok(tls)) => Some(tls),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// The certificate that the client has proven to have.
+fn certificate(tls: &server::TlsStream<TcpStream>) -> Option<Arc<ClientCertificate>> {
+    let chain = tls.get_ref().1.peer_certificates()?;
+    chain.first().map(|own| Arc::new(ClientCertificate::from_der(own)))
+}
+
+/// Counts a connection while it is there, however it ends.
+struct Open<'t>(&'t Telemetry);
+
+impl<'t> Open<'t> {
+    fn new(telemetry: &'t Telemetry) -> Self {
+        telemetry.connections.inc();
+        Self(telemetry)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+/// The client was gone before it was accepted (accept(2)).
+fn is_clients_own(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::InvalidInput
+    )
+}
+
+/// A fresh connection takes this at once; if not, it is closed without a word.
+async fn say_no_room(mut client: impl AsyncRead + AsyncWrite + Unpin) {
+    if client.write_all(NO_ROOM).now_or_never().is_some_and(|written| written.is_ok()) {
+        linger(client).await;
+    }
+}
+
+const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
+const DOORSTEP: usize = 64;
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
+Connection: close\r\n\r\n\
+{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+\"code\":\"overloaded\",\"detail\":\"Too busy.\"}";

@@ -1,0 +1,201 @@
+//! Keeps a gateway in step with its files: whatever changes in them, all of it is read and checked
+//! again, and put in force as a whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+
+use super::watch::Watch;
+use super::{Reloaded, Running, systemd};
+use crate::boldbi::BoldBi;
+use crate::config::{Files, Findings, Settings};
+use crate::telemetry::ReloadOutcome;
+
+/// See the module.
+pub struct Reloader {
+    path: PathBuf,
+    watch: Watch,
+    exchange: Arc<BoldBi>,
+    /// What is in force.
+    in_force: Outline,
+    /// The files as they were looked at last, and whether nothing could be made of them.
+    seen: Files,
+    refused: bool,
+}
+
+impl Reloader {
+    /// Of a gateway that was started with `exchange` and `settings`, read from the file at `path`.
+    pub fn new(path: &Path, settings: &Settings, exchange: Arc<BoldBi>) -> Self {
+        let (path, seen) = (path.to_owned(), settings.files.clone());
+        let in_force = Outline::of(settings);
+        Self { path, watch: Watch::new(), exchange, in_force, seen, refused: false }
+    }
+
+    /// Goes on as long as it is polled; a signal of `asked` is a reload without a change.
+    pub async fn follow(mut self, running: &mut Running, mut asked: Signal) {
+        self.watch.follow(self.seen.paths());
+        // Something may have changed between the start and now.
+        self.look(running, false).await;
+        loop {
+            let by_signal = tokio::select! {
+                () = self.watch.changed() => false,
+                heard = asked.recv() => heard.is_some(),
+            };
+            if by_signal {
+                systemd::reloading();
+            }
+            self.look(running, by_signal).await;
+            if by_signal {
+                systemd::ready("serving");
+            }
+        }
+    }
+
+    /// Reads everything again; more than once if what is to be watched changes by it.
+    async fn look(&mut self, running: &mut Running, asked: bool) {
+        let mut asked = asked;
+        for _ in 0..MAX_LOOKS {
+            let path = self.path.clone();
+            let read = tokio::task::spawn_blocking(move || Settings::read(&path)).await;
+            let Ok((files, settings)) = read else { return };
+            let more = self.watch.follow(files.paths().chain(self.in_force.files.paths()));
+            self.judge(running, files, settings, asked);
+            if !more {
+                return;
+            }
+            asked = false;
+        }
+    }
+
+    fn judge(
+        &mut self,
+        running: &mut Running,
+        files: Files,
+        settings: Result<Settings, Findings>,
+        asked: bool,
+    ) {
+        // What was refused for a reason outside the files, such as an address that is taken, is
+        // tried again when somebody asks for it.
+        if files == self.seen && !(asked && self.refused) {
+            if asked {
+                tracing::info!("nothing has changed in the configuration and its files");
+            }
+            return;
+        }
+        self.seen = files;
+        let metrics = Arc::clone(&running.telemetry);
+        let settings = match settings {
+            Ok(settings) => settings,
+            Err(findings) => {
+                metrics.reloads.ended(ReloadOutcome::Refused);
+                return self.refuse(&in_one_line(&findings.to_string()));
+            }
+        };
+        if settings.files == self.in_force.files {
+            self.refused = false;
+            metrics.reloads.in_step();
+            tracing::info!("the configuration and its files are again what is in force");
+            return;
+        }
+        match self.apply(running, settings) {
+            Ok(()) => {
+                self.refused = false;
+                metrics.reloads.ended(ReloadOutcome::Applied);
+            }
+            Err(cause) => {
+                metrics.reloads.ended(ReloadOutcome::Refused);
+                self.refuse(&cause);
+            }
+        }
+    }
+
+    fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<(), String> {
+        let next = Outline::of(&settings);
+        for warning in settings.warnings.lines() {
+            tracing::warn!(warning, "the changed configuration is good, but");
+        }
+        let exchange = self.exchange.renewed(settings.servers.iter());
+        let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);
+        let theirs = Arc::clone(&exchange);
+        let reloaded = running.reload(settings, theirs).map_err(|error| error.to_string())?;
+        self.exchange = exchange;
+        self.in_force.tell(&next, &reloaded);
+        self.in_force = next;
+        Ok(())
+    }
+
+    fn refuse(&mut self, findings: &str) {
+        self.refused = true;
+        tracing::error!(
+            findings,
+            hint = "correct it, or put back what was there; `boldgate check` says the same",
+            "the changed configuration cannot be used: the one in force stays, whole"
+        );
+    }
+}
+
+/// What is told of a configuration when it changes.
+struct Outline {
+    files: Files,
+    /// Each with the version of its credential.
+    tenants: BTreeMap<String, u64>,
+    callers: BTreeSet<String>,
+    listeners: BTreeSet<String>,
+}
+
+impl Outline {
+    fn of(settings: &Settings) -> Self {
+        let tenants = settings.tenants.iter();
+        let tenants = tenants.map(|t| (t.name.to_string(), t.credential.version)).collect();
+        let callers = settings.callers.iter().map(ToString::to_string).collect();
+        let listeners = settings.listeners.iter().map(|l| l.address.to_string()).collect();
+        Self { files: settings.files.clone(), tenants, callers, listeners }
+    }
+
+    fn tell(&self, next: &Self, reloaded: &Reloaded) {
+        let renewed = next.tenants.iter().filter(|(name, version)| {
+            self.tenants.get(*name).is_some_and(|before| before != *version)
+        });
+        let tenants = |outline: &Self| outline.tenants.keys().cloned().collect::<BTreeSet<_>>();
+        let (tenants, next_tenants) = (tenants(self), tenants(next));
+        tracing::info!(
+            generation = reloaded.generation,
+            files_changed = self.files.changed(&next.files),
+            tenants_added = names(next_tenants.difference(&tenants)),
+            tenants_removed = names(tenants.difference(&next_tenants)),
+            credentials_changed = names(renewed.map(|(name, _)| name)),
+            callers_added = names(next.callers.difference(&self.callers)),
+            callers_removed = names(self.callers.difference(&next.callers)),
+            listeners_added = names(next.listeners.difference(&self.listeners)),
+            listeners_removed = names(self.listeners.difference(&next.listeners)),
+            "the changed configuration is in force"
+        );
+        if !reloaded.needs_restart.is_empty() {
+            tracing::warn!(
+                keys = reloaded.needs_restart.join(", "),
+                "these keys keep their old values until boldgate is restarted"
+            );
+        }
+    }
+}
+
+/// The first names of a list that may be long; none of an empty one.
+fn names<'n>(mut list: impl Iterator<Item = &'n String>) -> Option<String> {
+    let first: Vec<_> = list.by_ref().take(MAX_NAMES).map(String::as_str).collect();
+    let more = list.count();
+    match (first.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(first.join(", ")),
+        (false, more) => Some(format!("{} and {more} more", first.join(", "))),
+    }
+}
+
+fn in_one_line(findings: &str) -> String {
+    findings.lines().map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+const MAX_NAMES: usize = 10;
+/// Whoever keeps changing links is followed on the next change.
+const MAX_LOOKS: usize = 3;

@@ -1,0 +1,307 @@
+//! Every kind of change to every kind of file takes effect within a second.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::jwt::Provider;
+
+/// Ways in which programs write files. Each gets the folder, the file's name and the new text.
+type Write = fn(&Files, &str, &str);
+
+const WRITES: [(&str, Write); 4] = [
+    ("in place", |files, name, text| files.write(name, text)),
+    ("atomic rename", |files, name, text| files.replace(name, text)),
+    ("truncated, then written in pieces", |files, name, text| {
+        use std::io::Write;
+        let mut file = std::fs::File::create(files.path(name)).unwrap();
+        for piece in text.as_bytes().chunks(text.len() / 3 + 1) {
+            std::thread::sleep(Duration::from_millis(60));
+            file.write_all(piece).unwrap();
+        }
+    }),
+    ("deleted and made again", |files, name, text| {
+        std::fs::remove_file(files.path(name)).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        files.write(name, text);
+    }),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_takes_effect_within_a_second_however_it_is_written() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let one = files.config(&upstream, &["acme"], "");
+    let two = files.config(&upstream, &["acme", "bolt"], "");
+    files.write("boldgate.yaml", &one);
+    let gateway = files.serve();
+    let address = gateway.address();
+    let mut kept = Client::connect(address).await;
+    for (how, write) in WRITES {
+        assert_eq!(get(address, BOLT).await.status, 404);
+        write(&files, "boldgate.yaml", &two);
+        let added = until_status(address, BOLT, 200).await;
+        write(&files, "boldgate.yaml", &one);
+        let removed = until_status(address, BOLT, 404).await;
+        println!("{how}: a tenant is there after {added:?} and refused after {removed:?}");
+        assert!(added < SOON && removed < SOON, "{how}: {added:?}, {removed:?}");
+        // A connection from before is served on, by what is in force.
+        kept.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+        assert_eq!(kept.response().await.status, 200, "{how}");
+        kept.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+        assert_eq!(kept.response().await.status, 404, "{how}");
+    }
+    let applied = told(&gateway, "the changed configuration is in force");
+    assert!(applied.len() >= 2 * WRITES.len());
+    assert_eq!(applied[0]["tenants_added"], "bolt");
+    assert_eq!(applied[1]["tenants_removed"], "bolt");
+}
+
+/// As the kubelet writes volumes: files are links by way of `..data`, which is swapped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_kubernetes_takes_effect_within_a_second_as_a_whole() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let configs = [&["acme"][..], &["acme", "bolt"]].map(|t| files.config(&upstream, t, ""));
+    let publish = |version: &str, config: &str| {
+        std::fs::create_dir(files.path(version)).unwrap();
+        files.write(&format!("{version}/boldgate.yaml"), config);
+        symlink(version, files.path("..data_tmp")).unwrap();
+        std::fs::rename(files.path("..data_tmp"), files.path("..data")).unwrap();
+    };
+    publish("..1", &configs[0]);
+    symlink("..data/boldgate.yaml", files.path("boldgate.yaml")).unwrap();
+    let gateway = files.serve();
+    let address = gateway.address();
+    for version in 2..8 {
+        publish(&format!("..{version}"), &configs[(version + 1) % 2]);
+        let status = if version % 2 == 0 { 200 } else { 404 };
+        let took = until_status(address, BOLT, status).await;
+        println!("swap {version}: {took:?}");
+        assert!(took < SOON, "swap {version}: {took:?}");
+        std::fs::remove_dir_all(files.path(&format!("..{}", version - 1))).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_secret_makes_new_tokens_at_once_and_the_old_one_is_used_no_more() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let gateway = files.serve();
+    let address = gateway.address();
+    for (number, (how, write)) in (1..).zip(WRITES) {
+        assert_eq!(get(address, ACME).await.status, 200, "{how}: a token by the old secret");
+        let before = upstream.token_requests();
+        let secret = format!("{EMBED_SECRET}-{number}");
+        upstream.set_embed_secret(Some("site1"), &secret);
+        write(&files, "secret", &secret);
+        let written = Instant::now();
+        // The old token still counts at the server, so only a new exchange shows the change.
+        let took = becomes(SOON, how, async || {
+            assert_eq!(get(address, ACME).await.status, 200, "{how}");
+            upstream.token_requests() > before
+        });
+        println!("{how}: exchanged by the new secret after {:?}", took.await);
+        sleep(SOON.saturating_sub(written.elapsed())).await;
+        // From here on an exchange by the old secret would be refused, and the request with it.
+        upstream.revoke_all();
+        assert_eq!(get(address, ACME).await.status, 200, "{how}");
+        assert_eq!(upstream.token_requests(), before + 2, "{how}: none was refused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let keys = [(); 2].map(|()| boldgate::caller::ApiKey::generate().unwrap());
+    let caller = |name: &str, key: &boldgate::caller::ApiKey| {
+        format!(
+            "  {name}:\n    api_key: {{ sha256: {} }}\n    may: [{{ tenant: acme, routes: [read] \
+             }}]\n",
+            key.hash()
+        )
+    };
+    let listed = |callers: &str| {
+        let config = files.config(&upstream, &["acme"], &format!("callers:\n{callers}"));
+        config.replace("callers: anonymous", "callers: required")
+    };
+    let (first, second) = (caller("first", &keys[0]), caller("second", &keys[1]));
+    files.write("boldgate.yaml", &listed(&format!("{first}{second}")));
+    let gateway = files.serve();
+    let mut open =
+        [Client::connect(gateway.address()).await, Client::connect(gateway.address()).await];
+    let ask = async |client: &mut Client, key: &boldgate::caller::ApiKey| {
+        let key = key.expose();
+        let head = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n\r\n");
+        client.write(head.as_bytes()).await;
+        client.response().await.status
+    };
+    for (client, key) in open.iter_mut().zip(&keys) {
+        assert_eq!(ask(client, key).await, 200);
+    }
+    files.replace("boldgate.yaml", &listed(&first));
+    let refused = async || ask(&mut open[1], &keys[1]).await == 401;
+    let took = becomes(SOON, "the removed caller is refused", refused).await;
+    println!("a removed caller is refused after {took:?}");
+    assert_eq!(ask(&mut open[0], &keys[0]).await, 200, "the other one is served on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
+    let upstream = two_sites().await;
+    let (files, old, new) = (Files::new(), Provider::new(), Provider::new());
+    files.write("jwks.json", &old.jwks());
+    let callers = format!(
+        "callers:\n  portal:\n    jwt: {{ issuer: \"https://login.example.com/\", audience: \
+         boldgate, algorithms: [EdDSA], jwks_file: {:?} }}\n    may: [{{ tenant: acme, routes: \
+         [read] }}]\n",
+        files.path("jwks.json")
+    );
+    let config = files.config(&upstream, &["acme"], &callers);
+    files.write("boldgate.yaml", &config.replace("callers: anonymous", "callers: required"));
+    let gateway = files.serve();
+    let ask = async |provider: &Provider| {
+        let mut client = Client::connect(gateway.address()).await;
+        let token = provider.token(|_| {});
+        let head = format!(
+            "GET {ACME} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        client.write(head.as_bytes()).await;
+        client.response().await.status
+    };
+    for (how, write) in WRITES {
+        write(&files, "jwks.json", &old.jwks());
+        becomes(SOON, how, async || ask(&old).await == 200).await;
+        assert_eq!(ask(&new).await, 401, "{how}");
+        write(&files, "jwks.json", &new.jwks());
+        becomes(SOON, how, async || ask(&new).await == 200).await;
+        assert_eq!(ask(&old).await, 401, "{how}: the old key counts no more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_shown_within_a_second_and_open_connections_stay() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let pair = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem(), made.cert.der().clone())
+    };
+    let (certificate, key, der) = pair();
+    files.write("tls.crt", &certificate);
+    files.write("tls.key", &key);
+    let tls = format!(
+        "callers: anonymous, tls: {{ certificate_file: {:?}, key_file: {:?} }}",
+        files.path("tls.crt"),
+        files.path("tls.key")
+    );
+    let config = files.config(&upstream, &["acme"], "").replace("callers: anonymous", &tls);
+    files.write("boldgate.yaml", &config);
+    let gateway = files.serve();
+    let (mut open, shown) = connect_tls(gateway.address()).await;
+    assert_eq!(shown, der);
+    let (certificate, key, der) = pair();
+    // Between the two writes they do not belong together, and the old pair stays.
+    files.replace("tls.crt", &certificate);
+    sleep(Duration::from_millis(300)).await;
+    files.replace("tls.key", &key);
+    let shown = async || connect_tls(gateway.address()).await.1 == der;
+    let took = becomes(SOON, "the new certificate is shown", shown).await;
+    println!("the new certificate is shown after {took:?}");
+    open.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    let answer = open.response().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, vec!["keep-alive"]));
+}
+
+type Tls = Client<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+
+/// A connection over TLS, and the certificate that was shown, whatever it is.
+async fn connect_tls(address: SocketAddr) -> (Tls, rustls::pki_types::CertificateDer<'static>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    let shown = tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+    (Client::over(tls), shown)
+}
+
+#[derive(Debug)]
+struct Anybody;
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_come_and_go_while_those_that_stay_keep_their_connections() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let socket = files.path("extra.sock");
+    let one = files.config(&upstream, &["acme"], "");
+    let extra =
+        format!("  - {{ address: \"unix:{}\", callers: anonymous }}\nadmin:", socket.display());
+    let two = one.replacen("admin:", &extra, 1);
+    files.write("boldgate.yaml", &one);
+    let gateway = files.serve();
+    let mut stays = Client::connect(gateway.address()).await;
+    let ask = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stays.write(ask.as_bytes()).await;
+    assert_eq!(stays.response().await.status, 200);
+
+    files.replace("boldgate.yaml", &two);
+    let changed = Instant::now();
+    let mut extra = loop {
+        match tokio::net::UnixStream::connect(&socket).await {
+            Ok(stream) => break Client::over(stream),
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+        assert!(changed.elapsed() < SOON, "the new listener does not listen");
+    };
+    extra.write(ask.as_bytes()).await;
+    assert_eq!(extra.response().await.status, 200);
+    files.replace("boldgate.yaml", &one);
+    assert!(extra.is_closed().await, "connections of a listener that is gone end");
+    assert!(tokio::net::UnixStream::connect(&socket).await.is_err());
+    stays.write(ask.as_bytes()).await;
+    assert_eq!(stays.response().await.status, 200, "those of others go on");
+}

@@ -1,0 +1,154 @@
+//! Whose certificates are good changes while their clients are connected.
+
+use rcgen::SerialNumber;
+use rustls::pki_types::CertificateDer;
+
+use super::*;
+use crate::client_certificates::{Ca, Identity, connect, dns};
+
+type Tls = Client<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+
+/// A gateway that demands certificates of the CAs in `clients.crt`, less those that are revoked in
+/// `revoked.pem`.
+struct House {
+    upstream: StandIn,
+    files: Files,
+    gateway: Process,
+    server: CertificateDer<'static>,
+}
+
+impl House {
+    async fn new(cas: &str, revoked: &str) -> Self {
+        let upstream = two_sites().await;
+        let files = Files::new();
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        files.write("tls.crt", &own.cert.pem());
+        files.write("tls.key", &own.signing_key.serialize_pem());
+        files.write("clients.crt", cas);
+        files.write("revoked.pem", revoked);
+        let callers = "callers:\n  reports:\n    certificates: [ { san_dns: reports.example } ]\n    \
+                       may: [ { tenant: acme, routes: [read] } ]\n";
+        let tls = format!(
+            "callers: required, tls: {{ certificate_file: {:?}, key_file: {:?}, client_ca_file: {:?}, \
+             client_crl_file: {:?} }}",
+            files.path("tls.crt"),
+            files.path("tls.key"),
+            files.path("clients.crt"),
+            files.path("revoked.pem"),
+        );
+        let config = files.config(&upstream, &["acme"], callers);
+        files.write("boldgate.yaml", &config.replace("callers: anonymous", &tls));
+        let gateway = files.serve();
+        Self { upstream, files, gateway, server: own.cert.der().clone() }
+    }
+
+    async fn connect(&self, identity: &Identity) -> Option<Tls> {
+        connect(self.gateway.address(), &self.server, Some(identity)).await
+    }
+
+    /// The status of an answer on a connection of its own; none if the certificate is not good.
+    async fn ask(&self, identity: &Identity) -> Option<u16> {
+        let mut client = self.connect(identity).await?;
+        client.write(ASK.as_bytes()).await;
+        client.try_response(false).await.map(|answer| answer.status)
+    }
+
+    /// Waits until a certificate is good or bad, within a second; says how long that took.
+    async fn judged(&self, identity: &Identity, status: Option<u16>) -> Duration {
+        becomes(SOON, &format!("{status:?}"), async || self.ask(identity).await == status).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_let_in() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let [by_old, by_new] = [&old, &new].map(|ca| ca.identity(&[dns("reports.example")]));
+    let house = House::new(&old.pem, &old.revocations(&SerialNumber::from(1))).await;
+    let (mut idle, mut busy) =
+        (house.connect(&by_old).await.unwrap(), house.connect(&by_old).await.unwrap());
+    for client in [&mut idle, &mut busy] {
+        client.write(ASK.as_bytes()).await;
+        assert_eq!(client.response().await.header("connection"), ["keep-alive"]);
+    }
+    assert_eq!(house.ask(&by_new).await, None, "it is not trusted yet");
+
+    // One request is under way when the CA goes; it ends as it began, and its connection with it.
+    house.upstream.set_latency(Duration::ZERO, Duration::from_millis(1500));
+    busy.write(ASK.as_bytes()).await;
+    house.upstream_has_asked(3).await;
+    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    house.files.write("revoked.pem", &new.revocations(&SerialNumber::from(1)));
+    house.files.replace("clients.crt", &new.pem);
+    let changed = Instant::now();
+    let took = house.judged(&by_new, Some(200)).await;
+    assert_eq!(house.ask(&by_old).await, None, "the old CA lets nobody in");
+    assert!(idle.is_closed().await, "an idle connection that it let in ends");
+    let ended = changed.elapsed();
+    println!(
+        "the new client CA counts after {took:?}, connections of the old one end after {ended:?}"
+    );
+    assert!(ended < SOON, "{ended:?}");
+    let answer = busy.response().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, vec!["close"]));
+    assert!(busy.is_closed().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connection_ends() {
+    let ca = Ca::new("clients");
+    let numbered = |number: u64| {
+        ca.identity_with(|params| {
+            params.subject_alt_names = vec![dns("reports.example")];
+            params.serial_number = Some(SerialNumber::from(number));
+        })
+    };
+    let (stolen, good) = (numbered(4711), numbered(4712));
+    let house = House::new(&ca.pem, &ca.revocations(&SerialNumber::from(1))).await;
+    let mut open = house.connect(&stolen).await.unwrap();
+    open.write(ASK.as_bytes()).await;
+    assert_eq!(open.response().await.status, 200);
+    house.files.replace("revoked.pem", &ca.revocations(&SerialNumber::from(4711)));
+    let changed = Instant::now();
+    let took = house.judged(&stolen, None).await;
+    assert!(open.is_closed().await, "its connection ends");
+    println!(
+        "a revoked certificate is refused after {took:?}, cut off after {:?}",
+        changed.elapsed()
+    );
+    assert!(changed.elapsed() < SOON);
+    assert_eq!(house.ask(&good).await, Some(200), "another one of the CA is served on");
+
+    // A list that cannot be read is no list of none: what there was counts on.
+    house.files.replace("revoked.pem", "-----BEGIN X509 CRL-----\n");
+    house.gateway.stderr(|log| log.contains("the one in force stays, whole"));
+    assert_eq!(house.ask(&stolen).await, None);
+    assert_eq!(house.ask(&good).await, Some(200));
+}
+
+/// The certificate is the connection's; who that is, is decided with each request.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_in_force() {
+    let ca = Ca::new("clients");
+    let identity = ca.identity(&[dns("reports.example")]);
+    let house = House::new(&ca.pem, &ca.revocations(&SerialNumber::from(1))).await;
+    let mut open = house.connect(&identity).await.unwrap();
+    let mut ask = async || {
+        open.write(ASK.as_bytes()).await;
+        let answer = open.response().await;
+        (answer.status, answer.status != 200 && answer.code() == "certificate_unknown")
+    };
+    assert_eq!(ask().await, (200, false));
+    let config = std::fs::read_to_string(house.files.path("boldgate.yaml")).unwrap();
+    house.files.replace("boldgate.yaml", &config.replace("reports.example }", "sales.example }"));
+    becomes(SOON, "it is nobody's", async || ask().await == (403, true)).await;
+    house.files.replace("boldgate.yaml", &config);
+    becomes(SOON, "it is known again", async || ask().await == (200, false)).await;
+}
+
+impl House {
+    async fn upstream_has_asked(&self, requests: u64) {
+        until(|| self.upstream.api_requests() >= requests).await;
+    }
+}
+
+const ASK: &str = "GET /bi/api/site/site1/v5.0/items HTTP/1.1\r\nHost: localhost\r\n\r\n";

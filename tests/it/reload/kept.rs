@@ -1,0 +1,218 @@
+//! What a change leaves alone goes on as it was: tokens, connections, throttles, key sets, breakers.
+//! And a request that a change meets in the middle is decided on by what is in force then.
+
+use http::StatusCode;
+
+use super::*;
+use crate::jwt::Provider;
+use crate::running::{self, Upstream};
+
+/// Files, a gateway that serves by them, and a number of reloads that change something else.
+struct House {
+    upstream: StandIn,
+    files: Files,
+    gateway: Process,
+    config: String,
+}
+
+impl House {
+    /// `more` stands behind the tenant `acme`, then whatever else there is.
+    async fn new(more: &str, callers: &str) -> Self {
+        let upstream = two_sites().await;
+        let files = Files::new();
+        let config = files.config(&upstream, &["acme"], more).replace("anonymous", callers);
+        files.write("boldgate.yaml", &config);
+        let gateway = files.serve();
+        Self { upstream, files, gateway, config }
+    }
+
+    async fn put(&self, config: &str) {
+        let generation = self.generation().await;
+        self.files.replace("boldgate.yaml", config);
+        becomes(LONG, "the change takes effect", async || self.generation().await > generation)
+            .await;
+    }
+
+    /// A change of something that is nobody's concern here.
+    async fn reload(&self, number: usize) {
+        self.put(&format!("{}limits: {{ max_body: {}MiB }}\n", self.config, number + 1)).await;
+    }
+
+    async fn generation(&self) -> u64 {
+        metric(self.gateway.ready().1, "boldgate_config_generation").await
+    }
+
+    async fn ask(&self, lines: &str) -> Response {
+        let mut client = Client::connect(self.gateway.address()).await;
+        let head = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        client.write(head.as_bytes()).await;
+        client.response().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_and_connections_outlive_a_change_that_is_not_about_them() {
+    let house = House::new("", "anonymous").await;
+    for number in 0..5 {
+        assert_eq!(house.ask("").await.status, 200);
+        house.reload(number).await;
+    }
+    assert_eq!(house.ask("").await.status, 200);
+    assert_eq!(house.upstream.token_requests(), 1);
+    // One for exchanges, one for all requests.
+    assert_eq!(house.upstream.connections(), 2);
+    house.upstream.revoke_all();
+    assert_eq!(house.ask("").await.status, 200);
+    assert_eq!((house.upstream.token_requests(), house.upstream.connections()), (2, 2));
+    // Control: where the server's settings change, its connections are made anew; tokens stay.
+    let config = house.config.replace("/bi\" }", "/bi\", max_connections: 9 }");
+    assert_ne!(config, house.config);
+    house.put(&config).await;
+    assert_eq!(house.ask("").await.status, 200);
+    assert_eq!((house.upstream.token_requests(), house.upstream.connections()), (2, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_a_server_ends_with_it() {
+    let house = House::new("", "anonymous").await;
+    assert_eq!(house.ask("").await.status, 200);
+    let told = async || get(house.gateway.ready().1, "/metrics").await.text();
+    let gauges = |server: &str| {
+        ["server_addresses", "server_healthy_addresses", "token_endpoint_breaker_open"]
+            .map(|name| format!("boldgate_{name}{{server=\"{server}\"}} "))
+    };
+    let before = told().await;
+    assert!(gauges("main").iter().all(|gauge| before.contains(gauge)), "{before}");
+    house.put(&house.config.replace("main", "other")).await;
+    assert_eq!(house.ask("").await.status, 200);
+    let after = told().await;
+    assert!(!after.contains("{server=\"main\"}"), "{after}");
+    assert!(gauges("other")[..2].iter().all(|gauge| after.contains(gauge)), "{after}");
+    assert_eq!(house.upstream.token_requests(), 1, "it is the same place, and the same token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_used_up_of_a_throttle_stays_used_up_unless_the_throttle_changes() {
+    let limits = "    limits: { requests_per_second: 1, burst: 3 }\n";
+    let house = House::new(limits, "anonymous").await;
+    // A token first, which takes one of the three.
+    let mut statuses = Vec::new();
+    for number in 0..10 {
+        statuses.push(house.ask("").await.status);
+        if number == 2 {
+            house.reload(number).await;
+        }
+    }
+    assert_eq!(statuses[..3], [200; 3]);
+    assert!(statuses[3..].contains(&429), "{statuses:?}: a reload gave nothing back");
+    // Control: another allowance begins anew.
+    house.put(&house.config.replace("burst: 3", "burst: 4")).await;
+    assert_eq!(house.ask("").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_keeps_its_place_through_a_change() {
+    let house = House::new("    limits: { concurrent_requests: 1 }\n", "anonymous").await;
+    house.upstream.set_latency(Duration::ZERO, Duration::from_secs(3));
+    let mut slow = Client::connect(house.gateway.address()).await;
+    slow.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    until(|| house.upstream.api_requests() == 1).await;
+    house.reload(1).await;
+    assert_eq!(house.ask("").await.status, 429);
+    assert_eq!(slow.response().await.status, 200);
+    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    becomes(LONG, "its place is free again", async || house.ask("").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_an_issuer_are_not_fetched_again_for_a_change() {
+    let provider = Provider::new();
+    let published = provider.jwks();
+    let issuer = Upstream::answering(move |_| running::ok(&published)).await;
+    let callers = format!(
+        "callers:\n  portal:\n    jwt: {{ issuer: \"https://login.example.com/\", audience: boldgate, \
+         algorithms: [EdDSA], jwks_url: \"http://{}/keys\" }}\n    may: [{{ tenant: acme, routes: \
+         [read] }}]\n",
+        issuer.address
+    );
+    let house = House::new(&callers, "required").await;
+    let bearer = format!("Authorization: Bearer {}\r\n", provider.token(|_| {}));
+    for number in 0..10 {
+        assert_eq!(house.ask(&bearer).await.status, 200);
+        house.reload(number).await;
+    }
+    assert_eq!(house.ask(&bearer).await.status, 200);
+    assert_eq!(issuer.seen.requests().len(), 1, "ten changes, one fetch");
+    // Control: keys from another place are fetched there.
+    house.put(&house.config.replace("/keys", "/other-keys")).await;
+    assert_eq!(house.ask(&bearer).await.status, 200);
+    assert_eq!(issuer.seen.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_is_down_is_not_stormed_after_a_change() {
+    let house = House::new("", "anonymous").await;
+    house.upstream.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
+    let open = "boldgate_token_endpoint_breaker_open{server=\"main\"}";
+    becomes(LONG, "exchanges are held back", async || {
+        assert_eq!(house.ask("").await.status, 503);
+        metric(house.gateway.ready().1, open).await == 1
+    })
+    .await;
+    let (asked, begun) = (house.upstream.token_requests(), Instant::now());
+    for number in 0..10 {
+        house.reload(number).await;
+        assert_eq!(house.ask("").await.status, 503);
+    }
+    let asked = house.upstream.token_requests() - asked;
+    println!(
+        "10 changes within {:?} while the endpoint is down: {asked} exchanges",
+        begun.elapsed()
+    );
+    // One begins every 600 ms at most, as without a change.
+    let least = Duration::from_millis(600) * u32::try_from(asked).unwrap().saturating_sub(1);
+    assert!(begun.elapsed() >= least, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_new_secret() {
+    let house = House::new("", "anonymous").await;
+    house.upstream.set_latency(Duration::from_secs(2), Duration::ZERO);
+    let mut waiting = Client::connect(house.gateway.address()).await;
+    let body = "x".repeat(1000);
+    let head = format!("POST {ACME} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
+    waiting.write(format!("{head}{body}").as_bytes()).await;
+    until(|| house.upstream.token_requests() == 1).await;
+    // Bold BI takes the old secret no more, and the exchange that is under way is refused.
+    let secret = format!("{EMBED_SECRET}-2");
+    house.upstream.set_embed_secret(Some("site1"), &secret);
+    house.files.replace("secret", &secret);
+    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    let answer = waiting.response().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
+    assert_eq!((house.upstream.token_requests(), house.upstream.api_requests()), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_after_its_secret_was_replaced_is_followed_by_one_of_the_new() {
+    let house = House::new("", "anonymous").await;
+    assert_eq!(house.ask("").await.status, 200);
+    house.upstream.set_latency(Duration::ZERO, Duration::from_secs(2));
+    house.upstream.revoke_all();
+    let mut sent = Client::connect(house.gateway.address()).await;
+    let body = "y".repeat(1000);
+    let head = format!("POST {ACME} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
+    sent.write(format!("{head}{body}").as_bytes()).await;
+    until(|| house.upstream.api_requests() == 2).await;
+    let secret = format!("{EMBED_SECRET}-2");
+    house.upstream.set_embed_secret(Some("site1"), &secret);
+    house.files.replace("secret", &secret);
+    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    let answer = sent.response().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
+    assert_eq!((house.upstream.token_requests(), house.upstream.api_requests()), (2, 3));
+}

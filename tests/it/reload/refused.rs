@@ -1,0 +1,75 @@
+//! What cannot be used changes nothing, and is told of.
+
+use rustix::process::Signal;
+
+use super::*;
+
+const REFUSED: &str = "the changed configuration cannot be used: the one in force stays, whole";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_used_leaves_everything_as_it_was_and_says_where_it_is_wrong() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let good = files.config(&upstream, &["acme"], "");
+    let file = files.path("boldgate.yaml").display().to_string();
+    files.write("boldgate.yaml", &good);
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    let wrong: [(&str, &str, String, &str); 4] = [
+        ("an empty file", "boldgate.yaml", String::new(), &file),
+        ("half a file", "boldgate.yaml", good[..good.len() / 2].to_owned(), &file),
+        ("an unknown key", "boldgate.yaml", good.clone() + "lisneters: []\n", "lisneters"),
+        ("an empty secret", "secret", String::new(), "tenants.acme.credential.embed_secret"),
+    ];
+    for (number, (what, name, text, says)) in (1_u32..).zip(&wrong) {
+        let whole = std::fs::read_to_string(files.path(name)).unwrap();
+        files.replace(name, text);
+        becomes(LONG, what, async || told(&gateway, REFUSED).len() >= number as usize).await;
+        let line = told(&gateway, REFUSED).pop().unwrap();
+        assert!(line["findings"].as_str().unwrap().contains(says), "{what}: {line}");
+        assert_eq!(get(address, ACME).await.status, 200, "{what}");
+        assert_eq!(metric(admin, "boldgate_config_last_reload_successful").await, 0, "{what}");
+        let refused = metric(admin, "boldgate_config_reloads_total{outcome=\"refused\"}").await;
+        assert_eq!(refused, u64::from(number), "{what}");
+        files.replace(name, &whole);
+        let successful = "boldgate_config_last_reload_successful";
+        becomes(LONG, what, async || metric(admin, successful).await == 1).await;
+    }
+    assert_eq!(metric(admin, "boldgate_config_generation").await, 1, "nothing was put in force");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_taken_refuses_the_whole_until_it_is_free_and_somebody_asks() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let gateway = files.serve();
+    let address = gateway.address();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap();
+    let extra = format!("  - {{ address: \"{at}\", callers: anonymous }}\nadmin:");
+    let next = files.config(&upstream, &["acme", "bolt"], "").replacen("admin:", &extra, 1);
+    files.replace("boldgate.yaml", &next);
+    gateway.stderr(|log| log.contains(REFUSED));
+    assert!(told(&gateway, REFUSED)[0]["findings"].as_str().unwrap().contains(&at.to_string()));
+    assert_eq!(get(address, BOLT).await.status, 404, "nothing of it is in force");
+    drop(taken);
+    gateway.signal(Signal::HUP);
+    until_status(address, BOLT, 200).await;
+    assert_eq!(get(at, BOLT).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_restart_is_named_and_a_signal_without_a_change_says_so() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let config = files.config(&upstream, &["acme"], "");
+    files.write("boldgate.yaml", &config);
+    let gateway = files.serve();
+    gateway.signal(Signal::HUP);
+    gateway.stderr(|log| log.contains("nothing has changed"));
+    files.replace("boldgate.yaml", &(config + "limits: { max_connections: 77 }\n"));
+    gateway.stderr(|log| log.contains("until boldgate is restarted"));
+    let line = told(&gateway, "these keys keep their old values until boldgate is restarted");
+    assert_eq!(line[0]["keys"], "limits.max_connections");
+}

@@ -1,0 +1,97 @@
+//! Which files a change is noticed in: all that the configuration names.
+
+use std::collections::BTreeSet;
+
+use boldgate::config::Settings;
+use rcgen::SerialNumber;
+
+use super::*;
+use crate::client_certificates::Ca;
+use crate::jwt::Provider;
+
+#[test]
+fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
+    let files = Files::new();
+    let (ca, own) =
+        (Ca::new("ca"), rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+    let contents = [
+        ("tls.crt", own.cert.pem()),
+        ("tls.key", own.signing_key.serialize_pem()),
+        ("clients.crt", ca.pem.clone()),
+        ("revoked.pem", ca.revocations(&SerialNumber::from(1))),
+        ("server-ca.crt", ca.pem.clone()),
+        ("issuer-ca.crt", ca.pem.clone()),
+        ("secret", EMBED_SECRET.to_owned()),
+        ("keys.json", Provider::new().jwks()),
+        ("shared", "canary-shared-secret-of-32-bytes-or-more".to_owned()),
+    ];
+    let config = "
+listeners:
+  - address: \"127.0.0.1:0\"
+    callers: required
+    tls:
+      certificate_file: DIR/tls.crt
+      key_file: DIR/tls.key
+      client_ca_file: DIR/clients.crt
+      client_crl_file: DIR/revoked.pem
+servers:
+  main: { url: \"https://localhost/bi\", ca_file: DIR/server-ca.crt }
+tenants:
+  acme:
+    server: main
+    site: site1
+    credential:
+      grant: embed_secret
+      username: reports@example.com
+      embed_secret: { file: DIR/secret }
+      user_source: local
+callers:
+  zero:
+    certificates: [ { san_dns: zero.example } ]
+    may: [ { tenant: acme, routes: [read] } ]
+  one:
+    jwt: { issuer: one, audience: a, algorithms: [EdDSA], jwks_file: DIR/keys.json }
+    may: [ { tenant: acme, routes: [read] } ]
+  two:
+    jwt: { issuer: two, audience: a, algorithms: [HS256], secret: { file: DIR/shared } }
+    may: [ { tenant: acme, routes: [read] } ]
+  three:
+    jwt:
+      issuer: three
+      audience: a
+      algorithms: [EdDSA]
+      jwks_url: https://login.example/keys
+      ca_file: DIR/issuer-ca.crt
+    may: [ { tenant: acme, routes: [read] } ]
+";
+    let path = files.path("boldgate.yaml");
+    files.write(
+        "boldgate.yaml",
+        &config.replace("DIR", &path.parent().unwrap().display().to_string()),
+    );
+    for (name, content) in &contents {
+        files.write(name, content);
+    }
+    let read = || {
+        let (files, settings) = Settings::read(&path);
+        settings.unwrap_or_else(|why| panic!("{why}"));
+        files
+    };
+    let before = read();
+    let names = contents.iter().map(|(name, _)| *name).chain(["boldgate.yaml"]);
+    let expected: BTreeSet<_> = names.map(|name| files.path(name)).collect();
+    assert_eq!(before.paths().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    // A change of one is a change of one. The line end behind a secret is none of it.
+    for (name, content) in &contents {
+        assert_eq!(before.changed(&read()), 0);
+        let end = if ["secret", "shared"].contains(name) { "2\n" } else { "\n" };
+        files.write(name, &format!("{content}{end}"));
+        assert_eq!(before.changed(&read()), 1, "{name}");
+        files.write(name, content);
+    }
+    // What cannot be read is watched all the same: it may come back.
+    std::fs::remove_file(files.path("keys.json")).unwrap();
+    let (gone, settings) = Settings::read(&path);
+    assert!(settings.is_err());
+    assert_eq!((gone.paths().count(), before.changed(&gone)), (expected.len(), 1));
+}
