@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp check bench admission reloads fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp check bench admission reloads soak soak-short fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -34,7 +34,7 @@ test-idp: $(target)/idp/ready ## do JWTs of a real identity provider work, throu
 	install -m 644 tests/idp/provider.mjs $(target)/idp
 	BOLDGATE_TEST_IDP=$(abspath $(target)/idp/provider.mjs) cargo test --locked --test it idp:: -- --ignored
 
-check: fmt crates deploy-files clippy docs test test-idp configs ## all that must hold before a merge, cheapest first
+check: fmt crates deploy-files clippy docs test soak-short test-idp configs ## all that must hold before a merge, cheapest first
 
 # The load is put on a copy of the binary that is released: `cargo bench` builds another in its place,
 # whose crates have what only tests need of them.
@@ -50,6 +50,14 @@ admission: ## count the instructions that it takes to admit a caller; over the b
 reloads: ## change and restart the gateway under load a hundred times each; no request may fail
 	.ci/need rust build
 	cargo test --locked --test it reload:: -- --ignored --nocapture --test-threads 1
+
+soak: build ## a million requests among faults: does anybody get what is not theirs? (README in benches/)
+	install -D $(target)/release/boldgate $(target)/bench/boldgate
+	cargo bench --locked --bench soak -- --reloads --gateway $(target)/bench/boldgate
+
+soak-short: ## the same with fewer requests and the development profile
+	.ci/need rust build
+	cargo test --locked --bench soak -- --reloads --requests 20000
 
 fmt: ## is every file formatted?
 	.ci/need rust

@@ -2,16 +2,16 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::listening::listening;
 use crate::processors::Processors;
 use crate::upstream::{SECRET, USER};
 
@@ -66,7 +66,7 @@ impl Gateway {
             format!("cannot start {}: {error}", command.get_program().display())
         })?;
         let said = BufReader::new(child.stderr.take().ok_or("it has no stderr")?);
-        let address = listening(said);
+        let address = listening(said, crate::complain);
         // It is made first, so that the child ends with it whatever happens.
         let mut gateway = Self { address: SocketAddr::from(([0; 4], 0)), child, folder };
         gateway.address = address.recv_timeout(START)?;
@@ -115,28 +115,6 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Waits in a thread for the address it listens on, and passes on what it complains about.
-fn listening(said: impl BufRead + Send + 'static) -> mpsc::Receiver<SocketAddr> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut address = None;
-        for line in said.lines().map_while(Result::ok) {
-            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            match event["message"].as_str() {
-                Some("listening") => address = event["address"].as_str().map(str::to_owned),
-                Some("boldgate is ready") => {
-                    let address = address.as_ref().and_then(|text| text.parse().ok());
-                    // Nobody waits for it any more when it came too late.
-                    let _ = address.map(|address| sender.send(address));
-                }
-                _ if event["level"] == "INFO" => {}
-                _ => crate::complain(&line),
-            }
-        }
-    });
-    receiver
 }
 
 fn configuration(folder: &Path, start: &Start<'_>) -> String {

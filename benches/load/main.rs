@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 mod client;
 mod gateway;
+mod listening;
 mod processors;
 mod table;
 mod upstream;

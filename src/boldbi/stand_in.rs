@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::respond::Reply;
-use self::state::Shared;
+use self::state::{Shared, State};
 use super::UserSource;
 
 mod api;
@@ -41,6 +41,45 @@ pub struct StandInOptions {
     pub token_lifetime: Duration,
     /// Whether it keeps the last requests for [`StandIn::last_requests`].
     pub record: bool,
+    /// Who is told of every request to its API.
+    pub witness: Option<Witness>,
+}
+
+/// Is told of every request to the API that has arrived whole, before it is answered.
+#[derive(Clone)]
+pub struct Witness(Arc<dyn Fn(&Witnessed<'_>) + Send + Sync>);
+
+/// What a witness is told.
+#[derive(Debug)]
+pub struct Witnessed<'r> {
+    /// The site that the path names.
+    pub site: Option<&'r str>,
+    /// Site and user that its token was given to, also when its life has ended; none when that
+    /// cannot be told.
+    pub holder: Option<(Option<String>, String)>,
+    /// Its method.
+    pub method: &'r Method,
+    /// Its target, as it was sent.
+    pub target: &'r str,
+    /// The status it is answered with.
+    pub status: StatusCode,
+}
+
+impl Witness {
+    /// Tells `listener`.
+    pub fn new(listener: impl Fn(&Witnessed<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    fn tell(&self, request: &Witnessed<'_>) {
+        (self.0)(request);
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 /// A site of a stand-in.
@@ -85,6 +124,7 @@ impl Default for StandInOptions {
             }],
             token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             record: true,
+            witness: None,
         }
     }
 }
@@ -151,11 +191,24 @@ impl StandIn {
         (state.token_latency, state.api_latency) = (token, api);
     }
 
-    /// Changes the embed secret of a site, as "Regenerate" does; tokens live on.
+    /// Changes the embed secret of a site, as "Regenerate" does: no other counts any more. Tokens
+    /// live on.
     pub fn set_embed_secret(&self, site: Option<&str>, secret: &str) {
         let mut state = self.shared.state();
+        state.former_secrets.remove(&site.map(str::to_owned));
         for known in state.sites.iter_mut().filter(|known| known.id.as_deref() == site) {
             known.embed_secret = secret.into();
+        }
+    }
+
+    /// Changes the embed secret of a site; the one before counts, too, until the next change. Tokens
+    /// live on.
+    pub fn rotate_embed_secret(&self, site: Option<&str>, secret: &str) {
+        let mut state = self.shared.state();
+        let State { sites, former_secrets, .. } = &mut *state;
+        for known in sites.iter_mut().filter(|known| known.id.as_deref() == site) {
+            let former = std::mem::replace(&mut known.embed_secret, secret.into());
+            former_secrets.insert(known.id.clone(), former);
         }
     }
 

@@ -68,6 +68,16 @@ async fn raw_server(answer: Vec<u8>) -> SocketAddr {
 }
 
 #[tokio::test]
+async fn the_stand_in_takes_a_rotated_secret_until_the_next_change_and_a_regenerated_one_no_more() {
+    let stand_in = stand_in().await;
+    stand_in.rotate_embed_secret(Some("site1"), "canary-another");
+    assert!(exchange(&stand_in).await.is_ok());
+    stand_in.set_embed_secret(Some("site1"), "canary-another");
+    let error = exchange(&stand_in).await.unwrap_err();
+    assert!(matches!(error.kind, ExchangeErrorKind::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn every_known_reply_gives_a_token_that_works() {
     for reply in
         [TokenReply::Current, TokenReply::Dated, TokenReply::Published, TokenReply::NoExpiry]

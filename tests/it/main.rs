@@ -12,6 +12,7 @@ mod cold_start;
 mod config;
 mod data_path;
 mod exchange;
+mod faults;
 mod idp;
 mod jwt;
 mod local;

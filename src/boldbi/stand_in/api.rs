@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -11,6 +13,7 @@ use ring::digest;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use super::Witnessed;
 use super::respond::{self, Reply};
 use super::state::{Issued, Shared, failure};
 
@@ -31,6 +34,16 @@ pub(super) async fn answer(
         let issued = bearer(&head).and_then(|token| state.live(token, site));
         (state.api_latency, failure(&mut state.failing_api), issued)
     };
+    if let Some(witness) = &shared.witness {
+        let lives = if issued.is_some() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        witness.tell(&Witnessed {
+            site,
+            holder: bearer(&head).and_then(|token| holder(shared, token)),
+            method: &head.method,
+            target: &head.uri.to_string(),
+            status: failing.unwrap_or(lives),
+        });
+    }
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
@@ -50,7 +63,22 @@ pub(super) async fn answer(
     if let Ok(user) = HeaderValue::from_str(&issued.user) {
         headers.insert("stand-in-user", user);
     }
+    // Also where the body does not say what it is an answer to.
+    if let Ok(target) = HeaderValue::from_str(&head.uri.to_string()) {
+        headers.insert("stand-in-target", target);
+    }
     response
+}
+
+/// Whom a token was given to. One whose life has ended still says so itself, if it is a JWT.
+fn holder(shared: &Shared, token: &str) -> Option<(Option<String>, String)> {
+    if let Some(issued) = shared.state().tokens.get(token) {
+        return Some((issued.site.clone(), issued.user.clone()));
+    }
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    let site = claims["aud"].as_str()?.rsplit_once("/site/").map(|(_, site)| site.to_owned());
+    Some((site, claims["email"].as_str()?.to_owned()))
 }
 
 fn served(

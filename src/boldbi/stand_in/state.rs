@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{StandInOptions, StandInSite, TokenReply};
+use super::{StandInOptions, StandInSite, TokenReply, Witness};
 
 /// A request that a stand-in has had.
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub struct Recorded {
 pub(super) struct Shared {
     pub(super) url: String,
     pub(super) counts: Counts,
+    pub(super) witness: Option<Witness>,
     state: Mutex<State>,
     record: bool,
     /// Sites never come or go, so that finding one takes no lock.
@@ -37,6 +38,8 @@ pub(super) struct Shared {
 /// What changes.
 pub(super) struct State {
     pub(super) sites: Vec<StandInSite>,
+    /// The embed secrets that count beside those of the sites.
+    pub(super) former_secrets: HashMap<Option<String>, String>,
     pub(super) tokens: HashMap<String, Issued>,
     pub(super) last_serial: u64,
     pub(super) reply: TokenReply,
@@ -64,9 +67,11 @@ impl Shared {
             url,
             counts: Counts::default(),
             record: options.record,
+            witness: options.witness,
             site_ids: options.sites.iter().map(|site| site.id.clone()).collect(),
             state: Mutex::new(State {
                 sites: options.sites,
+                former_secrets: HashMap::new(),
                 tokens: HashMap::new(),
                 last_serial: 0,
                 reply: TokenReply::Current,

@@ -1,0 +1,30 @@
+//! What a gateway says of itself on stderr.
+
+use std::io::BufRead;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+
+/// Waits in a thread for the address it listens on, and passes on what it complains about.
+pub(crate) fn listening(
+    said: impl BufRead + Send + 'static,
+    complain: impl Fn(&str) + Send + 'static,
+) -> mpsc::Receiver<SocketAddr> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut address = None;
+        for line in said.lines().map_while(Result::ok) {
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            match event["message"].as_str() {
+                Some("listening") => address = event["address"].as_str().map(str::to_owned),
+                Some("boldgate is ready") => {
+                    let address = address.as_ref().and_then(|text| text.parse().ok());
+                    // Nobody waits for it any more when it came too late.
+                    let _ = address.map(|address| sender.send(address));
+                }
+                _ if event["level"] == "INFO" => {}
+                _ => complain(&line),
+            }
+        }
+    });
+    receiver
+}

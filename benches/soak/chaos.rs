@@ -1,0 +1,190 @@
+//! What goes wrong meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use boldgate::boldbi::stand_in::{StandIn, TokenReply};
+use http::StatusCode;
+use tokio::time::{Instant, sleep};
+
+use crate::Failure;
+use crate::gateway::Gateway;
+use crate::population::{self, Population};
+use crate::proxy::{Connect, End, Fault, FaultProxy, Wire};
+use crate::random::Random;
+
+/// One mischief after the other, for a moment each, until it is dropped. `done` counts them.
+pub(crate) struct Chaos<'c> {
+    pub(crate) stand_in: &'c StandIn,
+    pub(crate) proxy: &'c FaultProxy,
+    pub(crate) population: &'c Population,
+    pub(crate) users: Vec<String>,
+    pub(crate) files: Option<Files>,
+    pub(crate) random: Random,
+    /// When a user's tokens were revoked last.
+    pub(crate) revoked: HashMap<String, Instant>,
+    pub(crate) done: BTreeMap<&'static str, u64>,
+}
+
+/// What has become of the gateway's files.
+#[derive(Default)]
+pub(crate) struct Files {
+    /// Changes of the configuration.
+    changes: u64,
+    /// Changes of each tenant's secret.
+    rotations: HashMap<usize, u64>,
+    /// Tenants of which two secrets count, and since when.
+    overlaps: Vec<(Instant, usize)>,
+}
+
+impl Chaos<'_> {
+    /// Never ends by itself, unless the gateway cannot be told any more.
+    pub(crate) async fn reign(&mut self, gateway: &Gateway) -> Failure {
+        let mut all_revoked = Instant::now();
+        loop {
+            sleep(Duration::from_millis(40 + self.random.below(120))).await;
+            let what = if all_revoked.elapsed() > ALL_REVOKED {
+                all_revoked = Instant::now();
+                for user in self.users.clone() {
+                    self.revoke(&user);
+                }
+                "all tokens revoked"
+            } else {
+                match self.one(gateway) {
+                    Ok(what) => what,
+                    Err(failure) => return failure,
+                }
+            };
+            *self.done.entry(what).or_default() += 1;
+            sleep(Duration::from_millis(5 + self.random.below(40))).await;
+            self.calm();
+        }
+    }
+
+    fn one(&mut self, gateway: &Gateway) -> Result<&'static str, Failure> {
+        let (stand_in, proxy) = (self.stand_in, self.proxy);
+        let after = usize::try_from(self.random.below(100_000)).unwrap_or(0);
+        let late = Duration::from_millis(self.random.below(30));
+        let fault = *self.random.of(&[
+            Fault::Latency(late),
+            Fault::Rate(200_000),
+            Fault::Scraps,
+            Fault::StallAfter(after),
+            Fault::ResetAfter(after),
+            Fault::CloseAfter(after),
+            Fault::HalfCloseAfter(after),
+            Fault::Instead(b"SSH-2.0-OpenSSH_9.2p1\r\n"),
+        ]);
+        let to_server = if matches!(fault, Fault::Instead(_)) { Fault::None } else { fault };
+        Ok(match self.random.below(if self.files.is_some() { 14 } else { 10 }) {
+            0 => {
+                self.revoke_one();
+                "one user's tokens revoked"
+            }
+            2 => {
+                self.revoke_one();
+                stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 20);
+                "token endpoint answers 503"
+            }
+            3 => {
+                self.revoke_one();
+                stand_in.set_reply(TokenReply::BrokenOff);
+                "replies of the token endpoint break off"
+            }
+            4 => {
+                self.revoke_one();
+                proxy.exchanges(Wire { to_gateway: fault, ..Wire::default() });
+                "fault before the token endpoint"
+            }
+            1 | 5 | 6 => {
+                proxy.requests(Wire { to_gateway: fault, ..Wire::default() });
+                "fault in answers"
+            }
+            7 => {
+                proxy.requests(Wire { to_server, ..Wire::default() });
+                "fault in requests"
+            }
+            8 => {
+                proxy.sever(*self.random.of(&[End::Reset, End::Closed]));
+                "all connections cut"
+            }
+            9 => {
+                let connect = [Connect::Refused, Connect::Reset, Connect::Closed, Connect::Silent];
+                proxy.connect(*self.random.of(&connect));
+                "no new connections"
+            }
+            _ => self.change_files(gateway)?,
+        })
+    }
+
+    /// Changes the configuration or a secret. Every other time the gateway has to notice by itself.
+    fn change_files(&mut self, gateway: &Gateway) -> Result<&'static str, Failure> {
+        let server: SocketAddr = self.proxy.address;
+        let Some(files) = &mut self.files else { return Ok("nothing") };
+        files.overlaps.retain(|(since, tenant)| {
+            let over = since.elapsed() > OVERLAP;
+            if over {
+                let (site, count) = (population::site(*tenant), files.rotations[tenant]);
+                self.stand_in.set_embed_secret(Some(&site), &population::secret(*tenant, count));
+            }
+            !over
+        });
+        let tenant = self.random.below(self.population.tenants as u64);
+        let tenant = usize::try_from(tenant).unwrap_or(0);
+        let overlaps = files.overlaps.iter().any(|(_, other)| *other == tenant);
+        let what = match self.random.below(3) {
+            at @ 0..=1 if !overlaps => {
+                let count = files.rotations.entry(tenant).or_default();
+                *count += 1;
+                let secret = population::secret(tenant, *count);
+                let site = population::site(tenant);
+                let what = if at == 0 {
+                    self.stand_in.rotate_embed_secret(Some(&site), &secret);
+                    files.overlaps.push((Instant::now(), tenant));
+                    "secret rotated, the old one good for a while"
+                } else {
+                    self.stand_in.set_embed_secret(Some(&site), &secret);
+                    "secret regenerated"
+                };
+                gateway.replace(&population::secret_file(tenant), &secret)?;
+                what
+            }
+            _ => {
+                files.changes += 1;
+                let text = self.population.configuration(server, gateway.folder(), files.changes);
+                gateway.configure(&text)?;
+                "configuration changed"
+            }
+        };
+        if self.random.below(2) == 0 {
+            gateway.hang_up()?;
+        }
+        Ok(what)
+    }
+
+    fn revoke_one(&mut self) {
+        let user = self.random.of(&self.users).clone();
+        self.revoke(&user);
+    }
+
+    /// Revokes a user's tokens, unless that was done a moment ago.
+    fn revoke(&mut self, user: &str) {
+        if self.revoked.get(user).is_none_or(|at: &Instant| at.elapsed() > NOT_AGAIN) {
+            self.revoked.insert(user.to_owned(), Instant::now());
+            self.stand_in.revoke(user);
+        }
+    }
+
+    fn calm(&self) {
+        self.proxy.calm();
+        self.stand_in.set_reply(TokenReply::Current);
+        self.stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 0);
+    }
+}
+
+const ALL_REVOKED: Duration = Duration::from_secs(20);
+/// A token in the place of a refused one is not replaced for 10 s: clients would only get 401.
+const NOT_AGAIN: Duration = Duration::from_secs(11);
+/// So long an old secret counts beside the new one; longer than the gateway needs to notice.
+const OVERLAP: Duration = Duration::from_secs(5);

@@ -1,0 +1,182 @@
+//! The load: clients of every kind, each answer checked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use crate::client::{Answer, Connection, Lost};
+use crate::question::{Asker, Kind, Question, Verdict};
+use crate::random::Random;
+
+/// What all workers share.
+pub(crate) struct Plan {
+    pub(crate) gateway: SocketAddr,
+    pub(crate) askers: Vec<Asker>,
+    /// Requests in all.
+    pub(crate) requests: u64,
+    /// The number of the next one.
+    pub(crate) next: AtomicU64,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// How many ended in which way.
+    pub(crate) ends: BTreeMap<String, u64>,
+    /// Answers that were somebody else's, or not what the server said.
+    pub(crate) wrongs: Vec<String>,
+    /// Microseconds of each right answer.
+    pub(crate) latencies: Vec<u32>,
+}
+
+impl Outcome {
+    fn end(&mut self, end: &str) {
+        match self.ends.get_mut(end) {
+            Some(count) => *count += 1,
+            None => drop(self.ends.insert(end.to_owned(), 1)),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        question: &Question,
+        answer: Result<Answer, Lost>,
+        begun: Instant,
+    ) -> bool {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Lost::Broken) => {
+                self.end("visibly broken");
+                return false;
+            }
+            Err(Lost::Hung) => {
+                self.wrongs.push("a request got no answer within 10 s".into());
+                return false;
+            }
+        };
+        match question.judge(&answer) {
+            Verdict::Right => {
+                self.end("200, right");
+                let passed = begun.elapsed().as_micros();
+                self.latencies.push(u32::try_from(passed).unwrap_or(u32::MAX));
+            }
+            Verdict::Status(status) => self.end(&status.to_string()),
+            Verdict::Foreign(wrong) | Verdict::Mangled(wrong) => self.wrongs.push(wrong),
+        }
+        answer.goes_on
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        for (end, count) in other.ends {
+            *self.ends.entry(end).or_default() += count;
+        }
+        self.wrongs.extend(other.wrongs);
+        self.latencies.extend(other.latencies);
+    }
+
+    /// The latency that so many of a thousand right answers do not exceed, in milliseconds.
+    pub(crate) fn quantile(&mut self, per_mille: usize) -> f64 {
+        let at = self.latencies.len() * per_mille / 1000;
+        let at = at.min(self.latencies.len().saturating_sub(1));
+        if self.latencies.is_empty() {
+            return 0.0;
+        }
+        f64::from(*self.latencies.select_nth_unstable(at).1) / 1e3
+    }
+}
+
+/// One client after the other, of every kind, until all requests are made.
+pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut kept = None;
+    loop {
+        // Most go on with the connection that they have; whoever asks next is another caller.
+        let act = random.below(100);
+        let most = if act < BURSTS { 2 + random.below(6) } else { 1 };
+        let mut questions = Vec::new();
+        for _ in 0..most {
+            let number = plan.next.fetch_add(1, Relaxed);
+            if number < plan.requests {
+                questions.push(question(&plan, number, &mut random));
+            }
+        }
+        let Some(first) = questions.first() else { return outcome };
+        if act >= 100 - FRESH {
+            kept = None;
+        }
+        let connection = match kept.take() {
+            Some(connection) => Ok(connection),
+            None => Connection::open(plan.gateway).await,
+        };
+        let Ok(mut connection) = connection else {
+            outcome.end("no connection");
+            continue;
+        };
+        let begun = Instant::now();
+        match act {
+            _ if act < BURSTS => {
+                let all = questions.iter().flat_map(|q| &q.bytes).copied().collect::<Vec<_>>();
+                let mut goes_on = connection.stream.write_all(&all).await.is_ok();
+                for question in &questions {
+                    if !goes_on {
+                        outcome.end("after the end of a burst");
+                        continue;
+                    }
+                    let answer = connection.next().await;
+                    goes_on = outcome.answer(question, answer, begun);
+                }
+                kept = goes_on.then_some(connection);
+            }
+            _ if act < BURSTS + ABORTED_REQUESTS => {
+                let some = 1 + random.below(first.bytes.len() as u64 - 1);
+                let some = usize::try_from(some).unwrap_or(1);
+                let _ = connection.stream.write_all(&first.bytes[..some]).await;
+                tokio::task::yield_now().await;
+                leave(&connection, &mut random);
+                outcome.end("client left in the request");
+            }
+            _ if act < BURSTS + ABORTED_REQUESTS + ABORTED_ANSWERS => {
+                let _ = connection.stream.write_all(&first.bytes).await;
+                let _ = connection.stream.readable().await;
+                leave(&connection, &mut random);
+                outcome.end("client left in the answer");
+            }
+            _ => {
+                let answer = connection.ask(&first.bytes).await;
+                let goes_on = outcome.answer(first, answer, begun);
+                kept = goes_on.then_some(connection);
+            }
+        }
+    }
+}
+
+/// Its connection will be reset when it is dropped, or end in order.
+fn leave(connection: &Connection, random: &mut Random) {
+    if random.below(2) == 0 {
+        let _ = connection.stream.set_zero_linger();
+    }
+}
+
+fn question(plan: &Plan, number: u64, random: &mut Random) -> Question {
+    let asker = random.of(&plan.askers);
+    let kind = match random.below(100) {
+        0..50 => Kind::Look,
+        50..70 => Kind::Write(usize::try_from(random.below(2_000)).unwrap_or(0)),
+        70..74 => Kind::Write(20_000),
+        74..86 => Kind::Download(5_000, false),
+        86..98 => Kind::Download(3_000, true),
+        _ => Kind::Download(200_000, random.below(2) == 0),
+    };
+    Question::new(asker, number, kind)
+}
+
+/// Of a hundred: several requests in one write, one client that leaves in a request, in an answer, or
+/// that has a new connection.
+const BURSTS: u64 = 6;
+const ABORTED_REQUESTS: u64 = 2;
+const ABORTED_ANSWERS: u64 = 2;
+const FRESH: u64 = 15;

@@ -1,0 +1,246 @@
+//! The gateway through everything at once: many tenants and callers, keep-alive and fresh connections,
+//! bursts, clients that leave, revoked tokens, a network and a token endpoint that fail. Every answer
+//! is checked by who asked, every token by the server. It ends with 1 if one token or answer was
+//! somebody else's, or a write was done twice. Loopback only.
+//!
+//! `cargo bench --bench soak -- --help`; see `benches/README.md`.
+#![expect(unreachable_pub, reason = "what the fault tests share with it is public there")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use boldgate::boldbi::stand_in::{StandIn, StandInOptions};
+use clap::Parser;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+mod chaos;
+#[path = "../../tests/it/faults/client.rs"]
+mod client;
+mod gateway;
+mod issuer;
+#[path = "../load/listening.rs"]
+mod listening;
+mod load;
+mod population;
+#[path = "../../tests/it/faults/proxy.rs"]
+#[expect(
+    dead_code,
+    reason = "what changes bytes is for the tests: here it would look like a mix-up"
+)]
+mod proxy;
+#[path = "../../tests/it/faults/question.rs"]
+mod question;
+mod random;
+
+use chaos::{Chaos, Files};
+use gateway::Gateway;
+use load::{Outcome, Plan, work};
+use population::Population;
+use proxy::FaultProxy;
+use question::Ledger;
+use random::Random;
+
+/// Every kind of trouble at once, and whether anybody gets what is not theirs
+#[derive(Debug, Parser)]
+struct Options {
+    /// How many requests are made
+    #[arg(long, default_value_t = 1_000_000)]
+    requests: u64,
+    /// Clients at the same time
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// Tenants
+    #[arg(long, default_value_t = 64)]
+    tenants: usize,
+    /// Users of each tenant as whom requests act
+    #[arg(long, default_value_t = 4)]
+    subjects: usize,
+    /// Whether secrets are rotated and the configuration is changed, too
+    #[arg(long)]
+    reloads: bool,
+    /// Decides all choices
+    #[arg(long, default_value_t = 0x601d)]
+    seed: u64,
+    /// The gateway; the one built with this bench if not given
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_boldgate"))]
+    gateway: PathBuf,
+    /// Cargo says it to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    // A request that hangs is found after 10 s; this is for a gateway that only crawls.
+    let limit = Duration::from_secs(120 + options.requests / SLOWEST);
+    let result = timeout(limit, run(&options)).await;
+    match result.unwrap_or_else(|_| Err("it takes too long".into())) {
+        Ok(report) => {
+            say(&report.text);
+            if report.wrongs == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(failure) => {
+            say(&format!("error: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Report {
+    text: String,
+    wrongs: usize,
+}
+
+async fn run(options: &Options) -> Result<Report, Failure> {
+    let population = Population::new(options.tenants, options.subjects)?;
+    let ledger = Ledger::default();
+    let stand_in = StandIn::start(StandInOptions {
+        sites: population.sites(),
+        token_lifetime: Duration::from_secs(24 * 60 * 60),
+        record: false,
+        witness: Some(ledger.witness()),
+        ..StandInOptions::default()
+    })
+    .await?;
+    let proxy = FaultProxy::start(stand_in.addr());
+    let gateway = Gateway::start(&options.gateway, population.files(), |folder| {
+        population.configuration(proxy.address, folder, 0)
+    })?;
+    let mut memory = vec![gateway.memory()?];
+    let mut random = Random(options.seed);
+    let plan = Arc::new(Plan {
+        gateway: gateway.address,
+        askers: population.askers.clone(),
+        requests: options.requests,
+        next: AtomicU64::new(0),
+    });
+    let mut chaos = Chaos {
+        stand_in: &stand_in,
+        proxy: &proxy,
+        population: &population,
+        users: population.users(),
+        files: options.reloads.then(Files::default),
+        random: random.fork(),
+        revoked: HashMap::new(),
+        done: BTreeMap::new(),
+    };
+    let begun = Instant::now();
+    let mut workers = JoinSet::new();
+    for _ in 0..options.clients {
+        workers.spawn(work(Arc::clone(&plan), random.fork()));
+    }
+    let mut outcome = Outcome::default();
+    // What it needs by then, it needs for so many tenants and clients; more would be a leak.
+    let tenth = async {
+        while plan.next.load(Relaxed) < options.requests / 10 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        gateway.memory()
+    };
+    let all = async { tokio::join!(workers.join_all(), tenth) };
+    tokio::select! {
+        (outcomes, tenth) = all => {
+            for one in outcomes {
+                outcome.add(one);
+            }
+            memory.push(tenth?);
+        }
+        failure = chaos.reign(&gateway) => return Err(failure),
+    }
+    let elapsed = begun.elapsed();
+    let done = chaos.done;
+    memory.push(gateway.memory()?);
+    let complaints = gateway.complaints.load(Relaxed);
+    gateway.stop()?;
+    let wrongs = ledger.take_wrongs();
+    Ok(report(
+        options,
+        outcome,
+        &Facts {
+            elapsed,
+            done,
+            memory,
+            complaints,
+            acted: proxy.acted(),
+            wrongs,
+            exchanges: stand_in.token_requests(),
+        },
+    ))
+}
+
+/// What was seen elsewhere than by the clients.
+struct Facts {
+    elapsed: Duration,
+    done: BTreeMap<&'static str, u64>,
+    /// MiB of the gateway at the start, after a tenth of the requests, and at the end.
+    memory: Vec<u64>,
+    complaints: u64,
+    /// How often the network did something to a connection or to bytes.
+    acted: u64,
+    wrongs: Vec<String>,
+    exchanges: u64,
+}
+
+fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
+    let seconds = facts.elapsed.as_secs_f64();
+    let per_second = 1000 * u128::from(options.requests) / facts.elapsed.as_millis().max(1);
+    let mut text = format!(
+        "{} requests of {} tenants × {} subjects by {} clients, seed {}: {seconds:.1} s, \
+         {per_second} requests/s\n",
+        options.requests, options.tenants, options.subjects, options.clients, options.seed,
+    );
+    for (end, count) in &outcome.ends {
+        let _ = writeln!(text, "{count:>10}  {end}");
+    }
+    let troubles: Vec<_> = facts.done.iter().map(|(what, n)| format!("{what} {n}")).collect();
+    let _ = writeln!(
+        text,
+        "meanwhile {} troubles: {}; the network did something {} times",
+        facts.done.values().sum::<u64>(),
+        troubles.join(", "),
+        facts.acted
+    );
+    let (p50, p99) = (outcome.quantile(500), outcome.quantile(990));
+    let worst = outcome.quantile(1000);
+    let _ = writeln!(
+        text,
+        "right answers: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} lines \
+         of complaint\nthe gateway's memory: {} MiB at the start, after a tenth and at the end",
+        facts.exchanges,
+        facts.complaints,
+        facts.memory.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+    );
+    let wrongs = outcome.wrongs.len() + facts.wrongs.len();
+    let _ = writeln!(
+        text,
+        "tokens, answers or writes that were somebody else's, mangled or done twice: {wrongs}"
+    );
+    for wrong in outcome.wrongs.iter().chain(&facts.wrongs).take(20) {
+        let _ = writeln!(text, "  {wrong}");
+    }
+    // What never works proves nothing.
+    let right = outcome.ends.get("200, right").copied().unwrap_or_default();
+    let too_few = right * 2 < options.requests;
+    if too_few {
+        text += "fewer than half of the answers were right: the run proves nothing\n";
+    }
+    Report { text, wrongs: wrongs + usize::from(too_few) }
+}
+
+/// Requests a second; a busy machine makes 240 in the development profile.
+const SLOWEST: u64 = 150;
+
+#[expect(clippy::print_stdout, reason = "it is what the bench is for")]
+fn say(line: &str) {
+    println!("{line}");
+}

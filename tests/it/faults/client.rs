@@ -1,0 +1,156 @@
+//! A client that is quick, and strict about where an answer ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A connection that is used for one request after the other.
+pub struct Connection {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+    /// Whether the connection can go on.
+    pub goes_on: bool,
+    headers: Vec<(String, String)>,
+}
+
+/// Why there is no whole answer.
+#[derive(Debug)]
+pub enum Lost {
+    /// The connection ended before the answer did, or nothing could be sent.
+    Broken,
+    /// Nothing happened for much too long.
+    Hung,
+}
+
+impl From<io::Error> for Lost {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
+impl Answer {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::new() })
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn ask(&mut self, request: &[u8]) -> Result<Answer, Lost> {
+        timeout(PATIENCE, async {
+            // A server may answer and close before it has read all.
+            let written = self.stream.write_all(request).await;
+            let answer = self.answer().await;
+            if answer.is_err() { written.map_err(Lost::from).and(answer) } else { answer }
+        })
+        .await
+        .unwrap_or(Err(Lost::Hung))
+    }
+
+    /// Reads the next answer to what was sent.
+    pub async fn next(&mut self) -> Result<Answer, Lost> {
+        timeout(PATIENCE, self.answer()).await.unwrap_or(Err(Lost::Hung))
+    }
+
+    async fn answer(&mut self) -> Result<Answer, Lost> {
+        let (mut answer, framing) = loop {
+            if let Some((answer, framing, length)) = head(&self.buffer)? {
+                self.buffer.drain(..length);
+                break (answer, framing);
+            }
+            self.more().await?;
+        };
+        answer.body = match framing {
+            Framing::Length(length) => self.take(length).await?,
+            Framing::Chunked => self.chunks().await?,
+        };
+        Ok(answer)
+    }
+
+    async fn chunks(&mut self) -> Result<Vec<u8>, Lost> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
+                    break end;
+                }
+                self.more().await?;
+            };
+            let line = self.take(end + 2).await?;
+            let size = std::str::from_utf8(&line[..end]).ok();
+            let size = size.and_then(|text| usize::from_str_radix(text, 16).ok());
+            let size = size.ok_or(Lost::Broken)?;
+            let piece = self.take(size + 2).await?;
+            if size == 0 {
+                return Ok(body);
+            }
+            body.extend_from_slice(&piece[..size]);
+        }
+    }
+
+    async fn take(&mut self, length: usize) -> Result<Vec<u8>, Lost> {
+        while self.buffer.len() < length {
+            self.more().await?;
+        }
+        Ok(self.buffer.drain(..length).collect())
+    }
+
+    async fn more(&mut self) -> Result<(), Lost> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(Lost::Broken),
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Framing {
+    Length(usize),
+    Chunked,
+}
+
+/// The final head of an answer and how long it is, once it is there.
+fn head(bytes: &[u8]) -> Result<Option<(Answer, Framing, usize)>, Lost> {
+    let mut headers = [httparse::EMPTY_HEADER; 48];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(length) = head.parse(bytes).map_err(|_| Lost::Broken)? else {
+        return Ok(None);
+    };
+    let text = |h: &httparse::Header<'_>| {
+        (h.name.to_owned(), String::from_utf8_lossy(h.value).into_owned())
+    };
+    let answer = Answer {
+        status: head.code.unwrap_or_default(),
+        body: Vec::new(),
+        goes_on: true,
+        headers: head.headers.iter().map(text).collect(),
+    };
+    let framing = match answer.header("content-length").map(str::parse) {
+        Some(Ok(length)) => Framing::Length(length),
+        None if answer.header("transfer-encoding") == Some("chunked") => Framing::Chunked,
+        _ => return Err(Lost::Broken),
+    };
+    let goes_on = answer.header("connection") != Some("close");
+    Ok(Some((Answer { goes_on, ..answer }, framing, length)))
+}
+
+/// Much more than all of the gateway's deadlines together.
+const PATIENCE: Duration = Duration::from_secs(10);

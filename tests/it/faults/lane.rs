@@ -1,0 +1,304 @@
+//! One server with faults before it and traffic that never stops: keep-alive and fresh connections,
+//! GETs, downloads and small writes, for several tenants.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser, TokenReply};
+use http::StatusCode;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::client::{Connection, Lost};
+use super::proxy::{FaultProxy, Wire};
+use super::question::{Asker, Kind, Ledger, Question, Verdict, api_key, key_hash};
+use super::rabble::{Ill, Rabble};
+use crate::running::CANARY_SECRET;
+
+/// A stand-in behind a proxy, its tenants, and what became of their requests.
+pub struct Lane {
+    pub name: String,
+    pub stand_in: StandIn,
+    /// Before its only address, or the first of two.
+    pub proxy: FaultProxy,
+    /// Before the second address, to which nothing ever happens.
+    second: Option<FaultProxy>,
+    pub ledger: Ledger,
+    gateway: Option<SocketAddr>,
+    patience: Option<Duration>,
+    ill_behaved: Mutex<Vec<Rabble>>,
+    /// Those of each script apart.
+    groups: Vec<Vec<Asker>>,
+    group: Arc<AtomicUsize>,
+    number: Arc<AtomicU64>,
+    samples: Arc<Mutex<Vec<Sample>>>,
+    workers: JoinSet<()>,
+}
+
+/// What became of one request.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub worker: usize,
+    pub begun: Instant,
+    pub ended: Instant,
+    pub came: Came,
+}
+
+/// What a client saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// A whole answer.
+    Answer(Verdict),
+    /// One that has visibly no end.
+    Broken,
+    /// Nothing, for much too long.
+    Hung,
+}
+
+impl Sample {
+    pub fn is_right(&self) -> bool {
+        self.came == Came::Answer(Verdict::Right)
+    }
+}
+
+impl Lane {
+    /// With three tenants for each of so many scripts.
+    pub async fn start(name: &str, groups: usize) -> Self {
+        Self { patience: Some(PATIENCE), ..Self::patient(name, groups, TENANTS).await }
+    }
+
+    /// The same server at two addresses, with checks of their health.
+    pub async fn at_two_addresses(name: &str, groups: usize) -> Self {
+        let mut lane = Self::start(name, groups).await;
+        lane.second = Some(FaultProxy::start(lane.stand_in.addr()));
+        lane
+    }
+
+    /// With so many tenants for each of so many scripts, and the deadlines that are in force where
+    /// none are configured: with so many, a busy machine alone takes longer than [`PATIENCE`].
+    pub async fn patient(name: &str, groups: usize, tenants: usize) -> Self {
+        let asker = |number| Asker {
+            site: format!("{name}{number}"),
+            user: format!("user@{name}{number}.example"),
+            proof: api_key(&key_of(&format!("{name}{number}"))),
+        };
+        let group = |at| (at * tenants..(at + 1) * tenants).map(asker).collect();
+        let groups: Vec<Vec<_>> = (0..groups).map(group).collect();
+        let user = |email: &str| StandInUser {
+            email: email.into(),
+            password: None,
+            source: UserSource::AzureAd,
+        };
+        let site = |asker: &Asker| StandInSite {
+            id: Some(asker.site.clone()),
+            embed_secret: CANARY_SECRET.into(),
+            users: vec![user(&asker.user)],
+        };
+        let ledger = Ledger::default();
+        let options = StandInOptions {
+            sites: groups.iter().flatten().map(site).collect(),
+            record: false,
+            witness: Some(ledger.witness()),
+            ..StandInOptions::default()
+        };
+        let stand_in = StandIn::start(options).await.unwrap();
+        let proxy = FaultProxy::start(stand_in.addr());
+        Self {
+            name: name.into(),
+            stand_in,
+            proxy,
+            second: None,
+            ledger,
+            gateway: None,
+            patience: None,
+            ill_behaved: Mutex::default(),
+            groups,
+            group: Arc::default(),
+            number: Arc::default(),
+            samples: Arc::default(),
+            workers: JoinSet::new(),
+        }
+    }
+
+    /// The tenants that are asked now.
+    pub fn askers(&self) -> &[Asker] {
+        &self.groups[self.group.load(Relaxed)]
+    }
+
+    /// From now on the tenants of this script are asked. A token that takes the place of a refused
+    /// one is not replaced for 10 s, so that scripts which revoke tokens must not share any.
+    pub fn turn_to(&self, group: usize) {
+        self.group.store(group, Relaxed);
+    }
+
+    /// Its parts of a configuration: servers, tenants and callers.
+    pub fn config(&self) -> [String; 3] {
+        let (name, address) = (&self.name, self.proxy.address);
+        let timeouts = self.patience.map_or_else(String::new, |patience| {
+            let wait = format!("{}ms", patience.as_millis());
+            format!("connect: {wait}, read: {wait}, write: {wait}, token_exchange: {wait}")
+        });
+        let (url, more) = match &self.second {
+            None => (address.to_string(), String::new()),
+            Some(second) => ("bold-bi.invalid".into(), {
+                let second = second.address;
+                format!("addresses: [\"{address}\", \"{second}\"], health_check: {CHECKED}, ")
+            }),
+        };
+        let server =
+            format!("  {name}: {{ url: \"http://{url}/bi\", {more}timeouts: {{ {timeouts} }} }}\n");
+        let (mut tenants, mut callers) = (String::new(), String::new());
+        for asker in self.groups.iter().flatten() {
+            let (site, user) = (&asker.site, &asker.user);
+            tenants += &format!(
+                "  {site}: {{ server: {name}, site: {site}, credential: {{ grant: embed_secret, \
+                 username: {user}, user_source: azure_ad, embed_secret: {{ file: SECRET_FILE }} }} }}\n"
+            );
+            callers += &format!(
+                "  {site}: {{ api_key: {{ sha256: {} }}, may: [ {{ tenant: {site}, routes: [read, \
+                 write] }} ] }}\n",
+                key_hash(&key_of(site))
+            );
+        }
+        [server, tenants, callers]
+    }
+
+    /// Begins the traffic, or adds to it: a keep-alive connection for each tenant, and fresh ones for
+    /// all.
+    pub fn load(&mut self, gateway: SocketAddr) {
+        self.gateway = Some(gateway);
+        let tenants = self.groups[0].len();
+        for worker in 0..=tenants {
+            let (groups, group) = (self.groups.clone(), Arc::clone(&self.group));
+            let (number, samples) = (Arc::clone(&self.number), Arc::clone(&self.samples));
+            self.workers.spawn(async move {
+                let mut connection = None;
+                loop {
+                    let n = number.fetch_add(1, Relaxed);
+                    let turn = usize::try_from(n).unwrap();
+                    let fresh = worker == tenants;
+                    let asker = if fresh { turn % tenants } else { worker };
+                    let asker = &groups[group.load(Relaxed)][asker];
+                    let kind = KINDS[turn % KINDS.len()];
+                    let question = Question::new(asker, n, kind);
+                    let begun = Instant::now();
+                    let came = ask(&mut connection, gateway, &question).await;
+                    if fresh {
+                        connection = None;
+                    }
+                    let sample = Sample { worker, begun, ended: Instant::now(), came };
+                    samples.lock().unwrap().push(sample);
+                    sleep(PAUSE).await;
+                }
+            });
+        }
+    }
+
+    /// All that has ended since this was asked last.
+    pub fn take(&self) -> Vec<Sample> {
+        std::mem::take(&mut *self.samples.lock().unwrap())
+    }
+
+    /// Waits until each worker has had two right answers in a row to what it asked after `since`;
+    /// false when that takes longer than `bound`. All samples meanwhile are added to `samples`.
+    pub async fn is_well(
+        &self,
+        since: Instant,
+        bound: Duration,
+        samples: &mut Vec<Sample>,
+    ) -> bool {
+        loop {
+            samples.append(&mut self.take());
+            let well = (0..=self.groups[0].len()).all(|worker| {
+                let later = samples.iter().filter(|s| s.worker == worker && s.begun >= since);
+                let last: Vec<_> = later.rev().take(2).collect();
+                last.len() == 2 && last.iter().all(|sample| sample.is_right())
+            });
+            if well || since.elapsed() > bound {
+                return well;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How often a fault has done something.
+    pub fn acted(&self) -> u64 {
+        let rabble = self.ill_behaved.lock().unwrap();
+        self.proxy.acted() + rabble.iter().map(Rabble::acted).sum::<u64>()
+    }
+
+    /// Clients that behave ill, one after the other on several connections, besides those whose
+    /// requests are watched.
+    pub fn behave(&self, ill: Ill) {
+        let gateway = self.gateway.expect("the load has begun");
+        let rabble = Rabble::start(gateway, &self.askers()[0], ill);
+        self.ill_behaved.lock().unwrap().push(rabble);
+    }
+
+    /// Ends every fault.
+    pub fn calm(&self) {
+        self.proxy.calm();
+        self.ill_behaved.lock().unwrap().iter_mut().for_each(Rabble::end);
+        let stand_in = &self.stand_in;
+        stand_in.set_reply(TokenReply::Current);
+        stand_in.set_latency(Duration::ZERO, Duration::ZERO);
+        stand_in.fail_next_token(StatusCode::INTERNAL_SERVER_ERROR, 0);
+        stand_in.fail_next_api(StatusCode::INTERNAL_SERVER_ERROR, 0);
+        stand_in.set_token_lifetime(LIFETIME);
+        for asker in self.askers() {
+            stand_in.set_embed_secret(Some(&asker.site), CANARY_SECRET);
+        }
+    }
+
+    /// What befalls requests on their way to the server, or the answers.
+    pub fn wire(&self, wire: Wire) {
+        self.proxy.requests(wire);
+    }
+
+    /// What befalls exchanges.
+    pub fn exchange_wire(&self, wire: Wire) {
+        self.proxy.exchanges(wire);
+    }
+}
+
+fn key_of(site: &str) -> String {
+    format!("canary-key-of-{site}-0123456789")
+}
+
+async fn ask(kept: &mut Option<Connection>, gateway: SocketAddr, question: &Question) -> Came {
+    let mut connection = match kept.take() {
+        Some(connection) => connection,
+        None => match Connection::open(gateway).await {
+            Ok(connection) => connection,
+            Err(_) => return Came::Broken,
+        },
+    };
+    match connection.ask(&question.bytes).await {
+        Ok(answer) => {
+            let verdict = question.judge(&answer);
+            *kept = answer.goes_on.then_some(connection);
+            Came::Answer(verdict)
+        }
+        Err(Lost::Broken) => Came::Broken,
+        Err(Lost::Hung) => Came::Hung,
+    }
+}
+
+/// The gateway's patience with the servers of lanes, for each thing that it waits for. Ample where
+/// nothing is wrong, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_millis(1_500);
+/// An address is set aside, and taken back, by the first check that says so.
+const CHECKED: &str = "{ interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }";
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+const TENANTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(5);
+const KINDS: [Kind; 5] = [
+    Kind::Look,
+    Kind::Write(200),
+    Kind::Download(5_000, false),
+    Kind::Write(2_000),
+    Kind::Download(5_000, true),
+];

@@ -1,0 +1,182 @@
+//! Requests that can be told apart, what a right answer to each is, and what a server must never
+//! see: a token that is somebody else's, or a write twice.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use boldgate::boldbi::stand_in::{Witness, Witnessed};
+use http::{Method, StatusCode};
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
+
+use super::client::Answer;
+
+/// Somebody who asks as one user of one tenant.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Identifier of the tenant's site.
+    pub site: String,
+    /// The Bold BI user that must be seen there.
+    pub user: String,
+    /// The lines of a head that prove it.
+    pub proof: String,
+}
+
+/// The line of a head with an API key.
+pub fn api_key(key: &str) -> String {
+    format!("X-Api-Key: {key}\r\n")
+}
+
+/// What the configuration holds of an API key.
+pub fn key_hash(key: &str) -> String {
+    let hash = digest(&SHA256, key.as_bytes());
+    hash.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A GET, answered with what reached the server.
+    Look,
+    /// A GET of so many bytes, in chunks or not.
+    Download(usize, bool),
+    /// A POST with so many bytes, answered with what reached the server.
+    Write(usize),
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub bytes: Vec<u8>,
+    target: String,
+    user: String,
+    kind: Kind,
+}
+
+/// What an answer is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The right one.
+    Right,
+    /// A whole answer with another status than 200.
+    Status(u16),
+    /// An answer to another question.
+    Foreign(String),
+    /// It looks whole, and is not what the server said.
+    Mangled(String),
+}
+
+impl Question {
+    /// The question with this number; there must be no other with it.
+    pub fn new(asker: &Asker, number: u64, kind: Kind) -> Self {
+        let (method, extra) = match kind {
+            Kind::Look => ("GET", String::new()),
+            Kind::Download(size, chunked) => {
+                ("GET", format!("&size={size}{}", if chunked { "&chunked" } else { "" }))
+            }
+            Kind::Write(_) => ("POST", String::new()),
+        };
+        let Asker { site, user, proof } = asker;
+        let target = format!("/bi/api/site/{site}/v5.0/things/{number}?user={user}{extra}");
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{proof}");
+        let bytes = match kind {
+            Kind::Write(size) => {
+                let body = "w".repeat(size);
+                let head = head + "Content-Type: text/plain\r\n";
+                format!("{head}Content-Length: {size}\r\n\r\n{body}")
+            }
+            _ => head + "\r\n",
+        };
+        Self { bytes: bytes.into_bytes(), target, user: user.clone(), kind }
+    }
+
+    /// Judges a whole answer.
+    pub fn judge(&self, answer: &Answer) -> Verdict {
+        if answer.status != 200 {
+            let readable = answer.body.is_empty()
+                || serde_json::from_slice::<Value>(&answer.body).is_ok_and(|body| body.is_object());
+            return if readable { Verdict::Status(answer.status) } else { self.mangled(answer) };
+        }
+        let says = |name| answer.header(name).unwrap_or_default();
+        let (user, target) = (says("stand-in-user"), says("stand-in-target"));
+        if (user, target) != (self.user.as_str(), self.target.as_str()) {
+            // What is readable was meant for somebody; what is not was changed on the way.
+            return if user.contains('@') && target.contains("/things/") {
+                let (own_user, own) = (&self.user, &self.target);
+                Verdict::Foreign(format!("`{own}` as {own_user} got `{target}` as {user}"))
+            } else {
+                self.mangled(answer)
+            };
+        }
+        let right = match self.kind {
+            Kind::Download(size, _) => {
+                answer.body.len() == size && answer.body.iter().all(|byte| *byte == b'x')
+            }
+            Kind::Look => self.is_echo(&answer.body, 0),
+            Kind::Write(size) => self.is_echo(&answer.body, size),
+        };
+        if right { Verdict::Right } else { self.mangled(answer) }
+    }
+
+    fn is_echo(&self, body: &[u8], size: usize) -> bool {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        body["target"] == self.target.as_str()
+            && body["user"] == self.user.as_str()
+            && body["body"]["length"] == size
+    }
+
+    fn mangled(&self, answer: &Answer) -> Verdict {
+        let body = String::from_utf8_lossy(&answer.body);
+        let start: String = body.chars().take(300).collect();
+        Verdict::Mangled(format!("`{}` got {} {start}", self.target, answer.status))
+    }
+}
+
+/// What reached the server, in so far as it matters.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<Mutex<Entries>>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    /// How often each write was carried out, or may have been.
+    writes: HashMap<String, u32>,
+    /// Requests with somebody else's token.
+    strays: Vec<String>,
+}
+
+impl Ledger {
+    /// What makes a stand-in write into it.
+    pub fn witness(&self) -> Witness {
+        let ledger = self.clone();
+        Witness::new(move |request| ledger.note(request))
+    }
+
+    fn note(&self, request: &Witnessed<'_>) {
+        let mut entries = self.entries();
+        let user = request.target.split_once("?user=").map_or("", |(_, rest)| rest);
+        let user = user.split('&').next();
+        if let Some((site, holder)) = &request.holder
+            && (site.as_deref() != request.site || Some(holder.as_str()) != user)
+        {
+            entries.strays.push(format!("{} with the token of {holder}", request.target));
+        }
+        // Whatever else it was answered with, it may have done something.
+        if *request.method == Method::POST && request.status != StatusCode::UNAUTHORIZED {
+            *entries.writes.entry(request.target.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().expect("nothing panics with it")
+    }
+
+    /// What must not have been, since this was asked last: writes done twice, others' tokens.
+    pub fn take_wrongs(&self) -> Vec<String> {
+        let mut entries = self.entries();
+        let doubled = entries.writes.iter().filter(|(_, times)| **times > 1);
+        let mut wrongs: Vec<_> = doubled.map(|(id, times)| format!("{id} done {times}×")).collect();
+        entries.writes.clear();
+        wrongs.append(&mut entries.strays);
+        wrongs
+    }
+}

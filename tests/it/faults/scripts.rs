@@ -1,0 +1,560 @@
+//! The faults, as data: what happens, what clients may see meanwhile and what they must, and how soon
+//! all is well again.
+
+use std::time::Duration;
+
+use boldgate::boldbi::stand_in::TokenReply;
+use http::StatusCode;
+
+use super::lane::{Lane, PATIENCE};
+use super::proxy::{Connect, End, Fault, Wire};
+use super::rabble::Ill;
+
+/// One fault.
+#[derive(Clone, Copy)]
+pub struct Script {
+    pub name: &'static str,
+    /// Begins it; [`Lane::calm`] ends it when it has shown.
+    pub begin: fn(&Lane),
+    /// Whether all tokens are revoked as well, so that every tenant needs an exchange.
+    pub revokes: bool,
+    /// What must be seen of it, so that a fault that did nothing is noticed.
+    pub shows: Shows,
+    /// The statuses of whole answers that clients may see beside 200.
+    pub may: &'static [u16],
+    /// Whether answers may visibly break off.
+    pub breaks: bool,
+    /// Whether answers may be whole and yet not what the server said. Only where bytes are changed on
+    /// a connection without TLS.
+    pub mangles: bool,
+    /// So soon after its begin nothing fails any more although it goes on; none if it does.
+    pub settles: Option<Duration>,
+    /// So soon after its end nothing fails any more; on a busy machine so much later as a request
+    /// takes there that meets no fault.
+    pub recovers: Duration,
+}
+
+/// What is seen of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// An answer with this status.
+    Status(u16),
+    /// Any of the statuses that may be.
+    AnyStatus,
+    /// An answer that breaks off.
+    Broken,
+    /// A right answer that took so long.
+    Slow(Duration),
+    /// Another exchange, and not one failure.
+    Exchange,
+    /// Nothing at all, although the proxy did something.
+    Nothing,
+}
+
+impl Script {
+    const fn may(mut self, statuses: &'static [u16]) -> Self {
+        self.may = statuses;
+        self
+    }
+
+    const fn breaks(mut self) -> Self {
+        self.breaks = true;
+        self
+    }
+
+    const fn mangles(mut self) -> Self {
+        self.mangles = true;
+        self
+    }
+
+    /// What is on its way when the fault ends is still lost.
+    const fn lingers(mut self) -> Self {
+        self.recovers = self.recovers.saturating_add(PATIENCE);
+        self
+    }
+
+    /// The gateway waits for so long before it asks again, so that nothing is well any sooner.
+    const fn held_back(mut self, wait: Duration) -> Self {
+        self.recovers = self.recovers.saturating_add(wait);
+        self
+    }
+
+    /// Another address takes over: when a check has found the fault (every 1.1 s at most, within
+    /// 0.5 s), and after the pauses of an exchange.
+    const fn settles(mut self) -> Self {
+        self.settles = Some(Duration::from_millis(2_500));
+        self
+    }
+
+    const fn revoking(mut self) -> Self {
+        self.revokes = true;
+        self
+    }
+}
+
+/// One that clients may notice as a 502 only, unless more is said.
+const fn fault(name: &'static str, shows: Shows, begin: fn(&Lane)) -> Script {
+    Script {
+        name,
+        begin,
+        revokes: false,
+        shows,
+        may: &[502],
+        breaks: false,
+        mangles: false,
+        settles: None,
+        recovers: RECOVERS,
+    }
+}
+
+/// One that clients do not notice, except for the time it takes.
+const fn harmless(name: &'static str, shows: Shows, begin: fn(&Lane)) -> Script {
+    fault(name, shows, begin).may(&[])
+}
+
+const fn up(to_server: Fault) -> Wire {
+    Wire { to_server, to_gateway: Fault::None }
+}
+
+const fn down(to_gateway: Fault) -> Wire {
+    Wire { to_server: Fault::None, to_gateway }
+}
+
+/// An outage of the token endpoint is over within a second: while the breaker is open, an exchange
+/// begins every 600 to 800 ms, and what one permit remembers of a failure it remembers for 800 ms at
+/// most. All else is well with the next connection.
+pub const RECOVERS: Duration = Duration::from_secs(1);
+
+/// All faults of servers with one address, each once.
+pub fn scripts() -> Vec<Script> {
+    [
+        connections(),
+        answers(),
+        false_answers(),
+        requests(),
+        exchanges(),
+        token_endpoint(),
+        api(),
+        clients(),
+    ]
+    .concat()
+}
+
+fn connections() -> Vec<Script> {
+    vec![
+        fault("the server is gone", Shows::Status(502), |lane| gone(lane, Connect::Refused)),
+        fault("connections are reset at once", Shows::Status(502), |lane| {
+            gone(lane, Connect::Reset);
+        }),
+        fault("connections are closed at once", Shows::Status(502), |lane| {
+            gone(lane, Connect::Closed);
+        }),
+        fault("connections are accepted, in silence", Shows::Status(504), |lane| {
+            gone(lane, Connect::Silent);
+        })
+        .may(&[502, 504]),
+        fault("the server is gone, the tokens too", Shows::Status(502), |lane| {
+            gone(lane, Connect::Refused);
+        })
+        .revoking(),
+        fault("open connections are reset once", Shows::Nothing, |lane| {
+            lane.proxy.sever(End::Reset);
+        })
+        .breaks(),
+        fault("open connections are closed once", Shows::Nothing, |lane| {
+            lane.proxy.sever(End::Closed);
+        })
+        .breaks(),
+    ]
+}
+
+fn gone(lane: &Lane, connect: Connect) {
+    lane.proxy.connect(connect);
+    lane.proxy.sever(End::Reset);
+}
+
+/// What befalls answers.
+fn answers() -> Vec<Script> {
+    vec![
+        harmless("answers come late", Shows::Slow(LATE), |lane| {
+            lane.wire(down(Fault::Latency(LATE)));
+        }),
+        fault("answers come too late", Shows::Status(504), |lane| {
+            lane.wire(down(Fault::Latency(TOO_LATE)));
+        })
+        .lingers()
+        .may(&[502, 504])
+        .breaks(),
+        harmless("answers come slowly", Shows::Slow(LATE), |lane| {
+            lane.wire(down(Fault::Rate(20_000)));
+        }),
+        harmless("answers come in scraps", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::Scraps));
+        }),
+        fault("no answer comes", Shows::Status(504), |lane| {
+            lane.wire(down(Fault::StallAfter(0)));
+        })
+        .may(&[504])
+        .breaks(),
+        fault("answers stall in the head", Shows::Status(504), |lane| {
+            lane.wire(down(Fault::StallAfter(IN_HEAD)));
+        })
+        .may(&[504])
+        .breaks(),
+        fault("answers stall in the body", Shows::Broken, |lane| {
+            lane.wire(down(Fault::StallAfter(IN_BODY)));
+        })
+        .may(&[504])
+        .breaks(),
+        fault("a reset in place of an answer", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::ResetAfter(0)));
+        })
+        .breaks(),
+        fault("a reset in the head of an answer", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::ResetAfter(IN_HEAD)));
+        })
+        .breaks(),
+        fault("a reset in the body of an answer", Shows::Broken, |lane| {
+            lane.wire(down(Fault::ResetAfter(IN_BODY)));
+        })
+        .breaks(),
+        fault("an end in place of an answer", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::CloseAfter(0)));
+        })
+        .breaks(),
+        fault("an end in the head of an answer", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::CloseAfter(IN_HEAD)));
+        })
+        .breaks(),
+        fault("an end in the body of an answer", Shows::Broken, |lane| {
+            lane.wire(down(Fault::CloseAfter(IN_BODY)));
+        })
+        .breaks(),
+        fault("half an end in place of an answer", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::HalfCloseAfter(0)));
+        })
+        .breaks(),
+        fault("half an end in the body of an answer", Shows::Broken, |lane| {
+            lane.wire(down(Fault::HalfCloseAfter(IN_BODY)));
+        })
+        .breaks(),
+    ]
+}
+
+/// Answers that are none.
+fn false_answers() -> Vec<Script> {
+    vec![
+        fault("answers are corrupt from the start", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::CorruptAfter(0)));
+        })
+        .may(&[502, 504])
+        .breaks()
+        .mangles(),
+        fault("answers are corrupt in the head", Shows::AnyStatus, |lane| {
+            lane.wire(down(Fault::CorruptAfter(IN_HEAD)));
+        })
+        .may(&[502, 504])
+        .breaks()
+        .mangles(),
+        fault("another protocol answers", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::Instead(b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n")));
+        })
+        .breaks(),
+        fault("TLS answers", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::Instead(b"\x15\x03\x03\x00\x02\x02\x46")));
+        })
+        .breaks(),
+        fault("an answer has two lengths", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::Instead(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+            )));
+        })
+        .breaks(),
+        fault("an answer switches protocols", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::Instead(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+            )));
+        })
+        .breaks(),
+        fault("an answer ends between its head's lines", Shows::Status(502), |lane| {
+            lane.wire(down(Fault::Instead(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n")));
+        })
+        .breaks(),
+        harmless("every answer comes twice", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::Twice));
+        })
+        .may(&[502])
+        .breaks(),
+    ]
+}
+
+/// What befalls one of two addresses: once it is set aside, nobody notices.
+pub fn one_of_two_addresses() -> Vec<Script> {
+    let scripts = [
+        fault("one of two addresses is gone", Shows::Nothing, |lane| {
+            gone(lane, Connect::Refused);
+        }),
+        fault("one of two addresses resets connections", Shows::Nothing, |lane| {
+            gone(lane, Connect::Reset);
+        }),
+        fault("one of two addresses closes connections", Shows::Nothing, |lane| {
+            gone(lane, Connect::Closed);
+        }),
+        fault("one of two addresses is silent", Shows::Nothing, |lane| gone(lane, Connect::Silent)),
+        fault("one of two addresses stalls", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::StallAfter(0)));
+        }),
+        fault("one of two addresses resets answers", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::ResetAfter(0)));
+        }),
+        fault("one of two addresses speaks another protocol", Shows::Nothing, |lane| {
+            lane.wire(down(Fault::Instead(b"SSH-2.0-OpenSSH_9.2p1\r\n")));
+        }),
+        fault("one of two addresses gives no tokens", Shows::Exchange, |lane| {
+            lane.exchange_wire(down(Fault::ResetAfter(0)));
+        })
+        .revoking(),
+    ];
+    scripts.map(|script| script.may(OUTAGE).breaks().settles()).into()
+}
+
+/// What other clients do.
+fn clients() -> Vec<Script> {
+    vec![
+        harmless("clients leave in heads", Shows::Nothing, |lane| lane.behave(Ill::LeaveInHead)),
+        harmless("clients leave in bodies", Shows::Nothing, |lane| lane.behave(Ill::LeaveInBody)),
+        harmless("clients leave before the answer", Shows::Nothing, |lane| {
+            lane.behave(Ill::LeaveBeforeAnswer);
+        }),
+        harmless("clients leave in answers", Shows::Nothing, |lane| {
+            lane.behave(Ill::LeaveInAnswer);
+        }),
+        harmless("clients close half of connections", Shows::Nothing, |lane| {
+            lane.behave(Ill::HalfClose);
+        }),
+        harmless("clients speak another protocol", Shows::Nothing, |lane| {
+            lane.behave(Ill::Send(b"SSH-2.0-OpenSSH_9.2p1\r\n"));
+        }),
+        harmless("clients speak TLS", Shows::Nothing, |lane| {
+            lane.behave(Ill::Send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"));
+        }),
+        harmless("clients drip", Shows::Nothing, |lane| lane.behave(Ill::Drip)),
+        harmless("clients read nothing of answers", Shows::Nothing, |lane| {
+            lane.behave(Ill::ReadNothing);
+        }),
+        harmless("clients say nothing", Shows::Nothing, |lane| lane.behave(Ill::Silent)),
+    ]
+}
+
+/// What befalls requests on their way to the server.
+fn requests() -> Vec<Script> {
+    vec![
+        harmless("requests come late", Shows::Slow(LATE), |lane| {
+            lane.wire(up(Fault::Latency(LATE)));
+        }),
+        harmless("requests come slowly", Shows::Slow(Duration::from_millis(20)), |lane| {
+            lane.wire(up(Fault::Rate(40_000)));
+        }),
+        harmless("requests come in scraps", Shows::Nothing, |lane| {
+            lane.wire(up(Fault::Scraps));
+        }),
+        fault("no request arrives", Shows::Status(504), |lane| {
+            lane.wire(up(Fault::StallAfter(0)));
+        })
+        .may(&[504]),
+        fault("requests stall in the head", Shows::Status(504), |lane| {
+            lane.wire(up(Fault::StallAfter(IN_HEAD)));
+        })
+        .may(&[504]),
+        fault("requests stall in the body", Shows::Status(504), |lane| {
+            lane.wire(up(Fault::StallAfter(IN_BODY)));
+        })
+        .may(&[504]),
+        fault("a reset in the head of a request", Shows::Status(502), |lane| {
+            lane.wire(up(Fault::ResetAfter(IN_HEAD)));
+        })
+        .breaks(),
+        fault("a reset in the body of a request", Shows::Status(502), |lane| {
+            lane.wire(up(Fault::ResetAfter(IN_BODY)));
+        })
+        .breaks(),
+        fault("an end in the head of a request", Shows::Status(502), |lane| {
+            lane.wire(up(Fault::CloseAfter(IN_HEAD)));
+        })
+        .breaks(),
+        fault("half an end in the head of a request", Shows::AnyStatus, |lane| {
+            lane.wire(up(Fault::HalfCloseAfter(IN_HEAD)));
+        })
+        .may(&[400, 502])
+        .breaks(),
+        fault("requests are corrupt", Shows::AnyStatus, |lane| {
+            lane.wire(up(Fault::CorruptAfter(0)));
+        })
+        .may(&[400, 401, 404, 502, 504])
+        .breaks()
+        .mangles(),
+    ]
+}
+
+/// What befalls exchanges on their way. All tokens are revoked, so that all need one.
+fn exchanges() -> Vec<Script> {
+    let scripts = [
+        harmless("tokens come late", Shows::Exchange, |lane| {
+            lane.exchange_wire(down(Fault::Latency(LATE)));
+        }),
+        harmless("tokens come in scraps", Shows::Exchange, |lane| {
+            lane.exchange_wire(Wire { to_server: Fault::Scraps, to_gateway: Fault::Scraps });
+        }),
+        fault("no token comes", Shows::Status(504), |lane| {
+            lane.exchange_wire(down(Fault::StallAfter(0)));
+        })
+        .may(OUTAGE),
+        fault("tokens stall in the body", Shows::Status(504), |lane| {
+            lane.exchange_wire(down(Fault::StallAfter(IN_BODY)));
+        })
+        .may(OUTAGE),
+        fault("no exchange arrives", Shows::Status(504), |lane| {
+            lane.exchange_wire(up(Fault::StallAfter(0)));
+        })
+        .may(OUTAGE),
+        fault("a reset in place of a token", Shows::AnyStatus, |lane| {
+            lane.exchange_wire(down(Fault::ResetAfter(0)));
+        })
+        .may(OUTAGE),
+        fault("a reset in the reply with the token", Shows::AnyStatus, |lane| {
+            lane.exchange_wire(down(Fault::ResetAfter(IN_BODY)));
+        })
+        .may(OUTAGE),
+        fault("an end in the reply with the token", Shows::AnyStatus, |lane| {
+            lane.exchange_wire(down(Fault::CloseAfter(IN_BODY)));
+        })
+        .may(OUTAGE),
+        fault("an end in the request for a token", Shows::AnyStatus, |lane| {
+            lane.exchange_wire(up(Fault::CloseAfter(IN_HEAD)));
+        })
+        .may(OUTAGE),
+        fault("tokens are corrupt", Shows::AnyStatus, |lane| {
+            lane.exchange_wire(down(Fault::CorruptAfter(IN_HEAD)));
+        })
+        .may(OUTAGE),
+        fault("another protocol gives tokens", Shows::AnyStatus, |lane| {
+            lane.exchange_wire(down(Fault::Instead(b"220 mail.example ESMTP\r\n")));
+        })
+        .may(OUTAGE),
+    ];
+    scripts.map(Script::revoking).into()
+}
+
+/// What the token endpoint itself does wrong.
+fn token_endpoint() -> Vec<Script> {
+    vec![
+        refused("the token endpoint answers 500", |lane| {
+            lane.stand_in.fail_next_token(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
+        }),
+        refused("the token endpoint answers 503", |lane| {
+            lane.stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
+        }),
+        refused("the token endpoint answers 429 and asks to wait", |lane| {
+            lane.stand_in.set_reply(TokenReply::Raw {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                headers: vec![("Retry-After".into(), "1".into())],
+                body: b"{}".to_vec(),
+            });
+        })
+        .held_back(Duration::from_secs(1)),
+        refused("the login fails", |lane| lane.stand_in.set_reply(TokenReply::FailedLogin))
+            .held_back(REFUSED),
+        refused("the secret was regenerated", |lane| {
+            for asker in lane.askers() {
+                lane.stand_in.set_embed_secret(Some(&asker.site), "another");
+            }
+        })
+        .held_back(REFUSED),
+        refused("a page comes for a token", |lane| lane.stand_in.set_reply(TokenReply::Html)),
+        refused("nothing comes for a token", |lane| lane.stand_in.set_reply(TokenReply::Empty)),
+        refused("half a reply comes for a token", |lane| {
+            lane.stand_in.set_reply(TokenReply::Truncated);
+        }),
+        refused("the reply with the token breaks off", |lane| {
+            lane.stand_in.set_reply(TokenReply::BrokenOff);
+        }),
+        refused("the reply with the token is too large", |lane| {
+            lane.stand_in.set_reply(TokenReply::Oversize);
+        }),
+        refused("two tokens come", |lane| lane.stand_in.set_reply(TokenReply::DuplicateKeys)),
+        refused("a token has a line end in it", |lane| {
+            lane.stand_in.set_reply(TokenReply::LineEndInToken);
+        }),
+        refused("the token endpoint redirects", |lane| {
+            lane.stand_in.set_reply(TokenReply::Redirect("http://127.0.0.1:9/".into()));
+        }),
+        fault("the token endpoint never answers", Shows::Status(504), |lane| {
+            lane.stand_in.set_reply(TokenReply::Never);
+        })
+        .lingers()
+        .may(OUTAGE)
+        .revoking(),
+        harmless("tokens live for a second or two", Shows::Exchange, |lane| {
+            lane.stand_in.set_token_lifetime(Duration::from_secs(2));
+        })
+        .revoking(),
+        harmless("tokens say nothing of their end", Shows::Exchange, |lane| {
+            lane.stand_in.set_reply(TokenReply::NoExpiry);
+        })
+        .revoking(),
+    ]
+}
+
+/// No token can be had, for a reason that is no time-out.
+const fn refused(name: &'static str, begin: fn(&Lane)) -> Script {
+    fault(name, Shows::AnyStatus, begin).may(OUTAGE).revoking()
+}
+
+/// What the API does wrong.
+fn api() -> Vec<Script> {
+    vec![
+        fault("the API answers 500", Shows::Status(500), |lane| {
+            lane.stand_in.fail_next_api(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
+        })
+        .may(&[500]),
+        fault("the API answers 503", Shows::Status(503), |lane| {
+            lane.stand_in.fail_next_api(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
+        })
+        .may(&[503]),
+        fault("the API answers 429", Shows::Status(429), |lane| {
+            lane.stand_in.fail_next_api(StatusCode::TOO_MANY_REQUESTS, u64::MAX);
+        })
+        .may(&[429]),
+        fault("the API answers 401 to everything", Shows::Status(401), |lane| {
+            lane.stand_in.fail_next_api(StatusCode::UNAUTHORIZED, u64::MAX);
+        })
+        .may(&[401]),
+        fault("a burst of 401", Shows::Exchange, |lane| {
+            lane.stand_in.fail_next_api(StatusCode::UNAUTHORIZED, 20);
+        })
+        .may(&[401]),
+        harmless("all tokens are revoked", Shows::Exchange, |lane| lane.stand_in.revoke_all()),
+        harmless("one user's tokens are revoked", Shows::Exchange, |lane| {
+            lane.stand_in.revoke(&lane.askers()[0].user);
+        }),
+        harmless("the API is slow", Shows::Slow(LATE), |lane| {
+            lane.stand_in.set_latency(Duration::ZERO, LATE);
+        }),
+        fault("the API never answers", Shows::Status(504), |lane| {
+            lane.stand_in.set_latency(Duration::ZERO, Duration::from_secs(60));
+        })
+        .lingers()
+        .may(&[504]),
+    ]
+}
+
+/// A refused credential is not tried again any sooner, so that no account is locked. With the same
+/// credential it cannot be well before that; a changed one is asked for at once.
+const REFUSED: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_millis(50);
+/// Longer than the gateway waits.
+const TOO_LATE: Duration = PATIENCE.saturating_add(LATE);
+const IN_HEAD: usize = 40;
+const IN_BODY: usize = 500;
+/// What clients may see while no token can be had.
+const OUTAGE: &[u16] = &[502, 503, 504];
