@@ -293,7 +293,7 @@ impl Refusal {
                 Over::Rate(wait) => wait.max(SOON),
                 Over::Concurrent => SOON,
             }),
-            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(LATER),
+            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(SOON),
             Self::Exchange(error) => Some(error.retry_after.max(SOON)),
             _ => None,
         }
@@ -351,4 +351,3 @@ impl Answer {
 }
 
 const SOON: Duration = Duration::from_secs(1);
-const LATER: Duration = Duration::from_secs(5);

@@ -184,7 +184,7 @@ impl Chaos<'_> {
 }
 
 const ALL_REVOKED: Duration = Duration::from_secs(20);
-/// A token in the place of a refused one is not replaced for 10 s: clients would only get 401.
-const NOT_AGAIN: Duration = Duration::from_secs(11);
+/// A token in the place of a refused one that was not accepted yet is not replaced for a second.
+const NOT_AGAIN: Duration = Duration::from_secs(1);
 /// So long an old secret counts beside the new one; longer than the gateway needs to notice.
 const OVERLAP: Duration = Duration::from_secs(5);

@@ -145,7 +145,9 @@ impl Fetched {
     }
 
     fn is_recent(&self, last: Option<Instant>) -> bool {
-        last.is_some_and(|at| at.elapsed() < RETRY.min(self.refresh / 4))
+        let usable = self.held().is_some_and(|held| held.since.elapsed() < MAX_STALE);
+        let pause = if usable { RETRY.min(self.refresh / 4) } else { COOL_DOWN };
+        last.is_some_and(|at| at.elapsed() < pause)
     }
 
     /// Fetches, unless that was tried a moment ago. Whoever comes in the meantime waits for the one
@@ -221,9 +223,10 @@ impl fmt::Debug for IssuerKeys {
 
 /// So long keys are used although they cannot be fetched anew.
 const MAX_STALE: Duration = Duration::from_hours(1);
-/// Between two fetches because of age, where the first one failed.
+/// Between two fetches because of age, where the first one failed, while the keys may be used still.
 const RETRY: Duration = Duration::from_secs(10);
-/// Between two fetches for keys that are not known, however many ask for them.
+/// Between two fetches for keys that are not known, and between two where there are none to be used,
+/// however many ask for them.
 const COOL_DOWN: Duration = Duration::from_secs(1);
 /// So long an id that no key had is not asked for again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);

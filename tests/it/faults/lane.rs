@@ -128,8 +128,9 @@ impl Lane {
         &self.groups[self.group.load(Relaxed)]
     }
 
-    /// From now on the tenants of this script are asked. A token that takes the place of a refused
-    /// one is not replaced for 10 s, so that scripts which revoke tokens must not share any.
+    /// From now on the tenants of this script are asked. Tokens that are refused
+    /// again and again are replaced more and more rarely, so that scripts which revoke tokens must not
+    /// share any.
     pub fn turn_to(&self, group: usize) {
         self.group.store(group, Relaxed);
     }
