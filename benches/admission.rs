@@ -40,12 +40,25 @@ const KINDS: [Kind; 4] = [
 ];
 const MANY: (usize, usize) = (1000, 3000);
 
+/// Keys of nobody, as like the one that is known as can be: KEY-01. How much of a key is right must not
+/// show in the time that a refusal takes.
+const REFUSED: [Kind; 3] = [
+    Kind { name: "key_unknown", bound: None, gatekeepers: 1, turns: MANY },
+    Kind { name: "key_first_byte_differs", bound: None, gatekeepers: 1, turns: MANY },
+    Kind { name: "key_last_byte_differs", bound: None, gatekeepers: 1, turns: MANY },
+];
+/// Most instructions that refusals of these may differ by: less than to compare a key byte by byte.
+const REFUSALS_DIFFER: u64 = 16;
+/// Each process has hash tables of its own, where now and then two keys meet: the least of so many counts.
+const COUNTS_OF_A_REFUSAL: usize = 3;
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     match arguments.as_slice() {
         [] => report(),
         [child, kind, turns] if child == "--admit" => {
-            let kind = KINDS.iter().find(|k| k.name == kind).expect("one of the kinds");
+            let kind =
+                KINDS.iter().chain(&REFUSED).find(|k| k.name == kind).expect("one of the kinds");
             admit(kind, turns.parse().expect("a number"));
             ExitCode::SUCCESS
         }
@@ -63,9 +76,7 @@ fn report() -> ExitCode {
         String::from("| request | instructions | over anonymous | bound |\n|---|---|---|---|\n");
     let (mut anonymous, mut kept) = (0, true);
     for kind in &KINDS {
-        let (few, many) = kind.turns;
-        let admissions = ((many - few) * kind.gatekeepers) as u64;
-        let each = (counted(kind, many) - counted(kind, few)) / admissions;
+        let each = each(kind);
         if kind.name == "anonymous" {
             anonymous = each;
         }
@@ -79,8 +90,29 @@ fn report() -> ExitCode {
         };
         lines += &format!("| {} | {each} | {over} | {bound} |\n", kind.name);
     }
+    let refusals = REFUSED
+        .each_ref()
+        .map(|kind| (0..COUNTS_OF_A_REFUSAL).map(|_| each(kind)).min().expect("it is counted"));
+    let least = refusals.iter().min().expect("there are some");
+    for (kind, count) in REFUSED.iter().zip(&refusals) {
+        let differs = count - least;
+        let within = differs <= REFUSALS_DIFFER;
+        kept &= within;
+        let broken = if within { "" } else { ", **broken**" };
+        lines += &format!(
+            "| {} | {count} | {differs} over the least | {REFUSALS_DIFFER}{broken} |\n",
+            kind.name
+        );
+    }
     std::io::stdout().write_all(lines.as_bytes()).expect("stdout is open");
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The instructions of one admission of this kind.
+fn each(kind: &Kind) -> u64 {
+    let (few, many) = kind.turns;
+    let admissions = ((many - few) * kind.gatekeepers) as u64;
+    (counted(kind, many) - counted(kind, few)) / admissions
 }
 
 /// The instructions of a whole process that admits so many times.
@@ -104,22 +136,45 @@ fn admit(kind: &Kind, turns: usize) {
     let gatekeepers: Vec<_> = (0..kind.gatekeepers).map(|_| gatekeeper(&config)).collect();
     let credential = match kind.name {
         "anonymous" => None,
-        "api_key" => Some((HeaderName::from_static("x-api-key"), key.expose().to_owned())),
-        _ => Some((AUTHORIZATION, format!("Bearer {TOKEN}"))),
+        "jwt_seen" | "jwt_first" => Some((AUTHORIZATION, format!("Bearer {TOKEN}"))),
+        name => Some((X_API_KEY, key_sent(name, &key))),
     };
     let admits = if credential.is_some() { Admits::Known } else { Admits::Anonymous };
     let origin = Origin::unknown(admits);
     let (raw, headers) = head(credential);
+    let (known, known_headers) = head(Some((X_API_KEY, key.expose().to_owned())));
+    let refused = REFUSED.iter().any(|other| other.name == kind.name);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     runtime.expect("it starts").block_on(async {
+        if refused {
+            // What refused keys are compared with.
+            let head = RequestHead::parse(&known, &Method::GET, Version::HTTP_11, &known_headers);
+            let admission = gatekeepers[0].admit(&origin, &head.expect("it is good")).await;
+            assert!(admission.is_ok(), "the known key is admitted");
+        }
         for _ in 0..turns {
             for gatekeeper in &gatekeepers {
                 let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers);
                 let admission = gatekeeper.admit(&origin, &head.expect("it is good")).await;
-                black_box(admission.expect("it is admitted"));
+                assert_eq!(admission.is_err(), refused);
+                let _ = black_box(admission);
             }
         }
     });
+}
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// What a request of this kind sends for a key.
+fn key_sent(kind: &str, known: &ApiKey) -> String {
+    let known = known.expose();
+    match kind {
+        "key_unknown" => "bgk_".to_owned() + &"k".repeat(known.len() - 4),
+        "key_first_byte_differs" => format!("B{}", &known[1..]),
+        // No key of this size ends so: of its last digit four bits count.
+        "key_last_byte_differs" => format!("{}_", &known[..known.len() - 1]),
+        _ => known.to_owned(),
+    }
 }
 
 fn gatekeeper(config: &str) -> Gatekeeper {

@@ -288,12 +288,13 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { .. } | Self::ShareTaken { .. } => Some(SOON),
+            Self::Overloaded { .. }
+            | Self::ShareTaken { .. }
+            | Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(SOON),
             Self::Throttled { why, .. } => Some(match why.over {
                 Over::Rate(wait) => wait.max(SOON),
                 Over::Concurrent => SOON,
             }),
-            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(SOON),
             Self::Exchange(error) => Some(error.retry_after.max(SOON)),
             _ => None,
         }

@@ -1,7 +1,13 @@
 //! Who may not, gets nothing: no token is fetched, no byte goes to the server.
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, assert_token_of};
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
+use tokio::time::Instant;
+
+use super::{ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, assert_token_of, get, hex};
 use crate::running::Client;
+use crate::waiting::becomes;
 
 /// A route of each class, and what it is.
 pub(super) const ROUTES: [(&str, &str, &str); 6] = [
@@ -131,6 +137,63 @@ async fn a_key_of_any_size_or_bytes_is_just_unknown() {
     house.assert_refused(request("GET", "alpha", "/x", &key("a\0b")), &[400]).await;
     house.assert_refused(request("GET", "alpha", "/x", &key(&"k".repeat(1 << 20))), &[431]).await;
     house.assert_serves().await;
+}
+
+/// KEY-03: who guesses keys as fast as it can is told nothing, and keeps nobody from being served.
+#[tokio::test]
+async fn a_flood_of_guessed_keys_reaches_nothing_and_keeps_no_good_caller_out() {
+    let house = House::new().await;
+    house.assert_serves().await;
+    let before = house.reached();
+    let guesses = async {
+        let mut client = Client::connect(house.address()).await;
+        for number in 0..1000 {
+            let guess = key(&format!("bgk_canary-guess-{number}"));
+            client.write(request("GET", "alpha", "/v5.0/dashboards", &guess).as_bytes()).await;
+            let answer = client.response().await;
+            assert_eq!((answer.status, &*answer.code()), (401, "caller_unauthenticated"));
+        }
+    };
+    let good = async {
+        for _ in 0..100 {
+            let began = Instant::now();
+            let answer = house.gateway.send(get(GOOD)).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        }
+    };
+    tokio::join!(guesses, good);
+    let (_, exchanges, requests) = house.reached();
+    assert_eq!((exchanges, requests), (before.1, before.2 + 100), "none of the guesses");
+}
+
+/// AUT-01 for throttles: who has too much under way gets no class of routes, and takes nothing of others.
+#[tokio::test]
+async fn a_caller_with_too_much_under_way_gets_no_class_of_routes() {
+    let busy = "bgk_canary-key-of-the-busy";
+    let house = House::with(&format!(
+        "  busy:\n    api_key: {{ sha256: \"{}\" }}\n    limits: {{ concurrent_requests: 1 }}\n    \
+         may: [ {{ tenant: alpha, routes: [read, export, write, admin, credentials] }} ]\n",
+        hex(digest(&SHA256, busy.as_bytes()).as_ref())
+    ))
+    .await;
+    house.assert_serves().await;
+    let mut slow = Client::connect(house.address()).await;
+    let lines = key(busy) + "Content-Length: 4\r\n";
+    slow.write((request("POST", "alpha", "/v5.0/dashboards", &lines) + "ha").as_bytes()).await;
+    let read = || house.gateway.send(request("GET", "alpha", "/v5.0/dashboards", &key(busy)));
+    becomes(Duration::from_secs(10), "it is under way", async || read().await.status == 429).await;
+    let before = house.reached();
+    for (method, route, class) in ROUTES {
+        let answer = house.gateway.send(request(method, "alpha", route, &key(busy))).await;
+        assert_eq!((answer.status, &*answer.code()), (429, "rate_limited"), "{class}");
+        assert_eq!(answer.header("retry-after"), ["1"]);
+    }
+    let (_, exchanges, requests) = house.reached();
+    assert_eq!((exchanges, requests), (before.1, before.2));
+    house.assert_serves().await;
+    slow.write(b"lf").await;
+    assert_eq!(slow.response().await.status, 200);
 }
 
 /// HDR-12: nobody is let in for looking like a health check.
