@@ -199,6 +199,15 @@ fn tell_refusal(admits: Admits, refusal: &Refusal) {
     if let Some(tenant) = refusal.tenant() {
         say(&format!("tenant:    {tenant}"));
     }
+    if let Some(known) = refusal.known() {
+        say(&format!("class:     {}", known.class.as_str()));
+        if let Some(subject) = &known.subject {
+            say(&format!("subject:   {subject}"));
+        }
+        if let Some(permission) = known.permission {
+            say(&format!("by:        {permission}"));
+        }
+    }
     say(&format!("decision:  refused, {} {}", answer.status.as_u16(), answer.code));
     say(&format!("because:   {refusal}"));
 }

@@ -487,6 +487,8 @@ fn explain_says_what_would_become_of_a_request_and_why() {
         let refused = explain(method, url, header);
         assert_eq!(refused.code, Some(1));
         assert!(refused.stdout.contains(said), "{said}: {}", refused.stdout);
+        let has_class = refused.stdout.contains("class:     write");
+        assert_eq!(has_class, said.ends_with("route_closed"), "{}", refused.stdout);
         assert!(!refused.stdout.contains(key.expose()) && !refused.stderr.contains(key.expose()));
     }
 }
