@@ -50,10 +50,11 @@ tenants:
 /// Who it is admitted for, as whom; or nothing.
 fn decide(
     gatekeeper: &Gatekeeper,
+    method: &Method,
     target: &str,
     headers: &[(&str, String)],
 ) -> Option<(String, String, bool)> {
-    let mut raw = format!("GET {target} HTTP/1.1\r\n").into_bytes();
+    let mut raw = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         // What is no header at all never gets here.
@@ -67,7 +68,7 @@ fn decide(
     }
     raw.extend(b"\r\n");
     let raw = raw.into();
-    let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &map).ok()?;
+    let head = RequestHead::parse(&raw, method, Version::HTTP_11, &map).ok()?;
     let origin = Origin { address: Some([192, 0, 2, 1].into()), ..Origin::unknown(Admits::Known) };
     let admitted = gatekeeper.admit(&origin, &head).now_or_never().expect("it waits for nobody");
     let admission = admitted.ok()?;
@@ -167,7 +168,10 @@ const NAMES: &[&str] = &[
     "via",
 ];
 
-type Case = (String, String, Vec<(&'static str, String)>);
+/// What is looked at, changed and minted in turn.
+const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS];
+
+type Case = (Method, String, String, Vec<(&'static str, String)>);
 
 fn case() -> impl Strategy<Value = Case> {
     let plain = |text: &'static str| Just(text.to_owned());
@@ -175,7 +179,8 @@ fn case() -> impl Strategy<Value = Case> {
     let host = prop_oneof![2 => plain("localhost"), 1 => spelled(HOSTS)];
     let value = prop_oneof![spelled(USERS), spelled(HOSTS), spelled(PATHS)];
     let header = (prop::sample::select(NAMES), value);
-    (target, host, prop::collection::vec(header, 0..5))
+    let method = prop::sample::select(&METHODS[..]);
+    (method, target, host, prop::collection::vec(header, 0..5))
 }
 
 /// 100,000 spellings of path, host and headers, to each of the two callers.
@@ -188,16 +193,16 @@ fn no_spelling_changes_tenant_or_user_away_from_what_policy_decided() {
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let counted = std::cell::RefCell::new(&mut admitted);
     runner
-        .run(&case(), |(target, host, mut headers)| {
+        .run(&case(), |(method, target, host, mut headers)| {
             headers.insert(0, ("host", host));
             headers.push(("x-api-key", key.expose().to_owned()));
-            if let Some((tenant, user, _)) = decide(&gatekeeper, &target, &headers) {
+            if let Some((tenant, user, _)) = decide(&gatekeeper, &method, &target, &headers) {
                 **counted.borrow_mut() += 1;
                 prop_assert_eq!((tenant.as_str(), user.as_str()), ("alpha", "own@alpha.example"));
             }
             headers.pop();
             headers.push(("x-api-key", proxy.expose().to_owned()));
-            if let Some((tenant, user, injects)) = decide(&gatekeeper, &target, &headers) {
+            if let Some((tenant, user, injects)) = decide(&gatekeeper, &method, &target, &headers) {
                 let named: Vec<_> = headers
                     .iter()
                     .filter(|(name, _)| name.eq_ignore_ascii_case("x-user"))
