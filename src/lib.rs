@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cli
-//! run  proxy          the only ones that name pingora
+//! run                 this and the next are the only ones that name pingora
+//! proxy
 //! admin
 //! config              the configuration file, parsed into values that cannot be wrong
 //! boldbi  jwks        everything that is particular to Bold BI; key sets over HTTP
