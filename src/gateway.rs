@@ -11,7 +11,7 @@ use crate::refusal::{Known, Refusal};
 use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
-use crate::throttle::{Places, Throttles};
+use crate::throttle::{Places, Throttled, Throttles};
 use crate::token::{AccessToken, Asker, NoToken, TokenSource};
 
 /// Everything that decides on requests.
@@ -87,6 +87,18 @@ impl Gateway {
         head: &RequestHead<'_>,
     ) -> Result<Admission, Refusal> {
         self.gatekeeper.admit(origin, head).await
+    }
+
+    /// See [`Gatekeeper::admit_again`].
+    ///
+    /// # Errors
+    /// The refusal that the client gets.
+    pub async fn admit_again(
+        &self,
+        origin: &Origin,
+        head: &RequestHead<'_>,
+    ) -> Result<Admission, Refusal> {
+        self.gatekeeper.admit_again(origin, head).await
     }
 
     /// The token to put on the admitted request of this id; none when it goes on with its own.
@@ -186,6 +198,28 @@ impl Gatekeeper {
         origin: &Origin,
         head: &RequestHead<'_>,
     ) -> Result<Admission, Refusal> {
+        self.decide(origin, head, Throttles::enter).await
+    }
+
+    /// The same for a request that an earlier configuration had admitted a moment ago: it counts once
+    /// among those of a second.
+    ///
+    /// # Errors
+    /// The refusal that the client gets.
+    pub async fn admit_again(
+        &self,
+        origin: &Origin,
+        head: &RequestHead<'_>,
+    ) -> Result<Admission, Refusal> {
+        self.decide(origin, head, Throttles::enter_again).await
+    }
+
+    async fn decide(
+        &self,
+        origin: &Origin,
+        head: &RequestHead<'_>,
+        enter: fn(&Throttles, &Caller, &Tenant) -> Result<Places, Throttled>,
+    ) -> Result<Admission, Refusal> {
         let caller = self.callers.authenticate(origin, head).await?;
         let tenant = self
             .tenants
@@ -202,9 +236,7 @@ impl Gatekeeper {
         };
         let injects = injects(&caller, &leave, head)
             .ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
-        let places = self
-            .throttles
-            .enter(&caller, tenant)
+        let places = enter(&self.throttles, &caller, tenant)
             .map_err(|why| Refusal::Throttled { why, known: granted() })?;
         let Leave { permit, by, class, .. } = leave;
         Ok(Admission { caller, permit, by, class, injects, places })

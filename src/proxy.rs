@@ -11,7 +11,7 @@ use http::header::{TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType, RetryType};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub mod connection;
 
@@ -48,10 +48,24 @@ pub struct Proxy {
     access_log: Arc<AccessLog>,
 }
 
-/// Tells which proxy serves the next request.
+/// Tells which proxy serves the next request of a connection.
 pub trait Current: Send + Sync {
     /// The one that is in force.
     fn proxy(&self) -> Arc<Proxy>;
+
+    /// The same, and how the listener that `peer` came through meets it by the same configuration: no
+    /// request is decided on by what is known of it by one and what is allowed by another.
+    fn meet(&self, peer: &Peer) -> (Arc<Proxy>, Met);
+}
+
+/// How a client is met whose connection may be older than the configuration in force.
+pub enum Met {
+    /// As when it came.
+    AsBefore,
+    /// In another way, but what it has proven counts.
+    Otherwise(Box<Peer>),
+    /// Its listener is gone, or does not believe what it has proven.
+    NotAnyMore,
 }
 
 /// A request that was sent, and whose answer's head has been read.
@@ -145,25 +159,36 @@ impl Proxy {
             let read = read_head(&mut down, &proxy.limits).await;
             // A head can take its time. From here on the request has one configuration to its end,
             // unless that loses it its permit.
-            proxy = current.proxy();
+            let mut met;
+            (proxy, met) = current.meet(peer);
             match read {
                 Head::Closed => return None,
                 Head::Refused(refusal) => {
-                    Box::pin(proxy.refuse(&mut down, &refusal, peer, &mut record)).await;
-                    proxy.finish(&record);
-                    linger(down.into_inner()).await;
+                    Box::pin(proxy.end_unread(down, refusal, peer, record)).await;
                     return None;
                 }
                 Head::Read => {}
             }
             let complete = loop {
-                let Err(failure) = proxy.exchange(&mut down, peer, &mut record).await else {
-                    break true;
+                let as_met = match &met {
+                    Met::AsBefore => Some(peer),
+                    Met::Otherwise(peer) => Some(&**peer),
+                    Met::NotAnyMore => None,
                 };
+                let failure = match as_met {
+                    Some(peer) => proxy.exchange(&mut down, peer, &mut record).await.err(),
+                    None => Some(Refusal::ListenerChanged.into()),
+                };
+                let Some(failure) = failure else { break true };
                 // Another configuration took its permit away before there was a token. Bold BI has
                 // done nothing yet, so that one decides; each turn takes one that is newer still.
-                if failure.is_withdrawn() && is_replaced(&mut proxy, current) {
-                    continue;
+                if failure.is_withdrawn() {
+                    let (newer, met_now) = current.meet(peer);
+                    if !Arc::ptr_eq(&newer, &proxy) {
+                        (proxy, met) = (newer, met_now);
+                        record.anew();
+                        continue;
+                    }
                 }
                 break Box::pin(proxy.fail(&mut down, failure, peer, &mut record)).await;
             };
@@ -192,6 +217,19 @@ impl Proxy {
         }
     }
 
+    /// Ends a connection on which no head came that could be read.
+    async fn end_unread(
+        &self,
+        mut down: HttpSession,
+        refusal: Refusal,
+        peer: &Peer,
+        mut record: Record,
+    ) {
+        self.refuse(&mut down, &refusal, peer, &mut record).await;
+        self.finish(&record);
+        linger(down.into_inner()).await;
+    }
+
     /// One request and its answer.
     async fn exchange(
         &self,
@@ -216,13 +254,17 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let granted = self.gateway.token(&admitted.admission, record.request_id()).await?;
-        record.token(granted.as_ref().map(|granted| granted.cached));
-        let token = granted.map(|granted| granted.token);
+        let mut token = self.token(admitted, record).await?;
         if token.is_some() && admitted.framing != BodyFraming::Empty {
             down.enable_retry_buffering();
         }
-        let mut attempt = self.send(down, admitted, token.as_deref(), peer, record).await?;
+        let sent = self.send(down, admitted, token.as_deref(), peer, record).await;
+        let mut attempt = match sent {
+            Err(Failure::Refused(Refusal::TokenEnded(_))) => {
+                Box::pin(self.send_by_next(down, admitted, &mut token, peer, record)).await?
+            }
+            sent => sent?,
+        };
         if attempt.lease.session.get_status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
@@ -230,6 +272,30 @@ impl Proxy {
             attempt = Box::pin(again).await?;
         }
         self.relay(down, admitted, attempt, peer, record).await
+    }
+
+    /// Sends the request by the token that there is now: `token` has ended.
+    async fn send_by_next(
+        &self,
+        down: &mut HttpSession,
+        admitted: &Admitted,
+        token: &mut Option<Arc<AccessToken>>,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<Attempt, Failure> {
+        *token = self.token(admitted, record).await?;
+        self.send(down, admitted, token.as_deref(), peer, record).await
+    }
+
+    /// The token to put on; none when the request goes on with its own `Authorization`.
+    async fn token(
+        &self,
+        admitted: &Admitted,
+        record: &mut Record,
+    ) -> Result<Option<Arc<AccessToken>>, Refusal> {
+        let granted = self.gateway.token(&admitted.admission, record.request_id()).await?;
+        record.token(granted.as_ref().map(|granted| granted.cached));
+        Ok(granted.map(|granted| granted.token))
     }
 
     /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
@@ -244,7 +310,11 @@ impl Proxy {
         record.method(&sent.method);
         let head = RequestHead::parse(&raw, &sent.method, sent.version, &sent.headers)?;
         record.target(&head.target);
-        let admission = self.gateway.admit(&peer.origin, &head).await?;
+        let admission = if record.is_anew() {
+            self.gateway.admit_again(&peer.origin, &head).await?
+        } else {
+            self.gateway.admit(&peer.origin, &head).await?
+        };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
             && length > self.limits.max_body
@@ -274,6 +344,11 @@ impl Proxy {
             let private = self.gateway.private_headers();
             let head = admitted.head(theirs, private, upstream.authority(), peer, token, id)?;
             let mut lease = lane.lease(avoided).await?;
+            // It may have been waited for.
+            if token.is_some_and(|token| !token.is_good(Instant::now())) {
+                let tenant = admitted.admission.tenant().name.clone();
+                return Err(Refusal::TokenEnded(tenant).into());
+            }
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
                 Ok(upload) => {
@@ -473,12 +548,6 @@ impl Proxy {
     }
 }
 
-/// Whether there is a newer proxy than this, which is replaced by it then.
-fn is_replaced(proxy: &mut Arc<Proxy>, current: &impl Current) -> bool {
-    let old = std::mem::replace(proxy, current.proxy());
-    !Arc::ptr_eq(&old, proxy)
-}
-
 /// While the gateway stops, or the listener is no more what the client came to, every answer is the
 /// last on its connection. So is the answer to a client that asks for another protocol, which it
 /// does not get: nothing that it sends in that protocol is ever read as a request.
@@ -539,6 +608,10 @@ mod tests {
     impl Current for Always {
         fn proxy(&self) -> Arc<Proxy> {
             Arc::clone(&self.0)
+        }
+
+        fn meet(&self, _: &Peer) -> (Arc<Proxy>, Met) {
+            (Arc::clone(&self.0), Met::AsBefore)
         }
     }
 

@@ -114,6 +114,15 @@ pub enum Refusal {
     /// The server refused our token, and the body is no longer there to be sent again.
     #[error("tenant `{0}`: the token was refused, and the body is too large to be sent again")]
     NotReplayable(TenantName),
+    /// The connection is older than the configuration, and its listener is gone since or does not
+    /// believe what the client has proven.
+    #[error(
+        "the listener that the connection came through is gone, or demands another proof of clients"
+    )]
+    ListenerChanged,
+    /// While the request waited for a connection to the server, its token ended, and the next as well.
+    #[error("tenant `{0}`: its tokens end while requests wait for a connection")]
+    TokenEnded(TenantName),
     /// The client did not send the body in time.
     #[error("the client did not send the whole body in time")]
     BodyTimeout,
@@ -218,7 +227,14 @@ impl Refusal {
                 "Requests to this tenant must not bring an Authorization of their own.",
             ),
             Self::Exchange(error) => exchange(&error.cause.kind),
-            Self::Overloaded { .. } => (503, "overloaded", "The gateway is at its limit."),
+            Self::ListenerChanged => (
+                503,
+                "configuration_changed",
+                "The gateway's listener was changed. Nothing was done. Please connect again.",
+            ),
+            Self::Overloaded { .. } | Self::TokenEnded(_) => {
+                (503, "overloaded", "The gateway is at its limit.")
+            }
             Self::ShareTaken { .. } => {
                 (503, "overloaded", "Too many requests of this tenant are at Bold BI already.")
             }
@@ -250,6 +266,7 @@ impl Refusal {
         matches!(
             self,
             Self::Request(_)
+                | Self::ListenerChanged
                 | Self::HeadTimeout
                 | Self::BodyTimeout
                 | Self::BodyMalformed
@@ -261,7 +278,9 @@ impl Refusal {
     /// The tenant it is about, where one was found.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
-            Self::ShareTaken { tenant, .. } | Self::NotReplayable(tenant) => Some(tenant),
+            Self::ShareTaken { tenant, .. }
+            | Self::NotReplayable(tenant)
+            | Self::TokenEnded(tenant) => Some(tenant),
             Self::Exchange(error) => Some(&error.cause.tenant),
             _ => self.known().map(|known| &known.tenant),
         }
@@ -290,6 +309,8 @@ impl Refusal {
         match self {
             Self::Overloaded { .. }
             | Self::ShareTaken { .. }
+            | Self::ListenerChanged
+            | Self::TokenEnded(_)
             | Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(SOON),
             Self::Throttled { why, .. } => Some(match why.over {
                 Over::Rate(wait) => wait.max(SOON),

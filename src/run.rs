@@ -287,8 +287,8 @@ impl Running {
             }
         }
         for (number, door) in &before.doors {
-            if next.door(*number).is_none_or(|now| !now.meets_as(door)) {
-                door.closing.cancel();
+            if next.door(*number).is_none_or(|now| !now.terms.believe_as(&door.terms)) {
+                door.terms.closing.cancel();
             }
         }
         self.next_door += fresh.len() as DoorNumber;

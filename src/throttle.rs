@@ -92,6 +92,23 @@ impl Throttles {
     /// # Errors
     /// When either has used up what it is allowed.
     pub fn enter(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Throttled> {
+        self.places(caller, tenant, Throttle::enter)
+    }
+
+    /// The same for a request that was counted among those of its second before.
+    ///
+    /// # Errors
+    /// When either has as many under way as it may.
+    pub fn enter_again(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Throttled> {
+        self.places(caller, tenant, Throttle::place)
+    }
+
+    fn places(
+        &self,
+        caller: &Caller,
+        tenant: &Tenant,
+        enter: fn(&Throttle) -> Result<Option<OwnedSemaphorePermit>, Over>,
+    ) -> Result<Places, Throttled> {
         let of_caller = match caller.name() {
             Some(name) if !self.callers.is_empty() => self.callers.get(name),
             Some(_) => None,
@@ -102,8 +119,8 @@ impl Throttles {
         // The caller's first: what is too much of one caller takes nothing of the tenant's from the
         // others.
         let throttled = |whose| move |over: Over| Throttled { whose, over };
-        let caller = of_caller.map(|t| t.enter()).transpose().map_err(throttled(Whose::Caller))?;
-        let tenant = of_tenant.map(|t| t.enter()).transpose().map_err(throttled(Whose::Tenant))?;
+        let caller = of_caller.map(|t| enter(t)).transpose().map_err(throttled(Whose::Caller))?;
+        let tenant = of_tenant.map(|t| enter(t)).transpose().map_err(throttled(Whose::Tenant))?;
         Ok(Places { _caller: caller.flatten(), _tenant: tenant.flatten() })
     }
 }
@@ -126,13 +143,13 @@ impl Throttle {
         }
     }
 
+    fn place(&self) -> Result<Option<OwnedSemaphorePermit>, Over> {
+        let Some(places) = &self.concurrent else { return Ok(None) };
+        Arc::clone(places).try_acquire_owned().map(Some).map_err(|_| Over::Concurrent)
+    }
+
     fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Over> {
-        let place = match &self.concurrent {
-            None => None,
-            Some(places) => {
-                Some(Arc::clone(places).try_acquire_owned().map_err(|_| Over::Concurrent)?)
-            }
-        };
+        let place = self.place()?;
         if let Some(rate) = &self.rate {
             rate.check().map_err(|until| Over::Rate(until.wait_time_from(self.clock.now())))?;
         }

@@ -80,6 +80,11 @@ impl AccessToken {
         now + self.margin() < self.expires_at
     }
 
+    /// Whether it has not ended at `now`.
+    pub fn is_good(&self, now: Instant) -> bool {
+        now < self.expires_at
+    }
+
     /// How long it may be put on requests from `now` on.
     fn usable_for(&self, now: Instant) -> Duration {
         self.expires_at.saturating_duration_since(now + self.margin())

@@ -1,6 +1,8 @@
 //! The credential of a tenant: grant, user and secret. The names of Bold BI's user sources and the
 //! grants they allow are written here; the exchange itself is not known.
 
+use std::time::Duration;
+
 use ring::digest::{Context, SHA256};
 
 use crate::secret::{Secret, SecretRef};
@@ -120,7 +122,12 @@ fn keeps_password(source: UserSource) -> bool {
 /// Part of a hash of everything a token depends on. It is the same in every process, and tells
 /// nothing of the secret that an attacker without the hash's other inputs could use; even so it is
 /// not for print.
-pub(super) fn version(credential: &Credential, server: &Server, site: Option<&str>) -> u64 {
+pub(super) fn version(
+    credential: &Credential,
+    server: &Server,
+    site: Option<&str>,
+    max_token_lifetime: Duration,
+) -> u64 {
     let body = match credential.body {
         ExchangeBody::Form => "form",
         ExchangeBody::Json => "json",
@@ -134,6 +141,8 @@ pub(super) fn version(credential: &Credential, server: &Server, site: Option<&st
         &server.origin(),
         &server.base_path,
         site.unwrap_or_default(),
+        // What lives for too long by a new bound is not to live on.
+        &max_token_lifetime.as_millis().to_string(),
     ];
     for part in parts {
         // With its length, so that no part can pass for the end of another.

@@ -184,8 +184,11 @@ impl Check<'_> {
         };
         let has_credential = credential.is_some();
         let credential = credential.unwrap_or_else(stand_in);
-        let credential =
-            Credential { version: version(&credential, &server, site.as_deref()), ..credential };
+        let longest = max_token_lifetime.unwrap_or(Duration::ZERO);
+        let credential = Credential {
+            version: version(&credential, &server, site.as_deref(), longest),
+            ..credential
+        };
         let tenant = Tenant {
             name: TenantName::parse("stand-in")?,
             index: 0,
@@ -195,7 +198,7 @@ impl Check<'_> {
             hosts,
             credential,
             existing_authorization,
-            max_token_lifetime: max_token_lifetime.unwrap_or(Duration::ZERO),
+            max_token_lifetime: longest,
             max_concurrent_requests,
         };
         Some((tenant, has_credential))

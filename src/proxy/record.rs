@@ -37,6 +37,7 @@ pub(super) struct Record {
     granted: Option<Granted>,
     metrics: Option<Arc<TenantMetrics>>,
     token: Option<&'static str>,
+    anew: bool,
     replayed: bool,
     status: Option<StatusCode>,
     outcome: RequestOutcome,
@@ -69,6 +70,7 @@ impl Record {
             granted: None,
             metrics: None,
             token: None,
+            anew: false,
             replayed: false,
             status: None,
             outcome: RequestOutcome::Served,
@@ -84,6 +86,18 @@ impl Record {
 
     pub(super) fn request_id_value(&self) -> HeaderValue {
         HeaderValue::from_str(&self.id).expect("hexadecimal digits")
+    }
+
+    /// Another configuration decides on the request anew: what the one before had found does not count.
+    pub(super) fn anew(&mut self) {
+        (self.tenant, self.caller, self.granted) = (None, None, None);
+        (self.metrics, self.token) = (None, None);
+        self.anew = true;
+    }
+
+    /// Whether a configuration has decided on it before.
+    pub(super) fn is_anew(&self) -> bool {
+        self.anew
     }
 
     /// Only methods that are forwarded are told: any other is text of the client's choice.
@@ -272,6 +286,10 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         Refusal::Exchange(error) => crate::boldbi::hint(&error.cause),
         Refusal::Overloaded { .. } => {
             "look for what makes Bold BI slow, or raise `max_connections` of the server"
+        }
+        Refusal::TokenEnded(_) => {
+            "requests wait longer for a connection than a token lives: look for what makes Bold BI \
+             slow, raise `max_connections` of the server, or let its tokens live longer"
         }
         Refusal::UpstreamUnreachable { .. } => {
             "check that Bold BI is running and that the server's `url` names its host and port; \

@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{StartError, tls};
-use crate::caller::Origin;
+use crate::caller::{Admits, AllowedHosts, Origin};
 use crate::config::{Digest, Files, Limits, ListenAddress, Listener, Settings};
 use crate::proxy::{ClientLimits, Lane, Proxy, Upstream};
 use crate::telemetry::Telemetry;
@@ -34,15 +34,24 @@ impl Generation {
 pub(super) struct Door {
     settings: Listener,
     pub(super) tls: Option<TlsAcceptor>,
+    pub(super) terms: Arc<Terms>,
+}
+
+/// On which terms clients are let in at a door, and told apart. They are the same `Arc` for as long as
+/// nothing of them changes.
+pub(super) struct Terms {
+    admits: Admits,
+    hosts: Option<Arc<AllowedHosts>>,
+    tls: bool,
     /// Whose certificates are good, by what the files hold.
     client_cas: [Option<Digest>; 2],
-    /// Cancelled when connections that came through it are to end.
+    /// Cancelled when connections that came on these terms are to end.
     pub(super) closing: CancellationToken,
 }
 
 impl Door {
     /// A door as `settings` say, with certificates as they are now. Connections that came through
-    /// `before` stay open if they would be met in the same way today.
+    /// `before` stay open if what they have proven is a proof today.
     pub(super) fn open(
         settings: &Listener,
         files: &Files,
@@ -60,33 +69,52 @@ impl Door {
             .tls
             .as_ref()
             .map_or([None; 2], |tls| [held(&tls.client_ca_file), held(&tls.client_crl_file)]);
-        let mut door = Self {
-            settings: settings.clone(),
-            tls: tls.transpose()?,
+        let mut terms = Terms {
+            admits: settings.admits,
+            hosts: settings.hosts.clone(),
+            tls: settings.tls.is_some(),
             client_cas,
             closing: closing.child_token(),
         };
-        if let Some(before) = before.filter(|before| door.meets_as(before)) {
-            door.closing = before.closing.clone();
-        }
-        Ok(Arc::new(door))
-    }
-
-    /// Whether everybody who came through `other` would be let in, and told apart, in the same way
-    /// here. A certificate of ours that was renewed is nothing that they need to come again for; a
-    /// CA of theirs that is trusted no more, or a certificate that was revoked, is.
-    pub(super) fn meets_as(&self, other: &Self) -> bool {
-        self.settings == other.settings && self.client_cas == other.client_cas
+        let terms = match before.map(|before| &before.terms) {
+            Some(before) if terms.are(before) => Arc::clone(before),
+            Some(before) if terms.believe_as(before) => {
+                terms.closing = before.closing.clone();
+                Arc::new(terms)
+            }
+            _ => Arc::new(terms),
+        };
+        Ok(Arc::new(Self { settings: settings.clone(), tls: tls.transpose()?, terms }))
     }
 
     /// What is known of a client before it has said anything.
     pub(super) fn origin(&self) -> Origin {
-        Origin { hosts: self.settings.hosts.clone(), ..Origin::unknown(self.settings.admits) }
+        let Terms { admits, hosts, .. } = &*self.terms;
+        Origin { hosts: hosts.clone(), ..Origin::unknown(*admits) }
     }
 
     /// Its address, as the configuration has it.
     pub(super) fn address(&self) -> &ListenAddress {
         &self.settings.address
+    }
+}
+
+impl Terms {
+    /// Whether everybody is met in the same way on these and on `other` terms.
+    fn are(&self, other: &Self) -> bool {
+        self.admits == other.admits && self.hosts == other.hosts && self.believe_as(other)
+    }
+
+    /// Whether what a connection has proven on `other` terms is a proof on these. A certificate of ours
+    /// that was renewed is nothing that clients need to come again for; a CA of theirs that is trusted
+    /// no more, or a certificate that was revoked, is.
+    pub(super) fn believe_as(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.client_cas == other.client_cas
+    }
+
+    /// What is known on these terms of a client who came on others that they believe as.
+    pub(super) fn origin(&self, known: &Origin) -> Origin {
+        Origin { admits: self.admits, hosts: self.hosts.clone(), ..known.clone() }
     }
 }
 

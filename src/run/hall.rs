@@ -15,11 +15,11 @@ use tokio_rustls::{TlsAcceptor, TlsStream, server};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::generation::{Door, DoorNumber, Generation};
+use super::generation::{Door, DoorNumber, Generation, Terms};
 use super::listener::{Accepted, Listener};
 use crate::caller::ClientCertificate;
 use crate::proxy::connection::{Connection, Transport};
-use crate::proxy::{Current, Peer, Proxy, linger};
+use crate::proxy::{Current, Met, Peer, Proxy, linger};
 use crate::telemetry::Telemetry;
 
 /// Where all connections are, whatever door they came through.
@@ -32,9 +32,29 @@ pub(super) struct Hall {
     connections: TaskTracker,
 }
 
-impl Current for Hall {
+/// A connection's way through the hall: the door that it came through, on the terms of that time.
+struct Way<'h> {
+    hall: &'h Hall,
+    number: DoorNumber,
+    terms: &'h Arc<Terms>,
+}
+
+impl Current for Way<'_> {
     fn proxy(&self) -> Arc<Proxy> {
-        Arc::clone(&self.generation.load().proxy)
+        Arc::clone(&self.hall.generation.load().proxy)
+    }
+
+    fn meet(&self, peer: &Peer) -> (Arc<Proxy>, Met) {
+        let generation = self.hall.generation.load();
+        let met = match generation.door(self.number).map(|door| &door.terms) {
+            Some(now) if Arc::ptr_eq(now, self.terms) => Met::AsBefore,
+            Some(now) if now.believe_as(self.terms) => {
+                let origin = now.origin(&peer.origin);
+                Met::Otherwise(Box::new(Peer { origin, ..peer.clone() }))
+            }
+            _ => Met::NotAnyMore,
+        };
+        (Arc::clone(&generation.proxy), met)
     }
 }
 
@@ -89,7 +109,7 @@ impl Hall {
             match accepted {
                 Ok(accepted) => {
                     if let Some(door) = self.generation.load().door(number) {
-                        self.admit(accepted, door);
+                        self.admit(accepted, number, door);
                     }
                 }
                 Err(error) if is_clients_own(&error) => {}
@@ -102,7 +122,7 @@ impl Hall {
         }
     }
 
-    fn admit(self: &Arc<Self>, accepted: Accepted, door: &Arc<Door>) {
+    fn admit(self: &Arc<Self>, accepted: Accepted, number: DoorNumber, door: &Arc<Door>) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
             if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
@@ -121,7 +141,7 @@ impl Hall {
         let (hall, door) = (Arc::clone(self), Arc::clone(door));
         self.connections.spawn(async move {
             let _open = Open::new(&hall.telemetry);
-            hall.serve(accepted, &door, place).await;
+            hall.serve(accepted, number, &door, place).await;
         });
     }
 
@@ -137,7 +157,13 @@ impl Hall {
         });
     }
 
-    async fn serve(&self, accepted: Accepted, door: &Door, place: OwnedSemaphorePermit) {
+    async fn serve(
+        &self,
+        accepted: Accepted,
+        number: DoorNumber,
+        door: &Door,
+        place: OwnedSemaphorePermit,
+    ) {
         let mut origin = door.origin();
         let transport = match accepted {
             Accepted::Unix(unix, peer) => {
@@ -158,8 +184,9 @@ impl Hall {
                 }
             }
         };
-        let peer = Peer::new(origin, door.tls.is_some(), door.closing.clone());
-        Proxy::serve(self, Box::new(Connection::new(transport)), &peer).await;
+        let peer = Peer::new(origin, door.tls.is_some(), door.terms.closing.clone());
+        let way = Way { hall: self, number, terms: &door.terms };
+        Proxy::serve(&way, Box::new(Connection::new(transport)), &peer).await;
         drop(place);
     }
 

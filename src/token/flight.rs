@@ -64,7 +64,7 @@ impl Inner {
         let failing = || self.failing.get(permit);
         if let Some(flight) = flights.get(permit).filter(|flight| flight.is_under_way()) {
             return match failing() {
-                Some(failing) if self.endpoint(permit).is_down() => {
+                Some(failing) if self.is_down(permit) => {
                     self.metrics(permit).failures_remembered.inc();
                     Err(failing.no_token(Instant::now()))
                 }
@@ -191,6 +191,11 @@ impl Inner {
             self.plan_again(permit, &held.token, at);
         }
         failing.no_token(now)
+    }
+
+    /// Whether the server that the permit's tenant has today is down.
+    fn is_down(&self, permit: &Permit) -> bool {
+        self.renewed(permit).is_some_and(|permit| self.endpoint(&permit).is_down())
     }
 
     pub(super) fn endpoint(&self, permit: &Permit) -> Arc<super::endpoint::Endpoint> {

@@ -320,6 +320,10 @@ impl Inner {
         let at = new.token.refresh_by() - random(Duration::ZERO, spread);
         self.cache.insert(permit.clone(), new.clone());
         self.plan(permit, at);
+        // Another configuration may have swept the cache since it was asked.
+        if !self.is_still_made(permit) {
+            self.cache.invalidate(permit);
+        }
         new.token
     }
 

@@ -205,6 +205,7 @@ fn the_version_of_a_credential_changes_with_everything_a_token_depends_on() {
         ("reports@", "others@"),
         ("tests/config/secret", "Cargo.toml-secret"),
         ("source: local", "source: local\n      token_request: json"),
+        ("source: local", "source: local\n    max_token_lifetime: 1h"),
         ("bi.example.com", "bi2.example.com"),
         ("/bi }", "/bi2 }"),
         ("site1", "site2"),

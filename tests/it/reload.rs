@@ -19,6 +19,7 @@ use crate::waiting::{becomes, until};
 mod changes;
 mod client_cas;
 mod kept;
+mod met;
 mod refused;
 mod restarts;
 mod stop;

@@ -15,8 +15,39 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::process::Process;
 use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
-use crate::running::{CANARY_SECRET, Client, Gateway, Upstream, anonymous, config};
+use crate::running::{CANARY_SECRET, Client, Gateway, Upstream, anonymous, config, header_values};
 use crate::waiting::until;
+
+#[tokio::test]
+async fn a_token_that_ends_while_a_connection_is_waited_for_is_not_sent() {
+    let upstream = Scripted::new(|mut wire: Wire| async move {
+        loop {
+            if wire.head.contains("/slow") {
+                sleep(Duration::from_secs(3)).await;
+            }
+            wire.write(answer("200 OK", "fine")).await?;
+            wire.next().await?;
+        }
+    })
+    .await;
+    let config = config(upstream.address, "    max_token_lifetime: 2s\n");
+    let settings = "max_connections: 1, timeouts: { connect: 8s }";
+    let gateway = Arc::new(Gateway::start(&on_server(&config, settings)));
+    let theirs = Arc::clone(&gateway);
+    let slow = tokio::spawn(async move { theirs.get(&format!("{PATH}/slow")).await.status });
+    until(|| upstream.seen.heads().len() == 1).await;
+    let begun = Instant::now();
+    assert_eq!(gateway.get(PATH).await.status, 200);
+    assert!(begun.elapsed() > Duration::from_secs(2), "it waited for longer than its token lived");
+    assert_eq!(slow.await.unwrap(), 200);
+    let heads = upstream.seen.heads();
+    let token = |head: &str| {
+        let [token] = header_values(head, "authorization")[..] else { panic!("{head}") };
+        token.to_owned()
+    };
+    assert_eq!(heads.len(), 2);
+    assert_ne!(token(&heads[0]), token(&heads[1]));
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_connections_opened_at_once_are_all_answered() {

@@ -77,6 +77,10 @@ async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_
     busy.write(ASK.as_bytes()).await;
     house.upstream_has_asked(3).await;
     house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    // Of another there is half a head.
+    let mut half = house.connect(&by_old).await.unwrap();
+    let (some, rest) = ASK.split_at(ASK.len() / 2);
+    half.write(some.as_bytes()).await;
     house.files.write("revoked.pem", &new.revocations(&SerialNumber::from(1)));
     house.files.replace("clients.crt", &new.pem);
     let changed = Instant::now();
@@ -88,6 +92,12 @@ async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_
         "the new client CA counts after {took:?}, connections of the old one end after {ended:?}"
     );
     assert!(ended < SOON, "{ended:?}");
+    let reached = house.upstream.api_requests();
+    half.write(rest.as_bytes()).await;
+    let answer = half.response().await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "configuration_changed"));
+    assert!(half.is_closed().await);
+    assert_eq!(house.upstream.api_requests(), reached, "it reached nothing");
     let answer = busy.response().await;
     assert_eq!((answer.status, answer.header("connection")), (200, vec!["close"]));
     assert!(busy.is_closed().await);

@@ -1,0 +1,93 @@
+//! A client whose connection is older than the configuration: its requests are decided on by what is
+//! known of it and what is allowed by one and the same configuration.
+
+use super::*;
+
+const REQUIRED: &str = "callers:\n  portal:\n    api_key: { sha256: \
+                        4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865 }\n    \
+                        may: [ { tenant: acme, routes: [read] } ]\n";
+
+async fn in_force(gateway: &Process, generation: u64) {
+    let admin = gateway.ready().1;
+    becomes(LONG, "the change is in force", async || {
+        metric(admin, "boldgate_config_generation").await == generation
+    })
+    .await;
+}
+
+/// By the old configuration everybody may read, by the new one nobody may do anything without a
+/// credential. Taken together they would let everybody write.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_that_a_change_meets_is_not_let_in_by_the_old_listener_for_the_new_permissions()
+{
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let readers = "callers:\n  anonymous:\n    may: [ { tenant: acme, routes: [read] } ]\n";
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], readers));
+    let gateway = files.serve();
+    let [mut half, mut open] =
+        [Client::connect(gateway.address()).await, Client::connect(gateway.address()).await];
+    let write = format!("DELETE {ACME} HTTP/1.1\r\nHost: localhost\r\n");
+    open.write(format!("{write}\r\n").as_bytes()).await;
+    assert_eq!(open.response().await.code(), "route_closed");
+    half.write(write.as_bytes()).await;
+
+    let stricter = files.config(&upstream, &["acme"], REQUIRED);
+    files.replace("boldgate.yaml", &stricter.replace("callers: anonymous", "callers: required"));
+    in_force(&gateway, 2).await;
+    half.write(b"\r\n").await;
+    open.write(format!("{write}\r\n").as_bytes()).await;
+    for client in [&mut half, &mut open] {
+        let answer = client.response().await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+    }
+    assert_eq!((upstream.token_requests(), upstream.api_requests()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_on_a_connection_of_a_listener_that_is_gone_reaches_nothing() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let one = files.config(&upstream, &["acme"], "");
+    let socket = files.path("gone.sock");
+    let more = format!(
+        "  - {{ address: {:?}, callers: anonymous }}\nadmin:",
+        format!("unix:{}", socket.display())
+    );
+    files.write("boldgate.yaml", &one.replacen("admin:", &more, 1));
+    let gateway = files.serve();
+    let mut half = Client::over(tokio::net::UnixStream::connect(&socket).await.unwrap());
+    let ask = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n");
+    half.write(format!("{ask}\r\n").as_bytes()).await;
+    assert_eq!(half.response().await.status, 200);
+    half.write(ask.as_bytes()).await;
+    files.replace("boldgate.yaml", &one);
+    in_force(&gateway, 2).await;
+    half.write(b"\r\n").await;
+    let answer = half.response().await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "configuration_changed"));
+    assert_eq!(answer.header("connection"), ["close"]);
+    assert_eq!((upstream.token_requests(), upstream.api_requests()), (1, 1));
+    assert_eq!(get(gateway.address(), ACME).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_are_met_by_the_hosts_of_today() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let hosts = |names: &str| {
+        let listener = format!("callers: anonymous, hosts: [{names}] }}");
+        files.config(&upstream, &["acme"], "").replacen("callers: anonymous }", &listener, 1)
+    };
+    files.write("boldgate.yaml", &hosts("one.example"));
+    let gateway = files.serve();
+    let mut open = Client::connect(gateway.address()).await;
+    let mut ask = async |host: &str| {
+        open.write(format!("GET {ACME} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await;
+        open.response().await.status
+    };
+    assert_eq!([ask("one.example").await, ask("two.example").await], [200, 421]);
+    files.replace("boldgate.yaml", &hosts("two.example"));
+    in_force(&gateway, 2).await;
+    assert_eq!([ask("one.example").await, ask("two.example").await], [421, 200]);
+}
