@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
@@ -64,7 +65,11 @@ impl Outcome {
                 let passed = begun.elapsed().as_micros();
                 self.latencies.push(u32::try_from(passed).unwrap_or(u32::MAX));
             }
-            Verdict::Status(status) => self.end(&status.to_string()),
+            Verdict::Status(status) => {
+                let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let code = body["code"].as_str().unwrap_or("of the server");
+                self.end(&format!("{status} {code}"));
+            }
             Verdict::Foreign(wrong) | Verdict::Mangled(wrong) => self.wrongs.push(wrong),
         }
         answer.goes_on

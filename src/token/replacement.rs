@@ -19,10 +19,11 @@ impl Replacements {
         }
     }
 
-    /// Those that led to the token that follows one of this `age`; `refused` if that was why.
+    /// Those that led to the token that follows one of this `age`; `refused` if that was why. For each
+    /// time of [`LONGEST`] that it lived, one is forgotten.
     pub(super) fn next(self, age: Duration, refused: bool) -> Self {
-        let before = if age < FORGOTTEN { self.0 } else { 0 };
-        Self(before.saturating_add(u32::from(refused)))
+        let forgotten = u32::try_from(age.as_secs() / LONGEST.as_secs()).unwrap_or(u32::MAX);
+        Self(self.0.saturating_sub(forgotten).saturating_add(u32::from(refused)))
     }
 }
 
@@ -32,8 +33,6 @@ const AT_ONCE: u32 = 3;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest that a refused token stays in its place.
 const LONGEST: Duration = Duration::from_secs(10);
-/// A token that was not replaced for so long begins a new row.
-const FORGOTTEN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -67,11 +66,18 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_without_a_refusal_begins_anew() {
+    fn replacements_are_forgotten_with_time_so_that_revocations_now_and_then_fail_no_request() {
         let row = Replacements(7);
         assert!(!row.allow(LONGEST / 2, true));
-        assert_eq!(row.next(FORGOTTEN, true), Replacements(1));
-        assert_eq!(row.next(FORGOTTEN, false), Replacements(0));
-        assert_eq!(row.next(FORGOTTEN / 2, false), row, "a refresh changes nothing");
+        assert_eq!(row.next(LONGEST / 2, false), row, "a refresh changes nothing");
+        assert_eq!(row.next(LONGEST * 7, true), Replacements(1));
+        // Twice every twenty seconds, for an hour.
+        let mut row = Replacements::default();
+        for _ in 0..180 {
+            for age in [LONGEST * 2, LONGEST / 5] {
+                assert!(row.allow(age, true), "{row:?}");
+                row = row.next(age, true);
+            }
+        }
     }
 }
