@@ -1,6 +1,7 @@
 //! A generation: everything that is made of one valid configuration. It is built whole before it is
 //! in force and never changes afterwards.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -98,21 +99,27 @@ pub(super) fn lanes(
     telemetry: &Telemetry,
 ) -> Result<Vec<Lane>, StartError> {
     let before = before.map_or(&[][..], |before| before.proxy.lanes());
-    let mut pools: Vec<Arc<Upstream>> = Vec::new();
+    let lanes_before: HashMap<_, _> = before.iter().map(|lane| (lane.tenant(), lane)).collect();
+    // A name is one server's in a configuration.
+    let mut pools: HashMap<&str, Arc<Upstream>> = before
+        .iter()
+        .map(|lane| (lane.upstream().server().name.as_str(), Arc::clone(lane.upstream())))
+        .collect();
+    let mut living: HashMap<&str, usize> = HashMap::new();
+    for tenant in settings.tenants.iter() {
+        *living.entry(&tenant.server.name).or_default() += 1;
+    }
     let mut lanes = Vec::new();
     for tenant in settings.tenants.iter() {
-        let same = |pool: &&Arc<Upstream>| pool.server() == &*tenant.server;
-        let known = pools.iter().chain(before.iter().map(Lane::upstream)).find(same);
-        let pool = match known {
+        let name = tenant.server.name.as_str();
+        let pool = match pools.get(name).filter(|pool| pool.server() == &*tenant.server) {
             Some(pool) => Arc::clone(pool),
             None => Upstream::new(Arc::clone(&tenant.server), telemetry)
-                .map_err(|cause| StartError::Trust { server: tenant.server.name.clone(), cause })?,
+                .map_err(|cause| StartError::Trust { server: name.to_owned(), cause })?,
         };
-        if !pools.iter().any(|known| Arc::ptr_eq(known, &pool)) {
-            pools.push(Arc::clone(&pool));
-        }
-        let neighbours = settings.tenants.iter().filter(|other| other.server == tenant.server);
-        lanes.push(Lane::new(pool, tenant, neighbours.count() == 1).carry_over(before));
+        pools.insert(name, Arc::clone(&pool));
+        let lane = Lane::new(pool, tenant, living[name] == 1);
+        lanes.push(lane.carry_over(lanes_before.get(&tenant.name).copied()));
     }
     Ok(lanes)
 }
