@@ -236,6 +236,16 @@ impl Running {
         settings: Settings,
         exchange: Arc<dyn TokenExchange>,
     ) -> Result<Reloaded, StartError> {
+        // What is shown already of a configuration that is then refused is nothing that is there.
+        self.change_over(settings, exchange)
+            .inspect_err(|_| self.hall.generation().show_alone(&self.telemetry))
+    }
+
+    fn change_over(
+        &mut self,
+        settings: Settings,
+        exchange: Arc<dyn TokenExchange>,
+    ) -> Result<Reloaded, StartError> {
         let before = self.hall.generation();
         // All that can fail comes first.
         let lanes = lanes(&settings, Some(&before), &self.telemetry)?;
@@ -280,12 +290,7 @@ impl Running {
             self.hall.put_in_force(Arc::clone(&next));
         });
 
-        for lane in before.proxy.lanes() {
-            let name = &lane.upstream().server().name;
-            if !settings.servers.iter().any(|server| server.name == *name) {
-                self.telemetry.forget_server(name);
-            }
-        }
+        next.show_alone(&self.telemetry);
         for (number, door) in &before.doors {
             if next.door(*number).is_none_or(|now| !now.meets_as(door)) {
                 door.closing.cancel();

@@ -29,6 +29,20 @@ impl Generation {
     pub(super) fn door(&self, number: DoorNumber) -> Option<&Arc<Door>> {
         self.doors.iter().find_map(|(n, door)| (*n == number).then_some(door))
     }
+
+    /// Sees to it that `telemetry` shows its tenants, and its servers as they are, and no others.
+    pub(super) fn show_alone(&self, telemetry: &Telemetry) {
+        let tenants = self.proxy.gateway().tenants().iter();
+        let upstreams = || self.proxy.lanes().iter().map(Lane::upstream);
+        telemetry.keep(
+            &tenants.map(|tenant| tenant.name.as_str()).collect(),
+            &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
+        );
+        // One of the same name may have been looked at for a configuration that was refused.
+        for upstream in upstreams() {
+            upstream.show();
+        }
+    }
 }
 
 /// How those are met who come through a listener.
