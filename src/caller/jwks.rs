@@ -83,16 +83,21 @@ impl IssuerKeys {
         })))
     }
 
-    /// Goes on with those of `others` that are from the same source, if there are any.
-    pub fn carry_over<'k>(&mut self, mut others: impl Iterator<Item = &'k Self>) {
+    /// Goes on with those of `others` that are from the same source, if there are any; where they were
+    /// to be fetched at another age, with the keys alone that are held.
+    pub fn carry_over<'k>(&mut self, others: impl Iterator<Item = &'k Self>) {
         let Kept::Fetched(own) = &self.0 else { return };
-        let tells = |keys: &Fetched| (keys.source.identity(), keys.refresh);
-        let same = others.find_map(|other| match &other.0 {
-            Kept::Fetched(other) if tells(other) == tells(own) => Some(Arc::clone(other)),
-            _ => None,
+        let identity = own.source.identity();
+        let same = others.filter_map(|other| match &other.0 {
+            Kept::Fetched(other) => (other.source.identity() == identity).then_some(other),
+            Kept::Fixed(_) => None,
         });
-        if let Some(same) = same {
-            self.0 = Kept::Fetched(same);
+        // Callers of one issuer may differ in that age.
+        let Some(same) = same.max_by_key(|other| other.refresh == own.refresh) else { return };
+        if same.refresh == own.refresh {
+            self.0 = Kept::Fetched(Arc::clone(same));
+        } else {
+            *own.held.write().expect("nothing panics with it") = same.held();
         }
     }
 
@@ -475,6 +480,29 @@ mod tests {
         new.carry_over([&*other, &*old].into_iter());
         assert!(!Arc::ptr_eq(&held, &new.current().await.unwrap()));
         assert_eq!(fetches.load(SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_of_an_issuer_that_is_down_are_served_after_a_change_of_jwks_refresh_too() {
+        for refresh in [REFRESH / 5, REFRESH * 5] {
+            let (old, _) = issuer(1);
+            let held = old.current().await.unwrap();
+            tokio::time::advance(REFRESH).await;
+            let source = |fails_from| {
+                let fetches = Arc::new(AtomicUsize::new(fails_from));
+                Box::new(Scripted { fetches, fails_from })
+            };
+            let mut new = IssuerKeys::fetched("issuer", source(1), refresh);
+            new.carry_over([&*old].into_iter());
+            assert!(Arc::ptr_eq(&held, &new.current().await.unwrap()), "{refresh:?}");
+            // They are no younger for it.
+            tokio::time::advance(MAX_STALE - REFRESH).await;
+            assert!(new.current().await.is_none(), "{refresh:?}");
+            // Control: those of another source are nothing to it.
+            let mut other = IssuerKeys::fetched("issuer", source(2), refresh);
+            other.carry_over([&*old].into_iter());
+            assert!(other.current().await.is_none());
+        }
     }
 
     #[tokio::test(start_paused = true)]
