@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::{StartError, tls};
 use crate::caller::Origin;
 use crate::config::{Digest, Files, Limits, ListenAddress, Listener, Settings};
+use crate::gateway::Gateway;
 use crate::proxy::{ClientLimits, Lane, Proxy, Upstream};
 use crate::telemetry::Telemetry;
+use crate::tenant::Tenant;
 
 /// See the module.
 pub(super) struct Generation {
@@ -28,6 +30,17 @@ impl Generation {
     /// The door of this number, if there still is one.
     pub(super) fn door(&self, number: DoorNumber) -> Option<&Arc<Door>> {
         self.doors.iter().find_map(|(n, door)| (*n == number).then_some(door))
+    }
+
+    /// Those of `tenants`, by their index in `next`, that were not here, or with another credential:
+    /// none of the tokens that they had is theirs any more.
+    pub(super) fn without_tokens(&self, next: &Gateway, tenants: Vec<usize>) -> Vec<usize> {
+        let version = |tenant: &Tenant| tenant.credential.version;
+        let here = self.proxy.gateway().tenants().iter();
+        let here: HashMap<_, _> = here.map(|tenant| (&tenant.name, version(tenant))).collect();
+        let next: Vec<_> = next.tenants().iter().collect();
+        let cold = |index: &usize| here.get(&next[*index].name) != Some(&version(next[*index]));
+        tenants.into_iter().filter(cold).collect()
     }
 
     /// Sees to it that `telemetry` shows its tenants, and its servers as they are, and no others.
