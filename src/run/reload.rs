@@ -196,8 +196,7 @@ fn in_one_line(findings: &str) -> String {
     findings.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-const SERVING_THE_FORMER: &str =
-    "serving; the changed configuration was refused: see the log";
+const SERVING_THE_FORMER: &str = "serving; the changed configuration was refused: see the log";
 const MAX_NAMES: usize = 10;
 /// Whoever keeps changing links is followed on the next change.
 const MAX_LOOKS: usize = 3;

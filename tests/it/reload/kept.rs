@@ -113,7 +113,7 @@ async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
         shown(&text, "acme") && shown(&text, "bolt")
     })
     .await;
-    // One request of its is under way, and needs a new token on its way.
+    // One request to it is still under way.
     house.upstream.set_latency(Duration::ZERO, Duration::from_secs(1));
     let mut slow = Client::connect(address).await;
     slow.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;

@@ -77,8 +77,10 @@ async fn what_is_refused_leaves_the_metrics_as_they_were() {
     becomes(LONG, "it is counted", async || metric(admin, count).await == 1).await;
     let before = told().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let extra =
-        format!("  - {{ address: \"{}\", callers: anonymous }}\nadmin:", taken.local_addr().unwrap());
+    let extra = format!(
+        "  - {{ address: \"{}\", callers: anonymous }}\nadmin:",
+        taken.local_addr().unwrap()
+    );
     // A server and a tenant more, and another idea of the server that is there.
     let main = "/bi\" }";
     let more = "/bi\", addresses: [\"127.0.0.1:1\", \"127.0.0.1:2\"] }\n  more: { url: \
