@@ -67,7 +67,7 @@ pub struct Settings {
     pub callers: Vec<CallerName>,
     /// Bounds on what single callers and tenants use up.
     pub throttles: Throttles,
-    /// Indices of the tenants whose tokens are fetched when the gateway starts.
+    /// Indices of the tenants whose tokens are fetched ahead of requests.
     pub warm_up: Vec<usize>,
     /// Bounds on what clients may use up.
     pub limits: Limits,

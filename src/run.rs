@@ -236,6 +236,16 @@ impl Running {
         settings: Settings,
         exchange: Arc<dyn TokenExchange>,
     ) -> Result<Reloaded, StartError> {
+        // What is shown already of a configuration that is then refused is nothing that is there.
+        self.change_over(settings, exchange)
+            .inspect_err(|_| self.hall.generation().show_alone(&self.telemetry))
+    }
+
+    fn change_over(
+        &mut self,
+        settings: Settings,
+        exchange: Arc<dyn TokenExchange>,
+    ) -> Result<Reloaded, StartError> {
         let before = self.hall.generation();
         // All that can fail comes first.
         let lanes = lanes(&settings, Some(&before), &self.telemetry)?;
@@ -267,9 +277,9 @@ impl Running {
         );
         gatekeeper.carry_over(before.proxy.gateway().gatekeeper());
         let renewal = gatekeeper.renewal();
-        let gateway = Gateway::new(gatekeeper, self.tokens.clone(), &self.telemetry);
+        let gateway = Arc::new(Gateway::new(gatekeeper, self.tokens.clone(), &self.telemetry));
         let proxy = Arc::new(Proxy::new(
-            Arc::new(gateway),
+            Arc::clone(&gateway),
             lanes,
             client_limits(&limits),
             Arc::clone(&self.telemetry),
@@ -280,12 +290,9 @@ impl Running {
             self.hall.put_in_force(Arc::clone(&next));
         });
 
-        for lane in before.proxy.lanes() {
-            let name = &lane.upstream().server().name;
-            if !settings.servers.iter().any(|server| server.name == *name) {
-                self.telemetry.forget_server(name);
-            }
-        }
+        next.show_alone(&self.telemetry);
+        let cold = before.without_tokens(&gateway, settings.warm_up);
+        fetch_tokens(&gateway, cold).detach_all();
         for (number, door) in &before.doors {
             if next.door(*number).is_none_or(|now| !now.terms.believe_as(&door.terms)) {
                 door.terms.closing.cancel();
@@ -411,26 +418,37 @@ fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Listener, 
 /// Fetches the tokens of `tenants`, then says that the gateway is ready; says so as well when that
 /// takes too long, while the fetching goes on.
 async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readiness: Arc<Readiness>) {
+    let mut fetching = fetch_tokens(&gateway, tenants);
+    let all = async { while fetching.join_next().await.is_some() {} };
+    let _ = timeout(WARM_UP, all).await;
+    readiness.serves();
+    fetching.detach_all();
+}
+
+/// Fetches the tokens of `tenants` in the background, some at a time.
+fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinSet<()> {
     let mut fetching = JoinSet::new();
     let room = Arc::new(Semaphore::new(WARMED_UP_AT_ONCE));
     for index in tenants {
-        let (gateway, room) = (Arc::clone(&gateway), Arc::clone(&room));
+        let (gateway, room) = (Arc::clone(gateway), Arc::clone(&room));
         fetching.spawn(async move {
             // Gateways that start together do not ask together.
             let most = u64::try_from(JITTER.as_millis()).unwrap_or(u64::MAX);
             sleep(Duration::from_millis(RandomState::new().hash_one(index) % most)).await;
             let _place = room.acquire_owned().await;
             let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
-            if let Err(error) = gateway.warm_up(tenant).await {
-                let hint = crate::boldbi::hint(&error.cause);
-                tracing::warn!(boldgate.tenant = %tenant.name, hint, "no token at the start: {error}");
+            match gateway.warm_up(tenant).await {
+                // What has changed in the meantime is fetched for that change.
+                Err(error) if !error.is_withdrawn() => {
+                    let hint = crate::boldbi::hint(&error.cause);
+                    let tenant = &tenant.name;
+                    tracing::warn!(boldgate.tenant = %tenant, hint, "no token to warm up: {error}");
+                }
+                _ => (),
             }
         });
     }
-    let all = async { while fetching.join_next().await.is_some() {} };
-    let _ = timeout(WARM_UP, all).await;
-    readiness.serves();
-    fetching.detach_all();
+    fetching
 }
 
 /// Each connection of a client may need one to a server, and the default of 1,024 descriptors is

@@ -2,8 +2,8 @@
 //! one place.
 //! It knows words and numbers, none of the types they are about.
 
-use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -34,7 +34,11 @@ pub struct Telemetry {
     registry: Registry,
     tenants: RwLock<HashMap<Box<str>, Arc<TenantMetrics>>>,
     endpoints: RwLock<HashMap<Box<str>, Arc<EndpointMetrics>>>,
+    /// Names of servers of which something is shown.
+    servers: Mutex<HashSet<Box<str>>>,
     families: Families,
+    /// What is counted of tenants that are no more; it shows nowhere.
+    gone: Arc<TenantMetrics>,
     /// Requests that belong to no tenant, e.g. because they are refused before one is found.
     pub no_tenant: Arc<TenantMetrics>,
     /// Connections of clients that are open.
@@ -132,7 +136,8 @@ pub struct TenantMetrics {
     pub replays: Counter,
     /// Which failures have been logged of late.
     pub repeats: Repeats,
-    token_expiry: Family<TenantLabel, Gauge>,
+    /// None when the tenant is gone.
+    token_expiry: Mutex<Option<Family<TenantLabel, Gauge>>>,
     label: TenantLabel,
 }
 
@@ -157,9 +162,11 @@ impl TenantMetrics {
         let at = SystemTime::now() + left;
         let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         // Made with the first token: a tenant without one has no time at which it ends, and 0
-        // would set off every alert on tokens that have ended.
-        let gauge = self.token_expiry.get_or_create(&self.label);
-        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        // would set off every alert on tokens that have ended. So would a tenant's that is gone.
+        if let Some(gauges) = &*self.token_expiry.lock().expect("nothing panics with it") {
+            let gauge = gauges.get_or_create(&self.label);
+            gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -311,7 +318,9 @@ impl Default for Telemetry {
             registry,
             tenants: RwLock::default(),
             endpoints: RwLock::default(),
+            servers: Mutex::default(),
             families,
+            gone: Arc::new(Families::default().tenant("_gone")),
             no_tenant,
             connections,
             connections_refused,
@@ -323,19 +332,24 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// The metrics of the tenant of this name; the same ones each time, also across reloads. Only
-    /// configured names may be asked for, so the number of label values is bounded.
+    /// The metrics of the tenant of this name, for whoever may outlive it: of one that is gone, or
+    /// never was, they show nowhere.
     pub fn tenant(&self, name: &str) -> Arc<TenantMetrics> {
-        if let Some(known) = self.tenants.read().expect("nothing panics with it").get(name) {
-            return Arc::clone(known);
-        }
+        let tenants = self.tenants.read().expect("nothing panics with it");
+        Arc::clone(tenants.get(name).unwrap_or(&self.gone))
+    }
+
+    /// Shows the metrics of the tenant of this name from now on; the same ones each time, also across
+    /// reloads. Only configured names may be given, so the number of label values is bounded.
+    pub fn show_tenant(&self, name: &str) -> Arc<TenantMetrics> {
         let mut tenants = self.tenants.write().expect("nothing panics with it");
         let new = || Arc::new(self.families.tenant(name));
         Arc::clone(tenants.entry(name.into()).or_insert_with(new))
     }
 
-    /// The metrics of the token endpoint of the server of this name, as [`Telemetry::tenant`].
+    /// The metrics of the token endpoint of the server of this name, as [`Telemetry::show_tenant`].
     pub fn endpoint(&self, server: &str) -> Arc<EndpointMetrics> {
+        self.servers.lock().expect("nothing panics with it").insert(server.into());
         let mut endpoints = self.endpoints.write().expect("nothing panics with it");
         let new = || {
             let label = ServerLabel { server: server.to_owned() };
@@ -349,6 +363,7 @@ impl Telemetry {
 
     /// The metrics of the server of this name, of which the same holds.
     pub fn server(&self, name: &str) -> ServerMetrics {
+        self.servers.lock().expect("nothing panics with it").insert(name.into());
         let label = ServerLabel { server: name.to_owned() };
         ServerMetrics {
             addresses: self.families.server_addresses.get_or_create(&label).clone(),
@@ -356,8 +371,22 @@ impl Telemetry {
         }
     }
 
-    /// Shows no more how the server of this name is: the configuration has none of that name.
-    pub fn forget_server(&self, name: &str) {
+    /// Shows nothing any more of tenants and servers with other names than these. A tenant that
+    /// comes back begins anew; requests of one that is gone end uncounted.
+    pub fn keep(&self, tenants: &HashSet<&str>, servers: &HashSet<&str>) {
+        let mut shown = self.tenants.write().expect("nothing panics with it");
+        for (name, metrics) in shown.extract_if(|name, _| !tenants.contains(&**name)) {
+            *metrics.token_expiry.lock().expect("nothing panics with it") = None;
+            self.families.forget_tenant(&name);
+        }
+        drop(shown);
+        let mut shown = self.servers.lock().expect("nothing panics with it");
+        for name in shown.extract_if(|name| !servers.contains(&**name)) {
+            self.forget_server(&name);
+        }
+    }
+
+    fn forget_server(&self, name: &str) {
         let label = ServerLabel { server: name.to_owned() };
         self.endpoints.write().expect("nothing panics with it").remove(name);
         for gauges in [
@@ -466,13 +495,36 @@ impl Families {
             failures_remembered: self.failures_remembered.get_or_create(&label).clone(),
             request_seconds: self.request_seconds.get_or_create(&label).clone(),
             exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
-            cache_hits: cache("hit"),
-            cache_misses: cache("miss"),
+            cache_hits: cache(CACHE_RESULTS[0]),
+            cache_misses: cache(CACHE_RESULTS[1]),
             replays: self.replays.get_or_create(&label).clone(),
             repeats: Repeats::default(),
-            token_expiry: self.token_expiry.clone(),
+            token_expiry: Mutex::new(Some(self.token_expiry.clone())),
             label,
         }
+    }
+
+    /// Takes all series away that [`Families::tenant`] and the tenant's tokens have made.
+    fn forget_tenant(&self, name: &str) {
+        let tenant = || name.to_owned();
+        for outcome in RequestOutcome::ALL {
+            self.requests.remove(&RequestLabels { tenant: tenant(), outcome: outcome.as_str() });
+        }
+        for outcome in ExchangeOutcome::ALL {
+            self.exchanges.remove(&ExchangeLabels { tenant: tenant(), outcome: outcome.as_str() });
+        }
+        for outcome in RefreshOutcome::ALL {
+            self.refreshes.remove(&ExchangeLabels { tenant: tenant(), outcome: outcome.as_str() });
+        }
+        for result in CACHE_RESULTS {
+            self.cache.remove(&CacheLabels { tenant: tenant(), result });
+        }
+        let label = TenantLabel { tenant: tenant() };
+        self.failures_remembered.remove(&label);
+        self.replays.remove(&label);
+        self.request_seconds.remove(&label);
+        self.exchange_seconds.remove(&label);
+        self.token_expiry.remove(&label);
     }
 
     /// Requests without a tenant have outcomes and durations. Whatever else would be counted for
@@ -514,6 +566,8 @@ impl Default for Families {
         }
     }
 }
+
+const CACHE_RESULTS: [&str; 2] = ["hit", "miss"];
 
 /// The buckets that OpenTelemetry's conventions give for HTTP, and Bold BI's own 300 s.
 const REQUEST_BUCKETS: [f64; 14] =

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use moka::sync::Cache;
@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::jwt::KeySet;
+use crate::telemetry::{Repeats, timestamp};
 
 /// Where an issuer publishes its keys.
 #[async_trait]
@@ -48,6 +49,8 @@ struct Fetched {
     unknown: Cache<String, Instant>,
     /// Places for those who wait until a key that is not known may be looked for.
     waiting: Semaphore,
+    /// Which failures have been logged of late.
+    repeats: Repeats,
 }
 
 #[derive(Clone)]
@@ -76,19 +79,25 @@ impl IssuerKeys {
             for_unknown_key: Mutex::default(),
             unknown: Cache::new(MAX_UNKNOWN),
             waiting: Semaphore::new(MAX_WAITING),
+            repeats: Repeats::default(),
         })))
     }
 
-    /// Goes on with those of `others` that are from the same source, if there are any.
-    pub fn carry_over<'k>(&mut self, mut others: impl Iterator<Item = &'k Self>) {
+    /// Goes on with those of `others` that are from the same source, if there are any; where they were
+    /// to be fetched at another age, with the keys alone that are held.
+    pub fn carry_over<'k>(&mut self, others: impl Iterator<Item = &'k Self>) {
         let Kept::Fetched(own) = &self.0 else { return };
-        let tells = |keys: &Fetched| (keys.source.identity(), keys.refresh);
-        let same = others.find_map(|other| match &other.0 {
-            Kept::Fetched(other) if tells(other) == tells(own) => Some(Arc::clone(other)),
-            _ => None,
+        let identity = own.source.identity();
+        let same = others.filter_map(|other| match &other.0 {
+            Kept::Fetched(other) => (other.source.identity() == identity).then_some(other),
+            Kept::Fixed(_) => None,
         });
-        if let Some(same) = same {
-            self.0 = Kept::Fetched(same);
+        // Callers of one issuer may differ in that age.
+        let Some(same) = same.max_by_key(|other| other.refresh == own.refresh) else { return };
+        if same.refresh == own.refresh {
+            self.0 = Kept::Fetched(Arc::clone(same));
+        } else {
+            *own.held.write().expect("nothing panics with it") = same.held();
         }
     }
 
@@ -201,14 +210,39 @@ impl Fetched {
                 if let Some(held) = held.as_mut() {
                     held.failed = Some(Instant::now());
                 }
-                tracing::warn!(
-                    issuer = self.issuer,
-                    cause,
-                    hint = "callers whose keys are known are served for an hour; check `jwks_url`",
-                    "the issuer's keys cannot be fetched"
-                );
+                let since = held.as_ref().map(|held| held.since);
+                drop(held);
+                self.tell_of(&cause, since);
             }
         }
+    }
+
+    /// Logs a failure, of those that go on only some, with what it means for callers: the keys at hand
+    /// are as old as `since`.
+    fn tell_of(&self, cause: &str, since: Option<Instant>) {
+        let left = since.and_then(|since| MAX_STALE.checked_sub(since.elapsed()));
+        let kind = if left.is_some() { "keys_at_hand" } else { "no_keys" };
+        let issuer = &self.issuer;
+        let Some(repeated) = self.repeats.tell(kind) else {
+            tracing::debug!(issuer, cause, "the issuer's keys cannot be fetched");
+            return;
+        };
+        let hint = match left {
+            Some(left) => format!(
+                "callers whose keys are known are served until {}; check `jwks_url`",
+                timestamp(SystemTime::now() + left)
+            ),
+            None => "no caller of this issuer is admitted until its keys can be fetched; check \
+                     `jwks_url`"
+                .to_owned(),
+        };
+        tracing::warn!(
+            issuer,
+            cause,
+            repeated = (repeated > 0).then_some(repeated),
+            hint,
+            "the issuer's keys cannot be fetched"
+        );
     }
 }
 
@@ -373,6 +407,65 @@ mod tests {
         assert_eq!(fetches.load(SeqCst), tried);
     }
 
+    /// What this thread logs while it is followed.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn follow(&self) -> tracing::subscriber::DefaultGuard {
+            let log = self.clone();
+            let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone());
+            tracing::subscriber::set_default(lines.finish())
+        }
+
+        /// The warnings since this was asked last.
+        fn take(&self) -> Vec<String> {
+            let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+            text.lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_issuer_that_goes_on_failing_is_told_of_every_ten_seconds_with_what_it_means() {
+        let log = Log::default();
+        let _guard = log.follow();
+        let none_held = "no caller of this issuer is admitted until";
+        let (keys, fetches) = issuer(0);
+        for _ in 0..20 {
+            assert!(keys.current().await.is_none());
+            tokio::time::advance(COOL_DOWN).await;
+        }
+        let (lines, tried) = (log.take(), fetches.load(SeqCst));
+        assert!(tried >= 18, "{tried}");
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines.iter().all(|line| line.contains(none_held)), "{lines:#?}");
+        assert!(!lines[0].contains("repeated") && lines[1].contains("repeated="), "{lines:#?}");
+
+        // Keys that are held serve on, and it is said until when; past that, that nobody is served.
+        let (keys, fetches) = issuer(1);
+        assert!(keys.current().await.is_some());
+        tokio::time::advance(REFRESH).await;
+        assert!(keys.current().await.is_some());
+        let lines = log.take();
+        assert_eq!((lines.len(), fetches.load(SeqCst)), (1, 2), "{lines:#?}");
+        assert!(lines[0].contains("callers whose keys are known are served until 2"), "{lines:#?}");
+        tokio::time::advance(MAX_STALE).await;
+        assert!(keys.current().await.is_none());
+        let lines = log.take();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains(none_held), "{lines:#?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_new_configuration_goes_on_with_the_keys_of_the_same_source_alone() {
         let ((old, fetches), (other, _)) = (issuer(7), issuer(8));
@@ -387,6 +480,29 @@ mod tests {
         new.carry_over([&*other, &*old].into_iter());
         assert!(!Arc::ptr_eq(&held, &new.current().await.unwrap()));
         assert_eq!(fetches.load(SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_of_an_issuer_that_is_down_are_served_after_a_change_of_jwks_refresh_too() {
+        for refresh in [REFRESH / 5, REFRESH * 5] {
+            let (old, _) = issuer(1);
+            let held = old.current().await.unwrap();
+            tokio::time::advance(REFRESH).await;
+            let source = |fails_from| {
+                let fetches = Arc::new(AtomicUsize::new(fails_from));
+                Box::new(Scripted { fetches, fails_from })
+            };
+            let mut new = IssuerKeys::fetched("issuer", source(1), refresh);
+            new.carry_over([&*old].into_iter());
+            assert!(Arc::ptr_eq(&held, &new.current().await.unwrap()), "{refresh:?}");
+            // They are no younger for it.
+            tokio::time::advance(MAX_STALE).await;
+            assert!(new.current().await.is_none(), "{refresh:?}");
+            // Control: those of another source are nothing to it.
+            let mut other = IssuerKeys::fetched("issuer", source(2), refresh);
+            other.carry_over([&*old].into_iter());
+            assert!(other.current().await.is_none());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -67,7 +67,7 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
         audit,
         "boldgate is ready"
     );
-    systemd::ready("serving");
+    systemd::ready(systemd::SERVING);
     let signal = tokio::select! {
         signal = signals.next() => signal,
         () = reloader.follow(&mut running, reload) => unreachable!("it goes on for ever"),

@@ -44,7 +44,8 @@ pub(super) struct File {
     #[serde(default = "default_api_key_header")]
     pub api_key_header: Field<String>,
     /// Names of tenants whose tokens are fetched when the gateway starts, before it says that it is
-    /// ready; it waits for them for 10 s at most.
+    /// ready; it waits for them for 10 s at most. After a change that adds one of them, or changes its
+    /// credential, its token is fetched at once.
     #[serde(default)]
     pub warm_up: Field<Vec<Field<String>>>,
     /// Bounds on what clients may use up.

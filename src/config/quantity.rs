@@ -49,6 +49,9 @@ impl FromStr for Size {
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() {
+            return f.write_str("0s");
+        }
         in_largest_unit(self.0.as_millis(), &PERIOD_UNITS, f)
     }
 }
@@ -157,9 +160,10 @@ mod tests {
 
     #[test]
     fn quantities_print_as_they_are_written() {
-        for text in ["500ms", "10s", "5m", "12h", "7d", "0ms", "90s"] {
+        for text in ["500ms", "10s", "5m", "12h", "7d", "0s", "90s"] {
             assert_eq!(text.parse::<Period>().unwrap().to_string(), text);
         }
+        assert_eq!("0ms".parse::<Period>().unwrap().to_string(), "0s", "no time has one spelling");
         for text in ["200MiB", "1GiB", "64KiB", "1000B"] {
             assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
         }

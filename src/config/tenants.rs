@@ -96,7 +96,7 @@ impl Check<'_> {
         FoundTenants { names, indices, complete, tenants, passwords, allowances }
     }
 
-    /// The indices of the tenants whose tokens are fetched at the start.
+    /// The indices of the tenants whose tokens are fetched ahead of requests.
     pub(super) fn warm_up(
         self,
         at: &Place<'_>,

@@ -1,6 +1,7 @@
 //! A generation: everything that is made of one valid configuration. It is built whole before it is
 //! in force and never changes afterwards.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::{StartError, tls};
 use crate::caller::{Admits, AllowedHosts, Origin};
 use crate::config::{Digest, Files, Limits, ListenAddress, Listener, Settings};
+use crate::gateway::Gateway;
 use crate::proxy::{ClientLimits, Lane, Proxy, Upstream};
 use crate::telemetry::Telemetry;
+use crate::tenant::Tenant;
 
 /// See the module.
 pub(super) struct Generation {
@@ -27,6 +30,31 @@ impl Generation {
     /// The door of this number, if there still is one.
     pub(super) fn door(&self, number: DoorNumber) -> Option<&Arc<Door>> {
         self.doors.iter().find_map(|(n, door)| (*n == number).then_some(door))
+    }
+
+    /// Those of `tenants`, by their index in `next`, that were not here, or with another credential:
+    /// none of the tokens that they had is theirs any more.
+    pub(super) fn without_tokens(&self, next: &Gateway, tenants: Vec<usize>) -> Vec<usize> {
+        let version = |tenant: &Tenant| tenant.credential.version;
+        let here = self.proxy.gateway().tenants().iter();
+        let here: HashMap<_, _> = here.map(|tenant| (&tenant.name, version(tenant))).collect();
+        let next: Vec<_> = next.tenants().iter().collect();
+        let cold = |index: &usize| here.get(&next[*index].name) != Some(&version(next[*index]));
+        tenants.into_iter().filter(cold).collect()
+    }
+
+    /// Sees to it that `telemetry` shows its tenants, and its servers as they are, and no others.
+    pub(super) fn show_alone(&self, telemetry: &Telemetry) {
+        let tenants = self.proxy.gateway().tenants().iter();
+        let upstreams = || self.proxy.lanes().iter().map(Lane::upstream);
+        telemetry.keep(
+            &tenants.map(|tenant| tenant.name.as_str()).collect(),
+            &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
+        );
+        // One of the same name may have been looked at for a configuration that was refused.
+        for upstream in upstreams() {
+            upstream.show();
+        }
     }
 }
 
@@ -126,21 +154,27 @@ pub(super) fn lanes(
     telemetry: &Telemetry,
 ) -> Result<Vec<Lane>, StartError> {
     let before = before.map_or(&[][..], |before| before.proxy.lanes());
-    let mut pools: Vec<Arc<Upstream>> = Vec::new();
+    let lanes_before: HashMap<_, _> = before.iter().map(|lane| (lane.tenant(), lane)).collect();
+    // A name is one server's in a configuration.
+    let mut pools: HashMap<&str, Arc<Upstream>> = before
+        .iter()
+        .map(|lane| (lane.upstream().server().name.as_str(), Arc::clone(lane.upstream())))
+        .collect();
+    let mut living: HashMap<&str, usize> = HashMap::new();
+    for tenant in settings.tenants.iter() {
+        *living.entry(&tenant.server.name).or_default() += 1;
+    }
     let mut lanes = Vec::new();
     for tenant in settings.tenants.iter() {
-        let same = |pool: &&Arc<Upstream>| pool.server() == &*tenant.server;
-        let known = pools.iter().chain(before.iter().map(Lane::upstream)).find(same);
-        let pool = match known {
+        let name = tenant.server.name.as_str();
+        let pool = match pools.get(name).filter(|pool| pool.server() == &*tenant.server) {
             Some(pool) => Arc::clone(pool),
             None => Upstream::new(Arc::clone(&tenant.server), telemetry)
-                .map_err(|cause| StartError::Trust { server: tenant.server.name.clone(), cause })?,
+                .map_err(|cause| StartError::Trust { server: name.to_owned(), cause })?,
         };
-        if !pools.iter().any(|known| Arc::ptr_eq(known, &pool)) {
-            pools.push(Arc::clone(&pool));
-        }
-        let neighbours = settings.tenants.iter().filter(|other| other.server == tenant.server);
-        lanes.push(Lane::new(pool, tenant, neighbours.count() == 1).carry_over(before));
+        pools.insert(name, Arc::clone(&pool));
+        let lane = Lane::new(pool, tenant, living[name] == 1);
+        lanes.push(lane.carry_over(lanes_before.get(&tenant.name).copied()));
     }
     Ok(lanes)
 }

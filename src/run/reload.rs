@@ -47,9 +47,9 @@ impl Reloader {
                 systemd::reloading();
             }
             self.look(running, by_signal).await;
-            if by_signal {
-                systemd::ready("serving");
-            }
+            // systemd waits for the end of a reload, and knows no word for one that was refused.
+            let tell = if by_signal { systemd::ready } else { systemd::status };
+            tell(if self.refused { SERVING_THE_FORMER } else { systemd::SERVING });
         }
     }
 
@@ -196,6 +196,7 @@ fn in_one_line(findings: &str) -> String {
     findings.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
+const SERVING_THE_FORMER: &str = "serving; the changed configuration was refused: see the log";
 const MAX_NAMES: usize = 10;
 /// Whoever keeps changing links is followed on the next change.
 const MAX_LOOKS: usize = 3;

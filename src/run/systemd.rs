@@ -4,9 +4,17 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// The status of a gateway with nothing to complain about.
+pub const SERVING: &str = "serving";
+
 /// The gateway is ready, or is done with a reload.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// How it serves, when that may have changed while it went on.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
 }
 
 /// A reload that somebody asked for begins.

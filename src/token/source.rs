@@ -1,7 +1,7 @@
 //! Where tokens come from: the cache, or one exchange that all who wait for it share. Freshness is
 //! told by tokio's clock; the bounds are moka's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ impl TokenSource {
         put_in_force: impl FnOnce(),
     ) {
         let new = Arc::new(InForce { exchange, renew: Box::new(renew) });
+        let servers: HashSet<_> = servers.iter().map(|server| server.name.as_str()).collect();
         {
             // Who asks in this moment waits until it has passed.
             let mut in_force = self.0.in_force.write().expect("nothing panics with it");
@@ -116,7 +117,7 @@ impl TokenSource {
         for permit in self.0.failing.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.0.failing.invalidate(&*permit);
         }
-        self.0.endpoints.retain(|name| servers.iter().any(|server| server.name == name));
+        self.0.endpoints.retain(|name| servers.contains(name));
     }
 
     /// A token for `permit` that is good now.

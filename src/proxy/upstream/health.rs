@@ -52,7 +52,7 @@ impl Upstream {
     }
 
     /// Brings the metrics up to date; how many addresses are good.
-    pub(super) fn show(&self) -> usize {
+    pub fn show(&self) -> usize {
         let addresses = self.addresses();
         let (all, good) = addresses.listed().fold((0_usize, 0_usize), |(all, good), address| {
             (all + 1, good + usize::from(!address.is_out()))

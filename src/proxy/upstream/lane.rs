@@ -40,19 +40,23 @@ impl Lane {
         Self { upstream, tenant: tenant.name.clone(), share }
     }
 
-    /// The same, with the places that requests have taken on the tenant's way in `before`.
+    /// The same, with the places that requests have taken on the tenant's way so far, if it is the
+    /// same way.
     #[must_use]
-    pub fn carry_over(mut self, before: &[Self]) -> Self {
-        let same = |lane: &&Self| {
-            let limit = |lane: &Self| lane.share.as_ref().map(|share| share.limit);
-            lane.tenant == self.tenant
-                && Arc::ptr_eq(&lane.upstream, &self.upstream)
-                && limit(lane) == limit(&self)
-        };
-        if let Some(lane) = before.iter().find(same) {
+    pub fn carry_over(mut self, before: Option<&Self>) -> Self {
+        let limit = |lane: &Self| lane.share.as_ref().map(|share| share.limit);
+        if let Some(lane) = before
+            && Arc::ptr_eq(&lane.upstream, &self.upstream)
+            && limit(lane) == limit(&self)
+        {
             self.share.clone_from(&lane.share);
         }
         self
+    }
+
+    /// Whose way it is.
+    pub fn tenant(&self) -> &TenantName {
+        &self.tenant
     }
 
     /// The connections.

@@ -92,6 +92,50 @@ async fn what_is_told_of_a_server_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
+    let house = House::new("", "anonymous").await;
+    let both = house.files.config(&house.upstream, &["acme", "bolt"], "");
+    house.put(&both).await;
+    let (address, admin) = (house.gateway.address(), house.gateway.ready().1);
+    for path in [ACME, BOLT] {
+        assert_eq!(get(address, path).await.status, 200);
+    }
+    let told = async || get(admin, "/metrics").await.text();
+    let of = |tenant: &str| {
+        [
+            format!("boldgate_http_requests_total{{tenant=\"{tenant}\",outcome=\"served\"}} 1"),
+            format!("boldgate_token_expiry_timestamp_seconds{{tenant=\"{tenant}\"}} "),
+        ]
+    };
+    let shown = |text: &str, tenant: &str| of(tenant).iter().all(|line| text.contains(line));
+    becomes(LONG, "both are counted", async || {
+        let text = told().await;
+        shown(&text, "acme") && shown(&text, "bolt")
+    })
+    .await;
+    // One request to it is still under way.
+    house.upstream.set_latency(Duration::ZERO, Duration::from_secs(1));
+    let mut slow = Client::connect(address).await;
+    slow.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    until(|| house.upstream.api_requests() == 3).await;
+    house.put(&house.config).await;
+    let gone = told().await;
+    assert!(!gone.contains("bolt"), "{gone}");
+    assert!(shown(&gone, "acme"), "{gone}");
+    assert_eq!(slow.response().await.status, 200);
+    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    assert_eq!(get(address, ACME).await.status, 200);
+    let counted = "boldgate_http_requests_total{tenant=\"acme\",outcome=\"served\"} 2";
+    becomes(LONG, "the next is counted", async || told().await.contains(counted)).await;
+    let gone = told().await;
+    assert!(!gone.contains("bolt"), "the end of a request brings nothing back: {gone}");
+    // One that comes back begins anew.
+    house.put(&both).await;
+    let served = "boldgate_http_requests_total{tenant=\"bolt\",outcome=\"served\"}";
+    assert_eq!(metric(admin, served).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_used_up_of_a_throttle_stays_used_up_unless_the_throttle_changes() {
     let limits = "    limits: { requests_per_second: 1, burst: 3 }\n";
     let house = House::new(limits, "anonymous").await;

@@ -60,6 +60,50 @@ async fn an_address_that_is_taken_refuses_the_whole_until_it_is_free_and_somebod
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_leaves_the_metrics_as_they_were() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let good = files.config(&upstream, &["acme"], "");
+    files.write("boldgate.yaml", &good);
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    assert_eq!(get(address, ACME).await.status, 200);
+    let told = async || {
+        let text = get(admin, "/metrics").await.text();
+        let labels = |line: &&str| line.contains("server=") || line.contains("tenant=");
+        text.lines().filter(labels).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let count = "boldgate_http_requests_total{tenant=\"acme\",outcome=\"served\"}";
+    becomes(LONG, "it is counted", async || metric(admin, count).await == 1).await;
+    let before = told().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let extra = format!(
+        "  - {{ address: \"{}\", callers: anonymous }}\nadmin:",
+        taken.local_addr().unwrap()
+    );
+    // A server and a tenant more, and another idea of the server that is there.
+    let main = "/bi\" }";
+    let more = "/bi\", addresses: [\"127.0.0.1:1\", \"127.0.0.1:2\"] }\n  more: { url: \
+                \"http://127.0.0.1:3/bi\" }";
+    let (acme, bolt) = ("  acme:\n    server: main", "  acme:\n    server: more");
+    let tenants = files.config(&upstream, &["acme", "bolt"], "");
+    let next = tenants.replacen("admin:", &extra, 1).replace(main, more).replace(acme, bolt);
+    assert!(next.contains("127.0.0.1:2") && next.contains("server: more"), "{next}");
+    files.replace("boldgate.yaml", &next);
+    gateway.stderr(|log| log.contains(REFUSED));
+    assert_eq!(told().await, before);
+    // Control: all that shows as soon as it is in force.
+    drop(taken);
+    gateway.signal(Signal::HUP);
+    let generation = "boldgate_config_generation";
+    becomes(LONG, "it is in force", async || metric(admin, generation).await == 2).await;
+    let now = told().await;
+    for line in ["{server=\"more\"} 1", "{server=\"main\"} 2", "tenant=\"bolt\""] {
+        assert!(now.iter().any(|told| told.contains(line)), "{line}: {now:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_needs_a_restart_is_named_and_a_signal_without_a_change_says_so() {
     let upstream = two_sites().await;
     let files = Files::new();

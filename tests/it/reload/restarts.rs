@@ -82,10 +82,7 @@ async fn systemd_is_told_of_start_reload_and_stop() {
         let length = timeout(Duration::from_secs(20), told.recv(&mut text)).await.unwrap().unwrap();
         String::from_utf8_lossy(&text[..length]).into_owned()
     };
-    let config = files.path("boldgate.yaml");
-    let mut command = boldgate(&["serve", "--config", config.to_str().unwrap()]);
-    command.env("NOTIFY_SOCKET", files.path("notify"));
-    let gateway = Process::start(command);
+    let gateway = notifying(&files);
     assert!(next().await.starts_with("READY=1\n"));
     gateway.signal(Signal::HUP);
     let reloading = next().await;
@@ -95,6 +92,49 @@ async fn systemd_is_told_of_start_reload_and_stop() {
     gateway.signal(Signal::TERM);
     assert!(next().await.starts_with("STOPPING=1\n"));
     assert_eq!(gateway.end().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_that_a_change_was_refused_until_it_is_good() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let good = files.config(&upstream, &["acme"], "");
+    files.write("boldgate.yaml", &good);
+    let told = tokio::net::UnixDatagram::bind(files.path("notify")).unwrap();
+    // What is told until this is, that included.
+    let until = async |last: &str| {
+        let mut all = Vec::new();
+        loop {
+            let mut text = vec![0; 4096];
+            let received = timeout(Duration::from_secs(20), told.recv(&mut text)).await;
+            let length = received.unwrap_or_else(|_| panic!("no {last} in {all:?}")).unwrap();
+            all.push(String::from_utf8_lossy(&text[..length]).trim_end().to_owned());
+            if all.last().is_some_and(|text| text == last) {
+                return all;
+            }
+        }
+    };
+    let refused = "STATUS=serving; the changed configuration was refused: see the log";
+    let gateway = notifying(&files);
+    until("READY=1\nSTATUS=serving").await;
+    files.replace("boldgate.yaml", "listeners: 7\n");
+    until(refused).await;
+    gateway.signal(Signal::HUP);
+    let all = until(&format!("READY=1\n{refused}")).await;
+    assert!(!all.contains(&"READY=1\nSTATUS=serving".to_owned()), "{all:?}");
+    files.replace("boldgate.yaml", &good);
+    until("STATUS=serving").await;
+    gateway.signal(Signal::HUP);
+    let all = until("READY=1\nSTATUS=serving").await;
+    assert!(!all.iter().any(|text| text.contains("refused")), "{all:?}");
+}
+
+/// A gateway that tells the socket `notify` of `files` how it is.
+fn notifying(files: &Files) -> Process {
+    let config = files.path("boldgate.yaml");
+    let mut command = boldgate(&["serve", "--config", config.to_str().unwrap()]);
+    command.env("NOTIFY_SOCKET", files.path("notify"));
+    Process::start(command)
 }
 
 fn socket() -> std::net::TcpListener {

@@ -73,3 +73,38 @@ async fn warmed_up_tenants_have_their_token_before_the_first_request() {
     assert_eq!(get(gateway.address(), ACME).await.status, 200);
     assert_eq!(upstream.token_requests(), 2, "the other one's was not");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_to_warm_up_have_their_token_soon_after_the_change_that_needs_one() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], "warm_up: [acme]\n"));
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    assert_eq!(upstream.token_requests(), 1);
+    let change = async |tenants: &[&str], more: &str| {
+        let generation = async || metric(admin, "boldgate_config_generation").await;
+        let before = generation().await;
+        files.replace("boldgate.yaml", &files.config(&upstream, tenants, more));
+        becomes(LONG, "it is in force", async || generation().await > before).await;
+        assert_eq!(get(admin, "/readyz").await.status, 200);
+    };
+    change(&["acme", "bolt"], "warm_up: [bolt, acme]\n").await;
+    until(|| upstream.token_requests() == 2).await;
+    assert_eq!(get(address, BOLT).await.status, 200);
+    assert_eq!(upstream.token_requests(), 2, "its token was there");
+    // A changed credential has none, whoever else there is.
+    let secret = format!("{EMBED_SECRET}-2");
+    upstream.set_embed_secret(Some("site1"), &secret);
+    upstream.set_embed_secret(Some("site2"), &secret);
+    files.replace("secret", &secret);
+    until(|| upstream.token_requests() == 4).await;
+    for path in [ACME, BOLT] {
+        assert_eq!(get(address, path).await.status, 200);
+    }
+    // Control: what has its token, or is not to be warmed up, is not fetched for a change.
+    change(&["acme"], "warm_up: [acme]\n").await;
+    change(&["acme", "bolt"], "warm_up: [acme]\n").await;
+    sleep(SOON).await;
+    assert_eq!(upstream.token_requests(), 4);
+}
