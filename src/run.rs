@@ -167,7 +167,9 @@ impl Running {
             listeners.push((number, bind(&mut inherited, &listener.address)?));
         }
         let admin_at = ListenAddress::Tcp(settings.admin);
-        let Listener::Tcp(admin_listener, admin_address) = bind(&mut inherited, &admin_at)? else {
+        let admin = bind(&mut inherited, &admin_at)?;
+        inherited.keep_from_others(&admin_at);
+        let Listener::Tcp(admin_listener, admin_address) = admin else {
             unreachable!("its address is a TCP port")
         };
         let admin_address = admin_listener.local_addr().unwrap_or(admin_address);
