@@ -7,7 +7,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::caller::UnixPeer;
@@ -225,15 +227,49 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             io::ErrorKind::AlreadyExists,
             "there is a file of this name that is no socket",
         )),
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)
+        Ok(_) => match connect_without_a_wait(path) {
+            Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
+            // More clients wait in its queue than it takes.
+            Ok(()) | Err(Errno::AGAIN) => {
+                Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"))
             }
-            Err(error) => Err(error),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it")),
+            Err(error) => Err(error.into()),
         },
     }
 }
 
+/// Where the queue of the listener is full, a connect that waits would wait for as long as it is.
+fn connect_without_a_wait(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
 /// A burst of thousands of new connections must wait in the kernel, not be dropped by it.
 const BACKLOG: u32 = 8192;
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{bind, listen};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_file_whose_listener_is_too_busy_to_answer_is_not_taken_for_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let busy = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .unwrap();
+        bind(&busy, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&busy, 0).unwrap();
+        let one = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert_eq!(connect_without_a_wait(&path), Err(Errno::AGAIN), "its queue is full");
+        let refused = remove_stale(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+        // Control: once nobody listens, it is left behind.
+        drop((busy, one));
+        remove_stale(&path).unwrap();
+        assert!(!path.exists());
+    }
+}
