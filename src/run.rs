@@ -370,8 +370,10 @@ fn open_audit_log(settings: &Settings, telemetry: &Telemetry) -> Result<(), Star
         sink: sink.expect("only a log that is there fails to open").clone(),
         cause,
     })?;
-    // Requests go on while it writes its last lines.
-    std::thread::spawn(move || drop(former));
+    if let Some(former) = former {
+        // Requests go on while it writes its last lines; without a thread for it, that is done here.
+        let _ = std::thread::Builder::new().spawn(move || drop(former));
+    }
     Ok(())
 }
 
