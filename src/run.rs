@@ -167,7 +167,9 @@ impl Running {
             listeners.push((number, bind(&mut inherited, &listener.address)?));
         }
         let admin_at = ListenAddress::Tcp(settings.admin);
-        let Listener::Tcp(admin_listener, admin_address) = bind(&mut inherited, &admin_at)? else {
+        let admin = bind(&mut inherited, &admin_at)?;
+        inherited.keep_from_others(&admin_at);
+        let Listener::Tcp(admin_listener, admin_address) = admin else {
             unreachable!("its address is a TCP port")
         };
         let admin_address = admin_listener.local_addr().unwrap_or(admin_address);
@@ -375,8 +377,10 @@ fn open_audit_log(settings: &Settings, telemetry: &Telemetry) -> Result<(), Star
         sink: sink.expect("only a log that is there fails to open").clone(),
         cause,
     })?;
-    // Requests go on while it writes its last lines.
-    std::thread::spawn(move || drop(former));
+    if let Some(former) = former {
+        // Requests go on while it writes its last lines; without a thread for it, that is done here.
+        let _ = std::thread::Builder::new().spawn(move || drop(former));
+    }
     Ok(())
 }
 

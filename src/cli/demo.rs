@@ -102,7 +102,8 @@ async fn once(files: &Files) -> Result<(), Failure> {
     let settings = files.configure(&stand_in, 0)?;
     let telemetry = Arc::new(Telemetry::default());
     let nowhere = Box::new(std::io::sink());
-    let log = AccessLog::new(Format::Text, nowhere, telemetry.access_lines_dropped.clone());
+    let log = AccessLog::new(Format::Text, nowhere, telemetry.access_lines_dropped.clone())
+        .map_err(Failure::other)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let running =
         Running::start(settings, Arc::new(exchange), telemetry, log).map_err(Failure::other)?;

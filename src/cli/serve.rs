@@ -105,7 +105,8 @@ pub(super) fn start(
     let stdout = std::io::stdout();
     let lines = if logging::is_text(format, &stdout) { Format::Text } else { Format::Json };
     let dropped = telemetry.access_lines_dropped.clone();
-    let access_log = AccessLog::new(lines, telemetry::stdout(), dropped);
+    let access_log = AccessLog::new(lines, telemetry::stdout(), dropped)
+        .map_err(|error| Failure::other(format!("cannot write the access log: {error}")))?;
     Running::start(settings, exchange, telemetry, access_log).map_err(|error| Failure::Other {
         what: error.to_string(),
         hint: hint(&error).map(Into::into),

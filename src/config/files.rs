@@ -33,14 +33,16 @@ impl Files {
         self.0.get(path).copied().flatten()
     }
 
-    /// Notes that the file at `path` holds `content`; none when it cannot be read.
+    /// Notes that the file at `path` holds `content`; none when it cannot be read. Of a file that is read
+    /// several times the first reading counts: if it was replaced in between, it differs when all files are
+    /// read the next time, and what was made of its first content does not stay in force.
     pub(super) fn saw(&mut self, path: &Path, content: Option<&[u8]>) {
         let held = content.map(|bytes| {
             let mut held = Digest::default();
             held.copy_from_slice(digest(&SHA256, bytes).as_ref());
             held
         });
-        self.0.insert(path.to_owned(), held);
+        self.0.entry(path.to_owned()).or_insert(held);
     }
 }
 
@@ -48,5 +50,28 @@ impl Files {
 impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Files({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_while_all_are_read_differs_the_next_time() {
+        let reading = |seen: &[Option<&[u8]>]| {
+            let mut files = Files::default();
+            for content in seen {
+                files.saw(Path::new("secret"), *content);
+            }
+            files
+        };
+        let after = reading(&[Some(b"new"), Some(b"new")]);
+        for before in [Some(b"old".as_slice()), None] {
+            let torn = reading(&[before, Some(b"new")]);
+            assert_eq!(torn.changed(&after), 1, "{before:?}");
+            assert!(torn != after, "{before:?}");
+        }
+        assert_eq!(after.changed(&reading(&[Some(b"new")])), 0);
     }
 }

@@ -237,7 +237,6 @@ fn is_clients_own(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
             | io::ErrorKind::NotConnected
-            | io::ErrorKind::InvalidInput
     )
 }
 

@@ -2,10 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::caller::UnixPeer;
@@ -64,7 +68,8 @@ impl Listener {
         match self {
             Self::Tcp(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // It fails where the client is gone already, which is found out when it is read.
+                let _ = stream.set_nodelay(true);
                 Ok(Accepted::Tcp(stream, peer.ip().to_canonical()))
             }
             Self::Unix(listener, _) => {
@@ -89,7 +94,21 @@ impl Listener {
 
 /// Sockets that systemd has bound for us. It keeps them when we end, so that clients who connect
 /// while there is nobody wait in the kernel for the next process.
-pub(super) struct Inherited(Vec<Listener>);
+///
+/// They are ours for as long as the process lives, and handed out as duplicates: an address that goes
+/// from the configuration and comes back could not be bound by us, because systemd holds it.
+pub(super) struct Inherited(Vec<Passed>);
+
+struct Passed {
+    socket: Socket,
+    address: ListenAddress,
+    used: bool,
+}
+
+enum Socket {
+    Tcp(std::net::TcpListener, SocketAddr),
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
 
 impl Inherited {
     /// Those that the environment tells of, which is meant for this process alone.
@@ -101,8 +120,8 @@ impl Inherited {
         let mut sockets = Vec::new();
         for index in 0..passed.len() {
             let socket = match passed.take_tcp_listener(index) {
-                Ok(tcp) => tcp.map(of_tcp),
-                Err(_) => passed.take_unix_listener(index)?.map(of_unix),
+                Ok(tcp) => tcp.map(Passed::tcp),
+                Err(_) => passed.take_unix_listener(index)?.map(Passed::unix),
             };
             sockets.extend(socket.transpose()?);
         }
@@ -114,29 +133,66 @@ impl Inherited {
     /// # Errors
     /// When the address cannot be had.
     pub(super) fn take_or_bind(&mut self, address: &ListenAddress) -> io::Result<Listener> {
-        match self.0.iter().position(|socket| socket.address() == *address) {
-            Some(index) => Ok(self.0.swap_remove(index)),
+        match self.0.iter_mut().find(|passed| passed.address == *address) {
+            Some(passed) => passed.listener(),
             None => Listener::bind(address),
         }
     }
 
-    /// The addresses of those that nobody has taken.
-    pub(super) fn left(&self) -> impl Iterator<Item = ListenAddress> {
-        self.0.iter().map(Listener::address)
+    /// The one at `address` is in use to the end, and given to nobody else from now on.
+    pub(super) fn keep_from_others(&mut self, address: &ListenAddress) {
+        self.0.retain(|passed| passed.address != *address);
+    }
+
+    /// The addresses of those that nobody has ever taken.
+    pub(super) fn left(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.0.iter().filter(|passed| !passed.used).map(|passed| &passed.address)
     }
 }
 
-fn of_tcp(socket: std::net::TcpListener) -> io::Result<Listener> {
-    socket.set_nonblocking(true)?;
-    let address = socket.local_addr()?;
-    Ok(Listener::Tcp(TcpListener::from_std(socket)?, address))
+impl Passed {
+    fn tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+        let at = socket.local_addr()?;
+        let address = ListenAddress::Tcp(at);
+        must_listen(&socket, &address)?;
+        Ok(Self { socket: Socket::Tcp(socket, at), address, used: false })
+    }
+
+    fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
+        let path = path.ok_or_else(|| io::Error::other("an inherited Unix socket has no path"))?;
+        let address = ListenAddress::Unix(path.clone());
+        must_listen(&socket, &address)?;
+        Ok(Self { socket: Socket::Unix(socket, path), address, used: false })
+    }
+
+    /// A listener at it, which may end: the socket stays.
+    fn listener(&mut self) -> io::Result<Listener> {
+        let listener = match &self.socket {
+            Socket::Tcp(socket, address) => {
+                socket.set_nonblocking(true)?;
+                Listener::Tcp(TcpListener::from_std(socket.try_clone()?)?, *address)
+            }
+            Socket::Unix(socket, path) => {
+                socket.set_nonblocking(true)?;
+                let file = SocketFile { path: path.clone(), ours: false };
+                Listener::Unix(UnixListener::from_std(socket.try_clone()?)?, file)
+            }
+        };
+        self.used = true;
+        Ok(listener)
+    }
 }
 
-fn of_unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
-    socket.set_nonblocking(true)?;
-    let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
-    let path = path.ok_or_else(|| io::Error::other("an inherited Unix socket has no path"))?;
-    Ok(Listener::Unix(UnixListener::from_std(socket)?, SocketFile { path, ours: false }))
+/// One that does not listen would fail each `accept` at once, for ever.
+fn must_listen(socket: impl AsFd, address: &ListenAddress) -> io::Result<()> {
+    if socket_acceptconn(socket)? {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "`{address}` is bound but does not listen; give it to the socket unit as `ListenStream=`, \
+         with `Accept=no`"
+    )))
 }
 
 /// Binds a TCP port.
@@ -171,15 +227,49 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             io::ErrorKind::AlreadyExists,
             "there is a file of this name that is no socket",
         )),
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)
+        Ok(_) => match connect_without_a_wait(path) {
+            Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
+            // More clients wait in its queue than it takes.
+            Ok(()) | Err(Errno::AGAIN) => {
+                Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"))
             }
-            Err(error) => Err(error),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it")),
+            Err(error) => Err(error.into()),
         },
     }
 }
 
+/// Where the queue of the listener is full, a connect that waits would wait for as long as it is.
+fn connect_without_a_wait(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
 /// A burst of thousands of new connections must wait in the kernel, not be dropped by it.
 const BACKLOG: u32 = 8192;
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{bind, listen};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_file_whose_listener_is_too_busy_to_answer_is_not_taken_for_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let busy = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .unwrap();
+        bind(&busy, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&busy, 0).unwrap();
+        let one = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert_eq!(connect_without_a_wait(&path), Err(Errno::AGAIN), "its queue is full");
+        let refused = remove_stale(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+        // Control: once nobody listens, it is left behind.
+        drop((busy, one));
+        remove_stale(&path).unwrap();
+        assert!(!path.exists());
+    }
+}

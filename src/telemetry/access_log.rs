@@ -1,7 +1,7 @@
 //! The access log: one line per request, formatted where the request ends.
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
@@ -67,8 +67,11 @@ pub struct AccessLog {
 impl AccessLog {
     /// Writes to `out`; counts in `dropped` the lines that found the buffer full, or could not be
     /// written.
-    pub fn new(format: Format, out: Box<dyn Write + Send>, dropped: Counter) -> Self {
-        Self { writer: LogWriter::start("access log", out, MAX_BUFFERED, dropped), format }
+    ///
+    /// # Errors
+    /// When there can be no thread that writes.
+    pub fn new(format: Format, out: Box<dyn Write + Send>, dropped: Counter) -> io::Result<Self> {
+        Ok(Self { writer: LogWriter::start("access log", out, MAX_BUFFERED, dropped)?, format })
     }
 
     /// Takes a line; drops it when more than 1 MiB waits to be written.

@@ -93,7 +93,7 @@ pub struct AuditLog {
 /// Where the log went before. When it is dropped, its last lines are written, which may take two
 /// seconds.
 #[derive(Debug)]
-pub struct FormerLog(#[expect(dead_code, reason = "it is there to be dropped")] Option<Open>);
+pub struct FormerLog(#[expect(dead_code, reason = "it is there to be dropped")] Open);
 
 #[derive(Debug)]
 struct Open {
@@ -102,19 +102,21 @@ struct Open {
 }
 
 impl AuditLog {
-    /// Writes to `sink` from now on, or nowhere. If that is where it goes already, it stays open.
+    /// Writes to `sink` from now on, or nowhere. If that is where it goes already, it stays open. Gives
+    /// the log that there was before, if it was another one.
     ///
     /// # Errors
-    /// When the file cannot be opened; all goes on as before then.
-    pub fn send_to(&self, sink: Option<&AuditSink>) -> io::Result<FormerLog> {
+    /// When the file cannot be opened, or there can be no thread that writes; all goes on as before
+    /// then.
+    pub fn send_to(&self, sink: Option<&AuditSink>) -> io::Result<Option<FormerLog>> {
         let is = |open: &Option<Open>| open.as_ref().map(|open| &open.sink) == sink;
         if is(&self.open.read().expect("nothing panics with it")) {
-            return Ok(FormerLog(None));
+            return Ok(None);
         }
         let open = sink.map(|sink| Open::new(sink, self.lost.clone())).transpose()?;
         let before =
             std::mem::replace(&mut *self.open.write().expect("nothing panics with it"), open);
-        Ok(FormerLog(before))
+        Ok(before.map(FormerLog))
     }
 
     /// Takes a line; it is lost when more than 16 MiB wait to be written.
@@ -134,7 +136,7 @@ impl Open {
             AuditSink::Stdout => stdout(),
             AuditSink::File(path) => Box::new(LogFile::open(path)?),
         };
-        let writer = LogWriter::start("audit log", out, MAX_BUFFERED, lost);
+        let writer = LogWriter::start("audit log", out, MAX_BUFFERED, lost)?;
         Ok(Self { sink: sink.clone(), writer })
     }
 }
@@ -299,12 +301,13 @@ mod tests {
         let log = AuditLog::default();
         log.write(&exchange());
         let lines = |path: &PathBuf| fs::read_to_string(path).map_or(0, |t| t.lines().count());
-        log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        assert!(log.send_to(Some(&AuditSink::File(one.clone()))).unwrap().is_none());
         log.write(&exchange());
-        log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        let same = log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        assert!(same.is_none(), "there is no former log to wait for");
         log.send_to(Some(&AuditSink::File(folder.path().join("no/file")))).unwrap_err();
         log.write(&refusal());
-        log.send_to(Some(&AuditSink::File(two.clone()))).unwrap();
+        assert!(log.send_to(Some(&AuditSink::File(two.clone()))).unwrap().is_some());
         assert_eq!((lines(&one), lines(&two)), (2, 0), "the first is complete by now");
         log.write(&refusal());
         log.send_to(None).unwrap();

@@ -36,20 +36,22 @@ struct Buffered {
 impl LogWriter {
     /// Writes to `out`, for the log of this name; counts in `lost` the lines that found more than `bound`
     /// bytes waiting, or could not be written.
+    ///
+    /// # Errors
+    /// When there can be no thread for it.
     pub(super) fn start(
         log: &'static str,
         out: Box<dyn Write + Send>,
         bound: usize,
         lost: Counter,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let losses = Losses { log, counted: lost.clone(), untold: 0, repeats: Repeats::default() };
         std::thread::Builder::new()
             .name(log.replace(' ', "-"))
-            .spawn(move || theirs.write_to(out, losses))
-            .expect("a thread can be started");
-        Self { shared, bound, lost }
+            .spawn(move || theirs.write_to(out, losses))?;
+        Ok(Self { shared, bound, lost })
     }
 
     /// Takes a line, with its end. It was formatted before the lock is taken, which all requests share.
@@ -242,7 +244,7 @@ mod tests {
     fn a_line_that_was_broken_off_is_counted_and_takes_no_other_along() {
         let (out, lost) = (Arc::new(Mutex::new(Vec::new())), Counter::default());
         let tight = Tight { room: 12, failed: false, out: Arc::clone(&out) };
-        let writer = LogWriter::start("audit log", Box::new(tight), 1024, lost.clone());
+        let writer = LogWriter::start("audit log", Box::new(tight), 1024, lost.clone()).unwrap();
         writer.write("one line\n");
         writer.write("another\n");
         // Together or apart, the second or what follows it finds no room.
@@ -282,7 +284,7 @@ mod tests {
     fn beyond_the_bound_lines_are_lost_and_counted_and_nobody_waits() {
         let (out, lost) = (Arc::new(Mutex::new(Vec::new())), Counter::default());
         let (release, stuck) = Stuck::new(&out);
-        let writer = LogWriter::start("audit log", stuck, 1000, lost.clone());
+        let writer = LogWriter::start("audit log", stuck, 1000, lost.clone()).unwrap();
         for _ in 0..10_000 {
             writer.write("ten bytes\n");
         }

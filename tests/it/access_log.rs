@@ -156,7 +156,8 @@ fn written(format: Format, lines: &[AccessLine<'_>]) -> String {
         format,
         Box::new(Kept(Arc::clone(&out))),
         Telemetry::default().access_lines_dropped,
-    );
+    )
+    .unwrap();
     for line in lines {
         log.write(line);
     }
@@ -209,7 +210,7 @@ async fn requests_do_not_wait_for_a_log_that_is_stuck() {
     let telemetry = Arc::new(Telemetry::default());
     let (release, stuck) = Stuck::new();
     let dropped = telemetry.access_lines_dropped.clone();
-    let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone());
+    let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone()).unwrap();
     let exchange = BoldBi::new(settings.servers.iter()).unwrap();
     let running =
         Running::start(settings, Arc::new(exchange), Arc::clone(&telemetry), log).unwrap();
@@ -240,7 +241,7 @@ async fn requests_do_not_wait_for_a_log_that_is_stuck() {
 fn lines_that_find_no_room_are_counted_and_later_ones_written() {
     let dropped = Telemetry::default().access_lines_dropped;
     let (release, stuck) = Stuck::new();
-    let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone());
+    let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone()).unwrap();
     let path = "a".repeat(1024);
     let line = AccessLine {
         begun: SystemTime::now(),

@@ -334,7 +334,8 @@ impl Gateway {
         let access = Arc::new(Mutex::new(Vec::new()));
         let lines = Sink(Arc::clone(&access));
         let log =
-            AccessLog::new(Format::Json, Box::new(lines), telemetry.access_lines_dropped.clone());
+            AccessLog::new(Format::Json, Box::new(lines), telemetry.access_lines_dropped.clone())
+                .unwrap();
         let exchange = BoldBi::new(settings.servers.iter()).unwrap();
         let running = Running::start(settings, Arc::new(exchange), Arc::clone(&telemetry), log)?;
         Ok(Self { running, telemetry, access, _files: files })

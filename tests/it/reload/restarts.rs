@@ -1,6 +1,6 @@
 //! Restarts behind a socket that systemd keeps. The test plays systemd.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -69,6 +69,105 @@ async fn a_socket_that_no_listener_uses_is_told_of() {
     let line = told(&gateway, "systemd has passed a socket that no listener uses").remove(0);
     assert_eq!(line["address"], kept.local_addr().unwrap().to_string());
     assert_eq!(get(gateway.address(), ACME).await.status, 200, "the others are bound as ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_systemds_that_goes_and_comes_back_is_served_again() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let kept = socket();
+    let address = kept.local_addr().unwrap();
+    let (config, without) = beside(&files.config(&upstream, &["acme"], ""), address);
+    files.write("boldgate.yaml", &config);
+    let gateway = activated(&files, &kept);
+    let other: SocketAddr = gateway.ready().0[0].parse().unwrap();
+    for number in 0..3 {
+        assert_eq!(get(address, ACME).await.status, 200, "{number}");
+        files.replace("boldgate.yaml", &without);
+        becomes(LONG, "it goes", async || in_force(&gateway).await == 2 * number + 2).await;
+        assert_eq!(get(other, ACME).await.status, 200, "{number}: the other one stays");
+        // Who comes now waits in the kernel, as while there is no process.
+        let waiting = tokio::spawn(async move { get(address, ACME).await.status });
+        sleep(Duration::from_millis(100)).await;
+        assert!(!waiting.is_finished(), "{number}: nobody serves it");
+        files.replace("boldgate.yaml", &config);
+        assert_eq!(timeout(LONG, waiting).await.unwrap().unwrap(), 200, "{number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_change_loses_no_socket_of_systemds() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let kept = socket();
+    let address = kept.local_addr().unwrap();
+    let (config, without) = beside(&files.config(&upstream, &["acme"], ""), address);
+    files.write("boldgate.yaml", &without);
+    let gateway = activated(&files, &kept);
+    gateway.ready();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // The address of systemd's comes first; then one that cannot be had.
+    let refused = beside(&config, taken.local_addr().unwrap()).0;
+    files.replace("boldgate.yaml", &refused);
+    gateway.stderr(|log| log.contains("the one in force stays, whole"));
+    assert_eq!(in_force(&gateway).await, 1);
+    files.replace("boldgate.yaml", &config);
+    assert_eq!(timeout(LONG, get(address, ACME)).await.unwrap().status, 200);
+}
+
+/// `config` with one more listener at `address`, and without it.
+fn beside(config: &str, address: SocketAddr) -> (String, String) {
+    let listener = format!("  - {{ address: \"{address}\", callers: anonymous }}\nadmin:");
+    (config.replacen("admin:", &listener, 1), config.to_owned())
+}
+
+async fn in_force(gateway: &Process) -> u64 {
+    metric(gateway.ready().1, "boldgate_config_generation").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_listeners_socket_of_systemds_is_given_to_no_other() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let kept = socket();
+    let address = kept.local_addr().unwrap();
+    let config = files.config(&upstream, &["acme"], "");
+    let admin = config
+        .replace("admin: { address: \"127.0.0.1:0", &format!("admin: {{ address: \"{address}"));
+    assert_ne!(admin, config);
+    files.write("boldgate.yaml", &admin);
+    let gateway = activated(&files, &kept);
+    assert_eq!(gateway.ready().1, address);
+    // The admin listener moves at a restart only, so its address is still its own.
+    files.replace("boldgate.yaml", &beside(&config, address).0);
+    gateway.stderr(|log| log.contains("the one in force stays, whole"));
+    for _ in 0..20 {
+        assert_eq!(get(address, "/livez").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_does_not_listen_keeps_the_gateway_from_starting_in_words() {
+    let files = Files::new();
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = bound.local_addr().unwrap();
+    let config = format!(
+        "listeners: [{{ address: \"{address}\", callers: anonymous }}]\n\
+         admin: {{ address: \"127.0.0.1:0\" }}\nservers:\n  main: {{ url: \"http://127.0.0.1:1/bi\" }}\n\
+         tenants:\n  acme: {{ server: main, site: site1, credential: {{ grant: embed_secret, \
+         username: a@example.com, embed_secret: {{ file: {:?} }}, user_source: local }} }}\n",
+        files.path("secret")
+    );
+    files.write("boldgate.yaml", &config);
+    let refused = activated(&files, &bound).end();
+    assert_ne!(refused.code, Some(0));
+    let says = format!("`{address}` is bound but does not listen");
+    assert!(refused.stderr.contains(&says), "{}", refused.stderr);
+    // Control: the same socket serves once it listens.
+    let listening = bound.listen(16).unwrap();
+    let gateway = activated(&files, &listening);
+    assert_eq!(gateway.address(), address);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,11 +244,11 @@ fn socket() -> std::net::TcpListener {
 
 /// The binary with `socket` as its descriptor 3, as systemd starts it. The number of the process is
 /// known in it alone, so a shell says it.
-fn activated(files: &Files, socket: &std::net::TcpListener) -> Process {
+fn activated(files: &Files, socket: impl AsFd) -> Process {
     let mut command = Command::new("/bin/sh");
     let script = "LISTEN_PID=$$ exec \"$0\" serve --config \"$1\" 3<&0 0</dev/null";
     command.args(["-c", script, env!("CARGO_BIN_EXE_boldgate")]).arg(files.path("boldgate.yaml"));
     command.env_clear().env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "boldgate");
-    let passed: OwnedFd = socket.try_clone().unwrap().into();
+    let passed = socket.as_fd().try_clone_to_owned().unwrap();
     Process::start_with(command, Stdio::from(passed))
 }
