@@ -38,6 +38,9 @@ impl Reloader {
         self.watch.follow(self.seen.paths());
         // Something may have changed between the start and now.
         self.look(running, false).await;
+        if self.refused {
+            systemd::status(SERVING_THE_FORMER);
+        }
         loop {
             let by_signal = tokio::select! {
                 () = self.watch.changed() => false,
