@@ -345,18 +345,17 @@ async fn a_change_of_five_thousand_tenants_on_as_many_servers_takes_less_than_a_
     let files = Files::new();
     let secret = files.path("secret").display().to_string();
     let config = |more: &str| {
-        let servers: String = (0..5000)
-            .map(|n| format!("  s{n}: {{ url: \"http://127.0.0.1:{}/bi\"{more} }}\n", 10_000 + n))
-            .collect();
-        let tenants: String = (0..5000)
-            .map(|n| {
-                format!(
-                    "  t{n}:\n    server: s{n}\n    site: site{n}\n    credential: {{ grant: \
-                     embed_secret, username: reports@example.com, embed_secret: {{ file: \
-                     \"{secret}\" }}, user_source: local }}\n"
-                )
-            })
-            .collect();
+        let server =
+            |n| format!("  s{n}: {{ url: \"http://127.0.0.1:{}/bi\"{more} }}\n", 10_000 + n);
+        let servers = (0..5000).map(server).collect::<Vec<_>>().concat();
+        let tenant = |n| {
+            format!(
+                "  t{n}:\n    server: s{n}\n    site: site{n}\n    credential: {{ grant: \
+                 embed_secret, username: reports@example.com, embed_secret: {{ file: \
+                 \"{secret}\" }}, user_source: local }}\n"
+            )
+        };
+        let tenants = (0..5000).map(tenant).collect::<Vec<_>>().concat();
         format!(
             "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: anonymous }}\n\
              admin: {{ address: \"127.0.0.1:0\" }}\nservers:\n{servers}tenants:\n{tenants}"
