@@ -197,5 +197,5 @@ fn in_one_line(findings: &str) -> String {
 }
 
 const MAX_NAMES: usize = 10;
-/// Whoever keeps changing links is followed on the next change.
+/// Whoever keeps changing links is followed a moment later.
 const MAX_LOOKS: usize = 3;

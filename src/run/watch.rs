@@ -23,6 +23,8 @@ pub(super) struct Watch {
     folders: Folders,
     events: mpsc::Receiver<Event>,
     told: Arc<Told>,
+    /// Something came under watch with the last look, and may have changed unseen.
+    unseen: bool,
 }
 
 /// What the watcher's thread has to know and to say.
@@ -67,7 +69,7 @@ impl Watch {
             );
         });
         let folders = Folders { watcher: watcher.ok(), watched: BTreeMap::new() };
-        Self { folders, events, told }
+        Self { folders, events, told, unseen: false }
     }
 
     /// Watches over these files from now on. True when something came under watch by that, so that it
@@ -85,13 +87,15 @@ impl Watch {
         });
         let Ok((folders, more)) = followed.await else { return false };
         self.folders = folders;
-        more && self.folders.watcher.is_some()
+        self.unseen = more && self.folders.watcher.is_some();
+        self.unseen
     }
 
     /// Comes when something may have changed. It waits for a moment without further changes, and as
     /// long as somebody has one of the files open to write it, both within bounds.
     pub(super) async fn changed(&mut self) {
-        let Ok(Some(first)) = timeout(POLL, self.events.recv()).await else { return };
+        let poll = if self.unseen { LONGEST } else { POLL };
+        let Ok(Some(first)) = timeout(poll, self.events.recv()).await else { return };
         let begun = Instant::now();
         let mut being_written = HashSet::new();
         self.note(first, &mut being_written);
@@ -137,12 +141,7 @@ impl Folders {
     fn follow(&mut self, files: &BTreeSet<PathBuf>) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
         let folders = files.iter().filter_map(|file| existing_folder(file));
-        let folders: BTreeMap<PathBuf, Option<(u64, u64)>> = folders
-            .filter_map(|folder| {
-                let folder_is = fs::metadata(&folder).ok()?;
-                Some((folder, Some((folder_is.dev(), folder_is.ino()))))
-            })
-            .collect();
+        let mut folders: BTreeMap<_, _> = folders.map(|(folder, is)| (folder, Some(is))).collect();
         for (folder, is) in &self.watched {
             if folders.get(folder) != Some(is) {
                 // It may be gone already, and its watch with it.
@@ -150,17 +149,20 @@ impl Folders {
             }
         }
         let mut more = false;
-        for (folder, is) in &folders {
-            if self.watched.get(folder) == Some(is) {
+        for (folder, is) in &mut folders {
+            if self.watched.get(folder) == Some(&*is) {
                 continue;
             }
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => more = true,
-                Err(error) => tracing::warn!(
-                    folder = %folder.display(),
-                    %error,
-                    "a folder cannot be watched: changes are found within {POLL:?}"
-                ),
+                Err(error) => {
+                    tracing::warn!(
+                        folder = %folder.display(),
+                        %error,
+                        "a folder cannot be watched: changes are found within {POLL:?}"
+                    );
+                    *is = None;
+                }
             }
         }
         self.watched = folders;
@@ -227,9 +229,13 @@ fn parts(path: &Path) -> Vec<PathBuf> {
     parts.map(|part| PathBuf::from(part.as_os_str())).collect()
 }
 
-/// The folder that a file is in; as long as that is not there, the nearest one above it.
-fn existing_folder(file: &Path) -> Option<PathBuf> {
-    file.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned)
+/// The folder that a file is in, and what tells it from another one of its name; as long as that is
+/// not there, the nearest one above it.
+fn existing_folder(file: &Path) -> Option<(PathBuf, (u64, u64))> {
+    file.ancestors().skip(1).find_map(|folder| {
+        let is = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
+        Some((folder.to_owned(), (is.dev(), is.ino())))
+    })
 }
 
 /// Without events, files are looked at this often: some file systems tell of no changes.
@@ -262,7 +268,8 @@ mod tests {
         assert_eq!(steps(&root.join("volume/a.yaml")), expected);
         let gone = steps(&root.join("gone/deeper/b.yaml"));
         assert_eq!(gone, BTreeSet::from([root.join("gone/deeper/b.yaml")]));
-        assert_eq!(existing_folder(&root.join("gone/deeper/b.yaml")), Some(root));
+        let folder = existing_folder(&root.join("gone/deeper/b.yaml"));
+        assert_eq!(folder.map(|(folder, _)| folder), Some(root));
     }
 
     #[test]
@@ -304,7 +311,10 @@ mod tests {
         let mut watch = Watch::new();
         assert!(watch.follow([one.as_path()].into_iter()).await);
         assert!(watch.follow([one.as_path(), &two].into_iter()).await, "in the same folder");
+        timeout(POLL / 6, watch.changed()).await.unwrap();
         assert!(!watch.follow([one.as_path()].into_iter()).await);
+        let seen = timeout(2 * LONGEST, watch.changed()).await;
+        assert!(seen.is_err(), "all has been seen");
     }
 
     #[test]
