@@ -229,7 +229,7 @@ impl Running {
     }
 
     /// Puts `settings` in force as a whole, or nothing of them. Requests that have begun end as they
-    /// began; connections stay, unless their listener is gone or meets clients in another way.
+    /// began; connections stay, unless their listener is gone or believes other proofs of clients.
     ///
     /// # Errors
     /// The first thing that is not to be had; everything is as before.

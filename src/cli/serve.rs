@@ -32,7 +32,11 @@ impl Serve {
         for warning in settings.warnings.lines() {
             tracing::warn!(warning, "the configuration is good, but");
         }
-        runtime()?.block_on(serve(&self.config.path, settings, format))
+        let runtime = runtime()?;
+        let ended = runtime.block_on(serve(&self.config.path, settings, format));
+        // A file system that hangs while files are read again must not hold up the end.
+        runtime.shutdown_background();
+        ended
     }
 }
 

@@ -35,7 +35,7 @@ impl Reloader {
 
     /// Goes on as long as it is polled; a signal of `asked` is a reload without a change.
     pub async fn follow(mut self, running: &mut Running, mut asked: Signal) {
-        self.watch.follow(self.seen.paths());
+        self.watch.follow(self.seen.paths()).await;
         // Something may have changed between the start and now.
         self.look(running, false).await;
         if self.refused {
@@ -63,7 +63,7 @@ impl Reloader {
             let path = self.path.clone();
             let read = tokio::task::spawn_blocking(move || Settings::read(&path)).await;
             let Ok((files, settings)) = read else { return };
-            let more = self.watch.follow(files.paths().chain(self.in_force.files.paths()));
+            let more = self.watch.follow(files.paths().chain(self.in_force.files.paths())).await;
             self.judge(running, files, settings, asked);
             if !more {
                 return;
@@ -201,5 +201,5 @@ fn in_one_line(findings: &str) -> String {
 
 const SERVING_THE_FORMER: &str = "serving; the changed configuration was refused: see the log";
 const MAX_NAMES: usize = 10;
-/// Whoever keeps changing links is followed on the next change.
+/// Whoever keeps changing links is followed a moment later.
 const MAX_LOOKS: usize = 3;

@@ -5,10 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
@@ -16,25 +20,45 @@ use tokio::time::{Instant, timeout};
 
 /// See the module.
 pub(super) struct Watch {
+    folders: Folders,
+    events: mpsc::Receiver<Event>,
+    told: Arc<Told>,
+    /// Something came under watch with the last look, and may have changed unseen.
+    unseen: bool,
+}
+
+/// What the watcher's thread has to know and to say.
+#[derive(Default)]
+struct Told {
+    /// The files, and the links through which they are reached.
+    files: ArcSwap<BTreeSet<PathBuf>>,
+    /// Events were lost, because there was no room for them.
+    lost: AtomicBool,
+}
+
+/// The folders that are watched.
+#[derive(Default)]
+struct Folders {
     /// None where the system has no watches to give; then files are looked at from time to time.
     watcher: Option<RecommendedWatcher>,
-    events: mpsc::Receiver<Event>,
-    /// The folders that are watched, each with what tells it from another one of its name.
-    folders: BTreeMap<PathBuf, (u64, u64)>,
-    /// The files, and the links through which they are reached.
-    files: BTreeSet<PathBuf>,
+    /// Each with what tells it from another one of its name; none once it may have gone, after which
+    /// another one may be the same by that, too.
+    watched: BTreeMap<PathBuf, Option<(u64, u64)>>,
 }
 
 impl Watch {
     /// A watch over nothing so far.
     pub(super) fn new() -> Self {
-        let (told, events) = mpsc::channel(EVENTS);
+        let (tell, events) = mpsc::channel(EVENTS);
+        let told = Arc::new(Told::default());
+        let theirs = Arc::clone(&told);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Ok(event) = event
                 && tells_of_a_change(event.kind)
+                && concerns(&event, &theirs.files.load())
+                && tell.try_send(event).is_err()
             {
-                // When there is no room, there is enough to act upon.
-                let _ = told.try_send(event);
+                theirs.lost.store(true, Relaxed);
             }
         });
         let watcher = watcher.map_err(|error| {
@@ -44,49 +68,34 @@ impl Watch {
                 "files cannot be watched: changes are found within {POLL:?}"
             );
         });
-        Self { watcher: watcher.ok(), events, folders: BTreeMap::new(), files: BTreeSet::new() }
+        let folders = Folders { watcher: watcher.ok(), watched: BTreeMap::new() };
+        Self { folders, events, told, unseen: false }
     }
 
-    /// Watches over these files from now on. True when a folder came under watch by that, so that
-    /// something may have changed in it unseen.
-    pub(super) fn follow<'p>(&mut self, files: impl Iterator<Item = &'p Path>) -> bool {
-        self.files = files.flat_map(steps).collect();
-        let folders = self.files.iter().filter_map(|file| existing_folder(file));
-        let folders: BTreeMap<PathBuf, (u64, u64)> = folders
-            .filter_map(|folder| {
-                let folder_is = fs::metadata(&folder).ok()?;
-                Some((folder, (folder_is.dev(), folder_is.ino())))
-            })
-            .collect();
-        let Some(watcher) = &mut self.watcher else { return false };
-        for (folder, is) in &self.folders {
-            if folders.get(folder) != Some(is) {
-                // It may be gone already, and its watch with it.
-                let _ = watcher.unwatch(folder);
-            }
-        }
-        let mut more = false;
-        for (folder, is) in &folders {
-            if self.folders.get(folder) == Some(is) {
-                continue;
-            }
-            match watcher.watch(folder, RecursiveMode::NonRecursive) {
-                Ok(()) => more = true,
-                Err(error) => tracing::warn!(
-                    folder = %folder.display(),
-                    %error,
-                    "a folder cannot be watched: changes are found within {POLL:?}"
-                ),
-            }
-        }
+    /// Watches over these files from now on. True when something came under watch by that, so that it
+    /// may have changed unseen.
+    pub(super) async fn follow<'p>(&mut self, files: impl Iterator<Item = &'p Path>) -> bool {
+        let files: Vec<_> = files.map(Path::to_owned).collect();
+        let (mut folders, told) = (std::mem::take(&mut self.folders), Arc::clone(&self.told));
+        // A file system that hangs must hold up nothing else.
+        let followed = tokio::task::spawn_blocking(move || {
+            let files: BTreeSet<_> = files.iter().flat_map(|file| steps(file)).collect();
+            let more = !files.is_subset(&told.files.load());
+            told.files.store(Arc::new(files.clone()));
+            let more_folders = folders.follow(&files);
+            (folders, more || more_folders)
+        });
+        let Ok((folders, more)) = followed.await else { return false };
         self.folders = folders;
-        more
+        self.unseen = more && self.folders.watcher.is_some();
+        self.unseen
     }
 
     /// Comes when something may have changed. It waits for a moment without further changes, and as
     /// long as somebody has one of the files open to write it, both within bounds.
     pub(super) async fn changed(&mut self) {
-        let Ok(Some(first)) = timeout(POLL, self.events.recv()).await else { return };
+        let poll = if self.unseen { LONGEST } else { POLL };
+        let Ok(Some(first)) = timeout(poll, self.events.recv()).await else { return };
         let begun = Instant::now();
         let mut being_written = HashSet::new();
         self.note(first, &mut being_written);
@@ -99,19 +108,83 @@ impl Watch {
             };
             match timeout(wait, self.events.recv()).await {
                 Ok(Some(event)) if !wait.is_zero() => self.note(event, &mut being_written),
-                _ => return,
+                _ => break,
             }
+        }
+        if self.told.lost.swap(false, Relaxed) {
+            self.folders.may_all_have_gone();
         }
     }
 
-    fn note(&self, event: Event, being_written: &mut HashSet<PathBuf>) {
-        for path in event.paths.into_iter().filter(|path| self.files.contains(path)) {
+    fn note(&mut self, event: Event, being_written: &mut HashSet<PathBuf>) {
+        if event.need_rescan() {
+            self.folders.may_all_have_gone();
+        }
+        let files = self.told.files.load();
+        for path in event.paths {
+            if let Some(is) = self.folders.watched.get_mut(&path) {
+                *is = None;
+            }
+            if !files.contains(&path) {
+                continue;
+            }
             match event.kind {
                 EventKind::Modify(ModifyKind::Data(_)) => being_written.insert(path),
                 _ => being_written.remove(&path),
             };
         }
     }
+}
+
+impl Folders {
+    /// Watches those in which `files` are. True when there are some among them that were not watched.
+    fn follow(&mut self, files: &BTreeSet<PathBuf>) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
+        let folders = files.iter().filter_map(|file| existing_folder(file));
+        let mut folders: BTreeMap<_, _> = folders.map(|(folder, is)| (folder, Some(is))).collect();
+        for (folder, is) in &self.watched {
+            if folders.get(folder) != Some(is) {
+                // It may be gone already, and its watch with it.
+                let _ = watcher.unwatch(folder);
+            }
+        }
+        let mut more = false;
+        for (folder, is) in &mut folders {
+            if self.watched.get(folder) == Some(&*is) {
+                continue;
+            }
+            match watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => more = true,
+                Err(error) => {
+                    tracing::warn!(
+                        folder = %folder.display(),
+                        %error,
+                        "a folder cannot be watched: changes are found within {POLL:?}"
+                    );
+                    *is = None;
+                }
+            }
+        }
+        self.watched = folders;
+        more
+    }
+
+    /// All are watched anew the next time.
+    fn may_all_have_gone(&mut self) {
+        self.watched.values_mut().for_each(|is| *is = None);
+    }
+}
+
+/// Whether it is about one of `files` or a folder above it. Other files in their folders may be written
+/// all the time, such as a log.
+fn concerns(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
+    let is_above_one = |path: &PathBuf| {
+        // Behind a folder comes what is in it.
+        let mut behind =
+            files.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
+        behind.next().is_some_and(|file| file.starts_with(path))
+    };
+    event.paths.is_empty() || event.paths.iter().any(is_above_one)
 }
 
 /// Everything but that somebody reads, which is what we do ourselves.
@@ -156,9 +229,13 @@ fn parts(path: &Path) -> Vec<PathBuf> {
     parts.map(|part| PathBuf::from(part.as_os_str())).collect()
 }
 
-/// The folder that a file is in; as long as that is not there, the nearest one above it.
-fn existing_folder(file: &Path) -> Option<PathBuf> {
-    file.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned)
+/// The folder that a file is in, and what tells it from another one of its name; as long as that is
+/// not there, the nearest one above it.
+fn existing_folder(file: &Path) -> Option<(PathBuf, (u64, u64))> {
+    file.ancestors().skip(1).find_map(|folder| {
+        let is = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
+        Some((folder.to_owned(), (is.dev(), is.ino())))
+    })
 }
 
 /// Without events, files are looked at this often: some file systems tell of no changes.
@@ -191,7 +268,8 @@ mod tests {
         assert_eq!(steps(&root.join("volume/a.yaml")), expected);
         let gone = steps(&root.join("gone/deeper/b.yaml"));
         assert_eq!(gone, BTreeSet::from([root.join("gone/deeper/b.yaml")]));
-        assert_eq!(existing_folder(&root.join("gone/deeper/b.yaml")), Some(root));
+        let folder = existing_folder(&root.join("gone/deeper/b.yaml"));
+        assert_eq!(folder.map(|(folder, _)| folder), Some(root));
     }
 
     #[test]
@@ -200,5 +278,57 @@ mod tests {
         std::os::unix::fs::symlink("b", folder.path().join("a")).unwrap();
         std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
         assert!(!steps(&folder.path().join("a")).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_else_is_written_in_the_folder_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (config, log) = (root.join("boldgate.yaml"), root.join("audit.log"));
+        fs::write(&config, "a").unwrap();
+        let mut watch = Watch::new();
+        assert!(watch.follow([config.as_path()].into_iter()).await);
+        assert!(!watch.follow([config.as_path()].into_iter()).await);
+        for number in 0..100 {
+            fs::write(&log, number.to_string()).unwrap();
+            fs::rename(&log, root.join("audit.log.1")).unwrap();
+        }
+        let seen = timeout(2 * LONGEST, watch.changed()).await;
+        assert!(seen.is_err(), "nothing that is followed has changed");
+        // Control: the file itself, written in place and replaced.
+        fs::write(&config, "b").unwrap();
+        timeout(POLL / 6, watch.changed()).await.unwrap();
+        fs::write(&log, "c").unwrap();
+        fs::rename(&log, &config).unwrap();
+        timeout(POLL / 6, watch.changed()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_followed_from_now_on_may_have_changed_unseen() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let [one, two] = ["one", "two"].map(|name| root.join(name));
+        let mut watch = Watch::new();
+        assert!(watch.follow([one.as_path()].into_iter()).await);
+        assert!(watch.follow([one.as_path(), &two].into_iter()).await, "in the same folder");
+        timeout(POLL / 6, watch.changed()).await.unwrap();
+        assert!(!watch.follow([one.as_path()].into_iter()).await);
+        let seen = timeout(2 * LONGEST, watch.changed()).await;
+        assert!(seen.is_err(), "all has been seen");
+    }
+
+    #[test]
+    fn an_event_concerns_files_and_the_folders_above_them() {
+        let files = ["/a/b/c", "/a/b-c", "/d"].map(PathBuf::from).into();
+        let concerned = |path: &str| {
+            let event = Event::new(EventKind::Any);
+            concerns(&if path.is_empty() { event } else { event.add_path(path.into()) }, &files)
+        };
+        for path in ["", "/", "/a", "/a/b", "/a/b/c", "/a/b-c", "/d"] {
+            assert!(concerned(path), "{path}");
+        }
+        for path in ["/a/b/c/d", "/a/b/cc", "/a/c", "/b", "/e"] {
+            assert!(!concerned(path), "{path}");
+        }
     }
 }

@@ -95,3 +95,48 @@ callers:
     assert!(settings.is_err());
     assert_eq!((gone.paths().count(), before.changed(&gone)), (expected.len(), 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_removed_and_made_anew_is_watched_on() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    // Nothing else is in the folder above it, so that it is not watched.
+    std::fs::create_dir_all(files.path("above/tls")).unwrap();
+    files.write("above/tls/secret", EMBED_SECRET);
+    let secret = files.path("secret").display().to_string();
+    let inside = files.path("above/tls/secret").display().to_string();
+    let config = files.config(&upstream, &["acme"], "").replace(&secret, &inside);
+    files.write("boldgate.yaml", &config);
+    let gateway = files.serve();
+    for number in 2..6 {
+        std::fs::remove_dir_all(files.path("above/tls")).unwrap();
+        // Some file systems give it the number of the one that is gone.
+        std::fs::create_dir(files.path("above/tls")).unwrap();
+        files.write("above/tls/secret", &format!("{EMBED_SECRET}-{number}"));
+        let in_force = async || metric(gateway.ready().1, "boldgate_config_generation").await;
+        let took = becomes(LONG, "it is in force", async || in_force().await >= number).await;
+        println!("{number}: the secret in the new folder is in force after {took:?}");
+    }
+}
+
+/// A pipe that nobody writes to hangs whoever opens it, as a network file system does that is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_hangs_keeps_requests_going_and_holds_up_no_stop() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let gateway = files.serve();
+    let new = files.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&new).status().unwrap().success());
+    std::fs::rename(&new, files.path("secret")).unwrap();
+    // It is read by now, and by the time of the signal for certain.
+    sleep(SOON).await;
+    gateway.signal(rustix::process::Signal::HUP);
+    for _ in 0..10 {
+        assert_eq!(get(gateway.address(), ACME).await.status, 200);
+    }
+    let begun = Instant::now();
+    gateway.signal(rustix::process::Signal::TERM);
+    assert_eq!(gateway.end().code, Some(0));
+    assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
+}
