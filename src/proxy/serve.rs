@@ -1,0 +1,196 @@
+//! A connection of a client: its requests one after the other, each by the configuration in force.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::header::TRANSFER_ENCODING;
+use pingora::protocols::http::v1::server::HttpSession;
+use tokio::time::timeout;
+
+use super::Proxy;
+use super::connection::Connection;
+use super::downstream::{Head, Peer, linger, read_head, session};
+use super::record::Record;
+use crate::refusal::Refusal;
+
+/// Tells which proxy serves the next request of a connection.
+pub trait Current: Send + Sync {
+    /// The one that is in force.
+    fn proxy(&self) -> Arc<Proxy>;
+
+    /// The same, and how the listener that `peer` came through meets it by the same configuration: no
+    /// request is decided on by what is known of it by one and what is allowed by another.
+    fn meet(&self, peer: &Peer) -> (Arc<Proxy>, Met);
+}
+
+/// How a client is met whose connection may be older than the configuration in force.
+pub enum Met {
+    /// As when it came.
+    AsBefore,
+    /// In another way, but what it has proven counts.
+    Otherwise(Box<Peer>),
+    /// Its listener is gone, or does not believe what it has proven.
+    NotAnyMore,
+}
+
+impl Proxy {
+    /// Serves a connection to its end, each request by the proxy that is current when its head is
+    /// there.
+    pub async fn serve(current: &impl Current, mut connection: Box<Connection>, peer: &Peer) {
+        let mut closing = pin!(peer.closing.cancelled());
+        let (mut told, mut patience) = (false, current.proxy().limits.head);
+        loop {
+            // Between requests nothing but the connection is held, no session, no buffer.
+            let first = tokio::select! {
+                biased;
+                first = timeout(patience, connection.first_bytes()) => first,
+                () = &mut closing, if !told => {
+                    (told, patience) = (true, patience.min(ON_ITS_WAY));
+                    continue;
+                }
+            };
+            let Ok(Ok(first)) = first else { return };
+            if first.is_empty() {
+                return;
+            }
+            match Box::pin(Self::requests(current, connection, first, peer)).await {
+                Some(idle) => connection = idle,
+                None => return,
+            }
+            patience = current.proxy().limits.keep_alive;
+        }
+    }
+
+    /// Serves the request that begins with `first`, and those that follow without a pause. Gives
+    /// the connection back if it can go on.
+    async fn requests(
+        current: &impl Current,
+        connection: Box<Connection>,
+        first: BytesMut,
+        peer: &Peer,
+    ) -> Option<Box<Connection>> {
+        let mut proxy = current.proxy();
+        let mut down = session(connection, Some(first), &proxy.limits);
+        loop {
+            let mut record = Record::new(peer);
+            let read = read_head(&mut down, &proxy.limits).await;
+            // A head can take its time. From here on the request has one configuration to its end,
+            // unless that loses it its permit.
+            let mut met;
+            (proxy, met) = current.meet(peer);
+            match read {
+                Head::Closed => return None,
+                Head::Refused(refusal) => {
+                    Box::pin(proxy.end_unread(down, refusal, peer, record)).await;
+                    return None;
+                }
+                Head::Read => {}
+            }
+            let complete = loop {
+                let as_met = match &met {
+                    Met::AsBefore => Some(peer),
+                    Met::Otherwise(peer) => Some(&**peer),
+                    Met::NotAnyMore => None,
+                };
+                let failure = match as_met {
+                    Some(peer) => proxy.exchange(&mut down, peer, &mut record).await.err(),
+                    None => Some(Refusal::ListenerChanged.into()),
+                };
+                let Some(failure) = failure else { break true };
+                // Another configuration took its permit away before there was a token. Bold BI has
+                // done nothing yet, so that one decides; each turn takes one that is newer still.
+                if failure.is_withdrawn() {
+                    let (newer, met_now) = current.meet(peer);
+                    if !Arc::ptr_eq(&newer, &proxy) {
+                        (proxy, met) = (newer, met_now);
+                        record.anew();
+                        continue;
+                    }
+                }
+                break Box::pin(proxy.fail(&mut down, failure, peer, &mut record)).await;
+            };
+            record.received(down.body_bytes_read(), down.body_bytes_sent());
+            proxy.finish(&record);
+            if !complete {
+                return None;
+            }
+            if !down.will_keepalive() {
+                linger(down.into_inner()).await;
+                return None;
+            }
+            let chunked = down.get_header(TRANSFER_ENCODING).is_some();
+            let (stream, prefix) = down.reuse().await.ok()??.into_parts();
+            let connection = Connection::from_stream(stream);
+            if prefix.is_none() {
+                return Some(connection);
+            }
+            // The session reads sizes and extensions of chunks leniently (CVE-2025-55315 and its
+            // kin): another server could count to the body what is now read as the next request.
+            if chunked {
+                linger(connection).await;
+                return None;
+            }
+            down = session(connection, prefix, &proxy.limits);
+        }
+    }
+
+    /// Ends a connection on which no head came that could be read.
+    async fn end_unread(
+        &self,
+        mut down: HttpSession,
+        refusal: Refusal,
+        peer: &Peer,
+        mut record: Record,
+    ) {
+        self.refuse(&mut down, &refusal, peer, &mut record).await;
+        self.finish(&record);
+        linger(down.into_inner()).await;
+    }
+}
+
+/// A request may be on its way at the moment at which it is decided that there are to be no more. It
+/// is waited for so long, and its answer says that it is the last.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Always(Arc<Proxy>);
+
+    impl Current for Always {
+        fn proxy(&self) -> Arc<Proxy> {
+            Arc::clone(&self.0)
+        }
+
+        fn meet(&self, _: &Peer) -> (Arc<Proxy>, Met) {
+            (Arc::clone(&self.0), Met::AsBefore)
+        }
+    }
+
+    /// The size of the future that `of` makes; it is never polled, nor even made.
+    fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_is_held_for_a_connection_and_for_a_request_stays_small() {
+        type Request<'a> = (&'a Proxy, &'a mut HttpSession, &'a Peer, &'a mut Record);
+        let connection = size(|(current, connection, peer): (&Always, Box<Connection>, &Peer)| {
+            Proxy::serve(current, connection, peer)
+        });
+        let requests = size(|(current, connection, first, peer): (&Always, _, _, &Peer)| {
+            Proxy::requests(current, connection, first, peer)
+        });
+        let exchange =
+            size(|(proxy, down, peer, record): Request<'_>| proxy.exchange(down, peer, record));
+        println!(
+            "{connection} bytes a connection, {requests} its requests, of which {exchange} one"
+        );
+        assert!(connection <= 512, "an idle connection holds {connection} bytes");
+        assert!(exchange <= 2 * 1024, "one request holds {exchange} bytes");
+        assert!(requests <= 3 * 1024, "a busy connection holds {requests} bytes");
+    }
+}
