@@ -220,9 +220,7 @@ async fn a_token_endpoint_that_is_down_is_not_stormed_after_a_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_new_secret() {
-    // Though it is decided on twice, it counts once.
-    let limits = "    limits: { requests_per_second: 1, burst: 1 }\n";
-    let house = House::new(limits, "anonymous").await;
+    let house = House::new("", "anonymous").await;
     house.upstream.set_latency(Duration::from_secs(2), Duration::ZERO);
     let mut waiting = Client::connect(house.gateway.address()).await;
     let body = "x".repeat(1000);
@@ -239,6 +237,38 @@ async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_n
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
     assert_eq!((house.upstream.token_requests(), house.upstream.api_requests()), (2, 1));
+}
+
+/// The others use up whatever the throttle gives back each second; in the middle of one the request
+/// is decided on anew, and has to do with what it took the first time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_decided_on_anew_counts_once() {
+    let limits = "    limits: { requests_per_second: 1, burst: 1 }\n";
+    let house = House::new(limits, "anonymous").await;
+    let address = house.gateway.address();
+    house.upstream.set_latency(Duration::from_millis(2500), Duration::ZERO);
+    let mut waiting = Client::connect(address).await;
+    let head = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    waiting.write(head.as_bytes()).await;
+    until(|| house.upstream.token_requests() == 1).await;
+    let others = tokio::spawn(async move {
+        let mut others = JoinSet::new();
+        let mut ticks = interval(Duration::from_millis(5));
+        for _ in 0..800 {
+            ticks.tick().await;
+            others.spawn(async move { get(address, ACME).await.status });
+        }
+        others.join_all().await
+    });
+    let secret = format!("{EMBED_SECRET}-2");
+    house.upstream.set_embed_secret(Some("site1"), &secret);
+    house.files.replace("secret", &secret);
+    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    let answer = waiting.response().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(house.upstream.token_requests(), 2, "it was decided on anew");
+    let refused = others.await.unwrap().iter().filter(|status| **status == 429).count();
+    assert!(refused > 700, "the control: {refused} of 800 were too many");
 }
 
 #[tokio::test(flavor = "multi_thread")]
