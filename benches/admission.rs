@@ -12,10 +12,8 @@ use std::process::{Command, ExitCode};
 use boldgate::caller::{Admits, ApiKey, Origin};
 use boldgate::config::Settings;
 use boldgate::gateway::Gatekeeper;
-use boldgate::request::RequestHead;
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version};
+use boldgate::request::{RawHead, RequestHead};
+use http::header::{AUTHORIZATION, HOST, HeaderName};
 
 /// As in the gateway itself.
 #[global_allocator]
@@ -141,20 +139,20 @@ fn admit(kind: &Kind, turns: usize) {
     };
     let admits = if credential.is_some() { Admits::Known } else { Admits::Anonymous };
     let origin = Origin::unknown(admits);
-    let (raw, headers) = head(credential);
-    let (known, known_headers) = head(Some((X_API_KEY, key.expose().to_owned())));
+    let raw = head(credential);
+    let known = head(Some((X_API_KEY, key.expose().to_owned())));
     let refused = REFUSED.iter().any(|other| other.name == kind.name);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     runtime.expect("it starts").block_on(async {
         if refused {
             // What refused keys are compared with.
-            let head = RequestHead::parse(&known, &Method::GET, Version::HTTP_11, &known_headers);
+            let head = RequestHead::parse(&known);
             let admission = gatekeepers[0].admit(&origin, &head.expect("it is good")).await;
             assert!(admission.is_ok(), "the known key is admitted");
         }
         for _ in 0..turns {
             for gatekeeper in &gatekeepers {
-                let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers);
+                let head = RequestHead::parse(&raw);
                 let admission = gatekeeper.admit(&origin, &head.expect("it is good")).await;
                 assert_eq!(admission.is_err(), refused);
                 let _ = black_box(admission);
@@ -182,7 +180,7 @@ fn gatekeeper(config: &str) -> Gatekeeper {
     Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy, settings.throttles)
 }
 
-fn head(credential: Option<(HeaderName, String)>) -> (Bytes, HeaderMap) {
+fn head(credential: Option<(HeaderName, String)>) -> RawHead {
     let usual = [
         (HOST, "localhost:8080"),
         (HeaderName::from_static("user-agent"), "reports/2.1 (+https://example.com)"),
@@ -191,13 +189,11 @@ fn head(credential: Option<(HeaderName, String)>) -> (Bytes, HeaderMap) {
     ];
     let usual = usual.map(|(name, value)| (name, value.to_owned()));
     let mut raw = String::from("GET /bi/api/site/site1/v4.0/items?top=20 HTTP/1.1\r\n");
-    let mut headers = HeaderMap::new();
     for (name, value) in usual.into_iter().chain(credential) {
         raw += &format!("{name}: {value}\r\n");
-        headers.insert(name, HeaderValue::try_from(value).expect("it is a value"));
     }
     raw += "\r\n";
-    (raw.into(), headers)
+    RawHead::read(raw.as_bytes()).expect("it is a head")
 }
 
 fn config(files: &Path, key: &ApiKey) -> String {

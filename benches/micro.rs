@@ -16,7 +16,7 @@ use boldgate::caller::{Admits, ApiKey, CallerAuth, CallerName, Origin};
 use boldgate::gateway::{Gatekeeper, Gateway};
 use boldgate::headers::ToServer;
 use boldgate::policy::{Permission, Permit, Policy, RouteClass, Rules, SubjectRule, TenantRule};
-use boldgate::request::RequestHead;
+use boldgate::request::{RawHead, RequestHead};
 use boldgate::secret::Secret;
 use boldgate::telemetry::Telemetry;
 use boldgate::tenant::{
@@ -25,10 +25,9 @@ use boldgate::tenant::{
 };
 use boldgate::throttle::Throttles;
 use boldgate::token::{AccessToken, ExchangeError, TokenExchange, TokenSource};
-use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -183,13 +182,6 @@ struct Scene {
     key: ApiKey,
 }
 
-/// A head, raw and parsed, as the HTTP library gives it.
-struct Request {
-    raw: Bytes,
-    method: Method,
-    headers: HeaderMap,
-}
-
 impl Scene {
     fn new(count: usize) -> Self {
         let tenants = tenants(count);
@@ -213,7 +205,7 @@ impl Scene {
         Self { gateway, tokens, permits, key }
     }
 
-    fn request(&self, tenant: usize) -> Request {
+    fn request(&self, tenant: usize) -> RawHead {
         let fields = [
             ("host", "bi.example.com"),
             ("user-agent", "reports/2.1 (+https://example.com)"),
@@ -222,25 +214,23 @@ impl Scene {
             (KEY_HEADER.as_str(), self.key.expose()),
         ];
         let mut raw = format!("GET /bi/api/site/t{tenant}/v4.0/items?top=20 HTTP/1.1\r\n");
-        let mut headers = HeaderMap::new();
         for (name, value) in fields {
             raw += &format!("{name}: {value}\r\n");
-            headers.insert(name, value.parse().expect("it is a value"));
         }
         raw += "\r\n";
-        Request { raw: raw.into(), method: Method::GET, headers }
+        RawHead::read(raw.as_bytes()).expect("it is a head")
     }
 
     /// All that is decided on a request between its head and the one that goes on.
-    async fn pass(&self, request: &Request, admits: Admits) {
-        let Request { raw, method, headers } = request;
-        let head = RequestHead::parse(raw, method, Version::HTTP_11, headers).expect("it is good");
+    async fn pass(&self, request: &RawHead, admits: Admits) {
+        let head = RequestHead::parse(request).expect("it is good");
         let admission =
             self.gateway.admit(&Origin::unknown(admits), &head).await.expect("it is admitted");
         let granted =
             self.gateway.token(&admission, "00f067aa0ba902b7").await.expect("there is a token");
         let private = self.gateway.private_headers();
-        let chosen = ToServer::new(headers, private, admission.injects).expect("they are good");
+        let chosen =
+            ToServer::new(head.headers, private, admission.injects).expect("they are good");
         for header in chosen.iter() {
             black_box(header);
         }

@@ -86,6 +86,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// For a whole request head to arrive.
     pub request_head_timeout: Duration,
+    /// Most memory that all unfinished request heads hold together, in bytes.
+    pub unfinished_heads: usize,
     /// For the next request on a connection.
     pub keep_alive_timeout: Duration,
     /// Longest silence of a client within a body, and longest time for which it takes nothing of an

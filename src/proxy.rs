@@ -1,14 +1,12 @@
-//! One request from its head to its last byte: a straight line over pingora-core's sessions, with no
-//! decisions of its own. [`Proxy::exchange`] is the whole of it, in order.
+//! One request from its head to its last byte: a straight line over a session with the client
+//! and one of pingora-core's with the server, with no decisions of its own. [`Proxy::exchange`] is the whole of it, in order.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::UPGRADE;
 use pingora::http::RequestHeader;
-use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType, RetryType};
 use tokio::time::{Instant, timeout};
 
@@ -20,20 +18,23 @@ mod downstream;
 mod record;
 mod respond;
 mod serve;
+mod session;
 mod upstream;
 
 pub use downstream::{ClientLimits, Peer, linger};
 pub use serve::{Current, Met};
+pub use session::UnfinishedHeads;
 pub use upstream::{Lane, Upstream};
 
 use crate::gateway::Gateway;
 use crate::refusal::{Overdue, Refusal};
-use crate::request::{BodyFraming, RequestHead};
+use crate::request::{BodyFraming, RawHead, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
 use admitted::Admitted;
 use body::{Broken, Upload, UploadLimits};
 use record::Record;
+use session::Session;
 use upstream::Lease;
 
 /// Serves requests, all by the same configuration. Another configuration is another proxy.
@@ -98,11 +99,12 @@ impl Proxy {
     /// One request and its answer.
     async fn exchange(
         &self,
-        down: &mut HttpSession,
+        down: &mut Session,
+        head: &RawHead,
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let admitted = self.admit(down, peer, record).await?;
+        let admitted = self.admit(down, head, peer, record).await?;
         let upstream = self.upstream(&admitted);
         let total = upstream.server().timeouts.total;
         match timeout(total, self.forward(down, &admitted, peer, record)).await {
@@ -114,14 +116,14 @@ impl Proxy {
     /// The token, the request to the server, the answer to the client.
     async fn forward(
         &self,
-        down: &mut HttpSession,
-        admitted: &Admitted,
+        down: &mut Session,
+        admitted: &Admitted<'_>,
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
         let mut token = self.token(admitted, record).await?;
         if token.is_some() && admitted.framing != BodyFraming::Empty {
-            down.enable_retry_buffering();
+            down.keep_body();
         }
         let sent = self.send(down, admitted, token.as_deref(), peer, record).await;
         let mut attempt = match sent {
@@ -142,8 +144,8 @@ impl Proxy {
     /// Sends the request by the token that there is now: `token` has ended.
     async fn send_by_next(
         &self,
-        down: &mut HttpSession,
-        admitted: &Admitted,
+        down: &mut Session,
+        admitted: &Admitted<'_>,
         token: &mut Option<Arc<AccessToken>>,
         peer: &Peer,
         record: &mut Record,
@@ -155,7 +157,7 @@ impl Proxy {
     /// The token to put on; none when the request goes on with its own `Authorization`.
     async fn token(
         &self,
-        admitted: &Admitted,
+        admitted: &Admitted<'_>,
         record: &mut Record,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
         let granted = self.gateway.token(&admitted.admission, record.request_id()).await?;
@@ -164,16 +166,16 @@ impl Proxy {
     }
 
     /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
-    async fn admit(
+    async fn admit<'h>(
         &self,
-        down: &mut HttpSession,
+        down: &mut Session,
+        head: &'h RawHead,
         peer: &Peer,
         record: &mut Record,
-    ) -> Result<Admitted, Refusal> {
-        let raw = down.get_headers_raw_bytes();
-        let sent = down.req_header();
-        record.method(&sent.method);
-        let head = RequestHead::parse(&raw, &sent.method, sent.version, &sent.headers)?;
+    ) -> Result<Admitted<'h>, Refusal> {
+        record.method(head.method());
+        let head = RequestHead::parse(head)?;
+        down.expect_body(head.body, head.expects_continue);
         record.target(&head.target);
         let admission = if record.is_anew() {
             self.gateway.admit_again(&peer.origin, &head).await?
@@ -194,20 +196,19 @@ impl Proxy {
     /// connection while it was idle, or closes it without an answer and has another address.
     async fn send(
         &self,
-        down: &mut HttpSession,
-        admitted: &Admitted,
+        down: &mut Session,
+        admitted: &Admitted<'_>,
         token: Option<&AccessToken>,
         peer: &Peer,
         record: &Record,
     ) -> Result<Attempt, Failure> {
         let lane = &self.lanes[admitted.admission.tenant().index];
         let upstream = lane.upstream();
-        let kept = down.get_retry_buffer();
+        let kept = down.kept_body();
         let (mut avoided, mut again) = (None, 0);
         loop {
-            let (theirs, id) = (&down.req_header().headers, record.request_id_value());
-            let private = self.gateway.private_headers();
-            let head = admitted.head(theirs, private, upstream.authority(), peer, token, id)?;
+            let (private, id) = (self.gateway.private_headers(), record.request_id_value());
+            let head = admitted.head(private, upstream.authority(), peer, token, id)?;
             let mut lease = lane.lease(avoided).await?;
             // It may have been waited for.
             if token.is_some_and(|token| !token.is_good(Instant::now())) {
@@ -242,10 +243,10 @@ impl Proxy {
 
     async fn send_on(
         &self,
-        down: &mut HttpSession,
+        down: &mut Session,
         lease: &mut Lease,
         head: Box<RequestHeader>,
-        admitted: &Admitted,
+        admitted: &Admitted<'_>,
         kept: Option<Bytes>,
     ) -> Result<Upload, Broken> {
         body::send_head(&mut lease.session, head).await?;
@@ -254,10 +255,7 @@ impl Proxy {
             return Ok(Upload::Done);
         }
         if admitted.expects_continue {
-            let told = Box::pin(down.write_continue_response()).await;
-            told.map_err(|_| Broken::ClientGone)?;
-            // An answer of any kind before the end of the body had switched keep-alive off.
-            down.respect_keepalive();
+            down.write_continue().await?;
         }
         let limits = self.upload_limits(lease.session.write_timeout);
         Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
@@ -266,15 +264,15 @@ impl Proxy {
     /// The server refused our token: send the request again with the next one, once.
     async fn replay(
         &self,
-        down: &mut HttpSession,
-        admitted: &Admitted,
+        down: &mut Session,
+        admitted: &Admitted<'_>,
         attempt: Attempt,
         refused: &Arc<AccessToken>,
         peer: &Peer,
         record: &mut Record,
     ) -> Result<Attempt, Failure> {
         let permit = &admitted.admission.permit;
-        if down.retry_buffer_truncated() {
+        if down.is_kept_body_truncated() {
             return if self.gateway.reject(permit, refused) {
                 Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
             } else {
@@ -291,7 +289,7 @@ impl Proxy {
     }
 
     /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
-    async fn discard(&self, attempt: Attempt, admitted: &Admitted) {
+    async fn discard(&self, attempt: Attempt, admitted: &Admitted<'_>) {
         let Attempt { mut lease, upload } = attempt;
         if upload == Upload::Unfinished {
             return;
@@ -310,8 +308,8 @@ impl Proxy {
 
     async fn relay(
         &self,
-        down: &mut HttpSession,
-        admitted: &Admitted,
+        down: &mut Session,
+        admitted: &Admitted<'_>,
         attempt: Attempt,
         peer: &Peer,
         record: &mut Record,
@@ -342,12 +340,12 @@ impl Proxy {
     /// Ends a request that got no whole answer. True if the connection can go on.
     async fn fail(
         &self,
-        down: &mut HttpSession,
+        down: &mut Session,
         failure: Failure,
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        let begun = down.response_written().is_some_and(|head| !head.status.is_informational());
+        let begun = down.has_responded();
         match failure {
             Failure::Refused(refusal) if !begun => {
                 return self.refuse(down, &refusal, peer, record).await;
@@ -360,13 +358,13 @@ impl Proxy {
             Failure::Truncated(cause) => record.truncated(&cause),
         }
         // The answer has no proper end, so that the client knows it is not whole.
-        respond::break_off(down).await;
+        down.break_off().await;
         false
     }
 
     async fn refuse(
         &self,
-        down: &mut HttpSession,
+        down: &mut Session,
         refusal: &Refusal,
         peer: &Peer,
         record: &mut Record,
@@ -374,10 +372,10 @@ impl Proxy {
         record.refused(refusal, &self.telemetry.audit);
         end_if_last(down, peer);
         if refusal.ends_connection() {
-            down.set_server_keepalive(None);
+            down.close_after_response();
         }
-        let written = respond::refuse(down, refusal, record.request_id());
-        let Ok(Ok(status)) = timeout(self.limits.body, written).await else { return false };
+        let written = respond::refuse(down, refusal, record.request_id()).await;
+        let Ok(status) = written else { return false };
         record.status_sent(status);
         true
     }
@@ -399,7 +397,7 @@ impl Proxy {
         }
     }
 
-    fn upstream(&self, admitted: &Admitted) -> &Upstream {
+    fn upstream(&self, admitted: &Admitted<'_>) -> &Upstream {
         self.lanes[admitted.admission.tenant().index].upstream()
     }
 
@@ -416,9 +414,9 @@ impl Proxy {
 /// While the gateway stops, or the listener is no more what the client came to, every answer is the
 /// last on its connection. So is the answer to a client that asks for another protocol, which it
 /// does not get: nothing that it sends in that protocol is ever read as a request.
-fn end_if_last(down: &mut HttpSession, peer: &Peer) {
-    if peer.closing.is_cancelled() || down.get_header(UPGRADE).is_some() {
-        down.set_server_keepalive(None);
+fn end_if_last(down: &mut Session, peer: &Peer) {
+    if peer.closing.is_cancelled() || down.wants_upgrade() {
+        down.close_after_response();
     }
 }
 

@@ -23,6 +23,15 @@ pub enum Refusal {
     /// The client did not send a whole head in time.
     #[error("the client did not send a whole request head in time")]
     HeadTimeout,
+    /// The client did not send a whole head, and all unfinished heads took too much memory.
+    #[error(
+        "the request head had not arrived, and all unfinished heads together held more than {limit} \
+         bytes (`limits.unfinished_heads`)"
+    )]
+    HeadEvicted {
+        /// `limits.unfinished_heads`, in bytes.
+        limit: usize,
+    },
     /// The form of the request.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -168,7 +177,7 @@ impl Refusal {
     /// What the client gets.
     pub fn answer(&self) -> Answer {
         let (status, code, detail) = match self {
-            Self::HeadTimeout => {
+            Self::HeadTimeout | Self::HeadEvicted { .. } => {
                 (408, "request_timeout", "The request head did not arrive in time.")
             }
             Self::BodyTimeout => {
@@ -268,6 +277,7 @@ impl Refusal {
             Self::Request(_)
                 | Self::ListenerChanged
                 | Self::HeadTimeout
+                | Self::HeadEvicted { .. }
                 | Self::BodyTimeout
                 | Self::BodyMalformed
                 | Self::BodyTooLarge { .. }

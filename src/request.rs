@@ -3,7 +3,6 @@
 //! never normalised. Pure: it knows no socket and no tenant.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
@@ -11,7 +10,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Version};
 use percent_encoding::percent_decode;
 
-/// A request's head that has passed every check, borrowed from the session that read it.
+mod head;
+
+pub use head::{HeadReader, MAX_HEAD, RawHead};
+
+/// A request's head that has passed every check, borrowed from the one that was read.
 #[derive(Debug)]
 pub struct RequestHead<'h> {
     /// One of [`METHODS`].
@@ -74,34 +77,25 @@ pub enum RequestError {
 }
 
 impl<'h> RequestHead<'h> {
-    /// Checks a head. `raw` is the whole of it as it came over the wire, `method`, `version` and
-    /// `headers` are what the HTTP library made of it.
+    /// Checks a head.
     ///
     /// # Errors
     /// The first thing that makes the head ambiguous, too large or not allowed.
-    pub fn parse(
-        raw: &Bytes,
-        method: &'h Method,
-        version: Version,
-        headers: &'h HeaderMap,
-    ) -> Result<Self, RequestError> {
-        if target_range(raw)?.len() > MAX_TARGET {
+    pub fn parse(raw: &'h RawHead) -> Result<Self, RequestError> {
+        let (method, version, headers) = (raw.method(), raw.version(), raw.headers());
+        if raw.target().len() > MAX_TARGET {
             return Err(RequestError::TargetTooLong);
-        }
-        if raw.len() > MAX_HEAD || headers.len() > MAX_HEADER_LINES {
-            return Err(RequestError::HeadTooLarge);
         }
         if !METHODS.contains(method) {
             return Err(RequestError::Method);
         }
-        line_ends(raw)?;
         if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
             return Err(RequestError::Malformed("there is more than one Authorization header"));
         }
         nominated(headers)?;
         let host = host(version, headers)?;
-        let target = target(raw, host)?;
-        let body = body_framing(raw, headers)?;
+        let target = target(raw.target(), host)?;
+        let body = body_framing(method, version, headers)?;
         let continues = headers.get(EXPECT).is_some_and(|e| {
             version == Version::HTTP_11 && e.as_bytes().eq_ignore_ascii_case(b"100-continue")
         });
@@ -114,12 +108,6 @@ impl<'h> RequestHead<'h> {
             expects_continue: continues && body != BodyFraming::Empty,
         })
     }
-}
-
-/// Every line ends in CR LF: a lone LF ends a line for some servers only (RFC 9112, section 2.2).
-fn line_ends(raw: &[u8]) -> Result<(), RequestError> {
-    let lone = memchr::memchr_iter(b'\n', raw).any(|at| at == 0 || raw[at - 1] != b'\r');
-    if lone { Err(RequestError::Malformed("a line does not end in CR LF")) } else { Ok(()) }
 }
 
 /// The one `Host` (RFC 9112, section 3.2): required in HTTP/1.1, a host and perhaps a port.
@@ -186,27 +174,16 @@ pub fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
     Ok(names)
 }
 
-/// Where the request line's target is.
-fn target_range(raw: &[u8]) -> Result<Range<usize>, RequestError> {
-    let start = 1 + memchr::memchr(b' ', raw).ok_or(NO_TARGET)?;
-    let end = start + memchr::memchr(b' ', &raw[start..]).ok_or(NO_TARGET)?;
-    Ok(start..end)
-}
-
 /// The request line's target, brought to origin form and checked.
 fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
-    let Range { start, end } = target_range(raw)?;
-    let start = start + absolute_form_prefix(&raw[start..end], host)?;
-    let bytes = &raw[start..end];
-    let path_end = memchr::memchr(b'?', bytes).unwrap_or(bytes.len());
+    let origin_form = raw.slice(absolute_form_prefix(raw, host)?..);
+    let path_end = memchr::memchr(b'?', &origin_form).unwrap_or(origin_form.len());
     if path_end > MAX_PATH {
         return Err(RequestError::TargetTooLong);
     }
-    check_path(&bytes[..path_end])?;
-    check_query(&bytes[path_end..])?;
-    PathAndQuery::from_maybe_shared(raw.slice(start..end))
-        .map(Target)
-        .map_err(|_| RequestError::Malformed("the request target is not a path"))
+    check_path(&origin_form[..path_end])?;
+    check_query(&origin_form[path_end..])?;
+    PathAndQuery::from_maybe_shared(origin_form).map(Target).map_err(|_| NO_TARGET)
 }
 
 /// Length of `http://host` before the path, which must name the same host as `Host` does
@@ -284,6 +261,10 @@ fn check_decoded(decoded: &[u8]) -> Result<(), RequestError> {
             "the path has an encoded slash, backslash or control character",
         ));
     }
+    // For a server that decodes before it splits, the path would end there.
+    if text.contains(['?', '#']) {
+        return Err(RequestError::Malformed("the path has an encoded `?` or `#`"));
+    }
     if text.match_indices('%').any(|(at, _)| is_hex_pair(decoded.get(at + 1..at + 3))) {
         return Err(RequestError::Malformed("the path is encoded twice"));
     }
@@ -300,14 +281,20 @@ fn check_name(decoded: &[u8]) -> Result<(), RequestError> {
     }
 }
 
-/// A query never decides anything; it only must not end the request line or the target early.
+/// A query never decides anything; it only must not end the request line or the target early, nor
+/// hold what the library that writes it would refuse. Raw braces and the like are allowed, although
+/// RFC 3986 has none: Bold BI's SDK sends them.
 fn check_query(query: &[u8]) -> Result<(), RequestError> {
-    let ok = query.iter().all(|&b| b.is_ascii_graphic() && b != b'#');
-    if ok {
-        Ok(())
-    } else {
-        Err(RequestError::Malformed("the query has a character that must be percent-encoded"))
-    }
+    let odd =
+        query.iter().find(|&&b| !b.is_ascii_graphic() || matches!(b, b'#' | b'"' | b'<' | b'>'));
+    let Some(odd) = odd else { return Ok(()) };
+    Err(RequestError::Malformed(match odd {
+        b'#' => "the query has a `#`, which must be percent-encoded (%23)",
+        b'"' => "the query has a `\"`, which must be percent-encoded (%22)",
+        b'<' => "the query has a `<`, which must be percent-encoded (%3C)",
+        b'>' => "the query has a `>`, which must be percent-encoded (%3E)",
+        _ => "the query has a character that must be percent-encoded",
+    }))
 }
 
 fn is_hex_pair(pair: Option<&[u8]>) -> bool {
@@ -315,20 +302,42 @@ fn is_hex_pair(pair: Option<&[u8]>) -> bool {
 }
 
 /// Exactly one framing (RFC 9112, section 6.3): no list of codings, no list of lengths, never both.
-fn body_framing(raw: &[u8], headers: &HeaderMap) -> Result<BodyFraming, RequestError> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(RequestError::Malformed("only a single `chunked` is accepted"));
-        }
-        // The HTTP library drops Content-Length where both were sent, so the raw head is asked.
-        if has_content_length(raw) {
-            return Err(RequestError::Malformed(
-                "Content-Length and Transfer-Encoding exclude each other",
-            ));
-        }
-        return Ok(BodyFraming::Chunked);
+fn body_framing(
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<BodyFraming, RequestError> {
+    let framing = match headers.get(TRANSFER_ENCODING) {
+        Some(_) => chunked(version, headers)?,
+        None => content_length(headers)?,
+    };
+    // A server that expects no body would read it as the next request on a shared connection
+    // (RFC 9110, section 9.3.1).
+    if framing != BodyFraming::Empty && BODILESS.contains(method) {
+        return Err(RequestError::Malformed("a GET, HEAD or OPTIONS request has a body"));
     }
+    Ok(framing)
+}
+
+fn chunked(version: Version, headers: &HeaderMap) -> Result<BodyFraming, RequestError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let only = codings.next().filter(|_| codings.next().is_none());
+    if !only.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(RequestError::Malformed("only a single `chunked` is accepted"));
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(RequestError::Malformed(
+            "Content-Length and Transfer-Encoding exclude each other",
+        ));
+    }
+    // Servers of HTTP/1.0 know no chunks (RFC 9112, section 6.1).
+    if version == Version::HTTP_10 {
+        return Err(RequestError::Malformed("HTTP/1.0 has no Transfer-Encoding"));
+    }
+    Ok(BodyFraming::Chunked)
+}
+
+fn content_length(headers: &HeaderMap) -> Result<BodyFraming, RequestError> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Ok(BodyFraming::Empty) };
     let digits = std::str::from_utf8(length.as_bytes())
@@ -340,13 +349,6 @@ fn body_framing(raw: &[u8], headers: &HeaderMap) -> Result<BodyFraming, RequestE
         (Some(length), None) => Ok(BodyFraming::Length(length)),
         _ => Err(RequestError::Malformed("Content-Length must be one decimal number")),
     }
-}
-
-fn has_content_length(raw: &[u8]) -> bool {
-    raw.split(|&b| b == b'\n').any(|line| {
-        line.get(..CONTENT_LENGTH.as_str().len())
-            .is_some_and(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
-    })
 }
 
 /// The methods that are forwarded. TRACE would show the token to the client (RFC 9110, section
@@ -361,9 +363,8 @@ pub const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-/// Bold BI's own ingress takes request heads of four buffers of 16 KiB.
-const MAX_HEAD: usize = 64 * 1024;
-const MAX_HEADER_LINES: usize = 100;
+/// Methods whose requests have no body that a server must read.
+const BODILESS: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];
 const MAX_NOMINATED: usize = 10;
 const MAX_TARGET: usize = 16 * 1024;
 const MAX_PATH: usize = 4 * 1024;

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use http::Method;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -15,7 +14,7 @@ use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
 use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Gatekeeper};
 use crate::refusal::Refusal;
-use crate::request::RequestHead;
+use crate::request::{RawHead, RequestHead};
 
 /// Say what would become of a request, and why, without sending anything to Bold BI
 #[derive(Debug, clap::Args)]
@@ -67,8 +66,8 @@ impl Explain {
             settings.throttles,
         );
         let decided = runtime()?.block_on(async {
-            let head = RequestHead::parse(&raw, &method, Version::HTTP_11, &headers)?;
-            gatekeeper.admit(&origin, &head).await
+            let raw = RawHead::read(&raw)?;
+            gatekeeper.admit(&origin, &RequestHead::parse(&raw)?).await
         });
         match decided {
             Ok(admission) => {
@@ -160,7 +159,7 @@ fn host_and_target(url: &str) -> (Option<&str>, &str) {
     }
 }
 
-fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Bytes {
+fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Vec<u8> {
     let mut raw = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
     for (name, value) in headers {
         raw.extend_from_slice(name.as_str().as_bytes());
@@ -169,7 +168,7 @@ fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Bytes {
         raw.extend_from_slice(b"\r\n");
     }
     raw.extend_from_slice(b"\r\n");
-    raw.into()
+    raw
 }
 
 fn tell(admits: Admits, admission: &Admission) {

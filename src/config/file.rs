@@ -260,6 +260,9 @@ pub(super) struct Limits {
     pub max_connections: Field<u64>,
     /// For a whole request head to arrive.
     pub request_head_timeout: Field<Period>,
+    /// Most memory that all request heads hold together which have begun to arrive and are not whole.
+    /// Beyond it the oldest one is refused with 408. A head alone has at most 64 KiB.
+    pub unfinished_heads: Field<Size>,
     /// For the next request on a connection.
     pub keep_alive_timeout: Field<Period>,
     /// Longest silence of a client within a body, and longest time for which it takes nothing of an
@@ -315,6 +318,7 @@ impl Default for Limits {
         Self {
             max_connections: Field::Given(20_000),
             request_head_timeout: Field::Given(Period::seconds(10)),
+            unfinished_heads: Field::Given(Size(32 << 20)),
             keep_alive_timeout: Field::Given(Period::seconds(75)),
             body_timeout: Field::Given(Period::seconds(60)),
             max_body: Field::Given(Size(200 << 20)),

@@ -17,6 +17,8 @@ impl Check<'_> {
         let max_connections =
             self.number(&at.key("max_connections"), limits.max_connections, MAX_CONNECTIONS);
         let request_head_timeout = period("request_head_timeout", limits.request_head_timeout);
+        let unfinished_heads =
+            self.size(&at.key("unfinished_heads"), limits.unfinished_heads, MIN_HEADS, MAX_HEADS);
         let keep_alive_timeout = period("keep_alive_timeout", limits.keep_alive_timeout);
         let body_timeout = period("body_timeout", limits.body_timeout);
         let lame_duck = limits.lame_duck.given().filter(|wait| {
@@ -27,7 +29,7 @@ impl Check<'_> {
             bounded
         });
         let drain_timeout = period("drain_timeout", limits.drain_timeout);
-        let max_body = self.size(&at.key("max_body"), limits.max_body);
+        let max_body = self.size(&at.key("max_body"), limits.max_body, MIN_BODY, MAX_BODY);
         let token_cache_entries = self.number(
             &at.key("token_cache_entries"),
             limits.token_cache_entries,
@@ -36,6 +38,7 @@ impl Check<'_> {
         Some(Limits {
             max_connections: max_connections?,
             request_head_timeout: request_head_timeout?,
+            unfinished_heads: usize::try_from(unfinished_heads?).unwrap_or(usize::MAX),
             keep_alive_timeout: keep_alive_timeout?,
             body_timeout: body_timeout?,
             max_body: max_body?,
@@ -94,10 +97,10 @@ impl Check<'_> {
         Some(value)
     }
 
-    fn size(self, at: &Place<'_>, value: Field<Size>) -> Option<u64> {
+    fn size(self, at: &Place<'_>, value: Field<Size>, min: Size, max: Size) -> Option<u64> {
         let value = value.given()?;
-        if value < MIN_BODY || value > MAX_BODY {
-            self.notes.add(at.wrong(format!("`{MIN_BODY}` to `{MAX_BODY}`")));
+        if value < min || value > max {
+            self.notes.add(at.wrong(format!("`{min}` to `{max}`")));
             return None;
         }
         Some(value.0)
@@ -111,5 +114,8 @@ pub(super) const MAX_CONNECTIONS: usize = 1_000_000;
 const MAX_LAME_DUCK: Period = Period::seconds(600);
 const MAX_CACHE_ENTRIES: usize = 10_000_000;
 const MAX_ALLOWED: usize = 1_000_000;
+/// Room for a few heads of the largest size.
+const MIN_HEADS: Size = Size(1 << 20);
+const MAX_HEADS: Size = Size(16 << 30);
 const MIN_BODY: Size = Size(1 << 10);
 const MAX_BODY: Size = Size(16 << 30);

@@ -2,12 +2,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Version};
+use http::header::HeaderName;
 
 use super::*;
 use crate::caller::{Admits, ApiKey, CallerAuth, Origin};
-use crate::request::RequestHead;
+use crate::request::{RawHead, RequestHead};
 use crate::secret::Secret;
 use crate::tenant::{
     Credential, ExchangeBody, ExistingAuthorization, Grant, Server, TenantName, Timeouts,
@@ -62,11 +61,9 @@ fn caller(named: Option<&str>) -> Caller {
     let key = ApiKey::generate().unwrap();
     let keys = named.map(|name| (key.hash(), CallerName::new(name)));
     let auth = CallerAuth::new(keys, HeaderName::from_static("x-api-key"), Vec::new());
-    let mut headers = HeaderMap::new();
-    headers.insert("host", HeaderValue::from_static("gw"));
-    headers.insert("x-api-key", HeaderValue::from_str(key.expose()).unwrap());
-    let raw = "GET / HTTP/1.1\r\nHost: gw\r\n\r\n".into();
-    let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers).unwrap();
+    let raw = format!("GET / HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {}\r\n\r\n", key.expose());
+    let raw = RawHead::read(raw.as_bytes()).unwrap();
+    let head = RequestHead::parse(&raw).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
     let origin = Origin::unknown(admits);
     let authenticated = auth.authenticate(&origin, &head);
@@ -117,12 +114,12 @@ fn ask(
 ) -> Result<Leave, Forbidden> {
     let tenant = tenants.iter().nth(index).unwrap();
     let path = format!("{}/{}", tenant.api_base, class.as_str());
-    let raw = format!("{method} {path} HTTP/1.1\r\nHost: gw\r\n\r\n").into();
-    let mut map = HeaderMap::from_iter([("host".parse().unwrap(), "gw".parse().unwrap())]);
+    let mut raw = format!("{method} {path} HTTP/1.1\r\nHost: gw\r\n");
     for (name, value) in headers {
-        map.append(*name, value.parse().unwrap());
+        raw += &format!("{name}: {value}\r\n");
     }
-    let head = RequestHead::parse(&raw, method, Version::HTTP_11, &map).unwrap();
+    let raw = RawHead::read((raw + "\r\n").as_bytes()).unwrap();
+    let head = RequestHead::parse(&raw).unwrap();
     let origin = Origin { address: Some([192, 0, 2, 7].into()), ..Origin::unknown(Admits::Known) };
     policy.permit(caller, &origin, tenant, &head)
 }

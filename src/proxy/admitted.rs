@@ -15,23 +15,25 @@ use crate::request::{BodyFraming, RequestHead, Target};
 use crate::token::AccessToken;
 
 /// See the module.
-pub(super) struct Admitted {
+pub(super) struct Admitted<'h> {
     pub(super) admission: Admission,
     pub(super) framing: BodyFraming,
     pub(super) expects_continue: bool,
-    method: Method,
+    method: &'h Method,
     target: Target,
+    headers: &'h HeaderMap,
 }
 
-impl Admitted {
+impl<'h> Admitted<'h> {
     /// What is kept of a head that was admitted.
-    pub(super) fn new(head: RequestHead<'_>, admission: Admission) -> Self {
+    pub(super) fn new(head: RequestHead<'h>, admission: Admission) -> Self {
         Self {
             admission,
             framing: head.body,
             expects_continue: head.expects_continue,
-            method: head.method.clone(),
+            method: head.method,
             target: head.target,
+            headers: head.headers,
         }
     }
 
@@ -41,16 +43,16 @@ impl Admitted {
     }
 
     /// The head that the server gets: rebuilt from what was parsed, nothing copied as it came but
-    /// those of `theirs` that may go on.
+    /// the client's headers that may go on.
     pub(super) fn head(
         &self,
-        theirs: &HeaderMap,
         private: &[HeaderName],
         authority: &HeaderValue,
         peer: &Peer,
         token: Option<&AccessToken>,
         request_id: HeaderValue,
     ) -> Result<Box<RequestHeader>, Refusal> {
+        let theirs = self.headers;
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.method.clone();
         parts.uri = Uri::from(self.target.path_and_query().clone());
@@ -62,7 +64,7 @@ impl Admitted {
             headers.append(name, value.clone());
         }
         match self.framing {
-            BodyFraming::Empty if needs_length(&self.method) => {
+            BodyFraming::Empty if needs_length(self.method) => {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
             BodyFraming::Empty => {}

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::TRANSFER_ENCODING;
 use pingora::http::RequestHeader;
-use pingora::protocols::http::v1::{client, server};
+use pingora::protocols::http::v1::client;
 use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
 use super::connection::{Connection, WriteState};
+use super::session::{ClientFault, ClientGone, Session};
 
 /// How far the request's body got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,22 @@ pub(super) enum Broken {
     Server(Box<Error>),
 }
 
+impl From<ClientFault> for Broken {
+    fn from(fault: ClientFault) -> Self {
+        match fault {
+            ClientFault::Gone => Self::ClientGone,
+            ClientFault::Silent => Self::ClientSilent,
+            ClientFault::Malformed => Self::ClientMalformed,
+        }
+    }
+}
+
+impl From<ClientGone> for Broken {
+    fn from(_: ClientGone) -> Self {
+        Self::ClientGone
+    }
+}
+
 /// Sends the head. A session watches over its writing, but not over its flush.
 pub(super) async fn send_head(
     up: &mut client::HttpSession,
@@ -55,42 +72,25 @@ pub(super) async fn send_head(
 
 /// Waits for the answer's head while nothing more is sent, watching for a client that leaves.
 pub(super) async fn await_answer(
-    down: &mut server::HttpSession,
+    down: &mut Session,
     up: &mut client::HttpSession,
 ) -> Result<(), Broken> {
     tokio::select! {
         biased;
         head = answer_head(up) => head.map_err(Broken::Server),
-        gone = await_client_gone(down) => Err(gone),
+        gone = down.client_gone() => Err(gone.into()),
     }
-}
-
-/// Ends when the client leaves; never, once a next request of its has begun to arrive. Meanwhile the
-/// client gets what was written and not yet sent, such as a head whose body is long in coming.
-pub(super) async fn await_client_gone(down: &mut server::HttpSession) -> Broken {
-    pushed(down).await;
-    // The session must know its body before it looks beyond it: it would forget what it finds.
-    let done = down.is_body_done();
-    // Whatever it returns, be it a broken connection, the client is not there any more.
-    let _ = down.read_body_or_idle(done).await;
-    Broken::ClientGone
-}
-
-/// Waits until the client has what was written for it. A fault shows when it is read or written
-/// next.
-async fn pushed(down: &mut server::HttpSession) {
-    let _ = poll_fn(|cx| Connection::poll_push(down.stream(), cx)).await;
 }
 
 /// Sends the body, first what was `kept` of it from an earlier try, until all is sent or the
 /// answer's head is there.
 pub(super) async fn upload(
-    down: &mut server::HttpSession,
+    down: &mut Session,
     up: &mut client::HttpSession,
     kept: Option<Bytes>,
     limits: UploadLimits,
 ) -> Result<Upload, Broken> {
-    let state = Arc::clone(Connection::write_state(up.stream()));
+    let state = Arc::clone(Connection::of(up.stream()).write_state());
     state.set_elastic(true);
     // As long as the client has not sent all, the server is not late with its answer.
     let patience = up.read_timeout.take();
@@ -115,7 +115,7 @@ pub(super) struct UploadLimits {
 }
 
 async fn send_all(
-    down: &mut server::HttpSession,
+    down: &mut Session,
     up: &mut client::HttpSession,
     kept: Option<Bytes>,
     limits: &UploadLimits,
@@ -132,9 +132,9 @@ async fn send_all(
             early = answer_head(up) => {
                 return early.map(|()| Upload::Unfinished).map_err(Broken::Server);
             }
-            piece = client_piece(down) => piece.map_err(|e| client_fault(&e))?,
+            piece = down.read_body() => piece?,
         };
-        if down.body_bytes_read() as u64 > limits.max_body {
+        if down.body_received() > limits.max_body {
             return Err(Broken::TooLarge);
         }
         let sent = send_piece(up, piece.as_deref(), limits, state).await?;
@@ -182,19 +182,9 @@ fn takes_no_more() -> Broken {
     Broken::Server(Error::explain(ErrorType::WriteTimedout, text))
 }
 
-/// The next piece of the client's body. Sessions also give empty ones, at the borders of chunks;
-/// written on, such a piece would be the chunk that *ends* a body, and what follows it would be taken
-/// for the next message (request smuggling, and its like for answers).
-async fn client_piece(down: &mut server::HttpSession) -> pingora::Result<Option<Bytes>> {
-    loop {
-        match down.read_body_bytes().await? {
-            Some(piece) if piece.is_empty() => {}
-            piece => return Ok(piece),
-        }
-    }
-}
-
-/// The same of the server's body.
+/// The next piece of the server's body. Sessions of pingora's also give empty ones, at the borders of
+/// chunks; written on, such a piece would be the chunk that *ends* a body, and what follows it would
+/// be taken for the next message.
 async fn server_piece(up: &mut client::HttpSession) -> pingora::Result<Option<Bytes>> {
     loop {
         match up.read_body_bytes().await? {
@@ -207,12 +197,12 @@ async fn server_piece(up: &mut client::HttpSession) -> pingora::Result<Option<By
 /// Both directions at once: the rest of the body goes up while the answer's body comes down. Ends
 /// when either is complete; `Done` when that was the request's body.
 pub(super) async fn duplex(
-    down: &mut server::HttpSession,
+    down: &mut Session,
     up: &mut client::HttpSession,
     limits: &UploadLimits,
 ) -> Result<Upload, Broken> {
-    let to_client = Arc::clone(Connection::write_state(down.stream()));
-    let to_server = Arc::clone(Connection::write_state(up.stream()));
+    let to_client = Arc::clone(down.connection().write_state());
+    let to_server = Arc::clone(Connection::of(up.stream()).write_state());
     to_client.set_elastic(true);
     to_server.set_elastic(true);
     // It may be waiting for the client.
@@ -225,13 +215,13 @@ pub(super) async fn duplex(
 }
 
 enum Event {
-    FromClient(pingora::Result<Option<Bytes>>),
+    FromClient(Result<Option<Bytes>, ClientFault>),
     FromServer(pingora::Result<Option<Bytes>>),
     Drained,
 }
 
 async fn both_ways(
-    down: &mut server::HttpSession,
+    down: &mut Session,
     up: &mut client::HttpSession,
     limits: &UploadLimits,
     to_client: &WriteState,
@@ -252,7 +242,7 @@ async fn both_ways(
         if !to_client.is_pending()
             && let Some(piece) = coming_down.take()
         {
-            down.write_body(&piece).await.map_err(|_| Broken::ClientGone)?;
+            down.write_body(&piece).await?;
         }
         if server_done && coming_down.is_none() {
             return Ok(Upload::Unfinished);
@@ -260,7 +250,7 @@ async fn both_ways(
         if client_done && going_up.is_none() && listening {
             listening = up.finish_body().await.is_ok();
             if let Some(piece) = coming_down.take() {
-                down.write_body(&piece).await.map_err(|_| Broken::ClientGone)?;
+                down.write_body(&piece).await?;
             }
             if listening {
                 return Ok(Upload::Done);
@@ -270,15 +260,15 @@ async fn both_ways(
         let event = {
             let mut from_client = pin!(async {
                 if client_done || up_waits || !listening {
-                    pushed(down).await;
+                    down.push().await;
                     std::future::pending().await
                 } else {
-                    client_piece(down).await
+                    down.read_body().await
                 }
             });
             let mut from_server = pin!(async {
                 if server_done || down_waits {
-                    let _ = poll_fn(|cx| Connection::poll_push(up.stream(), cx)).await;
+                    let _ = poll_fn(|cx| Connection::of(up.stream()).poll_push(cx)).await;
                     std::future::pending().await
                 } else {
                     server_piece(up).await
@@ -308,13 +298,13 @@ async fn both_ways(
             Event::FromServer(Ok(None)) => server_done = true,
             Event::FromServer(Err(error)) => return Err(Broken::Server(error)),
             Event::FromClient(Ok(Some(piece))) => {
-                if down.body_bytes_read() as u64 > limits.max_body {
+                if down.body_received() > limits.max_body {
                     return Err(Broken::TooLarge);
                 }
                 going_up = Some(piece);
             }
             Event::FromClient(Ok(None)) => client_done = true,
-            Event::FromClient(Err(error)) => return Err(client_fault(&error)),
+            Event::FromClient(Err(fault)) => return Err(fault.into()),
         }
     }
 }
@@ -346,16 +336,6 @@ fn is_known_coding(up: &client::HttpSession) -> bool {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
         && codings.next().is_none()
-}
-
-fn client_fault(error: &Error) -> Broken {
-    match error.etype() {
-        ErrorType::ReadTimedout => Broken::ClientSilent,
-        ErrorType::ReadError | ErrorType::ConnectionClosed => Broken::ClientGone,
-        // The end of the connection in the middle of a body; chunks that are none come as others.
-        kind if kind.as_str() == "PrematureBodyEnd" => Broken::ClientGone,
-        _ => Broken::ClientMalformed,
-    }
 }
 
 /// How long an answer is looked for after the server has stopped to take the body.

@@ -1,4 +1,4 @@
-//! A connection as pingora's `IO`: TCP, Unix socket or TLS, the same towards clients and servers.
+//! A connection: TCP, Unix socket or TLS, the same towards clients and, as pingora's `IO`, servers.
 //!
 //! What it adds to the socket: a small buffer that joins a head and the first bytes of its body into
 //! one write, given back while the connection is idle; reads that push along what is still to be
@@ -56,7 +56,6 @@ pub enum Transport {
 pub struct WriteState {
     pending: AtomicUsize,
     elastic: AtomicBool,
-    corked: AtomicBool,
 }
 
 impl WriteState {
@@ -68,11 +67,6 @@ impl WriteState {
     /// From now on writes do not wait.
     pub fn set_elastic(&self, on: bool) {
         self.elastic.store(on, Relaxed);
-    }
-
-    /// While corked, flushes are put off, so that what follows leaves in the same write.
-    pub fn set_corked(&self, on: bool) {
-        self.corked.store(on, Relaxed);
     }
 }
 
@@ -90,33 +84,33 @@ impl Connection {
         stream.into_any().downcast().expect("every stream of ours is a Connection")
     }
 
-    /// The state of the writes of the connection that a session holds.
-    pub fn write_state(stream: &Stream) -> &Arc<WriteState> {
-        &Self::of(stream).state
+    /// The connection that a session of pingora's holds.
+    pub fn of(stream: &Stream) -> &Self {
+        stream.as_any().downcast_ref().expect("every stream of ours is a Connection")
     }
 
-    /// Writes what waits on the connection that a session holds, without its leave.
-    pub fn poll_push(stream: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let connection = Self::of(stream);
-        let mut wire = connection.wire();
+    /// The state of its writes.
+    pub fn write_state(&self) -> &Arc<WriteState> {
+        &self.state
+    }
+
+    /// Writes what waits. A shared reference will do, so that a session need not be asked.
+    pub fn poll_push(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = self.wire();
         let pushed = wire.poll_push(cx);
-        wire.note_pending(&connection.state);
+        wire.note_pending(&self.state);
         pushed
     }
 
-    /// Makes the end of the connection that a session holds an abrupt one (a TCP reset), for an
-    /// answer whose only proper end is that of its connection.
-    pub fn break_off(stream: &Stream) {
+    /// Makes its end an abrupt one (a TCP reset), for a response whose only proper end is that of its
+    /// connection.
+    pub fn break_off(&self) {
         // Where it cannot be done, the connection just ends.
-        let _ = match &Self::of(stream).wire().transport {
+        let _ = match &self.wire().transport {
             Transport::Tcp(tcp) => tcp.set_zero_linger(),
             Transport::Tls(tls) => tls.get_ref().0.set_zero_linger(),
             Transport::Unix(_) => Ok(()),
         };
-    }
-
-    fn of(stream: &Stream) -> &Self {
-        stream.as_any().downcast_ref().expect("every stream of ours is a Connection")
     }
 
     fn wire(&self) -> MutexGuard<'_, Wire> {
@@ -277,9 +271,6 @@ impl AsyncWrite for Connection {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let wire = this.wire.get_mut().expect(UNPOISONED);
-        if this.state.corked.load(Relaxed) {
-            return Poll::Ready(Ok(()));
-        }
         let pushed = wire.poll_push(cx);
         wire.note_pending(&this.state);
         match pushed {
@@ -346,7 +337,7 @@ impl GetSocketDigest for Connection {
     }
 }
 
-/// What pingora reads a head into, too.
+/// Room for the head of a usual request.
 const FIRST: usize = 4 * 1024;
 /// Up to here writes are gathered until a flush: a head and a small body.
 const JOINED: usize = 4 * 1024;

@@ -1,19 +1,14 @@
-//! The client's side: reading a head under one deadline, and ending a connection so that the client
-//! gets to read the last answer.
+//! The client's side: what is known of a client, the bounds it is held to, and ending a connection
+//! so that the client gets to read the last response.
 
 use std::time::Duration;
 
 use http::HeaderValue;
-use pingora::protocols::http::v1::server::HttpSession;
-use pingora::{Error, ErrorType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Connection;
 use crate::caller::Origin;
-use crate::refusal::Refusal;
-use crate::request::RequestError;
 
 /// What is known of a client by its connection alone.
 #[derive(Clone, Debug)]
@@ -47,66 +42,8 @@ pub struct ClientLimits {
     pub body: Duration,
     /// Most bytes of a body.
     pub max_body: u64,
-}
-
-/// What came of waiting for a request's head.
-pub(super) enum Head {
-    /// The head is there.
-    Read,
-    /// The client closed the connection without beginning a request.
-    Closed,
-    /// What came is no head.
-    Refused(Refusal),
-}
-
-/// A session on an idle connection; `prefix` is what was read of it already.
-pub(super) fn session(
-    connection: Box<Connection>,
-    prefix: Option<bytes::BytesMut>,
-    limits: &ClientLimits,
-) -> HttpSession {
-    let mut session = HttpSession::new(connection);
-    session.set_read_timeout(Some(limits.body));
-    session.set_write_timeout(Some(limits.body));
-    session.set_total_drain_timeout(Some(LINGER));
-    session.set_pipelining_enabled(true);
-    if let Some(prefix) = prefix {
-        session.set_pipelined_prefix(prefix);
-    }
-    session
-}
-
-/// Reads a head. The deadline is over the whole of it, however it drips.
-pub(super) async fn read_head(session: &mut HttpSession, limits: &ClientLimits) -> Head {
-    match timeout(limits.head, session.read_request()).await {
-        Err(_) => Head::Refused(Refusal::HeadTimeout),
-        Ok(Ok(Some(_))) => Head::Read,
-        Ok(Ok(None)) => Head::Closed,
-        Ok(Err(error)) => match error.etype() {
-            ErrorType::ReadTimedout => Head::Refused(Refusal::HeadTimeout),
-            ErrorType::ReadError | ErrorType::ConnectionClosed => Head::Closed,
-            _ => Head::Refused(fault(&error).into()),
-        },
-    }
-}
-
-fn fault(error: &Error) -> RequestError {
-    let cause = error.root_cause().downcast_ref::<httparse::Error>();
-    match cause {
-        Some(httparse::Error::TooManyHeaders) => RequestError::HeadTooLarge,
-        Some(_) => RequestError::Malformed("the request head is malformed"),
-        // Pingora stops to read at 1 MiB and says so in words only.
-        None if error.to_string().contains("Request header larger than") => {
-            RequestError::HeadTooLarge
-        }
-        // And of a target that is longer than the HTTP library can hold, which it repeats.
-        None if is_target_too_long(&error.to_string()) => RequestError::TargetTooLong,
-        None => RequestError::Malformed("the request head is ambiguous or malformed"),
-    }
-}
-
-fn is_target_too_long(text: &str) -> bool {
-    text.len() >= usize::from(u16::MAX) && text.contains("invalid uri ")
+    /// Most memory that all unfinished heads of requests hold together, in bytes.
+    pub unfinished_heads: usize,
 }
 
 /// Ends a connection on which the client may still be sending. To close at once would make the

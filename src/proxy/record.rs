@@ -246,8 +246,9 @@ impl Record {
         );
     }
 
-    pub(super) fn received(&mut self, received: usize, sent: usize) {
-        (self.body_received, self.body_sent) = (received as u64, sent as u64);
+    /// How many bytes the bodies of the request and of the response had.
+    pub(super) fn bodies(&mut self, received: u64, sent: u64) {
+        (self.body_received, self.body_sent) = (received, sent);
     }
 
     /// Counts and logs.

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::TRANSFER_ENCODING;
-use pingora::protocols::http::v1::server::HttpSession;
 use tokio::time::timeout;
 
 use super::Proxy;
 use super::connection::Connection;
-use super::downstream::{Head, Peer, linger, read_head, session};
+use super::downstream::Peer;
 use super::record::Record;
+use super::session::{Head, Session, UnfinishedHeads};
 use crate::refusal::Refusal;
 
 /// Tells which proxy serves the next request of a connection.
@@ -23,6 +22,9 @@ pub trait Current: Send + Sync {
     /// The same, and how the listener that `peer` came through meets it by the same configuration: no
     /// request is decided on by what is known of it by one and what is allowed by another.
     fn meet(&self, peer: &Peer) -> (Arc<Proxy>, Met);
+
+    /// The heads that are still to arrive on all connections.
+    fn unfinished_heads(&self) -> &UnfinishedHeads;
 }
 
 /// How a client is met whose connection may be older than the configuration in force.
@@ -63,31 +65,31 @@ impl Proxy {
         }
     }
 
-    /// Serves the request that begins with `first`, and those that follow without a pause. Gives
+    /// Serves the request that begins with what was `read`, and those that follow without a pause. Gives
     /// the connection back if it can go on.
     async fn requests(
         current: &impl Current,
-        connection: Box<Connection>,
-        first: BytesMut,
+        mut connection: Box<Connection>,
+        mut read: BytesMut,
         peer: &Peer,
     ) -> Option<Box<Connection>> {
-        let mut proxy = current.proxy();
-        let mut down = session(connection, Some(first), &proxy.limits);
         loop {
+            let mut proxy = current.proxy();
+            let mut down = Session::new(connection, read, proxy.limits);
             let mut record = Record::new(peer);
-            let read = read_head(&mut down, &proxy.limits).await;
+            let head = down.read_head(current.unfinished_heads()).await;
             // A head can take its time. From here on the request has one configuration to its end,
             // unless that loses it its permit.
             let mut met;
             (proxy, met) = current.meet(peer);
-            match read {
+            let head = match head {
                 Head::Closed => return None,
                 Head::Refused(refusal) => {
                     Box::pin(proxy.end_unread(down, refusal, peer, record)).await;
                     return None;
                 }
-                Head::Read => {}
-            }
+                Head::Read(head) => head,
+            };
             let complete = loop {
                 let as_met = match &met {
                     Met::AsBefore => Some(peer),
@@ -95,7 +97,7 @@ impl Proxy {
                     Met::NotAnyMore => None,
                 };
                 let failure = match as_met {
-                    Some(peer) => proxy.exchange(&mut down, peer, &mut record).await.err(),
+                    Some(peer) => proxy.exchange(&mut down, &head, peer, &mut record).await.err(),
                     None => Some(Refusal::ListenerChanged.into()),
                 };
                 let Some(failure) = failure else { break true };
@@ -111,42 +113,29 @@ impl Proxy {
                 }
                 break Box::pin(proxy.fail(&mut down, failure, peer, &mut record)).await;
             };
-            record.received(down.body_bytes_read(), down.body_bytes_sent());
+            record.bodies(down.body_received(), down.body_sent());
             proxy.finish(&record);
             if !complete {
                 return None;
             }
-            if !down.will_keepalive() {
-                linger(down.into_inner()).await;
-                return None;
-            }
-            let chunked = down.get_header(TRANSFER_ENCODING).is_some();
-            let (stream, prefix) = down.reuse().await.ok()??.into_parts();
-            let connection = Connection::from_stream(stream);
-            if prefix.is_none() {
+            (connection, read) = down.finish().await?;
+            if read.is_empty() {
                 return Some(connection);
             }
-            // The session reads sizes and extensions of chunks leniently (CVE-2025-55315 and its
-            // kin): another server could count to the body what is now read as the next request.
-            if chunked {
-                linger(connection).await;
-                return None;
-            }
-            down = session(connection, prefix, &proxy.limits);
         }
     }
 
     /// Ends a connection on which no head came that could be read.
     async fn end_unread(
         &self,
-        mut down: HttpSession,
+        mut down: Session,
         refusal: Refusal,
         peer: &Peer,
         mut record: Record,
     ) {
         self.refuse(&mut down, &refusal, peer, &mut record).await;
         self.finish(&record);
-        linger(down.into_inner()).await;
+        down.finish().await;
     }
 }
 
@@ -157,8 +146,9 @@ const ON_ITS_WAY: Duration = Duration::from_millis(300);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::RawHead;
 
-    struct Always(Arc<Proxy>);
+    struct Always(Arc<Proxy>, UnfinishedHeads);
 
     impl Current for Always {
         fn proxy(&self) -> Arc<Proxy> {
@@ -167,6 +157,10 @@ mod tests {
 
         fn meet(&self, _: &Peer) -> (Arc<Proxy>, Met) {
             (Arc::clone(&self.0), Met::AsBefore)
+        }
+
+        fn unfinished_heads(&self) -> &UnfinishedHeads {
+            &self.1
         }
     }
 
@@ -177,15 +171,16 @@ mod tests {
 
     #[test]
     fn what_is_held_for_a_connection_and_for_a_request_stays_small() {
-        type Request<'a> = (&'a Proxy, &'a mut HttpSession, &'a Peer, &'a mut Record);
+        type Request<'a> = (&'a Proxy, &'a mut Session, &'a RawHead, &'a Peer, &'a mut Record);
         let connection = size(|(current, connection, peer): (&Always, Box<Connection>, &Peer)| {
             Proxy::serve(current, connection, peer)
         });
         let requests = size(|(current, connection, first, peer): (&Always, _, _, &Peer)| {
             Proxy::requests(current, connection, first, peer)
         });
-        let exchange =
-            size(|(proxy, down, peer, record): Request<'_>| proxy.exchange(down, peer, record));
+        let exchange = size(|(proxy, down, head, peer, record): Request<'_>| {
+            proxy.exchange(down, head, peer, record)
+        });
         println!(
             "{connection} bytes a connection, {requests} its requests, of which {exchange} one"
         );

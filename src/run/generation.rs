@@ -186,5 +186,6 @@ pub(super) fn client_limits(limits: &Limits) -> ClientLimits {
         keep_alive: limits.keep_alive_timeout,
         body: limits.body_timeout,
         max_body: limits.max_body,
+        unfinished_heads: limits.unfinished_heads,
     }
 }

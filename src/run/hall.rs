@@ -19,7 +19,7 @@ use super::generation::{Door, DoorNumber, Generation, Terms};
 use super::listener::{Accepted, Listener};
 use crate::caller::ClientCertificate;
 use crate::proxy::connection::{Connection, Transport};
-use crate::proxy::{Current, Met, Peer, Proxy, linger};
+use crate::proxy::{Current, Met, Peer, Proxy, UnfinishedHeads, linger};
 use crate::telemetry::Telemetry;
 
 /// Where all connections are, whatever door they came through.
@@ -29,6 +29,7 @@ pub(super) struct Hall {
     room: Arc<Semaphore>,
     /// For those who are told that there is no room.
     doorstep: Arc<Semaphore>,
+    unfinished_heads: UnfinishedHeads,
     connections: TaskTracker,
 }
 
@@ -56,6 +57,10 @@ impl Current for Way<'_> {
         };
         (Arc::clone(&generation.proxy), met)
     }
+
+    fn unfinished_heads(&self) -> &UnfinishedHeads {
+        &self.hall.unfinished_heads
+    }
 }
 
 impl Hall {
@@ -70,6 +75,7 @@ impl Hall {
             telemetry,
             room: Arc::new(Semaphore::new(max_connections)),
             doorstep: Arc::new(Semaphore::new(DOORSTEP)),
+            unfinished_heads: UnfinishedHeads::default(),
             connections: TaskTracker::new(),
         })
     }

@@ -1,9 +1,7 @@
-use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
-use http::{HeaderMap, Method, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::request::RawHead;
 
 fn server() -> Arc<Server> {
     let second = Duration::from_secs(1);
@@ -55,10 +53,9 @@ fn tenants() -> Tenants {
 }
 
 fn resolved(tenants: &Tenants, host: &str, path: &str) -> Option<String> {
-    let raw = Bytes::from(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-    let mut headers = HeaderMap::new();
-    headers.insert(HOST, HeaderValue::from_str(host).unwrap());
-    let head = RequestHead::parse(&raw, &Method::GET, Version::HTTP_11, &headers).unwrap();
+    let raw = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let raw = RawHead::read(raw.as_bytes()).unwrap();
+    let head = RequestHead::parse(&raw).unwrap();
     tenants.resolve(&head).ok().map(|tenant| tenant.name.to_string())
 }
 

@@ -4,9 +4,9 @@
 use boldgate::caller::{Admits, ApiKey, Origin};
 use boldgate::config::Settings;
 use boldgate::gateway::Gatekeeper;
-use boldgate::request::RequestHead;
+use boldgate::request::{RawHead, RequestHead};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
 /// Three tenants by path, one by host; a caller who may use alpha alone, a proxy that names the user.
@@ -55,7 +55,6 @@ fn decide(
     headers: &[(&str, String)],
 ) -> Option<(String, String, bool)> {
     let mut raw = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
-    let mut map = HeaderMap::new();
     for (name, value) in headers {
         // What is no header at all never gets here.
         let (Ok(name), Ok(value)) =
@@ -64,11 +63,10 @@ fn decide(
             continue;
         };
         raw.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-        map.append(name, value);
     }
     raw.extend(b"\r\n");
-    let raw = raw.into();
-    let head = RequestHead::parse(&raw, method, Version::HTTP_11, &map).ok()?;
+    let raw = RawHead::read(&raw).ok()?;
+    let head = RequestHead::parse(&raw).ok()?;
     let origin = Origin { address: Some([192, 0, 2, 1].into()), ..Origin::unknown(Admits::Known) };
     let admitted = gatekeeper.admit(&origin, &head).now_or_never().expect("it waits for nobody");
     let admission = admitted.ok()?;

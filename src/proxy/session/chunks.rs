@@ -1,0 +1,261 @@
+//! A body in chunks (RFC 9112, section 7.1), read strictly: whatever one server could take for the
+//! end of a chunk and another one not is refused, for behind it could hide a request
+//! (CVE-2025-55315 and its kin). What goes on to the server is framed anew.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
+
+/// Reads a body from the bytes that have arrived, in pieces of any size.
+#[derive(Debug, Default)]
+pub(super) struct ChunkReader {
+    expected: Expected,
+    /// Bytes of extensions and trailers so far: none of them is of use to anybody here.
+    overhead: usize,
+}
+
+#[derive(Debug, Default)]
+enum Expected {
+    /// The line with the size of a chunk.
+    #[default]
+    Size,
+    /// So many bytes of a chunk.
+    Data(u64),
+    /// The CR LF behind a chunk.
+    DataEnd,
+    /// A trailer field, or the empty line that ends the body.
+    Trailer,
+    Nothing,
+}
+
+/// What a body gives next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Some of its content; never empty.
+    Piece(Bytes),
+    /// Its end.
+    End,
+    /// Nothing, before more has arrived.
+    Wait,
+}
+
+/// The bytes are no chunks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NotChunked;
+
+impl ChunkReader {
+    /// Takes the next part of the body off the front of `buffer`, and nothing that lies behind its
+    /// end.
+    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Step, NotChunked> {
+        loop {
+            self.expected = match self.expected {
+                Expected::Size => match line(buffer)? {
+                    None => return Ok(Step::Wait),
+                    Some(line) => {
+                        let (size, extension) = size(&line)?;
+                        self.count(extension)?;
+                        if size == 0 { Expected::Trailer } else { Expected::Data(size) }
+                    }
+                },
+                Expected::Data(left) => {
+                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                    if here == 0 {
+                        return Ok(Step::Wait);
+                    }
+                    let left = left - here as u64;
+                    self.expected =
+                        if left == 0 { Expected::DataEnd } else { Expected::Data(left) };
+                    return Ok(Step::Piece(buffer.split_to(here).freeze()));
+                }
+                Expected::DataEnd => match &buffer[..] {
+                    [b'\r', b'\n', ..] => {
+                        buffer.advance(2);
+                        Expected::Size
+                    }
+                    [] | [b'\r'] => return Ok(Step::Wait),
+                    _ => return Err(NotChunked),
+                },
+                Expected::Trailer => match line(buffer)? {
+                    None => return Ok(Step::Wait),
+                    Some(line) if line.is_empty() => Expected::Nothing,
+                    Some(line) => {
+                        self.count(line.len())?;
+                        field(&line)?;
+                        Expected::Trailer
+                    }
+                },
+                Expected::Nothing => return Ok(Step::End),
+            };
+        }
+    }
+
+    fn count(&mut self, overhead: usize) -> Result<(), NotChunked> {
+        self.overhead += overhead;
+        if self.overhead > MAX_OVERHEAD { Err(NotChunked) } else { Ok(()) }
+    }
+}
+
+/// Takes a line that ends in CR LF off the front of `buffer`; `None` while its end has not arrived.
+fn line(buffer: &mut BytesMut) -> Result<Option<BytesMut>, NotChunked> {
+    let looked_at = &buffer[..buffer.len().min(MAX_LINE)];
+    match memchr::memchr2(b'\r', b'\n', looked_at) {
+        None if looked_at.len() == MAX_LINE => Err(NotChunked),
+        None => Ok(None),
+        Some(end) => match &buffer[end..] {
+            [b'\r', b'\n', ..] => {
+                let line = buffer.split_to(end);
+                buffer.advance(2);
+                Ok(Some(line))
+            }
+            [b'\r'] => Ok(None),
+            _ => Err(NotChunked),
+        },
+    }
+}
+
+/// The size of a chunk, in bytes, and how many bytes its extensions have.
+fn size(line: &[u8]) -> Result<(u64, usize), NotChunked> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (digits, extension) = line.split_at(digits);
+    let well_formed = match extension {
+        [] => true,
+        [b';', text @ ..] => text.iter().all(|byte| matches!(byte, b' '..=b'~')),
+        _ => false,
+    };
+    if digits.is_empty() || digits.len() > MAX_SIZE_DIGITS || !well_formed {
+        return Err(NotChunked);
+    }
+    let digits = std::str::from_utf8(digits).map_err(|_| NotChunked)?;
+    let size = u64::from_str_radix(digits, 16).map_err(|_| NotChunked)?;
+    Ok((size, extension.len()))
+}
+
+/// Checks a trailer field. It goes nowhere; but a line that is none hints at another reading.
+fn field(line: &[u8]) -> Result<(), NotChunked> {
+    let colon = memchr::memchr(b':', line).ok_or(NotChunked)?;
+    HeaderName::from_bytes(&line[..colon]).map_err(|_| NotChunked)?;
+    HeaderValue::from_bytes(&line[colon + 1..]).map_err(|_| NotChunked)?;
+    Ok(())
+}
+
+/// Most bytes of the line with the size of a chunk, or of a trailer field.
+const MAX_LINE: usize = 4 * 1024;
+/// Most bytes of extensions and trailer fields of one body.
+const MAX_OVERHEAD: usize = 16 * 1024;
+/// Sizes of more digits could overflow somewhere.
+const MAX_SIZE_DIGITS: usize = 15;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The content of the body that `bytes` begin with, arriving in pieces of `size`, and what is
+    /// left behind it; `None` if it has no end.
+    fn read(bytes: &[u8], size: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, NotChunked> {
+        let (mut reader, mut buffer) = (ChunkReader::default(), BytesMut::new());
+        let (mut pieces, mut content) = (bytes.chunks(size), Vec::new());
+        loop {
+            match reader.next(&mut buffer)? {
+                Step::Piece(piece) => {
+                    assert!(!piece.is_empty());
+                    content.extend_from_slice(&piece);
+                }
+                Step::End => {
+                    let rest = buffer.iter().chain(pieces.flatten()).copied().collect();
+                    return Ok(Some((content, rest)));
+                }
+                Step::Wait => match pieces.next() {
+                    Some(piece) => buffer.extend_from_slice(piece),
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_read_to_their_end_and_no_further() {
+        for bytes in [
+            &b"3\r\nabc\r\n0\r\n\r\nrest"[..],
+            b"003;a=\"b c\";d\r\nabc\r\n000;x\r\nX-Trailer: yes\r\nEmpty:\r\n\r\nrest",
+            b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\nrest",
+        ] {
+            for size in 1..=bytes.len() {
+                let (content, rest) = read(bytes, size).unwrap().expect("it has an end");
+                assert_eq!((&content[..], &rest[..]), (&b"abc"[..], &b"rest"[..]));
+            }
+        }
+        let upper = [b"A\r\n0123456789\r\n0A".as_slice(), b"\r\n0123456789\r\n0\r\n\r\n"].concat();
+        assert_eq!(read(&upper, 7).unwrap().unwrap().0.len(), 20);
+    }
+
+    #[test]
+    fn what_one_server_could_read_as_a_chunk_and_another_not_is_refused() {
+        for bytes in [
+            &b"\r\n"[..],
+            b";a\r\n",
+            b" 3\r\n",
+            b"3 \r\n",
+            b"3\t;a\r\n",
+            b"+3\r\n",
+            b"-3\r\n",
+            b"0x3\r\n",
+            b"0_3\r\n",
+            b"3,\r\n",
+            b"g\r\n",
+            b"3\n",
+            b"3\rabc",
+            b"3;a\nb\r\n",
+            b"3;a\rb\r\n",
+            b"3;\n",
+            b"3;a\tb\r\n",
+            b"3;a\0\r\n",
+            b"3;a\x7f\r\n",
+            b"3;\xe9\r\n",
+            b"0000000000000003\r\n",
+            b"fffffffffffffffff\r\n",
+            b"3\r\nabcd",
+            b"3\r\nabc\n",
+            b"3\r\nabc0\r\n",
+            b"3\r\nabc\rX",
+            b"0\r\n\n",
+            b"0\r\n:\r\n",
+            b"0\r\nX\r\n",
+            b"0\r\nX : y\r\n",
+            b"0\r\n X: y\r\n",
+            b"0\r\nX: y\n\r\n",
+            b"0\r\nX: a\0\r\n",
+            b"0\r\nX: y\r\n folded\r\n\r\n",
+        ] {
+            for size in 1..=bytes.len() {
+                let text = bytes.escape_ascii();
+                assert_eq!(read(bytes, size), Err(NotChunked), "{text} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_needs_is_bounded() {
+        let extension = "x".repeat(4000);
+        let body = |chunks| format!("1;{extension}\r\na\r\n").repeat(chunks) + "0\r\n\r\n";
+        assert!(read(body(4).as_bytes(), 999).is_ok());
+        assert_eq!(read(body(5).as_bytes(), 999), Err(NotChunked));
+        let trailers = |lines| format!("0\r\n{}\r\n", format!("X: {extension}\r\n").repeat(lines));
+        assert!(read(trailers(4).as_bytes(), 999).is_ok());
+        assert_eq!(read(trailers(5).as_bytes(), 999), Err(NotChunked));
+        assert_eq!(read(format!("1;{}", "x".repeat(MAX_LINE)).as_bytes(), 999), Err(NotChunked));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn what_arrives_in_pieces_is_judged_as_the_whole(
+            bytes in "([0-3]{1,2}(;[a\t]{0,2})?[\r\n]{1,2}[ab]{0,3}[\r\n]{1,2}){0,3}0\r\n(X:y\r?\n)?\r\n.{0,3}",
+            size in 1_usize..9,
+        ) {
+            let whole = read(bytes.as_bytes(), bytes.len().max(1));
+            prop_assert_eq!(whole, read(bytes.as_bytes(), size));
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The heads of requests that have begun to arrive and have no end yet. Nobody is known by then, so
+//! together they are bounded.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+
+/// All unfinished heads of the process.
+#[derive(Debug, Default)]
+pub struct UnfinishedHeads(Mutex<Heads>);
+
+#[derive(Debug, Default)]
+struct Heads {
+    /// Memory that they take, in bytes.
+    held: usize,
+    next: u64,
+    /// The oldest one comes first.
+    by_age: BTreeMap<u64, Head>,
+}
+
+#[derive(Debug)]
+struct Head {
+    held: usize,
+    evicted: Arc<Notify>,
+}
+
+/// One of them, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct UnfinishedHead<'h> {
+    all: &'h UnfinishedHeads,
+    number: u64,
+    evicted: Arc<Notify>,
+}
+
+impl UnfinishedHeads {
+    /// One more, which takes no memory yet.
+    pub(super) fn enter(&self) -> UnfinishedHead<'_> {
+        let evicted = Arc::new(Notify::new());
+        let mut heads = self.heads();
+        let number = heads.next;
+        heads.next += 1;
+        heads.by_age.insert(number, Head { held: 0, evicted: Arc::clone(&evicted) });
+        UnfinishedHead { all: self, number, evicted }
+    }
+
+    fn heads(&self) -> MutexGuard<'_, Heads> {
+        self.0.lock().expect("nothing panics while it is locked")
+    }
+}
+
+impl UnfinishedHead<'_> {
+    /// Notes that this head takes `held` bytes of memory. While all together take more than `limit`,
+    /// the oldest ones are evicted, which may be this one.
+    pub(super) fn hold(&self, held: usize, limit: usize) {
+        let mut heads = self.all.heads();
+        let Some(head) = heads.by_age.get_mut(&self.number) else { return };
+        let before = std::mem::replace(&mut head.held, held);
+        heads.held = heads.held - before + held;
+        while heads.held > limit
+            && let Some((_, oldest)) = heads.by_age.pop_first()
+        {
+            heads.held -= oldest.held;
+            oldest.evicted.notify_one();
+        }
+    }
+
+    /// Waits until this head is evicted.
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+}
+
+impl Drop for UnfinishedHead<'_> {
+    fn drop(&mut self) {
+        let mut heads = self.all.heads();
+        if let Some(head) = heads.by_age.remove(&self.number) {
+            heads.held -= head.held;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn beyond_the_limit_the_oldest_are_evicted_and_only_as_many_as_needed() {
+        let all = UnfinishedHeads::default();
+        let [first, second, third] = [(); 3].map(|()| all.enter());
+        second.hold(40, 100);
+        first.hold(30, 100);
+        third.hold(30, 100);
+        let evicted = |head: &UnfinishedHead<'_>| head.evicted().now_or_never().is_some();
+        assert!(!evicted(&first) && !evicted(&second) && !evicted(&third));
+        third.hold(40, 100);
+        assert!(evicted(&first) && !evicted(&second) && !evicted(&third));
+        drop(second);
+        third.hold(100, 100);
+        assert!(!evicted(&third), "what has ended counts no more");
+        third.hold(101, 100);
+        assert!(evicted(&third), "one that is too large alone is the oldest");
+        drop((first, third));
+        let heads = all.heads();
+        assert_eq!((heads.held, heads.by_age.len()), (0, 0));
+    }
+}

@@ -1,0 +1,343 @@
+//! A request's head as it came: taken apart, and nothing of it changed or judged beyond its syntax.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use super::RequestError;
+
+/// A request line and its header fields (RFC 9112, sections 3 and 5). The target is what stood
+/// between the two blanks, byte for byte. Values have lost the white space around them, and names
+/// their case; neither has a meaning.
+#[derive(Debug)]
+pub struct RawHead {
+    method: Method,
+    target: Bytes,
+    version: Version,
+    headers: HeaderMap,
+}
+
+/// Finds the end of a head in bytes that arrive in pieces, each looked at once.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    /// Everything in front of it belongs to lines whose end has been found.
+    line: usize,
+    /// No line end is in front of it.
+    scanned: usize,
+    passed_empty_line: bool,
+}
+
+impl HeadReader {
+    /// Takes a head off the front of `buffer`; `None` while its end has not arrived. One empty line
+    /// in front of it is passed over, because some clients end a body with one (RFC 9112, section
+    /// 2.2).
+    ///
+    /// # Errors
+    /// As soon as what has arrived cannot become a head, or is larger than [`MAX_HEAD`].
+    pub fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<RawHead>, RequestError> {
+        if !self.passed_empty_line && self.scanned == 0 && buffer.starts_with(b"\r\n") {
+            buffer.advance(2);
+            self.passed_empty_line = true;
+        }
+        let Some(first) = buffer.first() else { return Ok(None) };
+        match first {
+            0x16 => return Err(TLS),
+            // The first half of an empty line.
+            b'\r' if buffer.len() == 1 && !self.passed_empty_line => return Ok(None),
+            first if !first.is_ascii_alphabetic() => return Err(REQUEST_LINE),
+            _ => {}
+        }
+        match self.end(buffer)? {
+            Some(end) if end <= MAX_HEAD => {
+                *self = Self::default();
+                RawHead::parse(buffer.split_to(end).freeze()).map(Some)
+            }
+            None if buffer.len() < MAX_HEAD => Ok(None),
+            _ if memchr::memchr(b'\n', &buffer[..MAX_HEAD]).is_none() => {
+                Err(RequestError::TargetTooLong)
+            }
+            _ => Err(RequestError::HeadTooLarge),
+        }
+    }
+
+    /// Where the head ends: behind the first empty line. Each line ends in CR LF; a lone LF ends a
+    /// line for some servers only (RFC 9112, section 2.2).
+    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, RequestError> {
+        while let Some(at) = memchr::memchr(b'\n', &bytes[self.scanned..]) {
+            let end = self.scanned + at;
+            if end == 0 || bytes[end - 1] != b'\r' {
+                return Err(LINE_END);
+            }
+            let empty = end - 1 == self.line;
+            self.scanned = end + 1;
+            self.line = self.scanned;
+            if empty {
+                return Ok(Some(self.scanned));
+            }
+        }
+        self.scanned = bytes.len();
+        Ok(None)
+    }
+}
+
+impl RawHead {
+    /// The head that `bytes` begin with.
+    ///
+    /// # Errors
+    /// As [`HeadReader::take`], and when it has no end.
+    pub fn read(bytes: &[u8]) -> Result<Self, RequestError> {
+        HeadReader::default().take(&mut BytesMut::from(bytes))?.ok_or(LINE_END)
+    }
+
+    /// Takes a head apart whose lines all end in CR LF, the last one empty.
+    fn parse(bytes: Bytes) -> Result<Self, RequestError> {
+        let line_end = memchr::memchr(b'\r', &bytes).ok_or(REQUEST_LINE)?;
+        let line = &bytes[..line_end];
+        // Two blanks exactly, and nothing else that a server could take for one.
+        let method_end = memchr::memchr(b' ', line).ok_or(REQUEST_LINE)?;
+        let target_end = memchr::memrchr(b' ', line).ok_or(REQUEST_LINE)?;
+        let version = match &line[target_end + 1..] {
+            b"HTTP/1.1" => Version::HTTP_11,
+            b"HTTP/1.0" => Version::HTTP_10,
+            _ => return Err(VERSION),
+        };
+        let target = line.get(method_end + 1..target_end).unwrap_or_default();
+        if target.is_empty() {
+            return Err(REQUEST_LINE);
+        }
+        let method = Method::from_bytes(&line[..method_end]).map_err(|_| REQUEST_LINE)?;
+        if let Some(&odd) = target.iter().find(|byte| !byte.is_ascii_graphic()) {
+            return Err(RequestError::Malformed(match odd {
+                b' ' => "the request target has a blank, which must be percent-encoded (%20)",
+                b'\t' => "the request target has a tab, which must be percent-encoded (%09)",
+                0x80.. => "the request target has a character that must be percent-encoded",
+                _ => "the request target has a control character",
+            }));
+        }
+        let target = bytes.slice(method_end + 1..target_end);
+        let headers = headers(&bytes, line_end + 2)?;
+        Ok(Self { method, target, version, headers })
+    }
+
+    /// The method, which may be any token.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The request target, as it was sent.
+    pub fn target(&self) -> &Bytes {
+        &self.target
+    }
+
+    /// HTTP/1.0 or HTTP/1.1.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The header fields, in their order.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+/// The header fields, which begin at `start`.
+fn headers(bytes: &Bytes, start: usize) -> Result<HeaderMap, RequestError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADER_LINES];
+    let fields = match httparse::parse_headers(&bytes[start..], &mut fields) {
+        Ok(httparse::Status::Complete((_, fields))) => fields,
+        Ok(httparse::Status::Partial) => return Err(LINE_END),
+        Err(error) => return Err(fault(error)),
+    };
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| NAME)?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+        headers.append(name, value.map_err(|_| VALUE)?);
+    }
+    Ok(headers)
+}
+
+fn fault(error: httparse::Error) -> RequestError {
+    match error {
+        httparse::Error::TooManyHeaders => RequestError::HeadTooLarge,
+        httparse::Error::HeaderName => NAME,
+        httparse::Error::HeaderValue => VALUE,
+        _ => LINE_END,
+    }
+}
+
+/// Most bytes of a head. Bold BI's own ingress takes request heads of four buffers of 16 KiB.
+pub const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADER_LINES: usize = 100;
+const REQUEST_LINE: RequestError =
+    RequestError::Malformed("the request line is not a method, a target and a version");
+const VERSION: RequestError =
+    RequestError::Malformed("the version of the request is not HTTP/1.0 or 1.1");
+const LINE_END: RequestError = RequestError::Malformed("a line does not end in CR LF");
+const NAME: RequestError = RequestError::Malformed(
+    "the name of a header is empty or has a character that is not allowed in it",
+);
+const VALUE: RequestError =
+    RequestError::Malformed("the value of a header has a control character");
+const TLS: RequestError =
+    RequestError::Malformed("the client speaks TLS, and the listener speaks plain HTTP");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The head at the beginning of `bytes`, which arrive in pieces of `size`, and what is left.
+    fn in_pieces(bytes: &[u8], size: usize) -> (Result<Option<RawHead>, RequestError>, Vec<u8>) {
+        let (mut reader, mut buffer) = (HeadReader::default(), BytesMut::new());
+        let mut pieces = bytes.chunks(size);
+        loop {
+            let taken = reader.take(&mut buffer);
+            let more = if matches!(taken, Ok(None)) { pieces.next() } else { None };
+            let Some(piece) = more else {
+                let rest = pieces.flatten();
+                return (taken, buffer.iter().chain(rest).copied().collect());
+            };
+            buffer.extend_from_slice(piece);
+        }
+    }
+
+    fn refused(bytes: &[u8]) -> &'static str {
+        match RawHead::read(bytes) {
+            Err(RequestError::Malformed(text)) => text,
+            other => panic!("{other:?} for {:?}", bytes.escape_ascii().to_string()),
+        }
+    }
+
+    #[test]
+    fn a_head_is_taken_apart_and_nothing_of_it_is_changed() {
+        let bytes = b"GET /a%20b?c=\"{|}\" HTTP/1.1\r\nHost: gw\r\nX-Odd:\t a \x80b \t\r\nX-Odd:\r\n\r\nrest";
+        for size in 1..=bytes.len() {
+            let (head, rest) = in_pieces(bytes, size);
+            let head = head.unwrap().unwrap();
+            assert_eq!(head.method(), Method::GET);
+            assert_eq!(head.version(), Version::HTTP_11);
+            assert_eq!(&head.target()[..], b"/a%20b?c=\"{|}\"");
+            assert_eq!(head.headers()["host"], "gw");
+            let odd: Vec<_> = head.headers().get_all("x-odd").iter().collect();
+            assert_eq!(odd, [&b"a \x80b"[..], &b""[..]]);
+            assert_eq!(rest, b"rest");
+        }
+    }
+
+    #[test]
+    fn a_request_line_has_two_blanks_and_nothing_else_that_separates() {
+        for line in [
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            "GET\t/ HTTP/1.1",
+            "GET /\tHTTP/1.1",
+            "GET / \tHTTP/1.1",
+            "GET /a b HTTP/1.1",
+            "GET /a\tb HTTP/1.1",
+            "GET /a\rb HTTP/1.1",
+            "GET /a\x0bb HTTP/1.1",
+            "GET /a\0b HTTP/1.1",
+            "GET /a\x7fb HTTP/1.1",
+            "GET http://gw/a b HTTP/1.1",
+            "GET http://gw/a\tb HTTP/1.1",
+            "GET http://gw/a\0 HTTP/1.1",
+            "GET /é HTTP/1.1",
+            "GET  HTTP/1.1",
+            "GET HTTP/1.1",
+            "GET /",
+            "GET / http/1.1",
+            "GET / HTTP/1.2",
+            "GET / HTTP/2.0",
+            "GET / HTTP/1.10",
+            "GET / HTTP/01.1",
+            "G\"T / HTTP/1.1",
+            "/ HTTP/1.1",
+            "",
+        ] {
+            refused(format!("{line}\r\nHost: gw\r\n\r\n").as_bytes());
+        }
+        assert!(
+            RawHead::read(b"\r\nGET / HTTP/1.0\r\n\r\n").is_ok(),
+            "one empty line in front of it"
+        );
+        refused(b"\r\n\r\nGET / HTTP/1.0\r\n\r\n");
+    }
+
+    #[test]
+    fn only_cr_lf_ends_a_line_and_a_lone_lf_is_refused_before_the_rest_arrives() {
+        for bytes in [
+            &b"GET / HTTP/1.1\n"[..],
+            b"GET / HTTP/1.1\r\nHost: gw\n",
+            b"GET / HTTP/1.1\r\nHost: gw\r\n\n",
+            b"GET / HTTP/1.1\r\nHost: gw\r\nX: a\rb\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: gw\r\r\n\r\n",
+        ] {
+            refused(bytes);
+        }
+    }
+
+    #[test]
+    fn header_lines_are_not_repaired() {
+        for line in [
+            &b"X : y"[..],
+            b"X\t: y",
+            b" X: y",
+            b"X",
+            b": y",
+            b"X\0: y",
+            b"X: a\r\n folded",
+            b"X: a\r\n\tfolded",
+            b"X: a\0b",
+            b"X: a\x7fb",
+            b"X: a\x1bb",
+            b"X\xe9: y",
+            b"X(y): z",
+        ] {
+            refused(&[b"GET / HTTP/1.1\r\nHost: gw\r\n", line, b"\r\n\r\n"].concat());
+        }
+    }
+
+    #[test]
+    fn bounds_hold_while_a_head_arrives() {
+        let endless = |start: &str| in_pieces(&[start.as_bytes(), &[b'x'; MAX_HEAD]].concat(), 999);
+        assert_eq!(endless("GET /").0.unwrap_err(), RequestError::TargetTooLong);
+        assert_eq!(endless("GET / HTTP/1.1\r\nX: ").0.unwrap_err(), RequestError::HeadTooLarge);
+        let lines = |n| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(n));
+        assert!(RawHead::read(lines(MAX_HEADER_LINES).as_bytes()).is_ok());
+        assert_eq!(
+            RawHead::read(lines(MAX_HEADER_LINES + 1).as_bytes()).unwrap_err(),
+            RequestError::HeadTooLarge
+        );
+    }
+
+    #[test]
+    fn tls_at_a_plain_listener_is_told_at_its_first_byte() {
+        assert!(refused(b"\x16\x03\x01").contains("TLS"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        /// In pieces or as a whole: the same head, the same refusal.
+        #[test]
+        fn what_arrives_in_pieces_is_judged_as_the_whole(
+            bytes in "(GET|post|\r|\n|\r\n)[ \t]?(/|/a\"<|http://gw/)[ \0]?( HTTP/1\\.[01])?\r?\n(X:? ?y\r?\n){0,3}\r\n.{0,3}",
+            size in 1_usize..9,
+        ) {
+            let (whole, whole_rest) = in_pieces(bytes.as_bytes(), bytes.len().max(1));
+            let (pieces, pieces_rest) = in_pieces(bytes.as_bytes(), size);
+            match (whole, pieces) {
+                (Ok(Some(whole)), Ok(Some(pieces))) => {
+                    prop_assert_eq!(whole.target(), pieces.target());
+                    prop_assert_eq!(whole.headers(), pieces.headers());
+                    prop_assert_eq!(whole_rest, pieces_rest);
+                }
+                (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
+                (whole, pieces) => prop_assert!(false, "{whole:?} {pieces:?}"),
+            }
+        }
+    }
+}
