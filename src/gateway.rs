@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderName};
 
 use crate::caller::{Caller, CallerAuth, Origin};
+use crate::headers::authenticates_connection;
 use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
 use crate::refusal::{Known, Refusal};
 use crate::request::RequestHead;
@@ -236,6 +237,10 @@ impl Gatekeeper {
         };
         let injects = injects(&caller, &leave, head)
             .ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
+        let own = head.headers.get(AUTHORIZATION).filter(|_| !injects);
+        if own.is_some_and(authenticates_connection) {
+            return Err(Refusal::ConnectionAuthentication(granted()));
+        }
         let places = enter(&self.throttles, &caller, tenant)
             .map_err(|why| Refusal::Throttled { why, known: granted() })?;
         let Leave { permit, by, class, .. } = leave;

@@ -2,7 +2,8 @@
 
 use http::header::{
     self, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    HeaderValue, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 
 use crate::request::{RequestError, nominated};
@@ -56,8 +57,8 @@ fn is_plain(name: &str) -> bool {
         && !FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
-/// Chooses the headers of an answer that go back to the client: all but those of the connection
-/// and, where our token was put on, `Set-Cookie`, which belongs to the token's user.
+/// Chooses the headers of an answer that go back to the client: all but those of the connection,
+/// its length, which is [`content_length`], and, where our token was put on, `Set-Cookie`, which belongs to the token's user.
 pub fn to_client(
     headers: &HeaderMap,
     injected: bool,
@@ -70,16 +71,58 @@ pub fn to_client(
         .filter(|option| {
             !matches!(*option, "" | "close" | "keep-alive")
                 // An answer cannot take its own framing away.
-                && !option.eq_ignore_ascii_case(CONTENT_LENGTH.as_str())
                 && !option.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str())
         })
         .collect();
     headers.iter().filter(move |(name, _)| {
         let stays = HOP_BY_HOP.contains(name)
+            || **name == CONTENT_LENGTH
             || (injected && **name == SET_COOKIE)
             || nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()));
         !stays
     })
+}
+
+/// The length that an answer's `Content-Length` says, however often it says it; `None` if it says
+/// none or several (RFC 9112, section 6.3).
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let lines = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let mut number = || {
+        let digits = lengths.next()?.trim_ascii();
+        let decimal = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        Some(std::str::from_utf8(digits).ok().filter(|_| decimal).and_then(|d| d.parse().ok()))
+    };
+    let first = number()??;
+    loop {
+        match number() {
+            None => return Some(first),
+            Some(another) if another == Some(first) => {}
+            Some(_) => return None,
+        }
+    }
+}
+
+/// Whether these are credentials that authenticate the connection that they are sent on, not the
+/// request alone: whatever follows on the connection counts as the same user's (RFC 4559, section 6).
+pub fn authenticates_connection(credentials: &HeaderValue) -> bool {
+    let scheme = credentials.as_bytes().split(|byte| matches!(byte, b' ' | b'\t' | b',')).next();
+    scheme.is_some_and(is_connection_scheme)
+}
+
+/// Whether a server may take more than this one request on the connection for the user's: it offers
+/// to authenticate connections, or says that it has done so.
+pub fn may_bind_connection(answer: &HeaderMap) -> bool {
+    let challenges = answer.get_all(WWW_AUTHENTICATE).iter();
+    let challenges = challenges.chain(answer.get_all(PROXY_AUTHENTICATE));
+    let mut words = challenges.flat_map(|line| {
+        line.as_bytes().split(|byte| matches!(byte, b' ' | b'\t' | b',')).filter(|w| !w.is_empty())
+    });
+    words.any(is_connection_scheme) || answer.contains_key(&PERSISTENT_AUTH)
+}
+
+fn is_connection_scheme(scheme: &[u8]) -> bool {
+    CONNECTION_SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// Headers of one connection (RFC 9110, section 7.6.1).
@@ -119,6 +162,11 @@ static NEVER_TO_SERVER: [HeaderName; 24] = [
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-method-override"),
 ];
+
+/// Schemes of Windows authentication, which sign a connection in.
+const CONNECTION_SCHEMES: [&str; 4] = ["negotiate", "ntlm", "kerberos", "nego2"];
+/// By which IIS says that a connection stays signed in.
+static PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 
 /// RFC 2965; long obsolete, and still a cookie to some.
 static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
@@ -193,9 +241,49 @@ mod tests {
             ("set-cookie", "a=b"),
         ]);
         let kept: Vec<_> = to_client(&answer, true).map(|(name, _)| name.clone()).collect();
-        assert_eq!(kept, [CONTENT_LENGTH]);
+        assert_eq!(kept, [""; 0]);
         let kept: Vec<_> = to_client(&answer, false).map(|(name, _)| name.clone()).collect();
-        assert_eq!(kept, [CONTENT_LENGTH, SET_COOKIE]);
+        assert_eq!(kept, [SET_COOKIE]);
+    }
+
+    #[test]
+    fn equal_lengths_are_one_and_others_are_none() {
+        for (lines, length) in [
+            (&["3"][..], Some(3)),
+            (&["3", "3"], Some(3)),
+            (&["3, 3", " 03"], Some(3)),
+            (&["0"], Some(0)),
+            (&[], None),
+            (&[""], None),
+            (&["3", "4"], None),
+            (&["3,4"], None),
+            (&["3,"], None),
+            (&["+3"], None),
+            (&["0x3"], None),
+            (&["18446744073709551616"], None),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|&value| ("content-length", value)).collect();
+            assert_eq!(content_length(&map(&lines)), length, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_windows_authentication_are_known_in_any_spelling() {
+        let credentials = |value| authenticates_connection(&HeaderValue::from_static(value));
+        for value in
+            ["NTLM TlRM", "negotiate YII", "Negotiate\tYII", "NTLM", "Kerberos x", "NTLM,x"]
+        {
+            assert!(credentials(value), "{value}");
+        }
+        for value in ["Bearer NTLM", "Basic TlRM", "NTLMx y", "bgk_ntlm", "ntlm-like x", ""] {
+            assert!(!credentials(value), "{value}");
+        }
+        for value in ["NTLM", "Bearer realm=\"a b\", Negotiate", "negotiate,NTLM", "Negotiate YII="]
+        {
+            assert!(may_bind_connection(&map(&[("www-authenticate", value)])), "{value}");
+        }
+        assert!(may_bind_connection(&map(&[("persistent-auth", "true")])));
+        assert!(!may_bind_connection(&map(&[("www-authenticate", "Bearer realm=\"bi\"")])));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub use session::UnfinishedHeads;
 pub use upstream::{Lane, Upstream};
 
 use crate::gateway::Gateway;
+use crate::headers;
 use crate::refusal::{Overdue, Refusal};
 use crate::request::{BodyFraming, RawHead, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
@@ -51,6 +52,8 @@ pub struct Proxy {
 struct Attempt {
     lease: Lease,
     upload: Upload,
+    /// The token that was put on.
+    token: Option<Arc<AccessToken>>,
 }
 
 /// What ends a request without a whole answer of the server.
@@ -125,7 +128,7 @@ impl Proxy {
         if token.is_some() && admitted.framing != BodyFraming::Empty {
             down.keep_body();
         }
-        let sent = self.send(down, admitted, token.as_deref(), peer, record).await;
+        let sent = self.send(down, admitted, token.as_ref(), peer, record).await;
         let mut attempt = match sent {
             Err(Failure::Refused(Refusal::TokenEnded(_))) => {
                 Box::pin(self.send_by_next(down, admitted, &mut token, peer, record)).await?
@@ -151,7 +154,7 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Attempt, Failure> {
         *token = self.token(admitted, record).await?;
-        self.send(down, admitted, token.as_deref(), peer, record).await
+        self.send(down, admitted, token.as_ref(), peer, record).await
     }
 
     /// The token to put on; none when the request goes on with its own `Authorization`.
@@ -188,7 +191,9 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        Ok(Admitted::new(head, admission))
+        let admitted = Admitted::new(head, admission);
+        admitted.check_size(self.gateway.private_headers(), peer)?;
+        Ok(admitted)
     }
 
     /// Sends the request, with what was read of its body by an earlier try, and waits for the head of
@@ -198,7 +203,7 @@ impl Proxy {
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
-        token: Option<&AccessToken>,
+        token: Option<&Arc<AccessToken>>,
         peer: &Peer,
         record: &Record,
     ) -> Result<Attempt, Failure> {
@@ -208,7 +213,13 @@ impl Proxy {
         let (mut avoided, mut again) = (None, 0);
         loop {
             let (private, id) = (self.gateway.private_headers(), record.request_id_value());
-            let head = admitted.head(private, upstream.authority(), peer, token, id)?;
+            let head = admitted.head(
+                private,
+                upstream.authority(),
+                peer,
+                token.map(|token| &**token),
+                id,
+            )?;
             let mut lease = lane.lease(avoided).await?;
             // It may have been waited for.
             if token.is_some_and(|token| !token.is_good(Instant::now())) {
@@ -225,7 +236,7 @@ impl Proxy {
                     {
                         token.accept();
                     }
-                    return Ok(Attempt { lease, upload });
+                    return Ok(Attempt { lease, upload, token: token.cloned() });
                 }
                 Err(Broken::Server(error))
                     if again < SENT_AGAIN
@@ -290,7 +301,7 @@ impl Proxy {
 
     /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
     async fn discard(&self, attempt: Attempt, admitted: &Admitted<'_>) {
-        let Attempt { mut lease, upload } = attempt;
+        let Attempt { mut lease, upload, .. } = attempt;
         if upload == Upload::Unfinished {
             return;
         }
@@ -299,7 +310,7 @@ impl Proxy {
             match timeout(DISCARD_TIME, lease.session.read_body_bytes()).await {
                 Ok(Ok(Some(piece))) => read += piece.len(),
                 Ok(Ok(None)) => {
-                    return self.upstream(admitted).give_back(lease).await;
+                    return self.give_back(admitted, lease).await;
                 }
                 _ => return,
             }
@@ -314,17 +325,17 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let Attempt { mut lease, upload } = attempt;
+        let Attempt { mut lease, upload, token } = attempt;
         let upstream = self.upstream(admitted);
         let status = lease.session.get_status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout);
-        let injected = admitted.admission.injects;
         let id = record.request_id_value();
         end_if_last(down, peer);
-        let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
+        let relayed =
+            respond::relay(down, &mut lease.session, upload, &limits, token.as_deref(), id).await;
         match relayed {
-            Ok(Upload::Done) => upstream.give_back(lease).await,
+            Ok(Upload::Done) => self.give_back(admitted, lease).await,
             Ok(Upload::Unfinished) => {}
             Err(Broken::Server(error)) => {
                 let reading = Overdue::Read(upstream.server().timeouts.read);
@@ -335,6 +346,15 @@ impl Proxy {
             Err(broken) => return Err(self.failure(broken, upstream)),
         }
         Ok(())
+    }
+
+    /// Keeps the connection for the next request, if nothing can be left on it that this one brought.
+    async fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
+        let answer = lease.session.resp_header();
+        let bound = answer.is_some_and(|answer| headers::may_bind_connection(&answer.headers));
+        if !bound && !admitted.may_leave_body_unread() {
+            self.upstream(admitted).give_back(lease).await;
+        }
     }
 
     /// Ends a request that got no whole answer. True if the connection can go on.

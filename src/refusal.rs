@@ -75,6 +75,13 @@ pub enum Refusal {
          user refuses", .0.tenant
     )]
     AuthorizationRefused(Box<Known>),
+    /// The request's own `Authorization` would sign in the connection to the server, which others use
+    /// next.
+    #[error(
+        "the request brings NTLM or Negotiate, which would sign in a connection to Bold BI that \
+         other clients share"
+    )]
+    ConnectionAuthentication(Box<Known>),
     /// No token could be had.
     #[error(transparent)]
     Exchange(NoToken),
@@ -235,6 +242,12 @@ impl Refusal {
                 "authorization_refused",
                 "Requests to this tenant must not bring an Authorization of their own.",
             ),
+            Self::ConnectionAuthentication(_) => (
+                403,
+                "authorization_refused",
+                "NTLM and Negotiate sign in a connection, and connections to Bold BI are shared. \
+                 Send a bearer token instead.",
+            ),
             Self::Exchange(error) => exchange(&error.cause.kind),
             Self::ListenerChanged => (
                 503,
@@ -310,7 +323,8 @@ impl Refusal {
         match self {
             Self::Forbidden { known, .. }
             | Self::Throttled { known, .. }
-            | Self::AuthorizationRefused(known) => Some(known),
+            | Self::AuthorizationRefused(known)
+            | Self::ConnectionAuthentication(known) => Some(known),
             _ => None,
         }
     }

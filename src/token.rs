@@ -46,7 +46,7 @@ impl AccessToken {
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(NotAToken);
         }
-        let value = zeroize::Zeroizing::new(format!("Bearer {token}"));
+        let value = zeroize::Zeroizing::new(format!("{SCHEME}{token}"));
         let mut authorization = HeaderValue::from_str(&value).map_err(|_| NotAToken)?;
         authorization.set_sensitive(true);
         let expires_at = obtained_at + lifetime;
@@ -57,6 +57,11 @@ impl AccessToken {
     /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization
+    }
+
+    /// The token alone, without the scheme.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.authorization.as_bytes()[SCHEME.len()..]
     }
 
     /// When it was asked for.
@@ -286,6 +291,7 @@ impl ExchangeErrorKind {
     }
 }
 
+const SCHEME: &str = "Bearer ";
 const MAX_MARGIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::respond::REQUEST_ID;
 use crate::gateway::Admission;
 use crate::headers::ToServer;
 use crate::refusal::Refusal;
-use crate::request::{BodyFraming, RequestHead, Target};
+use crate::request::{BodyFraming, RequestError, RequestHead, Target};
 use crate::token::AccessToken;
 
 /// See the module.
@@ -40,6 +40,29 @@ impl<'h> Admitted<'h> {
     /// Safe methods (RFC 9110, section 9.2.1) without a body: sent twice, they change nothing twice.
     pub(super) fn may_be_sent_twice(&self) -> bool {
         self.method.is_safe() && self.framing == BodyFraming::Empty
+    }
+
+    /// Whether the server may leave a body unread and answer all the same: many expect none with
+    /// DELETE. What is left of it would become the beginning of the next request on the connection.
+    pub(super) fn may_leave_body_unread(&self) -> bool {
+        *self.method == Method::DELETE && self.framing != BodyFraming::Empty
+    }
+
+    /// Checks that what the gateway puts on does not make the head larger than a server takes.
+    pub(super) fn check_size(
+        &self,
+        private: &[HeaderName],
+        peer: &Peer,
+    ) -> Result<(), RequestError> {
+        // Few come near it.
+        if self.headers.len() + ADDED <= MAX_LINES {
+            return Ok(());
+        }
+        let theirs = ToServer::new(self.headers, private, self.admission.injects)?.iter().count();
+        let framing = self.framing != BodyFraming::Empty || needs_length(self.method);
+        let optional = [framing, self.admission.injects, peer.forwarded_for.is_some()];
+        let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
+        if theirs + ours > MAX_LINES { Err(RequestError::HeadTooLarge) } else { Ok(()) }
     }
 
     /// The head that the server gets: rebuilt from what was parsed, nothing copied as it came but
@@ -98,5 +121,9 @@ fn needs_length(method: &Method) -> bool {
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// `Host`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `X-Request-Id`.
+const ALWAYS_ADDED: usize = 4;
 /// How many headers are put on at most.
-const ADDED: usize = 7;
+const ADDED: usize = ALWAYS_ADDED + 3;
+/// Most header lines that Kestrel takes, which Bold BI is built on.
+const MAX_LINES: usize = 100;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
@@ -11,9 +12,10 @@ use http::{HeaderMap, StatusCode};
 use pingora::protocols::http::v1::client;
 
 use super::body::{Broken, Upload, UploadLimits, duplex};
-use super::session::{ClientGone, Session};
+use super::session::{self, ClientGone, Session};
 use crate::headers;
 use crate::refusal::Refusal;
+use crate::token::AccessToken;
 
 /// Passes the response on whose head has been read. `Upload::Done` when afterwards the server has all
 /// of the request too, so that its connection can be used again.
@@ -22,13 +24,19 @@ pub(super) async fn relay(
     up: &mut client::HttpSession,
     upload: Upload,
     limits: &UploadLimits,
-    injected: bool,
+    token: Option<&AccessToken>,
     request_id: HeaderValue,
 ) -> Result<Upload, Broken> {
     let theirs = up.resp_header().expect("the head has been read");
     let (status, mut headers) = (theirs.status, HeaderMap::with_capacity(theirs.headers.len() + 3));
-    for (name, value) in headers::to_client(&theirs.headers, injected) {
+    for (name, value) in headers::to_client(&theirs.headers, token.is_some()) {
         headers.append(name, value.clone());
+    }
+    if let Some(length) = headers::content_length(&theirs.headers) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if let Some(token) = token {
+        hide(token, status, &mut headers, down);
     }
     headers.insert(REQUEST_ID.clone(), request_id);
     down.write_head(status, headers).await?;
@@ -55,6 +63,23 @@ pub(super) async fn relay(
     }
     down.finish_body().await?;
     Ok(upload)
+}
+
+/// Hides our token where the server shows it to the client: in the head of its response and, as error
+/// pages for developers repeat the request, in the beginning of the body of an error.
+fn hide(token: &AccessToken, status: StatusCode, headers: &mut HeaderMap, down: &mut Session) {
+    let secret = token.as_bytes();
+    for value in headers.values_mut().filter(|value| value.len() >= secret.len()) {
+        let mut bytes = value.as_bytes().to_vec();
+        if session::hide(secret, &mut bytes)
+            && let Ok(redacted) = HeaderValue::from_bytes(&bytes)
+        {
+            *value = redacted;
+        }
+    }
+    if status.is_client_error() || status.is_server_error() {
+        down.hide(Bytes::copy_from_slice(secret));
+    }
 }
 
 /// Answers with a refusal.

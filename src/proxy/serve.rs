@@ -133,6 +133,16 @@ impl Proxy {
         peer: &Peer,
         mut record: Record,
     ) {
+        if matches!(refusal, Refusal::HeadEvicted { .. })
+            && let Some(repeated) = self.telemetry.no_tenant.repeats.tell("head_evicted")
+        {
+            tracing::warn!(
+                repeated = (repeated > 0).then_some(repeated),
+                hint = "find out who opens connections without sending requests, or raise \
+                        `limits.unfinished_heads`",
+                "{refusal}"
+            );
+        }
         self.refuse(&mut down, &refusal, peer, &mut record).await;
         self.finish(&record);
         down.finish().await;

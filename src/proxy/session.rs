@@ -14,8 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 mod chunks;
+mod redact;
 mod unfinished;
 
+pub(super) use redact::hide;
 pub use unfinished::UnfinishedHeads;
 
 use super::connection::Connection;
@@ -23,6 +25,7 @@ use super::downstream::{ClientLimits, linger};
 use crate::refusal::Refusal;
 use crate::request::{BodyFraming, HeadReader, RawHead};
 use chunks::{ChunkReader, Step};
+use redact::Redactor;
 use unfinished::UnfinishedHead;
 
 /// See the module.
@@ -43,6 +46,7 @@ pub(super) struct Session {
     keep_alive: bool,
     /// How the response is framed, once it has begun.
     response: Option<Framing>,
+    redactor: Option<Redactor>,
 }
 
 /// What came of waiting for a request's head.
@@ -133,6 +137,7 @@ impl Session {
             awaits_continue: false,
             keep_alive: false,
             response: None,
+            redactor: None,
         }
     }
 
@@ -380,8 +385,20 @@ impl Session {
         }
     }
 
+    /// From now on hides `secret` in the first 64 KiB of the response's body.
+    pub(super) fn hide(&mut self, secret: Bytes) {
+        self.redactor = Some(Redactor::new(secret));
+    }
+
     /// Writes a piece of the response's body, and sends what was written.
     pub(super) async fn write_body(&mut self, piece: &[u8]) -> Result<(), ClientGone> {
+        match self.redactor.as_mut().map(|redactor| redactor.pass(piece)) {
+            Some(piece) => Box::pin(self.write_piece(&piece)).await,
+            None => self.write_piece(piece).await,
+        }
+    }
+
+    async fn write_piece(&mut self, piece: &[u8]) -> Result<(), ClientGone> {
         let framing = self.response.as_mut().expect("the head has been written");
         let piece = match framing {
             Framing::Bodiless => return self.flush().await,
@@ -410,6 +427,9 @@ impl Session {
 
     /// Ends the response's body, and sends what was written.
     pub(super) async fn finish_body(&mut self) -> Result<(), ClientGone> {
+        if let Some(rest) = self.redactor.as_mut().map(Redactor::finish) {
+            Box::pin(self.write_piece(&rest)).await?;
+        }
         match self.response {
             Some(Framing::Chunked) => self.write(b"0\r\n\r\n").await?,
             // The client would take the next response for the rest of this one.

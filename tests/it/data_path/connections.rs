@@ -439,3 +439,34 @@ async fn a_client_that_asks_for_nothing_is_not_answered() {
         assert!(begun.elapsed() >= Duration::from_millis(550), "{:?}", begun.elapsed());
     }
 }
+
+/// No caller is known before a head is whole; so all unfinished heads together have a bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_unfinished_heads_take_at_most_forty_mebibytes() {
+    let upstream = Upstream::echo().await;
+    let config = anonymous(upstream.address);
+    let process = Process::serve(&config);
+    let head = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n");
+    let mut control = Client::connect(process.address).await;
+    control.write(format!("{head}\r\n").as_bytes()).await;
+    assert_eq!(control.response().await.status, 200);
+    let before = process.memory();
+    let long = format!("{head}X: {}", "x".repeat(60_000));
+    let mut unfinished = Vec::new();
+    for _ in 0..1000 {
+        let mut client = Client::connect(process.address).await;
+        // One that was given up meanwhile takes no more.
+        let _ = client.stream.write_all(long.as_bytes()).await;
+        unfinished.push(client);
+    }
+    let grown = process.memory().saturating_sub(before) / 1024;
+    assert!(grown <= 40, "{grown} MiB more");
+    control.write(format!("{head}\r\n").as_bytes()).await;
+    assert_eq!(control.response().await.status, 200, "others are served");
+    assert_eq!(unfinished[0].response().await.status, 408, "the oldest was given up");
+    let mut last = unfinished.pop().unwrap();
+    last.write(b"\r\n\r\n").await;
+    assert_eq!(last.response().await.status, 200, "the newest was not");
+    drop(unfinished);
+    assert!(process.log().contains("limits.unfinished_heads"), "{}", process.log());
+}

@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::process::{Process, megabytes};
 use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
-use crate::running::{self, Answer, Client, Gateway, Upstream, anonymous, ok, read_until};
+use crate::running::{
+    self, Answer, CANARY_TOKEN, Client, Gateway, Upstream, anonymous, ok, read_until,
+};
 use crate::waiting::until;
 
 const SOON: Duration = Duration::from_secs(1);
@@ -486,4 +488,27 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
         growth[1]
     );
     assert!(growth[1] < 16.0, "memory grew by {growth:?} MiB");
+}
+
+/// Our token, in an error that comes in pieces while the request is still going up.
+#[tokio::test]
+async fn a_token_is_hidden_in_an_answer_that_comes_before_the_end_of_the_request() {
+    let upstream = Scripted::new(|mut wire: Wire| async move {
+        let at = wire.head.find("Bearer ").expect("a token is put on");
+        let shown = wire.head[at..].lines().next().unwrap().to_owned();
+        let (first, second) = shown.split_at(shown.len() / 2);
+        let length = shown.len();
+        wire.write(format!("HTTP/1.1 400 X\r\nContent-Length: {length}\r\n\r\n{first}")).await?;
+        sleep(Duration::from_millis(50)).await;
+        wire.write(second.to_owned()).await
+    })
+    .await;
+    let gateway = Gateway::start(&anonymous(upstream.address));
+    let mut client = Client::connect(gateway.address()).await;
+    let head = format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n");
+    client.write(format!("{head}\r\nbegin").as_bytes()).await;
+    let response = client.response().await;
+    assert_eq!(response.status, 400);
+    assert!(response.text().starts_with("Bearer ****"), "{}", response.text());
+    assert!(!response.text().contains(CANARY_TOKEN), "{}", response.text());
 }
