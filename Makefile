@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp check bench admission reloads soak soak-short fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp check bench admission readers reloads soak soak-short fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -46,6 +46,10 @@ bench: build ## run the benches: the parts, then the whole under load (README in
 admission: ## count the instructions that it takes to admit a caller; over the bound, fail
 	.ci/need rust build valgrind
 	cargo bench --locked --bench admission
+
+readers: ## 10,000 mutated requests: what goes on is what nginx and hyper read of the same bytes
+	.ci/need rust build nginx
+	cargo test --locked --test it security::readers -- --include-ignored --nocapture --test-threads 1
 
 reloads: ## change and restart the gateway under load a hundred times each; no request may fail
 	.ci/need rust build

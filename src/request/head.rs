@@ -90,8 +90,8 @@ impl RawHead {
 
     /// Takes a head apart whose lines all end in CR LF, the last one empty.
     fn parse(bytes: Bytes) -> Result<Self, RequestError> {
-        let line_end = memchr::memchr(b'\r', &bytes).ok_or(REQUEST_LINE)?;
-        let line = &bytes[..line_end];
+        let next_line = memchr::memchr(b'\n', &bytes).ok_or(REQUEST_LINE)? + 1;
+        let line = bytes[..next_line].strip_suffix(b"\r\n").ok_or(LINE_END)?;
         // Two blanks exactly, and nothing else that a server could take for one.
         let method_end = memchr::memchr(b' ', line).ok_or(REQUEST_LINE)?;
         let target_end = memchr::memrchr(b' ', line).ok_or(REQUEST_LINE)?;
@@ -114,7 +114,7 @@ impl RawHead {
             }));
         }
         let target = bytes.slice(method_end + 1..target_end);
-        let headers = headers(&bytes, line_end + 2)?;
+        let headers = headers(&bytes, next_line)?;
         Ok(Self { method, target, version, headers })
     }
 
@@ -248,6 +248,9 @@ mod tests {
             "GET  HTTP/1.1",
             "GET HTTP/1.1",
             "GET /",
+            "GET / HTTP/1.1\r\x15X: y",
+            "GET / HTTP/1.1\rX",
+            "GET / HTTP/1.1\r",
             "GET / http/1.1",
             "GET / HTTP/1.2",
             "GET / HTTP/2.0",

@@ -18,6 +18,7 @@ mod headers;
 mod hosts;
 mod leaks;
 mod paths;
+mod readers;
 mod shared;
 mod slow;
 mod standing;
