@@ -248,6 +248,9 @@ pub enum ExchangeErrorKind {
     /// No connection, no TLS, or the connection broke.
     #[error("the token endpoint cannot be reached: {0}")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Something answers, but its answer cannot be read as HTTP.
+    #[error("the token endpoint answers, but not in HTTP: {0}")]
+    NotHttp(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No whole reply in time.
     #[error("the token endpoint gave no whole reply within {0:?}")]
     Timeout(Duration),
@@ -275,7 +278,7 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
-            Self::Unusable { .. } => "token_reply_unusable",
+            Self::Unusable { .. } | Self::NotHttp(_) => "token_reply_unusable",
             Self::Unavailable { .. } | Self::Unreachable(_) | Self::Suspended { .. } => {
                 "token_endpoint_unavailable"
             }

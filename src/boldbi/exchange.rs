@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::fault::ConnectionFault;
 use super::reply::{self, Asked, MAX_BODY};
 use super::{grant, token_url};
-use crate::fetch::{self, BodyError, Fetcher};
+use crate::fetch::{FetchError, Fetcher};
 use crate::policy::Permit;
 use crate::tenant::Server;
 use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
@@ -88,14 +88,14 @@ impl BoldBi {
             .map_err(unreachable)?;
 
         let asked = Asked { at: Instant::now(), clock: SystemTime::now() };
-        let (head, body) = client.fetcher.send(request).await.map_err(unreachable)?.into_parts();
+        let (head, body) = client.fetcher.send(request).await.map_err(failed)?.into_parts();
         reply::head(head.status, &head.headers, asked.clock)?;
-        let body = fetch::whole(body, MAX_BODY).await.map_err(|error| match error {
-            BodyError::TooLarge => ExchangeErrorKind::Unusable {
+        let body = body.whole(MAX_BODY).await.map_err(|error| match error {
+            FetchError::TooLarge => ExchangeErrorKind::Unusable {
                 status: head.status.as_u16(),
                 fault: reply::TOO_LARGE,
             },
-            BodyError::Broken(cause) => unreachable(cause),
+            other => failed(other),
         })?;
         reply::token(head.status, &head.headers, &body, asked, tenant.max_token_lifetime)
     }
@@ -127,6 +127,18 @@ impl TokenExchange for BoldBi {
             grant: tenant.credential.grant,
             kind,
         })
+    }
+}
+
+fn failed(error: FetchError) -> ExchangeErrorKind {
+    match error {
+        FetchError::NotHttp(cause) => {
+            ExchangeErrorKind::NotHttp(Box::new(ConnectionFault::new(cause)))
+        }
+        FetchError::Connection(cause) => {
+            ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
+        }
+        FetchError::TooLarge => unreachable(error),
     }
 }
 

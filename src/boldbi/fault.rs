@@ -134,6 +134,10 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "look at how long the token endpoint takes; the bound is `max_exchanges` of the server"
         }
         ExchangeErrorKind::Withdrawn => "nothing is to be done: the next request finds what is new",
+        ExchangeErrorKind::NotHttp(_) => {
+            "check the port of the server's `url`, and whether it is one for `https`: what answers \
+             there speaks another protocol, or breaks the rules of HTTP"
+        }
         ExchangeErrorKind::Unreachable(cause) => {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
         }

@@ -214,7 +214,9 @@ fn withdrawn(permit: &Permit) -> NoToken {
 fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
     match kind {
         ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
-        ExchangeErrorKind::Unusable { .. } => ExchangeOutcome::Unusable,
+        ExchangeErrorKind::Unusable { .. } | ExchangeErrorKind::NotHttp(_) => {
+            ExchangeOutcome::Unusable
+        }
         ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,
         _ => ExchangeOutcome::Unavailable,
     }

