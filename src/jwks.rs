@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::caller::jwks::KeySource;
 use crate::caller::jwt::KeySet;
-use crate::fetch::{FetchError, Fetcher};
+use crate::fetch::{self, FetchError, Fetcher};
 use crate::trust::TrustError;
 
 /// A URL at which an issuer publishes its keys (RFC 7517, section 5).
@@ -47,6 +47,12 @@ impl HttpKeySource {
         let (head, body) = answer.into_parts();
         if head.status != StatusCode::OK {
             return Err(format!("the answer is {}, not 200", head.status.as_u16()));
+        }
+        if let Some(coding) = fetch::coding(&head.headers) {
+            return Err(format!(
+                "the `Content-Encoding` of the answer is {coding}, although the request said \
+                 `Accept-Encoding: identity`"
+            ));
         }
         let body = body.whole(MAX_BODY).await.map_err(|error| told(&error))?;
         KeySet::parse(&body).map_err(|error| error.to_string())

@@ -237,6 +237,15 @@ pub enum ExchangeErrorKind {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// The reply is compressed, although that was not asked for.
+    #[error(
+        "the reply is not usable: its `Content-Encoding` is {coding}, although the request said \
+         `Accept-Encoding: identity`"
+    )]
+    Encoded {
+        /// The coding's name.
+        coding: &'static str,
+    },
     /// The server is there but cannot serve.
     #[error("the token endpoint cannot serve ({status})")]
     Unavailable {
@@ -278,7 +287,9 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
-            Self::Unusable { .. } | Self::NotHttp(_) => "token_reply_unusable",
+            Self::Unusable { .. } | Self::Encoded { .. } | Self::NotHttp(_) => {
+                "token_reply_unusable"
+            }
             Self::Unavailable { .. } | Self::Unreachable(_) | Self::Suspended { .. } => {
                 "token_endpoint_unavailable"
             }
@@ -289,6 +300,8 @@ impl ExchangeErrorKind {
     }
 }
 
+/// What is wrong with a reply whose token had ended before it arrived.
+pub const ENDED_ON_ITS_WAY: &str = "its token had ended when it arrived";
 const MAX_MARGIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

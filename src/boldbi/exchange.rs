@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -89,7 +89,15 @@ impl BoldBi {
 
         let asked = Asked { at: Instant::now(), clock: SystemTime::now() };
         let (head, body) = client.fetcher.send(request).await.map_err(failed)?.into_parts();
-        reply::head(head.status, &head.headers, asked.clock)?;
+        if let Err(kind) = reply::head(head.status, &head.headers, asked.clock) {
+            return Err(match kind {
+                ExchangeErrorKind::Refused { .. } => {
+                    let beginning = timeout(BEGINNING_TIMEOUT, body.first_piece()).await;
+                    reply::looked_into(kind, &beginning.ok().flatten().unwrap_or_default())
+                }
+                _ => kind,
+            });
+        }
         let body = body.whole(MAX_BODY).await.map_err(|error| match error {
             FetchError::TooLarge => ExchangeErrorKind::Unusable {
                 status: head.status.as_u16(),
@@ -97,7 +105,8 @@ impl BoldBi {
             },
             other => failed(other),
         })?;
-        reply::token(head.status, &head.headers, &body, asked, tenant.max_token_lifetime)
+        let max_lifetime = tenant.max_token_lifetime;
+        reply::token(head.status, &head.headers, &body, asked, max_lifetime)
     }
 }
 
@@ -145,6 +154,9 @@ fn failed(error: FetchError) -> ExchangeErrorKind {
 fn unreachable(cause: impl Error + Send + Sync + 'static) -> ExchangeErrorKind {
     ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
 }
+
+/// The beginning of a refusal only says whose it is: no longer than this is it waited for.
+const BEGINNING_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 #[error("the server of the tenant is not among those configured")]

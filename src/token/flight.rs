@@ -12,7 +12,7 @@ use super::backoff::Failing;
 use super::endpoint::Entered;
 use super::replacement::Replacements;
 use super::source::{Cached, Inner, NAP};
-use super::{AccessToken, Asker, ExchangeError, ExchangeErrorKind, NoToken};
+use super::{AccessToken, Asker, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, NoToken};
 use crate::policy::Permit;
 use crate::telemetry::{ExchangeOutcome, RefreshOutcome, TenantMetrics};
 
@@ -170,7 +170,7 @@ impl Inner {
         let new =
             if now_asleep.saturating_sub(asleep) < NAP { Some(new) } else { new.aged(now_asleep) };
         let late = || {
-            let fault = "its token had ended when it arrived";
+            let fault = ENDED_ON_ITS_WAY;
             ExchangeError::new(permit, ExchangeErrorKind::Unusable { status: 200, fault })
         };
         new.filter(|new| new.token.is_usable(Instant::now())).ok_or_else(late)
@@ -214,9 +214,9 @@ fn withdrawn(permit: &Permit) -> NoToken {
 fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
     match kind {
         ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
-        ExchangeErrorKind::Unusable { .. } | ExchangeErrorKind::NotHttp(_) => {
-            ExchangeOutcome::Unusable
-        }
+        ExchangeErrorKind::Unusable { .. }
+        | ExchangeErrorKind::Encoded { .. }
+        | ExchangeErrorKind::NotHttp(_) => ExchangeOutcome::Unusable,
         ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,
         _ => ExchangeOutcome::Unavailable,
     }

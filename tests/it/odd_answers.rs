@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use boldgate::caller::jwks::KeySource;
+use boldgate::jwks::HttpKeySource;
+
 use crate::jwt::Provider;
 use crate::running::{Answer, Gateway, Upstream};
 use crate::waiting::until;
@@ -212,5 +215,31 @@ async fn an_answer_that_is_not_http_is_refused_for_data_tokens_and_health_checks
         assert!(!house.is_healthy().await, "{name}");
         house.odd.store(false, SeqCst);
         until(|| house.gateway.telemetry.server("main").healthy_addresses.get() == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_said_to_be_compressed_are_not_read_and_their_coding_is_named() {
+    for (line, coding) in [
+        ("", None),
+        ("Content-Encoding: identity\r\n", None),
+        ("Content-Encoding: gzip\r\n", Some("gzip")),
+        ("Content-Encoding: identity, BR\r\n", Some("br")),
+        ("Content-Encoding: canary\r\n", Some("of an unknown name")),
+    ] {
+        let keys = Provider::new().jwks();
+        let upstream = Upstream::answering_all(move |_| Answer {
+            bytes: with(line.as_bytes(), &keys),
+            keep: true,
+        })
+        .await;
+        let url = format!("http://{}/keys", upstream.address).parse().unwrap();
+        let told = HttpKeySource::new(url, None).unwrap().fetch().await.err();
+        assert_eq!(told.is_some(), coding.is_some(), "{line}: {told:?}");
+        if let (Some(told), Some(coding)) = (told, coding) {
+            assert!(told.contains(coding) && told.contains("Accept-Encoding"), "{told}");
+            assert!(!told.contains("canary"), "{told}");
+        }
+        assert_eq!(upstream.seen.requests()[0].header("accept-encoding"), ["identity"]);
     }
 }
