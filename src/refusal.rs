@@ -330,6 +330,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         ),
         ExchangeErrorKind::Unusable { .. }
         | ExchangeErrorKind::Encoded { .. }
+        | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => {
             (502, "Bold BI's token endpoint gave an answer that the gateway cannot use.")
         }

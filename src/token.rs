@@ -246,6 +246,9 @@ pub enum ExchangeErrorKind {
         /// The coding's name.
         coding: &'static str,
     },
+    /// The reply gives a token of another user than was asked for.
+    #[error("the reply is not usable: it is for another user than the one that was asked for")]
+    AnotherUser,
     /// The server is there but cannot serve.
     #[error("the token endpoint cannot serve ({status})")]
     Unavailable {
@@ -287,7 +290,7 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
-            Self::Unusable { .. } | Self::Encoded { .. } | Self::NotHttp(_) => {
+            Self::Unusable { .. } | Self::Encoded { .. } | Self::AnotherUser | Self::NotHttp(_) => {
                 "token_reply_unusable"
             }
             Self::Unavailable { .. } | Self::Unreachable(_) | Self::Suspended { .. } => {

@@ -106,7 +106,9 @@ impl BoldBi {
             other => failed(other),
         })?;
         let max_lifetime = tenant.max_token_lifetime;
-        reply::token(head.status, &head.headers, &body, asked, max_lifetime)
+        let token = reply::token(head.status, &head.headers, &body, asked, max_lifetime)?;
+        check_user(permit, &body)?;
+        Ok(token)
     }
 }
 
@@ -137,6 +139,26 @@ impl TokenExchange for BoldBi {
             kind,
         })
     }
+}
+
+/// A token acts as its user, so one of a mapped user must be that user's. A credential's own username
+/// may be a login name, beside which a reply names an address.
+fn check_user(permit: &Permit, body: &[u8]) -> Result<(), ExchangeErrorKind> {
+    let (tenant, user) = (permit.tenant(), permit.subject().as_str());
+    if !reply::names_another(body, user) {
+        return Ok(());
+    }
+    if user != &*tenant.credential.username {
+        return Err(ExchangeErrorKind::AnotherUser);
+    }
+    tracing::warn!(
+        boldgate.tenant = %tenant.name,
+        server.address = tenant.server.origin(),
+        hint = "nothing is to be done where `username` is a login name; else write the address there \
+                that Bold BI has for the user",
+        "the token endpoint names another user than the tenant's `username`; the token is used"
+    );
+    Ok(())
 }
 
 fn failed(error: FetchError) -> ExchangeErrorKind {

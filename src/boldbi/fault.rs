@@ -110,6 +110,10 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "switch off compression for the token endpoint in the proxy in front of Bold BI, which \
              compresses what it was asked not to"
         }
+        ExchangeErrorKind::AnotherUser => {
+            "find out what answers in the place of Bold BI, or stores its answers to POST; a user \
+             whose address was changed in Bold BI needs the new one in the mapping too"
+        }
         ExchangeErrorKind::Unavailable { status: 429, .. } => {
             "Bold BI or a proxy in front of it limits the rate of requests: wait, and raise the \
              limit for the gateway"

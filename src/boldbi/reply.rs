@@ -17,8 +17,10 @@ use crate::fetch;
 use crate::token::{AccessToken, ExchangeErrorKind};
 
 mod lifetime;
+mod names;
 
 pub(super) use lifetime::{ABSURD, UNREADABLE};
+pub(super) use names::names_another;
 
 /// More than this is no reply of a token endpoint; nothing beyond it is read.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -121,6 +123,9 @@ pub fn token(
     }
     let reply = Success::parse(headers, body).map_err(unusable)?;
     let token = reply.granted().map_err(|detail| ExchangeErrorKind::Refused { status, detail })?;
+    if !reply.is_bearer() {
+        return Err(unusable(NOT_BEARER));
+    }
     let said = lifetime::Statements {
         expires_in: reply.expires_in.as_ref(),
         issued: reply.issued.as_ref(),
@@ -138,6 +143,7 @@ pub fn token(
 #[derive(Deserialize)]
 struct Success {
     access_token: Option<Zeroizing<String>>,
+    token_type: Option<Value>,
     expires_in: Option<Value>,
     #[serde(rename = ".issued")]
     issued: Option<Value>,
@@ -169,6 +175,15 @@ impl Success {
             Category::Data => "a field of it has a wrong type or occurs twice",
             Category::Syntax | Category::Io => "it is not valid JSON",
         })
+    }
+
+    /// Whether the token is of the one type that we can use (RFC 6749, section 7.1), or of none.
+    fn is_bearer(&self) -> bool {
+        match &self.token_type {
+            None | Some(Value::Null) => true,
+            Some(Value::String(name)) => name.eq_ignore_ascii_case("bearer"),
+            Some(_) => false,
+        }
     }
 
     /// The token, if the reply means to give one.
@@ -235,6 +250,7 @@ pub(super) const NO_SUCH_PAGE: &str =
     ", as a page of HTML: the URL or the site identifier is likely wrong";
 const REFUSED_IN_HTML: &str = "it is a page of HTML, and Bold BI says in JSON what it refuses";
 const REFUSED_IN_TEXT: &str = "it is text, and Bold BI says in JSON what it refuses";
+const NOT_BEARER: &str = "its `token_type` is not `bearer`";
 const REDIRECT: &str =
     "it is a redirect, which is never followed: is the `url` of the server right?";
 const NOT_VISIBLE: &str = "its `access_token` holds spaces, line ends or other characters that no \

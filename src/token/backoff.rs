@@ -59,11 +59,14 @@ pub(super) fn asked_for(kind: &ExchangeErrorKind) -> Option<Duration> {
 }
 
 /// Whether it is the request that fails, not the server: the credential in it is refused, or
-/// something on the way refuses it. Asking again soon changes neither, and could lock an account, or get the gateway barred by a firewall.
+/// something on the way refuses it, or it leads to another user. Asking again soon changes none of
+/// these, and could lock an account, or get the gateway barred by a firewall.
 pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
     matches!(
         kind,
-        ExchangeErrorKind::Refused { .. } | ExchangeErrorKind::Unusable { status: 400..=499, .. }
+        ExchangeErrorKind::Refused { .. }
+            | ExchangeErrorKind::Unusable { status: 400..=499, .. }
+            | ExchangeErrorKind::AnotherUser
     )
 }
 
@@ -120,7 +123,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_firewall_refuses_is_asked_for_as_rarely_as_a_refused_credential() {
         let page = || ExchangeErrorKind::Unusable { status: 403, fault: "it is a page" };
-        assert_eq!(failures(page, 3), failures(refused, 3));
+        for kind in [&page as &dyn Fn() -> _, &|| ExchangeErrorKind::AnotherUser] {
+            assert_eq!(failures(kind, 3), failures(refused, 3));
+        }
         let page = || ExchangeErrorKind::Unusable { status: 200, fault: "it is a page" };
         assert!(failures(page, 1)[0] < Duration::from_secs(1), "control: a 200 is no refusal");
     }

@@ -148,6 +148,9 @@ impl Inner {
             }
             Err(error) => {
                 metrics.exchanged(outcome(&error.kind));
+                if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
+                    alarm(&metrics, permit);
+                }
                 if why == Why::Refresh {
                     metrics.refreshed(RefreshOutcome::Failed);
                 }
@@ -207,6 +210,22 @@ impl Inner {
     }
 }
 
+/// A request would have acted as somebody else.
+fn alarm(metrics: &TenantMetrics, permit: &Permit) {
+    metrics.replies_for_another_user.inc();
+    let Some(repeated) = metrics.repeats.tell("reply_for_another_user") else { return };
+    let tenant = permit.tenant();
+    tracing::error!(
+        boldgate.tenant = %tenant.name,
+        boldgate.subject = %permit.subject(),
+        server.address = tenant.server.origin(),
+        repeated,
+        hint = "find out what answers in the place of Bold BI, or stores its answers to POST; a user \
+                whose address was changed in Bold BI needs the new one in the mapping too",
+        "the token endpoint gave a token of another user than was asked for; it is not used"
+    );
+}
+
 fn withdrawn(permit: &Permit) -> NoToken {
     NoToken::new(permit, ExchangeErrorKind::Withdrawn, Duration::ZERO)
 }
@@ -216,6 +235,7 @@ fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
         ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
         ExchangeErrorKind::Unusable { .. }
         | ExchangeErrorKind::Encoded { .. }
+        | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => ExchangeOutcome::Unusable,
         ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,
         _ => ExchangeOutcome::Unavailable,
