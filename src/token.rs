@@ -30,6 +30,8 @@ pub struct AccessToken {
     authorization: HeaderValue,
     obtained_at: Instant,
     expires_at: Instant,
+    /// What of its life is left for a request to arrive in.
+    margin: Duration,
     /// Whether it was put on a request since it was fetched or refreshed.
     in_use: AtomicBool,
     /// Whether the server has accepted it.
@@ -50,8 +52,9 @@ impl AccessToken {
         let mut authorization = HeaderValue::from_str(&value).map_err(|_| NotAToken)?;
         authorization.set_sensitive(true);
         let expires_at = obtained_at + lifetime;
+        let margin = (lifetime / 20).min(MAX_MARGIN);
         let (in_use, accepted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { authorization, obtained_at, expires_at, in_use, accepted })
+        Ok(Self { authorization, obtained_at, expires_at, margin, in_use, accepted })
     }
 
     /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
@@ -75,9 +78,9 @@ impl AccessToken {
     }
 
     /// Whether it may be put on a request at `now`. The last twentieth of its life, 10 s at most,
-    /// is left for the request to arrive in.
+    /// is left for the request to arrive in, unless another is not to be had before its end.
     pub fn is_usable(&self, now: Instant) -> bool {
-        now + self.margin() < self.expires_at
+        now + self.margin < self.expires_at
     }
 
     /// Whether it has not ended at `now`.
@@ -87,11 +90,18 @@ impl AccessToken {
 
     /// How long it may be put on requests from `now` on.
     fn usable_for(&self, now: Instant) -> Duration {
-        self.expires_at.saturating_duration_since(now + self.margin())
+        self.expires_at.saturating_duration_since(now + self.margin)
     }
 
-    fn margin(&self) -> Duration {
-        (self.lifetime() / 20).min(MAX_MARGIN)
+    /// Whether it is an `earlier` one given out again, with no more than the rest of its life.
+    fn repeats(&self, earlier: &Self) -> bool {
+        self.authorization == earlier.authorization
+            && self.expires_at <= earlier.expires_at + earlier.margin
+    }
+
+    /// The same token, usable to its very end.
+    fn to_its_end(&self) -> Self {
+        Self { margin: Duration::ZERO, ..self.copied(self.obtained_at, self.expires_at) }
     }
 
     /// When another should be asked for at the latest: at four fifths of its life.
@@ -126,13 +136,20 @@ impl AccessToken {
 
     /// The same token, obtained earlier; none when it would have ended before the clock began.
     fn older_by(&self, age: Duration) -> Option<Self> {
-        Some(Self {
+        let (obtained_at, expires_at) =
+            (self.obtained_at.checked_sub(age)?, self.expires_at.checked_sub(age)?);
+        Some(self.copied(obtained_at, expires_at))
+    }
+
+    fn copied(&self, obtained_at: Instant, expires_at: Instant) -> Self {
+        Self {
             authorization: self.authorization.clone(),
-            obtained_at: self.obtained_at.checked_sub(age)?,
-            expires_at: self.expires_at.checked_sub(age)?,
+            obtained_at,
+            expires_at,
+            margin: self.margin,
             in_use: AtomicBool::new(self.is_in_use()),
             accepted: AtomicBool::new(self.was_accepted()),
-        })
+        }
     }
 }
 
