@@ -7,12 +7,14 @@ use std::time::Duration;
 use boldgate::caller::jwks::KeySource;
 use boldgate::jwks::HttpKeySource;
 use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::jwt::Provider;
 use crate::running::{read_body, read_until};
-use crate::support::{bold_bi, permit, server};
+use crate::support::{bold_bi, permit, server, tls_server};
 
 /// What a server does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,10 @@ struct Fickle {
 
 impl Fickle {
     async fn new(acts: &'static [Act], body: String) -> Self {
+        Self::start(None, acts, body).await
+    }
+
+    async fn start(tls: Option<TlsAcceptor>, acts: &'static [Act], body: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<usize>>>::default();
@@ -50,8 +56,16 @@ impl Fickle {
         tokio::spawn(async move {
             for connection in 1.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (seen, body) = (Arc::clone(&theirs), body.clone());
-                tokio::spawn(async move { converse(stream, connection, &seen, acts, &body).await });
+                let (seen, body, tls) = (Arc::clone(&theirs), body.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => {
+                            let stream = tls.accept(stream).await.unwrap();
+                            converse(stream, connection, &seen, acts, &body).await;
+                        }
+                        None => converse(stream, connection, &seen, acts, &body).await,
+                    }
+                });
             }
         });
         Self { address, seen }
@@ -63,7 +77,7 @@ impl Fickle {
 }
 
 async fn converse(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + ResetAtTheEnd,
     connection: usize,
     seen: &Mutex<Vec<usize>>,
     acts: &[Act],
@@ -89,15 +103,33 @@ async fn converse(
             BreakOff => (head + &body[..body.len() / 2], false),
         };
         stream.write_all(bytes.as_bytes()).await.unwrap();
-        if act == Reset {
-            stream.set_zero_linger().unwrap();
-        }
-        if act == AnswerAndClose {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        match act {
+            AnswerAndClose => tokio::time::sleep(Duration::from_millis(5)).await,
+            // With TLS, the end is announced.
+            Close => stream.shutdown().await.unwrap(),
+            Reset => stream.reset_at_the_end(),
+            _ => {}
         }
         if !goes_on {
             return;
         }
+    }
+}
+
+/// Makes the end of a connection an abrupt one.
+trait ResetAtTheEnd {
+    fn reset_at_the_end(&self);
+}
+
+impl ResetAtTheEnd for TcpStream {
+    fn reset_at_the_end(&self) {
+        self.set_zero_linger().unwrap();
+    }
+}
+
+impl ResetAtTheEnd for TlsStream<TcpStream> {
+    fn reset_at_the_end(&self) {
+        self.get_ref().0.reset_at_the_end();
     }
 }
 
@@ -130,6 +162,35 @@ async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_on_a_new_
         let (outcomes, seen) = exchanges(closes, 3).await;
         assert!(outcomes.iter().all(Result::is_ok), "{closes:?}: {outcomes:?}");
         assert_eq!(seen, [1, 1, 2, 2], "{closes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_closing_connection_is_the_same_under_tls() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), made.cert.pem()).unwrap();
+    for (acts, good, connections) in [
+        (&[Answer, Answer][..], true, &[1, 1][..]),
+        (&[Answer, Close, Answer], true, &[1, 1, 2]),
+        (&[Answer, Reset, Answer], true, &[1, 1, 2]),
+        (&[Answer, Begin, Answer], false, &[1, 1]),
+    ] {
+        let fickle = Fickle::start(Some(tls.clone()), acts, TOKEN.to_owned()).await;
+        let permit = permit(tls_server(fickle.address, "localhost", ca.path().to_owned()));
+        let bold_bi = bold_bi(&permit);
+        bold_bi.exchange(&permit).await.unwrap();
+        assert_eq!(bold_bi.exchange(&permit).await.is_ok(), good, "{acts:?}");
+        assert_eq!(fickle.seen(), connections, "{acts:?}");
     }
 }
 
