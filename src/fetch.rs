@@ -1,6 +1,6 @@
 //! Small requests of our own, to one origin each: token exchanges and key sets. Redirects are never
 //! followed, no proxy is taken from the environment, and bodies have a bound. Answers are read with
-//! the leniency of the data path: what is good enough for data is good enough for a token.
+//! the leniency of the data path, because they come from the same servers.
 
 use std::error::Error;
 use std::path::Path;
@@ -64,7 +64,7 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if let Some(fetcher) = self.0 {
             fetcher.turn.failures.fetch_add(1, Relaxed);
-            // They lead to the same address.
+            // The idle connections lead to the same address.
             fetcher.idle.clear();
         }
     }
@@ -115,9 +115,9 @@ impl Fetcher {
     /// Sends a request and waits for the head of its answer; the deadline is the caller's. Where one
     /// address cannot be connected to, the next is tried.
     ///
-    /// A server may close an idle connection at the moment in which a request leaves. Only where a
-    /// connection was used before and no byte of an answer came is the request sent once more, on a
-    /// new connection. It is never sent a third time, and never again where the first connection was
+    /// A server may close an idle connection at the moment in which a request leaves. If the
+    /// connection was used before and no byte of an answer came, the request is sent once more, on
+    /// a new connection. It is never sent a third time, and never again if the first connection was
     /// new: an exchange is a login.
     ///
     /// # Errors
@@ -179,7 +179,7 @@ impl ReplyBody {
                     }
                     whole.extend_from_slice(&data);
                 }
-                // They come behind the body, and nothing of ours asks for them.
+                // Trailers come behind the body, and nothing here reads them.
                 Err(error) if connection::is_about_trailers(&error) => return Ok(whole),
                 Err(error) => return Err(error.into()),
             }
@@ -190,15 +190,15 @@ impl ReplyBody {
         Ok(whole)
     }
 
-    /// The first piece of it, to tell what kind of answer it is; `None` where it is empty or does
-    /// not come.
+    /// The first piece of it, to recognise the kind of answer; `None` if it is empty or does not
+    /// come.
     pub async fn first_piece(mut self) -> Option<Bytes> {
         self.body.frame().await?.ok()?.into_data().ok()
     }
 }
 
-/// The coding that an answer is said to have, although only `identity` is asked for. A body is not
-/// believed to be other than its head says.
+/// The coding in the `Content-Encoding` of an answer, although `identity` was asked for; `None` if
+/// there is none. A plain body under such a head is not believed either.
 pub fn coding(headers: &HeaderMap) -> Option<&'static str> {
     let values = headers.get_all(CONTENT_ENCODING).into_iter();
     let words = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
@@ -233,7 +233,7 @@ fn url_of((host, port): &(&str, u16)) -> Result<Uri, TrustError> {
 }
 
 const AGENT: &str = concat!("boldgate/", env!("CARGO_PKG_VERSION"));
-/// The names that an error may repeat: nothing else of what a server says gets into one.
+/// The names that an error may repeat. No other text of a server gets into an error.
 const CODINGS: [&str; 8] =
     ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb"];
 

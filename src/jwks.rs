@@ -73,7 +73,7 @@ impl KeySource for HttpKeySource {
     }
 }
 
-/// What it is, and the innermost cause, which is the one that says something.
+/// The error with its innermost cause, which is the one that says something.
 fn told(error: &FetchError) -> String {
     match error {
         FetchError::NotHttp(cause) => format!("{error}: {}", root_of(&**cause)),

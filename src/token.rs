@@ -30,7 +30,7 @@ pub struct AccessToken {
     authorization: HeaderValue,
     obtained_at: Instant,
     expires_at: Instant,
-    /// What of its life is left for a request to arrive in.
+    /// The end of its life, left for a request to arrive in.
     margin: Duration,
     /// Whether it was put on a request since it was fetched or refreshed.
     in_use: AtomicBool,
@@ -320,7 +320,7 @@ impl ExchangeErrorKind {
     }
 }
 
-/// What is wrong with a reply whose token had ended before it arrived.
+/// The fault of a reply whose token had ended before it arrived.
 pub const ENDED_ON_ITS_WAY: &str = "its token had ended when it arrived";
 const MAX_MARGIN: Duration = Duration::from_secs(10);
 

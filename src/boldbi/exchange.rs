@@ -141,8 +141,9 @@ impl TokenExchange for BoldBi {
     }
 }
 
-/// A token acts as its user, so one of a mapped user must be that user's. A credential's own username
-/// may be a login name, beside which a reply names an address.
+/// Compares the user that a reply names with the user of the permit. A token acts as its user, so a
+/// mapped user gets a token of that user or none. A credential's own username may be a login name,
+/// while replies name addresses: there a difference is only a warning.
 fn check_user(permit: &Permit, body: &[u8]) -> Result<(), ExchangeErrorKind> {
     let (tenant, user) = (permit.tenant(), permit.subject().as_str());
     if !reply::names_another(body, user) {
@@ -154,8 +155,8 @@ fn check_user(permit: &Permit, body: &[u8]) -> Result<(), ExchangeErrorKind> {
     tracing::warn!(
         boldgate.tenant = %tenant.name,
         server.address = tenant.server.origin(),
-        hint = "nothing is to be done where `username` is a login name; else write the address there \
-                that Bold BI has for the user",
+        hint = "nothing is to be done if `username` is a login name; otherwise write the address \
+                there that Bold BI has for the user",
         "the token endpoint names another user than the tenant's `username`; the token is used"
     );
     Ok(())
@@ -177,7 +178,7 @@ fn unreachable(cause: impl Error + Send + Sync + 'static) -> ExchangeErrorKind {
     ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
 }
 
-/// The beginning of a refusal only says whose it is: no longer than this is it waited for.
+/// Bounds the wait for the beginning of a refusal's body, which only tells Bold BI from a firewall.
 const BEGINNING_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]

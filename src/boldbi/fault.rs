@@ -111,8 +111,8 @@ pub fn hint(error: &ExchangeError) -> &'static str {
              compresses what it was asked not to"
         }
         ExchangeErrorKind::AnotherUser => {
-            "find out what answers in the place of Bold BI, or stores its answers to POST; a user \
-             whose address was changed in Bold BI needs the new one in the mapping too"
+            "look for a proxy or cache that answers in the place of Bold BI; if the address of \
+             the user was changed in Bold BI, map to the new one"
         }
         ExchangeErrorKind::Unavailable { status: 429, .. } => {
             "Bold BI or a proxy in front of it limits the rate of requests: wait, and raise the \
@@ -160,7 +160,7 @@ fn refused(status: u16, grant: Grant) -> &'static str {
     }
 }
 
-/// About replies that are not the token endpoint's, and about its own that cannot be meant.
+/// About replies of something other than the token endpoint, and about its own absurd ones.
 fn unusable(status: u16, fault: &str) -> &'static str {
     match (status, fault) {
         (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => {
@@ -211,8 +211,8 @@ fn stopped_on_the_way(status: u16) -> &'static str {
              the other `token_request` of the tenant's credential"
         }
         417 => {
-            "a proxy in between finds an `Expect` that the gateway does not send, or Bold BI failed, \
-             which answers 417 as well: look into the proxy's and Bold BI's own logs"
+            "a proxy in between refuses an `Expect` that the gateway does not send, or Bold BI \
+             failed, which answers 417 as well: look into the proxy's and Bold BI's own logs"
         }
         421 => {
             "what answers is not there for the host in the server's `url`: check the host, and the \

@@ -71,8 +71,8 @@ pub fn head(
     })
 }
 
-/// What a failure is, now that the beginning of its body is known. Firewalls and proxies refuse with
-/// pages and lines of text, often of no type; Bold BI says no in JSON, or says nothing.
+/// Judges a refusal anew by the beginning of its body. Firewalls and proxies refuse with pages and
+/// lines of text, often without a `Content-Type`. Bold BI refuses in JSON or without a body.
 pub fn looked_into(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     let ExchangeErrorKind::Refused { status, .. } = kind else { return kind };
     let text = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning).trim_ascii_start();
@@ -85,7 +85,7 @@ pub fn looked_into(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKi
     }
 }
 
-/// What a 4xx means. It is about the credential only where it can be Bold BI's word on it.
+/// The meaning of a 4xx. It is about the credential only if Bold BI can have said it.
 fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
     let fault = match status {
         404 if is_html => {
@@ -93,7 +93,7 @@ fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
         }
         _ if is_html => REFUSED_IN_HTML,
         405 => "it stands for a method other than POST",
-        // What is asked of a request before anybody looks at the credential in its body.
+        // Servers check these before they look at the credential in the body.
         406 | 407 | 411..=417 | 421 | 426 | 428 | 431 | 451 => {
             "it is about the request, not about the credential"
         }
@@ -117,7 +117,7 @@ pub fn token(
 ) -> Result<AccessToken, ExchangeErrorKind> {
     let status = status.as_u16();
     let unusable = |fault| ExchangeErrorKind::Unusable { status, fault };
-    // Of a page it says more that it is one.
+    // A page of HTML is reported as a page, also when it is compressed.
     if let Some(coding) = fetch::coding(headers).filter(|_| !is_html(headers)) {
         return Err(ExchangeErrorKind::Encoded { coding });
     }

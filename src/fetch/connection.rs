@@ -1,4 +1,4 @@
-//! One connection: how it is made, and what becomes of a request on it.
+//! One connection: making it, and sending requests on it.
 
 use std::error::Error;
 use std::io;
@@ -41,7 +41,7 @@ pub(super) struct Connection {
 /// A request that got no answer.
 pub(super) struct Failed {
     pub(super) cause: FetchError,
-    /// It was not sent, or no byte came after it: as far as can be told, nobody has heard it.
+    /// It was not sent, or no byte came after it: as far as this side can know, nobody heard it.
     pub(super) was_unheard: bool,
 }
 
@@ -61,7 +61,7 @@ impl Connector {
         } else {
             None
         };
-        // What pingora's client session reads on the data path, with the bounds it has.
+        // The options and bounds of pingora's client session, which reads the answers with data.
         let mut http = http1::Builder::new();
         http.allow_obsolete_multiline_headers_in_responses(true)
             .allow_spaces_after_header_name_in_responses(true)
@@ -87,7 +87,8 @@ impl Connector {
         let received = Arc::<AtomicU64>::default();
         let counted = Counted { stream, received: Arc::clone(&received) };
         let (sender, connection) = self.http.handshake(TokioIo::new(counted)).await?;
-        // It ends with the sender, or with the other end; who sends is told why.
+        // The task ends with the sender or with the other end of the connection. The sender gets
+        // the error.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Connection { sender, received })
     }
@@ -132,13 +133,13 @@ impl From<hyper::Error> for FetchError {
     }
 }
 
-/// Whether only the trailers of a chunked body could not be read. The data path passes them over.
+/// Whether only the trailers of a chunked body could not be read. The data path ignores them.
 pub(super) fn is_about_trailers(error: &hyper::Error) -> bool {
     let within = io_source(error).and_then(io::Error::get_ref);
     within.is_some_and(<dyn Error + Send + Sync>::is::<httparse::Error>)
 }
 
-/// Whether the size of a chunk is none, or the like.
+/// Whether the framing of a body is broken, such as the size of a chunk.
 fn is_about_framing(error: &hyper::Error) -> bool {
     io_source(error).is_some_and(|error| {
         let within = error.get_ref();
@@ -151,7 +152,7 @@ fn io_source(error: &hyper::Error) -> Option<&io::Error> {
     error.source()?.downcast_ref()
 }
 
-/// A stream that counts what arrives on it.
+/// A stream that counts the bytes that arrive on it.
 struct Counted<S> {
     stream: S,
     received: Arc<AtomicU64>,

@@ -210,7 +210,7 @@ impl Inner {
     }
 }
 
-/// A request would have acted as somebody else.
+/// Reports a token of another user, with which a request would have acted as somebody else.
 fn alarm(metrics: &TenantMetrics, permit: &Permit) {
     metrics.replies_for_another_user.inc();
     let Some(repeated) = metrics.repeats.tell("reply_for_another_user") else { return };
@@ -220,8 +220,8 @@ fn alarm(metrics: &TenantMetrics, permit: &Permit) {
         boldgate.subject = %permit.subject(),
         server.address = tenant.server.origin(),
         repeated,
-        hint = "find out what answers in the place of Bold BI, or stores its answers to POST; a user \
-                whose address was changed in Bold BI needs the new one in the mapping too",
+        hint = "look for a proxy or cache that answers in the place of Bold BI; if the address of \
+                the user was changed in Bold BI, map to the new one",
         "the token endpoint gave a token of another user than was asked for; it is not used"
     );
 }

@@ -150,13 +150,13 @@ async fn what_is_no_token_reply_is_unusable() {
     assert_eq!(fault(replied(raw(204, "")).await), "it is empty");
 }
 
-/// A whole answer of which these are the status, more lines of the head, and the body.
+/// A whole answer of this status, with more lines in its head, and this body.
 fn answer(status: &str, lines: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
-/// What the operator is told about it, once it is clear that it shows nothing of the reply.
+/// The code, text and hint of an error, which show nothing of the reply.
 fn told(error: &ExchangeError) -> String {
     let told = format!("{}: {error}; {}", error.kind.code(), hint(error));
     assert!(!told.contains("canary"), "{told}");

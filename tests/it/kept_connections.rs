@@ -16,7 +16,7 @@ use crate::jwt::Provider;
 use crate::running::{read_body, read_until};
 use crate::support::{bold_bi, permit, server, tls_server};
 
-/// What a server does with a request.
+/// The act of a server on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     /// Answers, and keeps the connection.
@@ -35,8 +35,8 @@ enum Act {
 
 use Act::{Answer, AnswerAndClose, Begin, BreakOff, Close, Reset};
 
-/// A server that does to each request, in the order they come, what a list says; its last entry is for
-/// all that come later.
+/// A server that acts on each request by a list, in the order they come; the last entry is for all
+/// that come later.
 struct Fickle {
     address: SocketAddr,
     /// The requests that came whole, each with the number of its connection.
@@ -135,7 +135,7 @@ impl ResetAtTheEnd for TlsStream<TcpStream> {
 
 const TOKEN: &str = r#"{"access_token":"canary-token"}"#;
 
-/// As many exchanges, one after the other, with a server that does what the list says.
+/// A count of exchanges, one after the other, with a server that acts by the list.
 async fn exchanges(acts: &'static [Act], count: usize) -> (Vec<Outcome>, Vec<usize>) {
     let fickle = Fickle::new(acts, TOKEN.to_owned()).await;
     let permit = permit(server(fickle.address));
@@ -264,7 +264,7 @@ async fn keys_are_fetched_once_more_from_a_server_that_closes_an_idle_connection
     }
 }
 
-/// What a server of another protocol does with a client that connects.
+/// A server of another protocol, which speaks `first` or after it was spoken to.
 async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -35,7 +35,7 @@ fn many(lines: usize) -> Vec<u8> {
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\n";
 
-/// What the data path reads, and so everything else has to.
+/// Answers that the data path reads, and so everything else has to.
 const READABLE: [(&str, Dress); 35] = [
     ("nothing odd", |body| with(b"", body)),
     ("a folded line", |body| with(b"X-A: default-src 'self';\r\n    script-src 'self'\r\n", body)),
@@ -101,7 +101,7 @@ const READABLE: [(&str, Dress); 35] = [
     ("odd trailers", |body| chunked(HEAD, hex, body, "0\r\nX-Sum : 1\r\n 2\r\n\r\n")),
 ];
 
-/// What the data path does not read, and nothing else either.
+/// Answers that the data path does not read, and nothing else either.
 const UNREADABLE: [(&str, Dress); 9] = [
     ("257 lines", |body| with(&many(256), body)),
     ("a line without a colon", |body| with(b"X-A\r\n", body)),
@@ -114,7 +114,7 @@ const UNREADABLE: [(&str, Dress); 9] = [
     ("a TLS alert", |_| b"\x15\x03\x01\x00\x02\x02\x46".to_vec()),
 ];
 
-/// A server that dresses up either its data or all else, and a gateway before it.
+/// A server that dresses up either its data or all its other answers, and a gateway before it.
 struct House {
     gateway: Gateway,
     upstream: Upstream,

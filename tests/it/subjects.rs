@@ -155,8 +155,8 @@ async fn each_user_of_a_jwt_acts_with_a_token_of_their_own_and_never_with_anothe
     assert_eq!(house.tokens(), ["Bearer canary-token-own@beta.example"]);
 }
 
-/// A gateway whose server's replies have these fields beside their token, and its `alpha` and `beta` as
-/// in [`House::mapped`].
+/// A gateway whose server's replies have these fields beside their token. JWTs map users of `alpha`
+/// as in [`House::mapped`].
 async fn naming(fields: &'static str) -> House {
     House::of(
         House::MAPPED,

@@ -1,12 +1,12 @@
-//! Whom a reply names as the user of its token. Pure.
+//! The user that a reply names as the owner of its token. Pure.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-/// The values of all fields named `email`, in whatever case. (Bold BI: `email` in replies since 2020,
-/// `Email` in the published API.)
+/// The values of all fields named `email`, upper and lower case being the same. (Bold BI: `email`
+/// in replies since 2020, `Email` in the published API.)
 struct Emails(Vec<Value>);
 
 /// Whether the body of a reply names another user than `asked`. Names are compared without case. A
@@ -20,7 +20,7 @@ pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
             let name = name.trim();
             !name.is_empty() && name.to_lowercase() != asked
         }
-        // What is no text cannot be the user.
+        // A value that is not text cannot be the name of the user.
         _ => true,
     })
 }

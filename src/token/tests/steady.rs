@@ -96,9 +96,9 @@ async fn the_same_token_again_is_asked_for_nearer_to_its_end_and_lives_no_longer
 /// The lifetime that a server states of a token with so much left of it.
 type Stated = fn(Duration) -> Duration;
 
-/// A server gives the same token out again until its end, and answers after 1 ms. There is a request
-/// every millisecond of the second that ends `early` before that end. How long before the end of that
-/// second the server was asked, and how many requests failed.
+/// A server gives the same token out again until its end, and answers after 1 ms. There is a
+/// request every millisecond of the second that ends `early` before that end. Returns the time left
+/// of that second at each exchange, and the number of requests that failed.
 async fn asked_near_the_end(early: Duration, stated: Stated) -> (Vec<Duration>, usize) {
     let end = Instant::now() + HOUR;
     let script = Script::new(move |_| match end.checked_duration_since(Instant::now()) {
