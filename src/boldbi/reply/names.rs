@@ -13,16 +13,25 @@ struct Emails(Vec<Value>);
 /// reply that names nobody is taken for one about the user that was asked for.
 pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
     let Ok(Emails(named)) = serde_json::from_slice(body) else { return false };
-    let asked = asked.to_lowercase();
     named.iter().any(|name| match name {
         Value::Null => false,
         Value::String(name) => {
             let name = name.trim();
-            !name.is_empty() && name.to_lowercase() != asked
+            !name.is_empty() && !is_same(name, asked)
         }
         // A value that is not text cannot be the name of the user.
         _ => true,
     })
+}
+
+/// Some characters beyond ASCII have a lower case in it, such as the Kelvin sign: they are not the
+/// same as an ASCII letter.
+fn is_same(name: &str, asked: &str) -> bool {
+    if asked.is_ascii() {
+        name.eq_ignore_ascii_case(asked)
+    } else {
+        name.to_lowercase() == asked.to_lowercase()
+    }
 }
 
 impl<'de> Deserialize<'de> for Emails {
@@ -91,5 +100,7 @@ mod tests {
         ] {
             assert!(another(body), "{body}");
         }
+        // The Kelvin sign, whose lower case is a `k`.
+        assert!(names_another(br#"{"email":"jac\u212a@x.io"}"#, "jack@x.io"));
     }
 }
