@@ -284,13 +284,17 @@ async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
 
 #[tokio::test]
 async fn what_answers_but_not_in_http_is_called_that_and_its_words_are_not_repeated() {
-    let spoken: [&[u8]; 6] = [
+    let spoken: [&[u8]; 9] = [
         b"SSH-2.0-OpenSSH_9.6 canary\r\n",
         b"220 canary ESMTP\r\n",
         b"\x4a\x00\x00\x00\x0a8.0.36-canary\x00",
         b"\x15\x03\x01\x00\x02\x02\x46",
         b"HTTP/9.9 200 canary\r\n\r\n",
         b"canary",
+        // Faulty framing, although pingora would read it.
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a\nb\r\n{}\r\n0\r\n\r\n",
     ];
     for bytes in spoken {
         for first in [true, false] {
