@@ -1,43 +1,35 @@
 //! Small requests of our own, to one origin each: token exchanges and key sets. Redirects are never
-//! followed, no proxy is taken from the environment, and bodies have a bound.
+//! followed, no proxy is taken from the environment, and bodies have a bound. Answers are read with
+//! the leniency of the data path, because they come from the same servers.
 
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderValue, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tower_service::Service;
 use zeroize::Zeroizing;
 
-use crate::trust::{self, TrustError};
+use crate::trust::TrustError;
+
+mod connection;
+mod idle;
+
+use connection::{Connection, Connector};
+use idle::Idle;
 
 /// The connections to one origin. Plain ones have no TLS configuration, so that an image without
 /// any CA certificates serves where there is no TLS.
 pub struct Fetcher {
-    connections: Connections,
-    turn: Arc<Turn>,
-}
-
-enum Connections {
-    Plain(Client<Connector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<Connector>, Full<Bytes>>),
-}
-
-/// Connects to the host of the URL, or to the address whose turn it is.
-#[derive(Clone)]
-struct Connector {
-    tcp: HttpConnector,
-    turn: Arc<Turn>,
+    connector: Connector,
+    turn: Turn,
+    idle: Arc<Idle>,
 }
 
 /// Other addresses than that of the URL, if there are any, and the one whose turn it is: the same
@@ -47,8 +39,9 @@ struct Turn {
     failures: AtomicUsize,
 }
 
-/// A request that counts as a failure unless it is taken back: whoever waits for it may give up.
-struct Attempt<'t>(Option<&'t Turn>);
+/// A request that counts as a failure of its address unless it is taken back: the caller may stop
+/// waiting for it at any time.
+struct Attempt<'f>(Option<&'f Fetcher>);
 
 impl Turn {
     fn url(&self) -> Option<&Uri> {
@@ -57,32 +50,51 @@ impl Turn {
     }
 }
 
+impl<'f> Attempt<'f> {
+    fn of(fetcher: &'f Fetcher) -> Self {
+        Self(Some(fetcher))
+    }
+
+    fn take_back(mut self) {
+        self.0 = None;
+    }
+}
+
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if let Some(turn) = self.0 {
-            turn.failures.fetch_add(1, Relaxed);
+        if let Some(fetcher) = self.0 {
+            fetcher.turn.failures.fetch_add(1, Relaxed);
+            // The idle connections lead to the same address.
+            fetcher.idle.clear();
         }
     }
 }
 
-impl Service<Uri> for Connector {
-    type Response = <HttpConnector as Service<Uri>>::Response;
-    type Error = <HttpConnector as Service<Uri>>::Error;
-    type Future = <HttpConnector as Service<Uri>>::Future;
+/// The body of an answer, still to be read.
+pub struct ReplyBody {
+    body: Incoming,
+    connection: Connection,
+    idle: Arc<Idle>,
+}
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.tcp.poll_ready(cx)
-    }
-
-    fn call(&mut self, url: Uri) -> Self::Future {
-        self.tcp.call(self.turn.url().cloned().unwrap_or(url))
-    }
+/// Why there is no answer, or no whole one.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No connection could be made, or it broke.
+    #[error("the connection failed")]
+    Connection(#[source] Box<dyn Error + Send + Sync>),
+    /// Something answers, but its answer cannot be read as HTTP.
+    #[error("it answers, but not in HTTP")]
+    NotHttp(#[source] Box<dyn Error + Send + Sync>),
+    /// The body is larger than the bound.
+    #[error("the body is too large")]
+    TooLarge,
 }
 
 impl Fetcher {
     /// Prepares for an origin that is spoken to with TLS or without; `ca_file` as in
-    /// [`trust::client_config`]. It is looked for at the addresses `elsewhere`, each a host and a
-    /// port, if there are any.
+    /// [`trust::client_config`](crate::trust::client_config). It is looked for at the addresses
+    /// `elsewhere`, each a host and a port, if there are any.
     ///
     /// # Errors
     /// When the certificates to trust are not to be had.
@@ -92,62 +104,126 @@ impl Fetcher {
         connect: Duration,
         elsewhere: &[(&str, u16)],
     ) -> Result<Self, TrustError> {
-        let mut tcp = HttpConnector::new();
         // So that the last one has its turn too.
         let parts = u32::try_from(elsewhere.len().max(1)).unwrap_or(u32::MAX);
-        tcp.set_connect_timeout(Some(connect / parts));
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        let elsewhere: Result<_, _> = elsewhere.iter().map(url_of).collect();
-        let turn = Arc::new(Turn { elsewhere: elsewhere?, failures: AtomicUsize::new(0) });
-        let connector = Connector { tcp, turn: Arc::clone(&turn) };
-        let mut pooled = Client::builder(TokioExecutor::new());
-        pooled
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http1_max_buf_size(MAX_HEAD);
-        if !tls {
-            let connections = Connections::Plain(pooled.build(connector));
-            return Ok(Self { connections, turn });
-        }
-        let config = trust::client_config(ca_file)?;
-        let tls = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(Arc::unwrap_or_clone(config))
-            .https_only()
-            .enable_http1()
-            .wrap_connector(connector);
-        Ok(Self { connections: Connections::Tls(pooled.build(tls)), turn })
+        let connector = Connector::new(tls, ca_file, connect / parts)?;
+        let elsewhere = elsewhere.iter().map(url_of).collect::<Result<_, _>>()?;
+        let turn = Turn { elsewhere, failures: AtomicUsize::new(0) };
+        Ok(Self { connector, turn, idle: Arc::default() })
     }
 
     /// Sends a request and waits for the head of its answer; the deadline is the caller's. Where one
     /// address cannot be connected to, the next is tried.
     ///
+    /// A server may close an idle connection at the moment in which a request leaves. If the
+    /// connection was used before and no byte of an answer came, the request is sent once more, on
+    /// a new connection. It is never sent a third time, and never again if the first connection was
+    /// new: an exchange is a login.
+    ///
     /// # Errors
-    /// When no connection can be made, or it breaks.
+    /// When no connection can be made, or it breaks, or the answer is not HTTP.
     pub async fn send(
         &self,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, legacy::Error> {
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<ReplyBody>, FetchError> {
+        let (url, request) = in_origin_form(request);
+        if let Some(mut kept) = self.idle.take() {
+            let attempt = Attempt::of(self);
+            match kept.send(request.clone()).await {
+                Ok(answer) => {
+                    attempt.take_back();
+                    return Ok(self.reply(answer, kept));
+                }
+                Err(failed) if failed.was_unheard => attempt.take_back(),
+                Err(failed) => return Err(failed.cause),
+            }
+        }
         let mut left = self.turn.elsewhere.len();
         loop {
             left = left.saturating_sub(1);
-            let mut attempt = Attempt(Some(&self.turn));
-            let answer = match &self.connections {
-                Connections::Plain(client) => client.request(request.clone()).await,
-                Connections::Tls(client) => client.request(request.clone()).await,
-            };
-            match answer {
-                Err(error) if error.is_connect() && left > 0 => {}
-                Err(error) => return Err(error),
-                Ok(answer) => {
-                    attempt.0 = None;
-                    return Ok(answer);
+            let attempt = Attempt::of(self);
+            match self.connector.connect(self.turn.url().unwrap_or(&url), &url).await {
+                Ok(mut new) => {
+                    let answer = new.send(request).await.map_err(|failed| failed.cause)?;
+                    attempt.take_back();
+                    return Ok(self.reply(answer, new));
                 }
+                Err(cause) if left == 0 => return Err(FetchError::Connection(cause)),
+                Err(_) => {}
             }
         }
     }
+
+    fn reply(&self, answer: Response<Incoming>, connection: Connection) -> Response<ReplyBody> {
+        answer.map(|body| ReplyBody { body, connection, idle: Arc::clone(&self.idle) })
+    }
+}
+
+impl ReplyBody {
+    /// The whole of it, at most `max` bytes, in memory that is overwritten afterwards.
+    ///
+    /// # Errors
+    /// When it is larger, the connection breaks, or its framing is not HTTP.
+    pub async fn whole(mut self, max: usize) -> Result<Zeroizing<Vec<u8>>, FetchError> {
+        if self.body.size_hint().lower() > max as u64 {
+            return Err(FetchError::TooLarge);
+        }
+        // The room for the largest is taken at once: a growing vector would leave copies behind.
+        let mut whole = Zeroizing::new(Vec::with_capacity(max));
+        while let Some(frame) = self.body.frame().await {
+            match frame {
+                Ok(frame) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    if whole.len() + data.len() > max {
+                        return Err(FetchError::TooLarge);
+                    }
+                    whole.extend_from_slice(&data);
+                }
+                // Trailers come behind the body, and nothing here reads them.
+                Err(error) if connection::is_about_trailers(&error) => return Ok(whole),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if self.connection.is_ready_again().await {
+            self.idle.keep(self.connection);
+        }
+        Ok(whole)
+    }
+
+    /// The first piece of it, to recognise the kind of answer; `None` if it is empty or does not
+    /// come.
+    pub async fn first_piece(mut self) -> Option<Bytes> {
+        self.body.frame().await?.ok()?.into_data().ok()
+    }
+}
+
+/// The coding in the `Content-Encoding` of an answer, although `identity` was asked for; `None` if
+/// there is none. A plain body under such a head is not believed either.
+pub fn coding(headers: &HeaderMap) -> Option<&'static str> {
+    let values = headers.get_all(CONTENT_ENCODING).into_iter();
+    let words = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let is_one = |word: &&[u8]| !word.is_empty() && !word.eq_ignore_ascii_case(b"identity");
+    let word = words.map(<[u8]>::trim_ascii).find(is_one)?;
+    let known = CODINGS.iter().find(|known| word.eq_ignore_ascii_case(known.as_bytes()));
+    Some(known.copied().unwrap_or("of an unknown name"))
+}
+
+/// The URL, and the request as it is sent to the URL's server (RFC 9112, section 3.2.1).
+fn in_origin_form(request: Request<Full<Bytes>>) -> (Uri, Request<Full<Bytes>>) {
+    let (mut head, body) = request.into_parts();
+    let url = head.uri;
+    head.uri = Uri::from(url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
+    let default = if url.scheme_str() == Some("https") { 443 } else { 80 };
+    let host = match (url.host(), url.port_u16()) {
+        (Some(host), Some(port)) if port != default => format!("{host}:{port}"),
+        (host, _) => host.unwrap_or_default().to_owned(),
+    };
+    if let Ok(host) = HeaderValue::try_from(host) {
+        head.headers.insert(HOST, host);
+    }
+    head.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    (url, Request::from_parts(head, body))
 }
 
 fn url_of((host, port): &(&str, u16)) -> Result<Uri, TrustError> {
@@ -156,43 +232,45 @@ fn url_of((host, port): &(&str, u16)) -> Result<Uri, TrustError> {
     url.map_err(|_| TrustError::NotAName(host))
 }
 
-/// Why a body could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// It is larger than the bound.
-    #[error("the body is too large")]
-    TooLarge,
-    /// The connection broke.
-    #[error(transparent)]
-    Broken(#[from] hyper::Error),
-}
+const AGENT: &str = concat!("boldgate/", env!("CARGO_PKG_VERSION"));
+/// The names that an error may repeat. No other text of a server gets into an error.
+const CODINGS: [&str; 8] =
+    ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb"];
 
-/// The whole of a body of at most `max` bytes, in memory that is overwritten afterwards.
-///
-/// # Errors
-/// When it is larger, or the connection breaks.
-pub async fn whole(mut body: Incoming, max: usize) -> Result<Zeroizing<Vec<u8>>, BodyError> {
-    if body.size_hint().lower() > max as u64 {
-        return Err(BodyError::TooLarge);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coding_of(values: &[&'static str]) -> Option<&'static str> {
+        let line = |value: &&'static str| (CONTENT_ENCODING, HeaderValue::from_static(value));
+        coding(&values.iter().map(line).collect())
     }
-    // The room for the largest is taken at once: a growing vector would leave copies behind.
-    let mut whole = Zeroizing::new(Vec::with_capacity(max));
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            if whole.len() + data.len() > max {
-                return Err(BodyError::TooLarge);
-            }
-            whole.extend_from_slice(&data);
+
+    #[test]
+    fn a_coding_is_named_whatever_is_around_it() {
+        for none in [&[][..], &["identity"], &[""], &["Identity, identity"], &[" , "]] {
+            assert_eq!(coding_of(none), None, "{none:?}");
+        }
+        assert_eq!(coding_of(&["gzip"]), Some("gzip"));
+        assert_eq!(coding_of(&["identity", " GZip "]), Some("gzip"));
+        assert_eq!(coding_of(&["br, gzip"]), Some("br"));
+        assert_eq!(coding_of(&["canary"]), Some("of an unknown name"));
+    }
+
+    #[test]
+    fn a_request_names_the_host_of_its_url_and_no_port_that_goes_without_saying() {
+        for (url, host, target) in [
+            ("http://bi.example.com/bi/token?a=b", "bi.example.com", "/bi/token?a=b"),
+            ("http://bi.example.com:443", "bi.example.com:443", "/"),
+            ("https://bi.example.com:443/", "bi.example.com", "/"),
+            ("https://[::1]:8443/keys", "[::1]:8443", "/keys"),
+        ] {
+            let request = Request::get(url).body(Full::default()).unwrap();
+            let (kept, request) = in_origin_form(request);
+            assert_eq!(kept, url.parse::<Uri>().unwrap());
+            assert_eq!(request.uri(), target);
+            assert_eq!(request.headers()[HOST], host);
+            assert_eq!(request.headers()[ACCEPT_ENCODING], "identity");
         }
     }
-    Ok(whole)
 }
-
-const AGENT: &str = concat!("boldgate/", env!("CARGO_PKG_VERSION"));
-/// Shorter than proxies keep an idle connection, usually; a stale one costs a second try.
-const IDLE: Duration = Duration::from_secs(30);
-/// Such requests are rare; more than a few at once are rarer.
-const IDLE_CONNECTIONS: usize = 4;
-/// The largest head of an answer that Bold BI's own proxies let through. (Bold BI: deployment
-/// files for Kubernetes and Docker.)
-const MAX_HEAD: usize = 128 * 1024;

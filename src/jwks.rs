@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::caller::jwks::KeySource;
 use crate::caller::jwt::KeySet;
-use crate::fetch::{self, Fetcher};
+use crate::fetch::{self, FetchError, Fetcher};
 use crate::trust::TrustError;
 
 /// A URL at which an issuer publishes its keys (RFC 7517, section 5).
@@ -43,12 +43,18 @@ impl HttpKeySource {
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .body(Full::new(Bytes::new()))
             .map_err(|error| error.to_string())?;
-        let (head, body) =
-            self.fetcher.send(request).await.map_err(|error| root_of(&error))?.into_parts();
+        let answer = self.fetcher.send(request).await.map_err(|error| told(&error))?;
+        let (head, body) = answer.into_parts();
         if head.status != StatusCode::OK {
             return Err(format!("the answer is {}, not 200", head.status.as_u16()));
         }
-        let body = fetch::whole(body, MAX_BODY).await.map_err(|error| error.to_string())?;
+        if let Some(coding) = fetch::coding(&head.headers) {
+            return Err(format!(
+                "the `Content-Encoding` of the answer is {coding}, although the request said \
+                 `Accept-Encoding: identity`"
+            ));
+        }
+        let body = body.whole(MAX_BODY).await.map_err(|error| told(&error))?;
         KeySet::parse(&body).map_err(|error| error.to_string())
     }
 }
@@ -67,7 +73,14 @@ impl KeySource for HttpKeySource {
     }
 }
 
-/// The innermost cause, which is the one that says something.
+/// The error with its innermost cause, which is the one that says something.
+fn told(error: &FetchError) -> String {
+    match error {
+        FetchError::NotHttp(cause) => format!("{error}: {}", root_of(&**cause)),
+        FetchError::Connection(_) | FetchError::TooLarge => root_of(error),
+    }
+}
+
 fn root_of(error: &dyn std::error::Error) -> String {
     let mut root = error;
     while let Some(source) = root.source() {

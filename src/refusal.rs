@@ -352,7 +352,10 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             502,
             "Bold BI refused the gateway's credential. This is not about your own credential.",
         ),
-        ExchangeErrorKind::Unusable { .. } => {
+        ExchangeErrorKind::Unusable { .. }
+        | ExchangeErrorKind::Encoded { .. }
+        | ExchangeErrorKind::AnotherUser
+        | ExchangeErrorKind::NotHttp(_) => {
             (502, "Bold BI's token endpoint gave an answer that the gateway cannot use.")
         }
         ExchangeErrorKind::Crowded { .. } => (503, "The gateway is at its limit."),

@@ -63,6 +63,7 @@ struct Families {
     replays: Family<TenantLabel, Counter>,
     refreshes: Family<ExchangeLabels, Counter>,
     failures_remembered: Family<TenantLabel, Counter>,
+    replies_for_another_user: Family<TenantLabel, Counter>,
     token_expiry: Family<TenantLabel, Gauge>,
     breaker_open: Family<ServerLabel, Gauge>,
     exchanges_waiting: Family<ServerLabel, Gauge>,
@@ -124,6 +125,8 @@ pub struct TenantMetrics {
     refreshes: [Counter; RefreshOutcome::ALL.len()],
     /// Requests for a token that were answered from a failure of late, without an exchange.
     pub failures_remembered: Counter,
+    /// Replies of the token endpoint that gave a token of another user than was asked for.
+    pub replies_for_another_user: Counter,
     /// Seconds from the first byte of a request to the last of its answer.
     pub request_seconds: Histogram,
     /// Seconds of an exchange.
@@ -449,6 +452,11 @@ impl Families {
             families.failures_remembered.clone(),
         );
         registry.register(
+            "token_replies_for_another_user",
+            "Replies with a token of another user than was asked for; none of them was used",
+            families.replies_for_another_user.clone(),
+        );
+        registry.register(
             "token_endpoint_breaker_open",
             "1 while exchanges with the server are held back because the last ones failed",
             families.breaker_open.clone(),
@@ -493,6 +501,7 @@ impl Families {
                 self.refreshes.get_or_create(&labels).clone()
             }),
             failures_remembered: self.failures_remembered.get_or_create(&label).clone(),
+            replies_for_another_user: self.replies_for_another_user.get_or_create(&label).clone(),
             request_seconds: self.request_seconds.get_or_create(&label).clone(),
             exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
             cache_hits: cache(CACHE_RESULTS[0]),
@@ -521,6 +530,7 @@ impl Families {
         }
         let label = TenantLabel { tenant: tenant() };
         self.failures_remembered.remove(&label);
+        self.replies_for_another_user.remove(&label);
         self.replays.remove(&label);
         self.request_seconds.remove(&label);
         self.exchange_seconds.remove(&label);
@@ -558,6 +568,7 @@ impl Default for Families {
             replays: Family::default(),
             refreshes: Family::default(),
             failures_remembered: Family::default(),
+            replies_for_another_user: Family::default(),
             token_expiry: Family::default(),
             breaker_open: Family::default(),
             exchanges_waiting: Family::default(),

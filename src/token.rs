@@ -30,6 +30,8 @@ pub struct AccessToken {
     authorization: HeaderValue,
     obtained_at: Instant,
     expires_at: Instant,
+    /// The end of its life, left for a request to arrive in.
+    margin: Duration,
     /// Whether it was put on a request since it was fetched or refreshed.
     in_use: AtomicBool,
     /// Whether the server has accepted it.
@@ -50,8 +52,9 @@ impl AccessToken {
         let mut authorization = HeaderValue::from_str(&value).map_err(|_| NotAToken)?;
         authorization.set_sensitive(true);
         let expires_at = obtained_at + lifetime;
+        let margin = (lifetime / 20).min(MAX_MARGIN);
         let (in_use, accepted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { authorization, obtained_at, expires_at, in_use, accepted })
+        Ok(Self { authorization, obtained_at, expires_at, margin, in_use, accepted })
     }
 
     /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
@@ -80,9 +83,9 @@ impl AccessToken {
     }
 
     /// Whether it may be put on a request at `now`. The last twentieth of its life, 10 s at most,
-    /// is left for the request to arrive in.
+    /// is left for the request to arrive in, unless another is not to be had before its end.
     pub fn is_usable(&self, now: Instant) -> bool {
-        now + self.margin() < self.expires_at
+        now + self.margin < self.expires_at
     }
 
     /// Whether it has not ended at `now`.
@@ -92,11 +95,18 @@ impl AccessToken {
 
     /// How long it may be put on requests from `now` on.
     fn usable_for(&self, now: Instant) -> Duration {
-        self.expires_at.saturating_duration_since(now + self.margin())
+        self.expires_at.saturating_duration_since(now + self.margin)
     }
 
-    fn margin(&self) -> Duration {
-        (self.lifetime() / 20).min(MAX_MARGIN)
+    /// Whether it is an `earlier` one given out again, with no more than the rest of its life.
+    fn repeats(&self, earlier: &Self) -> bool {
+        self.authorization == earlier.authorization
+            && self.expires_at <= earlier.expires_at + earlier.margin
+    }
+
+    /// The same token, usable to its very end.
+    fn to_its_end(&self) -> Self {
+        Self { margin: Duration::ZERO, ..self.copied(self.obtained_at, self.expires_at) }
     }
 
     /// When another should be asked for at the latest: at four fifths of its life.
@@ -131,13 +141,20 @@ impl AccessToken {
 
     /// The same token, obtained earlier; none when it would have ended before the clock began.
     fn older_by(&self, age: Duration) -> Option<Self> {
-        Some(Self {
+        let (obtained_at, expires_at) =
+            (self.obtained_at.checked_sub(age)?, self.expires_at.checked_sub(age)?);
+        Some(self.copied(obtained_at, expires_at))
+    }
+
+    fn copied(&self, obtained_at: Instant, expires_at: Instant) -> Self {
+        Self {
             authorization: self.authorization.clone(),
-            obtained_at: self.obtained_at.checked_sub(age)?,
-            expires_at: self.expires_at.checked_sub(age)?,
+            obtained_at,
+            expires_at,
+            margin: self.margin,
             in_use: AtomicBool::new(self.is_in_use()),
             accepted: AtomicBool::new(self.was_accepted()),
-        })
+        }
     }
 }
 
@@ -242,6 +259,18 @@ pub enum ExchangeErrorKind {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// The reply is compressed, although that was not asked for.
+    #[error(
+        "the reply is not usable: its `Content-Encoding` is {coding}, although the request said \
+         `Accept-Encoding: identity`"
+    )]
+    Encoded {
+        /// The coding's name.
+        coding: &'static str,
+    },
+    /// The reply gives a token of another user than was asked for.
+    #[error("the reply is not usable: it is for another user than the one that was asked for")]
+    AnotherUser,
     /// The server is there but cannot serve.
     #[error("the token endpoint cannot serve ({status})")]
     Unavailable {
@@ -253,6 +282,9 @@ pub enum ExchangeErrorKind {
     /// No connection, no TLS, or the connection broke.
     #[error("the token endpoint cannot be reached: {0}")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Something answers, but its answer cannot be read as HTTP.
+    #[error("the token endpoint answers, but not in HTTP: {0}")]
+    NotHttp(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No whole reply in time.
     #[error("the token endpoint gave no whole reply within {0:?}")]
     Timeout(Duration),
@@ -280,7 +312,9 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
-            Self::Unusable { .. } => "token_reply_unusable",
+            Self::Unusable { .. } | Self::Encoded { .. } | Self::AnotherUser | Self::NotHttp(_) => {
+                "token_reply_unusable"
+            }
             Self::Unavailable { .. } | Self::Unreachable(_) | Self::Suspended { .. } => {
                 "token_endpoint_unavailable"
             }
@@ -292,6 +326,8 @@ impl ExchangeErrorKind {
 }
 
 const SCHEME: &str = "Bearer ";
+/// The fault of a reply whose token had ended before it arrived.
+pub const ENDED_ON_ITS_WAY: &str = "its token had ended when it arrived";
 const MAX_MARGIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

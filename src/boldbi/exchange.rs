@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::fault::ConnectionFault;
 use super::reply::{self, Asked, MAX_BODY};
 use super::{grant, token_url};
-use crate::fetch::{self, BodyError, Fetcher};
+use crate::fetch::{FetchError, Fetcher};
 use crate::policy::Permit;
 use crate::tenant::Server;
 use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
@@ -88,16 +88,27 @@ impl BoldBi {
             .map_err(unreachable)?;
 
         let asked = Asked { at: Instant::now(), clock: SystemTime::now() };
-        let (head, body) = client.fetcher.send(request).await.map_err(unreachable)?.into_parts();
-        reply::head(head.status, &head.headers, asked.clock)?;
-        let body = fetch::whole(body, MAX_BODY).await.map_err(|error| match error {
-            BodyError::TooLarge => ExchangeErrorKind::Unusable {
+        let (head, body) = client.fetcher.send(request).await.map_err(failed)?.into_parts();
+        if let Err(kind) = reply::head(head.status, &head.headers, asked.clock) {
+            return Err(match kind {
+                ExchangeErrorKind::Refused { .. } => {
+                    let beginning = timeout(BEGINNING_TIMEOUT, body.first_piece()).await;
+                    reply::looked_into(kind, &beginning.ok().flatten().unwrap_or_default())
+                }
+                _ => kind,
+            });
+        }
+        let body = body.whole(MAX_BODY).await.map_err(|error| match error {
+            FetchError::TooLarge => ExchangeErrorKind::Unusable {
                 status: head.status.as_u16(),
                 fault: reply::TOO_LARGE,
             },
-            BodyError::Broken(cause) => unreachable(cause),
+            other => failed(other),
         })?;
-        reply::token(head.status, &head.headers, &body, asked, tenant.max_token_lifetime)
+        let max_lifetime = tenant.max_token_lifetime;
+        let token = reply::token(head.status, &head.headers, &body, asked, max_lifetime)?;
+        check_user(permit, &body)?;
+        Ok(token)
     }
 }
 
@@ -130,9 +141,45 @@ impl TokenExchange for BoldBi {
     }
 }
 
+/// Compares the user that a reply names with the user of the permit. A token acts as its user, so a
+/// mapped user gets a token of that user or none. A credential's own username may be a login name,
+/// while replies name addresses: there a difference is only a warning.
+fn check_user(permit: &Permit, body: &[u8]) -> Result<(), ExchangeErrorKind> {
+    let (tenant, user) = (permit.tenant(), permit.subject().as_str());
+    if !reply::names_another(body, user) {
+        return Ok(());
+    }
+    if user != &*tenant.credential.username {
+        return Err(ExchangeErrorKind::AnotherUser);
+    }
+    tracing::warn!(
+        boldgate.tenant = %tenant.name,
+        server.address = tenant.server.origin(),
+        hint = "nothing is to be done if `username` is a login name; otherwise write the address \
+                there that Bold BI has for the user",
+        "the token endpoint names another user than the tenant's `username`; the token is used"
+    );
+    Ok(())
+}
+
+fn failed(error: FetchError) -> ExchangeErrorKind {
+    match error {
+        FetchError::NotHttp(cause) => {
+            ExchangeErrorKind::NotHttp(Box::new(ConnectionFault::new(cause)))
+        }
+        FetchError::Connection(cause) => {
+            ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
+        }
+        FetchError::TooLarge => unreachable(error),
+    }
+}
+
 fn unreachable(cause: impl Error + Send + Sync + 'static) -> ExchangeErrorKind {
     ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
 }
+
+/// Bounds the wait for the beginning of a refusal's body, which only tells Bold BI from a firewall.
+const BEGINNING_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 #[error("the server of the tenant is not among those configured")]

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::reply;
 use crate::tenant::Grant;
-use crate::token::{ExchangeError, ExchangeErrorKind};
+use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind};
 
 /// A connection that did not come about, or broke. It prints all of its causes, for the outermost
 /// one is never more than "client error".
@@ -99,21 +99,20 @@ impl FaultKind {
 /// What an operator can try about `error`, in one sentence.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
-        ExchangeErrorKind::Unusable { fault: said, .. }
-        | ExchangeErrorKind::Refused { detail: said, .. }
-            if [reply::HTML, reply::NO_SUCH_PAGE].contains(said) =>
-        {
+        ExchangeErrorKind::Refused { detail: reply::NO_SUCH_PAGE, .. }
+        | ExchangeErrorKind::Unusable { fault: reply::HTML, .. } => {
             "open the server's `url` in a browser: it should end where Bold BI's own address does \
              (usually in `/bi`), and the site identifier must be spelled exactly as in Bold BI"
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
-        ExchangeErrorKind::Unusable { status: 300..=399, .. } => {
-            "set the server's `url` to the address that Bold BI finally answers at, with https if \
-             it redirects there"
+        ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
+        ExchangeErrorKind::Encoded { .. } => {
+            "switch off compression for the token endpoint in the proxy in front of Bold BI, which \
+             compresses what it was asked not to"
         }
-        ExchangeErrorKind::Unusable { .. } => {
-            "something other than Bold BI's token endpoint answers at this URL: check the server's \
-             `url`, and proxies in between"
+        ExchangeErrorKind::AnotherUser => {
+            "look for a proxy or cache that answers in the place of Bold BI; if the address of \
+             the user was changed in Bold BI, map to the new one"
         }
         ExchangeErrorKind::Unavailable { status: 429, .. } => {
             "Bold BI or a proxy in front of it limits the rate of requests: wait, and raise the \
@@ -134,6 +133,10 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "look at how long the token endpoint takes; the bound is `max_exchanges` of the server"
         }
         ExchangeErrorKind::Withdrawn => "nothing is to be done: the next request finds what is new",
+        ExchangeErrorKind::NotHttp(_) => {
+            "check the port of the server's `url`, and whether it is one for `https`: what answers \
+             there speaks another protocol, or breaks the rules of HTTP"
+        }
         ExchangeErrorKind::Unreachable(cause) => {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
         }
@@ -146,10 +149,6 @@ fn refused(status: u16, grant: Grant) -> &'static str {
             "the username is unknown to this site, or the site identifier is wrong: it must be \
              spelled exactly as in Bold BI, upper and lower case included"
         }
-        (Ok(StatusCode::METHOD_NOT_ALLOWED), _) => {
-            "a proxy in between turns POST into another method, or this is not the token endpoint: \
-             check the server's `url`"
-        }
         (_, Grant::Password) => {
             "the password is wrong, or Bold BI keeps none for this user (single sign-on): such a \
              user needs the grant `embed_secret`"
@@ -157,6 +156,71 @@ fn refused(status: u16, grant: Grant) -> &'static str {
         (_, Grant::EmbedSecret) => {
             "check that the embed secret is this site's, not regenerated since, and that embedding \
              is on: Settings > Embed"
+        }
+    }
+}
+
+/// About replies of something other than the token endpoint, and about its own absurd ones.
+fn unusable(status: u16, fault: &str) -> &'static str {
+    match (status, fault) {
+        (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => {
+            "check how long tokens live that this Bold BI gives out, its machine's clock and the \
+             clock here"
+        }
+        (300..=399, _) => {
+            "set the server's `url` to the address that Bold BI finally answers at, with https if \
+             it redirects there"
+        }
+        (400..=499, _) => stopped_on_the_way(status),
+        _ => {
+            "something other than Bold BI's token endpoint answers at this URL: check the server's \
+             `url`, and proxies in between"
+        }
+    }
+}
+
+/// About a 4xx that says nothing of the credential.
+fn stopped_on_the_way(status: u16) -> &'static str {
+    match status {
+        400 | 426 => {
+            "a proxy in between does not understand the request: does the server's `url` have to \
+             begin with `https`?"
+        }
+        401 | 407 => {
+            "a proxy or firewall in between asks for a sign-in of its own: let the gateway's \
+             requests to the token endpoint pass without"
+        }
+        405 => {
+            "a proxy in between turns POST into another method, or this is not the token endpoint: \
+             check the server's `url`"
+        }
+        406 => {
+            "something in between does not take `Accept: application/json`: check the server's \
+             `url`, and proxies in between"
+        }
+        411 => {
+            "a proxy or firewall in between takes the `Content-Length` away that the request has: \
+             let it pass unchanged"
+        }
+        413 | 414 | 431 => {
+            "a proxy or firewall in between finds the request too large, which is a few hundred \
+             bytes: check its limits"
+        }
+        415 => {
+            "the token endpoint, or a firewall in between, does not take the type of the body: try \
+             the other `token_request` of the tenant's credential"
+        }
+        417 => {
+            "a proxy in between refuses an `Expect` that the gateway does not send, or Bold BI \
+             failed, which answers 417 as well: look into the proxy's and Bold BI's own logs"
+        }
+        421 => {
+            "what answers is not there for the host in the server's `url`: check the host, and the \
+             proxy's list of hosts"
+        }
+        _ => {
+            "a firewall or proxy in between, or Bold BI's own list of allowed addresses, stops the \
+             request: let this host send POST to the token endpoint"
         }
     }
 }

@@ -13,9 +13,14 @@ use time::format_description::well_known::Rfc2822;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::fetch;
 use crate::token::{AccessToken, ExchangeErrorKind};
 
 mod lifetime;
+mod names;
+
+pub(super) use lifetime::{ABSURD, UNREADABLE};
+pub(super) use names::names_another;
 
 /// More than this is no reply of a token endpoint; nothing beyond it is read.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -40,7 +45,7 @@ pub fn read(
     asked: Asked,
     max_lifetime: Duration,
 ) -> Result<AccessToken, ExchangeErrorKind> {
-    head(status, headers, asked.clock)?;
+    head(status, headers, asked.clock).map_err(|kind| looked_into(kind, body))?;
     token(status, headers, body, asked, max_lifetime)
 }
 
@@ -61,9 +66,40 @@ pub fn head(
         408 | 429 | 500..=599 => {
             ExchangeErrorKind::Unavailable { status: code, retry_after: retry_after(headers, now) }
         }
-        400..=499 => ExchangeErrorKind::Refused { status: code, detail: detail(code, headers) },
+        400..=499 => refusal(code, is_html(headers)),
         _ => ExchangeErrorKind::Unusable { status: code, fault: "it has no final status" },
     })
+}
+
+/// Judges a refusal anew by the beginning of its body. Firewalls and proxies refuse with pages and
+/// lines of text, often without a `Content-Type`. Bold BI refuses in JSON or without a body.
+pub fn looked_into(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
+    let ExchangeErrorKind::Refused { status, .. } = kind else { return kind };
+    let text = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning).trim_ascii_start();
+    match text.first() {
+        Some(b'<') => refusal(status, true),
+        Some(first) if status == 403 && !b"{[\"".contains(first) => {
+            ExchangeErrorKind::Unusable { status, fault: REFUSED_IN_TEXT }
+        }
+        _ => kind,
+    }
+}
+
+/// The meaning of a 4xx. It is about the credential only if Bold BI can have said it.
+fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
+    let fault = match status {
+        404 if is_html => {
+            return ExchangeErrorKind::Refused { status, detail: NO_SUCH_PAGE };
+        }
+        _ if is_html => REFUSED_IN_HTML,
+        405 => "it stands for a method other than POST",
+        // Servers check these before they look at the credential in the body.
+        406 | 407 | 411..=417 | 421 | 426 | 428 | 431 | 451 => {
+            "it is about the request, not about the credential"
+        }
+        _ => return ExchangeErrorKind::Refused { status, detail: detail(status) },
+    };
+    ExchangeErrorKind::Unusable { status, fault }
 }
 
 /// The token in the body of a success. It is one only if it says so in every way that Bold BI has:
@@ -81,8 +117,15 @@ pub fn token(
 ) -> Result<AccessToken, ExchangeErrorKind> {
     let status = status.as_u16();
     let unusable = |fault| ExchangeErrorKind::Unusable { status, fault };
+    // A page of HTML is reported as a page, also when it is compressed.
+    if let Some(coding) = fetch::coding(headers).filter(|_| !is_html(headers)) {
+        return Err(ExchangeErrorKind::Encoded { coding });
+    }
     let reply = Success::parse(headers, body).map_err(unusable)?;
     let token = reply.granted().map_err(|detail| ExchangeErrorKind::Refused { status, detail })?;
+    if !reply.is_bearer() {
+        return Err(unusable(NOT_BEARER));
+    }
     let said = lifetime::Statements {
         expires_in: reply.expires_in.as_ref(),
         issued: reply.issued.as_ref(),
@@ -100,6 +143,7 @@ pub fn token(
 #[derive(Deserialize)]
 struct Success {
     access_token: Option<Zeroizing<String>>,
+    token_type: Option<Value>,
     expires_in: Option<Value>,
     #[serde(rename = ".issued")]
     issued: Option<Value>,
@@ -133,6 +177,15 @@ impl Success {
         })
     }
 
+    /// Whether the token is of the one type that we can use (RFC 6749, section 7.1), or of none.
+    fn is_bearer(&self) -> bool {
+        match &self.token_type {
+            None | Some(Value::Null) => true,
+            Some(Value::String(name)) => name.eq_ignore_ascii_case("bearer"),
+            Some(_) => false,
+        }
+    }
+
     /// The token, if the reply means to give one.
     fn granted(&self) -> Result<&str, &'static str> {
         if !matches!(&self.error, None | Some(Value::Null | Value::Bool(false)))
@@ -156,20 +209,20 @@ impl Success {
     }
 }
 
-fn detail(code: u16, headers: &HeaderMap) -> &'static str {
-    match code {
+fn detail(status: u16) -> &'static str {
+    match status {
         400 => ", which stands for an empty username",
-        404 if is_html(headers) => NO_SUCH_PAGE,
         404 => ", which stands for an unknown user or an unknown site identifier",
-        405 => ", which stands for a method other than POST",
-        _ if is_html(headers) => ", as a page of HTML",
         _ => "",
     }
 }
 
 fn is_html(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    content_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
+    let has = |kind: &[u8]| {
+        content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+    };
+    has(b"text/html") || has(b"application/xhtml")
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), an hour at most.
@@ -195,6 +248,9 @@ pub(super) const HTML: &str =
     "it is HTML, not JSON: the URL or the site identifier is likely wrong";
 pub(super) const NO_SUCH_PAGE: &str =
     ", as a page of HTML: the URL or the site identifier is likely wrong";
+const REFUSED_IN_HTML: &str = "it is a page of HTML, and Bold BI says in JSON what it refuses";
+const REFUSED_IN_TEXT: &str = "it is text, and Bold BI says in JSON what it refuses";
+const NOT_BEARER: &str = "its `token_type` is not `bearer`";
 const REDIRECT: &str =
     "it is a redirect, which is never followed: is the `url` of the server right?";
 const NOT_VISIBLE: &str = "its `access_token` holds spaces, line ends or other characters that no \

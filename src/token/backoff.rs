@@ -58,9 +58,16 @@ pub(super) fn asked_for(kind: &ExchangeErrorKind) -> Option<Duration> {
     retry_after.map(|wait| wait.min(LONGEST))
 }
 
-/// Whether it is the credential that fails, not the server.
+/// Whether it is the request that fails, not the server: the credential in it is refused, or
+/// something on the way refuses it, or it leads to another user. Asking again soon changes none of
+/// these, and could lock an account, or get the gateway barred by a firewall.
 pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
-    matches!(kind, ExchangeErrorKind::Refused { .. })
+    matches!(
+        kind,
+        ExchangeErrorKind::Refused { .. }
+            | ExchangeErrorKind::Unusable { status: 400..=499, .. }
+            | ExchangeErrorKind::AnotherUser
+    )
 }
 
 /// A time between the two, each as likely as another.
@@ -111,6 +118,16 @@ mod tests {
     async fn a_refused_credential_is_left_alone_for_five_seconds_doubling_to_five_minutes() {
         let pauses: Vec<u64> = failures(refused, 9).iter().map(Duration::as_secs).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_firewall_refuses_is_asked_for_as_rarely_as_a_refused_credential() {
+        let page = || ExchangeErrorKind::Unusable { status: 403, fault: "it is a page" };
+        for kind in [&page as &dyn Fn() -> _, &|| ExchangeErrorKind::AnotherUser] {
+            assert_eq!(failures(kind, 3), failures(refused, 3));
+        }
+        let page = || ExchangeErrorKind::Unusable { status: 200, fault: "it is a page" };
+        assert!(failures(page, 1)[0] < Duration::from_secs(1), "control: a 200 is no refusal");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use super::backoff::Failing;
 use super::endpoint::Entered;
 use super::replacement::Replacements;
 use super::source::{Cached, Inner, NAP};
-use super::{AccessToken, Asker, ExchangeError, ExchangeErrorKind, NoToken};
+use super::{AccessToken, Asker, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, NoToken};
 use crate::policy::Permit;
 use crate::telemetry::{ExchangeOutcome, RefreshOutcome, TenantMetrics};
 
@@ -148,6 +148,9 @@ impl Inner {
             }
             Err(error) => {
                 metrics.exchanged(outcome(&error.kind));
+                if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
+                    alarm(&metrics, permit);
+                }
                 if why == Why::Refresh {
                     metrics.refreshed(RefreshOutcome::Failed);
                 }
@@ -170,7 +173,7 @@ impl Inner {
         let new =
             if now_asleep.saturating_sub(asleep) < NAP { Some(new) } else { new.aged(now_asleep) };
         let late = || {
-            let fault = "its token had ended when it arrived";
+            let fault = ENDED_ON_ITS_WAY;
             ExchangeError::new(permit, ExchangeErrorKind::Unusable { status: 200, fault })
         };
         new.filter(|new| new.token.is_usable(Instant::now())).ok_or_else(late)
@@ -207,6 +210,22 @@ impl Inner {
     }
 }
 
+/// Reports a token of another user, with which a request would have acted as somebody else.
+fn alarm(metrics: &TenantMetrics, permit: &Permit) {
+    metrics.replies_for_another_user.inc();
+    let Some(repeated) = metrics.repeats.tell("reply_for_another_user") else { return };
+    let tenant = permit.tenant();
+    tracing::error!(
+        boldgate.tenant = %tenant.name,
+        boldgate.subject = %permit.subject(),
+        server.address = tenant.server.origin(),
+        repeated,
+        hint = "look for a proxy or cache that answers in the place of Bold BI; if the address of \
+                the user was changed in Bold BI, map to the new one",
+        "the token endpoint gave a token of another user than was asked for; it is not used"
+    );
+}
+
 fn withdrawn(permit: &Permit) -> NoToken {
     NoToken::new(permit, ExchangeErrorKind::Withdrawn, Duration::ZERO)
 }
@@ -214,7 +233,10 @@ fn withdrawn(permit: &Permit) -> NoToken {
 fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
     match kind {
         ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
-        ExchangeErrorKind::Unusable { .. } => ExchangeOutcome::Unusable,
+        ExchangeErrorKind::Unusable { .. }
+        | ExchangeErrorKind::Encoded { .. }
+        | ExchangeErrorKind::AnotherUser
+        | ExchangeErrorKind::NotHttp(_) => ExchangeOutcome::Unusable,
         ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,
         _ => ExchangeOutcome::Unavailable,
     }

@@ -305,22 +305,35 @@ impl Inner {
         {
             // It does not live longer for having been given out twice; ask again nearer to its end.
             metrics.refreshed(RefreshOutcome::Unchanged);
-            held.token.end_use();
-            self.plan_again(permit, &held.token, now + held.token.usable_for(now) / 2);
+            let again_at = now + held.token.usable_for(now) / 2;
+            // Where no other refresh is worth it, the next use must not begin one either: it stays
+            // in use.
+            if self.plan_again(permit, &held.token, again_at) {
+                held.token.end_use();
+            }
             return held.token;
         }
         if why == Why::Refresh {
             metrics.refreshed(RefreshOutcome::Renewed);
         }
         metrics.token_expires_in(new.token.expires_at() - now);
+        let mut is_repeated = false;
         if let Some(before) = self.cache.get(permit) {
             let age = now - before.token.obtained_at();
             new.replacements = before.replacements.next(age, why == Why::Refused);
+            is_repeated = !before.refused && new.token.repeats(&before.token);
         }
-        let spread = new.token.lifetime() / 10;
-        let at = new.token.refresh_by() - random(Duration::ZERO, spread);
+        if is_repeated {
+            // Another exchange before its end would only give it out once more.
+            new.token = Arc::new(new.token.to_its_end());
+        }
         self.cache.insert(permit.clone(), new.clone());
-        self.plan(permit, at);
+        if is_repeated {
+            self.plan_again(permit, &new.token, now + new.token.usable_for(now) / 2);
+        } else {
+            let spread = new.token.lifetime() / 10;
+            self.plan(permit, new.token.refresh_by() - random(Duration::ZERO, spread));
+        }
         // Another configuration may have swept the cache since it was asked.
         if !self.is_still_made(permit) {
             self.cache.invalidate(permit);
@@ -328,11 +341,18 @@ impl Inner {
         new.token
     }
 
-    /// Plans another try to refresh `token`, unless it has ended by then.
-    pub(super) fn plan_again(self: &Arc<Self>, permit: &Permit, token: &AccessToken, at: Instant) {
-        if token.is_usable(at) && at > Instant::now() + SOONEST {
+    /// Plans another try to refresh `token`, unless it has ended by then. Whether it did.
+    pub(super) fn plan_again(
+        self: &Arc<Self>,
+        permit: &Permit,
+        token: &AccessToken,
+        at: Instant,
+    ) -> bool {
+        let is_worth_it = token.is_usable(at) && at > Instant::now() + SOONEST;
+        if is_worth_it {
             self.plan(permit, at);
         }
+        is_worth_it
     }
 
     /// The machine was asleep: tokens are older than the clock says.

@@ -170,6 +170,39 @@ async fn a_failure_that_goes_on_does_not_flood_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_another_user_is_an_error_in_the_log_and_beside_a_login_name_a_warning() {
+    let reply =
+        r#"{"access_token":"canary-token","expires_in":3600,"email":"canary@acme.example"}"#;
+    let upstream = Upstream::answering_all(move |_| ok(reply)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let config = anonymous(upstream.address)
+        .replace("SECRET_FILE", &secret)
+        .replace("username: reports@acme.example", "username: reports")
+        + "callers:\n  anonymous:\n    may:\n\
+         \x20     - { tenant: acme, routes: [read], methods: [HEAD] }\n\
+         \x20     - { tenant: acme, routes: [read], subject: { header: X-User, from: [127.0.0.1], \
+         domains: [acme.example] } }\n";
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
+    let mapped = get(&gateway, "site1", "X-User: jane@acme.example\r\n").await;
+    assert_eq!((mapped.status, mapped.code().as_str()), (502, "token_reply_unusable"));
+    let mut client = Client::connect(gateway.address()).await;
+    client.write(b"HEAD /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(client.response_to_head().await.status, 200);
+
+    gateway.stderr(|text| text.contains("the token is used"));
+    let log = gateway.log();
+    for (severity, said) in [("ERROR", "it is not used"), ("WARN", "the token is used")] {
+        let of_it = |line: &&serde_json::Value| line["message"].as_str().unwrap().contains(said);
+        let line = log.iter().find(of_it).unwrap();
+        assert_eq!(line["severity"], severity, "{line}");
+        assert_eq!(line["boldgate.tenant"], "acme");
+        assert!(!line["hint"].as_str().unwrap().is_empty());
+        assert!(!line.to_string().contains("canary"), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
     let upstream = Upstream::answering(|_| {
         let mut half = ok("0123456789");

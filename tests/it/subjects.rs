@@ -22,9 +22,19 @@ struct House {
     exchanged: Arc<Mutex<Vec<String>>>,
 }
 
+/// The body of a reply to an exchange for a user.
+type Reply = dyn Fn(&str) -> String + Send + Sync;
+
 impl House {
     /// `callers` are the permissions of `portal`, known by JWTs, and of `proxy`, known by a key.
     async fn new(portal: &str, proxy: &str) -> Self {
+        let reply =
+            |user: &str| format!(r#"{{"access_token":"canary-token-{user}","expires_in":3600}}"#);
+        Self::of(portal, proxy, Box::new(reply)).await
+    }
+
+    /// The same, where `reply` makes the server's replies to exchanges.
+    async fn of(portal: &str, proxy: &str, reply: Box<Reply>) -> Self {
         let exchanged = Arc::new(Mutex::new(Vec::new()));
         let users = Arc::clone(&exchanged);
         let upstream = Upstream::answering_all(move |request| -> Answer {
@@ -34,7 +44,7 @@ impl House {
             let form = form_urlencoded::parse(&request.body);
             let user = form.into_iter().find(|(name, _)| name == "username").unwrap().1;
             users.lock().unwrap().push(user.clone().into_owned());
-            status(200, &format!(r#"{{"access_token":"canary-token-{user}","expires_in":3600}}"#))
+            status(200, &reply(&user))
         })
         .await;
         let (provider, key) = (Provider::new(), ApiKey::generate().unwrap());
@@ -73,13 +83,15 @@ tenants:
         Self { upstream, gateway, provider, key, exchanged }
     }
 
-    async fn mapped() -> Self {
-        Self::new(
-            "    may:
+    const MAPPED: &str = "    may:
       - tenant: alpha
         routes: [read]
         subject: { claim: email, domains: [acme.example], never: [admin@acme.example] }
-      - { tenant_claim: sites, routes: [read, export] }",
+      - { tenant_claim: sites, routes: [read, export] }";
+
+    async fn mapped() -> Self {
+        Self::new(
+            Self::MAPPED,
             "    may:
       - tenant: alpha
         routes: [read]
@@ -141,6 +153,71 @@ async fn each_user_of_a_jwt_acts_with_a_token_of_their_own_and_never_with_anothe
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(house.exchanged(), ["own@beta.example"]);
     assert_eq!(house.tokens(), ["Bearer canary-token-own@beta.example"]);
+}
+
+/// A gateway whose server's replies have these fields beside their token. JWTs map users of `alpha`
+/// as in [`House::mapped`].
+async fn naming(fields: &'static str) -> House {
+    House::of(
+        House::MAPPED,
+        "    may: [ { tenant: beta, routes: [read] } ]",
+        Box::new(move |user| {
+            format!(r#"{{"access_token":"canary-token-{user}","expires_in":3600{fields}}}"#)
+        }),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_token_of_another_user_than_the_mapped_one_is_never_used_and_is_an_alarm() {
+    for fields in [
+        r#","email":"joe@acme.example""#,
+        r#","Email":"admin@acme.example""#,
+        r#","EMAIL":"jane@acme.example.evil""#,
+        r#","email":"jane@acme.example","Email":"joe@acme.example""#,
+        r#","email":["jane@acme.example"]"#,
+    ] {
+        let house = naming(fields).await;
+        for _ in 0..3 {
+            let answer = house.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
+            let got = (answer.status, answer.code());
+            assert_eq!(got, (502, "token_reply_unusable".into()), "{fields}");
+        }
+        assert_eq!(house.exchanged(), ["jane@acme.example"], "{fields}: it is remembered");
+        assert!(house.tokens().is_empty(), "{fields}: nothing went up");
+        let metrics = house.gateway.telemetry.render();
+        let alarm = "boldgate_token_replies_for_another_user_total{tenant=\"alpha\"} 1\n";
+        assert!(metrics.contains(alarm), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_names_the_mapped_user_or_nobody_is_used() {
+    for fields in [
+        "",
+        r#","email":"jane@acme.example""#,
+        r#","Email":"JANE@Acme.Example""#,
+        r#","email":null"#,
+        r#","Email":"""#,
+        r#","username":"somebody","UserDetail":"{\"Email\":\"joe@acme.example\"}""#,
+    ] {
+        let house = naming(fields).await;
+        let answer = house.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
+        assert_eq!(answer.status, 200, "{fields}: {}", answer.text());
+        assert_eq!(house.tokens(), ["Bearer canary-token-jane@acme.example"], "{fields}");
+        let metrics = house.gateway.telemetry.render();
+        let quiet = "boldgate_token_replies_for_another_user_total{tenant=\"alpha\"} 0\n";
+        assert!(metrics.contains(quiet), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_credentials_own_user_may_be_a_login_name() {
+    let house = naming(r#","email":"reports.person@acme.example""#).await;
+    assert_eq!(house.by_proxy("beta", "").await.status, 200);
+    assert_eq!(house.tokens(), ["Bearer canary-token-own@beta.example"]);
+    let metrics = house.gateway.telemetry.render();
+    assert!(metrics.contains("boldgate_token_replies_for_another_user_total{tenant=\"beta\"} 0\n"));
 }
 
 #[tokio::test]

@@ -161,8 +161,9 @@ const FALLBACK: Duration = Duration::from_secs(15 * 60);
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// By so much clocks may differ before a token counts as given out a second time.
 const CLOCKS_DIFFER: Nanoseconds = 5 * 60 * SECOND;
-const UNREADABLE: &str = "its `expires_in` is neither a number nor text";
-const ABSURD: &str = "it gives the token a lifetime of nothing, less, or more than a century";
+pub(in crate::boldbi) const UNREADABLE: &str = "its `expires_in` is neither a number nor text";
+pub(in crate::boldbi) const ABSURD: &str =
+    "it gives the token a lifetime of nothing, less, or more than a century";
 
 #[cfg(test)]
 mod tests {

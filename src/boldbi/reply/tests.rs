@@ -129,6 +129,32 @@ fn a_success_may_say_so_in_many_ways() {
 }
 
 #[test]
+fn a_token_is_a_bearer_token_or_none_that_we_can_use() {
+    for good in
+        ["", r#","token_type":"Bearer""#, r#","token_type":"BEARER""#, r#","token_type":null"#]
+    {
+        assert!(read_ok(&format!(r#"{{"access_token":"x"{good}}}"#)).is_ok(), "{good}");
+    }
+    for other in [
+        r#""""#,
+        r#""mac""#,
+        r#""DPoP""#,
+        r#""bearer x""#,
+        r#"" bearer""#,
+        "7",
+        "true",
+        "[\"bearer\"]",
+    ] {
+        let body = format!(r#"{{"access_token":"x","token_type":{other}}}"#);
+        assert!(fault_of(read_ok(&body)).contains("`token_type`"), "{other}");
+    }
+    let twice = r#"{"access_token":"x","token_type":"bearer","token_type":"mac"}"#;
+    assert_eq!(fault_of(read_ok(twice)), "a field of it has a wrong type or occurs twice");
+    // A refusal stays one.
+    assert_refused(&read_ok(r#"{"error":"no","token_type":"mac"}"#));
+}
+
+#[test]
 fn t11_a_jwt_tells_its_lifetime_without_verification() {
     let token = read(
         StatusCode::OK,
@@ -209,7 +235,7 @@ fn a_token_that_could_end_its_header_is_unusable() {
 
 #[test]
 fn client_errors_are_refusals() {
-    for status in [400, 401, 403, 404, 405, 409, 417, 422] {
+    for status in [400, 401, 403, 404, 409, 422] {
         assert_refused(&read_as(status, &[], b"{\"access_token\":\"x\"}"));
     }
     let told = read_as(404, &[], b"").unwrap_err().to_string();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Method, Version};
+use pingora::ErrorType;
 use pingora::protocols::http::v1::client::HttpSession;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -91,11 +92,23 @@ impl Upstream {
         parts.headers.insert(HOST, self.authority.clone());
         parts.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        // Pingora's own texts quote what was received.
-        let told = |error: Box<pingora::Error>| error.etype().as_str().to_owned();
-        session.write_request_header(Box::new(parts.into())).await.map_err(told)?;
-        session.read_response().await.map_err(told)?;
-        Ok(session.get_status().map_or(0, |status| status.as_u16()))
+        session.write_request_header(Box::new(parts.into())).await.map_err(|error| told(&error))?;
+        loop {
+            session.read_response().await.map_err(|error| told(&error))?;
+            let status = session.get_status().map_or(0, |status| status.as_u16());
+            // The answer itself is still to come after 100 and 103, as on the data path.
+            if !matches!(status, 100 | 102..=199) {
+                return Ok(status);
+            }
+        }
+    }
+}
+
+/// Pingora's own texts quote what was received.
+fn told(error: &pingora::Error) -> String {
+    match error.etype() {
+        ErrorType::InvalidHTTPHeader => "it is answered, but not in HTTP".to_owned(),
+        other => other.as_str().to_owned(),
     }
 }
 

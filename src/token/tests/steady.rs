@@ -93,6 +93,63 @@ async fn the_same_token_again_is_asked_for_nearer_to_its_end_and_lives_no_longer
     assert_eq!(use_for(&source, &permit, HOUR * 2, HOUR / 200).await, 1);
 }
 
+/// The lifetime that a server states of a token with so much left of it.
+type Stated = fn(Duration) -> Duration;
+
+/// A server gives the same token out again until its end, and answers after 1 ms. There is a
+/// request every millisecond of the second that ends `early` before that end. Returns the time left
+/// of that second at each exchange, and the number of requests that failed.
+async fn asked_near_the_end(early: Duration, stated: Stated) -> (Vec<Duration>, usize) {
+    let end = Instant::now() + HOUR;
+    let script = Script::new(move |_| match end.checked_duration_since(Instant::now()) {
+        Some(left) if !left.is_zero() => Ok(("same".into(), stated(left))),
+        _ => Ok(("new".into(), HOUR)),
+    });
+    let latency = Duration::from_millis(1);
+    let script = Arc::new(Script { latency, ..Arc::into_inner(script).unwrap() });
+    let (source, permit) = (script.source(), permit());
+    // The server counts from its answer, and so the token ends 1 ms before it as we count.
+    let left = || end.saturating_duration_since(Instant::now() + early + latency * 2);
+    source.token(&permit).await.unwrap();
+    while left() > SECOND * 10 {
+        source.token(&permit).await.unwrap();
+        sleep(SECOND).await;
+    }
+    sleep(left().saturating_sub(SECOND)).await;
+    let (from, begun) = (Instant::now(), script.calls());
+    let mut failed = 0;
+    while !left().is_zero() {
+        failed += usize::from(source.token(&permit).await.is_err());
+        sleep(latency).await;
+    }
+    let asked = script.times().split_off(begun);
+    (asked.into_iter().map(|at| SECOND.saturating_sub(at - from)).collect(), failed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_again_costs_one_exchange_at_most_in_its_last_moments() {
+    let all: [(&str, Stated); 3] = [
+        ("the whole of its life", |_| HOUR),
+        ("the rest of its life", |left| left),
+        ("no less than a second", |left| left.max(SECOND)),
+    ];
+    for (name, stated) in all {
+        // Before the time that is left for requests to arrive in, and before its end.
+        for early in [MAX_MARGIN, Duration::ZERO] {
+            let (asked, failed) = asked_near_the_end(early, stated).await;
+            println!("{name}, {early:?} before its end: {asked:?}");
+            let last = |span: u64| {
+                asked.iter().filter(|left| **left <= Duration::from_millis(span)).count()
+            };
+            assert_eq!(failed, 0, "{name}, {early:?}");
+            assert!(last(40) <= 1, "{name}, {early:?}: {asked:?}");
+            assert!((1..=8).contains(&asked.len()), "{name}, {early:?}: {asked:?}");
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
 #[tokio::test(start_paused = true)]
 async fn a_refresh_and_a_request_that_finds_no_token_share_one_exchange() {
     let script = Script::new(new_tokens(Duration::from_secs(2)));

@@ -1,0 +1,106 @@
+//! The user that a reply names as the owner of its token. Pure.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+/// The values of all fields named `email`, upper and lower case being the same. (Bold BI: `email`
+/// in replies since 2020, `Email` in the published API.)
+struct Emails(Vec<Value>);
+
+/// Whether the body of a reply names another user than `asked`. Names are compared without case. A
+/// reply that names nobody is taken for one about the user that was asked for.
+pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
+    let Ok(Emails(named)) = serde_json::from_slice(body) else { return false };
+    named.iter().any(|name| match name {
+        Value::Null => false,
+        Value::String(name) => {
+            let name = name.trim();
+            !name.is_empty() && !is_same(name, asked)
+        }
+        // A value that is not text cannot be the name of the user.
+        _ => true,
+    })
+}
+
+/// Some characters beyond ASCII have a lower case in it, such as the Kelvin sign: they are not the
+/// same as an ASCII letter.
+fn is_same(name: &str, asked: &str) -> bool {
+    if asked.is_ascii() {
+        name.eq_ignore_ascii_case(asked)
+    } else {
+        name.to_lowercase() == asked.to_lowercase()
+    }
+}
+
+impl<'de> Deserialize<'de> for Emails {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Emails;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Emails, A::Error> {
+                let mut named = Vec::new();
+                while let Some(field) = map.next_key::<String>()? {
+                    if field.eq_ignore_ascii_case("email") {
+                        named.push(map.next_value()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Emails(named))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn another(body: &str) -> bool {
+        names_another(body.as_bytes(), "Jane@Acme.Example")
+    }
+
+    #[test]
+    fn the_user_that_was_asked_for_and_nobody_are_not_another() {
+        for body in [
+            "{}",
+            r#"{"access_token":"x","username":"jane","user":{"email":"joe@acme.example"}}"#,
+            r#"{"email":null,"Email":"","EMAIL":" "}"#,
+            r#"{"email":"jane@acme.example"}"#,
+            r#"{"Email":"JANE@ACME.EXAMPLE","email":" jane@acme.example "}"#,
+            r#"{"\u0065mail":"jane@acme.example"}"#,
+        ] {
+            assert!(!another(body), "{body}");
+        }
+        assert!(!names_another("{\"email\":\"ÉLAN@x.io\"}".as_bytes(), "élan@x.io"));
+    }
+
+    #[test]
+    fn every_other_user_is_another_in_whatever_field_and_place() {
+        for body in [
+            r#"{"email":"joe@acme.example"}"#,
+            r#"{"access_token":"x","Email":"joe@acme.example"}"#,
+            r#"{"eMAIL":"joe@acme.example","x":1}"#,
+            r#"{"\u0045mail":"joe@acme.example"}"#,
+            r#"{"email":"jane@acme.example","Email":"joe@acme.example"}"#,
+            r#"{"email":"joe@acme.example","email":"jane@acme.example"}"#,
+            r#"{"email":"jane@acme.example.evil"}"#,
+            r#"{"email":"jane@acme.example\u0000"}"#,
+            r#"{"email":["jane@acme.example"]}"#,
+            r#"{"email":7}"#,
+        ] {
+            assert!(another(body), "{body}");
+        }
+        // The Kelvin sign, whose lower case is a `k`.
+        assert!(names_another(br#"{"email":"jac\u212a@x.io"}"#, "jack@x.io"));
+    }
+}

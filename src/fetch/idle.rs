@@ -1,0 +1,56 @@
+//! The connections to one origin that wait for the next request.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::connection::Connection;
+
+/// Idle connections, each with the time since when it is idle; the one used last is at the end.
+#[derive(Default)]
+pub(super) struct Idle(Mutex<Vec<(Instant, Connection)>>);
+
+impl Idle {
+    /// The connection used last that is still open.
+    pub(super) fn take(&self) -> Option<Connection> {
+        let mut all = self.all();
+        all.retain(is_good);
+        all.pop().map(|(_, connection)| connection)
+    }
+
+    /// Keeps a connection for the next request, and closes it where none comes.
+    pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
+        let mut all = self.all();
+        all.push((Instant::now(), connection));
+        if all.len() > MAX_IDLE {
+            all.remove(0);
+        }
+        drop(all);
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            sleep(IDLE_TIMEOUT).await;
+            if let Some(this) = this.upgrade() {
+                this.all().retain(is_good);
+            }
+        });
+    }
+
+    /// Closes all.
+    pub(super) fn clear(&self) {
+        self.all().clear();
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<(Instant, Connection)>> {
+        self.0.lock().expect("nothing panics with it")
+    }
+}
+
+fn is_good((since, connection): &(Instant, Connection)) -> bool {
+    since.elapsed() < IDLE_TIMEOUT && connection.is_open()
+}
+
+/// Shorter than proxies keep an idle connection, usually; a stale one costs a second try.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Such requests are rare; more than a few at once are rarer.
+const MAX_IDLE: usize = 4;

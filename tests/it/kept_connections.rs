@@ -1,0 +1,316 @@
+//! Requests of our own on connections that the server closes: exchanges and fetches of keys.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use boldgate::caller::jwks::KeySource;
+use boldgate::jwks::HttpKeySource;
+use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::jwt::Provider;
+use crate::running::{read_body, read_until};
+use crate::support::{bold_bi, permit, server, tls_server};
+
+/// The act of a server on a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// Answers, and keeps the connection.
+    Answer,
+    /// Answers, and closes the connection soon afterwards, unasked.
+    AnswerAndClose,
+    /// Closes the connection without a byte.
+    Close,
+    /// Resets the connection without a byte.
+    Reset,
+    /// Closes the connection after a part of the head of an answer.
+    Begin,
+    /// Closes the connection after the head and a part of the body.
+    BreakOff,
+}
+
+use Act::{Answer, AnswerAndClose, Begin, BreakOff, Close, Reset};
+
+/// A server that acts on each request by a list, in the order they come; the last entry is for all
+/// that come later.
+struct Fickle {
+    address: SocketAddr,
+    /// The requests that came whole, each with the number of its connection.
+    seen: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Fickle {
+    async fn new(acts: &'static [Act], body: String) -> Self {
+        Self::start(None, acts, body).await
+    }
+
+    async fn start(tls: Option<TlsAcceptor>, acts: &'static [Act], body: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<usize>>>::default();
+        let theirs = Arc::clone(&seen);
+        tokio::spawn(async move {
+            for connection in 1.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (seen, body, tls) = (Arc::clone(&theirs), body.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => {
+                            let stream = tls.accept(stream).await.unwrap();
+                            converse(stream, connection, &seen, acts, &body).await;
+                        }
+                        None => converse(stream, connection, &seen, acts, &body).await,
+                    }
+                });
+            }
+        });
+        Self { address, seen }
+    }
+
+    fn seen(&self) -> Vec<usize> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + ResetAtTheEnd,
+    connection: usize,
+    seen: &Mutex<Vec<usize>>,
+    acts: &[Act],
+    body: &str,
+) {
+    let mut buffer = Vec::new();
+    while let Ok(Some(end)) = read_until(&mut stream, &mut buffer, b"\r\n\r\n").await {
+        let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
+        buffer.drain(..end);
+        read_body(&mut stream, &mut buffer, &head).await.unwrap();
+        let number = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(connection);
+            seen.len()
+        };
+        let act = acts[number.min(acts.len()) - 1];
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let (bytes, goes_on) = match act {
+            Answer => (head + body, true),
+            AnswerAndClose => (head + body, false),
+            Close | Reset => (String::new(), false),
+            Begin => ("HTTP/1.1 2".to_owned(), false),
+            BreakOff => (head + &body[..body.len() / 2], false),
+        };
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        match act {
+            AnswerAndClose => tokio::time::sleep(Duration::from_millis(5)).await,
+            // With TLS, the end is announced.
+            Close => stream.shutdown().await.unwrap(),
+            Reset => stream.reset_at_the_end(),
+            _ => {}
+        }
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Makes the end of a connection an abrupt one.
+trait ResetAtTheEnd {
+    fn reset_at_the_end(&self);
+}
+
+impl ResetAtTheEnd for TcpStream {
+    fn reset_at_the_end(&self) {
+        self.set_zero_linger().unwrap();
+    }
+}
+
+impl ResetAtTheEnd for TlsStream<TcpStream> {
+    fn reset_at_the_end(&self) {
+        self.get_ref().0.reset_at_the_end();
+    }
+}
+
+const TOKEN: &str = r#"{"access_token":"canary-token"}"#;
+
+/// A count of exchanges, one after the other, with a server that acts by the list.
+async fn exchanges(acts: &'static [Act], count: usize) -> (Vec<Outcome>, Vec<usize>) {
+    let fickle = Fickle::new(acts, TOKEN.to_owned()).await;
+    let permit = permit(server(fickle.address));
+    let bold_bi = bold_bi(&permit);
+    let mut outcomes = Vec::new();
+    for _ in 0..count {
+        outcomes.push(bold_bi.exchange(&permit).await);
+    }
+    (outcomes, fickle.seen())
+}
+
+type Outcome = Result<AccessToken, ExchangeError>;
+
+#[tokio::test]
+async fn connections_are_kept_from_one_exchange_to_the_next() {
+    let (outcomes, seen) = exchanges(&[Answer], 5).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(seen, [1; 5]);
+}
+
+#[tokio::test]
+async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_on_a_new_one() {
+    for closes in [&[Answer, Close, Answer][..], &[Answer, Reset, Answer]] {
+        let (outcomes, seen) = exchanges(closes, 3).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{closes:?}: {outcomes:?}");
+        assert_eq!(seen, [1, 1, 2, 2], "{closes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_closing_connection_is_the_same_under_tls() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), made.cert.pem()).unwrap();
+    for (acts, good, connections) in [
+        (&[Answer, Answer][..], true, &[1, 1][..]),
+        (&[Answer, Close, Answer], true, &[1, 1, 2]),
+        (&[Answer, Reset, Answer], true, &[1, 1, 2]),
+        (&[Answer, Begin, Answer], false, &[1, 1]),
+    ] {
+        let fickle = Fickle::start(Some(tls.clone()), acts, TOKEN.to_owned()).await;
+        let permit = permit(tls_server(fickle.address, "localhost", ca.path().to_owned()));
+        let bold_bi = bold_bi(&permit);
+        bold_bi.exchange(&permit).await.unwrap();
+        assert_eq!(bold_bi.exchange(&permit).await.is_ok(), good, "{acts:?}");
+        assert_eq!(fickle.seen(), connections, "{acts:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_is_never_sent_a_third_time() {
+    for closes in [&[Answer, Close, Close, Answer][..], &[Answer, Reset, Reset, Answer]] {
+        let (outcomes, seen) = exchanges(closes, 2).await;
+        assert!(outcomes[0].is_ok() && outcomes[1].is_err(), "{closes:?}: {outcomes:?}");
+        assert_eq!(seen, [1, 1, 2], "{closes:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_second_try_is_on_a_new_connection_although_others_are_idle() {
+    // Two exchanges at once leave two idle connections, which the server then closes.
+    let fickle = Fickle::new(&[Answer, Answer, Close, Answer], TOKEN.to_owned()).await;
+    let permit = permit(server(fickle.address));
+    let bold_bi = bold_bi(&permit);
+    let (one, other) = tokio::join!(bold_bi.exchange(&permit), bold_bi.exchange(&permit));
+    assert!(one.is_ok() && other.is_ok());
+    bold_bi.exchange(&permit).await.unwrap();
+    let seen = fickle.seen();
+    assert_eq!((seen.len(), seen[3]), (4, 3), "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_exchange_on_a_new_connection_is_a_login_and_is_sent_once() {
+    for act in [&[Close][..], &[Reset], &[Begin], &[BreakOff]] {
+        let (outcomes, seen) = exchanges(act, 1).await;
+        let error = outcomes[0].as_ref().unwrap_err();
+        assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{act:?}: {error}");
+        assert_eq!(seen, [1], "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_was_answered_in_part_is_not_sent_again() {
+    for act in [&[Answer, Begin][..], &[Answer, BreakOff]] {
+        let (outcomes, seen) = exchanges(act, 2).await;
+        assert!(outcomes[0].is_ok() && outcomes[1].is_err(), "{act:?}: {outcomes:?}");
+        assert_eq!(seen, [1, 1], "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_exchange_fails_at_the_pace_at_which_the_server_closes_idle_connections() {
+    let fickle = Fickle::new(&[AnswerAndClose], TOKEN.to_owned()).await;
+    let permit = permit(server(fickle.address));
+    let bold_bi = bold_bi(&permit);
+    for number in 0..200 {
+        tokio::time::sleep(Duration::from_micros(4500 + number % 10 * 100)).await;
+        let outcome = bold_bi.exchange(&permit).await;
+        assert!(outcome.is_ok(), "{number}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_fetched_once_more_from_a_server_that_closes_an_idle_connection() {
+    for (acts, good, connections) in [
+        (&[Answer, Close, Answer][..], true, &[1, 1, 2][..]),
+        (&[Answer, Reset, Answer], true, &[1, 1, 2]),
+        (&[Answer, Close, Close, Answer], false, &[1, 1, 2]),
+        (&[Answer, Begin, Answer], false, &[1, 1]),
+    ] {
+        let fickle = Fickle::new(acts, Provider::new().jwks()).await;
+        let url = format!("http://{}/keys", fickle.address).parse().unwrap();
+        let source = HttpKeySource::new(url, None).unwrap();
+        assert!(source.fetch().await.is_ok());
+        assert_eq!(source.fetch().await.is_ok(), good, "{acts:?}");
+        assert_eq!(fickle.seen(), connections, "{acts:?}");
+    }
+}
+
+/// A server of another protocol, which speaks `first` or after it was spoken to.
+async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if !first {
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            }
+            let _ = stream.write_all(bytes).await;
+            // It waits for an answer in its own protocol.
+            tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_answers_but_not_in_http_is_called_that_and_its_words_are_not_repeated() {
+    let spoken: [&[u8]; 9] = [
+        b"SSH-2.0-OpenSSH_9.6 canary\r\n",
+        b"220 canary ESMTP\r\n",
+        b"\x4a\x00\x00\x00\x0a8.0.36-canary\x00",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"HTTP/9.9 200 canary\r\n\r\n",
+        b"canary",
+        // Faulty framing, although pingora would read it.
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a\nb\r\n{}\r\n0\r\n\r\n",
+    ];
+    for bytes in spoken {
+        for first in [true, false] {
+            let address = speaking(bytes, first).await;
+            let permit = permit(server(address));
+            let error = bold_bi(&permit).exchange(&permit).await.unwrap_err();
+            assert!(matches!(error.kind, ExchangeErrorKind::NotHttp(_)), "{first}: {error}");
+            assert_eq!(error.kind.code(), "token_reply_unusable");
+            let shown = format!("{error} {error:?} {}", boldgate::boldbi::hint(&error));
+            assert!(shown.contains("answers, but not in HTTP"), "{shown}");
+            assert!(shown.contains("check the port"), "{shown}");
+            assert!(!shown.contains("canary") && !shown.contains("cannot be reached"), "{shown}");
+
+            let url = format!("http://{address}/keys").parse().unwrap();
+            let told = HttpKeySource::new(url, None).unwrap().fetch().await.err().unwrap();
+            assert!(told.contains("not in HTTP") && !told.contains("canary"), "{told}");
+        }
+    }
+}
