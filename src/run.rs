@@ -392,6 +392,8 @@ impl Drop for Running {
         for slot in &self.slots {
             slot.stop.cancel();
         }
+        self.access_log.finish();
+        self.telemetry.audit.finish();
     }
 }
 

@@ -83,6 +83,11 @@ impl AccessLog {
         }
         self.writer.write(&text);
     }
+
+    /// Writes the last lines. A process that ends must not count on others to drop their reference.
+    pub fn finish(&self) {
+        self.writer.finish();
+    }
 }
 
 impl AccessLine<'_> {

@@ -70,10 +70,9 @@ impl LogWriter {
             self.shared.wake.notify_all();
         }
     }
-}
 
-impl Drop for LogWriter {
-    fn drop(&mut self) {
+    /// Writes what is left, unless that takes too long. No line is written after this.
+    pub(super) fn finish(&self) {
         let mut state = self.shared.lock();
         state.closed = true;
         self.shared.wake.notify_all();
@@ -81,6 +80,12 @@ impl Drop for LogWriter {
         let waited =
             self.shared.wake.wait_timeout_while(state, LAST_LINES, |state| !state.all_written);
         drop(waited);
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
