@@ -1,8 +1,9 @@
 //! Which headers go on to the server and which go back to the client. Pure.
 
 use http::header::{
-    self, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    self, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION,
+    CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 
 use crate::request::{RequestError, nominated};
@@ -57,11 +58,16 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Chooses the headers of an answer that go back to the client: all but those of the connection
-/// and, where our token was put on, `Set-Cookie`, which belongs to the token's user.
-pub fn to_client(
-    headers: &HeaderMap,
+/// and, where our token was put on, `Set-Cookie`, which belongs to the token's user, and
+/// `Access-Control-*`: the server cannot know which pages may use our token. `page` is the origin whose
+/// pages may read the answer.
+pub fn to_client<'h>(
+    headers: &'h HeaderMap,
     injected: bool,
-) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    page: Option<&HeaderValue>,
+) -> impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)> {
+    let cors_is_ours =
+        injected || page.is_some() && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN);
     let nominated: Vec<&str> = headers
         .get_all(CONNECTION)
         .iter()
@@ -77,9 +83,27 @@ pub fn to_client(
     headers.iter().filter(move |(name, _)| {
         let stays = HOP_BY_HOP.contains(name)
             || (injected && **name == SET_COOKIE)
+            || (cors_is_ours && name.as_str().starts_with("access-control-"))
             || nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()));
         !stays
     })
+}
+
+/// Lets pages of the origin `page` read an answer, unless the server has said itself which pages may,
+/// for the client's own token. Caches are told that the answer depends on the origin.
+pub fn allow_page(headers: &mut HeaderMap, page: Option<&HeaderValue>) {
+    if let Some(origin) = page
+        && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+    {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        let exposed = HeaderValue::from_static("X-Request-Id, Retry-After");
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    let varies = headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
+    let known = |name: &str| name == "*" || name.eq_ignore_ascii_case(ORIGIN.as_str());
+    if !varies.flat_map(|value| value.split(',')).any(|name| known(name.trim())) {
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+    }
 }
 
 /// Headers of one connection (RFC 9110, section 7.6.1).
@@ -192,9 +216,9 @@ mod tests {
             ("content-length", "3"),
             ("set-cookie", "a=b"),
         ]);
-        let kept: Vec<_> = to_client(&answer, true).map(|(name, _)| name.clone()).collect();
+        let kept: Vec<_> = to_client(&answer, true, None).map(|(name, _)| name.clone()).collect();
         assert_eq!(kept, [CONTENT_LENGTH]);
-        let kept: Vec<_> = to_client(&answer, false).map(|(name, _)| name.clone()).collect();
+        let kept: Vec<_> = to_client(&answer, false, None).map(|(name, _)| name.clone()).collect();
         assert_eq!(kept, [CONTENT_LENGTH, SET_COOKIE]);
     }
 

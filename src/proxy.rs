@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::UPGRADE;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType, RetryType};
 use tokio::time::{Instant, timeout};
@@ -26,7 +26,7 @@ pub use downstream::{ClientLimits, Peer, linger};
 pub use serve::{Current, Met};
 pub use upstream::{Lane, Upstream};
 
-use crate::gateway::Gateway;
+use crate::gateway::{Arrival, Gateway};
 use crate::refusal::{Overdue, Refusal};
 use crate::request::{BodyFraming, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
@@ -50,6 +50,13 @@ pub struct Proxy {
 struct Attempt {
     lease: Lease,
     upload: Upload,
+}
+
+/// What becomes of a request that nothing speaks against.
+enum Decision {
+    Forward(Admitted),
+    /// The gateway answers it itself.
+    Answer(Box<ResponseHeader>),
 }
 
 /// What ends a request without a whole answer of the server.
@@ -102,7 +109,10 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let admitted = self.admit(down, peer, record).await?;
+        let admitted = match self.admit(down, peer, record).await? {
+            Decision::Forward(admitted) => admitted,
+            Decision::Answer(head) => return Box::pin(self.answer(down, head, peer, record)).await,
+        };
         let upstream = self.upstream(&admitted);
         let total = upstream.server().timeouts.total;
         match timeout(total, self.forward(down, &admitted, peer, record)).await {
@@ -169,16 +179,25 @@ impl Proxy {
         down: &mut HttpSession,
         peer: &Peer,
         record: &mut Record,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Decision, Refusal> {
         let raw = down.get_headers_raw_bytes();
         let sent = down.req_header();
         record.method(&sent.method);
         let head = RequestHead::parse(&raw, &sent.method, sent.version, &sent.headers)?;
         record.target(&head.target);
+        let arrived = match self.gateway.arrive(&peer.origin, &head)? {
+            Arrival::Preflight(preflight) => {
+                record.preflight(&preflight.tenant.name);
+                let answer = respond::to_preflight(&preflight, record.request_id_value());
+                return Ok(Decision::Answer(answer));
+            }
+            Arrival::Request(arrived) => arrived,
+        };
+        record.arrived(&arrived);
         let admission = if record.is_anew() {
-            self.gateway.admit_again(&peer.origin, &head).await?
+            self.gateway.admit_again(&peer.origin, &head, arrived).await?
         } else {
-            self.gateway.admit(&peer.origin, &head).await?
+            self.gateway.admit(&peer.origin, &head, arrived).await?
         };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
@@ -186,7 +205,24 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        Ok(Admitted::new(head, admission))
+        Ok(Decision::Forward(Admitted::new(head, admission)))
+    }
+
+    /// Answers a request itself, with a head alone.
+    async fn answer(
+        &self,
+        down: &mut HttpSession,
+        head: Box<ResponseHeader>,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        let status = head.status;
+        end_if_last(down, peer);
+        match timeout(self.limits.body, respond::head_alone(down, head)).await {
+            Ok(Ok(())) => record.status_sent(status),
+            _ => return Err(Failure::ClientGone),
+        }
+        Ok(())
     }
 
     /// Sends the request, with what was read of its body by an earlier try, and waits for the head of
@@ -321,10 +357,13 @@ impl Proxy {
         let status = lease.session.get_status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout);
-        let injected = admitted.admission.injects;
-        let id = record.request_id_value();
+        let ours = respond::Ours {
+            injected: admitted.admission.injects,
+            page: record.page().cloned(),
+            request_id: record.request_id_value(),
+        };
         end_if_last(down, peer);
-        let relayed = respond::relay(down, &mut lease.session, upload, &limits, injected, id).await;
+        let relayed = respond::relay(down, &mut lease.session, upload, &limits, ours).await;
         match relayed {
             Ok(Upload::Done) => upstream.give_back(lease).await,
             Ok(Upload::Unfinished) => {}
@@ -371,12 +410,12 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        record.refused(refusal, &self.telemetry.audit);
+        record.refused(refusal, &self.telemetry);
         end_if_last(down, peer);
         if refusal.ends_connection() {
             down.set_server_keepalive(None);
         }
-        let written = respond::refuse(down, refusal, record.request_id());
+        let written = respond::refuse(down, refusal, record.page(), record.request_id());
         let Ok(Ok(status)) = timeout(self.limits.body, written).await else { return false };
         record.status_sent(status);
         true

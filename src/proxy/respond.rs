@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    TRANSFER_ENCODING,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
+    HeaderValue, RETRY_AFTER, TRANSFER_ENCODING, VARY,
 };
 use http::{Method, StatusCode, Version};
 use pingora::Error;
@@ -16,8 +17,18 @@ use tokio::time::timeout;
 
 use super::body::{Broken, Upload, UploadLimits, await_client_gone, duplex};
 use super::connection::Connection;
+use crate::gateway::Preflight;
 use crate::headers;
 use crate::refusal::Refusal;
+
+/// What the gateway itself has to say in the head of an answer.
+pub(super) struct Ours {
+    /// Whether our token was put on the request.
+    pub(super) injected: bool,
+    /// The origin whose pages may read the answer.
+    pub(super) page: Option<HeaderValue>,
+    pub(super) request_id: HeaderValue,
+}
 
 /// Passes the answer on whose head has been read. `Upload::Done` when afterwards the server has all
 /// of the request too, so that its connection can be used again.
@@ -26,10 +37,9 @@ pub(super) async fn relay(
     up: &mut client::HttpSession,
     upload: Upload,
     limits: &UploadLimits,
-    injected: bool,
-    request_id: HeaderValue,
+    ours: Ours,
 ) -> Result<Upload, Broken> {
-    let head = answer_head(down, up, injected, request_id);
+    let head = answer_head(down, up, ours);
     // A first piece that is there already leaves in one write with the head.
     let first = match up.read_body_ref().now_or_never() {
         Some(piece) => piece.map_err(Broken::Server)?.filter(|piece| !piece.is_empty()),
@@ -87,17 +97,17 @@ async fn in_time<T>(
 fn answer_head(
     down: &mut server::HttpSession,
     up: &client::HttpSession,
-    injected: bool,
-    request_id: HeaderValue,
+    Ours { injected, page, request_id }: Ours,
 ) -> Box<ResponseHeader> {
     let theirs = up.resp_header().expect("the head has been read");
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = theirs.status;
     parts.version = Version::HTTP_11;
-    parts.headers.reserve(theirs.headers.len() + 3);
-    for (name, value) in headers::to_client(&theirs.headers, injected) {
+    parts.headers.reserve(theirs.headers.len() + ADDED);
+    for (name, value) in headers::to_client(&theirs.headers, injected, page.as_ref()) {
         parts.headers.append(name, value.clone());
     }
+    headers::allow_page(&mut parts.headers, page.as_ref());
     parts.headers.insert(REQUEST_ID.clone(), request_id);
     let bodiless = down.req_header().method == Method::HEAD
         || matches!(theirs.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -126,6 +136,7 @@ fn answer_head(
 pub(super) async fn refuse(
     down: &mut server::HttpSession,
     refusal: &Refusal,
+    page: Option<&HeaderValue>,
     request_id: &str,
 ) -> Result<StatusCode, Box<Error>> {
     let answer = refusal.answer();
@@ -137,6 +148,7 @@ pub(super) async fn refuse(
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers::allow_page(head, page);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         head.insert(REQUEST_ID.clone(), id);
     }
@@ -145,8 +157,7 @@ pub(super) async fn refuse(
     }
     match answer.status {
         StatusCode::METHOD_NOT_ALLOWED => {
-            let methods = crate::request::METHODS.map(|m| m.to_string()).join(", ");
-            head.insert(ALLOW, HeaderValue::from_str(&methods).expect("methods are tokens"));
+            head.insert(ALLOW, methods());
         }
         StatusCode::UNAUTHORIZED => {
             // RFC 9110, section 15.5.2: a 401 names a scheme. Ours is a header of its own.
@@ -160,6 +171,44 @@ pub(super) async fn refuse(
     down.write_body(body.as_bytes()).await?;
     down.finish_body().await?;
     Ok(answer.status)
+}
+
+/// The head that answers a preflight with yes. What the page may ask for is decided when it asks.
+pub(super) fn to_preflight(
+    preflight: &Preflight<'_>,
+    request_id: HeaderValue,
+) -> Box<ResponseHeader> {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = StatusCode::NO_CONTENT;
+    parts.version = Version::HTTP_11;
+    let head = &mut parts.headers;
+    head.insert(ACCESS_CONTROL_ALLOW_ORIGIN, preflight.origin.clone());
+    head.insert(ACCESS_CONTROL_ALLOW_METHODS, methods());
+    if let Some(headers) = &preflight.headers {
+        head.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+    }
+    head.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_MAX_AGE.as_secs()));
+    head.insert(VARY, HeaderValue::from_static("Origin"));
+    head.insert(REQUEST_ID.clone(), request_id);
+    Box::new(parts.into())
+}
+
+/// The methods that are forwarded, as a list.
+fn methods() -> HeaderValue {
+    let methods = crate::request::METHODS.map(|m| m.to_string()).join(", ");
+    HeaderValue::from_str(&methods).expect("methods are tokens")
+}
+
+/// Writes an answer without a body.
+///
+/// # Errors
+/// When the client is gone.
+pub(super) async fn head_alone(
+    down: &mut server::HttpSession,
+    head: Box<ResponseHeader>,
+) -> Result<(), Box<Error>> {
+    down.write_response_header(head).await?;
+    down.finish_body().await.map(drop)
 }
 
 /// Ends a connection in the middle of an answer, so that the client can tell: what was written goes
@@ -180,6 +229,11 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
+/// How long a browser may go by the answer to a preflight. Browsers do not keep one for longer than
+/// two hours, and a page that is listed no more is refused all the same.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
+/// How many headers are put on an answer at most.
+const ADDED: usize = 5;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Says which line of the logs belongs to an answer.
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
