@@ -205,7 +205,7 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        Ok(Decision::Forward(Admitted::new(head, admission)))
+        Ok(Decision::Forward(Admitted::new(head, admission, peer)))
     }
 
     /// Answers a request itself, with a head alone.
