@@ -54,13 +54,13 @@ impl<'h> ToServer<'h> {
 /// the headers of proxies that the gateway does not trust.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !FAMILIES.iter().any(|family| name.starts_with(family))
+        && !families(name.as_bytes().first().copied()).iter().any(|start| name.starts_with(start))
 }
 
 /// Chooses the headers of an answer that go back to the client: all but those of the connection
 /// and, where our token was put on, `Set-Cookie`, which belongs to the token's user, and
-/// `Access-Control-*`: the server cannot know which pages may use our token. `page` is the origin whose
-/// pages may read the answer.
+/// `Access-Control-*`: the server cannot know which pages may use our token. `page` is the origin
+/// whose pages may read the answer.
 pub fn to_client<'h>(
     headers: &'h HeaderMap,
     injected: bool,
@@ -89,8 +89,8 @@ pub fn to_client<'h>(
     })
 }
 
-/// Lets pages of the origin `page` read an answer, unless the server has said itself which pages may,
-/// for the client's own token. Caches are told that the answer depends on the origin.
+/// Lets pages of the origin `page` read an answer, unless the server has said itself which pages
+/// may, for the client's own token. Caches are told that the answer depends on the origin.
 pub fn allow_page(headers: &mut HeaderMap, page: Option<&HeaderValue>) {
     if let Some(origin) = page
         && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
@@ -117,7 +117,7 @@ static HOP_BY_HOP: [HeaderName; 5] = [
 
 /// What the client cannot tell the server: headers of the connection, those that are set anew, and
 /// those in which somebody says that the sender, the target or the method is another.
-static NEVER_TO_SERVER: [HeaderName; 24] = [
+static NEVER_TO_SERVER: [HeaderName; 22] = [
     HOST,
     CONNECTION,
     CONTENT_LENGTH,
@@ -130,11 +130,9 @@ static NEVER_TO_SERVER: [HeaderName; 24] = [
     header::FORWARDED,
     HeaderName::from_static("http2-settings"),
     HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-client-ip"),
     HeaderName::from_static("x-cluster-client-ip"),
     HeaderName::from_static("true-client-ip"),
     HeaderName::from_static("cf-connecting-ip"),
-    HeaderName::from_static("x-arr-clientcert"),
     HeaderName::from_static("x-host"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-replaced-path"),
@@ -147,8 +145,49 @@ static NEVER_TO_SERVER: [HeaderName; 24] = [
 /// RFC 2965; long obsolete, and still a cookie to some.
 static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
 
-/// Beginnings of names of the same kind.
-const FAMILIES: [&str; 3] = ["x-forwarded-", "x-original-", "proxy-"];
+/// Prefixes of the headers in which proxies and web servers say who a client is and what it asked
+/// for. They are found by the first byte, so that most headers of a request are compared with none.
+fn families(first: Option<u8>) -> &'static [&'static str] {
+    match first {
+        Some(b'c') => &["cf-access-", "client-cert"],
+        Some(b'm') => &["ms-aspnetcore-"],
+        Some(b'o') => &["oidc-"],
+        Some(b'p') => &["proxy-"],
+        Some(b'r') => &["remote-"],
+        Some(b's') => &["ssl-"],
+        Some(b't') => &["tailscale-"],
+        Some(b'x') => &X_FAMILIES,
+        _ => &[],
+    }
+}
+
+const X_FAMILIES: [&str; 23] = [
+    "x-forwarded-",
+    "x-original-",
+    // Certificates.
+    "x-ssl-",
+    "x-tls-",
+    "x-client-",
+    "x-arr-",
+    "x-amzn-mtls-",
+    // Users.
+    "x-ms-client-",
+    "x-ms-token-",
+    "x-amzn-oidc-",
+    "x-goog-iap-",
+    "x-goog-authenticated-",
+    "x-remote-",
+    "x-auth-",
+    "x-authenticated-",
+    "x-authentik-",
+    "x-pomerium-",
+    "x-vouch-",
+    "x-webauth-",
+    "x-consumer-",
+    "x-credential-",
+    "x-endpoint-api-",
+    "x-apigateway-api-",
+];
 
 #[cfg(test)]
 mod tests {
