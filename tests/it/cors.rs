@@ -224,7 +224,7 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
         let lines = format!("Origin: {LISTED}\r\nAccess-Control-Request-Headers: {many}\r\n");
         let answer = gateway.send(preflight(PATH, &lines)).await;
         assert_eq!((answer.status, answer.header("access-control-allow-headers").len()), (204, 0));
-        // On a connection that goes on, and of the request's own host.
+        // On a connection that goes on.
         let mut client = Client::connect(gateway.address()).await;
         for _ in 0..3 {
             client.write(preflight(PATH, "Origin: http://localhost:3000\r\n").as_bytes()).await;
