@@ -11,7 +11,8 @@ use std::process::{Command, ExitCode};
 
 use boldgate::caller::{Admits, ApiKey, Origin};
 use boldgate::config::Settings;
-use boldgate::gateway::Gatekeeper;
+use boldgate::gateway::{Admission, Arrival, Gatekeeper};
+use boldgate::refusal::Refusal;
 use boldgate::request::{RawHead, RequestHead};
 use http::header::{AUTHORIZATION, HOST, HeaderName};
 
@@ -147,18 +148,30 @@ fn admit(kind: &Kind, turns: usize) {
         if refused {
             // What refused keys are compared with.
             let head = RequestHead::parse(&known);
-            let admission = gatekeepers[0].admit(&origin, &head.expect("it is good")).await;
+            let admission = decide(&gatekeepers[0], &origin, &head.expect("it is good")).await;
             assert!(admission.is_ok(), "the known key is admitted");
         }
         for _ in 0..turns {
             for gatekeeper in &gatekeepers {
                 let head = RequestHead::parse(&raw);
-                let admission = gatekeeper.admit(&origin, &head.expect("it is good")).await;
+                let admission = decide(gatekeeper, &origin, &head.expect("it is good")).await;
                 assert_eq!(admission.is_err(), refused);
                 let _ = black_box(admission);
             }
         }
     });
+}
+
+/// All that is decided on a request.
+async fn decide(
+    gatekeeper: &Gatekeeper,
+    origin: &Origin,
+    head: &RequestHead<'_>,
+) -> Result<Admission, Refusal> {
+    match gatekeeper.arrive(origin, head)? {
+        Arrival::Request(arrived) => gatekeeper.admit(origin, head, arrived).await,
+        Arrival::Preflight(_) => unreachable!("none is sent"),
+    }
 }
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use boldgate::boldbi::{self, reply};
 use boldgate::caller::{Admits, ApiKey, CallerAuth, CallerName, Origin};
-use boldgate::gateway::{Gatekeeper, Gateway};
+use boldgate::gateway::{Arrival, Gatekeeper, Gateway};
 use boldgate::headers::ToServer;
 use boldgate::policy::{Permission, Permit, Policy, RouteClass, Rules, SubjectRule, TenantRule};
 use boldgate::request::{RawHead, RequestHead};
@@ -224,8 +224,11 @@ impl Scene {
     /// All that is decided on a request between its head and the one that goes on.
     async fn pass(&self, request: &RawHead, admits: Admits) {
         let head = RequestHead::parse(request).expect("it is good");
-        let admission =
-            self.gateway.admit(&Origin::unknown(admits), &head).await.expect("it is admitted");
+        let origin = Origin::unknown(admits);
+        let Ok(Arrival::Request(arrived)) = self.gateway.arrive(&origin, &head) else {
+            panic!("it is decided on");
+        };
+        let admission = self.gateway.admit(&origin, &head, arrived).await.expect("it is admitted");
         let granted =
             self.gateway.token(&admission, "00f067aa0ba902b7").await.expect("there is a token");
         let private = self.gateway.private_headers();
@@ -300,6 +303,7 @@ fn tenants(count: usize) -> Tenants {
             },
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: WEEK,
+            origins: boldgate::cors::Origins::default(),
             max_concurrent_requests: None,
         }
     };

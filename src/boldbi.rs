@@ -66,6 +66,7 @@ mod test_support {
             },
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            origins: crate::cors::Origins::default(),
             max_concurrent_requests: None,
         }
     }

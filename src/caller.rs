@@ -32,6 +32,7 @@ use seen::Seen;
 pub struct Caller {
     name: Option<CallerName>,
     claims: Option<Arc<VerifiedClaims>>,
+    by_header: bool,
 }
 
 impl Caller {
@@ -43,6 +44,11 @@ impl Caller {
     /// What the JWT says that proved the caller; none for any other credential.
     pub fn claims(&self) -> Option<&VerifiedClaims> {
         self.claims.as_deref()
+    }
+
+    /// Whether an API key or a JWT in a header proved the caller. A browser adds neither by itself.
+    pub fn is_by_header(&self) -> bool {
+        self.by_header
     }
 
     /// Whether the request's `Authorization` proved the caller. It is for the gateway then, and
@@ -57,7 +63,7 @@ impl Caller {
     /// A caller with these claims, as if a JWT had proved it.
     pub(crate) fn with_claims(name: &str, claims: serde_json::Value) -> Self {
         let claims = Arc::new(VerifiedClaims::as_if_verified(claims));
-        Self { name: Some(CallerName::new(name)), claims: Some(claims) }
+        Self { name: Some(CallerName::new(name)), claims: Some(claims), by_header: true }
     }
 }
 
@@ -190,30 +196,34 @@ impl CallerAuth {
     /// Who sends this request.
     ///
     /// # Errors
-    /// When the request asks for a host that the listener is not for, or the listener admits known
-    /// callers only and the request proves none, or two. An unknown key, an expired one and a
-    /// malformed one are the same error.
+    /// When the listener admits known callers only and the request proves none, or two. An unknown
+    /// key, an expired one and a malformed one are the same error.
     pub async fn authenticate(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
     ) -> Result<Caller, CallerError> {
-        if !origin.may_ask_for(head.host) {
-            return Err(CallerError::Host);
-        }
         if origin.admits == Admits::Anonymous {
-            return Ok(Caller { name: None, claims: None });
+            return Ok(Caller { name: None, claims: None, by_header: false });
         }
         let by_origin = self.origins.find(origin)?;
         let by_key = self.by_key(head.headers)?;
         let (by_jwt, claims) = self.by_jwt(head.headers).await?.unzip();
+        let by_header = by_key.is_some() || by_jwt.is_some();
         // Each credential must be the same caller's: which of two would count is anyone's guess.
         let mut callers = [by_origin, by_key, by_jwt].into_iter().flatten();
         let caller = callers.next().ok_or(CallerError::Missing)?;
         if callers.any(|other| other != caller) {
             return Err(CallerError::Several);
         }
-        Ok(Caller { name: Some(caller.clone()), claims })
+        Ok(Caller { name: Some(caller.clone()), claims, by_header })
+    }
+
+    /// Whether a request from `origin` brings a header that may prove its caller.
+    pub fn may_prove_by_header(&self, origin: &Origin, head: &RequestHead<'_>) -> bool {
+        origin.admits == Admits::Known
+            && (head.headers.contains_key(&self.key_header)
+                || !self.jwts.is_empty() && head.headers.contains_key(AUTHORIZATION))
     }
 
     fn by_key(&self, headers: &HeaderMap) -> Result<Option<&CallerName>, CallerError> {
@@ -290,9 +300,6 @@ fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
 /// Why a caller is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallerError {
-    /// The request asks for a host that the listener is not for.
-    #[error("the request asks for a host that is not among the `hosts` of the listener")]
-    Host,
     /// The certificate was issued by a trusted CA, and is no caller's.
     #[error("the client certificate is no caller's")]
     Certificate,

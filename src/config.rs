@@ -21,6 +21,7 @@ use crate::throttle::Throttles;
 
 mod audit;
 mod callers;
+mod cors;
 mod credentials;
 mod field;
 mod file;

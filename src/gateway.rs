@@ -1,11 +1,13 @@
-//! The decisions on one request, in their order: admit, then token, then what to do when the server
-//! refuses the token.
+//! The decisions on one request, in their order: arrive, admit, then token, then what to do when
+//! the server refuses the token.
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 
 use crate::caller::{Caller, CallerAuth, Origin};
+use crate::cors::{self, Page, Stranger};
 use crate::headers::authenticates_connection;
 use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
 use crate::refusal::{Known, Refusal};
@@ -30,6 +32,42 @@ pub struct Gatekeeper {
     throttles: Throttles,
     /// Headers that are for the gateway alone.
     private: Vec<HeaderName>,
+}
+
+/// The outcome of the checks on a request before its caller is authenticated.
+#[derive(Debug)]
+pub enum Arrival<'a> {
+    /// It is a preflight of a page that may use the tenant: the gateway answers it.
+    Preflight(Preflight<'a>),
+    /// It goes on to authentication.
+    Request(Arrived<'a>),
+}
+
+/// A preflight that is answered with yes.
+#[derive(Debug)]
+pub struct Preflight<'a> {
+    /// The tenant that the page may use.
+    pub tenant: &'a Tenant,
+    /// The page's origin.
+    pub origin: &'a HeaderValue,
+    /// The headers that the page asked for.
+    pub headers: Option<HeaderValue>,
+}
+
+/// A request for a host of the listener, with its web page.
+#[derive(Debug)]
+pub struct Arrived<'a> {
+    page: Page<'a>,
+}
+
+impl Arrived<'_> {
+    /// The origin whose pages may read the answer; `None` if no page may.
+    pub fn page(&self) -> Option<&HeaderValue> {
+        match self.page {
+            Page::Listed(origin) => Some(origin),
+            Page::None | Page::Stranger(_) => None,
+        }
+    }
 }
 
 /// A request that may go on.
@@ -78,6 +116,18 @@ impl Gateway {
         Self { gatekeeper, tokens, metrics }
     }
 
+    /// See [`Gatekeeper::arrive`].
+    ///
+    /// # Errors
+    /// The refusal that the client gets.
+    pub fn arrive<'a>(
+        &'a self,
+        origin: &Origin,
+        head: &RequestHead<'a>,
+    ) -> Result<Arrival<'a>, Refusal> {
+        self.gatekeeper.arrive(origin, head)
+    }
+
     /// See [`Gatekeeper::admit`].
     ///
     /// # Errors
@@ -86,8 +136,9 @@ impl Gateway {
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
+        arrived: Arrived<'_>,
     ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit(origin, head).await
+        self.gatekeeper.admit(origin, head, arrived).await
     }
 
     /// See [`Gatekeeper::admit_again`].
@@ -98,8 +149,9 @@ impl Gateway {
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
+        arrived: Arrived<'_>,
     ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit_again(origin, head).await
+        self.gatekeeper.admit_again(origin, head, arrived).await
     }
 
     /// The token to put on the admitted request of this id; none when it goes on with its own.
@@ -189,6 +241,93 @@ impl Gatekeeper {
         Self { callers, tenants, policy, throttles, private }
     }
 
+    /// Looks at the host, the tenant and the web page of a request from `origin`, before anybody
+    /// asks for its caller. Preflights end here.
+    ///
+    /// # Errors
+    /// The refusal that the client gets. A page of an unlisted origin gets the same refusal for a
+    /// known and for an unknown tenant, so that no page finds out which tenants there are.
+    pub fn arrive<'a>(
+        &'a self,
+        origin: &Origin,
+        head: &RequestHead<'a>,
+    ) -> Result<Arrival<'a>, Refusal> {
+        if !origin.may_ask_for(head.host) {
+            return Err(Refusal::Host);
+        }
+        // Most requests are of no page, and the tenant of one without a caller is nobody's business.
+        if !cors::is_of_page(head.headers) {
+            return Ok(Arrival::Request(Arrived { page: Page::None }));
+        }
+        let tenant = self.tenants.resolve(head).ok();
+        let page = Page::of(head.headers, |page| {
+            tenant.is_some_and(|tenant| {
+                tenant.origins.contain(page)
+                    || is_host_checked(origin, tenant, head)
+                        && cors::is_of_request(page, origin.tls, head)
+            })
+        });
+        if cors::is_preflight(head) {
+            return self.answer_preflight(tenant, page, head).map(Arrival::Preflight);
+        }
+        match page {
+            Page::Stranger(page) if self.is_by_browser_alone(origin, head, tenant) => {
+                Err(self.refuse_page(page, tenant, None, head))
+            }
+            page => Ok(Arrival::Request(Arrived { page })),
+        }
+    }
+
+    fn answer_preflight<'a>(
+        &self,
+        tenant: Option<&'a Arc<Tenant>>,
+        page: Page<'a>,
+        head: &RequestHead<'_>,
+    ) -> Result<Preflight<'a>, Refusal> {
+        let page = match (tenant, page) {
+            (Some(tenant), Page::Listed(origin)) => {
+                let headers = cors::headers_asked_for(head.headers);
+                return Ok(Preflight { tenant, origin, headers });
+            }
+            (_, Page::Stranger(page)) => page,
+            // A preflight has an `Origin`, and nothing but a tenant lists one.
+            (None, Page::Listed(_)) | (_, Page::None) => Box::new(Stranger::Opaque),
+        };
+        Err(self.refuse_page(page, tenant, None, head))
+    }
+
+    /// Whether a token of ours would go on the request although a browser proves its caller by
+    /// itself, for any page.
+    fn is_by_browser_alone(
+        &self,
+        origin: &Origin,
+        head: &RequestHead<'_>,
+        tenant: Option<&Arc<Tenant>>,
+    ) -> bool {
+        // A proxy that names the user adds its own key: the key is not the page's.
+        let by_proxy = || {
+            let mut names = self.policy.subject_headers().iter();
+            names.any(|name| head.headers.contains_key(name))
+        };
+        let by_connection =
+            || origin.proves_by_itself() && !self.callers.may_prove_by_header(origin, head);
+        would_inject(tenant, head) && (by_connection() || by_proxy())
+    }
+
+    fn refuse_page(
+        &self,
+        page: Box<Stranger>,
+        tenant: Option<&Arc<Tenant>>,
+        caller: Option<&Caller>,
+        head: &RequestHead<'_>,
+    ) -> Refusal {
+        let known = tenant.map(|tenant| {
+            let class = self.policy.class_of(tenant, head);
+            Known::of(caller.and_then(Caller::name), tenant, class, None, None)
+        });
+        Refusal::Origin { page, known }
+    }
+
     /// Whether and as whom a request from `origin` may go on. Nothing has been sent to anybody when
     /// this says no.
     ///
@@ -198,8 +337,9 @@ impl Gatekeeper {
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
+        arrived: Arrived<'_>,
     ) -> Result<Admission, Refusal> {
-        self.decide(origin, head, Throttles::enter).await
+        self.decide(origin, head, arrived, Throttles::enter).await
     }
 
     /// The same for a request that an earlier configuration had admitted a moment ago: it counts once
@@ -211,29 +351,36 @@ impl Gatekeeper {
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
+        arrived: Arrived<'_>,
     ) -> Result<Admission, Refusal> {
-        self.decide(origin, head, Throttles::enter_again).await
+        self.decide(origin, head, arrived, Throttles::enter_again).await
     }
 
     async fn decide(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
+        Arrived { page }: Arrived<'_>,
         enter: fn(&Throttles, &Caller, &Tenant) -> Result<Places, Throttled>,
     ) -> Result<Admission, Refusal> {
         let caller = self.callers.authenticate(origin, head).await?;
-        let tenant = self
-            .tenants
-            .resolve(head)
-            .map_err(|why| Refusal::TenantUnknown { why, caller: caller.name().cloned() })?;
+        let tenant = self.tenants.resolve(head);
+        if let Page::Stranger(page) = page
+            && !caller.is_by_header()
+            && would_inject(tenant.ok(), head)
+        {
+            return Err(self.refuse_page(page, tenant.ok(), Some(&caller), head));
+        }
+        let tenant =
+            tenant.map_err(|why| Refusal::TenantUnknown { why, caller: caller.name().cloned() })?;
         let leave = self.policy.permit(&caller, origin, tenant, head).map_err(|why| {
             let class = self.policy.class_of(tenant, head);
-            let known = Known::of(&caller, tenant, class, why.permission(), None);
+            let known = Known::of(caller.name(), tenant, class, why.permission(), None);
             Refusal::Forbidden { why, known }
         })?;
         let granted = || {
             let subject = Some(leave.permit.subject());
-            Known::of(&caller, tenant, leave.class, Some(leave.by), subject)
+            Known::of(caller.name(), tenant, leave.class, Some(leave.by), subject)
         };
         let injects = injects(&caller, &leave, head)
             .ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
@@ -260,6 +407,25 @@ impl Gatekeeper {
     }
 }
 
+/// Whether the host that a request asks for is configured, for the listener or for the tenant. Any
+/// other host may be a name of somebody else that leads here (DNS rebinding).
+fn is_host_checked(origin: &Origin, tenant: &Tenant, head: &RequestHead<'_>) -> bool {
+    origin.hosts.is_some() || head.host.is_some_and(|host| tenant.has_host(host))
+}
+
+/// Whether our token would be put on if the caller is allowed the request. An unknown tenant counts
+/// as yes: no setting lets the client's own `Authorization` go on.
+fn would_inject(tenant: Option<&Arc<Tenant>>, head: &RequestHead<'_>) -> bool {
+    let replaces =
+        |tenant: &Arc<Tenant>| tenant.existing_authorization == ExistingAuthorization::Replace;
+    !brings_its_own(head) || tenant.is_none_or(replaces)
+}
+
+/// Whether the request brings an `Authorization` of its own.
+fn brings_its_own(head: &RequestHead<'_>) -> bool {
+    head.headers.contains_key(AUTHORIZATION)
+}
+
 /// Whether our token is put on; none where the request's own may not go on. Where policy has decided
 /// on a user, no other goes on in its place.
 fn injects(caller: &Caller, leave: &Leave, head: &RequestHead<'_>) -> Option<bool> {
@@ -267,7 +433,7 @@ fn injects(caller: &Caller, leave: &Leave, head: &RequestHead<'_>) -> Option<boo
     match tenant.existing_authorization {
         _ if caller.is_by_authorization() => Some(true),
         ExistingAuthorization::Replace => Some(true),
-        _ if !head.headers.contains_key(AUTHORIZATION) => Some(true),
+        _ if !brings_its_own(head) => Some(true),
         _ if leave.mapped => None,
         ExistingAuthorization::PassThrough => Some(false),
         ExistingAuthorization::Refuse => None,

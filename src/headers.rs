@@ -1,8 +1,9 @@
 //! Which headers go on to the server and which go back to the client. Pure.
 
 use http::header::{
-    self, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    self, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION,
+    CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
     WWW_AUTHENTICATE,
 };
 
@@ -54,15 +55,20 @@ impl<'h> ToServer<'h> {
 /// the headers of proxies that the gateway does not trust.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !FAMILIES.iter().any(|family| name.starts_with(family))
+        && !families(name.as_bytes().first().copied()).iter().any(|start| name.starts_with(start))
 }
 
 /// Chooses the headers of an answer that go back to the client: all but those of the connection,
-/// its length, which is [`content_length`], and, where our token was put on, `Set-Cookie`, which belongs to the token's user.
-pub fn to_client(
-    headers: &HeaderMap,
+/// its length, which is [`content_length`], and, where our token was put on, `Set-Cookie`, which
+/// belongs to the token's user, and `Access-Control-*`: the server cannot know which pages may use
+/// our token. `page` is the origin whose pages may read the answer.
+pub fn to_client<'h>(
+    headers: &'h HeaderMap,
     injected: bool,
-) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    page: Option<&HeaderValue>,
+) -> impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)> {
+    let cors_is_ours =
+        injected || page.is_some() && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN);
     let nominated: Vec<&str> = headers
         .get_all(CONNECTION)
         .iter()
@@ -78,6 +84,7 @@ pub fn to_client(
         let stays = HOP_BY_HOP.contains(name)
             || **name == CONTENT_LENGTH
             || (injected && **name == SET_COOKIE)
+            || (cors_is_ours && name.as_str().starts_with("access-control-"))
             || nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()));
         !stays
     })
@@ -125,6 +132,23 @@ fn is_connection_scheme(scheme: &[u8]) -> bool {
     CONNECTION_SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
 }
 
+/// Lets pages of the origin `page` read an answer, unless the server has said itself which pages
+/// may, for the client's own token. Caches are told that the answer depends on the origin.
+pub fn allow_page(headers: &mut HeaderMap, page: Option<&HeaderValue>) {
+    if let Some(origin) = page
+        && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+    {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        let exposed = HeaderValue::from_static("X-Request-Id, Retry-After");
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    let varies = headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
+    let known = |name: &str| name == "*" || name.eq_ignore_ascii_case(ORIGIN.as_str());
+    if !varies.flat_map(|value| value.split(',')).any(|name| known(name.trim())) {
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
 /// Headers of one connection (RFC 9110, section 7.6.1).
 static HOP_BY_HOP: [HeaderName; 5] = [
     CONNECTION,
@@ -136,7 +160,7 @@ static HOP_BY_HOP: [HeaderName; 5] = [
 
 /// What the client cannot tell the server: headers of the connection, those that are set anew, and
 /// those in which somebody says that the sender, the target or the method is another.
-static NEVER_TO_SERVER: [HeaderName; 24] = [
+static NEVER_TO_SERVER: [HeaderName; 22] = [
     HOST,
     CONNECTION,
     CONTENT_LENGTH,
@@ -149,11 +173,9 @@ static NEVER_TO_SERVER: [HeaderName; 24] = [
     header::FORWARDED,
     HeaderName::from_static("http2-settings"),
     HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-client-ip"),
     HeaderName::from_static("x-cluster-client-ip"),
     HeaderName::from_static("true-client-ip"),
     HeaderName::from_static("cf-connecting-ip"),
-    HeaderName::from_static("x-arr-clientcert"),
     HeaderName::from_static("x-host"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-replaced-path"),
@@ -171,8 +193,49 @@ static PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 /// RFC 2965; long obsolete, and still a cookie to some.
 static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
 
-/// Beginnings of names of the same kind.
-const FAMILIES: [&str; 3] = ["x-forwarded-", "x-original-", "proxy-"];
+/// Prefixes of the headers in which proxies and web servers say who a client is and what it asked
+/// for. They are found by the first byte, so that most headers of a request are compared with none.
+fn families(first: Option<u8>) -> &'static [&'static str] {
+    match first {
+        Some(b'c') => &["cf-access-", "client-cert"],
+        Some(b'm') => &["ms-aspnetcore-"],
+        Some(b'o') => &["oidc-"],
+        Some(b'p') => &["proxy-"],
+        Some(b'r') => &["remote-"],
+        Some(b's') => &["ssl-"],
+        Some(b't') => &["tailscale-"],
+        Some(b'x') => &X_FAMILIES,
+        _ => &[],
+    }
+}
+
+const X_FAMILIES: [&str; 23] = [
+    "x-forwarded-",
+    "x-original-",
+    // Certificates.
+    "x-ssl-",
+    "x-tls-",
+    "x-client-",
+    "x-arr-",
+    "x-amzn-mtls-",
+    // Users.
+    "x-ms-client-",
+    "x-ms-token-",
+    "x-amzn-oidc-",
+    "x-goog-iap-",
+    "x-goog-authenticated-",
+    "x-remote-",
+    "x-auth-",
+    "x-authenticated-",
+    "x-authentik-",
+    "x-pomerium-",
+    "x-vouch-",
+    "x-webauth-",
+    "x-consumer-",
+    "x-credential-",
+    "x-endpoint-api-",
+    "x-apigateway-api-",
+];
 
 #[cfg(test)]
 mod tests {
@@ -240,9 +303,9 @@ mod tests {
             ("content-length", "3"),
             ("set-cookie", "a=b"),
         ]);
-        let kept: Vec<_> = to_client(&answer, true).map(|(name, _)| name.clone()).collect();
+        let kept: Vec<_> = to_client(&answer, true, None).map(|(name, _)| name.clone()).collect();
         assert_eq!(kept, [""; 0]);
-        let kept: Vec<_> = to_client(&answer, false).map(|(name, _)| name.clone()).collect();
+        let kept: Vec<_> = to_client(&answer, false, None).map(|(name, _)| name.clone()).collect();
         assert_eq!(kept, [SET_COOKIE]);
     }
 

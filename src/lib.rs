@@ -14,6 +14,7 @@
 //! policy  throttle
 //! caller
 //! tenant
+//! cors                which web pages may use a tenant
 //! request
 //! fetch
 //! secret  telemetry  trust
@@ -25,6 +26,7 @@ pub mod boldbi;
 pub mod caller;
 pub mod cli;
 pub mod config;
+pub mod cors;
 pub mod fetch;
 pub mod gateway;
 pub mod headers;

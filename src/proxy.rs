@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, RetryType};
 use tokio::time::{Instant, timeout};
@@ -26,7 +26,7 @@ pub use serve::{Current, Met};
 pub use session::UnfinishedHeads;
 pub use upstream::{Lane, Upstream};
 
-use crate::gateway::Gateway;
+use crate::gateway::{Arrival, Gateway};
 use crate::headers;
 use crate::refusal::{Overdue, Refusal};
 use crate::request::{BodyFraming, RawHead, RequestHead};
@@ -54,6 +54,13 @@ struct Attempt {
     upload: Upload,
     /// The token that was put on.
     token: Option<Arc<AccessToken>>,
+}
+
+/// What becomes of a request that nothing speaks against.
+enum Decision<'h> {
+    Forward(Admitted<'h>),
+    /// The gateway answers a preflight with this head.
+    Preflight(HeaderMap),
 }
 
 /// What ends a request without a whole answer of the server.
@@ -107,7 +114,12 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let admitted = self.admit(down, head, peer, record).await?;
+        let admitted = match self.admit(down, head, peer, record).await? {
+            Decision::Forward(admitted) => admitted,
+            Decision::Preflight(head) => {
+                return Box::pin(self.answer_preflight(down, head, peer, record)).await;
+            }
+        };
         let upstream = self.upstream(&admitted);
         let total = upstream.server().timeouts.total;
         match timeout(total, self.forward(down, &admitted, peer, record)).await {
@@ -175,15 +187,24 @@ impl Proxy {
         head: &'h RawHead,
         peer: &Peer,
         record: &mut Record,
-    ) -> Result<Admitted<'h>, Refusal> {
+    ) -> Result<Decision<'h>, Refusal> {
         record.method(head.method());
         let head = RequestHead::parse(head)?;
         down.expect_body(head.body, head.expects_continue);
         record.target(&head.target);
+        let arrived = match self.gateway.arrive(&peer.origin, &head)? {
+            Arrival::Preflight(preflight) => {
+                record.preflight(&preflight.tenant.name);
+                let answer = respond::to_preflight(&preflight, record.request_id_value());
+                return Ok(Decision::Preflight(answer));
+            }
+            Arrival::Request(arrived) => arrived,
+        };
+        record.arrived(&arrived);
         let admission = if record.is_anew() {
-            self.gateway.admit_again(&peer.origin, &head).await?
+            self.gateway.admit_again(&peer.origin, &head, arrived).await?
         } else {
-            self.gateway.admit(&peer.origin, &head).await?
+            self.gateway.admit(&peer.origin, &head, arrived).await?
         };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
@@ -191,9 +212,27 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        let admitted = Admitted::new(head, admission);
+        let admitted = Admitted::new(head, admission, peer);
         admitted.check_size(self.gateway.private_headers(), peer)?;
-        Ok(admitted)
+        Ok(Decision::Forward(admitted))
+    }
+
+    /// Answers a preflight that is allowed.
+    async fn answer_preflight(
+        &self,
+        down: &mut Session,
+        head: HeaderMap,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        end_if_last(down, peer);
+        let written = async {
+            down.write_head(StatusCode::NO_CONTENT, head).await?;
+            down.finish_body().await
+        };
+        written.await.map_err(|_| Failure::ClientGone)?;
+        record.status_sent(StatusCode::NO_CONTENT);
+        Ok(())
     }
 
     /// Sends the request, with what was read of its body by an earlier try, and waits for the head of
@@ -330,10 +369,13 @@ impl Proxy {
         let status = lease.session.get_status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout);
-        let id = record.request_id_value();
+        let ours = respond::Ours {
+            token: token.as_deref(),
+            page: record.page().cloned(),
+            request_id: record.request_id_value(),
+        };
         end_if_last(down, peer);
-        let relayed =
-            respond::relay(down, &mut lease.session, upload, &limits, token.as_deref(), id).await;
+        let relayed = respond::relay(down, &mut lease.session, upload, &limits, ours).await;
         match relayed {
             Ok(Upload::Done) => self.give_back(admitted, lease).await,
             Ok(Upload::Unfinished) => {}
@@ -389,12 +431,12 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        record.refused(refusal, &self.telemetry.audit);
+        record.refused(refusal, &self.telemetry);
         end_if_last(down, peer);
         if refusal.ends_connection() {
             down.close_after_response();
         }
-        let written = respond::refuse(down, refusal, record.request_id()).await;
+        let written = respond::refuse(down, refusal, record.page(), record.request_id()).await;
         let Ok(status) = written else { return false };
         record.status_sent(status);
         true

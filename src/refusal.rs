@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName};
+use crate::cors::Stranger;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::tenant::{TenantName, TenantUnknown};
@@ -40,6 +41,17 @@ pub enum Refusal {
     BodyTooLarge {
         /// `limits.max_body`, in bytes.
         limit: u64,
+    },
+    /// The listener is not for the host that is asked for.
+    #[error("the request asks for a host that is not among the `hosts` of the listener")]
+    Host,
+    /// A web page of an unlisted origin sent it, and the browser alone proves the caller.
+    #[error("{page} {}", not_listed(.known.as_deref()))]
+    Origin {
+        /// What is known of the page.
+        page: Box<Stranger>,
+        /// What was known by then; none if there is no tenant.
+        known: Option<Box<Known>>,
     },
     /// Nobody we know.
     #[error(transparent)]
@@ -209,8 +221,11 @@ impl Refusal {
                 "issuer_keys_unavailable",
                 "The keys of the issuer of your token cannot be fetched at the moment.",
             ),
-            Self::Caller(CallerError::Host) => {
+            Self::Host => {
                 (421, "host_refused", "This listener is not for the host that was asked for.")
+            }
+            Self::Origin { .. } => {
+                (403, "origin_refused", "Web pages of this origin may not use the gateway.")
             }
             Self::Caller(CallerError::Certificate) => {
                 (403, "certificate_unknown", "The client certificate is no known caller's.")
@@ -325,6 +340,7 @@ impl Refusal {
             | Self::Throttled { known, .. }
             | Self::AuthorizationRefused(known)
             | Self::ConnectionAuthentication(known) => Some(known),
+            Self::Origin { known, .. } => known.as_deref(),
             _ => None,
         }
     }
@@ -343,6 +359,17 @@ impl Refusal {
             Self::Exchange(error) => Some(error.retry_after.max(SOON)),
             _ => None,
         }
+    }
+}
+
+/// Where the origin of a page that was refused would have to be listed.
+fn not_listed(known: Option<&Known>) -> String {
+    match known {
+        Some(Known { tenant, .. }) => format!(
+            "may not use tenant `{tenant}`: its origin is not listed in `tenants.{tenant}.cors.origins`"
+        ),
+        None => "may not ask for a tenant that is not known: no `cors.origins` lists its origin"
+            .to_owned(),
     }
 }
 

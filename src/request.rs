@@ -274,6 +274,10 @@ fn check_decoded(decoded: &[u8]) -> Result<(), RequestError> {
 /// A dot segment is one also with parameters, `..;x`, for servers that know them (CVE-2026-3872 and
 /// its kin), and with white space around it, which some servers leave out.
 fn check_name(decoded: &[u8]) -> Result<(), RequestError> {
+    // Nearly every segment begins like this, and none of them is all dots and white space.
+    if decoded.first().is_some_and(u8::is_ascii_alphanumeric) {
+        return Ok(());
+    }
     let end = memchr::memchr(b';', decoded).unwrap_or(decoded.len());
     match std::str::from_utf8(&decoded[..end]).map(str::trim) {
         Ok("." | "..") => Err(RequestError::Malformed("the path has a dot segment")),

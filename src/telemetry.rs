@@ -197,11 +197,13 @@ pub enum RequestOutcome {
     ClientGone,
     /// The server broke off in the middle of its answer.
     Truncated,
+    /// A preflight of a web page, answered by the gateway.
+    Preflight,
 }
 
 impl RequestOutcome {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Served,
         Self::UpstreamClientError,
         Self::UpstreamServerError,
@@ -209,6 +211,7 @@ impl RequestOutcome {
         Self::Failed,
         Self::ClientGone,
         Self::Truncated,
+        Self::Preflight,
     ];
 
     /// The word for it in metrics and in the access log.
@@ -221,6 +224,7 @@ impl RequestOutcome {
             Self::Failed => "failed",
             Self::ClientGone => "client_gone",
             Self::Truncated => "truncated",
+            Self::Preflight => "preflight",
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use crate::cors::Origins;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 
@@ -220,6 +221,8 @@ pub struct Tenant {
     pub site: Option<String>,
     /// Lower-case host names that mean this tenant.
     pub hosts: Vec<String>,
+    /// The origins whose web pages may use it.
+    pub origins: Origins,
     /// What we hold for it.
     pub credential: Credential,
     /// What becomes of a request's own `Authorization`.
@@ -231,6 +234,11 @@ pub struct Tenant {
 }
 
 impl Tenant {
+    /// Whether `host`, without a port, is one of [`Tenant::hosts`].
+    pub fn has_host(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+    }
+
     /// The part of `path` below [`Tenant::api_base`], with its slash in front; `None` when `path`
     /// is not below it.
     pub fn route<'p>(&self, path: &'p str) -> Option<&'p str> {

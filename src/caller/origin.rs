@@ -26,6 +26,8 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// The hosts that it may ask for; none where any will do.
     pub hosts: Option<Arc<AllowedHosts>>,
+    /// Whether it came by HTTPS.
+    pub tls: bool,
     /// The certificate that it proved to have, where the listener demands one.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The process at the other end of a Unix socket.
@@ -35,12 +37,18 @@ pub struct Origin {
 impl Origin {
     /// A client that nothing is known of, at a listener that lets in `admits`.
     pub fn unknown(admits: Admits) -> Self {
-        Self { admits, address: None, hosts: None, certificate: None, unix_peer: None }
+        Self { admits, address: None, hosts: None, tls: false, certificate: None, unix_peer: None }
     }
 
     /// Whether the client may ask for `host`.
-    pub(super) fn may_ask_for(&self, host: Option<&str>) -> bool {
+    pub fn may_ask_for(&self, host: Option<&str>) -> bool {
         self.hosts.as_ref().is_none_or(|hosts| host.is_some_and(|host| hosts.contain(host)))
+    }
+
+    /// Whether the connection alone may prove a caller, or no proof is asked for. A browser opens
+    /// such a connection for any page.
+    pub fn proves_by_itself(&self) -> bool {
+        self.admits == Admits::Anonymous || self.certificate.is_some() || self.unix_peer.is_some()
     }
 }
 
@@ -82,9 +90,12 @@ pub struct AllowedHosts {
 impl AllowedHosts {
     /// Whether `host`, without a port, is among them.
     pub fn contain(&self, host: &str) -> bool {
-        self.loopback && is_loopback(host)
-            || self.names.contains(host)
-            || self.names.contains(&host.to_ascii_lowercase())
+        self.loopback && is_loopback(host) || self.name(host)
+    }
+
+    /// Whether the configuration names `host`, without a port.
+    pub fn name(&self, host: &str) -> bool {
+        self.names.contains(host) || self.names.contains(&host.to_ascii_lowercase())
     }
 }
 

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use super::{ConfigFile, Failure, runtime, say};
 use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
 use crate::config::{ListenAddress, Listener, Settings};
-use crate::gateway::{Admission, Gatekeeper};
+use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
 use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
 
@@ -67,11 +67,22 @@ impl Explain {
         );
         let decided = runtime()?.block_on(async {
             let raw = RawHead::read(&raw)?;
-            gatekeeper.admit(&origin, &RequestHead::parse(&raw)?).await
+            let head = RequestHead::parse(&raw)?;
+            let arrived = match gatekeeper.arrive(&origin, &head)? {
+                Arrival::Preflight(preflight) => {
+                    tell_preflight(admits, &preflight);
+                    return Ok(None);
+                }
+                Arrival::Request(arrived) => arrived,
+            };
+            let page = arrived.page().cloned();
+            let admission = gatekeeper.admit(&origin, &head, arrived).await?;
+            Ok(Some((admission, page)))
         });
         match decided {
-            Ok(admission) => {
-                tell(admits, &admission);
+            Ok(None) => Ok(()),
+            Ok(Some((admission, page))) => {
+                tell(admits, &admission, page.as_ref());
                 Ok(())
             }
             Err(refusal) => {
@@ -144,7 +155,8 @@ impl Explain {
             ));
         }
         let (admits, address, hosts) = (listener.admits, self.from, listener.hosts.clone());
-        Ok(Origin { admits, address, hosts, certificate, unix_peer })
+        let tls = listener.tls.is_some();
+        Ok(Origin { admits, address, hosts, tls, certificate, unix_peer })
     }
 }
 
@@ -171,10 +183,11 @@ fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Vec<u8> {
     raw
 }
 
-fn tell(admits: Admits, admission: &Admission) {
+fn tell(admits: Admits, admission: &Admission, page: Option<&HeaderValue>) {
     let tenant = admission.tenant();
     let caller = admission.caller.name().map_or("anonymous", |name| name.as_str());
     tell_listener(admits);
+    tell_page(page);
     say(&format!("caller:    {caller}"));
     say(&format!("tenant:    {}", tenant.name));
     say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base));
@@ -186,6 +199,22 @@ fn tell(admits: Admits, admission: &Admission) {
     } else {
         say(&format!("by:        {}", admission.by));
         say("decision:  admitted, with the Authorization that it brings");
+    }
+}
+
+fn tell_preflight(admits: Admits, preflight: &Preflight<'_>) {
+    tell_listener(admits);
+    tell_page(Some(preflight.origin));
+    say(&format!("tenant:    {}", preflight.tenant.name));
+    say("decision:  answered with 204 by the gateway itself: a preflight of a listed origin");
+}
+
+fn tell_page(page: Option<&HeaderValue>) {
+    if let Some(origin) = page {
+        say(&format!(
+            "origin:    {}, which may use the tenant",
+            origin.to_str().unwrap_or_default()
+        ));
     }
 }
 

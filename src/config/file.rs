@@ -14,7 +14,7 @@ mod tenant;
 pub(super) use credential::{Algorithm, ApiKey, Certificate, Jwt, UnixProcess};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
-    Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
+    Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };
 
 /// Configuration of boldgate, an authentication gateway for Bold BI.

@@ -169,8 +169,9 @@ impl Check<'_> {
             .required(&at.key("credential"), "a mapping", self.notes)
             .and_then(|c| self.credential(&at.key("credential"), c));
 
+        let origins = self.origins(&at.key("cors"), tenant.cors);
         let server = Arc::clone(known?.server.as_ref()?);
-        let (site, hosts) = (site?, hosts?);
+        let (site, hosts, origins) = (site?, hosts?, origins?);
         let api_base = match &site {
             Some(site) => format!("{}/api/site/{site}", server.base_path),
             None => format!("{}/api", server.base_path),
@@ -196,6 +197,7 @@ impl Check<'_> {
             api_base,
             site,
             hosts,
+            origins,
             credential,
             existing_authorization,
             max_token_lifetime: longest,

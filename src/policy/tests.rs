@@ -43,6 +43,7 @@ fn tenant(index: usize, name: &str, username: &str, version: u64) -> Tenant {
         },
         existing_authorization: ExistingAuthorization::default(),
         max_token_lifetime: second,
+        origins: crate::cors::Origins::default(),
         max_concurrent_requests: None,
     }
 }

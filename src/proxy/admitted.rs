@@ -22,12 +22,15 @@ pub(super) struct Admitted<'h> {
     method: &'h Method,
     target: Target,
     headers: &'h HeaderMap,
+    /// Whether the server is told of the host that the client asked for.
+    tells_host: bool,
 }
 
 impl<'h> Admitted<'h> {
     /// What is kept of a head that was admitted.
-    pub(super) fn new(head: RequestHead<'h>, admission: Admission) -> Self {
+    pub(super) fn new(head: RequestHead<'h>, admission: Admission, peer: &Peer) -> Self {
         Self {
+            tells_host: head.host.is_some_and(|host| is_configured(host, &admission, peer)),
             admission,
             framing: head.body,
             expects_continue: head.expects_continue,
@@ -105,12 +108,18 @@ impl<'h> Admitted<'h> {
             headers.insert(FORWARDED_FOR.clone(), address.clone());
         }
         headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(peer.scheme));
-        if let Some(host) = theirs.get(HOST) {
-            headers.insert(FORWARDED_HOST.clone(), host.clone());
-        }
+        let asked = theirs.get(HOST).filter(|_| self.tells_host);
+        headers.insert(FORWARDED_HOST.clone(), asked.unwrap_or(authority).clone());
         headers.insert(REQUEST_ID.clone(), request_id);
         Ok(Box::new(parts.into()))
     }
+}
+
+/// Whether the configuration names `host`, for the tenant or for the listener. Bold BI may store
+/// the host that it is told as the URL of the site: it must not be a name of the client's choice.
+fn is_configured(host: &str, admission: &Admission, peer: &Peer) -> bool {
+    admission.tenant().has_host(host)
+        || peer.origin.hosts.as_ref().is_some_and(|hosts| hosts.name(host))
 }
 
 /// Methods whose requests say that they have no body (RFC 9110, section 8.6).

@@ -14,12 +14,12 @@ use tracing::field::display;
 
 use super::downstream::Peer;
 use crate::caller::CallerName;
-use crate::gateway::Admission;
+use crate::gateway::{Admission, Arrived};
 use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Answer, Overdue, Refusal};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
-    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, RequestOutcome, Telemetry,
+    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, Repeats, RequestOutcome, Telemetry,
     TenantMetrics,
 };
 use crate::tenant::{Grant, TenantName};
@@ -33,6 +33,8 @@ pub(super) struct Record {
     method: Option<Method>,
     target: Option<PathAndQuery>,
     tenant: Option<TenantName>,
+    /// The origin whose web pages may read the answer. In a box, as most requests have none.
+    page: Option<Box<HeaderValue>>,
     caller: Option<CallerName>,
     granted: Option<Granted>,
     metrics: Option<Arc<TenantMetrics>>,
@@ -66,6 +68,7 @@ impl Record {
             method: None,
             target: None,
             tenant: None,
+            page: None,
             caller: None,
             granted: None,
             metrics: None,
@@ -91,7 +94,7 @@ impl Record {
     /// Another configuration decides on the request anew: what the one before had found does not count.
     pub(super) fn anew(&mut self) {
         (self.tenant, self.caller, self.granted) = (None, None, None);
-        (self.metrics, self.token) = (None, None);
+        (self.page, self.metrics, self.token) = (None, None, None);
         self.anew = true;
     }
 
@@ -107,6 +110,21 @@ impl Record {
 
     pub(super) fn target(&mut self, target: &Target) {
         self.target = Some(target.path_and_query().clone());
+    }
+
+    pub(super) fn arrived(&mut self, arrived: &Arrived<'_>) {
+        self.page = arrived.page().cloned().map(Box::new);
+    }
+
+    /// The origin whose web pages may read the answer.
+    pub(super) fn page(&self) -> Option<&HeaderValue> {
+        self.page.as_deref()
+    }
+
+    /// It is a preflight for a tenant, which is answered.
+    pub(super) fn preflight(&mut self, tenant: &TenantName) {
+        self.tenant = Some(tenant.clone());
+        self.outcome = RequestOutcome::Preflight;
     }
 
     pub(super) fn admitted(&mut self, admission: &Admission, metrics: &Arc<TenantMetrics>) {
@@ -163,7 +181,7 @@ impl Record {
 
     /// The gateway answers itself: a line in the audit log. What failed inside or behind it is logged
     /// with its cause.
-    pub(super) fn refused(&mut self, refusal: &Refusal, audit: &AuditLog) {
+    pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);
         if self.tenant().is_none() {
@@ -172,10 +190,16 @@ impl Record {
         if self.caller.is_none() {
             self.caller = refusal.caller().cloned();
         }
-        self.audit(refusal, &answer, audit);
+        self.audit(refusal, &answer, &telemetry.audit);
         self.outcome = if answer.status.is_server_error() {
             self.warn(answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
+        } else if let Refusal::Origin { .. } = refusal {
+            // Neither the page nor the browser shows which origin was refused, and why.
+            let tenant = self.tenant().map(|name| telemetry.tenant(name.as_str()));
+            let repeats = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).repeats;
+            self.warn_once(Some(repeats), answer.code, refusal, hint(refusal));
+            RequestOutcome::Refused
         } else {
             let id = self.id.as_str();
             tracing::debug!(boldgate.refusal = answer.code, request.id = id, "{refusal}");
@@ -218,10 +242,18 @@ impl Record {
     /// Says what failed, in fields of the same names as in the access log. While the same goes on
     /// for the same tenant, it is said every few seconds only; `repeated` is how often it was not.
     fn warn(&self, code: &'static str, what: &dyn Display, hint: Option<&str>) {
-        let told = match &self.metrics {
-            Some(metrics) => metrics.repeats.tell(code),
-            None => Some(0),
-        };
+        self.warn_once(self.metrics.as_ref().map(|metrics| &metrics.repeats), code, what, hint);
+    }
+
+    /// The same, with what has been said before.
+    fn warn_once(
+        &self,
+        repeats: Option<&Repeats>,
+        code: &'static str,
+        what: &dyn Display,
+        hint: Option<&str>,
+    ) {
+        let told = repeats.map_or(Some(0), |repeats| repeats.tell(code));
         let id = self.id.as_str();
         let tenant = self.tenant().map(display);
         let server = self.granted.as_ref().map(|granted| granted.permit.tenant().server.origin());
@@ -284,6 +316,13 @@ impl Record {
 /// What an operator can try.
 fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
+        Refusal::Origin { known: None, .. } => {
+            "if the page is one of yours, look at the host and the path that it asks for"
+        }
+        Refusal::Origin { .. } => {
+            "if the page is one of yours, list its origin there; if not, somebody has a page open that \
+             tries to use the gateway through a browser"
+        }
         Refusal::Exchange(error) => crate::boldbi::hint(&error.cause),
         Refusal::Overloaded { .. } => {
             "look for what makes Bold BI slow, or raise `max_connections` of the server"

@@ -6,16 +6,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
+    HeaderValue, RETRY_AFTER, VARY,
 };
 use http::{HeaderMap, StatusCode};
 use pingora::protocols::http::v1::client;
 
 use super::body::{Broken, Upload, UploadLimits, duplex};
 use super::session::{self, ClientGone, Session};
+use crate::gateway::Preflight;
 use crate::headers;
 use crate::refusal::Refusal;
 use crate::token::AccessToken;
+
+/// What the gateway itself has to say in the head of an answer.
+pub(super) struct Ours<'t> {
+    /// The token that was put on the request.
+    pub(super) token: Option<&'t AccessToken>,
+    /// The origin whose pages may read the answer.
+    pub(super) page: Option<HeaderValue>,
+    pub(super) request_id: HeaderValue,
+}
 
 /// Passes the response on whose head has been read. `Upload::Done` when afterwards the server has all
 /// of the request too, so that its connection can be used again.
@@ -24,12 +36,12 @@ pub(super) async fn relay(
     up: &mut client::HttpSession,
     upload: Upload,
     limits: &UploadLimits,
-    token: Option<&AccessToken>,
-    request_id: HeaderValue,
+    Ours { token, page, request_id }: Ours<'_>,
 ) -> Result<Upload, Broken> {
     let theirs = up.resp_header().expect("the head has been read");
-    let (status, mut headers) = (theirs.status, HeaderMap::with_capacity(theirs.headers.len() + 3));
-    for (name, value) in headers::to_client(&theirs.headers, token.is_some()) {
+    let status = theirs.status;
+    let mut headers = HeaderMap::with_capacity(theirs.headers.len() + ADDED);
+    for (name, value) in headers::to_client(&theirs.headers, token.is_some(), page.as_ref()) {
         headers.append(name, value.clone());
     }
     if let Some(length) = headers::content_length(&theirs.headers) {
@@ -38,6 +50,7 @@ pub(super) async fn relay(
     if let Some(token) = token {
         hide(token, status, &mut headers, down);
     }
+    headers::allow_page(&mut headers, page.as_ref());
     headers.insert(REQUEST_ID.clone(), request_id);
     down.write_head(status, headers).await?;
     // A first piece that is there already leaves in one write with the head.
@@ -86,6 +99,7 @@ fn hide(token: &AccessToken, status: StatusCode, headers: &mut HeaderMap, down: 
 pub(super) async fn refuse(
     down: &mut Session,
     refusal: &Refusal,
+    page: Option<&HeaderValue>,
     request_id: &str,
 ) -> Result<StatusCode, ClientGone> {
     let answer = refusal.answer();
@@ -94,6 +108,7 @@ pub(super) async fn refuse(
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers::allow_page(&mut head, page);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         head.insert(REQUEST_ID.clone(), id);
     }
@@ -102,8 +117,7 @@ pub(super) async fn refuse(
     }
     match answer.status {
         StatusCode::METHOD_NOT_ALLOWED => {
-            let methods = crate::request::METHODS.map(|m| m.to_string()).join(", ");
-            head.insert(ALLOW, HeaderValue::from_str(&methods).expect("methods are tokens"));
+            head.insert(ALLOW, methods());
         }
         StatusCode::UNAUTHORIZED => {
             // RFC 9110, section 15.5.2: a 401 names a scheme. Ours is a header of its own.
@@ -119,10 +133,35 @@ pub(super) async fn refuse(
     Ok(answer.status)
 }
 
+/// The head that answers a preflight with yes. What the page may ask for is decided when it asks.
+pub(super) fn to_preflight(preflight: &Preflight<'_>, request_id: HeaderValue) -> HeaderMap {
+    let mut head = HeaderMap::new();
+    head.insert(ACCESS_CONTROL_ALLOW_ORIGIN, preflight.origin.clone());
+    head.insert(ACCESS_CONTROL_ALLOW_METHODS, methods());
+    if let Some(headers) = &preflight.headers {
+        head.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+    }
+    head.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_MAX_AGE.as_secs()));
+    head.insert(VARY, HeaderValue::from_static("Origin"));
+    head.insert(REQUEST_ID.clone(), request_id);
+    head
+}
+
+/// The methods that are forwarded, as a list.
+fn methods() -> HeaderValue {
+    let methods = crate::request::METHODS.map(|m| m.to_string()).join(", ");
+    HeaderValue::from_str(&methods).expect("methods are tokens")
+}
+
 /// Rounded up: who comes earlier is sent away again (RFC 9110, section 10.2.3).
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
+/// How long a browser may go by the answer to a preflight. Browsers do not keep one for longer than
+/// two hours, and a page that is listed no more is refused all the same.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
+/// How many headers are put on an answer at most.
+const ADDED: usize = 5;
 /// Says which line of the logs belongs to an answer.
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

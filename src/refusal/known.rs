@@ -1,13 +1,13 @@
 //! What had been found out about a request when it was refused.
 
-use crate::caller::{Caller, CallerName};
+use crate::caller::CallerName;
 use crate::policy::{PermissionId, RouteClass, Subject};
 use crate::tenant::{Grant, Tenant, TenantName};
 
 /// What is known of a request between its tenant and its admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Who sent it; none when anonymous.
+    /// Who sent it; none when anonymous, or not looked at yet.
     pub caller: Option<CallerName>,
     /// The tenant it is about.
     pub tenant: TenantName,
@@ -24,14 +24,14 @@ pub struct Known {
 impl Known {
     /// These, without what else is known of them.
     pub fn of(
-        caller: &Caller,
+        caller: Option<&CallerName>,
         tenant: &Tenant,
         class: RouteClass,
         permission: Option<PermissionId>,
         subject: Option<&Subject>,
     ) -> Box<Self> {
         Box::new(Self {
-            caller: caller.name().cloned(),
+            caller: caller.cloned(),
             tenant: tenant.name.clone(),
             grant: tenant.credential.grant,
             class,

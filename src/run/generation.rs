@@ -117,8 +117,8 @@ impl Door {
 
     /// What is known of a client before it has said anything.
     pub(super) fn origin(&self) -> Origin {
-        let Terms { admits, hosts, .. } = &*self.terms;
-        Origin { hosts: hosts.clone(), ..Origin::unknown(*admits) }
+        let Terms { admits, hosts, tls, .. } = &*self.terms;
+        Origin { hosts: hosts.clone(), tls: *tls, ..Origin::unknown(*admits) }
     }
 
     /// Its address, as the configuration has it.

@@ -38,6 +38,7 @@ fn tenant(index: usize, name: &str, site: Option<&str>, hosts: &[&str]) -> Tenan
         },
         existing_authorization: ExistingAuthorization::default(),
         max_token_lifetime: Duration::from_secs(60),
+        origins: Origins::default(),
         max_concurrent_requests: None,
     }
 }

@@ -57,6 +57,7 @@ fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit
         },
         existing_authorization: ExistingAuthorization::default(),
         max_token_lifetime: WEEK,
+        origins: crate::cors::Origins::default(),
         max_concurrent_requests: None,
     };
     let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();

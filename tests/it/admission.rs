@@ -3,7 +3,7 @@
 
 use boldgate::caller::{Admits, ApiKey, Origin};
 use boldgate::config::Settings;
-use boldgate::gateway::Gatekeeper;
+use boldgate::gateway::{Arrival, Gatekeeper};
 use boldgate::request::{RawHead, RequestHead};
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method};
@@ -68,7 +68,9 @@ fn decide(
     let raw = RawHead::read(&raw).ok()?;
     let head = RequestHead::parse(&raw).ok()?;
     let origin = Origin { address: Some([192, 0, 2, 1].into()), ..Origin::unknown(Admits::Known) };
-    let admitted = gatekeeper.admit(&origin, &head).now_or_never().expect("it waits for nobody");
+    let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&origin, &head) else { return None };
+    let admitted = gatekeeper.admit(&origin, &head, arrived);
+    let admitted = admitted.now_or_never().expect("it waits for nobody");
     let admission = admitted.ok()?;
     let (tenant, subject) = (admission.tenant().name.to_string(), admission.permit.subject());
     Some((tenant, subject.to_string(), admission.injects))

@@ -144,7 +144,7 @@ fn id(response: &Response) -> &str {
 type Case = (&'static str, &'static str, u16, &'static str, &'static str);
 
 /// Refused before anything was sent to anybody.
-const DECIDED: [Case; 14] = [
+const DECIDED: [Case; 15] = [
     ("portal", "GET /bi/api/site/good//x", 400, "request_refused", "- - - - -"),
     ("nobody", "GET /bi/api/site/good/v5.0/x", 401, "caller_unauthenticated", "- - - - -"),
     ("portal", "GET /bi/api/site/nowhere/x", 404, "tenant_unknown", "portal - - - -"),
@@ -163,6 +163,13 @@ const DECIDED: [Case; 14] = [
         403,
         "subject_refused",
         "guest good read may[1] -",
+    ),
+    (
+        "guest",
+        "GET /bi/api/site/good/v5.0/x | X-User: jane@acme.example\r\nOrigin: https://evil.example",
+        403,
+        "origin_refused",
+        "- good read - -",
     ),
     (
         "guest",

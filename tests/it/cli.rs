@@ -494,6 +494,47 @@ fn explain_says_what_would_become_of_a_request_and_why() {
 }
 
 #[test]
+fn explain_knows_pages_by_their_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
+        "    site: site1\n",
+        "    site: site1\n    cors: { origins: [https://app.example] }\n",
+        1,
+    );
+    let file = write(&folder, "gateway.yaml", &text);
+    let url = "http://localhost:8080/bi/api/site/site1/v5.0/dashboards";
+    let preflight = "Access-Control-Request-Method: GET";
+    for (method, headers, code, said) in [
+        (
+            "GET",
+            &["Origin: https://app.example"][..],
+            0,
+            "origin:    https://app.example, which may",
+        ),
+        (
+            "GET",
+            &["Origin: http://localhost:8080"],
+            0,
+            "origin:    http://localhost:8080, which may",
+        ),
+        ("GET", &["Sec-Fetch-Site: none"], 0, "decision:  admitted"),
+        ("GET", &["Origin: https://evil.example"], 1, "refused, 403 origin_refused"),
+        ("GET", &["Origin: https://evil.example"], 1, "not listed in `tenants.acme.cors.origins`"),
+        ("OPTIONS", &["Origin: https://app.example", preflight], 0, "answered with 204"),
+        ("OPTIONS", &["Origin: null", preflight], 1, "refused, 403 origin_refused"),
+    ] {
+        let headers = headers.iter().flat_map(|header| ["-H", header]);
+        let all = ["explain", method, url, "--config", &file].into_iter().chain(headers);
+        let all: Vec<_> = all.collect();
+        let explained = run(&all);
+        let text = explained.stdout + &explained.stderr;
+        assert_eq!(explained.code, Some(code), "{text}");
+        assert!(text.contains(said), "{said}: {text}");
+    }
+}
+
+#[test]
 fn explain_believes_a_proxy_by_the_address_that_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);

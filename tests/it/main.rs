@@ -10,6 +10,7 @@ mod cli;
 mod client_certificates;
 mod cold_start;
 mod config;
+mod cors;
 mod data_path;
 mod exchange;
 mod faults;

@@ -23,6 +23,9 @@ pub(crate) struct Tenant {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub hosts: Field<Vec<Field<String>>>,
+    /// Which web pages of other origins may use it, through a browser.
+    #[serde(default)]
+    pub cors: Field<Cors>,
     /// How much it takes from all callers together.
     #[serde(default)]
     pub limits: Field<Allowance>,
@@ -40,6 +43,16 @@ pub(crate) struct Tenant {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_concurrent_requests: Field<u64>,
+}
+
+/// Which web pages of other origins may use a tenant.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cors {
+    /// Their origins, such as `https://app.example` or `http://localhost:3000`. They are exact:
+    /// there are no wildcards, and `null` is no origin.
+    #[schemars(length(min = 1))]
+    pub origins: Field<Vec<Field<String>>>,
 }
 
 /// The Bold BI account that requests are made with.

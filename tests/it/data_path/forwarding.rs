@@ -48,6 +48,30 @@ async fn a_get_reaches_the_server_with_our_token_and_its_target_byte_for_byte() 
     }
 }
 
+/// Bold BI may store what it is told as the URL of the site: names of this machine, by which
+/// clients on it ask, would break everybody else's links.
+#[tokio::test]
+async fn the_server_is_told_of_a_host_only_if_the_configuration_names_it() {
+    let upstream = Upstream::echo().await;
+    let gateway = Gateway::start(&anonymous(upstream.address));
+    let own = upstream.address.to_string();
+    for (host, told) in [
+        ("localhost:8080", &*own),
+        ("LOCALHOST", &own),
+        ("127.0.0.1:8080", &own),
+        ("[::1]", &own),
+        ("gw", "gw"),
+        ("GW:8443", "GW:8443"),
+        ("public.example:8443", "public.example:8443"),
+    ] {
+        let request = format!("GET {PATH} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(gateway.send(request).await.status, 200, "{host}");
+        let seen = upstream.seen.take();
+        assert_eq!(seen[0].header("x-forwarded-host"), [told], "{host}");
+        assert_eq!(seen[0].header("host"), [&*own], "{host}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_with_a_length_reaches_the_server_with_that_length() {
     let upstream = Upstream::echo().await;

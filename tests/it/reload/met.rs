@@ -72,6 +72,32 @@ async fn a_request_on_a_connection_of_a_listener_that_is_gone_reaches_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_on_open_connections_are_judged_by_the_origins_of_today() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let origins = |origin: &str| {
+        let cors = format!("    site: site1\n    cors: {{ origins: [https://{origin}] }}\n");
+        files.config(&upstream, &["acme"], "").replacen("    site: site1\n", &cors, 1)
+    };
+    files.write("boldgate.yaml", &origins("one.example"));
+    let gateway = files.serve();
+    let mut open = Client::connect(gateway.address()).await;
+    let mut ask = async |method: &str, origin: &str| {
+        let lines = format!("Origin: https://{origin}\r\nAccess-Control-Request-Method: GET\r\n");
+        let head = format!("{method} {ACME} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        open.write(head.as_bytes()).await;
+        open.response().await.status
+    };
+    assert_eq!([ask("GET", "one.example").await, ask("OPTIONS", "one.example").await], [200, 204]);
+    assert_eq!([ask("GET", "two.example").await, ask("OPTIONS", "two.example").await], [403, 403]);
+    files.replace("boldgate.yaml", &origins("two.example"));
+    in_force(&gateway, 2).await;
+    assert_eq!([ask("GET", "one.example").await, ask("OPTIONS", "one.example").await], [403, 403]);
+    assert_eq!([ask("GET", "two.example").await, ask("OPTIONS", "two.example").await], [200, 204]);
+    assert_eq!((upstream.token_requests(), upstream.api_requests()), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn open_connections_are_met_by_the_hosts_of_today() {
     let upstream = two_sites().await;
     let files = Files::new();

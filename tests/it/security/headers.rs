@@ -101,6 +101,96 @@ async fn what_proxies_say_never_comes_from_the_client() {
     assert_eq!(request.header("x-custom"), ["kept"]);
 }
 
+/// Who a client is, as proxies, gateways and web servers in front of applications say it. None of
+/// them is ours to believe, and whoever stands between us and Bold BI might.
+#[tokio::test]
+async fn what_says_who_the_client_is_never_goes_on_under_any_spelling() {
+    let house = House::new().await;
+    let names = [
+        // Certificates: nginx, HAProxy, Apache, IIS and Azure, RFC 9440, AWS, Traefik.
+        "X-SSL-Client-Cert",
+        "X-SSL-Client-S-DN",
+        "X-SSL-Cert",
+        "SSL-Client-Cert",
+        "SSL-Client-Verify",
+        "SSL-Client-Subject-DN",
+        "X-Client-Cert",
+        "X-Client-Cert-Chain",
+        "X-Client-Certificate",
+        "X-Client-DN",
+        "X-Client-Verify",
+        "X-Client-Subject-DN",
+        "X-TLS-Client-Cert",
+        "MS-ASPNETCORE-CLIENTCERT",
+        "MS-ASPNETCORE-WINAUTHTOKEN",
+        "MS-ASPNETCORE-TOKEN",
+        "X-ARR-ClientCert",
+        "X-ARR-SSL",
+        "Client-Cert",
+        "Client-Cert-Chain",
+        "X-Amzn-Mtls-Clientcert",
+        "X-Amzn-Mtls-Clientcert-Leaf",
+        "X-Amzn-Mtls-Clientcert-Subject",
+        // Users: App Service, AWS, Google, Cloudflare, Tailscale, CGI, and proxies where people
+        // sign in.
+        "X-MS-Client-Principal",
+        "X-MS-Client-Principal-Id",
+        "X-MS-Client-Principal-Name",
+        "X-MS-Token-AAD-Access-Token",
+        "X-Amzn-Oidc-Identity",
+        "X-Amzn-Oidc-Data",
+        "X-Goog-IAP-JWT-Assertion",
+        "X-Goog-Authenticated-User-Email",
+        "Cf-Access-Jwt-Assertion",
+        "Cf-Access-Authenticated-User-Email",
+        "Tailscale-User-Login",
+        "Remote-User",
+        "Remote-Email",
+        "Remote-Groups",
+        "X-Remote-User",
+        "X-Remote-Group",
+        "X-Auth-Request-User",
+        "X-Auth-Request-Email",
+        "X-Authenticated-User",
+        "X-Authenticated-Userid",
+        "X-Authentik-Username",
+        "X-Pomerium-Claim-Email",
+        "X-Pomerium-Jwt-Assertion",
+        "X-Vouch-User",
+        "X-WebAuth-User",
+        "X-Consumer-Username",
+        "X-Credential-Identifier",
+        "X-Endpoint-API-UserInfo",
+        "OIDC-Claim-Email",
+    ];
+    for name in names {
+        for name in [name.to_owned(), name.to_ascii_lowercase(), name.replace('-', "_")] {
+            let request = through(&house, &format!("{name}: evil.example\r\n")).await;
+            assert!(!request.head.contains("evil.example"), "{name}\n{}", request.head);
+            assert_token_of(&request, "alpha");
+        }
+    }
+    // What clients of Bold BI and of APIs do send, and tracing.
+    for name in [
+        "X-Custom",
+        "X-Requested-With",
+        "X-Amzn-Trace-Id",
+        "X-Correlation-Id",
+        "traceparent",
+        "ClientID",
+        "Client-Type",
+        "IsEmbed",
+        "LocaleSettings",
+        "Caller",
+        "X-MS-Request-Id",
+        "X-Tls",
+        "Remote",
+    ] {
+        let request = through(&house, &format!("{name}: kept\r\n")).await;
+        assert_eq!(request.header(name), ["kept"], "{name}");
+    }
+}
+
 /// HDR-01: an alias of the header for keys is no key, and does not go on.
 #[tokio::test]
 async fn an_alias_of_the_key_header_is_neither_a_key_nor_forwarded() {

@@ -42,7 +42,8 @@ async fn two_hosts_are_none() {
     house.assert_serves().await;
 }
 
-/// HST-05: whatever host the caller asks for, the server gets its own, once.
+/// HST-05: whatever host the caller asks for, the server gets its own, once. It is told of no other
+/// than those that the configuration names: Bold BI may store it as the URL of the site.
 #[tokio::test]
 async fn the_server_gets_its_own_host() {
     let house = House::new().await;
@@ -52,7 +53,18 @@ async fn the_server_gets_its_own_host() {
         assert_eq!(house.gateway.send(with_host_line(&line, "1.1")).await.status, 200);
         let seen = house.upstream.seen.take();
         assert_eq!(seen[0].header("host"), [own.as_str()]);
-        assert_eq!(seen[0].header("x-forwarded-host"), [host]);
+        assert_eq!(seen[0].header("x-forwarded-host"), [own.as_str()]);
+    }
+    assert_eq!(house.gateway.send(with_host_line("", "1.0")).await.status, 200);
+    let seen = house.upstream.seen.take();
+    assert_eq!(seen[0].header("x-forwarded-host"), [own.as_str()], "without a Host");
+    for host in ["gamma.example", "Gamma.Example:8443"] {
+        let head = format!("Host: {host}\r\nX-Api-Key: {BETA_KEY}\r\n");
+        let request = format!("GET /bi/api/v5.0/x HTTP/1.1\r\n{head}\r\n");
+        assert_eq!(house.gateway.send(request).await.status, 200);
+        let seen = house.upstream.seen.take();
+        assert_eq!(seen[0].header("x-forwarded-host"), [host], "a host of the tenant");
+        assert_eq!(seen[0].header("host"), [own.as_str()]);
     }
     house.assert_serves().await;
 }

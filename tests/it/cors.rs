@@ -1,0 +1,653 @@
+//! Web pages at the gateway: which origins may use a tenant, what preflights are answered, and that
+//! a page of a stranger reaches nothing through a browser that proves the caller by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use boldgate::caller::ApiKey;
+use rustix::process::getuid;
+use rustls::pki_types::CertificateDer;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::client_certificates::{Ca, Identity, connect, dns};
+use crate::jwt::Provider;
+use crate::process::{Process, stand_in, write};
+use crate::running::{Answer, Client, Gateway, Request, Response, Upstream, anonymous};
+
+const PATH: &str = "/bi/api/site/site1/v5.0/dashboards";
+const UNKNOWN: &str = "/bi/api/site/nowhere/v5.0/dashboards";
+const LISTED: &str = "https://app.example";
+const CORS: &str = "    cors: { origins: [https://app.example, \"http://localhost:3000\"] }\n";
+/// What Bold BI's default policy says, and what else a policy can say.
+const THEIRS: &str = "Access-Control-Allow-Origin: *\r\naccess-control-allow-credentials: true\r\n\
+                      Access-Control-Allow-Methods: *\r\nAccess-Control-Allow-Headers: *\r\n\
+                      Access-Control-Expose-Headers: *\r\nAccess-Control-Max-Age: 9\r\n\
+                      Access-Control-Allow-Private-Network: true\r\nVary: Accept-Encoding\r\n";
+
+/// Header lines by which a browser tells that a page of somebody else asks.
+const STRANGERS: [&str; 24] = [
+    "Origin: http://evil.example\r\n",
+    "Origin: https://evil.example\r\nSec-Fetch-Site: cross-site\r\n",
+    "Origin: null\r\n",
+    "Origin: null\r\nSec-Fetch-Site: same-origin\r\n",
+    "Origin:\r\n",
+    "Origin: file://\r\n",
+    "Origin: http://app.example\r\n",
+    "Origin: https://app.example:8443\r\n",
+    "Origin: https://app.example.evil.example\r\n",
+    "Origin: https://evilapp.example\r\n",
+    "Origin: https://x.app.example\r\n",
+    "Origin: https://app.example/\r\n",
+    "Origin: https://user@app.example\r\n",
+    "Origin: https://app.example, https://evil.example\r\n",
+    "Origin: https://app.example https://evil.example\r\n",
+    "Origin: https://app.example\r\nOrigin: https://app.example\r\n",
+    "Origin: https://evil.example\r\nOrigin: https://app.example\r\n",
+    "Sec-Fetch-Site: cross-site\r\n",
+    "Sec-Fetch-Site: same-site\r\n",
+    "Sec-Fetch-Site: Cross-Site\r\n",
+    "Sec-Fetch-Site: none, cross-site\r\n",
+    "Sec-Fetch-Site: none\r\nSec-Fetch-Site: none\r\n",
+    "Sec-Fetch-Site: anything-else\r\n",
+    "Sec-Fetch-Site:\r\n",
+];
+
+/// Header lines of a page that may, or of no page at all.
+const FRIENDS: [&str; 9] = [
+    "",
+    "Origin: https://app.example\r\n",
+    "Origin: https://APP.example:443\r\n",
+    "Origin: http://localhost:3000\r\n",
+    "Origin: https://app.example\r\nSec-Fetch-Site: cross-site\r\n",
+    "Origin: https://app.example\r\nSec-Fetch-Site: same-site\r\n",
+    "Sec-Fetch-Site: same-origin\r\n",
+    "Sec-Fetch-Site: none\r\n",
+    "Referer: https://evil.example/\r\n",
+];
+
+/// An answer with the server's own CORS headers.
+fn with_cors(status: u16) -> Answer {
+    let body = if status == 304 { "" } else { "served" };
+    let text =
+        format!("HTTP/1.1 {status} Status\r\n{THEIRS}Content-Length: {}\r\n\r\n{body}", body.len());
+    Answer { bytes: text.into_bytes(), keep: true }
+}
+
+async fn bold_bi() -> Upstream {
+    Upstream::answering(|request: &Request| match request.path().rsplit_once("status=") {
+        Some((_, status)) => with_cors(status.parse().unwrap()),
+        None => with_cors(200),
+    })
+    .await
+}
+
+/// An anonymous loopback listener for the tenant `acme`, with more lines of the tenant.
+fn loopback(upstream: &Upstream, tenant: &str) -> String {
+    let text = anonymous(upstream.address);
+    text.replacen("    site: site1\n", &format!("    site: site1\n{tenant}"), 1)
+}
+
+fn request(method: &str, target: &str, lines: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
+}
+
+fn preflight(target: &str, lines: &str) -> String {
+    request("OPTIONS", target, &format!("Access-Control-Request-Method: POST\r\n{lines}"))
+}
+
+/// All names of headers that begin with `Access-Control-`, with their values.
+fn access_control(response: &Response) -> Vec<(String, String)> {
+    let lines = response.head.lines().filter_map(|line| line.split_once(": "));
+    let mut all: Vec<_> = lines
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .filter(|(name, _)| name.starts_with("access-control-"))
+        .collect();
+    all.sort();
+    all
+}
+
+/// Asserts that the page of this origin may read the answer, and with whatever else of ours.
+fn assert_allows(response: &Response, origin: &str, what: &str) {
+    let ours = [
+        ("access-control-allow-origin".to_owned(), origin.to_owned()),
+        ("access-control-expose-headers".to_owned(), "X-Request-Id, Retry-After".to_owned()),
+    ];
+    assert_eq!(access_control(response), ours, "{what}\n{}", response.head);
+    assert_varies(response, what);
+}
+
+/// Asserts that no page may read the answer.
+fn assert_allows_nobody(response: &Response, what: &str) {
+    assert_eq!(access_control(response), [], "{what}\n{}", response.head);
+    assert_varies(response, what);
+}
+
+fn assert_varies(response: &Response, what: &str) {
+    let origins = response.header("vary").iter().filter(|vary| **vary == "Origin").count();
+    assert_eq!(origins, 1, "{what}: {}", response.head);
+}
+
+fn assert_refused(response: &Response, what: &str) {
+    let (status, code) = (response.status, response.code());
+    assert_eq!((status, code.as_str()), (403, "origin_refused"), "{what}\n{}", response.head);
+    assert_allows_nobody(response, what);
+}
+
+#[tokio::test]
+async fn a_page_of_a_stranger_reaches_nothing_through_an_anonymous_listener() {
+    let upstream = bold_bi().await;
+    for tenant in [CORS, ""] {
+        let gateway = Gateway::start(&loopback(&upstream, tenant));
+        for lines in STRANGERS {
+            for request in [
+                request("GET", PATH, lines),
+                request("DELETE", PATH, lines),
+                request("OPTIONS", PATH, lines),
+                request(
+                    "GET",
+                    PATH,
+                    &format!("{lines}Upgrade: websocket\r\nConnection: Upgrade\r\n"),
+                ),
+                request("POST", PATH, &format!("{lines}Content-Length: 0\r\n")),
+                request(
+                    "POST",
+                    PATH,
+                    &format!("{lines}Content-Type: text/plain\r\nContent-Length: 2\r\n"),
+                ) + "{}",
+                request("GET", UNKNOWN, lines),
+            ] {
+                assert_refused(&gateway.send(&request).await, &request);
+            }
+            let mut client = Client::connect(gateway.address()).await;
+            client.write(request("HEAD", PATH, lines).as_bytes()).await;
+            assert_eq!(client.response_to_head().await.status, 403, "{lines}");
+        }
+        upstream.seen.assert_untouched("pages of strangers");
+    }
+
+    let gateway = Gateway::start(&loopback(&upstream, CORS));
+    for lines in FRIENDS {
+        for method in ["GET", "OPTIONS"] {
+            let answer = gateway.send(request(method, PATH, lines)).await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, "served"), "{lines}");
+        }
+        let post = request("POST", PATH, &format!("{lines}Content-Length: 2\r\n")) + "{}";
+        assert_eq!(gateway.send(post).await.status, 200, "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
+    let upstream = bold_bi().await;
+    let key = ApiKey::generate().unwrap();
+    let open = loopback(&upstream, CORS);
+    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    for text in [open, closed] {
+        let gateway = Gateway::start(&text);
+        for (asked, allowed) in [
+            ("", &[][..]),
+            (
+                "Access-Control-Request-Headers: authorization,content-type,x-custom\r\n",
+                &["authorization, content-type, x-custom"],
+            ),
+            ("Access-Control-Request-Headers: X-Api-Key\r\n", &["x-api-key"]),
+            (
+                "Access-Control-Request-Headers: a\r\nAccess-Control-Request-Headers: ,b ,\r\n",
+                &["a, b"],
+            ),
+            ("Access-Control-Request-Headers:\r\n", &[]),
+            // What is no list of names is not repeated.
+            ("Access-Control-Request-Headers: a b\r\n", &[]),
+            ("Access-Control-Request-Headers: a, \"b\"\r\n", &[]),
+            ("Access-Control-Request-Headers: *, a:b\r\n", &[]),
+            ("Access-Control-Request-Headers: a\u{e9}\r\n", &[]),
+        ] {
+            let lines = format!("Origin: {LISTED}\r\n{asked}Sec-Fetch-Site: cross-site\r\n");
+            let answer = gateway.send(preflight(PATH, &lines)).await;
+            assert_eq!(answer.status, 204, "{asked}: {}", answer.text());
+            assert_eq!(answer.header("access-control-allow-origin"), [LISTED]);
+            assert_eq!(
+                answer.header("access-control-allow-methods"),
+                ["GET, POST, PUT, DELETE, PATCH, HEAD, OPTIONS"]
+            );
+            assert_eq!(answer.header("access-control-allow-headers"), allowed, "{asked}");
+            assert_eq!(answer.header("access-control-max-age"), ["600"]);
+            assert_eq!(answer.header("access-control-allow-credentials"), [""; 0]);
+            assert_eq!(answer.header("vary"), ["Origin"]);
+            assert_eq!(answer.header("content-length"), [""; 0]);
+            assert_eq!(answer.header("x-request-id").len(), 1);
+        }
+        let many = vec!["a"; 200].join(",");
+        let lines = format!("Origin: {LISTED}\r\nAccess-Control-Request-Headers: {many}\r\n");
+        let answer = gateway.send(preflight(PATH, &lines)).await;
+        assert_eq!((answer.status, answer.header("access-control-allow-headers").len()), (204, 0));
+        // On a connection that goes on.
+        let mut client = Client::connect(gateway.address()).await;
+        for _ in 0..3 {
+            client.write(preflight(PATH, "Origin: http://localhost:3000\r\n").as_bytes()).await;
+            assert_eq!(client.response().await.status, 204);
+        }
+        upstream.seen.assert_untouched("preflights");
+
+        let line = &gateway.access_lines(1).await[0];
+        assert_eq!(line["boldgate.outcome"], "preflight", "{line}");
+        assert_eq!(line["boldgate.tenant"], "acme", "{line}");
+        assert_eq!(line["http.response.status_code"], 204, "{line}");
+        assert_eq!([&line["boldgate.caller"], &line["boldgate.token"]], [&Value::Null; 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_of_any_other_origin_is_refused_whatever_it_proves() {
+    let upstream = bold_bi().await;
+    let key = ApiKey::generate().unwrap();
+    let open = loopback(&upstream, CORS);
+    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let without = loopback(&upstream, "");
+    for text in [open, closed, without] {
+        let gateway = Gateway::start(&text);
+        let key = format!("X-Api-Key: {}\r\n", key.expose());
+        for lines in STRANGERS.iter().filter(|lines| lines.starts_with("Origin")) {
+            let own = format!("{lines}Authorization: Bearer canary-own\r\n");
+            for lines in [*lines, &format!("{lines}{key}"), &own] {
+                for path in [PATH, UNKNOWN, "/"] {
+                    assert_refused(&gateway.send(preflight(path, lines)).await, lines);
+                }
+            }
+        }
+        let unknown = gateway.send(preflight(UNKNOWN, "Origin: https://app.example\r\n")).await;
+        assert_refused(&unknown, "a listed origin at no tenant");
+        upstream.seen.assert_untouched("preflights of strangers");
+    }
+}
+
+#[tokio::test]
+async fn the_servers_cors_headers_never_come_back_where_our_token_was_put_on() {
+    let upstream = bold_bi().await;
+    let gateway = Gateway::start(&loopback(&upstream, CORS));
+    for status in [200, 201, 304, 400, 401, 404, 500, 503] {
+        let target = format!("{PATH}?status={status}");
+        let answer = gateway.send(request("GET", &target, "")).await;
+        assert_eq!(answer.status, status);
+        assert_allows_nobody(&answer, &target);
+        assert_eq!(answer.header("vary"), ["Accept-Encoding", "Origin"]);
+        let listed = format!("Origin: {LISTED}\r\n");
+        let answer = gateway.send(request("GET", &target, &listed)).await;
+        assert_eq!(answer.status, status);
+        assert_allows(&answer, LISTED, &target);
+    }
+    // The client's own token: the server's headers are for it.
+    for lines in ["", "Origin: https://app.example\r\n", "Origin: https://evil.example\r\n"] {
+        let own = format!("{lines}Authorization: Bearer canary-own\r\n");
+        let answer = gateway.send(request("GET", PATH, &own)).await;
+        assert_eq!(answer.status, 200, "{lines}");
+        assert_eq!(answer.header("access-control-allow-origin"), ["*"], "{lines}");
+        assert_eq!(access_control(&answer).len(), 7, "{}", answer.head);
+        assert_varies(&answer, lines);
+    }
+}
+
+#[tokio::test]
+async fn where_the_server_allows_no_page_a_listed_one_may_read_answers_to_its_own_token() {
+    let upstream = Upstream::answering(|_| {
+        let text = "HTTP/1.1 200 OK\r\nVary: *\r\nAccess-Control-Allow-Credentials: true\r\n\
+                    Content-Length: 0\r\n\r\n";
+        Answer { bytes: text.into(), keep: true }
+    })
+    .await;
+    let gateway = Gateway::start(&loopback(&upstream, CORS));
+    let own = format!("Origin: {LISTED}\r\nAuthorization: Bearer canary-own\r\n");
+    let answer = gateway.send(request("GET", PATH, &own)).await;
+    assert_eq!(answer.header("access-control-allow-origin"), [LISTED]);
+    assert_eq!(answer.header("access-control-allow-credentials"), [""; 0]);
+    assert_eq!(answer.header("vary"), ["*"], "nothing varies more");
+}
+
+#[tokio::test]
+async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
+    let upstream = bold_bi().await;
+    let key = ApiKey::generate().unwrap();
+    let text = loopback(&upstream, CORS).replacen("anonymous", "required", 1)
+        + &caller_with_key(&key)
+        + "    limits: { requests_per_second: 1, burst: 2 }\n";
+    let gateway = Gateway::start(&text);
+    let listed = format!("Origin: {LISTED}\r\n");
+    let known = format!("{listed}X-Api-Key: {}\r\n", key.expose());
+    for (method, path, lines, status) in [
+        ("GET", PATH, &listed, 401),
+        ("POST", PATH, &known, 403),
+        ("GET", PATH, &known, 200),
+        ("GET", PATH, &known, 200),
+        ("GET", PATH, &known, 429),
+    ] {
+        let answer = gateway.send(request(method, path, lines)).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_allows(&answer, LISTED, &format!("{method} {status}"));
+    }
+    for (method, path, host, status) in [
+        ("GET", UNKNOWN, "localhost", 404),
+        ("GET", "/bi//x", "localhost", 400),
+        ("GET", PATH, "evil.example", 421),
+        ("TRACE", PATH, "localhost", 405),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{known}\r\n");
+        let answer = gateway.send(request).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_allows_nobody(&answer, &format!("{method} {path} {status}"));
+    }
+    // Also where the server is at fault.
+    let down = loopback(&upstream, CORS).replace(&upstream.address.to_string(), "127.0.0.1:1");
+    let answer = Gateway::start(&down).send(request("GET", PATH, &listed)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "token_endpoint_unavailable"));
+    assert_allows(&answer, LISTED, "no server");
+    let refused = Gateway::start(&down).send(request("GET", PATH, "Origin: null\r\n")).await;
+    assert_refused(&refused, "null");
+}
+
+fn caller_with_key(key: &ApiKey) -> String {
+    format!(
+        "callers:\n  portal:\n    api_key: {{ sha256: {} }}\n    \
+         may: [ {{ tenant: \"*\", routes: [read] }} ]\n",
+        key.hash()
+    )
+}
+
+/// Two unequal requests whose answers must not tell them apart.
+fn assert_alike(one: &Response, other: &Response) {
+    let plain = |response: &Response| {
+        let id = response.header("x-request-id")[0].to_owned();
+        let date = response.header("date").first().copied().unwrap_or("-").to_owned();
+        let text = format!("{}{}", response.head, response.text());
+        text.replace(&id, "id").replace(&date, "date")
+    };
+    assert_eq!(plain(one), plain(other));
+}
+
+#[tokio::test]
+async fn nobody_learns_from_a_refused_origin_which_tenants_there_are() {
+    let upstream = bold_bi().await;
+    let key = ApiKey::generate().unwrap();
+    let open = loopback(&upstream, CORS);
+    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let gateway = Gateway::start(&open);
+    for lines in STRANGERS {
+        let known = gateway.send(request("GET", PATH, lines)).await;
+        assert_refused(&known, lines);
+        assert_alike(&known, &gateway.send(request("GET", UNKNOWN, lines)).await);
+    }
+    let gateway = Gateway::start(&closed);
+    for lines in STRANGERS.into_iter().chain([""]) {
+        for lines in [lines, &format!("{lines}X-Api-Key: bgk_nobody\r\n")] {
+            let known = gateway.send(request("GET", PATH, lines)).await;
+            assert_eq!((known.status, known.code().as_str()), (401, "caller_unauthenticated"));
+            assert_alike(&known, &gateway.send(request("GET", UNKNOWN, lines)).await);
+            let preflight_lines = format!("{lines}Origin: http://evil.example\r\n");
+            let known = gateway.send(preflight(PATH, &preflight_lines)).await;
+            assert_alike(&known, &gateway.send(preflight(UNKNOWN, &preflight_lines)).await);
+        }
+    }
+    upstream.seen.assert_untouched("refusals");
+    // The control: who proves to be somebody learns it.
+    let lines = format!("X-Api-Key: {}\r\n", key.expose());
+    assert_eq!(gateway.send(request("GET", UNKNOWN, &lines)).await.status, 404);
+    assert_eq!(gateway.send(request("GET", PATH, &lines)).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_origin_like_the_requests_own_host_counts_where_that_host_was_checked() {
+    let upstream = bold_bi().await;
+    let named = "  beta:\n    server: main\n    hosts: [beta.example]\n    credential: { grant: \
+                 embed_secret, username: reports@beta.example, embed_secret: { file: SECRET_FILE }, \
+                 user_source: azure_ad }\n";
+    let gateway = Gateway::start(&(loopback(&upstream, "") + named));
+    let ask = async |gateway: &Gateway, path: &str, host: &str, origin: &str| {
+        let lines = format!("Host: {host}\r\nOrigin: {origin}\r\n");
+        gateway.send(format!("GET {path} HTTP/1.1\r\n{lines}\r\n")).await
+    };
+    let beta = "/bi/api/v5.0/items";
+    for (path, host, origin) in [
+        (PATH, "localhost", "http://localhost"),
+        (PATH, "LocalHost:80", "http://localhost"),
+        (PATH, "localhost", "http://localhost:80"),
+        (PATH, "localhost:8080", "http://localhost:8080"),
+        (PATH, "127.0.0.1:8080", "http://127.0.0.1:8080"),
+        (PATH, "[::1]:8080", "http://[::1]:8080"),
+        (PATH, "gw", "http://gw"),
+        (beta, "Beta.example:8080", "http://beta.example:8080"),
+    ] {
+        let answer = ask(&gateway, path, host, origin).await;
+        assert_eq!(answer.status, 200, "{host} {origin}: {}", answer.text());
+        assert_allows(&answer, origin, host);
+    }
+    let reached = upstream.seen.requests().len();
+    for (path, host, origin) in [
+        (PATH, "localhost", "https://localhost"),
+        (PATH, "localhost:8080", "http://localhost"),
+        (PATH, "localhost", "http://localhost:8080"),
+        (PATH, "localhost:8080", "http://127.0.0.1:8080"),
+        (PATH, "localhost:8080", "http://localhost:3000"),
+        (PATH, "gw", "http://public.example"),
+        (PATH, "localhost", "http://localhost.evil.example"),
+        (UNKNOWN, "localhost", "http://localhost"),
+    ] {
+        assert_refused(&ask(&gateway, path, host, origin).await, &format!("{host} {origin}"));
+    }
+    let rebound = ask(&gateway, PATH, "evil.example", "http://evil.example").await;
+    assert_eq!((rebound.status, rebound.code().as_str()), (421, "host_refused"));
+    assert_allows_nobody(&rebound, "rebound");
+
+    // Where any host will do, a page of evil.example whose name leads here has its own as well.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("any.sock").display().to_string();
+    let any = (loopback(&upstream, "") + named).replacen(
+        &format!("{{ address: \"127.0.0.1:0\", callers: anonymous{} }}", crate::running::HOSTS),
+        &format!("{{ address: \"unix:{socket}\", callers: anonymous }}"),
+        1,
+    );
+    let _gateway = Gateway::start(&any);
+    let at_socket = async |path: &str, host: &str, origin: &str| {
+        let mut client = Client::over(UnixStream::connect(&socket).await.unwrap());
+        let lines = format!("Host: {host}\r\nOrigin: {origin}\r\n");
+        client.write(format!("GET {path} HTTP/1.1\r\n{lines}\r\n").as_bytes()).await;
+        client.response().await
+    };
+    assert_refused(&at_socket(PATH, "evil.example", "http://evil.example").await, "any host");
+    assert_refused(&at_socket(PATH, "localhost", "http://localhost").await, "any host");
+    assert_eq!(upstream.seen.requests().len(), reached);
+    let own = at_socket(beta, "beta.example", "http://beta.example").await;
+    assert_eq!(own.status, 200, "a host of the tenant is checked: {}", own.text());
+}
+
+/// A gateway with a listener for each way in which a caller can be proven.
+struct Proofs {
+    upstream: Upstream,
+    gateway: Gateway,
+    key: ApiKey,
+    other_key: ApiKey,
+    provider: Provider,
+    ca: Ca,
+    server: CertificateDer<'static>,
+    folder: tempfile::TempDir,
+}
+
+impl Proofs {
+    async fn new(tenant: &str) -> Self {
+        let upstream = bold_bi().await;
+        let (ca, provider) = (Ca::new("clients"), Provider::new());
+        let (key, other_key) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        write(&folder, "tls.crt", &own.cert.pem());
+        write(&folder, "tls.key", &own.signing_key.serialize_pem());
+        write(&folder, "ca.pem", &ca.pem);
+        let at = folder.path().display().to_string();
+        let listeners = format!(
+            "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: required }}\n  - {{ address: \
+             \"127.0.0.1:0\", callers: required, tls: {{ certificate_file: {at}/tls.crt, key_file: \
+             {at}/tls.key, client_ca_file: {at}/ca.pem }} }}\n  - {{ address: \"unix:{at}/gw.sock\", \
+             callers: required }}\n"
+        );
+        let text = loopback(&upstream, tenant);
+        let rest = &text[text.find("admin:").unwrap()..];
+        let may = "may: [ { tenant: acme, routes: [read] } ]";
+        let callers = format!(
+            "callers:\n  portal:\n    api_key: {{ sha256: {} }}\n    certificates: [ {{ san_dns: \
+             portal.example }} ]\n    unix: {{ uid: {} }}\n    {may}\n  signed:\n    jwt: {{ issuer: \
+             \"https://login.example.com/\", audience: boldgate, algorithms: [EdDSA], jwks_file: {} \
+             }}\n    {may}\n  proxy:\n    api_key: {{ sha256: {} }}\n    may: [ {{ tenant: acme, \
+             routes: [read], subject: {{ header: X-User, from: [127.0.0.0/8], domains: \
+             [acme.example] }} }} ]\n",
+            key.hash(),
+            getuid().as_raw(),
+            provider.jwks.path().display(),
+            other_key.hash(),
+        );
+        let gateway = Gateway::start(&format!("{listeners}{rest}{callers}"));
+        let server = own.cert.der().clone();
+        Self { upstream, gateway, key, other_key, provider, ca, server, folder }
+    }
+
+    async fn with_certificate(&self, lines: &str) -> Response {
+        let identity: Identity = self.ca.identity(&[dns("portal.example")]);
+        let address = match &self.gateway.running.addresses()[1] {
+            boldgate::config::ListenAddress::Tcp(address) => *address,
+            other @ boldgate::config::ListenAddress::Unix(_) => panic!("{other}"),
+        };
+        let client: Client<TlsStream<_>> =
+            connect(address, &self.server, Some(&identity)).await.expect("the handshake holds");
+        ask(client, lines).await
+    }
+
+    async fn at_socket(&self, lines: &str) -> Response {
+        let socket = UnixStream::connect(self.folder.path().join("gw.sock")).await.unwrap();
+        ask(Client::over(socket), lines).await
+    }
+
+    async fn over_tcp(&self, lines: &str) -> Response {
+        ask(Client::connect(self.gateway.address()).await, lines).await
+    }
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, lines: &str) -> Response {
+    client.write(request("GET", PATH, lines).as_bytes()).await;
+    client.response().await
+}
+
+#[tokio::test]
+async fn a_strangers_page_is_refused_wherever_the_browser_proves_the_caller_by_itself() {
+    let proofs = Proofs::new(CORS).await;
+    let user = format!("X-User: a@acme.example\r\nX-Api-Key: {}\r\n", proofs.other_key.expose());
+    for lines in STRANGERS {
+        assert_refused(&proofs.with_certificate(lines).await, lines);
+        assert_refused(&proofs.at_socket(lines).await, lines);
+        // A proxy puts both on: its own key, and the user whose session the browser has.
+        assert_refused(&proofs.over_tcp(&format!("{user}{lines}")).await, lines);
+    }
+    proofs.upstream.seen.assert_untouched("strangers with what browsers prove");
+    for lines in FRIENDS {
+        assert_eq!(proofs.with_certificate(lines).await.status, 200, "{lines}");
+        assert_eq!(proofs.at_socket(lines).await.status, 200, "{lines}");
+        assert_eq!(proofs.over_tcp(&format!("{user}{lines}")).await.status, 200, "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_or_a_jwt_in_a_header_needs_no_listed_origin() {
+    let proofs = Proofs::new(CORS).await;
+    let key = format!("X-Api-Key: {}\r\n", proofs.key.expose());
+    let jwt = format!("Authorization: Bearer {}\r\n", proofs.provider.token(|_| {}));
+    for lines in STRANGERS {
+        for proof in [&key, &jwt] {
+            let answer = proofs.over_tcp(&format!("{proof}{lines}")).await;
+            assert_eq!(answer.status, 200, "{lines}: {}", answer.text());
+            assert_allows_nobody(&answer, lines);
+        }
+        // The key is in the page, whatever the browser proves besides.
+        assert_eq!(proofs.with_certificate(&format!("{key}{lines}")).await.status, 200, "{lines}");
+        assert_eq!(proofs.at_socket(&format!("{key}{lines}")).await.status, 200, "{lines}");
+    }
+    let reached = proofs.upstream.seen.requests().len();
+    for lines in STRANGERS {
+        // A key of nobody, or of somebody else, proves nothing.
+        for key in ["bgk_nobody", proofs.other_key.expose()] {
+            let lines = format!("X-Api-Key: {key}\r\n{lines}");
+            assert_eq!(proofs.with_certificate(&lines).await.status, 401, "{lines}");
+            assert_eq!(proofs.at_socket(&lines).await.status, 401, "{lines}");
+        }
+        let lines = format!("Authorization: Bearer not.a.jwt\r\n{lines}");
+        assert_eq!(proofs.over_tcp(&lines).await.status, 401, "{lines}");
+    }
+    assert_eq!(proofs.upstream.seen.requests().len(), reached);
+}
+
+#[tokio::test]
+async fn a_token_that_proves_nobody_opens_no_way_around_the_origins() {
+    let proofs = Proofs::new(&format!("{CORS}    existing_authorization: replace\n")).await;
+    let own = "Authorization: Bearer canary-own\r\n";
+    for lines in STRANGERS {
+        let lines = format!("{own}{lines}");
+        assert_refused(&proofs.with_certificate(&lines).await, &lines);
+        assert_refused(&proofs.at_socket(&lines).await, &lines);
+    }
+    proofs.upstream.seen.assert_untouched("ours would have taken its place");
+    assert_eq!(proofs.with_certificate(own).await.status, 200);
+    // Where the client's own goes up, none of ours is used.
+    let proofs = Proofs::new("").await;
+    let lines = format!("{own}Origin: http://evil.example\r\n");
+    assert_eq!(proofs.with_certificate(&lines).await.status, 200);
+    let seen = proofs.upstream.seen.take();
+    assert_eq!(seen[0].header("authorization"), ["Bearer canary-own"]);
+    assert_eq!(proofs.upstream.seen.exchanges.load(SeqCst), 0);
+}
+
+/// The operator finds out what to write where; the page finds out nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_a_refused_origin_and_the_key_that_would_list_it() {
+    let server = stand_in(vec![crate::process::site(Some("site1"), &[])]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (secret, audit) = (write(&folder, "secret", "x"), folder.path().join("audit.jsonl"));
+    let text = format!(
+        "listeners: [ {{ address: \"127.0.0.1:0\", callers: anonymous }} ]\nadmin: {{ address: \
+         \"127.0.0.1:0\" }}\nservers: {{ main: {{ url: \"{}\" }} }}\ntenants:\n  acme:\n    server: \
+         main\n    site: site1\n{CORS}    credential: {{ grant: embed_secret, username: \
+         reports@acme.example, embed_secret: {{ file: {secret} }}, user_source: azure_ad }}\n\
+         audit: {{ to: \"{}\" }}\n",
+        server.url(),
+        audit.display(),
+    );
+    let process = Process::serve(&write(&folder, "gateway.yaml", &text));
+    let address = process.address();
+    let send = async |target: &str, lines: &str| {
+        let mut client = Client::connect(address).await;
+        client.write(request("GET", target, lines).as_bytes()).await;
+        client.response().await
+    };
+    for _ in 0..20 {
+        let answer = send(PATH, "Origin: https://EVIL.example:8443\r\n").await;
+        assert_refused(&answer, "evil");
+        assert!(!answer.text().contains("evil") && !answer.text().contains("acme"));
+    }
+    assert_refused(&send(UNKNOWN, "Origin: https://lost.example\r\n").await, "lost");
+    let injected = "Origin: https://a.example\u{e9}\"injected\r\n";
+    assert_refused(&send(UNKNOWN, injected).await, "injected");
+    let said = process.stderr(|text| text.contains("lost.example"));
+    let line = said.lines().find(|line| line.contains("evil.example")).unwrap();
+    for part in ["WARN", "https://evil.example:8443", "tenants.acme.cors.origins", "origin_refused"]
+    {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(said.matches("https://evil.example:8443").count(), 1, "once in a while: {said}");
+    assert!(!said.contains("injected"), "{said}");
+
+    let audit = std::fs::read_to_string(&audit).unwrap();
+    let first: Value = serde_json::from_str(audit.lines().next().unwrap()).unwrap();
+    assert_eq!(first["boldgate.outcome"], "origin_refused");
+    assert_eq!(first["boldgate.tenant"], "acme");
+    assert_eq!(first["boldgate.route_class"], "read");
+    assert_eq!(first["http.response.status_code"], 403);
+    assert_eq!(server.token_requests() + server.api_requests(), 0);
+    let _keep = Arc::new(folder);
+}
