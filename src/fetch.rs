@@ -1,7 +1,6 @@
 //! Small requests of our own, to one origin each: token exchanges and key sets. Redirects are never
 //! followed, no proxy is taken from the environment, and bodies have a bound.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
@@ -19,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-use crate::trust::{self, TrustError};
+use crate::trust::{Trust, TrustError};
 
 /// The connections to one origin. Plain ones have no TLS configuration, so that an image without
 /// any CA certificates serves where there is no TLS.
@@ -80,15 +79,14 @@ impl Service<Uri> for Connector {
 }
 
 impl Fetcher {
-    /// Prepares for an origin that is spoken to with TLS or without; `ca_file` as in
-    /// [`trust::client_config`]. It is looked for at the addresses `elsewhere`, each a host and a
-    /// port, if there are any.
+    /// Prepares for an origin that is spoken to with TLS, and trusted by `trust`, or without. It is
+    /// looked for at the addresses `elsewhere`, each a host and a port, if there are any.
     ///
     /// # Errors
     /// When the certificates to trust are not to be had.
     pub fn new(
         tls: bool,
-        ca_file: Option<&Path>,
+        trust: &Trust,
         connect: Duration,
         elsewhere: &[(&str, u16)],
     ) -> Result<Self, TrustError> {
@@ -111,7 +109,7 @@ impl Fetcher {
             let connections = Connections::Plain(pooled.build(connector));
             return Ok(Self { connections, turn });
         }
-        let config = trust::client_config(ca_file)?;
+        let config = trust.client_config()?;
         let tls = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(Arc::unwrap_or_clone(config))
             .https_only()

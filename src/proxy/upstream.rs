@@ -28,7 +28,7 @@ use super::connection::{Connection, Transport};
 use crate::refusal::{Overdue, Refusal};
 use crate::telemetry::{Repeats, ServerMetrics, Telemetry};
 use crate::tenant::Server;
-use crate::trust::{TrustError, client_config};
+use crate::trust::TrustError;
 use address::{Addresses, Busy, Idle, Open};
 use lookup::Lookup;
 
@@ -75,7 +75,7 @@ impl Upstream {
     /// When the certificates to trust cannot be read, or the server's name is none.
     pub fn new(server: Arc<Server>, telemetry: &Telemetry) -> Result<Arc<Self>, TrustError> {
         let tls = if server.tls {
-            let config = client_config(server.ca_file.as_deref())?;
+            let config = server.trust.client_config()?;
             let name = ServerName::try_from(server.host.clone())
                 .map_err(|_| TrustError::NotAName(server.host.clone()))?;
             Some((TlsConnector::from(config), name))

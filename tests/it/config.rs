@@ -249,8 +249,12 @@ fn certificates_and_keys_must_belong_together() {
     let findings = with("one.crt", "two.key").unwrap_err().to_string();
     assert!(findings.contains("listeners[0].tls.key_file: found a key"), "{findings}");
     let findings = with("one.key", "one.crt").unwrap_err().to_string();
-    assert!(findings.contains("no certificates") && findings.contains("no private key"));
-    assert!(!findings.contains("PRIVATE"));
+    let place = |name: &str| format!("{}:1 a section `", path(name));
+    let [key, certificate] = [place("one.key"), place("one.crt")];
+    assert!(findings.contains(&(key + "PRIVATE KEY`, which is of no use here")), "{findings}");
+    assert!(findings.contains(&(certificate + "CERTIFICATE`, which is of")), "{findings}");
+    let secret = std::fs::read_to_string(path("one.key")).unwrap();
+    assert!(!findings.contains(secret.lines().nth(1).unwrap()), "{findings}");
 }
 
 #[test]

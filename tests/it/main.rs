@@ -17,6 +17,7 @@ mod idp;
 mod jwt;
 mod local;
 mod operating;
+mod pem_files;
 mod process;
 mod reload;
 mod running;
