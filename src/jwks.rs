@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::caller::jwks::KeySource;
 use crate::caller::jwt::KeySet;
 use crate::fetch::{self, Fetcher};
-use crate::trust::{Trust, TrustError};
+use crate::trust::{self, Trust, TrustError};
 
 /// A URL at which an issuer publishes its keys (RFC 7517, section 5).
 pub struct HttpKeySource {
@@ -62,12 +62,8 @@ impl KeySource for HttpKeySource {
 }
 
 /// The innermost cause, which is the one that says something.
-fn root_of(error: &dyn std::error::Error) -> String {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    root.to_string()
+fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
+    trust::causes(error).last().map_or_else(|| error.to_string(), trust::words_of)
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -5,37 +5,55 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use ring::digest::{Context, SHA256};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
 mod certificate;
+mod fault;
 pub mod pem;
+mod verifier;
 
 pub use certificate::{Facts, Fingerprint, Listed, OutOfDate, certificates, fingerprint};
+pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, words_of};
+use verifier::{Trusted, Verifier};
 
 /// Whom to take for a server. Two are equal if they trust the same certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// The system's roots where there are none.
     cas: Option<Arc<Cas>>,
+    pins: Vec<Fingerprint>,
 }
 
 /// The certificates of a CA file.
 struct Cas {
+    listed: Arc<[CertificateDer<'static>]>,
     roots: Arc<RootCertStore>,
     /// Changes with every certificate.
     digest: [u8; 32],
 }
 
 impl Trust {
-    /// Servers that these certificates vouch for. If there is none, no server is trusted.
+    /// Servers that these certificates vouch for, or that show one of them. If there is none, no
+    /// server is trusted.
     pub fn in_cas(listed: &[Listed]) -> Self {
-        let listed: Vec<_> = listed.iter().map(|one| one.der().clone()).collect();
+        let listed: Arc<[_]> = listed.iter().map(|one| one.der().clone()).collect();
         let mut roots = RootCertStore::empty();
         // None is left out: `Listed` are those that can be parsed.
         roots.add_parsable_certificates(listed.iter().cloned());
         let digest = digest(&listed);
-        Self { cas: Some(Arc::new(Cas { roots: Arc::new(roots), digest })) }
+        Self {
+            cas: Some(Arc::new(Cas { listed, roots: Arc::new(roots), digest })),
+            ..Self::default()
+        }
+    }
+
+    /// Servers that show a certificate with one of these fingerprints; no other certificate is
+    /// trusted beside them. Without any it stays as it is.
+    #[must_use]
+    pub fn pinned(self, pins: Vec<Fingerprint>) -> Self {
+        Self { pins, ..self }
     }
 
     /// TLS 1.2 and 1.3 towards such servers. The system's roots are read only when they are asked
@@ -45,14 +63,26 @@ impl Trust {
     /// When there is no certificate to trust.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, TrustError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = match &self.cas {
-            Some(cas) => Arc::clone(&cas.roots),
-            None => system_roots()?,
+        let algorithms = provider.signature_verification_algorithms;
+        let trusted = if self.pins.is_empty() {
+            let (roots, listed) = match &self.cas {
+                Some(cas) => (Arc::clone(&cas.roots), Arc::clone(&cas.listed)),
+                None => (system_roots()?, Arc::default()),
+            };
+            let authorities =
+                WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                    .build()
+                    .map_err(TrustError::Verifier)?;
+            Trusted::Vouched { authorities, listed }
+        } else {
+            Trusted::Pinned(self.pins.clone())
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TrustError::Provider)?
-            .with_root_certificates(roots)
+            // Nothing is left out by it: this verifier puts its own checks before the library's.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(trusted, algorithms)))
             .with_no_client_auth();
         Ok(Arc::new(config))
     }
@@ -62,7 +92,7 @@ impl Trust {
     /// # Errors
     /// As there.
     pub fn is_complete(&self) -> Result<(), TrustError> {
-        if self.cas.is_none() {
+        if self.cas.is_none() && self.pins.is_empty() {
             system_roots()?;
         }
         Ok(())
@@ -79,7 +109,7 @@ impl Eq for Cas {}
 
 impl fmt::Debug for Cas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} certificates, {:?}", self.roots.len(), self.digest)
+        write!(f, "{} certificates, {:?}", self.listed.len(), self.digest)
     }
 }
 
@@ -92,6 +122,9 @@ pub enum TrustError {
     /// The system has no roots.
     #[error("the system has no CA certificates; install them or set `ca_file`")]
     NoSystemRoots,
+    /// The certificates to trust cannot be used together.
+    #[error("the CA certificates cannot be used: {0}")]
+    Verifier(#[source] VerifierBuilderError),
     /// The cryptography library lacks what TLS needs.
     #[error("TLS cannot be set up: {0}")]
     Provider(#[source] rustls::Error),

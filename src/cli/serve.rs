@@ -29,8 +29,8 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
         let settings = self.config.load()?;
-        for warning in settings.warnings.lines() {
-            tracing::warn!(warning, "the configuration is good, but");
+        for (warning, hint) in settings.warnings.told() {
+            tracing::warn!(warning, hint, "the configuration is good, but");
         }
         let runtime = runtime()?;
         let ended = runtime.block_on(serve(&self.config.path, settings, format));

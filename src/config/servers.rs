@@ -84,7 +84,7 @@ impl Check<'_> {
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);
         let tls = url.as_ref().map(|url| url.tls);
-        let trust = self.server_trust(at, &server.ca_file, tls);
+        let trust = self.server_trust(at, &server.ca_file, &server.certificate_sha256, tls);
         let built = || {
             let url = url?;
             Some(Arc::new(Server {

@@ -162,6 +162,12 @@ fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
     for more in [", max_connections: 7", ", timeouts: { total: 9s }", ", health_check: {}"] {
         assert_ne!(before, server(more), "{more}");
     }
+    let pinned = |pin: &str| server(&format!(", certificate_sha256: [{pin}]"));
+    let (one, two) = ("ab".repeat(32), "cd".repeat(32));
+    assert_ne!(before, pinned(&one));
+    assert_ne!(pinned(&one), pinned(&two));
+    assert_ne!(pinned(&one), pinned(&format!("{one}, {two}")));
+    assert_eq!(pinned(&one), pinned(&["AB"; 32].join(":")), "the same in another spelling");
     std::fs::write(&bundle, format!("# a comment\n{first}")).unwrap();
     assert_eq!(before, server(""), "the same certificates");
     std::fs::write(&bundle, certificate()).unwrap();

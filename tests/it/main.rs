@@ -22,6 +22,7 @@ mod process;
 mod reload;
 mod running;
 mod security;
+mod server_certificates;
 mod shipped;
 mod single_flight;
 mod structure;

@@ -320,9 +320,11 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
         good.lines().find(|line| line.contains("ca_file: ") && line.contains("main")).unwrap();
     let url = "  main: { url: \"https://localhost/bi\" }";
     let without = good.replace(line, url);
+    let pinned = url.replace(" }", &format!(", certificate_sha256: [ {} ] }}", "ab".repeat(32)));
     for (text, roots, words) in [
         (good.clone(), &nothing, ""),
         (without.clone(), &roots, ""),
+        (good.replace(line, &pinned), &nothing, ""),
         (without, &nothing, "the system has no CA certificates"),
     ] {
         let (checked, served) = both(&text, roots);
@@ -332,12 +334,23 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     }
 }
 
-/// Faults of a file that several servers share are told for each of them.
+/// Doubts about a file of several servers are told once, faults for each of them.
 #[test]
-fn a_file_that_is_shared_is_read_once() {
+fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
     let folder = Folder::new();
-    let [issuer, ca] = ["issuer.pem", "ca.pem"].map(|name| folder.path(name).display().to_string());
-    folder.write("gateway.yaml", folder.read("gateway.yaml").replace(&issuer, &ca));
+    let line = format!("ca_file: {} }}", folder.path("ca.pem").display());
+    let pins = format!("certificate_sha256: [ {} ], {line}", "ab".repeat(32));
+    let text = folder.read("gateway.yaml").replacen(&line, &pins, 1);
+    folder.write("gateway.yaml", text);
+    let warnings = folder.settings().unwrap().warnings;
+    let warnings: Vec<_> = warnings.lines().collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("found CAs beside `certificate_sha256`, which alone counts"));
+    // A fault is told of each of those that share it.
+    let issuer = folder.path("issuer.pem").display().to_string();
+    let shared =
+        folder.read("gateway.yaml").replace(&issuer, &folder.path("ca.pem").display().to_string());
+    folder.write("gateway.yaml", shared);
     folder.settings().unwrap();
     folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");
     let findings = folder.settings().unwrap_err();
