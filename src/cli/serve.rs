@@ -117,7 +117,8 @@ pub(super) fn start(
     })
 }
 
-fn hint(error: &StartError) -> Option<&'static str> {
+/// What an operator can do about a start that fails.
+pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     let cause = match error {
         StartError::Bind { cause, .. } => cause,
         StartError::Audit { cause, .. } => return audit_hint(cause.kind()),

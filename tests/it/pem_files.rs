@@ -332,6 +332,20 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
         assert!(checked.contains(words) && served.contains(words), "{checked}\n{served}");
         assert_eq!(words.is_empty(), !checked.contains("servers.main.url"), "{checked}");
     }
+    let audit = |to: &str| format!("{good}audit: {{ to: {} }}\n", folder.path(to).display());
+    for (to, words) in [
+        ("audit.jsonl", ""),
+        ("no-folder/audit.jsonl", "make the folder of the audit log first"),
+        ("no-roots", "is the path of a file, not of a folder"),
+        ("secret/audit.jsonl", "Not a directory"),
+    ] {
+        let (checked, served) = both(&audit(to), &roots);
+        assert!(checked.contains(words) && served.contains(words), "{to}: {checked}\n{served}");
+        assert_eq!(words.is_empty(), checked.is_empty(), "{to}: {checked}");
+    }
+    folder.write("gateway.yaml", audit("unmade.jsonl"));
+    assert_eq!(run(&["check", &config]).code, Some(0));
+    assert!(!folder.path("unmade.jsonl").exists(), "a check makes no file");
 }
 
 /// Doubts about a file of several servers are told once, faults for each of them.
