@@ -3,6 +3,7 @@
 //! is not known here.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::secret::{Secret, SecretError, SecretRef};
 use crate::telemetry::AuditSink;
 use crate::tenant::{Server, Tenants};
 use crate::throttle::Throttles;
+use crate::trust::Trust;
 
 mod audit;
 mod callers;
@@ -31,6 +33,7 @@ mod jwt;
 mod limits;
 mod listeners;
 mod node;
+mod pem;
 mod permissions;
 mod place;
 mod quantity;
@@ -40,6 +43,8 @@ mod server_url;
 mod servers;
 mod subjects;
 mod tenants;
+mod tls;
+mod trust;
 
 pub use files::{Digest, Files};
 use finding::Notes;
@@ -157,7 +162,7 @@ impl Settings {
         if text.len() > MAX_FILE {
             notes.add(too_large());
         } else if let Some(root) = Node::read(text, &notes) {
-            let check = Check { notes: &notes, references, files };
+            let check = Check { notes: &notes, references, files, cas: &RefCell::default() };
             let settings = check.settings(&root);
             let warnings = notes.into_findings(file)?;
             let files = files.borrow().clone();
@@ -188,6 +193,8 @@ struct Check<'n> {
     notes: &'n Notes,
     references: References,
     files: &'n RefCell<Files>,
+    /// What was made of CA files, by their paths.
+    cas: &'n RefCell<HashMap<String, Trust>>,
 }
 
 impl Check<'_> {

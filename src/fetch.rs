@@ -3,7 +3,6 @@
 //! the leniency of the data path, because they come from the same servers.
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use zeroize::Zeroizing;
 
-use crate::trust::TrustError;
+use crate::trust::{Trust, TrustError};
 
 mod connection;
 mod idle;
@@ -92,21 +91,20 @@ pub enum FetchError {
 }
 
 impl Fetcher {
-    /// Prepares for an origin that is spoken to with TLS or without; `ca_file` as in
-    /// [`trust::client_config`](crate::trust::client_config). It is looked for at the addresses
-    /// `elsewhere`, each a host and a port, if there are any.
+    /// Prepares for an origin that is spoken to with TLS, and trusted by `trust`, or without. It is
+    /// looked for at the addresses `elsewhere`, each a host and a port, if there are any.
     ///
     /// # Errors
     /// When the certificates to trust are not to be had.
     pub fn new(
         tls: bool,
-        ca_file: Option<&Path>,
+        trust: &Trust,
         connect: Duration,
         elsewhere: &[(&str, u16)],
     ) -> Result<Self, TrustError> {
         // So that the last one has its turn too.
         let parts = u32::try_from(elsewhere.len().max(1)).unwrap_or(u32::MAX);
-        let connector = Connector::new(tls, ca_file, connect / parts)?;
+        let connector = Connector::new(tls, trust, connect / parts)?;
         let elsewhere = elsewhere.iter().map(url_of).collect::<Result<_, _>>()?;
         let turn = Turn { elsewhere, failures: AtomicUsize::new(0) };
         Ok(Self { connector, turn, idle: Arc::default() })

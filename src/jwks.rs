@@ -1,6 +1,5 @@
 //! Key sets over HTTP: the issuer's URL, asked within a deadline and a bound, redirects not followed.
 
-use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,34 +7,29 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
-use ring::digest::{SHA256, digest};
 use tokio::time::timeout;
 
 use crate::caller::jwks::KeySource;
 use crate::caller::jwt::KeySet;
 use crate::fetch::{self, FetchError, Fetcher};
-use crate::trust::TrustError;
+use crate::trust::{self, Trust, TrustError};
 
 /// A URL at which an issuer publishes its keys (RFC 7517, section 5).
 pub struct HttpKeySource {
     url: Uri,
     fetcher: Fetcher,
-    /// Of the CAs to trust.
-    trusted: Option<Vec<u8>>,
+    trust: Trust,
 }
 
 impl HttpKeySource {
-    /// Prepares to fetch from `url`; `ca_file` holds the CAs to trust instead of the system's.
+    /// Prepares to fetch from `url`, at a server that is trusted by `trust`.
     ///
     /// # Errors
     /// When the certificates to trust are not to be had.
-    pub fn new(url: Uri, ca_file: Option<&Path>) -> Result<Self, TrustError> {
+    pub fn new(url: Uri, trust: &Trust) -> Result<Self, TrustError> {
         let tls = url.scheme_str() == Some("https");
-        let fetcher = Fetcher::new(tls, ca_file, DEADLINE, &[])?;
-        // It was readable a moment ago; a digest that is missing only fetches once too often.
-        let trusted = ca_file.and_then(|file| std::fs::read(file).ok());
-        let trusted = trusted.map(|pem| digest(&SHA256, &pem).as_ref().to_vec());
-        Ok(Self { url, fetcher, trusted })
+        let fetcher = Fetcher::new(tls, trust, DEADLINE, &[])?;
+        Ok(Self { url, fetcher, trust: trust.clone() })
     }
 
     async fn ask(&self) -> Result<KeySet, String> {
@@ -69,7 +63,7 @@ impl KeySource for HttpKeySource {
     }
 
     fn identity(&self) -> String {
-        format!("{} {:?}", self.url, self.trusted)
+        format!("{} {:?}", self.url, self.trust)
     }
 }
 
@@ -81,12 +75,8 @@ fn told(error: &FetchError) -> String {
     }
 }
 
-fn root_of(error: &dyn std::error::Error) -> String {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    root.to_string()
+fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
+    trust::causes(error).last().map_or_else(|| error.to_string(), trust::words_of)
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use crate::request::RequestError;
 use crate::tenant::{TenantName, TenantUnknown};
 use crate::throttle::{Over, Throttled};
 use crate::token::{ExchangeErrorKind, NoToken};
+use crate::trust::CertificateHint;
 
 mod known;
 
@@ -122,6 +123,8 @@ pub enum Refusal {
         server: String,
         /// What went wrong.
         cause: String,
+        /// What an operator can do about it, where that is more than to look at the server.
+        hint: Option<CertificateHint>,
     },
     /// The server broke off before its answer, or sent what is no answer.
     #[error("server `{server}` gave no valid answer: {cause}")]

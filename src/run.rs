@@ -18,7 +18,6 @@ mod hall;
 mod listener;
 pub mod reload;
 pub mod systemd;
-mod tls;
 mod watch;
 
 use crate::admin::{Admin, Readiness};
@@ -31,7 +30,6 @@ use crate::trust::TrustError;
 use generation::{Door, DoorNumber, Generation, client_limits, lanes};
 use hall::Hall;
 use listener::{Inherited, Listener};
-use tls::TlsError;
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
 pub struct Running {
@@ -116,15 +114,6 @@ pub enum StartError {
     /// Sockets that systemd passes cannot be used.
     #[error("a socket that systemd passes cannot be listened on: {0}")]
     Inherited(#[source] io::Error),
-    /// The certificate of a listener.
-    #[error("listener `{address}`: {cause}")]
-    Tls {
-        /// The address in the configuration.
-        address: String,
-        /// What is wrong with it.
-        #[source]
-        cause: Box<TlsError>,
-    },
     /// What is to be trusted of a server.
     #[error("server `{server}`: {cause}")]
     Trust {
@@ -163,7 +152,7 @@ impl Running {
         let mut doors = Vec::new();
         let mut listeners = Vec::new();
         for (number, listener) in (0..).zip(&settings.listeners) {
-            doors.push((number, Door::open(listener, &settings.files, None, &closing)?));
+            doors.push((number, Door::open(listener, &settings.files, None, &closing)));
             listeners.push((number, bind(&mut inherited, &listener.address)?));
         }
         let admin_at = ListenAddress::Tcp(settings.admin);
@@ -264,7 +253,7 @@ impl Running {
                 }
             };
             let door = before.door(number).map(AsRef::as_ref);
-            doors.push((number, Door::open(listener, &settings.files, door, &self.closing)?));
+            doors.push((number, Door::open(listener, &settings.files, door, &self.closing)));
         }
 
         open_audit_log(&settings, &self.telemetry)?;

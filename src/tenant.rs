@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use crate::cors::Origins;
 use crate::request::RequestHead;
 use crate::secret::Secret;
+use crate::trust::Trust;
 
 /// The name of a tenant in the configuration, in logs and in metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,11 +56,8 @@ pub struct Server {
     pub addresses: Vec<HostPort>,
     /// Path under which it lives, with a slash in front and none behind, e.g. `/bi`; may be empty.
     pub base_path: String,
-    /// PEM bundle to trust instead of the system's roots.
-    pub ca_file: Option<PathBuf>,
-    /// Digest of the bundle's certificates when the configuration was read: a server whose bundle
-    /// has changed is another one.
-    pub ca_digest: Option<[u8; 32]>,
+    /// Whom to take for it: with other CAs or other pins it is another server.
+    pub trust: Trust,
     /// How its addresses are asked whether they can serve, if they are.
     pub health_check: Option<HealthCheck>,
     /// Deadlines of the data path.

@@ -1,94 +1,140 @@
 //! Trust: which certificates make a server believable. Every TLS connection to a server, for
 //! tokens and for data alike, is configured here; verification cannot be switched off.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use ring::digest::{Context, SHA256};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, RootCertStore};
 
-/// TLS 1.2 and 1.3 towards servers that certificates in the PEM bundle `ca_file` vouch for, or the
-/// system's roots where there is none. All certificates of the bundle count. The system's roots are
-/// read only when they are asked for, so that an image without any can still run.
-///
-/// # Errors
-/// When the certificates cannot be read, or there is none among them.
-pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
-    let roots = match ca_file {
-        Some(path) => roots(path)?,
-        None => system_roots()?,
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(TrustError::Provider)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+mod certificate;
+mod fault;
+pub mod pem;
+mod verifier;
+
+pub use certificate::{Facts, Fingerprint, Listed, OutOfDate, certificates, fingerprint};
+pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, words_of};
+use verifier::{Trusted, Verifier};
+
+/// Whom to take for a server. Two are equal if they trust the same certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// The system's roots where there are none.
+    cas: Option<Arc<Cas>>,
+    pins: Vec<Fingerprint>,
+}
+
+/// The certificates of a CA file.
+struct Cas {
+    listed: Arc<[CertificateDer<'static>]>,
+    roots: Arc<RootCertStore>,
+    /// Changes with every certificate.
+    digest: [u8; 32],
+}
+
+impl Trust {
+    /// Servers that these certificates vouch for, or that show one of them. If there is none, no
+    /// server is trusted.
+    pub fn in_cas(listed: &[Listed]) -> Self {
+        let listed: Arc<[_]> = listed.iter().map(|one| one.der().clone()).collect();
+        let mut roots = RootCertStore::empty();
+        // None is left out: `Listed` are those that can be parsed.
+        roots.add_parsable_certificates(listed.iter().cloned());
+        let digest = digest(&listed);
+        Self {
+            cas: Some(Arc::new(Cas { listed, roots: Arc::new(roots), digest })),
+            ..Self::default()
+        }
+    }
+
+    /// Servers that show a certificate with one of these fingerprints; no other certificate is
+    /// trusted beside them. Without any it stays as it is.
+    #[must_use]
+    pub fn pinned(self, pins: Vec<Fingerprint>) -> Self {
+        Self { pins, ..self }
+    }
+
+    /// TLS 1.2 and 1.3 towards such servers. The system's roots are read only when they are asked
+    /// for, so that an image without any can still run.
+    ///
+    /// # Errors
+    /// When there is no certificate to trust.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, TrustError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let trusted = if self.pins.is_empty() {
+            let (roots, listed) = match &self.cas {
+                Some(cas) => (Arc::clone(&cas.roots), Arc::clone(&cas.listed)),
+                None => (system_roots()?, Arc::default()),
+            };
+            let authorities =
+                WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                    .build()
+                    .map_err(TrustError::Verifier)?;
+            Trusted::Vouched { authorities, listed }
+        } else {
+            Trusted::Pinned(self.pins.clone())
+        };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(TrustError::Provider)?
+            // Nothing is left out by it: this verifier puts its own checks before the library's.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(trusted, algorithms)))
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+
+    /// Whether all is there that [`Trust::client_config`] needs.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn is_complete(&self) -> Result<(), TrustError> {
+        if self.cas.is_none() && self.pins.is_empty() {
+            system_roots()?;
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Cas {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Cas {}
+
+impl fmt::Debug for Cas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} certificates, {:?}", self.listed.len(), self.digest)
+    }
 }
 
 /// Why there is nobody to trust.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The bundle cannot be read, or is not PEM.
-    #[error("the CA file `{path}` cannot be read: {cause}")]
-    Unreadable {
-        /// The bundle.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        cause: pem::Error,
-    },
-    /// The bundle holds no certificate.
-    #[error("the CA file `{0}` holds no certificate")]
-    Empty(PathBuf),
-    /// A certificate of the bundle is none.
-    #[error("certificate {number} of the CA file `{path}` is not usable: {cause}")]
-    NotACertificate {
-        /// The bundle.
-        path: PathBuf,
-        /// Which one, from 1.
-        number: usize,
-        /// What is wrong with it.
-        #[source]
-        cause: rustls::Error,
-    },
     /// A server's name is neither a DNS name nor an IP address.
     #[error("`{0}` is no name that a certificate could be valid for")]
     NotAName(String),
     /// The system has no roots.
     #[error("the system has no CA certificates; install them or set `ca_file`")]
     NoSystemRoots,
+    /// The certificates to trust cannot be used together.
+    #[error("the CA certificates cannot be used: {0}")]
+    Verifier(#[source] VerifierBuilderError),
     /// The cryptography library lacks what TLS needs.
     #[error("TLS cannot be set up: {0}")]
     Provider(#[source] rustls::Error),
 }
 
-/// All certificates of a PEM bundle of CAs.
-///
-/// # Errors
-/// When it cannot be read, or one of them is none, or there is none.
-pub fn roots(path: &Path) -> Result<RootCertStore, TrustError> {
-    let unreadable = |cause| TrustError::Unreadable { path: path.to_owned(), cause };
-    let mut roots = RootCertStore::empty();
-    for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(unreadable)?.enumerate()
-    {
-        roots.add(certificate.map_err(unreadable)?).map_err(|cause| {
-            TrustError::NotACertificate { path: path.to_owned(), number: index + 1, cause }
-        })?;
-    }
-    if roots.is_empty() {
-        return Err(TrustError::Empty(path.to_owned()));
-    }
-    Ok(roots)
-}
-
 /// The system's roots, read once: there are many, and each server asks for them.
-fn system_roots() -> Result<RootCertStore, TrustError> {
-    static READ: OnceLock<RootCertStore> = OnceLock::new();
+fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
+    static READ: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     if let Some(roots) = READ.get() {
-        return Ok(roots.clone());
+        return Ok(Arc::clone(roots));
     }
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -100,43 +146,17 @@ fn system_roots() -> Result<RootCertStore, TrustError> {
     if roots.is_empty() {
         return Err(TrustError::NoSystemRoots);
     }
-    Ok(READ.get_or_init(|| roots).clone())
+    Ok(Arc::clone(READ.get_or_init(|| Arc::new(roots))))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(content: &str) -> Result<Arc<ClientConfig>, TrustError> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), content).unwrap();
-        client_config(Some(file.path()))
+fn digest(certificates: &[CertificateDer<'_>]) -> [u8; 32] {
+    let mut hash = Context::new(&SHA256);
+    for certificate in certificates {
+        // With its length, so that no part can pass for the end of another.
+        hash.update(&(certificate.len() as u64).to_be_bytes());
+        hash.update(certificate);
     }
-
-    fn certificate(name: &str) -> String {
-        rcgen::generate_simple_self_signed([name.to_owned()]).unwrap().cert.pem()
-    }
-
-    #[test]
-    fn every_certificate_of_a_bundle_counts() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), certificate("one.example") + &certificate("two.example"))
-            .unwrap();
-        assert_eq!(roots(file.path()).unwrap().len(), 2);
-        assert!(client_config(Some(file.path())).is_ok());
-    }
-
-    #[test]
-    fn a_bundle_without_certificates_is_an_error_that_names_it() {
-        assert!(matches!(written(""), Err(TrustError::Empty(_))));
-        assert!(matches!(written("not PEM at all"), Err(TrustError::Empty(_))));
-        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        let with_broken = certificate("one.example") + broken;
-        assert!(matches!(
-            written(&with_broken),
-            Err(TrustError::NotACertificate { number: 2, .. })
-        ));
-        let gone = client_config(Some(Path::new("/nonexistent/ca.crt"))).unwrap_err();
-        assert!(gone.to_string().contains("/nonexistent/ca.crt"));
-    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hash.finish().as_ref());
+    digest
 }

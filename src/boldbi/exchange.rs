@@ -116,8 +116,8 @@ impl Client {
     fn new(server: &Arc<Server>) -> Result<Self, TrustError> {
         let addresses = server.addresses.iter().map(|at| (at.host.as_str(), at.port));
         let elsewhere: Vec<_> = addresses.collect();
-        let ca_file = server.ca_file.as_deref();
-        let fetcher = Fetcher::new(server.tls, ca_file, server.timeouts.connect, &elsewhere)?;
+        let timeout = server.timeouts.connect;
+        let fetcher = Fetcher::new(server.tls, &server.trust, timeout, &elsewhere)?;
         Ok(Self { server: Arc::clone(server), fetcher: Arc::new(fetcher) })
     }
 }

@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::reply;
 use crate::tenant::Grant;
 use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind};
+use crate::trust::{self, CertificateHint};
 
 /// A connection that did not come about, or broke. It prints all of its causes, for the outermost
 /// one is never more than "client error".
@@ -22,9 +23,8 @@ pub struct ConnectionFault {
 enum FaultKind {
     Name,
     Refused,
-    UnknownIssuer,
-    WrongName,
-    WrongDate,
+    /// Of the server; with what can be done about it.
+    Certificate(CertificateHint),
     Tls,
     Other,
 }
@@ -32,7 +32,7 @@ enum FaultKind {
 impl ConnectionFault {
     pub(super) fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let cause = cause.into();
-        let kind = causes(&*cause).find_map(FaultKind::of).unwrap_or(FaultKind::Other);
+        let kind = trust::causes(&*cause).find_map(FaultKind::of).unwrap_or(FaultKind::Other);
         Self { cause, kind }
     }
 }
@@ -40,8 +40,8 @@ impl ConnectionFault {
 impl fmt::Display for ConnectionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = String::new();
-        for cause in causes(&*self.cause) {
-            let text = cause.to_string();
+        for cause in trust::causes(&*self.cause) {
+            let text = trust::words_of(cause);
             // An `io::Error` around another error says the same as that one does.
             if text.starts_with("client error (") || said.ends_with(&text) {
                 continue;
@@ -56,36 +56,10 @@ impl fmt::Display for ConnectionFault {
 // Without `source`: what prints the chain of an error would print the causes twice.
 impl Error for ConnectionFault {}
 
-/// An error and its sources; what an `io::Error` merely wraps is one of them.
-fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
-            None => error.source(),
-        }
-    })
-}
-
 impl FaultKind {
     fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        use rustls::CertificateError as Certificate;
-        if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return Some(match error {
-                // The latter: an authority of the same name, e.g. made anew, with another key.
-                rustls::Error::InvalidCertificate(
-                    Certificate::UnknownIssuer | Certificate::BadSignature,
-                ) => Self::UnknownIssuer,
-                rustls::Error::InvalidCertificate(
-                    Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
-                ) => Self::WrongName,
-                rustls::Error::InvalidCertificate(
-                    Certificate::Expired
-                    | Certificate::ExpiredContext { .. }
-                    | Certificate::NotValidYet
-                    | Certificate::NotValidYetContext { .. },
-                ) => Self::WrongDate,
-                _ => Self::Tls,
-            });
+        if error.is::<rustls::Error>() {
+            return Some(trust::certificate_hint(error).map_or(Self::Tls, Self::Certificate));
         }
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             return (error.kind() == std::io::ErrorKind::ConnectionRefused)
@@ -231,18 +205,7 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
         FaultKind::Refused => {
             "nothing listens at the host and port of the server's `url`, or a firewall refuses"
         }
-        FaultKind::UnknownIssuer => {
-            "the server's certificate is signed by an authority that is not trusted here: set \
-             `ca_file` of the server to that authority's certificate"
-        }
-        FaultKind::WrongName => {
-            "the server's certificate is for another host name: use the name it is for in the \
-             server's `url`"
-        }
-        FaultKind::WrongDate => {
-            "the server's certificate has expired or is not valid yet: renew it, and check the \
-             clock here"
-        }
+        FaultKind::Certificate(hint) => hint.as_str(),
         FaultKind::Tls => {
             "the TLS handshake failed: does the server's `url` name the right port, and does the \
              server speak TLS 1.2 or later there?"
@@ -264,7 +227,9 @@ mod tests {
         let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let fault = ConnectionFault::new(io::Error::other(io::Error::other(tls)));
         assert_eq!(fault.to_string(), "invalid peer certificate: UnknownIssuer");
-        assert_eq!(fault.kind, FaultKind::UnknownIssuer);
+        assert!(
+            matches!(fault.kind, FaultKind::Certificate(hint) if hint.as_str().contains("ca_file"))
+        );
         let refused = ConnectionFault::new(io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(refused.kind, FaultKind::Refused);
     }

@@ -1,9 +1,11 @@
 //! `boldgate check`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::serve::hint;
 use super::{Failure, complain, say};
-use crate::config::Settings;
+use crate::config::{Findings, Settings};
+use crate::run::StartError;
 
 /// Check configuration files, and all that they refer to, as `serve` would
 #[derive(Debug, clap::Args)]
@@ -20,24 +22,34 @@ impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut findings = Vec::new();
         for file in &self.files {
-            let checked = if self.no_secrets {
-                Settings::check_without_secrets(file)
-            } else {
-                Settings::load(file).map(|settings| settings.warnings)
-            };
-            match checked {
+            match self.check(file) {
                 Ok(warnings) => {
                     for warning in warnings.lines() {
                         complain(&format!("warning: {warning}"));
                     }
                     say(&format!("{}: good", file.display()));
                 }
-                Err(found) => findings.push(found.to_string()),
+                Err(found) => findings.push(found),
             }
         }
         if findings.is_empty() {
             return Ok(());
         }
         Err(Failure::Config(findings.join("\n")))
+    }
+    /// Warnings, or what keeps `serve` from starting with the file.
+    fn check(&self, file: &Path) -> Result<Findings, String> {
+        if self.no_secrets {
+            return Settings::check_without_secrets(file).map_err(|found| found.to_string());
+        }
+        let settings = Settings::load(file).map_err(|found| found.to_string())?;
+        if let Some(sink) = settings.audit
+            && let Err(cause) = sink.can_be_opened()
+        {
+            let error = StartError::Audit { sink, cause };
+            let hint = hint(&error).map_or(String::new(), |hint| format!("\n  hint: {hint}"));
+            return Err(format!("{}: {error}{hint}", file.display()));
+        }
+        Ok(settings.warnings)
     }
 }

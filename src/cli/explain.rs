@@ -1,13 +1,14 @@
 //! `boldgate explain`.
 
+use std::fmt::Display;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::Method;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::SectionKind;
+use zeroize::Zeroizing;
 
 use super::{ConfigFile, Failure, runtime, say};
 use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
@@ -15,6 +16,7 @@ use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
 use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
+use crate::trust::certificates;
 
 /// Say what would become of a request, and why, without sending anything to Bold BI
 #[derive(Debug, clap::Args)]
@@ -129,13 +131,7 @@ impl Explain {
         let demands = listener.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         let certificate = match (&self.client_cert, demands) {
             (None, false) => None,
-            (Some(file), true) => {
-                let der = CertificateDer::from_pem_file(file).map_err(|error| {
-                    let file = file.display();
-                    Failure::other(format!("no certificate can be read from `{file}`: {error}"))
-                })?;
-                Some(Arc::new(ClientCertificate::from_der(&der)))
-            }
+            (Some(file), true) => Some(Arc::new(client_certificate(file)?)),
             (None, true) => {
                 return Err(Failure::other(
                     "without a certificate this listener ends the connection: give `--client-cert`",
@@ -157,6 +153,26 @@ impl Explain {
         let (admits, address, hosts) = (listener.admits, self.from, listener.hosts.clone());
         let tls = listener.tls.is_some();
         Ok(Origin { admits, address, hosts, tls, certificate, unix_peer })
+    }
+}
+
+/// The first certificate of a file, in which its chain and its key may be as well.
+fn client_certificate(file: &Path) -> Result<ClientCertificate, Failure> {
+    let failed = |cause: &dyn Display| {
+        let file = file.display();
+        Failure::other(format!("no certificate can be read from `{file}`: {cause}"))
+    };
+    let content = std::fs::read(file).map(Zeroizing::new).map_err(|error| failed(&error))?;
+    let keys = [SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey];
+    match certificates(&content, &keys) {
+        Ok(all) => match all.first() {
+            Some(own) => Ok(ClientCertificate::from_der(own.der())),
+            None => Err(failed(&"there is none in it")),
+        },
+        Err(faults) => {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            Err(failed(&faults.join("; ")))
+        }
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
         let settings = self.config.load()?;
-        for warning in settings.warnings.lines() {
-            tracing::warn!(warning, "the configuration is good, but");
+        for (warning, hint) in settings.warnings.told() {
+            tracing::warn!(warning, hint, "the configuration is good, but");
         }
         let runtime = runtime()?;
         let ended = runtime.block_on(serve(&self.config.path, settings, format));
@@ -117,7 +117,8 @@ pub(super) fn start(
     })
 }
 
-fn hint(error: &StartError) -> Option<&'static str> {
+/// What an operator can do about a start that fails.
+pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     let cause = match error {
         StartError::Bind { cause, .. } => cause,
         StartError::Audit { cause, .. } => return audit_hint(cause.kind()),

@@ -148,9 +148,17 @@ pub(super) struct Server {
     /// What kind of installation it is.
     #[serde(default = "default_edition")]
     pub edition: Field<Edition>,
-    /// PEM file of the CAs to trust, instead of the system's.
+    /// PEM file of the CAs to trust, instead of the system's. A server that shows one of these
+    /// certificates itself is trusted as well, for the names in it; where it has no alternative
+    /// names, for its common name.
     #[serde(default)]
     pub ca_file: Field<String>,
+    /// SHA-256 fingerprints of the only certificates to trust, as
+    /// `openssl x509 -noout -fingerprint -sha256` prints them; several, so that one can be renewed.
+    /// They take the place of CAs and of the name in the certificate; its dates count.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 16))]
+    pub certificate_sha256: Field<Vec<Field<String>>>,
     /// Most connections to it that are open at the same time.
     #[serde(default = "default_server_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]

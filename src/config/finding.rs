@@ -93,6 +93,18 @@ impl Findings {
         self.list.iter()
     }
 
+    /// Each of them with the file and its place there, and its hint apart.
+    pub fn told(&self) -> impl Iterator<Item = (String, Option<&str>)> {
+        self.list.iter().map(|finding| {
+            let alone = Finding { hint: None, ..finding.clone() };
+            let line = match finding.position {
+                Some(position) => format!("{}:{position}: {alone}", self.file),
+                None => format!("{}: {alone}", self.file),
+            };
+            (line, finding.hint.as_deref())
+        })
+    }
+
     /// Each of them with the file and its place there.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.list.iter().map(|finding| match finding.position {

@@ -1,7 +1,6 @@
 //! The key `jwt` of a caller: whose tokens prove it, and the keys that they are signed with.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
@@ -115,8 +114,8 @@ impl Check<'_> {
     fn issuer_keys(self, at: &Place<'_>, jwt: &mut file::Jwt) -> Option<IssuerKeys> {
         let (file_at, url_at) = (at.key("jwks_file"), at.key("jwks_url"));
         let refresh = self.refresh(at, jwt);
-        let (ca_at, ca_file) = (at.key("ca_file"), jwt.ca_file.as_given());
-        if let (Some(_), Field::Missing) = (ca_file, &jwt.jwks_url) {
+        let ca_at = at.key("ca_file");
+        if let (Field::Given(_), Field::Missing) = (&jwt.ca_file, &jwt.jwks_url) {
             self.notes.add(ca_at.key_finding("found a CA without a URL", "a CA with `jwks_url`"));
         }
         match (&jwt.jwks_file, &jwt.jwks_url) {
@@ -132,13 +131,11 @@ impl Check<'_> {
                     self.notes.add(url_at.finding("found a URL that is not accepted", JWKS_URL));
                     return None;
                 };
-                if let Some(file) = ca_file {
-                    self.certificates(&ca_at, file);
-                }
+                let trust = self.ca_trust(&ca_at, &jwt.ca_file)?;
                 if self.references == References::Ignore {
                     return Some(IssuerKeys::fixed(KeySet::default()));
                 }
-                match HttpKeySource::new(url, ca_file.map(Path::new)) {
+                match HttpKeySource::new(url, &trust) {
                     Ok(source) => Some(IssuerKeys::fetched(
                         jwt.issuer.as_given().map_or("", String::as_str),
                         Box::new(source),

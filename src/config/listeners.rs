@@ -4,22 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::ServerConfig;
 
 use crate::caller::{Admits, AllowedHosts};
-use crate::trust;
 
+use super::Check;
 use super::field::{Field, Named};
 use super::file;
 use super::place::Place;
 use super::tenants::FoundTenants;
-use super::{Check, References};
 
 /// Where clients connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     /// Its address.
     pub address: ListenAddress,
@@ -68,9 +64,8 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// PEM files of a certificate and its key, which were readable and belonged together when they were
-/// checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// PEM files of a certificate and its key, and what was made of them when they were read.
+#[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// Certificate and chain.
     pub certificate_file: PathBuf,
@@ -80,6 +75,8 @@ pub struct TlsFiles {
     pub client_ca_file: Option<PathBuf>,
     /// What these CAs have revoked.
     pub client_crl_file: Option<PathBuf>,
+    /// TLS 1.2 and 1.3 with the certificate, the key and the demands of these files.
+    pub config: Arc<ServerConfig>,
 }
 
 impl std::fmt::Display for ListenAddress {
@@ -171,8 +168,9 @@ impl Check<'_> {
                 self.notes.add(at.key("callers").finding(problem, accepted).hint(hint));
             }
             let hosts = self.allowed_hosts(&at, listener.hosts, address.as_ref(), admits, tenants);
-            let tls = self.tls(&at.key("tls"), listener.tls);
-            if let Ok(Some(TlsFiles { client_ca_file: Some(_), .. })) = &tls {
+            let tls = self.listener_tls(&at.key("tls"), &listener.tls);
+            let client_ca_file = listener.tls.as_given().map(|tls| &tls.client_ca_file);
+            if let Some(Field::Given(_)) = client_ca_file {
                 let at = at.key("tls").key("client_ca_file");
                 if admits == Some(Admits::Anonymous) {
                     let problem = "found a client CA where everybody is let in";
@@ -247,116 +245,8 @@ impl Check<'_> {
             Arc::new(AllowedHosts { loopback: address.is_private(), names })
         })
     }
-
-    fn tls(self, at: &Place<'_>, tls: Field<file::Tls>) -> Result<Option<TlsFiles>, Noted> {
-        let tls = match tls {
-            Field::Missing => return Ok(None),
-            Field::Faulty => return Err(Noted),
-            Field::Given(tls) => tls,
-        };
-        let (certificate_at, key_at) = (at.key("certificate_file"), at.key("key_file"));
-        let certificate_file = tls.certificate_file.required(&certificate_at, PEM, self.notes);
-        let key_file = tls.key_file.required(&key_at, PEM, self.notes);
-        let chain = certificate_file.as_ref().map(|f| self.certificates(&certificate_at, f));
-        let key = key_file.as_ref().map(|f| self.private_key(&key_at, f));
-        if let (Some(Some(chain)), Some(Some(key))) = (chain, key) {
-            let certified = CertifiedKey::from_der(chain, key, &default_provider());
-            if certified.is_err() {
-                let problem = "found a key that cannot be used with this certificate";
-                let accepted = "the certificate's own key: RSA, ECDSA or Ed25519";
-                self.notes.add(key_at.finding(problem, accepted));
-            }
-        }
-        let client_ca = self.client_ca(at, &tls.client_ca_file, &tls.client_crl_file);
-        match (certificate_file, key_file, client_ca) {
-            (Some(certificate), Some(key), Ok((client_ca_file, client_crl_file))) => {
-                Ok(Some(TlsFiles {
-                    certificate_file: certificate.into(),
-                    key_file: key.into(),
-                    client_ca_file,
-                    client_crl_file,
-                }))
-            }
-            _ => Err(Noted),
-        }
-    }
-
-    /// The files that say which certificates of clients are good.
-    fn client_ca(
-        self,
-        at: &Place<'_>,
-        ca_file: &Field<String>,
-        crl_file: &Field<String>,
-    ) -> Result<(Option<PathBuf>, Option<PathBuf>), Noted> {
-        let (ca_at, crl_at) = (at.key("client_ca_file"), at.key("client_crl_file"));
-        if let (Field::Missing, Field::Given(_)) = (ca_file, crl_file) {
-            let problem = "found revocations without a client CA";
-            self.notes.add(crl_at.key_finding(problem, "revocations with `client_ca_file`"));
-            return Err(Noted);
-        }
-        if let (Field::Faulty, _) | (_, Field::Faulty) = (ca_file, crl_file) {
-            return Err(Noted);
-        }
-        let (ca_file, crl_file) = (ca_file.as_given(), crl_file.as_given());
-        if let (Some(file), References::Read) = (ca_file, self.references) {
-            // For the sake of noticing when it changes; what is wrong with it is told next.
-            let _ = self.content(file.as_ref());
-            if let Err(error) = trust::roots(file.as_ref()) {
-                self.notes.add(ca_at.finding(format!("found no usable CAs: {error}"), PEM));
-            }
-        }
-        if let Some(pem) = crl_file.and_then(|file| self.pem(&crl_at, file)) {
-            let lists: Result<Vec<_>, _> =
-                CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-            if !lists.is_ok_and(|lists| !lists.is_empty()) {
-                self.notes.add(crl_at.finding("found no revocation list in this file", PEM));
-            }
-        }
-        Ok((ca_file.map(Into::into), crl_file.map(Into::into)))
-    }
-
-    /// The certificates in a PEM file, at least one; `None` when it is not read or noted.
-    pub(super) fn certificates(
-        self,
-        at: &Place<'_>,
-        file: &str,
-    ) -> Option<Vec<CertificateDer<'static>>> {
-        let pem = self.pem(at, file)?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        match certificates {
-            Ok(certificates) if !certificates.is_empty() => Some(certificates),
-            _ => {
-                self.notes.add(at.finding("found no certificates in this file", PEM));
-                None
-            }
-        }
-    }
-
-    fn private_key(self, at: &Place<'_>, file: &str) -> Option<PrivateKeyDer<'static>> {
-        let pem = self.pem(at, file)?;
-        let key = PrivateKeyDer::from_pem_slice(&pem).ok();
-        if key.is_none() {
-            self.notes.add(at.finding("found no private key in this file", PEM));
-        }
-        key
-    }
-
-    fn pem(self, at: &Place<'_>, file: &str) -> Option<zeroize::Zeroizing<Vec<u8>>> {
-        if self.references == References::Ignore {
-            return None;
-        }
-        let read = self.content(file.as_ref());
-        read.map_err(|e| {
-            self.notes.add(at.finding(format!("found a file that cannot be read: {e}"), PEM));
-        })
-        .ok()
-    }
 }
-
-/// What is wrong has been noted.
-struct Noted;
 
 const TCP_ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:9090`";
 const ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:8080`, or `unix:` and the \
                        absolute path of a socket of at most 107 bytes";
-const PEM: &str = "the path of a PEM file";

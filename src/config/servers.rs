@@ -3,9 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ring::digest::{Context, SHA256};
-use rustls::pki_types::CertificateDer;
-
 use crate::tenant::{HealthCheck, HostPort, Server, TenantName, Timeouts};
 
 use super::Check;
@@ -86,21 +83,8 @@ impl Check<'_> {
         let base_path = url.as_ref().map_or("", |url| &url.base_path);
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);
-        let mut ca_digest = None;
-        let ca_file = match server.ca_file {
-            Field::Given(file) => {
-                let bundle = self.certificates(&at.key("ca_file"), &file);
-                ca_digest = bundle.map(|bundle| digest(&bundle));
-                if url.as_ref().is_some_and(|u| !u.tls) {
-                    let problem = "found a CA for a server that is spoken to without TLS";
-                    let finding = at.key("ca_file").key_finding(problem, "a CA with `https://`");
-                    self.notes.add(finding);
-                }
-                Some(Some(file.into()))
-            }
-            Field::Missing => Some(None),
-            Field::Faulty => None,
-        };
+        let tls = url.as_ref().map(|url| url.tls);
+        let trust = self.server_trust(at, &server.ca_file, &server.certificate_sha256, tls);
         let built = || {
             let url = url?;
             Some(Arc::new(Server {
@@ -110,8 +94,7 @@ impl Check<'_> {
                 port: url.port,
                 addresses: addresses?,
                 base_path: url.base_path,
-                ca_file: ca_file?,
-                ca_digest,
+                trust: trust?,
                 health_check: health_check.ok()?,
                 timeouts: timeouts?,
                 max_connections: max_connections?,
@@ -259,19 +242,6 @@ pub(super) fn unknown_name(
 
 /// What is wrong has been noted.
 struct Noted;
-
-/// Changes with every certificate of a bundle.
-fn digest(bundle: &[CertificateDer<'_>]) -> [u8; 32] {
-    let mut hash = Context::new(&SHA256);
-    for certificate in bundle {
-        // With its length, so that no part can pass for the end of another.
-        hash.update(&(certificate.len() as u64).to_be_bytes());
-        hash.update(certificate);
-    }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(hash.finish().as_ref());
-    digest
-}
 
 const MAX_ADDRESSES: usize = 64;
 const MAX_TIMES: usize = 100;

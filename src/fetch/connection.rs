@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::FetchError;
-use crate::trust::{self, TrustError};
+use crate::trust::{Trust, TrustError};
 
 /// Makes connections.
 pub(super) struct Connector {
@@ -46,17 +45,13 @@ pub(super) struct Failed {
 }
 
 impl Connector {
-    pub(super) fn new(
-        tls: bool,
-        ca_file: Option<&Path>,
-        connect: Duration,
-    ) -> Result<Self, TrustError> {
+    pub(super) fn new(tls: bool, trust: &Trust, connect: Duration) -> Result<Self, TrustError> {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(connect));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         let tls = if tls {
-            let config = trust::client_config(ca_file)?;
+            let config = trust.client_config()?;
             Some(TlsConnector::from(config))
         } else {
             None

@@ -331,6 +331,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
             "requests wait longer for a connection than a token lives: look for what makes Bold BI \
              slow, raise `max_connections` of the server, or let its tokens live longer"
         }
+        Refusal::UpstreamUnreachable { hint: Some(hint), .. } => hint.as_str(),
         Refusal::UpstreamUnreachable { .. } => {
             "check that Bold BI is running and that the server's `url` names its host and port; \
              `boldgate token` with the tenant's name tries the same server"

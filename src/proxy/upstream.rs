@@ -28,7 +28,7 @@ use super::connection::{Connection, Transport};
 use crate::refusal::{Overdue, Refusal};
 use crate::telemetry::{Repeats, ServerMetrics, Telemetry};
 use crate::tenant::Server;
-use crate::trust::{TrustError, client_config};
+use crate::trust::{self, TrustError};
 use address::{Addresses, Busy, Idle, Open};
 use lookup::Lookup;
 
@@ -75,7 +75,7 @@ impl Upstream {
     /// When the certificates to trust cannot be read, or the server's name is none.
     pub fn new(server: Arc<Server>, telemetry: &Telemetry) -> Result<Arc<Self>, TrustError> {
         let tls = if server.tls {
-            let config = client_config(server.ca_file.as_deref())?;
+            let config = server.trust.client_config()?;
             let name = ServerName::try_from(server.host.clone())
                 .map_err(|_| TrustError::NotAName(server.host.clone()))?;
             Some((TlsConnector::from(config), name))
@@ -201,7 +201,7 @@ impl Upstream {
         let too_late =
             || Refusal::UpstreamTimeout { server: server(), overdue: Overdue::Connection(limit) };
         if let Err(cause) = timeout_at(deadline, self.look_up()).await.map_err(|_| too_late())? {
-            return Err(Refusal::UpstreamUnreachable { server: server(), cause });
+            return Err(Refusal::UpstreamUnreachable { server: server(), cause, hint: None });
         }
         let open = self.make_room();
         // It may have been moved away from in the meantime.
@@ -214,6 +214,7 @@ impl Upstream {
                     Some(error) => Refusal::UpstreamUnreachable {
                         server: server(),
                         cause: all_failed(&error, &tried),
+                        hint: trust::certificate_hint(&error),
                     },
                     None => too_late(),
                 });
@@ -231,14 +232,15 @@ impl Upstream {
                     return Ok((Box::new(connection), open, busy));
                 }
                 Ok(Err(error)) => {
-                    self.set_aside(&address, &format!("it cannot be connected to: {error}"));
+                    let hint = trust::certificate_hint(&error);
+                    self.set_aside(&address, &format!("it cannot be connected to: {error}"), hint);
                     refused = Some(error);
                 }
                 Err(_) => {
                     // What was left after waiting for a slot can be too little for anybody.
                     let waited = until - begun;
                     if waited >= limit / FEWEST_PARTS {
-                        self.set_aside(&address, &format!("no connection within {waited:?}"));
+                        self.set_aside(&address, &format!("no connection within {waited:?}"), None);
                     }
                     if until >= deadline {
                         return Err(too_late());
@@ -255,7 +257,7 @@ impl Upstream {
         let Some((connector, name)) = &self.tls else {
             return Ok(Connection::new(Transport::Tcp(tcp)));
         };
-        let tls = connector.connect(name.clone(), tcp).await?;
+        let tls = connector.connect(name.clone(), tcp).await.map_err(TlsFault::told)?;
         Ok(Connection::new(Transport::Tls(Box::new(TlsStream::from(tls)))))
     }
 
@@ -274,6 +276,22 @@ impl Upstream {
 
     fn is_in_use(&self) -> bool {
         self.open.load(std::sync::atomic::Ordering::Relaxed) > 0
+    }
+}
+
+/// A failed handshake: prints what the certificate's fault is, and not what the library calls it.
+#[derive(Debug, thiserror::Error)]
+#[error("{words}")]
+struct TlsFault {
+    words: String,
+    #[source]
+    cause: io::Error,
+}
+
+impl TlsFault {
+    fn told(cause: io::Error) -> io::Error {
+        let words = trust::causes(&cause).last().map(trust::words_of).unwrap_or_default();
+        io::Error::new(cause.kind(), Self { words, cause })
     }
 }
 

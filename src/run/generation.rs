@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{StartError, tls};
+use super::StartError;
 use crate::caller::{Admits, AllowedHosts, Origin};
 use crate::config::{Digest, Files, Limits, ListenAddress, Listener, Settings};
 use crate::gateway::Gateway;
@@ -85,13 +85,8 @@ impl Door {
         files: &Files,
         before: Option<&Self>,
         closing: &CancellationToken,
-    ) -> Result<Arc<Self>, StartError> {
-        let tls = settings.tls.as_ref().map(|files| {
-            tls::acceptor(files).map_err(|cause| StartError::Tls {
-                address: settings.address.to_string(),
-                cause: Box::new(cause),
-            })
-        });
+    ) -> Arc<Self> {
+        let tls = settings.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
         let held = |file: &Option<PathBuf>| files.held_by(file.as_ref()?);
         let client_cas = settings
             .tls
@@ -112,7 +107,7 @@ impl Door {
             }
             _ => Arc::new(terms),
         };
-        Ok(Arc::new(Self { settings: settings.clone(), tls: tls.transpose()?, terms }))
+        Arc::new(Self { settings: settings.clone(), tls, terms })
     }
 
     /// What is known of a client before it has said anything.

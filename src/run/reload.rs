@@ -116,8 +116,8 @@ impl Reloader {
 
     fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<(), String> {
         let next = Outline::of(&settings);
-        for warning in settings.warnings.lines() {
-            tracing::warn!(warning, "the changed configuration is good, but");
+        for (warning, hint) in settings.warnings.told() {
+            tracing::warn!(warning, hint, "the changed configuration is good, but");
         }
         let exchange = self.exchange.renewed(settings.servers.iter());
         let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);

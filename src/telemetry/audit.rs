@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::file::LogFile;
+use super::file::{self, LogFile};
 use super::values::{push_address, push_number, push_seconds, push_timestamp, text_field};
 use super::writer::{LogWriter, stdout};
 
@@ -21,6 +21,19 @@ pub enum AuditSink {
     Stdout,
     /// Into the file at this path.
     File(PathBuf),
+}
+
+impl AuditSink {
+    /// Whether it could be opened, as far as that can be told without making a file.
+    ///
+    /// # Errors
+    /// What opening it would say.
+    pub fn can_be_opened(&self) -> io::Result<()> {
+        match self {
+            Self::Stdout => Ok(()),
+            Self::File(path) => file::can_be_opened(path),
+        }
+    }
 }
 
 impl fmt::Display for AuditSink {

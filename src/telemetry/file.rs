@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags, access};
 
 use super::Repeats;
 
@@ -23,7 +23,7 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens the file at `path` or makes it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let (file, id) = open(path)?;
+        let (file, id) = open(path, true)?;
         Ok(Self { path: path.to_owned(), file, id, repeats: Repeats::default() })
     }
 
@@ -35,7 +35,7 @@ impl LogFile {
 
     /// Goes on in the file that the path means now. If there is none to be had, in the one at hand.
     fn follow(&mut self) {
-        match open(&self.path) {
+        match open(&self.path, true) {
             Ok((file, id)) => (self.file, self.id) = (file, id),
             Err(error) if self.repeats.tell("reopen").is_some() => tracing::error!(
                 %error,
@@ -61,12 +61,23 @@ impl Write for LogFile {
     }
 }
 
-fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
+/// Whether a log could be opened at `path`. No file is made for the question.
+pub(super) fn can_be_opened(path: &Path) -> io::Result<()> {
+    match open(path, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(path);
+            Ok(access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        opened => opened.map(|_| ()),
+    }
+}
+
+fn open(path: &Path, create: bool) -> io::Result<(File, (u64, u64))> {
     // Without waiting: a pipe that nobody reads would hold up the start for ever.
     let no_wait = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
         .append(true)
-        .create(true)
+        .create(create)
         .mode(0o600)
         .custom_flags(no_wait)
         .open(path)?;

@@ -162,6 +162,12 @@ fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
     for more in [", max_connections: 7", ", timeouts: { total: 9s }", ", health_check: {}"] {
         assert_ne!(before, server(more), "{more}");
     }
+    let pinned = |pin: &str| server(&format!(", certificate_sha256: [{pin}]"));
+    let (one, two) = ("ab".repeat(32), "cd".repeat(32));
+    assert_ne!(before, pinned(&one));
+    assert_ne!(pinned(&one), pinned(&two));
+    assert_ne!(pinned(&one), pinned(&format!("{one}, {two}")));
+    assert_eq!(pinned(&one), pinned(&["AB"; 32].join(":")), "the same in another spelling");
     std::fs::write(&bundle, format!("# a comment\n{first}")).unwrap();
     assert_eq!(before, server(""), "the same certificates");
     std::fs::write(&bundle, certificate()).unwrap();
@@ -249,8 +255,12 @@ fn certificates_and_keys_must_belong_together() {
     let findings = with("one.crt", "two.key").unwrap_err().to_string();
     assert!(findings.contains("listeners[0].tls.key_file: found a key"), "{findings}");
     let findings = with("one.key", "one.crt").unwrap_err().to_string();
-    assert!(findings.contains("no certificates") && findings.contains("no private key"));
-    assert!(!findings.contains("PRIVATE"));
+    let place = |name: &str| format!("{}:1 a section `", path(name));
+    let [key, certificate] = [place("one.key"), place("one.crt")];
+    assert!(findings.contains(&(key + "PRIVATE KEY`, which is of no use here")), "{findings}");
+    assert!(findings.contains(&(certificate + "CERTIFICATE`, which is of")), "{findings}");
+    let secret = std::fs::read_to_string(path("one.key")).unwrap();
+    assert!(!findings.contains(secret.lines().nth(1).unwrap()), "{findings}");
 }
 
 #[test]

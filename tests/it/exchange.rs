@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boldgate::boldbi::hint;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions, TokenReply};
-use boldgate::boldbi::{BoldBi, hint};
 use boldgate::tenant::{Credential, ExchangeBody, Server};
 use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
 use http::StatusCode;
@@ -429,14 +429,6 @@ async fn tls_endpoint(name: &str) -> (SocketAddr, String) {
         }
     });
     (address, made.cert.pem())
-}
-
-#[tokio::test]
-async fn a_ca_file_that_is_not_there_is_an_error_at_the_start() {
-    let address = "127.0.0.1:1".parse().unwrap();
-    let permit = permit(tls_server(address, "localhost", "/nonexistent/ca.crt".into()));
-    let error = BoldBi::new([&permit.tenant().server].into_iter()).err().unwrap();
-    assert!(error.to_string().contains("/nonexistent/ca.crt"), "{error}");
 }
 
 #[tokio::test]

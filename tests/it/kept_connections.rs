@@ -7,6 +7,7 @@ use std::time::Duration;
 use boldgate::caller::jwks::KeySource;
 use boldgate::jwks::HttpKeySource;
 use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
+use boldgate::trust::Trust;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -257,7 +258,7 @@ async fn keys_are_fetched_once_more_from_a_server_that_closes_an_idle_connection
     ] {
         let fickle = Fickle::new(acts, Provider::new().jwks()).await;
         let url = format!("http://{}/keys", fickle.address).parse().unwrap();
-        let source = HttpKeySource::new(url, None).unwrap();
+        let source = HttpKeySource::new(url, &Trust::default()).unwrap();
         assert!(source.fetch().await.is_ok());
         assert_eq!(source.fetch().await.is_ok(), good, "{acts:?}");
         assert_eq!(fickle.seen(), connections, "{acts:?}");
@@ -309,7 +310,8 @@ async fn what_answers_but_not_in_http_is_called_that_and_its_words_are_not_repea
             assert!(!shown.contains("canary") && !shown.contains("cannot be reached"), "{shown}");
 
             let url = format!("http://{address}/keys").parse().unwrap();
-            let told = HttpKeySource::new(url, None).unwrap().fetch().await.err().unwrap();
+            let told =
+                HttpKeySource::new(url, &Trust::default()).unwrap().fetch().await.err().unwrap();
             assert!(told.contains("not in HTTP") && !told.contains("canary"), "{told}");
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use boldgate::caller::jwks::KeySource;
 use boldgate::jwks::HttpKeySource;
+use boldgate::trust::Trust;
 
 use crate::jwt::Provider;
 use crate::running::{Answer, Gateway, Upstream};
@@ -234,7 +235,7 @@ async fn keys_that_are_said_to_be_compressed_are_not_read_and_their_coding_is_na
         })
         .await;
         let url = format!("http://{}/keys", upstream.address).parse().unwrap();
-        let told = HttpKeySource::new(url, None).unwrap().fetch().await.err();
+        let told = HttpKeySource::new(url, &Trust::default()).unwrap().fetch().await.err();
         assert_eq!(told.is_some(), coding.is_some(), "{line}: {told:?}");
         if let (Some(told), Some(coding)) = (told, coding) {
             assert!(told.contains(coding) && told.contains("Accept-Encoding"), "{told}");

@@ -121,6 +121,9 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
         all = all.replace(&address.to_string(), name);
     }
     all = all.replace(&format!("localhost:{}", tls.port()), "[untrusted]");
+    let fingerprint = boldgate::trust::fingerprint(theirs.cert.der());
+    let fingerprint = fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
+    all = all.replace(&fingerprint, "[fingerprint]");
     // Resolvers have words of their own for a name that does not exist.
     for said in ["Name or service not known", "Temporary failure in name resolution"] {
         all = all.replace(said, "[what the resolver says]");

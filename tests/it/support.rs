@@ -15,6 +15,7 @@ use boldgate::tenant::{
     Timeouts,
 };
 use boldgate::token::{TokenExchange, TokenSource};
+use boldgate::trust::{Trust, certificates};
 
 pub const EXCHANGE_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -26,8 +27,7 @@ pub fn server(address: SocketAddr) -> Server {
         port: address.port(),
         base_path: "/bi".into(),
         addresses: Vec::new(),
-        ca_file: None,
-        ca_digest: None,
+        trust: Trust::default(),
         health_check: None,
         timeouts: Timeouts { exchange: EXCHANGE_DEADLINE, ..Timeouts::all(Duration::from_secs(5)) },
         max_connections: 16,
@@ -37,7 +37,9 @@ pub fn server(address: SocketAddr) -> Server {
 
 pub fn tls_server(address: SocketAddr, host: &str, ca_file: PathBuf) -> Server {
     let mut server = server(address);
-    (server.tls, server.host, server.ca_file) = (true, host.into(), Some(ca_file));
+    let listed = certificates(&std::fs::read(ca_file).unwrap(), &[]).unwrap();
+    (server.tls, server.host) = (true, host.into());
+    server.trust = Trust::in_cas(&listed);
     server
 }
 

@@ -16,10 +16,16 @@ use tokio::time::{sleep, timeout};
 use super::Upstream;
 use super::address::Address;
 use crate::tenant::HealthCheck;
+use crate::trust::CertificateHint;
 
 impl Upstream {
     /// An address has failed: its idle connections are closed, and others are preferred.
-    pub(super) fn set_aside(&self, address: &Arc<Address>, cause: &str) {
+    pub(super) fn set_aside(
+        &self,
+        address: &Arc<Address>,
+        cause: &str,
+        hint: Option<CertificateHint>,
+    ) {
         if !address.set_out(true) {
             return;
         }
@@ -29,7 +35,10 @@ impl Upstream {
             server.address = self.server.origin(),
             network.peer.address = %address.at,
             healthy_addresses = left,
-            hint = "look into Bold BI at this address; it is used again as soon as it is well",
+            hint = hint.map_or(
+                "look into Bold BI at this address; it is used again as soon as it is well",
+                CertificateHint::as_str
+            ),
             "an address of server `{}` is set aside: {cause}",
             self.server.name
         );
@@ -74,7 +83,7 @@ impl Upstream {
         };
         let doubts = address.checked(failed.is_none());
         match failed {
-            Some(cause) if doubts >= check.unhealthy_after => self.set_aside(address, &cause),
+            Some(cause) if doubts >= check.unhealthy_after => self.set_aside(address, &cause, None),
             None if doubts >= check.healthy_after => self.take_back(address),
             _ => {}
         }

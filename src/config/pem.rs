@@ -1,0 +1,115 @@
+//! The PEM files that a configuration names. Each fault is a finding with its line. Doubtful but
+//! usable certificates are warnings.
+
+use std::path::Path;
+
+use rustls::pki_types::UnixTime;
+use rustls::pki_types::pem::SectionKind;
+use time::OffsetDateTime;
+
+use crate::trust::pem::Fault;
+use crate::trust::{Facts, Listed, OutOfDate, certificates};
+
+use super::finding::Finding;
+use super::place::Place;
+use super::{Check, References};
+
+/// A reason to doubt a usable certificate, and a hint unless replacing the certificate is all.
+pub(super) type Doubt = (String, Option<&'static str>);
+
+impl Check<'_> {
+    /// Reads a PEM file by `read`, which must find at least one thing. `None` if files are not read, or
+    /// after a finding. `nothing` names the things in the finding, and `accepted` a file with them.
+    pub(super) fn pem<T>(
+        self,
+        at: &Place<'_>,
+        file: &str,
+        nothing: &str,
+        accepted: &str,
+        read: impl FnOnce(&[u8]) -> Result<Vec<T>, Vec<Fault>>,
+    ) -> Option<Vec<T>> {
+        if self.references == References::Ignore {
+            return None;
+        }
+        let content = match self.content(file.as_ref()) {
+            Ok(content) => content,
+            Err(error) => {
+                let problem = format!("found a file that cannot be read: {error}");
+                self.notes.add(at.finding(problem, PEM));
+                return None;
+            }
+        };
+        match read(&content) {
+            Ok(all) if !all.is_empty() => Some(all),
+            Ok(_) => {
+                self.notes.add(at.finding(format!("found {nothing} in this file"), accepted));
+                None
+            }
+            Err(faults) => {
+                for fault in &faults {
+                    self.notes.add(fault_at(at, file, fault, accepted));
+                }
+                None
+            }
+        }
+    }
+
+    /// The certificates in a PEM file, at least one. `None` as above. The file may hold sections of the
+    /// kinds `beside` as well.
+    pub(super) fn certificates(
+        self,
+        at: &Place<'_>,
+        file: &str,
+        beside: &[SectionKind],
+    ) -> Option<Vec<Listed>> {
+        self.pem(at, file, "no certificates", CERTIFICATES, |pem| certificates(pem, beside))
+    }
+
+    /// Warns of doubtful certificates, each with its line. They are no faults: bundles list old
+    /// certificates as well.
+    pub(super) fn doubt(
+        self,
+        at: &Place<'_>,
+        file: &str,
+        listed: &[Listed],
+        doubts: &[fn(&Facts<'_>) -> Option<Doubt>],
+    ) {
+        for one in listed {
+            let Some(facts) = Facts::of(one.der()) else { continue };
+            for (what, hint) in doubts.iter().filter_map(|doubt| doubt(&facts)) {
+                let fault = Fault { line: one.line(), what, hint };
+                self.notes.warn(fault_at(at, file, &fault, GOOD));
+            }
+        }
+    }
+}
+
+/// A doubt about a certificate's dates.
+pub(super) fn out_of_date(facts: &Facts<'_>) -> Option<Doubt> {
+    let what = match facts.is_out_of_date(UnixTime::now())? {
+        OutOfDate::NotYet { from } => format!("is not valid before {}", day(from)),
+        OutOfDate::Expired { since } => format!("has expired on {}", day(since)),
+    };
+    Some((format!("a certificate that {what}"), None))
+}
+
+/// A finding on a line of a file that the configuration names.
+pub(super) fn fault_at(at: &Place<'_>, file: &str, fault: &Fault, accepted: &str) -> Finding {
+    let file = Path::new(file).display().to_string();
+    let problem = format!("found at {}:{} {}", file.escape_debug(), fault.line, fault.what);
+    let finding = at.finding(problem, accepted);
+    match fault.hint {
+        Some(hint) => finding.hint(hint),
+        None => finding,
+    }
+}
+
+pub(super) fn day(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .map_or_else(|_| "a day beyond the calendar".to_owned(), |time| time.date().to_string())
+}
+
+pub(super) const PEM: &str = "the path of a PEM file";
+pub(super) const CERTIFICATES: &str = "the path of a PEM file with sections `CERTIFICATE`";
+const GOOD: &str = "certificates that are valid now, can be verified and name their hosts";

@@ -1,0 +1,238 @@
+//! The section `tls` of a listener. Its files become a TLS configuration here and nowhere else, so
+//! `check`, `serve` and a reload find the same faults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::SectionKind;
+use rustls::pki_types::{CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{RootCertStore, ServerConfig};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use crate::trust::Facts;
+use crate::trust::pem::{Fault, Section, sections};
+
+use super::Check;
+use super::field::Field;
+use super::file;
+use super::listeners::TlsFiles;
+use super::pem::{CERTIFICATES, Doubt, PEM, day, fault_at, out_of_date};
+use super::place::Place;
+
+/// Nothing could be built. Why has been noted, unless files are not read.
+pub(super) struct NotBuilt;
+
+impl Check<'_> {
+    /// The TLS configuration of a listener. `None` where it serves plain HTTP.
+    pub(super) fn listener_tls(
+        self,
+        at: &Place<'_>,
+        tls: &Field<file::Tls>,
+    ) -> Result<Option<TlsFiles>, NotBuilt> {
+        let tls = match tls {
+            Field::Missing => return Ok(None),
+            Field::Faulty => return Err(NotBuilt),
+            Field::Given(tls) => tls,
+        };
+        let own = self.own_certificate(at, tls);
+        let clients = self.client_verifier(at, tls);
+        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default versions");
+        let (own, clients) = (own.ok_or(NotBuilt)?, clients?);
+        let asks_for_certificates = clients.is_some();
+        let builder = match clients {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config =
+            builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if asks_for_certificates {
+            // A resumed session would bring along a certificate that nobody looks at again.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        let path = |file: &Field<String>| file.as_given().map(Into::into);
+        Ok(Some(TlsFiles {
+            certificate_file: path(&tls.certificate_file).ok_or(NotBuilt)?,
+            key_file: path(&tls.key_file).ok_or(NotBuilt)?,
+            client_ca_file: path(&tls.client_ca_file),
+            client_crl_file: path(&tls.client_crl_file),
+            config: Arc::new(config),
+        }))
+    }
+
+    /// The certificate that a listener shows, and the key to it.
+    fn own_certificate(self, at: &Place<'_>, tls: &file::Tls) -> Option<CertifiedKey> {
+        let (certificate_at, key_at) = (at.key("certificate_file"), at.key("key_file"));
+        let certificate_file = self.required_file(&certificate_at, &tls.certificate_file);
+        let key_file = self.required_file(&key_at, &tls.key_file);
+        // Other programs want both in one file.
+        let in_one_file = certificate_file.is_some() && certificate_file == key_file;
+        let chain = certificate_file.and_then(|file| {
+            let beside = if in_one_file { &KEYS[..] } else { &[] };
+            self.certificates(&certificate_at, file, beside)
+        });
+        let key = key_file.and_then(|file| self.private_key(&key_at, file, in_one_file));
+        let (chain, key) = (chain?, key?);
+        self.doubt(&certificate_at, certificate_file?, &chain, &[out_of_date]);
+        self.doubt(&certificate_at, certificate_file?, &chain[..1], &[nameless]);
+        if let Some(own) = chain.first()
+            && Facts::of(own.der()).is_some_and(|facts| facts.is_version_1())
+        {
+            let what = "a certificate of version 1, which clients do not accept".to_owned();
+            let fault = Fault { line: own.line(), what, hint: None };
+            let finding = fault_at(&certificate_at, certificate_file?, &fault, CERTIFICATES);
+            self.notes.add(finding);
+            return None;
+        }
+        let chain = chain.iter().map(|one| one.der().clone()).collect();
+        let certified = CertifiedKey::new(chain, key);
+        if let Err(error) = certified.keys_match() {
+            let problem = format!("found a key that cannot be used with this certificate: {error}");
+            let accepted = "the key of the first certificate in `certificate_file`";
+            self.notes.add(key_at.finding(problem, accepted));
+            return None;
+        }
+        Some(certified)
+    }
+
+    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not revoked.
+    /// `None` where none is asked for.
+    fn client_verifier(
+        self,
+        at: &Place<'_>,
+        tls: &file::Tls,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, NotBuilt> {
+        let (ca_at, crl_at) = (at.key("client_ca_file"), at.key("client_crl_file"));
+        let (ca_file, crl_file) = match (&tls.client_ca_file, &tls.client_crl_file) {
+            (Field::Missing, Field::Missing) => return Ok(None),
+            (Field::Missing, Field::Given(_)) => {
+                let problem = "found revocations without a client CA";
+                self.notes.add(crl_at.key_finding(problem, "revocations with `client_ca_file`"));
+                return Err(NotBuilt);
+            }
+            (Field::Given(ca_file), Field::Missing) => (ca_file, None),
+            (Field::Given(ca_file), Field::Given(crl_file)) => (ca_file, Some(crl_file)),
+            _ => return Err(NotBuilt),
+        };
+        let cas = self.certificates(&ca_at, ca_file, &[]);
+        let revoked = match crl_file {
+            Some(file) => self.pem(&crl_at, file, "no revocation list", CRLS, |pem| {
+                sections(pem, &[SectionKind::Crl])
+            }),
+            None => Some(Vec::new()),
+        };
+        let (cas, revoked) = (cas.ok_or(NotBuilt)?, revoked.ok_or(NotBuilt)?);
+        self.doubt(&ca_at, ca_file, &cas, &[out_of_date]);
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(cas.iter().map(|ca| ca.der().clone()));
+        let roots = Arc::new(roots);
+        let verifier = |revoked: &[&Section]| {
+            let lists =
+                revoked.iter().map(|list| CertificateRevocationListDer::from(list.der.to_vec()));
+            WebPkiClientVerifier::builder_with_provider(
+                Arc::clone(&roots),
+                Arc::new(default_provider()),
+            )
+            .with_crls(lists)
+            .build()
+        };
+        let file = crl_file.map_or("", String::as_str);
+        for list in &revoked {
+            let fault =
+                |what| fault_at(&crl_at, file, &Fault { line: list.line, what, hint: None }, CRLS);
+            if let Err(error) = verifier(&[list]) {
+                let what = format!("a revocation list that cannot be used: {error}");
+                self.notes.add(fault(what));
+                return Err(NotBuilt);
+            }
+            if let Some(due) = overdue(&list.der) {
+                let what = format!("a revocation list that was to be renewed by {}", day(due));
+                self.notes.warn(fault(what));
+            }
+        }
+        match verifier(&revoked.iter().collect::<Vec<_>>()) {
+            Ok(verifier) => Ok(Some(verifier)),
+            Err(error) => {
+                let problem =
+                    format!("found CAs and revocations that cannot be used together: {error}");
+                self.notes.add(ca_at.finding(problem, CERTIFICATES));
+                Err(NotBuilt)
+            }
+        }
+    }
+
+    fn private_key(
+        self,
+        at: &Place<'_>,
+        file: &str,
+        beside_certificates: bool,
+    ) -> Option<Arc<dyn SigningKey>> {
+        let mut accepted = KEYS.to_vec();
+        if beside_certificates {
+            accepted.push(SectionKind::Certificate);
+        }
+        let keys = self.pem(at, file, "no private key", KEY, |pem| {
+            let mut keys = sections(pem, &accepted)?;
+            keys.retain(|section| section.kind != SectionKind::Certificate);
+            match keys.get(1) {
+                Some(second) => Err(vec![Fault {
+                    line: second.line,
+                    what: "a second private key".into(),
+                    hint: None,
+                }]),
+                None => Ok(keys),
+            }
+        })?;
+        let Section { kind, der, line } = keys.into_iter().next()?;
+        let der = der.to_vec();
+        let key = match kind {
+            SectionKind::RsaPrivateKey => PrivateKeyDer::Pkcs1(der.into()),
+            SectionKind::EcPrivateKey => PrivateKeyDer::Sec1(der.into()),
+            _ => PrivateKeyDer::Pkcs8(der.into()),
+        };
+        let loaded = default_provider().key_provider.load_private_key(key);
+        if loaded.is_err() {
+            let what = "a private key that cannot be read".to_owned();
+            let hint = Some("RSA from 2048 bits on, ECDSA of P-256 or P-384, and Ed25519 can be");
+            self.notes.add(fault_at(at, file, &Fault { line, what, hint }, KEY));
+        }
+        loaded.ok()
+    }
+
+    fn required_file<'f>(self, at: &Place<'_>, file: &'f Field<String>) -> Option<&'f str> {
+        if let Field::Missing = file {
+            self.notes.add(at.missing(PEM));
+        }
+        file.as_given().map(String::as_str)
+    }
+}
+
+/// A doubt about a certificate that is shown to clients.
+fn nameless(facts: &Facts<'_>) -> Option<Doubt> {
+    let what = "a certificate without a host in its subjectAltName";
+    (!facts.names_a_server()).then(|| (what.to_owned(), Some(NAMELESS)))
+}
+
+/// The end of a revocation list's time, if it is over.
+fn overdue(list: &[u8]) -> Option<UnixTime> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    let next = u64::try_from(list.next_update()?.timestamp()).ok()?;
+    let next = UnixTime::since_unix_epoch(Duration::from_secs(next));
+    (next < UnixTime::now()).then_some(next)
+}
+
+const KEYS: [SectionKind; 3] =
+    [SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey];
+const KEY: &str = "the path of a PEM file with one section `PRIVATE KEY`, `RSA PRIVATE KEY` or \
+                   `EC PRIVATE KEY`";
+const CRLS: &str = "the path of a PEM file with sections `X509 CRL`";
+const NAMELESS: &str = "clients that look for the host they asked for refuse it: name each host in the \
+                        subjectAltName of the next one";

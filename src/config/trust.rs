@@ -1,0 +1,125 @@
+//! Whom to take for a server: the keys `ca_file` and `certificate_sha256`.
+
+use crate::caller::CertificateName;
+use crate::trust::{Facts, Fingerprint, Trust};
+
+use super::field::Field;
+use super::pem::{Doubt, out_of_date};
+use super::place::Place;
+use super::{Check, References};
+
+impl Check<'_> {
+    /// The trust in the server at `at`: its pins, or else the CAs of `ca_file`, or else the system's.
+    /// `tls` is the scheme of its URL, if that could be read.
+    pub(super) fn server_trust(
+        self,
+        at: &Place<'_>,
+        ca_file: &Field<String>,
+        pins: &Field<Vec<Field<String>>>,
+        tls: Option<bool>,
+    ) -> Option<Trust> {
+        let (ca_at, pins_at) = (at.key("ca_file"), at.key("certificate_sha256"));
+        let given = [
+            (&ca_at, "a CA", !matches!(ca_file, Field::Missing)),
+            (&pins_at, "fingerprints", !matches!(pins, Field::Missing)),
+        ];
+        for (at, what, _) in given.iter().filter(|(_, _, given)| *given && tls == Some(false)) {
+            let problem = format!("found {what} for a server that is spoken to without TLS");
+            self.notes.add(at.key_finding(problem, format!("{what} with `https://`")));
+        }
+        let pins = match pins {
+            Field::Missing => Some(Vec::new()),
+            Field::Faulty => None,
+            Field::Given(pins) => self.pins(&pins_at, pins),
+        };
+        let trust = self.ca_trust(&ca_at, ca_file);
+        if let (Field::Given(_), Some([_, ..])) = (ca_file, pins.as_deref()) {
+            let problem = "found CAs beside `certificate_sha256`, which alone counts";
+            let accepted = "one of `ca_file` and `certificate_sha256`";
+            self.notes.warn(ca_at.key_finding(problem, accepted));
+        }
+        let trust = trust?.pinned(pins?);
+        if tls == Some(true)
+            && self.references == References::Read
+            && let Err(error) = trust.is_complete()
+        {
+            self.notes.add(at.key("url").finding(format!("found that {error}"), CA_FILE));
+            return None;
+        }
+        Some(trust)
+    }
+
+    /// The CAs of a file, or else the system's. Servers with the same file share one value, because
+    /// thousands of servers with a hundred CAs each would take seconds and much memory.
+    pub(super) fn ca_trust(self, at: &Place<'_>, ca_file: &Field<String>) -> Option<Trust> {
+        let file = match ca_file {
+            Field::Given(file) if self.references == References::Read => file,
+            Field::Given(_) | Field::Missing => return Some(Trust::default()),
+            Field::Faulty => return None,
+        };
+        if let Some(known) = self.cas.borrow().get(file) {
+            return Some(known.clone());
+        }
+        let listed = self.certificates(at, file, &[])?;
+        self.doubt(at, file, &listed, &[out_of_date, own_authority, weak_digest, short_key]);
+        let trust = Trust::in_cas(&listed);
+        self.cas.borrow_mut().insert(file.clone(), trust.clone());
+        Some(trust)
+    }
+
+    fn pins(self, at: &Place<'_>, pins: &[Field<String>]) -> Option<Vec<Fingerprint>> {
+        if pins.is_empty() || pins.len() > MAX_PINS {
+            let problem = format!("found {} fingerprints", pins.len());
+            self.notes.add(at.finding(problem, format!("1 to {MAX_PINS}")));
+            return None;
+        }
+        let pin = |(index, pin): (usize, &Field<String>)| match CertificateName::sha256(
+            pin.as_given()?,
+        ) {
+            Some(CertificateName::Sha256(pin)) => Some(pin),
+            _ => {
+                self.notes.add(at.item(index).wrong(FINGERPRINT).hint(FINGERPRINT_HINT));
+                None
+            }
+        };
+        // Each is looked at, so that all faults are found.
+        let all: Vec<_> = pins.iter().enumerate().map(pin).collect();
+        all.into_iter().collect()
+    }
+}
+
+/// A doubt about a server's own certificate that is listed among CAs.
+fn own_authority(facts: &Facts<'_>) -> Option<Doubt> {
+    let is_own = facts.is_authority() && facts.is_self_issued() && facts.names_a_server();
+    is_own.then(|| {
+        let what = "a server's certificate that is its own authority (CA:TRUE)".to_owned();
+        (what, Some(OWN_AUTHORITY))
+    })
+}
+
+/// A doubt about a certificate's signature. That of a root on itself counts for nobody.
+fn weak_digest(facts: &Facts<'_>) -> Option<Doubt> {
+    let digest = facts.weak_digest().filter(|_| !facts.is_self_issued())?;
+    Some((format!("a certificate that is signed with {digest}"), Some(WEAK_DIGEST)))
+}
+
+/// A doubt about a key that no signature is verified with.
+fn short_key(facts: &Facts<'_>) -> Option<Doubt> {
+    let bits = facts.short_rsa_key()?;
+    Some((format!("a certificate whose RSA key has {bits} bits"), Some(SHORT_KEY)))
+}
+
+/// Room for a rotation on each of several machines.
+const MAX_PINS: usize = 16;
+const CA_FILE: &str = "a server with a `ca_file`, or CA certificates of the system";
+const FINGERPRINT: &str =
+    "64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them";
+const FINGERPRINT_HINT: &str =
+    "`openssl x509 -in server.pem -noout -fingerprint -sha256` prints it behind the `=`";
+const OWN_AUTHORITY: &str = "the server is trusted while it shows this certificate itself, byte for byte: before it is \
+     renewed, list the new one in `ca_file` as well, or the fingerprints of both in \
+     `certificate_sha256`; whoever has its key can sign others for this server";
+const WEAK_DIGEST: &str = "a certificate that is signed like this is refused when a server shows it: have it signed again \
+     with SHA-256";
+const SHORT_KEY: &str =
+    "neither it nor what it has signed can be verified: make one with a key of 2048 bits or more";

@@ -1,0 +1,196 @@
+//! Certificates of a file or of a server, and the facts that one states about itself.
+
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::SectionKind;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use x509_parser::der_parser::asn1_rs::Any;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::public_key::PublicKey;
+
+use super::pem::{self, Fault, Section};
+
+/// SHA-256 of a whole certificate.
+pub type Fingerprint = [u8; 32];
+
+/// A certificate of a file, which can be parsed.
+pub struct Listed {
+    der: CertificateDer<'static>,
+    line: usize,
+}
+
+impl Listed {
+    /// The certificate.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    /// The line of the file that it begins in, from 1.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+}
+
+/// All certificates of a PEM file. Sections of the kinds `beside` may be in it as well.
+///
+/// # Errors
+/// Everything that is wrong with the file; that there is no certificate in it is not.
+pub fn certificates(content: &[u8], beside: &[SectionKind]) -> Result<Vec<Listed>, Vec<Fault>> {
+    let accepted = [&[SectionKind::Certificate], beside].concat();
+    let mut faults = Vec::new();
+    let mut listed = Vec::new();
+    for Section { kind, der, line } in pem::sections(content, &accepted)? {
+        if kind != SectionKind::Certificate {
+            continue;
+        }
+        let der = CertificateDer::from(der.to_vec());
+        // The one parser that knows version 1 as well.
+        match RootCertStore::empty().add(der.clone()) {
+            Ok(()) => listed.push(Listed { der, line }),
+            Err(_) => faults.push(Fault {
+                line,
+                what: "a section `CERTIFICATE` that holds no X.509 certificate".into(),
+                hint: None,
+            }),
+        }
+    }
+    if faults.is_empty() { Ok(listed) } else { Err(faults) }
+}
+
+/// The fingerprint of a certificate.
+pub fn fingerprint(der: &[u8]) -> Fingerprint {
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.copy_from_slice(digest(&SHA256, der).as_ref());
+    fingerprint
+}
+
+/// The statements of a certificate about itself. None of them is verified.
+pub struct Facts<'d>(X509Certificate<'d>);
+
+impl<'d> Facts<'d> {
+    /// Reads a certificate; `None` if it cannot be read.
+    pub fn of(der: &'d [u8]) -> Option<Self> {
+        let (rest, certificate) = X509Certificate::from_der(der).ok()?;
+        rest.is_empty().then_some(Self(certificate))
+    }
+
+    /// Whether it is of version 1, which has no extensions and hence no alternative names.
+    pub fn is_version_1(&self) -> bool {
+        self.0.version() == X509Version::V1
+    }
+
+    /// Whether it says that it is the certificate of an authority.
+    pub fn is_authority(&self) -> bool {
+        self.0.is_ca()
+    }
+
+    /// Whether it names itself as its issuer.
+    pub fn is_self_issued(&self) -> bool {
+        self.0.issuer().as_raw() == self.0.subject().as_raw()
+    }
+
+    /// The digest that it is signed with, if it is one that is not believed any more.
+    pub fn weak_digest(&self) -> Option<&'static str> {
+        let oid = self.0.signature_algorithm.algorithm.to_id_string();
+        let of = |oids: &[&str]| oids.contains(&oid.as_str());
+        match () {
+            () if of(&SIGNED_WITH_SHA1) => Some("SHA-1"),
+            () if of(&SIGNED_WITH_MD5) => Some("MD5"),
+            () => None,
+        }
+    }
+
+    /// Bits of its RSA key, if they are too few for a signature to be verified.
+    pub fn short_rsa_key(&self) -> Option<usize> {
+        match self.0.public_key().parsed() {
+            Ok(PublicKey::RSA(key)) if key.key_size() < MIN_RSA_BITS => Some(key.key_size()),
+            _ => None,
+        }
+    }
+
+    /// Whether it has alternative names, of whatever kind.
+    pub fn has_alternative_names(&self) -> bool {
+        !matches!(self.0.subject_alternative_name(), Ok(None))
+    }
+
+    /// Whether it names a server: a DNS name or an IP address among its alternative names.
+    pub fn names_a_server(&self) -> bool {
+        self.0.subject_alternative_name().ok().flatten().is_some_and(|alternative| {
+            let server = |name: &GeneralName<'_>| {
+                matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_))
+            };
+            alternative.value.general_names.iter().any(server)
+        })
+    }
+
+    /// The common name of its subject, if there is exactly one.
+    pub fn common_name(&self) -> Option<&str> {
+        let mut names = self.0.subject().iter_common_name();
+        let name = names.next()?.as_str().ok()?;
+        names.next().is_none().then_some(name)
+    }
+
+    /// Whether it may be used by a server as far as its extended key usage says: it names that use,
+    /// or none at all.
+    pub fn is_for_servers(&self) -> bool {
+        match self.0.extended_key_usage() {
+            Ok(None) => true,
+            Ok(Some(usage)) => usage.value.server_auth || usage.value.any,
+            Err(_) => false,
+        }
+    }
+
+    /// The seconds since 1970 from which and to which it is valid.
+    pub fn validity(&self) -> (u64, u64) {
+        let validity = self.0.validity();
+        // Before 1970 is as good as 1970.
+        let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
+        (seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp()))
+    }
+
+    /// Its validity, if `now` is outside of it.
+    pub fn is_out_of_date(&self, now: UnixTime) -> Option<OutOfDate> {
+        let (from, to) = self.validity();
+        let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        if now.as_secs() < from {
+            Some(OutOfDate::NotYet { from: time(from) })
+        } else if now.as_secs() > to {
+            Some(OutOfDate::Expired { since: time(to) })
+        } else {
+            None
+        }
+    }
+
+    /// The key in it: the contents of its `AlgorithmIdentifier`, and its bits.
+    pub fn public_key(&self) -> Option<(&[u8], &[u8])> {
+        let key = self.0.public_key();
+        let (_, info) = Any::from_der(key.raw).ok()?;
+        let (_, algorithm) = Any::from_der(info.data).ok()?;
+        Some((algorithm.data, &key.subject_public_key.data))
+    }
+}
+
+/// Outside of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfDate {
+    /// It is valid later.
+    NotYet {
+        /// From then on.
+        from: UnixTime,
+    },
+    /// It was valid before.
+    Expired {
+        /// The last moment.
+        since: UnixTime,
+    },
+}
+
+/// RSA and ECDSA with SHA-1 by their identifiers (RFC 8017, appendix C; RFC 5758, section 3.2), and
+/// the older identifier of OIW for the first.
+const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
+const SIGNED_WITH_MD5: [&str; 1] = ["1.2.840.113549.1.1.4"];
+/// The fewest bits of an RSA key that ring verifies a signature with.
+const MIN_RSA_BITS: usize = 2048;

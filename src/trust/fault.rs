@@ -1,0 +1,291 @@
+//! Faults of server certificates in words. The library says that it does not accept a certificate,
+//! and hardly why.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::{CertificateError, Error, OtherError};
+
+use super::certificate::{Facts, fingerprint};
+
+/// Why the certificate of a server is not accepted.
+pub struct CertificateFault {
+    kind: Kind,
+    text: String,
+}
+
+/// Advice to an operator about a certificate. One byte, because refusals carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateHint(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    NotPinned,
+    UnknownIssuer,
+    SelfSigned,
+    Authority,
+    Version1,
+    WeakDigest,
+    ShortKey,
+    NoKey,
+    NoNames,
+    WrongName,
+    WrongDate,
+    WrongPurpose,
+    Other,
+}
+
+impl CertificateFault {
+    pub(super) fn not_pinned(certificate: &CertificateDer<'_>) -> Self {
+        let text = format!(
+            "none of `certificate_sha256` is the fingerprint of the server's certificate, {}",
+            hexadecimal(certificate)
+        );
+        Self { kind: Kind::NotPinned, text }
+    }
+
+    /// The same error, explained by the certificates' own statements where they are the reason.
+    pub(super) fn explain(
+        error: Error,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Error {
+        let Error::InvalidCertificate(cause) = &error else { return error };
+        let Some(facts) = Facts::of(certificate) else { return error };
+        let (kind, text) = match kind_of(cause) {
+            _ if is_ours(cause) => return error,
+            Kind::WrongDate => return error,
+            Kind::WrongName if facts.has_alternative_names() => return error,
+            Kind::WrongName => {
+                let text = "the server's certificate names no host: it has no subjectAltName";
+                (Kind::NoNames, text.to_owned())
+            }
+            _ if facts.is_version_1() => {
+                let text = "the server's certificate is of version 1, which has no subjectAltName";
+                (Kind::Version1, text.to_owned())
+            }
+            Kind::UnknownIssuer | Kind::Other if facts.is_self_issued() => {
+                let text = "the server's certificate is signed by itself, and is not listed itself";
+                (Kind::SelfSigned, text.to_owned())
+            }
+            Kind::WrongPurpose => {
+                let text = "the server's certificate is not made for servers (extendedKeyUsage)";
+                (Kind::WrongPurpose, text.to_owned())
+            }
+            _ => match weak_digest(&facts, intermediates) {
+                Some(digest) => {
+                    let text = format!(
+                        "the server's certificate, or one above it, is signed with {digest}"
+                    );
+                    (Kind::WeakDigest, text)
+                }
+                None if facts.is_authority() => {
+                    let text = "the server's certificate is an authority's (CA:TRUE), and is not \
+                                listed itself";
+                    (Kind::Authority, text.to_owned())
+                }
+                None => return error,
+            },
+        };
+        let fingerprint = hexadecimal(certificate);
+        let text = format!("{text}: {}; its SHA-256 fingerprint is {fingerprint}", plain(cause));
+        Self { kind, text }.into()
+    }
+
+    /// The same error about a signature of the handshake.
+    pub(super) fn explain_signature(error: Error, certificate: &CertificateDer<'_>) -> Error {
+        let Error::InvalidCertificate(cause) = &error else { return error };
+        let bits = Facts::of(certificate).and_then(|facts| facts.short_rsa_key());
+        let (kind, text) = match bits {
+            Some(bits) => {
+                (Kind::ShortKey, format!("the key of the server's certificate has {bits} bits"))
+            }
+            None => {
+                let text = "the server does not prove that it has the key to its certificate";
+                (Kind::NoKey, text.to_owned())
+            }
+        };
+        Self { kind, text: format!("{text}: {}", plain(cause)) }.into()
+    }
+}
+
+impl fmt::Display for CertificateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// As it is displayed: the library shows errors that it does not know by this.
+impl fmt::Debug for CertificateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for CertificateFault {}
+
+impl From<CertificateFault> for Error {
+    fn from(fault: CertificateFault) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(fault))))
+    }
+}
+
+/// The advice on `error`, if it or one of its causes is about a server's certificate.
+pub fn certificate_hint(error: &(dyn StdError + 'static)) -> Option<CertificateHint> {
+    causes(error).find_map(|cause| {
+        let Error::InvalidCertificate(cause) = cause.downcast_ref()? else { return None };
+        let ours = match cause {
+            CertificateError::Other(OtherError(inner)) => inner.downcast_ref::<CertificateFault>(),
+            _ => None,
+        };
+        Some(CertificateHint(ours.map_or_else(|| kind_of(cause), |fault| fault.kind)))
+    })
+}
+
+/// The words of an error of a TLS connection, without those that the library puts around ours.
+pub fn words_of(error: &(dyn StdError + 'static)) -> String {
+    if let Some(wrapped) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        return words_of(wrapped);
+    }
+    match error.downcast_ref() {
+        Some(Error::InvalidCertificate(cause)) if is_ours(cause) => {
+            format!("invalid peer certificate: {}", plain(cause))
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// An error and its sources. The error inside an `io::Error` is one of them.
+pub fn causes<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as &(dyn StdError + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn kind_of(cause: &CertificateError) -> Kind {
+    match cause {
+        // The latter: an authority of the same name, e.g. made anew, with another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Kind::UnknownIssuer,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Kind::WrongName
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => Kind::WrongDate,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            Kind::WrongPurpose
+        }
+        _ => Kind::Other,
+    }
+}
+
+fn is_ours(cause: &CertificateError) -> bool {
+    matches!(cause, CertificateError::Other(OtherError(inner)) if inner.is::<CertificateFault>())
+}
+
+/// The words of the library, without the names of its types around an error that it passes on.
+fn plain(cause: &CertificateError) -> String {
+    match cause {
+        CertificateError::Other(OtherError(inner)) => inner.to_string(),
+        known => known.to_string(),
+    }
+}
+
+fn weak_digest(facts: &Facts<'_>, above: &[CertificateDer<'_>]) -> Option<&'static str> {
+    // Nobody relies on the signature of a root on itself.
+    let of = |facts: &Facts<'_>| facts.weak_digest().filter(|_| !facts.is_self_issued());
+    of(facts).or_else(|| above.iter().find_map(|der| of(&Facts::of(der)?)))
+}
+
+fn hexadecimal(certificate: &[u8]) -> String {
+    fingerprint(certificate).iter().fold(String::new(), |all, byte| all + &format!("{byte:02x}"))
+}
+
+/// The openssl command that makes a certificate which is accepted once it is listed.
+macro_rules! make_one {
+    () => {
+        "`openssl req -x509 -newkey rsa:2048 -nodes -sha256 -days 365 -subj /CN=bi.example.com \
+         -addext subjectAltName=DNS:bi.example.com -keyout server.key -out server.pem`, with the \
+         host of the server's `url`"
+    };
+}
+
+impl CertificateHint {
+    /// In one sentence.
+    pub fn as_str(self) -> &'static str {
+        match self.0 {
+            Kind::NotPinned => {
+                "if the server's certificate was renewed, compare this fingerprint with the one that \
+             `openssl x509 -in server.pem -noout -fingerprint -sha256` prints on the server, and \
+             add it to `certificate_sha256` of the server"
+            }
+            Kind::UnknownIssuer => {
+                "the server's certificate is signed by an authority that is not trusted here: set \
+             `ca_file` of the server to that authority's certificate"
+            }
+            Kind::SelfSigned => {
+                "list the server's certificate itself in `ca_file` of the server, or its fingerprint \
+             in `certificate_sha256`, once you have compared it with the one that `openssl x509 \
+             -in server.pem -noout -fingerprint -sha256` prints on the server"
+            }
+            Kind::Authority => {
+                "list the certificate that the server shows itself in `ca_file` of the server, byte \
+             for byte, or its fingerprint in `certificate_sha256`; or give the server one that the \
+             authority has signed, with CA:FALSE and a subjectAltName"
+            }
+            Kind::Version1 => concat!(
+                "give the server a certificate of version 3 with a subjectAltName, signed by the \
+             authority in `ca_file` of the server, or pin this one by its fingerprint in \
+             `certificate_sha256`; one of its own, to be listed in `ca_file`, is made by ",
+                make_one!()
+            ),
+            Kind::WeakDigest => concat!(
+                "SHA-1 and MD5 are not accepted as signature algorithm: have the certificate signed \
+             again with SHA-256, or pin this one by its fingerprint in `certificate_sha256` of the \
+             server; one of its own, to be listed in `ca_file`, is made by ",
+                make_one!()
+            ),
+            Kind::ShortKey => concat!(
+                "give the server a certificate with an RSA key of 2048 bits or more, or an ECDSA key; \
+             one of its own, listed in `ca_file` of the server, is made by ",
+                make_one!()
+            ),
+            Kind::NoKey => {
+                "look at what answers at the server's `url`: it shows this certificate without having \
+             its key, as a server does whose key was exchanged, and as an attacker does"
+            }
+            Kind::NoNames => concat!(
+                "the common name does not count: give the server a certificate whose subjectAltName is \
+             the host of the server's `url`, or list its fingerprint in `certificate_sha256` of \
+             the server; one to be listed in `ca_file` is made by ",
+                make_one!()
+            ),
+            Kind::WrongName => {
+                "the server's certificate is for another host name: use the name it is for in the \
+             server's `url`"
+            }
+            Kind::WrongDate => {
+                "the server's certificate has expired or is not valid yet: renew it, and check the \
+             clock here"
+            }
+            Kind::WrongPurpose => {
+                "give the server a certificate whose extendedKeyUsage has serverAuth; that of an \
+             authority or of a client is none"
+            }
+            Kind::Other => concat!(
+                "the server's certificate cannot be used: give the server another one; one to be \
+             listed in `ca_file` of the server is made by ",
+                make_one!()
+            ),
+        }
+    }
+}

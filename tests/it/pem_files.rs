@@ -1,0 +1,392 @@
+//! PEM files of a configuration: all of a file is used, or there is a finding with its line.
+
+use std::fs;
+use std::path::PathBuf;
+
+use boldgate::config::Settings;
+
+use crate::client_certificates::Ca;
+use crate::process::{Process, boldgate, run};
+use crate::waiting::becomes;
+
+/// A configuration with every key that names a PEM file, and files that are good.
+struct Folder(tempfile::TempDir);
+
+const KEYS: [(&str, &str); 6] = [
+    ("servers.main.ca_file", "ca.pem"),
+    ("callers.portal.jwt.ca_file", "issuer.pem"),
+    ("listeners[0].tls.certificate_file", "tls.crt"),
+    ("listeners[0].tls.key_file", "tls.key"),
+    ("listeners[0].tls.client_ca_file", "clients.pem"),
+    ("listeners[0].tls.client_crl_file", "revoked.pem"),
+];
+
+fn certificate() -> String {
+    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem()
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let ca = Ca::new("clients");
+        folder.write("ca.pem", certificate());
+        folder.write("issuer.pem", certificate());
+        folder.write("tls.crt", own.cert.pem());
+        folder.write("tls.key", own.signing_key.serialize_pem());
+        folder.write("clients.pem", &ca.pem);
+        folder.write("revoked.pem", ca.revocations(&1.into()));
+        folder.write("secret", "a-secret-of-the-test");
+        let path = |name: &str| folder.path(name).display().to_string();
+        let text = format!(
+            "listeners:\n  - address: 127.0.0.1:0\n    callers: required\n    tls:\n      \
+             certificate_file: {}\n      key_file: {}\n      client_ca_file: {}\n      \
+             client_crl_file: {}\nadmin: {{ address: \"127.0.0.1:0\" }}\nservers:\n  \
+             main: {{ url: \"https://localhost/bi\", ca_file: {} }}\ntenants:\n  acme:\n    \
+             server: main\n    site: site1\n    credential: {{ grant: embed_secret, username: \
+             reports@acme.example, embed_secret: {{ file: {} }}, user_source: local }}\n\
+             callers:\n  portal:\n    certificates: [ {{ san_dns: portal.example }} ]\n    \
+             jwt: {{ issuer: \"https://idp.example\", audience: gw, algorithms: [RS256], jwks_url: \
+             \"https://localhost:1/keys\", ca_file: {} }}\n    \
+             may: [ {{ tenant: acme, routes: [read] }} ]\n",
+            path("tls.crt"),
+            path("tls.key"),
+            path("clients.pem"),
+            path("revoked.pem"),
+            path("ca.pem"),
+            path("secret"),
+            path("issuer.pem"),
+        );
+        folder.write("gateway.yaml", &text);
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn settings(&self) -> Result<Settings, String> {
+        Settings::load(&self.path("gateway.yaml")).map_err(|findings| findings.to_string())
+    }
+}
+
+fn without(text: &str, part: &str) -> String {
+    text.lines().filter(|line| !line.contains(part)).fold(String::new(), |all, l| all + l + "\n")
+}
+
+/// Ways to damage a section: a name, the damaged text, the line of the fault within it, and a word
+/// of the finding.
+fn damaged(section: &str) -> Vec<(&'static str, Vec<u8>, usize, &'static str)> {
+    let label = section.lines().next().unwrap().trim_matches('-').replacen("BEGIN ", "", 1);
+    let lines: Vec<&str> = section.lines().collect();
+    let relabelled = |to: &str| section.replace(&label, to).into_bytes();
+    let all = |change: &dyn Fn(&str) -> String| {
+        lines.iter().fold(String::new(), |all, line| all + &change(line) + "\n").into_bytes()
+    };
+    let begin = format!("-----BEGIN {label}-----");
+    let end = format!("-----END {label}-----");
+    let first = |to: String| section.replacen(&begin, &to, 1).into_bytes();
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let mut broken = lines.clone();
+    let middle = broken[1].replacen(|c: char| c.is_ascii_alphanumeric(), "!", 1);
+    broken[1] = &middle;
+    let (head, tail) = section.split_at(section.len() / 2);
+    let half = head.rfind('\n').unwrap() + 1;
+    vec![
+        ("a byte order mark", [b"\xef\xbb\xbf", section.as_bytes()].concat(), 1, "byte order mark"),
+        ("UTF-16", [b"\xff\xfe".to_vec(), utf16(section)].concat(), 1, ""),
+        ("an indented boundary", first(format!("  {begin}")), 1, "boundary"),
+        ("everything indented", all(&|line| format!("    {line}")), 1, "boundary"),
+        ("a quoted section", all(&|line| format!("> {line}")), 1, "boundary"),
+        ("a section behind comment signs", all(&|line| format!("# {line}")), 1, "boundary"),
+        ("text before the boundary", first(format!("my CA: {begin}")), 1, "boundary"),
+        ("four dashes", first(format!("----BEGIN {label}----")), 1, "boundary"),
+        ("six dashes", first(format!("------BEGIN {label}------")), 1, "boundary"),
+        ("en dashes", first(format!("–––––BEGIN {label}–––––")), 1, "boundary"),
+        ("lower case", first(begin.to_lowercase()), 1, "boundary"),
+        ("a blank too many", first(format!("-----BEGIN  {label}-----")), 1, ""),
+        ("a blank too few", first(format!("-----BEGIN{label}-----")), 1, "boundary"),
+        ("a boundary with text behind it", first(format!("{begin} # new")), 1, "boundary"),
+        ("a zero-width space", first(format!("\u{200b}{begin}")), 1, "boundary"),
+        ("one line with \\n", section.replace('\n', "\\n").into_bytes(), 1, "boundary"),
+        ("no beginning", without(section, "BEGIN").into_bytes(), 1, ""),
+        ("no boundaries", without(section, "-----").into_bytes(), 1, "base64"),
+        ("no end", without(section, "-----END").into_bytes(), 1, "END"),
+        (
+            "another end",
+            section.replacen(&end, "-----END OTHER-----", 1).into_bytes(),
+            lines.len(),
+            "OTHER",
+        ),
+        ("half of it", head.as_bytes()[..half].to_vec(), 1, "END"),
+        ("the other half", tail.as_bytes()[tail.find('\n').unwrap() + 1..].to_vec(), 1, ""),
+        ("broken base64", (broken.join("\n") + "\n").into_bytes(), 2, "base64"),
+        (
+            "a lost line",
+            (lines[..1].join("\n") + "\n" + &lines[2..].join("\n") + "\n").into_bytes(),
+            1,
+            "",
+        ),
+        ("a lost character", first(format!("{begin}\n{}", &lines[1][..3])), 1, ""),
+        ("text within", first(format!("{begin}\nComment: mine\n")), 2, "Comment"),
+        ("nothing in it", format!("{begin}\n{end}\n").into_bytes(), 1, ""),
+        ("no DER in it", format!("{begin}\nMIIBAAAA\n{end}\n").into_bytes(), 1, ""),
+        ("an unknown kind", relabelled("X509 CERTIFICATE"), 1, "X509 CERTIFICATE"),
+        ("openssl's own kind", relabelled("TRUSTED CERTIFICATE"), 1, "TRUSTED CERTIFICATE"),
+        ("a wrong kind", relabelled("CERTIFICATE REQUEST"), 1, "CERTIFICATE REQUEST"),
+        ("a made-up kind", relabelled("PLAIN THING"), 1, "PLAIN THING"),
+        ("PKCS #7", relabelled("PKCS7"), 1, "PKCS7"),
+        ("an encrypted key", relabelled("ENCRYPTED PRIVATE KEY"), 1, "ENCRYPTED PRIVATE KEY"),
+    ]
+}
+
+#[test]
+fn nothing_in_a_pem_file_is_passed_over_without_a_finding_on_its_line() {
+    let folder = Folder::new();
+    folder.settings().unwrap_or_else(|findings| panic!("{findings}"));
+    let mut missed = Vec::new();
+    for (key, file) in KEYS {
+        let good = folder.read(file);
+        // Of private keys there is one, so the damaged one stands alone behind some text.
+        let before = match file {
+            "tls.key" => "Key Attributes: <No Attributes>\n\n".to_owned(),
+            _ => good.clone(),
+        };
+        let lines = before.lines().count();
+        for (what, section, line, word) in damaged(&good) {
+            folder.write(file, [before.as_bytes(), &section].concat());
+            let place = format!("{}:{}", folder.path(file).display(), lines + line);
+            match folder.settings() {
+                Ok(_) => missed.push(format!("{key}, {what}: accepted")),
+                Err(f) if !f.contains(key) || !f.contains(&place) || !f.contains(word) => {
+                    missed.push(format!("{key}, {what}: {place} {word:?} is not in {f}"));
+                }
+                Err(_) => {}
+            }
+            if what.contains("byte order mark") || what.contains("kind") {
+                // The first section of a file is looked at as the others are.
+                folder.write(file, &section);
+                if folder.settings().is_ok() {
+                    missed.push(format!("{key}, {what}, at the beginning: accepted"));
+                }
+            }
+        }
+        folder.write(file, good);
+    }
+    assert!(missed.is_empty(), "{} of them:\n{}", missed.len(), missed.join("\n"));
+}
+
+#[test]
+fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
+    let folder = Folder::new();
+    let (key, revoked) = (folder.read("tls.key"), folder.read("revoked.pem"));
+    let certificate = certificate();
+    let der = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let encoded =
+        "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJnakNDQVNtZ0F3SUJBZ0lVZHBEQjltVHB3OS9F\n";
+    for (file, content, word) in [
+        ("ca.pem", (certificate.clone() + &key).into_bytes(), "PRIVATE KEY"),
+        ("ca.pem", (certificate.clone() + &revoked).into_bytes(), "X509 CRL"),
+        ("clients.pem", (certificate.clone() + &key).into_bytes(), "PRIVATE KEY"),
+        ("tls.crt", (folder.read("tls.crt") + &key).into_bytes(), "PRIVATE KEY"),
+        ("tls.key", (key.clone() + &key).into_bytes(), "second private key"),
+        ("tls.key", (key.clone() + &certificate).into_bytes(), "CERTIFICATE"),
+        ("revoked.pem", (revoked.clone() + &certificate).into_bytes(), "CERTIFICATE"),
+        ("ca.pem", der.cert.der().to_vec(), "openssl x509 -inform der"),
+        ("ca.pem", encoded.as_bytes().to_vec(), "base64 -d"),
+        ("ca.pem", certificate.replace('\n', "\r").into_bytes(), "boundary"),
+        ("ca.pem", Vec::new(), "no certificates"),
+        ("tls.crt", b"only text\n".to_vec(), "no certificates"),
+        ("tls.key", b"only text\n".to_vec(), "no private key"),
+        ("revoked.pem", b"only text\n".to_vec(), "no revocation list"),
+    ] {
+        let good = folder.read(file);
+        folder.write(file, &content);
+        let findings = folder.settings().err().unwrap_or_else(|| panic!("{file}: {word}"));
+        assert!(findings.contains(word), "{file}: {word:?} is not in {findings}");
+        assert!(!findings.contains(key.lines().nth(1).unwrap()), "the key is not shown");
+        folder.write(file, good);
+    }
+}
+
+#[test]
+fn text_of_openssl_between_sections_and_line_ends_are_no_fault() {
+    let folder = Folder::new();
+    let good = |file: &str| folder.read(file);
+    let text = "Certificate:\n    Data:\n        Version: 3 (0x2)\n        Serial Number:\n            \
+                76:90:c1:f6:64:e9:c3:df:c4:56:3b:69:b8:6e:dd:4b:10:cd:d3:a8\n        Issuer: CN=The \
+                END Company, O=Begin\n            X509v3 Basic Constraints: critical\n                \
+                CA:TRUE\n            URI:http://pki.example.com/a/long/path/to/the/certificate/authority.crl\n\
+                # SHA256 Fingerprint: 76:90\n# the end of the old root - see below\n==========================\
+                ==================\nsubject=CN = Test\n3f786850e387550fdab836ed7e6dc881de23001b0b1c2f5a6e\n\
+                Größe: übel\n\n";
+    let combined = folder.read("tls.crt") + &folder.read("tls.key");
+    let ec = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    for (file, content) in [
+        ("ca.pem", format!("{text}{}{text}{}{text}", good("ca.pem"), certificate())),
+        ("ca.pem", good("ca.pem").replace('\n', "\r\n")),
+        ("ca.pem", good("ca.pem").trim_end().to_owned()),
+        ("ca.pem", good("ca.pem").replace("-----\n", "-----  \n") + "\n\n\n"),
+        ("tls.key", format!("Bag Attributes\n    localKeyID: 54 69\n{}", good("tls.key"))),
+        ("tls.key", format!("{ec}{}", good("tls.key"))),
+        ("revoked.pem", format!("{text}{}", good("revoked.pem"))),
+        ("clients.pem", format!("{text}{}{}", good("clients.pem"), certificate())),
+    ] {
+        let before = good(file);
+        folder.write(file, &content);
+        folder.settings().unwrap_or_else(|findings| panic!("{content}\n{findings}"));
+        folder.write(file, before);
+    }
+    // One file with both, as other programs have it, is named twice.
+    folder.write("tls.crt", &combined);
+    let config = folder.read("gateway.yaml").replace("tls.key", "tls.crt");
+    folder.write("gateway.yaml", config);
+    folder.settings().unwrap_or_else(|findings| panic!("{findings}"));
+}
+
+/// The findings that `check` or `serve` wrote.
+fn findings(text: &str) -> Vec<String> {
+    text.lines().filter(|line| line.contains("found")).map(str::to_owned).collect()
+}
+
+/// There is one reading of all files, so that no command can be content with less.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_serve_and_a_reload_say_the_same_of_every_file() {
+    let folder = Folder::new();
+    let config = folder.path("gateway.yaml").display().to_string();
+    assert_eq!(run(&["check", &config]).code, Some(0), "{}", run(&["check", &config]).stderr);
+    let gateway = Process::serve(&config);
+    let broken = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
+    for (key, file) in KEYS {
+        let good = folder.read(file);
+        let label = good.lines().next().unwrap().trim_matches('-').replacen("BEGIN ", "", 1);
+        let broken = broken.replace("CERTIFICATE", &label);
+        let content = if file == "tls.key" { broken } else { good.clone() + &broken };
+        let refused = || gateway.log().iter().filter(|l| l["severity"] == "ERROR").count();
+        let before = refused();
+        folder.write(file, &content);
+        let (checked, served) = (
+            run(&["check", &config]),
+            Process::start(boldgate(&["serve", "--config", &config])).end(),
+        );
+        assert_eq!((checked.code, served.code), (Some(78), Some(78)), "{key}: {}", checked.stderr);
+        let said = findings(&checked.stderr);
+        assert!(said.len() == 1 && said[0].contains(key), "{key}: {}", checked.stderr);
+        assert_eq!(said, findings(&served.stderr), "{key}");
+        becomes(std::time::Duration::from_secs(10), key, async || refused() > before).await;
+        let log = gateway.log();
+        let line = log.iter().rfind(|line| line["severity"] == "ERROR").unwrap();
+        let words = line["findings"].as_str().unwrap();
+        assert!(words.contains(said[0].trim()), "{key}: {words}\n{}", said[0]);
+        folder.write(file, good);
+    }
+}
+
+/// Files that `serve` opens only when it starts, and roots that are the system's.
+#[test]
+fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
+    let folder = Folder::new();
+    let config = folder.path("gateway.yaml").display().to_string();
+    let good = folder.read("gateway.yaml");
+    let both = |text: &str, roots: &str| {
+        folder.write("gateway.yaml", text);
+        let [checked, served] =
+            [&["check", &config][..], &["serve", "--config", &config]].map(|a| {
+                let mut command = boldgate(a);
+                command.env("SSL_CERT_FILE", roots).env("SSL_CERT_DIR", folder.path("no-roots"));
+                Process::start(command)
+            });
+        let checked = checked.end();
+        if checked.code == Some(0) {
+            served.ready();
+            return (checked.stderr, String::new());
+        }
+        let served = served.end();
+        assert!(served.code != Some(0), "{}", served.stderr);
+        (checked.stderr, served.stderr)
+    };
+    fs::create_dir(folder.path("no-roots")).unwrap();
+    let roots = folder.path("ca.pem").display().to_string();
+    let nothing = folder.path("no-roots/none.pem").display().to_string();
+    let line =
+        good.lines().find(|line| line.contains("ca_file: ") && line.contains("main")).unwrap();
+    let url = "  main: { url: \"https://localhost/bi\" }";
+    let without = good.replace(line, url);
+    let pinned = url.replace(" }", &format!(", certificate_sha256: [ {} ] }}", "ab".repeat(32)));
+    for (text, roots, words) in [
+        (good.clone(), &nothing, ""),
+        (without.clone(), &roots, ""),
+        (good.replace(line, &pinned), &nothing, ""),
+        (without, &nothing, "the system has no CA certificates"),
+    ] {
+        let (checked, served) = both(&text, roots);
+        assert_eq!(checked.is_empty(), words.is_empty(), "{checked}");
+        assert!(checked.contains(words) && served.contains(words), "{checked}\n{served}");
+        assert_eq!(words.is_empty(), !checked.contains("servers.main.url"), "{checked}");
+    }
+    let audit = |to: &str| format!("{good}audit: {{ to: {} }}\n", folder.path(to).display());
+    for (to, words) in [
+        ("audit.jsonl", ""),
+        ("no-folder/audit.jsonl", "make the folder of the audit log first"),
+        ("no-roots", "is the path of a file, not of a folder"),
+        ("secret/audit.jsonl", "Not a directory"),
+    ] {
+        let (checked, served) = both(&audit(to), &roots);
+        assert!(checked.contains(words) && served.contains(words), "{to}: {checked}\n{served}");
+        assert_eq!(words.is_empty(), checked.is_empty(), "{to}: {checked}");
+    }
+    folder.write("gateway.yaml", audit("unmade.jsonl"));
+    assert_eq!(run(&["check", &config]).code, Some(0));
+    assert!(!folder.path("unmade.jsonl").exists(), "a check makes no file");
+}
+
+/// Doubts about a file of several servers are told once, faults for each of them.
+#[test]
+fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
+    let folder = Folder::new();
+    let line = format!("ca_file: {} }}", folder.path("ca.pem").display());
+    let pins = format!("certificate_sha256: [ {} ], {line}", "ab".repeat(32));
+    let text = folder.read("gateway.yaml").replacen(&line, &pins, 1);
+    folder.write("gateway.yaml", text);
+    let warnings = folder.settings().unwrap().warnings;
+    let warnings: Vec<_> = warnings.lines().collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("found CAs beside `certificate_sha256`, which alone counts"));
+    // A fault is told of each of those that share it.
+    let issuer = folder.path("issuer.pem").display().to_string();
+    let shared =
+        folder.read("gateway.yaml").replace(&issuer, &folder.path("ca.pem").display().to_string());
+    folder.write("gateway.yaml", shared);
+    folder.settings().unwrap();
+    folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");
+    let findings = folder.settings().unwrap_err();
+    assert_eq!(findings.matches("without its END").count(), 2, "{findings}");
+}
+
+#[test]
+fn explain_reads_the_certificate_of_a_client_as_strictly() {
+    let folder = Folder::new();
+    let config = folder.path("gateway.yaml").display().to_string();
+    let file = folder.path("client.pem").display().to_string();
+    let own = rcgen::generate_simple_self_signed(["portal.example".to_owned()]).unwrap();
+    let good = own.cert.pem() + &own.signing_key.serialize_pem();
+    let explain = |content: String| {
+        folder.write("client.pem", content);
+        let url = "https://localhost/bi/api/site/site1/v5.0/items";
+        run(&["explain", "GET", url, "--config", &config, "--client-cert", &file])
+    };
+    let explained = explain(good.clone());
+    assert_eq!(explained.code, Some(0), "{}{}", explained.stdout, explained.stderr);
+    let explained = explain(format!("  {good}"));
+    assert_eq!(explained.code, Some(1), "{}", explained.stdout);
+    assert!(explained.stderr.contains("line 1: an indented boundary"), "{}", explained.stderr);
+    assert!(explain("text\n".into()).stderr.contains("there is none in it"));
+}

@@ -1,0 +1,635 @@
+//! Certificates of servers: those trusted for themselves, and the words about those that are refused.
+//! A server that is refused must get no byte.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SigningKey, date_time_ymd,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::process::{Process, write};
+use crate::running::{CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Upstream, config};
+use crate::waiting::becomes;
+
+const PATH: &str = "/bi/api/site/site1/v5.0/items";
+
+/// A certificate, and the key that is used with it.
+struct Made {
+    der: Vec<u8>,
+    key: KeyPair,
+}
+
+impl Made {
+    /// As `openssl req -x509` makes it: an authority that has signed itself.
+    fn by_req(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Self { der: params.self_signed(&key).unwrap().der().to_vec(), key }
+    }
+
+    fn named(name: &str) -> Self {
+        Self::by_req(|params| params.subject_alt_names = vec![dns(name)])
+    }
+
+    /// The same in version 1, which has no extensions.
+    fn in_version_1(self) -> Self {
+        self.rebuilt(|fields| {
+            fields.remove(0);
+            fields.truncate(6);
+        })
+    }
+
+    /// The same, signed with SHA-1 as it says.
+    fn with_sha1(self) -> Self {
+        self.rebuilt(|fields| fields[2] = sequence(&[&ECDSA_WITH_SHA1]))
+    }
+
+    /// The same with other fields in its first part, signed anew.
+    fn rebuilt(self, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Self {
+        let whole = elements(&self.der).remove(0);
+        let parts = elements(content(&whole));
+        let mut fields = elements(content(&parts[0]));
+        change(&mut fields);
+        let algorithm = fields[usize::from(fields[0][0] == 0xa0) + 1].clone();
+        let first = sequence(&fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let signature = [&[0][..], &self.key.sign(&first).unwrap()].concat();
+        let der = sequence(&[&first, &algorithm, &element(0x03, &signature)]);
+        Self { der, ..self }
+    }
+
+    /// The same, shown by somebody without its key.
+    fn stolen(&self) -> Self {
+        Self { der: self.der.clone(), key: KeyPair::generate().unwrap() }
+    }
+
+    fn pem(&self) -> String {
+        let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.der);
+        let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+        for line in base64.as_bytes().chunks(64) {
+            writeln!(pem, "{}", std::str::from_utf8(line).unwrap()).unwrap();
+        }
+        pem + "-----END CERTIFICATE-----\n"
+    }
+
+    fn fingerprint(&self) -> String {
+        let hash = ring::digest::digest(&ring::digest::SHA256, &self.der);
+        hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    }
+
+    fn acceptor(&self, version: &'static rustls::SupportedProtocolVersion) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        // Without a look at whether they belong together.
+        let shown = CertifiedKey::new(vec![CertificateDer::from(self.der.clone())], key);
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+fn dns(name: &str) -> rcgen::SanType {
+    rcgen::SanType::DnsName(name.try_into().unwrap())
+}
+
+const ECDSA_WITH_SHA1: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
+
+/// The contents of an element of DER, and those of a list of them.
+fn content(element: &[u8]) -> &[u8] {
+    &element[head(element).0..]
+}
+
+fn elements(mut list: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    while !list.is_empty() {
+        let (head, length) = head(list);
+        all.push(list[..head + length].to_vec());
+        list = &list[head + length..];
+    }
+    all
+}
+
+fn head(element: &[u8]) -> (usize, usize) {
+    match element[1] {
+        short @ 0..0x80 => (2, usize::from(short)),
+        long => {
+            let bytes = usize::from(long & 0x7f);
+            let length = &element[2..2 + bytes];
+            (2 + bytes, length.iter().fold(0, |all, byte| all << 8 | usize::from(*byte)))
+        }
+    }
+}
+
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let length = match (high, low) {
+        (0, 0..0x80) => vec![low],
+        (0, _) => vec![0x81, low],
+        _ => vec![0x82, high, low],
+    };
+    [&[tag], &length[..], content].concat()
+}
+
+fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+    element(0x30, &parts.concat())
+}
+
+/// A server with TLS in front of a plain one, which counts the bytes that came under TLS.
+struct Server {
+    port: u16,
+    bytes: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    async fn showing(
+        made: &Made,
+        version: &'static rustls::SupportedProtocolVersion,
+        upstream: &Upstream,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (acceptor, behind) = (made.acceptor(version), upstream.address);
+        let bytes = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&bytes);
+        let task = tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+                tokio::spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    let (mut from_gateway, mut to_gateway) = tokio::io::split(tls);
+                    let plain = TcpStream::connect(behind).await.unwrap();
+                    let (mut from_server, mut to_server) = plain.into_split();
+                    tokio::spawn(async move {
+                        let _ = tokio::io::copy(&mut from_server, &mut to_gateway).await;
+                    });
+                    let mut piece = vec![0; 16 * 1024];
+                    while let Ok(read @ 1..) = from_gateway.read(&mut piece).await {
+                        counted.fetch_add(read, SeqCst);
+                        let _ = to_server.write_all(&piece[..read]).await;
+                    }
+                });
+            }
+        });
+        Self { port, bytes, task }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The configuration for a server with TLS and `more` keys of it.
+fn tls_config(server: &Server, upstream: &Upstream, more: &str) -> String {
+    let address = format!("http://{}/bi\"", upstream.address);
+    let url = format!("https://localhost:{}/bi\"{more}", server.port);
+    let config = config(upstream.address, "").replace(&address, &url);
+    assert!(config.contains(&url), "{config}");
+    config
+}
+
+fn written(folder: &tempfile::TempDir, name: &str, content: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
+    [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// The answers of a gateway with `more` keys of its server: status with a token of ours, status with
+/// one of the client's, and the bytes that reached the server.
+async fn answers(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
+    let mut all = Vec::new();
+    for version in VERSIONS {
+        let upstream = Upstream::echo().await;
+        let server = Server::showing(made, version, &upstream).await;
+        let gateway = Gateway::start(&tls_config(&server, &upstream, more));
+        let by_token = gateway.get(PATH).await;
+        assert!(!by_token.text().contains(CANARY_SECRET));
+        let own = format!(
+            "GET {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {CANARY_TOKEN}-own\r\n\
+             Connection: close\r\n\r\n"
+        );
+        let by_own = gateway.send(own).await;
+        all.push((by_token.status, by_own.status, server.bytes.load(SeqCst)));
+        if by_own.status != 200 {
+            upstream.seen.assert_untouched("refused");
+        }
+    }
+    all
+}
+
+async fn assert_trusted(what: &str, made: &Made, more: &str) {
+    for (by_token, by_own, bytes) in answers(made, more).await {
+        assert_eq!((by_token, by_own), (200, 200), "{what}");
+        assert!(bytes > 0, "{what}");
+    }
+}
+
+async fn assert_refused(what: &str, made: &Made, more: &str) {
+    for (by_token, by_own, bytes) in answers(made, more).await {
+        assert!([502, 503].contains(&by_token), "{what}: {by_token}");
+        assert_eq!((by_own, bytes), (502, 0), "{what}");
+    }
+}
+
+fn expired(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+}
+
+fn of_the_future(params: &mut CertificateParams) {
+    params.not_before = date_time_ymd(2090, 1, 1);
+    params.not_after = date_time_ymd(2091, 1, 1);
+}
+
+#[tokio::test]
+async fn a_server_certificate_that_is_listed_itself_is_trusted_for_its_names_and_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = Made::named("localhost");
+    let listed = |made: &Made| {
+        let path = written(&folder, "ca.pem", &(other.pem() + &made.pem()));
+        format!(", ca_file: \"{path}\"")
+    };
+    for (what, made) in [
+        ("CA:TRUE with a name", Made::named("localhost")),
+        ("CA:TRUE without alternative names", Made::by_req(|_| ())),
+        ("version 1", Made::by_req(|_| ()).in_version_1()),
+        (
+            "CA:FALSE",
+            Made::by_req(|params| {
+                params.is_ca = IsCa::ExplicitNoCa;
+                params.subject_alt_names = vec![dns("localhost")];
+            }),
+        ),
+        ("signed with SHA-1 by itself", Made::named("localhost").with_sha1()),
+    ] {
+        assert_trusted(what, &made, &listed(&made)).await;
+        let not_listed = format!(", ca_file: \"{}\"", written(&folder, "other.pem", &other.pem()));
+        assert_refused(&format!("{what}, not listed"), &made, &not_listed).await;
+        assert_refused(&format!("{what}, without its key"), &made.stolen(), &listed(&made)).await;
+    }
+    for (what, made) in [
+        ("another alternative name", Made::named("other.example")),
+        (
+            "another common name",
+            Made::by_req(|params| {
+                params.distinguished_name = rcgen::DistinguishedName::new();
+                params.distinguished_name.push(DnType::CommonName, "other.example");
+            }),
+        ),
+        (
+            "two common names",
+            Made::by_req(|params| {
+                params.distinguished_name.push(DnType::CommonName, "other.example");
+                params.subject_alt_names = vec![dns("other.example")];
+            }),
+        ),
+        ("a common name beside another alternative name", Made::named("other.example")),
+        (
+            "expired",
+            Made::by_req(|params| {
+                params.subject_alt_names = vec![dns("localhost")];
+                expired(params);
+            }),
+        ),
+        ("not valid yet", Made::by_req(of_the_future)),
+        ("expired, version 1", Made::by_req(expired).in_version_1()),
+        (
+            "for clients only",
+            Made::by_req(|params| {
+                params.subject_alt_names = vec![dns("localhost")];
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            }),
+        ),
+    ] {
+        assert_refused(what, &made, &listed(&made)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pin_stands_for_chain_and_name_and_for_nothing_else() {
+    let (good, next) = (Made::named("localhost"), Made::named("localhost"));
+    let pinned = |all: &[&Made]| {
+        let all: Vec<_> = all.iter().map(|made| format!("\"{}\"", made.fingerprint())).collect();
+        format!(", certificate_sha256: [{}]", all.join(", "))
+    };
+    for (what, made) in [
+        ("CA:TRUE", Made::named("localhost")),
+        ("another name", Made::named("other.example")),
+        (
+            "no name at all",
+            Made::by_req(|params| {
+                params.distinguished_name = rcgen::DistinguishedName::new();
+            }),
+        ),
+        ("version 1", Made::by_req(|_| ()).in_version_1()),
+        ("SHA-1", Made::named("localhost").with_sha1()),
+    ] {
+        assert_trusted(what, &made, &pinned(&[&made])).await;
+        assert_trusted(what, &made, &pinned(&[&good, &made])).await;
+        assert_refused(&format!("{what}, without its key"), &made.stolen(), &pinned(&[&made]))
+            .await;
+        assert_refused(&format!("{what}, not pinned"), &made, &pinned(&[&good, &next])).await;
+    }
+    for (what, made) in [
+        ("expired", Made::by_req(expired)),
+        ("not valid yet", Made::by_req(of_the_future)),
+        ("expired, version 1", Made::by_req(expired).in_version_1()),
+    ] {
+        assert_refused(what, &made, &pinned(&[&made])).await;
+    }
+    // A pin counts alone: no CA vouches for another certificate beside it.
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(&folder, "ca.pem", &good.pem());
+    let both = format!("{}, ca_file: \"{path}\"", pinned(&[&next]));
+    assert_refused("listed, but not pinned", &good, &both).await;
+    assert_trusted("pinned", &next, &both).await;
+}
+
+#[tokio::test]
+async fn health_checks_take_a_server_by_its_pin_as_traffic_does() {
+    let (made, other) = (Made::named("other.example"), Made::named("localhost"));
+    for (pin, is_healthy) in [(&made, true), (&other, false)] {
+        let upstream = Upstream::echo().await;
+        let server = Server::showing(&made, &rustls::version::TLS13, &upstream).await;
+        let more = format!(
+            ", certificate_sha256: [\"{}\"], health_check: {{ path: /alive, interval: 20ms }}",
+            pin.fingerprint()
+        );
+        let gateway = Gateway::start(&tls_config(&server, &upstream, &more));
+        let metrics = &gateway.telemetry;
+        let healthy = || metrics.server("main").healthy_addresses.get();
+        let asked = || upstream.seen.requests().iter().any(|seen| seen.path() == "/alive");
+        let enough = std::time::Duration::from_secs(10);
+        if is_healthy {
+            becomes(enough, "a good check", async || asked() && healthy() > 0).await;
+        } else {
+            let begun = || server.bytes.load(SeqCst);
+            let _ = gateway.get(PATH).await;
+            becomes(enough, "a bad check", async || healthy() == 0).await;
+            assert_eq!(begun(), 0);
+            upstream.seen.assert_untouched("a wrong pin");
+        }
+    }
+}
+
+/// A pool belongs to one trust: a connection that was made under another is never used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_that_changes_counts_within_a_second_on_open_connections_too() {
+    let (made, other) = (Made::named("localhost"), Made::named("localhost"));
+    let (upstream, folder) = (Upstream::echo().await, tempfile::tempdir().unwrap());
+    let server = Server::showing(&made, &rustls::version::TLS13, &upstream).await;
+    let secret = write(&folder, "secret", CANARY_SECRET);
+    let text = |pin: &Made| {
+        let more = format!(", certificate_sha256: [\"{}\"]", pin.fingerprint());
+        tls_config(&server, &upstream, &more).replace("SECRET_FILE", &secret)
+    };
+    let config = write(&folder, "gateway.yaml", &text(&made));
+    let gateway = Process::serve(&config);
+    let ask = async || {
+        let mut client = Client::connect(gateway.address()).await;
+        let own = "Authorization: Bearer own\r\n";
+        let request = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{own}\r\n");
+        client.write(request.as_bytes()).await;
+        client.response().await.status
+    };
+    assert_eq!(ask().await, 200);
+    let second = std::time::Duration::from_secs(1);
+    for (pin, status) in [(&other, 502), (&made, 200)] {
+        write(&folder, "gateway.yaml", &text(pin));
+        becomes(second, &format!("{status}"), async || ask().await == status).await;
+        let before = server.bytes.load(SeqCst);
+        assert_eq!(ask().await, status);
+        assert_eq!(server.bytes.load(SeqCst) > before, status == 200);
+    }
+}
+
+/// An authority, and certificates that it has signed.
+struct Authority(rcgen::Issuer<'static, KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "Authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(rcgen::Issuer::new(params, key), pem)
+    }
+
+    fn signs(&self, change: impl FnOnce(&mut CertificateParams)) -> Made {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params.subject_alt_names = vec![dns("localhost")];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Made { der: params.signed_by(&key, &self.0).unwrap().der().to_vec(), key }
+    }
+}
+
+/// A certificate that is refused: keys of the server, words of the log, and words of the hint.
+struct Refused<'t> {
+    what: &'t str,
+    made: Made,
+    keys: &'t str,
+    words: [&'t str; 2],
+    hints: [&'t str; 3],
+}
+
+fn refused<'t>(
+    what: &'t str,
+    made: Made,
+    keys: &'t str,
+    words: [&'t str; 2],
+    hints: [&'t str; 3],
+) -> Refused<'t> {
+    Refused { what, made, keys, words, hints }
+}
+
+/// Both for a token and for a request with one of its own.
+async fn assert_told(refused: &Refused<'_>) {
+    let Refused { what, made, keys, words, hints } = refused;
+    let upstream = Upstream::echo().await;
+    let server = Server::showing(made, &rustls::version::TLS13, &upstream).await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", "a-secret-of-the-test");
+    let text = tls_config(&server, &upstream, keys).replace("SECRET_FILE", &secret);
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
+    for header in ["", "Authorization: Bearer own\r\n"] {
+        let mut client = Client::connect(gateway.address()).await;
+        let request = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
+        client.write(request.as_bytes()).await;
+        let answer = client.response().await;
+        assert!(!answer.text().contains("openssl"), "{what}: it is for operators");
+        let id = answer.header("x-request-id")[0].to_owned();
+        gateway.stderr(|log| log.contains(&id));
+        let log = gateway.log();
+        let line = log.iter().find(|line| line["request.id"] == *id).unwrap();
+        let said = line["message"].as_str().unwrap();
+        let hint = line["hint"].as_str().unwrap();
+        for word in words {
+            assert!(said.contains(*word), "{what}: {word:?} is not in {said}");
+        }
+        assert!(!said.contains("OtherError"), "{what}: {said}");
+        for word in hints {
+            assert!(hint.contains(*word), "{what}: {word:?} is not in {hint}");
+        }
+    }
+    upstream.seen.assert_untouched(what);
+}
+
+/// The fault of the certificate, the key of the configuration, and a way to make a right one.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.1));
+    let foreign = written(&folder, "foreign.pem", &Made::named("ca.example").pem());
+    let foreign = format!(", ca_file: \"{foreign}\"");
+    let (own, other) = (Made::named("localhost"), Made::named("localhost"));
+    let pin = format!(", certificate_sha256: [\"{}\"]", Made::named("x").fingerprint());
+    let [fingerprint, others] =
+        [&own, &other].map(|made| made.fingerprint().replace(':', "").to_lowercase());
+    let no_san = |params: &mut CertificateParams| params.subject_alt_names.clear();
+    let is_ca =
+        |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let misnamed =
+        |params: &mut CertificateParams| params.subject_alt_names = vec![dns("x.example")];
+    let for_clients = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    assert_trusted("of the authority", &authority.signs(|_| ()), &ca).await;
+    let make = "-addext subjectAltName=DNS:";
+    let cases = [
+        refused(
+            "self-signed",
+            own,
+            &ca,
+            ["signed by itself", &fingerprint],
+            ["ca_file", "certificate_sha256", "itself"],
+        ),
+        refused(
+            "an authority's",
+            authority.signs(is_ca),
+            &ca,
+            ["CA:TRUE", "not listed itself"],
+            ["ca_file", "CA:FALSE", "subjectAltName"],
+        ),
+        refused(
+            "version 1",
+            authority.signs(no_san).in_version_1(),
+            &ca,
+            ["version 1", "no subjectAltName"],
+            ["version 3", make, "ca_file"],
+        ),
+        refused(
+            "SHA-1",
+            authority.signs(|_| ()).with_sha1(),
+            &ca,
+            ["SHA-1", "signed with"],
+            ["SHA-1", make, "ca_file"],
+        ),
+        refused(
+            "no alternative name",
+            authority.signs(no_san),
+            &ca,
+            ["no subjectAltName", "names no host"],
+            ["subjectAltName", "certificate_sha256", make],
+        ),
+        refused(
+            "another name",
+            authority.signs(misnamed),
+            &ca,
+            ["x.example", "localhost"],
+            ["another host name", "url", ""],
+        ),
+        refused(
+            "expired",
+            authority.signs(expired),
+            &ca,
+            ["expired", ""],
+            ["expired", "clock", ""],
+        ),
+        refused(
+            "for clients",
+            authority.signs(for_clients),
+            &ca,
+            ["not made for servers", ""],
+            ["serverAuth", "extendedKeyUsage", ""],
+        ),
+        refused(
+            "of another authority",
+            authority.signs(|_| ()),
+            &foreign,
+            ["UnknownIssuer", ""],
+            ["ca_file", "authority that is not trusted", ""],
+        ),
+        refused(
+            "without its key",
+            authority.signs(|_| ()).stolen(),
+            &ca,
+            ["does not prove that it has the key", ""],
+            ["without having its key", "url", ""],
+        ),
+        refused(
+            "not pinned",
+            other,
+            &pin,
+            ["certificate_sha256", &others],
+            ["certificate_sha256", "openssl x509", "renewed"],
+        ),
+    ];
+    for refused in &cases {
+        assert_told(refused).await;
+    }
+}
+
+/// Known before any handshake, and so a warning of `check`.
+#[test]
+fn doubtful_certificates_of_a_file_are_warnings_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", "a-secret-of-the-test");
+    let base = std::fs::read_to_string("tests/config/valid/minimal.yaml").unwrap();
+    let warnings = |certificate: &Made| {
+        let good = Made::by_req(|params| {
+            params.distinguished_name.push(DnType::OrganizationName, "An authority");
+        });
+        let ca = written(&folder, "ca.pem", &(good.pem() + &certificate.pem()));
+        let line = good.pem().lines().count() + 1;
+        let keys = format!("/bi, ca_file: \"{ca}\" }}");
+        let text = base.replacen("/bi }", &keys, 1).replace("tests/config/secret", &secret);
+        let settings = boldgate::config::Settings::parse(&text, "gateway.yaml").unwrap();
+        let warnings: Vec<_> = settings.warnings.lines().collect();
+        for warning in &warnings {
+            assert!(warning.contains(&format!("{ca}:{line} ")), "{warning}");
+        }
+        warnings.concat()
+    };
+    assert_eq!(warnings(&Made::by_req(|_| ())), "", "an authority is nothing to warn of");
+    let said = warnings(&Made::by_req(expired));
+    assert!(
+        said.contains("servers.main.ca_file") && said.contains("expired on 2021-01-01"),
+        "{said}"
+    );
+    assert!(warnings(&Made::by_req(of_the_future)).contains("not valid before 2090-01-01"));
+    assert!(warnings(&Made::named("localhost")).contains("its own authority (CA:TRUE)"));
+}
