@@ -184,12 +184,12 @@ impl Proxy {
     async fn admit<'h>(
         &self,
         down: &mut Session,
-        head: &'h RawHead,
+        raw: &'h RawHead,
         peer: &Peer,
         record: &mut Record,
     ) -> Result<Decision<'h>, Refusal> {
-        record.method(head.method());
-        let head = RequestHead::parse(head)?;
+        record.method(raw.method());
+        let head = RequestHead::parse(raw)?;
         down.expect_body(head.body, head.expects_continue);
         record.target(&head.target);
         let arrived = match self.gateway.arrive(&peer.origin, &head)? {
@@ -212,7 +212,7 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        let admitted = Admitted::new(head, admission, peer);
+        let admitted = Admitted::new(raw, head, admission, peer);
         admitted.check_size(self.gateway.private_headers(), peer)?;
         Ok(Decision::Forward(admitted))
     }
@@ -371,7 +371,7 @@ impl Proxy {
         let limits = self.upload_limits(lease.session.write_timeout);
         let ours = respond::Ours {
             token: token.as_deref(),
-            page: record.page().cloned(),
+            page: record.page(),
             request_id: record.request_id_value(),
         };
         end_if_last(down, peer);

@@ -11,7 +11,7 @@ use super::respond::REQUEST_ID;
 use crate::gateway::Admission;
 use crate::headers::ToServer;
 use crate::refusal::Refusal;
-use crate::request::{BodyFraming, RequestError, RequestHead, Target};
+use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target};
 use crate::token::AccessToken;
 
 /// See the module.
@@ -19,36 +19,40 @@ pub(super) struct Admitted<'h> {
     pub(super) admission: Admission,
     pub(super) framing: BodyFraming,
     pub(super) expects_continue: bool,
-    method: &'h Method,
     target: Target,
-    headers: &'h HeaderMap,
+    /// The head as the client sent it.
+    raw: &'h RawHead,
     /// Whether the server is told of the host that the client asked for.
     tells_host: bool,
 }
 
 impl<'h> Admitted<'h> {
     /// What is kept of a head that was admitted.
-    pub(super) fn new(head: RequestHead<'h>, admission: Admission, peer: &Peer) -> Self {
+    pub(super) fn new(
+        raw: &'h RawHead,
+        head: RequestHead<'h>,
+        admission: Admission,
+        peer: &Peer,
+    ) -> Self {
         Self {
             tells_host: head.host.is_some_and(|host| is_configured(host, &admission, peer)),
             admission,
             framing: head.body,
             expects_continue: head.expects_continue,
-            method: head.method,
             target: head.target,
-            headers: head.headers,
+            raw,
         }
     }
 
     /// Safe methods (RFC 9110, section 9.2.1) without a body: sent twice, they change nothing twice.
     pub(super) fn may_be_sent_twice(&self) -> bool {
-        self.method.is_safe() && self.framing == BodyFraming::Empty
+        self.raw.method().is_safe() && self.framing == BodyFraming::Empty
     }
 
     /// Whether the server may leave a body unread and answer all the same: many expect none with
     /// DELETE. What is left of it would become the beginning of the next request on the connection.
     pub(super) fn may_leave_body_unread(&self) -> bool {
-        *self.method == Method::DELETE && self.framing != BodyFraming::Empty
+        *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty
     }
 
     /// Checks that what the gateway puts on does not make the head larger than a server takes.
@@ -58,11 +62,12 @@ impl<'h> Admitted<'h> {
         peer: &Peer,
     ) -> Result<(), RequestError> {
         // Few come near it.
-        if self.headers.len() + ADDED <= MAX_LINES {
+        if self.raw.headers().len() + ADDED <= MAX_LINES {
             return Ok(());
         }
-        let theirs = ToServer::new(self.headers, private, self.admission.injects)?.iter().count();
-        let framing = self.framing != BodyFraming::Empty || needs_length(self.method);
+        let theirs =
+            ToServer::new(self.raw.headers(), private, self.admission.injects)?.iter().count();
+        let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
         let optional = [framing, self.admission.injects, peer.forwarded_for.is_some()];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
         if theirs + ours > MAX_LINES { Err(RequestError::HeadTooLarge) } else { Ok(()) }
@@ -78,9 +83,9 @@ impl<'h> Admitted<'h> {
         token: Option<&AccessToken>,
         request_id: HeaderValue,
     ) -> Result<Box<RequestHeader>, Refusal> {
-        let theirs = self.headers;
+        let theirs = self.raw.headers();
         let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method = self.method.clone();
+        parts.method = self.raw.method().clone();
         parts.uri = Uri::from(self.target.path_and_query().clone());
         parts.version = Version::HTTP_11;
         let headers = &mut parts.headers;
@@ -90,7 +95,7 @@ impl<'h> Admitted<'h> {
             headers.append(name, value.clone());
         }
         match self.framing {
-            BodyFraming::Empty if needs_length(self.method) => {
+            BodyFraming::Empty if needs_length(self.raw.method()) => {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
             BodyFraming::Empty => {}

@@ -25,7 +25,7 @@ pub(super) struct Ours<'t> {
     /// The token that was put on the request.
     pub(super) token: Option<&'t AccessToken>,
     /// The origin whose pages may read the answer.
-    pub(super) page: Option<HeaderValue>,
+    pub(super) page: Option<&'t HeaderValue>,
     pub(super) request_id: HeaderValue,
 }
 
@@ -41,7 +41,7 @@ pub(super) async fn relay(
     let theirs = up.resp_header().expect("the head has been read");
     let status = theirs.status;
     let mut headers = HeaderMap::with_capacity(theirs.headers.len() + ADDED);
-    for (name, value) in headers::to_client(&theirs.headers, token.is_some(), page.as_ref()) {
+    for (name, value) in headers::to_client(&theirs.headers, token.is_some(), page) {
         headers.append(name, value.clone());
     }
     if let Some(length) = headers::content_length(&theirs.headers) {
@@ -50,7 +50,7 @@ pub(super) async fn relay(
     if let Some(token) = token {
         hide(token, status, &mut headers, down);
     }
-    headers::allow_page(&mut headers, page.as_ref());
+    headers::allow_page(&mut headers, page);
     headers.insert(REQUEST_ID.clone(), request_id);
     down.write_head(status, headers).await?;
     // A first piece that is there already leaves in one write with the head.

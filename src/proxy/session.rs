@@ -340,19 +340,24 @@ impl Session {
 
     /// Writes the head of the response, framed for the client's version of HTTP. It leaves with the
     /// first piece of the body, or with the next flush.
-    pub(super) async fn write_head(
+    pub(super) fn write_head(
         &mut self,
         status: StatusCode,
-        mut headers: HeaderMap,
-    ) -> Result<(), ClientGone> {
+        headers: HeaderMap,
+    ) -> impl Future<Output = Result<(), ClientGone>> + Send {
+        // Written down at once, so that the headers take no room while the client is waited for.
+        let head = self.begin_response(status, headers);
+        async move { self.write(&head).await }
+    }
+
+    fn begin_response(&mut self, status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
         let framing = self.frame(status, &mut headers);
         // What the client still sends of the body must not be taken for a request.
         if framing == Framing::Close || !matches!(self.body, Some(Body::Done)) {
             self.keep_alive = false;
         }
         self.response = Some(framing);
-        let head = response_head(status, &headers, self.keep_alive);
-        self.write(&head).await
+        response_head(status, &headers, self.keep_alive)
     }
 
     /// How the body of this response ends, which its headers then say.
