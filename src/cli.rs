@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::plain_file::Reading;
+
 mod check;
 mod completions;
 mod demo;
@@ -163,8 +165,18 @@ struct ConfigFile {
 
 impl ConfigFile {
     fn load(&self) -> Result<crate::config::Settings, Failure> {
-        crate::config::Settings::load(&self.path).map_err(|f| Failure::Config(f.to_string()))
+        let path = self.path.clone();
+        let read = read_files(move || crate::config::Settings::load(&path))?;
+        read.map_err(|findings| Failure::Config(findings.to_string()))
     }
+}
+
+/// Does work that reads the files of a configuration, within the deadline for that.
+fn read_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    Reading::default().run(work).map_err(|stuck| Failure::Other {
+        what: stuck.to_string(),
+        hint: Some(stuck.hint().to_owned()),
+    })
 }
 
 /// Writes a line of a command's result.

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use crate::caller::jwks::KeySource;
 use crate::caller::jwt::KeySet;
 use crate::fetch::{self, Fetcher};
+use crate::plain_file;
+use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::trust::TrustError;
 
 /// A URL at which an issuer publishes its keys (RFC 7517, section 5).
@@ -33,7 +35,7 @@ impl HttpKeySource {
         let tls = url.scheme_str() == Some("https");
         let fetcher = Fetcher::new(tls, ca_file, DEADLINE, &[])?;
         // It was readable a moment ago; a digest that is missing only fetches once too often.
-        let trusted = ca_file.and_then(|file| std::fs::read(file).ok());
+        let trusted = ca_file.and_then(|file| plain_file::read(file, MAX_CERTIFICATES).ok());
         let trusted = trusted.map(|pem| digest(&SHA256, &pem).as_ref().to_vec());
         Ok(Self { url, fetcher, trusted })
     }

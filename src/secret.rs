@@ -2,11 +2,13 @@
 //! Nothing here knows what a secret is for.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
+
+use crate::plain_file;
+use crate::plain_file::limit::MAX_SECRET;
 
 /// A secret in memory. It has neither `Display` nor `Deref` nor `Serialize`, its `Debug` is fixed,
 /// and its bytes are overwritten when it is dropped.
@@ -56,7 +58,12 @@ impl SecretRef {
                 let value = std::env::var_os(name).ok_or(SecretError::Unset)?;
                 checked(Zeroizing::new(value.into_encoded_bytes()))
             }
-            Self::File(path) => checked(read_bounded(path)?),
+            Self::File(path) => {
+                checked(plain_file::read(path, MAX_SECRET).map_err(|error| match error.kind() {
+                    io::ErrorKind::FileTooLarge => SecretError::TooLarge,
+                    _ => SecretError::Unreadable(error),
+                })?)
+            }
         }
     }
 }
@@ -90,17 +97,8 @@ pub enum SecretError {
     NotText,
 }
 
-fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    // The room for the whole is taken at once: a growing vector would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(SecretError::Unreadable)?;
-    Ok(bytes)
-}
-
 fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
-    if bytes.len() > MAX_BYTES {
+    if bytes.len() > MAX_SECRET {
         return Err(SecretError::TooLarge);
     }
     if bytes.last() == Some(&b'\n') {
@@ -118,8 +116,6 @@ fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
     }
     Ok(Secret::new(text.to_owned()))
 }
-
-const MAX_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -151,7 +147,7 @@ mod tests {
         assert!(matches!(in_file(b"\n"), Err(SecretError::Empty)));
         assert!(matches!(in_file(b"canary\nsecond"), Err(SecretError::NotText)));
         assert!(matches!(in_file(b"canary\xff"), Err(SecretError::NotText)));
-        assert!(matches!(in_file(&vec![b'x'; MAX_BYTES + 1]), Err(SecretError::TooLarge)));
+        assert!(matches!(in_file(&vec![b'x'; MAX_SECRET + 1]), Err(SecretError::TooLarge)));
         let error = in_file(b"canary\nsecond").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
     }

@@ -8,6 +8,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::plain_file;
+use crate::plain_file::limit::MAX_CERTIFICATES;
+
 /// TLS 1.2 and 1.3 towards servers that certificates in the PEM bundle `ca_file` vouch for, or the
 /// system's roots where there is none. All certificates of the bundle count. The system's roots are
 /// read only when they are asked for, so that an image without any can still run.
@@ -72,8 +75,9 @@ pub enum TrustError {
 pub fn roots(path: &Path) -> Result<RootCertStore, TrustError> {
     let unreadable = |cause| TrustError::Unreadable { path: path.to_owned(), cause };
     let mut roots = RootCertStore::empty();
-    for (index, certificate) in CertificateDer::pem_file_iter(path).map_err(unreadable)?.enumerate()
-    {
+    let pem = plain_file::read(path, MAX_CERTIFICATES);
+    let pem = pem.map_err(|error| unreadable(pem::Error::Io(error)))?;
+    for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
         roots.add(certificate.map_err(unreadable)?).map_err(|cause| {
             TrustError::NotACertificate { path: path.to_owned(), number: index + 1, cause }
         })?;

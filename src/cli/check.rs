@@ -20,11 +20,14 @@ impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut findings = Vec::new();
         for file in &self.files {
-            let checked = if self.no_secrets {
-                Settings::check_without_secrets(file)
-            } else {
-                Settings::load(file).map(|settings| settings.warnings)
-            };
+            let path = file.clone();
+            let checked = super::read_files(move || {
+                if self.no_secrets {
+                    Settings::check_without_secrets(&path)
+                } else {
+                    Settings::load(&path).map(|settings| settings.warnings)
+                }
+            })?;
             match checked {
                 Ok(warnings) => {
                     for warning in warnings.lines() {

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 
 use super::{ConfigFile, Failure, runtime, say};
 use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
 use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Gatekeeper};
+use crate::plain_file;
+use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::refusal::Refusal;
 use crate::request::RequestHead;
 
@@ -120,7 +122,9 @@ impl Explain {
         let certificate = match (&self.client_cert, demands) {
             (None, false) => None,
             (Some(file), true) => {
-                let der = CertificateDer::from_pem_file(file).map_err(|error| {
+                let pem = plain_file::read(file, MAX_CERTIFICATES).map_err(pem::Error::Io);
+                let der = pem.and_then(|pem| CertificateDer::from_pem_slice(&pem));
+                let der = der.map_err(|error| {
                     let file = file.display();
                     Failure::other(format!("no certificate can be read from `{file}`: {error}"))
                 })?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
+use crate::plain_file;
 use crate::secret::{Secret, SecretRef};
 use crate::tenant::{Credential, ExchangeBody, Grant, Server};
 
@@ -93,12 +94,17 @@ impl Check<'_> {
         };
         let read = self.secret(&source);
         read.map_err(|error| {
-            // Neither path nor name is shown: the secret itself may stand there by mistake.
-            let (kind, what) = match source {
-                SecretRef::File(_) => ("a file", "a file that holds the secret on one line"),
-                SecretRef::Env(_) => ("a variable", "a variable that holds the secret"),
+            // A name is not shown, and a path only if something is there: the secret itself may
+            // stand in its place by mistake.
+            let (kind, named, what) = match &source {
+                SecretRef::File(path) => {
+                    ("a file", plain_file::named(path), "a file that holds the secret on one line")
+                }
+                SecretRef::Env(_) => {
+                    ("a variable", String::new(), "a variable that holds the secret")
+                }
             };
-            let problem = format!("found {kind} from which no secret can be read: {error}");
+            let problem = format!("found {kind} from which no secret can be read{named}: {error}");
             self.notes.add(at.finding(problem, what));
         })
         .ok()

@@ -10,6 +10,8 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::CertifiedKey;
 
 use crate::caller::{Admits, AllowedHosts};
+use crate::plain_file;
+use crate::plain_file::limit::{MAX_CERTIFICATES, MAX_PRIVATE_KEY, MAX_REVOCATIONS};
 use crate::trust;
 
 use super::field::{Field, Named};
@@ -300,12 +302,12 @@ impl Check<'_> {
         let (ca_file, crl_file) = (ca_file.as_given(), crl_file.as_given());
         if let (Some(file), References::Read) = (ca_file, self.references) {
             // For the sake of noticing when it changes; what is wrong with it is told next.
-            let _ = self.content(file.as_ref());
+            let _ = self.content(file.as_ref(), MAX_CERTIFICATES);
             if let Err(error) = trust::roots(file.as_ref()) {
                 self.notes.add(ca_at.finding(format!("found no usable CAs: {error}"), PEM));
             }
         }
-        if let Some(pem) = crl_file.and_then(|file| self.pem(&crl_at, file)) {
+        if let Some(pem) = crl_file.and_then(|file| self.pem(&crl_at, file, MAX_REVOCATIONS)) {
             let lists: Result<Vec<_>, _> =
                 CertificateRevocationListDer::pem_slice_iter(&pem).collect();
             if !lists.is_ok_and(|lists| !lists.is_empty()) {
@@ -321,7 +323,7 @@ impl Check<'_> {
         at: &Place<'_>,
         file: &str,
     ) -> Option<Vec<CertificateDer<'static>>> {
-        let pem = self.pem(at, file)?;
+        let pem = self.pem(at, file, MAX_CERTIFICATES)?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match certificates {
             Ok(certificates) if !certificates.is_empty() => Some(certificates),
@@ -333,7 +335,7 @@ impl Check<'_> {
     }
 
     fn private_key(self, at: &Place<'_>, file: &str) -> Option<PrivateKeyDer<'static>> {
-        let pem = self.pem(at, file)?;
+        let pem = self.pem(at, file, MAX_PRIVATE_KEY)?;
         let key = PrivateKeyDer::from_pem_slice(&pem).ok();
         if key.is_none() {
             self.notes.add(at.finding("found no private key in this file", PEM));
@@ -341,13 +343,15 @@ impl Check<'_> {
         key
     }
 
-    fn pem(self, at: &Place<'_>, file: &str) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    fn pem(self, at: &Place<'_>, file: &str, max: usize) -> Option<zeroize::Zeroizing<Vec<u8>>> {
         if self.references == References::Ignore {
             return None;
         }
-        let read = self.content(file.as_ref());
-        read.map_err(|e| {
-            self.notes.add(at.finding(format!("found a file that cannot be read: {e}"), PEM));
+        let read = self.content(file.as_ref(), max);
+        read.map_err(|error| {
+            let named = plain_file::named(file.as_ref());
+            let problem = format!("found a file that cannot be read{named}: {error}");
+            self.notes.add(at.finding(problem, PEM));
         })
         .ok()
     }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use crate::config::TlsFiles;
+use crate::plain_file;
+use crate::plain_file::limit::{MAX_CERTIFICATES, MAX_PRIVATE_KEY, MAX_REVOCATIONS};
 use crate::trust::{self, TrustError};
 
 /// Why a certificate cannot be used.
@@ -38,10 +41,11 @@ pub enum TlsError {
 /// When the files cannot be read, or do not go together.
 pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     let TlsFiles { certificate_file, key_file, .. } = files;
-    let chain = CertificateDer::pem_file_iter(certificate_file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let chain = read(certificate_file, MAX_CERTIFICATES)
+        .and_then(|pem| CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>())
         .map_err(|e| TlsError::File(certificate_file.clone(), "certificate", e))?;
-    let key = PrivateKeyDer::from_pem_file(key_file)
+    let key = read(key_file, MAX_PRIVATE_KEY)
+        .and_then(|pem| PrivateKeyDer::from_pem_slice(&pem))
         .map_err(|e| TlsError::File(key_file.clone(), "private key", e))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -63,6 +67,10 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, pem::Error> {
+    plain_file::read(path, max).map_err(pem::Error::Io)
+}
+
 /// Demands a certificate of one of the CAs in `ca_file`, made for clients, within its time and not
 /// revoked.
 fn verifier(
@@ -71,10 +79,10 @@ fn verifier(
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let roots = trust::roots(ca_file).map_err(TlsError::ClientCa)?;
-    let mut revoked = Vec::new();
+    let mut revoked: Vec<CertificateRevocationListDer<'_>> = Vec::new();
     if let Some(file) = &files.client_crl_file {
-        revoked = CertificateRevocationListDer::pem_file_iter(file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        revoked = read(file, MAX_REVOCATIONS)
+            .and_then(|pem| CertificateRevocationListDer::pem_slice_iter(&pem).collect())
             .map_err(|e| TlsError::File(file.clone(), "revocation list", e))?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
