@@ -1,9 +1,9 @@
 //! `boldgate check`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Failure, complain, say};
-use crate::config::Settings;
+use crate::config::{Findings, Settings};
 
 /// Check configuration files, and all that they refer to, as `serve` would
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let mut findings = Vec::new();
+        let (mut findings, mut told) = (Vec::new(), Ok(()));
         for file in &self.files {
             let path = file.clone();
             let checked = super::read_files(move || {
@@ -29,18 +29,25 @@ impl Check {
                 }
             })?;
             match checked {
-                Ok(warnings) => {
-                    for warning in warnings.lines() {
-                        complain(&format!("warning: {warning}"));
-                    }
-                    say(&format!("{}: good", file.display()));
-                }
+                Ok(warnings) => told = told.and_then(|()| tell(file, &warnings)),
                 Err(found) => findings.push(found.to_string()),
             }
         }
-        if findings.is_empty() {
-            return Ok(());
+        match (findings.is_empty(), told) {
+            (true, told) => told,
+            (false, Ok(())) => Err(Failure::Config(findings.join("\n"))),
+            (false, Err(unwritten)) => {
+                Failure::Config(findings.join("\n")).print();
+                Err(unwritten)
+            }
         }
-        Err(Failure::Config(findings.join("\n")))
     }
+}
+
+/// Says that `file` is good, and what is doubtful in it.
+fn tell(file: &Path, warnings: &Findings) -> Result<(), Failure> {
+    for warning in warnings.lines() {
+        complain(&format!("warning: {warning}"))?;
+    }
+    say(&format!("{}: good", file.display()))
 }

@@ -73,12 +73,9 @@ impl Explain {
             gatekeeper.admit(&origin, &head).await
         });
         match decided {
-            Ok(admission) => {
-                tell(admits, &admission);
-                Ok(())
-            }
+            Ok(admission) => tell(admits, &admission),
             Err(refusal) => {
-                tell_refusal(admits, &refusal);
+                tell_refusal(admits, &refusal)?;
                 Err(Failure::Said)
             }
         }
@@ -176,49 +173,49 @@ fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Bytes {
     raw.into()
 }
 
-fn tell(admits: Admits, admission: &Admission) {
+fn tell(admits: Admits, admission: &Admission) -> Result<(), Failure> {
     let tenant = admission.tenant();
     let caller = admission.caller.name().map_or("anonymous", |name| name.as_str());
-    tell_listener(admits);
-    say(&format!("caller:    {caller}"));
-    say(&format!("tenant:    {}", tenant.name));
-    say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base));
-    say(&format!("class:     {}", admission.class.as_str()));
+    tell_listener(admits)?;
+    say(&format!("caller:    {caller}"))?;
+    say(&format!("tenant:    {}", tenant.name))?;
+    say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base))?;
+    say(&format!("class:     {}", admission.class.as_str()))?;
     if admission.injects {
-        say(&format!("subject:   {}", admission.permit.subject()));
-        say(&format!("by:        {}", admission.by));
-        say("decision:  admitted, with a token of the subject put on");
+        say(&format!("subject:   {}", admission.permit.subject()))?;
+        say(&format!("by:        {}", admission.by))?;
+        say("decision:  admitted, with a token of the subject put on")
     } else {
-        say(&format!("by:        {}", admission.by));
-        say("decision:  admitted, with the Authorization that it brings");
+        say(&format!("by:        {}", admission.by))?;
+        say("decision:  admitted, with the Authorization that it brings")
     }
 }
 
-fn tell_refusal(admits: Admits, refusal: &Refusal) {
+fn tell_refusal(admits: Admits, refusal: &Refusal) -> Result<(), Failure> {
     let answer = refusal.answer();
-    tell_listener(admits);
+    tell_listener(admits)?;
     if let Some(caller) = refusal.caller() {
-        say(&format!("caller:    {caller}"));
+        say(&format!("caller:    {caller}"))?;
     }
     if let Some(tenant) = refusal.tenant() {
-        say(&format!("tenant:    {tenant}"));
+        say(&format!("tenant:    {tenant}"))?;
     }
     if let Some(known) = refusal.known() {
-        say(&format!("class:     {}", known.class.as_str()));
+        say(&format!("class:     {}", known.class.as_str()))?;
         if let Some(subject) = &known.subject {
-            say(&format!("subject:   {subject}"));
+            say(&format!("subject:   {subject}"))?;
         }
         if let Some(permission) = known.permission {
-            say(&format!("by:        {permission}"));
+            say(&format!("by:        {permission}"))?;
         }
     }
-    say(&format!("decision:  refused, {} {}", answer.status.as_u16(), answer.code));
-    say(&format!("because:   {refusal}"));
+    say(&format!("decision:  refused, {} {}", answer.status.as_u16(), answer.code))?;
+    say(&format!("because:   {refusal}"))
 }
 
-fn tell_listener(admits: Admits) {
+fn tell_listener(admits: Admits) -> Result<(), Failure> {
     say(match admits {
         Admits::Anonymous => "listener:  admits everybody",
         Admits::Known => "listener:  admits known callers",
-    });
+    })
 }
