@@ -17,6 +17,7 @@
 //! request
 //! fetch
 //! secret  telemetry  trust
+//! invisible           characters that nobody sees
 //! plain_file          the one way to read a file of the configuration
 //! ```
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@ pub mod config;
 pub mod fetch;
 pub mod gateway;
 pub mod headers;
+pub mod invisible;
 pub mod jwks;
 pub mod plain_file;
 pub mod policy;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use crate::invisible::Invisible;
 use crate::plain_file;
 use crate::plain_file::limit::MAX_SECRET;
 
@@ -92,6 +93,9 @@ pub enum SecretError {
     /// More than 64 KiB: most likely the wrong file.
     #[error("it is larger than 64 KiB, which no secret is")]
     TooLarge,
+    /// A character that nobody sees. It is not trimmed, because it may be a part of the secret.
+    #[error("it has {0}")]
+    Invisible(Invisible),
     /// Binary data, or more than one line.
     #[error("it holds line breaks, control characters or bytes that are not UTF-8")]
     NotText,
@@ -110,6 +114,9 @@ fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
     let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText)?;
     if text.is_empty() {
         return Err(SecretError::Empty);
+    }
+    if let Some(found) = Invisible::find(text) {
+        return Err(SecretError::Invisible(found));
     }
     if text.chars().any(char::is_control) {
         return Err(SecretError::NotText);
@@ -150,6 +157,28 @@ mod tests {
         assert!(matches!(in_file(&vec![b'x'; MAX_SECRET + 1]), Err(SecretError::TooLarge)));
         let error = in_file(b"canary\nsecond").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn what_nobody_sees_is_told_of_and_never_trimmed() {
+        for (content, says) in [
+            ("\u{FEFF}canary", "a byte order mark (U+FEFF) at its beginning"),
+            ("\u{FEFF}canary\r\n", "a byte order mark (U+FEFF) at its beginning"),
+            (" canary\n", "a blank (U+0020) at its beginning"),
+            ("canary \n", "a blank (U+0020) at its end"),
+            ("canary\u{A0}", "a no-break space (U+00A0) at its end"),
+            ("can\u{200B}ary", "a zero-width space (U+200B) in its middle"),
+            (" \n", "a blank (U+0020) at its beginning"),
+        ] {
+            let error = in_file(content.as_bytes()).unwrap_err().to_string();
+            assert_eq!(error, format!("it has {says}"), "{content:?}");
+        }
+        // Two line ends are one too many.
+        assert!(matches!(in_file(b"canary\n\n"), Err(SecretError::NotText)));
+        assert!(matches!(in_file(b"canary\r\n\r\n"), Err(SecretError::NotText)));
+        assert!(matches!(in_file(b"canary\r"), Err(SecretError::NotText)));
+        // Control.
+        assert_eq!(in_file("pass word é\n".as_bytes()).unwrap().expose(), "pass word é");
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
+use crate::invisible::Invisible;
 use crate::plain_file;
-use crate::secret::{Secret, SecretRef};
+use crate::secret::{Secret, SecretError, SecretRef};
 use crate::tenant::{Credential, ExchangeBody, Grant, Server};
 
 use super::Check;
@@ -26,11 +27,15 @@ impl Check<'_> {
         let username_at = at.key("username");
         let username = credential.username.required(&username_at, USERNAME, self.notes);
         let username = username.filter(|name| {
-            let usable = !name.trim().is_empty() && !name.chars().any(char::is_control);
-            if !usable {
-                self.notes.add(username_at.finding("found no usable name", USERNAME));
-            }
-            usable
+            let problem = match Invisible::find(name) {
+                Some(found) => format!("found a name that has {found}"),
+                None if name.is_empty() || name.chars().any(char::is_control) => {
+                    "found no usable name".to_owned()
+                }
+                None => return true,
+            };
+            self.notes.add(username_at.finding(problem, USERNAME));
+            false
         });
         let source_at = at.key("user_source");
         let source = credential.user_source.required(&source_at, SOURCES, self.notes);
@@ -105,7 +110,14 @@ impl Check<'_> {
                 }
             };
             let problem = format!("found {kind} from which no secret can be read{named}: {error}");
-            self.notes.add(at.finding(problem, what));
+            let finding = at.finding(problem, what);
+            self.notes.add(match error {
+                SecretError::Invisible(_) => finding.hint(
+                    "write it anew without that character, which copying or an editor brings \
+                     along; if it belongs to the secret, choose another secret",
+                ),
+                _ => finding,
+            });
         })
         .ok()
     }

@@ -20,7 +20,7 @@ const ORDER: [&[&str]; 16] = [
     &["tenant"],
     &["request", "fetch"],
     &["secret", "telemetry", "trust"],
-    &["plain_file"],
+    &["invisible", "plain_file"],
 ];
 
 #[test]
