@@ -36,7 +36,7 @@ pub mod limit {
 /// When there is no such file, it is not plain, it is larger than `max`, or it goes on changing.
 /// The path is not part of the error.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    looking_at(path);
+    let _looking = LookingAt::new(path);
     for _ in 0..MAX_ATTEMPTS {
         if let Some(content) = read_once(path, max)? {
             return Ok(content);
@@ -138,7 +138,7 @@ impl Reading {
         std::thread::Builder::new()
             .name("read-files".into())
             .spawn(move || {
-                LOOKING_AT.set(Some(Arc::clone(&theirs)));
+                WORKS_FOR.set(Some(Arc::clone(&theirs)));
                 let _end = End(theirs);
                 // Nobody may be waiting any more.
                 let _ = tell.send(work());
@@ -237,16 +237,33 @@ impl Drop for End {
 
 thread_local! {
     /// The attempt that this thread works for.
-    static LOOKING_AT: RefCell<Option<Arc<Attempt>>> = const { RefCell::new(None) };
+    static WORKS_FOR: RefCell<Option<Arc<Attempt>>> = const { RefCell::new(None) };
 }
 
-/// Notes the path that is looked at next, for the words about a file system that hangs.
-pub fn looking_at(path: &Path) {
-    LOOKING_AT.with_borrow(|attempt| {
-        if let Some(attempt) = attempt {
-            attempt.stage().looking_at = Some(path.to_owned());
-        }
-    });
+/// The file system is asked for a path while this is there, for the words about one that hangs.
+#[derive(Debug)]
+pub struct LookingAt(());
+
+impl LookingAt {
+    /// It is asked for `path`.
+    pub fn new(path: &Path) -> Self {
+        Self::note(Some(path));
+        Self(())
+    }
+
+    fn note(path: Option<&Path>) {
+        WORKS_FOR.with_borrow(|attempt| {
+            if let Some(attempt) = attempt {
+                attempt.stage().looking_at = path.map(Path::to_owned);
+            }
+        });
+    }
+}
+
+impl Drop for LookingAt {
+    fn drop(&mut self) {
+        Self::note(None);
+    }
 }
 
 /// The path as a part of a message, behind the word for the file; empty if nothing is there. Such a
@@ -363,12 +380,19 @@ mod tests {
         let reading = Reading::within(Duration::from_millis(20));
         let (go_on, hangs) = channel::<()>();
         let stuck = reading.run(move || {
-            looking_at(Path::new("/mnt/away/secret"));
+            let _looking = LookingAt::new(Path::new("/mnt/away/secret"));
             hangs.recv()
         });
         let said = stuck.expect_err("it hangs").to_string();
         assert_eq!(said, "the files cannot be read within 20ms, `/mnt/away/secret` hangs");
         drop(go_on);
+        // A file that has been read has nothing to do with work that takes long.
+        let (_go_on, takes_long) = channel::<()>();
+        let stuck = reading.run(move || {
+            drop(LookingAt::new(Path::new("/mnt/here/secret")));
+            takes_long.recv()
+        });
+        assert_eq!(stuck.unwrap_err().to_string(), "the files cannot be read within 20ms");
         // Control: what ends in time.
         assert_eq!(Reading::default().run(|| 7).unwrap(), 7);
     }
@@ -378,7 +402,7 @@ mod tests {
         let reading = Reading::within(Duration::from_millis(20));
         let (_go_on, hangs) = channel::<()>();
         let stuck = reading.run(move || {
-            looking_at(Path::new("canary-secret"));
+            let _looking = LookingAt::new(Path::new("canary-secret"));
             hangs.recv()
         });
         assert_eq!(stuck.unwrap_err().to_string(), "the files cannot be read within 20ms");
