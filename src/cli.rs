@@ -11,6 +11,7 @@ use output::{complain, say};
 
 mod check;
 mod completions;
+mod core_dumps;
 mod demo;
 mod explain;
 mod key;
@@ -73,6 +74,13 @@ enum Command {
     Completions(completions::Completions),
 }
 
+impl Command {
+    /// All others end before anybody could want one.
+    fn may_leave_core_dumps(&self) -> bool {
+        matches!(self, Self::Serve(serve) if serve.core_dumps)
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogLevel {
     Error,
@@ -110,6 +118,9 @@ impl Cli {
 
     fn run(self) -> Result<(), Failure> {
         logging::start(self.log_level, self.log_format);
+        if !self.command.may_leave_core_dumps() {
+            core_dumps::forbid();
+        }
         match self.command {
             Command::Serve(command) => return command.run(self.log_format),
             Command::Check(command) => command.run(),

@@ -1,6 +1,7 @@
 //! Restarts behind a socket that systemd keeps. The test plays systemd.
 
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -99,6 +100,30 @@ async fn to_be_out_of_file_descriptors_is_told_of_once_in_ten_seconds() {
     becomes(LONG, "it serves", async || get(address, ACME).await.status == 200).await;
 }
 
+/// What the system lets a process leave of its memory when it crashes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_leaves_no_core_file_unless_it_is_told_to() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let limits = |gateway: &Process| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        line.split_whitespace().skip(4).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let gateway = Process::start(under("ulimit -Hc unlimited && ulimit -Sc unlimited", &files));
+    gateway.ready();
+    assert_eq!(limits(&gateway), ["0", "0"]);
+    gateway.signal(rustix::process::Signal::ABORT);
+    assert!(!ended_by(gateway).core_dumped());
+    // Control: told to, it leaves the limits as it finds them.
+    let mut command = under("ulimit -c unlimited", &files);
+    command.env("BOLDGATE_CORE_DUMPS", "true");
+    let gateway = Process::start(command);
+    gateway.ready();
+    assert_eq!(limits(&gateway), ["unlimited", "unlimited"]);
+}
+
 /// `boldgate serve` after a command of the shell.
 fn under(before: &str, files: &Files) -> std::process::Command {
     let mut command = std::process::Command::new("bash");
@@ -106,6 +131,16 @@ fn under(before: &str, files: &Files) -> std::process::Command {
     command.args(["-c", &script]).env_clear().stdin(std::process::Stdio::null());
     command.env("BOLDGATE_CONFIG", files.path("boldgate.yaml"));
     command
+}
+
+/// How it ended.
+fn ended_by(mut process: Process) -> std::process::ExitStatus {
+    loop {
+        if let Some(status) = process.ended() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
