@@ -2,7 +2,7 @@
 //! within a bound, and all files of one reading together within a deadline.
 
 use std::cell::RefCell;
-use std::fs::{FileType, Metadata, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -37,36 +37,53 @@ pub mod limit {
 /// The path is not part of the error.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let _looking = LookingAt::new(path);
+    at_rest(|| Opened::new(path, max)?.content(max))
+}
+
+/// What `once` gives, of several attempts: it gives `None` for a file that changes meanwhile.
+fn at_rest<T>(mut once: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     for _ in 0..MAX_ATTEMPTS {
-        if let Some(content) = read_once(path, max)? {
+        if let Some(content) = once()? {
             return Ok(content);
         }
     }
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes while it is read"))
 }
 
-/// `None` if the file changed in the meantime.
-fn read_once(path: &Path, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    // A look before it is opened, because opening is an act: it releases the writer of a pipe, and
-    // a device may do something. A look afterwards, because it may be another file by then.
-    must_be_plain(&std::fs::metadata(path)?)?;
-    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
-    let before = file.metadata()?;
-    must_be_plain(&before)?;
-    let size = usize::try_from(before.len()).unwrap_or(usize::MAX);
-    if size > max {
-        return Err(too_large(max));
+/// A plain file, and its state before it is read.
+struct Opened {
+    file: File,
+    before: Metadata,
+}
+
+impl Opened {
+    fn new(path: &Path, max: usize) -> io::Result<Self> {
+        // A look before it is opened, because opening is an act: it releases the writer of a pipe,
+        // and a device may do something. A look afterwards, because it may be another file by then.
+        must_be_plain(&std::fs::metadata(path)?)?;
+        let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
+        let before = file.metadata()?;
+        must_be_plain(&before)?;
+        if before.len() > max as u64 {
+            return Err(too_large(max));
+        }
+        Ok(Self { file, before })
     }
-    // The room for the whole is taken at once: a growing vector would leave copies behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(size.max(MIN_ROOM).min(max) + 1));
-    (&file).take(max as u64 + 1).read_to_end(&mut content)?;
-    if content.len() > max {
-        return Err(too_large(max));
+
+    /// `None` if the file has changed in the meantime.
+    fn content(self, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        // The room for the whole is taken at once: a growing vector would leave copies behind.
+        let size = usize::try_from(self.before.len()).unwrap_or(max);
+        let mut content = Zeroizing::new(Vec::with_capacity(size.max(MIN_ROOM).min(max) + 1));
+        (&self.file).take(max as u64 + 1).read_to_end(&mut content)?;
+        if content.len() > max {
+            return Err(too_large(max));
+        }
+        // The length that was read proves nothing: files that the kernel makes up, such as those in
+        // /proc and /sys, have another size than they say.
+        Ok((version(&self.before) == version(&self.file.metadata()?)).then_some(content))
     }
-    // The length that was read proves nothing: files that the kernel makes up, such as those in
-    // /proc and /sys, have another size than they say.
-    Ok((version(&before) == version(&file.metadata()?)).then_some(content))
 }
 
 fn must_be_plain(file: &Metadata) -> io::Result<()> {
@@ -355,24 +372,30 @@ mod tests {
     #[test]
     fn a_file_that_grows_while_it_is_read_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let whole = vec![b'x'; 1 << 20];
-        file.as_file().write_all(&whole).unwrap();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(SeqCst) {
-                    file.as_file().write_all(b"x").unwrap();
-                }
-            });
-            while file.as_file().metadata().unwrap().len() == whole.len() as u64 {
-                std::thread::yield_now();
-            }
-            let said = (0..100_000).find_map(|_| read(file.path(), 64 << 20).err());
-            done.store(true, SeqCst);
-            let said = said.expect("nobody takes it for whole");
-            assert_eq!(said.to_string(), "it changes while it is read");
+        let write = |text: &str| file.as_file().write_all(text.as_bytes()).unwrap();
+        write("half");
+        let opened = Opened::new(file.path(), MAX).unwrap();
+        write("whole");
+        assert!(opened.content(MAX).unwrap().is_none(), "nobody takes it for whole");
+        let opened = Opened::new(file.path(), MAX).unwrap();
+        file.as_file().set_len(4).unwrap();
+        assert!(opened.content(MAX).unwrap().is_none(), "nor for what it was");
+        // Control: it is at rest.
+        let opened = Opened::new(file.path(), MAX).unwrap();
+        assert_eq!(**opened.content(MAX).unwrap().unwrap(), *b"half");
+    }
+
+    #[test]
+    fn a_file_that_comes_to_rest_is_read_and_one_that_does_not_is_an_error() {
+        let mut changes = [None, None, Some("whole")].into_iter();
+        assert_eq!(at_rest(|| Ok(changes.next().flatten())).unwrap(), "whole");
+        let mut attempts = 0;
+        let endless = at_rest(|| {
+            attempts += 1;
+            Ok(None::<()>)
         });
-        assert!(read(file.path(), 64 << 20).unwrap().len() > whole.len(), "it is at rest");
+        assert_eq!(endless.unwrap_err().to_string(), "it changes while it is read");
+        assert_eq!(attempts, MAX_ATTEMPTS);
     }
 
     #[test]
