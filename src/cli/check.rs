@@ -27,18 +27,19 @@ impl Check {
                 } else {
                     Settings::load(&path).map(|settings| settings.warnings)
                 }
-            })?;
+            });
             match checked {
-                Ok(warnings) => told = told.and_then(|()| tell(file, &warnings)),
-                Err(found) => findings.push(found.to_string()),
+                Err(stuck) => told = told.and(Err(stuck)),
+                Ok(Ok(warnings)) => told = told.and(tell(file, &warnings)),
+                Ok(Err(found)) => findings.push(found.to_string()),
             }
         }
         match (findings.is_empty(), told) {
             (true, told) => told,
             (false, Ok(())) => Err(Failure::Config(findings.join("\n"))),
-            (false, Err(unwritten)) => {
+            (false, Err(failure)) => {
                 Failure::Config(findings.join("\n")).print();
-                Err(unwritten)
+                Err(failure)
             }
         }
     }

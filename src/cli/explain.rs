@@ -119,8 +119,11 @@ impl Explain {
         let certificate = match (&self.client_cert, demands) {
             (None, false) => None,
             (Some(file), true) => {
-                let pem = plain_file::read(file, MAX_CERTIFICATES).map_err(pem::Error::Io);
-                let der = pem.and_then(|pem| CertificateDer::from_pem_slice(&pem));
+                let path = file.clone();
+                let pem = super::read_files(move || plain_file::read(&path, MAX_CERTIFICATES))?;
+                let der = pem
+                    .map_err(pem::Error::Io)
+                    .and_then(|pem| CertificateDer::from_pem_slice(&pem));
                 let der = der.map_err(|error| {
                     let file = file.display();
                     Failure::other(format!("no certificate can be read from `{file}`: {error}"))

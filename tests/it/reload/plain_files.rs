@@ -207,6 +207,9 @@ async fn check_and_serve_do_not_wait_for_ever_for_a_file_system_that_hangs() {
         [&["check", &file], &["serve"], &["token", "acme"], &["explain", "GET", ACME]];
     assert_eq!(mount.start(commands[0]).end().code, Some(0), "the mount is there");
     mount.files.write("hangs", "");
+    mount.files.write("bad.yaml", "lisneters: []\n");
+    let bad = mount.files.path("bad.yaml").display().to_string();
+    let beside = mount.start(&["check", &bad, &file]);
     let started = commands.map(|command| mount.start(command));
     for (mut process, command) in started.into_iter().zip(commands) {
         becomes(DEADLINE, command[0], async || process.ended().is_some()).await;
@@ -215,6 +218,9 @@ async fn check_and_serve_do_not_wait_for_ever_for_a_file_system_that_hangs() {
         assert!(ended.stderr.contains(&mount.hangs()), "{command:?}: {}", ended.stderr);
         assert!(ended.stderr.contains("hint: "), "{command:?}: {}", ended.stderr);
     }
+    let ended = beside.end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("lisneters"), "what else is wrong is told: {}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
