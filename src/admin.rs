@@ -1,23 +1,26 @@
 //! What operators ask: whether the process lives, whether it is ready, its metrics. On a listener of
-//! its own, with nothing about tenants but their names in metrics.
+//! its own, with nothing about tenants but their names in metrics. A probe is answered however many
+//! other clients are connected, because a probe without an answer restarts the process.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use crate::caller::AllowedHosts;
 use crate::telemetry::Telemetry;
 
 /// The admin endpoints.
@@ -25,6 +28,8 @@ use crate::telemetry::Telemetry;
 pub struct Admin {
     telemetry: Arc<Telemetry>,
     readiness: Arc<Readiness>,
+    /// The hosts that may be asked for; `None` for any.
+    hosts: Option<Arc<AllowedHosts>>,
 }
 
 /// Whether the gateway is ready: it is not yet, then it is, then it is no more.
@@ -46,37 +51,52 @@ impl Readiness {
 impl Admin {
     /// Shows these metrics, and this readiness.
     pub fn new(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Self {
-        Self { telemetry, readiness }
+        Self { telemetry, readiness, hosts: None }
     }
 
     /// Serves until the task is dropped.
-    pub async fn serve(self, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    pub async fn serve(mut self, listener: TcpListener) {
+        // A page whose own name comes to mean this machine (DNS rebinding) can connect to a
+        // loopback address, but it asks for that name. Other addresses are known by any name.
+        let at = listener.local_addr();
+        let is_loopback = at.is_ok_and(|at| at.ip().to_canonical().is_loopback());
+        self.hosts = is_loopback
+            .then(|| Arc::new(AllowedHosts { loopback: true, ..AllowedHosts::default() }));
+        let mut clients = Clients::default();
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                // Out of file descriptors; some will be given back.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let admin = self.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let admin = admin.clone();
-                    async move { Ok::<_, Infallible>(admin.answer(&request)) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD)
-                    .serve_connection(TokioIo::new(stream), service);
-                // A client that breaks off is no concern of ours.
-                let _ = timeout(LONGEST, connection).await;
-                drop(place);
-            });
+            match listener.accept().await {
+                Ok((stream, _)) => clients.add(|active| self.converse(stream, active)),
+                Err(_) => {
+                    // Out of file descriptors: one is given back at once, others in a moment.
+                    clients.drop_oldest();
+                    tokio::time::sleep(NO_DESCRIPTORS).await;
+                }
+            }
         }
     }
 
+    fn converse(&self, stream: TcpStream, active: Active) -> AbortHandle {
+        let admin = self.clone();
+        let task = tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                active.now();
+                let answer = admin.answer(&request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // A client that breaks off is no concern of ours.
+            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+        });
+        task.abort_handle()
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if self.hosts.as_ref().is_some_and(|hosts| !asks_for(request, hosts)) {
+            return text(StatusCode::MISDIRECTED_REQUEST, THIS_MACHINE);
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal =
                 text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
@@ -100,6 +120,63 @@ impl Admin {
     }
 }
 
+/// Whether all hosts that `request` names are among `hosts`. It may name none: pages always do.
+fn asks_for(request: &Request<Incoming>, hosts: &AllowedHosts) -> bool {
+    let in_head = request.headers().get_all(HOST).iter().map(|value| value.to_str().ok());
+    let in_target = request.uri().authority().map(|authority| Some(authority.as_str()));
+    in_head.chain(in_target).all(|named| {
+        let authority = named.and_then(|named| named.parse::<Authority>().ok());
+        authority.is_some_and(|at| !at.as_str().contains('@') && hosts.contain(at.host()))
+    })
+}
+
+/// The connections, of which the one that was silent for longest goes when there are too many: a
+/// probe sends its request at once.
+#[derive(Default)]
+struct Clients {
+    all: Vec<Client>,
+    /// Counts what all clients do.
+    clock: Arc<AtomicU64>,
+}
+
+struct Client {
+    active_at: Arc<AtomicU64>,
+    connection: AbortHandle,
+}
+
+/// Notes that a client was active.
+struct Active {
+    active_at: Arc<AtomicU64>,
+    clock: Arc<AtomicU64>,
+}
+
+impl Active {
+    fn now(&self) {
+        self.active_at.store(self.clock.fetch_add(1, Relaxed), Relaxed);
+    }
+}
+
+impl Clients {
+    fn add(&mut self, serve: impl FnOnce(Active) -> AbortHandle) {
+        self.all.retain(|client| !client.connection.is_finished());
+        if self.all.len() >= MAX_CONNECTIONS {
+            self.drop_oldest();
+        }
+        let active = Active { active_at: Arc::default(), clock: Arc::clone(&self.clock) };
+        active.now();
+        let active_at = Arc::clone(&active.active_at);
+        self.all.push(Client { active_at, connection: serve(active) });
+    }
+
+    fn drop_oldest(&mut self) {
+        let at = |client: &Client| client.active_at.load(Relaxed);
+        let oldest = (0..self.all.len()).min_by_key(|index| at(&self.all[*index]));
+        if let Some(oldest) = oldest {
+            self.all.swap_remove(oldest).connection.abort();
+        }
+    }
+}
+
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -113,6 +190,10 @@ const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const THIS_MACHINE: &str = "only localhost and loopback addresses are served here\n";
 const MAX_CONNECTIONS: usize = 64;
-const HEAD: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(60);
+/// For a whole head to arrive, and for the next one on a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// For all requests of a connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+const NO_DESCRIPTORS: Duration = Duration::from_millis(100);

@@ -1,16 +1,22 @@
 //! The command line: one file a command, and what they share. The only place that prints.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::plain_file::Reading;
+use output::{complain, say};
+
 mod check;
 mod completions;
+mod core_dumps;
 mod demo;
 mod explain;
 mod key;
 mod logging;
+mod output;
 mod schema;
 mod serve;
 mod token;
@@ -68,6 +74,13 @@ enum Command {
     Completions(completions::Completions),
 }
 
+impl Command {
+    /// All others end before anybody could want one.
+    fn may_leave_core_dumps(&self) -> bool {
+        matches!(self, Self::Serve(serve) if serve.core_dumps)
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogLevel {
     Error,
@@ -85,19 +98,14 @@ enum LogFormat {
 }
 
 impl Cli {
-    /// Runs the command. The exit code says how it went: 0 well, 1 it failed, 78 the configuration
-    /// is bad (`EX_CONFIG` of sysexits.h); clap itself ends with 2 on wrong usage.
-    pub fn run(self) -> ExitCode {
-        logging::start(self.log_level, self.log_format);
-        let result = match self.command {
-            Command::Serve(command) => command.run(self.log_format),
-            Command::Check(command) => command.run(),
-            Command::Explain(command) => command.run(),
-            Command::Token(command) => command.run(),
-            Command::Demo(command) => command.run(self.log_format),
-            Command::Key(command) => command.run(),
-            Command::Schema(command) => command.run(),
-            Command::Completions(command) => command.run(),
+    /// Runs the command that the arguments of the process name. The exit code says how it went: 0
+    /// well, 1 it failed, 2 wrong usage, 78 the configuration is bad (`EX_CONFIG` of sysexits.h).
+    pub fn main() -> ExitCode {
+        let result = match Self::try_parse() {
+            Ok(cli) => cli.run(),
+            // Help, or the version, that was asked for.
+            Err(told) if !told.use_stderr() => say_help(&told),
+            Err(wrong) => wrong.exit(),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +115,31 @@ impl Cli {
             }
         }
     }
+
+    fn run(self) -> Result<(), Failure> {
+        logging::start(self.log_level, self.log_format);
+        if !self.command.may_leave_core_dumps() {
+            core_dumps::forbid();
+        }
+        match self.command {
+            Command::Serve(command) => return command.run(self.log_format),
+            Command::Check(command) => command.run(),
+            Command::Explain(command) => command.run(),
+            Command::Token(command) => command.run(),
+            Command::Demo(command) => command.run(self.log_format),
+            Command::Key(command) => command.run(),
+            Command::Schema(command) => command.run(),
+            Command::Completions(command) => command.run(),
+        }?;
+        output::settle()
+    }
+}
+
+fn say_help(help: &clap::Error) -> Result<(), Failure> {
+    let text = help.render();
+    let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    say(text.trim_end())?;
+    output::settle()
 }
 
 /// How a command fails.
@@ -133,16 +166,14 @@ impl Failure {
     }
 
     fn print(&self) {
-        match self {
-            Self::Config(findings) => complain(findings.trim_end()),
-            Self::Other { what, hint } => {
-                complain(&format!("error: {what}"));
-                if let Some(hint) = hint {
-                    complain(&format!("\nhint: {hint}"));
-                }
-            }
-            Self::Said => {}
-        }
+        let text = match self {
+            Self::Config(findings) => findings.trim_end(),
+            Self::Other { what, hint: None } => &format!("error: {what}"),
+            Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
+            Self::Said => return,
+        };
+        // If not even that can be written, the exit code says it.
+        let _ = complain(text);
     }
 }
 
@@ -163,21 +194,18 @@ struct ConfigFile {
 
 impl ConfigFile {
     fn load(&self) -> Result<crate::config::Settings, Failure> {
-        crate::config::Settings::load(&self.path).map_err(|f| Failure::Config(f.to_string()))
+        let path = self.path.clone();
+        let read = read_files(move || crate::config::Settings::load(&path))?;
+        read.map_err(|findings| Failure::Config(findings.to_string()))
     }
 }
 
-/// Writes a line of a command's result.
-fn say(line: &str) {
-    use std::io::Write;
-    // A reader that has gone away, such as `head`, wants no more.
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// Writes a line about what went wrong, or about what is going on.
-fn complain(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{line}");
+/// Does work that reads the files of a configuration, within the deadline for that.
+fn read_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    Reading::default().run(work).map_err(|stuck| Failure::Other {
+        what: stuck.to_string(),
+        hint: Some(stuck.hint().to_owned()),
+    })
 }
 
 /// The runtime that a command works in.

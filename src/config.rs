@@ -4,8 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +13,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::caller::{CallerAuth, CallerName};
+use crate::plain_file;
+use crate::plain_file::limit::MAX_CONFIGURATION;
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
 use crate::telemetry::AuditSink;
@@ -159,7 +160,7 @@ impl Settings {
         files: &RefCell<Files>,
     ) -> Result<Self, Findings> {
         let notes = Notes::default();
-        if text.len() > MAX_FILE {
+        if text.len() > MAX_CONFIGURATION {
             notes.add(too_large());
         } else if let Some(root) = Node::read(text, &notes) {
             let check = Check { notes: &notes, references, files, cas: &RefCell::default() };
@@ -240,9 +241,9 @@ impl Check<'_> {
         })
     }
 
-    /// What the file at `path` holds.
-    fn content(self, path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-        let content = std::fs::read(path).map(Zeroizing::new);
+    /// What the file at `path` holds, at most `max` bytes.
+    fn content(self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+        let content = plain_file::read(path, max);
         let held = content.as_ref().ok().map(|bytes| bytes.as_slice());
         self.files.borrow_mut().saw(path, held);
         content
@@ -266,20 +267,16 @@ impl Check<'_> {
 
 fn text_of(path: &Path, files: &RefCell<Files>) -> Result<String, Findings> {
     let failed = |finding| Findings::new(&path.display().to_string(), vec![finding]);
-    let mut bytes = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes));
-    files.borrow_mut().saw(path, read.is_ok().then_some(&bytes));
-    read.map_err(|e| failed(Finding::whole_file(format!("cannot be read: {e}"), "a file")))?;
-    if bytes.len() > MAX_FILE {
-        return Err(failed(too_large()));
-    }
-    String::from_utf8(bytes)
+    let read = plain_file::read(path, MAX_CONFIGURATION);
+    files.borrow_mut().saw(path, read.as_ref().ok().map(|bytes| bytes.as_slice()));
+    let mut bytes = read.map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => failed(too_large()),
+        _ => failed(Finding::whole_file(format!("cannot be read: {error}"), "a file")),
+    })?;
+    String::from_utf8(std::mem::take(&mut *bytes))
         .map_err(|_| failed(Finding::whole_file("found bytes that are not UTF-8", "UTF-8 text")))
 }
 
 fn too_large() -> Finding {
     Finding::whole_file("found more than 10 MiB", "at most 10 MiB")
 }
-
-const MAX_FILE: usize = 10 << 20;

@@ -18,6 +18,8 @@
 //! request
 //! fetch
 //! secret  telemetry  trust
+//! invisible           characters that nobody sees
+//! plain_file          the one way to read a file of the configuration
 //! ```
 #![forbid(unsafe_code)]
 
@@ -30,7 +32,9 @@ pub mod cors;
 pub mod fetch;
 pub mod gateway;
 pub mod headers;
+pub mod invisible;
 pub mod jwks;
+pub mod plain_file;
 pub mod policy;
 pub mod proxy;
 pub mod refusal;

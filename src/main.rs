@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 
 use boldgate::cli::Cli;
-use clap::Parser;
 
 /// Measured on the data path: 12 % less CPU a request than with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    Cli::main()
 }

@@ -2,11 +2,14 @@
 //! Nothing here knows what a secret is for.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
+
+use crate::invisible::Invisible;
+use crate::plain_file;
+use crate::plain_file::limit::MAX_SECRET;
 
 /// A secret in memory. It has neither `Display` nor `Deref` nor `Serialize`, its `Debug` is fixed,
 /// and its bytes are overwritten when it is dropped.
@@ -56,7 +59,12 @@ impl SecretRef {
                 let value = std::env::var_os(name).ok_or(SecretError::Unset)?;
                 checked(Zeroizing::new(value.into_encoded_bytes()))
             }
-            Self::File(path) => checked(read_bounded(path)?),
+            Self::File(path) => {
+                checked(plain_file::read(path, MAX_SECRET).map_err(|error| match error.kind() {
+                    io::ErrorKind::FileTooLarge => SecretError::TooLarge,
+                    _ => SecretError::Unreadable(error),
+                })?)
+            }
         }
     }
 }
@@ -85,22 +93,16 @@ pub enum SecretError {
     /// More than 64 KiB: most likely the wrong file.
     #[error("it is larger than 64 KiB, which no secret is")]
     TooLarge,
+    /// A character that nobody sees. It is not trimmed, because it may be a part of the secret.
+    #[error("it has {0}")]
+    Invisible(Invisible),
     /// Binary data, or more than one line.
     #[error("it holds line breaks, control characters or bytes that are not UTF-8")]
     NotText,
 }
 
-fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    // The room for the whole is taken at once: a growing vector would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(SecretError::Unreadable)?;
-    Ok(bytes)
-}
-
 fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
-    if bytes.len() > MAX_BYTES {
+    if bytes.len() > MAX_SECRET {
         return Err(SecretError::TooLarge);
     }
     if bytes.last() == Some(&b'\n') {
@@ -113,13 +115,14 @@ fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
     if text.is_empty() {
         return Err(SecretError::Empty);
     }
+    if let Some(found) = Invisible::find(text) {
+        return Err(SecretError::Invisible(found));
+    }
     if text.chars().any(char::is_control) {
         return Err(SecretError::NotText);
     }
     Ok(Secret::new(text.to_owned()))
 }
-
-const MAX_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -151,9 +154,31 @@ mod tests {
         assert!(matches!(in_file(b"\n"), Err(SecretError::Empty)));
         assert!(matches!(in_file(b"canary\nsecond"), Err(SecretError::NotText)));
         assert!(matches!(in_file(b"canary\xff"), Err(SecretError::NotText)));
-        assert!(matches!(in_file(&vec![b'x'; MAX_BYTES + 1]), Err(SecretError::TooLarge)));
+        assert!(matches!(in_file(&vec![b'x'; MAX_SECRET + 1]), Err(SecretError::TooLarge)));
         let error = in_file(b"canary\nsecond").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn what_nobody_sees_is_told_of_and_never_trimmed() {
+        for (content, says) in [
+            ("\u{FEFF}canary", "a byte order mark (U+FEFF) at its beginning"),
+            ("\u{FEFF}canary\r\n", "a byte order mark (U+FEFF) at its beginning"),
+            (" canary\n", "a blank (U+0020) at its beginning"),
+            ("canary \n", "a blank (U+0020) at its end"),
+            ("canary\u{A0}", "a no-break space (U+00A0) at its end"),
+            ("can\u{200B}ary", "a zero-width space (U+200B) in its middle"),
+            (" \n", "a blank (U+0020) at its beginning"),
+        ] {
+            let error = in_file(content.as_bytes()).unwrap_err().to_string();
+            assert_eq!(error, format!("it has {says}"), "{content:?}");
+        }
+        // Two line ends are one too many.
+        assert!(matches!(in_file(b"canary\n\n"), Err(SecretError::NotText)));
+        assert!(matches!(in_file(b"canary\r\n\r\n"), Err(SecretError::NotText)));
+        assert!(matches!(in_file(b"canary\r"), Err(SecretError::NotText)));
+        // Control.
+        assert_eq!(in_file("pass word é\n".as_bytes()).unwrap().expose(), "pass word é");
     }
 
     #[test]

@@ -16,7 +16,6 @@ impl Completions {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "boldgate", &mut script);
-        super::say(String::from_utf8_lossy(&script).trim_end());
-        Ok(())
+        super::say(String::from_utf8_lossy(&script).trim_end())
     }
 }

@@ -54,14 +54,14 @@ async fn until_interrupted(files: &Files, port: u16, format: LogFormat) -> Resul
         },
         other => other,
     })?;
-    introduce(files, &stand_in, &running);
+    introduce(files, &stand_in, &running)?;
     signals.next().await;
-    say("\nstopping");
+    say("\nstopping")?;
     running.stop().await;
     Ok(())
 }
 
-fn introduce(files: &Files, stand_in: &StandIn, running: &Running) {
+fn introduce(files: &Files, stand_in: &StandIn, running: &Running) -> Result<(), Failure> {
     let gateway = gateway_url(running);
     let admin = running.admin_address();
     say(&format!(
@@ -94,7 +94,7 @@ Each request gives a line here. Ctrl-C ends it.
 ",
         stand_in.url(),
         files.config().display(),
-    ));
+    ))
 }
 
 async fn once(files: &Files) -> Result<(), Failure> {
@@ -107,7 +107,7 @@ async fn once(files: &Files) -> Result<(), Failure> {
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let running =
         Running::start(settings, Arc::new(exchange), telemetry, log).map_err(Failure::other)?;
-    let held = script::play(&stand_in, &gateway_url(&running)).await;
+    let held = script::play(&stand_in, &gateway_url(&running)).await?;
     running.stop().await;
     if held { Ok(()) } else { Err(Failure::other("not everything went as it should")) }
 }

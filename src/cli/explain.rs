@@ -8,12 +8,13 @@ use std::sync::Arc;
 use http::Method;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::pem::SectionKind;
-use zeroize::Zeroizing;
 
 use super::{ConfigFile, Failure, runtime, say};
 use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
 use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
+use crate::plain_file;
+use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
 use crate::trust::certificates;
@@ -72,23 +73,18 @@ impl Explain {
             let head = RequestHead::parse(&raw)?;
             let arrived = match gatekeeper.arrive(&origin, &head)? {
                 Arrival::Preflight(preflight) => {
-                    tell_preflight(admits, &preflight);
-                    return Ok(None);
+                    return Ok(tell_preflight(admits, &preflight));
                 }
                 Arrival::Request(arrived) => arrived,
             };
             let page = arrived.page().cloned();
             let admission = gatekeeper.admit(&origin, &head, arrived).await?;
-            Ok(Some((admission, page)))
+            Ok(tell(admits, &admission, page.as_ref()))
         });
         match decided {
-            Ok(None) => Ok(()),
-            Ok(Some((admission, page))) => {
-                tell(admits, &admission, page.as_ref());
-                Ok(())
-            }
+            Ok(told) => told,
             Err(refusal) => {
-                tell_refusal(admits, &refusal);
+                tell_refusal(admits, &refusal)?;
                 Err(Failure::Said)
             }
         }
@@ -162,7 +158,9 @@ fn client_certificate(file: &Path) -> Result<ClientCertificate, Failure> {
         let file = file.display();
         Failure::other(format!("no certificate can be read from `{file}`: {cause}"))
     };
-    let content = std::fs::read(file).map(Zeroizing::new).map_err(|error| failed(&error))?;
+    let path = file.to_owned();
+    let content = super::read_files(move || plain_file::read(&path, MAX_CERTIFICATES))?;
+    let content = content.map_err(|error| failed(&error))?;
     let keys = [SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey];
     match certificates(&content, &keys) {
         Ok(all) => match all.first() {
@@ -199,66 +197,63 @@ fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Vec<u8> {
     raw
 }
 
-fn tell(admits: Admits, admission: &Admission, page: Option<&HeaderValue>) {
+fn tell(admits: Admits, admission: &Admission, page: Option<&HeaderValue>) -> Result<(), Failure> {
     let tenant = admission.tenant();
     let caller = admission.caller.name().map_or("anonymous", |name| name.as_str());
-    tell_listener(admits);
-    tell_page(page);
-    say(&format!("caller:    {caller}"));
-    say(&format!("tenant:    {}", tenant.name));
-    say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base));
-    say(&format!("class:     {}", admission.class.as_str()));
+    tell_listener(admits)?;
+    tell_page(page)?;
+    say(&format!("caller:    {caller}"))?;
+    say(&format!("tenant:    {}", tenant.name))?;
+    say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base))?;
+    say(&format!("class:     {}", admission.class.as_str()))?;
     if admission.injects {
-        say(&format!("subject:   {}", admission.permit.subject()));
-        say(&format!("by:        {}", admission.by));
-        say("decision:  admitted, with a token of the subject put on");
+        say(&format!("subject:   {}", admission.permit.subject()))?;
+        say(&format!("by:        {}", admission.by))?;
+        say("decision:  admitted, with a token of the subject put on")
     } else {
-        say(&format!("by:        {}", admission.by));
-        say("decision:  admitted, with the Authorization that it brings");
+        say(&format!("by:        {}", admission.by))?;
+        say("decision:  admitted, with the Authorization that it brings")
     }
 }
 
-fn tell_preflight(admits: Admits, preflight: &Preflight<'_>) {
-    tell_listener(admits);
-    tell_page(Some(preflight.origin));
-    say(&format!("tenant:    {}", preflight.tenant.name));
-    say("decision:  answered with 204 by the gateway itself: a preflight of a listed origin");
+fn tell_preflight(admits: Admits, preflight: &Preflight<'_>) -> Result<(), Failure> {
+    tell_listener(admits)?;
+    tell_page(Some(preflight.origin))?;
+    say(&format!("tenant:    {}", preflight.tenant.name))?;
+    say("decision:  answered with 204 by the gateway itself: a preflight of a listed origin")
 }
 
-fn tell_page(page: Option<&HeaderValue>) {
-    if let Some(origin) = page {
-        say(&format!(
-            "origin:    {}, which may use the tenant",
-            origin.to_str().unwrap_or_default()
-        ));
-    }
+fn tell_page(page: Option<&HeaderValue>) -> Result<(), Failure> {
+    let Some(origin) = page else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    say(&format!("origin:    {origin}, which may use the tenant"))
 }
 
-fn tell_refusal(admits: Admits, refusal: &Refusal) {
+fn tell_refusal(admits: Admits, refusal: &Refusal) -> Result<(), Failure> {
     let answer = refusal.answer();
-    tell_listener(admits);
+    tell_listener(admits)?;
     if let Some(caller) = refusal.caller() {
-        say(&format!("caller:    {caller}"));
+        say(&format!("caller:    {caller}"))?;
     }
     if let Some(tenant) = refusal.tenant() {
-        say(&format!("tenant:    {tenant}"));
+        say(&format!("tenant:    {tenant}"))?;
     }
     if let Some(known) = refusal.known() {
-        say(&format!("class:     {}", known.class.as_str()));
+        say(&format!("class:     {}", known.class.as_str()))?;
         if let Some(subject) = &known.subject {
-            say(&format!("subject:   {subject}"));
+            say(&format!("subject:   {subject}"))?;
         }
         if let Some(permission) = known.permission {
-            say(&format!("by:        {permission}"));
+            say(&format!("by:        {permission}"))?;
         }
     }
-    say(&format!("decision:  refused, {} {}", answer.status.as_u16(), answer.code));
-    say(&format!("because:   {refusal}"));
+    say(&format!("decision:  refused, {} {}", answer.status.as_u16(), answer.code))?;
+    say(&format!("because:   {refusal}"))
 }
 
-fn tell_listener(admits: Admits) {
+fn tell_listener(admits: Admits) -> Result<(), Failure> {
     say(match admits {
         Admits::Anonymous => "listener:  admits everybody",
         Admits::Known => "listener:  admits known callers",
-    });
+    })
 }

@@ -11,10 +11,9 @@ impl Key {
     pub(super) fn run(self) -> Result<(), Failure> {
         let key = ApiKey::generate()
             .map_err(|_| Failure::other("the system has no randomness to make a key from"))?;
-        say(key.expose());
-        complain("");
-        complain("This is the key, for the caller; it is shown only now. For the configuration:");
-        complain(&format!("    api_key: {{ sha256: \"{}\" }}", key.hash()));
-        Ok(())
+        say(key.expose())?;
+        complain("")?;
+        complain("This is the key, for the caller; it is shown only now. For the configuration:")?;
+        complain(&format!("    api_key: {{ sha256: \"{}\" }}", key.hash()))
     }
 }

@@ -9,7 +9,6 @@ pub(super) struct Schema {}
 
 impl Schema {
     pub(super) fn run(self) -> Result<(), Failure> {
-        say(Settings::schema().trim_end());
-        Ok(())
+        say(Settings::schema().trim_end())
     }
 }

@@ -24,6 +24,9 @@ files that it names take effect by themselves; SIGHUP: they are looked for at on
 pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
+    /// Let a crash leave a core file, as far as the system's limits do; it holds secrets and tokens
+    #[arg(long, env = "BOLDGATE_CORE_DUMPS", hide_env_values = true)]
+    pub(super) core_dumps: bool,
 }
 
 impl Serve {

@@ -26,13 +26,13 @@ impl Token {
         let tenant = self.find(&settings)?;
         let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
         let permit = settings.policy.operator_permit(tenant);
-        introduce(tenant);
+        introduce(tenant)?;
         let token = runtime()?.block_on(exchange.exchange(permit)).map_err(|error| {
             Failure::Other { what: error.to_string(), hint: Some(hint(&error).to_owned()) }
         })?;
-        describe(&token);
+        describe(&token)?;
         if self.show {
-            say(&format!("authorization: {}", token.authorization().to_str().unwrap_or_default()));
+            say(&format!("authorization: {}", token.authorization().to_str().unwrap_or_default()))?;
         }
         Ok(())
     }
@@ -55,24 +55,25 @@ impl Token {
 }
 
 /// What is asked for; said before the exchange, so that a failure is read beside it.
-fn introduce(tenant: &Tenant) {
-    say(&format!("tenant:    {}", tenant.name));
-    say(&format!("server:    {} ({})", tenant.server.name, tenant.server.origin()));
-    say(&format!("site:      {}", tenant.site.as_deref().unwrap_or("-")));
-    say(&format!("grant:     {}", tenant.credential.grant.as_str()));
-    say(&format!("username:  {}", tenant.credential.username));
+fn introduce(tenant: &Tenant) -> Result<(), Failure> {
+    say(&format!("tenant:    {}", tenant.name))?;
+    say(&format!("server:    {} ({})", tenant.server.name, tenant.server.origin()))?;
+    say(&format!("site:      {}", tenant.site.as_deref().unwrap_or("-")))?;
+    say(&format!("grant:     {}", tenant.credential.grant.as_str()))?;
+    say(&format!("username:  {}", tenant.credential.username))
 }
 
-fn describe(token: &AccessToken) {
+fn describe(token: &AccessToken) -> Result<(), Failure> {
     let left = token.expires_at().saturating_duration_since(Instant::now());
     say(&format!(
         "lifetime:  {} s, of which {} s are left",
         token.lifetime().as_secs(),
         left.as_secs()
-    ));
+    ))?;
     for (claim, value) in token_claims(token) {
-        say(&format!("{:<11}{value}", format!("{claim}:")));
+        say(&format!("{:<11}{value}", format!("{claim}:")))?;
     }
+    Ok(())
 }
 
 /// How many names are worth listing.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
-use crate::secret::{Secret, SecretRef};
+use crate::invisible::Invisible;
+use crate::plain_file;
+use crate::secret::{Secret, SecretError, SecretRef};
 use crate::tenant::{Credential, ExchangeBody, Grant, Server};
 
 use super::Check;
@@ -25,11 +27,15 @@ impl Check<'_> {
         let username_at = at.key("username");
         let username = credential.username.required(&username_at, USERNAME, self.notes);
         let username = username.filter(|name| {
-            let usable = !name.trim().is_empty() && !name.chars().any(char::is_control);
-            if !usable {
-                self.notes.add(username_at.finding("found no usable name", USERNAME));
-            }
-            usable
+            let problem = match Invisible::find(name) {
+                Some(found) => format!("found a name that has {found}"),
+                None if name.is_empty() || name.chars().any(char::is_control) => {
+                    "found no usable name".to_owned()
+                }
+                None => return true,
+            };
+            self.notes.add(username_at.finding(problem, USERNAME));
+            false
         });
         let source_at = at.key("user_source");
         let source = credential.user_source.required(&source_at, SOURCES, self.notes);
@@ -93,13 +99,25 @@ impl Check<'_> {
         };
         let read = self.secret(&source);
         read.map_err(|error| {
-            // Neither path nor name is shown: the secret itself may stand there by mistake.
-            let (kind, what) = match source {
-                SecretRef::File(_) => ("a file", "a file that holds the secret on one line"),
-                SecretRef::Env(_) => ("a variable", "a variable that holds the secret"),
+            // A name is not shown, and a path only if something is there: the secret itself may
+            // stand in its place by mistake.
+            let (kind, named, what) = match &source {
+                SecretRef::File(path) => {
+                    ("a file", plain_file::named(path), "a file that holds the secret on one line")
+                }
+                SecretRef::Env(_) => {
+                    ("a variable", String::new(), "a variable that holds the secret")
+                }
             };
-            let problem = format!("found {kind} from which no secret can be read: {error}");
-            self.notes.add(at.finding(problem, what));
+            let problem = format!("found {kind} from which no secret can be read{named}: {error}");
+            let finding = at.finding(problem, what);
+            self.notes.add(match error {
+                SecretError::Invisible(_) => finding.hint(
+                    "write it anew without that character, which copying or an editor brings \
+                     along; if it belongs to the secret, choose another secret",
+                ),
+                _ => finding,
+            });
         })
         .ok()
     }

@@ -132,29 +132,73 @@ impl std::error::Error for Findings {}
 /// Collects findings while the file is read and checked.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    faults: RefCell<Vec<Finding>>,
-    warnings: RefCell<Vec<Finding>>,
+    faults: RefCell<Kept>,
+    warnings: RefCell<Kept>,
+}
+
+/// Findings up to a bound, and how many there were beyond it.
+#[derive(Debug, Default)]
+struct Kept {
+    list: Vec<Finding>,
+    left_out: usize,
+}
+
+impl Kept {
+    fn add(&mut self, finding: Finding) {
+        if self.list.len() < MAX_KEPT {
+            self.list.push(finding);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn into_findings(self, file: &str) -> Findings {
+        let mut findings = Findings::new(file, self.list);
+        findings.omitted += self.left_out;
+        findings
+    }
 }
 
 impl Notes {
     pub(super) fn add(&self, finding: Finding) {
-        self.faults.borrow_mut().push(finding);
+        self.faults.borrow_mut().add(finding);
     }
 
     /// Notes what an operator should know of, and what the gateway can work with all the same.
     pub(super) fn warn(&self, finding: Finding) {
-        self.warnings.borrow_mut().push(finding);
+        self.warnings.borrow_mut().add(finding);
     }
 
     /// The warnings, if there are no faults.
     pub(super) fn into_findings(self, file: &str) -> Result<Findings, Findings> {
         let (faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
-        if faults.is_empty() {
-            Ok(Findings::new(file, warnings))
+        if faults.list.is_empty() {
+            Ok(warnings.into_findings(file))
         } else {
-            Err(Findings::new(file, faults))
+            Err(faults.into_findings(file))
         }
     }
 }
 
+/// Findings that are shown, the first ones of the file.
 const MAX_SHOWN: usize = 500;
+/// Findings that are kept until it is known which come first.
+const MAX_KEPT: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_full_of_faults_takes_no_memory_without_bound() {
+        let notes = Notes::default();
+        for number in 0..MAX_KEPT + 7 {
+            notes.add(Finding::whole_file(format!("fault {number:05}"), "nothing"));
+        }
+        assert_eq!(notes.faults.borrow().list.len(), MAX_KEPT);
+        let findings = notes.into_findings("file").unwrap_err();
+        assert_eq!(findings.iter().len(), MAX_SHOWN);
+        assert!(findings.to_string().starts_with("file: fault 00000; "));
+        assert!(findings.to_string().ends_with("\nfile: and 9507 more"));
+    }
+}

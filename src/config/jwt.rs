@@ -10,6 +10,8 @@ use crate::caller::jwks::IssuerKeys;
 use crate::caller::jwt::{Issuer, KeySet};
 use crate::caller::{CallerName, JwtCaller};
 use crate::jwks::HttpKeySource;
+use crate::plain_file;
+use crate::plain_file::limit::MAX_KEY_SET;
 
 use super::field::Field;
 use super::file;
@@ -182,12 +184,14 @@ impl Check<'_> {
         if self.references == References::Ignore {
             return Some(KeySet::default());
         }
-        let read = self.content(file.as_ref()).map_err(|error| format!("cannot be read: {error}"));
+        let read = self.content(file.as_ref(), MAX_KEY_SET);
+        let read = read.map_err(|error| format!("cannot be read: {error}"));
         let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
         match keys {
             Ok(keys) => Some(keys),
             Err(problem) => {
-                let problem = format!("the file cannot be used: {problem}");
+                let named = plain_file::named(file.as_ref());
+                let problem = format!("the file cannot be used{named}: {problem}");
                 self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
                 None
             }

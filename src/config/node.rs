@@ -95,8 +95,17 @@ impl Node {
         1 + match &self.kind {
             Kind::Scalar { text, .. } => text.len() / 64,
             Kind::List(items) => items.iter().map(Self::size).sum(),
-            Kind::Mapping(mapping) => mapping.entries.iter().map(|e| e.value.size()).sum(),
+            Kind::Mapping(mapping) => {
+                MAPPING_SIZE + mapping.entries.iter().map(Entry::size).sum::<usize>()
+            }
         }
+    }
+}
+
+impl Entry {
+    /// The same of a key, which is in the index too, and its value.
+    fn size(&self) -> usize {
+        1 + self.key.len() / 32 + self.value.size()
     }
 }
 
@@ -176,8 +185,14 @@ impl<'t> Builder<'t, '_> {
         }
         let node = Node { position, kind, confidential: self.confidential };
         // The parts of a list or a mapping have been counted before it.
-        self.count(if let Kind::Scalar { .. } = node.kind { node.size() } else { 1 })?;
+        self.count(match &node.kind {
+            Kind::Scalar { .. } => node.size(),
+            Kind::List(_) => 1,
+            Kind::Mapping(_) => 1 + MAPPING_SIZE,
+        })?;
         if anchor != 0 {
+            // It is kept as a copy, and an anchor within it as another one.
+            self.count(node.size())?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -186,11 +201,11 @@ impl<'t> Builder<'t, '_> {
     /// An alias is a copy. The copies count like everything else, so that a few lines cannot stand
     /// for millions of nodes.
     fn alias(&mut self, id: usize, position: Position) -> Result<Node, Stop> {
-        let Some(node) = self.anchors.get(&id).cloned() else {
+        let Some(size) = self.anchors.get(&id).map(Node::size) else {
             return self.stop("found an alias within what it stands for", "an alias further down");
         };
-        self.count(node.size())?;
-        Ok(Node { position, ..node })
+        self.count(size)?;
+        Ok(Node { position, ..self.anchors[&id].clone() })
     }
 
     fn list(&mut self) -> Result<Kind, Stop> {
@@ -266,8 +281,60 @@ fn position(span: &Span) -> Position {
 
 const START: Position = Position { line: 1, column: 1 };
 const MAX_DEPTH: usize = 32;
+/// The room for the entries of a mapping and for its index, which is more than a few of them need.
+const MAPPING_SIZE: usize = 4;
+/// Bounds the memory of all values and their copies.
 const MAX_SIZE: usize = 1_000_000;
 /// Keys under which no value is ever shown: what stands there, or is meant to stand there, may be a
 /// secret.
 pub(super) const CONFIDENTIAL: [&str; 7] =
     ["credential", "password", "embed_secret", "api_key", "api_keys", "sha256", "secret"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said about `text`; nothing when it is accepted.
+    fn said(text: &str) -> String {
+        let notes = Notes::default();
+        let read = Node::read(text, &notes);
+        match notes.into_findings("file.yaml") {
+            Ok(_) => read.map(|_| String::new()).expect("what is refused is noted"),
+            Err(findings) => findings.to_string(),
+        }
+    }
+
+    const TOO_MUCH: &str = "found too much, aliases counted in full";
+
+    /// `count` values in a list under as many anchors, one within the other.
+    fn anchored(count: usize, anchors: usize) -> String {
+        let begin = (0..anchors).fold(String::new(), |text, at| text + &format!("&a{at} ["));
+        format!("{begin}{}{}", "x,".repeat(count), "]".repeat(anchors))
+    }
+
+    #[test]
+    fn what_an_anchor_keeps_counts_as_what_an_alias_repeats() {
+        assert!(said(&anchored(400_000, 28)).contains(TOO_MUCH));
+        assert!(said(&anchored(300_000, 3)).contains(TOO_MUCH));
+        // Control: with fewer copies.
+        assert_eq!(said(&anchored(300_000, 2)), "");
+    }
+
+    #[test]
+    fn a_mapping_counts_for_more_than_what_is_in_it() {
+        let nested = |times: usize| format!("[{}]", "{a: {a: {a: {a: b}}}},".repeat(times));
+        assert!(said(&nested(50_000)).contains(TOO_MUCH));
+        assert_eq!(said(&nested(30_000)), "");
+    }
+
+    #[test]
+    fn long_keys_count_wherever_they_are_repeated() {
+        let aliased = |times: usize| {
+            format!("a: &a {{ ? \"{}\" : x }}\nb: [{}]", "k".repeat(100_000), "*a,".repeat(times))
+        };
+        assert!(said(&aliased(400)).contains(TOO_MUCH));
+        assert_eq!(said(&aliased(100)), "");
+        let short = format!("a: &a {{ k: x }}\nb: [{}]", "*a,".repeat(100_000));
+        assert_eq!(said(&short), "");
+    }
+}

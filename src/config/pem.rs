@@ -7,6 +7,8 @@ use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem::SectionKind;
 use time::OffsetDateTime;
 
+use crate::plain_file;
+use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::trust::pem::Fault;
 use crate::trust::{Facts, Listed, OutOfDate, certificates};
 
@@ -18,12 +20,13 @@ use super::{Check, References};
 pub(super) type Doubt = (String, Option<&'static str>);
 
 impl Check<'_> {
-    /// Reads a PEM file by `read`, which must find at least one thing. `None` if files are not read, or
+    /// Reads a PEM file of at most `max` bytes by `read`, which must find at least one thing. `None` if files are not read, or
     /// after a finding. `nothing` names the things in the finding, and `accepted` a file with them.
     pub(super) fn pem<T>(
         self,
         at: &Place<'_>,
         file: &str,
+        max: usize,
         nothing: &str,
         accepted: &str,
         read: impl FnOnce(&[u8]) -> Result<Vec<T>, Vec<Fault>>,
@@ -31,10 +34,11 @@ impl Check<'_> {
         if self.references == References::Ignore {
             return None;
         }
-        let content = match self.content(file.as_ref()) {
+        let content = match self.content(file.as_ref(), max) {
             Ok(content) => content,
             Err(error) => {
-                let problem = format!("found a file that cannot be read: {error}");
+                let named = plain_file::named(file.as_ref());
+                let problem = format!("found a file that cannot be read{named}: {error}");
                 self.notes.add(at.finding(problem, PEM));
                 return None;
             }
@@ -62,7 +66,8 @@ impl Check<'_> {
         file: &str,
         beside: &[SectionKind],
     ) -> Option<Vec<Listed>> {
-        self.pem(at, file, "no certificates", CERTIFICATES, |pem| certificates(pem, beside))
+        let read = |pem: &[u8]| certificates(pem, beside);
+        self.pem(at, file, MAX_CERTIFICATES, "no certificates", CERTIFICATES, read)
     }
 
     /// Warns of doubtful certificates, each with its line. They are no faults: bundles list old

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
+use crate::invisible::Invisible;
 use crate::policy::Subject;
 use crate::policy::subject::{Mapping, Proxy, Source, Template, is_domain};
 
@@ -150,6 +151,10 @@ impl Check<'_> {
         }
         for (value, address) in map.0 {
             let at = at.key(&value);
+            if let Some(found) = Invisible::find(&value) {
+                let problem = format!("found a value that has {found}");
+                self.notes.add(at.key_finding(problem, "the value as the claim or header has it"));
+            }
             let Some(address) = address.given() else { continue };
             match Subject::parse(&address) {
                 Some(subject) => {

@@ -14,6 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
+use crate::plain_file::limit::{MAX_PRIVATE_KEY, MAX_REVOCATIONS};
 use crate::trust::Facts;
 use crate::trust::pem::{Fault, Section, sections};
 
@@ -124,9 +125,11 @@ impl Check<'_> {
         };
         let cas = self.certificates(&ca_at, ca_file, &[]);
         let revoked = match crl_file {
-            Some(file) => self.pem(&crl_at, file, "no revocation list", CRLS, |pem| {
-                sections(pem, &[SectionKind::Crl])
-            }),
+            Some(file) => {
+                self.pem(&crl_at, file, MAX_REVOCATIONS, "no revocation list", CRLS, |pem| {
+                    sections(pem, &[SectionKind::Crl])
+                })
+            }
             None => Some(Vec::new()),
         };
         let (cas, revoked) = (cas.ok_or(NotBuilt)?, revoked.ok_or(NotBuilt)?);
@@ -179,7 +182,7 @@ impl Check<'_> {
         if beside_certificates {
             accepted.push(SectionKind::Certificate);
         }
-        let keys = self.pem(at, file, "no private key", KEY, |pem| {
+        let keys = self.pem(at, file, MAX_PRIVATE_KEY, "no private key", KEY, |pem| {
             let mut keys = sections(pem, &accepted)?;
             keys.retain(|section| section.kind != SectionKind::Certificate);
             match keys.get(1) {

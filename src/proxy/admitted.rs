@@ -1,7 +1,7 @@
 //! An admitted request, with all that is needed to send it, more than once if need be.
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use http::{Method, Uri, Version};
 use pingora::http::RequestHeader;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -121,7 +122,15 @@ impl Hall {
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
                     // Out of file descriptors or memory: wait for some to be given back.
-                    tracing::error!(%error, "cannot accept connections at the moment");
+                    if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("cannot_accept") {
+                        let repeated = (repeated > 0).then_some(repeated);
+                        tracing::error!(
+                            %error,
+                            repeated,
+                            hint = hint(&error),
+                            "cannot accept connections at the moment"
+                        );
+                    }
                     tokio::time::sleep(NO_DESCRIPTORS).await;
                 }
             }
@@ -250,6 +259,18 @@ fn is_clients_own(error: &io::Error) -> bool {
 async fn say_no_room(mut client: impl AsyncRead + AsyncWrite + Unpin) {
     if client.write_all(NO_ROOM).now_or_never().is_some_and(|written| written.is_ok()) {
         linger(client).await;
+    }
+}
+
+/// What to do about an `accept` that fails.
+fn hint(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => {
+            "raise the limit of open file descriptors (`LimitNOFILE` of systemd, `ulimit -n`) or \
+             lower `limits.max_connections`"
+        }
+        Some(Errno::NFILE) => "raise the system's limit of open file descriptors, `fs.file-max`",
+        _ => "look at the memory of the machine, or of the container",
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::caller::UnixPeer;
@@ -211,10 +213,22 @@ pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path)?;
-    let listener = UnixListener::bind(path)?;
+    let (socket, file) = bound_unix(path)?;
+    listen(&socket, BACKLOG.cast_signed())?;
+    Ok(Listener::Unix(UnixListener::from_std(socket.into())?, file))
+}
+
+/// A socket at `path` that has its final mode and does not listen. Nobody can connect before it
+/// listens, and so nobody does while it has another mode. The umask cannot be used for that, because
+/// it is the whole process's.
+fn bound_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let file = SocketFile { path: path.to_owned(), ours: true };
     // Whoever may connect is admitted: the owner and the group.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(Listener::Unix(listener, SocketFile { path: path.to_owned(), ours: true }))
+    Ok((socket, file))
 }
 
 /// Removes the socket file that a process left behind which is no more. One that still listens, or
@@ -250,9 +264,33 @@ const BACKLOG: u32 = 8192;
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::{bind, listen};
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_has_its_final_mode_from_the_moment_it_can_be_connected_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let mode = || std::fs::metadata(&path).unwrap().mode() & 0o777;
+        let socket = bound_unix(&path).unwrap();
+        assert_eq!(mode(), 0o660);
+        assert_eq!(connect_without_a_wait(&path), Err(Errno::CONNREFUSED), "not yet");
+        drop(socket);
+        let _listener = bind_unix(&path).unwrap();
+        connect_without_a_wait(&path).unwrap();
+        assert_eq!(mode(), 0o660);
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_that_cannot_be_had_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(bind_unix(&folder.path().join("nowhere/socket")).is_err());
+        let path = folder.path().join("file");
+        std::fs::write(&path, "kept").unwrap();
+        assert!(bind_unix(&path).is_err(), "there is a file of this name");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
+    }
 
     #[test]
     fn a_socket_file_whose_listener_is_too_busy_to_answer_is_not_taken_for_left_behind() {

@@ -4,18 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
+use tokio::time::sleep;
 
 use super::watch::Watch;
 use super::{Reloaded, Running, systemd};
 use crate::boldbi::BoldBi;
 use crate::config::{Files, Findings, Settings};
+use crate::plain_file::{Reading, Stuck};
 use crate::telemetry::ReloadOutcome;
 
 /// See the module.
 pub struct Reloader {
     path: PathBuf,
+    reading: Reading,
     watch: Watch,
     exchange: Arc<BoldBi>,
     /// What is in force.
@@ -23,6 +27,17 @@ pub struct Reloader {
     /// The files as they were looked at last, and whether nothing could be made of them.
     seen: Files,
     refused: bool,
+    /// After a reading that did not end: the pause before the next one.
+    stuck: Option<Duration>,
+}
+
+/// One reading of everything.
+struct Read {
+    files: Files,
+    settings: Result<Settings, Findings>,
+    watch: Watch,
+    /// Something came under watch by it, and may have changed unseen.
+    more: bool,
 }
 
 impl Reloader {
@@ -30,20 +45,21 @@ impl Reloader {
     pub fn new(path: &Path, settings: &Settings, exchange: Arc<BoldBi>) -> Self {
         let (path, seen) = (path.to_owned(), settings.files.clone());
         let in_force = Outline::of(settings);
-        Self { path, watch: Watch::new(), exchange, in_force, seen, refused: false }
+        let (reading, watch) = (Reading::default(), Watch::new());
+        Self { path, reading, watch, exchange, in_force, seen, refused: false, stuck: None }
     }
 
     /// Goes on as long as it is polled; a signal of `asked` is a reload without a change.
     pub async fn follow(mut self, running: &mut Running, mut asked: Signal) {
-        self.watch.follow(self.seen.paths()).await;
         // Something may have changed between the start and now.
         self.look(running, false).await;
-        if self.refused {
-            systemd::status(SERVING_THE_FORMER);
+        if self.refused || self.stuck.is_some() {
+            systemd::status(self.status());
         }
         loop {
             let by_signal = tokio::select! {
                 () = self.watch.changed() => false,
+                () = sleep(self.stuck.unwrap_or_default()), if self.stuck.is_some() => false,
                 heard = asked.recv() => heard.is_some(),
             };
             if by_signal {
@@ -52,7 +68,16 @@ impl Reloader {
             self.look(running, by_signal).await;
             // systemd waits for the end of a reload, and knows no word for one that was refused.
             let tell = if by_signal { systemd::ready } else { systemd::status };
-            tell(if self.refused { SERVING_THE_FORMER } else { systemd::SERVING });
+            tell(self.status());
+        }
+    }
+
+    /// What systemd shows.
+    fn status(&self) -> &'static str {
+        match (self.stuck, self.refused) {
+            (Some(_), _) => CANNOT_READ,
+            (None, true) => SERVING_THE_FORMER,
+            (None, false) => systemd::SERVING,
         }
     }
 
@@ -60,16 +85,52 @@ impl Reloader {
     async fn look(&mut self, running: &mut Running, asked: bool) {
         let mut asked = asked;
         for _ in 0..MAX_LOOKS {
-            let path = self.path.clone();
-            let read = tokio::task::spawn_blocking(move || Settings::read(&path)).await;
-            let Ok((files, settings)) = read else { return };
-            let more = self.watch.follow(files.paths().chain(self.in_force.files.paths())).await;
+            let Read { files, settings, watch, more } = match self.read().await {
+                Ok(read) => read,
+                Err(stuck) => return self.give_up(running, &stuck),
+            };
+            self.watch = watch;
             self.judge(running, files, settings, asked);
             if !more {
                 return;
             }
             asked = false;
         }
+    }
+
+    /// Reads all files and puts them under watch, within the deadline for both. A reading that
+    /// hangs keeps the watch, because setting one asks the file system too. The next reading makes
+    /// a watch of its own.
+    async fn read(&mut self) -> Result<Read, Stuck> {
+        let (path, reading) = (self.path.clone(), self.reading.clone());
+        let mut watch = std::mem::replace(&mut self.watch, Watch::blind());
+        let in_force = self.in_force.files.clone();
+        let watch_is_lost = self.stuck.is_some();
+        let read = move || {
+            let (files, settings) = Settings::read(&path);
+            if watch_is_lost && watch.is_blind() {
+                watch = Watch::new();
+            }
+            let more = watch.follow(files.paths().chain(in_force.paths()));
+            Read { files, settings, watch, more }
+        };
+        match tokio::task::spawn_blocking(move || reading.run(read)).await {
+            Ok(read) => read,
+            // It waits for another thread and does nothing that could panic.
+            Err(_) => Err(Stuck::Panicked),
+        }
+    }
+
+    fn give_up(&mut self, running: &Running, error: &Stuck) {
+        running.telemetry.reloads.ended(ReloadOutcome::TimedOut);
+        let pause = self.stuck.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
+        self.stuck = Some(pause);
+        tracing::error!(
+            %error,
+            hint = error.hint(),
+            next_attempt_in = ?pause,
+            "the files of the configuration cannot be read: the one in force stays"
+        );
     }
 
     fn judge(
@@ -81,8 +142,16 @@ impl Reloader {
     ) {
         // What was refused for a reason outside the files, such as an address that is taken, is
         // tried again when somebody asks for it.
+        let was_stuck = self.stuck.take().is_some();
         if files == self.seen && !(asked && self.refused) {
-            if asked {
+            if was_stuck {
+                tracing::info!(
+                    "the files of the configuration can be read again, and hold the same"
+                );
+                if !self.refused {
+                    running.telemetry.reloads.in_step();
+                }
+            } else if asked {
                 tracing::info!("nothing has changed in the configuration and its files");
             }
             return;
@@ -200,6 +269,11 @@ fn in_one_line(findings: &str) -> String {
 }
 
 const SERVING_THE_FORMER: &str = "serving; the changed configuration was refused: see the log";
+const CANNOT_READ: &str = "serving; the files of the configuration cannot be read: see the log";
+/// After a reading that did not end, the next one begins after this time, and after twice as long
+/// each time until the longest pause.
+const MIN_RETRY_PAUSE: Duration = Duration::from_secs(10);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 const MAX_NAMES: usize = 10;
 /// Whoever keeps changing links is followed a moment later.
 const MAX_LOOKS: usize = 3;

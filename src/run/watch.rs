@@ -16,7 +16,9 @@ use arc_swap::ArcSwap;
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::plain_file::LookingAt;
 
 /// See the module.
 pub(super) struct Watch {
@@ -72,22 +74,25 @@ impl Watch {
         Self { folders, events, told, unseen: false }
     }
 
+    /// A watch that tells of nothing; files are looked at from time to time.
+    pub(super) fn blind() -> Self {
+        let (_, events) = mpsc::channel(1);
+        Self { folders: Folders::default(), events, told: Arc::default(), unseen: false }
+    }
+
+    /// Whether it is a watch that tells of nothing.
+    pub(super) fn is_blind(&self) -> bool {
+        self.folders.watcher.is_none()
+    }
+
     /// Watches over these files from now on. True when something came under watch by that, so that it
-    /// may have changed unseen.
-    pub(super) async fn follow<'p>(&mut self, files: impl Iterator<Item = &'p Path>) -> bool {
-        let files: Vec<_> = files.map(Path::to_owned).collect();
-        let (mut folders, told) = (std::mem::take(&mut self.folders), Arc::clone(&self.told));
-        // A file system that hangs must hold up nothing else.
-        let followed = tokio::task::spawn_blocking(move || {
-            let files: BTreeSet<_> = files.iter().flat_map(|file| steps(file)).collect();
-            let more = !files.is_subset(&told.files.load());
-            told.files.store(Arc::new(files.clone()));
-            let more_folders = folders.follow(&files);
-            (folders, more || more_folders)
-        });
-        let Ok((folders, more)) = followed.await else { return false };
-        self.folders = folders;
-        self.unseen = more && self.folders.watcher.is_some();
+    /// may have changed unseen. It asks the file system, which may hang.
+    pub(super) fn follow<'p>(&mut self, files: impl Iterator<Item = &'p Path>) -> bool {
+        let files: BTreeSet<_> = files.flat_map(steps).collect();
+        let more = !files.is_subset(&self.told.files.load());
+        self.told.files.store(Arc::new(files.clone()));
+        let more_folders = self.folders.follow(&files);
+        self.unseen = (more || more_folders) && self.folders.watcher.is_some();
         self.unseen
     }
 
@@ -95,7 +100,12 @@ impl Watch {
     /// long as somebody has one of the files open to write it, both within bounds.
     pub(super) async fn changed(&mut self) {
         let poll = if self.unseen { LONGEST } else { POLL };
-        let Ok(Some(first)) = timeout(poll, self.events.recv()).await else { return };
+        let first = match timeout(poll, self.events.recv()).await {
+            Ok(Some(first)) => first,
+            // There is no watcher that could tell of anything.
+            Ok(None) => return sleep(poll).await,
+            Err(_) => return,
+        };
         let begun = Instant::now();
         let mut being_written = HashSet::new();
         self.note(first, &mut being_written);
@@ -153,6 +163,7 @@ impl Folders {
             if self.watched.get(folder) == Some(&*is) {
                 continue;
             }
+            let _looking = LookingAt::new(folder);
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => more = true,
                 Err(error) => {
@@ -199,6 +210,7 @@ fn tells_of_a_change(kind: EventKind) -> bool {
 /// The names that lead to a file: its own, and those of all links on the way, each with nothing but
 /// folders before it. Whatever is done to the file or to its content is done to one of them.
 fn steps(file: &Path) -> BTreeSet<PathBuf> {
+    let _looking = LookingAt::new(file);
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let mut found = BTreeSet::new();
     let mut rest: Vec<PathBuf> = parts(&absolute);
@@ -232,6 +244,7 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 /// The folder that a file is in, and what tells it from another one of its name; as long as that is
 /// not there, the nearest one above it.
 fn existing_folder(file: &Path) -> Option<(PathBuf, (u64, u64))> {
+    let _looking = LookingAt::new(file);
     file.ancestors().skip(1).find_map(|folder| {
         let is = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
         Some((folder.to_owned(), (is.dev(), is.ino())))
@@ -287,8 +300,8 @@ mod tests {
         let (config, log) = (root.join("boldgate.yaml"), root.join("audit.log"));
         fs::write(&config, "a").unwrap();
         let mut watch = Watch::new();
-        assert!(watch.follow([config.as_path()].into_iter()).await);
-        assert!(!watch.follow([config.as_path()].into_iter()).await);
+        assert!(watch.follow([config.as_path()].into_iter()));
+        assert!(!watch.follow([config.as_path()].into_iter()));
         for number in 0..100 {
             fs::write(&log, number.to_string()).unwrap();
             fs::rename(&log, root.join("audit.log.1")).unwrap();
@@ -309,12 +322,19 @@ mod tests {
         let root = folder.path().canonicalize().unwrap();
         let [one, two] = ["one", "two"].map(|name| root.join(name));
         let mut watch = Watch::new();
-        assert!(watch.follow([one.as_path()].into_iter()).await);
-        assert!(watch.follow([one.as_path(), &two].into_iter()).await, "in the same folder");
+        assert!(watch.follow([one.as_path()].into_iter()));
+        assert!(watch.follow([one.as_path(), &two].into_iter()), "in the same folder");
         timeout(POLL / 6, watch.changed()).await.unwrap();
-        assert!(!watch.follow([one.as_path()].into_iter()).await);
+        assert!(!watch.follow([one.as_path()].into_iter()));
         let seen = timeout(2 * LONGEST, watch.changed()).await;
         assert!(seen.is_err(), "all has been seen");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_watcher_files_are_looked_at_from_time_to_time_and_not_all_the_time() {
+        let (mut watch, begun) = (Watch::blind(), Instant::now());
+        watch.changed().await;
+        assert_eq!(begun.elapsed(), POLL);
     }
 
     #[test]

@@ -25,17 +25,20 @@ pub enum ReloadOutcome {
     Applied,
     /// It cannot be used; the one before it stays whole.
     Refused,
+    /// The files could not be read in time; the configuration before stays.
+    TimedOut,
 }
 
 impl ReloadOutcome {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::Applied, Self::Refused];
+    pub const ALL: [Self; 3] = [Self::Applied, Self::Refused, Self::TimedOut];
 
     /// The word for it in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
             Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
         }
     }
 }
@@ -64,7 +67,7 @@ impl ReloadMetrics {
         );
         registry.register(
             "config_last_reload_successful",
-            "1, or 0 while the files hold a configuration that cannot be used",
+            "1, or 0 while the files hold a configuration that cannot be used, or cannot be read",
             metrics.last_successful.clone(),
         );
         registry.register(

@@ -8,13 +8,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
 
+use tokio::time::{Instant, timeout};
+
 use crate::process::{site, stand_in};
 use crate::running::{CANARY_SECRET, Client, Gateway, Response, anonymous};
 use crate::waiting::until;
 
 async fn ask(address: SocketAddr, method: &str, path: &str) -> Response {
     let mut client = Client::connect(address).await;
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     client.write(request.as_bytes()).await;
     if method == "HEAD" { client.response_to_head().await } else { client.response().await }
 }
@@ -52,6 +55,123 @@ async fn the_admin_listener_answers_what_it_knows_and_nothing_else() {
         assert_eq!(response.header("allow"), ["GET, HEAD"]);
         assert_eq!(response.text(), "only GET and HEAD are served here\n");
     }
+}
+
+/// SLO-01: a probe that gets no answer has the whole pod restarted.
+#[tokio::test]
+async fn probes_are_answered_however_many_clients_say_nothing() {
+    let (_stand_in, gateway) = both().await;
+    let admin = gateway.running.admin_address();
+    let mut held = Vec::new();
+    for sent in [
+        "",
+        "GET /livez HTTP/1.1\r\nHost: localh",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        for _ in 0..200 {
+            let mut client = Client::connect(admin).await;
+            client.write(sent.as_bytes()).await;
+            held.push(client);
+        }
+        for path in ["/livez", "/readyz", "/metrics"] {
+            let answer = timeout(Duration::from_secs(1), ask(admin, "GET", path)).await;
+            assert_eq!(
+                answer.expect("it is answered at once").status,
+                200,
+                "{path} after {sent:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn when_the_admin_listener_is_full_the_client_that_was_silent_for_longest_goes() {
+    let (_stand_in, gateway) = both().await;
+    let admin = gateway.running.admin_address();
+    let mut oldest = Client::connect(admin).await;
+    let mut silent = Vec::new();
+    for _ in 0..63 {
+        silent.push(Client::connect(admin).await);
+    }
+    // It is as new as its last request.
+    let get = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    oldest.write(get).await;
+    assert_eq!(oldest.response().await.status, 200);
+    silent.push(Client::connect(admin).await);
+    let begun = Instant::now();
+    assert!(silent[0].is_closed().await);
+    assert!(begun.elapsed() < Duration::from_secs(1), "it goes at once, not when it is late");
+    oldest.write(get).await;
+    assert_eq!(oldest.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_of_the_admin_listener_has_two_seconds_for_a_head() {
+    let (_stand_in, gateway) = both().await;
+    for sent in ["", "GET /livez HTTP/1.1\r\nHost: localh"] {
+        let mut client = Client::connect(gateway.running.admin_address()).await;
+        let begun = Instant::now();
+        client.write(sent.as_bytes()).await;
+        client.rest().await;
+        let ended = begun.elapsed();
+        let expected = Duration::from_millis(1500)..Duration::from_secs(5);
+        assert!(expected.contains(&ended), "{sent:?}: {ended:?}");
+    }
+}
+
+/// A web page whose own name has come to mean this machine (DNS rebinding).
+#[tokio::test]
+async fn on_loopback_the_admin_listener_serves_hosts_of_this_machine_only() {
+    let (_stand_in, gateway) = both().await;
+    let admin = gateway.running.admin_address();
+    let get = async |target: &str, lines: &str| {
+        let mut client = Client::connect(admin).await;
+        client.write(format!("GET {target} HTTP/1.1\r\n{lines}\r\n").as_bytes()).await;
+        client.response().await
+    };
+    for host in [
+        "evil.example",
+        "evil.example:9090",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.1.2.3",
+        "0.0.0.0",
+        "localhost@evil.example",
+        "evil.example@localhost",
+        "",
+    ] {
+        for path in ["/metrics", "/livez", "/nothing"] {
+            let answer = get(path, &format!("Host: {host}\r\n")).await;
+            assert_eq!(answer.status, 421, "{host} {path}");
+            assert!(!answer.text().contains("acme"), "{host} {path}");
+        }
+    }
+    let target = "http://evil.example/metrics";
+    assert_eq!(get(target, "Host: localhost\r\n").await.status, 421);
+    let two = "Host: localhost\r\nHost: evil.example\r\n";
+    assert_eq!(get("/metrics", two).await.status, 421);
+    // Controls: names of this machine, and a probe that is older than `Host`.
+    for host in
+        ["localhost", "LOCALHOST:9090", "127.0.0.1", "127.0.0.1:9090", "127.8.9.1", "[::1]:9090"]
+    {
+        assert_eq!(get("/metrics", &format!("Host: {host}\r\n")).await.status, 200, "{host}");
+    }
+    let mut client = Client::connect(admin).await;
+    client.write(b"GET /livez HTTP/1.0\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
+}
+
+/// It is for the kubelet and for Prometheus there, by whatever name they know it.
+#[tokio::test]
+async fn elsewhere_the_admin_listener_serves_any_host() {
+    let upstream = crate::running::Upstream::echo().await;
+    let config = anonymous(upstream.address)
+        .replace("admin: { address: \"127.0.0.1:0\" }", "admin: { address: \"0.0.0.0:0\" }");
+    let gateway = Gateway::start(&config);
+    let admin = SocketAddr::from(([127, 0, 0, 1], gateway.running.admin_address().port()));
+    let mut client = Client::connect(admin).await;
+    client.write(b"GET /readyz HTTP/1.1\r\nHost: boldgate.svc:9090\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
 }
 
 #[tokio::test]

@@ -171,6 +171,64 @@ fn a_reader_that_has_read_enough_is_no_failure() {
     assert_eq!(output.stdout, b"{\n");
 }
 
+/// Where a result may be meant to go, and what the system says of it.
+const NO_PLACES: [(&str, &str); 2] =
+    [(">/dev/full", "No space left on device"), ("1</dev/null", "Bad file descriptor")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_cannot_be_written_is_a_failure_in_words() {
+    let stand_in = acme().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
+    let program = env!("CARGO_BIN_EXE_boldgate");
+    let shell = |arguments: &str, place: &str| {
+        let mut command = Command::new("bash");
+        let script = format!("{program} {arguments} {place}; exit ${{PIPESTATUS[0]}}");
+        command.args(["-c", &script]).env("TMPDIR", folder.path());
+        Process::start(command).end()
+    };
+    let explain = "explain GET http://localhost/bi/api/site/site1/v5.0/dashboards";
+    for arguments in [
+        "key".to_owned(),
+        "schema".into(),
+        "completions bash".into(),
+        format!("check {file}"),
+        format!("{explain} --config {file}"),
+        format!("token acme --config {file}"),
+        format!("token acme --show --config {file}"),
+        "demo --once".into(),
+        "--version".into(),
+        "--help".into(),
+        "help".into(),
+        "help serve".into(),
+        "serve --help".into(),
+    ] {
+        for (place, says) in NO_PLACES {
+            let ended = shell(&arguments, place);
+            assert_eq!(ended.code, Some(1), "{arguments} {place}: {}", ended.stderr);
+            let line = format!("error: the result cannot be written: {says}");
+            assert!(ended.stderr.contains(&line), "{arguments} {place}: {}", ended.stderr);
+            assert!(!ended.stderr.contains("sha256"), "the hash of a key that nobody has");
+        }
+        // Controls: with room, and to a reader that has gone.
+        let ended = shell(&arguments, "| cat");
+        assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
+        let ended = shell(&arguments, "| true");
+        assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("error"), "{arguments}: {}", ended.stderr);
+    }
+    // Where it fails anyway, that it cannot say so is told as well.
+    let ended =
+        shell(&format!("{} --config {file}", explain.replace("site1", "none")), ">/dev/full");
+    assert!(ended.code == Some(1) && ended.stderr.contains("cannot be written"), "{ended:?}");
+    let ended = shell("demo --port 0", ">/dev/full");
+    assert!(ended.code == Some(1) && ended.stderr.contains("cannot be written"), "{ended:?}");
+    // The hash of a key is a part of its result.
+    let ended = shell("key", "2>/dev/full");
+    assert_eq!(ended.code, Some(1));
+}
+
 #[test]
 fn the_demo_plays_itself() {
     let folder = tempfile::tempdir().unwrap();

@@ -275,6 +275,29 @@ fn files_that_cannot_be_read_say_why() {
     assert!(Settings::load(&file).unwrap_err().to_string().contains("more than 10 MiB"));
 }
 
+/// From a file as from a variable, of an embed secret as of a JWT's.
+#[test]
+fn a_secret_with_characters_that_nobody_sees_is_a_finding_with_a_hint() {
+    let base = text(Path::new("tests/config/valid/minimal.yaml"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let text = base.replace("tests/config/secret", path);
+    for (content, says) in [
+        ("\u{FEFF}canary\n", "a byte order mark (U+FEFF) at its beginning"),
+        ("canary \n", "a blank (U+0020) at its end"),
+        ("can\u{A0}ary\n", "a no-break space (U+00A0) in its middle"),
+    ] {
+        std::fs::write(file.path(), content).unwrap();
+        let findings = findings(&text);
+        assert!(findings.contains(&format!("it has {says}")), "{findings}");
+        assert!(findings.contains("embed_secret: found a file") && findings.contains(path));
+        assert!(findings.contains("\n  hint: ") && !findings.contains(CANARY), "{findings}");
+    }
+    std::fs::write(file.path(), "canary\r\n").unwrap();
+    let settings = Settings::parse(&text, "gateway.yaml").unwrap();
+    assert_eq!(settings.tenants.iter().next().unwrap().credential.secret.expose(), "canary");
+}
+
 #[test]
 fn hosts_do_not_need_their_secrets_to_be_checked() {
     let text =

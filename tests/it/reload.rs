@@ -20,6 +20,7 @@ mod changes;
 mod client_cas;
 mod kept;
 mod met;
+mod plain_files;
 mod refused;
 mod restarts;
 mod stop;

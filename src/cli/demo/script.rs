@@ -10,10 +10,10 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use crate::boldbi::stand_in::StandIn;
-use crate::cli::say;
+use crate::cli::{Failure, say};
 
 /// Plays all steps and prints them; true if all came as expected.
-pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> bool {
+pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> Result<bool, Failure> {
     let mut stage = Stage {
         stand_in,
         gateway,
@@ -25,28 +25,30 @@ pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> bool {
     let served =
         |user: &'static str| Expected { status: 200, says: user, exchanges: 0, requests: 1 };
 
-    say("A request without a token, for tenant acme (embed secret, a user of Azure AD):");
+    say("A request without a token, for tenant acme (embed secret, a user of Azure AD):")?;
     stage
         .step(Method::GET, acme, Expected { exchanges: 1, ..served("reports@acme.example") })
-        .await;
-    say("The same again; its token is in the cache:");
-    stage.step(Method::GET, acme, served("reports@acme.example")).await;
-    say("Tenant globex has a credential and a token of its own (password, a local user):");
+        .await?;
+    say("The same again; its token is in the cache:")?;
+    stage.step(Method::GET, acme, served("reports@acme.example")).await?;
+    say("Tenant globex has a credential and a token of its own (password, a local user):")?;
     stage
         .step(Method::GET, globex, Expected { exchanges: 1, ..served("svc@globex.example") })
-        .await;
-    say("Bold BI revokes all tokens: it says 401, one exchange, and the request is sent again:");
+        .await?;
+    say("Bold BI revokes all tokens: it says 401, one exchange, and the request is sent again:")?;
     stand_in.revoke_all();
     let replayed = Expected { exchanges: 1, requests: 2, ..served("reports@acme.example") };
-    stage.step(Method::POST, acme, replayed).await;
-    say("No such tenant; nothing reaches Bold BI:");
+    stage.step(Method::POST, acme, replayed).await?;
+    say("No such tenant; nothing reaches Bold BI:")?;
     let refused = |status, says| Expected { status, says, exchanges: 0, requests: 0 };
-    stage.step(Method::GET, "/bi/api/site/nowhere/v5.0/echo", refused(404, "tenant_unknown")).await;
-    say("A route that hands out tokens is closed, even to those whom the gateway serves:");
-    stage.step(Method::POST, "/bi/api/site/site1/token", refused(403, "route_closed")).await;
+    stage
+        .step(Method::GET, "/bi/api/site/nowhere/v5.0/echo", refused(404, "tenant_unknown"))
+        .await?;
+    say("A route that hands out tokens is closed, even to those whom the gateway serves:")?;
+    stage.step(Method::POST, "/bi/api/site/site1/token", refused(403, "route_closed")).await?;
 
-    say(if stage.held { "All of it went as it should." } else { "Something went wrong." });
-    stage.held
+    say(if stage.held { "All of it went as it should." } else { "Something went wrong." })?;
+    Ok(stage.held)
 }
 
 struct Stage<'s> {
@@ -74,8 +76,13 @@ struct Came {
 }
 
 impl Stage<'_> {
-    async fn step(&mut self, method: Method, path: &str, expected: Expected) {
-        say(&format!("  {method} {path}"));
+    async fn step(
+        &mut self,
+        method: Method,
+        path: &str,
+        expected: Expected,
+    ) -> Result<(), Failure> {
+        say(&format!("  {method} {path}"))?;
         match self.send(method, path).await {
             Ok(came) => {
                 let held = came.status.as_u16() == expected.status
@@ -89,20 +96,21 @@ impl Stage<'_> {
                     came.exchanges,
                     came.requests,
                     if held { "- as expected" } else { "- NOT AS EXPECTED" },
-                ));
+                ))?;
                 if !held {
                     say(&format!(
                         "    expected: {} {}; exchanges: {}, requests to Bold BI: {}",
                         expected.status, expected.says, expected.exchanges, expected.requests
-                    ));
+                    ))?;
                 }
                 self.held &= held;
             }
             Err(error) => {
-                say(&format!("    no answer: {error} - NOT AS EXPECTED"));
+                say(&format!("    no answer: {error} - NOT AS EXPECTED"))?;
                 self.held = false;
             }
         }
+        Ok(())
     }
 
     async fn send(

@@ -1,6 +1,7 @@
 //! Restarts behind a socket that systemd keeps. The test plays systemd.
 
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -56,6 +57,90 @@ async fn restart_under_load(times: usize, per_second: u64) {
     let sent = load.end().await;
     println!("{times} restarts within {took:.1?}: {sent} requests, 0 failed");
     assert!(sent >= took.as_secs() * per_second / 2, "there was a load");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mode_of_a_unix_socket_does_not_depend_on_the_umask() {
+    let upstream = two_sites().await;
+    for umask in ["0000", "0077", "0777"] {
+        let files = Files::new();
+        let socket = files.path("socket");
+        let config = files.config(&upstream, &["acme"], "");
+        let address = format!("unix:{}", socket.display());
+        files.write("boldgate.yaml", &config.replacen("127.0.0.1:0", &address, 1));
+        let _gateway = Process::start(under(&format!("umask {umask}"), &files));
+        until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&socket.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o660, "umask {umask}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_be_out_of_file_descriptors_is_told_of_once_in_ten_seconds() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let gateway = Process::start(under("ulimit -n 60", &files));
+    let address = gateway.address();
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(Client::connect(address).await);
+    }
+    let message = "cannot accept connections at the moment";
+    gateway.stderr(|log| log.contains(message));
+    // Each attempt in that time fails.
+    sleep(Duration::from_millis(1500)).await;
+    let lines = told(&gateway, message);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["severity"], "ERROR");
+    assert!(lines[0]["hint"].as_str().unwrap().contains("file descriptors"), "{lines:?}");
+    // Control: descriptors that are given back are used.
+    drop(held);
+    becomes(LONG, "it serves", async || get(address, ACME).await.status == 200).await;
+}
+
+/// What the system lets a process leave of its memory when it crashes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_leaves_no_core_file_unless_it_is_told_to() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let limits = |gateway: &Process| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        line.split_whitespace().skip(4).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let gateway = Process::start(under("ulimit -Hc unlimited && ulimit -Sc unlimited", &files));
+    gateway.ready();
+    assert_eq!(limits(&gateway), ["0", "0"]);
+    gateway.signal(rustix::process::Signal::ABORT);
+    assert!(!ended_by(gateway).core_dumped());
+    // Control: told to, it leaves the limits as it finds them.
+    let mut command = under("ulimit -c unlimited", &files);
+    command.env("BOLDGATE_CORE_DUMPS", "true");
+    let gateway = Process::start(command);
+    gateway.ready();
+    assert_eq!(limits(&gateway), ["unlimited", "unlimited"]);
+}
+
+/// `boldgate serve` after a command of the shell.
+fn under(before: &str, files: &Files) -> std::process::Command {
+    let mut command = std::process::Command::new("bash");
+    let script = format!("{before}; exec {} serve", env!("CARGO_BIN_EXE_boldgate"));
+    command.args(["-c", &script]).env_clear().stdin(std::process::Stdio::null());
+    command.env("BOLDGATE_CONFIG", files.path("boldgate.yaml"));
+    command
+}
+
+/// How it ended.
+fn ended_by(mut process: Process) -> std::process::ExitStatus {
+    loop {
+        if let Some(status) = process.ended() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

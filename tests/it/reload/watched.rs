@@ -9,9 +9,8 @@ use super::*;
 use crate::client_certificates::Ca;
 use crate::jwt::Provider;
 
-#[test]
-fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
-    let files = Files::new();
+/// Writes a configuration that names a file of every kind; their names and what they hold.
+pub(super) fn every_kind_of_file(files: &Files) -> [(&'static str, String); 9] {
     let (ca, own) =
         (Ca::new("ca"), rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
     let contents = [
@@ -25,53 +24,19 @@ fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
         ("keys.json", Provider::new().jwks()),
         ("shared", "canary-shared-secret-of-32-bytes-or-more".to_owned()),
     ];
-    let config = "
-listeners:
-  - address: \"127.0.0.1:0\"
-    callers: required
-    tls:
-      certificate_file: DIR/tls.crt
-      key_file: DIR/tls.key
-      client_ca_file: DIR/clients.crt
-      client_crl_file: DIR/revoked.pem
-servers:
-  main: { url: \"https://localhost/bi\", ca_file: DIR/server-ca.crt }
-tenants:
-  acme:
-    server: main
-    site: site1
-    credential:
-      grant: embed_secret
-      username: reports@example.com
-      embed_secret: { file: DIR/secret }
-      user_source: local
-callers:
-  zero:
-    certificates: [ { san_dns: zero.example } ]
-    may: [ { tenant: acme, routes: [read] } ]
-  one:
-    jwt: { issuer: one, audience: a, algorithms: [EdDSA], jwks_file: DIR/keys.json }
-    may: [ { tenant: acme, routes: [read] } ]
-  two:
-    jwt: { issuer: two, audience: a, algorithms: [HS256], secret: { file: DIR/shared } }
-    may: [ { tenant: acme, routes: [read] } ]
-  three:
-    jwt:
-      issuer: three
-      audience: a
-      algorithms: [EdDSA]
-      jwks_url: https://login.example/keys
-      ca_file: DIR/issuer-ca.crt
-    may: [ { tenant: acme, routes: [read] } ]
-";
-    let path = files.path("boldgate.yaml");
-    files.write(
-        "boldgate.yaml",
-        &config.replace("DIR", &path.parent().unwrap().display().to_string()),
-    );
     for (name, content) in &contents {
         files.write(name, content);
     }
+    let folder = files.0.path().display().to_string();
+    files.write("boldgate.yaml", &EVERY_KIND_OF_FILE.replace("DIR", &folder));
+    contents
+}
+
+#[test]
+fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
+    let files = Files::new();
+    let contents = every_kind_of_file(&files);
+    let path = files.path("boldgate.yaml");
     let read = || {
         let (files, settings) = Settings::read(&path);
         settings.unwrap_or_else(|why| panic!("{why}"));
@@ -119,24 +84,42 @@ async fn a_folder_that_is_removed_and_made_anew_is_watched_on() {
     }
 }
 
-/// A pipe that nobody writes to hangs whoever opens it, as a network file system does that is away.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_hangs_keeps_requests_going_and_holds_up_no_stop() {
-    let upstream = two_sites().await;
-    let files = Files::new();
-    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
-    let gateway = files.serve();
-    let new = files.path("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&new).status().unwrap().success());
-    std::fs::rename(&new, files.path("secret")).unwrap();
-    // It is read by now, and by the time of the signal for certain.
-    sleep(SOON).await;
-    gateway.signal(rustix::process::Signal::HUP);
-    for _ in 0..10 {
-        assert_eq!(get(gateway.address(), ACME).await.status, 200);
-    }
-    let begun = Instant::now();
-    gateway.signal(rustix::process::Signal::TERM);
-    assert_eq!(gateway.end().code, Some(0));
-    assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
-}
+const EVERY_KIND_OF_FILE: &str = "
+listeners:
+  - address: \"127.0.0.1:0\"
+    callers: required
+    tls:
+      certificate_file: DIR/tls.crt
+      key_file: DIR/tls.key
+      client_ca_file: DIR/clients.crt
+      client_crl_file: DIR/revoked.pem
+servers:
+  main: { url: \"https://localhost/bi\", ca_file: DIR/server-ca.crt }
+tenants:
+  acme:
+    server: main
+    site: site1
+    credential:
+      grant: embed_secret
+      username: reports@example.com
+      embed_secret: { file: DIR/secret }
+      user_source: local
+callers:
+  zero:
+    certificates: [ { san_dns: zero.example } ]
+    may: [ { tenant: acme, routes: [read] } ]
+  one:
+    jwt: { issuer: one, audience: a, algorithms: [EdDSA], jwks_file: DIR/keys.json }
+    may: [ { tenant: acme, routes: [read] } ]
+  two:
+    jwt: { issuer: two, audience: a, algorithms: [HS256], secret: { file: DIR/shared } }
+    may: [ { tenant: acme, routes: [read] } ]
+  three:
+    jwt:
+      issuer: three
+      audience: a
+      algorithms: [EdDSA]
+      jwks_url: https://login.example/keys
+      ca_file: DIR/issuer-ca.crt
+    may: [ { tenant: acme, routes: [read] } ]
+";

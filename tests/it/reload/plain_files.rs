@@ -1,0 +1,248 @@
+//! Every file of a configuration is a plain file, read without a wait and within a deadline.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::watched::every_kind_of_file;
+use super::*;
+
+/// What a file may have been replaced by, and the word for it.
+const NO_PLAIN_FILES: [(&str, &str); 4] =
+    [("pipe", "a pipe"), ("socket", "a socket"), ("folder", "a directory"), ("device", "a device")];
+
+fn put(kind: &str, path: &Path) {
+    match kind {
+        "pipe" => assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        "folder" => std::fs::create_dir(path).unwrap(),
+        _ => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+    }
+}
+
+fn check(files: &Files) -> crate::process::Ended {
+    crate::process::run(&["check", files.path("boldgate.yaml").to_str().unwrap()])
+}
+
+#[test]
+fn a_file_of_a_configuration_that_is_not_plain_is_a_finding_that_names_it() {
+    let files = Files::new();
+    let contents = every_kind_of_file(&files);
+    let good = check(&files);
+    assert_eq!(good.code, Some(0), "{}", good.stderr);
+    let keys = [
+        "listeners[0].tls.certificate_file",
+        "listeners[0].tls.key_file",
+        "listeners[0].tls.client_ca_file",
+        "listeners[0].tls.client_crl_file",
+        "servers.main.ca_file",
+        "callers.three.jwt.ca_file",
+        "tenants.acme.credential.embed_secret",
+        "callers.one.jwt.jwks_file",
+        "callers.two.jwt.secret",
+    ];
+    for ((name, content), key) in contents.iter().zip(keys) {
+        for (kind, words) in NO_PLAIN_FILES {
+            let path = files.path(name);
+            std::fs::remove_file(&path).unwrap();
+            put(kind, &path);
+            let ended = check(&files);
+            assert_eq!(ended.code, Some(78), "{name}, {kind}: {}", ended.stderr);
+            let finding = ended.stderr.lines().find(|line| line.contains(key));
+            let finding = finding.unwrap_or_else(|| panic!("no {key} in {}", ended.stderr));
+            assert!(finding.contains(path.to_str().unwrap()), "{finding}");
+            assert!(finding.contains(words), "{kind}: {finding}");
+            let _ = std::fs::remove_dir(&path);
+            let _ = std::fs::remove_file(&path);
+            files.write(name, content);
+        }
+    }
+    assert_eq!(check(&files).code, Some(0));
+}
+
+#[test]
+fn a_configuration_file_that_is_not_plain_is_a_finding() {
+    for (kind, words) in NO_PLAIN_FILES {
+        let files = Files::new();
+        put(kind, &files.path("boldgate.yaml"));
+        let ended = check(&files);
+        let path = files.path("boldgate.yaml").display().to_string();
+        let expected = format!("{path}: cannot be read: it is {words}, not a plain file");
+        assert_eq!(ended.code, Some(78), "{kind}: {}", ended.stderr);
+        assert!(ended.stderr.starts_with(&expected), "{kind}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_file_that_is_larger_than_its_kind_can_be_is_a_finding() {
+    let files = Files::new();
+    let contents = every_kind_of_file(&files);
+    for (name, content) in &contents {
+        // Without a byte on the disk.
+        let file = std::fs::File::create(files.path(name)).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let ended = check(&files);
+        assert_eq!(ended.code, Some(78), "{name}: {}", ended.stderr);
+        let finding = ended.stderr.lines().find(|line| line.contains("iB"));
+        assert!(finding.is_some_and(|line| line.contains(name)), "{name}: {}", ended.stderr);
+        files.write(name, content);
+    }
+    assert_eq!(check(&files).code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_becomes_a_pipe_is_told_of_and_counts_again_when_it_is_a_file() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    put("pipe", &files.path("new"));
+    std::fs::rename(files.path("new"), files.path("secret")).unwrap();
+    let successful = "boldgate_config_last_reload_successful";
+    becomes(LONG, "it is told of", async || metric(admin, successful).await == 0).await;
+    let refused = "the changed configuration cannot be used: the one in force stays, whole";
+    let findings = told(&gateway, refused)[0]["findings"].as_str().unwrap().to_owned();
+    assert!(findings.contains("it is a pipe"), "{findings}");
+    assert_eq!(get(address, ACME).await.status, 200);
+    files.replace("secret", "another");
+    becomes(LONG, "it counts", async || metric(admin, successful).await == 1).await;
+    assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
+}
+
+/// Below a folder `away` every open of a file hangs, as on a mount whose server is gone, while the
+/// file that `HANGS` names is there; then there is one that `REACHED` names.
+const HANGING_MOUNT: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int with(const char *name, const char *path, int flags, mode_t mode) {
+    int (*next)(const char *, int, ...) = dlsym(RTLD_NEXT, name);
+    const char *hangs = getenv("HANGS");
+    while (hangs && strstr(path, "/away/") && access(hangs, F_OK) == 0) {
+        symlink("reached", getenv("REACHED"));
+        usleep(10000);
+    }
+    return next(path, flags, mode);
+}
+#define INTERPOSE(name) int name(const char *path, int flags, ...) { \
+    va_list list; va_start(list, flags); mode_t mode = va_arg(list, int); va_end(list); \
+    return with(#name, path, flags, mode); }
+INTERPOSE(open)
+INTERPOSE(open64)
+"#;
+
+/// A gateway's files, with the secret on a mount that hangs while there is a file `hangs`.
+struct Mount {
+    files: Files,
+    library: String,
+}
+
+impl Mount {
+    async fn new() -> (StandIn, Self) {
+        let (upstream, files) = (two_sites().await, Files::new());
+        std::fs::create_dir(files.path("away")).unwrap();
+        files.write("away/secret", EMBED_SECRET);
+        let [here, away] = ["secret", "away/secret"].map(|name| files.path(name));
+        let config = files.config(&upstream, &["acme"], "");
+        let config = config.replace(here.to_str().unwrap(), away.to_str().unwrap());
+        files.write("boldgate.yaml", &config);
+        files.write("mount.c", HANGING_MOUNT);
+        let [source, library] =
+            ["mount.c", "mount.so"].map(|name| files.path(name).display().to_string());
+        let made = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o", &library, &source, "-ldl"])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        (upstream, Self { files, library })
+    }
+
+    fn start(&self, arguments: &[&str]) -> Process {
+        let mut command = boldgate(arguments);
+        command.env("LD_PRELOAD", &self.library).env("HANGS", self.files.path("hangs"));
+        command.env("REACHED", self.files.path("reached"));
+        command.env("BOLDGATE_CONFIG", self.files.path("boldgate.yaml"));
+        Process::start(command)
+    }
+
+    /// Comes when somebody hangs.
+    async fn reached(&self) {
+        until(|| self.files.path("reached").symlink_metadata().is_ok()).await;
+    }
+
+    fn hangs(&self) -> String {
+        format!("`{}` hangs", self.files.path("away/secret").display())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_hangs_keeps_requests_going_and_holds_up_no_stop() {
+    let (_upstream, mount) = Mount::new().await;
+    let gateway = mount.start(&["serve"]);
+    let address = gateway.address();
+    mount.files.write("hangs", "");
+    gateway.signal(rustix::process::Signal::HUP);
+    mount.reached().await;
+    for _ in 0..10 {
+        assert_eq!(get(address, ACME).await.status, 200);
+    }
+    let begun = Instant::now();
+    gateway.signal(rustix::process::Signal::TERM);
+    assert_eq!(gateway.end().code, Some(0));
+    assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
+}
+
+/// The deadline of a reading, and what a busy machine takes.
+const DEADLINE: Duration = Duration::from_secs(30 + 15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_and_serve_do_not_wait_for_ever_for_a_file_system_that_hangs() {
+    let (_upstream, mount) = Mount::new().await;
+    let file = mount.files.path("boldgate.yaml").display().to_string();
+    let commands: [&[&str]; 4] =
+        [&["check", &file], &["serve"], &["token", "acme"], &["explain", "GET", ACME]];
+    assert_eq!(mount.start(commands[0]).end().code, Some(0), "the mount is there");
+    mount.files.write("hangs", "");
+    mount.files.write("bad.yaml", "lisneters: []\n");
+    let bad = mount.files.path("bad.yaml").display().to_string();
+    let beside = mount.start(&["check", &bad, &file]);
+    let started = commands.map(|command| mount.start(command));
+    for (mut process, command) in started.into_iter().zip(commands) {
+        becomes(DEADLINE, command[0], async || process.ended().is_some()).await;
+        let ended = process.end();
+        assert_eq!(ended.code, Some(1), "{command:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(&mount.hangs()), "{command:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("hint: "), "{command:?}: {}", ended.stderr);
+    }
+    let ended = beside.end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("lisneters"), "what else is wrong is told: {}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_hangs_is_told_of_after_the_deadline_and_tried_again() {
+    let (_upstream, mount) = Mount::new().await;
+    let gateway = mount.start(&["serve"]);
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    let successful = "boldgate_config_last_reload_successful";
+    let in_step = async || metric(admin, successful).await == 1;
+    assert!(in_step().await);
+    mount.files.write("hangs", "");
+    gateway.signal(rustix::process::Signal::HUP);
+    becomes(DEADLINE, "it is told of", async || !in_step().await).await;
+    let stuck = "the files of the configuration cannot be read: the one in force stays";
+    let line = told(&gateway, stuck).remove(0);
+    assert!(line["error"].as_str().unwrap().contains(&mount.hangs()), "{line}");
+    let timed_out = "boldgate_config_reloads_total{outcome=\"timed_out\"}";
+    assert_eq!(metric(admin, timed_out).await, 1);
+    assert_eq!(get(address, ACME).await.status, 200, "requests go on");
+    // Nobody asks for it: it is tried again, and what has changed in the meantime counts.
+    mount.files.replace("away/secret", "another");
+    std::fs::remove_file(mount.files.path("hangs")).unwrap();
+    becomes(DEADLINE, "it is tried again", in_step).await;
+    assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
+}
