@@ -16,7 +16,7 @@
 //! tenant
 //! request
 //! fetch
-//! secret  telemetry  trust
+//! host  secret  telemetry  trust
 //! ```
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ pub mod config;
 pub mod fetch;
 pub mod gateway;
 pub mod headers;
+pub mod host;
 pub mod jwks;
 pub mod policy;
 pub mod proxy;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use crate::host::canonical;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 
@@ -218,7 +219,7 @@ pub struct Tenant {
     pub api_base: String,
     /// The site identifier, the last segment of `api_base`; none on Cloud.
     pub site: Option<String>,
-    /// Lower-case host names that mean this tenant.
+    /// The hosts that mean this tenant, each [`canonical`].
     pub hosts: Vec<String>,
     /// What we hold for it.
     pub credential: Credential,
@@ -331,10 +332,7 @@ impl Tenants {
 
     fn by_host(&self, host: Option<&str>) -> Option<usize> {
         let host = host.filter(|_| !self.by_host.is_empty())?;
-        if host.bytes().any(|b| b.is_ascii_uppercase()) {
-            return self.by_host.get(&host.to_ascii_lowercase()).copied();
-        }
-        self.by_host.get(host).copied()
+        self.by_host.get(&*canonical(host)).copied()
     }
 
     fn by_path(&self, path: &str) -> Option<usize> {

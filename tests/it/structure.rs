@@ -19,7 +19,7 @@ const ORDER: [&[&str]; 15] = [
     &["caller"],
     &["tenant"],
     &["request", "fetch"],
-    &["secret", "telemetry", "trust"],
+    &["host", "secret", "telemetry", "trust"],
 ];
 
 #[test]
