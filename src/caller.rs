@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::HeaderName;
 
 use crate::request::RequestHead;
+use crate::telemetry::Reason;
 
 mod api_key;
+mod authorization;
 mod certificate;
 pub mod jwks;
 pub mod jwt;
@@ -20,6 +22,7 @@ mod signature;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
+use authorization::{Authorization, holds_key};
 pub use certificate::{CertificateName, ClientCertificate};
 use jwks::IssuerKeys;
 use jwt::{Issuer, JwtError, KeySet, UnverifiedJwt, VerifiedClaims};
@@ -32,6 +35,7 @@ use seen::Seen;
 pub struct Caller {
     name: Option<CallerName>,
     claims: Option<Arc<VerifiedClaims>>,
+    own_authorization: bool,
 }
 
 impl Caller {
@@ -45,10 +49,10 @@ impl Caller {
         self.claims.as_deref()
     }
 
-    /// Whether the request's `Authorization` proved the caller. It is for the gateway then, and
-    /// goes no further.
-    pub fn is_by_authorization(&self) -> bool {
-        self.claims.is_some()
+    /// Whether the request brings an `Authorization` that is the client's own, for Bold BI. One
+    /// that proved the caller, or is a key of ours, is for the gateway and goes no further.
+    pub fn brings_own_authorization(&self) -> bool {
+        self.own_authorization
     }
 }
 
@@ -57,7 +61,7 @@ impl Caller {
     /// A caller with these claims, as if a JWT had proved it.
     pub(crate) fn with_claims(name: &str, claims: serde_json::Value) -> Self {
         let claims = Arc::new(VerifiedClaims::as_if_verified(claims));
-        Self { name: Some(CallerName::new(name)), claims: Some(claims) }
+        Self { name: Some(CallerName::new(name)), claims: Some(claims), own_authorization: false }
     }
 }
 
@@ -187,12 +191,17 @@ impl CallerAuth {
         &self.key_header
     }
 
+    /// What a request can prove its caller by, beside its connection.
+    pub fn proofs(&self) -> Proofs {
+        Proofs { api_keys: self.keys.len() > 0, jwts: !self.jwts.is_empty() }
+    }
+
     /// Who sends this request.
     ///
     /// # Errors
-    /// When the request asks for a host that the listener is not for, or the listener admits known
-    /// callers only and the request proves none, or two. An unknown key, an expired one and a
-    /// malformed one are the same error.
+    /// When the request asks for a host that the listener is not for. When the listener admits
+    /// known callers only, and the request proves none, or two. When `Authorization` holds a word
+    /// of the form of our keys that is no good key.
     pub async fn authenticate(
         &self,
         origin: &Origin,
@@ -201,43 +210,58 @@ impl CallerAuth {
         if !origin.may_ask_for(head.host) {
             return Err(CallerError::Host);
         }
+        let authorization = Authorization::of(head.headers);
         if origin.admits == Admits::Anonymous {
-            return Ok(Caller { name: None, claims: None });
+            let own_authorization = self.is_own(authorization)?;
+            return Ok(Caller { name: None, claims: None, own_authorization });
         }
         let by_origin = self.origins.find(origin)?;
         let by_key = self.by_key(head.headers)?;
-        let (by_jwt, claims) = self.by_jwt(head.headers).await?.unzip();
+        let (by_authorization, claims) = match authorization {
+            Authorization::ApiKey(key) => (Some(self.keys.find(key)?), None),
+            Authorization::Bearer(token) => self.by_bearer(token).await?.unzip(),
+            Authorization::Nothing | Authorization::Other => (None, None),
+        };
         // Each credential must be the same caller's: which of two would count is anyone's guess.
-        let mut callers = [by_origin, by_key, by_jwt].into_iter().flatten();
-        let caller = callers.next().ok_or(CallerError::Missing)?;
+        let mut callers = [by_origin, by_key, by_authorization].into_iter().flatten();
+        let Some(caller) = callers.next() else {
+            let is_bearer = matches!(authorization, Authorization::Bearer(_));
+            let no_jwt = is_bearer && !self.jwts.is_empty();
+            return Err(if no_jwt { CallerError::Bearer } else { CallerError::Missing });
+        };
         if callers.any(|other| other != caller) {
             return Err(CallerError::Several);
         }
-        Ok(Caller { name: Some(caller.clone()), claims })
+        let own_authorization =
+            by_authorization.is_none() && authorization != Authorization::Nothing;
+        Ok(Caller { name: Some(caller.clone()), claims, own_authorization })
+    }
+
+    /// Whether an `Authorization` is the client's own where nobody need prove anything.
+    fn is_own(&self, authorization: Authorization<'_>) -> Result<bool, CallerError> {
+        match authorization {
+            Authorization::Nothing => Ok(false),
+            Authorization::ApiKey(key) => self.keys.find(key).map(|_| false),
+            Authorization::Bearer(token) if holds_key(token) => Err(CallerError::Unknown),
+            Authorization::Bearer(_) | Authorization::Other => Ok(true),
+        }
     }
 
     fn by_key(&self, headers: &HeaderMap) -> Result<Option<&CallerName>, CallerError> {
         let mut keys = headers.get_all(&self.key_header).iter();
         match (keys.next(), keys.next()) {
             (None, _) => Ok(None),
-            (Some(key), None) => {
-                self.keys.find(key.as_bytes()).ok_or(CallerError::Unknown).map(Some)
-            }
+            (Some(key), None) => self.keys.find(key.as_bytes()).map(Some),
             (Some(_), Some(_)) => Err(CallerError::Several),
         }
     }
 
-    /// The caller whose JWT the request brings. A token of no issuer that is known is not about the
-    /// caller: it is the client's own for Bold BI.
-    async fn by_jwt(
+    /// The caller whose JWT this is. A token of no issuer that is known is not about the caller: it
+    /// is the client's own for Bold BI.
+    async fn by_bearer(
         &self,
-        headers: &HeaderMap,
+        bearer: &[u8],
     ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
-        if self.jwts.is_empty() {
-            return Ok(None);
-        }
-        let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
-        let Some(bearer) = bearer else { return Ok(None) };
         let now = SystemTime::now();
         if let Some(seen) = self.seen.find(bearer)
             && now < seen.claims.expires_at
@@ -247,6 +271,12 @@ impl CallerAuth {
             if current.is_some_and(|keys| Arc::ptr_eq(&keys, &seen.keys)) {
                 return Ok(Some((&caller.name, seen.claims)));
             }
+        }
+        if holds_key(bearer) {
+            return Err(CallerError::Unknown);
+        }
+        if self.jwts.is_empty() {
+            return Ok(None);
         }
         // Rare enough to be boxed: all others need none of its room.
         Box::pin(self.by_new_jwt(bearer, now)).await
@@ -281,10 +311,13 @@ impl CallerAuth {
     }
 }
 
-/// The token of an `Authorization` of the scheme `Bearer` (RFC 6750, section 2.1).
-fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = authorization.split_at_checked(b"bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+/// What a request can prove its caller by, beside its connection: each has a challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proofs {
+    /// Some caller has an API key.
+    pub api_keys: bool,
+    /// Some caller has JWTs.
+    pub jwts: bool,
 }
 
 /// Why a caller is not known.
@@ -302,12 +335,34 @@ pub enum CallerError {
     /// The credential belongs to nobody.
     #[error("the API key is not known")]
     Unknown,
+    /// The credential was somebody's, and is past its end.
+    #[error("the API key has expired")]
+    Expired,
+    /// The `Bearer` token is about no caller.
+    #[error("the bearer token is no JWT of an issuer that is known")]
+    Bearer,
     /// Which of several credentials would count is anyone's guess.
     #[error("the request has more than one credential of a caller")]
     Several,
     /// The JWT is of an issuer that is known, and does not hold.
     #[error("the caller's JWT does not hold: {0}")]
     Jwt(JwtError),
+}
+
+impl CallerError {
+    /// The word for it in the access log; `None` if it is not about a credential.
+    pub fn reason(self) -> Option<Reason> {
+        Some(match self {
+            Self::Host => return None,
+            Self::Certificate => Reason::CertificateUnknown,
+            Self::Missing => Reason::Missing,
+            Self::Unknown => Reason::KeyUnknown,
+            Self::Expired => Reason::KeyExpired,
+            Self::Bearer => Reason::BearerUnknown,
+            Self::Several => Reason::Several,
+            Self::Jwt(error) => error.reason(),
+        })
+    }
 }
 
 /// Together 8,192 tokens of at most 4 KiB: 32 MiB, and their claims.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::HeaderName;
 
 use crate::caller::{Caller, CallerAuth, Origin};
 use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
@@ -220,7 +220,9 @@ impl Gatekeeper {
         head: &RequestHead<'_>,
         enter: fn(&Throttles, &Caller, &Tenant) -> Result<Places, Throttled>,
     ) -> Result<Admission, Refusal> {
-        let caller = self.callers.authenticate(origin, head).await?;
+        let caller = self.callers.authenticate(origin, head).await;
+        let caller =
+            caller.map_err(|why| Refusal::Caller { why, proofs: self.callers.proofs() })?;
         let tenant = self
             .tenants
             .resolve(head)
@@ -234,8 +236,8 @@ impl Gatekeeper {
             let subject = Some(leave.permit.subject());
             Known::of(&caller, tenant, leave.class, Some(leave.by), subject)
         };
-        let injects = injects(&caller, &leave, head)
-            .ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
+        let injects =
+            injects(&caller, &leave).ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
         let places = enter(&self.throttles, &caller, tenant)
             .map_err(|why| Refusal::Throttled { why, known: granted() })?;
         let Leave { permit, by, class, .. } = leave;
@@ -255,14 +257,12 @@ impl Gatekeeper {
     }
 }
 
-/// Whether our token is put on; none where the request's own may not go on. Where policy has decided
-/// on a user, no other goes on in its place.
-fn injects(caller: &Caller, leave: &Leave, head: &RequestHead<'_>) -> Option<bool> {
-    let tenant = leave.permit.tenant();
-    match tenant.existing_authorization {
-        _ if caller.is_by_authorization() => Some(true),
+/// Whether our token is put on; `None` where the request's own `Authorization` may not go on. Where
+/// policy has decided on a user, no other goes on in its place.
+fn injects(caller: &Caller, leave: &Leave) -> Option<bool> {
+    match leave.permit.tenant().existing_authorization {
+        _ if !caller.brings_own_authorization() => Some(true),
         ExistingAuthorization::Replace => Some(true),
-        _ if !head.headers.contains_key(AUTHORIZATION) => Some(true),
         _ if leave.mapped => None,
         ExistingAuthorization::PassThrough => Some(false),
         ExistingAuthorization::Refuse => None,

@@ -371,7 +371,7 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        record.refused(refusal, &self.telemetry.audit);
+        record.refused(refusal, &self.telemetry);
         end_if_last(down, peer);
         if refusal.ends_connection() {
             down.set_server_keepalive(None);

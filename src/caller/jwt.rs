@@ -12,6 +12,7 @@ use serde_json::{Map, Number, Value};
 
 use super::signature;
 use crate::secret::Secret;
+use crate::telemetry::Reason;
 
 /// What may be read of a token before its signature is checked: which issuer's keys to look in, and
 /// which of them. Nothing else of it counts before then.
@@ -130,6 +131,25 @@ pub enum JwtError {
     /// Its time has not come.
     #[error("it is not valid yet")]
     NotYet,
+}
+
+impl JwtError {
+    /// The word for it in the access log.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Malformed => Reason::BearerUnknown,
+            Self::Algorithm => Reason::JwtAlgorithm,
+            Self::Header => Reason::JwtHeader,
+            Self::NoKeys => Reason::JwtKeysUnavailable,
+            Self::UnknownKey => Reason::JwtKeyUnknown,
+            Self::Signature => Reason::JwtSignature,
+            Self::Slash | Self::Issuer => Reason::JwtIssuer,
+            Self::Audience => Reason::JwtAudience,
+            Self::Times => Reason::JwtTimes,
+            Self::Expired => Reason::JwtExpired,
+            Self::NotYet => Reason::JwtNotYet,
+        }
+    }
 }
 
 impl<'t> UnverifiedJwt<'t> {

@@ -19,7 +19,7 @@ use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Answer, Overdue, Refusal};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
-    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, RequestOutcome, Telemetry,
+    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, Reason, RequestOutcome, Telemetry,
     TenantMetrics,
 };
 use crate::tenant::{Grant, TenantName};
@@ -42,6 +42,7 @@ pub(super) struct Record {
     status: Option<StatusCode>,
     outcome: RequestOutcome,
     refusal: Option<&'static str>,
+    reason: Option<Reason>,
     body_received: u64,
     body_sent: u64,
 }
@@ -75,6 +76,7 @@ impl Record {
             status: None,
             outcome: RequestOutcome::Served,
             refusal: None,
+            reason: None,
             body_received: 0,
             body_sent: 0,
         }
@@ -162,23 +164,39 @@ impl Record {
     }
 
     /// The gateway answers itself: a line in the audit log. What failed inside or behind it is logged
-    /// with its cause.
-    pub(super) fn refused(&mut self, refusal: &Refusal, audit: &AuditLog) {
+    /// with its cause; so is, at `info`, the cause of a refused credential.
+    pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);
+        self.reason = refusal.reason();
         if self.tenant().is_none() {
             self.tenant = refusal.tenant().cloned();
         }
         if self.caller.is_none() {
             self.caller = refusal.caller().cloned();
         }
-        self.audit(refusal, &answer, audit);
+        self.audit(refusal, &answer, &telemetry.audit);
+        let repeated = self.reason.and_then(|reason| telemetry.credentials_refused.tell(reason));
         self.outcome = if answer.status.is_server_error() {
             self.warn(answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else {
-            let id = self.id.as_str();
-            tracing::debug!(boldgate.refusal = answer.code, request.id = id, "{refusal}");
+            let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
+            match repeated {
+                Some(repeated) => tracing::info!(
+                    boldgate.refusal = answer.code,
+                    boldgate.reason = reason,
+                    request.id = id,
+                    repeated = (repeated > 0).then_some(repeated),
+                    "{refusal}"
+                ),
+                None => tracing::debug!(
+                    boldgate.refusal = answer.code,
+                    boldgate.reason = reason,
+                    request.id = id,
+                    "{refusal}"
+                ),
+            }
             RequestOutcome::Refused
         };
     }
@@ -274,6 +292,7 @@ impl Record {
             caller: self.caller.as_ref().map(CallerName::as_str),
             outcome: self.outcome.as_str(),
             refusal: self.refusal,
+            reason: self.reason.map(Reason::as_str),
             token: self.token,
             replayed: self.replayed,
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    TRANSFER_ENCODING,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{Method, StatusCode, Version};
 use pingora::Error;
@@ -143,17 +143,12 @@ pub(super) async fn refuse(
     if let Some(wait) = answer.retry_after {
         head.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
-    match answer.status {
-        StatusCode::METHOD_NOT_ALLOWED => {
-            let methods = crate::request::METHODS.map(|m| m.to_string()).join(", ");
-            head.insert(ALLOW, HeaderValue::from_str(&methods).expect("methods are tokens"));
-        }
-        StatusCode::UNAUTHORIZED => {
-            // RFC 9110, section 15.5.2: a 401 names a scheme. Ours is a header of its own.
-            let scheme = HeaderValue::from_static("ApiKey realm=\"boldgate\"");
-            head.insert(http::header::WWW_AUTHENTICATE, scheme);
-        }
-        _ => {}
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        let methods = crate::request::METHODS.map(|m| m.to_string()).join(", ");
+        head.insert(ALLOW, HeaderValue::from_str(&methods).expect("methods are tokens"));
+    }
+    for challenge in answer.challenges {
+        head.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     down.write_response_header(Box::new(parts.into())).await?;
     // Nothing is written in answer to HEAD: the session knows.

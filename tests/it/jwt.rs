@@ -294,3 +294,109 @@ async fn an_issuer_with_a_shared_secret_is_believed_with_that_secret_only() {
         assert_eq!(get(&gateway, &bearer(&token)).await.status, 200);
     }
 }
+
+/// RFC 6750, section 2.1, and RFC 9110, section 11.4: the scheme in any case, and blanks.
+#[tokio::test]
+async fn bearer_is_any_case_and_any_number_of_blanks() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let token = provider.token(|_| ());
+    for scheme in ["Bearer\t", "Bearer \t", "Bearer", "Bearer:", "Bearer=", "JWT ", ""] {
+        let answer = get(&gateway, &format!("Authorization: {scheme}{token}\r\n")).await;
+        assert_eq!(answer.status, 401, "{scheme:?}");
+    }
+    upstream.seen.assert_untouched("tokens that are not sent as RFC 6750 says");
+    for scheme in ["Bearer ", "Bearer  ", "bearer   ", "BEARER ", "bEaReR          "] {
+        let answer = get(&gateway, &format!("Authorization: {scheme}{token} \r\n")).await;
+        assert_eq!(answer.status, 200, "{scheme:?}: {}", answer.text());
+    }
+}
+
+/// RFC 9110, section 15.5.2, and RFC 6750, section 3.
+#[tokio::test]
+async fn a_401_challenges_for_each_kind_of_credential_and_says_that_a_token_was_refused() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let keys = format!("jwks_file: {}", provider.jwks.path().display());
+    let both = gateway_with(&upstream, &keys, &batch);
+    let api_key = "ApiKey realm=\"boldgate\"";
+    let bearer = "Bearer realm=\"boldgate\"";
+    let invalid = "Bearer realm=\"boldgate\", error=\"invalid_token\"";
+    let expired =
+        super::jwt::bearer(&provider.token(|claims| claims["exp"] = json!(1_000_000_000)));
+    for (headers, expected) in [
+        ("", [api_key, bearer]),
+        ("Authorization: Bearer\r\n", [api_key, bearer]),
+        ("X-Api-Key: bgk_canary-wrong\r\n", [api_key, bearer]),
+        (&expired, [api_key, invalid]),
+        ("Authorization: Bearer opaque\r\n", [api_key, invalid]),
+        ("Authorization: Bearer bgk_canary-wrong\r\n", [api_key, bearer]),
+    ] {
+        let answer = get(&both, headers).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.header("www-authenticate"), expected, "{headers}");
+    }
+    upstream.seen.assert_untouched("requests without a good credential");
+    let served = get(&both, &super::jwt::bearer(&provider.token(|_| ()))).await;
+    assert_eq!((served.status, served.header("www-authenticate").len()), (200, 0));
+}
+
+/// The client is not told why its credential was refused; the operator is.
+#[tokio::test]
+async fn why_a_credential_was_refused_stands_in_the_access_log_and_in_a_metric_alone() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let jwt = |change: &dyn Fn(&mut Value)| bearer(&provider.token(change));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let stranger = Provider::with_key_id("two");
+    let unsigned = {
+        let token = provider.token(|_| ());
+        let payload = token.split('.').nth(1).unwrap().to_owned();
+        format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#))
+    };
+    let refused = [
+        (String::new(), "missing"),
+        ("X-Api-Key: bgk_canary-wrong\r\n".to_owned(), "key_unknown"),
+        (bearer("bgk_canary-wrong"), "key_unknown"),
+        (format!("X-Api-Key: {}\r\nX-Api-Key: x\r\n", batch.expose()), "several"),
+        (bearer("opaque"), "bearer_unknown"),
+        (jwt(&|claims| claims["iss"] = json!("https://evil.example/")), "bearer_unknown"),
+        (bearer(&unsigned), "bearer_unknown"),
+        (bearer(&stranger.token(|_| ())), "jwt_key_unknown"),
+        (bearer(&Provider::new().token(|_| ())), "jwt_signature"),
+        (jwt(&|claims| claims["iss"] = json!("https://login.example.com")), "jwt_issuer"),
+        (jwt(&|claims| claims["aud"] = json!("another")), "jwt_audience"),
+        (jwt(&|claims| claims["exp"] = json!("soon")), "jwt_times"),
+        (jwt(&|claims| claims["exp"] = json!(now - 600)), "jwt_expired"),
+        (jwt(&|claims| claims["nbf"] = json!(now + 600)), "jwt_not_yet"),
+    ];
+    let mut told = std::collections::HashSet::new();
+    for (headers, reason) in &refused {
+        let answer = get(&gateway, headers).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        told.insert(problem["detail"].to_string());
+        assert!(!answer.text().contains(reason), "{}", answer.text());
+    }
+    assert_eq!(told.len(), 1, "the client is always told the same: {told:?}");
+    upstream.seen.assert_untouched("refused credentials");
+    assert_eq!(get(&gateway, &jwt(&|_| ())).await.status, 200);
+    let lines = gateway.access_lines(refused.len() + 1).await;
+    for (line, (_, reason)) in lines.iter().zip(&refused) {
+        assert_eq!(line["boldgate.reason"], *reason, "{line}");
+    }
+    assert!(lines[refused.len()].get("boldgate.reason").is_none());
+    let metrics = gateway.telemetry.render();
+    for (reason, count) in [
+        ("missing", 1),
+        ("key_unknown", 2),
+        ("bearer_unknown", 3),
+        ("jwt_expired", 1),
+        ("key_expired", 0),
+    ] {
+        let line = format!("boldgate_credentials_refused_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
