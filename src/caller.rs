@@ -14,8 +14,11 @@ use crate::telemetry::Reason;
 mod api_key;
 mod authorization;
 mod certificate;
+mod json;
+mod jwk;
 pub mod jwks;
 pub mod jwt;
+pub mod key_set;
 mod origin;
 mod seen;
 mod signature;
@@ -25,7 +28,8 @@ pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
 use authorization::{Authorization, holds_key};
 pub use certificate::{CertificateName, ClientCertificate};
 use jwks::IssuerKeys;
-use jwt::{Issuer, JwtError, KeySet, UnverifiedJwt, VerifiedClaims};
+use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
+use key_set::KeySet;
 use origin::OriginCallers;
 pub use origin::{Admits, AllowedHosts, Origin, UnixIdentity, UnixPeer};
 use seen::Seen;
@@ -108,7 +112,7 @@ impl JwtCaller {
         let known = self.keys.current().await.ok_or(JwtError::NoKeys)?;
         let (verified, keys) = match token.verify(&self.issuer, &known, now) {
             Err(JwtError::UnknownKey) => {
-                let newer = self.keys.newer_than(&known, token.key_id.as_deref()).await;
+                let newer = self.keys.newer_than(&known, token.key_id()).await;
                 let newer = newer.ok_or(JwtError::UnknownKey)?;
                 (token.verify(&self.issuer, &newer, now), newer)
             }
@@ -287,9 +291,12 @@ impl CallerAuth {
         bearer: &[u8],
         now: SystemTime,
     ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
-        let text = std::str::from_utf8(bearer).ok();
-        let Some(token) = text.and_then(|text| UnverifiedJwt::parse(text).ok()) else {
-            return Ok(None);
+        let Ok(text) = std::str::from_utf8(bearer) else { return Ok(None) };
+        let token = match UnverifiedJwt::parse(text) {
+            Ok(token) => token,
+            // Whose it is depends on the reader, so it is not passed on to another one.
+            Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error)),
+            Err(_) => return Ok(None),
         };
         let mut refused = None;
         for (index, caller) in self.jwts.iter().enumerate() {

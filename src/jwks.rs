@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use tokio::time::timeout;
 
 use crate::caller::jwks::KeySource;
-use crate::caller::jwt::KeySet;
+use crate::caller::key_set::KeySet;
 use crate::fetch::{self, Fetcher};
 use crate::trust::TrustError;
 

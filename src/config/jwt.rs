@@ -8,7 +8,8 @@ use http::Uri;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use crate::caller::jwks::IssuerKeys;
-use crate::caller::jwt::{Issuer, KeySet};
+use crate::caller::jwt::Issuer;
+use crate::caller::key_set::KeySet;
 use crate::caller::{CallerName, JwtCaller};
 use crate::jwks::HttpKeySource;
 
@@ -186,12 +187,22 @@ impl Check<'_> {
             return Some(KeySet::default());
         }
         let read = self.content(file.as_ref()).map_err(|error| format!("cannot be read: {error}"));
+        let unusable = |problem: String| {
+            let problem = format!("the file cannot be used: {problem}");
+            self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
+        };
         let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
+        let keys = keys.map_err(unusable).ok()?;
+        // An issuer's mistake must not shut its callers out, but a file is the operator's own.
+        keys.left_out().iter().map(ToString::to_string).for_each(unusable);
+        let is_whole = keys.left_out().is_empty();
+        let keys = keys.with_keys();
         match keys {
             Ok(keys) => Some(keys),
-            Err(problem) => {
-                let problem = format!("the file cannot be used: {problem}");
-                self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
+            Err(error) => {
+                if is_whole {
+                    unusable(error.to_string());
+                }
                 None
             }
         }

@@ -49,9 +49,20 @@ impl Provider {
         let mut claims = json!({"iss": "https://login.example.com/", "aud": "boldgate",
                                 "iat": now, "exp": now + 300, "sub": "42"});
         change(&mut claims);
+        self.signed(&claims.to_string())
+    }
+
+    /// A token whose claims are changed as text.
+    pub fn token_as_written(&self, change: impl FnOnce(&str) -> String) -> String {
+        let good = self.token(|_| ());
+        let claims = URL_SAFE_NO_PAD.decode(good.split('.').nth(1).unwrap()).unwrap();
+        self.signed(&change(std::str::from_utf8(&claims).unwrap()))
+    }
+
+    fn signed(&self, claims: &str) -> String {
         let header = json!({"alg": "EdDSA", "kid": self.key_id}).to_string();
         let header = URL_SAFE_NO_PAD.encode(header);
-        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()));
         format!("{message}.{signature}")
     }
@@ -68,7 +79,11 @@ fn gateway_with(upstream: &Upstream, keys: &str, batch: &ApiKey) -> Gateway {
 }
 
 fn gateway_of(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> Gateway {
-    Gateway::start(&format!(
+    Gateway::start(&config(upstream, algorithms, keys, batch))
+}
+
+fn config(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> String {
+    format!(
         "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required }}
 admin: {{ address: \"127.0.0.1:0\" }}
@@ -98,7 +113,7 @@ callers:
         upstream.address,
         keys,
         batch.hash(),
-    ))
+    )
 }
 
 async fn get(gateway: &Gateway, headers: &str) -> Response {
@@ -363,7 +378,7 @@ async fn why_a_credential_was_refused_stands_in_the_access_log_and_in_a_metric_a
         (format!("X-Api-Key: {}\r\nX-Api-Key: x\r\n", batch.expose()), "several"),
         (bearer("opaque"), "bearer_unknown"),
         (jwt(&|claims| claims["iss"] = json!("https://evil.example/")), "bearer_unknown"),
-        (bearer(&unsigned), "bearer_unknown"),
+        (bearer(&unsigned), "jwt_algorithm"),
         (bearer(&stranger.token(|_| ())), "jwt_key_unknown"),
         (bearer(&Provider::new().token(|_| ())), "jwt_signature"),
         (jwt(&|claims| claims["iss"] = json!("https://login.example.com")), "jwt_issuer"),
@@ -392,11 +407,69 @@ async fn why_a_credential_was_refused_stands_in_the_access_log_and_in_a_metric_a
     for (reason, count) in [
         ("missing", 1),
         ("key_unknown", 2),
-        ("bearer_unknown", 3),
+        ("bearer_unknown", 2),
         ("jwt_expired", 1),
         ("key_expired", 0),
     ] {
         let line = format!("boldgate_credentials_refused_total{{reason=\"{reason}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}{metrics}");
     }
+}
+
+/// An issuer that publishes nonsense, weak keys and a private key among good ones.
+#[tokio::test]
+async fn what_else_an_issuer_publishes_keeps_no_caller_out_and_lets_nobody_in() {
+    let upstream = Upstream::echo().await;
+    let (good, leaked) = (Provider::new(), Provider::with_key_id("leaked"));
+    let parsed = |provider: &Provider| -> Value {
+        let set: Value = serde_json::from_str(&provider.jwks()).unwrap();
+        set["keys"][0].clone()
+    };
+    let mut private = parsed(&leaked);
+    private["d"] = json!("AA");
+    let weak = json!({"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQ"});
+    let odd = json!({"kty": "RSA", "kid": 7, "x5c": "text", "use": null});
+    let keys = json!({ "keys": [null, odd, weak, private, parsed(&leaked), parsed(&good)] });
+    let published = Arc::new(Mutex::new(keys.to_string()));
+    let theirs = Arc::clone(&published);
+    let issuer = Upstream::answering(move |_| running::ok(&theirs.lock().unwrap())).await;
+    let keys = format!("jwks_url: http://{}/keys", issuer.address);
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+
+    let refused = get(&gateway, &bearer(&leaked.token(|_| ()))).await;
+    assert_eq!((refused.status, refused.code().as_str()), (401, "caller_unauthenticated"));
+    upstream.seen.assert_untouched("a token that anybody may have signed");
+    let served = get(&gateway, &bearer(&good.token(|_| ()))).await;
+    assert_eq!(served.status, 200, "{}", served.text());
+
+    // Where nothing is left, nobody is let in, and everybody may come again.
+    *published.lock().unwrap() = json!({ "keys": [null, parsed(&good)["x"]] }).to_string();
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+    let answer = get(&gateway, &bearer(&good.token(|_| ()))).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_keys_unavailable"));
+}
+
+/// Two readers may take different values: no such token is judged, nor passed on.
+#[tokio::test]
+async fn a_jwt_in_which_a_name_stands_twice_is_refused_and_not_passed_on() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let key = format!("X-Api-Key: {}\r\n", batch.expose());
+    for claim in
+        [r#""sub":"1""#, r#""iss":"http://bi/bi/site/site1""#, r#""a":[{"b":{"c":1,"c":2}}]"#]
+    {
+        let token =
+            provider.token_as_written(|claims| claims.replacen('{', &format!("{{{claim},"), 1));
+        for headers in [bearer(&token), key.clone() + &bearer(&token)] {
+            let answer = get(&gateway, &headers).await;
+            assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+        }
+    }
+    upstream.seen.assert_untouched("tokens in which a name stands twice");
+    for line in gateway.access_lines(6).await {
+        assert_eq!(line["boldgate.reason"], "jwt_repeated_name", "{line}");
+    }
+    let token = provider.token_as_written(|claims| claims.replacen('{', r#"{"a":{"sub":"1"},"#, 1));
+    assert_eq!(get(&gateway, &bearer(&token)).await.status, 200);
 }

@@ -99,6 +99,10 @@ async fn a_word_of_the_form_of_our_keys_never_goes_on() {
         }
     }
     house.assert_serves().await;
+    let lines = house.gateway.access_lines(4 * 24 + 1).await;
+    let of = |reason| lines.iter().filter(|line| line["boldgate.reason"] == reason).count();
+    // Only where a key belongs is it looked at, and found to be past its end.
+    assert_eq!((of("key_expired"), of("key_unknown")), (12, 84));
 }
 
 #[tokio::test]
