@@ -43,12 +43,14 @@ struct Header {
 pub struct Issuer {
     /// The exact value of `iss`.
     pub issuer: String,
-    /// The value that must be among those of `aud`.
-    pub audience: String,
+    /// One of these values must be among those of `aud`.
+    pub audiences: Vec<String>,
     /// The only algorithms that count, whatever a token says.
     pub algorithms: Vec<Algorithm>,
     /// The exact value of the header `typ`, where one is demanded, such as `at+jwt` (RFC 9068).
     pub typ: Option<String>,
+    /// How much clocks may differ: added to `exp`, and allowed for `nbf` and `iat`.
+    pub leeway: Duration,
 }
 
 /// The claims of a token whose signature, issuer, audience and times hold.
@@ -165,7 +167,8 @@ impl<'t> UnverifiedJwt<'t> {
     /// Reads the header and the issuer.
     ///
     /// # Errors
-    /// When it is not of the form `header.payload.signature`, too large, or a name stands in it twice.
+    /// When it is not of the form `header.payload.signature`, or too large, or a name stands in it
+    /// twice.
     pub fn parse(token: &'t str) -> Result<Self, JwtError> {
         if token.len() > MAX_TOKEN {
             return Err(JwtError::Malformed);
@@ -222,10 +225,10 @@ impl<'t> UnverifiedJwt<'t> {
         if self.issuer != issuer.issuer {
             return Err(JwtError::Issuer);
         }
-        if !is_for(self.claims.get("aud"), &issuer.audience) {
+        if !is_for(self.claims.get("aud"), &issuer.audiences) {
             return Err(JwtError::Audience);
         }
-        let expires_at = check_times(&self.claims, now)?;
+        let expires_at = check_times(&self.claims, now, issuer.leeway.as_secs())?;
         Ok(VerifiedClaims { claims: self.claims.clone(), expires_at })
     }
 }
@@ -256,8 +259,8 @@ fn bare(issuer: &str) -> &str {
 }
 
 /// `aud` is one text or a list of texts (RFC 7519, section 4.1.3).
-fn is_for(aud: Option<&Value>, audience: &str) -> bool {
-    let is_ours = |one: &Value| one.as_str() == Some(audience);
+fn is_for(aud: Option<&Value>, audiences: &[String]) -> bool {
+    let is_ours = |one: &Value| audiences.iter().any(|own| one.as_str() == Some(own));
     match aud {
         Some(Value::Array(all)) => all.iter().all(Value::is_string) && all.iter().any(is_ours),
         Some(one) => is_ours(one),
@@ -265,9 +268,14 @@ fn is_for(aud: Option<&Value>, audience: &str) -> bool {
     }
 }
 
-/// `exp` must be there and ahead, `nbf` and `iat`, if they are there, must lie behind; a number that
-/// comes as text is no number (CVE-2026-25537). Returns `exp`.
-fn check_times(claims: &Map<String, Value>, now: SystemTime) -> Result<SystemTime, JwtError> {
+/// `exp` must be there and ahead, `nbf` and `iat`, if they are there, must lie behind; a number
+/// that comes as text is no number (CVE-2026-25537). Clocks may differ by `leeway` seconds. Returns
+/// `exp`.
+fn check_times(
+    claims: &Map<String, Value>,
+    now: SystemTime,
+    leeway: u64,
+) -> Result<SystemTime, JwtError> {
     let now = now.duration_since(UNIX_EPOCH).map_err(|_| JwtError::Times)?.as_secs();
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),
@@ -275,11 +283,11 @@ fn check_times(claims: &Map<String, Value>, now: SystemTime) -> Result<SystemTim
         Some(_) => Err(JwtError::Times),
     };
     let expires = time("exp")?.ok_or(JwtError::Times)?;
-    if expires.saturating_add(LEEWAY) <= now {
+    if expires.saturating_add(leeway) <= now {
         return Err(JwtError::Expired);
     }
     for name in ["nbf", "iat"] {
-        if time(name)?.is_some_and(|at| at > now.saturating_add(LEEWAY)) {
+        if time(name)?.is_some_and(|at| at > now.saturating_add(leeway)) {
             return Err(JwtError::NotYet);
         }
     }
@@ -298,8 +306,6 @@ fn seconds(number: &Number) -> Option<u64> {
 }
 
 const MAX_TOKEN: usize = 16 * 1024;
-/// By so many seconds clocks may differ.
-const LEEWAY: u64 = 30;
 /// The end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 

@@ -11,7 +11,7 @@ mod credential;
 mod permission;
 mod tenant;
 
-pub(super) use credential::{Algorithm, ApiKey, Certificate, Jwt, UnixProcess};
+pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,

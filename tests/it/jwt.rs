@@ -82,6 +82,18 @@ fn gateway_of(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey)
     Gateway::start(&config(upstream, algorithms, keys, batch))
 }
 
+/// With one text of the configuration in the place of another.
+fn gateway_edited(
+    upstream: &Upstream,
+    keys: &str,
+    batch: &ApiKey,
+    (from, to): (&str, &str),
+) -> Gateway {
+    let config = config(upstream, "[EdDSA]", keys, batch);
+    assert!(config.contains(from));
+    Gateway::start(&config.replace(from, to))
+}
+
 fn config(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> String {
     format!(
         "listeners:
@@ -447,6 +459,44 @@ async fn what_else_an_issuer_publishes_keeps_no_caller_out_and_lets_nobody_in() 
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
     let answer = get(&gateway, &bearer(&good.token(|_| ()))).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_keys_unavailable"));
+}
+
+#[tokio::test]
+async fn one_of_several_audiences_is_enough_and_the_leeway_is_what_the_file_says() {
+    let upstream = Upstream::echo().await;
+    let provider = Provider::new();
+    let keys = |more: &str| format!("jwks_file: {}{more}", provider.jwks.path().display());
+    let batch = ApiKey::generate().unwrap();
+    let audience = "audience: [one, two]";
+    let several = gateway_edited(&upstream, &keys(""), &batch, ("audience: boldgate", audience));
+    for (aud, status) in [
+        (json!("three"), 401),
+        (json!(["three", "boldgate"]), 401),
+        (json!(["one", 2]), 401),
+        (json!([["one"]]), 401),
+        (json!("one"), 200),
+        (json!(["three", "two"]), 200),
+    ] {
+        let token = provider.token(|claims| claims["aud"] = aud.clone());
+        assert_eq!(get(&several, &bearer(&token)).await.status, status, "{aud}");
+        assert_eq!(upstream.seen.take().len(), usize::from(status == 200), "{aud}");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (leeway, past, status) in [
+        ("", 25, 200),
+        ("", 35, 401),
+        ("\n      leeway: 0s", 5, 401),
+        ("\n      leeway: 2m", 90, 200),
+        ("\n      leeway: 2m", 130, 401),
+    ] {
+        let gateway = gateway_with(&upstream, &keys(leeway), &batch);
+        let ended = provider.token(|claims| claims["exp"] = json!(now - past));
+        assert_eq!(get(&gateway, &bearer(&ended)).await.status, status, "{leeway} {past}");
+        if status == 401 {
+            let begins = provider.token(|claims| claims["nbf"] = json!(now + past));
+            assert_eq!(get(&gateway, &bearer(&begins)).await.status, 401, "{leeway} {past}");
+        }
+    }
 }
 
 /// Two readers may take different values: no such token is judged, nor passed on.

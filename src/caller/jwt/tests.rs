@@ -86,9 +86,10 @@ impl Provider {
 fn issuer() -> Issuer {
     Issuer {
         issuer: "https://login.example.com/".into(),
-        audience: "boldgate".into(),
+        audiences: vec!["boldgate".into()],
         algorithms: vec![Algorithm::EdDSA, Algorithm::ES256],
         typ: None,
+        leeway: Duration::from_secs(30),
     }
 }
 
