@@ -1,7 +1,10 @@
 //! What the header `Authorization` of a request brings. Pure.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use zeroize::Zeroizing;
 
 use super::api_key::PREFIX;
 
@@ -46,7 +49,9 @@ impl<'h> Authorization<'h> {
         if scheme.eq_ignore_ascii_case(b"bearer") && rest[..blanks].iter().all(|&b| b == b' ') {
             return Self::Bearer(credentials);
         }
-        if holds_key(value) { Self::ApiKey(value) } else { Self::Other }
+        let is_basic = scheme.eq_ignore_ascii_case(b"basic");
+        let is_ours = holds_key(value) || (is_basic && holds_key(&name_and_password(credentials)));
+        if is_ours { Self::ApiKey(value) } else { Self::Other }
     }
 }
 
@@ -54,6 +59,11 @@ impl<'h> Authorization<'h> {
 /// key belongs is nobody's, and goes no further than a known one does.
 pub(super) fn holds_key(value: &[u8]) -> bool {
     memchr::memmem::find_iter(value, PREFIX).any(|at| at == 0 || !is_of_token(value[at - 1]))
+}
+
+/// What the scheme `Basic` encodes (RFC 7617, section 2); nothing if it is malformed.
+fn name_and_password(credentials: &[u8]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(STANDARD.decode(credentials).unwrap_or_default())
 }
 
 /// Whether a byte can stand within a word. The signature of a JWT, too, may hold the beginning of
@@ -140,6 +150,12 @@ mod tests {
         for value in ["key=bgk_x", "u:bgk_x", "ApiKey k=\"bgk_x\"", "Bearer\tbgk_x", "bgk_x y"] {
             assert_eq!(parse(value), Authorization::ApiKey(value.as_bytes()), "{value:?}");
         }
+        for pair in ["bgk_x:", "user:bgk_x", ":bgk_x"] {
+            let value = format!("Basic {}", STANDARD.encode(pair));
+            assert_eq!(parse(&value), Authorization::ApiKey(value.as_bytes()), "{pair}");
+        }
+        let pair = format!("Basic {}", STANDARD.encode("user:password"));
+        assert_eq!(parse(&pair), Authorization::Other);
         for value in ["abgk_x", "x.y.bgk_z", "a/bgk_z=", "BGK_x", "bgk-x"] {
             assert_eq!(parse(value), Authorization::Other, "{value:?}");
         }

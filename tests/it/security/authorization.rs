@@ -1,5 +1,7 @@
 //! What an `Authorization` is: nothing, a key of ours, or the client's own credential for Bold BI.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get_with, hex};
@@ -62,7 +64,7 @@ fn with(authorization: &str) -> String {
 }
 
 /// Every place of a header value in which a client may put a key of ours.
-fn places(key: &str) -> [String; 12] {
+fn places(key: &str) -> [String; 14] {
     [
         key.to_owned(),
         format!("Bearer {key}"),
@@ -76,6 +78,9 @@ fn places(key: &str) -> [String; 12] {
         format!("Token token='{key}'"),
         format!("Bearer x, Bearer {key}"),
         format!("user:{key}"),
+        // As `curl --user` sends it.
+        format!("Basic {}", STANDARD.encode(format!("user:{key}"))),
+        format!("basic  {}", STANDARD.encode(format!("{key}:"))),
     ]
 }
 
@@ -99,10 +104,10 @@ async fn a_word_of_the_form_of_our_keys_never_goes_on() {
         }
     }
     house.assert_serves().await;
-    let lines = house.gateway.access_lines(4 * 24 + 1).await;
+    let lines = house.gateway.access_lines(4 * 28 + 1).await;
     let of = |reason| lines.iter().filter(|line| line["boldgate.reason"] == reason).count();
     // Only where a key belongs is it looked at, and found to be past its end.
-    assert_eq!((of("key_expired"), of("key_unknown")), (12, 84));
+    assert_eq!((of("key_expired"), of("key_unknown")), (12, 100));
 }
 
 #[tokio::test]
@@ -148,5 +153,5 @@ async fn where_everybody_is_let_in_a_key_of_ours_does_not_go_on_either() {
     let seen = &upstream.seen.take()[0];
     assert_token_of(seen, "site1");
     assert!(!seen.head.contains("bgk_"), "{}", seen.head);
-    assert!(gateway.access_lines(13).await[12].get("boldgate.caller").is_none());
+    assert!(gateway.access_lines(15).await[14].get("boldgate.caller").is_none());
 }
