@@ -195,7 +195,7 @@ impl CallerAuth {
         &self.key_header
     }
 
-    /// What a request can prove its caller by, beside its connection.
+    /// The kinds of credentials that a request can bring, beside those of its connection.
     pub fn proofs(&self) -> Proofs {
         Proofs { api_keys: self.keys.len() > 0, jwts: !self.jwts.is_empty() }
     }
@@ -318,7 +318,8 @@ impl CallerAuth {
     }
 }
 
-/// What a request can prove its caller by, beside its connection: each has a challenge.
+/// The kinds of credentials that a request can bring, beside those of its connection. Each has a
+/// challenge of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proofs {
     /// Some caller has an API key.

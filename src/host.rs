@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// The one spelling of `host`, which has no port. Two hosts are the same if theirs is the same.
 ///
 /// An IPv6 address stands in brackets, as in `Host` (RFC 3986, section 3.2.2). Text that is no host
-/// stays what it is, and so equals nothing else.
+/// stays unchanged, and so equals no host.
 pub fn canonical(host: &str) -> Cow<'_, str> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match address.parse::<Ipv6Addr>() {
@@ -65,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_one_spelling_stays_what_it_is(host in "[a-cA-C0-9.:\\[\\]-]{0,20}") {
+        fn the_canonical_spelling_of_a_canonical_host_is_itself(host in "[a-cA-C0-9.:\\[\\]-]{0,20}") {
             let once = canonical(&host).into_owned();
             prop_assert_eq!(&*canonical(&once), once.as_str());
         }

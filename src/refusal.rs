@@ -36,9 +36,9 @@ pub enum Refusal {
     /// Nobody we know.
     #[error("{why}")]
     Caller {
-        /// What does not hold.
+        /// The fault of its credential.
         why: CallerError,
-        /// What a request can prove its caller by.
+        /// The kinds of credentials that are accepted.
         proofs: Proofs,
     },
     /// No tenant.

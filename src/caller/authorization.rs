@@ -1,4 +1,5 @@
-//! What the header `Authorization` of a request brings. Pure.
+//! Classifies the header `Authorization` of a request: nothing, a key of ours, a `Bearer` token, or
+//! the client's own credential. Pure.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::api_key::PREFIX;
 
-/// What a request's `Authorization` is (RFC 9110, section 11.6.2).
+/// The meaning of a request's `Authorization` (RFC 9110, section 11.6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Authorization<'h> {
     /// Nothing: it is absent, empty, or a known scheme without credentials.
@@ -61,7 +62,7 @@ pub(super) fn holds_key(value: &[u8]) -> bool {
     memchr::memmem::find_iter(value, PREFIX).any(|at| at == 0 || !is_of_token(value[at - 1]))
 }
 
-/// What the scheme `Basic` encodes (RFC 7617, section 2); nothing if it is malformed.
+/// The pair that the scheme `Basic` encodes (RFC 7617, section 2); empty if it is malformed.
 fn name_and_password(credentials: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(STANDARD.decode(credentials).unwrap_or_default())
 }
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_what_has_no_credentials() {
+    fn an_empty_value_and_a_known_scheme_alone_are_nothing() {
         for value in ["", " ", "\t", "Bearer", "bearer ", " BASIC\t", "Negotiate", "nTLM", "vapid"]
         {
             assert_eq!(parse(value), Authorization::Nothing, "{value:?}");

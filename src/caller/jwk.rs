@@ -1,4 +1,4 @@
-//! One entry of a key set (RFC 7517, section 4), and what is wrong with it. No key is accepted that
+//! One entry of a key set (RFC 7517, section 4), and its faults. No key is accepted that
 //! ring would refuse for every token, nor one that is known to be weak. Pure.
 
 use base64::Engine;
@@ -22,7 +22,7 @@ pub(super) struct Jwk {
     pub(super) material: Material,
 }
 
-/// What a public key is made of.
+/// The numbers of a public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Material {
     /// Modulus and exponent, without zeros before them.
@@ -68,8 +68,8 @@ pub(super) enum KeyFault {
     /// Signatures can be made for such a point without a private key.
     #[error("its point is one of the few of small order, for which anybody can sign")]
     SmallOrder,
-    /// Whoever reads the set can sign with it.
-    #[error("it is a private or shared key: whoever has read it can sign, so a new one is needed")]
+    /// Every reader of the set can sign with it.
+    #[error("it is a private or shared key: every reader of it can sign, so a new one is needed")]
     Private,
     /// It is the public half of a private key in the same set.
     #[error("its private key is published in the same set")]
@@ -276,7 +276,7 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyFault> {
     }
 }
 
-/// ring checks a point before it agrees on a key with its holder; what is agreed on is dropped.
+/// ring checks a point before it agrees on a key with its holder. That key is dropped.
 fn is_on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> Result<(), KeyFault> {
     let own = EphemeralPrivateKey::generate(curve, &SystemRandom::new());
     let peer = agreement::UnparsedPublicKey::new(curve, point);
@@ -311,7 +311,7 @@ fn check_ed25519(point: &[u8]) -> Result<(), KeyFault> {
     if criterion == one { Ok(()) } else { Err(KeyFault::OffCurve) }
 }
 
-/// Some libraries pad what must not be padded (RFC 7515, section 2).
+/// Some libraries add the padding that RFC 7515, section 2, forbids.
 const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

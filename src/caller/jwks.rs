@@ -51,7 +51,7 @@ struct Fetched {
     waiting: Semaphore,
     /// Which failures have been logged of late.
     repeats: Repeats,
-    /// What was left out of the last set that was fetched, which has been logged.
+    /// The entries left out of the last set that was fetched. They have been logged.
     left_out: std::sync::Mutex<Vec<LeftOut>>,
 }
 
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_left_out_of_a_set_is_told_once_and_private_keys_as_an_error() {
+    async fn left_out_keys_are_logged_once_and_private_ones_as_an_error() {
         let log = Log::default();
         let _guard = log.follow();
         let good = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;

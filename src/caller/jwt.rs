@@ -18,7 +18,7 @@ use crate::telemetry::Reason;
 /// them, is told of it; nothing else counts before then.
 #[derive(Debug)]
 pub struct UnverifiedJwt<'t> {
-    /// What is signed.
+    /// Header and claims as they came: the signature is over these bytes.
     message: &'t str,
     signature: &'t str,
     /// `iss` (RFC 7519, section 4.1.1).
@@ -27,7 +27,7 @@ pub struct UnverifiedJwt<'t> {
     claims: Map<String, Value>,
 }
 
-/// What counts of a token's header (RFC 7515, section 4.1).
+/// The members of a token's header that count (RFC 7515, section 4.1).
 #[derive(Debug)]
 struct Header {
     /// `None` if it is not known.

@@ -22,7 +22,7 @@ struct Key {
     id: Option<String>,
     algorithm: Option<Algorithm>,
     material: DecodingKey,
-    /// It is the only one there is, whatever a token calls it.
+    /// A shared secret, which fits a token with any `kid`.
     only: bool,
 }
 
@@ -99,7 +99,7 @@ impl KeySet {
         if self.keys.is_empty() { Err(KeySetError::Empty) } else { Ok(self) }
     }
 
-    /// What must not be used of the document that was read.
+    /// The entries of the document that must not be used.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }

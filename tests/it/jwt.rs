@@ -430,7 +430,7 @@ async fn why_a_credential_was_refused_stands_in_the_access_log_and_in_a_metric_a
 
 /// An issuer that publishes nonsense, weak keys and a private key among good ones.
 #[tokio::test]
-async fn what_else_an_issuer_publishes_keeps_no_caller_out_and_lets_nobody_in() {
+async fn unusable_keys_among_good_ones_keep_no_caller_out_and_let_nobody_in() {
     let upstream = Upstream::echo().await;
     let (good, leaked) = (Provider::new(), Provider::with_key_id("leaked"));
     let parsed = |provider: &Provider| -> Value {

@@ -289,7 +289,7 @@ fn a_document_without_keys_is_no_set_of_keys() {
     assert_eq!(KeySet::parse(br#"{"keys":{}}"#).unwrap_err(), KeySetError::Malformed);
 }
 
-/// What real issuers publish among their keys, and a library or two cannot read.
+/// Entries that real issuers publish among their keys, and some libraries cannot read.
 fn oddities() -> Vec<Value> {
     let key = |name: &str, value: Value| {
         let mut key = Provider::new().jwks()["keys"][0].clone();

@@ -234,7 +234,7 @@ fn a_private_key_is_left_out_wherever_its_public_half_stands() {
 }
 
 #[test]
-fn what_is_left_out_is_told_on_one_short_line() {
+fn a_left_out_key_is_described_on_one_short_line() {
     let key =
         with(&rsa(&modulus(1024), &[3]), "kid", json!(format!("a\n\u{1b}`{}", "k".repeat(100))));
     let told = set(&[key]).left_out()[0].to_string();

@@ -1,4 +1,5 @@
-//! What an `Authorization` is: nothing, a key of ours, or the client's own credential for Bold BI.
+//! The meaning of an `Authorization`: nothing, a key of ours, or the client's own credential for
+//! Bold BI.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +8,7 @@ use ring::digest::{SHA256, digest};
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get_with, hex};
 use crate::running::{Gateway, Upstream, config};
 
-/// What says nothing about who sends it.
+/// Values without any credential.
 const EMPTY: [&str; 18] = [
     "",
     " ",
