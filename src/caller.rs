@@ -214,13 +214,13 @@ impl CallerAuth {
         if !origin.may_ask_for(head.host) {
             return Err(CallerError::Host);
         }
-        let authorization = Authorization::of(head.headers);
         if origin.admits == Admits::Anonymous {
-            let own_authorization = self.is_own(authorization)?;
+            let own_authorization = self.is_own(Authorization::of(head.headers))?;
             return Ok(Caller { name: None, claims: None, own_authorization });
         }
         let by_origin = self.origins.find(origin)?;
         let by_key = self.by_key(head.headers)?;
+        let authorization = Authorization::of(head.headers);
         let (by_authorization, claims) = match authorization {
             Authorization::ApiKey(key) => (Some(self.keys.find(key)?), None),
             Authorization::Bearer(token) => self.by_bearer(token).await?.unzip(),

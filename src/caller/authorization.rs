@@ -30,6 +30,10 @@ impl<'h> Authorization<'h> {
     }
 
     fn parse(value: &'h [u8]) -> Self {
+        plain_bearer(value).map_or_else(|| Self::classify(value), Self::Bearer)
+    }
+
+    fn classify(value: &'h [u8]) -> Self {
         let value = value.trim_ascii();
         let end = value.iter().position(|&byte| is_blank(byte)).unwrap_or(value.len());
         let (scheme, rest) = value.split_at(end);
@@ -54,6 +58,17 @@ impl<'h> Authorization<'h> {
         let is_ours = holds_key(value) || (is_basic && holds_key(&name_and_password(credentials)));
         if is_ours { Self::ApiKey(value) } else { Self::Other }
     }
+}
+
+/// The token of the usual spelling, which is most of all that come: told in a few instructions.
+fn plain_bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_first_chunk::<7>()?;
+    let is_word = |at: Option<&u8>| at.is_some_and(|&byte| !is_blank(byte));
+    (scheme.eq_ignore_ascii_case(b"bearer ")
+        && is_word(token.first())
+        && is_word(token.last())
+        && !token.starts_with(PREFIX.as_bytes()))
+    .then_some(token)
 }
 
 /// Whether a word of the form of our API keys stands anywhere in `value`. One that is not where a
@@ -177,9 +192,14 @@ mod tests {
             }
         }
 
+        /// The short way of the usual spelling is a short way, and no other reading.
         #[test]
-        fn any_bytes_are_something(value: Vec<u8>) {
-            let _ = Authorization::parse(&value);
+        fn the_usual_spelling_reads_as_all_others_do(
+            value in "(Bearer|bearer|Basic)?[ \t]{0,2}(bgk_)?[!-~ \t]{0,12}", any: Vec<u8>
+        ) {
+            for value in [value.as_bytes(), &any] {
+                prop_assert_eq!(Authorization::parse(value), Authorization::classify(value));
+            }
         }
     }
 }
