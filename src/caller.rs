@@ -6,23 +6,30 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::HeaderName;
 
 use crate::request::RequestHead;
+use crate::telemetry::Reason;
 
 mod api_key;
+mod authorization;
 mod certificate;
+mod json;
+mod jwk;
 pub mod jwks;
 pub mod jwt;
+pub mod key_set;
 mod origin;
 mod seen;
 mod signature;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
+use authorization::{Authorization, holds_key};
 pub use certificate::{CertificateName, ClientCertificate};
 use jwks::IssuerKeys;
-use jwt::{Issuer, JwtError, KeySet, UnverifiedJwt, VerifiedClaims};
+use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
+use key_set::KeySet;
 use origin::OriginCallers;
 pub use origin::{Admits, AllowedHosts, Origin, UnixIdentity, UnixPeer};
 use seen::Seen;
@@ -33,6 +40,7 @@ pub struct Caller {
     name: Option<CallerName>,
     claims: Option<Arc<VerifiedClaims>>,
     by_header: bool,
+    own_authorization: bool,
 }
 
 impl Caller {
@@ -51,10 +59,10 @@ impl Caller {
         self.by_header
     }
 
-    /// Whether the request's `Authorization` proved the caller. It is for the gateway then, and
-    /// goes no further.
-    pub fn is_by_authorization(&self) -> bool {
-        self.claims.is_some()
+    /// Whether the request brings an `Authorization` that is the client's own, for Bold BI. One
+    /// that proved the caller, or is a key of ours, is for the gateway and goes no further.
+    pub fn brings_own_authorization(&self) -> bool {
+        self.own_authorization
     }
 }
 
@@ -63,7 +71,12 @@ impl Caller {
     /// A caller with these claims, as if a JWT had proved it.
     pub(crate) fn with_claims(name: &str, claims: serde_json::Value) -> Self {
         let claims = Arc::new(VerifiedClaims::as_if_verified(claims));
-        Self { name: Some(CallerName::new(name)), claims: Some(claims), by_header: true }
+        Self {
+            name: Some(CallerName::new(name)),
+            claims: Some(claims),
+            by_header: true,
+            own_authorization: false,
+        }
     }
 }
 
@@ -110,7 +123,7 @@ impl JwtCaller {
         let known = self.keys.current().await.ok_or(JwtError::NoKeys)?;
         let (verified, keys) = match token.verify(&self.issuer, &known, now) {
             Err(JwtError::UnknownKey) => {
-                let newer = self.keys.newer_than(&known, token.key_id.as_deref()).await;
+                let newer = self.keys.newer_than(&known, token.key_id()).await;
                 let newer = newer.ok_or(JwtError::UnknownKey)?;
                 (token.verify(&self.issuer, &newer, now), newer)
             }
@@ -193,61 +206,81 @@ impl CallerAuth {
         &self.key_header
     }
 
+    /// The kinds of credentials that a request can bring, beside those of its connection.
+    pub fn proofs(&self) -> Proofs {
+        Proofs { api_keys: self.keys.len() > 0, jwts: !self.jwts.is_empty() }
+    }
+
     /// Who sends this request.
     ///
     /// # Errors
-    /// When the listener admits known callers only and the request proves none, or two. An unknown
-    /// key, an expired one and a malformed one are the same error.
+    /// When the listener admits known callers only, and the request proves none, or two. When
+    /// `Authorization` holds a word of the form of our keys that is no good key.
     pub async fn authenticate(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
     ) -> Result<Caller, CallerError> {
         if origin.admits == Admits::Anonymous {
-            return Ok(Caller { name: None, claims: None, by_header: false });
+            let own_authorization = self.is_own(Authorization::of(head.headers))?;
+            return Ok(Caller { name: None, claims: None, by_header: false, own_authorization });
         }
         let by_origin = self.origins.find(origin)?;
         let by_key = self.by_key(head.headers)?;
-        let (by_jwt, claims) = self.by_jwt(head.headers).await?.unzip();
-        let by_header = by_key.is_some() || by_jwt.is_some();
+        let authorization = Authorization::of(head.headers);
+        let (by_authorization, claims) = match authorization {
+            Authorization::ApiKey(key) => (Some(self.keys.find(key)?), None),
+            Authorization::Bearer(token) => self.by_bearer(token).await?.unzip(),
+            Authorization::Nothing | Authorization::Other => (None, None),
+        };
+        let by_header = by_key.is_some() || by_authorization.is_some();
         // Each credential must be the same caller's: which of two would count is anyone's guess.
-        let mut callers = [by_origin, by_key, by_jwt].into_iter().flatten();
-        let caller = callers.next().ok_or(CallerError::Missing)?;
+        let mut callers = [by_origin, by_key, by_authorization].into_iter().flatten();
+        let Some(caller) = callers.next() else {
+            let is_bearer = matches!(authorization, Authorization::Bearer(_));
+            let no_jwt = is_bearer && !self.jwts.is_empty();
+            return Err(if no_jwt { CallerError::Bearer } else { CallerError::Missing });
+        };
         if callers.any(|other| other != caller) {
             return Err(CallerError::Several);
         }
-        Ok(Caller { name: Some(caller.clone()), claims, by_header })
+        let own_authorization =
+            by_authorization.is_none() && authorization != Authorization::Nothing;
+        Ok(Caller { name: Some(caller.clone()), claims, by_header, own_authorization })
     }
 
     /// Whether a request from `origin` brings a header that may prove its caller.
     pub fn may_prove_by_header(&self, origin: &Origin, head: &RequestHead<'_>) -> bool {
         origin.admits == Admits::Known
             && (head.headers.contains_key(&self.key_header)
-                || !self.jwts.is_empty() && head.headers.contains_key(AUTHORIZATION))
+                || Authorization::of(head.headers) != Authorization::Nothing)
+    }
+
+    /// Whether an `Authorization` is the client's own where nobody need prove anything.
+    fn is_own(&self, authorization: Authorization<'_>) -> Result<bool, CallerError> {
+        match authorization {
+            Authorization::Nothing => Ok(false),
+            Authorization::ApiKey(key) => self.keys.find(key).map(|_| false),
+            Authorization::Bearer(token) if holds_key(token) => Err(CallerError::Unknown),
+            Authorization::Bearer(_) | Authorization::Other => Ok(true),
+        }
     }
 
     fn by_key(&self, headers: &HeaderMap) -> Result<Option<&CallerName>, CallerError> {
         let mut keys = headers.get_all(&self.key_header).iter();
         match (keys.next(), keys.next()) {
             (None, _) => Ok(None),
-            (Some(key), None) => {
-                self.keys.find(key.as_bytes()).ok_or(CallerError::Unknown).map(Some)
-            }
+            (Some(key), None) => self.keys.find(key.as_bytes()).map(Some),
             (Some(_), Some(_)) => Err(CallerError::Several),
         }
     }
 
-    /// The caller whose JWT the request brings. A token of no issuer that is known is not about the
-    /// caller: it is the client's own for Bold BI.
-    async fn by_jwt(
+    /// The caller whose JWT this is. A token of no issuer that is known is not about the caller: it
+    /// is the client's own for Bold BI.
+    async fn by_bearer(
         &self,
-        headers: &HeaderMap,
+        bearer: &[u8],
     ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
-        if self.jwts.is_empty() {
-            return Ok(None);
-        }
-        let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
-        let Some(bearer) = bearer else { return Ok(None) };
         let now = SystemTime::now();
         if let Some(seen) = self.seen.find(bearer)
             && now < seen.claims.expires_at
@@ -258,6 +291,12 @@ impl CallerAuth {
                 return Ok(Some((&caller.name, seen.claims)));
             }
         }
+        if holds_key(bearer) {
+            return Err(CallerError::Unknown);
+        }
+        if self.jwts.is_empty() {
+            return Ok(None);
+        }
         // Rare enough to be boxed: all others need none of its room.
         Box::pin(self.by_new_jwt(bearer, now)).await
     }
@@ -267,9 +306,12 @@ impl CallerAuth {
         bearer: &[u8],
         now: SystemTime,
     ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
-        let text = std::str::from_utf8(bearer).ok();
-        let Some(token) = text.and_then(|text| UnverifiedJwt::parse(text).ok()) else {
-            return Ok(None);
+        let Ok(text) = std::str::from_utf8(bearer) else { return Ok(None) };
+        let token = match UnverifiedJwt::parse(text) {
+            Ok(token) => token,
+            // Whose it is depends on the reader, so it is not passed on to another one.
+            Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error)),
+            Err(_) => return Ok(None),
         };
         let mut refused = None;
         for (index, caller) in self.jwts.iter().enumerate() {
@@ -291,10 +333,14 @@ impl CallerAuth {
     }
 }
 
-/// The token of an `Authorization` of the scheme `Bearer` (RFC 6750, section 2.1).
-fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = authorization.split_at_checked(b"bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+/// The kinds of credentials that a request can bring, beside those of its connection. Each has a
+/// challenge of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proofs {
+    /// Some caller has an API key.
+    pub api_keys: bool,
+    /// Some caller has JWTs.
+    pub jwts: bool,
 }
 
 /// Why a caller is not known.
@@ -309,12 +355,39 @@ pub enum CallerError {
     /// The credential belongs to nobody.
     #[error("the API key is not known")]
     Unknown,
+    /// The credential was somebody's, and is past its end.
+    #[error("the API key has expired")]
+    Expired,
+    /// The `Bearer` token is about no caller.
+    #[error("the bearer token is no JWT of an issuer that is known")]
+    Bearer,
     /// Which of several credentials would count is anyone's guess.
     #[error("the request has more than one credential of a caller")]
     Several,
     /// The JWT is of an issuer that is known, and does not hold.
     #[error("the caller's JWT does not hold: {0}")]
     Jwt(JwtError),
+}
+
+impl CallerError {
+    /// The word for it in the access log; `None` if it is not about a credential.
+    pub fn reason(self) -> Option<Reason> {
+        Some(match self {
+            Self::Certificate => Reason::CertificateUnknown,
+            Self::Missing => Reason::Missing,
+            Self::Unknown => Reason::KeyUnknown,
+            Self::Expired => Reason::KeyExpired,
+            Self::Bearer => Reason::BearerUnknown,
+            Self::Several => Reason::Several,
+            Self::Jwt(error) => error.reason(),
+        })
+    }
+}
+
+/// Whether a request brings an `Authorization` that may be the client's own, for Bold BI. Whether it
+/// is, only authentication finds out ([`Caller::brings_own_authorization`]).
+pub fn may_bring_own_authorization(head: &RequestHead<'_>) -> bool {
+    matches!(Authorization::of(head.headers), Authorization::Bearer(_) | Authorization::Other)
 }
 
 /// Together 8,192 tokens of at most 4 KiB: 32 MiB, and their claims.

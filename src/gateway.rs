@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 
-use crate::caller::{Caller, CallerAuth, Origin};
+use crate::caller::{Caller, CallerAuth, Origin, may_bring_own_authorization};
 use crate::cors::{self, Page, Stranger};
 use crate::headers::authenticates_connection;
 use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
@@ -304,14 +304,16 @@ impl Gatekeeper {
         head: &RequestHead<'_>,
         tenant: Option<&Arc<Tenant>>,
     ) -> bool {
-        // A proxy that names the user adds its own key: the key is not the page's.
-        let by_proxy = || {
-            let mut names = self.policy.subject_headers().iter();
-            names.any(|name| head.headers.contains_key(name))
-        };
         let by_connection =
             || origin.proves_by_itself() && !self.callers.may_prove_by_header(origin, head);
-        would_inject(tenant, head) && (by_connection() || by_proxy())
+        would_inject(tenant, may_bring_own_authorization(head))
+            && (by_connection() || self.is_user_named_by_header(head))
+    }
+
+    /// Whether a header names the user, as a proxy's does. The proxy adds its own key or JWT to it, so
+    /// that neither is the page's.
+    fn is_user_named_by_header(&self, head: &RequestHead<'_>) -> bool {
+        self.policy.subject_headers().iter().any(|name| head.headers.contains_key(name))
     }
 
     fn refuse_page(
@@ -363,11 +365,13 @@ impl Gatekeeper {
         Arrived { page }: Arrived<'_>,
         enter: fn(&Throttles, &Caller, &Tenant) -> Result<Places, Throttled>,
     ) -> Result<Admission, Refusal> {
-        let caller = self.callers.authenticate(origin, head).await?;
+        let caller = self.callers.authenticate(origin, head).await;
+        let caller =
+            caller.map_err(|why| Refusal::Caller { why, proofs: self.callers.proofs() })?;
         let tenant = self.tenants.resolve(head);
         if let Page::Stranger(page) = page
-            && !caller.is_by_header()
-            && would_inject(tenant.ok(), head)
+            && (!caller.is_by_header() || self.is_user_named_by_header(head))
+            && would_inject(tenant.ok(), caller.brings_own_authorization())
         {
             return Err(self.refuse_page(page, tenant.ok(), Some(&caller), head));
         }
@@ -382,8 +386,8 @@ impl Gatekeeper {
             let subject = Some(leave.permit.subject());
             Known::of(caller.name(), tenant, leave.class, Some(leave.by), subject)
         };
-        let injects = injects(&caller, &leave, head)
-            .ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
+        let injects =
+            injects(&caller, &leave).ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
         let own = head.headers.get(AUTHORIZATION).filter(|_| !injects);
         if own.is_some_and(authenticates_connection) {
             return Err(Refusal::ConnectionAuthentication(granted()));
@@ -415,25 +419,18 @@ fn is_host_checked(origin: &Origin, tenant: &Tenant, head: &RequestHead<'_>) -> 
 
 /// Whether our token would be put on if the caller is allowed the request. An unknown tenant counts
 /// as yes: no setting lets the client's own `Authorization` go on.
-fn would_inject(tenant: Option<&Arc<Tenant>>, head: &RequestHead<'_>) -> bool {
+fn would_inject(tenant: Option<&Arc<Tenant>>, brings_own: bool) -> bool {
     let replaces =
         |tenant: &Arc<Tenant>| tenant.existing_authorization == ExistingAuthorization::Replace;
-    !brings_its_own(head) || tenant.is_none_or(replaces)
+    !brings_own || tenant.is_none_or(replaces)
 }
 
-/// Whether the request brings an `Authorization` of its own.
-fn brings_its_own(head: &RequestHead<'_>) -> bool {
-    head.headers.contains_key(AUTHORIZATION)
-}
-
-/// Whether our token is put on; none where the request's own may not go on. Where policy has decided
-/// on a user, no other goes on in its place.
-fn injects(caller: &Caller, leave: &Leave, head: &RequestHead<'_>) -> Option<bool> {
-    let tenant = leave.permit.tenant();
-    match tenant.existing_authorization {
-        _ if caller.is_by_authorization() => Some(true),
+/// Whether our token is put on; `None` where the request's own `Authorization` may not go on. Where
+/// policy has decided on a user, no other goes on in its place.
+fn injects(caller: &Caller, leave: &Leave) -> Option<bool> {
+    match leave.permit.tenant().existing_authorization {
+        _ if !caller.brings_own_authorization() => Some(true),
         ExistingAuthorization::Replace => Some(true),
-        _ if !brings_its_own(head) => Some(true),
         _ if leave.mapped => None,
         ExistingAuthorization::PassThrough => Some(false),
         ExistingAuthorization::Refuse => None,

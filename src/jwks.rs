@@ -10,7 +10,7 @@ use http_body_util::Full;
 use tokio::time::timeout;
 
 use crate::caller::jwks::KeySource;
-use crate::caller::jwt::KeySet;
+use crate::caller::key_set::KeySet;
 use crate::fetch::{self, FetchError, Fetcher};
 use crate::trust::{self, Trust, TrustError};
 

@@ -17,7 +17,7 @@
 //! cors                which web pages may use a tenant
 //! request
 //! fetch
-//! secret  telemetry  trust
+//! host  secret  telemetry  trust
 //! invisible           characters that nobody sees
 //! plain_file          the one way to read a file of the configuration
 //! ```
@@ -32,6 +32,7 @@ pub mod cors;
 pub mod fetch;
 pub mod gateway;
 pub mod headers;
+pub mod host;
 pub mod invisible;
 pub mod jwks;
 pub mod plain_file;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::caller::jwt::JwtError;
-use crate::caller::{CallerError, CallerName};
+use crate::caller::{CallerError, CallerName, Proofs};
 use crate::cors::Stranger;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
+use crate::telemetry::Reason;
 use crate::tenant::{TenantName, TenantUnknown};
 use crate::throttle::{Over, Throttled};
 use crate::token::{ExchangeErrorKind, NoToken};
@@ -55,8 +56,13 @@ pub enum Refusal {
         known: Option<Box<Known>>,
     },
     /// Nobody we know.
-    #[error(transparent)]
-    Caller(#[from] CallerError),
+    #[error("{why}")]
+    Caller {
+        /// The fault of its credential.
+        why: CallerError,
+        /// The kinds of credentials that are accepted.
+        proofs: Proofs,
+    },
     /// No tenant.
     #[error("{why}")]
     TenantUnknown {
@@ -193,6 +199,8 @@ pub struct Answer {
     pub detail: &'static str,
     /// Value of `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// Values of `WWW-Authenticate`, each a challenge.
+    pub challenges: &'static [&'static str],
 }
 
 impl Refusal {
@@ -219,7 +227,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
-            Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => (
+            Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => (
                 503,
                 "issuer_keys_unavailable",
                 "The keys of the issuer of your token cannot be fetched at the moment.",
@@ -230,15 +238,19 @@ impl Refusal {
             Self::Origin { .. } => {
                 (403, "origin_refused", "Web pages of this origin may not use the gateway.")
             }
-            Self::Caller(CallerError::Certificate) => {
+            Self::Caller { why: CallerError::Certificate, .. } => {
                 (403, "certificate_unknown", "The client certificate is no known caller's.")
             }
-            Self::Caller(
-                CallerError::Missing
-                | CallerError::Unknown
-                | CallerError::Several
-                | CallerError::Jwt(_),
-            ) => (401, "caller_unauthenticated", "One valid credential of a caller is needed."),
+            Self::Caller {
+                why:
+                    CallerError::Missing
+                    | CallerError::Unknown
+                    | CallerError::Expired
+                    | CallerError::Several
+                    | CallerError::Bearer
+                    | CallerError::Jwt(_),
+                ..
+            } => (401, "caller_unauthenticated", "One valid credential of a caller is needed."),
             Self::TenantUnknown { .. } => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
@@ -297,6 +309,31 @@ impl Refusal {
             code,
             detail,
             retry_after: self.retry_after(),
+            challenges: if status == 401 { self.challenges() } else { &[] },
+        }
+    }
+
+    /// A 401 names the schemes that are accepted (RFC 9110, section 15.5.2). Where a JWT was
+    /// refused, its challenge says so (RFC 6750, section 3.1), and no more: the reason is for the
+    /// operator.
+    fn challenges(&self) -> &'static [&'static str] {
+        let Self::Caller { why, proofs } = self else { return &[] };
+        let refused = matches!(why, CallerError::Bearer | CallerError::Jwt(_));
+        match (proofs.api_keys, proofs.jwts, refused) {
+            (true, true, false) => &[API_KEY_CHALLENGE, BEARER_CHALLENGE],
+            (true, true, true) => &[API_KEY_CHALLENGE, INVALID_TOKEN_CHALLENGE],
+            (false, true, false) => &[BEARER_CHALLENGE],
+            (false, true, true) => &[INVALID_TOKEN_CHALLENGE],
+            // One scheme at least must be named; neither certificates nor processes have any.
+            (_, false, _) => &[API_KEY_CHALLENGE],
+        }
+    }
+
+    /// Why a credential was refused, for the operator; `None` for every other refusal.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Caller { why, .. } => why.reason(),
+            _ => None,
         }
     }
 
@@ -354,7 +391,7 @@ impl Refusal {
             | Self::ShareTaken { .. }
             | Self::ListenerChanged
             | Self::TokenEnded(_)
-            | Self::Caller(CallerError::Jwt(JwtError::NoKeys)) => Some(SOON),
+            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(SOON),
             Self::Throttled { why, .. } => Some(match why.over {
                 Over::Rate(wait) => wait.max(SOON),
                 Over::Concurrent => SOON,
@@ -430,3 +467,6 @@ impl Answer {
 }
 
 const SOON: Duration = Duration::from_secs(1);
+const API_KEY_CHALLENGE: &str = "ApiKey realm=\"boldgate\"";
+const BEARER_CHALLENGE: &str = "Bearer realm=\"boldgate\"";
+const INVALID_TOKEN_CHALLENGE: &str = "Bearer realm=\"boldgate\", error=\"invalid_token\"";

@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 mod access_log;
 mod audit;
 mod file;
+mod reason;
 mod reloads;
 mod repeats;
 mod values;
@@ -24,6 +25,7 @@ mod writer;
 
 pub use access_log::{AccessLine, AccessLog, Format};
 pub use audit::{AuditEvent, AuditLine, AuditLog, AuditSink};
+pub use reason::{Reason, ReasonCounts};
 pub use reloads::{ReloadMetrics, ReloadOutcome};
 pub use repeats::Repeats;
 pub use writer::stdout;
@@ -45,6 +47,8 @@ pub struct Telemetry {
     pub connections: Gauge,
     /// Connections of clients that were turned away because there were too many.
     pub connections_refused: Counter,
+    /// Credentials of callers that were refused.
+    pub credentials_refused: ReasonCounts,
     /// Readings of the configuration while the gateway runs, and the configuration in force.
     pub reloads: ReloadMetrics,
     /// Lines of the access log that were dropped because they could not be written, or not fast enough.
@@ -310,6 +314,7 @@ impl Default for Telemetry {
             "Access log lines dropped because the log could not be written, or not fast enough",
             access_lines_dropped.clone(),
         );
+        let credentials_refused = ReasonCounts::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
@@ -331,6 +336,7 @@ impl Default for Telemetry {
             no_tenant,
             connections,
             connections_refused,
+            credentials_refused,
             reloads,
             access_lines_dropped,
             audit,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 use crate::cors::Origins;
+use crate::host::canonical;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::trust::Trust;
@@ -216,7 +217,7 @@ pub struct Tenant {
     pub api_base: String,
     /// The site identifier, the last segment of `api_base`; none on Cloud.
     pub site: Option<String>,
-    /// Lower-case host names that mean this tenant.
+    /// The hosts that mean this tenant, each [`canonical`].
     pub hosts: Vec<String>,
     /// The origins whose web pages may use it.
     pub origins: Origins,
@@ -233,7 +234,8 @@ pub struct Tenant {
 impl Tenant {
     /// Whether `host`, without a port, is one of [`Tenant::hosts`].
     pub fn has_host(&self, host: &str) -> bool {
-        self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+        let host = canonical(host);
+        self.hosts.iter().any(|own| *own == host)
     }
 
     /// The part of `path` below [`Tenant::api_base`], with its slash in front; `None` when `path`
@@ -336,10 +338,7 @@ impl Tenants {
 
     fn by_host(&self, host: Option<&str>) -> Option<usize> {
         let host = host.filter(|_| !self.by_host.is_empty())?;
-        if host.bytes().any(|b| b.is_ascii_uppercase()) {
-            return self.by_host.get(&host.to_ascii_lowercase()).copied();
-        }
-        self.by_host.get(host).copied()
+        self.by_host.get(&*canonical(host)).copied()
     }
 
     fn by_path(&self, path: &str) -> Option<usize> {

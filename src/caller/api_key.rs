@@ -11,8 +11,8 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
-use super::CallerName;
 use super::seen::Seen;
+use super::{CallerError, CallerName};
 use crate::secret::Secret;
 
 /// A new API key: `bgk_` and 256 random bits, so that a leaked one is recognised by scanners.
@@ -134,18 +134,26 @@ impl ApiKeys {
         self.holders.len()
     }
 
-    pub(super) fn find(&self, key: &[u8]) -> Option<&CallerName> {
+    /// The caller who holds this key.
+    ///
+    /// # Errors
+    /// When it is nobody's, or past its end.
+    pub(super) fn find(&self, key: &[u8]) -> Result<&CallerName, CallerError> {
         self.find_at(key, SystemTime::now)
     }
 
-    fn find_at(&self, key: &[u8], now: impl FnOnce() -> SystemTime) -> Option<&CallerName> {
+    fn find_at(
+        &self,
+        key: &[u8],
+        now: impl FnOnce() -> SystemTime,
+    ) -> Result<&CallerName, CallerError> {
         let holder = match self.seen.find(key) {
             Some(holder) => holder,
-            None => self.find_by_hash(key)?,
+            None => self.find_by_hash(key).ok_or(CallerError::Unknown)?,
         };
         let holder = &self.holders[holder];
         let good = holder.expires_at.is_none_or(|end| now() < end);
-        good.then_some(&holder.caller)
+        if good { Ok(&holder.caller) } else { Err(CallerError::Expired) }
     }
 
     fn find_by_hash(&self, key: &[u8]) -> Option<usize> {
@@ -170,7 +178,8 @@ impl FromIterator<(KnownKey, CallerName)> for ApiKeys {
 }
 
 const MAX_SETS: usize = 4096;
-const PREFIX: &str = "bgk_";
+/// Begins every key; nothing else that begins like this is ever forwarded as a credential.
+pub(super) const PREFIX: &str = "bgk_";
 const MAX_KEY_BYTES: usize = 1024;
 
 #[cfg(test)]
@@ -185,7 +194,7 @@ mod tests {
         let hash = ApiKeyHash::parse(&key.hash().to_string()).unwrap();
         let keys = ApiKeys::from_iter([(hash.into(), CallerName::new("portal"))]);
 
-        assert_eq!(keys.find(key.expose().as_bytes()), Some(&CallerName::new("portal")));
+        assert_eq!(keys.find(key.expose().as_bytes()), Ok(&CallerName::new("portal")));
         let mut near = key.expose().to_owned();
         near.pop();
         for wrong in [
@@ -195,7 +204,7 @@ mod tests {
             "x".repeat(1 << 20).as_bytes(),
             hash.to_string().as_bytes(),
         ] {
-            assert_eq!(keys.find(wrong), None);
+            assert_eq!(keys.find(wrong), Err(CallerError::Unknown));
         }
     }
 
@@ -211,10 +220,10 @@ mod tests {
         ]);
         let find = |key: &ApiKey, at| keys.find_at(key.expose().as_bytes(), || at);
         for _ in 0..2 {
-            assert_eq!(find(&old, now - second), Some(&portal));
+            assert_eq!(find(&old, now - second), Ok(&portal));
         }
-        assert_eq!(find(&old, now), None);
-        assert_eq!(find(&new, now + second), Some(&portal));
+        assert_eq!(find(&old, now), Err(CallerError::Expired));
+        assert_eq!(find(&new, now + second), Ok(&portal));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use moka::sync::Cache;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use super::jwt::KeySet;
+use super::key_set::{KeySet, LeftOut};
 use crate::telemetry::{Repeats, timestamp};
 
 /// Where an issuer publishes its keys.
@@ -51,6 +51,8 @@ struct Fetched {
     waiting: Semaphore,
     /// Which failures have been logged of late.
     repeats: Repeats,
+    /// The entries left out of the last set that was fetched. They have been logged.
+    left_out: std::sync::Mutex<Vec<LeftOut>>,
 }
 
 #[derive(Clone)]
@@ -80,6 +82,7 @@ impl IssuerKeys {
             unknown: Cache::new(MAX_UNKNOWN),
             waiting: Semaphore::new(MAX_WAITING),
             repeats: Repeats::default(),
+            left_out: std::sync::Mutex::default(),
         })))
     }
 
@@ -197,7 +200,10 @@ impl Fetched {
     async fn fetch(&self) {
         // What is fetched is as old as the question: the issuer may have changed its mind since.
         let since = Instant::now();
-        let fetched = self.source.fetch().await;
+        let fetched = self.source.fetch().await.and_then(|keys| {
+            self.tell_left_out(keys.left_out());
+            keys.with_keys().map_err(|error| error.to_string())
+        });
         let mut held = self.held.write().expect("nothing panics with it");
         match fetched {
             Ok(keys) => {
@@ -214,6 +220,34 @@ impl Fetched {
                 drop(held);
                 self.tell_of(&cause, since);
             }
+        }
+    }
+
+    /// Logs which keys of the set that was fetched are not used, once for each change of them.
+    fn tell_left_out(&self, left_out: &[LeftOut]) {
+        let mut told = self.left_out.lock().expect("nothing panics with it");
+        if *told == left_out {
+            return;
+        }
+        left_out.clone_into(&mut told);
+        drop(told);
+        let issuer = &self.issuer;
+        let (leaked, faulty): (Vec<_>, Vec<_>) = left_out.iter().partition(|key| key.is_leak());
+        if !leaked.is_empty() {
+            tracing::error!(
+                issuer,
+                keys = list(&leaked),
+                hint = "the issuer must take them back and make new ones: tell who runs it",
+                "the issuer publishes private keys, which are not used"
+            );
+        }
+        if !faulty.is_empty() {
+            tracing::warn!(
+                issuer,
+                keys = list(&faulty),
+                hint = "tokens that are signed with them are refused: tell who runs the issuer",
+                "some of the issuer's keys cannot be used"
+            );
         }
     }
 
@@ -246,6 +280,15 @@ impl Fetched {
     }
 }
 
+/// The first few of these, as a message shows them.
+fn list(keys: &[&LeftOut]) -> String {
+    let mut text: Vec<_> = keys.iter().take(MAX_LISTED).map(ToString::to_string).collect();
+    if let Some(more) = keys.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
+        text.push(format!("and {more} more"));
+    }
+    text.join("; ")
+}
+
 impl fmt::Debug for IssuerKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
@@ -267,6 +310,8 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 /// As many ids that no key had are remembered, none of them longer than this.
 const MAX_UNKNOWN: u64 = 4096;
 const MAX_ID: usize = 256;
+/// Keys that are listed in one line of the log.
+const MAX_LISTED: usize = 5;
 /// As many requests wait for an issuer's newer keys; for more, a key that is not known is unknown.
 const MAX_WAITING: usize = 256;
 
@@ -275,6 +320,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use super::*;
+    use crate::secret::Secret;
 
     const REFRESH: Duration = Duration::from_mins(5);
 
@@ -289,7 +335,8 @@ mod tests {
         async fn fetch(&self) -> Result<KeySet, String> {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let number = self.fetches.fetch_add(1, SeqCst);
-            if number >= self.fails_from { Err("gone".into()) } else { Ok(KeySet::default()) }
+            let keys = KeySet::shared(&Secret::new("of all".into()));
+            if number >= self.fails_from { Err("gone".into()) } else { Ok(keys) }
         }
 
         fn identity(&self) -> String {
@@ -464,6 +511,82 @@ mod tests {
         let lines = log.take();
         assert_eq!(lines.len(), 1, "{lines:#?}");
         assert!(lines[0].contains(none_held), "{lines:#?}");
+    }
+
+    /// Gives these sets one after the other, and the last one on and on.
+    struct Sets(std::sync::Mutex<Vec<&'static str>>);
+
+    #[async_trait]
+    impl KeySource for Sets {
+        async fn fetch(&self) -> Result<KeySet, String> {
+            let mut sets = self.0.lock().unwrap();
+            let set = if sets.len() > 1 { sets.remove(0) } else { sets[0] };
+            KeySet::parse(set.as_bytes()).map_err(|error| error.to_string())
+        }
+
+        fn identity(&self) -> String {
+            "sets".into()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn left_out_keys_are_logged_once_and_private_ones_as_an_error() {
+        let log = Log::default();
+        let _guard = log.follow();
+        let good = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let faulty = format!(
+            r#"{{"keys":[{good},null,{{"kty":"RSA","kid":"short","n":"AQAB","e":"AQAB"}}]}}"#
+        );
+        let leaked = format!(
+            r#"{{"keys":[{good},{{"kty":"oct","kid":"secret","k":"c2VjcmV0LWNhbmFyeQ"}}]}}"#
+        );
+        let (faulty, leaked): (&'static str, &'static str) = (faulty.leak(), leaked.leak());
+        let sets = Sets(vec![faulty, faulty, leaked, leaked, faulty].into());
+        let keys = IssuerKeys::fetched("issuer", Box::new(sets), REFRESH);
+        let fetched = async || {
+            tokio::time::advance(REFRESH).await;
+            assert!(keys.current().await.is_some());
+            let text = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+            assert!(!text.contains("c2VjcmV0"), "{text}");
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for again in [false, true] {
+            let lines = fetched().await;
+            assert_eq!(lines.len(), usize::from(!again), "{lines:#?}");
+            if let Some(line) = lines.first() {
+                let said = "key 2: it is no mapping of names; key 3 (`kid` `short`): its modulus has 17 bits";
+                assert!(line.contains("WARN") && line.contains(said), "{line}");
+            }
+        }
+        for again in [false, true] {
+            let lines = fetched().await;
+            assert_eq!(lines.len(), usize::from(!again), "{lines:#?}");
+            if let Some(line) = lines.first() {
+                assert!(
+                    line.contains("ERROR")
+                        && line.contains("key 2 (`kid` `secret`): it is a private or shared key"),
+                    "{line}"
+                );
+            }
+        }
+        assert_eq!(fetched().await.len(), 1, "it has come back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_of_which_nothing_can_be_used_is_a_failed_fetch_and_says_why() {
+        let log = Log::default();
+        let _guard = log.follow();
+        let sets =
+            Sets(vec![r#"{"keys":[{"kty":"RSA","kid":"short","n":"AQAB","e":"AQAB"}]}"#].into());
+        let keys = IssuerKeys::fetched("issuer", Box::new(sets), REFRESH);
+        for _ in 0..3 {
+            assert!(keys.current().await.is_none());
+            tokio::time::advance(COOL_DOWN).await;
+        }
+        let lines = log.take();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].contains("key 1 (`kid` `short`): its modulus has 17 bits"), "{lines:#?}");
+        assert!(lines[1].contains("it holds no key that a signature"), "{lines:#?}");
     }
 
     #[tokio::test(start_paused = true)]

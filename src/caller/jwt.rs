@@ -1,35 +1,41 @@
 //! JWTs of callers: what is read before the signature is checked, and what must hold of a token to
 //! prove a caller. Pure: keys and the time are given.
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
-use serde::Deserialize;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
 use serde_json::{Map, Number, Value};
 
+use super::json::Json;
+use super::jwk;
+use super::key_set::KeySet;
 use super::signature;
-use crate::secret::Secret;
+use crate::telemetry::Reason;
 
-/// What may be read of a token before its signature is checked: which issuer's keys to look in, and
-/// which of them. Nothing else of it counts before then.
+/// A token whose signature has not been checked. Only which issuer's keys to look in, and which of
+/// them, is told of it; nothing else counts before then.
 #[derive(Debug)]
 pub struct UnverifiedJwt<'t> {
-    token: &'t str,
+    /// Header and claims as they came: the signature is over these bytes.
+    message: &'t str,
+    signature: &'t str,
     /// `iss` (RFC 7519, section 4.1.1).
-    pub issuer: String,
-    /// `kid` (RFC 7515, section 4.1.4).
-    pub key_id: Option<String>,
-    algorithm: Algorithm,
-    typ: Option<String>,
+    issuer: String,
+    header: Header,
+    claims: Map<String, Value>,
 }
 
-/// The one claim that is read before the signature is checked.
-#[derive(Deserialize)]
-struct UnverifiedClaims {
-    iss: String,
+/// The members of a token's header that count (RFC 7515, section 4.1).
+#[derive(Debug)]
+struct Header {
+    /// `None` if it is not known.
+    algorithm: Option<Algorithm>,
+    key_id: Option<String>,
+    typ: Option<String>,
+    /// It demands an extension (`crit`), or a member is of another type than it must be.
+    is_unfit: bool,
 }
 
 /// What an issuer's tokens must be like.
@@ -37,12 +43,14 @@ struct UnverifiedClaims {
 pub struct Issuer {
     /// The exact value of `iss`.
     pub issuer: String,
-    /// The value that must be among those of `aud`.
-    pub audience: String,
+    /// One of these values must be among those of `aud`.
+    pub audiences: Vec<String>,
     /// The only algorithms that count, whatever a token says.
     pub algorithms: Vec<Algorithm>,
     /// The exact value of the header `typ`, where one is demanded, such as `at+jwt` (RFC 9068).
     pub typ: Option<String>,
+    /// How much clocks may differ: added to `exp`, and allowed for `nbf` and `iat`.
+    pub leeway: Duration,
 }
 
 /// The claims of a token whose signature, issuer, audience and times hold.
@@ -97,6 +105,9 @@ pub enum JwtError {
     /// It is no signed JWT, or larger than 16 KiB.
     #[error("it is no signed JWT")]
     Malformed,
+    /// A name stands twice in one of its mappings: two readers may take different values.
+    #[error("a name stands in it twice")]
+    Repeated,
     /// Its algorithm is not one of the issuer's.
     #[error("its algorithm is not one that the issuer signs with")]
     Algorithm,
@@ -132,28 +143,53 @@ pub enum JwtError {
     NotYet,
 }
 
+impl JwtError {
+    /// The word for it in the access log.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Malformed => Reason::BearerUnknown,
+            Self::Repeated => Reason::JwtRepeatedName,
+            Self::Algorithm => Reason::JwtAlgorithm,
+            Self::Header => Reason::JwtHeader,
+            Self::NoKeys => Reason::JwtKeysUnavailable,
+            Self::UnknownKey => Reason::JwtKeyUnknown,
+            Self::Signature => Reason::JwtSignature,
+            Self::Slash | Self::Issuer => Reason::JwtIssuer,
+            Self::Audience => Reason::JwtAudience,
+            Self::Times => Reason::JwtTimes,
+            Self::Expired => Reason::JwtExpired,
+            Self::NotYet => Reason::JwtNotYet,
+        }
+    }
+}
+
 impl<'t> UnverifiedJwt<'t> {
     /// Reads the header and the issuer.
     ///
     /// # Errors
-    /// When it is not of the form `header.payload.signature`, or too large.
+    /// When it is not of the form `header.payload.signature`, or too large, or a name stands in it
+    /// twice.
     pub fn parse(token: &'t str) -> Result<Self, JwtError> {
-        if token.len() > MAX_TOKEN || token.bytes().filter(|&b| b == b'.').count() != 2 {
+        if token.len() > MAX_TOKEN {
             return Err(JwtError::Malformed);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| JwtError::Malformed)?;
-        let claims: UnverifiedClaims = jsonwebtoken::dangerous::insecure_decode_claims(token)
-            .map_err(|_| JwtError::Malformed)?;
-        if header.crit.is_some() {
-            return Err(JwtError::Header);
+        let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
+        let (header, claims) = message.split_once('.').ok_or(JwtError::Malformed)?;
+        let (header, claims) = (part(header)?, part(claims)?);
+        if header.repeats || claims.repeats {
+            return Err(JwtError::Repeated);
         }
-        Ok(Self {
-            token,
-            issuer: claims.iss,
-            key_id: header.kid,
-            algorithm: header.alg,
-            typ: header.typ,
-        })
+        let (Value::Object(header), Value::Object(claims)) = (header.value, claims.value) else {
+            return Err(JwtError::Malformed);
+        };
+        let issuer = claims.get("iss").and_then(Value::as_str).ok_or(JwtError::Malformed)?;
+        let (issuer, header) = (issuer.to_owned(), Header::read(&header)?);
+        Ok(Self { message, signature, issuer, header, claims })
+    }
+
+    /// `kid` (RFC 7515, section 4.1.4).
+    pub fn key_id(&self) -> Option<&str> {
+        self.header.key_id.as_deref()
     }
 
     /// Checks everything, with the keys of the issuer that the token names.
@@ -169,36 +205,52 @@ impl<'t> UnverifiedJwt<'t> {
         if self.issuer != issuer.issuer && issuer.is_meant_by(self) {
             return Err(JwtError::Slash);
         }
-        if !issuer.algorithms.contains(&self.algorithm) {
-            return Err(JwtError::Algorithm);
-        }
-        if let Some(typ) = &issuer.typ
-            && self.typ.as_ref() != Some(typ)
-        {
+        let algorithm = self.header.algorithm.filter(|own| issuer.algorithms.contains(own));
+        let algorithm = algorithm.ok_or(JwtError::Algorithm)?;
+        if self.header.is_unfit || (issuer.typ.is_some() && self.header.typ != issuer.typ) {
             return Err(JwtError::Header);
         }
-        let key = keys.find(self.key_id.as_deref(), self.algorithm).ok_or(JwtError::UnknownKey)?;
+        let mut fitting = keys.fitting(self.key_id(), algorithm).peekable();
+        if fitting.peek().is_none() {
+            return Err(JwtError::UnknownKey);
+        }
         signature::install();
-        // The library checks the signature only: times and names are checked below, with the
-        // caller's clock, and strictly by type.
-        let mut validation = Validation::new(self.algorithm);
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Map<String, Value>>(self.token, key, &validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::InvalidSignature => JwtError::Signature,
-                _ => JwtError::Malformed,
-            })?
-            .claims;
-        if claims.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) {
+        let holds = |key| {
+            let message = self.message.as_bytes();
+            jsonwebtoken::crypto::verify(self.signature, message, key, algorithm).unwrap_or(false)
+        };
+        if !fitting.any(holds) {
+            return Err(JwtError::Signature);
+        }
+        if self.issuer != issuer.issuer {
             return Err(JwtError::Issuer);
         }
-        if !names(claims.get("aud"), &issuer.audience) {
+        if !is_for(self.claims.get("aud"), &issuer.audiences) {
             return Err(JwtError::Audience);
         }
-        let expires_at = check_times(&claims, now)?;
-        Ok(VerifiedClaims { claims, expires_at })
+        let expires_at = check_times(&self.claims, now, issuer.leeway.as_secs())?;
+        Ok(VerifiedClaims { claims: self.claims.clone(), expires_at })
+    }
+}
+
+/// One part of a token: base64url of JSON.
+fn part(text: &str) -> Result<Json, JwtError> {
+    let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| JwtError::Malformed)?;
+    serde_json::from_slice(&json).map_err(|_| JwtError::Malformed)
+}
+
+impl Header {
+    fn read(header: &Map<String, Value>) -> Result<Self, JwtError> {
+        let algorithm = header.get("alg").and_then(Value::as_str).ok_or(JwtError::Malformed)?;
+        let is_text =
+            |name| matches!(header.get(name), None | Some(Value::Null | Value::String(_)));
+        let text = |name| header.get(name).and_then(Value::as_str).map(str::to_owned);
+        Ok(Self {
+            algorithm: jwk::algorithm(algorithm),
+            key_id: text("kid"),
+            typ: text("typ"),
+            is_unfit: header.contains_key("crit") || !is_text("kid") || !is_text("typ"),
+        })
     }
 }
 
@@ -207,19 +259,23 @@ fn bare(issuer: &str) -> &str {
 }
 
 /// `aud` is one text or a list of texts (RFC 7519, section 4.1.3).
-fn names(aud: Option<&Value>, audience: &str) -> bool {
+fn is_for(aud: Option<&Value>, audiences: &[String]) -> bool {
+    let is_ours = |one: &Value| audiences.iter().any(|own| one.as_str() == Some(own));
     match aud {
-        Some(Value::String(one)) => one == audience,
-        Some(Value::Array(all)) => {
-            all.iter().all(Value::is_string) && all.iter().any(|a| a.as_str() == Some(audience))
-        }
-        _ => false,
+        Some(Value::Array(all)) => all.iter().all(Value::is_string) && all.iter().any(is_ours),
+        Some(one) => is_ours(one),
+        None => false,
     }
 }
 
-/// `exp` must be there and ahead, `nbf` and `iat`, if they are there, must lie behind; a number that
-/// comes as text is no number (CVE-2026-25537). Returns `exp`.
-fn check_times(claims: &Map<String, Value>, now: SystemTime) -> Result<SystemTime, JwtError> {
+/// `exp` must be there and ahead, `nbf` and `iat`, if they are there, must lie behind; a number
+/// that comes as text is no number (CVE-2026-25537). Clocks may differ by `leeway` seconds. Returns
+/// `exp`.
+fn check_times(
+    claims: &Map<String, Value>,
+    now: SystemTime,
+    leeway: u64,
+) -> Result<SystemTime, JwtError> {
     let now = now.duration_since(UNIX_EPOCH).map_err(|_| JwtError::Times)?.as_secs();
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),
@@ -227,11 +283,11 @@ fn check_times(claims: &Map<String, Value>, now: SystemTime) -> Result<SystemTim
         Some(_) => Err(JwtError::Times),
     };
     let expires = time("exp")?.ok_or(JwtError::Times)?;
-    if expires.saturating_add(LEEWAY) <= now {
+    if expires.saturating_add(leeway) <= now {
         return Err(JwtError::Expired);
     }
     for name in ["nbf", "iat"] {
-        if time(name)?.is_some_and(|at| at > now.saturating_add(LEEWAY)) {
+        if time(name)?.is_some_and(|at| at > now.saturating_add(leeway)) {
             return Err(JwtError::NotYet);
         }
     }
@@ -249,97 +305,7 @@ fn seconds(number: &Number) -> Option<u64> {
     (whole <= LAST_SECOND).then_some(whole)
 }
 
-/// The keys of one issuer: its public keys, by their id, or one shared secret.
-#[derive(Clone, Debug, Default)]
-pub struct KeySet {
-    keys: Vec<Key>,
-}
-
-#[derive(Clone, Debug)]
-struct Key {
-    id: Option<String>,
-    algorithm: Option<Algorithm>,
-    material: DecodingKey,
-    /// It is the only one there is, whatever a token calls it.
-    only: bool,
-}
-
-/// Why a document is no set of keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeySetError {
-    /// It is no JWKS (RFC 7517, section 5).
-    #[error("it is no JSON Web Key Set")]
-    Malformed,
-    /// It holds no key that could sign.
-    #[error("it holds no key that a signature could be checked with")]
-    Empty,
-    /// Two keys have the same id.
-    #[error("two of its keys have the same id")]
-    Ambiguous,
-}
-
-impl KeySet {
-    /// Reads a JWKS. Keys that are not for signatures, or of a kind that is not known, are left out;
-    /// symmetric keys too: a set that can be fetched holds no secrets.
-    ///
-    /// # Errors
-    /// When nothing is left, or two keys have one id.
-    pub fn parse(json: &[u8]) -> Result<Self, KeySetError> {
-        let set: JwkSet = serde_json::from_slice(json).map_err(|_| KeySetError::Malformed)?;
-        let keys: Vec<Key> = set.keys.iter().filter_map(Key::of).collect();
-        if keys.is_empty() {
-            return Err(KeySetError::Empty);
-        }
-        let mut ids = HashSet::new();
-        if !keys.iter().filter_map(|key| key.id.as_ref()).all(|id| ids.insert(id)) {
-            return Err(KeySetError::Ambiguous);
-        }
-        Ok(Self { keys })
-    }
-
-    /// The secret that the issuer signs with and that we know as well: for HS256 and its kin, and
-    /// nothing else.
-    pub fn shared(secret: &Secret) -> Self {
-        let material = DecodingKey::from_secret(secret.expose().as_bytes());
-        Self { keys: vec![Key { id: None, algorithm: None, material, only: true }] }
-    }
-
-    /// The key of this id; without one, the only key that fits.
-    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
-        let mut fitting = self.keys.iter().filter(|key| {
-            key.material.family() == algorithm.family()
-                && key.algorithm.is_none_or(|own| own == algorithm)
-        });
-        let found = match id {
-            Some(id) => fitting.find(|key| key.only || key.id.as_deref() == Some(id)),
-            None => fitting.next().filter(|_| fitting.next().is_none()),
-        };
-        found.map(|key| &key.material)
-    }
-}
-
-impl Key {
-    fn of(jwk: &Jwk) -> Option<Self> {
-        let common = &jwk.common;
-        let signs = !matches!(common.public_key_use, Some(PublicKeyUse::Encryption))
-            && common.key_operations.as_ref().is_none_or(|o| o.contains(&KeyOperations::Verify));
-        let material = DecodingKey::from_jwk(jwk).ok()?;
-        let algorithm = match common.key_algorithm {
-            Some(named) => Some(named.to_string().parse().ok()?),
-            None => None,
-        };
-        (signs && material.family() != AlgorithmFamily::Hmac).then(|| Self {
-            id: common.key_id.clone(),
-            algorithm,
-            material,
-            only: false,
-        })
-    }
-}
-
 const MAX_TOKEN: usize = 16 * 1024;
-/// By so many seconds clocks may differ.
-const LEEWAY: u64 = 30;
 /// The end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::certificate::{CertificateName, ClientCertificate};
 use super::{CallerError, CallerName};
+use crate::host::canonical;
 
 /// Whom a listener lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,24 +84,24 @@ impl UnixIdentity {
 pub struct AllowedHosts {
     /// Whether the names of this machine for itself are among them.
     pub loopback: bool,
-    /// The others, in lower case and without ports.
+    /// The others, without ports, each [`canonical`].
     pub names: HashSet<String>,
 }
 
 impl AllowedHosts {
     /// Whether `host`, without a port, is among them.
     pub fn contain(&self, host: &str) -> bool {
-        self.loopback && is_loopback(host) || self.name(host)
+        self.loopback && is_loopback(&canonical(host)) || self.name(host)
     }
 
     /// Whether the configuration names `host`, without a port.
     pub fn name(&self, host: &str) -> bool {
-        self.names.contains(host) || self.names.contains(&host.to_ascii_lowercase())
+        self.names.contains(&*canonical(host))
     }
 }
 
 fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
+    host == "localhost"
         || host == "[::1]"
         || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
 }
@@ -170,7 +171,18 @@ mod tests {
     #[test]
     fn only_names_of_this_machine_and_those_listed_are_hosts_on_loopback() {
         let hosts = AllowedHosts { loopback: true, names: HashSet::from(["gw.example".into()]) };
-        for host in ["localhost", "LocalHost", "127.0.0.1", "127.8.9.1", "[::1]", "GW.example"] {
+        for host in [
+            "localhost",
+            "LocalHost",
+            "localhost.",
+            "127.0.0.1",
+            "127.8.9.1",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::0001]",
+            "GW.example",
+            "gw.example.",
+        ] {
             assert!(hosts.contain(host), "{host}");
         }
         for host in [
@@ -184,7 +196,11 @@ mod tests {
             "10.0.0.1",
             "[::]",
             "[::ffff:127.0.0.1]",
-            "localhost.",
+            "localhost..",
+            "127.0.0.1.",
+            "[::2]",
+            "[localhost]",
+            "gw.example..",
             "gw.example.evil.example",
             "",
         ] {

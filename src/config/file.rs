@@ -11,7 +11,7 @@ mod credential;
 mod permission;
 mod tenant;
 
-pub(super) use credential::{Algorithm, ApiKey, Certificate, Jwt, UnixProcess};
+pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
@@ -40,7 +40,8 @@ pub(super) struct File {
     /// it they may do everything but touch credentials.
     #[serde(default)]
     pub callers: Field<Named<Caller>>,
-    /// The header in which callers send their API key. It never goes on to Bold BI.
+    /// The header in which callers send their API key, if not in `Authorization`. It never goes on
+    /// to Bold BI.
     #[serde(default = "default_api_key_header")]
     pub api_key_header: Field<String>,
     /// Names of tenants whose tokens are fetched when the gateway starts, before it says that it is

@@ -7,7 +7,8 @@ use http::Uri;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use crate::caller::jwks::IssuerKeys;
-use crate::caller::jwt::{Issuer, KeySet};
+use crate::caller::jwt::Issuer;
+use crate::caller::key_set::KeySet;
 use crate::caller::{CallerName, JwtCaller};
 use crate::jwks::HttpKeySource;
 use crate::plain_file;
@@ -41,7 +42,8 @@ impl Check<'_> {
             Some(text)
         };
         let issuer = text("issuer", jwt.issuer, "the value of the claim `iss`");
-        let audience = text("audience", jwt.audience, "a value of the claim `aud`");
+        let audiences = self.audiences(&at.key("audience"), jwt.audience);
+        let leeway = self.leeway(&at.key("leeway"), jwt.leeway);
         let algorithms_at = at.key("algorithms");
         let algorithms = jwt.algorithms.required(&algorithms_at, ALGORITHMS, self.notes);
         if algorithms.as_ref().is_some_and(Vec::is_empty) {
@@ -49,16 +51,61 @@ impl Check<'_> {
         }
         self.fitting(&algorithms_at, algorithms.as_deref(), !matches!(jwt.secret, Field::Missing));
         let algorithms = algorithms?.into_iter().filter_map(Field::given).map(algorithm_of);
-        let (issuer, audience) = (issuer?, audience?);
-        let issuer =
-            Issuer { issuer, audience, algorithms: algorithms.collect(), typ: jwt.typ.given() };
+        let issuer = Issuer {
+            issuer: issuer?,
+            audiences: audiences?,
+            algorithms: algorithms.collect(),
+            typ: jwt.typ.given(),
+            leeway: leeway?,
+        };
         Some(JwtCaller { name: caller.clone(), issuer, keys: keys? })
+    }
+
+    /// The values of `aud`, of which one is enough.
+    fn audiences(self, at: &Place<'_>, given: Field<file::Audience>) -> Option<Vec<String>> {
+        let given = match given.required(at, AUDIENCE, self.notes)? {
+            file::Audience::One(one) => vec![(at.clone(), one)],
+            file::Audience::Several(all) => {
+                let all = all.into_iter().enumerate();
+                all.map(|(index, one)| (at.item(index), one)).collect()
+            }
+        };
+        if given.is_empty() {
+            self.notes.add(at.finding("found an empty list", AUDIENCE));
+        }
+        let (mut audiences, expected) = (Vec::new(), given.len());
+        for (at, audience) in given {
+            let Some(audience) = audience.given() else { continue };
+            if audience.is_empty() {
+                self.notes.add(at.wrong(AUDIENCE));
+            } else if audiences.contains(&audience) {
+                self.notes.add(at.finding("found the same audience again", "each audience once"));
+            } else {
+                audiences.push(audience);
+            }
+        }
+        (audiences.len() == expected && expected > 0).then_some(audiences)
+    }
+
+    /// How much clocks may differ.
+    fn leeway(self, at: &Place<'_>, given: Field<Period>) -> Option<Duration> {
+        if let Field::Missing = given {
+            return Some(LEEWAY);
+        }
+        let leeway = given.given()?;
+        if leeway > MAX_LEEWAY || leeway.0.subsec_nanos() > 0 {
+            self.notes.add(at.wrong(format!("whole seconds from `0s` to `{MAX_LEEWAY}`")));
+            return None;
+        }
+        Some(leeway.0)
     }
 
     /// Notes where another caller has tokens that are no different.
     pub(super) fn one_of_a_kind(self, at: &Place<'_>, jwt: &JwtCaller, others: &[JwtCaller]) {
         let same = |one: &&JwtCaller| {
-            one.issuer.issuer == jwt.issuer.issuer && one.issuer.audience == jwt.issuer.audience
+            let audiences = &jwt.issuer.audiences;
+            one.issuer.issuer == jwt.issuer.issuer
+                && one.issuer.audiences.iter().any(|audience| audiences.contains(audience))
         };
         if let Some(other) = others.iter().find(same) {
             let problem = format!("found issuer and audience of the caller `{}`", other.name);
@@ -186,13 +233,23 @@ impl Check<'_> {
         }
         let read = self.content(file.as_ref(), MAX_KEY_SET);
         let read = read.map_err(|error| format!("cannot be read: {error}"));
+        let unusable = |problem: String| {
+            let named = plain_file::named(file.as_ref());
+            let problem = format!("the file cannot be used{named}: {problem}");
+            self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
+        };
         let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
+        let keys = keys.map_err(unusable).ok()?;
+        // An issuer's mistake must not shut its callers out, but a file is the operator's own.
+        keys.left_out().iter().map(ToString::to_string).for_each(unusable);
+        let is_whole = keys.left_out().is_empty();
+        let keys = keys.with_keys();
         match keys {
             Ok(keys) => Some(keys),
-            Err(problem) => {
-                let named = plain_file::named(file.as_ref());
-                let problem = format!("the file cannot be used{named}: {problem}");
-                self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
+            Err(error) => {
+                if is_whole {
+                    unusable(error.to_string());
+                }
                 None
             }
         }
@@ -231,6 +288,11 @@ fn algorithm_of(algorithm: file::Algorithm) -> Algorithm {
     }
 }
 
+/// By how much clocks may differ where the file does not say.
+const LEEWAY: Duration = Duration::from_secs(30);
+/// RFC 7519, section 4.1.4, speaks of a few minutes.
+const MAX_LEEWAY: Period = Period::seconds(300);
+const AUDIENCE: &str = "a value of the claim `aud`, or a list of values";
 /// How old keys become where the file does not say.
 const REFRESH: Duration = Duration::from_mins(5);
 /// Less would be a load on the issuer.

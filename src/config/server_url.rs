@@ -3,11 +3,17 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::host::without_root;
+
 /// The parts of a server's URL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ServerUrl {
     pub(super) tls: bool,
+    /// Without the dot of the root: neither certificates nor SNI have one (RFC 6066, section 3).
     pub(super) host: String,
+    /// Whether the name ends in that dot and is looked up with it: without, a resolver may try its
+    /// search domains first. A name of one label, such as `localhost.`, stands in no DNS.
+    pub(super) is_absolute: bool,
     pub(super) port: u16,
     pub(super) base_path: String,
 }
@@ -35,7 +41,8 @@ impl ServerUrl {
             return Err(fault("with a query or a fragment"));
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (host, port) = host_and_port(authority).ok_or(fault(BAD_HOST))?;
+        let (full, port) = host_and_port(authority).ok_or(fault(BAD_HOST))?;
+        let host = without_root(full);
         // A name that no certificate can hold would leave a TLS connection without verification.
         let is_host = is_ip(host) || is_dns_name(host) || !tls && is_compose_name(host);
         if !is_host {
@@ -46,7 +53,13 @@ impl ServerUrl {
             None => 80,
             Some(port) => parse_port(port).ok_or(fault("whose port is not 1 to 65535"))?,
         };
-        Ok(Self { tls, host: host.to_ascii_lowercase(), port, base_path: base_path(path)? })
+        Ok(Self {
+            tls,
+            host: host.to_ascii_lowercase(),
+            is_absolute: host != full && host.contains('.'),
+            port,
+            base_path: base_path(path)?,
+        })
     }
 }
 
@@ -88,12 +101,16 @@ pub(super) fn endpoint(text: &str) -> Option<(String, Option<u16>)> {
         Some(port) => Some(parse_port(port)?),
         None => None,
     };
-    (is_ip(host) || is_compose_name(host)).then(|| (host.to_ascii_lowercase(), port))
+    (is_ip(host) || is_compose_name(without_root(host))).then(|| (host.to_ascii_lowercase(), port))
 }
 
-/// Whether `text` can be the host of a request: a DNS name or an IPv4 address.
+/// Whether `text` can be the host of a request: a DNS name, an IPv4 address or an IPv6 address in
+/// brackets.
 pub(super) fn is_request_host(text: &str) -> bool {
-    is_dns_name(text) || text.parse::<Ipv4Addr>().is_ok()
+    let in_brackets = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    in_brackets.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
+        || is_dns_name(text)
+        || text.parse::<Ipv4Addr>().is_ok()
 }
 
 fn is_ip(host: &str) -> bool {
@@ -171,6 +188,22 @@ mod tests {
     }
 
     #[test]
+    fn the_dot_of_the_root_is_kept_for_the_lookup_alone() {
+        for (text, is_absolute) in [
+            ("https://bi.example.com./bi", true),
+            ("https://bi.example.com.:443/bi", true),
+            ("https://bi.example.com/bi", false),
+        ] {
+            assert_eq!(parsed(text), (true, "bi.example.com".into(), 443, "/bi".into()));
+            assert_eq!(ServerUrl::parse(text).unwrap().is_absolute, is_absolute);
+        }
+        let local = ServerUrl::parse("http://localhost.:8080/bi").unwrap();
+        assert_eq!((local.host.as_str(), local.is_absolute), ("localhost", false));
+        assert_eq!(endpoint("bi-1.Internal.:8443"), Some(("bi-1.internal.".into(), Some(8443))));
+        assert_eq!(endpoint("bi-1.internal.."), None);
+    }
+
+    #[test]
     fn urls_that_leave_a_doubt_are_refused() {
         let all = [
             "",
@@ -186,7 +219,9 @@ mod tests {
             "https://h#f",
             "https://h?q",
             "https://bold_bi",
-            "https://h.",
+            "https://h..",
+            "https://.",
+            "https://10.0.0.1.",
             "https://.h",
             "https://a..b",
             "https://-h",

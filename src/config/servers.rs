@@ -80,6 +80,12 @@ impl Check<'_> {
         let timeouts = self.timeouts(&at.key("timeouts"), server.timeouts);
         let addresses =
             self.addresses(&at.key("addresses"), server.addresses, url.as_ref().map(|u| u.port));
+        let addresses = addresses.map(|given| match &url {
+            Some(url) if given.is_empty() && url.is_absolute => {
+                vec![HostPort { host: format!("{}.", url.host), port: url.port }]
+            }
+            _ => given,
+        });
         let base_path = url.as_ref().map_or("", |url| &url.base_path);
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);

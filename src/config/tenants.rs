@@ -1,9 +1,11 @@
 //! The section `tenants`: which requests mean which site, by path or by host.
 
 use std::collections::{HashMap, HashSet};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::host::canonical;
 use crate::tenant::{Credential, ExistingAuthorization, Tenant, TenantName, Tenants};
 use crate::throttle::Allowance;
 
@@ -252,7 +254,7 @@ impl Check<'_> {
         Some(site)
     }
 
-    /// Names of hosts in lower case; none if not given.
+    /// Hosts of requests, each [`canonical`]; empty if not given.
     pub(super) fn hosts(
         self,
         at: &Place<'_>,
@@ -272,12 +274,15 @@ impl Check<'_> {
         let mut all = Vec::new();
         for (index, host) in hosts.into_iter().enumerate() {
             let at = at.item(index);
-            let Some(host) = host.given().map(|h| h.to_ascii_lowercase()) else {
+            let Some(host) = host.given() else {
                 faulty = true;
                 continue;
             };
+            let is_bare = host.parse::<Ipv6Addr>().is_ok();
+            let host = if is_bare { format!("[{host}]") } else { host };
+            let host = canonical(&host).into_owned();
             if !is_request_host(&host) {
-                self.notes.add(at.wrong("a host name without a port, such as `acme.example.com`"));
+                self.notes.add(at.wrong(HOST));
                 faulty = true;
             } else if known.insert(host.clone()) {
                 all.push(host);
@@ -295,6 +300,8 @@ fn has_password(tenant: &file::Tenant) -> bool {
     grant == Some(&file::Grant::Password)
 }
 
+const HOST: &str =
+    "a host name or an IP address without a port, such as `acme.example.com` or `[2001:db8::1]`";
 /// Each costs a look at all tenants.
 const MAX_CONFLICTS: usize = 100;
 const MAX_TOKEN_LIFETIME: Period = Period::seconds(30 * 86_400);

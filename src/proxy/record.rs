@@ -19,8 +19,8 @@ use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Answer, Overdue, Refusal};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
-    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, Repeats, RequestOutcome, Telemetry,
-    TenantMetrics,
+    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, Reason, Repeats, RequestOutcome,
+    Telemetry, TenantMetrics,
 };
 use crate::tenant::{Grant, TenantName};
 
@@ -44,6 +44,7 @@ pub(super) struct Record {
     status: Option<StatusCode>,
     outcome: RequestOutcome,
     refusal: Option<&'static str>,
+    reason: Option<Reason>,
     body_received: u64,
     body_sent: u64,
 }
@@ -78,6 +79,7 @@ impl Record {
             status: None,
             outcome: RequestOutcome::Served,
             refusal: None,
+            reason: None,
             body_received: 0,
             body_sent: 0,
         }
@@ -180,10 +182,11 @@ impl Record {
     }
 
     /// The gateway answers itself: a line in the audit log. What failed inside or behind it is logged
-    /// with its cause.
+    /// with its cause; so is, at `info`, the cause of a refused credential.
     pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);
+        self.reason = refusal.reason();
         if self.tenant().is_none() {
             self.tenant = refusal.tenant().cloned();
         }
@@ -191,6 +194,7 @@ impl Record {
             self.caller = refusal.caller().cloned();
         }
         self.audit(refusal, &answer, &telemetry.audit);
+        let repeated = self.reason.and_then(|reason| telemetry.credentials_refused.tell(reason));
         self.outcome = if answer.status.is_server_error() {
             self.warn(answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
@@ -201,8 +205,22 @@ impl Record {
             self.warn_once(Some(repeats), answer.code, refusal, hint(refusal));
             RequestOutcome::Refused
         } else {
-            let id = self.id.as_str();
-            tracing::debug!(boldgate.refusal = answer.code, request.id = id, "{refusal}");
+            let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
+            match repeated {
+                Some(repeated) => tracing::info!(
+                    boldgate.refusal = answer.code,
+                    boldgate.reason = reason,
+                    request.id = id,
+                    repeated = (repeated > 0).then_some(repeated),
+                    "{refusal}"
+                ),
+                None => tracing::debug!(
+                    boldgate.refusal = answer.code,
+                    boldgate.reason = reason,
+                    request.id = id,
+                    "{refusal}"
+                ),
+            }
             RequestOutcome::Refused
         };
     }
@@ -307,6 +325,7 @@ impl Record {
             caller: self.caller.as_ref().map(CallerName::as_str),
             outcome: self.outcome.as_str(),
             refusal: self.refusal,
+            reason: self.reason.map(Reason::as_str),
             token: self.token,
             replayed: self.replayed,
         });

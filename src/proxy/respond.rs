@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
-    HeaderValue, RETRY_AFTER, VARY,
+    HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, StatusCode};
 use pingora::protocols::http::v1::client;
@@ -115,16 +115,11 @@ pub(super) async fn refuse(
     if let Some(wait) = answer.retry_after {
         head.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
-    match answer.status {
-        StatusCode::METHOD_NOT_ALLOWED => {
-            head.insert(ALLOW, methods());
-        }
-        StatusCode::UNAUTHORIZED => {
-            // RFC 9110, section 15.5.2: a 401 names a scheme. Ours is a header of its own.
-            let scheme = HeaderValue::from_static("ApiKey realm=\"boldgate\"");
-            head.insert(http::header::WWW_AUTHENTICATE, scheme);
-        }
-        _ => {}
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        head.insert(ALLOW, methods());
+    }
+    for challenge in answer.challenges {
+        head.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     // Nothing is written in answer to HEAD: the session knows.
     down.write_head(answer.status, head).await?;

@@ -41,6 +41,8 @@ pub struct AccessLine<'a> {
     pub outcome: &'static str,
     /// Code of the refusal, if it was one.
     pub refusal: Option<&'static str>,
+    /// Why a credential was refused, if that was it.
+    pub reason: Option<&'static str>,
     /// Where the token came from: `cache`, `exchange`, or none was injected.
     pub token: Option<&'static str>,
     /// Whether the request was sent again with another token.
@@ -117,6 +119,7 @@ impl AccessLine<'_> {
         text_field(out, "boldgate.caller", self.caller);
         text_field(out, "boldgate.outcome", Some(self.outcome));
         text_field(out, "boldgate.refusal", self.refusal);
+        text_field(out, "boldgate.reason", self.reason);
         text_field(out, "boldgate.token", self.token);
         out.push_str(",\"boldgate.replayed\":");
         out.push_str(if self.replayed { "true}\n" } else { "false}\n" });
@@ -140,6 +143,7 @@ impl AccessLine<'_> {
             ("tenant", self.tenant),
             ("caller", self.caller),
             ("refusal", self.refusal),
+            ("reason", self.reason),
             ("token", self.token),
             ("request", Some(self.request_id)),
         ];
@@ -183,6 +187,7 @@ mod tests {
             caller: None,
             outcome: "served",
             refusal: None,
+            reason: None,
             token: Some("cache"),
             replayed: false,
         }

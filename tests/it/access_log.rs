@@ -90,6 +90,7 @@ fn text_is_for_people() {
         caller: Some("portal"),
         outcome: "served",
         refusal: None,
+        reason: None,
         token: Some("cache"),
         replayed: true,
     };
@@ -130,6 +131,7 @@ proptest! {
                 caller: Some(text),
                 outcome: "served",
                 refusal: None,
+                reason: None,
                 token: None,
                 replayed: false,
             });
@@ -257,6 +259,7 @@ fn lines_that_find_no_room_are_counted_and_later_ones_written() {
         caller: None,
         outcome: "served",
         refusal: None,
+        reason: None,
         token: None,
         replayed: false,
     };

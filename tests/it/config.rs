@@ -174,6 +174,30 @@ fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
     assert_ne!(before, server(""));
 }
 
+/// A name that ends in the dot of the root is looked up as it is, without a resolver's search
+/// domains; its certificate and `Host` have no dot.
+#[test]
+fn a_url_may_end_its_name_in_the_dot_of_the_root() {
+    let minimal = text(Path::new("tests/config/valid/minimal.yaml"));
+    let server = |url: &str, more: &str| {
+        let config = minimal.replacen("https://bi.example.com/bi", &format!("{url}{more}"), 1);
+        let settings = Settings::parse(&config, "gateway.yaml");
+        settings.unwrap_or_else(|findings| panic!("{findings}")).servers.remove(0)
+    };
+    let endpoints = |server: &boldgate::tenant::Server| {
+        let all = server.endpoints().into_iter();
+        all.map(|at| (at.host, at.port)).collect::<Vec<_>>()
+    };
+    let absolute = server("https://BI.example.com.:8443/bi", "");
+    assert_eq!(absolute.origin(), "https://bi.example.com:8443");
+    assert_eq!(endpoints(&absolute), [("bi.example.com.".to_owned(), 8443)]);
+    let elsewhere = server("https://bi.example.com./bi", ", addresses: [bi-1.internal.]");
+    assert_eq!(endpoints(&elsewhere), [("bi-1.internal.".to_owned(), 443)]);
+    // Control: without the dot.
+    let relative = server("https://bi.example.com/bi", "");
+    assert_eq!(endpoints(&relative), [("bi.example.com".to_owned(), 443)]);
+}
+
 #[test]
 fn a_minimal_file_has_the_documented_defaults() {
     let settings = settings("tests/config/valid/minimal.yaml");

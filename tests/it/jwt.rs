@@ -49,9 +49,20 @@ impl Provider {
         let mut claims = json!({"iss": "https://login.example.com/", "aud": "boldgate",
                                 "iat": now, "exp": now + 300, "sub": "42"});
         change(&mut claims);
+        self.signed(&claims.to_string())
+    }
+
+    /// A token whose claims are changed as text.
+    pub fn token_as_written(&self, change: impl FnOnce(&str) -> String) -> String {
+        let good = self.token(|_| ());
+        let claims = URL_SAFE_NO_PAD.decode(good.split('.').nth(1).unwrap()).unwrap();
+        self.signed(&change(std::str::from_utf8(&claims).unwrap()))
+    }
+
+    fn signed(&self, claims: &str) -> String {
         let header = json!({"alg": "EdDSA", "kid": self.key_id}).to_string();
         let header = URL_SAFE_NO_PAD.encode(header);
-        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()));
         format!("{message}.{signature}")
     }
@@ -68,7 +79,23 @@ fn gateway_with(upstream: &Upstream, keys: &str, batch: &ApiKey) -> Gateway {
 }
 
 fn gateway_of(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> Gateway {
-    Gateway::start(&format!(
+    Gateway::start(&config(upstream, algorithms, keys, batch))
+}
+
+/// With one text of the configuration in the place of another.
+fn gateway_edited(
+    upstream: &Upstream,
+    keys: &str,
+    batch: &ApiKey,
+    (from, to): (&str, &str),
+) -> Gateway {
+    let config = config(upstream, "[EdDSA]", keys, batch);
+    assert!(config.contains(from));
+    Gateway::start(&config.replace(from, to))
+}
+
+fn config(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> String {
+    format!(
         "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required }}
 admin: {{ address: \"127.0.0.1:0\" }}
@@ -98,7 +125,7 @@ callers:
         upstream.address,
         keys,
         batch.hash(),
-    ))
+    )
 }
 
 async fn get(gateway: &Gateway, headers: &str) -> Response {
@@ -293,4 +320,206 @@ async fn an_issuer_with_a_shared_secret_is_believed_with_that_secret_only() {
     for token in [signed("HS256", secret, ""), signed("HS384", secret, r#","kid":"any""#)] {
         assert_eq!(get(&gateway, &bearer(&token)).await.status, 200);
     }
+}
+
+/// RFC 6750, section 2.1, and RFC 9110, section 11.4: the scheme in any case, and blanks.
+#[tokio::test]
+async fn bearer_is_any_case_and_any_number_of_blanks() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let token = provider.token(|_| ());
+    for scheme in ["Bearer\t", "Bearer \t", "Bearer", "Bearer:", "Bearer=", "JWT ", ""] {
+        let answer = get(&gateway, &format!("Authorization: {scheme}{token}\r\n")).await;
+        assert_eq!(answer.status, 401, "{scheme:?}");
+    }
+    upstream.seen.assert_untouched("tokens that are not sent as RFC 6750 says");
+    for scheme in ["Bearer ", "Bearer  ", "bearer   ", "BEARER ", "bEaReR          "] {
+        let answer = get(&gateway, &format!("Authorization: {scheme}{token} \r\n")).await;
+        assert_eq!(answer.status, 200, "{scheme:?}: {}", answer.text());
+    }
+}
+
+/// RFC 9110, section 15.5.2, and RFC 6750, section 3.
+#[tokio::test]
+async fn a_401_challenges_for_each_kind_of_credential_and_says_that_a_token_was_refused() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let keys = format!("jwks_file: {}", provider.jwks.path().display());
+    let both = gateway_with(&upstream, &keys, &batch);
+    let api_key = "ApiKey realm=\"boldgate\"";
+    let bearer = "Bearer realm=\"boldgate\"";
+    let invalid = "Bearer realm=\"boldgate\", error=\"invalid_token\"";
+    let expired =
+        super::jwt::bearer(&provider.token(|claims| claims["exp"] = json!(1_000_000_000)));
+    for (headers, expected) in [
+        ("", [api_key, bearer]),
+        ("Authorization: Bearer\r\n", [api_key, bearer]),
+        ("X-Api-Key: bgk_canary-wrong\r\n", [api_key, bearer]),
+        (&expired, [api_key, invalid]),
+        ("Authorization: Bearer opaque\r\n", [api_key, invalid]),
+        ("Authorization: Bearer bgk_canary-wrong\r\n", [api_key, bearer]),
+    ] {
+        let answer = get(&both, headers).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.header("www-authenticate"), expected, "{headers}");
+    }
+    upstream.seen.assert_untouched("requests without a good credential");
+    let served = get(&both, &super::jwt::bearer(&provider.token(|_| ()))).await;
+    assert_eq!((served.status, served.header("www-authenticate").len()), (200, 0));
+}
+
+/// The client is not told why its credential was refused; the operator is.
+#[tokio::test]
+async fn why_a_credential_was_refused_stands_in_the_access_log_and_in_a_metric_alone() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let jwt = |change: &dyn Fn(&mut Value)| bearer(&provider.token(change));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let stranger = Provider::with_key_id("two");
+    let unsigned = {
+        let token = provider.token(|_| ());
+        let payload = token.split('.').nth(1).unwrap().to_owned();
+        format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#))
+    };
+    let refused = [
+        (String::new(), "missing"),
+        ("X-Api-Key: bgk_canary-wrong\r\n".to_owned(), "key_unknown"),
+        (bearer("bgk_canary-wrong"), "key_unknown"),
+        (format!("X-Api-Key: {}\r\nX-Api-Key: x\r\n", batch.expose()), "several"),
+        (bearer("opaque"), "bearer_unknown"),
+        (jwt(&|claims| claims["iss"] = json!("https://evil.example/")), "bearer_unknown"),
+        (bearer(&unsigned), "jwt_algorithm"),
+        (bearer(&stranger.token(|_| ())), "jwt_key_unknown"),
+        (bearer(&Provider::new().token(|_| ())), "jwt_signature"),
+        (jwt(&|claims| claims["iss"] = json!("https://login.example.com")), "jwt_issuer"),
+        (jwt(&|claims| claims["aud"] = json!("another")), "jwt_audience"),
+        (jwt(&|claims| claims["exp"] = json!("soon")), "jwt_times"),
+        (jwt(&|claims| claims["exp"] = json!(now - 600)), "jwt_expired"),
+        (jwt(&|claims| claims["nbf"] = json!(now + 600)), "jwt_not_yet"),
+    ];
+    let mut told = std::collections::HashSet::new();
+    for (headers, reason) in &refused {
+        let answer = get(&gateway, headers).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        told.insert(problem["detail"].to_string());
+        assert!(!answer.text().contains(reason), "{}", answer.text());
+    }
+    assert_eq!(told.len(), 1, "the client is always told the same: {told:?}");
+    upstream.seen.assert_untouched("refused credentials");
+    assert_eq!(get(&gateway, &jwt(&|_| ())).await.status, 200);
+    let lines = gateway.access_lines(refused.len() + 1).await;
+    for (line, (_, reason)) in lines.iter().zip(&refused) {
+        assert_eq!(line["boldgate.reason"], *reason, "{line}");
+    }
+    assert!(lines[refused.len()].get("boldgate.reason").is_none());
+    let metrics = gateway.telemetry.render();
+    for (reason, count) in [
+        ("missing", 1),
+        ("key_unknown", 2),
+        ("bearer_unknown", 2),
+        ("jwt_expired", 1),
+        ("key_expired", 0),
+    ] {
+        let line = format!("boldgate_credentials_refused_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+/// An issuer that publishes nonsense, weak keys and a private key among good ones.
+#[tokio::test]
+async fn unusable_keys_among_good_ones_keep_no_caller_out_and_let_nobody_in() {
+    let upstream = Upstream::echo().await;
+    let (good, leaked) = (Provider::new(), Provider::with_key_id("leaked"));
+    let parsed = |provider: &Provider| -> Value {
+        let set: Value = serde_json::from_str(&provider.jwks()).unwrap();
+        set["keys"][0].clone()
+    };
+    let mut private = parsed(&leaked);
+    private["d"] = json!("AA");
+    let weak = json!({"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQ"});
+    let odd = json!({"kty": "RSA", "kid": 7, "x5c": "text", "use": null});
+    let keys = json!({ "keys": [null, odd, weak, private, parsed(&leaked), parsed(&good)] });
+    let published = Arc::new(Mutex::new(keys.to_string()));
+    let theirs = Arc::clone(&published);
+    let issuer = Upstream::answering(move |_| running::ok(&theirs.lock().unwrap())).await;
+    let keys = format!("jwks_url: http://{}/keys", issuer.address);
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+
+    let refused = get(&gateway, &bearer(&leaked.token(|_| ()))).await;
+    assert_eq!((refused.status, refused.code().as_str()), (401, "caller_unauthenticated"));
+    upstream.seen.assert_untouched("a token that anybody may have signed");
+    let served = get(&gateway, &bearer(&good.token(|_| ()))).await;
+    assert_eq!(served.status, 200, "{}", served.text());
+
+    // Where nothing is left, nobody is let in, and everybody may come again.
+    *published.lock().unwrap() = json!({ "keys": [null, parsed(&good)["x"]] }).to_string();
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+    let answer = get(&gateway, &bearer(&good.token(|_| ()))).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_keys_unavailable"));
+}
+
+#[tokio::test]
+async fn one_of_several_audiences_is_enough_and_the_leeway_is_what_the_file_says() {
+    let upstream = Upstream::echo().await;
+    let provider = Provider::new();
+    let keys = |more: &str| format!("jwks_file: {}{more}", provider.jwks.path().display());
+    let batch = ApiKey::generate().unwrap();
+    let audience = "audience: [one, two]";
+    let several = gateway_edited(&upstream, &keys(""), &batch, ("audience: boldgate", audience));
+    for (aud, status) in [
+        (json!("three"), 401),
+        (json!(["three", "boldgate"]), 401),
+        (json!(["one", 2]), 401),
+        (json!([["one"]]), 401),
+        (json!("one"), 200),
+        (json!(["three", "two"]), 200),
+    ] {
+        let token = provider.token(|claims| claims["aud"] = aud.clone());
+        assert_eq!(get(&several, &bearer(&token)).await.status, status, "{aud}");
+        assert_eq!(upstream.seen.take().len(), usize::from(status == 200), "{aud}");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (leeway, past, status) in [
+        ("", 25, 200),
+        ("", 35, 401),
+        ("\n      leeway: 0s", 5, 401),
+        ("\n      leeway: 2m", 90, 200),
+        ("\n      leeway: 2m", 130, 401),
+    ] {
+        let gateway = gateway_with(&upstream, &keys(leeway), &batch);
+        let ended = provider.token(|claims| claims["exp"] = json!(now - past));
+        assert_eq!(get(&gateway, &bearer(&ended)).await.status, status, "{leeway} {past}");
+        if status == 401 {
+            let begins = provider.token(|claims| claims["nbf"] = json!(now + past));
+            assert_eq!(get(&gateway, &bearer(&begins)).await.status, 401, "{leeway} {past}");
+        }
+    }
+}
+
+/// Two readers may take different values: no such token is judged, nor passed on.
+#[tokio::test]
+async fn a_jwt_in_which_a_name_stands_twice_is_refused_and_not_passed_on() {
+    let upstream = Upstream::echo().await;
+    let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
+    let gateway = gateway(&upstream, &provider, &batch);
+    let key = format!("X-Api-Key: {}\r\n", batch.expose());
+    for claim in
+        [r#""sub":"1""#, r#""iss":"http://bi/bi/site/site1""#, r#""a":[{"b":{"c":1,"c":2}}]"#]
+    {
+        let token =
+            provider.token_as_written(|claims| claims.replacen('{', &format!("{{{claim},"), 1));
+        for headers in [bearer(&token), key.clone() + &bearer(&token)] {
+            let answer = get(&gateway, &headers).await;
+            assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+        }
+    }
+    upstream.seen.assert_untouched("tokens in which a name stands twice");
+    for line in gateway.access_lines(6).await {
+        assert_eq!(line["boldgate.reason"], "jwt_repeated_name", "{line}");
+    }
+    let token = provider.token_as_written(|claims| claims.replacen('{', r#"{"a":{"sub":"1"},"#, 1));
+    assert_eq!(get(&gateway, &bearer(&token)).await.status, 200);
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::running::{Client, Gateway, Response, Upstream};
 
+mod authorization;
 mod callers;
 mod differential;
 mod framing;

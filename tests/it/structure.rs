@@ -20,7 +20,7 @@ const ORDER: [&[&str]; 17] = [
     &["tenant"],
     &["cors"],
     &["request", "fetch"],
-    &["secret", "telemetry", "trust"],
+    &["host", "secret", "telemetry", "trust"],
     &["invisible", "plain_file"],
 ];
 

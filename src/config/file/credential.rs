@@ -1,7 +1,11 @@
 //! What callers prove with who they are.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use super::SecretSource;
 use crate::config::field::Field;
@@ -63,14 +67,20 @@ pub(crate) struct UnixProcess {
 pub(crate) struct Jwt {
     /// The exact value of the claim `iss`.
     pub issuer: Field<String>,
-    /// The value that must be among those of the claim `aud`.
-    pub audience: Field<String>,
+    /// The value that must be among those of the claim `aud`, or a list of values, of which one
+    /// must be among them.
+    pub audience: Field<Audience>,
     /// The only algorithms that count, whatever a token says.
     #[schemars(length(min = 1))]
     pub algorithms: Field<Vec<Field<Algorithm>>>,
     /// The exact value of the header `typ`, if one is demanded, such as `at+jwt`.
     #[serde(default)]
     pub typ: Field<String>,
+    /// How much the clocks of issuer and gateway may differ, from `0s` to `5m`; `30s` if it is not
+    /// given. A token is taken for that much longer after its `exp`, and before its `nbf` and
+    /// `iat`.
+    #[serde(default)]
+    pub leeway: Field<Period>,
     /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
     /// loopback address. They are fetched anew as `jwks_refresh` says and for a key that is not known.
     #[serde(default)]
@@ -89,6 +99,39 @@ pub(crate) struct Jwt {
     /// `HS512`, in place of public keys. Whoever knows it can make such tokens.
     #[serde(default)]
     pub secret: Field<SecretSource>,
+}
+
+/// Values of the claim `aud`.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum Audience {
+    One(Field<String>),
+    Several(#[schemars(length(min = 1))] Vec<Field<String>>),
+}
+
+impl<'de> Deserialize<'de> for Audience {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AudienceVisitor;
+
+        impl<'de> Visitor<'de> for AudienceVisitor {
+            type Value = Audience;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value of the claim `aud`, or a list of values")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Audience, E> {
+                Ok(Audience::One(Field::Given(text.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Audience, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(items)).map(Audience::Several)
+            }
+        }
+
+        // The form of the value decides.
+        deserializer.deserialize_any(AudienceVisitor)
+    }
 }
 
 /// An algorithm that JWTs are signed with.

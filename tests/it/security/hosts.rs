@@ -1,6 +1,7 @@
 //! Hosts that two servers could read as different ones.
 
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get, get_with};
+use crate::running::{Gateway, HOSTS, Upstream, config};
 
 fn with_host_line(line: &str, version: &str) -> String {
     format!("GET {GOOD} HTTP/{version}\r\n{line}X-Api-Key: {ALPHA_KEY}\r\n\r\n")
@@ -83,7 +84,9 @@ async fn host_and_path_must_mean_the_same_tenant() {
         house.assert_refused(to(host, "/bi/api/v5.0/x", ALPHA_KEY), &[403]).await;
     }
     // None of these is the tenant's host.
-    for host in ["gamma.example.", "x.gamma.example", "gamma.example.evil", "gamma"] {
+    for host in
+        ["gamma.example..", ".gamma.example", "x.gamma.example", "gamma.example.evil", "gamma"]
+    {
         house.assert_refused(to(host, "/bi/api/v5.0/x", BETA_KEY), &[404]).await;
     }
     // The host that counts is Host, not what a header says.
@@ -99,4 +102,63 @@ async fn host_and_path_must_mean_the_same_tenant() {
     assert_token_of(&house.upstream.seen.take()[0], "api");
     assert_eq!(house.gateway.send(get(GOOD)).await.status, 200);
     assert_token_of(&house.upstream.seen.take()[0], "alpha");
+}
+
+/// A dot at the end of a name is the root of the DNS, and names the same host (RFC 3986, section
+/// 3.2.2).
+#[tokio::test]
+async fn a_name_with_the_dot_of_the_root_is_the_same_host() {
+    let house = House::new().await;
+    for host in ["gamma.example.", "Gamma.Example.", "gamma.example.:8080"] {
+        let to = |path: &str, key: &str| {
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Api-Key: {key}\r\n\r\n")
+        };
+        assert_eq!(house.gateway.send(to("/bi/api/v5.0/x", BETA_KEY)).await.status, 200, "{host}");
+        assert_token_of(&house.upstream.seen.take()[0], "api");
+        // So it decides on the tenant as the name without the dot does.
+        house.assert_refused(to(GOOD, ALPHA_KEY), &[404]).await;
+        house.assert_refused(to("/bi/api/v5.0/x", ALPHA_KEY), &[403]).await;
+    }
+    house.assert_serves().await;
+}
+
+/// The hosts that a listener is for compare as names and as addresses, however they are spelled.
+#[tokio::test]
+async fn hosts_compare_as_names_and_addresses_and_not_as_text() {
+    let upstream = Upstream::echo().await;
+    let hosts = ", hosts: [app.example., \"[fd00::A]\", \"fd00:0::b\", 192.0.2.7]";
+    let text = config(upstream.address, "").replace(HOSTS, hosts);
+    let gateway = Gateway::start(&text);
+    let get =
+        |host: &str| format!("GET /bi/api/site/site1/v5.0/x HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for host in [
+        "evil.example",
+        "localhost.evil.example.",
+        "localhost..",
+        "[::2]",
+        "[fd00::c]",
+        "app.example..",
+        "127.0.0.1.",
+        "192.0.2.8",
+        "[::ffff:192.0.2.8]",
+        "fd00",
+    ] {
+        let answer = gateway.send(get(host)).await;
+        assert_eq!((answer.status, &*answer.code()), (421, "host_refused"), "{host}");
+    }
+    upstream.seen.assert_untouched("hosts of others");
+    for host in [
+        "localhost.",
+        "LOCALHOST.:8080",
+        "[0:0:0:0:0:0:0:1]",
+        "[::0001]:80",
+        "app.example",
+        "APP.example.",
+        "[fd00:0:0::a]",
+        "[FD00:0:0:0:0:0:0:B]:8080",
+        "192.0.2.7",
+    ] {
+        let answer = gateway.send(get(host)).await;
+        assert_eq!(answer.status, 200, "{host}: {}", answer.text());
+    }
 }

@@ -1,0 +1,205 @@
+//! Classifies the header `Authorization` of a request: nothing, a key of ours, a `Bearer` token, or
+//! the client's own credential. Pure.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use zeroize::Zeroizing;
+
+use super::api_key::PREFIX;
+
+/// The meaning of a request's `Authorization` (RFC 9110, section 11.6.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Authorization<'h> {
+    /// Nothing: it is absent, empty, or a known scheme without credentials.
+    Nothing,
+    /// A word of the form of our API keys, or a value that holds one in another place: whatever it
+    /// is, it is meant for the gateway.
+    ApiKey(&'h [u8]),
+    /// The token of the scheme `Bearer` (RFC 6750, section 2.1).
+    Bearer(&'h [u8]),
+    /// Anything else: the client's own credential for Bold BI, whose keys come without a scheme.
+    Other,
+}
+
+impl<'h> Authorization<'h> {
+    /// Reads the one value among `headers`; the strict parse has refused two.
+    pub(super) fn of(headers: &'h HeaderMap) -> Self {
+        headers.get(AUTHORIZATION).map_or(Self::Nothing, |value| Self::parse(value.as_bytes()))
+    }
+
+    fn parse(value: &'h [u8]) -> Self {
+        plain_bearer(value).map_or_else(|| Self::classify(value), Self::Bearer)
+    }
+
+    fn classify(value: &'h [u8]) -> Self {
+        let value = value.trim_ascii();
+        let end = value.iter().position(|&byte| is_blank(byte)).unwrap_or(value.len());
+        let (scheme, rest) = value.split_at(end);
+        let credentials = rest.trim_ascii_start();
+        if credentials.is_empty() {
+            return match scheme {
+                [] => Self::Nothing,
+                word if is_scheme(word) => Self::Nothing,
+                word if holds_key(word) => Self::ApiKey(word),
+                _ => Self::Other,
+            };
+        }
+        if credentials.starts_with(PREFIX.as_bytes()) && rest.starts_with(b" ") {
+            return Self::ApiKey(credentials);
+        }
+        // Only blanks stand between the two (RFC 9110, section 11.4).
+        let blanks = rest.len() - credentials.len();
+        if scheme.eq_ignore_ascii_case(b"bearer") && rest[..blanks].iter().all(|&b| b == b' ') {
+            return Self::Bearer(credentials);
+        }
+        let is_basic = scheme.eq_ignore_ascii_case(b"basic");
+        let is_ours = holds_key(value) || (is_basic && holds_key(&name_and_password(credentials)));
+        if is_ours { Self::ApiKey(value) } else { Self::Other }
+    }
+}
+
+/// The token of the usual spelling, which is most of all that come: told in a few instructions.
+fn plain_bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_first_chunk::<7>()?;
+    let is_word = |at: Option<&u8>| at.is_some_and(|&byte| !is_blank(byte));
+    (scheme.eq_ignore_ascii_case(b"bearer ")
+        && is_word(token.first())
+        && is_word(token.last())
+        && !token.starts_with(PREFIX.as_bytes()))
+    .then_some(token)
+}
+
+/// Whether a word of the form of our API keys stands anywhere in `value`. One that is not where a
+/// key belongs is nobody's, and goes no further than a known one does.
+pub(super) fn holds_key(value: &[u8]) -> bool {
+    memchr::memmem::find_iter(value, PREFIX).any(|at| at == 0 || !is_of_token(value[at - 1]))
+}
+
+/// The pair that the scheme `Basic` encodes (RFC 7617, section 2); empty if it is malformed.
+fn name_and_password(credentials: &[u8]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(STANDARD.decode(credentials).unwrap_or_default())
+}
+
+/// Whether a byte can stand within a word. The signature of a JWT, too, may hold the beginning of
+/// our keys, but not at its own beginning: a dot goes on a word here.
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn is_scheme(word: &[u8]) -> bool {
+    SCHEMES.iter().any(|scheme| word.eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
+/// The authentication schemes that are registered (RFC 9110, section 16.4.1), and those that
+/// clients use without. Any other word alone is a credential.
+const SCHEMES: [&str; 21] = [
+    "ApiKey",
+    "AWS4-HMAC-SHA256",
+    "Basic",
+    "Bearer",
+    "Concealed",
+    "Digest",
+    "DPoP",
+    "GNAP",
+    "Hawk",
+    "HOBA",
+    "JWT",
+    "Kerberos",
+    "Mutual",
+    "Negotiate",
+    "NTLM",
+    "OAuth",
+    "PrivateToken",
+    "SCRAM-SHA-1",
+    "SCRAM-SHA-256",
+    "Token",
+    "vapid",
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(value: &str) -> Authorization<'_> {
+        Authorization::parse(value.as_bytes())
+    }
+
+    #[test]
+    fn an_empty_value_and_a_known_scheme_alone_are_nothing() {
+        for value in ["", " ", "\t", "Bearer", "bearer ", " BASIC\t", "Negotiate", "nTLM", "vapid"]
+        {
+            assert_eq!(parse(value), Authorization::Nothing, "{value:?}");
+        }
+        for value in
+            ["x", "Bearers", "Basic x", "bold-bi-key==", "Digest,", "Basic\u{a0}", "Bearer:"]
+        {
+            assert_eq!(parse(value), Authorization::Other, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_follows_bearer_in_any_case_and_blanks() {
+        for value in ["Bearer x.y.z", "bearer   x.y.z", " BEARER x.y.z \t"] {
+            assert_eq!(parse(value), Authorization::Bearer(b"x.y.z"), "{value:?}");
+        }
+        for value in ["Bearer\tx", "Bearer \tx", "Bearer,x", "Bearerx", "JWT x.y.z", "x.y.z"] {
+            assert_eq!(parse(value), Authorization::Other, "{value:?}");
+        }
+        assert_eq!(parse("Bearer x y"), Authorization::Bearer(b"x y"), "what it is, others judge");
+    }
+
+    #[test]
+    fn a_key_of_ours_is_one_wherever_it_stands() {
+        for value in
+            ["bgk_x", " bgk_x ", "Bearer bgk_x", "APIKEY  bgk_x", "Basic bgk_x", "a, bgk_x"]
+        {
+            assert_eq!(parse(value), Authorization::ApiKey(b"bgk_x"), "{value:?}");
+        }
+        for value in ["key=bgk_x", "u:bgk_x", "ApiKey k=\"bgk_x\"", "Bearer\tbgk_x", "bgk_x y"] {
+            assert_eq!(parse(value), Authorization::ApiKey(value.as_bytes()), "{value:?}");
+        }
+        for pair in ["bgk_x:", "user:bgk_x", ":bgk_x"] {
+            let value = format!("Basic {}", STANDARD.encode(pair));
+            assert_eq!(parse(&value), Authorization::ApiKey(value.as_bytes()), "{pair}");
+        }
+        let pair = format!("Basic {}", STANDARD.encode("user:password"));
+        assert_eq!(parse(&pair), Authorization::Other);
+        for value in ["abgk_x", "x.y.bgk_z", "a/bgk_z=", "BGK_x", "bgk-x"] {
+            assert_eq!(parse(value), Authorization::Other, "{value:?}");
+        }
+        assert!(holds_key(b"x, bgk_") && !holds_key(b"x.y.bgk_z"));
+    }
+
+    proptest! {
+        /// Nothing that may be a key of ours is taken for the client's own credential.
+        #[test]
+        fn no_word_of_the_form_of_a_key_is_the_clients_own(
+            before in "([A-Za-z0-9=:,;\"' \t]{0,12}[=:,;\"' \t])?", after in "[!-~ \t]{0,12}"
+        ) {
+            let value = format!("{before}bgk_{after}");
+            match parse(&value) {
+                Authorization::ApiKey(_) => {}
+                Authorization::Bearer(token) => prop_assert!(holds_key(token), "{:?}", value),
+                other => prop_assert!(false, "{:?} is {:?}", value, other),
+            }
+        }
+
+        /// The short way of the usual spelling is a short way, and no other reading.
+        #[test]
+        fn the_usual_spelling_reads_as_all_others_do(
+            value in "(Bearer|bearer|Basic)?[ \t]{0,2}(bgk_)?[!-~ \t]{0,12}", any: Vec<u8>
+        ) {
+            for value in [value.as_bytes(), &any] {
+                prop_assert_eq!(Authorization::parse(value), Authorization::classify(value));
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The keys of one issuer. A published set is read entry by entry, so that one which cannot be used
+//! takes no other along. Pure.
+
+use std::fmt;
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+
+use super::json::Json;
+use super::jwk::{self, Jwk, KeyFault, MAX_KEYS, Material};
+use crate::secret::Secret;
+
+/// The keys of one issuer: its public keys, by their id, or one shared secret.
+#[derive(Clone, Debug, Default)]
+pub struct KeySet {
+    keys: Vec<Key>,
+    left_out: Vec<LeftOut>,
+}
+
+#[derive(Clone, Debug)]
+struct Key {
+    id: Option<String>,
+    algorithm: Option<Algorithm>,
+    material: DecodingKey,
+    /// A shared secret, which fits a token with any `kid`.
+    only: bool,
+}
+
+/// An entry of a set that must not be used as a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Counted from 1.
+    place: usize,
+    id: Option<String>,
+    why: KeyFault,
+}
+
+/// Why a document is no set of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeySetError {
+    /// It is no JWKS (RFC 7517, section 5).
+    #[error("it is no JSON Web Key Set")]
+    Malformed,
+    /// Nothing of it can be used.
+    #[error("it holds no key that a signature could be checked with")]
+    Empty,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Json>,
+}
+
+impl KeySet {
+    /// Reads a JWKS. Entries that must not be used are left out, and told by [`KeySet::left_out`];
+    /// so are, in silence, keys that are not for signatures or of a kind that is not known.
+    ///
+    /// # Errors
+    /// When it is no JWKS.
+    pub fn parse(json: &[u8]) -> Result<Self, KeySetError> {
+        let Document { keys: entries } =
+            serde_json::from_slice(json).map_err(|_| KeySetError::Malformed)?;
+        let (mut found, mut left_out) = (Vec::<(usize, Jwk)>::new(), Vec::new());
+        let mut leaked: Vec<Material> = Vec::new();
+        for (index, entry) in entries.iter().take(MAX_KEYS).enumerate() {
+            match jwk::read(entry) {
+                // The same key twice is the same key.
+                Ok(Some(key)) if found.iter().any(|(_, other)| *other == key) => {}
+                Ok(Some(key)) => found.push((index, key)),
+                Ok(None) => {}
+                Err(why) => {
+                    leaked.extend(why.is_leak().then(|| jwk::public_half(entry)).flatten());
+                    left_out.push(LeftOut::new(index, jwk::id(entry), why));
+                }
+            }
+        }
+        for (index, key) in found.extract_if(.., |(_, key)| leaked.contains(&key.material)) {
+            left_out.push(LeftOut::new(index, key.id.as_deref(), KeyFault::PrivateElsewhere));
+        }
+        if entries.len() > MAX_KEYS {
+            left_out.push(LeftOut::new(MAX_KEYS, None, KeyFault::TooMany));
+        }
+        Ok(Self { keys: found.into_iter().map(|(_, key)| key.into()).collect(), left_out })
+    }
+
+    /// The secret that the issuer signs with and that we know as well: for HS256 and its kin, and
+    /// nothing else.
+    pub fn shared(secret: &Secret) -> Self {
+        let material = DecodingKey::from_secret(secret.expose().as_bytes());
+        let key = Key { id: None, algorithm: None, material, only: true };
+        Self { keys: vec![key], left_out: Vec::new() }
+    }
+
+    /// The set itself, if there is any key in it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn with_keys(self) -> Result<Self, KeySetError> {
+        if self.keys.is_empty() { Err(KeySetError::Empty) } else { Ok(self) }
+    }
+
+    /// The entries of the document that must not be used.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// The keys that a token may have been signed with: those of this `kid`, or all if it names
+    /// none, that are for its algorithm. Several may have one id; [`MAX_TRIED`] are enough work.
+    pub(super) fn fitting(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> impl Iterator<Item = &DecodingKey> {
+        let fits = move |key: &&Key| {
+            key.material.family() == algorithm.family()
+                && key.algorithm.is_none_or(|own| own == algorithm)
+                && (id.is_none() || key.only || key.id.as_deref() == id)
+        };
+        self.keys.iter().filter(fits).take(MAX_TRIED).map(|key| &key.material)
+    }
+}
+
+impl From<Jwk> for Key {
+    fn from(jwk: Jwk) -> Self {
+        let material = jwk.material.decoding_key();
+        Self { id: jwk.id, algorithm: jwk.algorithm, material, only: false }
+    }
+}
+
+impl LeftOut {
+    fn new(index: usize, id: Option<&str>, why: KeyFault) -> Self {
+        Self { place: index + 1, id: id.map(str::to_owned), why }
+    }
+
+    /// Whether a secret of the issuer is known to everybody who can read the set.
+    pub fn is_leak(&self) -> bool {
+        self.why.is_leak()
+    }
+}
+
+/// With no more of its id than fits on a line: it is text of somebody else's choice.
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {}", self.place)?;
+        if let Some(id) = &self.id {
+            let shown: String = id.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+            let more = if id.chars().nth(MAX_SHOWN).is_some() { "…" } else { "" };
+            write!(f, " (`kid` `{shown}{more}`)")?;
+        }
+        write!(f, ": {}", self.why)
+    }
+}
+
+/// Most keys that the signature of one token is checked with.
+const MAX_TRIED: usize = 4;
+/// Characters of a key's id that a message shows.
+const MAX_SHOWN: usize = 64;
+
+#[cfg(test)]
+mod tests;

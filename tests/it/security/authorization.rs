@@ -1,0 +1,158 @@
+//! The meaning of an `Authorization`: nothing, a key of ours, or the client's own credential for
+//! Bold BI.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
+
+use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get_with, hex};
+use crate::running::{Gateway, Upstream, config};
+
+/// Values without any credential.
+const EMPTY: [&str; 18] = [
+    "",
+    " ",
+    "Bearer",
+    "bearer",
+    "BEARER ",
+    "Bearer   ",
+    "Bearer \t ",
+    "Basic",
+    "basic ",
+    "Digest",
+    "Negotiate",
+    "NTLM",
+    "ApiKey",
+    "Token",
+    "OAuth",
+    "DPoP",
+    "HOBA",
+    "SCRAM-SHA-256",
+];
+
+#[tokio::test]
+async fn an_authorization_that_says_nothing_is_none() {
+    for (tenant, own) in [("", 200), ("    existing_authorization: refuse\n", 403)] {
+        let upstream = Upstream::echo().await;
+        let gateway = Gateway::start(&config(upstream.address, tenant));
+        for value in EMPTY {
+            let answer = gateway.send(anonymous(value)).await;
+            assert_eq!(answer.status, 200, "{value:?}: {}", answer.text());
+            assert_token_of(&upstream.seen.take()[0], "site1");
+        }
+        // Bold BI's own keys come bare, and a scheme that nobody knows may be such a key.
+        for value in
+            ["dGhpcyBpcyBhIGtleQ==", "a-key-of-bold-bi", "Basics", "Basic eDp5", "Bearer x"]
+        {
+            let answer = gateway.send(anonymous(value)).await;
+            assert_eq!(answer.status, own, "{value}: {}", answer.text());
+            for seen in upstream.seen.take() {
+                assert_eq!(seen.header("authorization"), [value]);
+            }
+        }
+    }
+}
+
+fn anonymous(authorization: &str) -> String {
+    format!(
+        "GET /bi/api/site/site1/v5.0/dashboards HTTP/1.1\r\nHost: localhost\r\n\
+         Authorization: {authorization}\r\n\r\n"
+    )
+}
+
+fn with(authorization: &str) -> String {
+    format!("GET {GOOD} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\r\n")
+}
+
+/// Every place of a header value in which a client may put a key of ours.
+fn places(key: &str) -> [String; 14] {
+    [
+        key.to_owned(),
+        format!("Bearer {key}"),
+        format!("bearer   {key}"),
+        format!("ApiKey {key}"),
+        format!("Basic {key}"),
+        format!("Unheard-Of {key}"),
+        format!("Bearer\t{key}"),
+        format!("ApiKey key={key}"),
+        format!("ApiKey key=\"{key}\", realm=x"),
+        format!("Token token='{key}'"),
+        format!("Bearer x, Bearer {key}"),
+        format!("user:{key}"),
+        // As `curl --user` sends it.
+        format!("Basic {}", STANDARD.encode(format!("user:{key}"))),
+        format!("basic  {}", STANDARD.encode(format!("{key}:"))),
+    ]
+}
+
+#[tokio::test]
+async fn a_word_of_the_form_of_our_keys_never_goes_on() {
+    let expired = "bgk_canary-key-of-the-past";
+    let house = House::with(&format!(
+        "  gone:\n    api_key: {{ sha256: \"{}\", expires: \"2020-01-01T00:00:00Z\" }}\n    \
+         may: [ {{ tenant: alpha, routes: [read] }} ]\n",
+        hex(digest(&SHA256, expired.as_bytes()).as_ref())
+    ))
+    .await;
+    for key in ["bgk_canary-unknown", "bgk_", expired, &ALPHA_KEY[..ALPHA_KEY.len() - 1]] {
+        for value in places(key) {
+            let code = house.assert_refused(with(&value), &[401]).await.code();
+            assert_eq!(code, "caller_unauthenticated", "{value}");
+            // Beside another credential it is refused as well, and not forwarded as the client's
+            // own.
+            let lines = format!("Authorization: {value}\r\n");
+            house.assert_refused(get_with(GOOD, &lines), &[401]).await;
+        }
+    }
+    house.assert_serves().await;
+    let lines = house.gateway.access_lines(4 * 28 + 1).await;
+    let of = |reason| lines.iter().filter(|line| line["boldgate.reason"] == reason).count();
+    // Only where a key belongs is it looked at, and found to be past its end.
+    assert_eq!((of("key_expired"), of("key_unknown")), (12, 100));
+}
+
+#[tokio::test]
+async fn a_key_of_ours_counts_in_the_authorization_and_goes_no_further() {
+    let house = House::new().await;
+    for value in [
+        ALPHA_KEY.to_owned(),
+        format!("Bearer {ALPHA_KEY}"),
+        format!("bearer  {ALPHA_KEY} "),
+        format!("ApiKey {ALPHA_KEY}"),
+    ] {
+        let answer = house.gateway.send(with(&value)).await;
+        assert_eq!(answer.status, 200, "{value}: {}", answer.text());
+        let seen = &house.upstream.seen.take()[0];
+        assert_token_of(seen, "alpha");
+        assert!(!seen.head.contains("bgk_"), "{}", seen.head);
+    }
+    // It is the same caller's as any other credential, or the request is nobody's.
+    let lines = |key| format!("Authorization: Bearer {key}\r\n");
+    assert_eq!(house.gateway.send(get_with(GOOD, &lines(ALPHA_KEY))).await.status, 200);
+    house.assert_refused(get_with(GOOD, &lines(BETA_KEY)), &[401]).await;
+}
+
+/// Where everybody is let in no key is needed, but one that is sent is ours all the same.
+#[tokio::test]
+async fn where_everybody_is_let_in_a_key_of_ours_does_not_go_on_either() {
+    let upstream = Upstream::echo().await;
+    let key = "bgk_canary-key-of-somebody";
+    let callers = format!(
+        "callers:\n  somebody:\n    api_key: {{ sha256: \"{}\" }}\n    \
+         may: [ {{ tenant: acme, routes: [read] }} ]\n  anonymous:\n    \
+         may: [ {{ tenant: acme, routes: [read] }} ]\n",
+        hex(digest(&SHA256, key.as_bytes()).as_ref())
+    );
+    let gateway = Gateway::start(&(config(upstream.address, "") + &callers));
+    for value in places("bgk_canary-unknown") {
+        let answer = gateway.send(anonymous(&value)).await;
+        assert_eq!((answer.status, &*answer.code()), (401, "caller_unauthenticated"), "{value}");
+    }
+    upstream.seen.assert_untouched("keys that are not known");
+    let answer = gateway.send(anonymous(&format!("Bearer {key}"))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = &upstream.seen.take()[0];
+    assert_token_of(seen, "site1");
+    assert!(!seen.head.contains("bgk_"), "{}", seen.head);
+    assert!(gateway.access_lines(15).await[14].get("boldgate.caller").is_none());
+}
