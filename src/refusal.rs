@@ -227,30 +227,13 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
-            Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => (
-                503,
-                "issuer_keys_unavailable",
-                "The keys of the issuer of your token cannot be fetched at the moment.",
-            ),
+            Self::Caller { why, .. } => unauthenticated(*why),
             Self::Host => {
                 (421, "host_refused", "This listener is not for the host that was asked for.")
             }
             Self::Origin { .. } => {
                 (403, "origin_refused", "Web pages of this origin may not use the gateway.")
             }
-            Self::Caller { why: CallerError::Certificate, .. } => {
-                (403, "certificate_unknown", "The client certificate is no known caller's.")
-            }
-            Self::Caller {
-                why:
-                    CallerError::Missing
-                    | CallerError::Unknown
-                    | CallerError::Expired
-                    | CallerError::Several
-                    | CallerError::Bearer
-                    | CallerError::Jwt(_),
-                ..
-            } => (401, "caller_unauthenticated", "One valid credential of a caller is needed."),
             Self::TenantUnknown { .. } => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
@@ -410,6 +393,27 @@ fn not_listed(known: Option<&Known>) -> String {
         ),
         None => "may not ask for a tenant that is not known: no `cors.origins` lists its origin"
             .to_owned(),
+    }
+}
+
+fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
+    match why {
+        CallerError::Jwt(JwtError::NoKeys) => (
+            503,
+            "issuer_keys_unavailable",
+            "The keys of the issuer of your token cannot be fetched at the moment.",
+        ),
+        CallerError::Certificate => {
+            (403, "certificate_unknown", "The client certificate is no known caller's.")
+        }
+        CallerError::Missing
+        | CallerError::Unknown
+        | CallerError::Expired
+        | CallerError::Several
+        | CallerError::Bearer
+        | CallerError::Jwt(_) => {
+            (401, "caller_unauthenticated", "One valid credential of a caller is needed.")
+        }
     }
 }
 

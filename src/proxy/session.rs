@@ -229,8 +229,10 @@ impl Session {
     /// future is dropped.
     pub(super) async fn read_body(&mut self) -> Result<Option<Bytes>, ClientFault> {
         loop {
-            if let Some(piece) = self.buffered_body()? {
-                return Ok(piece);
+            match self.buffered_body()? {
+                Step::Piece(piece) => return Ok(Some(piece)),
+                Step::End => return Ok(None),
+                Step::Wait => {}
             }
             self.reserve(BODY_PIECE);
             let read = self.connection.read_buf(&mut self.buffer);
@@ -243,7 +245,7 @@ impl Session {
     }
 
     /// The next piece of the body or its end, as far as it has arrived.
-    fn buffered_body(&mut self) -> Result<Option<Option<Bytes>>, ClientFault> {
+    fn buffered_body(&mut self) -> Result<Step, ClientFault> {
         let step = match self.body.as_mut().unwrap_or(&mut Body::Done) {
             Body::Done => Step::End,
             Body::Length(left) => {
@@ -261,18 +263,15 @@ impl Session {
                 chunks.next(&mut self.buffer).map_err(|_| ClientFault::Malformed)?
             }
         };
-        match step {
-            Step::Wait => Ok(None),
-            Step::End => {
-                self.body = Some(Body::Done);
-                Ok(Some(None))
-            }
+        match &step {
+            Step::Wait => {}
+            Step::End => self.body = Some(Body::Done),
             Step::Piece(piece) => {
                 self.body_received += piece.len() as u64;
-                self.keep(&piece);
-                Ok(Some(Some(piece)))
+                self.keep(piece);
             }
         }
+        Ok(step)
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -468,8 +467,8 @@ impl Session {
     pub(super) async fn finish(self) -> Option<(Box<Connection>, BytesMut)> {
         // A proxy in front of us may be less strict with chunks: what it counts to the body must not
         // be the next request here.
-        let chunked = self.asked.is_some_and(|asked| asked.chunked);
-        if self.keep_alive && !(chunked && !self.buffer.is_empty()) {
+        let doubtful = !self.buffer.is_empty() && self.asked.is_some_and(|asked| asked.chunked);
+        if self.keep_alive && !doubtful {
             return Some((self.connection, self.buffer));
         }
         linger(self.connection).await;

@@ -49,7 +49,7 @@ impl HeadReader {
         match self.end(buffer)? {
             Some(end) if end <= MAX_HEAD => {
                 *self = Self::default();
-                RawHead::parse(buffer.split_to(end).freeze()).map(Some)
+                RawHead::parse(&buffer.split_to(end).freeze()).map(Some)
             }
             None if buffer.len() < MAX_HEAD => Ok(None),
             _ if memchr::memchr(b'\n', &buffer[..MAX_HEAD]).is_none() => {
@@ -89,8 +89,8 @@ impl RawHead {
     }
 
     /// Takes a head apart whose lines all end in CR LF, the last one empty.
-    fn parse(bytes: Bytes) -> Result<Self, RequestError> {
-        let next_line = memchr::memchr(b'\n', &bytes).ok_or(REQUEST_LINE)? + 1;
+    fn parse(bytes: &Bytes) -> Result<Self, RequestError> {
+        let next_line = memchr::memchr(b'\n', bytes).ok_or(REQUEST_LINE)? + 1;
         let line = bytes[..next_line].strip_suffix(b"\r\n").ok_or(LINE_END)?;
         // Two blanks exactly, and nothing else that a server could take for one.
         let method_end = memchr::memchr(b' ', line).ok_or(REQUEST_LINE)?;
@@ -114,7 +114,7 @@ impl RawHead {
             }));
         }
         let target = bytes.slice(method_end + 1..target_end);
-        let headers = headers(&bytes, next_line)?;
+        let headers = headers(bytes, next_line)?;
         Ok(Self { method, target, version, headers })
     }
 
@@ -305,7 +305,8 @@ mod tests {
 
     #[test]
     fn bounds_hold_while_a_head_arrives() {
-        let endless = |start: &str| in_pieces(&[start.as_bytes(), &[b'x'; MAX_HEAD]].concat(), 999);
+        let endless =
+            |start: &str| in_pieces(&[start.as_bytes(), &vec![b'x'; MAX_HEAD]].concat(), 999);
         assert_eq!(endless("GET /").0.unwrap_err(), RequestError::TargetTooLong);
         assert_eq!(endless("GET / HTTP/1.1\r\nX: ").0.unwrap_err(), RequestError::HeadTooLarge);
         let lines = |n| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(n));

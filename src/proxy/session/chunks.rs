@@ -150,9 +150,12 @@ mod tests {
 
     use super::*;
 
+    /// The content of a body, and what is left behind it.
+    type Whole = (Vec<u8>, Vec<u8>);
+
     /// The content of the body that `bytes` begin with, arriving in pieces of `size`, and what is
     /// left behind it; `None` if it has no end.
-    fn read(bytes: &[u8], size: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, NotChunked> {
+    fn read(bytes: &[u8], size: usize) -> Result<Option<Whole>, NotChunked> {
         let (mut reader, mut buffer) = (ChunkReader::default(), BytesMut::new());
         let (mut pieces, mut content) = (bytes.chunks(size), Vec::new());
         loop {

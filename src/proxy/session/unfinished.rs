@@ -53,14 +53,14 @@ impl UnfinishedHead<'_> {
     /// Notes that this head takes `held` bytes of memory. While all together take more than `limit`,
     /// the oldest ones are evicted, which may be this one.
     pub(super) fn hold(&self, held: usize, limit: usize) {
-        let mut heads = self.all.heads();
-        let Some(head) = heads.by_age.get_mut(&self.number) else { return };
-        let before = std::mem::replace(&mut head.held, held);
-        heads.held = heads.held - before + held;
-        while heads.held > limit
-            && let Some((_, oldest)) = heads.by_age.pop_first()
+        let mut all = self.all.heads();
+        let Some(this) = all.by_age.get_mut(&self.number) else { return };
+        let before = std::mem::replace(&mut this.held, held);
+        all.held = all.held - before + held;
+        while all.held > limit
+            && let Some((_, oldest)) = all.by_age.pop_first()
         {
-            heads.held -= oldest.held;
+            all.held -= oldest.held;
             oldest.evicted.notify_one();
         }
     }
