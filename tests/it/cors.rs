@@ -540,9 +540,17 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, lines: &s
 async fn a_strangers_page_is_refused_wherever_the_browser_proves_the_caller_by_itself() {
     let proofs = Proofs::new(CORS).await;
     let user = format!("X-User: a@acme.example\r\nX-Api-Key: {}\r\n", proofs.other_key.expose());
+    let signed = proofs.provider.token(|_| {});
+    let signed_user = format!("X-User: a@acme.example\r\nAuthorization: Bearer {signed}\r\n");
     for lines in STRANGERS {
         assert_refused(&proofs.with_certificate(lines).await, lines);
         assert_refused(&proofs.at_socket(lines).await, lines);
+        // The scheme alone is no credential of the page's.
+        let scheme = format!("Authorization: Bearer\r\n{lines}");
+        assert_refused(&proofs.with_certificate(&scheme).await, &scheme);
+        assert_refused(&proofs.at_socket(&scheme).await, &scheme);
+        // A proxy may prove itself by a JWT, too.
+        assert_refused(&proofs.over_tcp(&format!("{signed_user}{lines}")).await, lines);
         // A proxy puts both on: its own key, and the user whose session the browser has.
         assert_refused(&proofs.over_tcp(&format!("{user}{lines}")).await, lines);
     }
