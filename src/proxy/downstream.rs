@@ -52,7 +52,7 @@ pub struct ClientLimits {
 pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let drained = async {
         stream.shutdown().await?;
-        let mut rest = vec![0; 16 * 1024];
+        let mut rest = vec![0; LINGER_PIECE];
         let mut read = 0;
         while read < LINGER_BYTES {
             match stream.read(&mut rest).await? {
@@ -68,3 +68,5 @@ pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
+/// Small, because many connections may linger at the same time.
+const LINGER_PIECE: usize = 2 * 1024;

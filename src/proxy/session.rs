@@ -23,7 +23,7 @@ pub use unfinished::UnfinishedHeads;
 use super::connection::Connection;
 use super::downstream::{ClientLimits, linger};
 use crate::refusal::Refusal;
-use crate::request::{BodyFraming, HeadReader, RawHead};
+use crate::request::{BodyFraming, HeadReader, MAX_HEAD, RawHead};
 use chunks::{ChunkReader, Step};
 use redact::Redactor;
 use unfinished::UnfinishedHead;
@@ -162,9 +162,15 @@ impl Session {
                 Ok(None) => {}
                 Err(error) => return Head::Refused(error.into()),
             }
-            self.reserve(HEAD_PIECE);
+            // Few steps to the largest size leave little behind for the allocator to keep.
+            self.reserve(HEAD_PIECE.max(3 * self.buffer.len()).min(MAX_HEAD));
             let waiting = waiting.get_or_insert_with(|| unfinished.enter());
-            waiting.hold(self.buffer.capacity(), self.limits.unfinished_heads);
+            // The allocator rounds up, and keeps the smaller pieces that the buffer grew out of.
+            let held = self.buffer.capacity() * 3 / 2 + PER_HEAD;
+            if waiting.hold(held, self.limits.unfinished_heads) {
+                // Those that were evicted give their memory back first.
+                tokio::task::yield_now().await;
+            }
             let read = tokio::select! {
                 biased;
                 () = waiting.evicted() => {
@@ -467,11 +473,14 @@ impl Session {
     pub(super) async fn finish(self) -> Option<(Box<Connection>, BytesMut)> {
         // A proxy in front of us may be less strict with chunks: what it counts to the body must not
         // be the next request here.
-        let doubtful = !self.buffer.is_empty() && self.asked.is_some_and(|asked| asked.chunked);
+        let doubtful =
+            !self.buffer.is_empty() && self.asked.as_ref().is_some_and(|asked| asked.chunked);
         if self.keep_alive && !doubtful {
             return Some((self.connection, self.buffer));
         }
-        linger(self.connection).await;
+        // Nothing else of the request need be held meanwhile.
+        let connection = { self }.connection;
+        linger(connection).await;
         None
     }
 }
@@ -542,6 +551,8 @@ const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// By as much the buffer for a head grows at least.
 const HEAD_PIECE: usize = 4 * 1024;
+/// What a connection holds besides the bytes of a head that is read.
+const PER_HEAD: usize = 8 * 1024;
 /// Room for each read of a body.
 const BODY_PIECE: usize = 64 * 1024;
 /// Most bytes of a body that are kept to be sent again.

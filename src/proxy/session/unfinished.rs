@@ -51,18 +51,21 @@ impl UnfinishedHeads {
 
 impl UnfinishedHead<'_> {
     /// Notes that this head takes `held` bytes of memory. While all together take more than `limit`,
-    /// the oldest ones are evicted, which may be this one.
-    pub(super) fn hold(&self, held: usize, limit: usize) {
+    /// the oldest ones are evicted, which may be this one. Whether any was.
+    pub(super) fn hold(&self, held: usize, limit: usize) -> bool {
         let mut all = self.all.heads();
-        let Some(this) = all.by_age.get_mut(&self.number) else { return };
+        let Some(this) = all.by_age.get_mut(&self.number) else { return false };
         let before = std::mem::replace(&mut this.held, held);
         all.held = all.held - before + held;
+        let mut evicted = false;
         while all.held > limit
             && let Some((_, oldest)) = all.by_age.pop_first()
         {
             all.held -= oldest.held;
             oldest.evicted.notify_one();
+            evicted = true;
         }
+        evicted
     }
 
     /// Waits until this head is evicted.
