@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::caller::{CallerAuth, CallerName};
 use crate::plain_file;
-use crate::plain_file::limit::MAX_CONFIGURATION;
+use crate::plain_file::limit::{MAX_CONFIGURATION, MAX_SECRET};
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
 use crate::telemetry::AuditSink;
@@ -252,14 +252,11 @@ impl Check<'_> {
     /// The secret that is kept at `source`; a stand-in when references are not read.
     fn secret(self, source: &SecretRef) -> Result<Secret, SecretError> {
         match self.references {
-            References::Read => {
-                let secret = source.read();
-                if let SecretRef::File(path) = source {
-                    let content = secret.as_ref().ok().map(|secret| secret.expose().as_bytes());
-                    self.files.borrow_mut().saw(path, content);
-                }
-                secret
-            }
+            References::Read => match source {
+                // What cannot be a secret is noted as well, so that another fault is told, too.
+                SecretRef::File(path) => Secret::in_file(self.content(path, MAX_SECRET)),
+                SecretRef::Env(_) => source.read(),
+            },
             References::Ignore => Ok(Secret::new(String::new())),
         }
     }

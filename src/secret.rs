@@ -22,6 +22,17 @@ impl Secret {
         Self(Zeroizing::new(value))
     }
 
+    /// The secret in a file, as far as that could be read. One line end at the end is no part of it.
+    ///
+    /// # Errors
+    /// When it could not be read, or what it holds cannot be a secret.
+    pub fn in_file(content: io::Result<Zeroizing<Vec<u8>>>) -> Result<Self, SecretError> {
+        checked(content.map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => SecretError::TooLarge,
+            _ => SecretError::Unreadable(error),
+        })?)
+    }
+
     /// The secret itself, for the one place that must send it.
     pub fn expose(&self) -> &str {
         &self.0
@@ -59,12 +70,7 @@ impl SecretRef {
                 let value = std::env::var_os(name).ok_or(SecretError::Unset)?;
                 checked(Zeroizing::new(value.into_encoded_bytes()))
             }
-            Self::File(path) => {
-                checked(plain_file::read(path, MAX_SECRET).map_err(|error| match error.kind() {
-                    io::ErrorKind::FileTooLarge => SecretError::TooLarge,
-                    _ => SecretError::Unreadable(error),
-                })?)
-            }
+            Self::File(path) => Secret::in_file(plain_file::read(path, MAX_SECRET)),
         }
     }
 }

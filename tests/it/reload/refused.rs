@@ -38,6 +38,28 @@ async fn what_cannot_be_used_leaves_everything_as_it_was_and_says_where_it_is_wr
     assert_eq!(metric(admin, "boldgate_config_generation").await, 1, "nothing was put in force");
 }
 
+/// Who mends a file wrongly reads what is wrong with it now.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_fault_in_the_same_file_is_told_as_well() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let whole = std::fs::read_to_string(files.path("secret")).unwrap();
+    let gateway = files.serve();
+    gateway.ready();
+    let faults = [("two\nlines", "line breaks"), ("", "empty"), ("blank ", "blank")];
+    for (number, (content, says)) in (1..).zip(faults) {
+        files.replace("secret", content);
+        becomes(LONG, says, async || told(&gateway, REFUSED).len() >= number).await;
+        let line = told(&gateway, REFUSED).pop().unwrap();
+        assert!(line["findings"].as_str().unwrap().contains(says), "{says}: {line}");
+    }
+    files.replace("secret", &whole);
+    let admin = gateway.ready().1;
+    let successful = "boldgate_config_last_reload_successful";
+    becomes(LONG, "mended", async || metric(admin, successful).await == 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_taken_refuses_the_whole_until_it_is_free_and_somebody_asks() {
     let upstream = two_sites().await;
