@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use http::StatusCode;
+use rustls::InvalidMessage;
 
 use super::reply;
 use crate::tenant::Grant;
@@ -25,7 +26,11 @@ enum FaultKind {
     Refused,
     /// Of the server; with what can be done about it.
     Certificate(CertificateHint),
+    /// What answers there does not speak TLS.
+    NoTls,
     Tls,
+    /// The server took the connection and closed it without an answer.
+    Closed,
     Other,
 }
 
@@ -58,8 +63,17 @@ impl Error for ConnectionFault {}
 
 impl FaultKind {
     fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        // What is no record of TLS is refused by its first byte, the type.
+        if let Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) =
+            error.downcast_ref()
+        {
+            return Some(Self::NoTls);
+        }
         if error.is::<rustls::Error>() {
             return Some(trust::certificate_hint(error).map_or(Self::Tls, Self::Certificate));
+        }
+        if error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message) {
+            return Some(Self::Closed);
         }
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             return (error.kind() == std::io::ErrorKind::ConnectionRefused)
@@ -206,6 +220,14 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
             "nothing listens at the host and port of the server's `url`, or a firewall refuses"
         }
         FaultKind::Certificate(hint) => hint.as_str(),
+        FaultKind::NoTls => {
+            "what answers there does not speak TLS: should the server's `url` begin with `http://`, \
+             or is the port another?"
+        }
+        FaultKind::Closed => {
+            "it takes the connection and closes it without an answer: should the server's `url` \
+             begin with `https://`, or is the port another?"
+        }
         FaultKind::Tls => {
             "the TLS handshake failed: does the server's `url` name the right port, and does the \
              server speak TLS 1.2 or later there?"
@@ -232,5 +254,7 @@ mod tests {
         );
         let refused = ConnectionFault::new(io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(refused.kind, FaultKind::Refused);
+        let no_tls = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+        assert_eq!(ConnectionFault::new(io::Error::other(no_tls)).kind, FaultKind::NoTls);
     }
 }
