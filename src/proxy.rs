@@ -436,8 +436,10 @@ impl Proxy {
         if refusal.ends_connection() {
             down.close_after_response();
         }
-        let written = respond::refuse(down, refusal, record.page(), record.request_id()).await;
-        let Ok(status) = written else { return false };
+        // Nobody need be known for a refusal: one that is not taken must hold little, and not for long.
+        down.bound_pipeline();
+        let written = respond::refuse(down, refusal, record.page(), record.request_id());
+        let Ok(Ok(status)) = timeout(REFUSAL_TIMEOUT, written).await else { return false };
         record.status_sent(status);
         true
     }
@@ -516,6 +518,8 @@ fn cause(error: &Error) -> String {
     }
 }
 
+/// Longest time for a client to take a refusal.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a request is sent again when connections break.
 const SENT_AGAIN: u32 = 2;
 const DISCARDED: usize = 64 * 1024;

@@ -115,6 +115,8 @@ impl Proxy {
             };
             record.bodies(down.body_received(), down.body_sent());
             proxy.finish(&record);
+            // Not held while the connection lingers.
+            drop((head, record));
             if !complete {
                 return None;
             }

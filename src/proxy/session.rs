@@ -162,11 +162,16 @@ impl Session {
                 Ok(None) => {}
                 Err(error) => return Head::Refused(error.into()),
             }
-            // Few steps to the largest size leave little behind for the allocator to keep.
-            self.reserve(HEAD_PIECE.max(3 * self.buffer.len()).min(MAX_HEAD));
+            if waiting.is_none() {
+                self.release_buffer();
+            }
+            // One step to the largest size: smaller ones on the way would be kept by the allocator.
+            let size = if self.buffer.len() < HEAD_PIECE { HEAD_PIECE } else { MAX_HEAD };
+            self.reserve(size - self.buffer.len());
             let waiting = waiting.get_or_insert_with(|| unfinished.enter());
-            // The allocator rounds up, and keeps the smaller pieces that the buffer grew out of.
-            let held = self.buffer.capacity() * 3 / 2 + PER_HEAD;
+            // Twice, because the allocator rounds up and keeps a part of what is given back, and those
+            // that are evicted take a moment to go.
+            let held = self.buffer.capacity() * 2 + PER_HEAD;
             if waiting.hold(held, self.limits.unfinished_heads) {
                 // Those that were evicted give their memory back first.
                 tokio::task::yield_now().await;
@@ -358,11 +363,35 @@ impl Session {
     fn begin_response(&mut self, status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
         let framing = self.frame(status, &mut headers);
         // What the client still sends of the body must not be taken for a request.
-        if framing == Framing::Close || !matches!(self.body, Some(Body::Done)) {
+        let whole = matches!(self.body, Some(Body::Done)) && !self.is_end_doubtful();
+        if framing == Framing::Close || !whole {
             self.keep_alive = false;
         }
         self.response = Some(framing);
         response_head(status, &headers, self.keep_alive)
+    }
+
+    /// Whether what lies behind the body is better not read. A proxy in front of us may be less strict
+    /// with chunks: what it counts to the body must not be the next request here.
+    fn is_end_doubtful(&self) -> bool {
+        !self.buffer.is_empty() && self.asked.as_ref().is_some_and(|asked| asked.chunked)
+    }
+
+    /// Keeps little of what the client has sent behind its request. Where it is more than a few usual
+    /// requests, all of it is forgotten, and the response is the last one on its connection.
+    pub(super) fn bound_pipeline(&mut self) {
+        if self.buffer.len() > HEAD_PIECE {
+            self.buffer = BytesMut::new();
+            self.keep_alive = false;
+        } else {
+            self.release_buffer();
+        }
+    }
+
+    /// Moves what is read and not used into a buffer of its own. The one it stands in may be the rest of
+    /// a larger one, all of which it keeps alive.
+    fn release_buffer(&mut self) {
+        self.buffer = BytesMut::from(&self.buffer[..]);
     }
 
     /// How the body of this response ends, which its headers then say.
@@ -471,11 +500,7 @@ impl Session {
     /// Ends the request. Gives the connection back, and what was read of the next request, if there
     /// can be one.
     pub(super) async fn finish(self) -> Option<(Box<Connection>, BytesMut)> {
-        // A proxy in front of us may be less strict with chunks: what it counts to the body must not
-        // be the next request here.
-        let doubtful =
-            !self.buffer.is_empty() && self.asked.as_ref().is_some_and(|asked| asked.chunked);
-        if self.keep_alive && !doubtful {
+        if self.keep_alive && !self.is_end_doubtful() {
             return Some((self.connection, self.buffer));
         }
         // Nothing else of the request need be held meanwhile.
