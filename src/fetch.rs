@@ -18,7 +18,10 @@ use zeroize::Zeroizing;
 use crate::trust::{Trust, TrustError};
 
 mod connection;
+mod counted;
 mod idle;
+
+pub use counted::Counted;
 
 use connection::{Connection, Connector};
 use idle::Idle;

@@ -24,6 +24,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use crate::fetch::Counted;
+
 /// See the module.
 pub struct Connection {
     /// Never contended: a session reads and writes through `&mut`, and only
@@ -48,7 +50,7 @@ pub enum Transport {
     /// A Unix socket.
     Unix(UnixStream),
     /// TLS over TCP, from either side.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Counted<TcpStream>>>),
 }
 
 /// The state of writing, seen from outside of the session that owns the connection.
@@ -108,7 +110,7 @@ impl Connection {
         // Where it cannot be done, the connection just ends.
         let _ = match &self.wire().transport {
             Transport::Tcp(tcp) => tcp.set_zero_linger(),
-            Transport::Tls(tls) => tls.get_ref().0.set_zero_linger(),
+            Transport::Tls(tls) => tls.get_ref().0.get_ref().set_zero_linger(),
             Transport::Unix(_) => Ok(()),
         };
     }
@@ -310,7 +312,7 @@ impl UniqueID for Connection {
         match &self.wire().transport {
             Transport::Tcp(tcp) => tcp.as_raw_fd(),
             Transport::Unix(unix) => unix.as_raw_fd(),
-            Transport::Tls(tls) => tls.get_ref().0.as_raw_fd(),
+            Transport::Tls(tls) => tls.get_ref().0.get_ref().as_raw_fd(),
         }
     }
 }

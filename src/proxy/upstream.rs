@@ -25,6 +25,7 @@ mod lookup;
 pub use lane::Lane;
 
 use super::connection::{Connection, Transport};
+use crate::fetch::Counted;
 use crate::refusal::{Overdue, Refusal};
 use crate::telemetry::{Repeats, ServerMetrics, Telemetry};
 use crate::tenant::Server;
@@ -257,7 +258,10 @@ impl Upstream {
         let Some((connector, name)) = &self.tls else {
             return Ok(Connection::new(Transport::Tcp(tcp)));
         };
-        let tls = connector.connect(name.clone(), tcp).await.map_err(TlsFault::told)?;
+        let tls = connector
+            .connect(name.clone(), Counted::new(tcp, Arc::default()))
+            .await
+            .map_err(TlsFault::told)?;
         Ok(Connection::new(Transport::Tls(Box::new(TlsStream::from(tls)))))
     }
 

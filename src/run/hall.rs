@@ -1,8 +1,11 @@
 //! The hall: it accepts connections within a bound and hands them to the proxy, each door as the
 //! generation in force has it.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::generation::{Door, DoorNumber, Generation, Terms};
 use super::listener::{Accepted, Listener};
 use crate::caller::ClientCertificate;
+use crate::fetch::Counted;
 use crate::proxy::connection::{Connection, Transport};
 use crate::proxy::{Current, Met, Peer, Proxy, UnfinishedHeads, linger};
 use crate::telemetry::Telemetry;
@@ -209,9 +213,29 @@ impl Hall {
         &self,
         acceptor: &TlsAcceptor,
         tcp: TcpStream,
-    ) -> Option<server::TlsStream<TcpStream>> {
-        let patience = self.generation.load().limits.request_head_timeout;
-        match timeout(patience, acceptor.accept(tcp)).await {
+    ) -> Option<server::TlsStream<Counted<TcpStream>>> {
+        let limits = self.generation.load().limits;
+        let unfinished = self.unfinished_heads.enter();
+        let received = Arc::<AtomicU64>::default();
+        let mut handshake = pin!(acceptor.accept(Counted::new(tcp, Arc::clone(&received))));
+        // The library keeps a message until it is whole, and a message may have 64 KiB.
+        let counted = poll_fn(|cx| {
+            let polled = handshake.as_mut().poll(cx);
+            let large = received.load(Relaxed).saturating_sub(USUAL_HANDSHAKE);
+            if polled.is_pending() && large > 0 {
+                let held = usize::try_from(2 * large).unwrap_or(usize::MAX);
+                unfinished.hold(held, limits.unfinished_heads);
+            }
+            polled
+        });
+        let finished = async {
+            tokio::select! {
+                biased;
+                () = unfinished.evicted() => Err(io::Error::other(TOO_MANY)),
+                shaken = counted => shaken,
+            }
+        };
+        match timeout(limits.request_head_timeout, finished).await {
             Ok(Ok(tls)) => Some(tls),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");
@@ -223,7 +247,7 @@ impl Hall {
 }
 
 /// The certificate that the client has proven to have.
-fn certificate(tls: &server::TlsStream<TcpStream>) -> Option<Arc<ClientCertificate>> {
+fn certificate(tls: &server::TlsStream<Counted<TcpStream>>) -> Option<Arc<ClientCertificate>> {
     let chain = tls.get_ref().1.peer_certificates()?;
     chain.first().map(|own| Arc::new(ClientCertificate::from_der(own)))
 }
@@ -274,6 +298,10 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What the messages of a client have together without certificates, in bytes.
+const USUAL_HANDSHAKE: u64 = 4 * 1024;
+const TOO_MANY: &str =
+    "all unfinished heads and handshakes held too much (`limits.unfinished_heads`)";
 const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
 const DOORSTEP: usize = 64;
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\

@@ -1,5 +1,5 @@
-//! The heads of requests that have begun to arrive and have no end yet. Nobody is known by then, so
-//! together they are bounded.
+//! The heads of requests, and the TLS handshakes, that have begun to arrive and have no end yet.
+//! Nobody is known by then, so together they are bounded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,7 +27,7 @@ struct Head {
 
 /// One of them, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct UnfinishedHead<'h> {
+pub struct UnfinishedHead<'h> {
     all: &'h UnfinishedHeads,
     number: u64,
     evicted: Arc<Notify>,
@@ -35,7 +35,7 @@ pub(super) struct UnfinishedHead<'h> {
 
 impl UnfinishedHeads {
     /// One more, which takes no memory yet.
-    pub(super) fn enter(&self) -> UnfinishedHead<'_> {
+    pub fn enter(&self) -> UnfinishedHead<'_> {
         let evicted = Arc::new(Notify::new());
         let mut heads = self.heads();
         let number = heads.next;
@@ -52,7 +52,7 @@ impl UnfinishedHeads {
 impl UnfinishedHead<'_> {
     /// Notes that this head takes `held` bytes of memory. While all together take more than `limit`,
     /// the oldest ones are evicted, which may be this one. Whether any was.
-    pub(super) fn hold(&self, held: usize, limit: usize) -> bool {
+    pub fn hold(&self, held: usize, limit: usize) -> bool {
         let mut all = self.all.heads();
         let Some(this) = all.by_age.get_mut(&self.number) else { return false };
         let before = std::mem::replace(&mut this.held, held);
@@ -69,7 +69,7 @@ impl UnfinishedHead<'_> {
     }
 
     /// Waits until this head is evicted.
-    pub(super) async fn evicted(&self) {
+    pub async fn evicted(&self) {
         self.evicted.notified().await;
     }
 }

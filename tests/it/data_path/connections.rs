@@ -473,3 +473,60 @@ async fn a_thousand_unfinished_heads_take_at_most_forty_mebibytes() {
     drop(unfinished);
     assert!(process.log().contains("limits.unfinished_heads"), "{}", process.log());
 }
+
+/// The library keeps a message of a handshake until it is whole; the bound is the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_handshakes_are_bounded_together_as_heads_are() {
+    let upstream = Upstream::echo().await;
+    let folder = tempfile::tempdir().unwrap();
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let written = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).display().to_string()
+    };
+    let certificate = written("tls.crt", signed.cert.pem());
+    let key = written("tls.key", signed.signing_key.serialize_pem());
+    let tls = format!("tls: {{ certificate_file: \"{certificate}\", key_file: \"{key}\" }}");
+    let config = anonymous(upstream.address);
+    let listener = "callers: anonymous";
+    assert!(config.contains(listener));
+    let config = config.replacen(listener, &format!("{listener}, {tls}"), 1);
+    let process = Process::serve(&config);
+    let before = process.memory();
+    // A ClientHello that says it has 65,000 bytes, in records of 16,000, and never ends.
+    let mut hello = vec![1, 0, 0xfd, 0xe8];
+    hello.resize(65_000, 0);
+    let records: Vec<u8> = hello
+        .chunks(16_000)
+        .flat_map(|piece| {
+            let length = u16::try_from(piece.len()).unwrap().to_be_bytes();
+            [&[0x16, 3, 1][..], &length, piece].concat()
+        })
+        .collect();
+    let mut unfinished = Vec::new();
+    for _ in 0..1000 {
+        let mut client = TcpStream::connect(process.address).await.unwrap();
+        // One that was given up meanwhile takes no more.
+        let _ = client.write_all(&records).await;
+        unfinished.push(client);
+    }
+    let grown = || process.memory().saturating_sub(before) / 1024;
+    until(|| grown() <= 40).await;
+    let mut oldest = Vec::new();
+    let ended = timeout(Duration::from_secs(5), unfinished[0].read_to_end(&mut oldest)).await;
+    assert!(ended.is_ok(), "the oldest was given up");
+    let mut roots = RootCertStore::empty();
+    roots.add(signed.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let trusting = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(process.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let tls = TlsConnector::from(Arc::new(trusting)).connect(name, tcp).await.unwrap();
+    let mut control = Client::over(tls);
+    control.write(request("GET", PATH).as_bytes()).await;
+    assert_eq!(control.response().await.status, 200, "others are served");
+}
