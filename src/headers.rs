@@ -113,8 +113,22 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// Whether these are credentials that authenticate the connection that they are sent on, not the
 /// request alone: whatever follows on the connection counts as the same user's (RFC 4559, section 6).
 pub fn authenticates_connection(credentials: &HeaderValue) -> bool {
-    let scheme = credentials.as_bytes().split(|byte| matches!(byte, b' ' | b'\t' | b',')).next();
-    scheme.is_some_and(is_connection_scheme)
+    // Some servers read a list here, although one credential is all that there may be.
+    let mut schemes = credentials.as_bytes().split(|&byte| byte == b',').map(|credential| {
+        let start = credential.trim_ascii_start();
+        let start = start.strip_prefix(b"\"").unwrap_or(start);
+        start.split(|byte| matches!(byte, b' ' | b'\t' | b'=' | b'"')).next().unwrap_or_default()
+    });
+    schemes.any(is_connection_scheme)
+}
+
+/// Whether these credentials are known to be for the request alone: a bare word, or one of the usual
+/// schemes. A connection that carried others is nobody else's.
+pub fn authenticates_request(credentials: &HeaderValue) -> bool {
+    let mut words = credentials.as_bytes().split(|byte| matches!(byte, b' ' | b'\t'));
+    let scheme = words.find(|word| !word.is_empty()).unwrap_or_default();
+    words.all(<[u8]>::is_empty)
+        || REQUEST_SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// Whether a server may take more than this one request on the connection for the user's: it offers
@@ -160,7 +174,7 @@ static HOP_BY_HOP: [HeaderName; 5] = [
 
 /// What the client cannot tell the server: headers of the connection, those that are set anew, and
 /// those in which somebody says that the sender, the target or the method is another.
-static NEVER_TO_SERVER: [HeaderName; 22] = [
+static NEVER_TO_SERVER: [HeaderName; 21] = [
     HOST,
     CONNECTION,
     CONTENT_LENGTH,
@@ -175,7 +189,6 @@ static NEVER_TO_SERVER: [HeaderName; 22] = [
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-cluster-client-ip"),
     HeaderName::from_static("true-client-ip"),
-    HeaderName::from_static("cf-connecting-ip"),
     HeaderName::from_static("x-host"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-replaced-path"),
@@ -186,7 +199,10 @@ static NEVER_TO_SERVER: [HeaderName; 22] = [
 ];
 
 /// Schemes of Windows authentication, which sign a connection in.
-const CONNECTION_SCHEMES: [&str; 4] = ["negotiate", "ntlm", "kerberos", "nego2"];
+const CONNECTION_SCHEMES: [&str; 6] =
+    ["negotiate", "ntlm", "kerberos", "nego2", "negoex", "spnego"];
+/// Schemes that say who sends a request, in each request anew.
+const REQUEST_SCHEMES: [&str; 3] = ["bearer", "basic", "digest"];
 /// By which IIS says that a connection stays signed in.
 static PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 
@@ -197,28 +213,54 @@ static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
 /// for. They are found by the first byte, so that most headers of a request are compared with none.
 fn families(first: Option<u8>) -> &'static [&'static str] {
     match first {
-        Some(b'c') => &["cf-access-", "client-cert"],
+        Some(b'a') => &["auth-user"],
+        Some(b'c') => &["cf-access-", "cf-connecting-", "client-cert", "client-verify"],
+        Some(b'e') => &["eppn"],
+        Some(b'f') => &["fastly-client-"],
         Some(b'm') => &["ms-aspnetcore-"],
         Some(b'o') => &["oidc-"],
         Some(b'p') => &["proxy-"],
         Some(b'r') => &["remote-"],
-        Some(b's') => &["ssl-"],
+        Some(b's') => &["ssl-", "shib-", "sm-user", "smuser"],
         Some(b't') => &["tailscale-"],
+        Some(b'w') => &["wl-proxy-"],
         Some(b'x') => &X_FAMILIES,
         _ => &[],
     }
 }
 
-const X_FAMILIES: [&str; 23] = [
+const X_FAMILIES: [&str; 45] = [
+    "x-forward-",
     "x-forwarded-",
     "x-original-",
+    "x-azure-",
+    "x-envoy-",
+    "x-ms-forwarded-",
     // Certificates.
-    "x-ssl-",
+    "x-cert",
+    "x-clientcert",
+    "x-peer-cert",
+    "x-ssl",
+    "x-subject-dn",
     "x-tls-",
     "x-client-",
     "x-arr-",
     "x-amzn-mtls-",
     // Users.
+    "x-access-token",
+    "x-authorization",
+    "x-email",
+    "x-id-token",
+    "x-iis-",
+    "x-impersonate-",
+    "x-jwt-assertion",
+    "x-on-behalf-of",
+    "x-proxy-user",
+    "x-sso-",
+    "x-user-email",
+    "x-user-id",
+    "x-user-name",
+    "x-username",
     "x-ms-client-",
     "x-ms-token-",
     "x-amzn-oidc-",
@@ -333,13 +375,30 @@ mod tests {
     #[test]
     fn credentials_of_windows_authentication_are_known_in_any_spelling() {
         let credentials = |value| authenticates_connection(&HeaderValue::from_static(value));
-        for value in
-            ["NTLM TlRM", "negotiate YII", "Negotiate\tYII", "NTLM", "Kerberos x", "NTLM,x"]
-        {
+        for value in [
+            "NTLM TlRM",
+            "negotiate YII",
+            "Negotiate\tYII",
+            "NTLM",
+            "Kerberos x",
+            "NTLM,x",
+            "Bearer x, NTLM TlRM",
+            ",NTLM TlRM",
+            "\"NTLM\" TlRM",
+            "NTLM=TlRM",
+            "SPNEGO YII",
+        ] {
             assert!(credentials(value), "{value}");
         }
         for value in ["Bearer NTLM", "Basic TlRM", "NTLMx y", "bgk_ntlm", "ntlm-like x", ""] {
             assert!(!credentials(value), "{value}");
+        }
+        let request = |value| authenticates_request(&HeaderValue::from_static(value));
+        for value in ["Bearer x", "basic eDp5", "Digest a=b, c=d", "bold-bi-key", " key ", ""] {
+            assert!(request(value), "{value}");
+        }
+        for value in ["Hawk x", "Custom x y", "ntlmssp x"] {
+            assert!(!request(value), "{value}");
         }
         for value in ["NTLM", "Bearer realm=\"a b\", Negotiate", "negotiate,NTLM", "Negotiate YII="]
         {

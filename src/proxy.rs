@@ -394,7 +394,7 @@ impl Proxy {
     async fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
         let answer = lease.session.resp_header();
         let bound = answer.is_some_and(|answer| headers::may_bind_connection(&answer.headers));
-        if !bound && !admitted.may_leave_body_unread() {
+        if !bound && !admitted.may_leave_traces() {
             self.upstream(admitted).give_back(lease).await;
         }
     }

@@ -48,7 +48,7 @@ pub enum Refusal {
     #[error("the request asks for a host that is not among the `hosts` of the listener")]
     Host,
     /// A web page of an unlisted origin sent it, and the browser alone proves the caller.
-    #[error("{page} {}", not_listed(.known.as_deref()))]
+    #[error("{page} {}", not_listed(page, .known.as_deref()))]
     Origin {
         /// What is known of the page.
         page: Box<Stranger>,
@@ -224,6 +224,11 @@ impl Refusal {
             Self::Request(RequestError::HeadTooLarge) => {
                 (431, "headers_too_large", "The request head is too large.")
             }
+            Self::Request(RequestError::TooManyLines) => (
+                431,
+                "headers_too_large",
+                "The request has too many header lines: with those of the gateway, at most 100.",
+            ),
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
@@ -386,8 +391,11 @@ impl Refusal {
 }
 
 /// Where the origin of a page that was refused would have to be listed.
-fn not_listed(known: Option<&Known>) -> String {
+fn not_listed(page: &Stranger, known: Option<&Known>) -> String {
     match known {
+        Some(Known { tenant, .. }) if matches!(page, Stranger::CrossSite | Stranger::Opaque) => {
+            format!("may not use tenant `{tenant}`: it says no origin that could be listed")
+        }
         Some(Known { tenant, .. }) => format!(
             "may not use tenant `{tenant}`: its origin is not listed in `tenants.{tenant}.cors.origins`"
         ),

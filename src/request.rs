@@ -10,6 +10,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Version};
 use percent_encoding::percent_decode;
 
+use crate::host::{canonical, without_root};
+
 mod head;
 
 pub use head::{HeadReader, MAX_HEAD, RawHead};
@@ -74,6 +76,9 @@ pub enum RequestError {
     /// Its head is larger than 64 KiB or has more than 100 header lines.
     #[error("the request head is too large")]
     HeadTooLarge,
+    /// With the header lines of the gateway it has more than a server takes.
+    #[error("with the header lines that the gateway adds, more than 100 would reach the server")]
+    TooManyLines,
 }
 
 impl<'h> RequestHead<'h> {
@@ -202,12 +207,30 @@ fn absolute_form_prefix(target: &[u8], host: Option<&str>) -> Result<usize, Requ
     if rest.get(authority.len()) != Some(&b'/') {
         return Err(NO_TARGET);
     }
+    let authority = std::str::from_utf8(authority).map_err(|_| NO_TARGET)?;
     match host {
-        Some(host) if host.as_bytes().eq_ignore_ascii_case(authority) => {
-            Ok(scheme.len() + authority.len())
-        }
+        Some(host) if is_same(host, authority) => Ok(scheme.len() + authority.len()),
         _ => Err(other),
     }
+}
+
+/// A host and perhaps a port as all readers understand them: the host without the dot of the root, the
+/// port without zeros in front. Port 0 is none. The case of letters stays.
+pub fn plain_authority(authority: &str) -> Cow<'_, str> {
+    let host = without_port(authority);
+    let port = authority[host.len()..].strip_prefix(':');
+    let plain = without_root(host);
+    match port.map(|port| (port, port.parse::<u16>().unwrap_or(0))) {
+        None | Some((_, 0)) => Cow::Borrowed(plain),
+        Some((text, _)) if plain == host && !text.starts_with('0') => Cow::Borrowed(authority),
+        Some((_, port)) => Cow::Owned(format!("{plain}:{port}")),
+    }
+}
+
+/// Whether two hosts are the same, and their ports spelled alike.
+fn is_same(one: &str, other: &str) -> bool {
+    let (host, other_host) = (without_port(one), without_port(other));
+    canonical(host) == canonical(other_host) && one[host.len()..] == other[other_host.len()..]
 }
 
 /// Checks each segment as it is and as it would be after one decoding.

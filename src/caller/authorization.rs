@@ -1,8 +1,9 @@
 //! Classifies the header `Authorization` of a request: nothing, a key of ours, a `Bearer` token, or
 //! the client's own credential. Pure.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
@@ -79,8 +80,19 @@ pub(super) fn holds_key(value: &[u8]) -> bool {
 
 /// The pair that the scheme `Basic` encodes (RFC 7617, section 2); empty if it is malformed.
 fn name_and_password(credentials: &[u8]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(STANDARD.decode(credentials).unwrap_or_default())
+    // Some readers take the first word of a list, either alphabet, and leave padding out.
+    let end = credentials.iter().position(|&byte| is_blank(byte) || byte == b',');
+    let first = &credentials[..end.unwrap_or(credentials.len())];
+    let url_safe = first.iter().any(|byte| matches!(byte, b'-' | b'_'));
+    let decoded = if url_safe { LENIENT_URL_SAFE.decode(first) } else { LENIENT.decode(first) };
+    Zeroizing::new(decoded.unwrap_or_default())
 }
+
+const ANY_PADDING: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, ANY_PADDING);
+const LENIENT_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, ANY_PADDING);
 
 /// Whether a byte can stand within a word. The signature of a JWT, too, may hold the beginning of
 /// our keys, but not at its own beginning: a dot goes on a word here.
@@ -167,10 +179,18 @@ mod tests {
             assert_eq!(parse(value), Authorization::ApiKey(value.as_bytes()), "{value:?}");
         }
         for pair in ["bgk_x:", "user:bgk_x", ":bgk_x"] {
-            let value = format!("Basic {}", STANDARD.encode(pair));
+            let value = format!("Basic {}", LENIENT.encode(pair));
             assert_eq!(parse(&value), Authorization::ApiKey(value.as_bytes()), "{pair}");
         }
-        let pair = format!("Basic {}", STANDARD.encode("user:password"));
+        let padded = LENIENT.encode("bgk_x:~?");
+        let bare = padded.trim_end_matches('=');
+        for spelling in
+            [bare.to_owned(), LENIENT_URL_SAFE.encode("bgk_x:~?"), format!("{padded},x")]
+        {
+            let value = format!("Basic {spelling}");
+            assert_eq!(parse(&value), Authorization::ApiKey(value.as_bytes()), "{value}");
+        }
+        let pair = format!("Basic {}", LENIENT.encode("user:password"));
         assert_eq!(parse(&pair), Authorization::Other);
         for value in ["abgk_x", "x.y.bgk_z", "a/bgk_z=", "BGK_x", "bgk-x"] {
             assert_eq!(parse(value), Authorization::Other, "{value:?}");

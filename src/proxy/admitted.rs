@@ -1,5 +1,7 @@
 //! An admitted request, with all that is needed to send it, more than once if need be.
 
+use std::borrow::Cow;
+
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
@@ -9,9 +11,9 @@ use pingora::http::RequestHeader;
 use super::downstream::Peer;
 use super::respond::REQUEST_ID;
 use crate::gateway::Admission;
-use crate::headers::ToServer;
+use crate::headers::{self, ToServer};
 use crate::refusal::Refusal;
-use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target};
+use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target, plain_authority};
 use crate::token::AccessToken;
 
 /// See the module.
@@ -49,10 +51,13 @@ impl<'h> Admitted<'h> {
         self.raw.method().is_safe() && self.framing == BodyFraming::Empty
     }
 
-    /// Whether the server may leave a body unread and answer all the same: many expect none with
-    /// DELETE. What is left of it would become the beginning of the next request on the connection.
-    pub(super) fn may_leave_body_unread(&self) -> bool {
-        *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty
+    /// Whether something of the request may stay on its connection for the next one. Many servers
+    /// expect no body with DELETE, and would read one as the beginning of a request. Credentials of the
+    /// client's own in a scheme that nobody knows may sign the connection in.
+    pub(super) fn may_leave_traces(&self) -> bool {
+        let body = *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty;
+        let own = self.raw.headers().get(AUTHORIZATION).filter(|_| !self.admission.injects);
+        body || own.is_some_and(|own| !headers::authenticates_request(own))
     }
 
     /// Checks that what the gateway puts on does not make the head larger than a server takes.
@@ -70,7 +75,7 @@ impl<'h> Admitted<'h> {
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
         let optional = [framing, self.admission.injects, peer.forwarded_for.is_some()];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
-        if theirs + ours > MAX_LINES { Err(RequestError::HeadTooLarge) } else { Ok(()) }
+        if theirs + ours > MAX_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
 
     /// The head that the server gets: rebuilt from what was parsed, nothing copied as it came but
@@ -113,10 +118,19 @@ impl<'h> Admitted<'h> {
             headers.insert(FORWARDED_FOR.clone(), address.clone());
         }
         headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(peer.scheme));
-        let asked = theirs.get(HOST).filter(|_| self.tells_host);
-        headers.insert(FORWARDED_HOST.clone(), asked.unwrap_or(authority).clone());
+        let asked = theirs.get(HOST).filter(|_| self.tells_host).map(in_plain_spelling);
+        headers.insert(FORWARDED_HOST.clone(), asked.unwrap_or_else(|| authority.clone()));
         headers.insert(REQUEST_ID.clone(), request_id);
         Ok(Box::new(parts.into()))
+    }
+}
+
+/// A `Host` as the server is told of it. Bold BI may store it: no reader may choose the spelling.
+fn in_plain_spelling(host: &HeaderValue) -> HeaderValue {
+    let text = host.to_str().unwrap_or_default();
+    match plain_authority(text) {
+        Cow::Borrowed(plain) if plain == text => host.clone(),
+        plain => HeaderValue::from_str(&plain).unwrap_or_else(|_| host.clone()),
     }
 }
 

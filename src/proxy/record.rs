@@ -14,6 +14,7 @@ use tracing::field::display;
 
 use super::downstream::Peer;
 use crate::caller::CallerName;
+use crate::cors::Stranger;
 use crate::gateway::{Admission, Arrived};
 use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Answer, Overdue, Refusal};
@@ -337,6 +338,15 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
         Refusal::Origin { known: None, .. } => {
             "if the page is one of yours, look at the host and the path that it asks for"
+        }
+        Refusal::Origin { page, .. } if matches!(**page, Stranger::CrossSite) => {
+            "a link, an image or a form of another site made a browser send this without an `Origin`: \
+             no list changes that. A page of yours can use `fetch`, whose `Origin` can be listed, or \
+             the caller can have a key"
+        }
+        Refusal::Origin { page, .. } if matches!(**page, Stranger::Opaque) => {
+            "a sandboxed frame, a file or a redirect has no origin that could be listed: serve the \
+             page from an address of its own and list that"
         }
         Refusal::Origin { .. } => {
             "if the page is one of yours, list its origin there; if not, somebody has a page open that \

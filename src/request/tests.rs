@@ -41,6 +41,10 @@ fn the_absolute_form_becomes_the_origin_form_when_it_names_the_same_host() {
     let same = get("http://gw/bi/x?y=1").unwrap();
     assert_eq!(same.path_and_query().as_str(), "/bi/x?y=1");
     assert_eq!(get("HTTP://GW/x").unwrap().path(), "/x");
+    assert_eq!(get("http://gw./x").unwrap().path(), "/x");
+    let by_address = "GET http://[0:0::1]:80/x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n";
+    assert_eq!(parse(by_address).unwrap().0.path(), "/x");
+    assert!(parse(&by_address.replace("]:80/x", "]/x")).is_err(), "another port");
     for other in
         ["http://evil/x", "http://u@gw/x", "http://gw", "http://gw?x", "https:/gw/x", "ftp://gw/x"]
     {
@@ -199,5 +203,20 @@ proptest! {
         {
             prop_assert!(target.ends_with(parsed.path_and_query().as_str()));
         }
+    }
+}
+
+#[test]
+fn an_authority_goes_on_without_what_readers_understand_differently() {
+    for (sent, plain) in [
+        ("gw", "gw"),
+        ("gw:8080", "gw:8080"),
+        ("GW.Example.:8443", "GW.Example:8443"),
+        ("gw.", "gw"),
+        ("gw:0", "gw"),
+        ("gw:00080", "gw:80"),
+        ("[::1]", "[::1]"),
+    ] {
+        assert_eq!(plain_authority(sent), plain);
     }
 }

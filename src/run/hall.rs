@@ -306,6 +306,6 @@ const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
 const DOORSTEP: usize = 64;
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
-Connection: close\r\n\r\n\
+Vary: Origin\r\nConnection: close\r\n\r\n\
 {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
 \"code\":\"overloaded\",\"detail\":\"Too busy.\"}";

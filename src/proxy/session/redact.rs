@@ -22,16 +22,16 @@ impl Redactor {
     /// What may be written of the body now that `piece` has come.
     pub(super) fn pass(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.held);
+        // One that has begun is looked for to its end.
+        let begun = !bytes.is_empty();
         bytes.extend_from_slice(piece);
-        if self.left == 0 {
+        if self.left == 0 && !begun {
             return bytes;
         }
         self.left = self.left.saturating_sub(piece.len());
         hide(&self.secret, &mut bytes);
-        if self.left > 0 {
-            let safe = bytes.len() - beginning_at_end(&self.secret, &bytes);
-            self.held = bytes.split_off(safe);
-        }
+        let safe = bytes.len() - beginning_at_end(&self.secret, &bytes);
+        self.held = bytes.split_off(safe);
         bytes
     }
 
@@ -90,6 +90,9 @@ mod tests {
         assert!(redacted("secret", &far, 1000) == far);
         let near = [vec![b'x'; MAX_LOOKED_AT - 6], b"secret".to_vec()].concat();
         assert!(redacted("secret", &near, 1000).ends_with(b"xx******"));
+        let across = [vec![b'x'; MAX_LOOKED_AT - 3], b"secret and more".to_vec()].concat();
+        let hidden = redacted("secret", &across, MAX_LOOKED_AT);
+        assert!(hidden.ends_with(b"xx****** and more"), "one that begins there is hidden whole");
     }
 
     proptest! {
