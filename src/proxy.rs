@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, RetryType};
+use pingora::{Error, ErrorType, ImmutStr, RetryType};
 use tokio::time::{Instant, timeout};
 
 pub mod connection;
@@ -509,12 +509,16 @@ fn late(error: &Error, upstream: &Upstream, reading: Overdue) -> Option<Overdue>
     }
 }
 
-/// What went wrong, without any byte of what was sent: pingora's own texts quote those.
+/// What went wrong, without any byte of what was sent. Pingora's own texts quote those, but for the ones
+/// that stand in its source as they are.
 fn cause(error: &Error) -> String {
-    let kind = error.etype().as_str();
+    let mut kind = error.etype().as_str().to_owned();
+    if let Some(ImmutStr::Static(text)) = &error.context {
+        kind = format!("{kind}, {text}");
+    }
     match error.root_cause().downcast_ref::<std::io::Error>() {
         Some(io) => format!("{kind} ({io})"),
-        None => kind.to_owned(),
+        None => kind,
     }
 }
 
