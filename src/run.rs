@@ -2,7 +2,6 @@
 //! and ends without dropping a request.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -428,8 +427,7 @@ fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinSet<()> {
         let (gateway, room) = (Arc::clone(gateway), Arc::clone(&room));
         fetching.spawn(async move {
             // Gateways that start together do not ask together.
-            let most = u64::try_from(JITTER.as_millis()).unwrap_or(u64::MAX);
-            sleep(Duration::from_millis(RandomState::new().hash_one(index) % most)).await;
+            sleep(JITTER.mul_f64(fastrand::f64())).await;
             let _place = room.acquire_owned().await;
             let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
             match gateway.warm_up(tenant).await {

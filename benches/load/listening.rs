@@ -21,7 +21,7 @@ pub(crate) fn listening(
                     // Nobody waits for it any more when it came too late.
                     let _ = address.map(|address| sender.send(address));
                 }
-                _ if event["level"] == "INFO" => {}
+                _ if event["severity"] == "INFO" => {}
                 _ => complain(&line),
             }
         }

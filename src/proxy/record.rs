@@ -1,10 +1,8 @@
 //! What is told of one request when it is over.
 
 use std::fmt::Display;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::uri::PathAndQuery;
@@ -398,21 +396,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
     })
 }
 
-/// 16 hexadecimal digits that differ within a process and very likely between processes: a counter,
-/// scrambled from a random start (SplitMix64).
+/// 16 hexadecimal digits, which very likely differ from all others.
 fn next_id() -> String {
-    static START: OnceLock<u64> = OnceLock::new();
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let start = START.get_or_init(|| RandomState::new().hash_one(0));
-    let mut z = start.wrapping_add(COUNT.fetch_add(1, Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let mut id = String::with_capacity(16);
-    for byte in (z ^ (z >> 31)).to_be_bytes() {
-        id.push(char::from(HEXADECIMAL[usize::from(byte >> 4)]));
-        id.push(char::from(HEXADECIMAL[usize::from(byte & 15)]));
-    }
-    id
+    format!("{:016x}", fastrand::u64(..))
 }
-
-const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";

@@ -2,7 +2,6 @@
 //! where they are configured, set aside what does not answer well. Nobody's request is needed to
 //! find out that an address is good again: that is done here, on connections of its own.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -159,8 +158,7 @@ async fn bring_back(upstream: Weak<Upstream>, address: Arc<Address>) {
 
 /// A tenth more or less, so that many gateways do not ask at the same time.
 fn jittered(period: Duration) -> Duration {
-    let chance = RandomState::new().hash_one(()) % 1000;
-    period.mul_f64(0.9 + f64::from(u32::try_from(chance).unwrap_or(0)) / 5000.0)
+    period.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
 const AGENT: &str = concat!("boldgate/", env!("CARGO_PKG_VERSION"));
