@@ -87,6 +87,11 @@ impl<'d> Facts<'d> {
         self.0.is_ca()
     }
 
+    /// The name of its subject, in DER.
+    pub fn subject(&self) -> &[u8] {
+        self.0.subject().as_raw()
+    }
+
     /// Whether it names itself as its issuer.
     pub fn is_self_issued(&self) -> bool {
         self.0.issuer().as_raw() == self.0.subject().as_raw()
@@ -94,13 +99,7 @@ impl<'d> Facts<'d> {
 
     /// The digest that it is signed with, if it is one that is not believed any more.
     pub fn weak_digest(&self) -> Option<&'static str> {
-        let oid = self.0.signature_algorithm.algorithm.to_id_string();
-        let of = |oids: &[&str]| oids.contains(&oid.as_str());
-        match () {
-            () if of(&SIGNED_WITH_SHA1) => Some("SHA-1"),
-            () if of(&SIGNED_WITH_MD5) => Some("MD5"),
-            () => None,
-        }
+        weak_digest(&self.0.signature_algorithm.algorithm.to_id_string())
     }
 
     /// Bits of its RSA key, if they are too few for a signature to be verified.
@@ -170,6 +169,15 @@ impl<'d> Facts<'d> {
         let (_, info) = Any::from_der(key.raw).ok()?;
         let (_, algorithm) = Any::from_der(info.data).ok()?;
         Some((algorithm.data, &key.subject_public_key.data))
+    }
+}
+
+/// The digest of a signature algorithm, by its identifier, if it is one that is not believed any more.
+pub(super) fn weak_digest(oid: &str) -> Option<&'static str> {
+    match () {
+        () if SIGNED_WITH_SHA1.contains(&oid) => Some("SHA-1"),
+        () if SIGNED_WITH_MD5.contains(&oid) => Some("MD5"),
+        () => None,
     }
 }
 

@@ -3,10 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use boldgate::config::Settings;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::CertificateRevocationListDer;
 
 use crate::client_certificates::Ca;
 use crate::process::{Process, boldgate, run};
+use crate::server_certificates::{ECDSA_WITH_SHA1, content, elements, sequence};
 use crate::waiting::becomes;
 
 /// A configuration with every key that names a PEM file, and files that are good.
@@ -369,6 +374,78 @@ fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
     folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");
     let findings = folder.settings().unwrap_err();
     assert_eq!(findings.matches("without its END").count(), 2, "{findings}");
+}
+
+/// A PEM file of revocations whose parts `change` has changed: what is signed, how, and the signature.
+fn rebuilt(list: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> String {
+    let der = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap();
+    let mut parts = elements(content(&der));
+    change(&mut parts);
+    let der = sequence(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let lines = STANDARD.encode(der).into_bytes();
+    let lines: Vec<_> = lines.chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", lines.join("\n"))
+}
+
+/// The same list, signed with SHA-1 as it says.
+fn with_sha1(list: &str) -> String {
+    rebuilt(list, |parts| {
+        let algorithm = sequence(&[&ECDSA_WITH_SHA1]);
+        let mut fields = elements(content(&parts[0]));
+        fields[1].clone_from(&algorithm);
+        parts[0] = sequence(&fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        parts[1] = algorithm;
+    })
+}
+
+/// With such a list no client could prove that it is not revoked: all would be locked out.
+#[test]
+fn a_revocation_list_that_no_client_ca_has_signed_verifiably_is_a_finding_with_its_line() {
+    let folder = Folder::new();
+    let (ca, stranger, namesake) = (Ca::new("clients"), Ca::new("others"), Ca::new("clients"));
+    folder.write("clients.pem", &ca.pem);
+    let [good, foreign, renamed] = [&ca, &stranger, &namesake].map(|ca| ca.revocations(&1.into()));
+    let tampered = rebuilt(&good, |parts| *parts[2].last_mut().unwrap() ^= 1);
+    for (what, list, word) in [
+        ("of another CA", &foreign, "`CN=others`, which is not in `client_ca_file`"),
+        ("of another CA of the same name", &renamed, "not signed with the key of"),
+        ("tampered with", &tampered, "not signed with the key of"),
+        ("with SHA-1", &with_sha1(&good), "SHA-1"),
+    ] {
+        folder.write("revoked.pem", list);
+        let findings = folder.settings().err().unwrap_or_else(|| panic!("{what}: accepted"));
+        let place = format!("{}:1 ", folder.path("revoked.pem").display());
+        for word in [word, &place, "listeners[0].tls.client_crl_file", "hint: "] {
+            assert!(findings.contains(word), "{what}: {word:?} is not in {findings}");
+        }
+    }
+    // Beside a good one it could still be looked at first.
+    for list in [&renamed, &tampered, &with_sha1(&good)] {
+        folder.write("revoked.pem", good.clone() + list);
+        let findings = folder.settings().expect_err("the second list counts as well");
+        let line = good.lines().count() + 1;
+        assert!(findings.contains(&format!("revoked.pem:{line} ")), "{findings}");
+    }
+    // Controls: the right list, and the key of one of two CAs with one name.
+    let warnings = |cas: &[&Ca], lists: &[&String]| {
+        folder.write("clients.pem", cas.iter().map(|ca| ca.pem.as_str()).collect::<String>());
+        folder.write("revoked.pem", lists.iter().map(|list| list.as_str()).collect::<String>());
+        folder
+            .settings()
+            .unwrap_or_else(|findings| panic!("{findings}"))
+            .warnings
+            .lines()
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(warnings(&[&ca], &[&good]), "");
+    assert_eq!(warnings(&[&namesake, &ca], &[&good]), "");
+    assert_eq!(warnings(&[&ca, &stranger], &[&good, &foreign]), "");
+    // Other clients still get in, and CAs below one of the file may have lists as well.
+    let said = warnings(&[&ca], &[&good, &foreign]);
+    assert!(said.contains("`CN=others`, which is not in `client_ca_file`"), "{said}");
+    let said = warnings(&[&ca, &stranger], &[&good]);
+    assert!(said.contains("clients.pem:") && said.contains("no revocation list"), "{said}");
 }
 
 #[test]

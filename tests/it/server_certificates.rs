@@ -108,14 +108,14 @@ fn dns(name: &str) -> rcgen::SanType {
     rcgen::SanType::DnsName(name.try_into().unwrap())
 }
 
-const ECDSA_WITH_SHA1: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
+pub const ECDSA_WITH_SHA1: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
 
 /// The contents of an element of DER, and those of a list of them.
-fn content(element: &[u8]) -> &[u8] {
+pub fn content(element: &[u8]) -> &[u8] {
     &element[head(element).0..]
 }
 
-fn elements(mut list: &[u8]) -> Vec<Vec<u8>> {
+pub fn elements(mut list: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     while !list.is_empty() {
         let (head, length) = head(list);
@@ -136,7 +136,7 @@ fn head(element: &[u8]) -> (usize, usize) {
     }
 }
 
-fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+pub fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
     let length = match (high, low) {
         (0, 0..0x80) => vec![low],
@@ -146,7 +146,7 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     [&[tag], &length[..], content].concat()
 }
 
-fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     element(0x30, &parts.concat())
 }
 
