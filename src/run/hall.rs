@@ -2,6 +2,7 @@
 //! generation in force has it.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::generation::{Door, DoorNumber, Generation, Terms};
+use super::handshake;
 use super::listener::{Accepted, Listener};
 use crate::caller::ClientCertificate;
 use crate::proxy::connection::{Connection, Transport};
@@ -189,13 +191,15 @@ impl Hall {
                 origin.address = Some(address);
                 match &door.tls {
                     None => Transport::Tcp(tcp),
-                    Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
-                        Some(tls) => {
-                            origin.certificate = certificate(&tls);
-                            Transport::Tls(Box::new(TlsStream::from(tls)))
+                    Some(acceptor) => {
+                        match Box::pin(self.shake_hands(acceptor, tcp, address)).await {
+                            Some(tls) => {
+                                origin.certificate = certificate(&tls);
+                                Transport::Tls(Box::new(TlsStream::from(tls)))
+                            }
+                            None => return,
                         }
-                        None => return,
-                    },
+                    }
                 }
             }
         };
@@ -209,12 +213,13 @@ impl Hall {
         &self,
         acceptor: &TlsAcceptor,
         tcp: TcpStream,
+        client: IpAddr,
     ) -> Option<server::TlsStream<TcpStream>> {
         let patience = self.generation.load().limits.request_head_timeout;
         match timeout(patience, acceptor.accept(tcp)).await {
             Ok(Ok(tls)) => Some(tls),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "a TLS handshake failed");
+                handshake::tell(&self.telemetry, client, &error);
                 None
             }
             Err(_) => None,

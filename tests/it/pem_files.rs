@@ -7,10 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use boldgate::config::Settings;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::client_certificates::Ca;
+use crate::client_certificates::{Ca, Identity, connect, dns};
 use crate::process::{Process, boldgate, run};
+use crate::running::Client;
 use crate::server_certificates::{ECDSA_WITH_SHA1, content, elements, sequence};
 use crate::waiting::becomes;
 
@@ -447,6 +448,61 @@ fn a_revocation_list_that_no_client_ca_has_signed_verifiably_is_a_finding_with_i
     let said = warnings(&[&ca, &stranger], &[&good]);
     assert!(said.contains("clients.pem:") && said.contains("no revocation list"), "{said}");
 }
+
+/// What a client that is not let in learns is nothing, so the operator has to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_ten_seconds() {
+    let folder = Folder::new();
+    let (ca, stranger) = (Ca::new("clients"), Ca::new("others"));
+    let serial = rcgen::SerialNumber::from(4711);
+    folder.write("clients.pem", ca.pem.clone() + &stranger.pem);
+    folder.write("revoked.pem", ca.revocations(&serial));
+    let gateway = Process::serve(&folder.path("gateway.yaml").display().to_string());
+    let server = CertificateDer::from_pem_slice(folder.read("tls.crt").as_bytes()).unwrap();
+    let known = dns("portal.example");
+    let asks = async |identity: Option<&Identity>| {
+        let mut client = connect(gateway.address(), &server, identity).await?;
+        client.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        Client::try_response(&mut client, false).await
+    };
+    assert!(
+        asks(Some(&ca.identity(std::slice::from_ref(&known)))).await.is_some(),
+        "a good one gets in"
+    );
+    let lines = || gateway.log().into_iter().filter(|l| l["message"].to_string().contains(REFUSED));
+    assert_eq!(lines().count(), 0);
+    let revoked = ca.identity_with(|params| {
+        params.subject_alt_names = vec![known.clone()];
+        params.serial_number = Some(serial);
+    });
+    let unlisted = stranger.identity(std::slice::from_ref(&known));
+    let unknown = Ca::new("nobody's").identity(std::slice::from_ref(&known));
+    for (identity, cause, hint) in [
+        (None, "no certificate", "client_ca_file"),
+        (Some(&revoked), "Revoked", "client_crl_file"),
+        (Some(&unlisted), "UnknownRevocationStatus", "client_crl_file"),
+        (Some(&unknown), "UnknownIssuer", "client_ca_file"),
+    ] {
+        let before = lines().count();
+        for _ in 0..3 {
+            assert!(asks(identity).await.is_none(), "{cause}");
+        }
+        becomes(std::time::Duration::from_secs(10), cause, async || lines().count() > before).await;
+        let told: Vec<_> = lines().skip(before).collect();
+        assert_eq!(told.len(), 1, "{cause}: {told:?}");
+        assert_eq!(told[0]["severity"], "WARN");
+        assert!(told[0]["error"].to_string().contains(cause), "{cause}: {}", told[0]);
+        assert!(told[0]["hint"].to_string().contains(hint), "{cause}: {}", told[0]);
+        assert_eq!(told[0]["client.address"], "127.0.0.1");
+    }
+    // What no client certificate is at fault for is nothing to warn of.
+    let mut plain = Client::connect(gateway.address()).await;
+    plain.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    plain.rest().await;
+    assert_eq!(lines().count(), 4);
+}
+
+const REFUSED: &str = "a client was not let in";
 
 #[test]
 fn explain_reads_the_certificate_of_a_client_as_strictly() {
