@@ -40,6 +40,12 @@ impl fmt::Display for Invisible {
     }
 }
 
+/// JSON without the byte order mark that may stand before it: a reader may ignore one (RFC 8259,
+/// section 8.1), and .NET writes it.
+pub fn without_byte_order_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
+}
+
 /// Line ends have words of their own.
 fn is_blank(character: char) -> bool {
     matches!(character, ' ' | '\t')

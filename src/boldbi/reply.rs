@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::fetch;
+use crate::invisible::without_byte_order_mark;
 use crate::token::{AccessToken, ExchangeErrorKind};
 
 mod lifetime;
@@ -75,7 +76,7 @@ pub fn head(
 /// lines of text, often without a `Content-Type`. Bold BI refuses in JSON or without a body.
 pub fn looked_into(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     let ExchangeErrorKind::Refused { status, .. } = kind else { return kind };
-    let text = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning).trim_ascii_start();
+    let text = without_byte_order_mark(beginning).trim_ascii_start();
     match text.first() {
         Some(b'<') => refusal(status, true),
         Some(first) if status == 403 && !b"{[\"".contains(first) => {
@@ -159,7 +160,7 @@ impl Success {
         if body.len() > MAX_BODY {
             return Err(TOO_LARGE);
         }
-        let text = body.trim_ascii_start();
+        let text = without_byte_order_mark(body).trim_ascii_start();
         if is_html(headers) || text.starts_with(b"<") {
             return Err(HTML);
         }
@@ -170,7 +171,7 @@ impl Success {
         if !text.starts_with(b"{") {
             return Err("it is not a JSON object");
         }
-        serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::from_slice(text).map_err(|error| match error.classify() {
             Category::Eof => "its JSON is truncated",
             Category::Data => "a field of it has a wrong type or occurs twice",
             Category::Syntax | Category::Io => "it is not valid JSON",
