@@ -9,6 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::SectionKind;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey};
+use x509_parser::der_parser::asn1_rs::{FromDer, Integer, Sequence};
 
 use crate::plain_file::limit::MAX_PRIVATE_KEY;
 use crate::trust::Facts;
@@ -125,6 +126,7 @@ impl Check<'_> {
             }
         })?;
         let Section { kind, der, line } = keys.into_iter().next()?;
+        let is_readable = is_key(&der);
         let der = der.to_vec();
         let key = match kind {
             SectionKind::RsaPrivateKey => PrivateKeyDer::Pkcs1(der.into()),
@@ -133,7 +135,12 @@ impl Check<'_> {
         };
         let loaded = default_provider().key_provider.load_private_key(key);
         if loaded.is_err() {
-            let what = "a private key that cannot be read".to_owned();
+            let what = if is_readable {
+                "a private key of a kind that cannot be used"
+            } else {
+                "a private key that cannot be read"
+            };
+            let what = what.to_owned();
             let hint = Some("RSA from 2048 bits on, ECDSA of P-256 or P-384, and Ed25519 can be");
             self.notes.add(fault_at(at, file, &Fault { line, what, hint }, KEY));
         }
@@ -146,6 +153,15 @@ impl Check<'_> {
         }
         file.as_given().map(String::as_str)
     }
+}
+
+/// Whether it has the outer form of a private key, of whatever kind: a sequence that begins with a
+/// version.
+fn is_key(der: &[u8]) -> bool {
+    let sequence = Sequence::from_der(der).ok().filter(|(rest, _)| rest.is_empty());
+    let version =
+        sequence.and_then(|(_, key)| Integer::from_der(&key.content).ok().map(|v| v.0.len()));
+    version.is_some_and(|more| more > 0)
 }
 
 /// A doubt about a certificate that is shown to clients.

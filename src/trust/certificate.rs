@@ -1,9 +1,11 @@
 //! Certificates of a file or of a server, and the facts that one states about itself.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::SectionKind;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::der_parser::asn1_rs::Any;
@@ -105,9 +107,23 @@ impl<'d> Facts<'d> {
     /// Bits of its RSA key, if they are too few for a signature to be verified.
     pub fn short_rsa_key(&self) -> Option<usize> {
         match self.0.public_key().parsed() {
-            Ok(PublicKey::RSA(key)) if key.key_size() < MIN_RSA_BITS => Some(key.key_size()),
+            Ok(PublicKey::RSA(key)) if key.key_size() < *RSA_BITS.start() => Some(key.key_size()),
             _ => None,
         }
+    }
+
+    /// Why no signature can be verified with its key, in words, if that is so.
+    pub fn unverifiable_key(&self) -> Option<String> {
+        if let Ok(PublicKey::RSA(key)) = self.0.public_key().parsed()
+            && !RSA_BITS.contains(&key.key_size())
+        {
+            return Some(format!("whose RSA key has {} bits", key.key_size()));
+        }
+        let known = self.public_key().is_some_and(|(kind, _)| {
+            let all = default_provider().signature_verification_algorithms.all;
+            all.iter().any(|one| one.public_key_alg_id().as_ref() == kind)
+        });
+        (!known).then(|| "with a kind of key that cannot be verified".to_owned())
     }
 
     /// Whether it has alternative names, of whatever kind.
@@ -200,5 +216,5 @@ pub enum OutOfDate {
 /// the older identifier of OIW for the first.
 const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
 const SIGNED_WITH_MD5: [&str; 1] = ["1.2.840.113549.1.1.4"];
-/// The fewest bits of an RSA key that ring verifies a signature with.
-const MIN_RSA_BITS: usize = 2048;
+/// Bits of an RSA key that ring verifies a signature with.
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use crate::client_certificates::{Ca, Identity, connect, dns};
 use crate::process::{Process, boldgate, run};
 use crate::running::Client;
-use crate::server_certificates::{ECDSA_WITH_SHA1, content, elements, sequence};
+use crate::server_certificates::{ECDSA_WITH_SHA1, Made, content, element, elements, sequence};
 use crate::waiting::becomes;
 
 /// A configuration with every key that names a PEM file, and files that are good.
@@ -196,6 +196,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
     let (key, revoked) = (folder.read("tls.key"), folder.read("revoked.pem"));
     let certificate = certificate();
     let der = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let crl_der = CertificateRevocationListDer::from_pem_slice(revoked.as_bytes()).unwrap();
     let encoded =
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJnakNDQVNtZ0F3SUJBZ0lVZHBEQjltVHB3OS9F\n";
     for (file, content, word) in [
@@ -207,6 +208,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
         ("tls.key", (key.clone() + &certificate).into_bytes(), "CERTIFICATE"),
         ("revoked.pem", (revoked.clone() + &certificate).into_bytes(), "CERTIFICATE"),
         ("ca.pem", der.cert.der().to_vec(), "openssl x509 -inform der"),
+        ("revoked.pem", crl_der.to_vec(), "openssl crl -inform der"),
         ("ca.pem", encoded.as_bytes().to_vec(), "base64 -d"),
         ("ca.pem", certificate.replace('\n', "\r").into_bytes(), "boundary"),
         ("ca.pem", Vec::new(), "no certificates"),
@@ -376,6 +378,81 @@ fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
     let findings = folder.settings().unwrap_err();
     assert_eq!(findings.matches("without its END").count(), 2, "{findings}");
 }
+
+/// Public keys of kinds that no signature is verified with here, as algorithm and bits.
+fn unverifiable_keys() -> [(&'static str, Made); 5] {
+    let made = || Made::by_req(|_| ());
+    let rsa = |bytes: usize| {
+        let n = element(0x02, &[vec![0], vec![0xff; bytes]].concat());
+        sequence(&[&n, &element(0x02, &[1, 0, 1])])
+    };
+    let (point, null) = ([&[4][..], &[7; 132]].concat(), element(0x05, &[]));
+    [
+        ("P-521", made().with_public_key(&[&EC_PUBLIC_KEY, &SECP521R1], &point)),
+        ("RSA-PSS", made().with_public_key(&[&RSASSA_PSS], &rsa(256))),
+        ("Ed448", made().with_public_key(&[&ED448], &[7; 57])),
+        ("RSA of 1024 bits", made().with_public_key(&[&RSA, &null], &rsa(128))),
+        ("RSA of 16384 bits", made().with_public_key(&[&RSA, &null], &rsa(2048))),
+    ]
+}
+
+#[test]
+fn cas_whose_key_no_signature_can_be_verified_with_are_warnings_in_each_file() {
+    let folder = Folder::new();
+    assert_eq!(folder.settings().unwrap().warnings.lines().count(), 0);
+    fs::remove_file(folder.path("revoked.pem")).unwrap();
+    let config = folder.read("gateway.yaml");
+    let lines: Vec<_> = config.lines().filter(|line| !line.contains("client_crl_file")).collect();
+    folder.write("gateway.yaml", lines.join("\n"));
+    for (key, file) in [KEYS[0], KEYS[1], KEYS[4]] {
+        let good = folder.read(file);
+        let place = format!("{}:{} ", folder.path(file).display(), good.lines().count() + 1);
+        for (what, made) in unverifiable_keys() {
+            folder.write(file, good.clone() + &made.pem());
+            let settings =
+                folder.settings().unwrap_or_else(|findings| panic!("{what}: {findings}"));
+            let warnings: Vec<_> = settings.warnings.lines().collect();
+            assert_eq!(warnings.len(), 1, "{key}, {what}: {warnings:?}");
+            for word in [key, &place, "key", "2048 to 8192 bits, P-256, P-384"] {
+                assert!(warnings[0].contains(word), "{what}: {word} is not in {}", warnings[0]);
+            }
+        }
+        folder.write(file, good);
+    }
+}
+
+/// What can be read is not said to be unreadable.
+#[test]
+fn a_private_key_of_a_kind_that_cannot_be_used_is_named_as_such() {
+    let folder = Folder::new();
+    let pem = |label: &str, der: &[u8]| {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+    };
+    let zero = element(0x02, &[0]);
+    let inner = element(0x04, &sequence(&[&element(0x02, &[1]), &element(0x04, &[7; 66])]));
+    let p521 = sequence(&[&zero, &sequence(&[&EC_PUBLIC_KEY, &SECP521R1]), &inner]);
+    let number = element(0x02, &[7; 64]);
+    let rsa_1024 = sequence(&[&zero, &number, &number, &number, &number, &number]);
+    let sec1 = sequence(&[&element(0x02, &[1]), &element(0x04, &[7; 66])]);
+    for (what, content, words) in [
+        ("P-521", pem("PRIVATE KEY", &p521), "of a kind that cannot be used"),
+        ("RSA-1024", pem("RSA PRIVATE KEY", &rsa_1024), "of a kind that cannot be used"),
+        ("P-521 in SEC 1", pem("EC PRIVATE KEY", &sec1), "of a kind that cannot be used"),
+        ("nothing", pem("PRIVATE KEY", &element(0x30, &[])), "that cannot be read"),
+        ("no DER", pem("PRIVATE KEY", &[0x30, 9, 7]), ""),
+    ] {
+        folder.write("tls.key", content);
+        let findings = folder.settings().err().unwrap_or_else(|| panic!("{what}: accepted"));
+        assert!(findings.contains(words), "{what}: {words:?} is not in {findings}");
+    }
+}
+
+/// Object identifiers in DER.
+const EC_PUBLIC_KEY: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const SECP521R1: [u8; 7] = [0x06, 5, 0x2b, 0x81, 4, 0, 0x23];
+const RSASSA_PSS: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0a];
+const RSA: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+const ED448: [u8; 5] = [0x06, 3, 0x2b, 0x65, 0x71];
 
 /// A PEM file of revocations whose parts `change` has changed: what is signed, how, and the signature.
 fn rebuilt(list: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> String {

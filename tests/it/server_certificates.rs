@@ -23,14 +23,14 @@ use crate::waiting::becomes;
 const PATH: &str = "/bi/api/site/site1/v5.0/items";
 
 /// A certificate, and the key that is used with it.
-struct Made {
+pub struct Made {
     der: Vec<u8>,
     key: KeyPair,
 }
 
 impl Made {
     /// As `openssl req -x509` makes it: an authority that has signed itself.
-    fn by_req(change: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub fn by_req(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "localhost");
@@ -57,6 +57,12 @@ impl Made {
         self.rebuilt(|fields| fields[2] = sequence(&[&ECDSA_WITH_SHA1]))
     }
 
+    /// The same with another public key: the parameters of its algorithm, and its bits.
+    pub fn with_public_key(self, algorithm: &[&[u8]], bits: &[u8]) -> Self {
+        let key = element(0x03, &[&[0], bits].concat());
+        self.rebuilt(|fields| fields[6] = sequence(&[&sequence(algorithm), &key]))
+    }
+
     /// The same with other fields in its first part, signed anew.
     fn rebuilt(self, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Self {
         let whole = elements(&self.der).remove(0);
@@ -75,7 +81,7 @@ impl Made {
         Self { der: self.der.clone(), key: KeyPair::generate().unwrap() }
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.der);
         let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
         for line in base64.as_bytes().chunks(64) {

@@ -13,7 +13,7 @@ use rustls::server::danger::ClientCertVerifier;
 use crate::config::Check;
 use crate::config::field::Field;
 use crate::config::file;
-use crate::config::pem::{CERTIFICATES, day, fault_at, out_of_date};
+use crate::config::pem::{CERTIFICATES, day, fault_at, out_of_date, unverifiable_key};
 use crate::config::place::Place;
 use crate::plain_file::limit::MAX_REVOCATIONS;
 use crate::trust::pem::{Fault, Section, sections};
@@ -51,7 +51,7 @@ impl Check<'_> {
             None => Some(Vec::new()),
         };
         let (cas, revoked) = (cas.ok_or(NotBuilt)?, revoked.ok_or(NotBuilt)?);
-        self.doubt(&ca_at, ca_file, &cas, &[out_of_date]);
+        self.doubt(&ca_at, ca_file, &cas, &[out_of_date, unverifiable_key]);
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(cas.iter().map(|ca| ca.der().clone()));
         let roots = Arc::new(roots);
