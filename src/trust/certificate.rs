@@ -1,5 +1,6 @@
 //! Certificates of a file or of a server, and the facts that one states about itself.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -126,6 +127,23 @@ impl<'d> Facts<'d> {
         (!known).then(|| "with a kind of key that cannot be verified".to_owned())
     }
 
+    /// The identifier of an extension that must not be passed over and that is not known.
+    pub fn unknown_critical_extension(&self) -> Option<String> {
+        let critical = self.0.extensions().iter().filter(|extension| extension.critical);
+        let mut oids = critical.map(|extension| extension.oid.to_id_string());
+        oids.find(|oid| !KNOWN_EXTENSIONS.contains(&oid.as_str()))
+    }
+
+    /// Whether this address stands among its alternative names as if it were a DNS name.
+    pub fn has_as_dns_name(&self, address: IpAddr) -> bool {
+        self.0.subject_alternative_name().ok().flatten().is_some_and(|alternative| {
+            alternative.value.general_names.iter().any(|name| match name {
+                GeneralName::DNSName(name) => name.parse() == Ok(address),
+                _ => false,
+            })
+        })
+    }
+
     /// Whether it has alternative names, of whatever kind.
     pub fn has_alternative_names(&self) -> bool {
         !matches!(self.0.subject_alternative_name(), Ok(None))
@@ -216,5 +234,9 @@ pub enum OutOfDate {
 /// the older identifier of OIW for the first.
 const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
 const SIGNED_WITH_MD5: [&str; 1] = ["1.2.840.113549.1.1.4"];
+/// Those that the library knows: key usage, alternative names, basic and name constraints,
+/// distribution points of revocation lists, extended key usage (RFC 5280, section 4.2.1).
+const KNOWN_EXTENSIONS: [&str; 6] =
+    ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
 /// Bits of an RSA key that ring verifies a signature with.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
