@@ -14,6 +14,7 @@ use crate::telemetry::Reason;
 mod api_key;
 mod authorization;
 mod certificate;
+mod entry;
 mod json;
 mod jwk;
 pub mod jwks;

@@ -7,21 +7,35 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invisible {
     character: char,
-    place: &'static str,
+    place: Place,
+}
+
+/// In the order in which they are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Beginning,
+    End,
+    Middle,
 }
 
 impl Invisible {
     /// The first one in `text`. A blank is one at either end only, as it can be seen elsewhere.
     pub fn find(text: &str) -> Option<Self> {
-        let (first, last) = (text.chars().next(), text.chars().next_back());
-        let found = |character: char, place| Some(Self { character, place });
-        if let Some(character) = first.filter(|c| is_blank(*c) || is_invisible(*c)) {
-            return found(character, "at its beginning");
-        }
-        if let Some(character) = last.filter(|c| is_blank(*c) || is_invisible(*c)) {
-            return found(character, "at its end");
-        }
-        found(text.chars().find(|c| is_invisible(*c))?, "in its middle")
+        let mut before = None;
+        let hidden = text.char_indices().filter_map(|(start, character)| {
+            let previous = before.replace(character);
+            let behind = &text[start + character.len_utf8()..];
+            let place = match (start, behind) {
+                (0, _) => Place::Beginning,
+                (_, "") => Place::End,
+                _ => Place::Middle,
+            };
+            let is_hidden = is_invisible(character)
+                || is_blank(character) && place != Place::Middle
+                || is_selector(character) && !is_selected(previous, behind);
+            is_hidden.then_some(Self { character, place })
+        });
+        hidden.min_by_key(|found| found.place)
     }
 }
 
@@ -34,10 +48,22 @@ impl fmt::Display for Invisible {
             '\t' => "a tab",
             '\u{A0}' | '\u{202F}' => "a no-break space",
             '\u{200B}' => "a zero-width space",
+            selector if is_selector(selector) => "a variation selector",
             _ => "an invisible character",
         };
-        write!(f, "{name} (U+{:04X}) {}", u32::from(self.character), self.place)
+        let place = match self.place {
+            Place::Beginning => "at its beginning",
+            Place::End => "at its end",
+            Place::Middle => "in its middle",
+        };
+        write!(f, "{name} (U+{:04X}) {place}", u32::from(self.character))
     }
+}
+
+/// JSON without the byte order mark that may stand before it: a reader may ignore one (RFC 8259,
+/// section 8.1), and .NET writes it.
+pub fn without_byte_order_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }
 
 /// Line ends have words of their own.
@@ -45,8 +71,25 @@ fn is_blank(character: char) -> bool {
     matches!(character, ' ' | '\t')
 }
 
+/// Chooses between forms of the character before it, such as an emoji's.
+fn is_selector(character: char) -> bool {
+    matches!(character, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
+}
+
+/// Whether a character has forms to choose from. Of ASCII only the signs of keycaps have, before the
+/// keycap itself.
+fn is_selected(character: Option<char>, behind: &str) -> bool {
+    match character {
+        Some('0'..='9' | '#' | '*') => behind.starts_with('\u{20E3}'),
+        Some(character) => {
+            !character.is_ascii() && !is_invisible(character) && !is_selector(character)
+        }
+        None => false,
+    }
+}
+
 /// White space that looks like a blank and is none, and what Unicode calls ignorable by default,
-/// without the variation selectors: those are a part of the character before them.
+/// without the variation selectors: those may be a part of the character before them.
 fn is_invisible(character: char) -> bool {
     character.is_whitespace() && !character.is_ascii() && character != '\u{85}'
         || matches!(
@@ -98,6 +141,13 @@ mod tests {
             ("se\u{2028}cret", "an invisible character (U+2028) in its middle"),
             ("\u{202E}secret", "an invisible character (U+202E) at its beginning"),
             ("se\u{3000}cret", "an invisible character (U+3000) in its middle"),
+            ("\u{FE0F}secret", "a variation selector (U+FE0F) at its beginning"),
+            ("secret\u{FE0F}", "a variation selector (U+FE0F) at its end"),
+            ("se\u{E0100}cret", "a variation selector (U+E0100) in its middle"),
+            ("I ❤\u{FE0F}\u{FE0E} it", "a variation selector (U+FE0E) in its middle"),
+            ("1\u{FE0F}2", "a variation selector (U+FE0F) in its middle"),
+            ("x\u{FE0F}\u{20E3}", "a variation selector (U+FE0F) in its middle"),
+            ("a\u{FE00}b ", "a blank (U+0020) at its end"),
             ("secret\u{E0041}", "an invisible character (U+E0041) at its end"),
         ] {
             assert_eq!(said(text).as_deref(), Some(expected), "{text:?}");
@@ -106,8 +156,18 @@ mod tests {
 
     #[test]
     fn what_can_be_seen_is_left_alone() {
-        let texts =
-            ["secret", "two words", "pä$$wörd é", "密码", "пароль", "🔑", "I ❤\u{FE0F} it", ""];
+        let texts = [
+            "secret",
+            "two words",
+            "pä$$wörd é",
+            "密码",
+            "葛\u{E0100}",
+            "пароль",
+            "🔑",
+            "I ❤\u{FE0F} it",
+            "1\u{FE0F}\u{20E3}#\u{FE0F}\u{20E3}",
+            "",
+        ];
         for text in texts {
             assert_eq!(said(text), None, "{text:?}");
         }

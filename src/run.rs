@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 mod generation;
 mod hall;
+mod handshake;
 mod listener;
 pub mod reload;
 pub mod systemd;

@@ -12,10 +12,12 @@ use rustls::{ClientConfig, RootCertStore};
 mod certificate;
 mod fault;
 pub mod pem;
+mod revocation;
 mod verifier;
 
 pub use certificate::{Facts, Fingerprint, Listed, OutOfDate, certificates, fingerprint};
 pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, words_of};
+pub use revocation::{Revocations, Unbelievable};
 use verifier::{Trusted, Verifier};
 
 /// Whom to take for a server. Two are equal if they trust the same certificates.

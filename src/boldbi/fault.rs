@@ -137,6 +137,14 @@ fn refused(status: u16, grant: Grant) -> &'static str {
             "the username is unknown to this site, or the site identifier is wrong: it must be \
              spelled exactly as in Bold BI, upper and lower case included"
         }
+        (Ok(StatusCode::FORBIDDEN), Grant::Password) => {
+            "the password is wrong, or Bold BI keeps none for this user (single sign-on): such a \
+             user needs the grant `embed_secret`; or a firewall or proxy in between refuses the request"
+        }
+        (Ok(StatusCode::FORBIDDEN), Grant::EmbedSecret) => {
+            "check that the embed secret is this site's, not regenerated since, and that embedding \
+             is on: Settings > Embed; or a firewall or proxy in between refuses the request"
+        }
         (_, Grant::Password) => {
             "the password is wrong, or Bold BI keeps none for this user (single sign-on): such a \
              user needs the grant `embed_secret`"
@@ -154,6 +162,10 @@ fn unusable(status: u16, fault: &str) -> &'static str {
         (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => {
             "check how long tokens live that this Bold BI gives out, its machine's clock and the \
              clock here"
+        }
+        (_, reply::OWN_SIGN_IN) => {
+            "IIS or a proxy in between asks for its own sign-in: allow anonymous requests to the token \
+             endpoint there"
         }
         (300..=399, _) => {
             "set the server's `url` to the address that Bold BI finally answers at, with https if \

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::fetch;
+use crate::invisible::without_byte_order_mark;
 use crate::token::{AccessToken, ExchangeErrorKind};
 
 mod lifetime;
@@ -66,6 +67,9 @@ pub fn head(
         408 | 429 | 500..=599 => {
             ExchangeErrorKind::Unavailable { status: code, retry_after: retry_after(headers, now) }
         }
+        401 if offers_own_sign_in(headers) => {
+            ExchangeErrorKind::Unusable { status: code, fault: OWN_SIGN_IN }
+        }
         400..=499 => refusal(code, is_html(headers)),
         _ => ExchangeErrorKind::Unusable { status: code, fault: "it has no final status" },
     })
@@ -75,7 +79,7 @@ pub fn head(
 /// lines of text, often without a `Content-Type`. Bold BI refuses in JSON or without a body.
 pub fn looked_into(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     let ExchangeErrorKind::Refused { status, .. } = kind else { return kind };
-    let text = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning).trim_ascii_start();
+    let text = without_byte_order_mark(beginning).trim_ascii_start();
     match text.first() {
         Some(b'<') => refusal(status, true),
         Some(first) if status == 403 && !b"{[\"".contains(first) => {
@@ -159,7 +163,7 @@ impl Success {
         if body.len() > MAX_BODY {
             return Err(TOO_LARGE);
         }
-        let text = body.trim_ascii_start();
+        let text = without_byte_order_mark(body).trim_ascii_start();
         if is_html(headers) || text.starts_with(b"<") {
             return Err(HTML);
         }
@@ -170,7 +174,7 @@ impl Success {
         if !text.starts_with(b"{") {
             return Err("it is not a JSON object");
         }
-        serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::from_slice(text).map_err(|error| match error.classify() {
             Category::Eof => "its JSON is truncated",
             Category::Data => "a field of it has a wrong type or occurs twice",
             Category::Syntax | Category::Io => "it is not valid JSON",
@@ -225,6 +229,24 @@ fn is_html(headers: &HeaderMap) -> bool {
     has(b"text/html") || has(b"application/xhtml")
 }
 
+/// Whether a 401 asks for a sign-in of the web server or of a proxy, which Bold BI itself never does
+/// at its token endpoint. A header may hold several challenges (RFC 9110, section 11.6.1).
+fn offers_own_sign_in(headers: &HeaderMap) -> bool {
+    headers.get_all(WWW_AUTHENTICATE).iter().any(|value| {
+        let mut is_quoted = false;
+        let mut challenges = value.as_bytes().split(|&byte| {
+            is_quoted ^= byte == b'"';
+            byte == b',' && !is_quoted
+        });
+        challenges.any(|challenge| {
+            let scheme = challenge.trim_ascii().split(u8::is_ascii_whitespace).next();
+            let is =
+                |known: &&str| scheme.is_some_and(|s| s.eq_ignore_ascii_case(known.as_bytes()));
+            OWN_SIGN_INS.iter().any(is)
+        })
+    })
+}
+
 /// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), an hour at most.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?;
@@ -250,6 +272,9 @@ pub(super) const NO_SUCH_PAGE: &str =
     ", as a page of HTML: the URL or the site identifier is likely wrong";
 const REFUSED_IN_HTML: &str = "it is a page of HTML, and Bold BI says in JSON what it refuses";
 const REFUSED_IN_TEXT: &str = "it is text, and Bold BI says in JSON what it refuses";
+pub(super) const OWN_SIGN_IN: &str =
+    "it asks for a sign-in (`WWW-Authenticate`) that is not Bold BI's";
+const OWN_SIGN_INS: [&str; 5] = ["NTLM", "Negotiate", "Kerberos", "Basic", "Digest"];
 const NOT_BEARER: &str = "its `token_type` is not `bearer`";
 const REDIRECT: &str =
     "it is a redirect, which is never followed: is the `url` of the server right?";

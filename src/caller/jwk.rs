@@ -318,6 +318,11 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
 );
 /// More keys than any issuer publishes: each is checked, which takes a moment.
 pub(super) const MAX_KEYS: usize = 256;
+/// All members that are looked at.
+pub(super) const COUNTING: [&str; 19] = [
+    "kty", "kid", "use", "key_ops", "alg", "crv", "n", "e", "x", "y", "k", "d", "priv", "p", "q",
+    "dp", "dq", "qi", "oth",
+];
 /// Members of private keys (RFC 7518, section 6; RFC 8037, section 2; `priv` is that of new kinds).
 const PRIVATE: [&str; 2] = ["d", "priv"];
 const PRIVATE_RSA: [&str; 6] = ["p", "q", "dp", "dq", "qi", "oth"];

@@ -4,10 +4,10 @@
 use std::fmt;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
-use serde::Deserialize;
 
-use super::json::Json;
+use super::entry;
 use super::jwk::{self, Jwk, KeyFault, MAX_KEYS, Material};
+use crate::invisible::without_byte_order_mark;
 use crate::secret::Secret;
 
 /// The keys of one issuer: its public keys, by their id, or one shared secret.
@@ -46,11 +46,6 @@ pub enum KeySetError {
     Empty,
 }
 
-#[derive(Deserialize)]
-struct Document {
-    keys: Vec<Json>,
-}
-
 impl KeySet {
     /// Reads a JWKS. Entries that must not be used are left out, and told by [`KeySet::left_out`];
     /// so are, in silence, keys that are not for signatures or of a kind that is not known.
@@ -58,11 +53,13 @@ impl KeySet {
     /// # Errors
     /// When it is no JWKS.
     pub fn parse(json: &[u8]) -> Result<Self, KeySetError> {
-        let Document { keys: entries } =
-            serde_json::from_slice(json).map_err(|_| KeySetError::Malformed)?;
+        // Text of another encoding spoils the values that hold it, and no other.
+        let document = String::from_utf8_lossy(without_byte_order_mark(json));
+        let entries = entry::entries(&document).ok_or(KeySetError::Malformed)?;
         let (mut found, mut left_out) = (Vec::<(usize, Jwk)>::new(), Vec::new());
         let mut leaked: Vec<Material> = Vec::new();
         for (index, entry) in entries.iter().take(MAX_KEYS).enumerate() {
+            let entry = &entry::with_members(entry, &jwk::COUNTING);
             match jwk::read(entry) {
                 // The same key twice is the same key.
                 Ok(Some(key)) if found.iter().any(|(_, other)| *other == key) => {}

@@ -98,6 +98,11 @@ pub(super) fn out_of_date(facts: &Facts<'_>) -> Option<Doubt> {
     Some((format!("a certificate that {what}"), None))
 }
 
+/// A doubt about a key that no signature is verified with.
+pub(super) fn unverifiable_key(facts: &Facts<'_>) -> Option<Doubt> {
+    Some((format!("a certificate {}", facts.unverifiable_key()?), Some(UNVERIFIABLE_KEY)))
+}
+
 /// A finding on a line of a file that the configuration names.
 pub(super) fn fault_at(at: &Place<'_>, file: &str, fault: &Fault, accepted: &str) -> Finding {
     let file = Path::new(file).display().to_string();
@@ -118,3 +123,5 @@ pub(super) fn day(time: UnixTime) -> String {
 pub(super) const PEM: &str = "the path of a PEM file";
 pub(super) const CERTIFICATES: &str = "the path of a PEM file with sections `CERTIFICATE`";
 const GOOD: &str = "certificates that are valid now, can be verified and name their hosts";
+const UNVERIFIABLE_KEY: &str = "neither it nor what it has signed can be verified: make one with another key; RSA from 2048 to \
+                                8192 bits, P-256, P-384 and Ed25519 can be";

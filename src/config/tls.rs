@@ -2,19 +2,16 @@
 //! `check`, `serve` and a reload find the same faults.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::SectionKind;
-use rustls::pki_types::{CertificateRevocationListDer, PrivateKeyDer, UnixTime};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{RootCertStore, ServerConfig};
-use x509_parser::prelude::FromDer;
-use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::der_parser::asn1_rs::{FromDer, Integer, Sequence};
 
-use crate::plain_file::limit::{MAX_PRIVATE_KEY, MAX_REVOCATIONS};
+use crate::plain_file::limit::MAX_PRIVATE_KEY;
 use crate::trust::Facts;
 use crate::trust::pem::{Fault, Section, sections};
 
@@ -22,8 +19,10 @@ use super::Check;
 use super::field::Field;
 use super::file;
 use super::listeners::TlsFiles;
-use super::pem::{CERTIFICATES, Doubt, PEM, day, fault_at, out_of_date};
+use super::pem::{CERTIFICATES, Doubt, PEM, fault_at, out_of_date};
 use super::place::Place;
+
+mod clients;
 
 /// Nothing could be built. Why has been noted, unless files are not read.
 pub(super) struct NotBuilt;
@@ -104,74 +103,6 @@ impl Check<'_> {
         Some(certified)
     }
 
-    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not revoked.
-    /// `None` where none is asked for.
-    fn client_verifier(
-        self,
-        at: &Place<'_>,
-        tls: &file::Tls,
-    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, NotBuilt> {
-        let (ca_at, crl_at) = (at.key("client_ca_file"), at.key("client_crl_file"));
-        let (ca_file, crl_file) = match (&tls.client_ca_file, &tls.client_crl_file) {
-            (Field::Missing, Field::Missing) => return Ok(None),
-            (Field::Missing, Field::Given(_)) => {
-                let problem = "found revocations without a client CA";
-                self.notes.add(crl_at.key_finding(problem, "revocations with `client_ca_file`"));
-                return Err(NotBuilt);
-            }
-            (Field::Given(ca_file), Field::Missing) => (ca_file, None),
-            (Field::Given(ca_file), Field::Given(crl_file)) => (ca_file, Some(crl_file)),
-            _ => return Err(NotBuilt),
-        };
-        let cas = self.certificates(&ca_at, ca_file, &[]);
-        let revoked = match crl_file {
-            Some(file) => {
-                self.pem(&crl_at, file, MAX_REVOCATIONS, "no revocation list", CRLS, |pem| {
-                    sections(pem, &[SectionKind::Crl])
-                })
-            }
-            None => Some(Vec::new()),
-        };
-        let (cas, revoked) = (cas.ok_or(NotBuilt)?, revoked.ok_or(NotBuilt)?);
-        self.doubt(&ca_at, ca_file, &cas, &[out_of_date]);
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(cas.iter().map(|ca| ca.der().clone()));
-        let roots = Arc::new(roots);
-        let verifier = |revoked: &[&Section]| {
-            let lists =
-                revoked.iter().map(|list| CertificateRevocationListDer::from(list.der.to_vec()));
-            WebPkiClientVerifier::builder_with_provider(
-                Arc::clone(&roots),
-                Arc::new(default_provider()),
-            )
-            .with_crls(lists)
-            .build()
-        };
-        let file = crl_file.map_or("", String::as_str);
-        for list in &revoked {
-            let fault =
-                |what| fault_at(&crl_at, file, &Fault { line: list.line, what, hint: None }, CRLS);
-            if let Err(error) = verifier(&[list]) {
-                let what = format!("a revocation list that cannot be used: {error}");
-                self.notes.add(fault(what));
-                return Err(NotBuilt);
-            }
-            if let Some(due) = overdue(&list.der) {
-                let what = format!("a revocation list that was to be renewed by {}", day(due));
-                self.notes.warn(fault(what));
-            }
-        }
-        match verifier(&revoked.iter().collect::<Vec<_>>()) {
-            Ok(verifier) => Ok(Some(verifier)),
-            Err(error) => {
-                let problem =
-                    format!("found CAs and revocations that cannot be used together: {error}");
-                self.notes.add(ca_at.finding(problem, CERTIFICATES));
-                Err(NotBuilt)
-            }
-        }
-    }
-
     fn private_key(
         self,
         at: &Place<'_>,
@@ -195,6 +126,7 @@ impl Check<'_> {
             }
         })?;
         let Section { kind, der, line } = keys.into_iter().next()?;
+        let is_readable = is_key(&der);
         let der = der.to_vec();
         let key = match kind {
             SectionKind::RsaPrivateKey => PrivateKeyDer::Pkcs1(der.into()),
@@ -203,7 +135,12 @@ impl Check<'_> {
         };
         let loaded = default_provider().key_provider.load_private_key(key);
         if loaded.is_err() {
-            let what = "a private key that cannot be read".to_owned();
+            let what = if is_readable {
+                "a private key of a kind that cannot be used"
+            } else {
+                "a private key that cannot be read"
+            };
+            let what = what.to_owned();
             let hint = Some("RSA from 2048 bits on, ECDSA of P-256 or P-384, and Ed25519 can be");
             self.notes.add(fault_at(at, file, &Fault { line, what, hint }, KEY));
         }
@@ -218,24 +155,24 @@ impl Check<'_> {
     }
 }
 
+/// Whether it has the outer form of a private key, of whatever kind: a sequence that begins with a
+/// version.
+fn is_key(der: &[u8]) -> bool {
+    let sequence = Sequence::from_der(der).ok().filter(|(rest, _)| rest.is_empty());
+    let version =
+        sequence.and_then(|(_, key)| Integer::from_der(&key.content).ok().map(|v| v.0.len()));
+    version.is_some_and(|more| more > 0)
+}
+
 /// A doubt about a certificate that is shown to clients.
 fn nameless(facts: &Facts<'_>) -> Option<Doubt> {
     let what = "a certificate without a host in its subjectAltName";
     (!facts.names_a_server()).then(|| (what.to_owned(), Some(NAMELESS)))
 }
 
-/// The end of a revocation list's time, if it is over.
-fn overdue(list: &[u8]) -> Option<UnixTime> {
-    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
-    let next = u64::try_from(list.next_update()?.timestamp()).ok()?;
-    let next = UnixTime::since_unix_epoch(Duration::from_secs(next));
-    (next < UnixTime::now()).then_some(next)
-}
-
 const KEYS: [SectionKind; 3] =
     [SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey];
 const KEY: &str = "the path of a PEM file with one section `PRIVATE KEY`, `RSA PRIVATE KEY` or \
                    `EC PRIVATE KEY`";
-const CRLS: &str = "the path of a PEM file with sections `X509 CRL`";
 const NAMELESS: &str = "clients that look for the host they asked for refuse it: name each host in the \
                         subjectAltName of the next one";

@@ -4,7 +4,7 @@ use crate::caller::CertificateName;
 use crate::trust::{Facts, Fingerprint, Trust};
 
 use super::field::Field;
-use super::pem::{Doubt, out_of_date};
+use super::pem::{Doubt, out_of_date, unverifiable_key};
 use super::place::Place;
 use super::{Check, References};
 
@@ -61,7 +61,7 @@ impl Check<'_> {
             return Some(known.clone());
         }
         let listed = self.certificates(at, file, &[])?;
-        self.doubt(at, file, &listed, &[out_of_date, own_authority, weak_digest, short_key]);
+        self.doubt(at, file, &listed, &[out_of_date, own_authority, weak_digest, unverifiable_key]);
         let trust = Trust::in_cas(&listed);
         self.cas.borrow_mut().insert(file.clone(), trust.clone());
         Some(trust)
@@ -103,12 +103,6 @@ fn weak_digest(facts: &Facts<'_>) -> Option<Doubt> {
     Some((format!("a certificate that is signed with {digest}"), Some(WEAK_DIGEST)))
 }
 
-/// A doubt about a key that no signature is verified with.
-fn short_key(facts: &Facts<'_>) -> Option<Doubt> {
-    let bits = facts.short_rsa_key()?;
-    Some((format!("a certificate whose RSA key has {bits} bits"), Some(SHORT_KEY)))
-}
-
 /// Room for a rotation on each of several machines.
 const MAX_PINS: usize = 16;
 const CA_FILE: &str = "a server with a `ca_file`, or CA certificates of the system";
@@ -121,5 +115,3 @@ const OWN_AUTHORITY: &str = "the server is trusted while it shows this certifica
      `certificate_sha256`; whoever has its key can sign others for this server";
 const WEAK_DIGEST: &str = "a certificate that is signed like this is refused when a server shows it: have it signed again \
      with SHA-256";
-const SHORT_KEY: &str =
-    "neither it nor what it has signed can be verified: make one with a key of 2048 bits or more";

@@ -1,11 +1,9 @@
 //! The hall: it accepts connections within a bound and hands them to the proxy, each door as the
 //! generation in force has it.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::generation::{Door, DoorNumber, Generation, Terms};
+use super::handshake;
 use super::listener::{Accepted, Listener};
 use crate::caller::ClientCertificate;
 use crate::fetch::Counted;
@@ -193,13 +192,15 @@ impl Hall {
                 origin.address = Some(address);
                 match &door.tls {
                     None => Transport::Tcp(tcp),
-                    Some(acceptor) => match Box::pin(self.shake_hands(acceptor, tcp)).await {
-                        Some(tls) => {
-                            origin.certificate = certificate(&tls);
-                            Transport::Tls(Box::new(TlsStream::from(tls)))
+                    Some(acceptor) => {
+                        match Box::pin(self.shake_hands(acceptor, tcp, address)).await {
+                            Some(tls) => {
+                                origin.certificate = certificate(&tls);
+                                Transport::Tls(Box::new(TlsStream::from(tls)))
+                            }
+                            None => return,
                         }
-                        None => return,
-                    },
+                    }
                 }
             }
         };
@@ -213,32 +214,15 @@ impl Hall {
         &self,
         acceptor: &TlsAcceptor,
         tcp: TcpStream,
+        client: IpAddr,
     ) -> Option<server::TlsStream<Counted<TcpStream>>> {
         let limits = self.generation.load().limits;
-        let unfinished = self.unfinished_heads.enter();
-        let received = Arc::<AtomicU64>::default();
-        let mut handshake = pin!(acceptor.accept(Counted::new(tcp, Arc::clone(&received))));
-        // The library keeps a message until it is whole, and a message may have 64 KiB.
-        let counted = poll_fn(|cx| {
-            let polled = handshake.as_mut().poll(cx);
-            let large = received.load(Relaxed).saturating_sub(USUAL_HANDSHAKE);
-            if polled.is_pending() && large > 0 {
-                let held = usize::try_from(2 * large).unwrap_or(usize::MAX);
-                unfinished.hold(held, limits.unfinished_heads);
-            }
-            polled
-        });
-        let finished = async {
-            tokio::select! {
-                biased;
-                () = unfinished.evicted() => Err(io::Error::other(TOO_MANY)),
-                shaken = counted => shaken,
-            }
-        };
-        match timeout(limits.request_head_timeout, finished).await {
+        let bound = limits.unfinished_heads;
+        let shaken = handshake::shake_hands(acceptor, tcp, &self.unfinished_heads, bound);
+        match timeout(limits.request_head_timeout, shaken).await {
             Ok(Ok(tls)) => Some(tls),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "a TLS handshake failed");
+                handshake::tell(&self.telemetry, client, &error);
                 None
             }
             Err(_) => None,
@@ -298,10 +282,6 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// What the messages of a client have together without certificates, in bytes.
-const USUAL_HANDSHAKE: u64 = 4 * 1024;
-const TOO_MANY: &str =
-    "all unfinished heads and handshakes held too much (`limits.unfinished_heads`)";
 const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
 const DOORSTEP: usize = 64;
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\

@@ -1,9 +1,12 @@
 //! Certificates of a file or of a server, and the facts that one states about itself.
 
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::SectionKind;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::der_parser::asn1_rs::Any;
@@ -87,6 +90,11 @@ impl<'d> Facts<'d> {
         self.0.is_ca()
     }
 
+    /// The name of its subject, in DER.
+    pub fn subject(&self) -> &[u8] {
+        self.0.subject().as_raw()
+    }
+
     /// Whether it names itself as its issuer.
     pub fn is_self_issued(&self) -> bool {
         self.0.issuer().as_raw() == self.0.subject().as_raw()
@@ -94,21 +102,46 @@ impl<'d> Facts<'d> {
 
     /// The digest that it is signed with, if it is one that is not believed any more.
     pub fn weak_digest(&self) -> Option<&'static str> {
-        let oid = self.0.signature_algorithm.algorithm.to_id_string();
-        let of = |oids: &[&str]| oids.contains(&oid.as_str());
-        match () {
-            () if of(&SIGNED_WITH_SHA1) => Some("SHA-1"),
-            () if of(&SIGNED_WITH_MD5) => Some("MD5"),
-            () => None,
-        }
+        weak_digest(&self.0.signature_algorithm.algorithm.to_id_string())
     }
 
     /// Bits of its RSA key, if they are too few for a signature to be verified.
     pub fn short_rsa_key(&self) -> Option<usize> {
         match self.0.public_key().parsed() {
-            Ok(PublicKey::RSA(key)) if key.key_size() < MIN_RSA_BITS => Some(key.key_size()),
+            Ok(PublicKey::RSA(key)) if key.key_size() < *RSA_BITS.start() => Some(key.key_size()),
             _ => None,
         }
+    }
+
+    /// Why no signature can be verified with its key, in words, if that is so.
+    pub fn unverifiable_key(&self) -> Option<String> {
+        if let Ok(PublicKey::RSA(key)) = self.0.public_key().parsed()
+            && !RSA_BITS.contains(&key.key_size())
+        {
+            return Some(format!("whose RSA key has {} bits", key.key_size()));
+        }
+        let known = self.public_key().is_some_and(|(kind, _)| {
+            let all = default_provider().signature_verification_algorithms.all;
+            all.iter().any(|one| one.public_key_alg_id().as_ref() == kind)
+        });
+        (!known).then(|| "with a kind of key that cannot be verified".to_owned())
+    }
+
+    /// The identifier of an extension that must not be passed over and that is not known.
+    pub fn unknown_critical_extension(&self) -> Option<String> {
+        let critical = self.0.extensions().iter().filter(|extension| extension.critical);
+        let mut oids = critical.map(|extension| extension.oid.to_id_string());
+        oids.find(|oid| !KNOWN_EXTENSIONS.contains(&oid.as_str()))
+    }
+
+    /// Whether this address stands among its alternative names as if it were a DNS name.
+    pub fn has_as_dns_name(&self, address: IpAddr) -> bool {
+        self.0.subject_alternative_name().ok().flatten().is_some_and(|alternative| {
+            alternative.value.general_names.iter().any(|name| match name {
+                GeneralName::DNSName(name) => name.parse() == Ok(address),
+                _ => false,
+            })
+        })
     }
 
     /// Whether it has alternative names, of whatever kind.
@@ -173,6 +206,15 @@ impl<'d> Facts<'d> {
     }
 }
 
+/// The digest of a signature algorithm, by its identifier, if it is one that is not believed any more.
+pub(super) fn weak_digest(oid: &str) -> Option<&'static str> {
+    match () {
+        () if SIGNED_WITH_SHA1.contains(&oid) => Some("SHA-1"),
+        () if SIGNED_WITH_MD5.contains(&oid) => Some("MD5"),
+        () => None,
+    }
+}
+
 /// Outside of its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutOfDate {
@@ -192,5 +234,9 @@ pub enum OutOfDate {
 /// the older identifier of OIW for the first.
 const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
 const SIGNED_WITH_MD5: [&str; 1] = ["1.2.840.113549.1.1.4"];
-/// The fewest bits of an RSA key that ring verifies a signature with.
-const MIN_RSA_BITS: usize = 2048;
+/// Those that the library knows: key usage, alternative names, basic and name constraints,
+/// distribution points of revocation lists, extended key usage (RFC 5280, section 4.2.1).
+const KNOWN_EXTENSIONS: [&str; 6] =
+    ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
+/// Bits of an RSA key that ring verifies a signature with.
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;

@@ -4,9 +4,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, Error, OtherError};
 
 use super::certificate::{Facts, fingerprint};
@@ -28,11 +29,14 @@ enum Kind {
     SelfSigned,
     Authority,
     Version1,
+    CriticalExtension,
     WeakDigest,
+    Algorithm,
     ShortKey,
     NoKey,
     NoNames,
     WrongName,
+    AddressAsName,
     WrongDate,
     WrongPurpose,
     Other,
@@ -58,7 +62,18 @@ impl CertificateFault {
         let (kind, text) = match kind_of(cause) {
             _ if is_ours(cause) => return error,
             Kind::WrongDate => return error,
-            Kind::WrongName if facts.has_alternative_names() => return error,
+            Kind::WrongName if facts.has_alternative_names() => {
+                match address_of(cause).filter(|address| facts.has_as_dns_name(*address)) {
+                    Some(address) => {
+                        let text = format!(
+                            "the address {address} stands in the subjectAltName as a DNS name; it must \
+                             be IP:{address}"
+                        );
+                        (Kind::AddressAsName, text)
+                    }
+                    None => return error,
+                }
+            }
             Kind::WrongName => {
                 let text = "the server's certificate names no host: it has no subjectAltName";
                 (Kind::NoNames, text.to_owned())
@@ -66,6 +81,14 @@ impl CertificateFault {
             _ if facts.is_version_1() => {
                 let text = "the server's certificate is of version 1, which has no subjectAltName";
                 (Kind::Version1, text.to_owned())
+            }
+            Kind::Other if plain(cause).ends_with("CriticalExtension") => {
+                let Some(oid) = critical_extension(&facts, intermediates) else { return error };
+                let text = format!(
+                    "the server's certificate, or one above it, has a critical extension that is not \
+                     known here, {oid}"
+                );
+                (Kind::CriticalExtension, text)
             }
             Kind::UnknownIssuer | Kind::Other if facts.is_self_issued() => {
                 let text = "the server's certificate is signed by itself, and is not listed itself";
@@ -81,6 +104,11 @@ impl CertificateFault {
                         "the server's certificate, or one above it, is signed with {digest}"
                     );
                     (Kind::WeakDigest, text)
+                }
+                None if plain(cause).starts_with("UnsupportedSignatureAlgorithm") => {
+                    let text = "the server's certificate, or one above it, is signed in a way that \
+                                cannot be verified";
+                    (Kind::Algorithm, text.to_owned())
                 }
                 None if facts.is_authority() => {
                     let text = "the server's certificate is an authority's (CA:TRUE), and is not \
@@ -151,7 +179,7 @@ pub fn words_of(error: &(dyn StdError + 'static)) -> String {
         return words_of(wrapped);
     }
     match error.downcast_ref() {
-        Some(Error::InvalidCertificate(cause)) if is_ours(cause) => {
+        Some(Error::InvalidCertificate(cause)) => {
             format!("invalid peer certificate: {}", plain(cause))
         }
         _ => error.to_string(),
@@ -192,12 +220,34 @@ fn is_ours(cause: &CertificateError) -> bool {
     matches!(cause, CertificateError::Other(OtherError(inner)) if inner.is::<CertificateFault>())
 }
 
-/// The words of the library, without the names of its types around an error that it passes on.
+/// The words of the library, without the names of its types around an error that it passes on, and
+/// without its lists of all algorithms that it knows.
 fn plain(cause: &CertificateError) -> String {
     match cause {
         CertificateError::Other(OtherError(inner)) => inner.to_string(),
-        known => known.to_string(),
+        known => {
+            let text = known.to_string();
+            let name = text.split(" {").next().unwrap_or_default();
+            name.strip_suffix("Context").unwrap_or(name).to_owned()
+        }
     }
+}
+
+/// The address that a server was asked for by, if it was by one.
+fn address_of(cause: &CertificateError) -> Option<IpAddr> {
+    match cause {
+        CertificateError::NotValidForNameContext {
+            expected: ServerName::IpAddress(address),
+            ..
+        } => Some(IpAddr::from(*address)),
+        _ => None,
+    }
+}
+
+fn critical_extension(facts: &Facts<'_>, above: &[CertificateDer<'_>]) -> Option<String> {
+    let of_those_above =
+        || above.iter().find_map(|der| Facts::of(der)?.unknown_critical_extension());
+    facts.unknown_critical_extension().or_else(of_those_above)
 }
 
 fn weak_digest(facts: &Facts<'_>, above: &[CertificateDer<'_>]) -> Option<&'static str> {
@@ -254,6 +304,17 @@ impl CertificateHint {
              server; one of its own, to be listed in `ca_file`, is made by ",
                 make_one!()
             ),
+            Kind::CriticalExtension => {
+                "give the server a certificate without that extension, or one where it is not critical; or \
+             pin this one by its fingerprint in `certificate_sha256` of the server, which works"
+            }
+            Kind::Algorithm => concat!(
+                "RSA from 2048 to 8192 bits, P-256, P-384 and Ed25519, with SHA-256 or SHA-384, can be \
+             verified, other algorithms cannot be verified: have the certificate signed again with one of \
+             them, or pin this one by its fingerprint in `certificate_sha256` of the server; one of its \
+             own, to be listed in `ca_file`, is made by ",
+                make_one!()
+            ),
             Kind::ShortKey => concat!(
                 "give the server a certificate with an RSA key of 2048 bits or more, or an ECDSA key; \
              one of its own, listed in `ca_file` of the server, is made by ",
@@ -272,6 +333,10 @@ impl CertificateHint {
             Kind::WrongName => {
                 "the server's certificate is for another host name: use the name it is for in the \
              server's `url`"
+            }
+            Kind::AddressAsName => {
+                "clients that ask for an address look for it among the IP addresses of the subjectAltName: \
+             make the certificate with `subjectAltName=IP:` and the address, in the place of `DNS:`"
             }
             Kind::WrongDate => {
                 "the server's certificate has expired or is not valid yet: renew it, and check the \

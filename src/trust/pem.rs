@@ -399,6 +399,7 @@ const NUL: &str = "a NUL, which is in binary data and in text of UTF-16";
 const UTF8: &str =
     "save it as UTF-8, or write it with `openssl`'s own `-out` instead of a redirection";
 const DER: &str = "make PEM of it: `openssl x509 -inform der -in FILE -out FILE.pem` for a certificate, \
+     `openssl crl -inform der -in FILE -out FILE.pem` for a revocation list, \
      `openssl pkcs12 -in FILE -out FILE.pem` for PKCS #12";
 const DECRYPT: &str = "keys with a passphrase are not supported: decrypt it with \
                        `openssl pkey -in FILE -out FILE.key`, readable by the gateway only";

@@ -172,7 +172,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
     let html = "Content-Type: text/html; charset=utf-8\r\n";
     let page = b"<html><title>canary</title>Access denied</html>";
     let json = b"{\"Message\":\"canary\"}";
-    let cases: [(&str, &str, &[u8], &str); 23] = [
+    let cases: [(&str, &str, &[u8], &str); 28] = [
         ("403 Forbidden", html, page, "firewall"),
         ("403 Forbidden", "Content-Type: TEXT/HTML\r\n", b"", "firewall"),
         ("403 Forbidden", "Content-Type: application/xhtml+xml\r\n", page, "firewall"),
@@ -186,6 +186,16 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
         ("403 Forbidden", "Content-Type: text/plain\r\n", b"Access denied: canary", "firewall"),
         ("400 Bad Request", html, page, "https"),
         ("401 Unauthorized", html, page, "sign-in"),
+        ("401 Unauthorized", "WWW-Authenticate: NTLM\r\n", b"", "IIS or a proxy"),
+        ("401 Unauthorized", "www-authenticate: negotiate\r\n", json, "IIS or a proxy"),
+        ("401 Unauthorized", "WWW-Authenticate: Basic realm=\"a, b\"\r\n", b"", "IIS or a proxy"),
+        (
+            "401 Unauthorized",
+            "WWW-Authenticate: Bearer\r\nWWW-Authenticate: Negotiate YII=, NTLM\r\n",
+            b"",
+            "IIS or a proxy",
+        ),
+        ("401 Unauthorized", "WWW-Authenticate: Bearer, Digest nonce=x\r\n", b"", "IIS or a proxy"),
         ("405 Method Not Allowed", html, page, "POST"),
         ("405 Method Not Allowed", "", json, "POST"),
         ("406 Not Acceptable", "", json, "`Accept: application/json`"),
@@ -228,6 +238,17 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
         let told = told_about(answer(status, "", body), embed_secret()).await;
         assert!(told.starts_with("credential_refused"), "{status}: {told}");
         assert!(told.contains("Settings > Embed"), "{status}: {told}");
+        // A firewall may say no in JSON, or nothing at all.
+        assert_eq!(told.contains("firewall"), status.starts_with("403"), "{status}: {told}");
+    }
+    for challenge in ["Bearer", "Bearer realm=\"Basic, NTLM\"", "Bearer realm=Basic"] {
+        let line = format!("WWW-Authenticate: {challenge}\r\n");
+        let told = told_about(answer("401 Unauthorized", &line, b""), embed_secret()).await;
+        assert!(told.contains("Settings > Embed"), "{challenge}: {told}");
+    }
+    for (status, body) in [("403 Forbidden", &b""[..]), ("403 Forbidden", b" \r\n")] {
+        let told = told_about(answer(status, "", body), password()).await;
+        assert!(told.starts_with("credential_refused") && told.contains("firewall"), "{told}");
     }
 }
 

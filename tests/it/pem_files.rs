@@ -3,10 +3,16 @@
 use std::fs;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use boldgate::config::Settings;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::client_certificates::Ca;
+use crate::client_certificates::{Ca, Identity, connect, dns};
 use crate::process::{Process, boldgate, run};
+use crate::running::Client;
+use crate::server_certificates::{ECDSA_WITH_SHA1, Made, content, element, elements, sequence};
 use crate::waiting::becomes;
 
 /// A configuration with every key that names a PEM file, and files that are good.
@@ -190,6 +196,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
     let (key, revoked) = (folder.read("tls.key"), folder.read("revoked.pem"));
     let certificate = certificate();
     let der = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let crl_der = CertificateRevocationListDer::from_pem_slice(revoked.as_bytes()).unwrap();
     let encoded =
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJnakNDQVNtZ0F3SUJBZ0lVZHBEQjltVHB3OS9F\n";
     for (file, content, word) in [
@@ -201,6 +208,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
         ("tls.key", (key.clone() + &certificate).into_bytes(), "CERTIFICATE"),
         ("revoked.pem", (revoked.clone() + &certificate).into_bytes(), "CERTIFICATE"),
         ("ca.pem", der.cert.der().to_vec(), "openssl x509 -inform der"),
+        ("revoked.pem", crl_der.to_vec(), "openssl crl -inform der"),
         ("ca.pem", encoded.as_bytes().to_vec(), "base64 -d"),
         ("ca.pem", certificate.replace('\n', "\r").into_bytes(), "boundary"),
         ("ca.pem", Vec::new(), "no certificates"),
@@ -370,6 +378,208 @@ fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
     let findings = folder.settings().unwrap_err();
     assert_eq!(findings.matches("without its END").count(), 2, "{findings}");
 }
+
+/// Public keys of kinds that no signature is verified with here, as algorithm and bits.
+fn unverifiable_keys() -> [(&'static str, Made); 5] {
+    let made = || Made::by_req(|_| ());
+    let rsa = |bytes: usize| {
+        let n = element(0x02, &[vec![0], vec![0xff; bytes]].concat());
+        sequence(&[&n, &element(0x02, &[1, 0, 1])])
+    };
+    let (point, null) = ([&[4][..], &[7; 132]].concat(), element(0x05, &[]));
+    [
+        ("P-521", made().with_public_key(&[&EC_PUBLIC_KEY, &SECP521R1], &point)),
+        ("RSA-PSS", made().with_public_key(&[&RSASSA_PSS], &rsa(256))),
+        ("Ed448", made().with_public_key(&[&ED448], &[7; 57])),
+        ("RSA of 1024 bits", made().with_public_key(&[&RSA, &null], &rsa(128))),
+        ("RSA of 16384 bits", made().with_public_key(&[&RSA, &null], &rsa(2048))),
+    ]
+}
+
+#[test]
+fn cas_whose_key_no_signature_can_be_verified_with_are_warnings_in_each_file() {
+    let folder = Folder::new();
+    assert_eq!(folder.settings().unwrap().warnings.lines().count(), 0);
+    fs::remove_file(folder.path("revoked.pem")).unwrap();
+    let config = folder.read("gateway.yaml");
+    let lines: Vec<_> = config.lines().filter(|line| !line.contains("client_crl_file")).collect();
+    folder.write("gateway.yaml", lines.join("\n"));
+    for (key, file) in [KEYS[0], KEYS[1], KEYS[4]] {
+        let good = folder.read(file);
+        let place = format!("{}:{} ", folder.path(file).display(), good.lines().count() + 1);
+        for (what, made) in unverifiable_keys() {
+            folder.write(file, good.clone() + &made.pem());
+            let settings =
+                folder.settings().unwrap_or_else(|findings| panic!("{what}: {findings}"));
+            let warnings: Vec<_> = settings.warnings.lines().collect();
+            assert_eq!(warnings.len(), 1, "{key}, {what}: {warnings:?}");
+            for word in [key, &place, "key", "2048 to 8192 bits, P-256, P-384"] {
+                assert!(warnings[0].contains(word), "{what}: {word} is not in {}", warnings[0]);
+            }
+        }
+        folder.write(file, good);
+    }
+}
+
+/// What can be read is not said to be unreadable.
+#[test]
+fn a_private_key_of_a_kind_that_cannot_be_used_is_named_as_such() {
+    let folder = Folder::new();
+    let pem = |label: &str, der: &[u8]| {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+    };
+    let zero = element(0x02, &[0]);
+    let inner = element(0x04, &sequence(&[&element(0x02, &[1]), &element(0x04, &[7; 66])]));
+    let p521 = sequence(&[&zero, &sequence(&[&EC_PUBLIC_KEY, &SECP521R1]), &inner]);
+    let number = element(0x02, &[7; 64]);
+    let rsa_1024 = sequence(&[&zero, &number, &number, &number, &number, &number]);
+    let sec1 = sequence(&[&element(0x02, &[1]), &element(0x04, &[7; 66])]);
+    for (what, content, words) in [
+        ("P-521", pem("PRIVATE KEY", &p521), "of a kind that cannot be used"),
+        ("RSA-1024", pem("RSA PRIVATE KEY", &rsa_1024), "of a kind that cannot be used"),
+        ("P-521 in SEC 1", pem("EC PRIVATE KEY", &sec1), "of a kind that cannot be used"),
+        ("nothing", pem("PRIVATE KEY", &element(0x30, &[])), "that cannot be read"),
+        ("no DER", pem("PRIVATE KEY", &[0x30, 9, 7]), ""),
+    ] {
+        folder.write("tls.key", content);
+        let findings = folder.settings().err().unwrap_or_else(|| panic!("{what}: accepted"));
+        assert!(findings.contains(words), "{what}: {words:?} is not in {findings}");
+    }
+}
+
+/// Object identifiers in DER.
+const EC_PUBLIC_KEY: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const SECP521R1: [u8; 7] = [0x06, 5, 0x2b, 0x81, 4, 0, 0x23];
+const RSASSA_PSS: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0a];
+const RSA: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+const ED448: [u8; 5] = [0x06, 3, 0x2b, 0x65, 0x71];
+
+/// A PEM file of revocations whose parts `change` has changed: what is signed, how, and the signature.
+fn rebuilt(list: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> String {
+    let der = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap();
+    let mut parts = elements(content(&der));
+    change(&mut parts);
+    let der = sequence(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let lines = STANDARD.encode(der).into_bytes();
+    let lines: Vec<_> = lines.chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", lines.join("\n"))
+}
+
+/// The same list, signed with SHA-1 as it says.
+fn with_sha1(list: &str) -> String {
+    rebuilt(list, |parts| {
+        let algorithm = sequence(&[&ECDSA_WITH_SHA1]);
+        let mut fields = elements(content(&parts[0]));
+        fields[1].clone_from(&algorithm);
+        parts[0] = sequence(&fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        parts[1] = algorithm;
+    })
+}
+
+/// With such a list no client could prove that it is not revoked: all would be locked out.
+#[test]
+fn a_revocation_list_that_no_client_ca_has_signed_verifiably_is_a_finding_with_its_line() {
+    let folder = Folder::new();
+    let (ca, stranger, namesake) = (Ca::new("clients"), Ca::new("others"), Ca::new("clients"));
+    folder.write("clients.pem", &ca.pem);
+    let [good, foreign, renamed] = [&ca, &stranger, &namesake].map(|ca| ca.revocations(&1.into()));
+    let tampered = rebuilt(&good, |parts| *parts[2].last_mut().unwrap() ^= 1);
+    for (what, list, word) in [
+        ("of another CA", &foreign, "`CN=others`, which is not in `client_ca_file`"),
+        ("of another CA of the same name", &renamed, "not signed with the key of"),
+        ("tampered with", &tampered, "not signed with the key of"),
+        ("with SHA-1", &with_sha1(&good), "SHA-1"),
+    ] {
+        folder.write("revoked.pem", list);
+        let findings = folder.settings().err().unwrap_or_else(|| panic!("{what}: accepted"));
+        let place = format!("{}:1 ", folder.path("revoked.pem").display());
+        for word in [word, &place, "listeners[0].tls.client_crl_file", "hint: "] {
+            assert!(findings.contains(word), "{what}: {word:?} is not in {findings}");
+        }
+    }
+    // Beside a good one it could still be looked at first.
+    for list in [&renamed, &tampered, &with_sha1(&good)] {
+        folder.write("revoked.pem", good.clone() + list);
+        let findings = folder.settings().expect_err("the second list counts as well");
+        let line = good.lines().count() + 1;
+        assert!(findings.contains(&format!("revoked.pem:{line} ")), "{findings}");
+    }
+    // Controls: the right list, and the key of one of two CAs with one name.
+    let warnings = |cas: &[&Ca], lists: &[&String]| {
+        folder.write("clients.pem", cas.iter().map(|ca| ca.pem.as_str()).collect::<String>());
+        folder.write("revoked.pem", lists.iter().map(|list| list.as_str()).collect::<String>());
+        folder
+            .settings()
+            .unwrap_or_else(|findings| panic!("{findings}"))
+            .warnings
+            .lines()
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(warnings(&[&ca], &[&good]), "");
+    assert_eq!(warnings(&[&namesake, &ca], &[&good]), "");
+    assert_eq!(warnings(&[&ca, &stranger], &[&good, &foreign]), "");
+    // Other clients still get in, and CAs below one of the file may have lists as well.
+    let said = warnings(&[&ca], &[&good, &foreign]);
+    assert!(said.contains("`CN=others`, which is not in `client_ca_file`"), "{said}");
+    let said = warnings(&[&ca, &stranger], &[&good]);
+    assert!(said.contains("clients.pem:") && said.contains("no revocation list"), "{said}");
+}
+
+/// What a client that is not let in learns is nothing, so the operator has to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_ten_seconds() {
+    let folder = Folder::new();
+    let (ca, stranger) = (Ca::new("clients"), Ca::new("others"));
+    let serial = rcgen::SerialNumber::from(4711);
+    folder.write("clients.pem", ca.pem.clone() + &stranger.pem);
+    folder.write("revoked.pem", ca.revocations(&serial));
+    let gateway = Process::serve(&folder.path("gateway.yaml").display().to_string());
+    let server = CertificateDer::from_pem_slice(folder.read("tls.crt").as_bytes()).unwrap();
+    let known = dns("portal.example");
+    let asks = async |identity: Option<&Identity>| {
+        let mut client = connect(gateway.address(), &server, identity).await?;
+        client.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        Client::try_response(&mut client, false).await
+    };
+    assert!(
+        asks(Some(&ca.identity(std::slice::from_ref(&known)))).await.is_some(),
+        "a good one gets in"
+    );
+    let lines = || gateway.log().into_iter().filter(|l| l["message"].to_string().contains(REFUSED));
+    assert_eq!(lines().count(), 0);
+    let revoked = ca.identity_with(|params| {
+        params.subject_alt_names = vec![known.clone()];
+        params.serial_number = Some(serial);
+    });
+    let unlisted = stranger.identity(std::slice::from_ref(&known));
+    let unknown = Ca::new("nobody's").identity(std::slice::from_ref(&known));
+    for (identity, cause, hint) in [
+        (None, "no certificate", "client_ca_file"),
+        (Some(&revoked), "Revoked", "client_crl_file"),
+        (Some(&unlisted), "UnknownRevocationStatus", "client_crl_file"),
+        (Some(&unknown), "UnknownIssuer", "client_ca_file"),
+    ] {
+        let before = lines().count();
+        for _ in 0..3 {
+            assert!(asks(identity).await.is_none(), "{cause}");
+        }
+        becomes(std::time::Duration::from_secs(10), cause, async || lines().count() > before).await;
+        let told: Vec<_> = lines().skip(before).collect();
+        assert_eq!(told.len(), 1, "{cause}: {told:?}");
+        assert_eq!(told[0]["severity"], "WARN");
+        assert!(told[0]["error"].to_string().contains(cause), "{cause}: {}", told[0]);
+        assert!(told[0]["hint"].to_string().contains(hint), "{cause}: {}", told[0]);
+        assert_eq!(told[0]["client.address"], "127.0.0.1");
+    }
+    // What no client certificate is at fault for is nothing to warn of.
+    let mut plain = Client::connect(gateway.address()).await;
+    plain.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    plain.rest().await;
+    assert_eq!(lines().count(), 4);
+}
+
+const REFUSED: &str = "a client was not let in";
 
 #[test]
 fn explain_reads_the_certificate_of_a_client_as_strictly() {

@@ -23,14 +23,14 @@ use crate::waiting::becomes;
 const PATH: &str = "/bi/api/site/site1/v5.0/items";
 
 /// A certificate, and the key that is used with it.
-struct Made {
+pub struct Made {
     der: Vec<u8>,
     key: KeyPair,
 }
 
 impl Made {
     /// As `openssl req -x509` makes it: an authority that has signed itself.
-    fn by_req(change: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub fn by_req(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "localhost");
@@ -54,7 +54,17 @@ impl Made {
 
     /// The same, signed with SHA-1 as it says.
     fn with_sha1(self) -> Self {
-        self.rebuilt(|fields| fields[2] = sequence(&[&ECDSA_WITH_SHA1]))
+        self.with_signature_algorithm(&ECDSA_WITH_SHA1)
+    }
+
+    fn with_signature_algorithm(self, algorithm: &[u8]) -> Self {
+        self.rebuilt(|fields| fields[2] = sequence(&[algorithm]))
+    }
+
+    /// The same with another public key: the parameters of its algorithm, and its bits.
+    pub fn with_public_key(self, algorithm: &[&[u8]], bits: &[u8]) -> Self {
+        let key = element(0x03, &[&[0], bits].concat());
+        self.rebuilt(|fields| fields[6] = sequence(&[&sequence(algorithm), &key]))
     }
 
     /// The same with other fields in its first part, signed anew.
@@ -75,7 +85,7 @@ impl Made {
         Self { der: self.der.clone(), key: KeyPair::generate().unwrap() }
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.der);
         let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
         for line in base64.as_bytes().chunks(64) {
@@ -108,14 +118,15 @@ fn dns(name: &str) -> rcgen::SanType {
     rcgen::SanType::DnsName(name.try_into().unwrap())
 }
 
-const ECDSA_WITH_SHA1: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
+const ECDSA_WITH_SHA224: [u8; 10] = [0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 1];
+pub const ECDSA_WITH_SHA1: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
 
 /// The contents of an element of DER, and those of a list of them.
-fn content(element: &[u8]) -> &[u8] {
+pub fn content(element: &[u8]) -> &[u8] {
     &element[head(element).0..]
 }
 
-fn elements(mut list: &[u8]) -> Vec<Vec<u8>> {
+pub fn elements(mut list: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     while !list.is_empty() {
         let (head, length) = head(list);
@@ -136,7 +147,7 @@ fn head(element: &[u8]) -> (usize, usize) {
     }
 }
 
-fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+pub fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
     let length = match (high, low) {
         (0, 0..0x80) => vec![low],
@@ -146,7 +157,7 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     [&[tag], &length[..], content].concat()
 }
 
-fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     element(0x30, &parts.concat())
 }
 
@@ -490,7 +501,9 @@ async fn assert_told(refused: &Refused<'_>) {
         for word in words {
             assert!(said.contains(*word), "{what}: {word:?} is not in {said}");
         }
-        assert!(!said.contains("OtherError"), "{what}: {said}");
+        for noise in ["OtherError", "supported_algorithms", "[", "Context"] {
+            assert!(!said.contains(noise), "{what}: {said}");
+        }
         for word in hints {
             assert!(hint.contains(*word), "{what}: {word:?} is not in {hint}");
         }
@@ -601,6 +614,68 @@ async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
     for refused in &cases {
         assert_told(refused).await;
     }
+}
+
+/// The library has only its own names for these, and lists of numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_the_library_cannot_read_or_match_is_told_in_words() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.1));
+    let make = "-addext subjectAltName=DNS:";
+    let critical = |params: &mut CertificateParams| {
+        let oid = [1, 3, 6, 1, 4, 1, 99999, 7];
+        let mut extension = rcgen::CustomExtension::from_oid_content(&oid, vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions = vec![extension];
+    };
+    let extended = authority.signs(critical);
+    let pin = format!(", certificate_sha256: [\"{}\"]", extended.fingerprint());
+    assert_trusted("a critical extension, but pinned", &extended, &pin).await;
+    let cases = [
+        refused(
+            "with an algorithm that nobody verifies",
+            authority.signs(|_| ()).with_signature_algorithm(&ECDSA_WITH_SHA224),
+            &ca,
+            ["UnsupportedSignatureAlgorithm", ""],
+            ["cannot be verified", "certificate_sha256", make],
+        ),
+        refused(
+            "with a critical extension",
+            authority.signs(critical),
+            &ca,
+            ["1.3.6.1.4.1.99999.7", "critical extension"],
+            ["certificate_sha256", "critical", ""],
+        ),
+    ];
+    for refused in &cases {
+        assert_told(refused).await;
+    }
+    let as_name = authority.signs(|params| params.subject_alt_names = vec![dns("127.0.0.1")]);
+    let told = told_by_address(&as_name, &ca).await;
+    for word in ["the address 127.0.0.1 stands in the subjectAltName as a DNS name", "IP:127.0.0.1"]
+    {
+        assert!(told.contains(word), "{word:?} is not in {told}");
+    }
+    let elsewhere = authority.signs(|params| params.subject_alt_names = vec![dns("127.0.0.2")]);
+    let told = told_by_address(&elsewhere, &ca).await;
+    assert!(told.contains("another host name") && !told.contains("IP:"), "{told}");
+}
+
+/// What the log says of a server that is asked for by its address.
+async fn told_by_address(made: &Made, keys: &str) -> String {
+    let upstream = Upstream::echo().await;
+    let server = Server::showing(made, &rustls::version::TLS13, &upstream).await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", "a-secret-of-the-test");
+    let text = tls_config(&server, &upstream, keys)
+        .replace("SECRET_FILE", &secret)
+        .replace("https://localhost:", "https://127.0.0.1:");
+    assert!(text.contains("https://127.0.0.1:"));
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
+    let mut client = Client::connect(gateway.address()).await;
+    client.write(format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    client.response().await;
+    gateway.stderr(|log| log.contains("subjectAltName") || log.contains("not valid for name"))
 }
 
 /// Known before any handshake, and so a warning of `check`.

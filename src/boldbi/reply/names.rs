@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
+use crate::invisible::without_byte_order_mark;
+
 /// The values of all fields named `email`, upper and lower case being the same. (Bold BI: `email`
 /// in replies since 2020, `Email` in the published API.)
 struct Emails(Vec<Value>);
@@ -12,6 +14,7 @@ struct Emails(Vec<Value>);
 /// Whether the body of a reply names another user than `asked`. Names are compared without case. A
 /// reply that names nobody is taken for one about the user that was asked for.
 pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
+    let body = without_byte_order_mark(body);
     let Ok(Emails(named)) = serde_json::from_slice(body) else { return false };
     named.iter().any(|name| match name {
         Value::Null => false,

@@ -193,7 +193,7 @@ fn broken_bodies_are_unusable() {
         (b"[\"x\",null,null,null,null,null]", "it is not a JSON object"),
         (b"\"x\"", "it is not a JSON object"),
         (b"null", "it is not a JSON object"),
-        (b"\xef\xbb\xbf{\"access_token\":\"x\"}", "it is not a JSON object"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{\"access_token\":\"x\"}", "it is not a JSON object"),
         (b"{\"access_token\":\"x\"", "its JSON is truncated"),
         (b"{\"access_token\":\"x\"}x", "it is not valid JSON"),
         (b"{\"access_token\":\"x\",\"expires_in\":NaN}", "it is not valid JSON"),
@@ -209,6 +209,16 @@ fn broken_bodies_are_unusable() {
     assert_eq!(fault_of(read_ok(&large)), TOO_LARGE);
     let deep = format!(r#"{{"access_token":"x","error":{}"#, "[".repeat(60_000));
     assert_eq!(fault_of(read_ok(&deep)), "it is not valid JSON");
+}
+
+#[test]
+fn a_byte_order_mark_before_a_reply_is_ignored() {
+    let body = "\u{feff}{\"access_token\":\"x\",\"expires_in\":60,\"email\":\"joe@x.io\"}";
+    assert_eq!(lifetime_of(body), Duration::from_secs(60));
+    assert!(names_another(body.as_bytes(), "jane@x.io"), "its user is still looked at");
+    assert_eq!(fault_of(read_ok("\u{feff}")), "it is empty");
+    assert_eq!(fault_of(read_ok("\u{feff}<p>")), HTML);
+    assert_eq!(fault_of(read_ok("\u{feff}\u{feff}{}")), "it is not a JSON object");
 }
 
 #[test]

@@ -253,3 +253,85 @@ fn of_a_set_without_end_a_beginning_counts() {
     let [left_out] = set.left_out() else { panic!("{:?}", set.left_out()) };
     assert_eq!((left_out.place, &left_out.why), (MAX_KEYS + 1, &KeyFault::TooMany));
 }
+
+/// The bytes of a set of two keys: an odd one, to which `more` is added, and a good one.
+fn beside_a_good_key(more: &[u8]) -> Vec<u8> {
+    let [mut odd, good] = [ed(&new_ed()), ed(&new_ed())].map(|key| key.to_string().into_bytes());
+    odd.pop();
+    [b"{\"keys\":[", &odd[..], b",", more, b"},", &good, b"]}"].concat()
+}
+
+#[test]
+fn odd_values_of_members_that_do_not_count_take_no_key_along() {
+    let digits = format!("\"iat\":{}", "9".repeat(400));
+    let deep = format!("\"z\":{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    let odd: [&[u8]; 10] = [
+        br#""z":1"#,
+        br#""x5t":"\ud800""#,
+        br#""\udc00":1,"\ud800":1"#,
+        br#""iat":1e999"#,
+        br#""iat":-1e-999"#,
+        digits.as_bytes(),
+        deep.as_bytes(),
+        b"\"z\":\"caf\xe9\",\"caf\xe9\":1",
+        br#""z":{"a":1,"a":2},"z":1"#,
+        b"\"z\":\"\xff\xfe\xed\xa0\x80\"",
+    ];
+    for more in odd {
+        let said = String::from_utf8_lossy(more);
+        let set = KeySet::parse(&beside_a_good_key(more)).unwrap_or_else(|e| panic!("{said}: {e}"));
+        assert_eq!((set.keys.len(), set.left_out()), (2, &[][..]), "{said}");
+    }
+    let around = String::from_utf8(beside_a_good_key(br#""z":1"#)).unwrap();
+    for beside in [r#""iat":1e999"#, r#""\ud800":[{}]"#, r#""x":"\udc00""#] {
+        let document = around.replacen('{', &format!("{{{beside},"), 1);
+        assert_eq!(KeySet::parse(document.as_bytes()).unwrap().keys.len(), 2, "{beside}");
+    }
+}
+
+#[test]
+fn odd_values_of_members_that_count_take_their_own_key_along_and_no_other() {
+    let deep = format!("\"use\":{}{}", "[".repeat(200), "]".repeat(200));
+    for (more, why) in [
+        (&br#""use":"\ud800""#[..], KeyFault::Member("use")),
+        (br#""alg":1e999"#, KeyFault::Member("alg")),
+        (deep.as_bytes(), KeyFault::Member("use")),
+        (br#""\u006bid":"o""#, KeyFault::Repeated),
+        (br#""key_ops":["\udc00"]"#, KeyFault::Member("key_ops")),
+        // What nobody can read may be a private key all the same.
+        (br#""d":"\ud800""#, KeyFault::Private),
+        (br#""d":1e999"#, KeyFault::Private),
+    ] {
+        let said = String::from_utf8_lossy(more);
+        let set = KeySet::parse(&beside_a_good_key(more)).unwrap_or_else(|e| panic!("{said}: {e}"));
+        assert_eq!(set.keys.len(), 1, "{said}");
+        let [left_out] = set.left_out() else { panic!("{said}: {:?}", set.left_out()) };
+        assert_eq!((left_out.place, &left_out.why), (1, &why), "{said}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_set_is_ignored_and_what_is_no_set_is_none() {
+    let good = beside_a_good_key(br#""z":1"#);
+    let marked = [b"\xef\xbb\xbf", &good[..]].concat();
+    assert_eq!(KeySet::parse(&marked).unwrap().keys.len(), 2);
+    let twice = [b"\xef\xbb\xbf", &marked[..]].concat();
+    let (whole, all) = (&good[..], good.len() - 1);
+    for document in [
+        &twice[..],
+        &whole[..all],
+        &[whole, b"x"].concat(),
+        b"",
+        b"{}",
+        b"[]",
+        b"[[]]",
+        br#"{"keys":null}"#,
+        br#"{"keys":{}}"#,
+        br#"{"keys":[],"keys":[]}"#,
+        br#"{"keys":[{]}"#,
+        br#"{"keys":[NaN]}"#,
+    ] {
+        let said = String::from_utf8_lossy(document);
+        assert_eq!(KeySet::parse(document).unwrap_err(), KeySetError::Malformed, "{said}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The certificates that clients show: CAs and revocation lists. A list that says nothing about the
+//! clients of a CA locks them all out, so each is verified here and not when the first client comes.
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::SectionKind;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+
+use crate::config::Check;
+use crate::config::field::Field;
+use crate::config::file;
+use crate::config::pem::{CERTIFICATES, day, fault_at, out_of_date, unverifiable_key};
+use crate::config::place::Place;
+use crate::plain_file::limit::MAX_REVOCATIONS;
+use crate::trust::pem::{Fault, Section, sections};
+use crate::trust::{Facts, Listed, Revocations, Unbelievable};
+
+use super::NotBuilt;
+
+impl Check<'_> {
+    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not revoked.
+    /// `None` where none is asked for.
+    pub(super) fn client_verifier(
+        self,
+        at: &Place<'_>,
+        tls: &file::Tls,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, NotBuilt> {
+        let (ca_at, crl_at) = (at.key("client_ca_file"), at.key("client_crl_file"));
+        let (ca_file, crl_file) = match (&tls.client_ca_file, &tls.client_crl_file) {
+            (Field::Missing, Field::Missing) => return Ok(None),
+            (Field::Missing, Field::Given(_)) => {
+                let problem = "found revocations without a client CA";
+                self.notes.add(crl_at.key_finding(problem, "revocations with `client_ca_file`"));
+                return Err(NotBuilt);
+            }
+            (Field::Given(ca_file), Field::Missing) => (ca_file, None),
+            (Field::Given(ca_file), Field::Given(crl_file)) => (ca_file, Some(crl_file)),
+            _ => return Err(NotBuilt),
+        };
+        let cas = self.certificates(&ca_at, ca_file, &[]);
+        let revoked = match crl_file {
+            Some(file) => {
+                self.pem(&crl_at, file, MAX_REVOCATIONS, "no revocation list", CRLS, |pem| {
+                    sections(pem, &[SectionKind::Crl])
+                })
+            }
+            None => Some(Vec::new()),
+        };
+        let (cas, revoked) = (cas.ok_or(NotBuilt)?, revoked.ok_or(NotBuilt)?);
+        self.doubt(&ca_at, ca_file, &cas, &[out_of_date, unverifiable_key]);
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(cas.iter().map(|ca| ca.der().clone()));
+        let roots = Arc::new(roots);
+        let verifier = |revoked: &[Section]| {
+            let lists =
+                revoked.iter().map(|list| CertificateRevocationListDer::from(list.der.to_vec()));
+            WebPkiClientVerifier::builder_with_provider(
+                Arc::clone(&roots),
+                Arc::new(default_provider()),
+            )
+            .with_crls(lists)
+            .build()
+        };
+        if let Some(file) = crl_file {
+            for list in &revoked {
+                if let Err(error) = verifier(std::slice::from_ref(list)) {
+                    let what = format!("a revocation list that cannot be used: {error}");
+                    let fault = Fault { line: list.line, what, hint: None };
+                    self.notes.add(fault_at(&crl_at, file, &fault, CRLS));
+                    return Err(NotBuilt);
+                }
+            }
+            self.revocations((&ca_at, ca_file, &cas), (&crl_at, file, &revoked))?;
+        }
+        match verifier(&revoked) {
+            Ok(verifier) => Ok(Some(verifier)),
+            Err(error) => {
+                let problem =
+                    format!("found CAs and revocations that cannot be used together: {error}");
+                self.notes.add(ca_at.finding(problem, CERTIFICATES));
+                Err(NotBuilt)
+            }
+        }
+    }
+
+    /// Verifies the lists by the CAs. A list of a CA that is not in the file may be one of a CA below
+    /// it, and is a fault only if no client at all could get in.
+    fn revocations(
+        self,
+        (ca_at, ca_file, cas): (&Place<'_>, &str, &[Listed]),
+        (crl_at, crl_file, revoked): (&Place<'_>, &str, &[Section]),
+    ) -> Result<(), NotBuilt> {
+        let facts: Vec<_> =
+            cas.iter().filter_map(|ca| Some((ca.line(), Facts::of(ca.der())?))).collect();
+        let lists: Vec<_> =
+            revoked.iter().filter_map(|one| Some((one.line, Revocations::of(&one.der)?))).collect();
+        let has_list = |ca: &Facts<'_>| lists.iter().any(|(_, list)| list.is_of(ca));
+        let is_of_some = facts.iter().any(|(_, ca)| has_list(ca));
+        let mut outcome = Ok(());
+        for &(line, ref list) in &lists {
+            if let Some(due) = list.overdue() {
+                let what = format!("a revocation list that was to be renewed by {}", day(due));
+                let fault = Fault { line, what, hint: None };
+                self.notes.warn(fault_at(crl_at, crl_file, &fault, CRLS));
+            }
+            let Err(why) = list.believe(facts.iter().map(|(_, ca)| ca)) else { continue };
+            let (what, hint) = words(list, &why);
+            let fault = Fault { line, what, hint: Some(hint) };
+            let finding = fault_at(crl_at, crl_file, &fault, VERIFIED);
+            if why == Unbelievable::OfAnother && is_of_some {
+                self.notes.warn(finding);
+            } else {
+                self.notes.add(finding);
+                outcome = Err(NotBuilt);
+            }
+        }
+        outcome?;
+        for &(line, _) in facts.iter().filter(|(_, ca)| !has_list(ca)) {
+            let what = "a CA of which there is no revocation list in `client_crl_file`".to_owned();
+            let fault = Fault { line, what, hint: Some(WITHOUT_LIST) };
+            self.notes.warn(fault_at(ca_at, ca_file, &fault, VERIFIED));
+        }
+        Ok(())
+    }
+}
+
+fn words(list: &Revocations<'_>, why: &Unbelievable) -> (String, &'static str) {
+    let issuer = list.issuer();
+    match why {
+        Unbelievable::OfAnother => (
+            format!(
+                "a revocation list of the CA `{}`, which is not in `client_ca_file`",
+                issuer.escape_debug()
+            ),
+            OF_ANOTHER,
+        ),
+        Unbelievable::Algorithm(name) => (
+            format!("a revocation list that is signed with {name}, which cannot be verified"),
+            ALGORITHM,
+        ),
+        Unbelievable::Signature => (
+            format!(
+                "a revocation list that is not signed with the key of its CA `{}` in `client_ca_file`",
+                issuer.escape_debug()
+            ),
+            SIGNATURE,
+        ),
+    }
+}
+
+const CRLS: &str = "the path of a PEM file with sections `X509 CRL`";
+const VERIFIED: &str = "a revocation list of each CA in `client_ca_file`, signed by that CA";
+const OF_ANOTHER: &str = "while a CA has no list here, all of its clients are refused: put the list of each CA in \
+                          `client_ca_file` here; `openssl crl -in FILE -noout -issuer` tells whose one is";
+const ALGORITHM: &str = "have the CA sign the list with SHA-256 (`openssl ca -gencrl -md sha256`), by an RSA key of \
+                         2048 bits or more, or one of P-256, P-384 or Ed25519";
+const SIGNATURE: &str = "the list was changed, or the CA has a new key: get the list anew from the CA, or put the \
+                         CA's newest certificate into `client_ca_file`";
+const WITHOUT_LIST: &str = "clients whose certificates it has signed are refused, as nobody knows which are revoked: add \
+                            its list to `client_crl_file`";

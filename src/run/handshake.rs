@@ -1,0 +1,108 @@
+//! TLS handshakes with clients: they are bounded together with unfinished heads, and the operator is
+//! told why one fails by the certificate of the client. The client learns no more than that it failed.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rustls::{CertificateError, Error};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::fetch::Counted;
+use crate::proxy::UnfinishedHeads;
+use crate::telemetry::Telemetry;
+use crate::trust::words_of;
+
+/// Shakes hands with a client. What it sends beyond a usual handshake counts among all `unfinished`
+/// heads, which hold at most `bound` bytes.
+///
+/// # Errors
+/// When the handshake fails, or is given up because all unfinished ones hold too much.
+pub(super) async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    tcp: TcpStream,
+    unfinished: &UnfinishedHeads,
+    bound: usize,
+) -> io::Result<TlsStream<Counted<TcpStream>>> {
+    let unfinished = unfinished.enter();
+    let received = Arc::<AtomicU64>::default();
+    let mut handshake = pin!(acceptor.accept(Counted::new(tcp, Arc::clone(&received))));
+    // The library keeps a message until it is whole, and a message may have 64 KiB.
+    let counted = poll_fn(|cx| {
+        let polled = handshake.as_mut().poll(cx);
+        let large = received.load(Relaxed).saturating_sub(USUAL_HANDSHAKE);
+        if polled.is_pending() && large > 0 {
+            unfinished.hold(usize::try_from(2 * large).unwrap_or(usize::MAX), bound);
+        }
+        polled
+    });
+    tokio::select! {
+        biased;
+        () = unfinished.evicted() => Err(io::Error::other(TOO_MUCH)),
+        shaken = counted => shaken,
+    }
+}
+
+/// Tells of a handshake that failed: a warning if our own side has refused the client's certificate.
+pub(super) fn tell(telemetry: &Telemetry, client: IpAddr, error: &io::Error) {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    let Some((kind, hint)) = cause.and_then(refused) else {
+        tracing::debug!(%error, "a TLS handshake failed");
+        return;
+    };
+    if let Some(repeated) = telemetry.no_tenant.repeats.tell(kind) {
+        let repeated = (repeated > 0).then_some(repeated);
+        tracing::warn!(
+            client.address = %client,
+            error = words_of(error),
+            repeated,
+            hint,
+            "a client was not let in: its certificate is missing or not good"
+        );
+    }
+}
+
+/// The kind of a refusal, and what an operator can do.
+fn refused(error: &Error) -> Option<(&'static str, &'static str)> {
+    Some(match error {
+        Error::NoCertificatesPresented => (
+            "client_certificate_missing",
+            "this listener has a `client_ca_file`, so every client has to show a certificate of one \
+             of its CAs",
+        ),
+        Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)
+        | Error::InvalidCertRevocationList(_) => (
+            "client_certificate_revocations",
+            "add a list of the CA that has signed the client's certificate, and of each CA above it, to \
+             `client_crl_file` of the listener",
+        ),
+        Error::InvalidCertificate(CertificateError::Revoked) => (
+            "client_certificate_revoked",
+            "the certificate is in a list of `client_crl_file`: nothing is to be done if it was revoked \
+             on purpose, otherwise give the client another one",
+        ),
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => (
+            "client_certificate_unknown_issuer",
+            "give the client a certificate of a CA in `client_ca_file` of the listener, or add its CA \
+             there; a client also has to send the CAs in between",
+        ),
+        Error::InvalidCertificate(_) => (
+            "client_certificate_refused",
+            "give the client a certificate that is valid now, is made for clients (extendedKeyUsage \
+             clientAuth) and has a key of RSA from 2048 bits, P-256, P-384 or Ed25519",
+        ),
+        _ => return None,
+    })
+}
+
+/// What the messages of a client have together without certificates, in bytes.
+const USUAL_HANDSHAKE: u64 = 4 * 1024;
+const TOO_MUCH: &str =
+    "all unfinished heads and handshakes together held too much (`limits.unfinished_heads`)";

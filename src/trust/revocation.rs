@@ -1,0 +1,101 @@
+//! Revocation lists, and whether one can be believed. The library below asks that only when a client
+//! comes, and then refuses the client.
+
+use std::time::Duration;
+
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::UnixTime;
+use x509_parser::der_parser::asn1_rs::Any;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::certificate::{Facts, weak_digest};
+
+/// A revocation list (RFC 5280, section 5).
+pub struct Revocations<'d> {
+    list: CertificateRevocationList<'d>,
+    /// The contents of the `AlgorithmIdentifier` of its signature.
+    algorithm: &'d [u8],
+}
+
+/// Why a revocation list cannot be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unbelievable {
+    /// No CA has the name of its issuer.
+    OfAnother,
+    /// Nobody can verify a signature of this kind here.
+    Algorithm(String),
+    /// The CA with the name of its issuer has another key.
+    Signature,
+}
+
+impl<'d> Revocations<'d> {
+    /// Reads a list; `None` if it cannot be read.
+    pub fn of(der: &'d [u8]) -> Option<Self> {
+        let (_, list) = CertificateRevocationList::from_der(der).ok()?;
+        let (_, whole) = Any::from_der(der).ok()?;
+        let (behind, _signed) = Any::from_der(whole.data).ok()?;
+        let (_, algorithm) = Any::from_der(behind).ok()?;
+        Some(Self { list, algorithm: algorithm.data })
+    }
+
+    /// The end of its time, if it is over.
+    pub fn overdue(&self) -> Option<UnixTime> {
+        let next = u64::try_from(self.list.next_update()?.timestamp()).ok()?;
+        let next = UnixTime::since_unix_epoch(Duration::from_secs(next));
+        (next < UnixTime::now()).then_some(next)
+    }
+
+    /// The name of its issuer, for people.
+    pub fn issuer(&self) -> String {
+        self.list.issuer().to_string()
+    }
+
+    /// Whether this is the name of its issuer.
+    pub fn is_of(&self, ca: &Facts<'_>) -> bool {
+        self.list.issuer().as_raw() == ca.subject()
+    }
+
+    /// Whether one of these CAs has signed it.
+    ///
+    /// # Errors
+    /// The reason for which none has, as far as can be verified.
+    pub fn believe<'c>(
+        &self,
+        mut cas: impl Iterator<Item = &'c Facts<'c>>,
+    ) -> Result<(), Unbelievable> {
+        let algorithms = default_provider().signature_verification_algorithms.all;
+        let mut fitting = algorithms
+            .iter()
+            .filter(|known| known.signature_alg_id().as_ref() == self.algorithm)
+            .peekable();
+        if fitting.peek().is_none() {
+            return Err(Unbelievable::Algorithm(self.algorithm_name()));
+        }
+        let fitting: Vec<_> = fitting.collect();
+        let (signed, signature) =
+            (self.list.tbs_cert_list.as_ref(), &self.list.signature_value.data);
+        let mut is_known = false;
+        let has_signed = |ca: &Facts<'_>| {
+            let Some((kind, key)) = ca.public_key() else { return false };
+            let mut of_its_kind =
+                fitting.iter().filter(|known| known.public_key_alg_id().as_ref() == kind);
+            of_its_kind.any(|known| known.verify_signature(key, signed, signature).is_ok())
+        };
+        let believed = cas.any(|ca| {
+            let is_issuer = self.is_of(ca);
+            is_known |= is_issuer;
+            is_issuer && has_signed(ca)
+        });
+        match (believed, is_known) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Unbelievable::Signature),
+            (false, false) => Err(Unbelievable::OfAnother),
+        }
+    }
+
+    fn algorithm_name(&self) -> String {
+        let oid = self.list.signature_algorithm.algorithm.to_id_string();
+        weak_digest(&oid).map_or(oid, str::to_owned)
+    }
+}
