@@ -101,6 +101,7 @@ impl Cli {
     /// Runs the command that the arguments of the process name. The exit code says how it went: 0
     /// well, 1 it failed, 2 wrong usage, 78 the configuration is bad (`EX_CONFIG` of sysexits.h).
     pub fn main() -> ExitCode {
+        output::outlive_full_files();
         let result = match Self::try_parse() {
             Ok(cli) => cli.run(),
             // Help, or the version, that was asked for.

@@ -4,8 +4,24 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::SIGXFSZ;
 
 use super::Failure;
+
+/// Makes an error of a write beyond the limit on the size of files (`ulimit -f`, `LimitFSIZE=`). The
+/// signal that comes with the error would end the process before it could say anything, and `serve`
+/// with all its requests, because its access log has grown.
+pub(super) fn outlive_full_files() {
+    // A handler of any kind will do: the signal has no effect any more, and the error remains.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))) {
+        let _ = complain(&format!(
+            "warning: a limit on the size of files will end this process: {error}"
+        ));
+    }
+}
 
 /// Writes a line of a command's result.
 pub(super) fn say(line: &str) -> Result<(), Failure> {

@@ -229,6 +229,45 @@ async fn a_result_that_cannot_be_written_is_a_failure_in_words() {
     assert_eq!(ended.code, Some(1));
 }
 
+/// `ulimit -f`, or `LimitFSIZE=` of systemd: a write beyond it is a signal, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_the_size_of_files_ends_no_command_by_a_signal() {
+    let stand_in = acme().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
+    let shell = |limit: u32, arguments: &str| {
+        let mut command = Command::new("bash");
+        let (program, result) = (env!("CARGO_BIN_EXE_boldgate"), folder.path().join("result"));
+        let result = result.display();
+        let script = format!("ulimit -f {limit}; exec {program} {arguments} >{result}");
+        command.args(["-c", &script]);
+        Process::start(command)
+    };
+    for arguments in ["key", "schema", "--help", &format!("check {file}")] {
+        let ended = shell(0, arguments).end();
+        assert_eq!(ended.code, Some(1), "{arguments}: {}", ended.stderr);
+        let line = "error: the result cannot be written: File too large";
+        assert!(ended.stderr.starts_with(line), "{arguments}: {}", ended.stderr);
+        // Control.
+        let ended = shell(1024, arguments).end();
+        assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
+    }
+    let mut gateway = shell(1, &format!("serve --config {file}"));
+    let address = gateway.address();
+    let written = || std::fs::metadata(folder.path().join("result")).unwrap().len();
+    while written() < 1024 {
+        assert_eq!(request(address).await.response().await.status, 200);
+    }
+    for _ in 0..10 {
+        assert_eq!(request(address).await.response().await.status, 200);
+    }
+    gateway.stderr(|text| text.contains("File too large"));
+    assert!(gateway.ended().is_none());
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.end().code, Some(0));
+}
+
 #[test]
 fn the_demo_plays_itself() {
     let folder = tempfile::tempdir().unwrap();
