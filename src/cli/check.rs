@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::serve::hint;
 use super::{Failure, complain, say};
 use crate::config::{Findings, Settings};
-use crate::run::StartError;
+use crate::run::obstacles;
 
 /// Check configuration files, and all that they refer to, as `serve` would
 #[derive(Debug, clap::Args)]
@@ -46,21 +46,22 @@ impl Check {
     }
 }
 
-/// Warnings, or what keeps `serve` from starting with the file.
+/// Warnings, or what keeps `serve` from starting with the file. What is missing on this machine is no
+/// fault of the file and ends with 1, as with `serve`: a supervisor may try again a moment later, when
+/// the folder is there.
 fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
-    let bad = |found: Findings| Failure::Config(found.to_string());
     if no_secrets {
-        return Settings::check_without_secrets(file).map_err(bad);
+        return Settings::check_without_secrets(file)
+            .map_err(|found| Failure::Config(found.to_string()));
     }
     let settings = super::load(file)?;
-    if let Some(sink) = settings.audit
-        && let Err(cause) = sink.can_be_opened()
-    {
-        let error = StartError::Audit { sink, cause };
-        let hint = hint(&error).map_or(String::new(), |hint| format!("\n  hint: {hint}"));
-        return Err(Failure::Config(format!("{}: {error}{hint}", file.display())));
-    }
-    Ok(settings.warnings)
+    let mut missing = obstacles(&settings).into_iter().map(|error| Failure::Other {
+        what: format!("{}: {error}", file.display()),
+        hint: hint(&error).map(Into::into),
+    });
+    let Some(first) = missing.next() else { return Ok(settings.warnings) };
+    missing.for_each(|failure| failure.print());
+    Err(first)
 }
 
 /// Says that `file` is good, and what is doubtful in it.
