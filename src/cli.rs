@@ -201,8 +201,8 @@ impl ConfigFile {
     }
 }
 
-/// Reads and checks a configuration. That a file could not be read for a passing reason is no fault of
-/// the configuration: a supervisor may start the gateway again.
+/// Reads and checks a configuration. That a file could not be read for a passing reason is no fault
+/// of the configuration: a supervisor may start the gateway again.
 fn load(path: &Path) -> Result<Settings, Failure> {
     let (files, read) = Settings::read(path);
     read.map_err(|findings| match files.unreadable() {

@@ -206,8 +206,9 @@ impl Passing {
 }
 
 /// The path as a part of a message, behind the word for the file; empty if nothing is there. Such a
-/// path may be a secret that stands in the wrong place.
+/// path may be a secret that stands in the wrong place. A path that hangs is not looked at.
 pub fn named(path: &Path) -> String {
+    let Ok(_looking) = LookingAt::unless_it_hangs(path) else { return String::new() };
     if path.is_absolute() && std::fs::symlink_metadata(path).is_ok() {
         format!(", `{}`", path.display().to_string().escape_debug())
     } else {

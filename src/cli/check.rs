@@ -46,9 +46,9 @@ impl Check {
     }
 }
 
-/// Warnings, or what keeps `serve` from starting with the file. What is missing on this machine is no
-/// fault of the file and ends with 1, as with `serve`: a supervisor may try again a moment later, when
-/// the folder is there.
+/// Warnings, or what keeps `serve` from starting with the file. What is missing on this machine is
+/// no fault of the file and ends with 1, as with `serve`: a supervisor may try again a moment
+/// later, when the folder is there.
 fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
     if no_secrets {
         return Settings::check_without_secrets(file)

@@ -12,9 +12,9 @@ use signal_hook::consts::SIGXFSZ;
 
 use super::Failure;
 
-/// Makes an error of a write beyond the limit on the size of files (`ulimit -f`, `LimitFSIZE=`). The
-/// signal that comes with the error would end the process before it could say anything, and `serve`
-/// with all its requests, because its access log has grown.
+/// Makes an error of a write beyond the limit on the size of files (`ulimit -f`, `LimitFSIZE=`).
+/// The signal that comes with the error would end the process before it could say anything, and
+/// `serve` with all its requests, because its access log has grown.
 pub(super) fn outlive_full_files() {
     // A handler of any kind will do: the signal has no effect any more, and the error remains.
     if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))) {
@@ -25,7 +25,8 @@ pub(super) fn outlive_full_files() {
 }
 
 /// Refuses a stdout that keeps nothing, before something is made that is shown only there. The
-/// standard library opens `/dev/null` where stdout is closed, so that these two cannot be told apart.
+/// standard library opens `/dev/null` where stdout is closed, so that these two cannot be told
+/// apart.
 pub(super) fn must_be_kept() -> Result<(), Failure> {
     let nothing = std::fs::metadata("/dev/null").map(|null| null.rdev());
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);

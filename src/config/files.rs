@@ -50,9 +50,10 @@ impl Files {
         self.held.get(path).copied().flatten()
     }
 
-    /// Notes that the file at `path` holds `content`, or why it cannot be read. Of a file that is read
-    /// several times the first reading counts: if it was replaced in between, it differs when all files are
-    /// read the next time, and what was made of its first content does not stay in force.
+    /// Notes that the file at `path` holds `content`, or why it cannot be read. Of a file that is
+    /// read several times the first reading counts: if it was replaced in between, it differs when
+    /// all files are read the next time, and what was made of its first content does not stay in
+    /// force.
     pub(super) fn saw(&mut self, path: &Path, content: Result<&[u8], &io::Error>) {
         if let Err(error) = content
             && self.unreadable.is_none()

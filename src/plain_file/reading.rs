@@ -1,4 +1,5 @@
-//! Work that reads files, on threads of its own, within a deadline and a bound on threads that hang.
+//! Work that reads files, on threads of its own, within a deadline and a bound on threads that
+//! hang.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,8 +12,9 @@ use std::time::Duration;
 /// Work that reads files, done on a thread of its own, because a file system that hangs holds a
 /// thread for ever and nothing can call it back. Clones share the bounds on such threads.
 ///
-/// A file at which some threads hang already is not read, and no other file after it: they may be on
-/// the same mount. So a reading goes on to the end where the configuration no longer names that file.
+/// A file at which some threads hang already is not read, and no other file after it: they may be
+/// on the same mount. So a reading goes on to the end where the configuration no longer names that
+/// file.
 #[derive(Clone, Debug)]
 pub struct Reading {
     deadline: Duration,
@@ -32,8 +34,9 @@ impl Reading {
         Self { deadline, max_at_one_path: MAX_AT_ONE_PATH, threads: Arc::default() }
     }
 
-    /// The same for somebody who asks for it: a file at which threads hang is tried some more times,
-    /// because it may be on another mount by now while they hang at the former one.
+    /// The same for somebody who asks for it: a file at which threads hang is tried some more
+    /// times, because it may be on another mount by now while they hang at the former one.
+    #[must_use]
     pub fn insisting(&self) -> Self {
         Self { max_at_one_path: MAX_AT_ONE_PATH_IF_ASKED, ..self.clone() }
     }
@@ -76,7 +79,10 @@ impl Reading {
             Ok(result) => Ok(result),
             Err(RecvTimeoutError::Timeout) => {
                 let at = self.threads.give_up(number);
-                Err(Stuck::Hangs { deadline: self.deadline, at: at.map(hangs).unwrap_or_default() })
+                Err(Stuck::Hangs {
+                    deadline: self.deadline,
+                    at: at.as_deref().map(hangs).unwrap_or_default(),
+                })
             }
             Err(RecvTimeoutError::Disconnected) => Err(Stuck::Panicked),
         }
@@ -157,7 +163,7 @@ impl Threads {
         let hanging = || known.threads.values().filter(|thread| thread.given_up);
         let threads = hanging().count();
         if threads >= MAX_STUCK {
-            let at = hanging().find_map(|thread| thread.looking_at.clone());
+            let at = hanging().find_map(|thread| thread.looking_at.as_deref());
             return Err(Stuck::Crowded { threads, at: at.map(hangs).unwrap_or_default() });
         }
         known.next += 1;
@@ -193,9 +199,9 @@ impl Threads {
     }
 }
 
-/// Where a thread hangs, behind other words. Below the working directory, a secret that stands in the
-/// place of a path can hang too, and is not shown.
-fn hangs(path: PathBuf) -> String {
+/// Where a thread hangs, behind other words. Below the working directory, a secret that stands in
+/// the place of a path can hang too, and is not shown.
+fn hangs(path: &Path) -> String {
     if path.is_absolute() { format!(", `{}` hangs", path.display()) } else { String::new() }
 }
 
@@ -287,15 +293,15 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Threads that may hang at the same time,
 const MAX_STUCK: usize = 16;
 /// and at one file, so that one mount does not take them all.
-const MAX_AT_ONE_PATH: usize = 4;
-const MAX_AT_ONE_PATH_IF_ASKED: usize = 8;
+const MAX_AT_ONE_PATH: usize = 3;
+const MAX_AT_ONE_PATH_IF_ASKED: usize = 5;
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::sync::mpsc::{Sender, channel};
 
-    use super::super::read;
+    use super::super::{named, read};
     use super::*;
 
     #[test]
@@ -355,9 +361,10 @@ mod tests {
     #[test]
     fn only_some_threads_hang_at_the_same_time() {
         let reading = Reading::within(Duration::from_millis(5));
-        let mut hanging = hang(&reading, MAX_AT_ONE_PATH, "/a/secret");
-        hanging.extend(hang(&reading, MAX_AT_ONE_PATH, "/b/secret"));
-        hanging.extend(hang(&reading.insisting(), MAX_AT_ONE_PATH_IF_ASKED, "/c/secret"));
+        let mut hanging = hang(&reading, 1, "/d/secret");
+        for path in ["/a/secret", "/b/secret", "/c/secret"] {
+            hanging.extend(hang(&reading.insisting(), MAX_AT_ONE_PATH_IF_ASKED, path));
+        }
         assert_eq!(hanging.len(), MAX_STUCK);
         let begun = Arc::new(AtomicBool::new(false));
         let theirs = Arc::clone(&begun);
@@ -388,7 +395,7 @@ mod tests {
         });
         let (other, hangs, next) = said.unwrap();
         assert_eq!(**other, *b"content");
-        assert_eq!(hangs, "4 earlier attempts to read it still hang");
+        assert_eq!(hangs, "3 earlier attempts to read it still hang");
         assert_eq!(next, "it is not tried, because another file hangs");
         // No thread is lost by it, and the next reading begins anew.
         let (here, away) = (file.path().to_owned(), Path::new("/mnt/away/secret"));
@@ -403,8 +410,13 @@ mod tests {
         // Control: the mount is back.
         drop((hanging, asked_for));
         until_all_are_back(&reading);
+        let here: &'static Path = Box::leak(Box::from(file.path()));
+        assert!(patient.run(move || named(here)).unwrap().contains(here.to_str().unwrap()));
         let back = patient.run(move || read(away, 64).unwrap_err().kind());
         assert_eq!(back.unwrap(), io::ErrorKind::NotFound);
+        // A message about a file that hangs does not hang.
+        let _hanging = hang(&reading, MAX_AT_ONE_PATH, here.to_str().unwrap());
+        assert_eq!(patient.run(move || named(here)).unwrap(), "");
     }
 
     #[test]

@@ -213,7 +213,8 @@ pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Whether an address could be listened on, as far as that can be told without doing it. A socket
-/// that is there may be of a gateway with the same configuration, or of systemd, and a port as well.
+/// that is there may be of a gateway with the same configuration, or of systemd, and a port as
+/// well.
 pub(super) fn can_be_had(address: &ListenAddress) -> io::Result<()> {
     let ListenAddress::Unix(path) = address else { return Ok(()) };
     if is_socket(path)? {

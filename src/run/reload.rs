@@ -128,8 +128,8 @@ impl Reloader {
     /// hangs keeps the watch, because setting one asks the file system too. The next reading makes
     /// a watch of its own.
     ///
-    /// While one of the files hangs, only those that could be read are watched: asking for others may
-    /// hang as well, and the file that hangs may be of the configuration in force alone.
+    /// While one of the files hangs, only those that could be read are watched: asking for others
+    /// may hang as well, and the file that hangs may be of the configuration in force alone.
     async fn read(&mut self, asked: bool) -> Result<Read, Stuck> {
         let path = self.path.clone();
         let reading = if asked { self.reading.insisting() } else { self.reading.clone() };

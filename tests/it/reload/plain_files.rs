@@ -112,8 +112,9 @@ async fn a_secret_that_becomes_a_pipe_is_told_of_and_counts_again_when_it_is_a_f
 }
 
 /// Below a folder `away` every open of a file, and every look at a link, hangs, as on a mount whose
-/// server is gone, while the file that `HANGS` names is there; then there is one that `REACHED` names.
-/// While the link that `FAILS` names is there, an open fails with the error that it points to.
+/// server is gone, while the file that `HANGS` names is there; then there is one that `REACHED`
+/// names. While the link that `FAILS` names is there, an open fails with the error that it points
+/// to.
 const HANGING_MOUNT: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
