@@ -346,6 +346,9 @@ async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
     let gateway = mount.start(&["serve"]);
     let (address, admin) = (gateway.address(), gateway.ready().1);
     let successful = "boldgate_config_last_reload_successful";
+    let generation = async || metric(admin, "boldgate_config_generation").await;
+    mount.files.replace("away/secret", "another");
+    becomes(LONG, "all is under watch", async || generation().await == 2).await;
     mount.files.write("hangs", "");
     gateway.signal(rustix::process::Signal::HUP);
     let told_of = async || metric(admin, successful).await == 0;
@@ -354,12 +357,10 @@ async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
     let config = std::fs::read_to_string(mount.files.path("boldgate.yaml")).unwrap();
     let config = config.replace(away.to_str().unwrap(), here.to_str().unwrap());
     mount.files.replace("boldgate.yaml", &config);
-    let taken = async || metric(admin, "boldgate_config_generation").await == 2;
-    becomes(LONG * 2, "it is taken", taken).await;
+    becomes(LONG * 2, "it is taken", async || generation().await == 3).await;
     assert_eq!(metric(admin, successful).await, 1);
     // Changes are noticed by themselves again.
     mount.files.replace("secret", "another");
-    let noticed = async || metric(admin, "boldgate_config_generation").await == 3;
-    becomes(LONG, "it is noticed", noticed).await;
+    becomes(LONG, "it is noticed", async || generation().await == 4).await;
     assert_eq!(get(address, ACME).await.status, 502, "the secret is another one");
 }
