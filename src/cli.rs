@@ -1,11 +1,12 @@
 //! The command line: one file a command, and what they share. The only place that prints.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config::Settings;
 use crate::plain_file::Reading;
 use output::{complain, say};
 
@@ -101,6 +102,7 @@ impl Cli {
     /// Runs the command that the arguments of the process name. The exit code says how it went: 0
     /// well, 1 it failed, 2 wrong usage, 78 the configuration is bad (`EX_CONFIG` of sysexits.h).
     pub fn main() -> ExitCode {
+        output::outlive_full_files();
         let result = match Self::try_parse() {
             Ok(cli) => cli.run(),
             // Help, or the version, that was asked for.
@@ -193,11 +195,23 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<crate::config::Settings, Failure> {
+    fn load(&self) -> Result<Settings, Failure> {
         let path = self.path.clone();
-        let read = read_files(move || crate::config::Settings::load(&path))?;
-        read.map_err(|findings| Failure::Config(findings.to_string()))
+        read_files(move || load(&path))?
     }
+}
+
+/// Reads and checks a configuration. That a file could not be read for a passing reason is no fault
+/// of the configuration: a supervisor may start the gateway again.
+fn load(path: &Path) -> Result<Settings, Failure> {
+    let (files, read) = Settings::read(path);
+    read.map_err(|findings| match files.unreadable() {
+        Some(file) => Failure::Other {
+            what: findings.to_string(),
+            hint: Some(format!("{file}: {}", file.hint())),
+        },
+        None => Failure::Config(findings.to_string()),
+    })
 }
 
 /// Does work that reads the files of a configuration, within the deadline for that.

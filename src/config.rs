@@ -244,8 +244,7 @@ impl Check<'_> {
     /// What the file at `path` holds, at most `max` bytes.
     fn content(self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
         let content = plain_file::read(path, max);
-        let held = content.as_ref().ok().map(|bytes| bytes.as_slice());
-        self.files.borrow_mut().saw(path, held);
+        self.files.borrow_mut().saw(path, content.as_ref().map(|bytes| bytes.as_slice()));
         content
     }
 
@@ -265,7 +264,7 @@ impl Check<'_> {
 fn text_of(path: &Path, files: &RefCell<Files>) -> Result<String, Findings> {
     let failed = |finding| Findings::new(&path.display().to_string(), vec![finding]);
     let read = plain_file::read(path, MAX_CONFIGURATION);
-    files.borrow_mut().saw(path, read.as_ref().ok().map(|bytes| bytes.as_slice()));
+    files.borrow_mut().saw(path, read.as_ref().map(|bytes| bytes.as_slice()));
     let mut bytes = read.map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => failed(too_large()),
         _ => failed(Finding::whole_file(format!("cannot be read: {error}"), "a file")),

@@ -1,18 +1,19 @@
 //! The one way to read a file that a configuration is made of: a plain file, opened without a wait,
 //! within a bound, and all files of one reading together within a deadline.
 
-use std::cell::RefCell;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::Path;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use zeroize::Zeroizing;
+
+mod reading;
+
+use reading::HANGING_HINT;
+pub use reading::{LookingAt, Reading, Stuck};
 
 /// Bounds on files, by what they hold.
 pub mod limit {
@@ -33,10 +34,10 @@ pub mod limit {
 /// What the plain file at `path` holds, at most `max` bytes. It is overwritten when it is dropped.
 ///
 /// # Errors
-/// When there is no such file, it is not plain, it is larger than `max`, or it goes on changing.
-/// The path is not part of the error.
+/// When there is no such file, it is not plain, it is larger than `max`, it goes on changing, or
+/// earlier readings hang there. The path is not part of the error.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let _looking = LookingAt::new(path);
+    let _looking = LookingAt::unless_it_hangs(path)?;
     at_rest(|| Opened::new(path, max)?.content(max))
 }
 
@@ -117,175 +118,97 @@ fn too_large(max: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it holds more than {number} {unit}"))
 }
 
-/// Work that reads files, done on a thread of its own, because a file system that hangs holds a
-/// thread for ever and nothing can call it back. Clones share the bound on such threads.
-#[derive(Clone, Debug)]
-pub struct Reading {
-    deadline: Duration,
-    /// Threads that were given up and have not come back.
-    stuck: Arc<AtomicUsize>,
+/// Why a file could not be read just now, where that says nothing of the file: the same reading may
+/// succeed a moment later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file} could not be read just now ({cause}); the file itself may be good")]
+pub struct Unreadable {
+    file: String,
+    cause: String,
+    reason: Passing,
 }
 
-impl Default for Reading {
-    fn default() -> Self {
-        Self::within(DEADLINE)
+/// Whose fault it is that a file cannot be read for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    Descriptors,
+    Memory,
+    Changes,
+    Hangs,
+    FileSystem,
+}
+
+impl Unreadable {
+    /// Of the file at `path`, where reading it has failed with `error` for such a reason.
+    pub fn of(path: &Path, error: &io::Error) -> Option<Self> {
+        let reason = Passing::of(error)?;
+        // Below the working directory, a secret may stand in the place of a path.
+        let file = if path.is_absolute() {
+            format!("`{}`", path.display().to_string().escape_debug())
+        } else {
+            "a file".to_owned()
+        };
+        Some(Self { file, cause: error.to_string(), reason })
     }
-}
 
-impl Reading {
-    /// Work that may take `deadline`.
-    pub fn within(deadline: Duration) -> Self {
-        Self { deadline, stuck: Arc::default() }
+    /// Whether the file hangs, as it did before.
+    pub fn hangs(&self) -> bool {
+        self.reason == Passing::Hangs
     }
 
-    /// What comes of `work`.
-    ///
-    /// # Errors
-    /// When it does not end before the deadline, or too many threads are stuck already.
-    pub fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Stuck> {
-        let crowd = self.stuck.load(SeqCst);
-        if crowd >= MAX_STUCK {
-            return Err(Stuck::Crowded(crowd));
-        }
-        let attempt = Arc::new(Attempt { stage: Mutex::default(), stuck: Arc::clone(&self.stuck) });
-        let (theirs, (tell, told)) = (Arc::clone(&attempt), sync_channel(1));
-        std::thread::Builder::new()
-            .name("read-files".into())
-            .spawn(move || {
-                WORKS_FOR.set(Some(Arc::clone(&theirs)));
-                let _end = End(theirs);
-                // Nobody may be waiting any more.
-                let _ = tell.send(work());
-            })
-            .map_err(Stuck::NoThread)?;
-        match told.recv_timeout(self.deadline) {
-            Ok(result) => Ok(result),
-            Err(RecvTimeoutError::Timeout) => Err(attempt.give_up(self.deadline)),
-            Err(RecvTimeoutError::Disconnected) => Err(Stuck::Panicked),
-        }
-    }
-}
-
-/// Why work that reads files has come to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum Stuck {
-    /// It has not ended before the deadline.
-    #[error("the files cannot be read within {deadline:?}{}", at.as_deref().unwrap_or_default())]
-    Hangs {
-        /// The time that it had.
-        deadline: Duration,
-        /// Where it was, in words.
-        at: Option<String>,
-    },
-    /// So many threads hang that no other one is begun.
-    #[error("{0} earlier attempts to read the files still hang")]
-    Crowded(usize),
-    /// The system gives no thread.
-    #[error("there is no thread to read the files on: {0}")]
-    NoThread(#[source] io::Error),
-    /// A fault of ours.
-    #[error("the thread that read the files has panicked")]
-    Panicked,
-}
-
-impl Stuck {
-    /// What to do about it.
+    /// What to do about it, if it does not pass.
     pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Hangs { .. } | Self::Crowded(_) => {
-                "look at the file system that the file is on: a mount hangs while its server is away"
+        match self.reason {
+            Passing::Descriptors => "raise the limit on open files (`LimitNOFILE=`, fs.file-max)",
+            Passing::Memory => {
+                "see what takes the memory of this machine, or raise the limit on it"
             }
-            Self::NoThread(_) => "raise the limits on processes and memory",
-            Self::Panicked => {
-                "report it, with what stands before this line; it is a fault of boldgate"
+            Passing::Changes => {
+                "write a new file beside it and rename it, which changes it at once"
             }
+            Passing::Hangs => HANGING_HINT,
+            Passing::FileSystem => "look at the file system that the file is on, and at its server",
         }
     }
 }
 
-/// One piece of work on a thread of its own.
-#[derive(Debug)]
-struct Attempt {
-    stage: Mutex<Stage>,
-    stuck: Arc<AtomicUsize>,
-}
-
-#[derive(Debug, Default)]
-struct Stage {
-    looking_at: Option<PathBuf>,
-    ended: bool,
-    given_up: bool,
-}
-
-impl Attempt {
-    fn stage(&self) -> std::sync::MutexGuard<'_, Stage> {
-        // Each change of it is one assignment, so that a panic leaves nothing half done.
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn give_up(&self, deadline: Duration) -> Stuck {
-        let mut stage = self.stage();
-        if !stage.ended {
-            stage.given_up = true;
-            self.stuck.fetch_add(1, SeqCst);
+impl Passing {
+    fn of(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE) => Some(Self::Descriptors),
+            Some(Errno::NOMEM | Errno::NOBUFS) => Some(Self::Memory),
+            // A lease on the file is being taken back, or a signal has come.
+            Some(Errno::AGAIN | Errno::BUSY | Errno::INTR) => Some(Self::Changes),
+            Some(
+                Errno::IO
+                | Errno::STALE
+                | Errno::NOTCONN
+                | Errno::TIMEDOUT
+                | Errno::REMOTEIO
+                | Errno::CONNABORTED
+                | Errno::CONNREFUSED
+                | Errno::CONNRESET
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::SHUTDOWN,
+            ) => Some(Self::FileSystem),
+            Some(_) => None,
+            // Our own.
+            None => match error.kind() {
+                io::ErrorKind::ResourceBusy => Some(Self::Changes),
+                io::ErrorKind::TimedOut => Some(Self::Hangs),
+                _ => None,
+            },
         }
-        // Below the working directory, a secret that stands in the place of a path can hang too.
-        let path = stage.looking_at.as_ref().filter(|path| path.is_absolute());
-        let at = path.map(|path| format!(", `{}` hangs", path.display()));
-        Stuck::Hangs { deadline, at }
-    }
-}
-
-/// Tells an attempt that its thread has come to its end.
-struct End(Arc<Attempt>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let mut stage = self.0.stage();
-        stage.ended = true;
-        if stage.given_up {
-            self.0.stuck.fetch_sub(1, SeqCst);
-        }
-    }
-}
-
-thread_local! {
-    /// The attempt that this thread works for.
-    static WORKS_FOR: RefCell<Option<Arc<Attempt>>> = const { RefCell::new(None) };
-}
-
-/// The file system is asked for a path while this is there, for the words about one that hangs.
-#[derive(Debug)]
-pub struct LookingAt(());
-
-impl LookingAt {
-    /// It is asked for `path`.
-    pub fn new(path: &Path) -> Self {
-        Self::note(Some(path));
-        Self(())
-    }
-
-    fn note(path: Option<&Path>) {
-        WORKS_FOR.with_borrow(|attempt| {
-            if let Some(attempt) = attempt {
-                attempt.stage().looking_at = path.map(Path::to_owned);
-            }
-        });
-    }
-}
-
-impl Drop for LookingAt {
-    fn drop(&mut self) {
-        Self::note(None);
     }
 }
 
 /// The path as a part of a message, behind the word for the file; empty if nothing is there. Such a
-/// path may be a secret that stands in the wrong place.
+/// path may be a secret that stands in the wrong place. A path that hangs is not looked at.
 pub fn named(path: &Path) -> String {
+    let Ok(_looking) = LookingAt::unless_it_hangs(path) else { return String::new() };
     if path.is_absolute() && std::fs::symlink_metadata(path).is_ok() {
         format!(", `{}`", path.display().to_string().escape_debug())
     } else {
@@ -297,17 +220,11 @@ pub fn named(path: &Path) -> String {
 const MAX_ATTEMPTS: usize = 3;
 /// Room for files whose size is not known before they are read.
 const MIN_ROOM: usize = 64 << 10;
-/// For all files of one reading together. Thousands of secrets on a slow network take some seconds.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// Threads that may hang at the same time.
-const MAX_STUCK: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixListener;
-    use std::sync::atomic::AtomicBool;
-    use std::sync::mpsc::channel;
 
     use super::*;
 
@@ -399,64 +316,26 @@ mod tests {
     }
 
     #[test]
-    fn work_that_hangs_is_given_up_and_the_file_is_named() {
-        let reading = Reading::within(Duration::from_millis(20));
-        let (go_on, hangs) = channel::<()>();
-        let stuck = reading.run(move || {
-            let _looking = LookingAt::new(Path::new("/mnt/away/secret"));
-            hangs.recv()
-        });
-        let said = stuck.expect_err("it hangs").to_string();
-        assert_eq!(said, "the files cannot be read within 20ms, `/mnt/away/secret` hangs");
-        drop(go_on);
-        // A file that has been read has nothing to do with work that takes long.
-        let (_go_on, takes_long) = channel::<()>();
-        let stuck = reading.run(move || {
-            drop(LookingAt::new(Path::new("/mnt/here/secret")));
-            takes_long.recv()
-        });
-        assert_eq!(stuck.unwrap_err().to_string(), "the files cannot be read within 20ms");
-        // Control: what ends in time.
-        assert_eq!(Reading::default().run(|| 7).unwrap(), 7);
-    }
-
-    #[test]
-    fn a_relative_path_that_hangs_is_not_shown() {
-        let reading = Reading::within(Duration::from_millis(20));
-        let (_go_on, hangs) = channel::<()>();
-        let stuck = reading.run(move || {
-            let _looking = LookingAt::new(Path::new("canary-secret"));
-            hangs.recv()
-        });
-        assert_eq!(stuck.unwrap_err().to_string(), "the files cannot be read within 20ms");
-    }
-
-    #[test]
-    fn only_some_threads_hang_at_the_same_time() {
-        let reading = Reading::within(Duration::from_millis(5));
-        let hanging: Vec<_> = (0..MAX_STUCK)
-            .map(|_| {
-                let (go_on, hangs) = channel::<()>();
-                assert!(reading.clone().run(move || hangs.recv()).is_err());
-                go_on
-            })
-            .collect();
-        let begun = Arc::new(AtomicBool::new(false));
-        let theirs = Arc::clone(&begun);
-        let stuck = reading.run(move || theirs.store(true, SeqCst)).unwrap_err();
-        assert_eq!(stuck.to_string(), "4 earlier attempts to read the files still hang");
-        assert!(!begun.load(SeqCst), "it has no thread");
-        // As soon as the file system answers, there are threads again.
-        drop(hanging);
-        while reading.stuck.load(SeqCst) > 0 {
-            std::thread::yield_now();
+    fn an_error_that_passes_is_told_from_one_that_stays() {
+        let path = Path::new("/run/secret");
+        let told = |error: &io::Error| Unreadable::of(path, error).map(|told| told.to_string());
+        for passing in [Errno::MFILE, Errno::NOMEM, Errno::IO, Errno::STALE, Errno::NOTCONN] {
+            let error = io::Error::from(passing);
+            let words = format!(
+                "`/run/secret` could not be read just now ({error}); the file itself may be good"
+            );
+            assert_eq!(told(&error), Some(words), "{passing}");
         }
-        assert!(Reading { deadline: DEADLINE, ..reading }.run(|| ()).is_ok());
-    }
-
-    #[test]
-    fn a_panic_of_the_work_is_an_error_of_its_caller() {
-        let panicked = Reading::default().run(|| std::panic::resume_unwind(Box::new("a fault")));
-        assert!(matches!(panicked, Err::<(), _>(Stuck::Panicked)));
+        let changes = at_rest(|| Ok(None::<()>)).unwrap_err();
+        assert!(told(&changes).unwrap().contains("(it changes while it is read)"));
+        for stays in [Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR] {
+            assert_eq!(told(&io::Error::from(stays)), None, "{stays}");
+        }
+        for stays in [too_large(MAX), read(Path::new("/dev/zero"), MAX).unwrap_err()] {
+            assert_eq!(told(&stays), None, "{stays}");
+        }
+        // A secret may stand where a path belongs.
+        let told = Unreadable::of(Path::new("canary"), &changes).unwrap().to_string();
+        assert!(told.starts_with("a file could not be read just now"), "{told}");
     }
 }

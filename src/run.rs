@@ -359,6 +359,23 @@ impl Running {
     }
 }
 
+/// What would keep a gateway with `settings` from starting, as far as that can be told without
+/// changing anything, and beside another one that serves with the same settings.
+pub fn obstacles(settings: &Settings) -> Vec<StartError> {
+    let addresses = settings.listeners.iter().map(|listener| &listener.address);
+    let cannot = |address: &ListenAddress| {
+        let cause = listener::can_be_had(address).err()?;
+        Some(StartError::Bind { address: address.to_string(), cause })
+    };
+    let mut found: Vec<_> = addresses.filter_map(cannot).collect();
+    if let Some(sink) = &settings.audit
+        && let Err(cause) = sink.can_be_opened()
+    {
+        found.push(StartError::Audit { sink: sink.clone(), cause });
+    }
+    found
+}
+
 /// Audit lines go where `settings` say from now on.
 fn open_audit_log(settings: &Settings, telemetry: &Telemetry) -> Result<(), StartError> {
     let sink = settings.audit.as_ref();

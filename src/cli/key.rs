@@ -1,6 +1,6 @@
 //! `boldgate key`.
 
-use super::{Failure, complain, say};
+use super::{Failure, complain, output, say};
 use crate::caller::ApiKey;
 
 /// Make an API key for a caller, and the hash of it for the configuration
@@ -9,6 +9,7 @@ pub(super) struct Key {}
 
 impl Key {
     pub(super) fn run(self) -> Result<(), Failure> {
+        output::must_be_kept()?;
         let key = ApiKey::generate()
             .map_err(|_| Failure::other("the system has no randomness to make a key from"))?;
         say(key.expose())?;

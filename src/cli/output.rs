@@ -4,8 +4,42 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::SIGXFSZ;
 
 use super::Failure;
+
+/// Makes an error of a write beyond the limit on the size of files (`ulimit -f`, `LimitFSIZE=`).
+/// The signal that comes with the error would end the process before it could say anything, and
+/// `serve` with all its requests, because its access log has grown.
+pub(super) fn outlive_full_files() {
+    // A handler of any kind will do: the signal has no effect any more, and the error remains.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))) {
+        let _ = complain(&format!(
+            "warning: a limit on the size of files will end this process: {error}"
+        ));
+    }
+}
+
+/// Refuses a stdout that keeps nothing, before something is made that is shown only there. The
+/// standard library opens `/dev/null` where stdout is closed, so that these two cannot be told
+/// apart.
+pub(super) fn must_be_kept() -> Result<(), Failure> {
+    let nothing = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let stdout = stdout.and_then(|file| file.metadata()).map(|stdout| stdout.rdev());
+    match (stdout, nothing) {
+        (Ok(stdout), Ok(nothing)) if stdout == nothing => Err(Failure::Other {
+            what: "the result would be lost: stdout is closed, or /dev/null".to_owned(),
+            hint: Some("let stdout be a terminal, a pipe or a file; nothing was made".to_owned()),
+        }),
+        // What else keeps it from being written is found out when it is.
+        _ => Ok(()),
+    }
+}
 
 /// Writes a line of a command's result.
 pub(super) fn say(line: &str) -> Result<(), Failure> {

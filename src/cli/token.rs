@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{ConfigFile, Failure, runtime, say};
+use super::{ConfigFile, Failure, output, runtime, say};
 use crate::boldbi::{BoldBi, hint, token_claims};
 use crate::config::Settings;
 use crate::tenant::Tenant;
@@ -22,6 +22,9 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if self.show {
+            output::must_be_kept()?;
+        }
         let settings = self.config.load()?;
         let tenant = self.find(&settings)?;
         let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;

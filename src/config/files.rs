@@ -3,14 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
 
+use crate::plain_file::Unreadable;
+
 /// All files that were looked at, those included that could not be read. Equal when the same files
 /// held the same.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Files(BTreeMap<PathBuf, Option<Digest>>);
+pub struct Files {
+    held: BTreeMap<PathBuf, Option<Digest>>,
+    unreadable: Option<Unreadable>,
+}
 
 /// SHA-256.
 pub type Digest = [u8; 32];
@@ -18,38 +24,55 @@ pub type Digest = [u8; 32];
 impl Files {
     /// Their paths, as the configuration has them.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.keys().map(PathBuf::as_path)
+        self.held.keys().map(PathBuf::as_path)
+    }
+
+    /// Those that could be read.
+    pub fn readable(&self) -> impl Iterator<Item = &Path> {
+        self.held.iter().filter(|(_, held)| held.is_some()).map(|(path, _)| path.as_path())
+    }
+
+    /// The first file that could not be read for a reason that passes. What was found in the others
+    /// says nothing then.
+    pub fn unreadable(&self) -> Option<&Unreadable> {
+        self.unreadable.as_ref()
     }
 
     /// How many of them are new, gone or different in `newer`.
     pub fn changed(&self, newer: &Self) -> usize {
-        let (old, new) = (&self.0, &newer.0);
+        let (old, new) = (&self.held, &newer.held);
         let gone = old.keys().filter(|path| !new.contains_key(*path)).count();
         gone + new.iter().filter(|(path, held)| old.get(*path) != Some(*held)).count()
     }
 
     /// Tells what `path` held from all else that it may hold; none if it could not be read.
     pub fn held_by(&self, path: &Path) -> Option<Digest> {
-        self.0.get(path).copied().flatten()
+        self.held.get(path).copied().flatten()
     }
 
-    /// Notes that the file at `path` holds `content`; none when it cannot be read. Of a file that is read
-    /// several times the first reading counts: if it was replaced in between, it differs when all files are
-    /// read the next time, and what was made of its first content does not stay in force.
-    pub(super) fn saw(&mut self, path: &Path, content: Option<&[u8]>) {
-        let held = content.map(|bytes| {
+    /// Notes that the file at `path` holds `content`, or why it cannot be read. Of a file that is
+    /// read several times the first reading counts: if it was replaced in between, it differs when
+    /// all files are read the next time, and what was made of its first content does not stay in
+    /// force.
+    pub(super) fn saw(&mut self, path: &Path, content: Result<&[u8], &io::Error>) {
+        if let Err(error) = content
+            && self.unreadable.is_none()
+        {
+            self.unreadable = Unreadable::of(path, error);
+        }
+        let held = content.ok().map(|bytes| {
             let mut held = Digest::default();
             held.copy_from_slice(digest(&SHA256, bytes).as_ref());
             held
         });
-        self.0.entry(path.to_owned()).or_insert(held);
+        self.held.entry(path.to_owned()).or_insert(held);
     }
 }
 
 /// Without the digests: some are of secrets.
 impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Files({})", self.0.len())
+        write!(f, "Files({})", self.held.len())
     }
 }
 
@@ -62,7 +85,8 @@ mod tests {
         let reading = |seen: &[Option<&[u8]>]| {
             let mut files = Files::default();
             for content in seen {
-                files.saw(Path::new("secret"), *content);
+                let gone = io::Error::from(io::ErrorKind::NotFound);
+                files.saw(Path::new("secret"), content.ok_or(&gone));
             }
             files
         };

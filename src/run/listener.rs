@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{
@@ -211,6 +212,18 @@ pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Whether an address could be listened on, as far as that can be told without doing it. A socket
+/// that is there may be of a gateway with the same configuration, or of systemd, and a port as
+/// well.
+pub(super) fn can_be_had(address: &ListenAddress) -> io::Result<()> {
+    let ListenAddress::Unix(path) = address else { return Ok(()) };
+    if is_socket(path)? {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(path);
+    Ok(access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path)?;
     let (socket, file) = bound_unix(path)?;
@@ -234,21 +247,32 @@ fn bound_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
 /// Removes the socket file that a process left behind which is no more. One that still listens, or
 /// a file that is no socket, stays.
 fn remove_stale(path: &Path) -> io::Result<()> {
+    if !is_socket(path)? {
+        return Ok(());
+    }
+    match connect_without_a_wait(path) {
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
+        // More clients wait in its queue than it takes.
+        Ok(()) | Err(Errno::AGAIN) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether there is a socket at `path`, or nothing.
+///
+/// # Errors
+/// When something else is there.
+fn is_socket(path: &Path) -> io::Result<bool> {
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(file) if !file.file_type().is_socket() => Err(io::Error::new(
+        Ok(file) if file.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
             "there is a file of this name that is no socket",
         )),
-        Ok(_) => match connect_without_a_wait(path) {
-            Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
-            // More clients wait in its queue than it takes.
-            Ok(()) | Err(Errno::AGAIN) => {
-                Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"))
-            }
-            Err(error) => Err(error.into()),
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -13,7 +13,7 @@ use super::watch::Watch;
 use super::{Reloaded, Running, systemd};
 use crate::boldbi::BoldBi;
 use crate::config::{Files, Findings, Settings};
-use crate::plain_file::{Reading, Stuck};
+use crate::plain_file::{Reading, Stuck, Unreadable};
 use crate::telemetry::ReloadOutcome;
 
 /// See the module.
@@ -27,7 +27,8 @@ pub struct Reloader {
     /// The files as they were looked at last, and whether nothing could be made of them.
     seen: Files,
     refused: bool,
-    /// After a reading that did not end: the pause before the next one.
+    /// After a reading that did not end, or that failed for a passing reason: the pause before the
+    /// next one.
     stuck: Option<Duration>,
 }
 
@@ -38,6 +39,28 @@ struct Read {
     watch: Watch,
     /// Something came under watch by it, and may have changed unseen.
     more: bool,
+}
+
+/// Why nothing can be said of the files for now.
+struct Failed {
+    outcome: ReloadOutcome,
+    error: String,
+    hint: &'static str,
+}
+
+impl From<Stuck> for Failed {
+    fn from(stuck: Stuck) -> Self {
+        let outcome = ReloadOutcome::TimedOut;
+        Self { outcome, error: stuck.to_string(), hint: stuck.hint() }
+    }
+}
+
+impl From<&Unreadable> for Failed {
+    fn from(file: &Unreadable) -> Self {
+        let outcome =
+            if file.hangs() { ReloadOutcome::TimedOut } else { ReloadOutcome::Unreadable };
+        Self { outcome, error: file.to_string(), hint: file.hint() }
+    }
 }
 
 impl Reloader {
@@ -85,11 +108,14 @@ impl Reloader {
     async fn look(&mut self, running: &mut Running, asked: bool) {
         let mut asked = asked;
         for _ in 0..MAX_LOOKS {
-            let Read { files, settings, watch, more } = match self.read().await {
+            let Read { files, settings, watch, more } = match self.read(asked).await {
                 Ok(read) => read,
-                Err(stuck) => return self.give_up(running, &stuck),
+                Err(stuck) => return self.give_up(running, &stuck.into()),
             };
             self.watch = watch;
+            if let Some(unreadable) = files.unreadable() {
+                return self.give_up(running, &unreadable.into());
+            }
             self.judge(running, files, settings, asked);
             if !more {
                 return;
@@ -101,8 +127,13 @@ impl Reloader {
     /// Reads all files and puts them under watch, within the deadline for both. A reading that
     /// hangs keeps the watch, because setting one asks the file system too. The next reading makes
     /// a watch of its own.
-    async fn read(&mut self) -> Result<Read, Stuck> {
-        let (path, reading) = (self.path.clone(), self.reading.clone());
+    ///
+    /// While one of the files hangs, only those that could be read are watched: asking for others
+    /// may hang as well, and the file that hangs may be of the configuration in force alone.
+    async fn read(&mut self, asked: bool) -> Result<Read, Stuck> {
+        let path = self.path.clone();
+        let reading = if asked { self.reading.insisting() } else { self.reading.clone() };
+        let threads = reading.clone();
         let mut watch = std::mem::replace(&mut self.watch, Watch::blind());
         let in_force = self.in_force.files.clone();
         let watch_is_lost = self.stuck.is_some();
@@ -111,7 +142,12 @@ impl Reloader {
             if watch_is_lost && watch.is_blind() {
                 watch = Watch::new();
             }
-            let more = watch.follow(files.paths().chain(in_force.paths()));
+            let hangs = files.paths().chain(in_force.paths()).any(|path| threads.hangs_at(path));
+            let more = if hangs {
+                watch.follow(files.readable())
+            } else {
+                watch.follow(files.paths().chain(in_force.paths()))
+            };
             Read { files, settings, watch, more }
         };
         match tokio::task::spawn_blocking(move || reading.run(read)).await {
@@ -121,13 +157,13 @@ impl Reloader {
         }
     }
 
-    fn give_up(&mut self, running: &Running, error: &Stuck) {
-        running.telemetry.reloads.ended(ReloadOutcome::TimedOut);
+    fn give_up(&mut self, running: &Running, failed: &Failed) {
+        running.telemetry.reloads.ended(failed.outcome);
         let pause = self.stuck.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
         self.stuck = Some(pause);
         tracing::error!(
-            %error,
-            hint = error.hint(),
+            error = failed.error,
+            hint = failed.hint,
             next_attempt_in = ?pause,
             "the files of the configuration cannot be read: the one in force stays"
         );
@@ -270,8 +306,8 @@ fn in_one_line(findings: &str) -> String {
 
 const SERVING_THE_FORMER: &str = "serving; the changed configuration was refused: see the log";
 const CANNOT_READ: &str = "serving; the files of the configuration cannot be read: see the log";
-/// After a reading that did not end, the next one begins after this time, and after twice as long
-/// each time until the longest pause.
+/// After a reading that did not end, or that failed for a passing reason, the next one begins after
+/// this time, and after twice as long each time until the longest pause.
 const MIN_RETRY_PAUSE: Duration = Duration::from_secs(10);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 const MAX_NAMES: usize = 10;

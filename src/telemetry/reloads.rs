@@ -27,11 +27,13 @@ pub enum ReloadOutcome {
     Refused,
     /// The files could not be read in time; the configuration before stays.
     TimedOut,
+    /// A file could not be read for a reason that passes; the configuration before stays.
+    Unreadable,
 }
 
 impl ReloadOutcome {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Applied, Self::Refused, Self::TimedOut];
+    pub const ALL: [Self; 4] = [Self::Applied, Self::Refused, Self::TimedOut, Self::Unreadable];
 
     /// The word for it in metrics.
     pub fn as_str(self) -> &'static str {
@@ -39,6 +41,7 @@ impl ReloadOutcome {
             Self::Applied => "applied",
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -173,7 +173,7 @@ fn a_reader_that_has_read_enough_is_no_failure() {
 
 /// Where a result may be meant to go, and what the system says of it.
 const NO_PLACES: [(&str, &str); 2] =
-    [(">/dev/full", "No space left on device"), ("1</dev/null", "Bad file descriptor")];
+    [(">/dev/full", "No space left on device"), ("1</proc/version", "Bad file descriptor")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_cannot_be_written_is_a_failure_in_words() {
@@ -227,6 +227,80 @@ async fn a_result_that_cannot_be_written_is_a_failure_in_words() {
     // The hash of a key is a part of its result.
     let ended = shell("key", "2>/dev/full");
     assert_eq!(ended.code, Some(1));
+}
+
+/// The standard library opens `/dev/null` where a standard stream is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_only_once_is_not_made_for_a_closed_stdout() {
+    let stand_in = acme().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
+    let shell = |arguments: &str, place: &str| {
+        let mut command = Command::new("bash");
+        let script = format!("{} {arguments} {place}", env!("CARGO_BIN_EXE_boldgate"));
+        command.args(["-c", &script]);
+        Process::start(command).end()
+    };
+    let show = format!("token acme --show --config {file}");
+    for arguments in ["key", &show] {
+        for place in [">&-", ">/dev/null", "1<>/dev/null"] {
+            let ended = shell(arguments, place);
+            assert_eq!(ended.code, Some(1), "{arguments} {place}: {}", ended.stderr);
+            assert_eq!(ended.stdout, "");
+            assert!(!ended.stderr.contains("sha256"), "the hash of a key that nobody has");
+            let line = "error: the result would be lost: stdout is closed, or /dev/null";
+            assert!(ended.stderr.starts_with(line), "{arguments} {place}: {}", ended.stderr);
+        }
+    }
+    assert_eq!(stand_in.token_requests(), 0, "no token is fetched that nobody sees");
+    // Controls: with a place for it, and results of which nobody needs the text.
+    for (arguments, place) in
+        [("key", "| cat"), (&show, "| cat"), (&*format!("check {file}"), ">/dev/null")]
+    {
+        let ended = shell(arguments, place);
+        assert_eq!(ended.code, Some(0), "{arguments} {place}: {}", ended.stderr);
+    }
+    assert_eq!(stand_in.token_requests(), 1);
+}
+
+/// `ulimit -f`, or `LimitFSIZE=` of systemd: a write beyond it is a signal, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_the_size_of_files_ends_no_command_by_a_signal() {
+    let stand_in = acme().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
+    let shell = |limit: u32, arguments: &str| {
+        let mut command = Command::new("bash");
+        let (program, result) = (env!("CARGO_BIN_EXE_boldgate"), folder.path().join("result"));
+        let result = result.display();
+        let script = format!("ulimit -f {limit}; exec {program} {arguments} >{result}");
+        command.args(["-c", &script]);
+        Process::start(command)
+    };
+    for arguments in ["key", "schema", "--help", &format!("check {file}")] {
+        let ended = shell(0, arguments).end();
+        assert_eq!(ended.code, Some(1), "{arguments}: {}", ended.stderr);
+        let line = "error: the result cannot be written: File too large";
+        assert!(ended.stderr.starts_with(line), "{arguments}: {}", ended.stderr);
+        // Control.
+        let ended = shell(1024, arguments).end();
+        assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
+    }
+    let mut gateway = shell(1, &format!("serve --config {file}"));
+    let address = gateway.address();
+    let written = || std::fs::metadata(folder.path().join("result")).unwrap().len();
+    while written() < 1024 {
+        assert_eq!(request(address).await.response().await.status, 200);
+    }
+    for _ in 0..10 {
+        assert_eq!(request(address).await.response().await.status, 200);
+    }
+    gateway.stderr(|text| text.contains("File too large"));
+    assert!(gateway.ended().is_none());
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.end().code, Some(0));
 }
 
 #[test]

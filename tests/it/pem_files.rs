@@ -319,6 +319,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
         }
         let served = served.end();
         assert!(served.code != Some(0), "{}", served.stderr);
+        assert_eq!(checked.code, served.code, "{}\n{}", checked.stderr, served.stderr);
         (checked.stderr, served.stderr)
     };
     fs::create_dir(folder.path("no-roots")).unwrap();
@@ -354,6 +355,44 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     folder.write("gateway.yaml", audit("unmade.jsonl"));
     assert_eq!(run(&["check", &config]).code, Some(0));
     assert!(!folder.path("unmade.jsonl").exists(), "a check makes no file");
+    let pipe = folder.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("nowhere", folder.path("link")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(folder.path("stale")).unwrap());
+    let unix = |at: &str| {
+        let address = format!("address: unix:{}\n", folder.path(at).display());
+        good.replacen("address: 127.0.0.1:0\n", &address, 1)
+    };
+    let no_socket = "there is a file of this name that is no socket";
+    for (at, words) in [
+        ("socket", ""),
+        ("stale", ""),
+        ("no-folder/socket", "make the folder of the Unix socket first"),
+        ("no-roots", no_socket),
+        ("pipe", no_socket),
+        ("link", no_socket),
+        ("secret", no_socket),
+        ("secret/socket", "Not a directory"),
+    ] {
+        let (checked, served) = both(&unix(at), &roots);
+        assert!(checked.contains(words) && served.contains(words), "{at}: {checked}\n{served}");
+        assert_eq!(words.is_empty(), checked.is_empty(), "{at}: {checked}");
+        let said = served.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or_default();
+        assert!(checked.contains(said), "{at}: {checked}\n{served}");
+    }
+    // All of it is told at once, and a gateway that runs is no reason.
+    let text = unix("pipe") + &format!("audit: {{ to: {} }}\n", folder.path("no-roots").display());
+    folder.write("gateway.yaml", text);
+    let checked = run(&["check", &config]);
+    assert!(checked.code == Some(1) && checked.stderr.contains(no_socket), "{}", checked.stderr);
+    assert!(checked.stderr.contains("audit.to"), "{}", checked.stderr);
+    folder.write("gateway.yaml", unix("taken"));
+    let _gateway = Process::serve(&config);
+    let checked = run(&["check", &config]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    // Where the files are used elsewhere, so is the socket.
+    folder.write("gateway.yaml", unix("pipe"));
+    assert_eq!(run(&["check", "--no-secrets", &config]).code, Some(0));
 }
 
 /// Doubts about a file of several servers are told once, faults for each of them.

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use rustix::io::Errno;
+
 use super::watched::every_kind_of_file;
 use super::*;
 
@@ -109,22 +111,40 @@ async fn a_secret_that_becomes_a_pipe_is_told_of_and_counts_again_when_it_is_a_f
     assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
 }
 
-/// Below a folder `away` every open of a file hangs, as on a mount whose server is gone, while the
-/// file that `HANGS` names is there; then there is one that `REACHED` names.
+/// Below a folder `away` every open of a file, and every look at a link, hangs, as on a mount whose
+/// server is gone, while the file that `HANGS` names is there; then there is one that `REACHED`
+/// names. While the link that `FAILS` names is there, an open fails with the error that it points
+/// to.
 const HANGING_MOUNT: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-static int with(const char *name, const char *path, int flags, mode_t mode) {
-    int (*next)(const char *, int, ...) = dlsym(RTLD_NEXT, name);
+static void hang(const char *path) {
     const char *hangs = getenv("HANGS");
     while (hangs && strstr(path, "/away/") && access(hangs, F_OK) == 0) {
         symlink("reached", getenv("REACHED"));
         usleep(10000);
+    }
+}
+ssize_t readlink(const char *path, char *target, size_t size) {
+    ssize_t (*next)(const char *, char *, size_t) = dlsym(RTLD_NEXT, "readlink");
+    hang(path);
+    return next(path, target, size);
+}
+static int with(const char *name, const char *path, int flags, mode_t mode) {
+    int (*next)(const char *, int, ...) = dlsym(RTLD_NEXT, name);
+    ssize_t (*look)(const char *, char *, size_t) = dlsym(RTLD_NEXT, "readlink");
+    const char *fails = getenv("FAILS");
+    char number[16] = {0};
+    hang(path);
+    if (fails && strstr(path, "/away/") && look(fails, number, sizeof number - 1) > 0) {
+        errno = atoi(number);
+        return -1;
     }
     return next(path, flags, mode);
 }
@@ -164,7 +184,7 @@ impl Mount {
     fn start(&self, arguments: &[&str]) -> Process {
         let mut command = boldgate(arguments);
         command.env("LD_PRELOAD", &self.library).env("HANGS", self.files.path("hangs"));
-        command.env("REACHED", self.files.path("reached"));
+        command.env("REACHED", self.files.path("reached")).env("FAILS", self.files.path("fails"));
         command.env("BOLDGATE_CONFIG", self.files.path("boldgate.yaml"));
         Process::start(command)
     }
@@ -172,6 +192,13 @@ impl Mount {
     /// Comes when somebody hangs.
     async fn reached(&self) {
         until(|| self.files.path("reached").symlink_metadata().is_ok()).await;
+    }
+
+    /// From now on it fails with this error.
+    fn fail(&self, error: Errno) {
+        let new = self.files.path("fails.new");
+        std::os::unix::fs::symlink(error.raw_os_error().to_string(), &new).unwrap();
+        std::fs::rename(new, self.files.path("fails")).unwrap();
     }
 
     fn hangs(&self) -> String {
@@ -245,4 +272,95 @@ async fn a_file_system_that_hangs_is_told_of_after_the_deadline_and_tried_again(
     std::fs::remove_file(mount.files.path("hangs")).unwrap();
     becomes(DEADLINE, "it is tried again", in_step).await;
     assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
+}
+
+/// Errors that say nothing of the file, and go away by themselves.
+const PASSING: [(Errno, &str); 8] = [
+    (Errno::MFILE, "Too many open files (os error 24)"),
+    (Errno::NFILE, "Too many open files in system (os error 23)"),
+    (Errno::NOMEM, "Cannot allocate memory (os error 12)"),
+    (Errno::IO, "Input/output error (os error 5)"),
+    (Errno::STALE, "Stale file handle (os error 116)"),
+    (Errno::AGAIN, "Resource temporarily unavailable (os error 11)"),
+    (Errno::NOTCONN, "Transport endpoint is not connected (os error 107)"),
+    (Errno::TIMEDOUT, "Connection timed out (os error 110)"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_for_a_passing_reason_does_not_blame_the_file() {
+    let (_upstream, mount) = Mount::new().await;
+    let file = mount.files.path("boldgate.yaml").display().to_string();
+    let commands: [&[&str]; 3] = [&["check", &file], &["serve"], &["token", "acme"]];
+    for (error, words) in PASSING {
+        mount.fail(error);
+        for command in commands {
+            let ended = mount.start(command).end();
+            assert_eq!(ended.code, Some(1), "{command:?}, {error}: {}", ended.stderr);
+            let path = mount.files.path("away/secret").display().to_string();
+            let said = format!("`{path}` could not be read just now ({words}); the file itself");
+            assert!(ended.stderr.contains(&said), "{command:?}, {error}: {}", ended.stderr);
+            assert!(ended.stderr.contains("embed_secret"), "{command:?}: {}", ended.stderr);
+        }
+    }
+    // Control: a reason that stays.
+    mount.fail(Errno::ACCESS);
+    for command in commands {
+        let ended = mount.start(command).end();
+        assert_eq!(ended.code, Some(78), "{command:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("just now"), "{command:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_fails_for_a_passing_reason_is_tried_again() {
+    let (_upstream, mount) = Mount::new().await;
+    let gateway = mount.start(&["serve"]);
+    let admin = gateway.ready().1;
+    let successful = "boldgate_config_last_reload_successful";
+    let in_step = async || metric(admin, successful).await == 1;
+    mount.files.replace("away/secret", "another");
+    let generation = async || metric(admin, "boldgate_config_generation").await;
+    becomes(LONG, "all is under watch", async || generation().await == 2).await;
+    mount.fail(Errno::IO);
+    mount.files.replace("away/secret", EMBED_SECRET);
+    becomes(LONG, "it is told of", async || !in_step().await).await;
+    let unreadable = "the files of the configuration cannot be read: the one in force stays";
+    let line = told(&gateway, unreadable).remove(0);
+    let said = line["error"].as_str().unwrap();
+    let words = "could not be read just now (Input/output error (os error 5)); the file itself may";
+    assert!(said.contains(words) && said.contains("away/secret"), "{line}");
+    assert_eq!(line["next_attempt_in"], "10s");
+    let outcome = "boldgate_config_reloads_total{outcome=\"unreadable\"}";
+    assert_eq!(metric(admin, outcome).await, 1);
+    assert_eq!(metric(admin, "boldgate_config_reloads_total{outcome=\"refused\"}").await, 0);
+    // Nobody asks for it, and nothing changes in the folder.
+    std::fs::remove_file(mount.files.path("fails")).unwrap();
+    becomes(LONG * 2, "it is tried again", in_step).await;
+    assert_eq!(generation().await, 3);
+}
+
+/// Of a mount that is gone for good, nothing comes any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
+    let (_upstream, mount) = Mount::new().await;
+    let gateway = mount.start(&["serve"]);
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    let successful = "boldgate_config_last_reload_successful";
+    let generation = async || metric(admin, "boldgate_config_generation").await;
+    mount.files.replace("away/secret", "another");
+    becomes(LONG, "all is under watch", async || generation().await == 2).await;
+    mount.files.write("hangs", "");
+    gateway.signal(rustix::process::Signal::HUP);
+    let told_of = async || metric(admin, successful).await == 0;
+    becomes(DEADLINE, "it is told of", told_of).await;
+    let [here, away] = ["secret", "away/secret"].map(|name| mount.files.path(name));
+    let config = std::fs::read_to_string(mount.files.path("boldgate.yaml")).unwrap();
+    let config = config.replace(away.to_str().unwrap(), here.to_str().unwrap());
+    mount.files.replace("boldgate.yaml", &config);
+    becomes(LONG * 2, "it is taken", async || generation().await == 3).await;
+    assert_eq!(metric(admin, successful).await, 1);
+    // Changes are noticed by themselves again.
+    mount.files.replace("secret", "another");
+    becomes(LONG, "it is noticed", async || generation().await == 4).await;
+    assert_eq!(get(address, ACME).await.status, 502, "the secret is another one");
 }
