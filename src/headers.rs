@@ -352,6 +352,48 @@ mod tests {
     }
 
     #[test]
+    fn relatives_of_identity_headers_stay_behind_and_headers_of_bold_bi_go_on() {
+        for name in [
+            "x-clientcert-dn",
+            "x-sslclient-cn",
+            "x-ssl",
+            "x-cert-subject-dn",
+            "x-subject-dn",
+            "x-peer-cert",
+            "wl-proxy-client-cert",
+            "client-verify",
+            "sm-user",
+            "smuser",
+            "auth-user",
+            "shib-user",
+            "eppn",
+            "x-username",
+            "x-user-email",
+            "x-email",
+            "x-proxy-user",
+            "x-sso-user",
+            "x-impersonate-user",
+            "x-on-behalf-of",
+            "x-id-token",
+            "x-access-token",
+            "x-jwt-assertion",
+            "x-authorization",
+            "x-iis-windowsauthtoken",
+            "x-azure-clientip",
+            "fastly-client-ip",
+            "cf-connecting-ip",
+            "cf-connecting-ipv6",
+            "x-envoy-external-address",
+            "x-forward-for",
+        ] {
+            assert_eq!(names_to_server(&map(&[(name, "x")]), true), [""; 0], "{name}");
+        }
+        for name in ["clientid", "client-type", "dashboardpath", "mode", "isembed", "x-custom"] {
+            assert_eq!(names_to_server(&map(&[(name, "x")]), true), [name]);
+        }
+    }
+
+    #[test]
     fn equal_lengths_are_one_and_others_are_none() {
         for (lines, length) in [
             (&["3"][..], Some(3)),

@@ -474,6 +474,25 @@ async fn a_thousand_unfinished_heads_take_at_most_forty_mebibytes() {
     assert!(process.log().contains("limits.unfinished_heads"), "{}", process.log());
 }
 
+/// The rest of a large buffer would keep all of it alive while the next head is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_begins_behind_a_large_one_holds_its_own_bytes_alone() {
+    let upstream = Upstream::echo().await;
+    let process = Process::serve(&anonymous(upstream.address));
+    let before = process.memory();
+    let large =
+        format!("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(60_000));
+    let mut clients = Vec::new();
+    for _ in 0..500 {
+        let mut client = Client::connect(process.address).await;
+        client.write(format!("{large}GET /").as_bytes()).await;
+        assert_eq!(client.response().await.status, 404);
+        clients.push(client);
+    }
+    let grown = process.memory().saturating_sub(before) / 1024;
+    assert!(grown <= 16, "{grown} MiB for 500 beginnings of heads");
+}
+
 /// The library keeps a message of a handshake until it is whole; the bound is the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfinished_handshakes_are_bounded_together_as_heads_are() {

@@ -328,6 +328,33 @@ async fn a_connection_that_carried_the_body_of_a_delete_is_not_used_again() {
     }
 }
 
+/// What is not read is announced: a client that has sent more behind chunks knows to send it again.
+#[tokio::test]
+async fn a_response_behind_which_nothing_is_read_says_so() {
+    let house = House::new().await;
+    let chunked = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
+    for (behind, connection) in [(String::new(), "keep-alive"), (smuggled(), "close")] {
+        let mut client = Client::connect(house.address()).await;
+        client.write((chunked.clone() + &behind).as_bytes()).await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.header("connection")), (200, vec![connection]));
+    }
+    // Behind a refusal a few requests are served, and a flood of them is forgotten. A large head makes
+    // room for many of them.
+    let large = format!("X: {}\r\n", "x".repeat(5000));
+    let refused = super::get_with("/bi/api/site/nowhere/x", &large);
+    for (behind, connection) in [(1, "keep-alive"), (200, "close")] {
+        let mut client = Client::connect(house.address()).await;
+        client.write((refused.clone() + &get(GOOD).repeat(behind)).as_bytes()).await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.header("connection")), (404, vec![connection]));
+    }
+    for seen in house.upstream.seen.take() {
+        assert!(!seen.path().ends_with("smuggled"), "{}", seen.head);
+    }
+    house.assert_serves().await;
+}
+
 /// What comes in a later segment is judged like what comes in the first.
 #[tokio::test]
 async fn chunks_in_segments_of_their_own_are_judged_alike() {

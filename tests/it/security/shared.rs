@@ -63,6 +63,20 @@ async fn a_connection_that_a_server_may_sign_in_is_not_used_again() {
     }
 }
 
+/// Nor is one that carried credentials of a client's own in a scheme that nobody knows.
+#[tokio::test]
+async fn a_connection_with_credentials_of_an_unknown_scheme_is_not_used_again() {
+    let house = passing_through(|_| ok("fine")).await;
+    house.assert_serves().await;
+    let before = house.reached().0;
+    assert_eq!(house.gateway.send(own("Bearer theirs")).await.status, 200);
+    house.assert_serves().await;
+    assert_eq!(house.reached().0, before, "the usual ones are for their request alone");
+    assert_eq!(house.gateway.send(own("Custom theirs")).await.status, 200);
+    house.assert_serves().await;
+    assert_eq!(house.reached().0, before + 1);
+}
+
 /// A page for developers shows the request that failed, our token included.
 #[tokio::test]
 async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
