@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use boldgate::caller::{Admits, ApiKey, Origin};
+use boldgate::caller::{Admits, ApiKey, ListenerTerms, PeerInfo};
 use boldgate::config::Settings;
 use boldgate::gateway::{Admission, Arrival, Gatekeeper};
 use boldgate::refusal::Refusal;
@@ -139,7 +139,7 @@ fn admit(kind: &Kind, turns: usize) {
         name => Some((X_API_KEY, key_sent(name, &key))),
     };
     let admits = if credential.is_some() { Admits::Known } else { Admits::Anonymous };
-    let origin = Origin::unknown(admits);
+    let terms = ListenerTerms { admits, hosts: None };
     let raw = head(credential);
     let known = head(Some((X_API_KEY, key.expose().to_owned())));
     let refused = REFUSED.iter().any(|other| other.name == kind.name);
@@ -148,13 +148,13 @@ fn admit(kind: &Kind, turns: usize) {
         if refused {
             // What refused keys are compared with.
             let head = RequestHead::parse(&known);
-            let admission = decide(&gatekeepers[0], &origin, &head.expect("it is good")).await;
+            let admission = decide(&gatekeepers[0], &terms, &head.expect("it is good")).await;
             assert!(admission.is_ok(), "the known key is admitted");
         }
         for _ in 0..turns {
             for gatekeeper in &gatekeepers {
                 let head = RequestHead::parse(&raw);
-                let admission = decide(gatekeeper, &origin, &head.expect("it is good")).await;
+                let admission = decide(gatekeeper, &terms, &head.expect("it is good")).await;
                 assert_eq!(admission.is_err(), refused);
                 let _ = black_box(admission);
             }
@@ -165,11 +165,12 @@ fn admit(kind: &Kind, turns: usize) {
 /// All that is decided on a request.
 async fn decide(
     gatekeeper: &Gatekeeper,
-    origin: &Origin,
+    terms: &ListenerTerms,
     head: &RequestHead<'_>,
 ) -> Result<Admission, Refusal> {
-    match gatekeeper.arrive(origin, head)? {
-        Arrival::Request(arrived) => gatekeeper.admit(origin, head, arrived).await,
+    let peer = PeerInfo::default();
+    match gatekeeper.arrive(terms, &peer, head)? {
+        Arrival::Request(arrived) => gatekeeper.admit(terms, &peer, head, arrived).await,
         Arrival::Preflight(_) => unreachable!("none is sent"),
     }
 }

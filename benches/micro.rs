@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use boldgate::boldbi::{self, reply};
-use boldgate::caller::{Admits, ApiKey, CallerAuth, CallerName, Origin};
+use boldgate::caller::{Admits, ApiKey, CallerAuth, CallerName, ListenerTerms, PeerInfo};
 use boldgate::gateway::{Arrival, Gatekeeper, Gateway};
 use boldgate::headers::ToServer;
 use boldgate::policy::{Permission, Permit, Policy, RouteClass, Rules, SubjectRule, TenantRule};
@@ -224,11 +224,13 @@ impl Scene {
     /// All that is decided on a request between its head and the one that goes on.
     async fn pass(&self, request: &RawHead, admits: Admits) {
         let head = RequestHead::parse(request).expect("it is good");
-        let origin = Origin::unknown(admits);
-        let Ok(Arrival::Request(arrived)) = self.gateway.arrive(&origin, &head) else {
+        let (terms, peer) = (ListenerTerms { admits, hosts: None }, PeerInfo::default());
+        let gatekeeper = self.gateway.gatekeeper();
+        let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&terms, &peer, &head) else {
             panic!("it is decided on");
         };
-        let admission = self.gateway.admit(&origin, &head, arrived).await.expect("it is admitted");
+        let admission =
+            gatekeeper.admit(&terms, &peer, &head, arrived).await.expect("it is admitted");
         let granted =
             self.gateway.token(&admission, "00f067aa0ba902b7").await.expect("there is a token");
         let private = self.gateway.private_headers();

@@ -126,7 +126,7 @@ fn asks_for(request: &Request<Incoming>, hosts: &AllowedHosts) -> bool {
     let in_target = request.uri().authority().map(|authority| Some(authority.as_str()));
     in_head.chain(in_target).all(|named| {
         let authority = named.and_then(|named| named.parse::<Authority>().ok());
-        authority.is_some_and(|at| !at.as_str().contains('@') && hosts.contain(at.host()))
+        authority.is_some_and(|at| !at.as_str().contains('@') && hosts.contains(at.host()))
     })
 }
 

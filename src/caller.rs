@@ -20,7 +20,7 @@ mod jwk;
 pub mod jwks;
 pub mod jwt;
 pub mod key_set;
-mod origin;
+mod peer;
 mod seen;
 mod signature;
 
@@ -31,8 +31,8 @@ pub use certificate::{CertificateName, ClientCertificate};
 use jwks::IssuerKeys;
 use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 use key_set::KeySet;
-use origin::OriginCallers;
-pub use origin::{Admits, AllowedHosts, Origin, UnixIdentity, UnixPeer};
+use peer::PeerCallers;
+pub use peer::{Admits, AllowedHosts, ListenerTerms, PeerInfo, UnixIdentity, UnixPeer};
 use seen::Seen;
 
 /// Who sends a request, proven.
@@ -151,7 +151,7 @@ pub struct CallerAuth {
     key_header: HeaderName,
     jwts: Vec<JwtCaller>,
     seen: Seen<Verified>,
-    origins: OriginCallers,
+    peers: PeerCallers,
 }
 
 impl CallerAuth {
@@ -164,7 +164,7 @@ impl CallerAuth {
     ) -> Self {
         let keys = keys.into_iter().map(|(key, caller)| (key.into(), caller)).collect();
         let seen = Seen::new(if jwts.is_empty() { 0 } else { SETS_OF_JWTS });
-        Self { keys, key_header, jwts, seen, origins: OriginCallers::default() }
+        Self { keys, key_header, jwts, seen, peers: PeerCallers::default() }
     }
 
     /// Knows callers by names of their certificates as well.
@@ -173,7 +173,7 @@ impl CallerAuth {
         mut self,
         names: impl IntoIterator<Item = (CertificateName, CallerName)>,
     ) -> Self {
-        self.origins.certificates.extend(names);
+        self.peers.certificates.extend(names);
         self
     }
 
@@ -183,7 +183,7 @@ impl CallerAuth {
         mut self,
         processes: impl IntoIterator<Item = (UnixIdentity, CallerName)>,
     ) -> Self {
-        self.origins.unix.extend(processes);
+        self.peers.unix.extend(processes);
         self
     }
 
@@ -198,8 +198,8 @@ impl CallerAuth {
 
     /// How many credentials of callers are known.
     pub fn known(&self) -> usize {
-        let origins = self.origins.certificates.len() + self.origins.unix.len();
-        self.keys.len() + self.jwts.len() + origins
+        let peers = self.peers.certificates.len() + self.peers.unix.len();
+        self.keys.len() + self.jwts.len() + peers
     }
 
     /// The header that carries an API key; it never goes on to a server.
@@ -219,14 +219,15 @@ impl CallerAuth {
     /// `Authorization` holds a word of the form of our keys that is no good key.
     pub async fn authenticate(
         &self,
-        origin: &Origin,
+        terms: &ListenerTerms,
+        peer: &PeerInfo,
         head: &RequestHead<'_>,
     ) -> Result<Caller, CallerError> {
-        if origin.admits == Admits::Anonymous {
+        if terms.admits == Admits::Anonymous {
             let own_authorization = self.is_own(Authorization::of(head.headers))?;
             return Ok(Caller { name: None, claims: None, by_header: false, own_authorization });
         }
-        let by_origin = self.origins.find(origin)?;
+        let by_connection = self.peers.find(peer)?;
         let by_key = self.by_key(head.headers)?;
         let authorization = Authorization::of(head.headers);
         let (by_authorization, claims) = match authorization {
@@ -236,7 +237,7 @@ impl CallerAuth {
         };
         let by_header = by_key.is_some() || by_authorization.is_some();
         // Each credential must be the same caller's: which of two would count is anyone's guess.
-        let mut callers = [by_origin, by_key, by_authorization].into_iter().flatten();
+        let mut callers = [by_connection, by_key, by_authorization].into_iter().flatten();
         let Some(caller) = callers.next() else {
             let is_bearer = matches!(authorization, Authorization::Bearer(_));
             let no_jwt = is_bearer && !self.jwts.is_empty();
@@ -250,9 +251,9 @@ impl CallerAuth {
         Ok(Caller { name: Some(caller.clone()), claims, by_header, own_authorization })
     }
 
-    /// Whether a request from `origin` brings a header that may prove its caller.
-    pub fn may_prove_by_header(&self, origin: &Origin, head: &RequestHead<'_>) -> bool {
-        origin.admits == Admits::Known
+    /// Whether a request under `terms` brings a header that may authenticate its caller.
+    pub fn may_prove_by_header(&self, terms: &ListenerTerms, head: &RequestHead<'_>) -> bool {
+        terms.admits == Admits::Known
             && (head.headers.contains_key(&self.key_header)
                 || Authorization::of(head.headers) != Authorization::Nothing)
     }

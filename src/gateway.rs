@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 
-use crate::caller::{Caller, CallerAuth, Origin, may_bring_own_authorization};
+use crate::caller::{Caller, CallerAuth, ListenerTerms, PeerInfo, may_bring_own_authorization};
 use crate::cors::{self, Page, Stranger};
 use crate::headers::authenticates_connection;
 use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
@@ -116,44 +116,6 @@ impl Gateway {
         Self { gatekeeper, tokens, metrics }
     }
 
-    /// See [`Gatekeeper::arrive`].
-    ///
-    /// # Errors
-    /// The refusal that the client gets.
-    pub fn arrive<'a>(
-        &'a self,
-        origin: &Origin,
-        head: &RequestHead<'a>,
-    ) -> Result<Arrival<'a>, Refusal> {
-        self.gatekeeper.arrive(origin, head)
-    }
-
-    /// See [`Gatekeeper::admit`].
-    ///
-    /// # Errors
-    /// The refusal that the client gets.
-    pub async fn admit(
-        &self,
-        origin: &Origin,
-        head: &RequestHead<'_>,
-        arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit(origin, head, arrived).await
-    }
-
-    /// See [`Gatekeeper::admit_again`].
-    ///
-    /// # Errors
-    /// The refusal that the client gets.
-    pub async fn admit_again(
-        &self,
-        origin: &Origin,
-        head: &RequestHead<'_>,
-        arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit_again(origin, head, arrived).await
-    }
-
     /// The token to put on the admitted request of this id; none when it goes on with its own.
     ///
     /// # Errors
@@ -241,18 +203,19 @@ impl Gatekeeper {
         Self { callers, tenants, policy, throttles, private }
     }
 
-    /// Looks at the host, the tenant and the web page of a request from `origin`, before anybody
-    /// asks for its caller. Preflights end here.
+    /// Checks the host, the tenant and the web page of a request, before its caller is
+    /// authenticated. Preflights end here.
     ///
     /// # Errors
     /// The refusal that the client gets. A page of an unlisted origin gets the same refusal for a
     /// known and for an unknown tenant, so that no page finds out which tenants there are.
     pub fn arrive<'a>(
         &'a self,
-        origin: &Origin,
+        terms: &ListenerTerms,
+        peer: &PeerInfo,
         head: &RequestHead<'a>,
     ) -> Result<Arrival<'a>, Refusal> {
-        if !origin.may_ask_for(head.host) {
+        if !terms.allow_host(head.host) {
             return Err(Refusal::Host);
         }
         // Most requests are of no page, and the tenant of one without a caller is nobody's business.
@@ -263,15 +226,15 @@ impl Gatekeeper {
         let page = Page::of(head.headers, |page| {
             tenant.is_some_and(|tenant| {
                 tenant.origins.contain(page)
-                    || is_host_checked(origin, tenant, head)
-                        && cors::is_of_request(page, origin.tls, head)
+                    || is_host_checked(terms, tenant, head)
+                        && cors::is_of_request(page, peer.tls, head)
             })
         });
         if cors::is_preflight(head) {
             return self.answer_preflight(tenant, page, head).map(Arrival::Preflight);
         }
         match page {
-            Page::Stranger(page) if self.is_by_browser_alone(origin, head, tenant) => {
+            Page::Stranger(page) if self.is_by_browser_alone(terms, peer, head, tenant) => {
                 Err(self.refuse_page(page, tenant, None, head))
             }
             page => Ok(Arrival::Request(Arrived { page })),
@@ -300,12 +263,13 @@ impl Gatekeeper {
     /// itself, for any page.
     fn is_by_browser_alone(
         &self,
-        origin: &Origin,
+        terms: &ListenerTerms,
+        peer: &PeerInfo,
         head: &RequestHead<'_>,
         tenant: Option<&Arc<Tenant>>,
     ) -> bool {
         let by_connection =
-            || origin.proves_by_itself() && !self.callers.may_prove_by_header(origin, head);
+            || terms.admit_by_connection(peer) && !self.callers.may_prove_by_header(terms, head);
         would_inject(tenant, may_bring_own_authorization(head))
             && (by_connection() || self.is_user_named_by_header(head))
     }
@@ -330,18 +294,19 @@ impl Gatekeeper {
         Refusal::Origin { page, known }
     }
 
-    /// Whether and as whom a request from `origin` may go on. Nothing has been sent to anybody when
-    /// this says no.
+    /// Whether a request may go on, and as which user. Nothing has been sent to anybody if it is
+    /// refused.
     ///
     /// # Errors
     /// The refusal that the client gets.
     pub async fn admit(
         &self,
-        origin: &Origin,
+        terms: &ListenerTerms,
+        peer: &PeerInfo,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
     ) -> Result<Admission, Refusal> {
-        self.decide(origin, head, arrived, Throttles::enter).await
+        self.decide(terms, peer, head, arrived, Throttles::enter).await
     }
 
     /// The same for a request that an earlier configuration had admitted a moment ago: it counts once
@@ -349,23 +314,25 @@ impl Gatekeeper {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn admit_again(
+    pub async fn readmit(
         &self,
-        origin: &Origin,
+        terms: &ListenerTerms,
+        peer: &PeerInfo,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
     ) -> Result<Admission, Refusal> {
-        self.decide(origin, head, arrived, Throttles::enter_again).await
+        self.decide(terms, peer, head, arrived, Throttles::reenter).await
     }
 
     async fn decide(
         &self,
-        origin: &Origin,
+        terms: &ListenerTerms,
+        peer: &PeerInfo,
         head: &RequestHead<'_>,
         Arrived { page }: Arrived<'_>,
         enter: fn(&Throttles, &Caller, &Tenant) -> Result<Places, Throttled>,
     ) -> Result<Admission, Refusal> {
-        let caller = self.callers.authenticate(origin, head).await;
+        let caller = self.callers.authenticate(terms, peer, head).await;
         let caller =
             caller.map_err(|why| Refusal::Caller { why, proofs: self.callers.proofs() })?;
         let tenant = self.tenants.resolve(head);
@@ -377,7 +344,7 @@ impl Gatekeeper {
         }
         let tenant =
             tenant.map_err(|why| Refusal::TenantUnknown { why, caller: caller.name().cloned() })?;
-        let leave = self.policy.permit(&caller, origin, tenant, head).map_err(|why| {
+        let leave = self.policy.permit(&caller, peer, tenant, head).map_err(|why| {
             let class = self.policy.class_of(tenant, head);
             let known = Known::of(caller.name(), tenant, class, why.permission(), None);
             Refusal::Forbidden { why, known }
@@ -413,8 +380,8 @@ impl Gatekeeper {
 
 /// Whether the host that a request asks for is configured, for the listener or for the tenant. Any
 /// other host may be a name of somebody else that leads here (DNS rebinding).
-fn is_host_checked(origin: &Origin, tenant: &Tenant, head: &RequestHead<'_>) -> bool {
-    origin.hosts.is_some() || head.host.is_some_and(|host| tenant.has_host(host))
+fn is_host_checked(terms: &ListenerTerms, tenant: &Tenant, head: &RequestHead<'_>) -> bool {
+    terms.hosts.is_some() || head.host.is_some_and(|host| tenant.has_host(host))
 }
 
 /// Whether our token would be put on if the caller is allowed the request. An unknown tenant counts

@@ -9,6 +9,9 @@ use http::header::{
 
 use crate::request::{RequestError, nominated};
 
+/// The id of a request, towards the server and the client.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Chooses the headers of a request that go on to the server. What the gateway itself sets (`Host`,
 /// the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never comes from the client.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::Method;
 use http::header::HeaderName;
 
-use crate::caller::{Caller, CallerName, Origin};
+use crate::caller::{Caller, CallerName, PeerInfo};
 use crate::request::RequestHead;
 use crate::tenant::{Grant, Tenant, TenantName, Tenants};
 
@@ -199,7 +199,7 @@ impl Policy {
         Self { classify, own, known, anonymous: anonymous.map(Lists::new), subject_headers }
     }
 
-    /// Leave for `caller`, whose connection is from `origin`, to make this request on `tenant`.
+    /// Leave for `caller`, whose connection is `peer`, to make this request on `tenant`.
     ///
     /// # Errors
     /// When the caller has no business with this tenant, not with this class of routes or method, or
@@ -207,7 +207,7 @@ impl Policy {
     pub fn permit(
         &self,
         caller: &Caller,
-        origin: &Origin,
+        peer: &PeerInfo,
         tenant: &Tenant,
         head: &RequestHead<'_>,
     ) -> Result<Leave, Forbidden> {
@@ -231,7 +231,7 @@ impl Policy {
                 return match &permission.subject {
                     SubjectRule::Own => Ok(self.as_own_user(tenant, by, class)),
                     SubjectRule::Mapped(mapping) => {
-                        let subject = mapping.subject(caller, origin, head.headers);
+                        let subject = mapping.subject(caller, peer, head.headers);
                         let subject = subject.map_err(|why| Forbidden::Subject { why, by })?;
                         self.as_subject(tenant, subject, by, class)
                     }

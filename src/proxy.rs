@@ -1,5 +1,6 @@
 //! One request from its head to its last byte: a straight line over a session with the client
-//! and one of pingora-core's with the server, with no decisions of its own. [`Proxy::exchange`] is the whole of it, in order.
+//! and one of pingora-core's with the server, with no decisions of its own. [`Proxy::handle`] is the
+//! whole of it, in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +23,11 @@ mod session;
 mod upstream;
 
 pub use downstream::{ClientLimits, Peer, linger};
-pub use serve::{Current, Met};
+pub use serve::Current;
 pub use session::UnfinishedHeads;
-pub use upstream::{Lane, Upstream};
+pub use upstream::{TenantUpstream, Upstream};
 
+use crate::caller::ListenerTerms;
 use crate::gateway::{Arrival, Gateway};
 use crate::headers;
 use crate::refusal::{Overdue, Refusal};
@@ -41,8 +43,8 @@ use upstream::Lease;
 /// Serves requests, all by the same configuration. Another configuration is another proxy.
 pub struct Proxy {
     gateway: Arc<Gateway>,
-    /// For each tenant, by its index, the way to its server.
-    lanes: Vec<Lane>,
+    /// By tenant index.
+    upstreams: Vec<TenantUpstream>,
     limits: ClientLimits,
     telemetry: Arc<Telemetry>,
     access_log: Arc<AccessLog>,
@@ -85,20 +87,20 @@ impl Failure {
 }
 
 impl Proxy {
-    /// Serves what `gateway` admits. `lanes` are the ways to the tenants' servers, by tenant index.
+    /// Serves the requests that `gateway` admits. `upstreams` are in the order of tenant indices.
     pub fn new(
         gateway: Arc<Gateway>,
-        lanes: Vec<Lane>,
+        upstreams: Vec<TenantUpstream>,
         limits: ClientLimits,
         telemetry: Arc<Telemetry>,
         access_log: Arc<AccessLog>,
     ) -> Self {
-        Self { gateway, lanes, limits, telemetry, access_log }
+        Self { gateway, upstreams, limits, telemetry, access_log }
     }
 
-    /// The ways to the tenants' servers, by tenant index.
-    pub fn lanes(&self) -> &[Lane] {
-        &self.lanes
+    /// The upstreams of the tenants, by tenant index.
+    pub fn upstreams(&self) -> &[TenantUpstream] {
+        &self.upstreams
     }
 
     /// The gateway that decides.
@@ -106,15 +108,16 @@ impl Proxy {
         &self.gateway
     }
 
-    /// One request and its answer.
-    async fn exchange(
+    /// Serves one request: decides, forwards it and relays the response.
+    async fn handle(
         &self,
         down: &mut Session,
         head: &RawHead,
         peer: &Peer,
+        terms: &ListenerTerms,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let admitted = match self.admit(down, head, peer, record).await? {
+        let admitted = match self.admit(down, head, peer, terms, record).await? {
             Decision::Forward(admitted) => admitted,
             Decision::Preflight(head) => {
                 return Box::pin(self.answer_preflight(down, head, peer, record)).await;
@@ -122,7 +125,7 @@ impl Proxy {
         };
         let upstream = self.upstream(&admitted);
         let total = upstream.server().timeouts.total;
-        match timeout(total, self.forward(down, &admitted, peer, record)).await {
+        match timeout(total, self.forward(down, &admitted, record)).await {
             Ok(ended) => ended,
             Err(_) => Err(overdue(upstream, Overdue::Total(total)).into()),
         }
@@ -133,27 +136,26 @@ impl Proxy {
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
-        peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
         let mut token = self.token(admitted, record).await?;
         if token.is_some() && admitted.framing != BodyFraming::Empty {
             down.keep_body();
         }
-        let sent = self.send(down, admitted, token.as_ref(), peer, record).await;
+        let sent = self.send(down, admitted, token.as_ref(), record).await;
         let mut attempt = match sent {
             Err(Failure::Refused(Refusal::TokenEnded(_))) => {
-                Box::pin(self.send_by_next(down, admitted, &mut token, peer, record)).await?
+                Box::pin(self.send_by_next(down, admitted, &mut token, record)).await?
             }
             sent => sent?,
         };
         if attempt.lease.session.get_status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
-            let again = self.replay(down, admitted, attempt, &refused, peer, record);
+            let again = self.replay(down, admitted, attempt, &refused, record);
             attempt = Box::pin(again).await?;
         }
-        self.relay(down, admitted, attempt, peer, record).await
+        self.relay(down, admitted, attempt, record).await
     }
 
     /// Sends the request by the token that there is now: `token` has ended.
@@ -162,11 +164,10 @@ impl Proxy {
         down: &mut Session,
         admitted: &Admitted<'_>,
         token: &mut Option<Arc<AccessToken>>,
-        peer: &Peer,
         record: &mut Record,
     ) -> Result<Attempt, Failure> {
         *token = self.token(admitted, record).await?;
-        self.send(down, admitted, token.as_ref(), peer, record).await
+        self.send(down, admitted, token.as_ref(), record).await
     }
 
     /// The token to put on; none when the request goes on with its own `Authorization`.
@@ -185,14 +186,16 @@ impl Proxy {
         &self,
         down: &mut Session,
         raw: &'h RawHead,
-        peer: &Peer,
+        peer: &'h Peer,
+        terms: &ListenerTerms,
         record: &mut Record,
     ) -> Result<Decision<'h>, Refusal> {
         record.method(raw.method());
         let head = RequestHead::parse(raw)?;
         down.expect_body(head.body, head.expects_continue);
         record.target(&head.target);
-        let arrived = match self.gateway.arrive(&peer.origin, &head)? {
+        let gatekeeper = self.gateway.gatekeeper();
+        let arrived = match gatekeeper.arrive(terms, &peer.info, &head)? {
             Arrival::Preflight(preflight) => {
                 record.preflight(&preflight.tenant.name);
                 let answer = respond::to_preflight(&preflight, record.request_id_value());
@@ -201,10 +204,10 @@ impl Proxy {
             Arrival::Request(arrived) => arrived,
         };
         record.arrived(&arrived);
-        let admission = if record.is_anew() {
-            self.gateway.admit_again(&peer.origin, &head, arrived).await?
+        let admission = if record.was_decided_before() {
+            gatekeeper.readmit(terms, &peer.info, &head, arrived).await?
         } else {
-            self.gateway.admit(&peer.origin, &head, arrived).await?
+            gatekeeper.admit(terms, &peer.info, &head, arrived).await?
         };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
@@ -212,8 +215,8 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        let admitted = Admitted::new(raw, head, admission, peer);
-        admitted.check_size(self.gateway.private_headers(), peer)?;
+        let admitted = Admitted::new(raw, head, admission, peer, terms);
+        admitted.check_size(self.gateway.private_headers())?;
         Ok(Decision::Forward(admitted))
     }
 
@@ -243,23 +246,17 @@ impl Proxy {
         down: &mut Session,
         admitted: &Admitted<'_>,
         token: Option<&Arc<AccessToken>>,
-        peer: &Peer,
         record: &Record,
     ) -> Result<Attempt, Failure> {
-        let lane = &self.lanes[admitted.admission.tenant().index];
-        let upstream = lane.upstream();
+        let tenant_upstream = &self.upstreams[admitted.admission.tenant().index];
+        let upstream = tenant_upstream.upstream();
         let kept = down.kept_body();
         let (mut avoided, mut again) = (None, 0);
         loop {
             let (private, id) = (self.gateway.private_headers(), record.request_id_value());
-            let head = admitted.head(
-                private,
-                upstream.authority(),
-                peer,
-                token.map(|token| &**token),
-                id,
-            )?;
-            let mut lease = lane.lease(avoided).await?;
+            let token_now = token.map(|token| &**token);
+            let head = admitted.head(private, upstream.authority(), token_now, id)?;
+            let mut lease = tenant_upstream.lease(avoided).await?;
             // It may have been waited for.
             if token.is_some_and(|token| !token.is_good(Instant::now())) {
                 let tenant = admitted.admission.tenant().name.clone();
@@ -318,7 +315,6 @@ impl Proxy {
         admitted: &Admitted<'_>,
         attempt: Attempt,
         refused: &Arc<AccessToken>,
-        peer: &Peer,
         record: &mut Record,
     ) -> Result<Attempt, Failure> {
         let permit = &admitted.admission.permit;
@@ -335,7 +331,7 @@ impl Proxy {
         self.discard(attempt, admitted).await;
         record.replayed();
         self.gateway.metrics(permit.tenant()).replays.inc();
-        self.send(down, admitted, Some(&next), peer, record).await
+        self.send(down, admitted, Some(&next), record).await
     }
 
     /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
@@ -361,7 +357,6 @@ impl Proxy {
         down: &mut Session,
         admitted: &Admitted<'_>,
         attempt: Attempt,
-        peer: &Peer,
         record: &mut Record,
     ) -> Result<(), Failure> {
         let Attempt { mut lease, upload, token } = attempt;
@@ -374,7 +369,7 @@ impl Proxy {
             page: record.page(),
             request_id: record.request_id_value(),
         };
-        end_if_last(down, peer);
+        end_if_last(down, admitted.peer);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, ours).await;
         match relayed {
             Ok(Upload::Done) => self.give_back(admitted, lease).await,
@@ -462,7 +457,7 @@ impl Proxy {
     }
 
     fn upstream(&self, admitted: &Admitted<'_>) -> &Upstream {
-        self.lanes[admitted.admission.tenant().index].upstream()
+        self.upstreams[admitted.admission.tenant().index].upstream()
     }
 
     fn upload_limits(&self, write: Option<Duration>) -> UploadLimits {

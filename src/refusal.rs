@@ -114,7 +114,7 @@ pub enum Refusal {
     },
     /// All requests that the tenant may have at its server at the same time stayed there.
     #[error("all {limit} requests that tenant `{tenant}` may have at server `{server}` are there")]
-    ShareTaken {
+    BulkheadFull {
         /// The tenant.
         tenant: TenantName,
         /// Name of the server.
@@ -275,7 +275,7 @@ impl Refusal {
             Self::Overloaded { .. } | Self::TokenEnded(_) => {
                 (503, "overloaded", "The gateway is at its limit.")
             }
-            Self::ShareTaken { .. } => {
+            Self::BulkheadFull { .. } => {
                 (503, "overloaded", "Too many requests of this tenant are at Bold BI already.")
             }
             Self::UpstreamUnreachable { .. } => {
@@ -344,7 +344,7 @@ impl Refusal {
     /// The tenant it is about, where one was found.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
-            Self::ShareTaken { tenant, .. }
+            Self::BulkheadFull { tenant, .. }
             | Self::NotReplayable(tenant)
             | Self::TokenEnded(tenant) => Some(tenant),
             Self::Exchange(error) => Some(&error.cause.tenant),
@@ -376,7 +376,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { .. }
-            | Self::ShareTaken { .. }
+            | Self::BulkheadFull { .. }
             | Self::ListenerChanged
             | Self::TokenEnded(_)
             | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(SOON),

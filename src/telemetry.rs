@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 mod access_log;
 mod audit;
 mod file;
+mod gauge_guard;
 mod reason;
 mod reloads;
 mod repeats;
@@ -25,6 +26,7 @@ mod writer;
 
 pub use access_log::{AccessLine, AccessLog, Format};
 pub use audit::{AuditEvent, AuditLine, AuditLog, AuditSink};
+pub use gauge_guard::GaugeGuard;
 pub use reason::{Reason, ReasonCounts};
 pub use reloads::{ReloadMetrics, ReloadOutcome};
 pub use repeats::Repeats;

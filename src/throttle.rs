@@ -99,7 +99,7 @@ impl Throttles {
     ///
     /// # Errors
     /// When either has as many under way as it may.
-    pub fn enter_again(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Throttled> {
+    pub fn reenter(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Throttled> {
         self.places(caller, tenant, Throttle::place)
     }
 

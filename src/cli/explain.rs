@@ -10,7 +10,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::pem::SectionKind;
 
 use super::{ConfigFile, Failure, runtime, say};
-use crate::caller::{Admits, ClientCertificate, Origin, UnixPeer};
+use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
 use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
 use crate::plain_file;
@@ -59,8 +59,9 @@ impl Explain {
         let (host, target) = host_and_target(&self.url);
         let headers = self.header_map(host)?;
         let settings = self.config.load()?;
-        let origin = self.origin(self.listener(&settings)?)?;
-        let admits = origin.admits;
+        let listener = self.listener(&settings)?;
+        let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
+        let admits = terms.admits;
         let raw = raw_head(&method, target, &headers);
         let gatekeeper = Gatekeeper::new(
             settings.caller_auth,
@@ -71,14 +72,14 @@ impl Explain {
         let decided = runtime()?.block_on(async {
             let raw = RawHead::read(&raw)?;
             let head = RequestHead::parse(&raw)?;
-            let arrived = match gatekeeper.arrive(&origin, &head)? {
+            let arrived = match gatekeeper.arrive(&terms, &peer, &head)? {
                 Arrival::Preflight(preflight) => {
                     return Ok(tell_preflight(admits, &preflight));
                 }
                 Arrival::Request(arrived) => arrived,
             };
             let page = arrived.page().cloned();
-            let admission = gatekeeper.admit(&origin, &head, arrived).await?;
+            let admission = gatekeeper.admit(&terms, &peer, &head, arrived).await?;
             Ok(tell(admits, &admission, page.as_ref()))
         });
         match decided {
@@ -119,11 +120,9 @@ impl Explain {
             Failure::other(format!("there is no such listener; there are: {}", all.join(", ")))
         })
     }
-}
 
-impl Explain {
-    /// What `listener` would know of the client.
-    fn origin(&self, listener: &Listener) -> Result<Origin, Failure> {
+    /// The facts of the connection that `listener` would know.
+    fn peer(&self, listener: &Listener) -> Result<PeerInfo, Failure> {
         let demands = listener.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         let certificate = match (&self.client_cert, demands) {
             (None, false) => None,
@@ -146,9 +145,8 @@ impl Explain {
                 "this listener is a Unix socket: its clients have no address",
             ));
         }
-        let (admits, address, hosts) = (listener.admits, self.from, listener.hosts.clone());
-        let tls = listener.tls.is_some();
-        Ok(Origin { admits, address, hosts, tls, certificate, unix_peer })
+        let (address, tls) = (self.from, listener.tls.is_some());
+        Ok(PeerInfo { address, tls, certificate, unix_peer })
     }
 }
 

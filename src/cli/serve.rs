@@ -52,7 +52,7 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
     let callers = settings.caller_auth.known();
     let audit = settings.audit.as_ref().map_or("off".to_owned(), ToString::to_string);
     let listeners: Vec<_> =
-        settings.listeners.iter().map(|l| (l.admits, l.tls.is_some())).collect();
+        settings.listeners.iter().map(|l| (l.terms.admits, l.tls.is_some())).collect();
     let mut running = start(settings, exchange, format)?;
     for (address, (admits, tls)) in running.addresses().iter().zip(listeners) {
         let callers = match admits {

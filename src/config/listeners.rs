@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use crate::caller::{Admits, AllowedHosts};
+use crate::caller::{Admits, AllowedHosts, ListenerTerms};
 
 use super::Check;
 use super::field::{Field, Named};
@@ -19,10 +19,8 @@ use super::tenants::FoundTenants;
 pub struct Listener {
     /// Its address.
     pub address: ListenAddress,
-    /// Whom it lets in; everybody only on loopback addresses and Unix sockets.
-    pub admits: Admits,
-    /// The hosts that requests may ask for; any where there are none.
-    pub hosts: Option<Arc<AllowedHosts>>,
+    /// The terms on which it admits requests.
+    pub terms: Arc<ListenerTerms>,
     /// What HTTPS is served with; HTTP without it.
     pub tls: Option<TlsFiles>,
 }
@@ -182,7 +180,8 @@ impl Check<'_> {
                 }
             }
             if let (Some(address), Some(admits), Ok(tls)) = (address, admits, tls) {
-                all.push(Listener { address, admits, hosts, tls });
+                let terms = Arc::new(ListenerTerms { admits, hosts });
+                all.push(Listener { address, terms, tls });
             }
         }
         Some(all)

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
-use crate::caller::{Caller, CertificateName, Origin};
+use crate::caller::{Caller, CertificateName, PeerInfo};
 
 /// The user a request acts as.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -112,11 +112,11 @@ pub enum Proxy {
 }
 
 impl Proxy {
-    fn has(&self, origin: &Origin) -> bool {
+    fn has(&self, peer: &PeerInfo) -> bool {
         match self {
-            Self::Network(network) => origin.address.is_some_and(|at| network.contains(&at)),
+            Self::Network(network) => peer.address.is_some_and(|at| network.contains(&at)),
             Self::Certificate(name) => {
-                let certificate = origin.certificate.as_ref();
+                let certificate = peer.certificate.as_ref();
                 certificate.is_some_and(|certificate| certificate.names().any(|n| n == name))
             }
         }
@@ -145,19 +145,19 @@ impl Template {
 }
 
 impl Mapping {
-    /// The user that a request of `caller`, from `origin` and with `headers`, acts as.
+    /// The user that a request of `caller`, on the connection `peer` and with `headers`, acts as.
     ///
     /// # Errors
     /// Why there is none.
     pub(super) fn subject(
         &self,
         caller: &Caller,
-        origin: &Origin,
+        peer: &PeerInfo,
         headers: &HeaderMap,
     ) -> Result<Subject, SubjectError> {
         let value = match &self.source {
             Source::Claim(claim) => claimed(caller, claim)?,
-            Source::Header { name, from } => believed(origin, headers, name, from)?,
+            Source::Header { name, from } => believed(peer, headers, name, from)?,
         };
         let subject = self.mapped(value)?;
         let domain = subject.domain().ok_or(SubjectError::Malformed)?;
@@ -198,12 +198,12 @@ fn claimed<'c>(caller: &'c Caller, claim: &str) -> Result<&'c str, SubjectError>
 }
 
 fn believed<'h>(
-    origin: &Origin,
+    peer: &PeerInfo,
     headers: &'h HeaderMap,
     name: &HeaderName,
     from: &[Proxy],
 ) -> Result<&'h str, SubjectError> {
-    if !from.iter().any(|proxy| proxy.has(origin)) {
+    if !from.iter().any(|proxy| proxy.has(peer)) {
         return Err(SubjectError::Untrusted);
     }
     let mut values = headers.get_all(name).iter();

@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use http::header::HeaderName;
 
 use super::*;
-use crate::caller::{Admits, ApiKey, CallerAuth, Origin};
+use crate::caller::{Admits, ApiKey, CallerAuth, ListenerTerms, PeerInfo};
 use crate::request::{RawHead, RequestHead};
 use crate::secret::Secret;
 use crate::tenant::{
@@ -65,8 +65,8 @@ fn caller(named: Option<&str>) -> Caller {
     let raw = RawHead::read(raw.as_bytes()).unwrap();
     let head = RequestHead::parse(&raw).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
-    let origin = Origin::unknown(admits);
-    let authenticated = auth.authenticate(&origin, &head);
+    let (terms, peer) = (ListenerTerms { admits, hosts: None }, PeerInfo::default());
+    let authenticated = auth.authenticate(&terms, &peer, &head);
     authenticated.now_or_never().expect("a key is found without waiting").unwrap()
 }
 
@@ -120,8 +120,8 @@ fn ask(
     }
     let raw = RawHead::read((raw + "\r\n").as_bytes()).unwrap();
     let head = RequestHead::parse(&raw).unwrap();
-    let origin = Origin { address: Some([192, 0, 2, 7].into()), ..Origin::unknown(Admits::Known) };
-    policy.permit(caller, &origin, tenant, &head)
+    let peer = PeerInfo { address: Some([192, 0, 2, 7].into()), ..PeerInfo::default() };
+    policy.permit(caller, &peer, tenant, &head)
 }
 
 #[test]

@@ -9,9 +9,9 @@ use http::{Method, Uri, Version};
 use pingora::http::RequestHeader;
 
 use super::downstream::Peer;
-use super::respond::REQUEST_ID;
+use crate::caller::ListenerTerms;
 use crate::gateway::Admission;
-use crate::headers::{self, ToServer};
+use crate::headers::{self, REQUEST_ID, ToServer};
 use crate::refusal::Refusal;
 use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target, plain_authority};
 use crate::token::AccessToken;
@@ -21,11 +21,12 @@ pub(super) struct Admitted<'h> {
     pub(super) admission: Admission,
     pub(super) framing: BodyFraming,
     pub(super) expects_continue: bool,
+    pub(super) peer: &'h Peer,
     target: Target,
     /// The head as the client sent it.
     raw: &'h RawHead,
-    /// Whether the server is told of the host that the client asked for.
-    tells_host: bool,
+    /// Whether `X-Forwarded-Host` names the host that the client asked for.
+    forwards_host: bool,
 }
 
 impl<'h> Admitted<'h> {
@@ -34,13 +35,15 @@ impl<'h> Admitted<'h> {
         raw: &'h RawHead,
         head: RequestHead<'h>,
         admission: Admission,
-        peer: &Peer,
+        peer: &'h Peer,
+        terms: &ListenerTerms,
     ) -> Self {
         Self {
-            tells_host: head.host.is_some_and(|host| is_configured(host, &admission, peer)),
+            forwards_host: head.host.is_some_and(|host| is_configured(host, &admission, terms)),
             admission,
             framing: head.body,
             expects_continue: head.expects_continue,
+            peer,
             target: head.target,
             raw,
         }
@@ -61,11 +64,7 @@ impl<'h> Admitted<'h> {
     }
 
     /// Checks that what the gateway puts on does not make the head larger than a server takes.
-    pub(super) fn check_size(
-        &self,
-        private: &[HeaderName],
-        peer: &Peer,
-    ) -> Result<(), RequestError> {
+    pub(super) fn check_size(&self, private: &[HeaderName]) -> Result<(), RequestError> {
         // Few come near it.
         if self.raw.headers().len() + ADDED <= MAX_LINES {
             return Ok(());
@@ -73,7 +72,7 @@ impl<'h> Admitted<'h> {
         let theirs =
             ToServer::new(self.raw.headers(), private, self.admission.injects)?.iter().count();
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
-        let optional = [framing, self.admission.injects, peer.forwarded_for.is_some()];
+        let optional = [framing, self.admission.injects, self.peer.forwarded_for.is_some()];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
         if theirs + ours > MAX_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
@@ -84,7 +83,6 @@ impl<'h> Admitted<'h> {
         &self,
         private: &[HeaderName],
         authority: &HeaderValue,
-        peer: &Peer,
         token: Option<&AccessToken>,
         request_id: HeaderValue,
     ) -> Result<Box<RequestHeader>, Refusal> {
@@ -114,11 +112,11 @@ impl<'h> Admitted<'h> {
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.authorization().clone());
         }
-        if let Some(address) = &peer.forwarded_for {
+        if let Some(address) = &self.peer.forwarded_for {
             headers.insert(FORWARDED_FOR.clone(), address.clone());
         }
-        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(peer.scheme));
-        let asked = theirs.get(HOST).filter(|_| self.tells_host).map(in_plain_spelling);
+        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(self.peer.scheme()));
+        let asked = theirs.get(HOST).filter(|_| self.forwards_host).map(in_plain_spelling);
         headers.insert(FORWARDED_HOST.clone(), asked.unwrap_or_else(|| authority.clone()));
         headers.insert(REQUEST_ID.clone(), request_id);
         Ok(Box::new(parts.into()))
@@ -136,9 +134,8 @@ fn in_plain_spelling(host: &HeaderValue) -> HeaderValue {
 
 /// Whether the configuration names `host`, for the tenant or for the listener. Bold BI may store
 /// the host that it is told as the URL of the site: it must not be a name of the client's choice.
-fn is_configured(host: &str, admission: &Admission, peer: &Peer) -> bool {
-    admission.tenant().has_host(host)
-        || peer.origin.hosts.as_ref().is_some_and(|hosts| hosts.name(host))
+fn is_configured(host: &str, admission: &Admission, terms: &ListenerTerms) -> bool {
+    admission.tenant().has_host(host) || terms.hosts.as_ref().is_some_and(|hosts| hosts.lists(host))
 }
 
 /// Methods whose requests say that they have no body (RFC 9110, section 8.6).

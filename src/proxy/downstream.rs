@@ -1,5 +1,5 @@
-//! The client's side: what is known of a client, the bounds it is held to, and ending a connection
-//! so that the client gets to read the last response.
+//! The client's side: its connection, its limits, and closing the connection so that the client can
+//! read the last response.
 
 use std::time::Duration;
 
@@ -8,53 +8,56 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::caller::Origin;
+use crate::caller::PeerInfo;
 
-/// What is known of a client by its connection alone.
+/// The client of one connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// What callers are told apart by.
-    pub origin: Origin,
-    /// Its address as `X-Forwarded-For` says it.
+    /// The facts of its connection.
+    pub info: PeerInfo,
+    /// Its address, as the value of `X-Forwarded-For`.
     pub forwarded_for: Option<HeaderValue>,
-    /// `https` or `http`, as `X-Forwarded-Proto` says it.
-    pub scheme: &'static str,
-    /// Once it is cancelled, the connection ends with the request it is at.
+    /// Once it is cancelled, the connection closes after its current request.
     pub closing: CancellationToken,
 }
 
 impl Peer {
-    /// A client from `origin`, whose connection ends once `closing` is cancelled.
-    pub fn new(origin: Origin, tls: bool, closing: CancellationToken) -> Self {
-        let forwarded_for = origin.address.and_then(|a| HeaderValue::from_str(&a.to_string()).ok());
-        Self { origin, forwarded_for, scheme: if tls { "https" } else { "http" }, closing }
+    /// A client whose connection closes once `closing` is cancelled.
+    pub fn new(info: PeerInfo, closing: CancellationToken) -> Self {
+        let forwarded_for = info.address.and_then(|a| HeaderValue::from_str(&a.to_string()).ok());
+        Self { info, forwarded_for, closing }
+    }
+
+    /// The value of `X-Forwarded-Proto`.
+    pub fn scheme(&self) -> &'static str {
+        if self.info.tls { "https" } else { "http" }
     }
 }
 
-/// Bounds of the client's side.
+/// The limits that clients are held to.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLimits {
     /// Deadline over the whole head.
     pub head: Duration,
-    /// How long a connection may be idle between requests.
+    /// Longest idle time of a connection between requests.
     pub keep_alive: Duration,
-    /// Longest silence within a body, and longest time in which the client takes nothing.
+    /// Longest pause of a client that sends a body or reads a response.
     pub body: Duration,
     /// Most bytes of a body.
     pub max_body: u64,
-    /// Most memory that all unfinished heads of requests hold together, in bytes.
+    /// Most memory that all unfinished request heads hold together, in bytes.
     pub unfinished_heads: usize,
 }
 
-/// Ends a connection on which the client may still be sending. To close at once would make the
-/// client's system throw the answer away (RFC 9112, section 9.6), so the rest is read and dropped
-/// for a moment.
+/// Closes a connection on which the client may still be sending. If it were closed at once, the
+/// client's system would discard the response (RFC 9112, section 9.6). So the rest is read and
+/// dropped for a moment.
 pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let drained = async {
         stream.shutdown().await?;
-        let mut rest = vec![0; LINGER_PIECE];
+        let mut rest = vec![0; LINGER_BUFFER];
         let mut read = 0;
-        while read < LINGER_BYTES {
+        while read < MAX_LINGER_BYTES {
             match stream.read(&mut rest).await? {
                 0 => break,
                 n => read += n,
@@ -62,11 +65,11 @@ pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         }
         Ok::<_, std::io::Error>(())
     };
-    // However it ends, the connection is closed now.
-    let _ = timeout(LINGER, drained).await;
+    // The connection is closed in any case.
+    let _ = timeout(LINGER_TIMEOUT, drained).await;
 }
 
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// Small, because many connections may linger at the same time.
-const LINGER_PIECE: usize = 2 * 1024;
+const LINGER_BUFFER: usize = 2 * 1024;

@@ -38,7 +38,7 @@ pub(super) struct Record {
     granted: Option<Granted>,
     metrics: Option<Arc<TenantMetrics>>,
     token: Option<&'static str>,
-    anew: bool,
+    decided_before: bool,
     replayed: bool,
     status: Option<StatusCode>,
     outcome: RequestOutcome,
@@ -64,7 +64,7 @@ impl Record {
             begun: SystemTime::now(),
             started: Instant::now(),
             id: next_id(),
-            client: peer.origin.address,
+            client: peer.info.address,
             method: None,
             target: None,
             tenant: None,
@@ -73,7 +73,7 @@ impl Record {
             granted: None,
             metrics: None,
             token: None,
-            anew: false,
+            decided_before: false,
             replayed: false,
             status: None,
             outcome: RequestOutcome::Served,
@@ -92,16 +92,16 @@ impl Record {
         HeaderValue::from_str(&self.id).expect("hexadecimal digits")
     }
 
-    /// Another configuration decides on the request anew: what the one before had found does not count.
-    pub(super) fn anew(&mut self) {
+    /// Forgets the decision of an earlier configuration, because a newer one decides again.
+    pub(super) fn reset(&mut self) {
         (self.tenant, self.caller, self.granted) = (None, None, None);
         (self.page, self.metrics, self.token) = (None, None, None);
-        self.anew = true;
+        self.decided_before = true;
     }
 
     /// Whether a configuration has decided on it before.
-    pub(super) fn is_anew(&self) -> bool {
-        self.anew
+    pub(super) fn was_decided_before(&self) -> bool {
+        self.decided_before
     }
 
     /// Only methods that are forwarded are told: any other is text of the client's choice.
@@ -366,7 +366,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         Refusal::UpstreamInvalid { .. } => {
             "look into Bold BI's own logs, and those of proxies in between, at this time"
         }
-        Refusal::ShareTaken { .. } => {
+        Refusal::BulkheadFull { .. } => {
             "one tenant sends more than Bold BI answers: look for who asks so much, or raise \
              `max_concurrent_requests` of the tenant"
         }

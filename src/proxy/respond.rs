@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
-    HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, StatusCode};
 use pingora::protocols::http::v1::client;
@@ -16,7 +16,7 @@ use pingora::protocols::http::v1::client;
 use super::body::{Broken, Upload, UploadLimits, duplex};
 use super::session::{self, ClientGone, Session};
 use crate::gateway::Preflight;
-use crate::headers;
+use crate::headers::{self, REQUEST_ID};
 use crate::refusal::Refusal;
 use crate::token::AccessToken;
 
@@ -158,5 +158,3 @@ fn whole_seconds(wait: Duration) -> u64 {
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// How many headers are put on an answer at most.
 const ADDED: usize = 5;
-/// Says which line of the logs belongs to an answer.
-pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,4 +1,4 @@
-//! A connection of a client: its requests one after the other, each by the configuration in force.
+//! A client's connection: its requests one after the other, each by the configuration in force.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,44 +12,36 @@ use super::connection::Connection;
 use super::downstream::Peer;
 use super::record::Record;
 use super::session::{Head, Session, UnfinishedHeads};
+use crate::caller::ListenerTerms;
 use crate::refusal::Refusal;
 
-/// Tells which proxy serves the next request of a connection.
+/// The configuration that serves the next request of a connection.
 pub trait Current: Send + Sync {
-    /// The one that is in force.
+    /// The proxy in force.
     fn proxy(&self) -> Arc<Proxy>;
 
-    /// The same, and how the listener that `peer` came through meets it by the same configuration: no
-    /// request is decided on by what is known of it by one and what is allowed by another.
-    fn meet(&self, peer: &Peer) -> (Arc<Proxy>, Met);
+    /// The proxy in force, and the terms of the connection's listener from the same generation:
+    /// terms and permissions must never come from two configurations. `None` if the listener is
+    /// gone, or no longer trusts the client's proof.
+    fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>);
 
-    /// The heads that are still to arrive on all connections.
+    /// The unfinished heads of all connections.
     fn unfinished_heads(&self) -> &UnfinishedHeads;
 }
 
-/// How a client is met whose connection may be older than the configuration in force.
-pub enum Met {
-    /// As when it came.
-    AsBefore,
-    /// In another way, but what it has proven counts.
-    Otherwise(Box<Peer>),
-    /// Its listener is gone, or does not believe what it has proven.
-    NotAnyMore,
-}
-
 impl Proxy {
-    /// Serves a connection to its end, each request by the proxy that is current when its head is
-    /// there.
+    /// Serves a connection to its end. Each request is served by the proxy that is in force when its
+    /// head is complete.
     pub async fn serve(current: &impl Current, mut connection: Box<Connection>, peer: &Peer) {
         let mut closing = pin!(peer.closing.cancelled());
-        let (mut told, mut patience) = (false, current.proxy().limits.head);
+        let (mut closes, mut patience) = (false, current.proxy().limits.head);
         loop {
-            // Between requests nothing but the connection is held, no session, no buffer.
+            // Between requests only the connection is held: no session, no buffer.
             let first = tokio::select! {
                 biased;
                 first = timeout(patience, connection.first_bytes()) => first,
-                () = &mut closing, if !told => {
-                    (told, patience) = (true, patience.min(ON_ITS_WAY));
+                () = &mut closing, if !closes => {
+                    (closes, patience) = (true, patience.min(LAST_REQUEST_TIMEOUT));
                     continue;
                 }
             };
@@ -65,8 +57,8 @@ impl Proxy {
         }
     }
 
-    /// Serves the request that begins with what was `read`, and those that follow without a pause. Gives
-    /// the connection back if it can go on.
+    /// Serves the request that begins with the bytes `read`, and those that follow without a pause.
+    /// Returns the connection if it can carry more requests.
     async fn requests(
         current: &impl Current,
         mut connection: Box<Connection>,
@@ -78,10 +70,10 @@ impl Proxy {
             let mut down = Session::new(connection, read, proxy.limits);
             let mut record = Record::new(peer);
             let head = down.read_head(current.unfinished_heads()).await;
-            // A head can take its time. From here on the request has one configuration to its end,
-            // unless that loses it its permit.
-            let mut met;
-            (proxy, met) = current.meet(peer);
+            // A head can take its time. From here on the request keeps one configuration, unless
+            // its permit is revoked.
+            let mut terms;
+            (proxy, terms) = current.proxy_and_terms();
             let head = match head {
                 Head::Closed => return None,
                 Head::Refused(refusal) => {
@@ -91,23 +83,20 @@ impl Proxy {
                 Head::Read(head) => head,
             };
             let complete = loop {
-                let as_met = match &met {
-                    Met::AsBefore => Some(peer),
-                    Met::Otherwise(peer) => Some(&**peer),
-                    Met::NotAnyMore => None,
-                };
-                let failure = match as_met {
-                    Some(peer) => proxy.exchange(&mut down, &head, peer, &mut record).await.err(),
+                let failure = match &terms {
+                    Some(terms) => {
+                        proxy.handle(&mut down, &head, peer, terms, &mut record).await.err()
+                    }
                     None => Some(Refusal::ListenerChanged.into()),
                 };
                 let Some(failure) = failure else { break true };
-                // Another configuration took its permit away before there was a token. Bold BI has
-                // done nothing yet, so that one decides; each turn takes one that is newer still.
+                // A reload revoked the permit before there was a token. Bold BI has done nothing
+                // yet, so the newer configuration decides. Each turn takes a newer one.
                 if failure.is_withdrawn() {
-                    let (newer, met_now) = current.meet(peer);
+                    let (newer, newer_terms) = current.proxy_and_terms();
                     if !Arc::ptr_eq(&newer, &proxy) {
-                        (proxy, met) = (newer, met_now);
-                        record.anew();
+                        (proxy, terms) = (newer, newer_terms);
+                        record.reset();
                         continue;
                     }
                 }
@@ -115,7 +104,7 @@ impl Proxy {
             };
             record.bodies(down.body_received(), down.body_sent());
             proxy.finish(&record);
-            // Not held while the connection lingers.
+            // They are not held while the connection lingers.
             drop((head, record));
             if !complete {
                 return None;
@@ -127,7 +116,7 @@ impl Proxy {
         }
     }
 
-    /// Ends a connection on which no head came that could be read.
+    /// Ends a connection whose request head could not be read.
     async fn end_unread(
         &self,
         mut down: Session,
@@ -151,9 +140,9 @@ impl Proxy {
     }
 }
 
-/// A request may be on its way at the moment at which it is decided that there are to be no more. It
-/// is waited for so long, and its answer says that it is the last.
-const ON_ITS_WAY: Duration = Duration::from_millis(300);
+/// Longest wait for a request that may be on its way when the connection begins to close. Its
+/// response says that it is the last.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
 mod tests {
@@ -167,8 +156,8 @@ mod tests {
             Arc::clone(&self.0)
         }
 
-        fn meet(&self, _: &Peer) -> (Arc<Proxy>, Met) {
-            (Arc::clone(&self.0), Met::AsBefore)
+        fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>) {
+            (Arc::clone(&self.0), None)
         }
 
         fn unfinished_heads(&self) -> &UnfinishedHeads {
@@ -183,21 +172,22 @@ mod tests {
 
     #[test]
     fn what_is_held_for_a_connection_and_for_a_request_stays_small() {
-        type Request<'a> = (&'a Proxy, &'a mut Session, &'a RawHead, &'a Peer, &'a mut Record);
+        type Request<'a> =
+            (&'a Proxy, &'a mut Session, &'a RawHead, &'a Peer, &'a ListenerTerms, &'a mut Record);
         let connection = size(|(current, connection, peer): (&Always, Box<Connection>, &Peer)| {
             Proxy::serve(current, connection, peer)
         });
         let requests = size(|(current, connection, first, peer): (&Always, _, _, &Peer)| {
             Proxy::requests(current, connection, first, peer)
         });
-        let exchange = size(|(proxy, down, head, peer, record): Request<'_>| {
-            proxy.exchange(down, head, peer, record)
+        let request = size(|(proxy, down, head, peer, terms, record): Request<'_>| {
+            proxy.handle(down, head, peer, terms, record)
         });
         println!(
-            "{connection} bytes a connection, {requests} its requests, of which {exchange} one"
+            "{connection} bytes a connection, {requests} its requests, of which {request} one"
         );
         assert!(connection <= 512, "an idle connection holds {connection} bytes");
-        assert!(exchange <= 2 * 1024, "one request holds {exchange} bytes");
+        assert!(request <= 2 * 1024, "one request holds {request} bytes");
         assert!(requests <= 3 * 1024, "a busy connection holds {requests} bytes");
     }
 }

@@ -19,10 +19,10 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 mod address;
 mod health;
-mod lane;
 mod lookup;
+mod tenant;
 
-pub use lane::Lane;
+pub use tenant::TenantUpstream;
 
 use super::connection::{Connection, Transport};
 use crate::fetch::Counted;
@@ -59,7 +59,7 @@ pub struct Lease {
     open: Open,
     busy: Busy,
     slot: OwnedSemaphorePermit,
-    share: Option<OwnedSemaphorePermit>,
+    bulkhead: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
@@ -126,10 +126,10 @@ impl Upstream {
     }
 
     /// A session to the server: on an idle connection, else on a new one; on a new one if one to the
-    /// address `avoided` has broken. It keeps the tenant's `share` until its end.
+    /// address `avoided` has broken. It keeps the tenant's place in the `bulkhead` until it ends.
     async fn lease(
         &self,
-        share: Option<OwnedSemaphorePermit>,
+        bulkhead: Option<OwnedSemaphorePermit>,
         deadline: Instant,
         avoided: Option<SocketAddr>,
     ) -> Result<Lease, Refusal> {
@@ -149,12 +149,12 @@ impl Upstream {
         let mut session = Box::new(HttpSession::new(connection));
         session.read_timeout = Some(self.server.timeouts.first_byte);
         session.write_timeout = Some(self.server.timeouts.write);
-        Ok(Lease { session, reused, open, busy, slot, share })
+        Ok(Lease { session, reused, open, busy, slot, bulkhead })
     }
 
     /// Takes a session back whose answer was read to its end; keeps its connection if it can go on.
     pub async fn give_back(&self, lease: Lease) {
-        let Lease { mut session, open, busy, slot, share, .. } = lease;
+        let Lease { mut session, open, busy, slot, bulkhead, .. } = lease;
         session.respect_keepalive();
         // Otherwise it would be shut down with ceremony, which can take long, and so keep the slot.
         if session.will_keepalive()
@@ -165,7 +165,7 @@ impl Upstream {
             self.addresses().keep(busy.address(), idle);
         }
         // Only now: the next request that gets the slot finds the connection.
-        drop((busy, slot, share));
+        drop((busy, slot, bulkhead));
     }
 
     async fn wait_for_slot(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {

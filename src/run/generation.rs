@@ -1,5 +1,5 @@
 //! A generation: everything that is made of one valid configuration. It is built whole before it is
-//! in force and never changes afterwards.
+//! activated, and never changes afterwards.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,157 +9,183 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
-use crate::caller::{Admits, AllowedHosts, Origin};
-use crate::config::{Digest, Files, Limits, ListenAddress, Listener, Settings};
-use crate::gateway::Gateway;
-use crate::proxy::{ClientLimits, Lane, Proxy, Upstream};
-use crate::telemetry::Telemetry;
-use crate::tenant::Tenant;
+use crate::caller::ListenerTerms;
+use crate::config::{self, Digest, Files, Limits, Settings};
+use crate::gateway::{Gatekeeper, Gateway};
+use crate::proxy::{ClientLimits, Proxy, TenantUpstream, Upstream};
+use crate::telemetry::{AccessLog, Telemetry};
+use crate::tenant::{Server, Tenant};
+use crate::token::TokenSource;
 
 /// See the module.
 pub(super) struct Generation {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) doors: Vec<(DoorNumber, Arc<Door>)>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) listeners: Vec<(ListenerId, Arc<Listener>)>,
+    pub(super) servers: Vec<Arc<Server>>,
     pub(super) limits: Limits,
+    /// Indices of the tenants whose tokens are fetched ahead of requests.
+    warm_up: Vec<usize>,
 }
 
-/// Tells listeners apart as long as the process runs.
-pub(super) type DoorNumber = u64;
+/// Identifies a listener while the process runs.
+pub(super) type ListenerId = u64;
+
+/// The parts of the process that all generations use.
+pub(super) struct Shared {
+    pub(super) tokens: TokenSource,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) access_log: Arc<AccessLog>,
+    /// Cancelled when all connections are to close.
+    pub(super) closing: CancellationToken,
+}
 
 impl Generation {
-    /// The door of this number, if there still is one.
-    pub(super) fn door(&self, number: DoorNumber) -> Option<&Arc<Door>> {
-        self.doors.iter().find_map(|(n, door)| (*n == number).then_some(door))
+    /// Builds the generation of `settings`, whose listeners have these `ids`. It continues the
+    /// upstreams, throttles, issuers' keys and connections of the generation `before`, where
+    /// nothing that they depend on has changed.
+    ///
+    /// # Errors
+    /// When the certificates that a server is trusted by cannot be used.
+    pub(super) fn build(
+        settings: Settings,
+        ids: &[ListenerId],
+        before: Option<&Self>,
+        shared: &Shared,
+    ) -> Result<Self, StartError> {
+        let telemetry = &shared.telemetry;
+        let upstreams = upstreams(&settings, before, telemetry)?;
+        let listeners = ids.iter().zip(&settings.listeners).map(|(&id, listener)| {
+            let before = before.and_then(|before| before.listener(id));
+            (id, Arc::new(Listener::new(listener, &settings.files, before, &shared.closing)))
+        });
+        let listeners = listeners.collect();
+        let mut gatekeeper = Gatekeeper::new(
+            settings.caller_auth,
+            settings.tenants,
+            settings.policy,
+            settings.throttles,
+        );
+        if let Some(before) = before {
+            gatekeeper.carry_over(before.gateway.gatekeeper());
+        }
+        let gateway = Arc::new(Gateway::new(gatekeeper, shared.tokens.clone(), telemetry));
+        let limits = settings.limits;
+        let proxy = Arc::new(Proxy::new(
+            Arc::clone(&gateway),
+            upstreams,
+            client_limits(&limits),
+            Arc::clone(telemetry),
+            Arc::clone(&shared.access_log),
+        ));
+        let (servers, warm_up) = (settings.servers, settings.warm_up);
+        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up })
     }
 
-    /// Those of `tenants`, by their index in `next`, that were not here, or with another credential:
-    /// none of the tokens that they had is theirs any more.
-    pub(super) fn without_tokens(&self, next: &Gateway, tenants: Vec<usize>) -> Vec<usize> {
+    /// The listener `id`, if the configuration has it.
+    pub(super) fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find_map(|(other, listener)| (*other == id).then_some(listener))
+    }
+
+    /// The tenants to warm up (by index) that have no token from the generation `before`, because
+    /// they are new or their credential has changed.
+    pub(super) fn without_tokens(&self, before: Option<&Self>) -> Vec<usize> {
         let version = |tenant: &Tenant| tenant.credential.version;
-        let here = self.proxy.gateway().tenants().iter();
-        let here: HashMap<_, _> = here.map(|tenant| (&tenant.name, version(tenant))).collect();
-        let next: Vec<_> = next.tenants().iter().collect();
-        let cold = |index: &usize| here.get(&next[*index].name) != Some(&version(next[*index]));
-        tenants.into_iter().filter(cold).collect()
+        let before = before.into_iter().flat_map(|before| before.gateway.tenants().iter());
+        let before: HashMap<_, _> = before.map(|tenant| (&tenant.name, version(tenant))).collect();
+        let tenants: Vec<_> = self.gateway.tenants().iter().collect();
+        let is_cold =
+            |index: &usize| before.get(&tenants[*index].name) != Some(&version(tenants[*index]));
+        self.warm_up.iter().copied().filter(is_cold).collect()
     }
 
-    /// Sees to it that `telemetry` shows its tenants, and its servers as they are, and no others.
-    pub(super) fn show_alone(&self, telemetry: &Telemetry) {
-        let tenants = self.proxy.gateway().tenants().iter();
-        let upstreams = || self.proxy.lanes().iter().map(Lane::upstream);
+    /// Publishes the metrics of its tenants and servers, and of no others.
+    pub(super) fn publish_metrics(&self, telemetry: &Telemetry) {
+        let tenants = self.gateway.tenants().iter();
+        let upstreams = || self.proxy.upstreams().iter().map(TenantUpstream::upstream);
         telemetry.keep(
             &tenants.map(|tenant| tenant.name.as_str()).collect(),
             &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
         );
-        // One of the same name may have been looked at for a configuration that was refused.
+        // A refused configuration may have set the metrics of a server with the same name.
         for upstream in upstreams() {
             upstream.show();
         }
     }
+
+    /// Closes the connections of `before` whose listener is gone, or no longer trusts the client's
+    /// proof.
+    pub(super) fn close_untrusted(&self, before: &Self) {
+        for (id, listener) in &before.listeners {
+            if self.listener(*id).is_none_or(|now| now.trust != listener.trust) {
+                listener.closing.cancel();
+            }
+        }
+    }
 }
 
-/// How those are met who come through a listener.
-pub(super) struct Door {
-    settings: Listener,
+/// A listener as one configuration has it.
+pub(super) struct Listener {
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) terms: Arc<Terms>,
-}
-
-/// On which terms clients are let in at a door, and told apart. They are the same `Arc` for as long as
-/// nothing of them changes.
-pub(super) struct Terms {
-    admits: Admits,
-    hosts: Option<Arc<AllowedHosts>>,
-    tls: bool,
-    /// Whose certificates are good, by what the files hold.
-    client_cas: [Option<Digest>; 2],
-    /// Cancelled when connections that came on these terms are to end.
+    pub(super) terms: Arc<ListenerTerms>,
+    pub(super) trust: ClientTrust,
+    /// Cancelled when the connections of its clients are to close.
     pub(super) closing: CancellationToken,
 }
 
-impl Door {
-    /// A door as `settings` say, with certificates as they are now. Connections that came through
-    /// `before` stay open if what they have proven is a proof today.
-    pub(super) fn open(
-        settings: &Listener,
+/// The basis on which a listener has authenticated its clients. A client remains authenticated while
+/// it is equal. A renewed certificate of the listener itself does not matter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct ClientTrust {
+    tls: bool,
+    cas: Option<Digest>,
+    crls: Option<Digest>,
+}
+
+impl Listener {
+    /// A listener with its certificates as they are now. The connections of `before` stay open if
+    /// their clients remain authenticated.
+    fn new(
+        settings: &config::Listener,
         files: &Files,
-        before: Option<&Self>,
+        before: Option<&Arc<Self>>,
         closing: &CancellationToken,
-    ) -> Arc<Self> {
-        let tls = settings.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
-        let held = |file: &Option<PathBuf>| files.held_by(file.as_ref()?);
-        let client_cas = settings
-            .tls
-            .as_ref()
-            .map_or([None; 2], |tls| [held(&tls.client_ca_file), held(&tls.client_crl_file)]);
-        let mut terms = Terms {
-            admits: settings.admits,
-            hosts: settings.hosts.clone(),
-            tls: settings.tls.is_some(),
-            client_cas,
-            closing: closing.child_token(),
+    ) -> Self {
+        let digest = |file: &Option<PathBuf>| files.held_by(file.as_ref()?);
+        let tls = settings.tls.as_ref();
+        let trust = ClientTrust {
+            tls: tls.is_some(),
+            cas: tls.and_then(|tls| digest(&tls.client_ca_file)),
+            crls: tls.and_then(|tls| digest(&tls.client_crl_file)),
         };
-        let terms = match before.map(|before| &before.terms) {
-            Some(before) if terms.are(before) => Arc::clone(before),
-            Some(before) if terms.believe_as(before) => {
-                terms.closing = before.closing.clone();
-                Arc::new(terms)
-            }
-            _ => Arc::new(terms),
-        };
-        Arc::new(Self { settings: settings.clone(), tls, terms })
-    }
-
-    /// What is known of a client before it has said anything.
-    pub(super) fn origin(&self) -> Origin {
-        let Terms { admits, hosts, tls, .. } = &*self.terms;
-        Origin { hosts: hosts.clone(), tls: *tls, ..Origin::unknown(*admits) }
-    }
-
-    /// Its address, as the configuration has it.
-    pub(super) fn address(&self) -> &ListenAddress {
-        &self.settings.address
+        let before = before.filter(|before| before.trust == trust);
+        Self {
+            tls: tls.map(|tls| TlsAcceptor::from(Arc::clone(&tls.config))),
+            terms: Arc::clone(&settings.terms),
+            trust,
+            closing: before.map_or_else(|| closing.child_token(), |before| before.closing.clone()),
+        }
     }
 }
 
-impl Terms {
-    /// Whether everybody is met in the same way on these and on `other` terms.
-    fn are(&self, other: &Self) -> bool {
-        self.admits == other.admits && self.hosts == other.hosts && self.believe_as(other)
-    }
-
-    /// Whether what a connection has proven on `other` terms is a proof on these. A certificate of ours
-    /// that was renewed is nothing that clients need to come again for; a CA of theirs that is trusted
-    /// no more, or a certificate that was revoked, is.
-    pub(super) fn believe_as(&self, other: &Self) -> bool {
-        self.tls == other.tls && self.client_cas == other.client_cas
-    }
-
-    /// What is known on these terms of a client who came on others that they believe as.
-    pub(super) fn origin(&self, known: &Origin) -> Origin {
-        Origin { admits: self.admits, hosts: self.hosts.clone(), ..known.clone() }
-    }
-}
-
-/// The tenants' ways to their servers, by index: one pool of connections for each server. What was
-/// there `before` goes on if nothing that it is made of has changed.
-pub(super) fn lanes(
+/// The upstreams of the tenants, by index, with one pool of connections for each server. A pool
+/// continues if its server has not changed.
+fn upstreams(
     settings: &Settings,
     before: Option<&Generation>,
     telemetry: &Telemetry,
-) -> Result<Vec<Lane>, StartError> {
-    let before = before.map_or(&[][..], |before| before.proxy.lanes());
-    let lanes_before: HashMap<_, _> = before.iter().map(|lane| (lane.tenant(), lane)).collect();
-    // A name is one server's in a configuration.
+) -> Result<Vec<TenantUpstream>, StartError> {
+    let before = before.map_or(&[][..], |before| before.proxy.upstreams());
+    let by_tenant: HashMap<_, _> = before.iter().map(|of| (of.tenant(), of)).collect();
     let mut pools: HashMap<&str, Arc<Upstream>> = before
         .iter()
-        .map(|lane| (lane.upstream().server().name.as_str(), Arc::clone(lane.upstream())))
+        .map(|of| (of.upstream().server().name.as_str(), Arc::clone(of.upstream())))
         .collect();
-    let mut living: HashMap<&str, usize> = HashMap::new();
+    let mut tenants_of: HashMap<&str, usize> = HashMap::new();
     for tenant in settings.tenants.iter() {
-        *living.entry(&tenant.server.name).or_default() += 1;
+        *tenants_of.entry(&tenant.server.name).or_default() += 1;
     }
-    let mut lanes = Vec::new();
+    let mut upstreams = Vec::new();
     for tenant in settings.tenants.iter() {
         let name = tenant.server.name.as_str();
         let pool = match pools.get(name).filter(|pool| pool.server() == &*tenant.server) {
@@ -168,14 +194,13 @@ pub(super) fn lanes(
                 .map_err(|cause| StartError::Trust { server: name.to_owned(), cause })?,
         };
         pools.insert(name, Arc::clone(&pool));
-        let lane = Lane::new(pool, tenant, living[name] == 1);
-        lanes.push(lane.carry_over(lanes_before.get(&tenant.name).copied()));
+        let upstream = TenantUpstream::new(pool, tenant, tenants_of[name] == 1);
+        upstreams.push(upstream.carry_over(by_tenant.get(&tenant.name).copied()));
     }
-    Ok(lanes)
+    Ok(upstreams)
 }
 
-/// The bounds of the client's side.
-pub(super) fn client_limits(limits: &Limits) -> ClientLimits {
+fn client_limits(limits: &Limits) -> ClientLimits {
     ClientLimits {
         head: limits.request_head_timeout,
         keep_alive: limits.keep_alive_timeout,

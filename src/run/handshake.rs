@@ -1,5 +1,5 @@
-//! TLS handshakes with clients: they are bounded together with unfinished heads, and the operator is
-//! told why one fails by the certificate of the client. The client learns no more than that it failed.
+//! TLS handshakes with clients. Their memory is bounded together with unfinished heads. The log says
+//! why a client's certificate was refused; the client only learns that the handshake failed.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,12 +18,12 @@ use crate::proxy::UnfinishedHeads;
 use crate::telemetry::Telemetry;
 use crate::trust::words_of;
 
-/// Shakes hands with a client. What it sends beyond a usual handshake counts among all `unfinished`
-/// heads, which hold at most `bound` bytes.
+/// Performs the handshake with a client. The bytes beyond a usual handshake count among all
+/// `unfinished` heads, which hold at most `bound` bytes.
 ///
 /// # Errors
-/// When the handshake fails, or is given up because all unfinished ones hold too much.
-pub(super) async fn shake_hands(
+/// When the handshake fails, or is evicted because all unfinished ones hold too much.
+pub(super) async fn accept(
     acceptor: &TlsAcceptor,
     tcp: TcpStream,
     unfinished: &UnfinishedHeads,
@@ -44,12 +44,12 @@ pub(super) async fn shake_hands(
     tokio::select! {
         biased;
         () = unfinished.evicted() => Err(io::Error::other(TOO_MUCH)),
-        shaken = counted => shaken,
+        tls = counted => tls,
     }
 }
 
-/// Tells of a handshake that failed: a warning if our own side has refused the client's certificate.
-pub(super) fn tell(telemetry: &Telemetry, client: IpAddr, error: &io::Error) {
+/// Logs a failed handshake, as a warning if the client's certificate was refused.
+pub(super) fn log_failure(telemetry: &Telemetry, client: IpAddr, error: &io::Error) {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     let Some((kind, hint)) = cause.and_then(refused) else {
         tracing::debug!(%error, "a TLS handshake failed");
@@ -62,12 +62,12 @@ pub(super) fn tell(telemetry: &Telemetry, client: IpAddr, error: &io::Error) {
             error = words_of(error),
             repeated,
             hint,
-            "a client was not let in: its certificate is missing or not good"
+            "a client was rejected: its certificate is missing or not accepted"
         );
     }
 }
 
-/// The kind of a refusal, and what an operator can do.
+/// The kind of a refusal, and its remedy.
 fn refused(error: &Error) -> Option<(&'static str, &'static str)> {
     Some(match error {
         Error::NoCertificatesPresented => (
@@ -102,7 +102,7 @@ fn refused(error: &Error) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// What the messages of a client have together without certificates, in bytes.
+/// Size of all messages of a client without certificates, in bytes.
 const USUAL_HANDSHAKE: u64 = 4 * 1024;
 const TOO_MUCH: &str =
     "all unfinished heads and handshakes together held too much (`limits.unfinished_heads`)";

@@ -158,7 +158,7 @@ impl Reloader {
     }
 
     fn give_up(&mut self, running: &Running, failed: &Failed) {
-        running.telemetry.reloads.ended(failed.outcome);
+        running.shared.telemetry.reloads.ended(failed.outcome);
         let pause = self.stuck.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
         self.stuck = Some(pause);
         tracing::error!(
@@ -185,7 +185,7 @@ impl Reloader {
                     "the files of the configuration can be read again, and hold the same"
                 );
                 if !self.refused {
-                    running.telemetry.reloads.in_step();
+                    running.shared.telemetry.reloads.in_step();
                 }
             } else if asked {
                 tracing::info!("nothing has changed in the configuration and its files");
@@ -193,7 +193,7 @@ impl Reloader {
             return;
         }
         self.seen = files;
-        let metrics = Arc::clone(&running.telemetry);
+        let metrics = Arc::clone(&running.shared.telemetry);
         let settings = match settings {
             Ok(settings) => settings,
             Err(findings) => {

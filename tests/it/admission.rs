@@ -1,7 +1,7 @@
 //! The decision on a request as a whole, without a network: whatever a client spells, policy decides
 //! on tenant and user.
 
-use boldgate::caller::{Admits, ApiKey, Origin};
+use boldgate::caller::{Admits, ApiKey, ListenerTerms, PeerInfo};
 use boldgate::config::Settings;
 use boldgate::gateway::{Arrival, Gatekeeper};
 use boldgate::request::{RawHead, RequestHead};
@@ -67,9 +67,12 @@ fn decide(
     raw.extend(b"\r\n");
     let raw = RawHead::read(&raw).ok()?;
     let head = RequestHead::parse(&raw).ok()?;
-    let origin = Origin { address: Some([192, 0, 2, 1].into()), ..Origin::unknown(Admits::Known) };
-    let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&origin, &head) else { return None };
-    let admitted = gatekeeper.admit(&origin, &head, arrived);
+    let terms = ListenerTerms { admits: Admits::Known, hosts: None };
+    let peer = PeerInfo { address: Some([192, 0, 2, 1].into()), ..PeerInfo::default() };
+    let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&terms, &peer, &head) else {
+        return None;
+    };
+    let admitted = gatekeeper.admit(&terms, &peer, &head, arrived);
     let admitted = admitted.now_or_never().expect("it waits for nobody");
     let admission = admitted.ok()?;
     let (tenant, subject) = (admission.tenant().name.to_string(), admission.permit.subject());

@@ -89,7 +89,7 @@ fn a_complete_file_becomes_these_settings() {
     let settings = settings("tests/config/valid/complete.yaml");
 
     let listeners: Vec<_> =
-        settings.listeners.iter().map(|l| (l.address.to_string(), l.admits)).collect();
+        settings.listeners.iter().map(|l| (l.address.to_string(), l.terms.admits)).collect();
     let expected = [
         ("127.0.0.1:8080", Admits::Anonymous),
         ("[::1]:8080", Admits::Anonymous),

@@ -243,7 +243,7 @@ async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
     let first = Client::connect(gateway.address()).await;
     let mut second = Client::connect(gateway.address()).await;
     assert_eq!(second.response().await.code(), "overloaded");
-    let text = gateway.stderr(|text| text.contains("turned away"));
+    let text = gateway.stderr(|text| text.contains("a client was rejected"));
     assert!(text.contains("raise `limits.max_connections`"), "{text}");
     drop(first);
 }

@@ -618,7 +618,7 @@ async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_
     assert_eq!(lines().count(), 4);
 }
 
-const REFUSED: &str = "a client was not let in";
+const REFUSED: &str = "a client was rejected";
 
 #[test]
 fn explain_reads_the_certificate_of_a_client_as_strictly() {

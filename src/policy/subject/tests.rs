@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::caller::{Admits, ClientCertificate};
+use crate::caller::ClientCertificate;
 
 fn mapping() -> Mapping {
     Mapping {
@@ -14,13 +14,13 @@ fn mapping() -> Mapping {
     }
 }
 
-fn origin(address: [u8; 4]) -> Origin {
-    Origin { address: Some(address.into()), ..Origin::unknown(Admits::Known) }
+fn peer(address: [u8; 4]) -> PeerInfo {
+    PeerInfo { address: Some(address.into()), ..PeerInfo::default() }
 }
 
 fn by_claims(mapping: &Mapping, claims: Value) -> Result<String, SubjectError> {
     let caller = Caller::with_claims("portal", claims);
-    let subject = mapping.subject(&caller, &origin([192, 0, 2, 1]), &HeaderMap::new());
+    let subject = mapping.subject(&caller, &peer([192, 0, 2, 1]), &HeaderMap::new());
     subject.map(|subject| subject.to_string())
 }
 
@@ -111,7 +111,7 @@ fn a_header_is_believed_once_and_of_a_listed_proxy_only() {
         let values = values.iter().map(|v| (name.clone(), http::HeaderValue::from_static(v)));
         let mut headers = HeaderMap::new();
         values.for_each(|(name, value)| _ = headers.append(name, value));
-        mapping.subject(&caller, &origin(address), &headers).map(|s| s.to_string())
+        mapping.subject(&caller, &peer(address), &headers).map(|s| s.to_string())
     };
     let (proxy, other) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     assert_eq!(ask(proxy, &["jane@acme.example"]).unwrap(), "jane@acme.example");
@@ -121,7 +121,7 @@ fn a_header_is_believed_once_and_of_a_listed_proxy_only() {
     assert_eq!(ask(proxy, &twice), Err(SubjectError::Several));
     assert_eq!(ask(proxy, &["jane@acme.example, joe@acme.example"]), Err(SubjectError::Malformed));
     assert_eq!(ask(proxy, &[""]), Err(SubjectError::Absent));
-    let unix = Origin::unknown(Admits::Known);
+    let unix = PeerInfo::default();
     let headers = HeaderMap::from_iter([(name.clone(), "jane@acme.example".parse().unwrap())]);
     assert_eq!(mapping.subject(&caller, &unix, &headers), Err(SubjectError::Untrusted));
 }
@@ -195,9 +195,9 @@ fn a_header_is_believed_of_a_listed_certificate_wherever_it_comes_from() {
     let mapping = Mapping { source: Source::Header { name: name.clone(), from }, ..mapping() };
     let caller = Caller::with_claims("proxy", json!({}));
     let headers = HeaderMap::from_iter([(name, "jane@acme.example".parse().unwrap())]);
-    let ask = |origin: Origin| mapping.subject(&caller, &origin, &headers).map(|s| s.to_string());
+    let ask = |peer: PeerInfo| mapping.subject(&caller, &peer, &headers).map(|s| s.to_string());
     let with =
-        |name: &str, address| Origin { certificate: Some(certificate(name)), ..origin(address) };
+        |name: &str, address| PeerInfo { certificate: Some(certificate(name)), ..peer(address) };
     let (listed, elsewhere) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     let jane = Ok("jane@acme.example".to_owned());
     assert_eq!(ask(with("proxy.acme.example", elsewhere)), jane);
@@ -206,5 +206,5 @@ fn a_header_is_believed_of_a_listed_certificate_wherever_it_comes_from() {
     for other in ["other.example", "a.proxy.acme.example", "*.acme.example", "acme.example"] {
         assert_eq!(ask(with(other, elsewhere)), untrusted, "{other}");
     }
-    assert_eq!(ask(origin(elsewhere)), untrusted);
+    assert_eq!(ask(peer(elsewhere)), untrusted);
 }

@@ -1,5 +1,6 @@
-//! What is known of a client by its connection alone, and the callers who are known by that: by a
-//! certificate, or by the user of a process at the other end of a Unix socket.
+//! The facts of a client's connection, the terms of the listener that it came to, and the callers
+//! who are known by the connection alone: by a certificate, or by the user of the process at the
+//! other end of a Unix socket.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,47 +10,48 @@ use super::certificate::{CertificateName, ClientCertificate};
 use super::{CallerError, CallerName};
 use crate::host::canonical;
 
-/// Whom a listener lets in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Admits {
-    /// Everybody who can reach it: for loopback and Unix sockets only.
-    Anonymous,
-    /// Callers who prove who they are.
-    Known,
-}
-
-/// What is known of a client by its connection alone.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Whom the listener lets in that it came to.
-    pub admits: Admits,
-    /// Its address; none on a Unix socket.
+/// The facts of a client's connection. They never change while it is open.
+#[derive(Clone, Debug, Default)]
+pub struct PeerInfo {
+    /// The client's address; `None` on a Unix socket.
     pub address: Option<IpAddr>,
-    /// The hosts that it may ask for; none where any will do.
-    pub hosts: Option<Arc<AllowedHosts>>,
-    /// Whether it came by HTTPS.
+    /// Whether the connection is encrypted with TLS.
     pub tls: bool,
-    /// The certificate that it proved to have, where the listener demands one.
+    /// The certificate that the client proved to have, where the listener demands one.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The process at the other end of a Unix socket.
     pub unix_peer: Option<UnixPeer>,
 }
 
-impl Origin {
-    /// A client that nothing is known of, at a listener that lets in `admits`.
-    pub fn unknown(admits: Admits) -> Self {
-        Self { admits, address: None, hosts: None, tls: false, certificate: None, unix_peer: None }
+/// The terms on which a listener admits requests. A reload may change them while connections are
+/// open.
+#[derive(Clone, Debug)]
+pub struct ListenerTerms {
+    /// The callers that it admits.
+    pub admits: Admits,
+    /// The hosts that requests may ask for; `None` allows every host.
+    pub hosts: Option<Arc<AllowedHosts>>,
+}
+
+/// The callers that a listener admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Admits {
+    /// Everybody who can reach it: for loopback addresses and Unix sockets only.
+    Anonymous,
+    /// Callers with a valid credential.
+    Known,
+}
+
+impl ListenerTerms {
+    /// Whether a request may ask for `host`.
+    pub fn allow_host(&self, host: Option<&str>) -> bool {
+        self.hosts.as_ref().is_none_or(|hosts| host.is_some_and(|host| hosts.contains(host)))
     }
 
-    /// Whether the client may ask for `host`.
-    pub fn may_ask_for(&self, host: Option<&str>) -> bool {
-        self.hosts.as_ref().is_none_or(|hosts| host.is_some_and(|host| hosts.contain(host)))
-    }
-
-    /// Whether the connection alone may prove a caller, or no proof is asked for. A browser opens
-    /// such a connection for any page.
-    pub fn proves_by_itself(&self) -> bool {
-        self.admits == Admits::Anonymous || self.certificate.is_some() || self.unix_peer.is_some()
+    /// Whether a request from `peer` needs no credential of its own. A browser opens such a
+    /// connection for any page.
+    pub fn admit_by_connection(&self, peer: &PeerInfo) -> bool {
+        self.admits == Admits::Anonymous || peer.certificate.is_some() || peer.unix_peer.is_some()
     }
 }
 
@@ -62,7 +64,7 @@ pub struct UnixPeer {
     pub group: u32,
 }
 
-/// What a process must be like to be a certain caller; what is not said may be anything.
+/// The user and group that a caller's process must have; `None` accepts any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnixIdentity {
     /// Its user.
@@ -72,7 +74,7 @@ pub struct UnixIdentity {
 }
 
 impl UnixIdentity {
-    fn fits(self, peer: UnixPeer) -> bool {
+    fn matches(self, peer: UnixPeer) -> bool {
         self.user.is_none_or(|user| user == peer.user)
             && self.group.is_none_or(|group| group == peer.group)
     }
@@ -82,20 +84,20 @@ impl UnixIdentity {
 /// loopback address, but then under a name of the page's own ("DNS rebinding").
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts {
-    /// Whether the names of this machine for itself are among them.
+    /// Whether `localhost` and the loopback addresses are among them.
     pub loopback: bool,
-    /// The others, without ports, each [`canonical`].
+    /// The listed ones, without ports, each [`canonical`].
     pub names: HashSet<String>,
 }
 
 impl AllowedHosts {
     /// Whether `host`, without a port, is among them.
-    pub fn contain(&self, host: &str) -> bool {
-        self.loopback && is_loopback(&canonical(host)) || self.name(host)
+    pub fn contains(&self, host: &str) -> bool {
+        self.loopback && is_loopback(&canonical(host)) || self.lists(host)
     }
 
-    /// Whether the configuration names `host`, without a port.
-    pub fn name(&self, host: &str) -> bool {
+    /// Whether the configuration lists `host`, without a port.
+    pub fn lists(&self, host: &str) -> bool {
         self.names.contains(&*canonical(host))
     }
 }
@@ -106,25 +108,30 @@ fn is_loopback(host: &str) -> bool {
         || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
 }
 
-/// Callers by what is known of their connections.
+/// The callers who are known by their connections.
 #[derive(Debug, Default)]
-pub(super) struct OriginCallers {
+pub(super) struct PeerCallers {
     pub(super) certificates: HashMap<CertificateName, CallerName>,
     pub(super) unix: Vec<(UnixIdentity, CallerName)>,
 }
 
-impl OriginCallers {
-    /// The caller who has this connection, if it tells one.
+impl PeerCallers {
+    /// The caller of a connection; `None` if the connection identifies no caller.
     ///
     /// # Errors
-    /// When it tells several, or a certificate is nobody's.
-    pub(super) fn find(&self, origin: &Origin) -> Result<Option<&CallerName>, CallerError> {
-        if let Some(certificate) = &origin.certificate {
+    /// When it identifies several callers, or no caller has its certificate.
+    pub(super) fn find(&self, peer: &PeerInfo) -> Result<Option<&CallerName>, CallerError> {
+        if let Some(certificate) = &peer.certificate {
             let callers = certificate.names().filter_map(|name| self.certificates.get(name));
             return the_one(callers)?.ok_or(CallerError::Certificate).map(Some);
         }
-        let Some(peer) = origin.unix_peer else { return Ok(None) };
-        the_one(self.unix.iter().filter(|(who, _)| who.fits(peer)).map(|(_, caller)| caller))
+        let Some(peer) = peer.unix_peer else { return Ok(None) };
+        the_one(
+            self.unix
+                .iter()
+                .filter(|(identity, _)| identity.matches(peer))
+                .map(|(_, caller)| caller),
+        )
     }
 }
 
@@ -145,18 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_told_by_its_user_and_group() {
+    fn a_process_is_identified_by_its_user_and_group() {
         let unix = vec![
             (UnixIdentity { user: Some(1000), group: None }, name("cron")),
             (UnixIdentity { user: None, group: Some(50) }, name("staff")),
             (UnixIdentity { user: Some(7), group: Some(8) }, name("both")),
         ];
-        let callers = OriginCallers { unix, ..OriginCallers::default() };
+        let callers = PeerCallers { unix, ..PeerCallers::default() };
         let find = |user, group| {
             let unix_peer = Some(UnixPeer { user, group });
-            callers
-                .find(&Origin { unix_peer, ..Origin::unknown(Admits::Known) })
-                .map(Option::<&_>::cloned)
+            callers.find(&PeerInfo { unix_peer, ..PeerInfo::default() }).map(Option::<&_>::cloned)
         };
         assert_eq!(find(1000, 1000), Ok(Some(name("cron"))));
         assert_eq!(find(1, 50), Ok(Some(name("staff"))));
@@ -165,7 +170,7 @@ mod tests {
         for (user, group) in [(7, 7), (8, 8), (0, 0), (1001, 1000), (u32::MAX, u32::MAX)] {
             assert_eq!(find(user, group), Ok(None), "{user}:{group}");
         }
-        assert_eq!(callers.find(&Origin::unknown(Admits::Known)), Ok(None));
+        assert_eq!(callers.find(&PeerInfo::default()), Ok(None));
     }
 
     #[test]
@@ -183,7 +188,7 @@ mod tests {
             "GW.example",
             "gw.example.",
         ] {
-            assert!(hosts.contain(host), "{host}");
+            assert!(hosts.contains(host), "{host}");
         }
         for host in [
             "evil.example",
@@ -204,9 +209,9 @@ mod tests {
             "gw.example.evil.example",
             "",
         ] {
-            assert!(!hosts.contain(host), "{host}");
+            assert!(!hosts.contains(host), "{host}");
         }
         let elsewhere = AllowedHosts { loopback: false, ..hosts };
-        assert!(elsewhere.contain("gw.example") && !elsewhere.contain("localhost"));
+        assert!(elsewhere.contains("gw.example") && !elsewhere.contains("localhost"));
     }
 }

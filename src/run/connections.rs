@@ -1,0 +1,271 @@
+//! The clients' connections: accepted within a limit, and served by the generation in force.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsStream, server};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::generation::{ClientTrust, Generation, Listener, ListenerId};
+use super::handshake;
+use super::socket::{Accepted, Socket};
+use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
+use crate::fetch::Counted;
+use crate::proxy::connection::{Connection, Transport};
+use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, linger};
+use crate::telemetry::{GaugeGuard, Telemetry};
+
+/// The connections of all listeners, and the generation that serves them.
+pub(super) struct Connections {
+    generation: ArcSwap<Generation>,
+    telemetry: Arc<Telemetry>,
+    permits: Arc<Semaphore>,
+    /// For clients that are rejected with a 503.
+    rejections: Arc<Semaphore>,
+    unfinished_heads: UnfinishedHeads,
+    tracker: TaskTracker,
+}
+
+/// The configuration in force for one connection, whose client was authenticated on the basis of
+/// `trust`.
+struct ConnectionConfig<'c> {
+    connections: &'c Connections,
+    listener: ListenerId,
+    trust: ClientTrust,
+}
+
+impl Current for ConnectionConfig<'_> {
+    fn proxy(&self) -> Arc<Proxy> {
+        Arc::clone(&self.connections.generation.load().proxy)
+    }
+
+    fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>) {
+        let generation = self.connections.generation.load();
+        let listener = generation.listener(self.listener);
+        let trusted = listener.filter(|listener| listener.trust == self.trust);
+        let terms = trusted.map(|listener| Arc::clone(&listener.terms));
+        (Arc::clone(&generation.proxy), terms)
+    }
+
+    fn unfinished_heads(&self) -> &UnfinishedHeads {
+        &self.connections.unfinished_heads
+    }
+}
+
+impl Connections {
+    /// At most `max_connections`, served by `generation` until another is activated.
+    pub(super) fn new(
+        generation: Arc<Generation>,
+        telemetry: Arc<Telemetry>,
+        max_connections: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            generation: ArcSwap::new(generation),
+            telemetry,
+            permits: Arc::new(Semaphore::new(max_connections)),
+            rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
+            unfinished_heads: UnfinishedHeads::default(),
+            tracker: TaskTracker::new(),
+        })
+    }
+
+    /// The generation in force.
+    pub(super) fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Makes `next` the generation in force, for all connections and requests that begin from now
+    /// on.
+    pub(super) fn activate(&self, next: Arc<Generation>) {
+        self.generation.store(next);
+    }
+
+    /// Waits until all connections have closed. All accept loops must have ended.
+    pub(super) async fn drained(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Accepts the clients of the listener `id` until `stop` is cancelled.
+    pub(super) async fn accept(
+        self: Arc<Self>,
+        socket: Socket,
+        id: ListenerId,
+        stop: CancellationToken,
+    ) {
+        // The socket belongs to this loop alone and closes with it. If connections kept it, the
+        // kernel would queue clients that nobody serves while the last requests finish.
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    if let Some(listener) = self.generation.load().listener(id) {
+                        self.open(accepted, id, listener);
+                    }
+                }
+                Err(error) if is_client_abort(&error) => {}
+                Err(error) => {
+                    // Out of file descriptors or memory: wait until some are free.
+                    if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("cannot_accept") {
+                        let repeated = (repeated > 0).then_some(repeated);
+                        tracing::error!(
+                            %error,
+                            repeated,
+                            hint = hint(&error),
+                            "cannot accept connections at the moment"
+                        );
+                    }
+                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn open(self: &Arc<Self>, accepted: Accepted, id: ListenerId, listener: &Arc<Listener>) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.telemetry.connections_refused.inc();
+            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
+                let repeated = (repeated > 0).then_some(repeated);
+                tracing::warn!(
+                    repeated,
+                    hint = "raise `limits.max_connections`, or find out who opens so many",
+                    "a client was rejected: the limit of open connections is reached"
+                );
+            }
+            if listener.tls.is_none() {
+                self.reject(accepted);
+            }
+            return;
+        };
+        let (connections, listener) = (Arc::clone(self), Arc::clone(listener));
+        self.tracker.spawn(async move {
+            let _open = GaugeGuard::new(&connections.telemetry.connections);
+            connections.serve(accepted, id, &listener, permit).await;
+        });
+    }
+
+    /// Rejects a client with a 503, or without a word if too many are being rejected already.
+    fn reject(&self, accepted: Accepted) {
+        let Ok(permit) = Arc::clone(&self.rejections).try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            match accepted {
+                Accepted::Tcp(tcp, _) => write_503(tcp).await,
+                Accepted::Unix(unix, _) => write_503(unix).await,
+            }
+            drop(permit);
+        });
+    }
+
+    async fn serve(
+        &self,
+        accepted: Accepted,
+        id: ListenerId,
+        listener: &Listener,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let mut peer = PeerInfo { tls: listener.tls.is_some(), ..PeerInfo::default() };
+        let transport = match accepted {
+            Accepted::Unix(unix, process) => {
+                peer.unix_peer = process;
+                Transport::Unix(unix)
+            }
+            Accepted::Tcp(tcp, address) => {
+                peer.address = Some(address);
+                match &listener.tls {
+                    None => Transport::Tcp(tcp),
+                    Some(acceptor) => {
+                        match Box::pin(self.tls_handshake(acceptor, tcp, address)).await {
+                            Some(tls) => {
+                                peer.certificate = certificate(&tls);
+                                Transport::Tls(Box::new(TlsStream::from(tls)))
+                            }
+                            None => return,
+                        }
+                    }
+                }
+            }
+        };
+        let peer = Peer::new(peer, listener.closing.clone());
+        let config = ConnectionConfig { connections: self, listener: id, trust: listener.trust };
+        Proxy::serve(&config, Box::new(Connection::new(transport)), &peer).await;
+        drop(permit);
+    }
+
+    async fn tls_handshake(
+        &self,
+        acceptor: &TlsAcceptor,
+        tcp: TcpStream,
+        client: IpAddr,
+    ) -> Option<server::TlsStream<Counted<TcpStream>>> {
+        let limits = self.generation.load().limits;
+        let bound = limits.unfinished_heads;
+        let handshake = handshake::accept(acceptor, tcp, &self.unfinished_heads, bound);
+        match timeout(limits.request_head_timeout, handshake).await {
+            Ok(Ok(tls)) => Some(tls),
+            Ok(Err(error)) => {
+                handshake::log_failure(&self.telemetry, client, &error);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// The certificate that the client has proven to own.
+fn certificate(tls: &server::TlsStream<Counted<TcpStream>>) -> Option<Arc<ClientCertificate>> {
+    let chain = tls.get_ref().1.peer_certificates()?;
+    chain.first().map(|own| Arc::new(ClientCertificate::from_der(own)))
+}
+
+/// Whether the client closed before it was accepted (accept(2)).
+fn is_client_abort(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NotConnected
+    )
+}
+
+/// The send buffer of a new connection takes the response at once. Otherwise the connection closes
+/// without one.
+async fn write_503(mut client: impl AsyncRead + AsyncWrite + Unpin) {
+    if client.write_all(OVERLOADED).now_or_never().is_some_and(|written| written.is_ok()) {
+        linger(client).await;
+    }
+}
+
+/// The remedy for an `accept` that fails.
+fn hint(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => {
+            "raise the limit of open file descriptors (`LimitNOFILE` of systemd, `ulimit -n`) or \
+             lower `limits.max_connections`"
+        }
+        Some(Errno::NFILE) => "raise the system's limit of open file descriptors, `fs.file-max`",
+        _ => "look at the memory of the machine, or of the container",
+    }
+}
+
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
+const MAX_REJECTIONS: usize = 64;
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
+Vary: Origin\r\nConnection: close\r\n\r\n\
+{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+\"code\":\"overloaded\",\"detail\":\"Too busy.\"}";

@@ -1,0 +1,113 @@
+//! Listening sockets that systemd has bound for us. It keeps them open when we end, so that clients
+//! who connect in the meantime wait in the kernel for the next process.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
+
+use super::socket::{Socket, SocketFile};
+use crate::config::ListenAddress;
+
+/// The sockets of this process. They are handed out as duplicates: an address that leaves the
+/// configuration and returns could not be bound again, because systemd holds it.
+pub(super) struct Inherited(Vec<Passed>);
+
+struct Passed {
+    socket: PassedSocket,
+    address: ListenAddress,
+    used: bool,
+}
+
+enum PassedSocket {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Inherited {
+    /// The sockets that the environment names for this process (`LISTEN_FDS`, `LISTEN_PID`).
+    ///
+    /// # Errors
+    /// When one of them is no stream socket that listens.
+    pub(super) fn take() -> io::Result<Self> {
+        let mut passed = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..passed.len() {
+            let socket = match passed.take_tcp_listener(index) {
+                Ok(tcp) => tcp.map(Passed::tcp),
+                Err(_) => passed.take_unix_listener(index)?.map(Passed::unix),
+            };
+            sockets.extend(socket.transpose()?);
+        }
+        Ok(Self(sockets))
+    }
+
+    /// The inherited socket that listens on `address`, or a new one.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub(super) fn take_or_bind(&mut self, address: &ListenAddress) -> io::Result<Socket> {
+        match self.0.iter_mut().find(|passed| passed.address == *address) {
+            Some(passed) => passed.duplicate(),
+            None => Socket::bind(address),
+        }
+    }
+
+    /// Hands out the socket at `address` to nobody from now on.
+    pub(super) fn reserve(&mut self, address: &ListenAddress) {
+        self.0.retain(|passed| passed.address != *address);
+    }
+
+    /// The addresses of the sockets that were never handed out.
+    pub(super) fn unused(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.0.iter().filter(|passed| !passed.used).map(|passed| &passed.address)
+    }
+}
+
+impl Passed {
+    fn tcp(socket: TcpListener) -> io::Result<Self> {
+        let at = socket.local_addr()?;
+        let address = ListenAddress::Tcp(at);
+        must_listen(&socket, &address)?;
+        Ok(Self { socket: PassedSocket::Tcp(socket, at), address, used: false })
+    }
+
+    fn unix(socket: UnixListener) -> io::Result<Self> {
+        let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
+        let path = path.ok_or_else(|| io::Error::other("an inherited Unix socket has no path"))?;
+        let address = ListenAddress::Unix(path.clone());
+        must_listen(&socket, &address)?;
+        Ok(Self { socket: PassedSocket::Unix(socket, path), address, used: false })
+    }
+
+    fn duplicate(&mut self) -> io::Result<Socket> {
+        let duplicate = match &self.socket {
+            PassedSocket::Tcp(socket, address) => {
+                socket.set_nonblocking(true)?;
+                Socket::Tcp(socket.try_clone()?.try_into()?, *address)
+            }
+            PassedSocket::Unix(socket, path) => {
+                socket.set_nonblocking(true)?;
+                let file = SocketFile::of_systemd(path.clone());
+                Socket::Unix(socket.try_clone()?.try_into()?, file)
+            }
+        };
+        self.used = true;
+        Ok(duplicate)
+    }
+}
+
+/// A socket that does not listen would fail each `accept` at once, for ever.
+fn must_listen(socket: impl AsFd, address: &ListenAddress) -> io::Result<()> {
+    if socket_acceptconn(socket)? {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "`{address}` is bound but does not listen; give it to the socket unit as `ListenStream=`, \
+         with `Accept=no`"
+    )))
+}

@@ -1,0 +1,51 @@
+//! Fetches tokens ahead of the first requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::admin::Readiness;
+use crate::gateway::Gateway;
+
+/// Fetches the tokens of `tenants` (by index), then reports the gateway as ready. If that takes too
+/// long, it is ready without them, and the fetching continues.
+pub(super) async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readiness: Arc<Readiness>) {
+    let mut fetching = fetch_tokens(&gateway, tenants);
+    let all = async { while fetching.join_next().await.is_some() {} };
+    let _ = timeout(READINESS_TIMEOUT, all).await;
+    readiness.serves();
+    fetching.detach_all();
+}
+
+/// Fetches the tokens of `tenants` (by index) in the background, a few at a time.
+pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinSet<()> {
+    let mut fetching = JoinSet::new();
+    let running = Arc::new(Semaphore::new(MAX_CONCURRENT_EXCHANGES));
+    for index in tenants {
+        let (gateway, running) = (Arc::clone(gateway), Arc::clone(&running));
+        fetching.spawn(async move {
+            // Gateways that start together must not ask together.
+            sleep(MAX_JITTER.mul_f64(fastrand::f64())).await;
+            let _running = running.acquire_owned().await;
+            let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
+            match gateway.warm_up(tenant).await {
+                // A reload that changed the tenant in the meantime fetches its token.
+                Err(error) if !error.is_withdrawn() => {
+                    let hint = crate::boldbi::hint(&error.cause);
+                    let tenant = &tenant.name;
+                    tracing::warn!(boldgate.tenant = %tenant, hint, "no token to warm up: {error}");
+                }
+                _ => (),
+            }
+        });
+    }
+    fetching
+}
+
+/// Longest time for which readiness waits for tokens.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_CONCURRENT_EXCHANGES: usize = 8;
+const MAX_JITTER: Duration = Duration::from_millis(500);
