@@ -112,7 +112,7 @@ impl Gateway {
     /// Decides by these parts.
     pub fn new(gatekeeper: Gatekeeper, tokens: TokenSource, telemetry: &Telemetry) -> Self {
         let tenants = gatekeeper.tenants.iter();
-        let metrics = tenants.map(|t| telemetry.show_tenant(t.name.as_str())).collect();
+        let metrics = tenants.map(|t| telemetry.register_tenant(t.name.as_str())).collect();
         Self { gatekeeper, tokens, metrics }
     }
 

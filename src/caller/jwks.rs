@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::key_set::{KeySet, LeftOut};
-use crate::telemetry::{Repeats, timestamp};
+use crate::telemetry::{LogLimiter, timestamp};
 
 /// Where an issuer publishes its keys.
 #[async_trait]
@@ -50,7 +50,7 @@ struct Fetched {
     /// Places for those who wait until a key that is not known may be looked for.
     waiting: Semaphore,
     /// Which failures have been logged of late.
-    repeats: Repeats,
+    log_limiter: LogLimiter,
     /// The entries left out of the last set that was fetched. They have been logged.
     left_out: std::sync::Mutex<Vec<LeftOut>>,
 }
@@ -81,7 +81,7 @@ impl IssuerKeys {
             for_unknown_key: Mutex::default(),
             unknown: Cache::new(MAX_UNKNOWN),
             waiting: Semaphore::new(MAX_WAITING),
-            repeats: Repeats::default(),
+            log_limiter: LogLimiter::default(),
             left_out: std::sync::Mutex::default(),
         })))
     }
@@ -257,7 +257,7 @@ impl Fetched {
         let left = since.and_then(|since| MAX_STALE.checked_sub(since.elapsed()));
         let kind = if left.is_some() { "keys_at_hand" } else { "no_keys" };
         let issuer = &self.issuer;
-        let Some(repeated) = self.repeats.tell(kind) else {
+        let Some(repeated) = self.log_limiter.allow(kind) else {
             tracing::debug!(issuer, cause, "the issuer's keys cannot be fetched");
             return;
         };

@@ -18,7 +18,7 @@ use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Answer, Overdue, Refusal};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
-    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, Reason, Repeats, RequestOutcome,
+    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, LogLimiter, Reason, RequestOutcome,
     Telemetry, TenantMetrics,
 };
 use crate::tenant::{Grant, TenantName};
@@ -193,15 +193,15 @@ impl Record {
             self.caller = refusal.caller().cloned();
         }
         self.audit(refusal, &answer, &telemetry.audit);
-        let repeated = self.reason.and_then(|reason| telemetry.credentials_refused.tell(reason));
+        let repeated = self.reason.and_then(|reason| telemetry.credentials_refused.count(reason));
         self.outcome = if answer.status.is_server_error() {
             self.warn(answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. } = refusal {
             // Neither the page nor the browser shows which origin was refused, and why.
             let tenant = self.tenant().map(|name| telemetry.tenant(name.as_str()));
-            let repeats = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).repeats;
-            self.warn_once(Some(repeats), answer.code, refusal, hint(refusal));
+            let log_limiter = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter;
+            self.warn_once(Some(log_limiter), answer.code, refusal, hint(refusal));
             RequestOutcome::Refused
         } else {
             let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
@@ -259,18 +259,18 @@ impl Record {
     /// Says what failed, in fields of the same names as in the access log. While the same goes on
     /// for the same tenant, it is said every few seconds only; `repeated` is how often it was not.
     fn warn(&self, code: &'static str, what: &dyn Display, hint: Option<&str>) {
-        self.warn_once(self.metrics.as_ref().map(|metrics| &metrics.repeats), code, what, hint);
+        self.warn_once(self.metrics.as_ref().map(|metrics| &metrics.log_limiter), code, what, hint);
     }
 
     /// The same, with what has been said before.
     fn warn_once(
         &self,
-        repeats: Option<&Repeats>,
+        log_limiter: Option<&LogLimiter>,
         code: &'static str,
         what: &dyn Display,
         hint: Option<&str>,
     ) {
-        let told = repeats.map_or(Some(0), |repeats| repeats.tell(code));
+        let told = log_limiter.map_or(Some(0), |log_limiter| log_limiter.allow(code));
         let id = self.id.as_str();
         let tenant = self.tenant().map(display);
         let server = self.granted.as_ref().map(|granted| granted.permit.tenant().server.origin());

@@ -27,7 +27,7 @@ pub use tenant::TenantUpstream;
 use super::connection::{Connection, Transport};
 use crate::fetch::Counted;
 use crate::refusal::{Overdue, Refusal};
-use crate::telemetry::{Repeats, ServerMetrics, Telemetry};
+use crate::telemetry::{LogLimiter, ServerMetrics, Telemetry};
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
 use address::{Addresses, Busy, Idle, Open};
@@ -46,7 +46,7 @@ pub struct Upstream {
     addresses: Mutex<Addresses>,
     lookup: Lookup,
     metrics: ServerMetrics,
-    repeats: Repeats,
+    log_limiter: LogLimiter,
 }
 
 /// A session on a connection to a server, and one of its slots for as long as it lasts. The slot is
@@ -97,7 +97,7 @@ impl Upstream {
             addresses: Mutex::new(addresses),
             lookup,
             metrics: telemetry.server(&server.name),
-            repeats: Repeats::default(),
+            log_limiter: LogLimiter::default(),
             server,
             authority,
             tls,

@@ -120,7 +120,9 @@ impl Connections {
                 Err(error) if is_client_abort(&error) => {}
                 Err(error) => {
                     // Out of file descriptors or memory: wait until some are free.
-                    if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("cannot_accept") {
+                    if let Some(repeated) =
+                        self.telemetry.no_tenant.log_limiter.allow("cannot_accept")
+                    {
                         let repeated = (repeated > 0).then_some(repeated);
                         tracing::error!(
                             %error,
@@ -138,7 +140,9 @@ impl Connections {
     fn open(self: &Arc<Self>, accepted: Accepted, id: ListenerId, listener: &Arc<Listener>) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
-            if let Some(repeated) = self.telemetry.no_tenant.repeats.tell("connections_refused") {
+            if let Some(repeated) =
+                self.telemetry.no_tenant.log_limiter.allow("connections_refused")
+            {
                 let repeated = (repeated > 0).then_some(repeated);
                 tracing::warn!(
                     repeated,

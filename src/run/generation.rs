@@ -103,7 +103,7 @@ impl Generation {
     pub(super) fn publish_metrics(&self, telemetry: &Telemetry) {
         let tenants = self.gateway.tenants().iter();
         let upstreams = || self.proxy.upstreams().iter().map(TenantUpstream::upstream);
-        telemetry.keep(
+        telemetry.retain(
             &tenants.map(|tenant| tenant.name.as_str()).collect(),
             &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
         );

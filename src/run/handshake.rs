@@ -55,7 +55,7 @@ pub(super) fn log_failure(telemetry: &Telemetry, client: IpAddr, error: &io::Err
         tracing::debug!(%error, "a TLS handshake failed");
         return;
     };
-    if let Some(repeated) = telemetry.no_tenant.repeats.tell(kind) {
+    if let Some(repeated) = telemetry.no_tenant.log_limiter.allow(kind) {
         let repeated = (repeated > 0).then_some(repeated);
         tracing::warn!(
             client.address = %client,

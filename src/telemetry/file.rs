@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, access};
 
-use super::Repeats;
+use super::LogLimiter;
 
 /// The file, open at its path.
 #[derive(Debug)]
@@ -17,14 +17,14 @@ pub(super) struct LogFile {
     file: File,
     /// Device and number of the open file.
     id: (u64, u64),
-    repeats: Repeats,
+    log_limiter: LogLimiter,
 }
 
 impl LogFile {
     /// Opens the file at `path` or makes it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let (file, id) = open(path, true)?;
-        Ok(Self { path: path.to_owned(), file, id, repeats: Repeats::default() })
+        Ok(Self { path: path.to_owned(), file, id, log_limiter: LogLimiter::default() })
     }
 
     /// Whether the path means another file by now, or none. It is looked at for each write, which is at
@@ -37,7 +37,7 @@ impl LogFile {
     fn follow(&mut self) {
         match open(&self.path, true) {
             Ok((file, id)) => (self.file, self.id) = (file, id),
-            Err(error) if self.repeats.tell("reopen").is_some() => tracing::error!(
+            Err(error) if self.log_limiter.allow("reopen").is_some() => tracing::error!(
                 %error,
                 path = %self.path.display(),
                 hint = "the log goes on in the file that was moved away: look at the folder's rights",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::Repeats;
+use super::LogLimiter;
 
 /// Takes lines. Dropping it writes what is left, unless that takes too long.
 #[derive(Debug)]
@@ -47,7 +47,8 @@ impl LogWriter {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let losses = Losses { log, counted: lost.clone(), untold: 0, repeats: Repeats::default() };
+        let losses =
+            Losses { log, counted: lost.clone(), untold: 0, log_limiter: LogLimiter::default() };
         std::thread::Builder::new()
             .name(log.replace(' ', "-"))
             .spawn(move || theirs.write_to(out, losses))?;
@@ -155,14 +156,14 @@ struct Losses {
     log: &'static str,
     counted: Counter,
     untold: u64,
-    repeats: Repeats,
+    log_limiter: LogLimiter,
 }
 
 impl Losses {
     fn unwritten(&mut self, lines: u64, error: &io::Error) {
         self.counted.inc_by(lines);
         self.untold += lines;
-        if self.repeats.tell("unwritten").is_some() {
+        if self.log_limiter.allow("unwritten").is_some() {
             let lines = std::mem::take(&mut self.untold);
             tracing::error!(
                 %error,
@@ -180,7 +181,7 @@ impl Losses {
             return;
         }
         self.untold += lines;
-        if self.repeats.tell("without_room").is_some() {
+        if self.log_limiter.allow("without_room").is_some() {
             let lines = std::mem::take(&mut self.untold);
             tracing::error!(
                 lines,

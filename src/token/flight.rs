@@ -213,7 +213,7 @@ impl Inner {
 /// Reports a token of another user, with which a request would have acted as somebody else.
 fn alarm(metrics: &TenantMetrics, permit: &Permit) {
     metrics.replies_for_another_user.inc();
-    let Some(repeated) = metrics.repeats.tell("reply_for_another_user") else { return };
+    let Some(repeated) = metrics.log_limiter.allow("reply_for_another_user") else { return };
     let tenant = permit.tenant();
     tracing::error!(
         boldgate.tenant = %tenant.name,

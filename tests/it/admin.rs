@@ -462,7 +462,7 @@ fn two_gateways_share_no_metrics() {
         boldgate::telemetry::Telemetry::default(),
         Arc::<boldgate::telemetry::Telemetry>::default(),
     );
-    one.show_tenant("acme").replays.inc();
+    one.register_tenant("acme").replays.inc();
     assert_eq!(Metrics::parse(&two.render()).value("replays_total", "acme", ""), None);
     assert_eq!(Metrics::parse(&one.render()).value("replays_total", "acme", ""), Some(1));
 }

@@ -89,7 +89,7 @@ impl Upstream {
     }
 
     fn tell_of_name(&self, name: &str, cause: &str) {
-        if let Some(repeated) = self.repeats.tell("lookup") {
+        if let Some(repeated) = self.log_limiter.allow("lookup") {
             tracing::warn!(
                 server.address = self.server.origin(),
                 repeated = (repeated > 0).then_some(repeated),

@@ -1,0 +1,341 @@
+//! The families of metrics with their names, and the metrics of one tenant or server.
+
+use std::hash::Hash;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use strum::{EnumCount, VariantArray};
+
+use super::{ExchangeOutcome, LogLimiter, RefreshOutcome, RequestOutcome};
+
+/// The metrics that have a label for the tenant or the server.
+#[derive(Debug)]
+pub(super) struct Families {
+    requests: Family<OutcomeLabels, Counter>,
+    request_seconds: Family<TenantLabel, Histogram>,
+    exchanges: Family<OutcomeLabels, Counter>,
+    exchange_seconds: Family<TenantLabel, Histogram>,
+    cache: Family<CacheLabels, Counter>,
+    replays: Family<TenantLabel, Counter>,
+    refreshes: Family<OutcomeLabels, Counter>,
+    failures_remembered: Family<TenantLabel, Counter>,
+    replies_for_another_user: Family<TenantLabel, Counter>,
+    token_expiry: Family<TenantLabel, Gauge>,
+    breaker_open: Family<ServerLabel, Gauge>,
+    exchanges_waiting: Family<ServerLabel, Gauge>,
+    server_addresses: Family<ServerLabel, Gauge>,
+    server_healthy_addresses: Family<ServerLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabel {
+    server: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabel {
+    tenant: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    tenant: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabels {
+    tenant: String,
+    result: &'static str,
+}
+
+/// The metrics of one server's token endpoint.
+#[derive(Debug)]
+pub struct EndpointMetrics {
+    /// 1 while the breaker is open because the last exchanges failed, else 0.
+    pub breaker_open: Gauge,
+    /// Exchanges that wait because too many others are running.
+    pub waiting: Gauge,
+}
+
+/// The metrics of one server.
+#[derive(Clone, Debug)]
+pub struct ServerMetrics {
+    /// All addresses.
+    pub addresses: Gauge,
+    /// The addresses that are not ejected.
+    pub healthy_addresses: Gauge,
+}
+
+/// The metrics of one tenant: looked up once, and plain atomics from then on.
+#[derive(Debug)]
+pub struct TenantMetrics {
+    requests: [Counter; RequestOutcome::COUNT],
+    exchanges: [Counter; ExchangeOutcome::COUNT],
+    refreshes: [Counter; RefreshOutcome::COUNT],
+    /// Token lookups that failed by a remembered failure, without an exchange.
+    pub failures_remembered: Counter,
+    /// Token replies for another user than the one asked for.
+    pub replies_for_another_user: Counter,
+    /// Seconds from the first byte of a request to the last of its response.
+    pub request_seconds: Histogram,
+    /// Seconds of an exchange.
+    pub exchange_seconds: Histogram,
+    /// Requests whose token was in the cache.
+    pub cache_hits: Counter,
+    /// Requests that had to wait for an exchange.
+    pub cache_misses: Counter,
+    /// Requests sent again with another token.
+    pub replays: Counter,
+    /// Limits how often its failures are logged.
+    pub log_limiter: LogLimiter,
+    /// `None` once the tenant is removed.
+    token_expiry: Mutex<Option<Family<TenantLabel, Gauge>>>,
+    label: TenantLabel,
+}
+
+impl TenantMetrics {
+    /// Sets no more expiry: the series of a removed tenant must not return.
+    pub(super) fn detach(&self) {
+        *self.token_expiry.lock().expect("nothing panics with it") = None;
+    }
+
+    /// Counts a request.
+    pub fn request(&self, outcome: RequestOutcome) {
+        self.requests[outcome as usize].inc();
+    }
+
+    /// Counts an exchange.
+    pub fn exchanged(&self, outcome: ExchangeOutcome) {
+        self.exchanges[outcome as usize].inc();
+    }
+
+    /// Counts a refresh.
+    pub fn refreshed(&self, outcome: RefreshOutcome) {
+        self.refreshes[outcome as usize].inc();
+    }
+
+    /// Sets the wall-clock time at which the newest token expires.
+    pub fn token_expires_in(&self, left: Duration) {
+        let at = SystemTime::now() + left;
+        let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        // The series begins with the first token. Before it, a value of 0 would set off every
+        // alert on expired tokens. So would the value of a removed tenant.
+        if let Some(gauges) = &*self.token_expiry.lock().expect("nothing panics with it") {
+            let gauge = gauges.get_or_create(&self.label);
+            gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+impl Families {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        Self {
+            requests: family(registry, "http_requests", "Requests by outcome"),
+            request_seconds: histograms(
+                registry,
+                "http_request_duration",
+                "Time from the first byte of a request to the last of its response",
+            ),
+            exchanges: family(registry, "token_exchanges", "Token exchanges by outcome"),
+            exchange_seconds: histograms(
+                registry,
+                "token_exchange_duration",
+                "Time of a token exchange",
+            ),
+            cache: family(
+                registry,
+                "token_cache_requests",
+                "Requests that found their token in the cache, or had to wait for an exchange",
+            ),
+            replays: family(
+                registry,
+                "replays",
+                "Requests sent again with another token after the server had refused the first",
+            ),
+            refreshes: family(
+                registry,
+                "token_refreshes",
+                "Refreshes of tokens ahead of their expiry, by outcome",
+            ),
+            failures_remembered: family(
+                registry,
+                "token_failures_remembered",
+                "Token lookups that failed by a remembered failure, without an exchange",
+            ),
+            replies_for_another_user: family(
+                registry,
+                "token_replies_for_another_user",
+                "Token replies for another user than the one asked for; none was used",
+            ),
+            breaker_open: family(
+                registry,
+                "token_endpoint_breaker_open",
+                "1 while the breaker is open because the last exchanges with the server failed",
+            ),
+            exchanges_waiting: family(
+                registry,
+                "token_exchanges_waiting",
+                "Exchanges that wait because too many others with the server are running",
+            ),
+            token_expiry: {
+                let family = Family::default();
+                registry.register_with_unit(
+                    "token_expiry_timestamp",
+                    "When the newest token expires, as a Unix time",
+                    Unit::Seconds,
+                    Family::clone(&family),
+                );
+                family
+            },
+            server_addresses: family(registry, "server_addresses", "Addresses of a server"),
+            server_healthy_addresses: family(
+                registry,
+                "server_healthy_addresses",
+                "Addresses of a server that are not ejected",
+            ),
+        }
+    }
+
+    pub(super) fn tenant(&self, name: &str) -> TenantMetrics {
+        let tenant = || name.to_owned();
+        let label = TenantLabel { tenant: tenant() };
+        let cache =
+            |result| self.cache.get_or_create(&CacheLabels { tenant: tenant(), result }).clone();
+        TenantMetrics {
+            requests: counters::<RequestOutcome, _>(&self.requests, name),
+            exchanges: counters::<ExchangeOutcome, _>(&self.exchanges, name),
+            refreshes: counters::<RefreshOutcome, _>(&self.refreshes, name),
+            failures_remembered: self.failures_remembered.get_or_create(&label).clone(),
+            replies_for_another_user: self.replies_for_another_user.get_or_create(&label).clone(),
+            request_seconds: self.request_seconds.get_or_create(&label).clone(),
+            exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
+            cache_hits: cache(CACHE_RESULTS[0]),
+            cache_misses: cache(CACHE_RESULTS[1]),
+            replays: self.replays.get_or_create(&label).clone(),
+            log_limiter: LogLimiter::default(),
+            token_expiry: Mutex::new(Some(self.token_expiry.clone())),
+            label,
+        }
+    }
+
+    /// Removes all series that [`Families::tenant`] and the tenant's tokens have made.
+    pub(super) fn remove_tenant(&self, name: &str) {
+        let tenant = || name.to_owned();
+        remove::<RequestOutcome>(&self.requests, name);
+        remove::<ExchangeOutcome>(&self.exchanges, name);
+        remove::<RefreshOutcome>(&self.refreshes, name);
+        for result in CACHE_RESULTS {
+            self.cache.remove(&CacheLabels { tenant: tenant(), result });
+        }
+        let label = TenantLabel { tenant: tenant() };
+        self.failures_remembered.remove(&label);
+        self.replies_for_another_user.remove(&label);
+        self.replays.remove(&label);
+        self.request_seconds.remove(&label);
+        self.exchange_seconds.remove(&label);
+        self.token_expiry.remove(&label);
+    }
+
+    /// The metrics of requests without a tenant. Only outcomes and durations are exported.
+    pub(super) fn no_tenant(&self) -> TenantMetrics {
+        let label = TenantLabel { tenant: NO_TENANT.to_owned() };
+        TenantMetrics {
+            requests: counters::<RequestOutcome, _>(&self.requests, NO_TENANT),
+            request_seconds: self.request_seconds.get_or_create(&label).clone(),
+            ..Self::detached()
+        }
+    }
+
+    /// The metrics of a tenant that is not exported.
+    pub(super) fn detached() -> TenantMetrics {
+        Self::register(&mut Registry::default()).tenant(NO_TENANT)
+    }
+
+    /// The metrics of the token endpoint of a server.
+    pub(super) fn endpoint(&self, server: &str) -> EndpointMetrics {
+        let label = ServerLabel { server: server.to_owned() };
+        EndpointMetrics {
+            breaker_open: self.breaker_open.get_or_create(&label).clone(),
+            waiting: self.exchanges_waiting.get_or_create(&label).clone(),
+        }
+    }
+
+    /// The metrics of a server.
+    pub(super) fn server(&self, name: &str) -> ServerMetrics {
+        let label = ServerLabel { server: name.to_owned() };
+        ServerMetrics {
+            addresses: self.server_addresses.get_or_create(&label).clone(),
+            healthy_addresses: self.server_healthy_addresses.get_or_create(&label).clone(),
+        }
+    }
+
+    /// Removes all series of a server and its token endpoint.
+    pub(super) fn remove_server(&self, name: &str) {
+        let label = ServerLabel { server: name.to_owned() };
+        for gauges in [
+            &self.server_addresses,
+            &self.server_healthy_addresses,
+            &self.breaker_open,
+            &self.exchanges_waiting,
+        ] {
+            gauges.remove(&label);
+        }
+    }
+}
+
+/// A family that is exported from now on.
+fn family<L, M>(registry: &mut Registry, name: &str, help: &str) -> Family<L, M>
+where
+    L: EncodeLabelSet + Clone + std::fmt::Debug + Eq + Hash + Send + Sync + 'static,
+    M: EncodeMetric + TypedMetric + Default + std::fmt::Debug + Send + Sync + 'static,
+{
+    let family = Family::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn histograms(registry: &mut Registry, name: &str, help: &str) -> Family<TenantLabel, Histogram> {
+    let family = Family::new_with_constructor((|| Histogram::new(REQUEST_BUCKETS)) as fn() -> _);
+    registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+    family
+}
+
+/// One counter for each outcome, in the order of their discriminants.
+fn counters<O, const N: usize>(
+    family: &Family<OutcomeLabels, Counter>,
+    tenant: &str,
+) -> [Counter; N]
+where
+    O: VariantArray + Copy + Into<&'static str>,
+{
+    std::array::from_fn(|index| family.get_or_create(&labels(tenant, O::VARIANTS[index])).clone())
+}
+
+fn remove<O>(family: &Family<OutcomeLabels, Counter>, tenant: &str)
+where
+    O: VariantArray + Copy + Into<&'static str>,
+{
+    for &outcome in O::VARIANTS {
+        family.remove(&labels(tenant, outcome));
+    }
+}
+
+fn labels(tenant: &str, outcome: impl Into<&'static str>) -> OutcomeLabels {
+    OutcomeLabels { tenant: tenant.to_owned(), outcome: outcome.into() }
+}
+
+/// The label of requests without a tenant. No tenant can have this name.
+const NO_TENANT: &str = "_none";
+const CACHE_RESULTS: [&str; 2] = ["hit", "miss"];
+
+/// The buckets that OpenTelemetry's conventions give for HTTP, and Bold BI's own 300 s.
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 300.0];

@@ -1,0 +1,76 @@
+//! The outcomes that metrics and logs count by.
+
+use strum::{EnumCount, IntoStaticStr, VariantArray};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum RequestOutcome {
+    /// The server responded with a status below 400.
+    Served,
+    /// The server responded with 4xx.
+    UpstreamClientError,
+    /// The server responded with 5xx.
+    UpstreamServerError,
+    /// The gateway refused it: the client must change something.
+    Refused,
+    /// It failed in the gateway or behind it.
+    Failed,
+    /// The client left before its response was complete.
+    ClientGone,
+    /// The server broke off in the middle of its response.
+    Truncated,
+    /// The gateway answered the preflight of a web page.
+    Preflight,
+}
+
+/// How a token exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum ExchangeOutcome {
+    /// It gave a token.
+    Success,
+    /// The server refused the credential.
+    Refused,
+    /// The token reply could not be used.
+    Unusable,
+    /// The endpoint could not be reached, or could not serve.
+    Unavailable,
+    /// The reply was not complete in time.
+    Timeout,
+}
+
+/// How the refresh of a token ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum RefreshOutcome {
+    /// The exchange gave another token.
+    Renewed,
+    /// The exchange gave the same token again.
+    Unchanged,
+    /// The exchange failed; the cached token stays in use.
+    Failed,
+    /// No request had used the token, so there was no exchange.
+    Unused,
+}
+
+/// How an attempt to reload the configuration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum ReloadOutcome {
+    /// The new configuration is in force.
+    Applied,
+    /// The new configuration is invalid; the one in force stays.
+    Refused,
+    /// The files could not be read in time; the configuration in force stays.
+    TimedOut,
+    /// A file could not be read at the moment; the configuration in force stays.
+    Unreadable,
+}
+
+impl RequestOutcome {
+    /// The word for it in metrics and in the access log.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
