@@ -1,5 +1,5 @@
-//! Tenants: which one a request is for, the server it lives on and the credential it is reached
-//! with. Pure: built once from the configuration, then only read.
+//! Tenants: the sites behind the gateway, and the one that a request is for. They are built from the
+//! configuration, and never change afterwards.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,8 +12,12 @@ use percent_encoding::percent_decode_str;
 use crate::cors::Origins;
 use crate::host::canonical;
 use crate::request::RequestHead;
-use crate::secret::Secret;
-use crate::trust::Trust;
+
+mod credential;
+mod server;
+
+pub use credential::{Credential, ExchangeBody, Grant};
+pub use server::{HealthCheck, HostPort, Server, Timeouts};
 
 /// The name of a tenant in the configuration, in logs and in metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,163 +45,13 @@ impl fmt::Display for TenantName {
     }
 }
 
-/// One installation that tenants live on. Two that are equal can share their connections: all that
-/// decides whom a connection reaches, and how it is used, is part of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Whether it is spoken to with TLS.
-    pub tls: bool,
-    /// DNS name or IP address, without brackets; what its certificate must be valid for.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Where it can be reached; when empty, at `host` and `port`. Its name is `host` everywhere.
-    pub addresses: Vec<HostPort>,
-    /// Path under which it lives, with a slash in front and none behind, e.g. `/bi`; may be empty.
-    pub base_path: String,
-    /// Whom to take for it: with other CAs or other pins it is another server.
-    pub trust: Trust,
-    /// How its addresses are asked whether they can serve, if they are.
-    pub health_check: Option<HealthCheck>,
-    /// Deadlines of the data path.
-    pub timeouts: Timeouts,
-    /// Bound on connections to it that are open at the same time.
-    pub max_connections: usize,
-    /// Bound on token exchanges with it at the same time.
-    pub max_exchanges: usize,
-}
-
-impl Server {
-    /// Where it can be reached.
-    pub fn endpoints(&self) -> Vec<HostPort> {
-        if self.addresses.is_empty() {
-            return vec![HostPort { host: self.host.clone(), port: self.port }];
-        }
-        self.addresses.clone()
-    }
-
-    /// `host` or `host:port`, as it belongs into a `Host` header (RFC 9110, section 7.2).
-    pub fn authority(&self) -> String {
-        let host =
-            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        let default = if self.tls { 443 } else { 80 };
-        if self.port == default { host } else { format!("{host}:{}", self.port) }
-    }
-
-    /// Scheme and authority, e.g. `https://bi.example.com`.
-    pub fn origin(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
-    }
-}
-
-/// A DNS name or an IP address, and a port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HostPort {
-    /// Without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-/// How the addresses of a server are asked whether they can serve.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// What is asked for, without a token.
-    pub path: String,
-    /// From one check to the next.
-    pub interval: Duration,
-    /// For the whole of one check.
-    pub timeout: Duration,
-    /// After how many good checks in a row an address is used again.
-    pub healthy_after: u32,
-    /// After how many bad ones it is set aside.
-    pub unhealthy_after: u32,
-}
-
-/// Deadlines towards one server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Name lookup, TCP and TLS handshake together, at all addresses that are tried; also the wait
-    /// for a free connection.
-    pub connect: Duration,
-    /// Longest silence of the server before its answer.
-    pub first_byte: Duration,
-    /// Longest silence of the server within its answer.
-    pub read: Duration,
-    /// Longest time for which the server takes nothing that is sent to it.
-    pub write: Duration,
-    /// The whole of one request, from its head to the last byte of its answer.
-    pub total: Duration,
-    /// The whole of one token exchange.
-    pub exchange: Duration,
-}
-
-impl Timeouts {
-    /// The same for all.
-    pub const fn all(limit: Duration) -> Self {
-        Self {
-            connect: limit,
-            first_byte: limit,
-            read: limit,
-            write: limit,
-            total: limit,
-            exchange: limit,
-        }
-    }
-}
-
-/// How a credential is exchanged for a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Grant {
-    /// A user's own password; only for users whose password the server itself keeps.
-    Password,
-    /// The site's embed secret, which mints a token for any user of the site.
-    EmbedSecret,
-}
-
-impl Grant {
-    /// The word for it in configuration, logs and on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Password => "password",
-            Self::EmbedSecret => "embed_secret",
-        }
-    }
-}
-
-/// How the token endpoint wants its form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ExchangeBody {
-    /// `application/x-www-form-urlencoded`.
-    Form,
-    /// `application/json`.
-    Json,
-}
-
-/// What we hold for a tenant.
-#[derive(Clone, Debug)]
-pub struct Credential {
-    /// How it is exchanged.
-    pub grant: Grant,
-    /// The user it goes with.
-    pub username: Arc<str>,
-    /// The embed secret or the password.
-    pub secret: Secret,
-    /// Body type of the exchange.
-    pub body: ExchangeBody,
-    /// Changes whenever anything of the credential changes, so that no token outlives it.
-    pub version: u64,
-}
-
-/// What happens to a request that brings an `Authorization` of its own.
+/// The treatment of a request that brings an `Authorization` of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ExistingAuthorization {
-    /// It goes on as it is and gets no token of ours.
+    /// The request is forwarded as it is, without a token of ours.
     #[default]
     PassThrough,
-    /// Ours takes its place.
+    /// Our token replaces it.
     Replace,
     /// The request is refused.
     Refuse,
@@ -208,26 +62,26 @@ pub enum ExistingAuthorization {
 pub struct Tenant {
     /// Its name.
     pub name: TenantName,
-    /// Its place in [`Tenants`], for tables kept beside them.
+    /// Its position in [`Tenants`], for tables beside them.
     pub index: usize,
-    /// Where it lives.
+    /// The server that it is on.
     pub server: Arc<Server>,
     /// Path under which all its routes are, without a slash behind: `/bi/api/site/site1`, or
     /// `/bi/api` where there is no site identifier.
     pub api_base: String,
-    /// The site identifier, the last segment of `api_base`; none on Cloud.
+    /// The site identifier, the last segment of `api_base`; `None` on Cloud.
     pub site: Option<String>,
-    /// The hosts that mean this tenant, each [`canonical`].
+    /// The hosts of this tenant alone, each [`canonical`].
     pub hosts: Vec<String>,
     /// The origins whose web pages may use it.
     pub origins: Origins,
-    /// What we hold for it.
+    /// The credential for its tokens.
     pub credential: Credential,
-    /// What becomes of a request's own `Authorization`.
+    /// The treatment of a request's own `Authorization`.
     pub existing_authorization: ExistingAuthorization,
-    /// Longest time a token is used, whatever its reply says.
+    /// Longest time for which a token is used. The token reply may say a shorter one.
     pub max_token_lifetime: Duration,
-    /// Its share of the server's connections, if it is not left to the gateway.
+    /// Most requests that use its server at the same time; `None` leaves it to the gateway.
     pub max_concurrent_requests: Option<usize>,
 }
 
@@ -259,7 +113,7 @@ impl Hash for Tenant {
     }
 }
 
-/// All tenants, found by host or by path in constant time.
+/// All tenants. They are found by host or by path in constant time.
 #[derive(Debug, Default)]
 pub struct Tenants {
     all: Vec<Arc<Tenant>>,
@@ -269,14 +123,14 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// Indexes `tenants`, whose [`Tenant::index`] must be their place in the list.
+    /// Indexes `tenants`. The [`Tenant::index`] of each must be its position.
     ///
     /// # Errors
-    /// The names of two tenants that the same request would mean, and what makes them the same.
+    /// When the same request would be for two tenants.
     pub fn new(tenants: Vec<Tenant>) -> Result<Self, TenantConflict> {
         let mut found = Self::default();
         for tenant in tenants {
-            debug_assert_eq!(tenant.index, found.all.len(), "the index is the place in the list");
+            debug_assert_eq!(tenant.index, found.all.len(), "the index is the position");
             found.insert(Arc::new(tenant))?;
         }
         Ok(found)
@@ -294,16 +148,16 @@ impl Tenants {
                 return Err(conflict(other, &self.all, format!("the host `{host}`")));
             }
         }
-        // A tenant with hosts is found by them alone; without hosts, its site must be its own.
+        // A tenant with hosts is found by them alone. Without hosts, its site must be unique.
         if let (Some(site), true) = (&tenant.site, tenant.hosts.is_empty()) {
             let parent = tenant.api_base.strip_suffix(site.as_str()).unwrap_or(&tenant.api_base);
             let parent = parent.trim_end_matches('/');
             let known = self.by_site.iter().position(|(path, _)| path == parent);
-            let place = known.unwrap_or_else(|| {
+            let index_of_parent = known.unwrap_or_else(|| {
                 self.by_site.push((parent.to_owned(), HashMap::new()));
                 self.by_site.len() - 1
             });
-            if let Some(other) = self.by_site[place].1.insert(site.clone(), index) {
+            if let Some(other) = self.by_site[index_of_parent].1.insert(site.clone(), index) {
                 let shared = format!("the path `{}/`", tenant.api_base);
                 return Err(conflict(other, &self.all, shared));
             }
@@ -312,11 +166,11 @@ impl Tenants {
         Ok(())
     }
 
-    /// The tenant a request is for. A host that belongs to a tenant decides, and the path must be
-    /// that tenant's; else the site in the path decides. Spelling is exact.
+    /// The tenant that a request is for. The host decides if it belongs to a tenant, and the path
+    /// must be that tenant's too. Otherwise the site in the path decides. Spelling is exact.
     ///
     /// # Errors
-    /// When the request names no tenant, or two that disagree.
+    /// When the request names no tenant, or its host and path name different ones.
     pub fn resolve(&self, head: &RequestHead<'_>) -> Result<&Arc<Tenant>, TenantUnknown> {
         let path = head.target.path();
         let index = match self.by_host(head.host) {
@@ -325,7 +179,7 @@ impl Tenants {
         };
         let tenant = &self.all[index.ok_or(TenantUnknown)?];
         match tenant.route(path) {
-            // A site in the path of a tenant that has none would be another tenant's.
+            // A site in the path of a tenant without a site is another tenant's.
             Some(route) if tenant.site.is_some() || !names_a_site(route) => Ok(tenant),
             _ => Err(TenantUnknown),
         }
@@ -349,30 +203,30 @@ impl Tenants {
     }
 }
 
-/// A route below a site-less base whose first segment is `site` to somebody: in any case, encoded,
-/// with parameters, or with dots or white space at its ends, which some servers leave out.
+/// Whether some server could read the first segment of a route as `site`: in another case, encoded,
+/// with parameters, or with dots or white space at its ends, which some servers ignore.
 fn names_a_site(route: &str) -> bool {
     let first = route.split('/').nth(1).unwrap_or_default();
     let decoded = percent_decode_str(first).decode_utf8_lossy();
     let name = decoded.split(';').next().unwrap_or_default();
     let name = name.trim_matches(|c: char| c == '.' || c.is_whitespace());
-    // By way of upper case, as .NET compares: `ſ` is an `S` to it.
+    // .NET compares in upper case, where `ſ` is an `S`.
     name.chars().flat_map(char::to_uppercase).eq("SITE".chars())
 }
 
-/// A request names no tenant that is known, or two that disagree.
+/// A request names no tenant of the configuration, or two different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the request names no tenant: neither its host nor a site in its path is known")]
 pub struct TenantUnknown;
 
-/// Two tenants that the same request would mean.
+/// Two tenants that the same request would be for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantConflict {
-    /// The one that came first.
+    /// The tenant that came first.
     pub first: TenantName,
-    /// The one that collides with it.
+    /// The tenant that collides with it.
     pub second: TenantName,
-    /// What both claim.
+    /// The host or path that both claim.
     pub shared: String,
 }
 

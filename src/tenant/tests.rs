@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::request::RawHead;
+use crate::secret::Secret;
 
 fn server() -> Arc<Server> {
     let second = Duration::from_secs(1);
