@@ -132,26 +132,26 @@ impl Gateway {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn admit(
+    pub fn admit(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit(origin, head, arrived).await
+    ) -> impl Future<Output = Result<Admission, Refusal>> {
+        self.gatekeeper.admit(origin, head, arrived)
     }
 
     /// See [`Gatekeeper::admit_again`].
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn admit_again(
+    pub fn admit_again(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit_again(origin, head, arrived).await
+    ) -> impl Future<Output = Result<Admission, Refusal>> {
+        self.gatekeeper.admit_again(origin, head, arrived)
     }
 
     /// The token to put on the admitted request of this id; none when it goes on with its own.
@@ -335,13 +335,13 @@ impl Gatekeeper {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn admit(
+    pub fn admit(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.decide(origin, head, arrived, Throttles::enter).await
+    ) -> impl Future<Output = Result<Admission, Refusal>> {
+        self.decide(origin, head, arrived, Throttles::enter)
     }
 
     /// The same for a request that an earlier configuration had admitted a moment ago: it counts once
@@ -349,13 +349,13 @@ impl Gatekeeper {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn admit_again(
+    pub fn admit_again(
         &self,
         origin: &Origin,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.decide(origin, head, arrived, Throttles::enter_again).await
+    ) -> impl Future<Output = Result<Admission, Refusal>> {
+        self.decide(origin, head, arrived, Throttles::enter_again)
     }
 
     async fn decide(

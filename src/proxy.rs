@@ -1,10 +1,12 @@
 //! One request from its head to its last byte: a straight line over a session with the client
 //! and one of pingora-core's with the server, with no decisions of its own. [`Proxy::exchange`] is the whole of it, in order.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, ImmutStr, RetryType};
@@ -44,6 +46,7 @@ pub struct Proxy {
     /// For each tenant, by its index, the way to its server.
     lanes: Vec<Lane>,
     limits: ClientLimits,
+    unfinished_heads: Arc<UnfinishedHeads>,
     telemetry: Arc<Telemetry>,
     access_log: Arc<AccessLog>,
 }
@@ -86,19 +89,27 @@ impl Failure {
 
 impl Proxy {
     /// Serves what `gateway` admits. `lanes` are the ways to the tenants' servers, by tenant index.
+    /// Clients that are not known yet are bounded together by `unfinished_heads`, whatever the
+    /// configuration.
     pub fn new(
         gateway: Arc<Gateway>,
         lanes: Vec<Lane>,
         limits: ClientLimits,
+        unfinished_heads: Arc<UnfinishedHeads>,
         telemetry: Arc<Telemetry>,
         access_log: Arc<AccessLog>,
     ) -> Self {
-        Self { gateway, lanes, limits, telemetry, access_log }
+        Self { gateway, lanes, limits, unfinished_heads, telemetry, access_log }
     }
 
     /// The ways to the tenants' servers, by tenant index.
     pub fn lanes(&self) -> &[Lane] {
         &self.lanes
+    }
+
+    /// All heads that are still to arrive, and requests that wait for the keys of an issuer.
+    pub fn unfinished_heads(&self) -> &Arc<UnfinishedHeads> {
+        &self.unfinished_heads
     }
 
     /// The gateway that decides.
@@ -201,10 +212,23 @@ impl Proxy {
             Arrival::Request(arrived) => arrived,
         };
         record.arrived(&arrived);
-        let admission = if record.is_anew() {
-            self.gateway.admit_again(&peer.origin, &head, arrived).await?
-        } else {
-            self.gateway.admit(&peer.origin, &head, arrived).await?
+        let admission = {
+            let mut admitting = pin!(async {
+                if record.is_anew() {
+                    self.gateway.admit_again(&peer.origin, &head, arrived).await
+                } else {
+                    self.gateway.admit(&peer.origin, &head, arrived).await
+                }
+            });
+            // Few have to wait for the keys of an issuer; all others pay nothing for the bound.
+            match admitting.as_mut().now_or_never() {
+                Some(admission) => admission?,
+                None => {
+                    let (held, limit) = (down.memory(), self.limits.unfinished_heads);
+                    let admission = self.unfinished_heads.hold_while(held, limit, admitting);
+                    Box::pin(admission).await.ok_or(Refusal::WaitingEvicted { limit })??
+                }
+            }
         };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
@@ -226,11 +250,15 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<(), Failure> {
         end_if_last(down, peer);
+        // As of a refusal: nobody need be known for it.
+        down.bound_pipeline();
         let written = async {
             down.write_head(StatusCode::NO_CONTENT, head).await?;
             down.finish_body().await
         };
-        written.await.map_err(|_| Failure::ClientGone)?;
+        let Ok(Ok(())) = timeout(REFUSAL_TIMEOUT, written).await else {
+            return Err(Failure::ClientGone);
+        };
         record.status_sent(StatusCode::NO_CONTENT);
         Ok(())
     }
@@ -522,7 +550,7 @@ fn cause(error: &Error) -> String {
     }
 }
 
-/// Longest time for a client to take a refusal.
+/// Longest time for a client to take a refusal, or the response to a preflight.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a request is sent again when connections break.
 const SENT_AGAIN: u32 = 2;

@@ -179,6 +179,7 @@ impl Running {
             Arc::clone(&gateway),
             lanes,
             client_limits(&limits),
+            Arc::default(),
             Arc::clone(&telemetry),
             Arc::clone(&access_log),
         ));
@@ -273,6 +274,7 @@ impl Running {
             Arc::clone(&gateway),
             lanes,
             client_limits(&limits),
+            Arc::clone(before.proxy.unfinished_heads()),
             Arc::clone(&self.telemetry),
             Arc::clone(&self.access_log),
         ));

@@ -11,7 +11,7 @@ use super::Proxy;
 use super::connection::Connection;
 use super::downstream::Peer;
 use super::record::Record;
-use super::session::{Head, Session, UnfinishedHeads};
+use super::session::{Head, Session};
 use crate::refusal::Refusal;
 
 /// Tells which proxy serves the next request of a connection.
@@ -22,9 +22,6 @@ pub trait Current: Send + Sync {
     /// The same, and how the listener that `peer` came through meets it by the same configuration: no
     /// request is decided on by what is known of it by one and what is allowed by another.
     fn meet(&self, peer: &Peer) -> (Arc<Proxy>, Met);
-
-    /// The heads that are still to arrive on all connections.
-    fn unfinished_heads(&self) -> &UnfinishedHeads;
 }
 
 /// How a client is met whose connection may be older than the configuration in force.
@@ -77,7 +74,7 @@ impl Proxy {
             let mut proxy = current.proxy();
             let mut down = Session::new(connection, read, proxy.limits);
             let mut record = Record::new(peer);
-            let head = down.read_head(current.unfinished_heads()).await;
+            let head = down.read_head(&proxy.unfinished_heads).await;
             // A head can take its time. From here on the request has one configuration to its end,
             // unless that loses it its permit.
             let mut met;
@@ -160,7 +157,7 @@ mod tests {
     use super::*;
     use crate::request::RawHead;
 
-    struct Always(Arc<Proxy>, UnfinishedHeads);
+    struct Always(Arc<Proxy>);
 
     impl Current for Always {
         fn proxy(&self) -> Arc<Proxy> {
@@ -169,10 +166,6 @@ mod tests {
 
         fn meet(&self, _: &Peer) -> (Arc<Proxy>, Met) {
             (Arc::clone(&self.0), Met::AsBefore)
-        }
-
-        fn unfinished_heads(&self) -> &UnfinishedHeads {
-            &self.1
         }
     }
 

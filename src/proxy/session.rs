@@ -34,6 +34,8 @@ pub(super) struct Session {
     /// Read from the client and not used yet.
     buffer: BytesMut,
     limits: ClientLimits,
+    /// The size of the buffer that the head came in. It lives as long as the head does.
+    head_buffer: usize,
     /// What the response depends on of the request, once its head has been read.
     asked: Option<Asked>,
     /// What is left of the request's body; `None` until its framing is known.
@@ -129,6 +131,7 @@ impl Session {
             connection,
             buffer,
             limits,
+            head_buffer: 0,
             asked: None,
             body: None,
             kept: Kept::Nothing,
@@ -153,6 +156,7 @@ impl Session {
         let mut reader = HeadReader::default();
         let mut waiting: Option<UnfinishedHead<'_>> = None;
         loop {
+            self.head_buffer = self.buffer.capacity();
             match reader.take(&mut self.buffer) {
                 Ok(Some(head)) => {
                     self.keep_alive = wants_keep_alive(&head);
@@ -169,10 +173,7 @@ impl Session {
             let size = if self.buffer.len() < HEAD_PIECE { HEAD_PIECE } else { MAX_HEAD };
             self.reserve(size - self.buffer.len());
             let waiting = waiting.get_or_insert_with(|| unfinished.enter());
-            // Twice, because the allocator rounds up and keeps a part of what is given back, and those
-            // that are evicted take a moment to go.
-            let held = self.buffer.capacity() * 2 + PER_HEAD;
-            if waiting.hold(held, self.limits.unfinished_heads) {
+            if waiting.hold(memory_of(self.buffer.capacity()), self.limits.unfinished_heads) {
                 // Those that were evicted give their memory back first.
                 tokio::task::yield_now().await;
             }
@@ -190,6 +191,11 @@ impl Session {
                 Ok(0) | Err(_) => return Head::Closed,
             }
         }
+    }
+
+    /// How much memory a request whose head has been read takes until it is admitted.
+    pub(super) fn memory(&self) -> usize {
+        memory_of(self.head_buffer)
     }
 
     /// Makes room for the next read, if there is none.
@@ -510,6 +516,12 @@ impl Session {
     }
 }
 
+/// What a head in a buffer of this size takes. The buffer counts twice, because the allocator rounds up
+/// and keeps a part of what is given back, and those that are evicted take a moment to go.
+fn memory_of(buffer: usize) -> usize {
+    buffer * 2 + PER_HEAD
+}
+
 /// A client that takes nothing for so long is as good as gone.
 async fn in_time(
     limit: Duration,
@@ -576,7 +588,7 @@ const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// By as much the buffer for a head grows at least.
 const HEAD_PIECE: usize = 4 * 1024;
-/// What a connection holds besides the bytes of a head that is read.
+/// What a connection holds besides the bytes of a head.
 const PER_HEAD: usize = 8 * 1024;
 /// Room for each read of a body.
 const BODY_PIECE: usize = 64 * 1024;

@@ -33,7 +33,7 @@ pub(super) struct Hall {
     room: Arc<Semaphore>,
     /// For those who are told that there is no room.
     doorstep: Arc<Semaphore>,
-    unfinished_heads: UnfinishedHeads,
+    unfinished_heads: Arc<UnfinishedHeads>,
     connections: TaskTracker,
 }
 
@@ -61,10 +61,6 @@ impl Current for Way<'_> {
         };
         (Arc::clone(&generation.proxy), met)
     }
-
-    fn unfinished_heads(&self) -> &UnfinishedHeads {
-        &self.hall.unfinished_heads
-    }
 }
 
 impl Hall {
@@ -75,11 +71,11 @@ impl Hall {
         max_connections: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
+            unfinished_heads: Arc::clone(generation.proxy.unfinished_heads()),
             generation: ArcSwap::new(generation),
             telemetry,
             room: Arc::new(Semaphore::new(max_connections)),
             doorstep: Arc::new(Semaphore::new(DOORSTEP)),
-            unfinished_heads: UnfinishedHeads::default(),
             connections: TaskTracker::new(),
         })
     }
