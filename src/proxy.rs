@@ -556,3 +556,24 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 const SENT_AGAIN: u32 = 2;
 const DISCARDED: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_shows_texts_of_the_library_and_of_the_system_and_none_of_what_was_sent() {
+        let text = "while reading response headers";
+        let plain = Error::explain(ErrorType::ReadError, text);
+        assert_eq!(cause(&plain), "ReadError, while reading response headers");
+        let broken = io::Error::from(io::ErrorKind::ConnectionReset);
+        let broken = Error::because(ErrorType::ReadError, text, broken);
+        let shown = "ReadError, while reading response headers (connection reset)";
+        assert_eq!(cause(&broken), shown);
+        let quoted = format!("buf: {}", "Set-Cookie: canary");
+        let quoting = Error::explain(ErrorType::InvalidHTTPHeader, quoted);
+        assert_eq!(cause(&quoting), "InvalidHTTPHeader");
+    }
+}
