@@ -8,10 +8,10 @@ use bytes::BytesMut;
 use tokio::time::timeout;
 
 use super::Proxy;
-use super::connection::Connection;
 use super::downstream::Peer;
 use super::record::Record;
 use super::session::{Head, Session, UnfinishedHeads};
+use crate::http1::Connection;
 use crate::refusal::Refusal;
 
 /// Tells which proxy serves the next request of a connection.
