@@ -1,5 +1,6 @@
 //! One request from its head to its last byte: a straight line over a session with the client
-//! and one of pingora-core's with the server, with no decisions of its own. [`Proxy::exchange`] is the whole of it, in order.
+//! and one with the server, with no decisions of its own. [`Proxy::exchange`] is the whole of it, in
+//! order.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,11 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, StatusCode};
-use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, ImmutStr, RetryType};
 use tokio::time::{Instant, timeout};
-
-pub mod connection;
 
 mod admitted;
 mod body;
@@ -30,6 +27,7 @@ pub use upstream::{Lane, Upstream};
 
 use crate::gateway::{Arrival, Gateway};
 use crate::headers;
+use crate::http1::{RequestHeader, ResponseError};
 use crate::refusal::{Overdue, Refusal};
 use crate::request::{BodyFraming, RawHead, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
@@ -158,7 +156,7 @@ impl Proxy {
             }
             sent => sent?,
         };
-        if attempt.lease.session.get_status() == Some(StatusCode::UNAUTHORIZED)
+        if attempt.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
             let again = self.replay(down, admitted, attempt, &refused, peer, record);
@@ -296,8 +294,8 @@ impl Proxy {
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
                 Ok(upload) => {
-                    lease.session.read_timeout = Some(upstream.server().timeouts.read);
-                    let status = lease.session.get_status();
+                    lease.session.set_read_timeout(Some(upstream.server().timeouts.read));
+                    let status = lease.session.status();
                     if let Some(token) = token
                         && status.is_some_and(|status| status.is_success())
                     {
@@ -308,7 +306,7 @@ impl Proxy {
                 Err(Broken::Server(error))
                     if again < SENT_AGAIN
                         && admitted.may_be_sent_twice()
-                        && was_closed(&error)
+                        && error.is_end()
                         && (lease.reused || upstream.has_another(lease.address())) =>
                 {
                     again += 1;
@@ -327,7 +325,7 @@ impl Proxy {
         admitted: &Admitted<'_>,
         kept: Option<Bytes>,
     ) -> Result<Upload, Broken> {
-        body::send_head(&mut lease.session, head).await?;
+        lease.session.write_head(head).await.map_err(Broken::Server)?;
         if admitted.framing == BodyFraming::Empty {
             body::await_answer(down, &mut lease.session).await?;
             return Ok(Upload::Done);
@@ -335,7 +333,7 @@ impl Proxy {
         if admitted.expects_continue {
             down.write_continue().await?;
         }
-        let limits = self.upload_limits(lease.session.write_timeout);
+        let limits = self.upload_limits(lease.session.write_timeout());
         Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
     }
 
@@ -374,10 +372,10 @@ impl Proxy {
         }
         let mut read = 0;
         while read <= DISCARDED {
-            match timeout(DISCARD_TIME, lease.session.read_body_bytes()).await {
+            match timeout(DISCARD_TIME, lease.session.read_body()).await {
                 Ok(Ok(Some(piece))) => read += piece.len(),
                 Ok(Ok(None)) => {
-                    return self.give_back(admitted, lease).await;
+                    return self.give_back(admitted, lease);
                 }
                 _ => return,
             }
@@ -394,9 +392,9 @@ impl Proxy {
     ) -> Result<(), Failure> {
         let Attempt { mut lease, upload, token } = attempt;
         let upstream = self.upstream(admitted);
-        let status = lease.session.get_status().unwrap_or(StatusCode::BAD_GATEWAY);
+        let status = lease.session.status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
-        let limits = self.upload_limits(lease.session.write_timeout);
+        let limits = self.upload_limits(lease.session.write_timeout());
         let ours = respond::Ours {
             token: token.as_deref(),
             page: record.page(),
@@ -405,12 +403,12 @@ impl Proxy {
         end_if_last(down, peer);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, ours).await;
         match relayed {
-            Ok(Upload::Done) => self.give_back(admitted, lease).await,
+            Ok(Upload::Done) => self.give_back(admitted, lease),
             Ok(Upload::Unfinished) => {}
             Err(Broken::Server(error)) => {
                 let reading = Overdue::Read(upstream.server().timeouts.read);
                 let late = late(&error, upstream, reading);
-                let cause = late.map_or_else(|| cause(&error), |late| late.to_string());
+                let cause = late.map_or_else(|| error.to_string(), |late| late.to_string());
                 return Err(Failure::Truncated(cause));
             }
             Err(broken) => return Err(self.failure(broken, upstream)),
@@ -419,11 +417,10 @@ impl Proxy {
     }
 
     /// Keeps the connection for the next request, if nothing can be left on it that this one brought.
-    async fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
-        let answer = lease.session.resp_header();
-        let bound = answer.is_some_and(|answer| headers::may_bind_connection(&answer.headers));
+    fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
+        let bound = headers::may_bind_connection(lease.session.headers());
         if !bound && !admitted.may_leave_traces() {
-            self.upstream(admitted).give_back(lease).await;
+            self.upstream(admitted).give_back(lease);
         }
     }
 
@@ -483,7 +480,7 @@ impl Proxy {
                 Some(late) => overdue(upstream, late).into(),
                 None => {
                     let server = upstream.server().name.clone();
-                    Refusal::UpstreamInvalid { server, cause: cause(&error) }.into()
+                    Refusal::UpstreamInvalid { server, cause: error.to_string() }.into()
                 }
             },
         }
@@ -512,41 +509,16 @@ fn end_if_last(down: &mut Session, peer: &Peer) {
     }
 }
 
-/// The server closed the connection without a whole head of an answer: while it was idle, or because
-/// it ended.
-fn was_closed(error: &Error) -> bool {
-    let without_notice = || {
-        let io = error.root_cause().downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
-    };
-    matches!(error.retry, RetryType::ReusedOnly)
-        || *error.etype() == ErrorType::WriteError
-        || without_notice()
-}
-
 fn overdue(upstream: &Upstream, overdue: Overdue) -> Refusal {
     Refusal::UpstreamTimeout { server: upstream.server().name.clone(), overdue }
 }
 
 /// The deadline that an error stands for; `reading` is the one for what was being read.
-fn late(error: &Error, upstream: &Upstream, reading: Overdue) -> Option<Overdue> {
-    match error.etype() {
-        ErrorType::WriteTimedout => Some(Overdue::Write(upstream.server().timeouts.write)),
-        ErrorType::ReadTimedout => Some(reading),
+fn late(error: &ResponseError, upstream: &Upstream, reading: Overdue) -> Option<Overdue> {
+    match error {
+        ResponseError::WriteTimeout => Some(Overdue::Write(upstream.server().timeouts.write)),
+        ResponseError::ReadTimeout => Some(reading),
         _ => None,
-    }
-}
-
-/// What went wrong, without any byte of what was sent. Pingora's own texts quote those, but for the ones
-/// that stand in its source as they are.
-fn cause(error: &Error) -> String {
-    let mut kind = error.etype().as_str().to_owned();
-    if let Some(ImmutStr::Static(text)) = &error.context {
-        kind = format!("{kind}, {text}");
-    }
-    match error.root_cause().downcast_ref::<std::io::Error>() {
-        Some(io) => format!("{kind} ({io})"),
-        None => kind,
     }
 }
 
@@ -556,24 +528,3 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 const SENT_AGAIN: u32 = 2;
 const DISCARDED: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[test]
-    fn a_cause_shows_texts_of_the_library_and_of_the_system_and_none_of_what_was_sent() {
-        let text = "while reading response headers";
-        let plain = Error::explain(ErrorType::ReadError, text);
-        assert_eq!(cause(&plain), "ReadError, while reading response headers");
-        let broken = io::Error::from(io::ErrorKind::ConnectionReset);
-        let broken = Error::because(ErrorType::ReadError, text, broken);
-        let shown = "ReadError, while reading response headers (connection reset)";
-        assert_eq!(cause(&broken), shown);
-        let quoted = format!("buf: {}", "Set-Cookie: canary");
-        let quoting = Error::explain(ErrorType::InvalidHTTPHeader, quoted);
-        assert_eq!(cause(&quoting), "InvalidHTTPHeader");
-    }
-}

@@ -8,10 +8,10 @@ use bytes::BytesMut;
 use tokio::time::timeout;
 
 use super::Proxy;
-use super::connection::Connection;
 use super::downstream::Peer;
 use super::record::Record;
 use super::session::{Head, Session};
+use crate::http1::Connection;
 use crate::refusal::Refusal;
 
 /// Tells which proxy serves the next request of a connection.
@@ -163,11 +163,11 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::super::ClientLimits;
-    use super::super::connection::Transport;
     use super::*;
     use crate::caller::{Admits, Origin};
     use crate::config::Settings;
     use crate::gateway::{Gatekeeper, Gateway};
+    use crate::http1::Transport;
     use crate::policy::Permit;
     use crate::request::RawHead;
     use crate::telemetry::{AccessLog, Format, Telemetry};

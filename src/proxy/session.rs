@@ -13,18 +13,16 @@ use time::macros::format_description;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-mod chunks;
 mod redact;
 mod unfinished;
 
 pub(super) use redact::hide;
 pub use unfinished::UnfinishedHeads;
 
-use super::connection::Connection;
 use super::downstream::{ClientLimits, linger};
+use crate::http1::{Body, ChunkReader, Connection, Step};
 use crate::refusal::Refusal;
 use crate::request::{BodyFraming, HeadReader, MAX_HEAD, RawHead};
-use chunks::{ChunkReader, Step};
 use redact::Redactor;
 use unfinished::UnfinishedHead;
 
@@ -95,14 +93,6 @@ pub(super) enum ClientFault {
 /// The client left, or takes nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientGone;
-
-/// A request's body, with what has not been read of it.
-#[derive(Debug)]
-enum Body {
-    Length(u64),
-    Chunked(ChunkReader),
-    Done,
-}
 
 /// The body so far, in case it must be sent again.
 #[derive(Debug)]
@@ -263,30 +253,11 @@ impl Session {
 
     /// The next piece of the body or its end, as far as it has arrived.
     fn buffered_body(&mut self) -> Result<Step, ClientFault> {
-        let step = match self.body.as_mut().unwrap_or(&mut Body::Done) {
-            Body::Done => Step::End,
-            Body::Length(left) => {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
-                *left -= here as u64;
-                if *left == 0 {
-                    self.body = Some(Body::Done);
-                }
-                match here {
-                    0 => Step::Wait,
-                    here => Step::Piece(self.buffer.split_to(here).freeze()),
-                }
-            }
-            Body::Chunked(chunks) => {
-                chunks.next(&mut self.buffer).map_err(|_| ClientFault::Malformed)?
-            }
-        };
-        match &step {
-            Step::Wait => {}
-            Step::End => self.body = Some(Body::Done),
-            Step::Piece(piece) => {
-                self.body_received += piece.len() as u64;
-                self.keep(piece);
-            }
+        let body = self.body.get_or_insert(Body::Done);
+        let step = body.next(&mut self.buffer).map_err(|_| ClientFault::Malformed)?;
+        if let Step::Piece(piece) = &step {
+            self.body_received += piece.len() as u64;
+            self.keep(piece);
         }
         Ok(step)
     }
@@ -369,7 +340,7 @@ impl Session {
     fn begin_response(&mut self, status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
         let framing = self.frame(status, &mut headers);
         // What the client still sends of the body must not be taken for a request.
-        let whole = matches!(self.body, Some(Body::Done)) && !self.is_end_doubtful();
+        let whole = self.body.as_ref().is_some_and(Body::is_done) && !self.is_end_doubtful();
         if framing == Framing::Close || !whole {
             self.keep_alive = false;
         }

@@ -21,8 +21,7 @@ use super::generation::{Door, DoorNumber, Generation, Terms};
 use super::handshake;
 use super::listener::{Accepted, Listener};
 use crate::caller::ClientCertificate;
-use crate::fetch::Counted;
-use crate::proxy::connection::{Connection, Transport};
+use crate::http1::{Connection, Counted, Transport};
 use crate::proxy::{Current, Met, Peer, Proxy, UnfinishedHeads, linger};
 use crate::telemetry::Telemetry;
 

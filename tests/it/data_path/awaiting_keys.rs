@@ -44,10 +44,8 @@ impl Hanging {
                 may_go_on.notified().await;
                 let mut head = [0; 4096];
                 let _ = stream.read(&mut head).await;
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{keys}",
-                    keys.len()
-                );
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{keys}", keys.len());
                 let _ = stream.write_all(answer.as_bytes()).await;
                 held.lock().unwrap().push(stream);
             }
