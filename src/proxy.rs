@@ -222,8 +222,8 @@ impl Proxy {
             match admitting.as_mut().now_or_never() {
                 Some(admission) => admission?,
                 None => {
-                    let (held, limit) = (down.memory(), self.limits.unfinished_heads);
-                    let admission = self.unfinished_heads.hold_while(held, limit, admitting);
+                    let (memory, limit) = (down.memory(), self.limits.unfinished_heads);
+                    let admission = self.unfinished_heads.hold_while(memory, limit, admitting);
                     Box::pin(admission).await.ok_or(Refusal::WaitingEvicted { limit })??
                 }
             }

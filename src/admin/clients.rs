@@ -30,8 +30,8 @@ pub(super) struct Client {
 }
 
 impl Clients {
-    /// Serves one more connection. If there are too many silent ones, the oldest of them are dropped,
-    /// but young ones only beyond a bound of their own.
+    /// Serves one more connection. If there are too many silent ones, the oldest of them are
+    /// dropped, but young ones only beyond a bound of their own.
     pub(super) fn add<F: Future<Output = ()> + Send + 'static>(
         &self,
         serve: impl FnOnce(Client) -> F,
@@ -135,7 +135,7 @@ mod tests {
                 if speaks.await.is_ok() {
                     client.is_active();
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
             Self(Some(speak), ends)
         }
@@ -159,7 +159,7 @@ mod tests {
     async fn in_a_flood_of_silent_clients_one_that_has_just_connected_gets_to_send_its_request() {
         let clients = Clients::default();
         let mut silent = Vec::new();
-        // 20,000 a second, of which each tenth millisecond one is a probe that takes 10 ms to speak.
+        // 20,000 a second, and every 10 ms a probe that takes 10 ms to speak.
         for _ in 0..20 {
             let mut probe = Held::connect(&clients);
             for _ in 0..200 {
@@ -213,9 +213,8 @@ mod tests {
         }
         let mut kept = Held::connect(&clients);
         sleep(GRACE * 2).await;
-        let all = clients.lock();
-        assert_eq!((all.silent.len(), all.active.len()), (1, 0));
-        drop(all);
+        let count = |all: MutexGuard<'_, Connections>| (all.silent.len(), all.active.len());
+        assert_eq!(count(clients.lock()), (1, 0));
         clients.drop_oldest();
         settle().await;
         assert!(kept.is_dropped());

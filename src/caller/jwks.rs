@@ -103,8 +103,8 @@ impl IssuerKeys {
         }
     }
 
-    /// The keys to look in first, without waiting; `None` when they must be fetched. Keys of half the
-    /// age at which they must be fetched again are so in the background, so that nobody has to wait.
+    /// The keys to look in first, without waiting; `None` when they must be fetched. At half the age
+    /// at which they must be, they are fetched in the background, so that nobody has to wait.
     pub fn at_hand(&self) -> Option<Arc<KeySet>> {
         let fetched = match &self.0 {
             Kept::Fixed(keys) => return Some(Arc::clone(keys)),
@@ -127,8 +127,8 @@ impl IssuerKeys {
     }
 
     /// The keys to look in first; `None` when there are none that may still be used. Only after a
-    /// silence, in which nobody asked for them, the next one waits: an issuer that removed a key in the
-    /// meantime is not to see it work. No one waits for an issuer that has just failed.
+    /// silence, in which nobody asked for them, the next one waits: an issuer that removed a key in
+    /// the meantime is not to see it work. No one waits for an issuer that has just failed.
     pub async fn current(&self) -> Option<Arc<KeySet>> {
         match (self.at_hand(), &self.0) {
             (None, Kept::Fetched(fetched)) => {

@@ -178,6 +178,9 @@ impl ClientSession {
                 return Err(not_http("its head is larger than 1 MiB"));
             }
             if let Some(body) = body_of(head, self.head_only)? {
+                if let Body::Length(length) = body {
+                    self.room = usize::try_from(length).map_or(MAX_READ, |n| n.min(MAX_READ));
+                }
                 self.body = body;
                 self.buffer = stream.take_rest();
                 return Ok(());
@@ -320,8 +323,9 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 const MAX_HEAD: usize = 1024 * 1024;
 /// Bounds the informational responses to a request: a server may send some for hours, as `102`.
 const MAX_INFORMATIONAL: usize = 100;
-/// Bounds the room for a read of a body, which grows while reads fill it.
-const MIN_READ: usize = 8 * 1024;
+/// Bounds the room for a read of a body of unknown length, which grows while reads fill it.
+const MIN_READ: usize = 16 * 1024;
+/// Bounds the room for a read of any body.
 const MAX_READ: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The heads of requests, and the TLS handshakes, that have begun to arrive and have no end yet, and
-//! requests that wait for the keys of an issuer of JWTs. Nobody is known by then, so together they are
-//! bounded.
+//! The heads of requests, and the TLS handshakes, that have begun to arrive and have no end yet,
+//! and requests that wait for the keys of an issuer of JWTs. Nobody is known by then, so together
+//! they are bounded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -42,8 +42,8 @@ impl Hanging {
             while let Ok((mut stream, _)) = listener.accept().await {
                 is_asked.store(true, SeqCst);
                 may_go_on.notified().await;
-                let mut head = [0; 4096];
-                let _ = stream.read(&mut head).await;
+                let mut question = [0; 4096];
+                let _ = stream.read(&mut question).await;
                 let answer =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{keys}", keys.len());
                 let _ = stream.write_all(answer.as_bytes()).await;
@@ -53,7 +53,7 @@ impl Hanging {
         Self { address, provider, asked, go_on, task }
     }
 
-    /// A gateway in front of `upstream` that knows `portal` by the issuer's JWTs and `batch` by a key.
+    /// A gateway before `upstream` that knows `portal` by the issuer's JWTs and `batch` by a key.
     fn config(&self, upstream: &Upstream, batch: &ApiKey, bound: &str) -> String {
         let config = anonymous(upstream.address).replacen("anonymous", "required", 1);
         format!(
@@ -86,11 +86,11 @@ fn request(headers: &str) -> Vec<u8> {
     format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
-/// A request with as large a head as there can be, by a token that nobody has signed. Its claims take
-/// far more memory when they are parsed than as text.
+/// A request with as large a head as there can be, by a token that nobody has signed. Its claims
+/// take far more memory when they are parsed than as text.
 fn large() -> Vec<u8> {
-    let members: String = (0..1400).map(|number| format!(",\"{number:x}\":1")).collect();
-    let claims = format!(r#"{{"iss":"https://login.example.com/"{members}}}"#);
+    let members: Vec<_> = (0..1400).map(|number| format!("\"{number:x}\":1")).collect();
+    let claims = format!(r#"{{"iss":"https://login.example.com/",{}}}"#, members.join(","));
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"one"}"#);
     let token = format!("{header}.{}.AAAA", URL_SAFE_NO_PAD.encode(claims));
     assert!((13_000..16_384).contains(&token.len()), "{}", token.len());
