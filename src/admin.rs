@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,11 +17,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
+
+mod clients;
 
 use crate::caller::AllowedHosts;
 use crate::telemetry::Telemetry;
+use clients::{Client, Clients};
 
 /// The admin endpoints.
 #[derive(Clone)]
@@ -62,10 +64,10 @@ impl Admin {
         let is_loopback = at.is_ok_and(|at| at.ip().to_canonical().is_loopback());
         self.hosts = is_loopback
             .then(|| Arc::new(AllowedHosts { loopback: true, ..AllowedHosts::default() }));
-        let mut clients = Clients::default();
+        let clients = Clients::default();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => clients.add(|active| self.converse(stream, active)),
+                Ok((stream, _)) => clients.add(|client| self.clone().converse(stream, client)),
                 Err(_) => {
                     // Out of file descriptors: one is given back at once, others in a moment.
                     clients.drop_oldest();
@@ -75,22 +77,22 @@ impl Admin {
         }
     }
 
-    fn converse(&self, stream: TcpStream, active: Active) -> AbortHandle {
-        let admin = self.clone();
-        let task = tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                active.now();
-                let answer = admin.answer(&request);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that breaks off is no concern of ours.
-            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+    async fn converse(self, stream: TcpStream, client: Client) {
+        // A silent client holds no buffer. One that leaves without a word was never active.
+        let mut first = [0];
+        let Ok(Ok(1)) = timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await else { return };
+        client.is_active();
+        let service = service_fn(move |request| {
+            client.is_active();
+            let answer = self.answer(&request);
+            async move { Ok::<_, Infallible>(answer) }
         });
-        task.abort_handle()
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that breaks off is no concern of ours.
+        let _ = timeout(CONNECTION_TIMEOUT, connection).await;
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -130,53 +132,6 @@ fn asks_for(request: &Request<Incoming>, hosts: &AllowedHosts) -> bool {
     })
 }
 
-/// The connections, of which the one that was silent for longest goes when there are too many: a
-/// probe sends its request at once.
-#[derive(Default)]
-struct Clients {
-    all: Vec<Client>,
-    /// Counts what all clients do.
-    clock: Arc<AtomicU64>,
-}
-
-struct Client {
-    active_at: Arc<AtomicU64>,
-    connection: AbortHandle,
-}
-
-/// Notes that a client was active.
-struct Active {
-    active_at: Arc<AtomicU64>,
-    clock: Arc<AtomicU64>,
-}
-
-impl Active {
-    fn now(&self) {
-        self.active_at.store(self.clock.fetch_add(1, Relaxed), Relaxed);
-    }
-}
-
-impl Clients {
-    fn add(&mut self, serve: impl FnOnce(Active) -> AbortHandle) {
-        self.all.retain(|client| !client.connection.is_finished());
-        if self.all.len() >= MAX_CONNECTIONS {
-            self.drop_oldest();
-        }
-        let active = Active { active_at: Arc::default(), clock: Arc::clone(&self.clock) };
-        active.now();
-        let active_at = Arc::clone(&active.active_at);
-        self.all.push(Client { active_at, connection: serve(active) });
-    }
-
-    fn drop_oldest(&mut self) {
-        let at = |client: &Client| client.active_at.load(Relaxed);
-        let oldest = (0..self.all.len()).min_by_key(|index| at(&self.all[*index]));
-        if let Some(oldest) = oldest {
-            self.all.swap_remove(oldest).connection.abort();
-        }
-    }
-}
-
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -191,8 +146,7 @@ const READY: u8 = 1;
 const STOPPING: u8 = 2;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const THIS_MACHINE: &str = "only localhost and loopback addresses are served here\n";
-const MAX_CONNECTIONS: usize = 64;
-/// For a whole head to arrive, and for the next one on a connection.
+/// For the first byte of a connection, for a whole head, and for the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// For all requests of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);

@@ -118,14 +118,18 @@ impl JwtCaller {
     /// What the token says, and the keys that it was verified with.
     async fn verify(
         &self,
-        token: &UnverifiedJwt<'_>,
+        token: &mut UnverifiedJwt<'_>,
         now: SystemTime,
     ) -> Result<(VerifiedClaims, Arc<KeySet>), JwtError> {
-        let known = self.keys.current().await.ok_or(JwtError::NoKeys)?;
+        let known = match self.keys.at_hand() {
+            Some(keys) => keys,
+            None => token.without_claims(self.keys.current()).await.ok_or(JwtError::NoKeys)?,
+        };
         let (verified, keys) = match token.verify(&self.issuer, &known, now) {
             Err(JwtError::UnknownKey) => {
-                let newer = self.keys.newer_than(&known, token.key_id()).await;
-                let newer = newer.ok_or(JwtError::UnknownKey)?;
+                let id = token.key_id().map(str::to_owned);
+                let newer = self.keys.newer_than(&known, id.as_deref());
+                let newer = token.without_claims(newer).await.ok_or(JwtError::UnknownKey)?;
                 (token.verify(&self.issuer, &newer, now), newer)
             }
             other => (other, known),
@@ -309,7 +313,7 @@ impl CallerAuth {
         now: SystemTime,
     ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
         let Ok(text) = std::str::from_utf8(bearer) else { return Ok(None) };
-        let token = match UnverifiedJwt::parse(text) {
+        let mut token = match UnverifiedJwt::parse(text) {
             Ok(token) => token,
             // Whose it is depends on the reader, so it is not passed on to another one.
             Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error)),
@@ -320,7 +324,7 @@ impl CallerAuth {
             if !caller.issuer.is_meant_by(&token) {
                 continue;
             }
-            match caller.verify(&token, now).await {
+            match caller.verify(&mut token, now).await {
                 Ok((claims, keys)) => {
                     let claims = Arc::new(claims);
                     let verified = Verified { caller: index, keys, claims: Arc::clone(&claims) };

@@ -93,7 +93,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// For a whole request head to arrive.
     pub request_head_timeout: Duration,
-    /// Most memory that all unfinished request heads hold together, in bytes.
+    /// Most memory that all unfinished request heads, and all requests that wait for the keys of an
+    /// issuer, hold together, in bytes.
     pub unfinished_heads: usize,
     /// For the next request on a connection.
     pub keep_alive_timeout: Duration,

@@ -1,6 +1,6 @@
 //! Small requests of our own, to one origin each: token exchanges and key sets. Redirects are never
-//! followed, no proxy is taken from the environment, and bodies have a bound. Answers are read with
-//! the leniency of the data path, because they come from the same servers.
+//! followed, no proxy is taken from the environment, and bodies have a bound. Responses are read as
+//! those of the data path, because they come from the same servers.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -8,22 +8,20 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, USER_AGENT,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
 use zeroize::Zeroizing;
 
+use crate::http1::{ClientSession, RequestHeader, ResponseError};
 use crate::trust::{Trust, TrustError};
 
-mod connection;
-mod counted;
+mod connector;
 mod idle;
 
-pub use counted::Counted;
-
-use connection::{Connection, Connector};
+use connector::Connector;
 use idle::Idle;
 
 /// The connections to one origin. Plain ones have no TLS configuration, so that an image without
@@ -72,20 +70,19 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// The body of an answer, still to be read.
-pub struct ReplyBody {
-    body: Incoming,
-    connection: Connection,
+/// The body of a response, still to be read.
+pub struct ResponseBody {
+    session: Box<ClientSession>,
     idle: Arc<Idle>,
 }
 
-/// Why there is no answer, or no whole one.
+/// Why there is no response, or no whole one.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No connection could be made, or it broke.
     #[error("the connection failed")]
     Connection(#[source] Box<dyn Error + Send + Sync>),
-    /// Something answers, but its answer cannot be read as HTTP.
+    /// Something answers, but its response cannot be read as HTTP.
     #[error("it answers, but not in HTTP")]
     NotHttp(#[source] Box<dyn Error + Send + Sync>),
     /// The body is larger than the bound.
@@ -113,30 +110,28 @@ impl Fetcher {
         Ok(Self { connector, turn, idle: Arc::default() })
     }
 
-    /// Sends a request and waits for the head of its answer; the deadline is the caller's. Where one
-    /// address cannot be connected to, the next is tried.
+    /// Sends a request and waits for the head of its response; the deadline is the caller's. Where
+    /// one address cannot be connected to, the next is tried.
     ///
     /// A server may close an idle connection at the moment in which a request leaves. If the
-    /// connection was used before and no byte of an answer came, the request is sent once more, on
+    /// connection was used before and no byte of a response came, the request is sent once more, on
     /// a new connection. It is never sent a third time, and never again if the first connection was
     /// new: an exchange is a login.
     ///
     /// # Errors
-    /// When no connection can be made, or it breaks, or the answer is not HTTP.
+    /// When no connection can be made, or it breaks, or the response is not HTTP.
     pub async fn send(
         &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<ReplyBody>, FetchError> {
-        let (url, request) = in_origin_form(request);
-        if let Some(mut kept) = self.idle.take() {
+        request: Request<Bytes>,
+    ) -> Result<Response<ResponseBody>, FetchError> {
+        let (url, head, body) = in_origin_form(request);
+        if let Some(kept) = self.idle.take() {
             let attempt = Attempt::of(self);
-            match kept.send(request.clone()).await {
-                Ok(answer) => {
-                    attempt.take_back();
-                    return Ok(self.reply(answer, kept));
-                }
-                Err(failed) if failed.was_unheard => attempt.take_back(),
-                Err(failed) => return Err(failed.cause),
+            let mut session = Box::new(ClientSession::new(kept));
+            match ask(&mut session, head.clone(), &body).await {
+                Ok(()) => return Ok(self.response(session, attempt)),
+                Err(_) if !session.has_heard() => attempt.take_back(),
+                Err(error) => return Err(error.into()),
             }
         }
         let mut left = self.turn.elsewhere.len();
@@ -144,10 +139,10 @@ impl Fetcher {
             left = left.saturating_sub(1);
             let attempt = Attempt::of(self);
             match self.connector.connect(self.turn.url().unwrap_or(&url), &url).await {
-                Ok(mut new) => {
-                    let answer = new.send(request).await.map_err(|failed| failed.cause)?;
-                    attempt.take_back();
-                    return Ok(self.reply(answer, new));
+                Ok(connection) => {
+                    let mut session = Box::new(ClientSession::new(connection));
+                    ask(&mut session, head, &body).await?;
+                    return Ok(self.response(session, attempt));
                 }
                 Err(cause) if left == 0 => return Err(FetchError::Connection(cause)),
                 Err(_) => {}
@@ -155,50 +150,75 @@ impl Fetcher {
         }
     }
 
-    fn reply(&self, answer: Response<Incoming>, connection: Connection) -> Response<ReplyBody> {
-        answer.map(|body| ReplyBody { body, connection, idle: Arc::clone(&self.idle) })
+    fn response(&self, session: Box<ClientSession>, attempt: Attempt) -> Response<ResponseBody> {
+        attempt.take_back();
+        let (status, headers) = (session.status(), session.headers().clone());
+        let body = ResponseBody { session, idle: Arc::clone(&self.idle) };
+        let mut response = Response::new(body);
+        *response.status_mut() = status.unwrap_or_default();
+        *response.headers_mut() = headers;
+        response
     }
 }
 
-impl ReplyBody {
+/// Sends a request, and reads the head of its response.
+async fn ask(
+    session: &mut ClientSession,
+    head: Box<RequestHeader>,
+    body: &[u8],
+) -> Result<(), ResponseError> {
+    let written = async {
+        session.write_head(head).await?;
+        if !body.is_empty() {
+            session.write_body(body).await?;
+        }
+        session.finish_body().await
+    };
+    let written = written.await;
+    // A server that responds early may take no more: its response counts all the same.
+    session.read_head().await.or_else(|error| written.and(Err(error)))
+}
+
+impl From<ResponseError> for FetchError {
+    fn from(error: ResponseError) -> Self {
+        match error {
+            ResponseError::NotHttp(_) => Self::NotHttp(error.into()),
+            _ => Self::Connection(error.into()),
+        }
+    }
+}
+
+impl ResponseBody {
     /// The whole of it, at most `max` bytes, in memory that is overwritten afterwards.
     ///
     /// # Errors
     /// When it is larger, the connection breaks, or its framing is not HTTP.
     pub async fn whole(mut self, max: usize) -> Result<Zeroizing<Vec<u8>>, FetchError> {
-        if self.body.size_hint().lower() > max as u64 {
+        if self.session.content_length().is_some_and(|length| length > max as u64) {
             return Err(FetchError::TooLarge);
         }
         // The room for the largest is taken at once: a growing vector would leave copies behind.
         let mut whole = Zeroizing::new(Vec::with_capacity(max));
-        while let Some(frame) = self.body.frame().await {
-            match frame {
-                Ok(frame) => {
-                    let data = frame.into_data().unwrap_or_default();
-                    if whole.len() + data.len() > max {
-                        return Err(FetchError::TooLarge);
-                    }
-                    whole.extend_from_slice(&data);
-                }
-                // Trailers come behind the body, and nothing here reads them.
-                Err(error) if connection::is_about_trailers(&error) => return Ok(whole),
-                Err(error) => return Err(error.into()),
+        while let Some(piece) = self.session.read_body().await? {
+            if whole.len() + piece.len() > max {
+                return Err(FetchError::TooLarge);
             }
+            whole.extend_from_slice(&piece);
         }
-        if self.connection.is_ready_again().await {
-            self.idle.keep(self.connection);
+        if let Some(connection) = self.session.into_reusable() {
+            self.idle.keep(connection);
         }
         Ok(whole)
     }
 
-    /// The first piece of it, to recognise the kind of answer; `None` if it is empty or does not
+    /// The first piece of it, to recognise the kind of response; `None` if it is empty or does not
     /// come.
     pub async fn first_piece(mut self) -> Option<Bytes> {
-        self.body.frame().await?.ok()?.into_data().ok()
+        self.session.read_body().await.ok()?
     }
 }
 
-/// The coding in the `Content-Encoding` of an answer, although `identity` was asked for; `None` if
+/// The coding in the `Content-Encoding` of a response, although `identity` was asked for; `None` if
 /// there is none. A plain body under such a head is not believed either.
 pub fn coding(headers: &HeaderMap) -> Option<&'static str> {
     let values = headers.get_all(CONTENT_ENCODING).into_iter();
@@ -210,7 +230,7 @@ pub fn coding(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 /// The URL, and the request as it is sent to the URL's server (RFC 9112, section 3.2.1).
-fn in_origin_form(request: Request<Full<Bytes>>) -> (Uri, Request<Full<Bytes>>) {
+fn in_origin_form(request: Request<Bytes>) -> (Uri, Box<RequestHeader>, Bytes) {
     let (mut head, body) = request.into_parts();
     let url = head.uri;
     head.uri = Uri::from(url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
@@ -224,7 +244,10 @@ fn in_origin_form(request: Request<Full<Bytes>>) -> (Uri, Request<Full<Bytes>>) 
     }
     head.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    (url, Request::from_parts(head, body))
+    if !body.is_empty() {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    (url, Box::new(head.into()), body)
 }
 
 fn url_of((host, port): &(&str, u16)) -> Result<Uri, TrustError> {
@@ -266,12 +289,13 @@ mod tests {
             ("https://bi.example.com:443/", "bi.example.com", "/"),
             ("https://[::1]:8443/keys", "[::1]:8443", "/keys"),
         ] {
-            let request = Request::get(url).body(Full::default()).unwrap();
-            let (kept, request) = in_origin_form(request);
+            let request = Request::post(url).body(Bytes::from_static(b"body")).unwrap();
+            let (kept, head, _) = in_origin_form(request);
             assert_eq!(kept, url.parse::<Uri>().unwrap());
-            assert_eq!(request.uri(), target);
-            assert_eq!(request.headers()[HOST], host);
-            assert_eq!(request.headers()[ACCEPT_ENCODING], "identity");
+            assert_eq!(head.uri, target);
+            assert_eq!(head.headers[HOST], host);
+            assert_eq!(head.headers[ACCEPT_ENCODING], "identity");
+            assert_eq!(head.headers[CONTENT_LENGTH], "4");
         }
     }
 }

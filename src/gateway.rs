@@ -299,14 +299,14 @@ impl Gatekeeper {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn admit(
+    pub fn admit(
         &self,
         terms: &ListenerTerms,
         peer: &PeerInfo,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.decide(terms, peer, head, arrived, Throttles::enter).await
+    ) -> impl Future<Output = Result<Admission, Refusal>> {
+        self.decide(terms, peer, head, arrived, Throttles::enter)
     }
 
     /// The same for a request that an earlier configuration had admitted a moment ago: it counts once
@@ -314,14 +314,14 @@ impl Gatekeeper {
     ///
     /// # Errors
     /// The refusal that the client gets.
-    pub async fn readmit(
+    pub fn readmit(
         &self,
         terms: &ListenerTerms,
         peer: &PeerInfo,
         head: &RequestHead<'_>,
         arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.decide(terms, peer, head, arrived, Throttles::reenter).await
+    ) -> impl Future<Output = Result<Admission, Refusal>> {
+        self.decide(terms, peer, head, arrived, Throttles::reenter)
     }
 
     async fn decide(

@@ -93,26 +93,6 @@ pub fn to_client<'h>(
     })
 }
 
-/// The length that an answer's `Content-Length` says, however often it says it; `None` if it says
-/// none or several (RFC 9112, section 6.3).
-pub fn content_length(headers: &HeaderMap) -> Option<u64> {
-    let lines = headers.get_all(CONTENT_LENGTH).iter();
-    let mut lengths = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    let mut number = || {
-        let digits = lengths.next()?.trim_ascii();
-        let decimal = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-        Some(std::str::from_utf8(digits).ok().filter(|_| decimal).and_then(|d| d.parse().ok()))
-    };
-    let first = number()??;
-    loop {
-        match number() {
-            None => return Some(first),
-            Some(another) if another == Some(first) => {}
-            Some(_) => return None,
-        }
-    }
-}
-
 /// Whether these are credentials that authenticate the connection that they are sent on, not the
 /// request alone: whatever follows on the connection counts as the same user's (RFC 4559, section 6).
 pub fn authenticates_connection(credentials: &HeaderValue) -> bool {
@@ -393,27 +373,6 @@ mod tests {
         }
         for name in ["clientid", "client-type", "dashboardpath", "mode", "isembed", "x-custom"] {
             assert_eq!(names_to_server(&map(&[(name, "x")]), true), [name]);
-        }
-    }
-
-    #[test]
-    fn equal_lengths_are_one_and_others_are_none() {
-        for (lines, length) in [
-            (&["3"][..], Some(3)),
-            (&["3", "3"], Some(3)),
-            (&["3, 3", " 03"], Some(3)),
-            (&["0"], Some(0)),
-            (&[], None),
-            (&[""], None),
-            (&["3", "4"], None),
-            (&["3,4"], None),
-            (&["3,"], None),
-            (&["+3"], None),
-            (&["0x3"], None),
-            (&["18446744073709551616"], None),
-        ] {
-            let lines: Vec<_> = lines.iter().map(|&value| ("content-length", value)).collect();
-            assert_eq!(content_length(&map(&lines)), length, "{lines:?}");
         }
     }
 

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderValue, Request, StatusCode, Uri};
-use http_body_util::Full;
 use tokio::time::timeout;
 
 use crate::caller::jwks::KeySource;
@@ -35,7 +34,7 @@ impl HttpKeySource {
     async fn ask(&self) -> Result<KeySet, String> {
         let request = Request::get(self.url.clone())
             .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .body(Full::new(Bytes::new()))
+            .body(Bytes::new())
             .map_err(|error| error.to_string())?;
         let answer = self.fetcher.send(request).await.map_err(|error| told(&error))?;
         let (head, body) = answer.into_parts();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cli
-//! run                 this and the next are the only ones that name pingora
+//! run
 //! proxy
 //! admin
 //! config              the configuration file, parsed into values that cannot be wrong
@@ -17,7 +17,7 @@
 //! cors                which web pages may use a tenant
 //! request
 //! fetch
-//! host  secret  telemetry  trust
+//! host  http1  secret  telemetry  trust     of these, `http1` alone names pingora
 //! invisible           characters that nobody sees
 //! plain_file          the one way to read a file of the configuration
 //! ```
@@ -33,6 +33,7 @@ pub mod fetch;
 pub mod gateway;
 pub mod headers;
 pub mod host;
+pub mod http1;
 pub mod invisible;
 pub mod jwks;
 pub mod plain_file;

@@ -1,17 +1,15 @@
 //! One request from its head to its last byte: a straight line over a session with the client
-//! and one of pingora-core's with the server, with no decisions of its own. [`Proxy::handle`] is the
-//! whole of it, in order.
+//! and one with the server, with no decisions of its own. [`Proxy::handle`] is the whole of it, in
+//! order.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, StatusCode};
-use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, ImmutStr, RetryType};
 use tokio::time::{Instant, timeout};
-
-pub mod connection;
 
 mod admitted;
 mod body;
@@ -30,6 +28,7 @@ pub use upstream::{TenantUpstream, Upstream};
 use crate::caller::ListenerTerms;
 use crate::gateway::{Arrival, Gateway};
 use crate::headers;
+use crate::http1::{RequestHeader, ResponseError};
 use crate::refusal::{Overdue, Refusal};
 use crate::request::{BodyFraming, RawHead, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
@@ -46,6 +45,7 @@ pub struct Proxy {
     /// By tenant index.
     upstreams: Vec<TenantUpstream>,
     limits: ClientLimits,
+    unfinished_heads: Arc<UnfinishedHeads>,
     telemetry: Arc<Telemetry>,
     access_log: Arc<AccessLog>,
 }
@@ -88,19 +88,26 @@ impl Failure {
 
 impl Proxy {
     /// Serves the requests that `gateway` admits. `upstreams` are in the order of tenant indices.
+    /// `unfinished_heads` bounds all clients that are not known yet, across configurations.
     pub fn new(
         gateway: Arc<Gateway>,
         upstreams: Vec<TenantUpstream>,
         limits: ClientLimits,
+        unfinished_heads: Arc<UnfinishedHeads>,
         telemetry: Arc<Telemetry>,
         access_log: Arc<AccessLog>,
     ) -> Self {
-        Self { gateway, upstreams, limits, telemetry, access_log }
+        Self { gateway, upstreams, limits, unfinished_heads, telemetry, access_log }
     }
 
     /// The upstreams of the tenants, by tenant index.
     pub fn upstreams(&self) -> &[TenantUpstream] {
         &self.upstreams
+    }
+
+    /// All heads that are still to arrive, and requests that wait for the keys of an issuer.
+    pub fn unfinished_heads(&self) -> &Arc<UnfinishedHeads> {
+        &self.unfinished_heads
     }
 
     /// The gateway that decides.
@@ -149,7 +156,7 @@ impl Proxy {
             }
             sent => sent?,
         };
-        if attempt.lease.session.get_status() == Some(StatusCode::UNAUTHORIZED)
+        if attempt.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
             let again = self.replay(down, admitted, attempt, &refused, record);
@@ -204,10 +211,23 @@ impl Proxy {
             Arrival::Request(arrived) => arrived,
         };
         record.arrived(&arrived);
-        let admission = if record.was_decided_before() {
-            gatekeeper.readmit(terms, &peer.info, &head, arrived).await?
-        } else {
-            gatekeeper.admit(terms, &peer.info, &head, arrived).await?
+        let admission = {
+            let mut admitting = pin!(async {
+                if record.was_decided_before() {
+                    gatekeeper.readmit(terms, &peer.info, &head, arrived).await
+                } else {
+                    gatekeeper.admit(terms, &peer.info, &head, arrived).await
+                }
+            });
+            // Only a request that waits for the keys of an issuer pays for the bound.
+            match admitting.as_mut().now_or_never() {
+                Some(admission) => admission?,
+                None => {
+                    let (memory, limit) = (down.memory(), self.limits.unfinished_heads);
+                    let admission = self.unfinished_heads.hold_while(memory, limit, admitting);
+                    Box::pin(admission).await.ok_or(Refusal::WaitingEvicted { limit })??
+                }
+            }
         };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
@@ -229,11 +249,15 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<(), Failure> {
         end_if_last(down, peer);
+        // As of a refusal: nobody need be known for it.
+        down.bound_pipeline();
         let written = async {
             down.write_head(StatusCode::NO_CONTENT, head).await?;
             down.finish_body().await
         };
-        written.await.map_err(|_| Failure::ClientGone)?;
+        let Ok(Ok(())) = timeout(REFUSAL_TIMEOUT, written).await else {
+            return Err(Failure::ClientGone);
+        };
         record.status_sent(StatusCode::NO_CONTENT);
         Ok(())
     }
@@ -265,8 +289,8 @@ impl Proxy {
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
                 Ok(upload) => {
-                    lease.session.read_timeout = Some(upstream.server().timeouts.read);
-                    let status = lease.session.get_status();
+                    lease.session.set_read_timeout(Some(upstream.server().timeouts.read));
+                    let status = lease.session.status();
                     if let Some(token) = token
                         && status.is_some_and(|status| status.is_success())
                     {
@@ -277,7 +301,7 @@ impl Proxy {
                 Err(Broken::Server(error))
                     if again < SENT_AGAIN
                         && admitted.may_be_sent_twice()
-                        && was_closed(&error)
+                        && error.is_end()
                         && (lease.reused || upstream.has_another(lease.address())) =>
                 {
                     again += 1;
@@ -296,7 +320,7 @@ impl Proxy {
         admitted: &Admitted<'_>,
         kept: Option<Bytes>,
     ) -> Result<Upload, Broken> {
-        body::send_head(&mut lease.session, head).await?;
+        lease.session.write_head(head).await.map_err(Broken::Server)?;
         if admitted.framing == BodyFraming::Empty {
             body::await_answer(down, &mut lease.session).await?;
             return Ok(Upload::Done);
@@ -304,7 +328,7 @@ impl Proxy {
         if admitted.expects_continue {
             down.write_continue().await?;
         }
-        let limits = self.upload_limits(lease.session.write_timeout);
+        let limits = self.upload_limits(lease.session.write_timeout());
         Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
     }
 
@@ -342,10 +366,10 @@ impl Proxy {
         }
         let mut read = 0;
         while read <= DISCARDED {
-            match timeout(DISCARD_TIME, lease.session.read_body_bytes()).await {
+            match timeout(DISCARD_TIME, lease.session.read_body()).await {
                 Ok(Ok(Some(piece))) => read += piece.len(),
                 Ok(Ok(None)) => {
-                    return self.give_back(admitted, lease).await;
+                    return self.give_back(admitted, lease);
                 }
                 _ => return,
             }
@@ -361,9 +385,9 @@ impl Proxy {
     ) -> Result<(), Failure> {
         let Attempt { mut lease, upload, token } = attempt;
         let upstream = self.upstream(admitted);
-        let status = lease.session.get_status().unwrap_or(StatusCode::BAD_GATEWAY);
+        let status = lease.session.status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
-        let limits = self.upload_limits(lease.session.write_timeout);
+        let limits = self.upload_limits(lease.session.write_timeout());
         let ours = respond::Ours {
             token: token.as_deref(),
             page: record.page(),
@@ -372,12 +396,12 @@ impl Proxy {
         end_if_last(down, admitted.peer);
         let relayed = respond::relay(down, &mut lease.session, upload, &limits, ours).await;
         match relayed {
-            Ok(Upload::Done) => self.give_back(admitted, lease).await,
+            Ok(Upload::Done) => self.give_back(admitted, lease),
             Ok(Upload::Unfinished) => {}
             Err(Broken::Server(error)) => {
                 let reading = Overdue::Read(upstream.server().timeouts.read);
                 let late = late(&error, upstream, reading);
-                let cause = late.map_or_else(|| cause(&error), |late| late.to_string());
+                let cause = late.map_or_else(|| error.to_string(), |late| late.to_string());
                 return Err(Failure::Truncated(cause));
             }
             Err(broken) => return Err(self.failure(broken, upstream)),
@@ -386,11 +410,10 @@ impl Proxy {
     }
 
     /// Keeps the connection for the next request, if nothing can be left on it that this one brought.
-    async fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
-        let answer = lease.session.resp_header();
-        let bound = answer.is_some_and(|answer| headers::may_bind_connection(&answer.headers));
+    fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
+        let bound = headers::may_bind_connection(lease.session.headers());
         if !bound && !admitted.may_leave_traces() {
-            self.upstream(admitted).give_back(lease).await;
+            self.upstream(admitted).give_back(lease);
         }
     }
 
@@ -450,7 +473,7 @@ impl Proxy {
                 Some(late) => overdue(upstream, late).into(),
                 None => {
                     let server = upstream.server().name.clone();
-                    Refusal::UpstreamInvalid { server, cause: cause(&error) }.into()
+                    Refusal::UpstreamInvalid { server, cause: error.to_string() }.into()
                 }
             },
         }
@@ -479,45 +502,20 @@ fn end_if_last(down: &mut Session, peer: &Peer) {
     }
 }
 
-/// The server closed the connection without a whole head of an answer: while it was idle, or because
-/// it ended.
-fn was_closed(error: &Error) -> bool {
-    let without_notice = || {
-        let io = error.root_cause().downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
-    };
-    matches!(error.retry, RetryType::ReusedOnly)
-        || *error.etype() == ErrorType::WriteError
-        || without_notice()
-}
-
 fn overdue(upstream: &Upstream, overdue: Overdue) -> Refusal {
     Refusal::UpstreamTimeout { server: upstream.server().name.clone(), overdue }
 }
 
 /// The deadline that an error stands for; `reading` is the one for what was being read.
-fn late(error: &Error, upstream: &Upstream, reading: Overdue) -> Option<Overdue> {
-    match error.etype() {
-        ErrorType::WriteTimedout => Some(Overdue::Write(upstream.server().timeouts.write)),
-        ErrorType::ReadTimedout => Some(reading),
+fn late(error: &ResponseError, upstream: &Upstream, reading: Overdue) -> Option<Overdue> {
+    match error {
+        ResponseError::WriteTimeout => Some(Overdue::Write(upstream.server().timeouts.write)),
+        ResponseError::ReadTimeout => Some(reading),
         _ => None,
     }
 }
 
-/// What went wrong, without any byte of what was sent. Pingora's own texts quote those, but for the ones
-/// that stand in its source as they are.
-fn cause(error: &Error) -> String {
-    let mut kind = error.etype().as_str().to_owned();
-    if let Some(ImmutStr::Static(text)) = &error.context {
-        kind = format!("{kind}, {text}");
-    }
-    match error.root_cause().downcast_ref::<std::io::Error>() {
-        Some(io) => format!("{kind} ({io})"),
-        None => kind,
-    }
-}
-
-/// Longest time for a client to take a refusal.
+/// Longest time for a client to take a refusal, or the response to a preflight.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a request is sent again when connections break.
 const SENT_AGAIN: u32 = 2;

@@ -35,6 +35,17 @@ pub enum Refusal {
         /// `limits.unfinished_heads`, in bytes.
         limit: usize,
     },
+    /// The request had to wait for the keys of an issuer, and all requests without a known caller took
+    /// too much memory.
+    #[error(
+        "the request waited for the keys of the issuer of its JWT, and all requests and unfinished \
+         heads without a known caller together held more than {limit} bytes \
+         (`limits.unfinished_heads`)"
+    )]
+    WaitingEvicted {
+        /// `limits.unfinished_heads`, in bytes.
+        limit: usize,
+    },
     /// The form of the request.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -272,7 +283,7 @@ impl Refusal {
                 "configuration_changed",
                 "The gateway's listener was changed. Nothing was done. Please connect again.",
             ),
-            Self::Overloaded { .. } | Self::TokenEnded(_) => {
+            Self::WaitingEvicted { .. } | Self::Overloaded { .. } | Self::TokenEnded(_) => {
                 (503, "overloaded", "The gateway is at its limit.")
             }
             Self::BulkheadFull { .. } => {
@@ -375,7 +386,8 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { .. }
+            Self::WaitingEvicted { .. }
+            | Self::Overloaded { .. }
             | Self::BulkheadFull { .. }
             | Self::ListenerChanged
             | Self::TokenEnded(_)

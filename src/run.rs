@@ -161,7 +161,8 @@ impl Running {
             (settings.limits, Fixed::of(&settings), settings.audit.clone());
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let (access_log, closing) = (Arc::new(access_log), CancellationToken::new());
-        let shared = Shared { tokens, telemetry, access_log, closing };
+        let unfinished_heads = Arc::default();
+        let shared = Shared { tokens, unfinished_heads, telemetry, access_log, closing };
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
         let generation = Arc::new(Generation::build(settings, &ids, None, &shared)?);
         open_audit_log(audit.as_ref(), &shared.telemetry)?;

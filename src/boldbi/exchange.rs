@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request};
-use http_body_util::Full;
 use tokio::time::{Instant, timeout};
 
 use super::fault::ConnectionFault;
@@ -84,7 +83,7 @@ impl BoldBi {
             .uri(url)
             .header(CONTENT_TYPE, body.content_type)
             .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .body(Full::new(body.bytes))
+            .body(body.bytes)
             .map_err(unreachable)?;
 
         let asked = Asked { at: Instant::now(), clock: SystemTime::now() };

@@ -8,6 +8,7 @@ use http::StatusCode;
 use rustls::InvalidMessage;
 
 use super::reply;
+use crate::http1::ResponseError;
 use crate::tenant::Grant;
 use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind};
 use crate::trust::{self, CertificateHint};
@@ -72,7 +73,7 @@ impl FaultKind {
         if error.is::<rustls::Error>() {
             return Some(trust::certificate_hint(error).map_or(Self::Tls, Self::Certificate));
         }
-        if error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message) {
+        if let Some(ResponseError::Closed) = error.downcast_ref() {
             return Some(Self::Closed);
         }
         if let Some(error) = error.downcast_ref::<std::io::Error>() {

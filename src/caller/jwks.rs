@@ -40,9 +40,8 @@ struct Fetched {
     /// So old keys are fetched anew: a key that the issuer has removed works no longer than this.
     refresh: Duration,
     held: RwLock<Option<Held>>,
-    /// When the last fetch because of their age began, well or not. Whoever holds it is the one who
-    /// fetches.
-    for_age: Mutex<Option<Instant>>,
+    /// When the last fetch because of their age ended, well or not. It is locked during a fetch.
+    for_age: Arc<Mutex<Option<Instant>>>,
     /// The same for a key that is not known: the issuer may have rotated since the last fetch.
     for_unknown_key: Mutex<Option<Instant>>,
     /// Ids that no key had, and until when they are not asked for again.
@@ -77,7 +76,7 @@ impl IssuerKeys {
             source,
             refresh,
             held: RwLock::new(None),
-            for_age: Mutex::default(),
+            for_age: Arc::default(),
             for_unknown_key: Mutex::default(),
             unknown: Cache::new(MAX_UNKNOWN),
             waiting: Semaphore::new(MAX_WAITING),
@@ -104,31 +103,40 @@ impl IssuerKeys {
         }
     }
 
-    /// The keys to look in first; none when there are none that may still be used. Those of half the
-    /// age at which they must be fetched anew are so in the background, that nobody has to wait. Only
-    /// after a silence, in which nobody asked for them, the next one waits: an issuer that removed a key
-    /// in the meantime is not to see it work. No one waits for an issuer that has just failed.
-    pub async fn current(&self) -> Option<Arc<KeySet>> {
+    /// The keys to look in first, without waiting; `None` when they must be fetched. At half the age
+    /// at which they must be, they are fetched in the background, so that nobody has to wait.
+    pub fn at_hand(&self) -> Option<Arc<KeySet>> {
         let fetched = match &self.0 {
             Kept::Fixed(keys) => return Some(Arc::clone(keys)),
             Kept::Fetched(fetched) => fetched,
         };
-        if let Some(held) = fetched.held() {
-            let age = held.since.elapsed();
-            if age < fetched.refresh / 2 {
-                return Some(held.keys);
-            }
-            let fails = held.failed.is_some_and(|at| at.elapsed() < fetched.refresh);
-            if age < fetched.refresh || (fails && age < MAX_STALE) {
-                if fetched.wants_refresh() {
-                    let fetched = Arc::clone(fetched);
-                    tokio::spawn(async move { fetched.fetch_for_age().await });
-                }
-                return Some(held.keys);
-            }
+        let held = fetched.held()?;
+        let age = held.since.elapsed();
+        if age < fetched.refresh / 2 {
+            return Some(held.keys);
         }
-        fetched.fetch_for_age().await;
-        fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
+        let fails = held.failed.is_some_and(|at| at.elapsed() < fetched.refresh);
+        if age < fetched.refresh || (fails && age < MAX_STALE) {
+            if fetched.wants_refresh() {
+                let fetched = Arc::clone(fetched);
+                tokio::spawn(async move { fetched.fetch_for_age().await });
+            }
+            return Some(held.keys);
+        }
+        None
+    }
+
+    /// The keys to look in first; `None` when there are none that may still be used. Only after a
+    /// silence, in which nobody asked for them, the next one waits: an issuer that removed a key in
+    /// the meantime is not to see it work. No one waits for an issuer that has just failed.
+    pub async fn current(&self) -> Option<Arc<KeySet>> {
+        match (self.at_hand(), &self.0) {
+            (None, Kept::Fetched(fetched)) => {
+                fetched.fetch_for_age().await;
+                fetched.held().filter(|h| h.since.elapsed() < MAX_STALE).map(|held| held.keys)
+            }
+            (at_hand, _) => at_hand,
+        }
     }
 
     /// Keys that are newer than `known`, in which no key has this `id`; none when there are no newer
@@ -162,14 +170,21 @@ impl Fetched {
         last.is_some_and(|at| at.elapsed() < pause)
     }
 
-    /// Fetches, unless that was tried a moment ago. Whoever comes in the meantime waits for the one
-    /// who fetches and takes what came of it.
-    async fn fetch_for_age(&self) {
-        let mut last = self.for_age.lock().await;
-        if !self.is_recent(*last) {
-            *last = Some(Instant::now());
-            self.fetch().await;
+    /// Fetches, unless that was tried a moment ago. A request that comes during a fetch waits for it
+    /// and takes its outcome.
+    async fn fetch_for_age(self: &Arc<Self>) {
+        let mut last = Arc::clone(&self.for_age).lock_owned().await;
+        if self.is_recent(*last) {
+            return;
         }
+        let this = Arc::clone(self);
+        // Others wait for the same fetch: it goes on when this request ends.
+        let fetch = tokio::spawn(async move {
+            this.fetch().await;
+            *last = Some(Instant::now());
+        });
+        // If it panics, there are no keys.
+        let _ = fetch.await;
     }
 
     /// Fetches if that may bring a key of this id: as soon as it may, or when another does who
@@ -359,6 +374,52 @@ mod tests {
             waiting.spawn(async move { keys.current().await.is_some() });
         }
         assert!(waiting.join_all().await.into_iter().all(|found| found));
+        assert_eq!(fetches.load(SeqCst), 1);
+    }
+
+    /// Never answers before its deadline.
+    struct Hanging(Arc<AtomicUsize>);
+
+    #[async_trait]
+    impl KeySource for Hanging {
+        async fn fetch(&self) -> Result<KeySet, String> {
+            self.0.fetch_add(1, SeqCst);
+            tokio::time::sleep(DEADLINE).await;
+            Err("no whole answer".into())
+        }
+
+        fn identity(&self) -> String {
+            "hanging".into()
+        }
+    }
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_for_an_issuer_that_hangs_end_with_its_one_fetch() {
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let source = Box::new(Hanging(Arc::clone(&fetches)));
+        let keys = Arc::new(IssuerKeys::fetched("issuer", source, REFRESH));
+        let began = Instant::now();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let keys = Arc::clone(&keys);
+            waiting.spawn(async move { keys.current().await.is_some() });
+        }
+        assert!(waiting.join_all().await.into_iter().all(|found| !found));
+        assert_eq!((fetches.load(SeqCst), began.elapsed()), (1, DEADLINE));
+        // Control: it is asked again after the cool-down.
+        tokio::time::advance(COOL_DOWN).await;
+        assert!(keys.current().await.is_none());
+        assert_eq!(fetches.load(SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_goes_on_when_the_request_that_began_it_ends() {
+        let (keys, fetches) = issuer(usize::MAX);
+        let began = tokio::time::timeout(Duration::from_millis(10), keys.current());
+        assert!(began.await.is_err());
+        assert!(keys.current().await.is_some());
         assert_eq!(fetches.load(SeqCst), 1);
     }
 

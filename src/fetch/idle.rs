@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::connection::Connection;
+use crate::http1::Connection;
 
 /// Idle connections, each with the time since when it is idle; the one used last is at the end.
 #[derive(Default)]
-pub(super) struct Idle(Mutex<Vec<(Instant, Connection)>>);
+pub(super) struct Idle(Mutex<Vec<(Instant, Box<Connection>)>>);
 
 impl Idle {
     /// The connection used last that is still open.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(super) fn take(&self) -> Option<Box<Connection>> {
         let mut all = self.all();
-        all.retain(is_good);
+        all.retain_mut(is_usable);
         all.pop().map(|(_, connection)| connection)
     }
 
     /// Keeps a connection for the next request, and closes it where none comes.
-    pub(super) fn keep(self: &Arc<Self>, connection: Connection) {
+    pub(super) fn keep(self: &Arc<Self>, connection: Box<Connection>) {
         let mut all = self.all();
         all.push((Instant::now(), connection));
         if all.len() > MAX_IDLE {
@@ -31,7 +31,7 @@ impl Idle {
         tokio::spawn(async move {
             sleep(IDLE_TIMEOUT).await;
             if let Some(this) = this.upgrade() {
-                this.all().retain(is_good);
+                this.all().retain_mut(is_usable);
             }
         });
     }
@@ -41,13 +41,14 @@ impl Idle {
         self.all().clear();
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<(Instant, Connection)>> {
+    fn all(&self) -> MutexGuard<'_, Vec<(Instant, Box<Connection>)>> {
         self.0.lock().expect("nothing panics with it")
     }
 }
 
-fn is_good((since, connection): &(Instant, Connection)) -> bool {
-    since.elapsed() < IDLE_TIMEOUT && connection.is_open()
+/// Whether a connection is not too old, and nothing has arrived on it, not even its end.
+fn is_usable((since, connection): &mut (Instant, Box<Connection>)) -> bool {
+    since.elapsed() < IDLE_TIMEOUT && connection.is_quiet()
 }
 
 /// Shorter than proxies keep an idle connection, usually; a stale one costs a second try.

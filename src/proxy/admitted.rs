@@ -6,12 +6,12 @@ use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use http::{Method, Uri, Version};
-use pingora::http::RequestHeader;
 
 use super::downstream::Peer;
 use crate::caller::ListenerTerms;
 use crate::gateway::Admission;
 use crate::headers::{self, REQUEST_ID, ToServer};
+use crate::http1::RequestHeader;
 use crate::refusal::Refusal;
 use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target, plain_authority};
 use crate::token::AccessToken;

@@ -8,15 +8,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::TRANSFER_ENCODING;
-use pingora::http::RequestHeader;
-use pingora::protocols::http::v1::client;
-use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
-use super::connection::{Connection, WriteState};
 use super::session::{ClientFault, ClientGone, Session};
+use crate::http1::{ClientSession, ResponseError, WriteState};
 
 /// How far the request's body got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +34,7 @@ pub(super) enum Broken {
     /// The body grew beyond the limit.
     TooLarge,
     /// The server's side.
-    Server(Box<Error>),
+    Server(ResponseError),
 }
 
 impl From<ClientFault> for Broken {
@@ -58,26 +53,11 @@ impl From<ClientGone> for Broken {
     }
 }
 
-/// Sends the head. A session watches over its writing, but not over its flush.
-pub(super) async fn send_head(
-    up: &mut client::HttpSession,
-    head: Box<RequestHeader>,
-) -> Result<(), Broken> {
-    let limit = up.write_timeout.unwrap_or(Duration::MAX);
-    match timeout(limit, up.write_request_header(head)).await {
-        Ok(written) => written.map(drop).map_err(Broken::Server),
-        Err(_) => Err(takes_no_more()),
-    }
-}
-
 /// Waits for the answer's head while nothing more is sent, watching for a client that leaves.
-pub(super) async fn await_answer(
-    down: &mut Session,
-    up: &mut client::HttpSession,
-) -> Result<(), Broken> {
+pub(super) async fn await_answer(down: &mut Session, up: &mut ClientSession) -> Result<(), Broken> {
     tokio::select! {
         biased;
-        head = answer_head(up) => head.map_err(Broken::Server),
+        head = up.read_head() => head.map_err(Broken::Server),
         gone = down.client_gone() => Err(gone.into()),
     }
 }
@@ -86,16 +66,16 @@ pub(super) async fn await_answer(
 /// answer's head is there.
 pub(super) async fn upload(
     down: &mut Session,
-    up: &mut client::HttpSession,
+    up: &mut ClientSession,
     kept: Option<Bytes>,
     limits: UploadLimits,
 ) -> Result<Upload, Broken> {
-    let state = Arc::clone(Connection::of(up.stream()).write_state());
+    let state = Arc::clone(up.connection().write_state());
     state.set_elastic(true);
     // As long as the client has not sent all, the server is not late with its answer.
-    let patience = up.read_timeout.take();
+    let patience = up.set_read_timeout(None);
     let sent = send_all(down, up, kept, &limits, &state).await;
-    up.read_timeout = patience;
+    up.set_read_timeout(patience);
     state.set_elastic(false);
     match sent? {
         Upload::Done => await_answer(down, up).await.map(|()| Upload::Done),
@@ -116,7 +96,7 @@ pub(super) struct UploadLimits {
 
 async fn send_all(
     down: &mut Session,
-    up: &mut client::HttpSession,
+    up: &mut ClientSession,
     kept: Option<Bytes>,
     limits: &UploadLimits,
     state: &WriteState,
@@ -129,7 +109,7 @@ async fn send_all(
     loop {
         let piece = tokio::select! {
             biased;
-            early = answer_head(up) => {
+            early = up.read_head() => {
                 return early.map(|()| Upload::Unfinished).map_err(Broken::Server);
             }
             piece = down.read_body() => piece?,
@@ -146,7 +126,7 @@ async fn send_all(
 
 /// Sends a piece, or the end of the body. `Unfinished` when the answer's head came instead.
 async fn send_piece(
-    up: &mut client::HttpSession,
+    up: &mut ClientSession,
     piece: Option<&[u8]>,
     limits: &UploadLimits,
     state: &WriteState,
@@ -157,7 +137,7 @@ async fn send_piece(
     };
     if let Err(error) = written {
         // A server that has answered and closed already: its answer may still be there to read.
-        return match timeout(LAST_WORDS, answer_head(up)).await {
+        return match timeout(LAST_WORDS, up.read_head()).await {
             Ok(Ok(())) => Ok(Upload::Unfinished),
             _ => Err(Broken::Server(error)),
         };
@@ -165,7 +145,7 @@ async fn send_piece(
     if !state.is_pending() {
         return Ok(Upload::Done);
     }
-    let mut head = pin!(answer_head(up));
+    let mut head = pin!(up.read_head());
     let taken_or_answered = poll_fn(|cx| match head.as_mut().poll(cx) {
         Poll::Ready(head) => Poll::Ready(head.map(|()| Upload::Unfinished)),
         Poll::Pending if !state.is_pending() => Poll::Ready(Ok(Upload::Done)),
@@ -173,24 +153,7 @@ async fn send_piece(
     });
     match timeout(limits.write, taken_or_answered).await {
         Ok(result) => result.map_err(Broken::Server),
-        Err(_) => Err(takes_no_more()),
-    }
-}
-
-fn takes_no_more() -> Broken {
-    let text = "the server takes no more of the request";
-    Broken::Server(Error::explain(ErrorType::WriteTimedout, text))
-}
-
-/// The next piece of the server's body. Sessions of pingora's also give empty ones, at the borders of
-/// chunks; written on, such a piece would be the chunk that *ends* a body, and what follows it would
-/// be taken for the next message.
-async fn server_piece(up: &mut client::HttpSession) -> pingora::Result<Option<Bytes>> {
-    loop {
-        match up.read_body_bytes().await? {
-            Some(piece) if piece.is_empty() => {}
-            piece => return Ok(piece),
-        }
+        Err(_) => Err(Broken::Server(ResponseError::WriteTimeout)),
     }
 }
 
@@ -198,17 +161,17 @@ async fn server_piece(up: &mut client::HttpSession) -> pingora::Result<Option<By
 /// when either is complete; `Done` when that was the request's body.
 pub(super) async fn duplex(
     down: &mut Session,
-    up: &mut client::HttpSession,
+    up: &mut ClientSession,
     limits: &UploadLimits,
 ) -> Result<Upload, Broken> {
     let to_client = Arc::clone(down.connection().write_state());
-    let to_server = Arc::clone(Connection::of(up.stream()).write_state());
+    let to_server = Arc::clone(up.connection().write_state());
     to_client.set_elastic(true);
     to_server.set_elastic(true);
     // It may be waiting for the client.
-    let patience = up.read_timeout.take();
+    let patience = up.set_read_timeout(None);
     let result = both_ways(down, up, limits, &to_client, &to_server).await;
-    up.read_timeout = patience;
+    up.set_read_timeout(patience);
     to_client.set_elastic(false);
     to_server.set_elastic(false);
     result
@@ -216,13 +179,13 @@ pub(super) async fn duplex(
 
 enum Event {
     FromClient(Result<Option<Bytes>, ClientFault>),
-    FromServer(pingora::Result<Option<Bytes>>),
+    FromServer(Result<Option<Bytes>, ResponseError>),
     Drained,
 }
 
 async fn both_ways(
     down: &mut Session,
-    up: &mut client::HttpSession,
+    up: &mut ClientSession,
     limits: &UploadLimits,
     to_client: &WriteState,
     to_server: &WriteState,
@@ -268,10 +231,10 @@ async fn both_ways(
             });
             let mut from_server = pin!(async {
                 if server_done || down_waits {
-                    let _ = poll_fn(|cx| Connection::of(up.stream()).poll_push(cx)).await;
+                    let _ = poll_fn(|cx| up.connection().poll_push(cx)).await;
                     std::future::pending().await
                 } else {
-                    server_piece(up).await
+                    up.read_body().await
                 }
             });
             let next = poll_fn(|cx| {
@@ -288,7 +251,9 @@ async fn both_ways(
             // Whoever is not read from is not told that it is late.
             match (up_waits, down_waits) {
                 (_, true) => timeout(limits.client, next).await.map_err(|_| Broken::ClientGone)?,
-                (true, false) => timeout(limits.write, next).await.map_err(|_| takes_no_more())?,
+                (true, false) => timeout(limits.write, next)
+                    .await
+                    .map_err(|_| Broken::Server(ResponseError::WriteTimeout))?,
                 (false, false) => next.await,
             }
         };
@@ -307,35 +272,6 @@ async fn both_ways(
             Event::FromClient(Err(fault)) => return Err(fault.into()),
         }
     }
-}
-
-/// The final head of the answer; informational ones before it are for us, not for the client.
-pub(super) async fn answer_head(up: &mut client::HttpSession) -> pingora::Result<()> {
-    loop {
-        up.read_response().await.map_err(Error::into_up)?;
-        match up.get_status() {
-            Some(StatusCode::SWITCHING_PROTOCOLS) => {
-                return invalid("it switches protocols although it was not asked to");
-            }
-            Some(status) if status.is_informational() => {}
-            _ if !is_known_coding(up) => {
-                return invalid("its body is in a transfer coding that is not known");
-            }
-            _ => return Ok(()),
-        }
-    }
-}
-
-fn invalid(text: &'static str) -> pingora::Result<()> {
-    Error::e_explain(ErrorType::InvalidHTTPHeader, text)
-}
-
-/// Chunks are all that can be undone for a client to whom they mean nothing.
-fn is_known_coding(up: &client::HttpSession) -> bool {
-    let Some(head) = up.resp_header() else { return false };
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        && codings.next().is_none()
 }
 
 /// How long an answer is looked for after the server has stopped to take the body.

@@ -45,7 +45,8 @@ pub struct ClientLimits {
     pub body: Duration,
     /// Most bytes of a body.
     pub max_body: u64,
-    /// Most memory that all unfinished request heads hold together, in bytes.
+    /// Most memory that all unfinished heads, and all requests that wait for the keys of an issuer,
+    /// hold together, in bytes.
     pub unfinished_heads: usize,
 }
 

@@ -195,7 +195,9 @@ impl Record {
         self.audit(refusal, &answer, &telemetry.audit);
         let repeated = self.reason.and_then(|reason| telemetry.credentials_refused.count(reason));
         self.outcome = if answer.status.is_server_error() {
-            self.warn(answer.code, refusal, hint(refusal));
+            let limiter = self.metrics.as_ref().map(|metrics| &metrics.log_limiter);
+            let limiter = limiter.unwrap_or(&telemetry.no_tenant.log_limiter);
+            self.warn_once(Some(limiter), answer.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. } = refusal {
             // Neither the page nor the browser shows which origin was refused, and why.
@@ -349,6 +351,10 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         Refusal::Origin { .. } => {
             "if the page is one of yours, list its origin there; if not, somebody has a page open that \
              tries to use the gateway through a browser"
+        }
+        Refusal::WaitingEvicted { .. } => {
+            "find out why the keys of the issuer are so long in coming, and who sends so many requests \
+             by JWTs of it, or raise `limits.unfinished_heads`"
         }
         Refusal::Exchange(error) => crate::boldbi::hint(&error.cause),
         Refusal::Overloaded { .. } => {

@@ -11,12 +11,12 @@ use http::header::{
     RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, StatusCode};
-use pingora::protocols::http::v1::client;
 
 use super::body::{Broken, Upload, UploadLimits, duplex};
 use super::session::{self, ClientGone, Session};
 use crate::gateway::Preflight;
 use crate::headers::{self, REQUEST_ID};
+use crate::http1::ClientSession;
 use crate::refusal::Refusal;
 use crate::token::AccessToken;
 
@@ -33,18 +33,17 @@ pub(super) struct Ours<'t> {
 /// of the request too, so that its connection can be used again.
 pub(super) async fn relay(
     down: &mut Session,
-    up: &mut client::HttpSession,
+    up: &mut ClientSession,
     upload: Upload,
     limits: &UploadLimits,
     Ours { token, page, request_id }: Ours<'_>,
 ) -> Result<Upload, Broken> {
-    let theirs = up.resp_header().expect("the head has been read");
-    let status = theirs.status;
-    let mut headers = HeaderMap::with_capacity(theirs.headers.len() + ADDED);
-    for (name, value) in headers::to_client(&theirs.headers, token.is_some(), page) {
+    let status = up.status().unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut headers = HeaderMap::with_capacity(up.headers().len() + ADDED);
+    for (name, value) in headers::to_client(up.headers(), token.is_some(), page) {
         headers.append(name, value.clone());
     }
-    if let Some(length) = headers::content_length(&theirs.headers) {
+    if let Some(length) = up.content_length() {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     if let Some(token) = token {
@@ -54,9 +53,9 @@ pub(super) async fn relay(
     headers.insert(REQUEST_ID.clone(), request_id);
     down.write_head(status, headers).await?;
     // A first piece that is there already leaves in one write with the head.
-    match up.read_body_ref().now_or_never() {
+    match up.read_body().now_or_never() {
         Some(Err(error)) => return Err(Broken::Server(error)),
-        Some(Ok(Some(first))) if !first.is_empty() => down.write_body(first).await?,
+        Some(Ok(Some(first))) => down.write_body(&first).await?,
         _ => down.flush().await?,
     }
     let upload = match upload {
@@ -66,11 +65,11 @@ pub(super) async fn relay(
     loop {
         let piece = tokio::select! {
             biased;
-            piece = up.read_body_ref() => piece.map_err(Broken::Server)?,
+            piece = up.read_body() => piece.map_err(Broken::Server)?,
             gone = down.client_gone(), if upload == Upload::Done => return Err(gone.into()),
         };
         match piece {
-            Some(piece) => down.write_body(piece).await?,
+            Some(piece) => down.write_body(&piece).await?,
             None => break,
         }
     }

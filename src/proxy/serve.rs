@@ -8,11 +8,11 @@ use bytes::BytesMut;
 use tokio::time::timeout;
 
 use super::Proxy;
-use super::connection::Connection;
 use super::downstream::Peer;
 use super::record::Record;
-use super::session::{Head, Session, UnfinishedHeads};
+use super::session::{Head, Session};
 use crate::caller::ListenerTerms;
+use crate::http1::Connection;
 use crate::refusal::Refusal;
 
 /// The configuration that serves the next request of a connection.
@@ -24,9 +24,6 @@ pub trait Current: Send + Sync {
     /// terms and permissions must never come from two configurations. `None` if the listener is
     /// gone, or no longer trusts the client's proof.
     fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>);
-
-    /// The unfinished heads of all connections.
-    fn unfinished_heads(&self) -> &UnfinishedHeads;
 }
 
 impl Proxy {
@@ -69,7 +66,7 @@ impl Proxy {
             let mut proxy = current.proxy();
             let mut down = Session::new(connection, read, proxy.limits);
             let mut record = Record::new(peer);
-            let head = down.read_head(current.unfinished_heads()).await;
+            let head = down.read_head(&proxy.unfinished_heads).await;
             // A head can take its time. From here on the request keeps one configuration, unless
             // its permit is revoked.
             let mut terms;
@@ -146,10 +143,26 @@ const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::request::RawHead;
+    use std::io::Write as _;
 
-    struct Always(Arc<Proxy>, UnfinishedHeads);
+    use async_trait::async_trait;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::ClientLimits;
+    use super::*;
+    use crate::caller::{Admits, PeerInfo};
+    use crate::config::Settings;
+    use crate::gateway::{Gatekeeper, Gateway};
+    use crate::http1::Transport;
+    use crate::policy::Permit;
+    use crate::request::RawHead;
+    use crate::telemetry::{AccessLog, Format, Telemetry};
+    use crate::token::{AccessToken, ExchangeError, TokenExchange, TokenSource};
+
+    struct Always(Arc<Proxy>);
 
     impl Current for Always {
         fn proxy(&self) -> Arc<Proxy> {
@@ -157,11 +170,101 @@ mod tests {
         }
 
         fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>) {
-            (Arc::clone(&self.0), None)
+            let terms = ListenerTerms { admits: Admits::Known, hosts: None };
+            (Arc::clone(&self.0), Some(Arc::new(terms)))
         }
+    }
 
-        fn unfinished_heads(&self) -> &UnfinishedHeads {
-            &self.1
+    /// There is nobody to exchange anything with.
+    struct NoExchange;
+
+    #[async_trait]
+    impl TokenExchange for NoExchange {
+        async fn exchange(&self, _: &Permit) -> Result<AccessToken, ExchangeError> {
+            unreachable!("no caller is admitted")
+        }
+    }
+
+    const CONFIG: &str = "
+listeners: [ { address: '127.0.0.1:0', callers: required } ]
+servers: { main: { url: http://127.0.0.1:1/bi } }
+tenants:
+  acme:
+    server: main
+    site: site1
+    credential:
+      grant: embed_secret
+      username: reports@acme.example
+      embed_secret: { file: SECRET_FILE }
+      user_source: azure_ad
+callers:
+  portal:
+    api_key: { sha256: 4bf5122f344554c53bde2ebb8cd2b7e3d1600ad631c385a5d7cce23c7785459a }
+    may: [ { tenant: acme, routes: [read] } ]
+";
+
+    /// A proxy that admits nobody.
+    fn refusing() -> Always {
+        let mut secret = tempfile::NamedTempFile::new().unwrap();
+        secret.write_all(b"canary").unwrap();
+        let config = CONFIG.replace("SECRET_FILE", &secret.path().display().to_string());
+        let settings = Settings::parse(&config, "test.yaml").unwrap();
+        let telemetry = Arc::new(Telemetry::default());
+        let tokens = TokenSource::new(Arc::new(NoExchange), 10, Arc::clone(&telemetry));
+        let Settings { caller_auth, tenants, policy, throttles, .. } = settings;
+        let gatekeeper = Gatekeeper::new(caller_auth, tenants, policy, throttles);
+        let gateway = Arc::new(Gateway::new(gatekeeper, tokens, &telemetry));
+        let dropped = telemetry.access_lines_dropped.clone();
+        let log = AccessLog::new(Format::Json, Box::new(std::io::sink()), dropped).unwrap();
+        let limits = ClientLimits {
+            head: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            body: Duration::from_secs(60),
+            max_body: 1024,
+            unfinished_heads: 32 << 20,
+        };
+        let (lanes, unfinished) = (Vec::new(), Arc::default());
+        let proxy = Proxy::new(gateway, lanes, limits, unfinished, telemetry, Arc::new(log));
+        Always(Arc::new(proxy))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_take_its_refusals_is_given_up_after_five_seconds() {
+        for takes in [true, false] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let (mut refusals, mut requests) = theirs.into_split();
+            let client = tokio::spawn(async move {
+                let mut sent = 0_usize;
+                while sent < 10_000
+                    && requests.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok()
+                {
+                    sent += 1;
+                }
+                sent
+            });
+            let taken = tokio::spawn(async move {
+                let mut taken = Vec::new();
+                if takes {
+                    refusals.read_to_end(&mut taken).await.unwrap();
+                } else {
+                    std::future::pending::<()>().await;
+                }
+                taken
+            });
+            let connection = Box::new(Connection::new(Transport::Unix(ours)));
+            let peer = Peer::new(PeerInfo::default(), CancellationToken::new());
+            let begun = Instant::now();
+            Proxy::serve(&refusing(), connection, &peer).await;
+            let sent = client.await.unwrap();
+            if takes {
+                let taken = taken.await.unwrap();
+                assert_eq!(memchr::memmem::find_iter(&taken, "HTTP/1.1 401 ").count(), sent);
+                assert_eq!(sent, 10_000);
+            } else {
+                assert!(sent < 10_000, "the connection was ended");
+                let ended = begun.elapsed();
+                assert!((5..6).contains(&ended.as_secs()), "{ended:?}");
+            }
         }
     }
 

@@ -13,18 +13,16 @@ use time::macros::format_description;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-mod chunks;
 mod redact;
 mod unfinished;
 
 pub(super) use redact::hide;
 pub use unfinished::UnfinishedHeads;
 
-use super::connection::Connection;
 use super::downstream::{ClientLimits, linger};
+use crate::http1::{Body, ChunkReader, Connection, Step};
 use crate::refusal::Refusal;
 use crate::request::{BodyFraming, HeadReader, MAX_HEAD, RawHead};
-use chunks::{ChunkReader, Step};
 use redact::Redactor;
 use unfinished::UnfinishedHead;
 
@@ -34,6 +32,8 @@ pub(super) struct Session {
     /// Read from the client and not used yet.
     buffer: BytesMut,
     limits: ClientLimits,
+    /// The size of the buffer that the head came in. It lives as long as the head does.
+    head_buffer: usize,
     /// What the response depends on of the request, once its head has been read.
     asked: Option<Asked>,
     /// What is left of the request's body; `None` until its framing is known.
@@ -94,14 +94,6 @@ pub(super) enum ClientFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientGone;
 
-/// A request's body, with what has not been read of it.
-#[derive(Debug)]
-enum Body {
-    Length(u64),
-    Chunked(ChunkReader),
-    Done,
-}
-
 /// The body so far, in case it must be sent again.
 #[derive(Debug)]
 enum Kept {
@@ -129,6 +121,7 @@ impl Session {
             connection,
             buffer,
             limits,
+            head_buffer: 0,
             asked: None,
             body: None,
             kept: Kept::Nothing,
@@ -153,6 +146,7 @@ impl Session {
         let mut reader = HeadReader::default();
         let mut waiting: Option<UnfinishedHead<'_>> = None;
         loop {
+            self.head_buffer = self.buffer.capacity();
             match reader.take(&mut self.buffer) {
                 Ok(Some(head)) => {
                     self.keep_alive = wants_keep_alive(&head);
@@ -169,10 +163,7 @@ impl Session {
             let size = if self.buffer.len() < HEAD_PIECE { HEAD_PIECE } else { MAX_HEAD };
             self.reserve(size - self.buffer.len());
             let waiting = waiting.get_or_insert_with(|| unfinished.enter());
-            // Twice, because the allocator rounds up and keeps a part of what is given back, and those
-            // that are evicted take a moment to go.
-            let held = self.buffer.capacity() * 2 + PER_HEAD;
-            if waiting.hold(held, self.limits.unfinished_heads) {
+            if waiting.hold(memory_of(self.buffer.capacity()), self.limits.unfinished_heads) {
                 // Those that were evicted give their memory back first.
                 tokio::task::yield_now().await;
             }
@@ -190,6 +181,11 @@ impl Session {
                 Ok(0) | Err(_) => return Head::Closed,
             }
         }
+    }
+
+    /// How much memory a request whose head has been read takes until it is admitted.
+    pub(super) fn memory(&self) -> usize {
+        memory_of(self.head_buffer)
     }
 
     /// Makes room for the next read, if there is none.
@@ -257,30 +253,11 @@ impl Session {
 
     /// The next piece of the body or its end, as far as it has arrived.
     fn buffered_body(&mut self) -> Result<Step, ClientFault> {
-        let step = match self.body.as_mut().unwrap_or(&mut Body::Done) {
-            Body::Done => Step::End,
-            Body::Length(left) => {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
-                *left -= here as u64;
-                if *left == 0 {
-                    self.body = Some(Body::Done);
-                }
-                match here {
-                    0 => Step::Wait,
-                    here => Step::Piece(self.buffer.split_to(here).freeze()),
-                }
-            }
-            Body::Chunked(chunks) => {
-                chunks.next(&mut self.buffer).map_err(|_| ClientFault::Malformed)?
-            }
-        };
-        match &step {
-            Step::Wait => {}
-            Step::End => self.body = Some(Body::Done),
-            Step::Piece(piece) => {
-                self.body_received += piece.len() as u64;
-                self.keep(piece);
-            }
+        let body = self.body.get_or_insert(Body::Done);
+        let step = body.next(&mut self.buffer).map_err(|_| ClientFault::Malformed)?;
+        if let Step::Piece(piece) = &step {
+            self.body_received += piece.len() as u64;
+            self.keep(piece);
         }
         Ok(step)
     }
@@ -363,7 +340,7 @@ impl Session {
     fn begin_response(&mut self, status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
         let framing = self.frame(status, &mut headers);
         // What the client still sends of the body must not be taken for a request.
-        let whole = matches!(self.body, Some(Body::Done)) && !self.is_end_doubtful();
+        let whole = self.body.as_ref().is_some_and(Body::is_done) && !self.is_end_doubtful();
         if framing == Framing::Close || !whole {
             self.keep_alive = false;
         }
@@ -510,6 +487,12 @@ impl Session {
     }
 }
 
+/// What a head in a buffer of this size takes. The buffer counts twice, because the allocator rounds
+/// up and keeps a part of what is given back, and those that are evicted take a moment to go.
+fn memory_of(buffer: usize) -> usize {
+    buffer * 2 + PER_HEAD
+}
+
 /// A client that takes nothing for so long is as good as gone.
 async fn in_time(
     limit: Duration,
@@ -576,7 +559,7 @@ const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// By as much the buffer for a head grows at least.
 const HEAD_PIECE: usize = 4 * 1024;
-/// What a connection holds besides the bytes of a head that is read.
+/// What a connection holds besides the bytes of a head.
 const PER_HEAD: usize = 8 * 1024;
 /// Room for each read of a body.
 const BODY_PIECE: usize = 64 * 1024;

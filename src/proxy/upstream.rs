@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
-use pingora::protocols::http::v1::client::HttpSession;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,8 +23,7 @@ mod tenant;
 
 pub use tenant::TenantUpstream;
 
-use super::connection::{Connection, Transport};
-use crate::fetch::Counted;
+use crate::http1::{ClientSession, Connection, Counted, Transport};
 use crate::refusal::{Overdue, Refusal};
 use crate::telemetry::{LogLimiter, ServerMetrics, Telemetry};
 use crate::tenant::Server;
@@ -53,7 +51,7 @@ pub struct Upstream {
 /// given back last: who gets it finds the connection closed, or idle.
 pub struct Lease {
     /// The session; boxed, because a lease is handed on several times in a request's course.
-    pub session: Box<HttpSession>,
+    pub session: Box<ClientSession>,
     /// The connection had been used before, so the server may have closed it by now.
     pub reused: bool,
     open: Open,
@@ -146,21 +144,17 @@ impl Upstream {
                 (connection, open, busy, false)
             }
         };
-        let mut session = Box::new(HttpSession::new(connection));
-        session.read_timeout = Some(self.server.timeouts.first_byte);
-        session.write_timeout = Some(self.server.timeouts.write);
+        let mut session = Box::new(ClientSession::new(connection));
+        session.set_read_timeout(Some(self.server.timeouts.first_byte));
+        session.set_write_timeout(self.server.timeouts.write);
         Ok(Lease { session, reused, open, busy, slot, bulkhead })
     }
 
-    /// Takes a session back whose answer was read to its end; keeps its connection if it can go on.
-    pub async fn give_back(&self, lease: Lease) {
-        let Lease { mut session, open, busy, slot, bulkhead, .. } = lease;
-        session.respect_keepalive();
-        // Otherwise it would be shut down with ceremony, which can take long, and so keep the slot.
-        if session.will_keepalive()
-            && let Some(stream) = session.reuse().await
-        {
-            let connection = Connection::from_stream(stream);
+    /// Takes a session back whose response was read to its end, and keeps its connection if another
+    /// request can go out on it.
+    pub fn give_back(&self, lease: Lease) {
+        let Lease { session, open, busy, slot, bulkhead, .. } = lease;
+        if let Some(connection) = session.into_reusable() {
             let idle = Idle { since: Instant::now(), connection, open };
             self.addresses().keep(busy.address(), idle);
         }

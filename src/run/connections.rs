@@ -20,8 +20,7 @@ use super::generation::{ClientTrust, Generation, Listener, ListenerId};
 use super::handshake;
 use super::socket::{Accepted, Socket};
 use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
-use crate::fetch::Counted;
-use crate::proxy::connection::{Connection, Transport};
+use crate::http1::{Connection, Counted, Transport};
 use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, linger};
 use crate::telemetry::{GaugeGuard, Telemetry};
 
@@ -32,7 +31,7 @@ pub(super) struct Connections {
     permits: Arc<Semaphore>,
     /// For clients that are rejected with a 503.
     rejections: Arc<Semaphore>,
-    unfinished_heads: UnfinishedHeads,
+    unfinished_heads: Arc<UnfinishedHeads>,
     tracker: TaskTracker,
 }
 
@@ -56,10 +55,6 @@ impl Current for ConnectionConfig<'_> {
         let terms = trusted.map(|listener| Arc::clone(&listener.terms));
         (Arc::clone(&generation.proxy), terms)
     }
-
-    fn unfinished_heads(&self) -> &UnfinishedHeads {
-        &self.connections.unfinished_heads
-    }
 }
 
 impl Connections {
@@ -70,11 +65,11 @@ impl Connections {
         max_connections: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
+            unfinished_heads: Arc::clone(generation.proxy.unfinished_heads()),
             generation: ArcSwap::new(generation),
             telemetry,
             permits: Arc::new(Semaphore::new(max_connections)),
             rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
-            unfinished_heads: UnfinishedHeads::default(),
             tracker: TaskTracker::new(),
         })
     }

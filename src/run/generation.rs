@@ -12,7 +12,7 @@ use super::StartError;
 use crate::caller::ListenerTerms;
 use crate::config::{self, Digest, Files, Limits, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
-use crate::proxy::{ClientLimits, Proxy, TenantUpstream, Upstream};
+use crate::proxy::{ClientLimits, Proxy, TenantUpstream, UnfinishedHeads, Upstream};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tenant::{Server, Tenant};
 use crate::token::TokenSource;
@@ -34,6 +34,7 @@ pub(super) type ListenerId = u64;
 /// The parts of the process that all generations use.
 pub(super) struct Shared {
     pub(super) tokens: TokenSource,
+    pub(super) unfinished_heads: Arc<UnfinishedHeads>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) access_log: Arc<AccessLog>,
     /// Cancelled when all connections are to close.
@@ -75,6 +76,7 @@ impl Generation {
             Arc::clone(&gateway),
             upstreams,
             client_limits(&limits),
+            Arc::clone(&shared.unfinished_heads),
             Arc::clone(telemetry),
             Arc::clone(&shared.access_log),
         ));

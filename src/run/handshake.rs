@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::fetch::Counted;
+use crate::http1::Counted;
 use crate::proxy::UnfinishedHeads;
 use crate::telemetry::Telemetry;
 use crate::trust::words_of;

@@ -15,6 +15,7 @@ use crate::running::{self, CANARY_TOKEN};
 use crate::waiting::comes_true;
 
 mod addresses;
+mod awaiting_keys;
 mod connections;
 mod forwarding;
 mod process;

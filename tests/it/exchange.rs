@@ -382,6 +382,8 @@ async fn a_connection_that_fails_tells_its_cause() {
     let address = raw_server(Vec::new()).await;
     let error = exchange_with(server(address), embed_secret()).await.unwrap_err();
     assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
+    assert!(hint(&error).contains("closes it without an answer"), "{}", hint(&error));
+    assert!(hint(&error).contains("https://"), "{}", hint(&error));
 }
 
 #[tokio::test]

@@ -265,6 +265,33 @@ async fn keys_are_fetched_once_more_from_a_server_that_closes_an_idle_connection
     }
 }
 
+#[tokio::test]
+async fn a_response_counts_although_the_server_takes_no_more_of_the_request() {
+    for (response, is_token) in [
+        (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKEN}", TOKEN.len()), true),
+        ("tcpwrapper: go away\r\n".to_owned(), false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let permit = permit(server(listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            loop {
+                // It closes without reading, which is a reset as soon as the request comes.
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.write_all(response.as_bytes()).await;
+            }
+        });
+        for _ in 0..20 {
+            match bold_bi(&permit).exchange(&permit).await {
+                Ok(_) => assert!(is_token),
+                Err(error) => {
+                    let is_not_http = matches!(error.kind, ExchangeErrorKind::NotHttp(_));
+                    assert!(!is_token && is_not_http, "{error}");
+                }
+            }
+        }
+    }
+}
+
 /// A server of another protocol, which speaks `first` or after it was spoken to.
 async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -292,7 +319,7 @@ async fn what_answers_but_not_in_http_is_called_that_and_its_words_are_not_repea
         b"\x15\x03\x01\x00\x02\x02\x46",
         b"HTTP/9.9 200 canary\r\n\r\n",
         b"canary",
-        // Faulty framing, although pingora would read it.
+        // Faulty framing.
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a\nb\r\n{}\r\n0\r\n\r\n",

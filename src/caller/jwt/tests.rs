@@ -470,3 +470,16 @@ fn a_name_that_stands_twice_is_refused_at_any_depth() {
         assert!(verify(&token, &provider.keys()).is_ok(), "{more}");
     }
 }
+
+/// See [`UnverifiedJwt::without_claims`].
+#[tokio::test]
+async fn a_token_holds_after_a_wait_for_keys_as_it_did_before() {
+    let provider = Provider::new();
+    let claims = json!({"iss": "https://login.example.com/", "aud": "boldgate", "exp": NOW + 60,
+                        "email": "someone@acme.example"});
+    let token = provider.sign(&json!({ "alg": "EdDSA", "kid": "ed" }), &claims);
+    let mut token = UnverifiedJwt::parse(&token).unwrap();
+    let keys = token.without_claims(std::future::ready(provider.keys())).await;
+    let verified = token.verify(&issuer(), &keys, now()).unwrap();
+    assert_eq!(verified.text("email"), Some("someone@acme.example"));
+}

@@ -1,12 +1,13 @@
-//! The heads of requests, and the TLS handshakes, that have begun to arrive and have no end yet.
-//! Nobody is known by then, so together they are bounded.
+//! The heads of requests, and the TLS handshakes, that have begun to arrive and have no end yet,
+//! and requests that wait for the keys of an issuer of JWTs. Nobody is known by then, so together
+//! they are bounded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-/// All unfinished heads of the process.
+/// All unfinished heads of the process, and what else has no known client.
 #[derive(Debug, Default)]
 pub struct UnfinishedHeads(Mutex<Heads>);
 
@@ -42,6 +43,26 @@ impl UnfinishedHeads {
         heads.next += 1;
         heads.by_age.insert(number, Head { held: 0, evicted: Arc::clone(&evicted) });
         UnfinishedHead { all: self, number, evicted }
+    }
+
+    /// Waits for `caller` with a request that takes `held` bytes of memory; `None` if the request is
+    /// evicted first. See [`UnfinishedHead::hold`].
+    pub async fn hold_while<T>(
+        &self,
+        held: usize,
+        limit: usize,
+        caller: impl Future<Output = T>,
+    ) -> Option<T> {
+        let request = self.enter();
+        if request.hold(held, limit) {
+            // Those that were evicted give their memory back first.
+            tokio::task::yield_now().await;
+        }
+        tokio::select! {
+            biased;
+            () = request.evicted() => None,
+            caller = caller => Some(caller),
+        }
     }
 
     fn heads(&self) -> MutexGuard<'_, Heads> {
@@ -108,5 +129,20 @@ mod tests {
         drop((first, third));
         let heads = all.heads();
         assert_eq!((heads.held, heads.by_age.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_counts_like_a_head_until_its_caller_is_known() {
+        let all = UnfinishedHeads::default();
+        let (known, caller) = tokio::sync::oneshot::channel();
+        let mut oldest = std::pin::pin!(all.hold_while(60, 100, std::future::pending::<()>()));
+        let mut newest = std::pin::pin!(all.hold_while(60, 100, caller));
+        assert!(oldest.as_mut().now_or_never().is_none());
+        assert!(newest.as_mut().now_or_never().is_none(), "the oldest goes");
+        assert_eq!(oldest.await, None);
+        assert_eq!(all.heads().held, 60);
+        known.send("portal").unwrap();
+        assert_eq!(newest.await, Some(Ok("portal")));
+        assert_eq!(all.heads().held, 0);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::connection::Connection;
+use crate::http1::Connection;
 
 /// Where a server can be reached.
 pub(super) struct Address {

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Method, Version};
-use pingora::ErrorType;
-use pingora::protocols::http::v1::client::HttpSession;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Upstream;
 use super::address::Address;
+use crate::http1::{ClientSession, ResponseError};
 use crate::tenant::HealthCheck;
 use crate::trust::CertificateHint;
 
@@ -88,11 +87,11 @@ impl Upstream {
         }
     }
 
-    /// The status of the answer. The request is ours alone: it has no token, and nothing of a
+    /// The status of the response. The request is ours alone: it has no token, and nothing of a
     /// client's.
     async fn ask(&self, address: &Address, check: &HealthCheck) -> Result<u16, String> {
         let connection = self.connect_to(address.at).await.map_err(|error| error.to_string())?;
-        let mut session = HttpSession::new(Box::new(connection));
+        let mut session = ClientSession::new(Box::new(connection));
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = Method::GET;
         parts.uri = check.path.parse().map_err(|_| "its path is none".to_owned())?;
@@ -100,23 +99,16 @@ impl Upstream {
         parts.headers.insert(HOST, self.authority.clone());
         parts.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        session.write_request_header(Box::new(parts.into())).await.map_err(|error| told(&error))?;
-        loop {
-            session.read_response().await.map_err(|error| told(&error))?;
-            let status = session.get_status().map_or(0, |status| status.as_u16());
-            // The answer itself is still to come after 100 and 103, as on the data path.
-            if !matches!(status, 100 | 102..=199) {
-                return Ok(status);
-            }
-        }
+        session.write_head(Box::new(parts.into())).await.map_err(|error| words(&error))?;
+        session.read_head().await.map_err(|error| words(&error))?;
+        Ok(session.status().map_or(0, |status| status.as_u16()))
     }
 }
 
-/// Pingora's own texts quote what was received.
-fn told(error: &pingora::Error) -> String {
-    match error.etype() {
-        ErrorType::InvalidHTTPHeader => "it is answered, but not in HTTP".to_owned(),
-        other => other.as_str().to_owned(),
+fn words(error: &ResponseError) -> String {
+    match error {
+        ResponseError::NotHttp(cause) => format!("it answers, but not in HTTP: {cause}"),
+        other => other.to_string(),
     }
 }
 

@@ -187,6 +187,8 @@ async fn one_connection_too_many_is_turned_away_at_once() {
         let refusal = outside.response().await;
         assert_eq!((refusal.status, refusal.code().as_str()), (503, "overloaded"));
         assert!(refusal.whole && refusal.header("connection") == ["close"]);
+        // Pages differ in what they are answered: no cache may take this for another page's.
+        assert_eq!(refusal.header("vary"), ["Origin"]);
         assert_eq!(outside.rest().await, "");
         assert!(begun.elapsed() < SOON);
         assert_eq!(house.reached(), before);

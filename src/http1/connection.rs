@@ -1,9 +1,10 @@
-//! A connection: TCP, Unix socket or TLS, the same towards clients and, as pingora's `IO`, servers.
+//! A connection: TCP, Unix socket or TLS, the same towards clients and servers.
 //!
-//! What it adds to the socket: a small buffer that joins a head and the first bytes of its body into
-//! one write, given back while the connection is idle; reads that push along what is still to be
-//! written; and the *elastic* mode, in which writes never wait. With it one task can send a body and
-//! listen for the answer at the same time, although a session can only be asked for one of the two.
+//! What it adds to the socket: a small buffer that joins a head and the first bytes of its body
+//! into one write, given back while the connection is idle; reads that push along what is still to
+//! be written; and the *elastic* mode, in which writes never wait. With it one task can send a body
+//! and listen for the response at the same time, although a session can only be asked for one of
+//! the two.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -13,23 +14,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
 use bytes::BytesMut;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID,
-};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
-use crate::fetch::Counted;
+use super::counted::Counted;
 
 /// See the module.
 pub struct Connection {
-    /// Never contended: a session reads and writes through `&mut`, and only
-    /// [`Connection::poll_push`] has to make do with less.
+    /// Never contended: one task at a time reads and writes. It does so through `&mut`, or, where a
+    /// session of pingora's holds the connection, through `&`.
     wire: Mutex<Wire>,
     state: Arc<WriteState>,
 }
@@ -81,16 +76,6 @@ impl Connection {
         }
     }
 
-    /// The connection that a session gives back.
-    pub fn from_stream(stream: Stream) -> Box<Self> {
-        stream.into_any().downcast().expect("every stream of ours is a Connection")
-    }
-
-    /// The connection that a session of pingora's holds.
-    pub fn of(stream: &Stream) -> &Self {
-        stream.as_any().downcast_ref().expect("every stream of ours is a Connection")
-    }
-
     /// The state of its writes.
     pub fn write_state(&self) -> &Arc<WriteState> {
         &self.state
@@ -104,8 +89,8 @@ impl Connection {
         pushed
     }
 
-    /// Makes its end an abrupt one (a TCP reset), for a response whose only proper end is that of its
-    /// connection.
+    /// Makes its end an abrupt one (a TCP reset), for a response whose only proper end is that of
+    /// its connection.
     pub fn break_off(&self) {
         // Where it cannot be done, the connection just ends.
         let _ = match &self.wire().transport {
@@ -113,6 +98,15 @@ impl Connection {
             Transport::Tls(tls) => tls.get_ref().0.get_ref().set_zero_linger(),
             Transport::Unix(_) => Ok(()),
         };
+    }
+
+    /// The number of its file descriptor.
+    pub(super) fn id(&self) -> i32 {
+        match &self.wire().transport {
+            Transport::Tcp(tcp) => tcp.as_raw_fd(),
+            Transport::Unix(unix) => unix.as_raw_fd(),
+            Transport::Tls(tls) => tls.get_ref().0.get_ref().as_raw_fd(),
+        }
     }
 
     fn wire(&self) -> MutexGuard<'_, Wire> {
@@ -203,6 +197,29 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_read(
+        &mut self,
+        state: &WriteState,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if state.is_pending() {
+            // A session that reads waits for a response to what was written.
+            let pushed = self.poll_push(cx);
+            // One may be there although the other side takes no more: it is read first.
+            if let Poll::Ready(Err(_)) = pushed {
+                self.out = Vec::new();
+                self.unflushed = false;
+            }
+            self.note_pending(state);
+        }
+        match &mut self.transport {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Transport::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+        }
+    }
+
     fn note_pending(&self, state: &WriteState) {
         state.pending.store(self.out.len() + usize::from(self.unflushed), Relaxed);
     }
@@ -215,22 +232,17 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let wire = this.wire.get_mut().expect(UNPOISONED);
-        if this.state.is_pending() {
-            // Whoever reads waits for an answer to what was written.
-            let pushed = wire.poll_push(cx);
-            // One may be there although the other side takes no more: it is read first.
-            if let Poll::Ready(Err(_)) = pushed {
-                wire.out = Vec::new();
-                wire.unflushed = false;
-            }
-            wire.note_pending(&this.state);
-        }
-        match &mut wire.transport {
-            Transport::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            Transport::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
-            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
-        }
+        this.wire.get_mut().expect(UNPOISONED).poll_read(&this.state, cx, buffer)
+    }
+}
+
+impl AsyncRead for &Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.wire().poll_read(&self.state, cx, buffer)
     }
 }
 
@@ -293,49 +305,9 @@ impl AsyncWrite for Connection {
 }
 
 impl fmt::Debug for Connection {
-    /// Pingora prints streams in its debug logs; the bytes that wait hold tokens.
+    /// The bytes that wait hold tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({})", self.id())
-    }
-}
-
-#[async_trait]
-impl Shutdown for Connection {
-    async fn shutdown(&mut self) {
-        // The peer may be gone; there is nothing to be done about it.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for Connection {
-    fn id(&self) -> i32 {
-        match &self.wire().transport {
-            Transport::Tcp(tcp) => tcp.as_raw_fd(),
-            Transport::Unix(unix) => unix.as_raw_fd(),
-            Transport::Tls(tls) => tls.get_ref().0.get_ref().as_raw_fd(),
-        }
-    }
-}
-
-impl Ssl for Connection {}
-
-impl Peek for Connection {}
-
-impl GetTimingDigest for Connection {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Connection {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Connection {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
+        f.debug_struct("Connection").finish_non_exhaustive()
     }
 }
 

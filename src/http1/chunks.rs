@@ -1,16 +1,28 @@
-//! A body in chunks (RFC 9112, section 7.1), read strictly: whatever one server could take for the
-//! end of a chunk and another one not is refused, for behind it could hide a request
-//! (CVE-2025-55315 and its kin). What goes on to the server is framed anew.
+//! A body in chunks (RFC 9112, section 7.1), read strictly: what one reader could take for the end
+//! of a chunk and another one not is refused, for behind it could hide another message
+//! (CVE-2025-55315 and its kin). What goes on is framed again.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use http::{HeaderName, HeaderValue};
+
+use super::body::Step;
 
 /// Reads a body from the bytes that have arrived, in pieces of any size.
 #[derive(Debug, Default)]
-pub(super) struct ChunkReader {
+pub struct ChunkReader {
     expected: Expected,
     /// Bytes of extensions and trailers so far: none of them is of use to anybody here.
     overhead: usize,
+    from: Sender,
+}
+
+/// The sender. What servers in use write harmlessly is read: blanks behind a size, as old Apaches
+/// pad it; an extension with every chunk; trailers that are no fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sender {
+    #[default]
+    Client,
+    Server,
 }
 
 #[derive(Debug, Default)]
@@ -27,32 +39,31 @@ enum Expected {
     Nothing,
 }
 
-/// What a body gives next.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Some of its content; never empty.
-    Piece(Bytes),
-    /// Its end.
-    End,
-    /// Nothing, before more has arrived.
-    Wait,
-}
-
 /// The bytes are no chunks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NotChunked;
+pub struct NotChunked;
 
 impl ChunkReader {
+    /// Reads the body of a server's response.
+    pub fn of_response() -> Self {
+        Self { from: Sender::Server, ..Self::default() }
+    }
+
     /// Takes the next part of the body off the front of `buffer`, and nothing that lies behind its
     /// end.
-    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Step, NotChunked> {
+    ///
+    /// # Errors
+    /// When the bytes are no chunks.
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Step, NotChunked> {
         loop {
             self.expected = match self.expected {
                 Expected::Size => match line(buffer)? {
                     None => return Ok(Step::Wait),
                     Some(line) => {
-                        let (size, extension) = size(&line)?;
-                        self.count(extension)?;
+                        let (size, extension) = size(&line, self.from)?;
+                        if self.from == Sender::Client {
+                            self.count(extension)?;
+                        }
                         if size == 0 { Expected::Trailer } else { Expected::Data(size) }
                     }
                 },
@@ -79,7 +90,9 @@ impl ChunkReader {
                     Some(line) if line.is_empty() => Expected::Nothing,
                     Some(line) => {
                         self.count(line.len())?;
-                        field(&line)?;
+                        if self.from == Sender::Client {
+                            field(&line)?;
+                        }
                         Expected::Trailer
                     }
                 },
@@ -113,15 +126,23 @@ fn line(buffer: &mut BytesMut) -> Result<Option<BytesMut>, NotChunked> {
 }
 
 /// The size of a chunk, in bytes, and how many bytes its extensions have.
-fn size(line: &[u8]) -> Result<(u64, usize), NotChunked> {
+fn size(line: &[u8], from: Sender) -> Result<(u64, usize), NotChunked> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, extension) = line.split_at(digits);
+    let (extension, is_text): (_, fn(&u8) -> bool) = match from {
+        Sender::Client => (extension, |byte| matches!(byte, b' '..=b'~')),
+        Sender::Server => {
+            let blanks = extension.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            (&extension[blanks..], |byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+        }
+    };
     let well_formed = match extension {
         [] => true,
-        [b';', text @ ..] => text.iter().all(|byte| matches!(byte, b' '..=b'~')),
+        [b';', text @ ..] => text.iter().all(is_text),
         _ => false,
     };
-    if digits.is_empty() || digits.len() > MAX_SIZE_DIGITS || !well_formed {
+    let max_digits = if from == Sender::Client { MAX_SIZE_DIGITS } else { MAX_PADDED_DIGITS };
+    if digits.is_empty() || digits.len() > max_digits || !well_formed {
         return Err(NotChunked);
     }
     let digits = std::str::from_utf8(digits).map_err(|_| NotChunked)?;
@@ -141,8 +162,10 @@ fn field(line: &[u8]) -> Result<(), NotChunked> {
 const MAX_LINE: usize = 4 * 1024;
 /// Most bytes of extensions and trailer fields of one body.
 const MAX_OVERHEAD: usize = 16 * 1024;
-/// Sizes of more digits could overflow somewhere.
+/// Sizes of more digits could overflow at a server.
 const MAX_SIZE_DIGITS: usize = 15;
+/// Sizes of more digits would overflow here.
+const MAX_PADDED_DIGITS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +179,15 @@ mod tests {
     /// The content of the body that `bytes` begin with, arriving in pieces of `size`, and what is
     /// left behind it; `None` if it has no end.
     fn read(bytes: &[u8], size: usize) -> Result<Option<Whole>, NotChunked> {
-        let (mut reader, mut buffer) = (ChunkReader::default(), BytesMut::new());
+        read_by(ChunkReader::default(), bytes, size)
+    }
+
+    fn read_by(
+        mut reader: ChunkReader,
+        bytes: &[u8],
+        size: usize,
+    ) -> Result<Option<Whole>, NotChunked> {
+        let mut buffer = BytesMut::new();
         let (mut pieces, mut content) = (bytes.chunks(size), Vec::new());
         loop {
             match reader.next(&mut buffer)? {
@@ -238,6 +269,47 @@ mod tests {
     }
 
     #[test]
+    fn of_servers_more_is_read_but_nothing_that_two_readers_could_take_apart_differently() {
+        let read = |bytes: &[u8], size| read_by(ChunkReader::of_response(), bytes, size);
+        for bytes in [
+            &b"3\r\nabc\r\n0\r\n\r\nrest"[..],
+            b"3  \r\nabc\r\n0\t\r\n\r\nrest",
+            b"3 ; a=\"\xe9\t\"\r\nabc\r\n0;\r\n\r\nrest",
+            b"0000000000000003\r\nabc\r\n0000000000000000\r\n\r\nrest",
+            b"3\r\nabc\r\n0\r\nno field\r\nX : y\r\n z\r\n\x01\r\n\r\nrest",
+        ] {
+            for size in 1..=bytes.len() {
+                let (content, rest) = read(bytes, size).unwrap().expect("it has an end");
+                assert_eq!((&content[..], &rest[..]), (&b"abc"[..], &b"rest"[..]));
+            }
+        }
+        for bytes in [
+            &b"\r\n"[..],
+            b" 3\r\n",
+            b";a\r\n",
+            b"+3\r\n",
+            b"0x3\r\n",
+            b"3 a\r\n",
+            b"3 3\r\n",
+            b"3\n",
+            b"3;a\nb\r\n",
+            b"3;a\rb\r\n",
+            b"3;a\0\r\n",
+            b"00000000000000003\r\n",
+            b"3\r\nabcd",
+            b"3\r\nabc\n",
+            b"0\r\nX: y\n\r\n",
+            b"0\r\nX: y\r\n\n",
+        ] {
+            for size in 1..=bytes.len() {
+                assert_eq!(read(bytes, size), Err(NotChunked), "{}", bytes.escape_ascii());
+            }
+        }
+        let trailers = format!("0\r\n{}\r\n", "X: y\r\n".repeat(MAX_OVERHEAD / 4 + 1));
+        assert_eq!(read(trailers.as_bytes(), 999), Err(NotChunked));
+    }
+
+    #[test]
     fn what_nobody_needs_is_bounded() {
         let extension = "x".repeat(4000);
         let body = |chunks| format!("1;{extension}\r\na\r\n").repeat(chunks) + "0\r\n\r\n";
@@ -254,11 +326,13 @@ mod tests {
 
         #[test]
         fn what_arrives_in_pieces_is_judged_as_the_whole(
-            bytes in "([0-3]{1,2}(;[a\t]{0,2})?[\r\n]{1,2}[ab]{0,3}[\r\n]{1,2}){0,3}0\r\n(X:y\r?\n)?\r\n.{0,3}",
+            bytes in "([0-3]{1,2}( {0,2}(;[a\t]{0,2})?)?[\r\n]{1,2}[ab]{0,3}[\r\n]{1,2}){0,3}0\r\n(X:y\r?\n)?\r\n.{0,3}",
             size in 1_usize..9,
         ) {
-            let whole = read(bytes.as_bytes(), bytes.len().max(1));
-            prop_assert_eq!(whole, read(bytes.as_bytes(), size));
+            for reader in [ChunkReader::default, ChunkReader::of_response] {
+                let whole = read_by(reader(), bytes.as_bytes(), bytes.len().max(1));
+                prop_assert_eq!(whole, read_by(reader(), bytes.as_bytes(), size));
+            }
         }
     }
 }

@@ -1,0 +1,49 @@
+//! Connecting to one origin.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, TlsStream};
+use tower_service::Service;
+
+use crate::http1::{Connection, Counted, Transport};
+use crate::trust::{Trust, TrustError};
+
+/// Makes connections.
+pub(super) struct Connector {
+    tcp: HttpConnector,
+    tls: Option<TlsConnector>,
+}
+
+impl Connector {
+    pub(super) fn new(tls: bool, trust: &Trust, connect: Duration) -> Result<Self, TrustError> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(connect));
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let tls = if tls { Some(TlsConnector::from(trust.client_config()?)) } else { None };
+        Ok(Self { tcp, tls })
+    }
+
+    /// A connection to the host and port of `at`, where a certificate of the host of `url` is asked
+    /// for.
+    pub(super) async fn connect(&self, at: &Uri, url: &Uri) -> Result<Box<Connection>, Cause> {
+        let tcp = self.tcp.clone().call(at.clone()).await?.into_inner();
+        let transport = match &self.tls {
+            None => Transport::Tcp(tcp),
+            Some(tls) => {
+                let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+                let name = ServerName::try_from(host.to_owned())?;
+                let tls = tls.connect(name, Counted::new(tcp, Arc::default())).await?;
+                Transport::Tls(Box::new(TlsStream::from(tls)))
+            }
+        };
+        Ok(Box::new(Connection::new(transport)))
+    }
+}
+
+type Cause = Box<dyn Error + Send + Sync>;

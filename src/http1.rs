@@ -1,0 +1,17 @@
+//! HTTP/1.1 as every side here speaks it: the connections, the bodies, and requests to servers. All
+//! responses of servers are read here, so that data, tokens, keys and health checks get the same
+//! verdict on the same bytes.
+
+mod body;
+mod chunks;
+mod client;
+mod connection;
+mod counted;
+mod head;
+
+pub use body::{Body, Step};
+pub use chunks::{ChunkReader, NotChunked};
+pub use client::{ClientSession, ResponseError};
+pub use connection::{Connection, Transport, WriteState};
+pub use counted::Counted;
+pub use pingora::http::RequestHeader;

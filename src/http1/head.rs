@@ -1,0 +1,242 @@
+//! A connection as pingora's client session gets to see it: up to the end of a response's head, and
+//! not a byte further. What lies behind the head is read by [`super::ClientSession`].
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::connection::Connection;
+
+/// See the module.
+pub(super) struct HeadStream {
+    connection: Box<Connection>,
+    /// Never contended: [`super::ClientSession`] looks at it only between two heads.
+    heads: Mutex<Heads>,
+}
+
+/// What was read of a response's head.
+#[derive(Default)]
+struct Heads {
+    end: HeadEnd,
+    /// How many bytes of the head in question were given to the session.
+    given: usize,
+    /// Whether any byte has arrived.
+    heard: bool,
+    /// What arrived behind the end of a head.
+    rest: BytesMut,
+}
+
+impl HeadStream {
+    pub(super) fn new(connection: Box<Connection>) -> Self {
+        Self { connection, heads: Mutex::default() }
+    }
+
+    /// The stream that a session of pingora's holds.
+    pub(super) fn of(stream: &Stream) -> &Self {
+        stream.as_any().downcast_ref().expect("every stream of ours is a HeadStream")
+    }
+
+    /// The connection that a session of pingora's gives back.
+    pub(super) fn into_connection(stream: Stream) -> Option<Box<Connection>> {
+        Some(stream.into_any().downcast::<Self>().ok()?.connection)
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether any byte of a response has arrived.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heads().heard
+    }
+
+    /// Ends a head, so that another can begin; how many bytes of it the session was given.
+    pub(super) fn end_head(&self) -> usize {
+        let mut heads = self.heads();
+        heads.end = HeadEnd::default();
+        std::mem::take(&mut heads.given)
+    }
+
+    /// What arrived behind the head.
+    pub(super) fn take_rest(&self) -> BytesMut {
+        std::mem::take(&mut self.heads().rest)
+    }
+
+    fn heads(&self) -> MutexGuard<'_, Heads> {
+        self.heads.lock().expect("nothing panics with it")
+    }
+}
+
+impl AsyncRead for HeadStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let heads = this.heads.get_mut().expect("nothing panics with it");
+        let before = buffer.filled().len();
+        if heads.rest.is_empty() {
+            ready!(Pin::new(&mut *this.connection).poll_read(cx, buffer))?;
+        } else {
+            let here = heads.rest.len().min(buffer.remaining());
+            buffer.put_slice(&heads.rest[..here]);
+            heads.rest.advance(here);
+        }
+        let new = &buffer.filled()[before..];
+        heads.heard |= !new.is_empty();
+        let head = heads.end.find(new).unwrap_or(new.len());
+        if head < new.len() {
+            // Before what is left of the rest, of which it was the beginning.
+            let mut rest = BytesMut::from(&new[head..]);
+            rest.extend_from_slice(&heads.rest);
+            heads.rest = rest;
+            buffer.set_filled(before + head);
+        }
+        heads.given += head;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Finds the empty line that ends a head. Lines end with CR LF or LF, as pingora's parser has it,
+/// and empty lines ahead of the head do not count.
+#[derive(Debug, Default)]
+struct HeadEnd {
+    begun: bool,
+    /// The two bytes before those that come next.
+    last: [u8; 2],
+}
+
+impl HeadEnd {
+    /// The end of the head, if it is within these bytes, which continue those before.
+    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let start =
+            if self.begun { 0 } else { bytes.iter().position(|byte| !is_line_end(byte))? };
+        self.begun = true;
+        let last = self.last;
+        let back = |at: usize, by: usize| match at.checked_sub(by) {
+            Some(index) => bytes[index],
+            None => last[(2 + at).saturating_sub(by)],
+        };
+        let is_end = |&at: &usize| match back(at, 1) {
+            b'\n' => true,
+            b'\r' => back(at, 2) == b'\n',
+            _ => false,
+        };
+        let ends = memchr::memchr_iter(b'\n', &bytes[start..]).map(|at| start + at);
+        let end = { ends }.find(is_end).map(|at| at + 1);
+        let seen = end.unwrap_or(bytes.len());
+        self.last = [back(seen, 2), back(seen, 1)];
+        end
+    }
+}
+
+impl AsyncWrite for HeadStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.connection).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.connection).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for HeadStream {
+    /// Pingora prints streams in its debug logs; the bytes that wait hold tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeadStream({})", self.id())
+    }
+}
+
+#[async_trait]
+impl Shutdown for HeadStream {
+    async fn shutdown(&mut self) {
+        // The peer may be gone; there is nothing to be done about it.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for HeadStream {
+    fn id(&self) -> i32 {
+        self.connection.id()
+    }
+}
+
+impl Ssl for HeadStream {}
+
+impl Peek for HeadStream {}
+
+impl GetTimingDigest for HeadStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for HeadStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for HeadStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the head ends, of bytes that arrive in pieces.
+    fn end(bytes: &[u8], size: usize) -> Option<usize> {
+        let mut head = HeadEnd::default();
+        let mut before = 0;
+        bytes.chunks(size).find_map(|piece| {
+            let end = head.find(piece).map(|end| before + end);
+            before += piece.len();
+            end
+        })
+    }
+
+    #[test]
+    fn a_head_ends_with_its_first_empty_line_however_it_arrives() {
+        for (head, rest) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\n"[..], &b"body"[..]),
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", b"\r\n\r\n"),
+            (b"HTTP/1.1 200 OK\nA: b\n\n", b"\n\nbody"),
+            (b"HTTP/1.1 200 OK\nA: b\n\r\n", b"HTTP/1.1"),
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n\n", b""),
+            (b"\r\n\r\n\n\nHTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", b"\n"),
+        ] {
+            let whole = [head, rest].concat();
+            for size in 1..=whole.len() {
+                assert_eq!(end(&whole, size), Some(head.len()), "{}", whole.escape_ascii());
+            }
+        }
+        for none in [&b""[..], b"\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: b\r\n", b"A\r\r\n\r", b"A\r\r"]
+        {
+            assert_eq!(end(none, 1), None);
+        }
+    }
+}
