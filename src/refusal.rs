@@ -432,6 +432,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             "Bold BI refused the gateway's credential. This is not about your own credential.",
         ),
         ExchangeErrorKind::Unusable { .. }
+        | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
         | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => {

@@ -240,7 +240,7 @@ impl NoToken {
     }
 }
 
-/// What went wrong in an exchange. No variant holds any text of the reply.
+/// What went wrong in an exchange. No variant prints any text of the reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeErrorKind {
     /// The server understood and said no: a client error, or a success without a token.
@@ -259,6 +259,10 @@ pub enum ExchangeErrorKind {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// The reply gives this token a lifetime of zero. A server that gives its token out again until
+    /// the end, and rounds the rest of its life down, does so in the token's last second.
+    #[error("the reply is not usable: it gives the token a lifetime of zero")]
+    NoLifetime(Box<AccessToken>),
     /// The reply is compressed, although that was not asked for.
     #[error(
         "the reply is not usable: its `Content-Encoding` is {coding}, although the request said \
@@ -312,9 +316,11 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
-            Self::Unusable { .. } | Self::Encoded { .. } | Self::AnotherUser | Self::NotHttp(_) => {
-                "token_reply_unusable"
-            }
+            Self::Unusable { .. }
+            | Self::NoLifetime(_)
+            | Self::Encoded { .. }
+            | Self::AnotherUser
+            | Self::NotHttp(_) => "token_reply_unusable",
             Self::Unavailable { .. } | Self::Unreachable(_) | Self::Suspended { .. } => {
                 "token_endpoint_unavailable"
             }

@@ -94,6 +94,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
+        ExchangeErrorKind::NoLifetime(_) => LIFETIME_HINT,
         ExchangeErrorKind::Encoded { .. } => {
             "switch off compression for the token endpoint in the proxy in front of Bold BI, which \
              compresses what it was asked not to"
@@ -159,10 +160,7 @@ fn refused(status: u16, grant: Grant) -> &'static str {
 /// About replies of something other than the token endpoint, and about its own absurd ones.
 fn unusable(status: u16, fault: &str) -> &'static str {
     match (status, fault) {
-        (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => {
-            "check how long tokens live that this Bold BI gives out, its machine's clock and the \
-             clock here"
-        }
+        (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => LIFETIME_HINT,
         (_, reply::OWN_SIGN_IN) => {
             "IIS or a proxy in between asks for its own sign-in: allow anonymous requests to the token \
              endpoint there"
@@ -249,6 +247,9 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
         }
     }
 }
+
+const LIFETIME_HINT: &str = "check how long tokens live that this Bold BI gives out, its machine's clock and the \
+                             clock here";
 
 #[cfg(test)]
 mod tests {

@@ -110,8 +110,9 @@ fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
 /// a token that is not empty, `LoginResult` absent or true, and no `error`.
 ///
 /// # Errors
-/// [`ExchangeErrorKind::Refused`] when the body says no, [`ExchangeErrorKind::Unusable`] when it is
-/// not what a token endpoint says.
+/// [`ExchangeErrorKind::Refused`] when the body says no, [`ExchangeErrorKind::NoLifetime`] when the
+/// token's life is rounded down to zero, [`ExchangeErrorKind::Unusable`] when the body is not what a
+/// token endpoint says.
 pub fn token(
     status: StatusCode,
     headers: &HeaderMap,
@@ -139,7 +140,8 @@ pub fn token(
     // The server's own clock, where it is told: a jump of ours then changes nothing.
     let clock = headers.get(DATE).and_then(date).unwrap_or(asked.clock);
     let lifetime = lifetime::lifetime(&said, clock).map_err(unusable)?.min(max_lifetime);
-    AccessToken::new(token, asked.at, lifetime).map_err(|_| unusable(NOT_VISIBLE))
+    let token = AccessToken::new(token, asked.at, lifetime).map_err(|_| unusable(NOT_VISIBLE))?;
+    if lifetime.is_zero() { Err(ExchangeErrorKind::NoLifetime(Box::new(token))) } else { Ok(token) }
 }
 
 /// The fields that count. All others are passed over; one of these that occurs twice is an error,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::audit::{Starter, Untold};
 use super::backoff::Failing;
@@ -115,8 +115,28 @@ impl Inner {
         permit: &Permit,
         why: Why,
         starter: Option<&Starter>,
-        entered: Option<Entered>,
+        mut entered: Option<Entered>,
     ) -> Outcome {
+        let mut ask_until = None;
+        loop {
+            let exchanged = self.exchange(permit, why, starter, entered.take(), &mut ask_until);
+            if let Some(token) = exchanged.await? {
+                return Ok(token);
+            }
+            sleep(LAST_SECOND_PAUSE).await;
+        }
+    }
+
+    /// One exchange. `None` if the server gives the token that has ended here once more, in its last
+    /// second, so that the next exchange may give another; until `ask_until` at the latest.
+    async fn exchange(
+        self: &Arc<Self>,
+        permit: &Permit,
+        why: Why,
+        starter: Option<&Starter>,
+        entered: Option<Entered>,
+        ask_until: &mut Option<Instant>,
+    ) -> Result<Option<Arc<AccessToken>>, NoToken> {
         let entered = match entered {
             Some(entered) => entered,
             None => {
@@ -144,10 +164,23 @@ impl Inner {
                 metrics.exchanged(ExchangeOutcome::Success);
                 entered.endpoint.answered(&permit.tenant().name);
                 self.failing.invalidate(permit);
-                Ok(self.keep(permit, new, why))
+                Ok(Some(self.keep(permit, new, why)))
             }
             Err(error) => {
                 metrics.exchanged(outcome(&error.kind));
+                if let ExchangeErrorKind::NoLifetime(token) = &error.kind
+                    && let Some(end) = self.end_of_same(permit, token)
+                {
+                    if let Some(held) = self.usable(permit) {
+                        entered.endpoint.answered(&permit.tenant().name);
+                        return Ok(Some(self.keep(permit, held, why)));
+                    }
+                    let now = Instant::now();
+                    if now < *ask_until.get_or_insert(now.min(end) + MAX_LAST_SECOND) {
+                        entered.endpoint.answered(&permit.tenant().name);
+                        return Ok(None);
+                    }
+                }
                 if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
                     alarm(&metrics, permit);
                 }
@@ -230,10 +263,16 @@ fn withdrawn(permit: &Permit) -> NoToken {
     NoToken::new(permit, ExchangeErrorKind::Withdrawn, Duration::ZERO)
 }
 
+/// The pause between exchanges while the server gives a token out that ends within a second.
+const LAST_SECOND_PAUSE: Duration = Duration::from_millis(200);
+/// Bounds the wait for the end of that second: replies take their time, too.
+const MAX_LAST_SECOND: Duration = Duration::from_secs(2);
+
 fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
     match kind {
         ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
         ExchangeErrorKind::Unusable { .. }
+        | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
         | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => ExchangeOutcome::Unusable,

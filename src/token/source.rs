@@ -249,6 +249,12 @@ impl Inner {
         self.unexpired(permit).filter(|found| !found.refused)
     }
 
+    /// When the cached token ends or ended, if `token` is the same.
+    pub(super) fn end_of_same(&self, permit: &Permit, token: &AccessToken) -> Option<Instant> {
+        let held = self.cache.get(permit)?.token;
+        (held.authorization() == token.authorization()).then(|| held.expires_at())
+    }
+
     fn unexpired(&self, permit: &Permit) -> Option<Cached> {
         self.cache.get(permit).filter(|found| found.token.is_usable(Instant::now()))
     }

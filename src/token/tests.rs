@@ -151,7 +151,14 @@ impl TokenExchange for Script {
         self.at_once.fetch_sub(1, SeqCst);
         let reply = self.reply.lock().unwrap()(number);
         match reply {
-            Ok((token, lifetime)) => Ok(AccessToken::new(&token, asked, lifetime).unwrap()),
+            Ok((token, lifetime)) => {
+                let token = AccessToken::new(&token, asked, lifetime).unwrap();
+                if !lifetime.is_zero() {
+                    return Ok(token);
+                }
+                let kind = ExchangeErrorKind::NoLifetime(Box::new(token));
+                Err(ExchangeError::new(permit, kind))
+            }
             Err(kind) => Err(ExchangeError::new(permit, kind)),
         }
     }

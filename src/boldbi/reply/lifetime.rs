@@ -25,7 +25,8 @@ pub(super) struct Statements<'r> {
     pub token: &'r str,
 }
 
-/// The earliest end that is stated, as a time from now; a quarter of an hour when none is.
+/// The earliest end that is stated, as a time from now; a quarter of an hour when none is. Zero is
+/// an end within a second, which the server has rounded down.
 ///
 /// # Errors
 /// A fixed text, when a statement cannot be meant.
@@ -52,7 +53,7 @@ pub(super) fn lifetime(said: &Statements<'_>, now: SystemTime) -> Result<Duratio
     let Some(earliest) = ends.into_iter().flatten().min() else {
         return Ok(FALLBACK);
     };
-    let sane = 1..=LONGEST.as_nanos().cast_signed();
+    let sane = 0..=LONGEST.as_nanos().cast_signed();
     if ends.into_iter().flatten().any(|end| !sane.contains(&end)) {
         return Err(ABSURD);
     }
@@ -65,10 +66,14 @@ type Nanoseconds = i128;
 /// What is left of a life from `begin` to `end`. With both known it is their distance, whatever our
 /// clock says. Only a token that was clearly in use before, because the server gave it out a
 /// second time, has less: the rest by our clock.
+///
+/// A date without fractions of a second may be passed although the token has not ended yet.
 fn span(begin: Option<Nanoseconds>, end: Nanoseconds, now: Nanoseconds) -> Nanoseconds {
+    let left = end - now;
     match begin {
-        Some(begin) if now <= begin + CLOCKS_DIFFER || end <= now => end - begin,
-        _ => end - now,
+        Some(begin) if now <= begin + CLOCKS_DIFFER || left <= -SECOND => end - begin,
+        _ if left > -SECOND => left.max(0),
+        _ => left,
     }
 }
 
@@ -163,7 +168,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 const CLOCKS_DIFFER: Nanoseconds = 5 * 60 * SECOND;
 pub(in crate::boldbi) const UNREADABLE: &str = "its `expires_in` is neither a number nor text";
 pub(in crate::boldbi) const ABSURD: &str =
-    "it gives the token a lifetime of nothing, less, or more than a century";
+    "it gives the token a lifetime below zero, or of more than a century";
 
 #[cfg(test)]
 mod tests {
@@ -205,8 +210,6 @@ mod tests {
     #[test]
     fn absurd_lifetimes_are_errors() {
         let absurd = [
-            json!(0),
-            json!("0"),
             json!(-1),
             json!("-1"),
             json!(1e99),
@@ -278,9 +281,28 @@ mod tests {
     }
 
     #[test]
+    fn a_lifetime_that_was_rounded_down_is_zero() {
+        for zero in [json!(0), json!("0"), json!(0.0), json!("2020-05-21T01:18:27Z")] {
+            assert_eq!(of(zero.clone(), ISSUED_2020), Ok(0), "{zero}");
+        }
+        // Our clock has fractions of a second, and the date has none.
+        let expires = json!("5/21/2020 1:18:27 AM");
+        for issued in [None, Some(json!("5/21/2020 12:18:27 AM"))] {
+            let said = Statements {
+                expires_in: None,
+                issued: issued.as_ref(),
+                expires: Some(&expires),
+                token: "x",
+            };
+            let now = at(ISSUED_2020) + Duration::from_millis(999);
+            assert_eq!(lifetime(&said, now), Ok(Duration::ZERO), "{issued:?}");
+        }
+    }
+
+    #[test]
     fn a_jwt_without_iat_counts_from_now() {
         assert_eq!(of_jwt(json!({"exp": 1000}), 400), Ok(600));
-        assert_eq!(of_jwt(json!({"exp": 1000}), 1000), Err(ABSURD));
+        assert_eq!(of_jwt(json!({"exp": 1000}), 1001), Err(ABSURD));
         assert_eq!(of_jwt(json!({"exp": 1000.5, "iat": 0.5}), 0), Ok(1000));
     }
 

@@ -79,6 +79,14 @@ fn a_jump_of_our_clock_changes_no_lifetime_where_the_server_tells_its_own_time()
 }
 
 #[test]
+fn a_lifetime_of_zero_is_told_from_one_that_cannot_be_meant() {
+    let zero = read_ok(r#"{"access_token":"x","expires_in":0}"#);
+    let Err(ExchangeErrorKind::NoLifetime(token)) = zero else { panic!("{zero:?}") };
+    assert_eq!(token.as_bytes(), b"x");
+    assert_eq!(fault_of(read_ok(r#"{"access_token":"x","expires_in":-1}"#)), ABSURD);
+}
+
+#[test]
 fn t4_success_of_2020_with_dates() {
     let body = r#"{"email":"guest@example.com","access_token":"made_up-opaque-token_0123456789","token_type":"bearer","expires_in":"2020-05-28T01:18:27+00:00",".issued":"5/21/2020 1:18:27 AM +00:00",".expires":"5/28/2020 1:18:27 AM +00:00","LoginResult":"True","LoginStatusInfo":"Authentication successful"}"#;
     assert_eq!(lifetime_of(body), WEEK);

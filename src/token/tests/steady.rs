@@ -98,7 +98,8 @@ type Stated = fn(Duration) -> Duration;
 
 /// A server gives the same token out again until its end, and answers after 1 ms. There is a
 /// request every millisecond of the second that ends `early` before that end. Returns the time left
-/// of that second at each exchange, and the number of requests that failed.
+/// of that second at each exchange, and the number of requests that failed. No request may get the
+/// token after its end.
 async fn asked_near_the_end(early: Duration, stated: Stated) -> (Vec<Duration>, usize) {
     let end = Instant::now() + HOUR;
     let script = Script::new(move |_| match end.checked_duration_since(Instant::now()) {
@@ -119,7 +120,10 @@ async fn asked_near_the_end(early: Duration, stated: Stated) -> (Vec<Duration>, 
     let (from, begun) = (Instant::now(), script.calls());
     let mut failed = 0;
     while !left().is_zero() {
-        failed += usize::from(source.token(&permit).await.is_err());
+        match source.token(&permit).await {
+            Ok(found) => assert!(Instant::now() < end || found.token.as_bytes() != b"same"),
+            Err(_) => failed += 1,
+        }
         sleep(latency).await;
     }
     let asked = script.times().split_off(begun);
@@ -128,10 +132,11 @@ async fn asked_near_the_end(early: Duration, stated: Stated) -> (Vec<Duration>, 
 
 #[tokio::test(start_paused = true)]
 async fn the_same_token_again_costs_one_exchange_at_most_in_its_last_moments() {
-    let all: [(&str, Stated); 3] = [
+    let all: [(&str, Stated); 4] = [
         ("the whole of its life", |_| HOUR),
         ("the rest of its life", |left| left),
         ("no less than a second", |left| left.max(SECOND)),
+        ("whole seconds, rounded down", |left| Duration::from_secs(left.as_secs())),
     ];
     for (name, stated) in all {
         // Before the time that is left for requests to arrive in, and before its end.
@@ -146,6 +151,29 @@ async fn the_same_token_again_costs_one_exchange_at_most_in_its_last_moments() {
             assert!((1..=8).contains(&asked.len()), "{name}, {early:?}: {asked:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_without_lifetime_is_asked_for_again_for_two_seconds_at_most() {
+    let hour = Instant::now() + HOUR;
+    let script = Script::new(move |_| {
+        let left = hour.saturating_duration_since(Instant::now());
+        Ok(("same".into(), left))
+    });
+    let (source, permit) = (script.source(), permit());
+    source.token(&permit).await.unwrap();
+    sleep(HOUR).await;
+    let (started, calls) = (Instant::now(), script.calls());
+    let error = source.token(&permit).await.unwrap_err();
+    assert!(matches!(error.cause.kind, ExchangeErrorKind::NoLifetime(_)), "{error}");
+    assert!(started.elapsed() < SECOND * 5 / 2, "{:?}", started.elapsed());
+    assert!((6..=10).contains(&(script.calls() - calls)), "{}", script.calls() - calls);
+    // Control: after that it is a failure like others, also where a token is new.
+    sleep(SECOND).await;
+    let (started, calls) = (Instant::now(), script.calls());
+    source.token(&permit).await.unwrap_err();
+    source.token(&permits(2, 0)[1]).await.unwrap_err();
+    assert_eq!((started.elapsed(), script.calls() - calls), (LATENCY * 2, 2));
 }
 
 const SECOND: Duration = Duration::from_secs(1);
