@@ -438,13 +438,13 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         | ExchangeErrorKind::NotHttp(_) => {
             (502, "Bold BI's token endpoint gave an answer that the gateway cannot use.")
         }
-        ExchangeErrorKind::Crowded { .. } => (503, "The gateway is at its limit."),
-        ExchangeErrorKind::Withdrawn => {
+        ExchangeErrorKind::BudgetExhausted { .. } => (503, "The gateway is at its limit."),
+        ExchangeErrorKind::PermitRevoked => {
             (503, "The gateway's configuration was changed. Please send the request again.")
         }
         ExchangeErrorKind::Unavailable { .. }
         | ExchangeErrorKind::Unreachable(_)
-        | ExchangeErrorKind::Suspended { .. } => {
+        | ExchangeErrorKind::BreakerOpen { .. } => {
             (503, "Bold BI's token endpoint cannot be reached or cannot serve.")
         }
         ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not answer in time."),

@@ -277,7 +277,7 @@ impl Running {
             Arc::clone(&self.access_log),
         ));
         let next = Arc::new(Generation { proxy, doors, limits });
-        self.tokens.change_over(exchange, renewal, &settings.servers, || {
+        self.tokens.reconfigure(exchange, renewal, &settings.servers, || {
             self.hall.put_in_force(Arc::clone(&next));
         });
 
@@ -450,7 +450,7 @@ fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinSet<()> {
             let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
             match gateway.warm_up(tenant).await {
                 // What has changed in the meantime is fetched for that change.
-                Err(error) if !error.is_withdrawn() => {
+                Err(error) if !error.is_permit_revoked() => {
                     let hint = crate::boldbi::hint(&error.cause);
                     let tenant = &tenant.name;
                     tracing::warn!(boldgate.tenant = %tenant, hint, "no token to warm up: {error}");

@@ -177,6 +177,23 @@ impl TenantMetrics {
     }
 }
 
+/// Counts one thing in a gauge until it is dropped.
+pub struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    /// Counts one more in `gauge`.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// `at` as all logs write it (RFC 3339).
 pub fn timestamp(at: SystemTime) -> String {
     let mut text = String::new();

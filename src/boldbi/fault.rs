@@ -114,14 +114,16 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "check that the server is reachable from here and not overloaded; the deadline is \
              `timeouts.token_exchange` of the server"
         }
-        ExchangeErrorKind::Suspended { .. } => {
+        ExchangeErrorKind::BreakerOpen { .. } => {
             "look at the failures of this server before this one; the first exchange that succeeds \
              ends this"
         }
-        ExchangeErrorKind::Crowded { .. } => {
+        ExchangeErrorKind::BudgetExhausted { .. } => {
             "look at how long the token endpoint takes; the bound is `max_exchanges` of the server"
         }
-        ExchangeErrorKind::Withdrawn => "nothing is to be done: the next request finds what is new",
+        ExchangeErrorKind::PermitRevoked => {
+            "nothing is to be done: the next request finds what is new"
+        }
         ExchangeErrorKind::NotHttp(_) => {
             "check the port of the server's `url`, and whether it is one for `https`: what answers \
              there speaks another protocol, or breaks the rules of HTTP"

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::asleep::Asleep;
+use super::suspend::SuspendClock;
 use super::*;
 use crate::policy::{Policy, RouteClass};
 use crate::secret::Secret;
+use crate::telemetry::Telemetry;
 use crate::tenant::{
     Credential, ExchangeBody, ExistingAuthorization, Server, Tenant, Tenants, Timeouts,
 };
@@ -119,7 +120,11 @@ impl Script {
     }
 
     fn source(self: &Arc<Self>) -> TokenSource {
-        TokenSource::with_asleep(self.clone(), asleep())
+        self.observed_source(Arc::default())
+    }
+
+    fn observed_source(self: &Arc<Self>, telemetry: Arc<Telemetry>) -> TokenSource {
+        TokenSource::with_clock(self.clone(), 10_000, telemetry, clock())
     }
 }
 
@@ -165,23 +170,24 @@ impl TokenExchange for Script {
 }
 
 /// Another configuration, which makes those permits that it makes `still` as they were.
-fn change_over(source: &TokenSource, exchange: Arc<Script>, still: fn(&Permit) -> bool) {
-    let renew = move |permit: &Permit| still(permit).then(|| permit.clone());
-    source.change_over(exchange, renew, std::slice::from_ref(&permit().tenant().server), || ());
+fn reconfigure(source: &TokenSource, exchange: Arc<Script>, still: fn(&Permit) -> bool) {
+    let reissue = move |permit: &Permit| still(permit).then(|| permit.clone());
+    source.reconfigure(exchange, reissue, std::slice::from_ref(&permit().tenant().server), || ());
 }
 
 thread_local! {
-    /// How long the machine of this test has slept.
-    static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// How long the machine of this test has been suspended.
+    static SUSPENDED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// The machine sleeps when the test says so; it is looked at rarely enough for weeks to pass.
-fn asleep() -> Asleep {
-    Asleep { read: || SLEPT.get(), every: Duration::from_secs(3600) }
+/// A clock that the test sets. It is read so rarely that a test can let weeks pass.
+fn clock() -> SuspendClock {
+    SuspendClock::new(|| SUSPENDED.get(), HOUR)
 }
 
 const LATENCY: Duration = Duration::from_millis(50);
 const TIMEOUT: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -198,13 +204,12 @@ async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_mo
     let (theirs, permit) = (source.clone(), flying.clone());
     let flight = tokio::spawn(async move { theirs.token(&permit).await });
     sleep(LATENCY / 2).await;
-    change_over(&source, script.clone(), |permit| permit.tenant().credential.version == 1);
+    reconfigure(&source, script.clone(), |permit| permit.tenant().credential.version == 1);
     let begun = script.calls();
     flight.await.unwrap().unwrap();
     for permit in old.iter().chain([&flying]) {
-        assert!(source.inner().usable(permit).is_none());
         let error = source.token(permit).await.unwrap_err();
-        assert!(matches!(error.cause.kind, ExchangeErrorKind::Withdrawn), "{error}");
+        assert!(matches!(error.cause.kind, ExchangeErrorKind::PermitRevoked), "{error}");
         assert!(source.reject(permit, &Arc::new(token("old", HOUR))));
         source.replacement(permit, None).await.unwrap_err();
     }
@@ -230,7 +235,7 @@ async fn an_exchange_that_waits_for_a_place_is_not_begun_for_a_credential_that_c
         waiting.spawn(async move { source.token(&permit).await });
     }
     sleep(LATENCY / 2).await;
-    change_over(&source, script.clone(), |_| false);
+    reconfigure(&source, script.clone(), |_| false);
     let answers = waiting.join_all().await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
     assert_eq!(script.calls(), 16);
@@ -241,7 +246,7 @@ async fn a_new_exchange_serves_from_the_next_refresh_on() {
     let (first, second) = (Script::giving(HOUR), Script::giving(HOUR));
     let (source, permit) = (first.source(), permit());
     source.token(&permit).await.unwrap();
-    change_over(&source, second.clone(), |_| true);
+    reconfigure(&source, second.clone(), |_| true);
     assert!(source.token(&permit).await.unwrap().cached);
     sleep(HOUR * 9 / 10).await;
     assert!(source.token(&permit).await.unwrap().cached);
@@ -260,21 +265,21 @@ impl TokenExchange for Servers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_goes_by_what_the_tenant_is_since_the_configuration_changed() {
+async fn a_refresh_goes_to_the_server_that_the_tenant_has_since_the_configuration_changed() {
     let asked = Arc::new(Servers(Mutex::default()));
-    let source = TokenSource::with_asleep(asked.clone(), asleep());
+    let source = TokenSource::with_clock(asked.clone(), 10_000, Arc::default(), clock());
     source.token(&permit()).await.unwrap();
     let today = permits_at("renamed", 1, 0).remove(0);
-    let renewed = today.clone();
-    let renew = move |permit: &Permit| (*permit == renewed).then(|| renewed.clone());
-    source.change_over(asked.clone(), renew, &[Arc::clone(&today.tenant().server)], || ());
+    let reissued = today.clone();
+    let reissue = move |permit: &Permit| (*permit == reissued).then(|| reissued.clone());
+    source.reconfigure(asked.clone(), reissue, &[Arc::clone(&today.tenant().server)], || ());
     assert!(source.token(&today).await.unwrap().cached, "the token stays");
     sleep(HOUR * 9 / 10).await;
     assert_eq!(*asked.0.lock().unwrap(), ["main", "renamed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
+async fn exchanges_wait_for_the_budget_no_longer_than_one_may_take() {
     let script =
         Arc::new(Script { latency: TIMEOUT * 2, ..Arc::into_inner(Script::giving(HOUR)).unwrap() });
     let source = script.source();
@@ -287,7 +292,10 @@ async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
     let started = Instant::now();
     let error = waiting.join_next().await.unwrap().unwrap().unwrap_err();
     assert_eq!(started.elapsed().as_secs(), TIMEOUT.as_secs());
-    assert!(matches!(error.cause.kind, ExchangeErrorKind::Crowded { limit: 16, .. }), "{error}");
+    assert!(
+        matches!(error.cause.kind, ExchangeErrorKind::BudgetExhausted { limit: 16, .. }),
+        "{error}"
+    );
     assert!(waiting.join_all().await.iter().all(Result::is_ok));
     assert_eq!(script.calls(), 16);
 }
@@ -295,14 +303,14 @@ async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
 #[tokio::test(start_paused = true)]
 async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile() {
     let script = Script::giving(HOUR);
-    let clock = Asleep { every: Duration::from_secs(1), ..asleep() };
-    let source = TokenSource::with_asleep(script.clone(), clock);
+    let clock = SuspendClock::new(|| SUSPENDED.get(), SECOND);
+    let source = TokenSource::with_clock(script.clone(), 10_000, Arc::default(), clock);
     let permits = permits(100, 0);
     for permit in &permits {
         source.token(permit).await.unwrap();
     }
     // Half their life: they serve on, and are refreshed when they are 72 to 80 % old.
-    SLEPT.set(HOUR / 2);
+    SUSPENDED.set(HOUR / 2);
     sleep(Duration::from_secs(2)).await;
     for permit in &permits {
         let found = source.token(permit).await.unwrap();
@@ -312,30 +320,30 @@ async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile(
     }
     assert_eq!(script.calls(), 100);
     // Most of it: they serve on, and are refreshed, but not all at once.
-    SLEPT.set(HOUR * 9 / 10);
+    SUSPENDED.set(HOUR * 9 / 10);
     sleep(Duration::from_secs(2)).await;
     assert!(script.calls() < 160, "{}", script.calls());
     sleep(Duration::from_secs(30)).await;
     assert_eq!(script.calls(), 200);
     // All of it: they are gone.
-    SLEPT.set(HOUR * 3);
+    SUSPENDED.set(HOUR * 3);
     sleep(Duration::from_secs(2)).await;
     assert!(!source.token(&permits[0]).await.unwrap().cached);
     // An exchange during which the machine sleeps counts the sleep as well.
     let (theirs, last) = (source.clone(), permits[1].clone());
     let flight = tokio::spawn(async move { theirs.token(&last).await });
     sleep(LATENCY / 2).await;
-    SLEPT.set(HOUR * 3 + HOUR / 2);
+    SUSPENDED.set(HOUR * 3 + HOUR / 2);
     let left = flight.await.unwrap().unwrap().token.expires_at() - Instant::now();
     assert!(left <= HOUR / 2, "{left:?}");
 }
 
 #[test]
-fn the_time_asleep_can_be_read_and_does_not_run_backwards() {
-    let Asleep { read, every } = Asleep::default();
-    let first = read();
-    assert!(read() + Duration::from_millis(50) >= first);
-    assert_eq!(every, Duration::from_secs(1));
+fn the_suspended_time_can_be_read_and_does_not_run_backwards() {
+    let clock = SuspendClock::default();
+    let first = clock.total();
+    assert!(clock.total() + Duration::from_millis(50) >= first);
+    assert_eq!(clock.interval(), SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ type Failure = Box<dyn Fn() -> ExchangeErrorKind + Send>;
 /// A source with an audit log.
 struct Audited {
     source: TokenSource,
+    telemetry: Arc<Telemetry>,
     path: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -19,15 +20,15 @@ struct Audited {
 impl Audited {
     fn new(script: &Arc<Script>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (source, path) = (script.source(), folder.path().join("audit.jsonl"));
-        let audit = &source.inner().telemetry.audit;
-        audit.send_to(Some(&AuditSink::File(path.clone()))).unwrap();
-        Self { source, path, _folder: folder }
+        let (telemetry, path) = (Arc::<Telemetry>::default(), folder.path().join("audit.jsonl"));
+        telemetry.audit.send_to(Some(&AuditSink::File(path.clone()))).unwrap();
+        let source = script.observed_source(Arc::clone(&telemetry));
+        Self { source, telemetry, path, _folder: folder }
     }
 
     /// All lines; the log is over then.
     fn lines(&self) -> Vec<Value> {
-        self.source.inner().telemetry.audit.send_to(None).unwrap();
+        self.telemetry.audit.send_to(None).unwrap();
         let text = std::fs::read_to_string(&self.path).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -50,19 +51,19 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
     let audited = Audited::new(&script);
     let (source, permits) = (&audited.source, permits(2, 0));
     let portal = CallerName::new("portal");
-    let asker = |request_id| {
-        Some(Asker { request_id, caller: Some(&portal), permission: PermissionId::May(3) })
+    let initiator = |request_id| {
+        Some(Initiator { request_id, caller: Some(&portal), permission: PermissionId::May(3) })
     };
 
     let (first, second) = tokio::join!(
-        source.token_for(&permits[0], asker("first")),
-        source.token_for(&permits[0], asker("waits for it")),
+        source.token_for(&permits[0], initiator("first")),
+        source.token_for(&permits[0], initiator("waits for it")),
     );
     assert!(Arc::ptr_eq(&first.unwrap().token, &second.unwrap().token));
-    let cached = source.token_for(&permits[0], asker("finds it")).await.unwrap();
+    let cached = source.token_for(&permits[0], initiator("finds it")).await.unwrap();
     assert!(cached.cached);
     assert!(source.reject(&permits[0], &cached.token));
-    source.replacement(&permits[0], asker("was refused")).await.unwrap();
+    source.replacement(&permits[0], initiator("was refused")).await.unwrap();
     source.token(&permits[1]).await.unwrap();
     sleep(HOUR * 9 / 10).await;
 
@@ -140,7 +141,7 @@ async fn through_an_outage_there_are_as_many_lines_as_calls() {
     script.becomes(new_tokens(HOUR));
     ask_all(5).await;
     // Nor is what is not begun: the configuration was changed.
-    super::change_over(&audited.source, script.clone(), |_| false);
+    super::reconfigure(&audited.source, script.clone(), |_| false);
     let calls = script.calls();
     audited.source.token(&super::permits(1, 1)[0]).await.unwrap_err();
     assert_eq!(script.calls(), calls);

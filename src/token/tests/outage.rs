@@ -188,7 +188,7 @@ async fn retry_after_holds_back_everybody_once_the_endpoint_is_down() {
     }
     assert_eq!(script.calls(), 3);
     let error = source.token(&permits[9]).await.unwrap_err();
-    assert!(matches!(error.cause.kind, ExchangeErrorKind::Suspended { failures: 3 }), "{error}");
+    assert!(matches!(error.cause.kind, ExchangeErrorKind::BreakerOpen { failures: 3 }), "{error}");
     assert!(error.retry_after > Duration::from_secs(19), "{error:?}");
     script.becomes(new_tokens(HOUR));
     sleep(Duration::from_secs(19)).await;

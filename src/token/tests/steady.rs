@@ -176,8 +176,6 @@ async fn a_token_without_lifetime_is_asked_for_again_for_two_seconds_at_most() {
     assert_eq!((started.elapsed(), script.calls() - calls), (LATENCY * 2, 2));
 }
 
-const SECOND: Duration = Duration::from_secs(1);
-
 #[tokio::test(start_paused = true)]
 async fn a_refresh_and_a_request_that_finds_no_token_share_one_exchange() {
     let script = Script::new(new_tokens(Duration::from_secs(2)));
