@@ -225,10 +225,11 @@ impl Scene {
     async fn pass(&self, request: &RawHead, admits: Admits) {
         let head = RequestHead::parse(request).expect("it is good");
         let origin = Origin::unknown(admits);
-        let Ok(Arrival::Request(arrived)) = self.gateway.arrive(&origin, &head) else {
+        let gatekeeper = self.gateway.gatekeeper();
+        let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&origin, &head) else {
             panic!("it is decided on");
         };
-        let admission = self.gateway.admit(&origin, &head, arrived).await.expect("it is admitted");
+        let admission = gatekeeper.admit(&origin, &head, arrived).await.expect("it is admitted");
         let granted =
             self.gateway.token(&admission, "00f067aa0ba902b7").await.expect("there is a token");
         let private = self.gateway.private_headers();

@@ -107,44 +107,6 @@ impl Gateway {
         Self { gatekeeper, tokens, metrics }
     }
 
-    /// See [`Gatekeeper::arrive`].
-    ///
-    /// # Errors
-    /// The refusal that the client gets.
-    pub fn arrive<'a>(
-        &'a self,
-        origin: &Origin,
-        head: &RequestHead<'a>,
-    ) -> Result<Arrival<'a>, Refusal> {
-        self.gatekeeper.arrive(origin, head)
-    }
-
-    /// See [`Gatekeeper::admit`].
-    ///
-    /// # Errors
-    /// The refusal that the client gets.
-    pub async fn admit(
-        &self,
-        origin: &Origin,
-        head: &RequestHead<'_>,
-        arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit(origin, head, arrived).await
-    }
-
-    /// See [`Gatekeeper::admit_again`].
-    ///
-    /// # Errors
-    /// The refusal that the client gets.
-    pub async fn admit_again(
-        &self,
-        origin: &Origin,
-        head: &RequestHead<'_>,
-        arrived: Arrived<'_>,
-    ) -> Result<Admission, Refusal> {
-        self.gatekeeper.admit_again(origin, head, arrived).await
-    }
-
     /// The token to put on the admitted request of this id; `None` if the request goes on with its
     /// own `Authorization`.
     ///

@@ -192,7 +192,8 @@ impl Proxy {
         let head = RequestHead::parse(raw)?;
         down.expect_body(head.body, head.expects_continue);
         record.target(&head.target);
-        let arrived = match self.gateway.arrive(&peer.origin, &head)? {
+        let gatekeeper = self.gateway.gatekeeper();
+        let arrived = match gatekeeper.arrive(&peer.origin, &head)? {
             Arrival::Preflight(preflight) => {
                 record.preflight(&preflight.tenant.name);
                 let answer = respond::to_preflight(&preflight, record.request_id_value());
@@ -202,9 +203,9 @@ impl Proxy {
         };
         record.arrived(&arrived);
         let admission = if record.is_anew() {
-            self.gateway.admit_again(&peer.origin, &head, arrived).await?
+            gatekeeper.admit_again(&peer.origin, &head, arrived).await?
         } else {
-            self.gateway.admit(&peer.origin, &head, arrived).await?
+            gatekeeper.admit(&peer.origin, &head, arrived).await?
         };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if let BodyFraming::Length(length) = head.body
