@@ -84,8 +84,9 @@ impl AccessToken {
         self.expires_at - self.obtained_at
     }
 
-    /// Whether it may be put on a request at `now`. The last twentieth of its life, at most 10 s, is
-    /// left for the request to arrive in; not so if the server gives out no other before its end.
+    /// Whether it may be put on a request at `now`. The last twentieth of its life, at most 10 s,
+    /// is left for the request to arrive in; not so if the server gives out no other before its
+    /// end.
     pub fn is_usable(&self, now: Instant) -> bool {
         now + self.margin < self.expires_at
     }
@@ -309,7 +310,8 @@ pub enum ExchangeErrorKind {
     /// The reply was not complete in time.
     #[error("the token endpoint gave no whole reply within {0:?}")]
     Timeout(Duration),
-    /// The breaker is open: the endpoint is down, and one exchange at a time finds out for how long.
+    /// The breaker is open: the endpoint is down, and one exchange at a time finds out for how
+    /// long.
     #[error("exchanges are held back, as the last {failures} with this server failed")]
     BreakerOpen {
         /// Failures in a row, over all tenants of the server.

@@ -34,8 +34,8 @@ impl NegativeEntry {
         NoToken { cause: Arc::clone(&self.last), retry_after }
     }
 
-    /// When to refresh a token again that is usable for the time `left`. No request waits for it, so
-    /// its pauses grow longer than the pauses of requests without a token.
+    /// When to refresh a token again that is usable for the time `left`. No request waits for it,
+    /// so its pauses grow longer than the pauses of requests without a token.
     pub(super) fn refresh_at(&self, now: Instant, left: Duration) -> Instant {
         let max = doubled(FIRST_REFRESH_BACKOFF, self.count, MAX_REFRESH_BACKOFF).min(left / 4);
         self.again_at.max(now + random(MIN_BACKOFF, max))
@@ -59,8 +59,8 @@ pub(super) fn asked_for(kind: &ExchangeErrorKind) -> Option<Duration> {
 }
 
 /// Whether the fault is in the request, not in the server: the credential is refused, a firewall
-/// refuses the request, or the reply is for another user. Another exchange would not change that, and
-/// could lock an account or get the gateway blocked by a firewall.
+/// refuses the request, or the reply is for another user. Another exchange would not change that,
+/// and could lock an account or get the gateway blocked by a firewall.
 pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
     matches!(
         kind,
@@ -98,10 +98,10 @@ mod tests {
 
     fn failures(kind: impl Fn() -> ExchangeErrorKind, count: usize) -> Vec<Duration> {
         let now = Instant::now();
-        let mut failing: Option<NegativeEntry> = None;
+        let mut entry: Option<NegativeEntry> = None;
         let pause = |_| {
-            failing = Some(NegativeEntry::after(failing.as_ref(), Arc::new(error(kind())), now));
-            failing.as_ref().unwrap().again_at - now
+            entry = Some(NegativeEntry::after(entry.as_ref(), Arc::new(error(kind())), now));
+            entry.as_ref().unwrap().again_at - now
         };
         (0..count).map(pause).collect()
     }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_firewall_refuses_is_asked_for_as_rarely_as_a_refused_credential() {
+    async fn refusals_of_a_firewall_back_off_like_refused_credentials() {
         let page = || ExchangeErrorKind::Unusable { status: 403, fault: "it is a page" };
         for kind in [&page as &dyn Fn() -> _, &|| ExchangeErrorKind::AnotherUser] {
             assert_eq!(failures(kind, 3), failures(refused, 3));
@@ -156,11 +156,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_outage_does_not_count_towards_refusals() {
         let now = Instant::now();
-        let mut failing = NegativeEntry::after(None, Arc::new(error(down(None))), now);
+        let mut entry = NegativeEntry::after(None, Arc::new(error(down(None))), now);
         for _ in 0..10 {
-            failing = NegativeEntry::after(Some(&failing), Arc::new(error(down(None))), now);
+            entry = NegativeEntry::after(Some(&entry), Arc::new(error(down(None))), now);
         }
-        failing = NegativeEntry::after(Some(&failing), Arc::new(error(refused())), now);
-        assert_eq!(failing.again_at - now, Duration::from_secs(5));
+        entry = NegativeEntry::after(Some(&entry), Arc::new(error(refused())), now);
+        assert_eq!(entry.again_at - now, Duration::from_secs(5));
     }
 }

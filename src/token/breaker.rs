@@ -49,16 +49,16 @@ impl Breaker {
         self.failures
     }
 
-    /// Notes a success, or a refusal that is no fault of the endpoint. Returns `true` if that closes
-    /// the breaker.
+    /// Notes a success, or a refusal that is no fault of the endpoint. Returns `true` if that
+    /// closes the breaker.
     pub(super) fn succeeded(&mut self, tenant: &TenantName, now: Instant) -> bool {
         let was_open = self.is_open();
         *self = Self { last_success: Some((tenant.clone(), now)), ..Self::default() };
         was_open
     }
 
-    /// Notes a failed exchange that began at `begun`; `asked_for` is the pause that the endpoint asks
-    /// for. Returns `true` if that opens the breaker.
+    /// Notes a failed exchange that began at `begun`; `asked_for` is the pause that the endpoint
+    /// asks for. Returns `true` if that opens the breaker.
     pub(super) fn failed(
         &mut self,
         tenant: &TenantName,

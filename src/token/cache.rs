@@ -113,8 +113,8 @@ impl TokenCache {
         }
     }
 
-    /// Marks the token as refused by the server, if it is still `rejected`, so that another is asked
-    /// for. Returns `false` if the token is not worth replacing ([`Replacements::allow`]).
+    /// Marks the token as refused by the server, if it is still `rejected`, so that another is
+    /// asked for. Returns `false` if the token is not worth replacing ([`Replacements::allow`]).
     pub(super) fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
         let mut replaceable = true;
         self.entries.entry_by_ref(permit).and_compute_with(|entry| match entry {
@@ -132,8 +132,8 @@ impl TokenCache {
         replaceable
     }
 
-    /// The token of `permit`, if it is usable and the server has given it out again as `new`. It does
-    /// not live longer for that: its next refresh is planned nearer to its end.
+    /// The token of `permit`, if it is usable and the server has given it out again as `new`. It
+    /// does not live longer for that: its next refresh is planned nearer to its end.
     pub(super) fn repeated(&self, permit: &Permit, new: &AccessToken) -> Option<Arc<AccessToken>> {
         let held = self.usable(permit).filter(|held| held.is_same(new))?;
         let now = Instant::now();

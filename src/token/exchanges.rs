@@ -1,5 +1,6 @@
-//! Exchanges: at most one at a time for each permit, whatever it is for, and the memory of those that
-//! failed. Each runs in a task of its own, so that it goes on when a request that waits for it ends.
+//! Exchanges: at most one at a time for each permit, whatever it is for, and the memory of those
+//! that failed. Each runs in a task of its own, so that it goes on when a request that waits for it
+//! ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -126,12 +127,12 @@ impl Exchanges {
         self.endpoints.retain(|name| servers.contains(name));
     }
 
-    /// The exchange to wait for: the one under way, or a new one. Or the token, if the cache has one
-    /// by now.
+    /// The exchange to wait for: the one under way, or a new one. Or the token, if the cache has
+    /// one by now.
     ///
     /// # Errors
-    /// The last failure, while another exchange would come too soon. While the endpoint is down, also
-    /// if an exchange is under way: only the request that started it waits for it.
+    /// The last failure, while another exchange would come too soon. While the endpoint is down,
+    /// also if an exchange is under way: only the request that started it waits for it.
     pub(super) fn join(
         self: &Arc<Self>,
         permit: &Permit,
@@ -370,7 +371,7 @@ fn alarm(metrics: &TenantMetrics, permit: &Permit) {
         boldgate.subject = %permit.subject(),
         server.address = tenant.server.origin(),
         repeated,
-        hint = "look for a proxy or cache that answers in the place of Bold BI; if the address of \
+        hint = "look for a proxy or cache that responds in place of Bold BI; if the email address of \
                 the user was changed in Bold BI, map to the new one",
         "the token endpoint gave a token of another user than was asked for; it is not used"
     );

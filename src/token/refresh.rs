@@ -1,6 +1,6 @@
-//! Refreshing ahead: one background task for all tokens. It starts exchanges for tokens in use before
-//! they end. It keeps nothing alive, waits for no exchange, and leaves the queue for the budget to
-//! requests.
+//! Refreshing ahead: one background task for all tokens. It starts exchanges for tokens in use
+//! before they end. It keeps nothing alive, waits for no exchange, and leaves the queue for the
+//! budget to requests.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

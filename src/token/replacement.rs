@@ -1,5 +1,5 @@
-//! How soon a refused token is replaced. Bold BI sends 401 both for a revoked token and for a missing
-//! permission. Only in the second case is each new token refused as well. Pure.
+//! How soon a refused token is replaced. Bold BI sends 401 both for a revoked token and for a
+//! missing permission. Only in the second case is each new token refused as well. Pure.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ impl Replacements {
 
 /// Bounds the replacements in a row without a wait, of tokens that were accepted before.
 const MAX_IMMEDIATE: u32 = 3;
-/// How old a token that was never accepted must be for the second replacement; it doubles each time.
+/// How old a token that was never accepted must be for the second replacement; it doubles each
+/// time.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest time that a refused token stays.
 const MAX_WAIT: Duration = Duration::from_secs(10);

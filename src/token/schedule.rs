@@ -19,7 +19,8 @@ pub(super) struct Schedule {
 type Key = (Instant, u64);
 
 impl Schedule {
-    /// Plans `permit` for `at`, and for no other time. Returns `true` if it is the first of all now.
+    /// Plans `permit` for `at`, and for no other time. Returns `true` if it is the first of all
+    /// now.
     pub(super) fn put(&mut self, permit: &Permit, at: Instant) -> bool {
         self.remove(permit);
         self.last += 1;

@@ -45,8 +45,8 @@ impl TokenSource {
     }
 
     /// Switches to a new configuration, at the same moment as `activate` does. `reissue` maps a
-    /// permit to the same permit of the new configuration, or to `None` if it is revoked. All cached
-    /// tokens of revoked permits are dropped, and requests that wait for one get
+    /// permit to the same permit of the new configuration, or to `None` if it is revoked. All
+    /// cached tokens of revoked permits are dropped, and requests that wait for one get
     /// [`ExchangeErrorKind::PermitRevoked`]; by then they find the new configuration active. All
     /// else stays: tokens, remembered failures, and the budgets and breakers of `servers`.
     ///
@@ -64,8 +64,8 @@ impl TokenSource {
     /// A token for `permit` that is usable now.
     ///
     /// # Errors
-    /// When an exchange was needed and failed, or failed a short time ago; all who waited for it get
-    /// the same error.
+    /// When an exchange was needed and failed, or failed a short time ago; all who waited for it
+    /// get the same error.
     pub async fn token(&self, permit: &Permit) -> Result<TokenLookup, NoToken> {
         self.token_for(permit, None).await
     }
@@ -92,9 +92,9 @@ impl TokenSource {
         })
     }
 
-    /// Notes that the server refused `rejected`: the next request gets another token. Returns `true`
-    /// if another token is worth a try. It is not if `rejected` itself replaced a refused token a
-    /// short time ago: then the refusal is about permissions, and the token stays.
+    /// Notes that the server refused `rejected`: the next request gets another token. Returns
+    /// `true` if another token is worth a try. It is not if `rejected` itself replaced a refused
+    /// token a short time ago: then the refusal is about permissions, and the token stays.
     pub fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
         self.exchanges.cache().reject(permit, rejected)
     }

@@ -1,4 +1,4 @@
-//! The life of a token, in time that the tests hold.
+//! The life of a token, in paused time.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ mod audited;
 mod outage;
 mod steady;
 
-/// Leave to act on as many tenants, all of one server with `max_exchanges` 16.
+/// Permits for `count` tenants, all of one server with `max_exchanges` 16.
 fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
     permits_at("main", count, credential_version)
 }
@@ -69,14 +69,14 @@ fn permit() -> Permit {
     permits(1, 0).remove(0)
 }
 
-/// An error of some tenant.
+/// An error of the first tenant.
 pub(super) fn error(kind: ExchangeErrorKind) -> ExchangeError {
     ExchangeError::new(&permit(), kind)
 }
 
-/// A token endpoint that does as it is told, and counts.
+/// A token endpoint that does as it is told, and counts its calls.
 struct Script {
-    /// A word and a lifetime, or what goes wrong; told the number of the call, from 1 on.
+    /// Maps the number of the call, from 1, to a token and its lifetime or to an error.
     reply: Mutex<Box<Reply>>,
     latency: Duration,
     calls: Mutex<Vec<(Instant, u64)>>,
@@ -99,7 +99,7 @@ impl Script {
         })
     }
 
-    /// Gives a new token each time.
+    /// Gives a new token for each call.
     fn giving(lifetime: Duration) -> Arc<Self> {
         Self::new(new_tokens(lifetime))
     }
@@ -169,7 +169,7 @@ impl TokenExchange for Script {
     }
 }
 
-/// Another configuration, which makes those permits that it makes `still` as they were.
+/// Switches to a configuration that grants the permits that are `still` granted, unchanged.
 fn reconfigure(source: &TokenSource, exchange: Arc<Script>, still: fn(&Permit) -> bool) {
     let reissue = move |permit: &Permit| still(permit).then(|| permit.clone());
     source.reconfigure(exchange, reissue, std::slice::from_ref(&permit().tenant().server), || ());
@@ -199,7 +199,7 @@ async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_mo
     for permit in &old {
         source.token(permit).await.unwrap();
     }
-    // One exchange is under way, and one waits for a place, when the credentials change.
+    // One exchange is under way when the credentials change.
     let flying = permits(3, 0).remove(2);
     let (theirs, permit) = (source.clone(), flying.clone());
     let flight = tokio::spawn(async move { theirs.token(&permit).await });
@@ -214,8 +214,7 @@ async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_mo
         source.replacement(permit, None).await.unwrap_err();
     }
     assert_eq!(script.calls(), begun);
-    // Control: those of the new configuration are served and refreshed, for the old ones time
-    // goes by without a call.
+    // Control: the new permits are served and refreshed. There is no more call for the old ones.
     for _ in 0..100 {
         source.token(&new[0]).await.unwrap();
         sleep(Duration::from_secs(1)).await;
@@ -253,7 +252,7 @@ async fn a_new_exchange_serves_from_the_next_refresh_on() {
     assert_eq!((first.calls(), second.calls()), (1, 1));
 }
 
-/// Notes the servers that it is to ask.
+/// Notes the server of each exchange.
 struct Servers(Mutex<Vec<String>>);
 
 #[async_trait]
@@ -309,7 +308,7 @@ async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile(
     for permit in &permits {
         source.token(permit).await.unwrap();
     }
-    // Half their life: they serve on, and are refreshed when they are 72 to 80 % old.
+    // By half their life: they are used, and will be refreshed at 72 to 80 % of their life.
     SUSPENDED.set(HOUR / 2);
     sleep(Duration::from_secs(2)).await;
     for permit in &permits {
@@ -319,17 +318,17 @@ async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile(
         assert!(left <= HOUR / 2, "{left:?}");
     }
     assert_eq!(script.calls(), 100);
-    // Most of it: they serve on, and are refreshed, but not all at once.
+    // By most of it: they are used, and refreshed, but not all at once.
     SUSPENDED.set(HOUR * 9 / 10);
     sleep(Duration::from_secs(2)).await;
     assert!(script.calls() < 160, "{}", script.calls());
     sleep(Duration::from_secs(30)).await;
     assert_eq!(script.calls(), 200);
-    // All of it: they are gone.
+    // By more than all of it: they are gone.
     SUSPENDED.set(HOUR * 3);
     sleep(Duration::from_secs(2)).await;
     assert!(!source.token(&permits[0]).await.unwrap().cached);
-    // An exchange during which the machine sleeps counts the sleep as well.
+    // A token ages, too, if the machine is suspended during its exchange.
     let (theirs, last) = (source.clone(), permits[1].clone());
     let flight = tokio::spawn(async move { theirs.token(&last).await });
     sleep(LATENCY / 2).await;

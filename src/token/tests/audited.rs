@@ -1,4 +1,4 @@
-//! What the audit log says of exchanges: one line each, whatever they are for and however they end.
+//! The audit log of exchanges: one line each, for every purpose and outcome.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ impl Audited {
         Self { source, telemetry, path, _folder: folder }
     }
 
-    /// All lines; the log is over then.
+    /// Closes the log and reads its lines.
     fn lines(&self) -> Vec<Value> {
         self.telemetry.audit.send_to(None).unwrap();
         let text = std::fs::read_to_string(&self.path).unwrap();
@@ -34,8 +34,8 @@ impl Audited {
     }
 }
 
-/// What of the lines tells exchanges apart: what for, whose, how it ended.
-fn told(lines: &[Value]) -> Vec<(&str, Option<&str>, &str)> {
+/// Purpose, request and outcome of each line.
+fn summaries(lines: &[Value]) -> Vec<(&str, Option<&str>, &str)> {
     let all = lines.iter().inspect(|line| assert_eq!(line["event"], "exchange"));
     all.map(|line| {
         let text = |name: &str| line[name].as_str();
@@ -75,7 +75,7 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
         ("refresh", None, "granted"),
         ("refresh", None, "granted"),
     ];
-    assert_eq!(told(&lines), expected);
+    assert_eq!(summaries(&lines), expected);
     assert_eq!(script.calls(), expected.len());
     let line = &lines[0];
     for (name, value) in [
@@ -94,7 +94,7 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exchange_that_fails_is_told_by_its_code_and_what_is_remembered_of_it_is_none() {
+async fn a_failed_exchange_has_a_line_with_its_code_and_a_remembered_failure_has_none() {
     let unreachable = || ExchangeErrorKind::Unreachable("no route".into());
     let unusable = || ExchangeErrorKind::Unusable { status: 200, fault: "it is empty" };
     let failures: [(Failure, &str); 5] = [
@@ -110,14 +110,14 @@ async fn an_exchange_that_fails_is_told_by_its_code_and_what_is_remembered_of_it
         audited.source.token(&permit).await.unwrap_err();
         audited.source.token(&permit).await.unwrap_err();
         let lines = audited.lines();
-        assert_eq!(told(&lines), [("warm_up", None, code)]);
+        assert_eq!(summaries(&lines), [("warm_up", None, code)]);
         assert!(lines[0].get("boldgate.token_lifetime").is_none());
     }
-    // A token that had ended when it arrived was granted to nobody.
+    // A token that had ended when it arrived is not granted.
     let script = Script::giving(LATENCY);
     let audited = Audited::new(&script);
     audited.source.token(&permit()).await.unwrap_err();
-    assert_eq!(told(&audited.lines()), [("warm_up", None, "token_reply_unusable")]);
+    assert_eq!(summaries(&audited.lines()), [("warm_up", None, "token_reply_unusable")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,14 +140,16 @@ async fn through_an_outage_there_are_as_many_lines_as_calls() {
     ask_all(60).await;
     script.becomes(new_tokens(HOUR));
     ask_all(5).await;
-    // Nor is what is not begun: the configuration was changed.
+    // An exchange that never begins has no line: the configuration was changed.
     super::reconfigure(&audited.source, script.clone(), |_| false);
     let calls = script.calls();
     audited.source.token(&super::permits(1, 1)[0]).await.unwrap_err();
     assert_eq!(script.calls(), calls);
 
     let lines = audited.lines();
-    assert!(told(&lines).iter().any(|(_, _, outcome)| *outcome == "token_endpoint_unavailable"));
+    assert!(
+        summaries(&lines).iter().any(|(_, _, outcome)| *outcome == "token_endpoint_unavailable")
+    );
     assert_eq!(lines.len(), calls);
 }
 
@@ -164,5 +166,5 @@ fn an_exchange_that_is_cut_off_by_the_end_of_the_gateway_has_its_line_too() {
     });
     assert_eq!(script.calls(), 1);
     drop(runtime);
-    assert_eq!(told(&audited.lines()), [("warm_up", None, "abandoned")]);
+    assert_eq!(summaries(&audited.lines()), [("warm_up", None, "abandoned")]);
 }
