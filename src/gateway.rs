@@ -15,7 +15,7 @@ use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
 use crate::throttle::{Places, Throttled, Throttles};
-use crate::token::{AccessToken, Asker, NoToken, TokenSource};
+use crate::token::{AccessToken, Initiator, NoToken, TokenLookup, TokenSource};
 
 /// Everything that decides on requests.
 pub struct Gateway {
@@ -93,19 +93,10 @@ impl Admission {
         self.permit.tenant()
     }
 
-    /// On whose behalf a token is asked for, for the request of this id.
-    fn asker<'a>(&'a self, request_id: &'a str) -> Asker<'a> {
-        Asker { request_id, caller: self.caller.name(), permission: self.by }
+    /// The request of this id, as the one that may start an exchange.
+    fn initiator<'a>(&'a self, request_id: &'a str) -> Initiator<'a> {
+        Initiator { request_id, caller: self.caller.name(), permission: self.by }
     }
-}
-
-/// A token and where it came from.
-#[derive(Clone, Debug)]
-pub struct Granted {
-    /// The token.
-    pub token: Arc<AccessToken>,
-    /// False when an exchange had to be waited for.
-    pub cached: bool,
 }
 
 impl Gateway {
@@ -116,7 +107,8 @@ impl Gateway {
         Self { gatekeeper, tokens, metrics }
     }
 
-    /// The token to put on the admitted request of this id; none when it goes on with its own.
+    /// The token to put on the admitted request of this id; `None` if the request goes on with its
+    /// own `Authorization`.
     ///
     /// # Errors
     /// The refusal that the client gets when no token can be had.
@@ -124,16 +116,16 @@ impl Gateway {
         &self,
         admission: &Admission,
         request_id: &str,
-    ) -> Result<Option<Granted>, Refusal> {
+    ) -> Result<Option<TokenLookup>, Refusal> {
         if !admission.injects {
             return Ok(None);
         }
-        let asker = Some(admission.asker(request_id));
-        let found = self.tokens.token_for(&admission.permit, asker).await;
+        let initiator = Some(admission.initiator(request_id));
+        let found = self.tokens.token_for(&admission.permit, initiator).await;
         let found = found.map_err(Refusal::Exchange)?;
         let metrics = self.metrics(admission.tenant());
         if found.cached { &metrics.cache_hits } else { &metrics.cache_misses }.inc();
-        Ok(Some(Granted { token: found.token, cached: found.cached }))
+        Ok(Some(found))
     }
 
     /// The server answered 401 to `refused`. The token to try next; none when the answer is about
@@ -151,9 +143,10 @@ impl Gateway {
         if !self.tokens.reject(permit, refused) {
             return Ok(None);
         }
-        let asker = Some(admission.asker(request_id));
-        let next = self.tokens.replacement(permit, asker).await.map_err(Refusal::Exchange)?;
-        Ok((!same_token(&next, refused)).then_some(next))
+        let initiator = Some(admission.initiator(request_id));
+        let next = self.tokens.replacement(permit, initiator).await.map_err(Refusal::Exchange)?;
+        // The server may give out the same token again, and would refuse it again.
+        Ok((!next.is_same(refused)).then_some(next))
     }
 
     /// The server answered 401 to `refused`, and the request cannot be sent again.
@@ -402,9 +395,4 @@ fn injects(caller: &Caller, leave: &Leave) -> Option<bool> {
         ExistingAuthorization::PassThrough => Some(false),
         ExistingAuthorization::Refuse => None,
     }
-}
-
-/// A server may give out the same token again; sending it again would be refused again.
-fn same_token(one: &AccessToken, other: &AccessToken) -> bool {
-    one.authorization() == other.authorization()
 }

@@ -82,7 +82,7 @@ impl<R: Into<Refusal>> From<R> for Failure {
 impl Failure {
     /// The configuration in force no longer makes the permit.
     fn is_withdrawn(&self) -> bool {
-        matches!(self, Self::Refused(Refusal::Exchange(no_token)) if no_token.is_withdrawn())
+        matches!(self, Self::Refused(Refusal::Exchange(no_token)) if no_token.is_permit_revoked())
     }
 }
 

@@ -444,18 +444,19 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             "Bold BI refused the gateway's credential. This is not about your own credential.",
         ),
         ExchangeErrorKind::Unusable { .. }
+        | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
         | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => {
             (502, "Bold BI's token endpoint gave an answer that the gateway cannot use.")
         }
-        ExchangeErrorKind::Crowded { .. } => (503, "The gateway is at its limit."),
-        ExchangeErrorKind::Withdrawn => {
+        ExchangeErrorKind::BudgetExhausted { .. } => (503, "The gateway is at its limit."),
+        ExchangeErrorKind::PermitRevoked => {
             (503, "The gateway's configuration was changed. Please send the request again.")
         }
         ExchangeErrorKind::Unavailable { .. }
         | ExchangeErrorKind::Unreachable(_)
-        | ExchangeErrorKind::Suspended { .. } => {
+        | ExchangeErrorKind::BreakerOpen { .. } => {
             (503, "Bold BI's token endpoint cannot be reached or cannot serve.")
         }
         ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not answer in time."),

@@ -238,7 +238,7 @@ impl Running {
         open_audit_log(audit.as_ref(), &self.shared.telemetry)?;
 
         let renewal = next.gateway.gatekeeper().renewal();
-        self.shared.tokens.change_over(exchange, renewal, &next.servers, || {
+        self.shared.tokens.reconfigure(exchange, renewal, &next.servers, || {
             self.connections.activate(Arc::clone(&next));
         });
 

@@ -1,4 +1,5 @@
-//! Tokens: what a server gives for a credential, and the seam through which it is asked for one.
+//! Tokens: what they are, how a server is asked for one, and where requests get them. The files are
+//! a stack: `source` over `refresh` over `exchanges` over `cache`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,34 +13,35 @@ use crate::caller::CallerName;
 use crate::policy::{PermissionId, Permit};
 use crate::tenant::{Grant, TenantName};
 
-mod asleep;
 mod audit;
 mod backoff;
 mod breaker;
+mod cache;
 mod endpoint;
-mod flight;
+mod exchanges;
 mod refresh;
 mod replacement;
 mod schedule;
 mod source;
+mod suspend;
 
-pub use source::{Lookup, TokenSource};
+pub use source::{TokenLookup, TokenSource};
 
-/// An access token, ready to be put on a request, with the time it is good for.
+/// An access token, ready to be put on a request, with its lifetime.
 pub struct AccessToken {
     authorization: HeaderValue,
     obtained_at: Instant,
     expires_at: Instant,
-    /// The end of its life, left for a request to arrive in.
+    /// The time before its end that is left for a request to arrive in.
     margin: Duration,
-    /// Whether it was put on a request since it was fetched or refreshed.
+    /// Whether it was put on a request since it was obtained, or since its refresh was planned.
     in_use: AtomicBool,
     /// Whether the server has accepted it.
     accepted: AtomicBool,
 }
 
 impl AccessToken {
-    /// A token that was asked for at `obtained_at` and lives for `lifetime` from then on.
+    /// A token that was asked for at `obtained_at` and lives for `lifetime` from then.
     ///
     /// # Errors
     /// When `token` is empty or holds anything but visible ASCII (RFC 6750, section 2.1), which
@@ -77,13 +79,14 @@ impl AccessToken {
         self.expires_at
     }
 
-    /// The whole of its life.
+    /// The time from when it was asked for to when it ends.
     pub fn lifetime(&self) -> Duration {
         self.expires_at - self.obtained_at
     }
 
-    /// Whether it may be put on a request at `now`. The last twentieth of its life, 10 s at most,
-    /// is left for the request to arrive in, unless another is not to be had before its end.
+    /// Whether it may be put on a request at `now`. The last twentieth of its life, at most 10 s,
+    /// is left for the request to arrive in; not so if the server gives out no other before its
+    /// end.
     pub fn is_usable(&self, now: Instant) -> bool {
         now + self.margin < self.expires_at
     }
@@ -98,10 +101,14 @@ impl AccessToken {
         self.expires_at.saturating_duration_since(now + self.margin)
     }
 
-    /// Whether it is an `earlier` one given out again, with no more than the rest of its life.
+    /// Whether it is the same token as `other`, whatever their times are.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.authorization == other.authorization
+    }
+
+    /// Whether it is the `earlier` token, given out again with no more than the rest of its life.
     fn repeats(&self, earlier: &Self) -> bool {
-        self.authorization == earlier.authorization
-            && self.expires_at <= earlier.expires_at + earlier.margin
+        self.is_same(earlier) && self.expires_at <= earlier.expires_at + earlier.margin
     }
 
     /// The same token, usable to its very end.
@@ -109,18 +116,18 @@ impl AccessToken {
         Self { margin: Duration::ZERO, ..self.copied(self.obtained_at, self.expires_at) }
     }
 
-    /// When another should be asked for at the latest: at four fifths of its life.
+    /// When it should be refreshed at the latest: at four fifths of its life.
     fn refresh_by(&self) -> Instant {
         self.obtained_at + self.lifetime() * 4 / 5
     }
 
-    /// Notes that it is in use; true the first time.
+    /// Notes that it is in use. Returns `true` the first time.
     fn begin_use(&self) -> bool {
         !self.in_use.load(Relaxed) && !self.in_use.swap(true, Relaxed)
     }
 
-    /// Notes that the server has done what a request with this token asked for. When it refuses the
-    /// token later, it may have been revoked.
+    /// Notes that the server has served a request with this token. If the server refuses it later,
+    /// it may have been revoked.
     pub fn accept(&self) {
         if !self.was_accepted() {
             self.accepted.store(true, Relaxed);
@@ -139,7 +146,7 @@ impl AccessToken {
         self.in_use.load(Relaxed)
     }
 
-    /// The same token, obtained earlier; none when it would have ended before the clock began.
+    /// The same token, obtained earlier by `age`; `None` if the clock cannot tell such a time.
     fn older_by(&self, age: Duration) -> Option<Self> {
         let (obtained_at, expires_at) =
             (self.obtained_at.checked_sub(age)?, self.expires_at.checked_sub(age)?);
@@ -164,7 +171,7 @@ impl std::fmt::Debug for AccessToken {
     }
 }
 
-/// What was given as a token cannot be one.
+/// A text that cannot be a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is empty or holds characters that no token has")]
 pub struct NotAToken;
@@ -180,22 +187,33 @@ pub trait TokenExchange: Send + Sync + 'static {
     async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError>;
 }
 
-/// Whose request a token is asked for. The audit line of the exchange that this begins tells it.
+/// The request that starts an exchange, for the audit line of the exchange.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
+pub struct Initiator<'a> {
     /// Identifies the request.
     pub request_id: &'a str,
-    /// Who sent it; none when anonymous.
+    /// Its caller; `None` if anonymous.
     pub caller: Option<&'a CallerName>,
-    /// The permission that it rests on.
+    /// The permission that allows it.
     pub permission: PermissionId,
+}
+
+/// What an exchange is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// There is no usable token.
+    Missing,
+    /// The server refused the token.
+    Refused,
+    /// The token nears its end.
+    Refresh,
 }
 
 /// An exchange that gave no token.
 #[derive(Debug, thiserror::Error)]
 #[error("tenant `{tenant}` gets no token from {endpoint} by the grant `{}`: {kind}", .grant.as_str())]
 pub struct ExchangeError {
-    /// Whose exchange it was.
+    /// The tenant whose credential was used.
     pub tenant: TenantName,
     /// URL of the token endpoint; it never holds a secret.
     pub endpoint: String,
@@ -207,7 +225,7 @@ pub struct ExchangeError {
 }
 
 impl ExchangeError {
-    /// An error that is found here, without a word of the server.
+    /// An error that is found here, not told by the server.
     fn new(permit: &Permit, kind: ExchangeErrorKind) -> Self {
         let tenant = permit.tenant();
         Self {
@@ -219,20 +237,20 @@ impl ExchangeError {
     }
 }
 
-/// There is no token to be had now.
+/// No token can be had now.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct NoToken {
-    /// Why: the exchange that was waited for, or the one before it that is remembered.
+    /// The error of the exchange that was waited for, or of the last one that failed.
     pub cause: Arc<ExchangeError>,
-    /// No exchange is begun before this time is over.
+    /// No exchange begins before this time is over.
     pub retry_after: Duration,
 }
 
 impl NoToken {
-    /// Whether nothing failed but that the configuration was changed.
-    pub fn is_withdrawn(&self) -> bool {
-        matches!(self.cause.kind, ExchangeErrorKind::Withdrawn)
+    /// Whether the only cause is that the configuration was changed.
+    pub fn is_permit_revoked(&self) -> bool {
+        matches!(self.cause.kind, ExchangeErrorKind::PermitRevoked)
     }
 
     fn new(permit: &Permit, kind: ExchangeErrorKind, retry_after: Duration) -> Self {
@@ -240,18 +258,18 @@ impl NoToken {
     }
 }
 
-/// What went wrong in an exchange. No variant holds any text of the reply.
+/// What went wrong in an exchange. No variant prints any text of the reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeErrorKind {
-    /// The server understood and said no: a client error, or a success without a token.
+    /// The server refused the credential: with a client error, or with a success without a token.
     #[error("the credential was refused ({status}{detail})")]
     Refused {
         /// HTTP status.
         status: u16,
-        /// What besides the status says so; empty, or begins with a comma.
+        /// Other signs of the refusal than the status; empty, or begins with a comma.
         detail: &'static str,
     },
-    /// The reply is not one that the token endpoint gives.
+    /// The reply is not a token reply.
     #[error("the reply is not usable ({status}): {fault}")]
     Unusable {
         /// HTTP status.
@@ -259,7 +277,11 @@ pub enum ExchangeErrorKind {
         /// What is wrong with it.
         fault: &'static str,
     },
-    /// The reply is compressed, although that was not asked for.
+    /// The reply gives this token a lifetime of zero. A server that gives its token out again until
+    /// the end, and rounds the rest of its life down, does so in the token's last second.
+    #[error("the reply is not usable: it gives the token a lifetime of zero")]
+    NoLifetime(Box<AccessToken>),
+    /// The reply is compressed although the request forbade it.
     #[error(
         "the reply is not usable: its `Content-Encoding` is {coding}, although the request said \
          `Accept-Encoding: identity`"
@@ -268,66 +290,70 @@ pub enum ExchangeErrorKind {
         /// The coding's name.
         coding: &'static str,
     },
-    /// The reply gives a token of another user than was asked for.
+    /// The reply gives a token of another user than the permit's.
     #[error("the reply is not usable: it is for another user than the one that was asked for")]
     AnotherUser,
-    /// The server is there but cannot serve.
+    /// The server responds, but says that it cannot serve.
     #[error("the token endpoint cannot serve ({status})")]
     Unavailable {
         /// HTTP status.
         status: u16,
-        /// How long it asks to be left alone.
+        /// The pause that it asks for.
         retry_after: Option<Duration>,
     },
-    /// No connection, no TLS, or the connection broke.
+    /// There is no connection or no TLS, or the connection broke.
     #[error("the token endpoint cannot be reached: {0}")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Something answers, but its answer cannot be read as HTTP.
+    /// The response cannot be read as HTTP.
     #[error("the token endpoint answers, but not in HTTP: {0}")]
     NotHttp(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No whole reply in time.
+    /// The reply was not complete in time.
     #[error("the token endpoint gave no whole reply within {0:?}")]
     Timeout(Duration),
-    /// The endpoint is down, and only one exchange at a time finds out whether it still is.
+    /// The breaker is open: the endpoint is down, and one exchange at a time finds out for how
+    /// long.
     #[error("exchanges are held back, as the last {failures} with this server failed")]
-    Suspended {
+    BreakerOpen {
         /// Failures in a row, over all tenants of the server.
         failures: u32,
     },
-    /// Too many exchanges with the server at the same time.
+    /// The budget of exchanges with the server was used up for too long.
     #[error("{limit} other exchanges with this server were under way for {waited:?}")]
-    Crowded {
+    BudgetExhausted {
         /// `max_exchanges` of the server.
         limit: usize,
-        /// How long it was waited for one of them to end.
+        /// How long the request waited for one of them to end.
         waited: Duration,
     },
-    /// The configuration no longer knows this tenant or this credential.
-    #[error("the configuration was changed while the token was waited for")]
-    Withdrawn,
+    /// A new configuration does not have this tenant or this credential any more.
+    #[error("the configuration was changed while the request waited for its token")]
+    PermitRevoked,
 }
 
 impl ExchangeErrorKind {
-    /// The stable word for it, in refusals and in the audit log.
+    /// Its stable code, in refusals and in the audit log.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
-            Self::Unusable { .. } | Self::Encoded { .. } | Self::AnotherUser | Self::NotHttp(_) => {
-                "token_reply_unusable"
-            }
-            Self::Unavailable { .. } | Self::Unreachable(_) | Self::Suspended { .. } => {
+            Self::Unusable { .. }
+            | Self::NoLifetime(_)
+            | Self::Encoded { .. }
+            | Self::AnotherUser
+            | Self::NotHttp(_) => "token_reply_unusable",
+            Self::Unavailable { .. } | Self::Unreachable(_) | Self::BreakerOpen { .. } => {
                 "token_endpoint_unavailable"
             }
             Self::Timeout(_) => "token_endpoint_timeout",
-            Self::Crowded { .. } => "overloaded",
-            Self::Withdrawn => "configuration_changed",
+            Self::BudgetExhausted { .. } => "overloaded",
+            Self::PermitRevoked => "configuration_changed",
         }
     }
 }
 
 const SCHEME: &str = "Bearer ";
-/// The fault of a reply whose token had ended before it arrived.
+/// The fault of a reply whose token had ended when it arrived.
 pub const ENDED_ON_ITS_WAY: &str = "its token had ended when it arrived";
+/// Bounds the time that is left for a request to arrive in.
 const MAX_MARGIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! What a token says about itself, for people. It is not verified: only Bold BI has the key.
+//! The claims of a token, to be shown to people. They are not verified: only Bold BI has the key.
 
 use serde_json::{Map, Value};
 
 use crate::token::AccessToken;
 
-/// The claims that tell whom a token is for, where it counts and for how long, as far as it is a
-/// JWT: name and text of each. (Bold BI: claims of the tokens of `/token`.)
+/// Name and value of the claims about a token's user, audience and lifetime; none if it is no JWT.
+/// (Bold BI: claims of the tokens of `/token`.)
 pub fn token_claims(token: &AccessToken) -> Vec<(&'static str, String)> {
     let value = token.authorization().to_str().unwrap_or_default();
     let jwt = value.strip_prefix("Bearer ").unwrap_or_default();

@@ -20,13 +20,13 @@ use crate::tenant::Server;
 use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
 use crate::trust::TrustError;
 
-/// Exchanges credentials for tokens at the token endpoints of Bold BI. Each server has a client of
-/// its own, so that no connection is shared between servers that trust different certificates.
+/// Exchanges credentials for tokens at the token endpoints of Bold BI. Each server has its own
+/// client, so that servers with different trusted certificates share no connection.
 pub struct BoldBi {
     clients: HashMap<String, Client>,
 }
 
-/// The connections to one server, which can be kept for as long as it stays equal.
+/// The connections to one server. A reload keeps them if the server is unchanged.
 #[derive(Clone)]
 struct Client {
     server: Arc<Server>,
@@ -35,7 +35,7 @@ struct Client {
 
 /// Why there is no client for a server.
 #[derive(Debug, thiserror::Error)]
-#[error("the server `{server}` cannot be spoken to: {cause}")]
+#[error("no client can be made for the server `{server}`: {cause}")]
 pub struct BoldBiError {
     /// Name of the server.
     pub server: String,
@@ -45,19 +45,19 @@ pub struct BoldBiError {
 }
 
 impl BoldBi {
-    /// Prepares for the token endpoints of `servers`; connects to none of them yet.
+    /// Makes clients for the token endpoints of `servers`, without connecting to them.
     ///
     /// # Errors
-    /// When the certificates to trust for one of them are not to be had.
+    /// When the trusted certificates of a server cannot be used.
     pub fn new<'s>(servers: impl Iterator<Item = &'s Arc<Server>>) -> Result<Self, BoldBiError> {
-        Self { clients: HashMap::new() }.renewed(servers)
+        Self { clients: HashMap::new() }.reconfigured(servers)
     }
 
-    /// The same for these `servers`: with the connections that there are where nothing has changed.
+    /// The same for these `servers`. Unchanged servers keep their connections.
     ///
     /// # Errors
     /// As [`BoldBi::new`].
-    pub fn renewed<'s>(
+    pub fn reconfigured<'s>(
         &self,
         servers: impl Iterator<Item = &'s Arc<Server>>,
     ) -> Result<Self, BoldBiError> {
@@ -92,7 +92,7 @@ impl BoldBi {
             return Err(match kind {
                 ExchangeErrorKind::Refused { .. } => {
                     let beginning = timeout(BEGINNING_TIMEOUT, body.first_piece()).await;
-                    reply::looked_into(kind, &beginning.ok().flatten().unwrap_or_default())
+                    reply::refined(kind, &beginning.ok().flatten().unwrap_or_default())
                 }
                 _ => kind,
             });
@@ -127,11 +127,11 @@ impl TokenExchange for BoldBi {
         let tenant = permit.tenant();
         let url = token_url(tenant);
         let deadline = tenant.server.timeouts.exchange;
-        let answer = match timeout(deadline, self.ask(permit, &url)).await {
-            Ok(answer) => answer,
+        let token = match timeout(deadline, self.ask(permit, &url)).await {
+            Ok(token) => token,
             Err(_) => Err(ExchangeErrorKind::Timeout(deadline)),
         };
-        answer.map_err(|kind| ExchangeError {
+        token.map_err(|kind| ExchangeError {
             tenant: tenant.name.clone(),
             endpoint: url,
             grant: tenant.credential.grant,
@@ -140,9 +140,9 @@ impl TokenExchange for BoldBi {
     }
 }
 
-/// Compares the user that a reply names with the user of the permit. A token acts as its user, so a
-/// mapped user gets a token of that user or none. A credential's own username may be a login name,
-/// while replies name addresses: there a difference is only a warning.
+/// Compares the user in the reply with the permit's user. A request acts as the user of its token,
+/// so a mapped user gets a token of that user or none. The username of a credential may be a login
+/// name, while replies have email addresses: a difference there is only a warning.
 fn check_user(permit: &Permit, body: &[u8]) -> Result<(), ExchangeErrorKind> {
     let (tenant, user) = (permit.tenant(), permit.subject().as_str());
     if !reply::names_another(body, user) {
@@ -154,9 +154,9 @@ fn check_user(permit: &Permit, body: &[u8]) -> Result<(), ExchangeErrorKind> {
     tracing::warn!(
         boldgate.tenant = %tenant.name,
         server.address = tenant.server.origin(),
-        hint = "nothing is to be done if `username` is a login name; otherwise write the address \
-                there that Bold BI has for the user",
-        "the token endpoint names another user than the tenant's `username`; the token is used"
+        hint = "ignore this if `username` is a login name; otherwise set it to the user's email address \
+                in Bold BI",
+        "the token reply is for another user than the tenant's `username`; the token is used"
     );
     Ok(())
 }
@@ -177,7 +177,8 @@ fn unreachable(cause: impl Error + Send + Sync + 'static) -> ExchangeErrorKind {
     ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
 }
 
-/// Bounds the wait for the beginning of a refusal's body, which only tells Bold BI from a firewall.
+/// Bounds the wait for the beginning of a refusal's body, which only shows whether a firewall sent
+/// it.
 const BEGINNING_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]

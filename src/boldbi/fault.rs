@@ -1,5 +1,4 @@
-//! What went wrong on the way to the token endpoint, in words, and what an operator can do about
-//! each failure of an exchange.
+//! Connection faults in words, and a hint for the operator about each failure of an exchange.
 
 use std::error::Error;
 use std::fmt;
@@ -13,8 +12,8 @@ use crate::tenant::Grant;
 use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind};
 use crate::trust::{self, CertificateHint};
 
-/// A connection that did not come about, or broke. It prints all of its causes, for the outermost
-/// one is never more than "client error".
+/// A connection that failed or broke. It prints all of its causes: the outermost one alone is only
+/// "client error".
 #[derive(Debug)]
 pub struct ConnectionFault {
     cause: Box<dyn Error + Send + Sync>,
@@ -25,12 +24,12 @@ pub struct ConnectionFault {
 enum FaultKind {
     Name,
     Refused,
-    /// Of the server; with what can be done about it.
+    /// A fault of the server's certificate.
     Certificate(CertificateHint),
-    /// What answers there does not speak TLS.
+    /// The server does not speak TLS.
     NoTls,
     Tls,
-    /// The server took the connection and closed it without an answer.
+    /// The server closed the connection without a response.
     Closed,
     Other,
 }
@@ -48,7 +47,7 @@ impl fmt::Display for ConnectionFault {
         let mut said = String::new();
         for cause in trust::causes(&*self.cause) {
             let text = trust::words_of(cause);
-            // An `io::Error` around another error says the same as that one does.
+            // An `io::Error` prints the same as the error in it.
             if text.starts_with("client error (") || said.ends_with(&text) {
                 continue;
             }
@@ -59,12 +58,12 @@ impl fmt::Display for ConnectionFault {
     }
 }
 
-// Without `source`: what prints the chain of an error would print the causes twice.
+// Without `source`: code that prints the chain of an error would print the causes twice.
 impl Error for ConnectionFault {}
 
 impl FaultKind {
     fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        // What is no record of TLS is refused by its first byte, the type.
+        // The first byte of a TLS record is its type: rustls refuses other protocols by it.
         if let Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) =
             error.downcast_ref()
         {
@@ -80,51 +79,54 @@ impl FaultKind {
             return (error.kind() == std::io::ErrorKind::ConnectionRefused)
                 .then_some(Self::Refused);
         }
-        // The client's own type for this is private.
+        // hyper-util's type for this is private.
         (error.to_string() == "dns error").then_some(Self::Name)
     }
 }
 
-/// What an operator can try about `error`, in one sentence.
+/// What an operator can do about `error`, in one sentence.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
         ExchangeErrorKind::Refused { detail: reply::NO_SUCH_PAGE, .. }
         | ExchangeErrorKind::Unusable { fault: reply::HTML, .. } => {
-            "open the server's `url` in a browser: it should end where Bold BI's own address does \
-             (usually in `/bi`), and the site identifier must be spelled exactly as in Bold BI"
+            "open the server's `url` in a browser: it should end as Bold BI's own address does \
+             (usually with `/bi`), and the site identifier must be spelled exactly as in Bold BI"
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
+        ExchangeErrorKind::NoLifetime(_) => LIFETIME_HINT,
         ExchangeErrorKind::Encoded { .. } => {
-            "switch off compression for the token endpoint in the proxy in front of Bold BI, which \
-             compresses what it was asked not to"
+            "switch off compression for the token endpoint in the proxy in front of Bold BI: it ignores \
+             `Accept-Encoding: identity`"
         }
         ExchangeErrorKind::AnotherUser => {
-            "look for a proxy or cache that answers in the place of Bold BI; if the address of \
-             the user was changed in Bold BI, map to the new one"
+            "look for a proxy or cache that responds in place of Bold BI; if the email address of the \
+             user was changed in Bold BI, map to the new one"
         }
         ExchangeErrorKind::Unavailable { status: 429, .. } => {
             "Bold BI or a proxy in front of it limits the rate of requests: wait, and raise the \
              limit for the gateway"
         }
         ExchangeErrorKind::Unavailable { .. } => {
-            "look into Bold BI's own health and logs: it is there, but it fails"
+            "check Bold BI's health and logs: it can be reached, but it fails"
         }
         ExchangeErrorKind::Timeout(_) => {
             "check that the server is reachable from here and not overloaded; the deadline is \
              `timeouts.token_exchange` of the server"
         }
-        ExchangeErrorKind::Suspended { .. } => {
-            "look at the failures of this server before this one; the first exchange that succeeds \
+        ExchangeErrorKind::BreakerOpen { .. } => {
+            "look at the earlier failures of this server in the log; the first exchange that succeeds \
              ends this"
         }
-        ExchangeErrorKind::Crowded { .. } => {
-            "look at how long the token endpoint takes; the bound is `max_exchanges` of the server"
+        ExchangeErrorKind::BudgetExhausted { .. } => {
+            "check how long the token endpoint takes; the limit is `max_exchanges` of the server"
         }
-        ExchangeErrorKind::Withdrawn => "nothing is to be done: the next request finds what is new",
+        ExchangeErrorKind::PermitRevoked => {
+            "do nothing: the next request uses the new configuration"
+        }
         ExchangeErrorKind::NotHttp(_) => {
-            "check the port of the server's `url`, and whether it is one for `https`: what answers \
-             there speaks another protocol, or breaks the rules of HTTP"
+            "check the port of the server's `url`, and whether it is for `https`: the service there \
+             speaks another protocol, or breaks the rules of HTTP"
         }
         ExchangeErrorKind::Unreachable(cause) => {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
@@ -157,30 +159,27 @@ fn refused(status: u16, grant: Grant) -> &'static str {
     }
 }
 
-/// About replies of something other than the token endpoint, and about its own absurd ones.
+/// The hint on a reply that is not from the token endpoint, or has an absurd lifetime.
 fn unusable(status: u16, fault: &str) -> &'static str {
     match (status, fault) {
-        (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => {
-            "check how long tokens live that this Bold BI gives out, its machine's clock and the \
-             clock here"
-        }
+        (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => LIFETIME_HINT,
         (_, reply::OWN_SIGN_IN) => {
-            "IIS or a proxy in between asks for its own sign-in: allow anonymous requests to the token \
+            "IIS or a proxy in between requires its own sign-in: allow anonymous requests to the token \
              endpoint there"
         }
         (300..=399, _) => {
-            "set the server's `url` to the address that Bold BI finally answers at, with https if \
-             it redirects there"
+            "set the server's `url` to the address that the redirect leads to; with `https`, if that \
+             address has it"
         }
         (400..=499, _) => stopped_on_the_way(status),
         _ => {
-            "something other than Bold BI's token endpoint answers at this URL: check the server's \
-             `url`, and proxies in between"
+            "this response is not from Bold BI's token endpoint: check the server's `url`, and proxies \
+             in between"
         }
     }
 }
 
-/// About a 4xx that says nothing of the credential.
+/// The hint on a 4xx that is not about the credential.
 fn stopped_on_the_way(status: u16) -> &'static str {
     match status {
         400 | 426 => {
@@ -188,40 +187,40 @@ fn stopped_on_the_way(status: u16) -> &'static str {
              begin with `https`?"
         }
         401 | 407 => {
-            "a proxy or firewall in between asks for a sign-in of its own: let the gateway's \
-             requests to the token endpoint pass without"
+            "a proxy or firewall in between requires its own sign-in: allow anonymous requests to the \
+             token endpoint there"
         }
         405 => {
-            "a proxy in between turns POST into another method, or this is not the token endpoint: \
+            "a proxy in between changes POST to another method, or this is not the token endpoint: \
              check the server's `url`"
         }
         406 => {
-            "something in between does not take `Accept: application/json`: check the server's \
-             `url`, and proxies in between"
+            "a proxy in between does not accept `Accept: application/json`: check the server's `url`, \
+             and that proxy"
         }
         411 => {
-            "a proxy or firewall in between takes the `Content-Length` away that the request has: \
-             let it pass unchanged"
+            "a proxy or firewall in between removes the request's `Content-Length`: let it pass \
+             unchanged"
         }
         413 | 414 | 431 => {
-            "a proxy or firewall in between finds the request too large, which is a few hundred \
-             bytes: check its limits"
+            "a proxy or firewall in between rejects the request as too large, although it has a few \
+             hundred bytes: check its limits"
         }
         415 => {
-            "the token endpoint, or a firewall in between, does not take the type of the body: try \
+            "the token endpoint, or a firewall in between, does not accept the type of the body: try \
              the other `token_request` of the tenant's credential"
         }
         417 => {
-            "a proxy in between refuses an `Expect` that the gateway does not send, or Bold BI \
-             failed, which answers 417 as well: look into the proxy's and Bold BI's own logs"
+            "Bold BI failed, which sends 417 too, or a proxy in between refuses an `Expect` that the \
+             gateway does not send: check the proxy's and Bold BI's own logs"
         }
         421 => {
-            "what answers is not there for the host in the server's `url`: check the host, and the \
-             proxy's list of hosts"
+            "the server there does not serve the host in the server's `url`: check that host, and the \
+             hosts of proxies in between"
         }
         _ => {
-            "a firewall or proxy in between, or Bold BI's own list of allowed addresses, stops the \
-             request: let this host send POST to the token endpoint"
+            "a firewall or proxy in between, or Bold BI's list of allowed addresses, rejects the \
+             request: allow POST from this host to the token endpoint"
         }
     }
 }
@@ -234,12 +233,12 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
         }
         FaultKind::Certificate(hint) => hint.as_str(),
         FaultKind::NoTls => {
-            "what answers there does not speak TLS: should the server's `url` begin with `http://`, \
-             or is the port another?"
+            "the service there does not speak TLS: should the server's `url` begin with `http://`, or \
+             have another port?"
         }
         FaultKind::Closed => {
-            "it takes the connection and closes it without an answer: should the server's `url` \
-             begin with `https://`, or is the port another?"
+            "it accepts the connection and closes it without an answer: should the server's `url` \
+             begin with `https://`, or have another port?"
         }
         FaultKind::Tls => {
             "the TLS handshake failed: does the server's `url` name the right port, and does the \
@@ -250,6 +249,9 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
         }
     }
 }
+
+const LIFETIME_HINT: &str =
+    "check how long tokens live at this Bold BI, its machine's clock and the clock here";
 
 #[cfg(test)]
 mod tests {

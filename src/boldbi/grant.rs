@@ -1,5 +1,6 @@
-//! The request to the token endpoint: its body, and the type of it. Pure. The buffers are sized
-//! beforehand, so that growing leaves no copy of the secret behind, and zeroised when dropped.
+//! The body of a request to the token endpoint, and its type. Pure. Buffers have their final size
+//! from the start, because growing would leave a copy of the secret behind. They are zeroised when
+//! dropped.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -9,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::tenant::{Credential, ExchangeBody, Grant};
 
-/// A body for the token endpoint. It has no `Debug`: it is the secret.
+/// A body for the token endpoint. It has no `Debug`, because it holds the secret.
 pub(super) struct GrantBody {
     /// Value of `Content-Type`.
     pub content_type: HeaderValue,
@@ -76,7 +77,7 @@ fn secret_field(grant: Grant) -> &'static str {
     }
 }
 
-/// More than the field names and what is between them take.
+/// More than the length of the field names and separators.
 const FIXED_PARTS: usize = 128;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What a reply of the token endpoint means. Pure: from a status, headers and bytes to a token or
-//! to the reason why there is none. No part of a body ever gets into an error.
+//! Reads token replies. Pure: from a status, headers and bytes to a token, or to the reason why
+//! there is none. No part of a body ever gets into an error.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,15 +23,15 @@ mod names;
 pub(super) use lifetime::{ABSURD, UNREADABLE};
 pub(super) use names::names_another;
 
-/// More than this is no reply of a token endpoint; nothing beyond it is read.
+/// A longer body is no token reply; nothing beyond this is read.
 pub const MAX_BODY: usize = 64 * 1024;
 
 /// The moment at which a token was asked for, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
-    /// The clock that tells freshness.
+    /// By the monotonic clock.
     pub at: Instant,
-    /// The clock that dates are on.
+    /// By the clock of dates.
     pub clock: SystemTime,
 }
 
@@ -46,15 +46,15 @@ pub fn read(
     asked: Asked,
     max_lifetime: Duration,
 ) -> Result<AccessToken, ExchangeErrorKind> {
-    head(status, headers, asked.clock).map_err(|kind| looked_into(kind, body))?;
+    head(status, headers, asked.clock).map_err(|kind| refined(kind, body))?;
     token(status, headers, body, asked, max_lifetime)
 }
 
-/// Whether the head of a reply leaves hope for a token in its body. (Bold BI: REST API v1.0 to
-/// v6.0 document 400, 404 and 405; other failures are not documented.)
+/// Checks the head of a reply. (Bold BI: REST API v1.0 to v6.0 document 400, 404 and 405; other
+/// failures are not documented.)
 ///
 /// # Errors
-/// What a status other than a success means.
+/// When the status is not a success.
 pub fn head(
     status: StatusCode,
     headers: &HeaderMap,
@@ -75,9 +75,10 @@ pub fn head(
     })
 }
 
-/// Judges a refusal anew by the beginning of its body. Firewalls and proxies refuse with pages and
-/// lines of text, often without a `Content-Type`. Bold BI refuses in JSON or without a body.
-pub fn looked_into(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
+/// The same failure, or a more precise one by the beginning of its body. Firewalls and proxies
+/// refuse with HTML or text, often without a `Content-Type`. Bold BI refuses with JSON or without a
+/// body.
+pub fn refined(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     let ExchangeErrorKind::Refused { status, .. } = kind else { return kind };
     let text = without_byte_order_mark(beginning).trim_ascii_start();
     match text.first() {
@@ -89,14 +90,14 @@ pub fn looked_into(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKi
     }
 }
 
-/// The meaning of a 4xx. It is about the credential only if Bold BI can have said it.
+/// The meaning of a 4xx. It is about the credential only if it can be from Bold BI.
 fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
     let fault = match status {
         404 if is_html => {
             return ExchangeErrorKind::Refused { status, detail: NO_SUCH_PAGE };
         }
         _ if is_html => REFUSED_IN_HTML,
-        405 => "it stands for a method other than POST",
+        405 => "it means a method other than POST",
         // Servers check these before they look at the credential in the body.
         406 | 407 | 411..=417 | 421 | 426 | 428 | 431 | 451 => {
             "it is about the request, not about the credential"
@@ -106,12 +107,13 @@ fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
     ExchangeErrorKind::Unusable { status, fault }
 }
 
-/// The token in the body of a success. It is one only if it says so in every way that Bold BI has:
-/// a token that is not empty, `LoginResult` absent or true, and no `error`.
+/// The token in the body of a success. The reply must have all signs of a success that Bold BI
+/// knows: a token that is not empty, `LoginResult` absent or true, and no `error`.
 ///
 /// # Errors
-/// [`ExchangeErrorKind::Refused`] when the body says no, [`ExchangeErrorKind::Unusable`] when it is
-/// not what a token endpoint says.
+/// [`ExchangeErrorKind::Refused`] when the body refuses the credential,
+/// [`ExchangeErrorKind::NoLifetime`] when the token's lifetime is zero, and
+/// [`ExchangeErrorKind::Unusable`] when the body is no token reply.
 pub fn token(
     status: StatusCode,
     headers: &HeaderMap,
@@ -130,20 +132,21 @@ pub fn token(
     if !reply.is_bearer() {
         return Err(unusable(NOT_BEARER));
     }
-    let said = lifetime::Statements {
+    let statements = lifetime::Statements {
         expires_in: reply.expires_in.as_ref(),
         issued: reply.issued.as_ref(),
         expires: reply.expires.as_ref(),
         token,
     };
-    // The server's own clock, where it is told: a jump of ours then changes nothing.
+    // The server's own clock, if it tells its time: then a jump of our clock does not matter.
     let clock = headers.get(DATE).and_then(date).unwrap_or(asked.clock);
-    let lifetime = lifetime::lifetime(&said, clock).map_err(unusable)?.min(max_lifetime);
-    AccessToken::new(token, asked.at, lifetime).map_err(|_| unusable(NOT_VISIBLE))
+    let lifetime = lifetime::lifetime(&statements, clock).map_err(unusable)?.min(max_lifetime);
+    let token = AccessToken::new(token, asked.at, lifetime).map_err(|_| unusable(NOT_VISIBLE))?;
+    if lifetime.is_zero() { Err(ExchangeErrorKind::NoLifetime(Box::new(token))) } else { Ok(token) }
 }
 
-/// The fields that count. All others are passed over; one of these that occurs twice is an error,
-/// for who knows which of the two the server meant (RFC 8259, section 4).
+/// The fields that count; all others are ignored. A field that occurs twice is an error, because it
+/// is unknown which of the two counts (RFC 8259, section 4).
 #[derive(Deserialize)]
 struct Success {
     access_token: Option<Zeroizing<String>>,
@@ -181,7 +184,8 @@ impl Success {
         })
     }
 
-    /// Whether the token is of the one type that we can use (RFC 6749, section 7.1), or of none.
+    /// Whether the token is of type `bearer`, the only one that we can use (RFC 6749, section 7.1),
+    /// or has no type.
     fn is_bearer(&self) -> bool {
         match &self.token_type {
             None | Some(Value::Null) => true,
@@ -190,7 +194,7 @@ impl Success {
         }
     }
 
-    /// The token, if the reply means to give one.
+    /// The token, unless the reply refuses the credential.
     fn granted(&self) -> Result<&str, &'static str> {
         if !matches!(&self.error, None | Some(Value::Null | Value::Bool(false)))
             && self.error.as_ref().and_then(Value::as_str) != Some("")
@@ -229,8 +233,8 @@ fn is_html(headers: &HeaderMap) -> bool {
     has(b"text/html") || has(b"application/xhtml")
 }
 
-/// Whether a 401 asks for a sign-in of the web server or of a proxy, which Bold BI itself never does
-/// at its token endpoint. A header may hold several challenges (RFC 9110, section 11.6.1).
+/// Whether a 401 asks for a sign-in at the web server or a proxy. Bold BI's token endpoint never
+/// does. A header may hold several challenges (RFC 9110, section 11.6.1).
 fn offers_own_sign_in(headers: &HeaderMap) -> bool {
     headers.get_all(WWW_AUTHENTICATE).iter().any(|value| {
         let mut is_quoted = false;
@@ -247,31 +251,31 @@ fn offers_own_sign_in(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), an hour at most.
+/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), at most an hour.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?;
     let wait = match value.to_str().ok()?.trim_ascii().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => date(value)?.duration_since(now).unwrap_or_default(),
     };
-    Some(wait.min(LONGEST_WAIT))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// A date as headers have it (RFC 9110, section 5.6.7).
+/// A date in a header (RFC 9110, section 5.6.7).
 fn date(value: &HeaderValue) -> Option<SystemTime> {
     let text = value.to_str().ok()?.trim_ascii();
     Some(OffsetDateTime::parse(text, &Rfc2822).ok()?.into())
 }
 
-/// A server that asks for more is asked again all the same.
-const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+/// The longest `Retry-After` that is believed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 pub(super) const TOO_LARGE: &str = "it is larger than 64 KiB";
 pub(super) const HTML: &str =
     "it is HTML, not JSON: the URL or the site identifier is likely wrong";
 pub(super) const NO_SUCH_PAGE: &str =
     ", as a page of HTML: the URL or the site identifier is likely wrong";
-const REFUSED_IN_HTML: &str = "it is a page of HTML, and Bold BI says in JSON what it refuses";
-const REFUSED_IN_TEXT: &str = "it is text, and Bold BI says in JSON what it refuses";
+const REFUSED_IN_HTML: &str = "it is a page of HTML, but Bold BI refuses with JSON";
+const REFUSED_IN_TEXT: &str = "it is text, but Bold BI refuses with JSON";
 pub(super) const OWN_SIGN_IN: &str =
     "it asks for a sign-in (`WWW-Authenticate`) that is not Bold BI's";
 const OWN_SIGN_INS: [&str; 5] = ["NTLM", "Negotiate", "Kerberos", "Basic", "Digest"];

@@ -1,5 +1,5 @@
-//! What a route of Bold BI's API does. In doubt a route counts as more dangerous than it is: a
-//! route refused is noticed, a secret shown is not. Pure.
+//! The classes of the routes of Bold BI's API. In doubt a route gets the more dangerous class: a
+//! refused route is noticed, a disclosed secret is not. Pure.
 
 use std::borrow::Cow;
 
@@ -15,13 +15,13 @@ use catalogue::{
     is_secret_word,
 };
 
-/// The class of a route: its method and its path below the API base, with the slash in front, as
-/// the client spells it.
+/// The class of a route, by its method and its path below the API base. The path begins with a
+/// slash and is as the client spelled it.
 ///
-/// It is what the method suggests, raised by all that the catalogue knows of the route in any
-/// spelling that some server takes for it: case, encoding, parameters, dots and white space at ends of
-/// segments, empty segments and the version do not count. Only in its plain spelling does a route
-/// count as less than its method suggests, so no other spelling is ever weaker.
+/// The method suggests a class. The catalogue raises it for all spellings that some server takes
+/// for the same route: case, encoding, parameters, dots and white space at the ends of segments,
+/// empty segments and the version do not matter. The catalogue lowers it for the plain spelling
+/// only, so no other spelling ever gets a weaker class.
 pub fn classify(method: &Method, route: &str) -> RouteClass {
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let suggested = if looks { RouteClass::Read } else { RouteClass::Write };
@@ -67,8 +67,8 @@ fn raised(looks: bool, route: &str) -> RouteClass {
     class
 }
 
-/// The route in lower case and decoded once, with slashes for backslashes; itself, without allocation,
-/// where that is no change.
+/// The route in lower case and decoded once, with slashes for backslashes. It is not copied if
+/// nothing changes.
 fn plain(route: &str) -> Cow<'_, str> {
     let is_plain = |b: u8| matches!(b, b'!'..=b'~') && !matches!(b, b'A'..=b'Z' | b'%' | b'\\');
     if route.bytes().all(is_plain) {
@@ -78,22 +78,22 @@ fn plain(route: &str) -> Cow<'_, str> {
         return Cow::Owned(route.to_ascii_lowercase());
     }
     let decoded = percent_decode_str(route).decode_utf8_lossy();
-    // By way of upper case, as .NET compares: it makes a plain `s` of `ſ`, which has no lower case.
-    // Of `İ` it makes an `i` with a dot of its own.
+    // To upper case first, as .NET compares: this turns `ſ`, which has no lower case, into `s`. `İ`
+    // becomes an `i` and a separate dot, which is removed.
     let folded = decoded.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
     let folded = folded.filter(|&c| c != DOT_ABOVE);
     Cow::Owned(folded.map(|c| if c == '\\' { '/' } else { c }).collect())
 }
 
-/// The segments that are not empty. Parameters behind a `;` do not count, nor do white space, control
-/// characters and dots at the ends, for some servers leave them out.
+/// The segments that are not empty, without the parameters behind a `;`, and without white space,
+/// control characters and dots at their ends: some servers ignore these.
 fn segments(route: &str) -> impl Iterator<Item = &str> {
     let ignored = |c: char| c == '.' || c.is_whitespace() || c.is_control();
     let names = route.split('/').map(|s| s.find(';').map_or(s, |end| &s[..end]));
     names.map(move |name| name.trim_matches(ignored)).filter(|name| !name.is_empty())
 }
 
-/// The route without its version in front, if that is spelled as published: `/v5.0`.
+/// The route without its version in front, if that is spelled as published, such as `/v5.0`.
 fn below_version(route: &str) -> &str {
     let below = route.strip_prefix("/v").and_then(|rest| {
         let (number, _) = rest.split_once('/')?;
@@ -102,7 +102,7 @@ fn below_version(route: &str) -> &str {
     below.unwrap_or(route)
 }
 
-/// `v5.0`, `v5`.
+/// Whether a segment is a version, such as `v5.0` or `v5`.
 fn is_version(segment: &str) -> bool {
     segment.strip_prefix('v').is_some_and(is_number)
 }
@@ -112,7 +112,7 @@ fn is_number(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
-/// A segment with a word that means a secret, or one that is such words run together.
+/// Whether a segment has a word that means a secret, or ends with such words run together.
 fn is_secret(segment: &str) -> bool {
     let one = segment.strip_suffix('s').unwrap_or(segment);
     segment.as_bytes().split(|b| matches!(b, b'-' | b'_')).any(is_secret_word)

@@ -1,5 +1,5 @@
-//! A pretend Bold BI for the demo, tests and benches: a token endpoint, and an API that says what
-//! reached it. It listens on loopback only, and it is no model of what Bold BI does with data.
+//! A stand-in for Bold BI in the demo, tests and benches: a token endpoint, and an API that
+//! describes each request in its response. It listens on loopback only, and does nothing with data.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::respond::Reply;
+use self::respond::Body;
 use self::state::{Shared, State};
 use super::UserSource;
 
@@ -30,7 +30,7 @@ mod token_endpoint;
 pub use state::Recorded;
 pub use token_endpoint::TokenReply;
 
-/// What a stand-in starts with.
+/// The settings of a stand-in.
 #[derive(Clone, Debug)]
 pub struct StandInOptions {
     /// Where it listens; must be loopback. Port 0 takes a free one.
@@ -41,37 +41,36 @@ pub struct StandInOptions {
     pub token_lifetime: Duration,
     /// Whether it keeps the last requests for [`StandIn::last_requests`].
     pub record: bool,
-    /// Who is told of every request to its API.
+    /// Called for every request to its API.
     pub witness: Option<Witness>,
 }
 
-/// Is told of every request to the API that has arrived whole, before it is answered.
+/// A callback for every complete request to the API, called before the response is sent.
 #[derive(Clone)]
 pub struct Witness(Arc<dyn Fn(&Witnessed<'_>) + Send + Sync>);
 
-/// What a witness is told.
+/// A request, as a witness gets it.
 #[derive(Debug)]
 pub struct Witnessed<'r> {
     /// The site that the path names.
     pub site: Option<&'r str>,
-    /// Site and user that its token was given to, also when its life has ended; none when that
-    /// cannot be told.
+    /// Site and user of its token, even if the token has ended; `None` if they cannot be told.
     pub holder: Option<(Option<String>, String)>,
     /// Its method.
     pub method: &'r Method,
     /// Its target, as it was sent.
     pub target: &'r str,
-    /// The status it is answered with.
+    /// The status of its response.
     pub status: StatusCode,
 }
 
 impl Witness {
-    /// Tells `listener`.
+    /// Calls `listener`.
     pub fn new(listener: impl Fn(&Witnessed<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }
 
-    fn tell(&self, request: &Witnessed<'_>) {
+    fn call(&self, request: &Witnessed<'_>) {
         (self.0)(request);
     }
 }
@@ -85,7 +84,7 @@ impl fmt::Debug for Witness {
 /// A site of a stand-in.
 #[derive(Clone, Debug)]
 pub struct StandInSite {
-    /// Its identifier, as in `/bi/api/site/{id}`; none for a site at `/bi/api`, as on Cloud.
+    /// Its identifier, as in `/bi/api/site/{id}`; `None` for a site at `/bi/api`, as on Cloud.
     pub id: Option<String>,
     /// Its embed secret.
     pub embed_secret: String,
@@ -100,12 +99,12 @@ pub struct StandInUser {
     pub email: String,
     /// Its password, if it has one.
     pub password: Option<String>,
-    /// Where it comes from; the password counts only if such users have one.
+    /// Its source; the password works only if such users have one.
     pub source: UserSource,
 }
 
 impl Default for StandInOptions {
-    /// One site, `site1`, with a local user and one of a directory.
+    /// One site, `site1`, with a local user and a directory user.
     fn default() -> Self {
         let user = |email: &str, password: Option<&str>, source| StandInUser {
             email: email.into(),
@@ -129,8 +128,7 @@ impl Default for StandInOptions {
     }
 }
 
-/// A pretend Bold BI that runs until it is dropped; requests in flight are then given a moment to
-/// end.
+/// A running stand-in. When it is dropped, it stops; requests in flight have a moment to end.
 pub struct StandIn {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -138,7 +136,7 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Starts one.
+    /// Starts a stand-in.
     ///
     /// # Errors
     /// When the address is not loopback or cannot be listened on.
@@ -155,7 +153,7 @@ impl StandIn {
         Ok(Self { address, shared, stop })
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
@@ -175,24 +173,23 @@ impl StandIn {
         self.shared.state().tokens.retain(|_, issued| issued.user != email);
     }
 
-    /// From now on the token endpoint replies like this to requests that deserve a token.
+    /// Sets the reply of the token endpoint to valid requests.
     pub fn set_reply(&self, reply: TokenReply) {
         self.shared.state().reply = reply;
     }
 
-    /// From now on tokens live so long.
+    /// Sets the lifetime of new tokens.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.shared.state().token_lifetime = lifetime;
     }
 
-    /// From now on the token endpoint and the API wait so long before they answer.
+    /// Sets the time before a response of the token endpoint and of the API.
     pub fn set_latency(&self, token: Duration, api: Duration) {
         let mut state = self.shared.state();
         (state.token_latency, state.api_latency) = (token, api);
     }
 
-    /// Changes the embed secret of a site, as "Regenerate" does: no other counts any more. Tokens
-    /// live on.
+    /// Changes the embed secret of a site, as "Regenerate" does: former secrets end, tokens stay.
     pub fn set_embed_secret(&self, site: Option<&str>, secret: &str) {
         let mut state = self.shared.state();
         state.former_secrets.remove(&site.map(str::to_owned));
@@ -201,8 +198,8 @@ impl StandIn {
         }
     }
 
-    /// Changes the embed secret of a site; the one before counts, too, until the next change. Tokens
-    /// live on.
+    /// Changes the embed secret of a site. The former one works, too, until the next change. Tokens
+    /// stay.
     pub fn rotate_embed_secret(&self, site: Option<&str>, secret: &str) {
         let mut state = self.shared.state();
         let State { sites, former_secrets, .. } = &mut *state;
@@ -212,12 +209,12 @@ impl StandIn {
         }
     }
 
-    /// Answers the next `times` requests to the token endpoint with `status`.
+    /// Responds to the next `times` requests to the token endpoint with `status`.
     pub fn fail_next_token(&self, status: StatusCode, times: u64) {
         self.shared.state().failing_tokens = (status, times);
     }
 
-    /// Answers the next `times` requests to the API with `status`, whatever their token.
+    /// Responds to the next `times` requests to the API with `status`, whatever their token.
     pub fn fail_next_api(&self, status: StatusCode, times: u64) {
         self.shared.state().failing_api = (status, times);
     }
@@ -237,7 +234,7 @@ impl StandIn {
         self.shared.counts.connections()
     }
 
-    /// The last requests, oldest first, a thousand at most; without the bodies.
+    /// The last requests without their bodies, oldest first; at most a thousand.
     pub fn last_requests(&self) -> Vec<Recorded> {
         self.shared.state().recorded.iter().cloned().collect()
     }
@@ -266,16 +263,16 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
                 shared.counts.connection();
                 tokio::spawn(serve(stream, Arc::clone(&shared), stop.clone()));
             }
-            // Out of file descriptors, most likely: some come back as connections end.
+            // Out of file descriptors, most likely: connections that end free some.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) {
-    // Without it, a delay of the system's, not of the code under test, would be measured.
+    // Otherwise benches would measure a delay of the system, not of the code under test.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| answer(&shared, request));
+    let service = service_fn(|request| respond(&shared, request));
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -289,10 +286,10 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) 
     let _ = timeout(GRACE, connection).await;
 }
 
-async fn answer(
+async fn respond(
     shared: &Shared,
     request: Request<Incoming>,
-) -> Result<Response<Reply>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path();
     if path.ends_with("/health-check") {
         return Ok(respond::text("Healthy"));
@@ -305,8 +302,8 @@ async fn answer(
         return Ok(respond::page(StatusCode::NOT_FOUND));
     }
     Ok(match route.as_str() {
-        "/token" => token_endpoint::answer(shared, site.as_deref(), request).await,
-        _ => api::answer(shared, site.as_deref(), &route, request).await,
+        "/token" => token_endpoint::respond(shared, site.as_deref(), request).await,
+        _ => api::respond(shared, site.as_deref(), &route, request).await,
     })
 }
 
@@ -322,8 +319,9 @@ fn site_and_route(path: &str) -> Option<(Option<&str>, &str)> {
     }
 }
 
+/// The time for requests in flight to end.
 const GRACE: Duration = Duration::from_secs(2);
-/// More than the gateway lets through, so that what it refuses is refused by it.
+/// More than the gateway lets through: too many headers must be refused by the gateway.
 const MAX_HEADERS: usize = 512;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Where Bold BI's API lives. Pure.
+//! The URLs of Bold BI's API. Pure.
 
 use crate::tenant::{Server, Tenant};
 
-/// The path under which all API routes of a site are: `/bi/api/site/site1`, or `/bi/api` on Cloud
-/// and on self-hosted sites that have a host name of their own. `site` must be one path segment as
-/// it is written in a URL. (Bold BI: "REST API v5.0", introduction.)
+/// The path above all API routes of a site: `/bi/api/site/site1`, or `/bi/api` on Cloud and on
+/// self-hosted sites with their own host name. `site` must be one path segment as it is written in
+/// a URL. (Bold BI: "REST API v5.0", introduction.)
 pub fn api_base(server: &Server, site: Option<&str>) -> String {
     match site {
         Some(site) => format!("{}/api/site/{site}", server.base_path),

@@ -1,4 +1,4 @@
-//! Where Bold BI keeps a user, which decides the grants that work for it.
+//! The user sources of Bold BI, which decide the grants that work for a user.
 
 use crate::tenant::Grant;
 
@@ -43,7 +43,7 @@ impl UserSource {
         Self::Syncfusion,
     ];
 
-    /// The word for it in configuration and logs.
+    /// Its name in configuration and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -59,8 +59,8 @@ impl UserSource {
         }
     }
 
-    /// Whether Bold BI can exchange `grant` for a token of such a user: the embed secret works for
-    /// all, a password only where Bold BI itself keeps it.
+    /// Whether `grant` works for such a user: the embed secret works for all, a password only if
+    /// Bold BI itself stores it.
     pub fn allows(self, grant: Grant) -> bool {
         match grant {
             Grant::EmbedSecret => true,

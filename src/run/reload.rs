@@ -224,7 +224,7 @@ impl Reloader {
         for (warning, hint) in settings.warnings.told() {
             tracing::warn!(warning, hint, "the changed configuration is good, but");
         }
-        let exchange = self.exchange.renewed(settings.servers.iter());
+        let exchange = self.exchange.reconfigured(settings.servers.iter());
         let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);
         let theirs = Arc::clone(&exchange);
         let reloaded = running.reload(settings, theirs).map_err(|error| error.to_string())?;

@@ -33,7 +33,7 @@ pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinS
             let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
             match gateway.warm_up(tenant).await {
                 // A reload that changed the tenant in the meantime fetches its token.
-                Err(error) if !error.is_withdrawn() => {
+                Err(error) if !error.is_permit_revoked() => {
                     let hint = crate::boldbi::hint(&error.cause);
                     let tenant = &tenant.name;
                     tracing::warn!(boldgate.tenant = %tenant, hint, "no token to warm up: {error}");

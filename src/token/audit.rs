@@ -1,79 +1,77 @@
-//! The audit line of an exchange: exactly one for each that began, however it ends.
+//! The audit line of an exchange: exactly one for each exchange that began, however it ends.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::flight::Why;
-use super::{AccessToken, Asker, ExchangeError};
+use super::{AccessToken, ExchangeError, Initiator, Purpose};
 use crate::caller::CallerName;
 use crate::policy::{PermissionId, Permit};
 use crate::telemetry::{AuditEvent, AuditLine, AuditLog};
 
-/// The request that began a flight.
-pub(super) struct Starter {
+/// An [`Initiator`] that outlives its request.
+pub(super) struct OwnedInitiator {
     request_id: Box<str>,
     caller: Option<CallerName>,
     permission: PermissionId,
 }
 
-impl From<Asker<'_>> for Starter {
-    fn from(asker: Asker<'_>) -> Self {
+impl From<Initiator<'_>> for OwnedInitiator {
+    fn from(initiator: Initiator<'_>) -> Self {
         Self {
-            request_id: asker.request_id.into(),
-            caller: asker.caller.cloned(),
-            permission: asker.permission,
+            request_id: initiator.request_id.into(),
+            caller: initiator.caller.cloned(),
+            permission: initiator.permission,
         }
     }
 }
 
-/// An exchange that has begun, and that has not been told of yet.
-pub(super) struct Untold<'a> {
+/// Writes the line of an exchange when it ends, or when it is dropped.
+pub(super) struct AuditGuard<'a> {
     audit: &'a AuditLog,
     permit: &'a Permit,
-    starter: Option<&'a Starter>,
+    initiator: Option<&'a OwnedInitiator>,
     purpose: &'static str,
     at: SystemTime,
     begun: Instant,
-    told: bool,
+    written: bool,
 }
 
-impl<'a> Untold<'a> {
-    /// An exchange begins now.
+impl<'a> AuditGuard<'a> {
+    /// For an exchange that begins now.
     pub(super) fn begin(
         audit: &'a AuditLog,
         permit: &'a Permit,
-        why: Why,
-        starter: Option<&'a Starter>,
+        purpose: Purpose,
+        initiator: Option<&'a OwnedInitiator>,
     ) -> Self {
-        let purpose = match (why, starter) {
-            (Why::Missing, Some(_)) => "request",
-            (Why::Missing, None) => "warm_up",
-            (Why::Refused, _) => "replacement",
-            (Why::Refresh, _) => "refresh",
+        let purpose = match (purpose, initiator) {
+            (Purpose::Missing, Some(_)) => "request",
+            (Purpose::Missing, None) => "warm_up",
+            (Purpose::Refused, _) => "replacement",
+            (Purpose::Refresh, _) => "refresh",
         };
         let (at, begun) = (SystemTime::now(), Instant::now());
-        Self { audit, permit, starter, purpose, at, begun, told: false }
+        Self { audit, permit, initiator, purpose, at, begun, written: false }
     }
 
-    /// It has ended with a token or without.
+    /// The exchange has ended.
     pub(super) fn ended(mut self, result: Result<&AccessToken, &ExchangeError>) {
         match result {
-            Ok(token) => self.tell("granted", Some(token.lifetime())),
-            Err(error) => self.tell(error.kind.code(), None),
+            Ok(token) => self.write("granted", Some(token.lifetime())),
+            Err(error) => self.write(error.kind.code(), None),
         }
     }
 
-    fn tell(&mut self, outcome: &str, lifetime: Option<Duration>) {
-        self.told = true;
-        let tenant = self.permit.tenant();
-        let permission = self.starter.map(|starter| starter.permission.to_string());
+    fn write(&mut self, outcome: &str, lifetime: Option<Duration>) {
+        self.written = true;
+        let (tenant, initiator) = (self.permit.tenant(), self.initiator);
+        let permission = initiator.map(|initiator| initiator.permission.to_string());
         self.audit.write(&AuditLine {
             begun: self.at,
-            request_id: self.starter.map(|starter| &*starter.request_id),
-            caller: self
-                .starter
-                .and_then(|starter| starter.caller.as_ref())
+            request_id: initiator.map(|initiator| &*initiator.request_id),
+            caller: initiator
+                .and_then(|initiator| initiator.caller.as_ref())
                 .map(CallerName::as_str),
             permission: permission.as_deref(),
             tenant: Some(tenant.name.as_str()),
@@ -89,11 +87,11 @@ impl<'a> Untold<'a> {
     }
 }
 
-impl Drop for Untold<'_> {
-    /// The gateway ended in the middle of it: Bold BI may have made a token all the same.
+impl Drop for AuditGuard<'_> {
+    /// The gateway ended during the exchange. Bold BI may have made a token all the same.
     fn drop(&mut self) {
-        if !self.told {
-            self.tell("abandoned", None);
+        if !self.written {
+            self.write("abandoned", None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is remembered of a permit whose exchanges fail, and how long it is left alone. Pure.
+//! The negative cache: the failures of a permit's exchanges, and the pauses after them. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use super::{ExchangeError, ExchangeErrorKind, NoToken};
 
 /// The failures in a row of one permit.
 #[derive(Debug)]
-pub(super) struct Failing {
+pub(super) struct NegativeEntry {
     last: Arc<ExchangeError>,
     count: u32,
     again_at: Instant,
 }
 
-impl Failing {
-    /// What to remember when `error` comes at `now`, after what was remembered `before`.
+impl NegativeEntry {
+    /// The entry after `error` at `now`; `before` is the entry until then.
     pub(super) fn after(before: Option<&Self>, error: Arc<ExchangeError>, now: Instant) -> Self {
-        let alike = before.filter(|b| is_refusal(&b.last.kind) == is_refusal(&error.kind));
-        let count = alike.map_or(0, |b| b.count.saturating_add(1));
+        let same_kind = before.filter(|b| is_refusal(&b.last.kind) == is_refusal(&error.kind));
+        let count = same_kind.map_or(0, |b| b.count.saturating_add(1));
         Self { again_at: now + pause(&error.kind, count), last: error, count }
     }
 
-    /// What those get who ask at `now`; none once another exchange may begin.
-    pub(super) fn answer(&self, now: Instant) -> Option<NoToken> {
+    /// The failure of a request for a token at `now`; `None` if another exchange may begin.
+    pub(super) fn holds_at(&self, now: Instant) -> Option<NoToken> {
         (now < self.again_at).then(|| self.no_token(now))
     }
 
@@ -34,33 +34,33 @@ impl Failing {
         NoToken { cause: Arc::clone(&self.last), retry_after }
     }
 
-    /// When to refresh a token again that is good for `left` still. Nobody waits for it, so the
-    /// pauses grow further than for those who have none.
+    /// When to refresh a token again that is usable for the time `left`. No request waits for it,
+    /// so its pauses grow longer than the pauses of requests without a token.
     pub(super) fn refresh_at(&self, now: Instant, left: Duration) -> Instant {
-        let longest = doubled(FIRST_REFRESH, self.count, LONGEST_REFRESH).min(left / 4);
-        self.again_at.max(now + random(SHORTEST, longest))
+        let max = doubled(FIRST_REFRESH_BACKOFF, self.count, MAX_REFRESH_BACKOFF).min(left / 4);
+        self.again_at.max(now + random(MIN_BACKOFF, max))
     }
 }
 
-/// A credential that was refused is tried rarely, so that no account is locked for it. An outage is
-/// looked after so often that its end shows within a second.
+/// A refused credential is tried rarely, so that no account gets locked. In an outage exchanges are
+/// tried so often that its end shows within a second.
 fn pause(kind: &ExchangeErrorKind, count: u32) -> Duration {
     if is_refusal(kind) {
-        return doubled(FIRST_REFUSED, count, LONGEST);
+        return doubled(MIN_REFUSED_BACKOFF, count, MAX_BACKOFF);
     }
-    let jittered = random(SHORTEST, doubled(SHORTEST, count, LONGEST_OUTAGE));
+    let jittered = random(MIN_BACKOFF, doubled(MIN_BACKOFF, count, MAX_OUTAGE_BACKOFF));
     jittered.max(asked_for(kind).unwrap_or_default())
 }
 
-/// How long the server asks to be left alone, within reason.
+/// The pause that the server asks for, within bounds.
 pub(super) fn asked_for(kind: &ExchangeErrorKind) -> Option<Duration> {
     let ExchangeErrorKind::Unavailable { retry_after, .. } = kind else { return None };
-    retry_after.map(|wait| wait.min(LONGEST))
+    retry_after.map(|wait| wait.min(MAX_BACKOFF))
 }
 
-/// Whether it is the request that fails, not the server: the credential in it is refused, or
-/// something on the way refuses it, or it leads to another user. Asking again soon changes none of
-/// these, and could lock an account, or get the gateway barred by a firewall.
+/// Whether the fault is in the request, not in the server: the credential is refused, a firewall
+/// refuses the request, or the reply is for another user. Another exchange would not change that,
+/// and could lock an account or get the gateway blocked by a firewall.
 pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
     matches!(
         kind,
@@ -70,25 +70,26 @@ pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
     )
 }
 
-/// A time between the two, each as likely as another.
-pub(super) fn random(shortest: Duration, longest: Duration) -> Duration {
-    shortest + longest.saturating_sub(shortest).mul_f64(fastrand::f64())
+/// A random time between the two (uniform).
+pub(super) fn random(min: Duration, max: Duration) -> Duration {
+    min + max.saturating_sub(min).mul_f64(fastrand::f64())
 }
 
-fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    first.saturating_mul(1 << times.min(20)).min(longest)
+fn doubled(first: Duration, times: u32, max: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(20)).min(max)
 }
 
-/// Nobody is asked again sooner than this.
-pub(super) const SHORTEST: Duration = Duration::from_millis(100);
-/// The longest pause in an outage, with room within a second for the exchange that ends it.
-const LONGEST_OUTAGE: Duration = Duration::from_millis(800);
-/// The first pause after a refused credential; the others double.
-const FIRST_REFUSED: Duration = Duration::from_secs(5);
-/// Longest pause of all, whatever a server asks for.
-const LONGEST: Duration = Duration::from_secs(5 * 60);
-const FIRST_REFRESH: Duration = Duration::from_secs(1);
-const LONGEST_REFRESH: Duration = Duration::from_secs(60);
+/// The shortest pause after any failure.
+pub(super) const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest pause in an outage. It leaves room within a second for the exchange that ends it.
+const MAX_OUTAGE_BACKOFF: Duration = Duration::from_millis(800);
+/// The first pause after a refused credential; it doubles each time.
+const MIN_REFUSED_BACKOFF: Duration = Duration::from_secs(5);
+/// The longest pause, even if a server asks for more.
+const MAX_BACKOFF: Duration = Duration::from_secs(5 * 60);
+/// Bounds the first random pause before a failed refresh is tried again; it doubles each time.
+const FIRST_REFRESH_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_REFRESH_BACKOFF: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -97,10 +98,10 @@ mod tests {
 
     fn failures(kind: impl Fn() -> ExchangeErrorKind, count: usize) -> Vec<Duration> {
         let now = Instant::now();
-        let mut failing: Option<Failing> = None;
+        let mut entry: Option<NegativeEntry> = None;
         let pause = |_| {
-            failing = Some(Failing::after(failing.as_ref(), Arc::new(error(kind())), now));
-            failing.as_ref().unwrap().again_at - now
+            entry = Some(NegativeEntry::after(entry.as_ref(), Arc::new(error(kind())), now));
+            entry.as_ref().unwrap().again_at - now
         };
         (0..count).map(pause).collect()
     }
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_firewall_refuses_is_asked_for_as_rarely_as_a_refused_credential() {
+    async fn refusals_of_a_firewall_back_off_like_refused_credentials() {
         let page = || ExchangeErrorKind::Unusable { status: 403, fault: "it is a page" };
         for kind in [&page as &dyn Fn() -> _, &|| ExchangeErrorKind::AnotherUser] {
             assert_eq!(failures(kind, 3), failures(refused, 3));
@@ -137,7 +138,7 @@ mod tests {
             let pauses = failures(|| down(None), 40);
             let bounds = [100, 200, 400, 800, 800, 800];
             for (pause, bound) in pauses.iter().zip(bounds.map(Duration::from_millis)) {
-                assert!((SHORTEST..=bound).contains(pause), "{pause:?} of {bound:?}");
+                assert!((MIN_BACKOFF..=bound).contains(pause), "{pause:?} of {bound:?}");
             }
             last.push(pauses[39]);
         }
@@ -149,17 +150,17 @@ mod tests {
     async fn retry_after_is_honoured_for_five_minutes_at_most() {
         assert_eq!(failures(|| down(Some(7)), 1), [Duration::from_secs(7)]);
         assert_eq!(failures(|| down(Some(3600)), 1), [Duration::from_secs(300)]);
-        assert!(failures(|| down(Some(0)), 1)[0] >= SHORTEST);
+        assert!(failures(|| down(Some(0)), 1)[0] >= MIN_BACKOFF);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_does_not_count_towards_refusals() {
         let now = Instant::now();
-        let mut failing = Failing::after(None, Arc::new(error(down(None))), now);
+        let mut entry = NegativeEntry::after(None, Arc::new(error(down(None))), now);
         for _ in 0..10 {
-            failing = Failing::after(Some(&failing), Arc::new(error(down(None))), now);
+            entry = NegativeEntry::after(Some(&entry), Arc::new(error(down(None))), now);
         }
-        failing = Failing::after(Some(&failing), Arc::new(error(refused())), now);
-        assert_eq!(failing.again_at - now, Duration::from_secs(5));
+        entry = NegativeEntry::after(Some(&entry), Arc::new(error(refused())), now);
+        assert_eq!(entry.again_at - now, Duration::from_secs(5));
     }
 }

@@ -1,5 +1,5 @@
-//! One server's token endpoint, as all its permits share it: a budget of exchanges at the same time,
-//! and a breaker.
+//! The token endpoint of one server, which all its permits share: a budget of concurrent exchanges,
+//! and a circuit breaker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::backoff::{SHORTEST, asked_for, is_refusal};
+use super::backoff::{MIN_BACKOFF, asked_for, is_refusal};
 use super::breaker::Breaker;
 use super::{ExchangeError, ExchangeErrorKind};
 use crate::policy::Permit;
-use crate::telemetry::{EndpointMetrics, Telemetry};
+use crate::telemetry::{EndpointMetrics, GaugeGuard, Telemetry};
 use crate::tenant::{Server, TenantName};
 
-/// The endpoints of all servers, by name. They outlive a reload that changes nothing about them.
+/// The endpoints of all servers, by name. A reload keeps those of unchanged servers.
 #[derive(Default)]
 pub(super) struct Endpoints(Mutex<HashMap<String, Arc<Endpoint>>>);
 
@@ -29,17 +29,17 @@ pub(super) struct Endpoint {
     metrics: Arc<EndpointMetrics>,
 }
 
-/// A place in the budget, given back when it is dropped.
-pub(super) struct Entered {
-    pub endpoint: Arc<Endpoint>,
-    _place: OwnedSemaphorePermit,
+/// Counts an exchange in the budget until it is dropped.
+pub(super) struct ExchangeGuard {
+    endpoint: Arc<Endpoint>,
+    _budget: OwnedSemaphorePermit,
 }
 
 /// Why no exchange may begin, and for how long.
-pub(super) type Held = (ExchangeErrorKind, Duration);
+pub(super) type Blocked = (ExchangeErrorKind, Duration);
 
 impl Endpoints {
-    /// The endpoint of `server`; a new one if the server moved or has another budget.
+    /// The endpoint of `server`; a new one if its address or its budget has changed.
     pub(super) fn of(&self, server: &Server, telemetry: &Telemetry) -> Arc<Endpoint> {
         let origin = server.origin();
         let mut all = self.0.lock().expect("nothing panics with it");
@@ -63,84 +63,55 @@ impl Endpoints {
         endpoint
     }
 
-    /// Forgets those of servers whose name is not `still` one.
+    /// Removes the endpoints of all servers but those whose name is `still` configured.
     pub(super) fn retain(&self, still: impl Fn(&str) -> bool) {
         self.0.lock().expect("nothing panics with it").retain(|name, _| still(name));
     }
 }
 
 impl Endpoint {
-    /// Begins an exchange of `permit`, after a wait for a place that is no longer than an exchange
-    /// itself may take.
-    pub(super) async fn enter(self: &Arc<Self>, permit: &Permit) -> Result<Entered, Held> {
-        self.open()?;
-        let place = match Arc::clone(&self.budget).try_acquire_owned() {
-            Ok(place) => place,
+    /// Lets an exchange of `permit` begin. The wait for the budget takes no longer than an exchange
+    /// may take.
+    pub(super) async fn enter(self: &Arc<Self>, permit: &Permit) -> Result<ExchangeGuard, Blocked> {
+        {
+            let breaker = self.breaker();
+            if let Some(left) = breaker.blocked_for(Instant::now()) {
+                return Err(open(&breaker, left));
+            }
+        }
+        let budget = match Arc::clone(&self.budget).try_acquire_owned() {
+            Ok(budget) => budget,
             Err(_) => self.wait(permit.tenant().server.timeouts.exchange).await?,
         };
-        self.begin(place)
+        self.pass_breaker(budget)
     }
 
-    /// Begins an exchange if that is possible at once; else for how long not to try again.
-    pub(super) fn try_enter(self: &Arc<Self>) -> Result<Entered, Duration> {
-        let place = Arc::clone(&self.budget).try_acquire_owned().map_err(|_| SHORTEST)?;
-        self.begin(place).map_err(|(_, pause)| pause)
+    /// Lets an exchange begin if it can do so at once; otherwise returns how long not to try again.
+    pub(super) fn try_enter(self: &Arc<Self>) -> Result<ExchangeGuard, Duration> {
+        let budget = Arc::clone(&self.budget).try_acquire_owned().map_err(|_| MIN_BACKOFF)?;
+        self.pass_breaker(budget).map_err(|(_, pause)| pause)
     }
 
-    /// Whether exchanges are held back because the last ones failed.
+    /// Whether the breaker is open.
     pub(super) fn is_down(&self) -> bool {
         self.breaker().is_open()
     }
 
-    /// The endpoint gave a token, or refused a credential as it should.
-    pub(super) fn answered(&self, tenant: &TenantName) {
-        if self.breaker().answered(tenant, Instant::now()) {
-            self.metrics.breaker_open.set(0);
-            tracing::info!(
-                boldgate.server = self.name,
-                server.address = self.origin,
-                "the token endpoint serves again: exchanges are no longer held back"
-            );
-        }
+    async fn wait(&self, max: Duration) -> Result<OwnedSemaphorePermit, Blocked> {
+        let _waiting = GaugeGuard::new(&self.metrics.waiting);
+        let budget = timeout(max, Arc::clone(&self.budget).acquire_owned()).await;
+        let exhausted = ExchangeErrorKind::BudgetExhausted { limit: self.limit, waited: max };
+        // The other error is that of a closed semaphore; this one is never closed.
+        budget.ok().and_then(Result::ok).ok_or((exhausted, Duration::ZERO))
     }
 
-    /// The exchange that began at `begun` has failed.
-    pub(super) fn failed(&self, error: &ExchangeError, begun: Instant) {
-        if is_refusal(&error.kind) {
-            return self.answered(&error.tenant);
-        }
+    fn pass_breaker(
+        self: &Arc<Self>,
+        budget: OwnedSemaphorePermit,
+    ) -> Result<ExchangeGuard, Blocked> {
         let mut breaker = self.breaker();
-        if breaker.failed(&error.tenant, begun, asked_for(&error.kind), Instant::now()) {
-            self.metrics.breaker_open.set(1);
-            tracing::warn!(
-                boldgate.server = self.name,
-                server.address = self.origin,
-                failures = breaker.failures(),
-                hint = "look at the token endpoint: tokens at hand serve until they end, and one \
-                        exchange is tried about every second until one succeeds",
-                "the token endpoint is down: exchanges are held back; the last failure: {error}"
-            );
-        }
-    }
-
-    async fn wait(&self, longest: Duration) -> Result<OwnedSemaphorePermit, Held> {
-        let waiting = Waiting::new(&self.metrics);
-        let place = timeout(longest, Arc::clone(&self.budget).acquire_owned()).await;
-        drop(waiting);
-        let crowded = ExchangeErrorKind::Crowded { limit: self.limit, waited: longest };
-        // The other error is that of a closed semaphore, which nobody closes.
-        place.ok().and_then(Result::ok).ok_or((crowded, Duration::ZERO))
-    }
-
-    fn begin(self: &Arc<Self>, place: OwnedSemaphorePermit) -> Result<Entered, Held> {
-        let mut breaker = self.breaker();
-        breaker.pass(Instant::now()).map_err(|left| suspended(&breaker, left))?;
-        Ok(Entered { endpoint: Arc::clone(self), _place: place })
-    }
-
-    fn open(&self) -> Result<(), Held> {
-        let breaker = self.breaker();
-        breaker.holds(Instant::now()).map_or(Ok(()), |left| Err(suspended(&breaker, left)))
+        breaker.pass(Instant::now()).map_err(|left| open(&breaker, left))?;
+        Ok(ExchangeGuard { endpoint: Arc::clone(self), _budget: budget })
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -148,22 +119,41 @@ impl Endpoint {
     }
 }
 
-fn suspended(breaker: &Breaker, left: Duration) -> Held {
-    (ExchangeErrorKind::Suspended { failures: breaker.failures() }, left)
+fn open(breaker: &Breaker, left: Duration) -> Blocked {
+    (ExchangeErrorKind::BreakerOpen { failures: breaker.failures() }, left)
 }
 
-/// Counts who waits for a place, however the wait ends.
-struct Waiting<'m>(&'m EndpointMetrics);
-
-impl<'m> Waiting<'m> {
-    fn new(metrics: &'m EndpointMetrics) -> Self {
-        metrics.waiting.inc();
-        Self(metrics)
+impl ExchangeGuard {
+    /// The endpoint gave `tenant` a token, or refused its credential.
+    pub(super) fn succeeded(&self, tenant: &TenantName) {
+        let Endpoint { name, origin, metrics, .. } = &*self.endpoint;
+        if self.endpoint.breaker().succeeded(tenant, Instant::now()) {
+            metrics.breaker_open.set(0);
+            tracing::info!(
+                boldgate.server = name,
+                server.address = origin,
+                "the token endpoint serves again: exchanges are no longer held back"
+            );
+        }
     }
-}
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.dec();
+    /// The exchange, which began at `begun`, has failed.
+    pub(super) fn failed(&self, error: &ExchangeError, begun: Instant) {
+        if is_refusal(&error.kind) {
+            return self.succeeded(&error.tenant);
+        }
+        let Endpoint { name, origin, metrics, .. } = &*self.endpoint;
+        let mut breaker = self.endpoint.breaker();
+        if breaker.failed(&error.tenant, begun, asked_for(&error.kind), Instant::now()) {
+            metrics.breaker_open.set(1);
+            tracing::warn!(
+                boldgate.server = name,
+                server.address = origin,
+                failures = breaker.failures(),
+                hint = "look at the token endpoint: tokens at hand serve until they end, and one \
+                        exchange is tried about every second until one succeeds",
+                "the token endpoint is down: exchanges are held back; the last failure: {error}"
+            );
+        }
     }
 }

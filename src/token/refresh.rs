@@ -1,5 +1,6 @@
-//! Refreshing ahead: one task for all tokens, that begins exchanges for those in use before they
-//! end. It holds nothing alive, waits for no exchange, and leaves the queue for places to requests.
+//! Refreshing ahead: one background task for all tokens. It starts exchanges for tokens in use
+//! before they end. It keeps nothing alive, waits for no exchange, and leaves the queue for the
+//! budget to requests.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,68 +8,71 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::backoff::{SHORTEST, random};
-use super::source::{Inner, NAP};
+use super::backoff::{MIN_BACKOFF, random};
+use super::exchanges::Exchanges;
+use super::suspend::MIN_SUSPEND;
 use crate::policy::Permit;
 use crate::telemetry::RefreshOutcome;
 
-/// Starts the task; it ends with what it works for.
-pub(super) fn start(inner: &Arc<Inner>) -> AbortHandle {
-    tokio::spawn(run(Arc::downgrade(inner))).abort_handle()
+/// The task, which ends when this is dropped.
+pub(super) struct Refresher(AbortHandle);
+
+impl Refresher {
+    /// Refreshes the tokens of `exchanges` from now on.
+    pub(super) fn start(exchanges: &Arc<Exchanges>) -> Self {
+        Self(tokio::spawn(run(Arc::downgrade(exchanges))).abort_handle())
+    }
 }
 
-async fn run(inner: Weak<Inner>) {
-    let Some((sooner, asleep)) = inner.upgrade().map(|i| (Arc::clone(&i.sooner), i.asleep)) else {
+impl Drop for Refresher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn run(exchanges: Weak<Exchanges>) {
+    let Some((sooner, clock)) = exchanges.upgrade().map(|e| (e.cache().sooner(), e.clock())) else {
         return;
     };
-    let mut slept = (asleep.read)();
+    let mut last = clock.total();
     loop {
-        let Some(now) = inner.upgrade() else { return };
-        let in_all = (asleep.read)();
-        let nap = in_all.saturating_sub(slept);
-        if nap >= NAP {
-            let seconds = nap.as_secs();
-            tracing::info!(seconds, "the machine was asleep: tokens have aged by as much");
-            now.wake_up(in_all);
+        let Some(exchanges) = exchanges.upgrade() else { return };
+        let suspended = clock.total();
+        let time = suspended.saturating_sub(last);
+        if time >= MIN_SUSPEND {
+            let seconds = time.as_secs();
+            tracing::info!(seconds, "the machine was suspended: all tokens are older by that time");
+            exchanges.cache().after_suspend(suspended);
         }
-        slept = in_all;
-        now.refresh_due();
-        let next = now.schedule().next();
-        drop(now);
-        let tick = Instant::now() + asleep.every;
-        let until = next.map_or(tick, |next| next.min(tick));
-        // Whether the time has come or something is due sooner: look again.
+        last = suspended;
+        refresh_due(&exchanges);
+        let next = exchanges.cache().next_due();
+        drop(exchanges);
+        let read_clock_at = Instant::now() + clock.interval();
+        let until = next.map_or(read_clock_at, |next| next.min(read_clock_at));
+        // In either case, look again.
         let _ = timeout_at(until, sooner.notified()).await;
     }
 }
 
-impl Inner {
-    fn refresh_due(self: &Arc<Self>) {
-        let now = Instant::now();
-        loop {
-            // Without the lock from here on: what follows takes others.
-            let Some(permit) = self.schedule().take_due(now) else { return };
-            self.refresh_one(&permit, now);
-        }
-    }
-
-    fn refresh_one(self: &Arc<Self>, permit: &Permit, now: Instant) {
-        let (Some(held), Some(renewed)) = (self.usable(permit), self.renewed(permit)) else {
-            return;
-        };
-        if !held.token.is_in_use() {
-            self.metrics(permit).refreshed(RefreshOutcome::Unused);
-            return;
-        }
-        match self.endpoint(&renewed).try_enter() {
-            Ok(entered) => self.refresh(&renewed, entered),
-            Err(pause) => {
-                let spread = (held.token.usable_for(now) / 4).min(LONGEST_DELAY);
-                self.plan_again(permit, &held.token, now + pause.max(random(SHORTEST, spread)));
-            }
-        }
+fn refresh_due(exchanges: &Arc<Exchanges>) {
+    let now = Instant::now();
+    while let Some(permit) = exchanges.cache().take_due(now) {
+        refresh(exchanges, &permit, now);
     }
 }
 
-/// A refresh that found no place is tried again within this time.
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+fn refresh(exchanges: &Arc<Exchanges>, permit: &Permit, now: Instant) {
+    let Some(token) = exchanges.cache().usable(permit) else { return };
+    if !token.is_in_use() {
+        exchanges.metrics(permit).refreshed(RefreshOutcome::Unused);
+        return;
+    }
+    if let Err(pause) = exchanges.refresh(permit) {
+        let spread = (token.usable_for(now) / 4).min(MAX_DELAY);
+        exchanges.cache().plan_again(permit, &token, now + pause.max(random(MIN_BACKOFF, spread)));
+    }
+}
+
+/// A refresh for which the budget had no room is tried again within this time.
+const MAX_DELAY: Duration = Duration::from_secs(30);

@@ -1,38 +1,39 @@
-//! How soon a token that the server refuses is replaced. Bold BI says 401 for a token that it no longer
-//! takes and for a permission that is missing, and only the second comes back with every new token. Pure.
+//! How soon a refused token is replaced. Bold BI sends 401 both for a revoked token and for a
+//! missing permission. Only in the second case is each new token refused as well. Pure.
 
 use std::time::Duration;
 
-/// The replacements in a row that led to a token.
+/// How many replacements in a row led to a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Replacements(u32);
 
 impl Replacements {
-    /// Whether a token of this `age` is worth replacing when the server refuses it. One that the
-    /// server has `accepted` before may have been revoked meanwhile, twice in a row; one that it
-    /// never took is replaced more and more rarely.
+    /// Whether a refused token of this `age` is worth replacing. If the server has `accepted` it
+    /// before, it may have been revoked, even twice in a row. Tokens that were never accepted are
+    /// replaced less and less often.
     pub(super) fn allow(self, age: Duration, accepted: bool) -> bool {
         match self.0 {
             0 => true,
-            count if accepted && count < AT_ONCE => true,
-            count => age >= SHORTEST.saturating_mul(1 << (count - 1).min(20)).min(LONGEST),
+            count if accepted && count < MAX_IMMEDIATE => true,
+            count => age >= FIRST_WAIT.saturating_mul(1 << (count - 1).min(20)).min(MAX_WAIT),
         }
     }
 
-    /// Those that led to the token that follows one of this `age`; `refused` if that was why. For each
-    /// time of [`LONGEST`] that it lived, one is forgotten.
+    /// The count for the token that follows one of this `age`; `refused` if it follows because that
+    /// one was refused. Each [`MAX_WAIT`] of its life takes one off.
     pub(super) fn next(self, age: Duration, refused: bool) -> Self {
-        let forgotten = u32::try_from(age.as_secs() / LONGEST.as_secs()).unwrap_or(u32::MAX);
+        let forgotten = u32::try_from(age.as_secs() / MAX_WAIT.as_secs()).unwrap_or(u32::MAX);
         Self(self.0.saturating_sub(forgotten).saturating_add(u32::from(refused)))
     }
 }
 
-/// So many times in a row is a token replaced at once, if the one before was accepted.
-const AT_ONCE: u32 = 3;
-/// The second replacement of a token that was never accepted waits so long; the next ones twice as long each.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// The longest that a refused token stays in its place.
-const LONGEST: Duration = Duration::from_secs(10);
+/// Bounds the replacements in a row without a wait, of tokens that were accepted before.
+const MAX_IMMEDIATE: u32 = 3;
+/// How old a token that was never accepted must be for the second replacement; it doubles each
+/// time.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest time that a refused token stays.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -40,7 +41,7 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(100);
 
-    /// When a token is replaced that is refused every 100 ms from the start, over ten minutes.
+    /// The times of replacement, in ten minutes, of a token that is refused every 100 ms.
     fn replaced(accepted: bool) -> Vec<Duration> {
         let (mut row, mut age, mut replaced) = (Replacements::default(), Duration::ZERO, vec![]);
         for tick in 0..6000 {
@@ -61,20 +62,20 @@ mod tests {
         assert_eq!(never[..6].iter().map(seconds).collect::<Vec<_>>(), [0, 1, 3, 7, 15, 25]);
         assert!(never.len() <= 63, "{}", never.len());
         let between = replaced(true);
-        assert!(between[2] < between[0] + SHORTEST, "three at once where they serve in between");
+        assert!(between[2] < between[0] + FIRST_WAIT, "three at once where they serve in between");
         assert!(between.len() <= 65, "{}", between.len());
     }
 
     #[test]
     fn replacements_are_forgotten_with_time_so_that_revocations_now_and_then_fail_no_request() {
         let row = Replacements(7);
-        assert!(!row.allow(LONGEST / 2, true));
-        assert_eq!(row.next(LONGEST / 2, false), row, "a refresh changes nothing");
-        assert_eq!(row.next(LONGEST * 7, true), Replacements(1));
+        assert!(!row.allow(MAX_WAIT / 2, true));
+        assert_eq!(row.next(MAX_WAIT / 2, false), row, "a refresh changes nothing");
+        assert_eq!(row.next(MAX_WAIT * 7, true), Replacements(1));
         // Twice every twenty seconds, for an hour.
         let mut row = Replacements::default();
         for _ in 0..180 {
-            for age in [LONGEST * 2, LONGEST / 5] {
+            for age in [MAX_WAIT * 2, MAX_WAIT / 5] {
                 assert!(row.allow(age, true), "{row:?}");
                 row = row.next(age, true);
             }

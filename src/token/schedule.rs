@@ -1,5 +1,5 @@
-//! Which permit's token is to be refreshed when. One place a permit, so that it is never larger
-//! than the cache.
+//! When the token of each permit is to be refreshed. A permit has one time at most, so the schedule
+//! is never larger than the cache.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,33 +10,34 @@ use crate::policy::Permit;
 /// Permits by the time they are due.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    due: BTreeMap<Place, Permit>,
-    places: HashMap<Permit, Place>,
+    due: BTreeMap<Key, Permit>,
+    keys: HashMap<Permit, Key>,
     last: u64,
 }
 
-/// A time, and a number that tells those of the same time apart.
-type Place = (Instant, u64);
+/// A time, and a number to tell permits of the same time apart.
+type Key = (Instant, u64);
 
 impl Schedule {
-    /// Plans `permit` for `at`, and for no other time. True if it is the first of all now.
+    /// Plans `permit` for `at`, and for no other time. Returns `true` if it is the first of all
+    /// now.
     pub(super) fn put(&mut self, permit: &Permit, at: Instant) -> bool {
         self.remove(permit);
         self.last += 1;
-        let place = (at, self.last);
-        self.places.insert(permit.clone(), place);
-        self.due.insert(place, permit.clone());
-        self.due.first_key_value().is_some_and(|(first, _)| *first == place)
+        let key = (at, self.last);
+        self.keys.insert(permit.clone(), key);
+        self.due.insert(key, permit.clone());
+        self.due.first_key_value().is_some_and(|(first, _)| *first == key)
     }
 
     pub(super) fn remove(&mut self, permit: &Permit) {
-        if let Some(place) = self.places.remove(permit) {
-            self.due.remove(&place);
+        if let Some(key) = self.keys.remove(permit) {
+            self.due.remove(&key);
         }
     }
 
     pub(super) fn contains(&self, permit: &Permit) -> bool {
-        self.places.contains_key(permit)
+        self.keys.contains_key(permit)
     }
 
     /// When the first one is due.
@@ -44,17 +45,17 @@ impl Schedule {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Takes one that is due.
+    /// Takes a permit that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Permit> {
         self.next().filter(|at| *at <= now)?;
         let (_, permit) = self.due.pop_first()?;
-        self.places.remove(&permit);
+        self.keys.remove(&permit);
         Some(permit)
     }
 
-    /// Forgets all permits but those that are `still` made.
+    /// Removes all permits but those that are `still` granted.
     pub(super) fn retain(&mut self, still: impl Fn(&Permit) -> bool) {
         self.due.retain(|_, permit| still(permit));
-        self.places.retain(|permit, _| still(permit));
+        self.keys.retain(|permit, _| still(permit));
     }
 }

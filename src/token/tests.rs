@@ -1,4 +1,4 @@
-//! The life of a token, in time that the tests hold.
+//! The life of a token, in paused time.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::asleep::Asleep;
+use super::suspend::SuspendClock;
 use super::*;
 use crate::policy::{Policy, RouteClass};
 use crate::secret::Secret;
+use crate::telemetry::Telemetry;
 use crate::tenant::{
     Credential, ExchangeBody, ExistingAuthorization, Server, Tenant, Tenants, Timeouts,
 };
@@ -20,7 +21,7 @@ mod audited;
 mod outage;
 mod steady;
 
-/// Leave to act on as many tenants, all of one server with `max_exchanges` 16.
+/// Permits for `count` tenants, all of one server with `max_exchanges` 16.
 fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
     permits_at("main", count, credential_version)
 }
@@ -68,14 +69,14 @@ fn permit() -> Permit {
     permits(1, 0).remove(0)
 }
 
-/// An error of some tenant.
+/// An error of the first tenant.
 pub(super) fn error(kind: ExchangeErrorKind) -> ExchangeError {
     ExchangeError::new(&permit(), kind)
 }
 
-/// A token endpoint that does as it is told, and counts.
+/// A token endpoint that does as it is told, and counts its calls.
 struct Script {
-    /// A word and a lifetime, or what goes wrong; told the number of the call, from 1 on.
+    /// Maps the number of the call, from 1, to a token and its lifetime or to an error.
     reply: Mutex<Box<Reply>>,
     latency: Duration,
     calls: Mutex<Vec<(Instant, u64)>>,
@@ -98,7 +99,7 @@ impl Script {
         })
     }
 
-    /// Gives a new token each time.
+    /// Gives a new token for each call.
     fn giving(lifetime: Duration) -> Arc<Self> {
         Self::new(new_tokens(lifetime))
     }
@@ -119,7 +120,11 @@ impl Script {
     }
 
     fn source(self: &Arc<Self>) -> TokenSource {
-        TokenSource::with_asleep(self.clone(), asleep())
+        self.observed_source(Arc::default())
+    }
+
+    fn observed_source(self: &Arc<Self>, telemetry: Arc<Telemetry>) -> TokenSource {
+        TokenSource::with_clock(self.clone(), 10_000, telemetry, clock())
     }
 }
 
@@ -151,30 +156,38 @@ impl TokenExchange for Script {
         self.at_once.fetch_sub(1, SeqCst);
         let reply = self.reply.lock().unwrap()(number);
         match reply {
-            Ok((token, lifetime)) => Ok(AccessToken::new(&token, asked, lifetime).unwrap()),
+            Ok((token, lifetime)) => {
+                let token = AccessToken::new(&token, asked, lifetime).unwrap();
+                if !lifetime.is_zero() {
+                    return Ok(token);
+                }
+                let kind = ExchangeErrorKind::NoLifetime(Box::new(token));
+                Err(ExchangeError::new(permit, kind))
+            }
             Err(kind) => Err(ExchangeError::new(permit, kind)),
         }
     }
 }
 
-/// Another configuration, which makes those permits that it makes `still` as they were.
-fn change_over(source: &TokenSource, exchange: Arc<Script>, still: fn(&Permit) -> bool) {
-    let renew = move |permit: &Permit| still(permit).then(|| permit.clone());
-    source.change_over(exchange, renew, std::slice::from_ref(&permit().tenant().server), || ());
+/// Switches to a configuration that grants the permits that are `still` granted, unchanged.
+fn reconfigure(source: &TokenSource, exchange: Arc<Script>, still: fn(&Permit) -> bool) {
+    let reissue = move |permit: &Permit| still(permit).then(|| permit.clone());
+    source.reconfigure(exchange, reissue, std::slice::from_ref(&permit().tenant().server), || ());
 }
 
 thread_local! {
-    /// How long the machine of this test has slept.
-    static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// How long the machine of this test has been suspended.
+    static SUSPENDED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// The machine sleeps when the test says so; it is looked at rarely enough for weeks to pass.
-fn asleep() -> Asleep {
-    Asleep { read: || SLEPT.get(), every: Duration::from_secs(3600) }
+/// A clock that the test sets. It is read so rarely that a test can let weeks pass.
+fn clock() -> SuspendClock {
+    SuspendClock::new(|| SUSPENDED.get(), HOUR)
 }
 
 const LATENCY: Duration = Duration::from_millis(50);
 const TIMEOUT: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -186,24 +199,22 @@ async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_mo
     for permit in &old {
         source.token(permit).await.unwrap();
     }
-    // One exchange is under way, and one waits for a place, when the credentials change.
+    // One exchange is under way when the credentials change.
     let flying = permits(3, 0).remove(2);
     let (theirs, permit) = (source.clone(), flying.clone());
     let flight = tokio::spawn(async move { theirs.token(&permit).await });
     sleep(LATENCY / 2).await;
-    change_over(&source, script.clone(), |permit| permit.tenant().credential.version == 1);
+    reconfigure(&source, script.clone(), |permit| permit.tenant().credential.version == 1);
     let begun = script.calls();
     flight.await.unwrap().unwrap();
     for permit in old.iter().chain([&flying]) {
-        assert!(source.inner().usable(permit).is_none());
         let error = source.token(permit).await.unwrap_err();
-        assert!(matches!(error.cause.kind, ExchangeErrorKind::Withdrawn), "{error}");
+        assert!(matches!(error.cause.kind, ExchangeErrorKind::PermitRevoked), "{error}");
         assert!(source.reject(permit, &Arc::new(token("old", HOUR))));
         source.replacement(permit, None).await.unwrap_err();
     }
     assert_eq!(script.calls(), begun);
-    // Control: those of the new configuration are served and refreshed, for the old ones time
-    // goes by without a call.
+    // Control: the new permits are served and refreshed. There is no more call for the old ones.
     for _ in 0..100 {
         source.token(&new[0]).await.unwrap();
         sleep(Duration::from_secs(1)).await;
@@ -223,7 +234,7 @@ async fn an_exchange_that_waits_for_a_place_is_not_begun_for_a_credential_that_c
         waiting.spawn(async move { source.token(&permit).await });
     }
     sleep(LATENCY / 2).await;
-    change_over(&source, script.clone(), |_| false);
+    reconfigure(&source, script.clone(), |_| false);
     let answers = waiting.join_all().await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
     assert_eq!(script.calls(), 16);
@@ -234,14 +245,14 @@ async fn a_new_exchange_serves_from_the_next_refresh_on() {
     let (first, second) = (Script::giving(HOUR), Script::giving(HOUR));
     let (source, permit) = (first.source(), permit());
     source.token(&permit).await.unwrap();
-    change_over(&source, second.clone(), |_| true);
+    reconfigure(&source, second.clone(), |_| true);
     assert!(source.token(&permit).await.unwrap().cached);
     sleep(HOUR * 9 / 10).await;
     assert!(source.token(&permit).await.unwrap().cached);
     assert_eq!((first.calls(), second.calls()), (1, 1));
 }
 
-/// Notes the servers that it is to ask.
+/// Notes the server of each exchange.
 struct Servers(Mutex<Vec<String>>);
 
 #[async_trait]
@@ -253,21 +264,21 @@ impl TokenExchange for Servers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_goes_by_what_the_tenant_is_since_the_configuration_changed() {
+async fn a_refresh_goes_to_the_server_that_the_tenant_has_since_the_configuration_changed() {
     let asked = Arc::new(Servers(Mutex::default()));
-    let source = TokenSource::with_asleep(asked.clone(), asleep());
+    let source = TokenSource::with_clock(asked.clone(), 10_000, Arc::default(), clock());
     source.token(&permit()).await.unwrap();
     let today = permits_at("renamed", 1, 0).remove(0);
-    let renewed = today.clone();
-    let renew = move |permit: &Permit| (*permit == renewed).then(|| renewed.clone());
-    source.change_over(asked.clone(), renew, &[Arc::clone(&today.tenant().server)], || ());
+    let reissued = today.clone();
+    let reissue = move |permit: &Permit| (*permit == reissued).then(|| reissued.clone());
+    source.reconfigure(asked.clone(), reissue, &[Arc::clone(&today.tenant().server)], || ());
     assert!(source.token(&today).await.unwrap().cached, "the token stays");
     sleep(HOUR * 9 / 10).await;
     assert_eq!(*asked.0.lock().unwrap(), ["main", "renamed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
+async fn exchanges_wait_for_the_budget_no_longer_than_one_may_take() {
     let script =
         Arc::new(Script { latency: TIMEOUT * 2, ..Arc::into_inner(Script::giving(HOUR)).unwrap() });
     let source = script.source();
@@ -280,7 +291,10 @@ async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
     let started = Instant::now();
     let error = waiting.join_next().await.unwrap().unwrap().unwrap_err();
     assert_eq!(started.elapsed().as_secs(), TIMEOUT.as_secs());
-    assert!(matches!(error.cause.kind, ExchangeErrorKind::Crowded { limit: 16, .. }), "{error}");
+    assert!(
+        matches!(error.cause.kind, ExchangeErrorKind::BudgetExhausted { limit: 16, .. }),
+        "{error}"
+    );
     assert!(waiting.join_all().await.iter().all(Result::is_ok));
     assert_eq!(script.calls(), 16);
 }
@@ -288,14 +302,14 @@ async fn more_exchanges_than_the_budget_wait_no_longer_than_one_may_take() {
 #[tokio::test(start_paused = true)]
 async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile() {
     let script = Script::giving(HOUR);
-    let clock = Asleep { every: Duration::from_secs(1), ..asleep() };
-    let source = TokenSource::with_asleep(script.clone(), clock);
+    let clock = SuspendClock::new(|| SUSPENDED.get(), SECOND);
+    let source = TokenSource::with_clock(script.clone(), 10_000, Arc::default(), clock);
     let permits = permits(100, 0);
     for permit in &permits {
         source.token(permit).await.unwrap();
     }
-    // Half their life: they serve on, and are refreshed when they are 72 to 80 % old.
-    SLEPT.set(HOUR / 2);
+    // By half their life: they are used, and will be refreshed at 72 to 80 % of their life.
+    SUSPENDED.set(HOUR / 2);
     sleep(Duration::from_secs(2)).await;
     for permit in &permits {
         let found = source.token(permit).await.unwrap();
@@ -304,31 +318,31 @@ async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile(
         assert!(left <= HOUR / 2, "{left:?}");
     }
     assert_eq!(script.calls(), 100);
-    // Most of it: they serve on, and are refreshed, but not all at once.
-    SLEPT.set(HOUR * 9 / 10);
+    // By most of it: they are used, and refreshed, but not all at once.
+    SUSPENDED.set(HOUR * 9 / 10);
     sleep(Duration::from_secs(2)).await;
     assert!(script.calls() < 160, "{}", script.calls());
     sleep(Duration::from_secs(30)).await;
     assert_eq!(script.calls(), 200);
-    // All of it: they are gone.
-    SLEPT.set(HOUR * 3);
+    // By more than all of it: they are gone.
+    SUSPENDED.set(HOUR * 3);
     sleep(Duration::from_secs(2)).await;
     assert!(!source.token(&permits[0]).await.unwrap().cached);
-    // An exchange during which the machine sleeps counts the sleep as well.
+    // A token ages, too, if the machine is suspended during its exchange.
     let (theirs, last) = (source.clone(), permits[1].clone());
     let flight = tokio::spawn(async move { theirs.token(&last).await });
     sleep(LATENCY / 2).await;
-    SLEPT.set(HOUR * 3 + HOUR / 2);
+    SUSPENDED.set(HOUR * 3 + HOUR / 2);
     let left = flight.await.unwrap().unwrap().token.expires_at() - Instant::now();
     assert!(left <= HOUR / 2, "{left:?}");
 }
 
 #[test]
-fn the_time_asleep_can_be_read_and_does_not_run_backwards() {
-    let Asleep { read, every } = Asleep::default();
-    let first = read();
-    assert!(read() + Duration::from_millis(50) >= first);
-    assert_eq!(every, Duration::from_secs(1));
+fn the_suspended_time_can_be_read_and_does_not_run_backwards() {
+    let clock = SuspendClock::default();
+    let first = clock.total();
+    assert!(clock.total() + Duration::from_millis(50) >= first);
+    assert_eq!(clock.interval(), SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -283,6 +283,28 @@ async fn a_lifetime_that_cannot_be_meant_has_a_hint_about_lifetimes() {
 }
 
 #[tokio::test]
+async fn requests_wait_for_the_next_token_in_the_last_second_of_one_that_is_given_out_again() {
+    let stand_in = stand_in().await;
+    let permit = permit(server(stand_in.addr()));
+    let source = source(bold_bi(&permit));
+    let give = |token: &str, seconds: u32| {
+        let body = format!(r#"{{"access_token":"{token}","expires_in":{seconds}}}"#);
+        stand_in.set_reply(raw(200, &body));
+    };
+    give("canary-old", 1);
+    let old = source.token(&permit).await.unwrap().token;
+    give("canary-old", 0);
+    tokio::time::sleep_until(old.expires_at()).await;
+    let calls = stand_in.token_requests();
+    let mut waiting = Box::pin(source.token(&permit));
+    let early = tokio::time::timeout(Duration::from_millis(500), waiting.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    assert!((1..=3).contains(&(stand_in.token_requests() - calls)), "one every 200 ms");
+    give("canary-new", 60);
+    assert_eq!(waiting.await.unwrap().token.as_bytes(), b"canary-new");
+}
+
+#[tokio::test]
 async fn a_reply_that_is_said_to_be_compressed_is_not_read_and_its_coding_is_named() {
     let plain = br#"{"access_token":"canary"}"#;
     // Made by `gzip.compress(b'{"access_token":"canary"}')`, without the time in it.

@@ -75,6 +75,31 @@ fn every_test_that_the_architecture_names_exists() {
 }
 
 #[test]
+fn the_files_of_the_token_module_import_each_other_in_no_circle() {
+    let files: Vec<(String, Vec<String>)> = sources()
+        .into_iter()
+        .filter_map(|(file, _, text)| {
+            let name = file.strip_prefix("token/")?.strip_suffix(".rs")?.to_owned();
+            Some((name, siblings(&text)))
+        })
+        .collect();
+    assert!(files.len() > 8, "the files were found");
+    assert_eq!(in_circles(files), [""; 0]);
+}
+
+#[test]
+fn the_check_of_circles_sees_one() {
+    let text = "use super::b::{B, C};\nuse super::{D};\n// super::c::C\n";
+    assert_eq!(siblings(text), ["b"]);
+    let of = |imports: &[(&str, &str)]| {
+        let file = |(file, imported): &(&str, &str)| ((*file).into(), vec![(*imported).into()]);
+        in_circles(imports.iter().map(file).collect())
+    };
+    assert_eq!(of(&[("a", "b"), ("b", "c"), ("c", "elsewhere")]), [""; 0]);
+    assert_eq!(of(&[("a", "b"), ("b", "c"), ("c", "b")]), ["a", "b", "c"]);
+}
+
+#[test]
 fn the_check_of_imports_sees_a_wrong_one() {
     assert_eq!(imports("use crate::cli::Cli;\n"), ["cli"]);
     assert_eq!(imports("    let x = crate::boldbi::hint(e);"), ["boldbi"]);
@@ -145,6 +170,23 @@ fn imports(text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// The files of the same folder that a file imports from.
+fn siblings(text: &str) -> Vec<String> {
+    let named = code_lines(text).flat_map(|line| line.split("super::").skip(1));
+    named.filter_map(|rest| rest.split_once("::")).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The files that remain when those are removed, again and again, that import none of the others.
+fn in_circles(mut files: Vec<(String, Vec<String>)>) -> Vec<String> {
+    loop {
+        let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
+        files.retain(|(_, imports)| imports.iter().any(|name| names.contains(name)));
+        if files.len() == names.len() {
+            return names;
+        }
+    }
 }
 
 fn code_lines(text: &str) -> impl Iterator<Item = &str> {

@@ -1,5 +1,5 @@
-//! How long a token lives, from what its reply and the token itself say. Pure. Clocks that differ
-//! must not matter: a span between two of the server's own times beats a span from our time.
+//! How long a token lives, by its reply and by the token itself. Pure. Clocks that differ must not
+//! matter: a span between two times of the server is preferred to a span from our time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 use zeroize::Zeroizing;
 
-/// Everything that tells about a lifetime.
+/// All statements about a lifetime.
 pub(super) struct Statements<'r> {
     /// `expires_in`: a number of seconds, the same as text, or a date. (Bold BI: respectively
     /// knowledge base 17540, the published API, and a reply of 2020.)
@@ -25,34 +25,38 @@ pub(super) struct Statements<'r> {
     pub token: &'r str,
 }
 
-/// The earliest end that is stated, as a time from now; a quarter of an hour when none is.
+/// The time from now to the earliest end that is stated; a quarter of an hour if none is. Zero
+/// means an end within a second, which the server has rounded down.
 ///
 /// # Errors
-/// A fixed text, when a statement cannot be meant.
-pub(super) fn lifetime(said: &Statements<'_>, now: SystemTime) -> Result<Duration, &'static str> {
+/// A fixed text, when a statement is absurd.
+pub(super) fn lifetime(
+    statements: &Statements<'_>,
+    now: SystemTime,
+) -> Result<Duration, &'static str> {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos().cast_signed());
-    let jwt = JwtTimes::of(said.token);
-    let issued = said.issued.and_then(date).or(jwt.iat);
+    let jwt = JwtTimes::of(statements.token);
+    let issued = statements.issued.and_then(date).or(jwt.iat);
     let from_issue_to = |end| span(issued, end, now);
 
-    let stated = match said.expires_in {
+    let stated = match statements.expires_in {
         None => None,
-        // Text that is no time, such as `string` from a mock made of the published API, says
-        // nothing, as a date in an unknown culture does; any other type is no token reply.
+        // Text that is no time is ignored, such as `string` from a mock of the published API, or a
+        // date in an unknown culture. A value of any other type is no token reply.
         Some(value @ (Value::String(_) | Value::Number(_))) => {
             seconds(value).or_else(|| date(value).map(from_issue_to))
         }
         Some(_) => return Err(UNREADABLE),
     };
     let by_token = jwt.exp.map(|exp| span(jwt.iat, exp, now));
-    // A date in a culture that is not known says nothing; the other statements still do.
-    let by_date = said.expires.and_then(date).map(from_issue_to);
+    // A date in an unknown culture is ignored; the other statements still count.
+    let by_date = statements.expires.and_then(date).map(from_issue_to);
 
     let ends = [stated, by_token, by_date];
     let Some(earliest) = ends.into_iter().flatten().min() else {
-        return Ok(FALLBACK);
+        return Ok(DEFAULT_LIFETIME);
     };
-    let sane = 1..=LONGEST.as_nanos().cast_signed();
+    let sane = 0..=MAX_LIFETIME.as_nanos().cast_signed();
     if ends.into_iter().flatten().any(|end| !sane.contains(&end)) {
         return Err(ABSURD);
     }
@@ -62,17 +66,24 @@ pub(super) fn lifetime(said: &Statements<'_>, now: SystemTime) -> Result<Duratio
 /// Nanoseconds, as a time since 1970 or as a span.
 type Nanoseconds = i128;
 
-/// What is left of a life from `begin` to `end`. With both known it is their distance, whatever our
-/// clock says. Only a token that was clearly in use before, because the server gave it out a
-/// second time, has less: the rest by our clock.
+/// The rest of a life from `begin` to `end`. If both are known, it is the time between them,
+/// because our clock may be wrong. A token that clearly began earlier was given out again: it has
+/// only the rest by our clock.
+///
+/// A date without fractions of a second may be over although the token has not ended yet.
 fn span(begin: Option<Nanoseconds>, end: Nanoseconds, now: Nanoseconds) -> Nanoseconds {
+    let left = end - now;
     match begin {
-        Some(begin) if now <= begin + CLOCKS_DIFFER || end <= now => end - begin,
-        _ => end - now,
+        Some(begin) if now <= begin + MAX_CLOCK_DIFFERENCE || left <= -SECOND => end - begin,
+        _ if left > -SECOND => left.max(0),
+        _ => left,
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "what is too large is cut off, and absurd")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a number that is too large is cut off, and is absurd anyway"
+)]
 fn rounded_to_nanoseconds(seconds: f64) -> Nanoseconds {
     (seconds * 1e9) as Nanoseconds
 }
@@ -84,7 +95,7 @@ fn seconds(value: &Value) -> Option<Nanoseconds> {
             .as_i64()
             .map(|whole| i128::from(whole) * SECOND)
             .or_else(|| number.as_f64().map(rounded_to_nanoseconds))
-            // What is cut off is absurd anyway, and no sum with what is left overflows.
+            // A number this large is absurd anyway. Without it, no later sum overflows.
             .map(|nanoseconds| nanoseconds.clamp(-FAR_OFF, FAR_OFF)),
         Value::String(text) => {
             let text = text.trim_ascii();
@@ -99,9 +110,9 @@ fn seconds(value: &Value) -> Option<Nanoseconds> {
     }
 }
 
-/// A date in ISO 8601 or as the culture en-US writes it; UTC where no offset is given.
+/// A date in ISO 8601 or in the form of the culture en-US; UTC if it has no offset.
 fn date(value: &Value) -> Option<Nanoseconds> {
-    // Newer .NET puts a narrow no-break space in front of AM and PM.
+    // Newer versions of .NET put a narrow no-break space in front of AM and PM.
     let text = value.as_str()?.trim_ascii().replace('\u{202f}', " ");
     let utc = |date: PrimitiveDateTime| date.assume_utc();
     let en_us = format_description!(
@@ -127,8 +138,8 @@ struct JwtTimes {
 }
 
 impl JwtTimes {
-    /// Reads them without verification: only the server has the key, and nothing but the time of
-    /// renewal depends on it. An opaque token has none.
+    /// Reads them without verification: only the server has the key, and only the time of the
+    /// refresh depends on them. An opaque token has none.
     fn of(token: &str) -> Self {
         #[derive(Deserialize)]
         struct Claims {
@@ -153,17 +164,17 @@ impl JwtTimes {
 }
 
 const SECOND: Nanoseconds = 1_000_000_000;
-/// Further than any date, far from the end of the type.
+/// Later than any date, and far from the end of the type.
 const FAR_OFF: Nanoseconds = Nanoseconds::MAX / 1024;
-/// A lifetime nobody states. (Bold BI: none; the default of the published API is 7 days.)
-const FALLBACK: Duration = Duration::from_secs(15 * 60);
-/// More than this is a mistake, not a lifetime.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-/// By so much clocks may differ before a token counts as given out a second time.
-const CLOCKS_DIFFER: Nanoseconds = 5 * 60 * SECOND;
+/// The lifetime if none is stated. (Bold BI: the default of the published API is 7 days.)
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// A longer lifetime is a mistake.
+const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// How far clocks may differ before a token counts as given out again.
+const MAX_CLOCK_DIFFERENCE: Nanoseconds = 5 * 60 * SECOND;
 pub(in crate::boldbi) const UNREADABLE: &str = "its `expires_in` is neither a number nor text";
 pub(in crate::boldbi) const ABSURD: &str =
-    "it gives the token a lifetime of nothing, less, or more than a century";
+    "it gives the token a lifetime below zero, or of more than a century";
 
 #[cfg(test)]
 mod tests {
@@ -179,9 +190,9 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "so that `json!` can stand in the call")]
     fn of(expires_in: Value, now: u64) -> Result<u64, &'static str> {
-        let said =
+        let stated =
             Statements { expires_in: Some(&expires_in), issued: None, expires: None, token: "x" };
-        lifetime(&said, at(now)).map(|lifetime| lifetime.as_secs())
+        lifetime(&stated, at(now)).map(|lifetime| lifetime.as_secs())
     }
 
     fn jwt(claims: &Value) -> String {
@@ -191,8 +202,8 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "so that `json!` can stand in the call")]
     fn of_jwt(claims: Value, now: u64) -> Result<u64, &'static str> {
         let token = jwt(&claims);
-        let said = Statements { expires_in: None, issued: None, expires: None, token: &token };
-        lifetime(&said, at(now)).map(|lifetime| lifetime.as_secs())
+        let stated = Statements { expires_in: None, issued: None, expires: None, token: &token };
+        lifetime(&stated, at(now)).map(|lifetime| lifetime.as_secs())
     }
 
     #[test]
@@ -205,8 +216,6 @@ mod tests {
     #[test]
     fn absurd_lifetimes_are_errors() {
         let absurd = [
-            json!(0),
-            json!("0"),
             json!(-1),
             json!("-1"),
             json!(1e99),
@@ -225,15 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_time_says_nothing_about_the_lifetime() {
+    fn text_that_is_no_time_is_ignored() {
         for value in [json!("abc"), json!("string"), json!(""), json!("-")] {
-            assert_eq!(of(value.clone(), ISSUED_2020), Ok(FALLBACK.as_secs()), "{value}");
+            assert_eq!(of(value.clone(), ISSUED_2020), Ok(DEFAULT_LIFETIME.as_secs()), "{value}");
         }
         let token = jwt(&json!({"iat": 1000, "exp": 1600}));
         let text = json!("string");
-        let said =
+        let stated =
             Statements { expires_in: Some(&text), issued: None, expires: None, token: &token };
-        assert_eq!(lifetime(&said, at(1000)), Ok(Duration::from_mins(10)));
+        assert_eq!(lifetime(&stated, at(1000)), Ok(Duration::from_mins(10)));
     }
 
     #[test]
@@ -278,20 +287,39 @@ mod tests {
     }
 
     #[test]
+    fn a_lifetime_that_was_rounded_down_is_zero() {
+        for zero in [json!(0), json!("0"), json!(0.0), json!("2020-05-21T01:18:27Z")] {
+            assert_eq!(of(zero.clone(), ISSUED_2020), Ok(0), "{zero}");
+        }
+        // Our clock has fractions of a second, and the date has none.
+        let expires = json!("5/21/2020 1:18:27 AM");
+        for issued in [None, Some(json!("5/21/2020 12:18:27 AM"))] {
+            let stated = Statements {
+                expires_in: None,
+                issued: issued.as_ref(),
+                expires: Some(&expires),
+                token: "x",
+            };
+            let now = at(ISSUED_2020) + Duration::from_millis(999);
+            assert_eq!(lifetime(&stated, now), Ok(Duration::ZERO), "{issued:?}");
+        }
+    }
+
+    #[test]
     fn a_jwt_without_iat_counts_from_now() {
         assert_eq!(of_jwt(json!({"exp": 1000}), 400), Ok(600));
-        assert_eq!(of_jwt(json!({"exp": 1000}), 1000), Err(ABSURD));
+        assert_eq!(of_jwt(json!({"exp": 1000}), 1001), Err(ABSURD));
         assert_eq!(of_jwt(json!({"exp": 1000.5, "iat": 0.5}), 0), Ok(1000));
     }
 
     #[test]
-    fn what_looks_like_a_jwt_but_is_none_is_opaque() {
+    fn a_token_that_only_looks_like_a_jwt_is_opaque() {
         let deep = format!("e30.{}.x", URL_SAFE_NO_PAD.encode("[".repeat(40_000)));
         let nested = format!("{{\"a\":{}", "[".repeat(40_000));
         let nested = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(nested));
         for token in ["a.b.c", "..", "a.b", "a.b.c.d", "e30.e30.x", &deep, &nested] {
-            let said = Statements { expires_in: None, issued: None, expires: None, token };
-            assert_eq!(lifetime(&said, at(0)), Ok(FALLBACK));
+            let stated = Statements { expires_in: None, issued: None, expires: None, token };
+            assert_eq!(lifetime(&stated, at(0)), Ok(DEFAULT_LIFETIME));
         }
         assert_eq!(of_jwt(json!({"exp": "1000"}), 0), Ok(900));
     }
@@ -300,20 +328,20 @@ mod tests {
     fn the_earliest_statement_wins() {
         let token = jwt(&json!({"iat": 1000, "exp": 1500}));
         let (expires_in, expires) = (json!(600), json!("1/1/1970 12:20:00 AM"));
-        let said = Statements {
+        let stated = Statements {
             expires_in: Some(&expires_in),
             issued: None,
             expires: Some(&expires),
             token: &token,
         };
-        assert_eq!(lifetime(&said, at(1000)), Ok(Duration::from_secs(200)));
+        assert_eq!(lifetime(&stated, at(1000)), Ok(Duration::from_secs(200)));
     }
 
     #[test]
-    fn an_unknown_culture_in_expires_is_no_statement() {
+    fn a_date_of_an_unknown_culture_is_ignored() {
         let expires = json!("28.05.2020 01:18:27");
-        let said =
+        let stated =
             Statements { expires_in: None, issued: None, expires: Some(&expires), token: "x" };
-        assert_eq!(lifetime(&said, at(0)), Ok(FALLBACK));
+        assert_eq!(lifetime(&stated, at(0)), Ok(DEFAULT_LIFETIME));
     }
 }

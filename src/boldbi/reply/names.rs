@@ -1,4 +1,4 @@
-//! The user that a reply names as the owner of its token. Pure.
+//! The user for whom a reply says that its token is. Pure.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use crate::invisible::without_byte_order_mark;
 
-/// The values of all fields named `email`, upper and lower case being the same. (Bold BI: `email`
-/// in replies since 2020, `Email` in the published API.)
+/// The values of all fields named `email`, in any case. (Bold BI: `email` in replies since 2020,
+/// `Email` in the published API.)
 struct Emails(Vec<Value>);
 
-/// Whether the body of a reply names another user than `asked`. Names are compared without case. A
-/// reply that names nobody is taken for one about the user that was asked for.
+/// Whether the body of a reply names another user than `asked`, compared without case. A reply that
+/// names no user counts as one for `asked`.
 pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
     let body = without_byte_order_mark(body);
     let Ok(Emails(named)) = serde_json::from_slice(body) else { return false };
@@ -22,13 +22,13 @@ pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
             let name = name.trim();
             !name.is_empty() && !is_same(name, asked)
         }
-        // A value that is not text cannot be the name of the user.
+        // A value that is not text is not the user's name.
         _ => true,
     })
 }
 
-/// Some characters beyond ASCII have a lower case in it, such as the Kelvin sign: they are not the
-/// same as an ASCII letter.
+/// Some characters beyond ASCII have an ASCII letter as their lower case, such as the Kelvin sign.
+/// They do not count as that letter.
 fn is_same(name: &str, asked: &str) -> bool {
     if asked.is_ascii() {
         name.eq_ignore_ascii_case(asked)
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_that_was_asked_for_and_nobody_are_not_another() {
+    fn the_requested_user_and_no_user_are_not_another_user() {
         for body in [
             "{}",
             r#"{"access_token":"x","username":"jane","user":{"email":"joe@acme.example"}}"#,

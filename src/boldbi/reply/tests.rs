@@ -1,4 +1,4 @@
-//! Every shape of a reply that is known, and many that should not be.
+//! All known shapes of replies, and many that must be refused.
 
 use http::HeaderValue;
 use proptest::prelude::*;
@@ -49,14 +49,14 @@ fn t3_current_success_with_numeric_seconds() {
         r#"{{"email":"user@example.com","idpreferenceid":"91e76354-60f3-4d12-acce-95c664a3e91e","username":"user","access_token":"{T11}","token_type":"bearer","expires_in":604800,"LoginResult":"True","LoginStatusInfo":"Authentication successful"}}"#
     );
     let token = read_ok(&body).unwrap();
-    // The JWT is dated two days before `now`: given out a second time, it has five left.
+    // The JWT was issued 1.3 days before `now`: it was given out again, and has 5.7 days left.
     assert_eq!(token.lifetime(), Duration::from_secs(1_757_495_806 - 1_757_000_000));
     assert_eq!(token.authorization(), &format!("Bearer {T11}"));
 }
 
 #[test]
 fn a_jump_of_our_clock_changes_no_lifetime_where_the_server_tells_its_own_time() {
-    // An end without a beginning: only the time at the server tells how much is left.
+    // An end without a beginning: the rest of the life depends on the server's time.
     let body = br#"{"access_token":"x","expires_in":"2025-09-10T09:00:00Z"}"#;
     let headers = |date: &'static str| {
         HeaderMap::from_iter([(http::header::DATE, HeaderValue::from_static(date))])
@@ -71,11 +71,19 @@ fn a_jump_of_our_clock_changes_no_lifetime_where_the_server_tells_its_own_time()
     for clock in [right, right - 3600, right + 3600, 0, right + 3 * 3600] {
         assert_eq!(lifetime(&dated, clock), 3600, "at {clock}");
     }
-    // Control: without its time, or with what is none, ours has to do.
+    // Control: without a valid time of the server, our own counts.
     for headers in [HeaderMap::new(), headers("yesterday")] {
         assert_eq!(lifetime(&headers, right), 3600);
         assert_eq!(lifetime(&headers, right - 3600), 7200);
     }
+}
+
+#[test]
+fn a_lifetime_of_zero_is_not_an_absurd_one() {
+    let zero = read_ok(r#"{"access_token":"x","expires_in":0}"#);
+    let Err(ExchangeErrorKind::NoLifetime(token)) = zero else { panic!("{zero:?}") };
+    assert_eq!(token.as_bytes(), b"x");
+    assert_eq!(fault_of(read_ok(r#"{"access_token":"x","expires_in":-1}"#)), ABSURD);
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn a_success_may_say_so_in_many_ways() {
 }
 
 #[test]
-fn a_token_is_a_bearer_token_or_none_that_we_can_use() {
+fn a_token_of_another_type_than_bearer_is_unusable() {
     for good in
         ["", r#","token_type":"Bearer""#, r#","token_type":"BEARER""#, r#","token_type":null"#]
     {
@@ -150,7 +158,7 @@ fn a_token_is_a_bearer_token_or_none_that_we_can_use() {
     }
     let twice = r#"{"access_token":"x","token_type":"bearer","token_type":"mac"}"#;
     assert_eq!(fault_of(read_ok(twice)), "a field of it has a wrong type or occurs twice");
-    // A refusal stays one.
+    // A refusal stays a refusal.
     assert_refused(&read_ok(r#"{"error":"no","token_type":"mac"}"#));
 }
 

@@ -1,12 +1,12 @@
-//! What is known of Bold BI's routes, as data: from its REST API for sites v1.0 to v6.0 and for the
-//! server (UMS) v1.0 and v2.0 as published in its documentation (repository bold-bi-docs at b55ab45,
-//! 376 operations), and what its articles and its embed SDK show beside them.
+//! Known routes of Bold BI, as data: its REST API for sites v1.0 to v6.0 and for the server (UMS)
+//! v1.0 and v2.0 as published in its documentation (repository bold-bi-docs at b55ab45, 376
+//! operations), and the other routes in its articles and its embed SDK.
 //!
-//! What is not here counts as its method suggests: `read` to look, `write` for all others.
+//! All other routes have the class of their method: `read` for GET, HEAD and OPTIONS, else `write`.
 
 use crate::policy::RouteClass::{self, Admin, Credentials, Export, Read, Write};
 
-/// Methods for which a route is more than it looks like.
+/// The methods for which a route has another class than its method suggests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum On {
     /// GET, HEAD and OPTIONS.
@@ -17,12 +17,13 @@ pub(super) enum On {
     Any,
 }
 
-/// Families of routes of a class above what their methods suggest: the methods, the first segment.
+/// Families of routes with a higher class than their methods suggest: methods, first segment,
+/// class.
 pub(super) const FAMILIES: [(On, &str, RouteClass); 21] = [
-    // What mints tokens.
+    // These mint tokens.
     (On::Any, "token", Credentials),
     (On::Any, "get-user-key", Credentials),
-    // How the site and the server are set up: addresses, proxies, directories, data stores.
+    // The setup of site and server: addresses, proxies, directories, data stores.
     (On::Any, "settings", Admin),
     (On::Any, "administration", Admin),
     (On::Change, "system-settings", Admin),
@@ -32,9 +33,9 @@ pub(super) const FAMILIES: [(On, &str, RouteClass); 21] = [
     (On::Change, "site", Admin),
     (On::Change, "sites", Admin),
     (On::Change, "deployment-dashboards", Admin),
-    // Other sites, and what this one logs in to them with.
+    // Other sites, and the credentials for them.
     (On::Any, "external-sites", Admin),
-    // Who may do what, and what users and groups are known by when rows are chosen.
+    // Permissions, and the attributes of users and groups that filter rows.
     (On::Change, "user", Admin),
     (On::Change, "users", Admin),
     (On::Change, "csv-users", Admin),
@@ -46,10 +47,10 @@ pub(super) const FAMILIES: [(On, &str, RouteClass); 21] = [
     (On::Change, "attributes", Admin),
 ];
 
-/// The same for routes of a family: the methods, the first segment, a segment somewhere below it.
-/// Names of things may stand in between, and whatever stands behind counts as the same.
+/// The same for routes of a family: methods, first segment, any later segment, class. Names of
+/// things may stand between the two, and all routes below have the same class.
 pub(super) const BELOW: [(On, &str, &str, RouteClass); 12] = [
-    // What mints tokens, shows secrets or says who may log in, and with what keys.
+    // These mint tokens, show secrets, or set who may log in and with which keys.
     (On::Any, "embed", "authorize", Credentials),
     (On::Any, "settings", "embed-secret", Credentials),
     (On::Any, "settings", "authentication", Credentials),
@@ -58,18 +59,18 @@ pub(super) const BELOW: [(On, &str, &str, RouteClass); 12] = [
     (On::Any, "administration", "ai-credentials", Credentials),
     // The login to another site.
     (On::Any, "publish", "external-sites", Admin),
-    // Who sees a dashboard without a login, and which rows of a data source a user sees.
+    // Dashboards that can be seen without a login, and the rows of a data source that a user sees.
     (On::Change, "dashboard", "public", Admin),
     (On::Change, "dashboards", "public", Admin),
     (On::Change, "datasource", "user-filter", Admin),
     (On::Change, "datasources", "user-filter", Admin),
     (On::Change, "data-sources", "user-filter", Admin),
-    // The one GET that does something.
+    // The only GET that changes something.
     (On::Look, "schedules", "run", Write),
 ];
 
-/// POSTs that do less than their method suggests, in their only spelling: below the version, with
-/// nothing behind.
+/// POST routes with a lower class than their method suggests, without the version. Only this
+/// spelling counts.
 pub(super) const HARMLESS_POSTS: [(&str, RouteClass); 5] = [
     ("/dashboards/export", Export),
     ("/dashboards/download/job", Export),
@@ -78,7 +79,7 @@ pub(super) const HARMLESS_POSTS: [(&str, RouteClass); 5] = [
     ("/pinboard/is-name-exists", Read),
 ];
 
-/// Segments that mean credentials wherever they stand, in routes that nobody has published.
+/// Segments that mean credentials anywhere in a route, for unpublished routes.
 pub(super) const CREDENTIAL_SEGMENTS: [&str; 3] = ["authorize", "authentication", "get-user-key"];
 
 /// Whether a word between dashes means a secret: in `embed-secret`, `api-keys`,
@@ -101,9 +102,9 @@ pub(super) fn is_secret_word(word: &[u8]) -> bool {
     )
 }
 
-/// Ends of segments whose words are run together, one or many: `embedsecret`, `getuserkey`, …
+/// Ends of segments whose words are run together, in singular: `embedsecret`, `getuserkey`, …
 pub(super) const SECRET_ENDINGS: [&str; 7] =
     ["token", "secret", "apikey", "userkey", "signingkey", "encryptionkey", "password"];
 
-/// Beginnings of segments that take data out, wherever they stand in a route that looks at things.
+/// Beginnings of segments that export data, anywhere in a route, for GET, HEAD and OPTIONS.
 pub(super) const EXPORT_BEGINNINGS: [&str; 2] = ["export", "download"];

@@ -1,4 +1,4 @@
-//! Representative routes of the published API and of what is known beside it, and their spellings.
+//! Routes of the published API, other known routes, and spellings of both.
 
 use std::sync::LazyLock;
 
@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use RouteClass::{Admin, Credentials, Export, Read, Write};
 
-/// Every published operation without its version, and what is known beside them, by class and by
-/// methods. `*` is the name of some thing.
+/// Every published operation without its version, and other known routes, by class and methods. `*`
+/// stands for the name of a thing.
 const OPERATIONS: [(RouteClass, &str, &str); 21] = [
     (Credentials, "GET POST", "token get-user-key embed/authorize personal-access-token"),
     (Credentials, "GET POST", "settings/embed-secret settings/embed-secret/generate"),
@@ -106,7 +106,7 @@ const OPERATIONS: [(RouteClass, &str, &str); 21] = [
     (Write, "POST", "dashboards/*/export unknown unknown/export items/is-name-exists/"),
 ];
 
-/// The same one by one: method, route, class.
+/// The same as a list of method, route and class.
 static OPERATIONS_LISTED: LazyLock<Vec<(&str, String, RouteClass)>> = LazyLock::new(operations);
 
 fn operations() -> Vec<(&'static str, String, RouteClass)> {
@@ -146,7 +146,7 @@ fn the_root_is_classed_by_its_method() {
 }
 
 #[test]
-fn spellings_that_some_server_takes_for_the_same_are_the_same() {
+fn all_spellings_of_a_route_have_the_class_of_the_plain_one() {
     for route in [
         "/TOKEN",
         "/Token/",
@@ -170,7 +170,7 @@ fn spellings_that_some_server_takes_for_the_same_are_the_same() {
 }
 
 #[test]
-fn names_of_things_are_not_taken_for_secrets() {
+fn names_that_contain_secret_words_are_not_secrets() {
     for route in ["/v5.0/users/keyser@example.com", "/pinboard/monkey", "/v5.0/items/tokenize"] {
         assert_eq!(class("GET", route), Read, "{route}");
     }
@@ -222,7 +222,7 @@ impl Dice {
     }
 }
 
-/// One of the ways in which some server takes a character of a route for the same.
+/// Writes a character in one of the spellings that some server takes for the same.
 fn spell(text: &mut String, character: char, choice: usize) {
     let upper = character.to_ascii_uppercase();
     match (choice, character) {
@@ -239,7 +239,7 @@ fn spell(text: &mut String, character: char, choice: usize) {
     }
 }
 
-/// What may stand around a slash without a meaning of its own to some server.
+/// Texts around a slash that some server ignores.
 const BETWEEN: [(&str, &str); 12] = [
     ("", ""),
     ("", ""),

@@ -1,4 +1,5 @@
-//! The API of a stand-in: it asks for a live token of the site and says what has reached it.
+//! The API of a stand-in: it requires a valid token of the site, and describes each request in its
+//! response.
 
 use std::fmt::Write;
 
@@ -14,15 +15,15 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::Witnessed;
-use super::respond::{self, Reply};
+use super::respond::{self, Body};
 use super::state::{Issued, Shared, failure};
 
-pub(super) async fn answer(
+pub(super) async fn respond(
     shared: &Shared,
     site: Option<&str>,
     route: &str,
     request: Request<Incoming>,
-) -> Response<Reply> {
+) -> Response<Body> {
     shared.counts.api_request();
     let (head, body) = request.into_parts();
     let Ok(body) = Digest::of(body).await else {
@@ -36,7 +37,7 @@ pub(super) async fn answer(
     };
     if let Some(witness) = &shared.witness {
         let lives = if issued.is_some() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
-        witness.tell(&Witnessed {
+        witness.call(&Witnessed {
             site,
             holder: bearer(&head).and_then(|token| holder(shared, token)),
             method: &head.method,
@@ -63,14 +64,14 @@ pub(super) async fn answer(
     if let Ok(user) = HeaderValue::from_str(&issued.user) {
         headers.insert("stand-in-user", user);
     }
-    // Also where the body does not say what it is an answer to.
+    // For responses whose body does not name the target.
     if let Ok(target) = HeaderValue::from_str(&head.uri.to_string()) {
         headers.insert("stand-in-target", target);
     }
     response
 }
 
-/// Whom a token was given to. One whose life has ended still says so itself, if it is a JWT.
+/// Site and user of a token. They are in the token itself, if it has ended and is a JWT.
 fn holder(shared: &Shared, token: &str) -> Option<(Option<String>, String)> {
     if let Some(issued) = shared.state().tokens.get(token) {
         return Some((issued.site.clone(), issued.user.clone()));
@@ -87,7 +88,7 @@ fn served(
     site: Option<&str>,
     issued: &Issued,
     body: &Digest,
-) -> Response<Reply> {
+) -> Response<Body> {
     let query = head.uri.query().unwrap_or_default();
     let parameter = |name: &str| {
         form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, v)| v)
@@ -122,7 +123,7 @@ fn served(
     )
 }
 
-/// A few of the lists of v4.0 and v5.0, so that a demo has something to show.
+/// Some lists of v4.0 and v5.0, for the demo.
 fn list(method: &Method, route: &str, user: &str) -> Option<Value> {
     let route = route.strip_prefix("/v4.0/").or_else(|| route.strip_prefix("/v5.0/"))?;
     if *method != Method::GET {
@@ -148,14 +149,13 @@ fn list(method: &Method, route: &str, user: &str) -> Option<Value> {
     })
 }
 
-/// The token in `Authorization`; the name of the scheme may be in any case (RFC 9110, section
-/// 11.1).
+/// The token in `Authorization`. The scheme may be in any case (RFC 9110, section 11.1).
 fn bearer(head: &Parts) -> Option<&str> {
     let (scheme, token) = head.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// What is remembered of a body: it is read to its end, whatever its size, and not kept.
+/// Length and hash of a body, which is read to its end but not kept.
 struct Digest {
     length: u64,
     sha256: String,

@@ -1,4 +1,4 @@
-//! The forms in which a stand-in answers.
+//! The forms of a stand-in's responses.
 
 use std::io;
 use std::time::Duration;
@@ -13,36 +13,36 @@ use hyper::body::Frame;
 use serde_json::Value;
 
 /// A body that may be streamed, or break off.
-pub(super) type Reply = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A whole body of some type.
 pub(super) fn whole(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,
-) -> Response<Reply> {
+) -> Response<Body> {
     let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
     typed(status, content_type, body)
 }
 
 /// JSON, as Bold BI types it. (Bold BI: a reply of 2020.)
-pub(super) fn json(status: StatusCode, body: &Value) -> Response<Reply> {
+pub(super) fn json(status: StatusCode, body: &Value) -> Response<Body> {
     whole(status, JSON, body.to_string())
 }
 
 /// Plain text with status 200.
-pub(super) fn text(body: &'static str) -> Response<Reply> {
+pub(super) fn text(body: &'static str) -> Response<Body> {
     whole(StatusCode::OK, "text/plain; charset=utf-8", body)
 }
 
-/// A page of HTML, as a web server gives where there is no such site.
-pub(super) fn page(status: StatusCode) -> Response<Reply> {
+/// A page of HTML, as from a web server that has no such site.
+pub(super) fn page(status: StatusCode) -> Response<Body> {
     let body = "<!DOCTYPE html><html><title>Bold BI</title><body>Not here</body></html>";
     whole(status, "text/html; charset=utf-8", body)
 }
 
-/// JSON that comes byte by byte.
-pub(super) fn dripped(body: String, pause: Duration) -> Response<Reply> {
+/// JSON that is sent byte by byte.
+pub(super) fn dripped(body: String, pause: Duration) -> Response<Body> {
     let drops = stream::unfold(body.into_bytes().into_iter(), move |mut bytes| async move {
         tokio::time::sleep(pause).await;
         let drop = Bytes::from(vec![bytes.next()?]);
@@ -51,8 +51,8 @@ pub(super) fn dripped(body: String, pause: Duration) -> Response<Reply> {
     typed(StatusCode::OK, JSON, StreamBody::new(drops).boxed_unsync())
 }
 
-/// JSON of which the connection's end takes the second half away.
-pub(super) fn broken_off(body: &str) -> Response<Reply> {
+/// JSON that breaks off in the middle, with the connection.
+pub(super) fn broken_off(body: &str) -> Response<Body> {
     let half = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
     let lost = io::Error::from(io::ErrorKind::ConnectionReset);
     let frames = stream::iter([Ok(Frame::data(half)), Err(lost)]);
@@ -61,8 +61,8 @@ pub(super) fn broken_off(body: &str) -> Response<Reply> {
     response
 }
 
-/// `size` bytes in pieces; with their length ahead, or in chunks.
-pub(super) fn download(size: u64, chunked: bool) -> Response<Reply> {
+/// `size` bytes in pieces, with a `Content-Length` or chunked.
+pub(super) fn download(size: u64, chunked: bool) -> Response<Body> {
     static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
     let pieces = stream::unfold(size, |left| async move {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE.len());
@@ -77,7 +77,7 @@ pub(super) fn download(size: u64, chunked: bool) -> Response<Reply> {
     response
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Reply) -> Response<Reply> {
+fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

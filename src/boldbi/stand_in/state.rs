@@ -1,5 +1,5 @@
-//! What a stand-in knows: its sites, the tokens it has given, how it is told to behave, and what it
-//! was asked.
+//! The state of a stand-in: its sites, the tokens that it has issued, its settings, and its last
+//! requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{StandInOptions, StandInSite, TokenReply, Witness};
 
-/// A request that a stand-in has had.
+/// A request to a stand-in.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// Its method.
@@ -24,21 +24,21 @@ pub struct Recorded {
     pub body_length: u64,
 }
 
-/// What all connections of a stand-in share.
+/// The state that all connections of a stand-in share.
 pub(super) struct Shared {
     pub(super) url: String,
     pub(super) counts: Counts,
     pub(super) witness: Option<Witness>,
     state: Mutex<State>,
     record: bool,
-    /// Sites never come or go, so that finding one takes no lock.
+    /// The sites never change, so that finding one takes no lock.
     site_ids: Vec<Option<String>>,
 }
 
-/// What changes.
+/// The part of the state that changes.
 pub(super) struct State {
     pub(super) sites: Vec<StandInSite>,
-    /// The embed secrets that count beside those of the sites.
+    /// The former embed secrets that still work, by site.
     pub(super) former_secrets: HashMap<Option<String>, String>,
     pub(super) tokens: HashMap<String, Issued>,
     pub(super) last_serial: u64,
@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) recorded: VecDeque<Recorded>,
 }
 
-/// A token that was given.
+/// A token that was issued.
 #[derive(Clone)]
 pub(super) struct Issued {
     pub(super) site: Option<String>,
@@ -112,7 +112,7 @@ impl Shared {
 }
 
 impl State {
-    /// Keeps `token` as a live one, and lets go of those that have ended.
+    /// Stores `token` as valid, and removes tokens that have ended.
     pub(super) fn issue(&mut self, token: String, site: Option<&str>, user: &str, serial: u64) {
         let now = Instant::now();
         self.tokens.retain(|_, issued| issued.expires_at > now);
@@ -125,7 +125,7 @@ impl State {
         self.tokens.insert(token, issued);
     }
 
-    /// The token, if it lives and is of this site.
+    /// The token, if it is valid and of this site.
     pub(super) fn live(&self, token: &str, site: Option<&str>) -> Option<Issued> {
         let issued = self.tokens.get(token)?;
         let lives = issued.site.as_deref() == site && issued.expires_at > Instant::now();
@@ -133,13 +133,13 @@ impl State {
     }
 }
 
-/// Takes one of the failures that are left to be shown.
+/// Takes one of the failures that are left.
 pub(super) fn failure((status, left): &mut (StatusCode, u64)) -> Option<StatusCode> {
     *left = left.checked_sub(1)?;
     Some(*status)
 }
 
-/// What was counted.
+/// Counters of requests and connections.
 #[derive(Default)]
 pub(super) struct Counts {
     token_requests: AtomicU64,

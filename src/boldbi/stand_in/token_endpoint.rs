@@ -1,5 +1,5 @@
-//! The token endpoint of a stand-in: the documented request and replies, and all the ways to reply
-//! that a client has to survive.
+//! The token endpoint of a stand-in: the documented request and replies, and all replies that a
+//! client must survive.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,60 +17,61 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use url::form_urlencoded;
 
-use super::respond::{self, Reply};
+use super::respond::{self, Body};
 use super::state::{Shared, State, failure};
 use crate::tenant::Grant;
 
-/// How the token endpoint replies to a request that deserves a token.
+/// The reply of the token endpoint to a valid request.
 #[derive(Clone, Debug, Default)]
 pub enum TokenReply {
-    /// As since 2022: a JWT, `expires_in` a number of seconds. (Bold BI: knowledge base 17540.)
+    /// As since 2022: a JWT, with `expires_in` a number of seconds. (Bold BI: knowledge base
+    /// 17540.)
     #[default]
     Current,
     /// As in 2020: an opaque token, `expires_in` a date, `.issued` and `.expires`.
     Dated,
     /// As the published API says: `expires_in` a number as text.
     Published,
-    /// Without any expiry.
+    /// Without a lifetime.
     NoExpiry,
-    /// Status 200, yet a failure.
+    /// A failure with status 200.
     FailedLogin,
     /// A page of HTML with status 200.
     Html,
-    /// Status 200 and nothing.
+    /// An empty body with status 200.
     Empty,
-    /// Half of the JSON, whole in the eyes of HTTP.
+    /// Half of the JSON, in a complete HTTP response.
     Truncated,
-    /// Half of the JSON, then the end of the connection.
+    /// Half of the JSON, in a response that breaks off.
     BrokenOff,
-    /// A good reply, blown up to more than 64 KiB.
+    /// A valid reply of more than 64 KiB.
     Oversize,
     /// Two tokens under the same name.
     DuplicateKeys,
-    /// A token with a line end in it, and a header behind.
+    /// A token with a line end in it, followed by a header.
     LineEndInToken,
     /// Status 307 and this `Location`.
     Redirect(String),
-    /// Nothing, ever.
+    /// No response at all.
     Never,
-    /// A good reply, one byte at a time with this pause before each.
+    /// A valid reply, byte by byte, with this pause before each.
     Drip(Duration),
-    /// This, whatever it is.
+    /// This response.
     Raw {
-        /// The status.
+        /// Its status.
         status: StatusCode,
-        /// Names and values of headers.
+        /// Names and values of its headers.
         headers: Vec<(String, String)>,
-        /// The body.
+        /// Its body.
         body: Vec<u8>,
     },
 }
 
-pub(super) async fn answer(
+pub(super) async fn respond(
     shared: &Shared,
     site: Option<&str>,
     request: Request<Incoming>,
-) -> Response<Reply> {
+) -> Response<Body> {
     shared.counts.token_request();
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
@@ -102,8 +103,8 @@ pub(super) async fn answer(
     granted(shared, site, &fields["username"], reply).await
 }
 
-/// The fields of the form or of the JSON object, their names in lower case: official samples send
-/// `Username`. (Bold BI: samples.)
+/// The fields of the form or of the JSON object. Their names are in lower case, because official
+/// samples send `Username`. (Bold BI: samples.)
 fn fields(headers: &HeaderMap, body: &[u8]) -> HashMap<String, String> {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     if content_type.starts_with(b"application/json") {
@@ -126,10 +127,9 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// The first two are documented (Bold BI: REST API v1.0 to v6.0); how Bold BI says no to a wrong
-    /// secret is not, but its replies have a `LoginResult`, which would be needless were it always
-    /// true.
-    fn response(&self) -> Response<Reply> {
+    /// The first two are documented (Bold BI: REST API v1.0 to v6.0). The reply to a wrong secret
+    /// is not; but a `LoginResult` in replies makes sense only if it can be false.
+    fn response(&self) -> Response<Body> {
         match self {
             Self::NoUsername => message(StatusCode::BAD_REQUEST, "Email address is empty"),
             Self::UnknownUser => message(StatusCode::NOT_FOUND, "User detail not found"),
@@ -168,7 +168,7 @@ async fn granted(
     site: Option<&str>,
     email: &str,
     reply: TokenReply,
-) -> Response<Reply> {
+) -> Response<Body> {
     let jwt = !matches!(reply, TokenReply::Dated | TokenReply::Published | TokenReply::NoExpiry);
     let good = issue(shared, site, email, jwt);
     tracing::debug!(site, user = email, serial = good.serial, "a token was given");
@@ -219,7 +219,7 @@ async fn granted(
     }
 }
 
-/// A token that was just given.
+/// A token that was just issued.
 struct Given<'e> {
     token: String,
     email: &'e str,
@@ -298,11 +298,11 @@ fn failed_login() -> Value {
     json!({"access_token": null, "LoginResult": "False", "LoginStatusInfo": "Invalid credentials"})
 }
 
-fn message(status: StatusCode, text: &str) -> Response<Reply> {
+fn message(status: StatusCode, text: &str) -> Response<Body> {
     respond::json(status, &json!({"Message": text, "Status": false}))
 }
 
-fn insert(response: &mut Response<Reply>, name: &str, value: &str) {
+fn insert(response: &mut Response<Body>, name: &str, value: &str) {
     let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) else {
         tracing::warn!(name, "a stand-in was told to send a header that cannot be sent");
         return;

@@ -1,4 +1,4 @@
-//! What the audit log says of exchanges: one line each, whatever they are for and however they end.
+//! The audit log of exchanges: one line each, for every purpose and outcome.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,7 @@ type Failure = Box<dyn Fn() -> ExchangeErrorKind + Send>;
 /// A source with an audit log.
 struct Audited {
     source: TokenSource,
+    telemetry: Arc<Telemetry>,
     path: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -19,22 +20,22 @@ struct Audited {
 impl Audited {
     fn new(script: &Arc<Script>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (source, path) = (script.source(), folder.path().join("audit.jsonl"));
-        let audit = &source.inner().telemetry.audit;
-        audit.send_to(Some(&AuditSink::File(path.clone()))).unwrap();
-        Self { source, path, _folder: folder }
+        let (telemetry, path) = (Arc::<Telemetry>::default(), folder.path().join("audit.jsonl"));
+        telemetry.audit.send_to(Some(&AuditSink::File(path.clone()))).unwrap();
+        let source = script.observed_source(Arc::clone(&telemetry));
+        Self { source, telemetry, path, _folder: folder }
     }
 
-    /// All lines; the log is over then.
+    /// Closes the log and reads its lines.
     fn lines(&self) -> Vec<Value> {
-        self.source.inner().telemetry.audit.send_to(None).unwrap();
+        self.telemetry.audit.send_to(None).unwrap();
         let text = std::fs::read_to_string(&self.path).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
-/// What of the lines tells exchanges apart: what for, whose, how it ended.
-fn told(lines: &[Value]) -> Vec<(&str, Option<&str>, &str)> {
+/// Purpose, request and outcome of each line.
+fn summaries(lines: &[Value]) -> Vec<(&str, Option<&str>, &str)> {
     let all = lines.iter().inspect(|line| assert_eq!(line["event"], "exchange"));
     all.map(|line| {
         let text = |name: &str| line[name].as_str();
@@ -50,19 +51,19 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
     let audited = Audited::new(&script);
     let (source, permits) = (&audited.source, permits(2, 0));
     let portal = CallerName::new("portal");
-    let asker = |request_id| {
-        Some(Asker { request_id, caller: Some(&portal), permission: PermissionId::May(3) })
+    let initiator = |request_id| {
+        Some(Initiator { request_id, caller: Some(&portal), permission: PermissionId::May(3) })
     };
 
     let (first, second) = tokio::join!(
-        source.token_for(&permits[0], asker("first")),
-        source.token_for(&permits[0], asker("waits for it")),
+        source.token_for(&permits[0], initiator("first")),
+        source.token_for(&permits[0], initiator("waits for it")),
     );
     assert!(Arc::ptr_eq(&first.unwrap().token, &second.unwrap().token));
-    let cached = source.token_for(&permits[0], asker("finds it")).await.unwrap();
+    let cached = source.token_for(&permits[0], initiator("finds it")).await.unwrap();
     assert!(cached.cached);
     assert!(source.reject(&permits[0], &cached.token));
-    source.replacement(&permits[0], asker("was refused")).await.unwrap();
+    source.replacement(&permits[0], initiator("was refused")).await.unwrap();
     source.token(&permits[1]).await.unwrap();
     sleep(HOUR * 9 / 10).await;
 
@@ -74,7 +75,7 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
         ("refresh", None, "granted"),
         ("refresh", None, "granted"),
     ];
-    assert_eq!(told(&lines), expected);
+    assert_eq!(summaries(&lines), expected);
     assert_eq!(script.calls(), expected.len());
     let line = &lines[0];
     for (name, value) in [
@@ -93,7 +94,7 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exchange_that_fails_is_told_by_its_code_and_what_is_remembered_of_it_is_none() {
+async fn a_failed_exchange_has_a_line_with_its_code_and_a_remembered_failure_has_none() {
     let unreachable = || ExchangeErrorKind::Unreachable("no route".into());
     let unusable = || ExchangeErrorKind::Unusable { status: 200, fault: "it is empty" };
     let failures: [(Failure, &str); 5] = [
@@ -109,14 +110,14 @@ async fn an_exchange_that_fails_is_told_by_its_code_and_what_is_remembered_of_it
         audited.source.token(&permit).await.unwrap_err();
         audited.source.token(&permit).await.unwrap_err();
         let lines = audited.lines();
-        assert_eq!(told(&lines), [("warm_up", None, code)]);
+        assert_eq!(summaries(&lines), [("warm_up", None, code)]);
         assert!(lines[0].get("boldgate.token_lifetime").is_none());
     }
-    // A token that had ended when it arrived was granted to nobody.
+    // A token that had ended when it arrived is not granted.
     let script = Script::giving(LATENCY);
     let audited = Audited::new(&script);
     audited.source.token(&permit()).await.unwrap_err();
-    assert_eq!(told(&audited.lines()), [("warm_up", None, "token_reply_unusable")]);
+    assert_eq!(summaries(&audited.lines()), [("warm_up", None, "token_reply_unusable")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,14 +140,16 @@ async fn through_an_outage_there_are_as_many_lines_as_calls() {
     ask_all(60).await;
     script.becomes(new_tokens(HOUR));
     ask_all(5).await;
-    // Nor is what is not begun: the configuration was changed.
-    super::change_over(&audited.source, script.clone(), |_| false);
+    // An exchange that never begins has no line: the configuration was changed.
+    super::reconfigure(&audited.source, script.clone(), |_| false);
     let calls = script.calls();
     audited.source.token(&super::permits(1, 1)[0]).await.unwrap_err();
     assert_eq!(script.calls(), calls);
 
     let lines = audited.lines();
-    assert!(told(&lines).iter().any(|(_, _, outcome)| *outcome == "token_endpoint_unavailable"));
+    assert!(
+        summaries(&lines).iter().any(|(_, _, outcome)| *outcome == "token_endpoint_unavailable")
+    );
     assert_eq!(lines.len(), calls);
 }
 
@@ -163,5 +166,5 @@ fn an_exchange_that_is_cut_off_by_the_end_of_the_gateway_has_its_line_too() {
     });
     assert_eq!(script.calls(), 1);
     drop(runtime);
-    assert_eq!(told(&audited.lines()), [("warm_up", None, "abandoned")]);
+    assert_eq!(summaries(&audited.lines()), [("warm_up", None, "abandoned")]);
 }

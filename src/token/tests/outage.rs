@@ -1,10 +1,10 @@
-//! The policy for failures: what is asked how often, what goes on being served, how soon it is over.
+//! The policy for failures: the number of exchanges, the tokens that still serve, the recovery.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Asks for a token of each permit in turn, one every `every`, until one is given; how long it took.
+/// Asks for a token of each permit in turn, at every `every`. Returns the time until one was given.
 async fn served_again(source: &TokenSource, permits: &[Permit], every: Duration) -> Duration {
     let started = Instant::now();
     for permit in permits.iter().cycle() {
@@ -156,7 +156,7 @@ async fn a_token_that_the_server_refused_serves_on_while_no_other_is_to_be_had()
         script.becomes(new_tokens(HOUR));
         sleep(Duration::from_secs(10)).await;
         assert!(!Arc::ptr_eq(&source.token(&permit).await.unwrap().token, &token));
-        // To its end, not longer.
+        // It serves to its end, not longer.
         let token = source.token(&permit).await.unwrap().token;
         script.becomes(move |_| Err(failure()));
         assert!(source.reject(&permit, &token));
@@ -188,7 +188,7 @@ async fn retry_after_holds_back_everybody_once_the_endpoint_is_down() {
     }
     assert_eq!(script.calls(), 3);
     let error = source.token(&permits[9]).await.unwrap_err();
-    assert!(matches!(error.cause.kind, ExchangeErrorKind::Suspended { failures: 3 }), "{error}");
+    assert!(matches!(error.cause.kind, ExchangeErrorKind::BreakerOpen { failures: 3 }), "{error}");
     assert!(error.retry_after > Duration::from_secs(19), "{error:?}");
     script.becomes(new_tokens(HOUR));
     sleep(Duration::from_secs(19)).await;
@@ -220,7 +220,7 @@ async fn while_the_endpoint_is_down_only_one_waits_for_it() {
     probe.await.unwrap().unwrap_err();
 }
 
-/// What a token endpoint may do.
+/// A reply of the token endpoint: a lifetime, or the number of an error.
 fn any_reply() -> impl Strategy<Value = Result<Duration, u8>> {
     prop_oneof![
         4 => (2_000..604_800_000_u64).prop_map(|ms| Ok(Duration::from_millis(ms))),
@@ -259,8 +259,8 @@ proptest! {
                 }
                 sleep(shortest.min(HOUR) * u32::try_from(*gap).unwrap() / 100).await;
             }
-            // No permit is asked for more often than its shortest pause allows, and a token in
-            // hand is refreshed a bounded number of times.
+            // The exchanges of a permit are as far apart as the shortest pause, and each token has
+            // a bounded number of refreshes.
             let seconds = started.elapsed().as_secs() + 1;
             let bound = 3 * (uses.len() as u64 * 40).min(seconds * 10 + 10);
             assert!(script.calls() as u64 <= bound, "{} of {bound}", script.calls());

@@ -1,0 +1,252 @@
+//! The tokens at hand, and when each of them is to be refreshed. moka bounds the cache; freshness
+//! goes by tokio's clock. Nothing here can start an exchange.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::backoff::random;
+use super::replacement::Replacements;
+use super::schedule::Schedule;
+use super::suspend::MIN_SUSPEND;
+use super::{AccessToken, Purpose};
+use crate::policy::Permit;
+
+/// The token of each permit, with a plan of their refreshes.
+pub(super) struct TokenCache {
+    entries: Cache<Permit, Entry>,
+    schedule: Arc<Mutex<Schedule>>,
+    /// Notified when a refresh is due sooner than all others that are planned.
+    sooner: Arc<Notify>,
+}
+
+/// A token with what the cache has to know of it.
+#[derive(Clone)]
+pub(super) struct Entry {
+    token: Arc<AccessToken>,
+    /// The replacements of refused tokens that led to this one.
+    replacements: Replacements,
+    /// Whether the server has refused it: another is asked for first.
+    refused: bool,
+    /// How long the machine had been suspended in total when the token was asked for.
+    suspended: Duration,
+}
+
+impl Entry {
+    pub(super) fn new(token: AccessToken, suspended: Duration) -> Self {
+        let replacements = Replacements::default();
+        Self { token: Arc::new(token), replacements, refused: false, suspended }
+    }
+
+    pub(super) fn token(&self) -> &Arc<AccessToken> {
+        &self.token
+    }
+
+    /// The entry, older by the time suspended since its token was asked for; `suspended` is the
+    /// total. `None` if the token has ended meanwhile.
+    pub(super) fn aged(self, suspended: Duration) -> Option<Self> {
+        let entry = match self.suspended_since(suspended) {
+            Some(time) => {
+                let token = self.token.older_by(time)?;
+                Self { token: Arc::new(token), suspended, ..self }
+            }
+            None => self,
+        };
+        entry.token.is_usable(Instant::now()).then_some(entry)
+    }
+
+    fn suspended_since(&self, suspended: Duration) -> Option<Duration> {
+        suspended.checked_sub(self.suspended).filter(|time| *time >= MIN_SUSPEND)
+    }
+}
+
+impl TokenCache {
+    /// An empty cache for at most `capacity` tokens.
+    pub(super) fn new(capacity: u64) -> Self {
+        let schedule = Arc::new(Mutex::new(Schedule::default()));
+        let theirs = Arc::clone(&schedule);
+        // Least recently used, not the default: TinyLFU may refuse to store a new token, and then
+        // every request for it would exchange again.
+        let entries = Cache::builder()
+            .max_capacity(capacity)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(IDLE_TIMEOUT)
+            .eviction_listener(move |permit: Arc<Permit>, _, cause| {
+                if cause.was_evicted() {
+                    theirs.lock().expect("nothing panics with it").remove(&permit);
+                }
+            })
+            .build();
+        Self { entries, schedule, sooner: Arc::default() }
+    }
+
+    /// The token, if it is usable now and the server has not refused it.
+    pub(super) fn usable(&self, permit: &Permit) -> Option<Arc<AccessToken>> {
+        let entry = self.entries.get(permit).filter(|entry| !entry.refused)?;
+        entry.token.is_usable(Instant::now()).then_some(entry.token)
+    }
+
+    /// The token, if it is usable now; also if the server has refused it.
+    pub(super) fn usable_or_refused(&self, permit: &Permit) -> Option<Arc<AccessToken>> {
+        self.entries.get(permit).map(|entry| entry.token).filter(|t| t.is_usable(Instant::now()))
+    }
+
+    /// When the token of `permit` ends or has ended; `None` if it is another than `token`.
+    pub(super) fn end_of_same(&self, permit: &Permit, token: &AccessToken) -> Option<Instant> {
+        let held = self.entries.get(permit)?.token;
+        held.is_same(token).then(|| held.expires_at())
+    }
+
+    /// Notes that `token` is in use. If its refresh was skipped because nobody used it, the refresh
+    /// is due now.
+    pub(super) fn touch(&self, permit: &Permit, token: &AccessToken) {
+        if token.begin_use() {
+            let now = Instant::now();
+            if now >= token.refresh_by() && !self.schedule().contains(permit) {
+                self.plan(permit, now);
+            }
+        }
+    }
+
+    /// Marks the token as refused by the server, if it is still `rejected`, so that another is
+    /// asked for. Returns `false` if the token is not worth replacing ([`Replacements::allow`]).
+    pub(super) fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
+        let mut replaceable = true;
+        self.entries.entry_by_ref(permit).and_compute_with(|entry| match entry {
+            Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {
+                let age = Instant::now() - rejected.obtained_at();
+                replaceable = e.value().replacements.allow(age, rejected.was_accepted());
+                if replaceable {
+                    Op::Put(Entry { refused: true, ..e.into_value() })
+                } else {
+                    Op::Nop
+                }
+            }
+            _ => Op::Nop,
+        });
+        replaceable
+    }
+
+    /// The token of `permit`, if it is usable and the server has given it out again as `new`. It
+    /// does not live longer for that: its next refresh is planned nearer to its end.
+    pub(super) fn repeated(&self, permit: &Permit, new: &AccessToken) -> Option<Arc<AccessToken>> {
+        let held = self.usable(permit).filter(|held| held.is_same(new))?;
+        let now = Instant::now();
+        // A token whose refreshes are over stays in use, so that its next use does not plan one.
+        if self.plan_again(permit, &held, now + held.usable_for(now) / 2) {
+            held.end_use();
+        }
+        Some(held)
+    }
+
+    /// Stores a new token and plans its refresh. Returns the token as it was stored.
+    pub(super) fn insert(
+        &self,
+        permit: &Permit,
+        mut new: Entry,
+        purpose: Purpose,
+    ) -> Arc<AccessToken> {
+        let now = Instant::now();
+        let mut is_repeated = false;
+        if let Some(before) = self.entries.get(permit) {
+            let age = now - before.token.obtained_at();
+            new.replacements = before.replacements.next(age, purpose == Purpose::Refused);
+            is_repeated = !before.refused && new.token.repeats(&before.token);
+        }
+        if is_repeated {
+            // Another exchange before its end would only give it out once more.
+            new.token = Arc::new(new.token.to_its_end());
+        }
+        let token = Arc::clone(&new.token);
+        self.entries.insert(permit.clone(), new);
+        if is_repeated {
+            self.plan_again(permit, &token, now + token.usable_for(now) / 2);
+        } else {
+            let spread = token.lifetime() / 10;
+            self.plan(permit, token.refresh_by() - random(Duration::ZERO, spread));
+        }
+        token
+    }
+
+    pub(super) fn remove(&self, permit: &Permit) {
+        self.schedule().remove(permit);
+        self.entries.invalidate(permit);
+    }
+
+    /// Removes the tokens of all permits but those that are `still` granted.
+    pub(super) fn retain(&self, still: impl Fn(&Permit) -> bool) {
+        self.schedule().retain(&still);
+        for permit in self.entries.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
+            self.entries.invalidate(&*permit);
+        }
+    }
+
+    /// Plans another try to refresh `token` at `at`. Returns `false`, with no plan, if that is too
+    /// close to its end or to now.
+    pub(super) fn plan_again(&self, permit: &Permit, token: &AccessToken, at: Instant) -> bool {
+        let is_worth_it = token.is_usable(at) && at > Instant::now() + MIN_REFRESH_PAUSE;
+        if is_worth_it {
+            self.plan(permit, at);
+        }
+        is_worth_it
+    }
+
+    /// Takes a permit whose refresh is due.
+    pub(super) fn take_due(&self, now: Instant) -> Option<Permit> {
+        self.schedule().take_due(now)
+    }
+
+    /// When the next refresh is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.schedule().next()
+    }
+
+    /// Notified when [`TokenCache::next_due`] has become sooner.
+    pub(super) fn sooner(&self) -> Arc<Notify> {
+        Arc::clone(&self.sooner)
+    }
+
+    /// Ages all tokens: the machine has been suspended, for the total time `suspended`.
+    pub(super) fn after_suspend(&self, suspended: Duration) {
+        let now = Instant::now();
+        for (permit, before) in &self.entries {
+            if before.suspended_since(suspended).is_none() {
+                continue;
+            }
+            let aged = before.clone().aged(suspended);
+            let due = aged.as_ref().map(|aged| aged.token.refresh_by());
+            self.entries.entry_by_ref(&*permit).and_compute_with(|entry| match entry {
+                Some(e) if Arc::ptr_eq(&e.value().token, &before.token) => {
+                    aged.map_or(Op::Remove, Op::Put)
+                }
+                _ => Op::Nop,
+            });
+            // Refreshes that are due at once are spread.
+            if let Some(due) = due {
+                self.plan(&permit, due.max(now + random(Duration::ZERO, SUSPEND_SPREAD)));
+            }
+        }
+    }
+
+    fn plan(&self, permit: &Permit, at: Instant) {
+        if self.schedule().put(permit, at) {
+            self.sooner.notify_one();
+        }
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().expect("nothing panics with it")
+    }
+}
+
+/// A token that was not used for this long is removed.
+const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
+/// A refresh closer than this to the last one, or to the token's end, is not worth an exchange.
+const MIN_REFRESH_PAUSE: Duration = Duration::from_millis(20);
+/// Refreshes that became due while the machine was suspended are spread over this time.
+const SUSPEND_SPREAD: Duration = Duration::from_secs(10);

@@ -1,0 +1,402 @@
+//! Exchanges: at most one at a time for each permit, whatever it is for, and the memory of those
+//! that failed. Each runs in a task of its own, so that it goes on when a request that waits for it
+//! ends.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::audit::{AuditGuard, OwnedInitiator};
+use super::backoff::NegativeEntry;
+use super::cache::{Entry, TokenCache};
+use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
+use super::suspend::SuspendClock;
+use super::{
+    AccessToken, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, Initiator, NoToken, Purpose,
+    TokenExchange,
+};
+use crate::policy::Permit;
+use crate::telemetry::{ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
+use crate::tenant::Server;
+
+/// Runs exchanges and stores the tokens that they give.
+pub(super) struct Exchanges {
+    cache: TokenCache,
+    failures: Cache<Permit, Arc<NegativeEntry>>,
+    flights: Mutex<HashMap<Permit, Flight>>,
+    endpoints: Endpoints,
+    active: RwLock<Arc<Active>>,
+    clock: SuspendClock,
+    telemetry: Arc<Telemetry>,
+}
+
+/// The parts of the active configuration.
+struct Active {
+    exchange: Arc<dyn TokenExchange>,
+    reissue: Box<Reissue>,
+}
+
+/// Maps a permit to the same permit of the active configuration; `None` if it is revoked.
+type Reissue = dyn Fn(&Permit) -> Option<Permit> + Send + Sync;
+
+/// An exchange under way, to be waited for.
+#[derive(Clone)]
+pub(super) struct Flight(watch::Receiver<Option<Outcome>>);
+
+type Outcome = Result<Arc<AccessToken>, NoToken>;
+
+impl Flight {
+    /// The outcome, once the exchange has ended.
+    pub(super) async fn outcome(mut self, permit: &Permit) -> Outcome {
+        match self.0.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            // The task ended without an outcome: the exchange panicked, or the process ends.
+            _ => Err(revoked(permit)),
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.0.has_changed().is_ok()
+    }
+}
+
+/// Where a token comes from.
+pub(super) enum Joined {
+    /// An exchange, which may have been under way.
+    Flight(Flight),
+    /// The cache: it has a usable token by now.
+    Cached(Arc<AccessToken>),
+}
+
+impl Exchanges {
+    pub(super) fn new(
+        exchange: Arc<dyn TokenExchange>,
+        capacity: u64,
+        telemetry: Arc<Telemetry>,
+        clock: SuspendClock,
+    ) -> Self {
+        let reissue = Box::new(|permit: &Permit| Some(permit.clone()));
+        Self {
+            cache: TokenCache::new(capacity),
+            failures: Cache::builder().max_capacity(capacity).time_to_idle(FAILURE_TIMEOUT).build(),
+            flights: Mutex::default(),
+            endpoints: Endpoints::default(),
+            active: RwLock::new(Arc::new(Active { exchange, reissue })),
+            clock,
+            telemetry,
+        }
+    }
+
+    pub(super) fn cache(&self) -> &TokenCache {
+        &self.cache
+    }
+
+    pub(super) fn clock(&self) -> SuspendClock {
+        self.clock
+    }
+
+    pub(super) fn metrics(&self, permit: &Permit) -> Arc<TenantMetrics> {
+        self.telemetry.tenant(permit.tenant().name.as_str())
+    }
+
+    /// See [`TokenSource::reconfigure`](super::TokenSource::reconfigure).
+    pub(super) fn reconfigure(
+        &self,
+        exchange: Arc<dyn TokenExchange>,
+        reissue: Box<Reissue>,
+        servers: &[Arc<Server>],
+        activate: impl FnOnce(),
+    ) {
+        let new = Arc::new(Active { exchange, reissue });
+        {
+            // Exchanges that read it at this moment wait until both are switched.
+            let mut active = self.active.write().expect("nothing panics with it");
+            activate();
+            *active = Arc::clone(&new);
+        }
+        let still = |permit: &Permit| (new.reissue)(permit).is_some();
+        self.cache.retain(still);
+        for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
+            self.failures.invalidate(&*permit);
+        }
+        let servers: HashSet<_> = servers.iter().map(|server| server.name.as_str()).collect();
+        self.endpoints.retain(|name| servers.contains(name));
+    }
+
+    /// The exchange to wait for: the one under way, or a new one. Or the token, if the cache has
+    /// one by now.
+    ///
+    /// # Errors
+    /// The last failure, while another exchange would come too soon. While the endpoint is down,
+    /// also if an exchange is under way: only the request that started it waits for it.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        permit: &Permit,
+        purpose: Purpose,
+        initiator: Option<Initiator<'_>>,
+    ) -> Result<Joined, NoToken> {
+        let mut flights = self.flights();
+        let failure = || self.failures.get(permit);
+        let remembered = |failure| {
+            self.metrics(permit).failures_remembered.inc();
+            Err(failure)
+        };
+        if let Some(flight) = flights.get(permit).filter(|flight| flight.is_under_way()) {
+            return match failure() {
+                Some(failure) if self.is_down(permit) => {
+                    remembered(failure.no_token(Instant::now()))
+                }
+                _ => Ok(Joined::Flight(flight.clone())),
+            };
+        }
+        if let Some(token) = self.cache.usable(permit) {
+            return Ok(Joined::Cached(token));
+        }
+        if let Some(failure) = failure().and_then(|failure| failure.holds_at(Instant::now())) {
+            return remembered(failure);
+        }
+        let flight = self.start(permit, purpose, initiator.map(OwnedInitiator::from), None);
+        flights.insert(permit.clone(), flight.clone());
+        Ok(Joined::Flight(flight))
+    }
+
+    /// Starts to refresh the token of `permit`, unless an exchange is under way already.
+    ///
+    /// # Errors
+    /// How long not to try again, if the budget has no room or the endpoint is down.
+    pub(super) fn refresh(self: &Arc<Self>, permit: &Permit) -> Result<(), Duration> {
+        let Some(permit) = self.reissued(permit) else { return Ok(()) };
+        let guard = self.endpoint(&permit).try_enter()?;
+        let mut flights = self.flights();
+        if !flights.get(&permit).is_some_and(Flight::is_under_way) {
+            let flight = self.start(&permit, Purpose::Refresh, None, Some(guard));
+            flights.insert(permit, flight);
+        }
+        Ok(())
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        permit: &Permit,
+        purpose: Purpose,
+        initiator: Option<OwnedInitiator>,
+        guard: Option<ExchangeGuard>,
+    ) -> Flight {
+        let (sender, flight) = watch::channel(None);
+        let (exchanges, permit) = (Arc::clone(self), permit.clone());
+        tokio::spawn(async move {
+            let outcome = exchanges.obtain(&permit, purpose, initiator.as_ref(), guard).await;
+            // The cache has the token by now, so later requests need no other exchange.
+            exchanges.flights().remove(&permit);
+            sender.send_replace(Some(outcome));
+        });
+        Flight(flight)
+    }
+
+    /// Exchanges until there is a token or a failure.
+    async fn obtain(
+        &self,
+        permit: &Permit,
+        purpose: Purpose,
+        initiator: Option<&OwnedInitiator>,
+        mut guard: Option<ExchangeGuard>,
+    ) -> Outcome {
+        let mut ask_until = None;
+        loop {
+            let guard = guard.take();
+            let exchanged = self.exchange(permit, purpose, initiator, guard, &mut ask_until);
+            if let Some(token) = exchanged.await? {
+                return Ok(token);
+            }
+            sleep(LAST_SECOND_PAUSE).await;
+        }
+    }
+
+    /// One exchange. `None` if the server gives the cached token once more, in its last second: the
+    /// next exchange may give another. Not after `ask_until`, which the first such reply sets.
+    async fn exchange(
+        &self,
+        permit: &Permit,
+        purpose: Purpose,
+        initiator: Option<&OwnedInitiator>,
+        guard: Option<ExchangeGuard>,
+        ask_until: &mut Option<Instant>,
+    ) -> Result<Option<Arc<AccessToken>>, NoToken> {
+        let guard = match guard {
+            Some(guard) => guard,
+            None => self.enter(permit).await?,
+        };
+        // The configuration may have changed while it waited for the budget.
+        let active = self.active();
+        let permit = &(active.reissue)(permit).ok_or_else(|| revoked(permit))?;
+        let (begun, suspended) = (Instant::now(), self.clock.total());
+        let audit = AuditGuard::begin(&self.telemetry.audit, permit, purpose, initiator);
+        let result = active.exchange.exchange(permit).await;
+        let metrics = self.metrics(permit);
+        metrics.exchange_seconds.observe(begun.elapsed().as_secs_f64());
+        let result = result.and_then(|token| self.received(permit, token, suspended));
+        audit.ended(result.as_ref().map(|new| &**new.token()));
+        let error = match result {
+            Ok(new) => {
+                metrics.exchanged(ExchangeOutcome::Success);
+                guard.succeeded(&permit.tenant().name);
+                self.failures.invalidate(permit);
+                return Ok(Some(self.keep(permit, new, purpose)));
+            }
+            Err(error) => error,
+        };
+        metrics.exchanged(outcome(&error.kind));
+        if let ExchangeErrorKind::NoLifetime(token) = &error.kind {
+            if let Some(token) = self.cache.repeated(permit, token) {
+                guard.succeeded(&permit.tenant().name);
+                metrics.refreshed(RefreshOutcome::Unchanged);
+                return Ok(Some(token));
+            }
+            if let Some(end) = self.cache.end_of_same(permit, token) {
+                let now = Instant::now();
+                if now < *ask_until.get_or_insert(now.min(end) + MAX_LAST_SECOND) {
+                    guard.succeeded(&permit.tenant().name);
+                    return Ok(None);
+                }
+            }
+        }
+        if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
+            alarm(&metrics, permit);
+        }
+        if purpose == Purpose::Refresh {
+            metrics.refreshed(RefreshOutcome::Failed);
+        }
+        guard.failed(&error, begun);
+        Err(self.remember(permit, error))
+    }
+
+    /// Waits for room in the budget of the permit's server.
+    async fn enter(&self, permit: &Permit) -> Result<ExchangeGuard, NoToken> {
+        let reissued = self.reissued(permit).ok_or_else(|| revoked(permit))?;
+        self.endpoint(&reissued).enter(&reissued).await.map_err(|(kind, retry_after)| {
+            self.metrics(permit).failures_remembered.inc();
+            NoToken::new(permit, kind, retry_after)
+        })
+    }
+
+    /// A new token as it is stored, unless its life was over before it arrived.
+    fn received(
+        &self,
+        permit: &Permit,
+        token: AccessToken,
+        suspended: Duration,
+    ) -> Result<Entry, ExchangeError> {
+        Entry::new(token, suspended).aged(self.clock.total()).ok_or_else(|| {
+            let fault = ENDED_ON_ITS_WAY;
+            ExchangeError::new(permit, ExchangeErrorKind::Unusable { status: 200, fault })
+        })
+    }
+
+    /// Stores a new token. Returns the token to use from now on.
+    fn keep(&self, permit: &Permit, new: Entry, purpose: Purpose) -> Arc<AccessToken> {
+        if self.is_revoked(permit) {
+            return Arc::clone(new.token());
+        }
+        let metrics = self.metrics(permit);
+        if let Some(held) = self.cache.repeated(permit, new.token()) {
+            metrics.refreshed(RefreshOutcome::Unchanged);
+            return held;
+        }
+        if purpose == Purpose::Refresh {
+            metrics.refreshed(RefreshOutcome::Renewed);
+        }
+        metrics.token_expires_in(new.token().expires_at() - Instant::now());
+        let token = self.cache.insert(permit, new, purpose);
+        // A new configuration may have swept the cache just before.
+        if self.is_revoked(permit) {
+            self.cache.remove(permit);
+        }
+        token
+    }
+
+    /// Remembers a failure. If there is a token, its refresh is tried again.
+    fn remember(&self, permit: &Permit, error: ExchangeError) -> NoToken {
+        // The failure of a credential that has been replaced says nothing about the new one.
+        if self.is_revoked(permit) {
+            return revoked(permit);
+        }
+        let now = Instant::now();
+        let before = self.failures.get(permit);
+        let failure = Arc::new(NegativeEntry::after(before.as_deref(), Arc::new(error), now));
+        self.failures.insert(permit.clone(), Arc::clone(&failure));
+        if let Some(held) = self.cache.usable(permit) {
+            self.cache.plan_again(permit, &held, failure.refresh_at(now, held.usable_for(now)));
+        }
+        failure.no_token(now)
+    }
+
+    fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.active.read().expect("nothing panics with it"))
+    }
+
+    /// The same permit of the active configuration; `None` if it is revoked.
+    fn reissued(&self, permit: &Permit) -> Option<Permit> {
+        (self.active().reissue)(permit)
+    }
+
+    fn is_revoked(&self, permit: &Permit) -> bool {
+        self.reissued(permit).is_none()
+    }
+
+    /// Whether the breaker of the permit's server is open.
+    fn is_down(&self, permit: &Permit) -> bool {
+        self.reissued(permit).is_some_and(|permit| self.endpoint(&permit).is_down())
+    }
+
+    fn endpoint(&self, permit: &Permit) -> Arc<Endpoint> {
+        self.endpoints.of(&permit.tenant().server, &self.telemetry)
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Permit, Flight>> {
+        self.flights.lock().expect("nothing panics with it")
+    }
+}
+
+/// Reports a token of another user: a request with it would act as that user.
+fn alarm(metrics: &TenantMetrics, permit: &Permit) {
+    metrics.replies_for_another_user.inc();
+    let Some(repeated) = metrics.log_limiter.allow("reply_for_another_user") else { return };
+    let tenant = permit.tenant();
+    tracing::error!(
+        boldgate.tenant = %tenant.name,
+        boldgate.subject = %permit.subject(),
+        server.address = tenant.server.origin(),
+        repeated,
+        hint = "look for a proxy or cache that responds in place of Bold BI; if the email address of \
+                the user was changed in Bold BI, map to the new one",
+        "the token endpoint gave a token of another user than was asked for; it is not used"
+    );
+}
+
+fn revoked(permit: &Permit) -> NoToken {
+    NoToken::new(permit, ExchangeErrorKind::PermitRevoked, Duration::ZERO)
+}
+
+fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
+    match kind {
+        ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
+        ExchangeErrorKind::Unusable { .. }
+        | ExchangeErrorKind::NoLifetime(_)
+        | ExchangeErrorKind::Encoded { .. }
+        | ExchangeErrorKind::AnotherUser
+        | ExchangeErrorKind::NotHttp(_) => ExchangeOutcome::Unusable,
+        ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,
+        _ => ExchangeOutcome::Unavailable,
+    }
+}
+
+/// A failure that nobody asked about for this long is forgotten.
+const FAILURE_TIMEOUT: Duration = Duration::from_hours(1);
+/// The pause between exchanges while the server gives out a token that ends within a second.
+const LAST_SECOND_PAUSE: Duration = Duration::from_millis(200);
+/// Bounds the wait for the end of that second. Replies take their time, too.
+const MAX_LAST_SECOND: Duration = Duration::from_secs(2);
