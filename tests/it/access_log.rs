@@ -16,7 +16,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::running::{CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Upstream, anonymous};
+use crate::support::client::Client;
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
+use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
 #[tokio::test]
 async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
@@ -206,7 +208,7 @@ impl Write for Stuck {
 async fn requests_do_not_wait_for_a_log_that_is_stuck() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
-    let secret = crate::process::write(&folder, "secret", CANARY_SECRET);
+    let secret = crate::support::files::write(&folder, "secret", CANARY_SECRET);
     let config = anonymous(upstream.address).replace("SECRET_FILE", &secret);
     let settings = Settings::parse(&config, "test.yaml").unwrap();
     let telemetry = Arc::new(Telemetry::default());

@@ -6,12 +6,11 @@ use std::time::Duration;
 use boldgate::caller::ApiKey;
 use serde_json::Value;
 
-use crate::process::{Process, boldgate};
-use crate::running::{
-    Answer, CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Request, Response, Upstream, anonymous,
-    give_token, ok, status,
-};
-use crate::waiting::until;
+use crate::support::client::{Client, Response};
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
+use crate::support::process::{Process, boldgate};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, give_token, ok, status};
+use crate::support::waiting::until;
 
 /// A gateway with an audit log in a file, before a server that misbehaves as the site's name says.
 struct House {
@@ -454,7 +453,7 @@ async fn no_name_and_no_path_makes_a_line_of_its_own() {
 async fn the_program_writes_it_to_stdout_among_the_access_log_down_to_the_last_line() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| crate::process::write(&folder, name, text);
+    let write = |name: &str, text: &str| crate::support::files::write(&folder, name, text);
     let secret = write("secret", CANARY_SECRET);
     let config = anonymous(upstream.address).replace("SECRET_FILE", &secret);
     let config = write("gateway.yaml", &format!("{config}audit: {{ to: stdout }}\n"));

@@ -10,9 +10,13 @@ use boldgate::boldbi::stand_in::StandIn;
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::process::{EMBED_SECRET, Process, boldgate, dead_address, run, site, stand_in, write};
-use crate::running::{Client, Gateway};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::files::write;
+use crate::support::gateway::Gateway;
+use crate::support::process::{Process, boldgate, run};
+use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
+use crate::support::upstream::dead_address;
+use crate::support::waiting::until;
 
 const COMMANDS: [&str; 7] = ["serve", "check", "token", "demo", "key", "schema", "completions"];
 
@@ -131,8 +135,8 @@ async fn a_key_is_admitted_by_its_hash() {
     assert!(!one.stderr.contains(key), "the key is on stdout only");
     let line = one.stderr.lines().find(|line| line.contains("sha256")).unwrap();
 
-    let upstream = crate::running::Upstream::echo().await;
-    let config = crate::running::anonymous(upstream.address)
+    let upstream = crate::support::upstream::Upstream::echo().await;
+    let config = crate::support::gateway::anonymous(upstream.address)
         .replace("callers: anonymous", "callers: required")
         + "callers:\n  portal:\n"
         + line
@@ -355,7 +359,7 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
 }
 
 /// Sends what a line of the form `curl [-i] [-s] [-X METHOD] URL [-d 'BODY']` sends.
-async fn paste(line: &str) -> crate::running::Response {
+async fn paste(line: &str) -> crate::support::client::Response {
     let words: Vec<&str> = line.split_whitespace().collect();
     let after = |option| words.iter().skip_while(|word| **word != option).nth(1).copied();
     let url = words.iter().find_map(|word| word.strip_prefix("http://")).unwrap();

@@ -12,10 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::client_certificates::{Ca, Identity, connect, dns};
-use crate::jwt::Provider;
-use crate::process::{Process, stand_in, write};
-use crate::running::{Answer, Client, Gateway, Request, Response, Upstream, anonymous};
+use crate::support::client::{Client, Response};
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::files::write;
+use crate::support::gateway::{Gateway, anonymous};
+use crate::support::identity_provider::Provider;
+use crate::support::process::Process;
+use crate::support::stand_in::stand_in;
+use crate::support::upstream::{Answer, Request, Upstream};
 
 const PATH: &str = "/bi/api/site/site1/v5.0/dashboards";
 const UNKNOWN: &str = "/bi/api/site/nowhere/v5.0/dashboards";
@@ -443,7 +447,10 @@ async fn an_origin_like_the_requests_own_host_counts_where_that_host_was_checked
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("any.sock").display().to_string();
     let any = (loopback(&upstream, "") + named).replacen(
-        &format!("{{ address: \"127.0.0.1:0\", callers: anonymous{} }}", crate::running::HOSTS),
+        &format!(
+            "{{ address: \"127.0.0.1:0\", callers: anonymous{} }}",
+            crate::support::gateway::HOSTS
+        ),
         &format!("{{ address: \"unix:{socket}\", callers: anonymous }}"),
         1,
     );
@@ -614,7 +621,7 @@ async fn a_token_that_proves_nobody_opens_no_way_around_the_origins() {
 /// The operator finds out what to write where; the page finds out nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_names_a_refused_origin_and_the_key_that_would_list_it() {
-    let server = stand_in(vec![crate::process::site(Some("site1"), &[])]).await;
+    let server = stand_in(vec![crate::support::stand_in::site(Some("site1"), &[])]).await;
     let folder = tempfile::tempdir().unwrap();
     let (secret, audit) = (write(&folder, "secret", "x"), folder.path().join("audit.jsonl"));
     let text = format!(

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::running::{self, CANARY_TOKEN};
-use crate::waiting::comes_true;
+use crate::support::upstream::CANARY_TOKEN;
+use crate::support::waiting::comes_true;
 
 mod addresses;
 mod connections;
@@ -94,7 +94,9 @@ async fn follow(
 ) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     loop {
-        let Some(end) = running::read_until(&mut stream, &mut buffer, b"\r\n\r\n").await? else {
+        let Some(end) =
+            crate::support::http1::read_until(&mut stream, &mut buffer, b"\r\n\r\n").await?
+        else {
             return Ok(());
         };
         let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
@@ -109,7 +111,7 @@ async fn follow(
             seen.open.fetch_sub(1, SeqCst);
             return followed;
         }
-        running::read_body(&mut stream, &mut buffer, &head).await?;
+        crate::support::http1::read_body(&mut stream, &mut buffer, &head).await?;
         let number = seen.exchanges.fetch_add(1, SeqCst);
         let body = format!(r#"{{"access_token":"{CANARY_TOKEN}-{number}","expires_in":3600}}"#);
         stream.write_all(answer("200 OK", &body).as_bytes()).await?;
@@ -131,14 +133,15 @@ impl Counts {
 impl Wire {
     /// Reads the body that the head announces.
     async fn body(&mut self) -> std::io::Result<Vec<u8>> {
-        running::read_body(&mut self.stream, &mut self.buffer, &self.head).await
+        crate::support::http1::read_body(&mut self.stream, &mut self.buffer, &self.head).await
     }
 
     /// Reads the head of the next request; an error when there is none.
     async fn next(&mut self) -> std::io::Result<()> {
-        let end = running::read_until(&mut self.stream, &mut self.buffer, b"\r\n\r\n")
-            .await?
-            .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let end =
+            crate::support::http1::read_until(&mut self.stream, &mut self.buffer, b"\r\n\r\n")
+                .await?
+                .ok_or(std::io::ErrorKind::UnexpectedEof)?;
         self.head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
         self.buffer.drain(..end);
         Ok(())

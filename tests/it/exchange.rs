@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::support::{
+use crate::support::tenants::{
     EXCHANGE_DEADLINE, bold_bi, embed_secret, password, permit, permits, server, source, tls_server,
 };
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use self::lane::{Came, Lane, Sample};
 use self::question::Verdict;
 use self::scripts::{Script, Shows, one_of_two_addresses, scripts};
-use crate::running::Gateway;
+use crate::support::gateway::Gateway;
 
 #[expect(dead_code, reason = "only `benches/soak` sends several requests at once")]
 mod client;

@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::jwt::Provider;
-use crate::running::{read_body, read_until};
-use crate::support::{bold_bi, permit, server, tls_server};
+use crate::support::http1::{read_body, read_until};
+use crate::support::identity_provider::Provider;
+use crate::support::tenants::{bold_bi, permit, server, tls_server};
 
 /// The act of a server on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

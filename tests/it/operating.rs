@@ -8,9 +8,13 @@ use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::TokenReply;
 use serde_json::Value;
 
-use crate::process::{EMBED_SECRET, PASSWORD, Process, dead_address, site, stand_in, write};
-use crate::running::{Answer, Client, Response, Upstream, anonymous, ok};
-use crate::shipped::{behind_tls, certificate};
+use crate::support::client::{Client, Response};
+use crate::support::files::write;
+use crate::support::gateway::anonymous;
+use crate::support::process::Process;
+use crate::support::server_certificates::{behind_tls, certificate};
+use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
+use crate::support::upstream::{Answer, Upstream, dead_address, ok};
 
 const TENANTS: [(&str, &str, &str); 11] = [
     ("wrong-embed-secret", "main", "WRONG_SECRET"),
@@ -34,7 +38,7 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
     sites.retain(|site| site.id.as_deref() != Some("wrong-site"));
     for site in &mut sites {
         if site.id.as_deref() == Some("single-sign-on") {
-            *site = crate::process::site(Some("single-sign-on"), &directory);
+            *site = crate::support::stand_in::site(Some("single-sign-on"), &directory);
         }
     }
     let main = stand_in(sites.clone()).await;

@@ -9,11 +9,13 @@ use boldgate::config::Settings;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::client_certificates::{Ca, Identity, connect, dns};
-use crate::process::{Process, boldgate, run};
-use crate::running::Client;
-use crate::server_certificates::{ECDSA_WITH_SHA1, Made, content, element, elements, sequence};
-use crate::waiting::becomes;
+use crate::support::client::Client;
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::process::{Process, boldgate, run};
+use crate::support::server_certificates::{
+    ECDSA_WITH_SHA1, Made, content, element, elements, sequence,
+};
+use crate::support::waiting::becomes;
 
 /// A configuration with every key that names a PEM file, and files that are good.
 struct Folder(tempfile::TempDir);

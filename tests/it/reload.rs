@@ -12,9 +12,10 @@ use boldgate::boldbi::stand_in::StandIn;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::process::{EMBED_SECRET, Process, boldgate, site, stand_in};
-use crate::running::{Client, Response};
-use crate::waiting::{becomes, until};
+use crate::support::client::{Client, Response};
+use crate::support::process::{Process, boldgate};
+use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
+use crate::support::waiting::{becomes, until};
 
 mod changes;
 mod client_cas;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use ring::digest::{SHA256, digest};
 use tokio::time::timeout;
 
-use crate::running::{Client, Gateway, Response, Upstream};
+use crate::support::client::{Client, Response};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
 
 mod authorization;
 mod callers;
@@ -107,10 +109,10 @@ impl House {
 }
 
 /// The one `Authorization` of a request that reached the server is the token of this site.
-fn assert_token_of(request: &crate::running::Request, site: &str) {
+fn assert_token_of(request: &crate::support::upstream::Request, site: &str) {
     let authorization = request.header("authorization");
     assert_eq!(authorization.len(), 1, "{}", request.head);
-    let ours = format!("Bearer {}-{site}-", crate::running::CANARY_TOKEN);
+    let ours = format!("Bearer {}-{site}-", crate::support::upstream::CANARY_TOKEN);
     assert!(authorization[0].starts_with(&ours), "{}", request.head);
 }
 

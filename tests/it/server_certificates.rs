@@ -1,212 +1,22 @@
 //! Certificates of servers: those trusted for themselves, and the words about those that are refused.
 //! A server that is refused must get no byte.
 
-use std::fmt::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    SigningKey, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, date_time_ymd,
 };
-use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
-use crate::process::{Process, write};
-use crate::running::{CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Upstream, config};
-use crate::waiting::becomes;
+use crate::support::client::Client;
+use crate::support::client_certificates::dns;
+use crate::support::files::write;
+use crate::support::gateway::{CANARY_SECRET, Gateway, config};
+use crate::support::process::Process;
+use crate::support::server_certificates::{Authority, ECDSA_WITH_SHA224, Made, Server};
+use crate::support::upstream::{CANARY_TOKEN, Upstream};
+use crate::support::waiting::becomes;
 
 const PATH: &str = "/bi/api/site/site1/v5.0/items";
-
-/// A certificate, and the key that is used with it.
-pub struct Made {
-    der: Vec<u8>,
-    key: KeyPair,
-}
-
-impl Made {
-    /// As `openssl req -x509` makes it: an authority that has signed itself.
-    pub fn by_req(change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "localhost");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        Self { der: params.self_signed(&key).unwrap().der().to_vec(), key }
-    }
-
-    fn named(name: &str) -> Self {
-        Self::by_req(|params| params.subject_alt_names = vec![dns(name)])
-    }
-
-    /// The same in version 1, which has no extensions.
-    fn in_version_1(self) -> Self {
-        self.rebuilt(|fields| {
-            fields.remove(0);
-            fields.truncate(6);
-        })
-    }
-
-    /// The same, signed with SHA-1 as it says.
-    fn with_sha1(self) -> Self {
-        self.with_signature_algorithm(&ECDSA_WITH_SHA1)
-    }
-
-    fn with_signature_algorithm(self, algorithm: &[u8]) -> Self {
-        self.rebuilt(|fields| fields[2] = sequence(&[algorithm]))
-    }
-
-    /// The same with another public key: the parameters of its algorithm, and its bits.
-    pub fn with_public_key(self, algorithm: &[&[u8]], bits: &[u8]) -> Self {
-        let key = element(0x03, &[&[0], bits].concat());
-        self.rebuilt(|fields| fields[6] = sequence(&[&sequence(algorithm), &key]))
-    }
-
-    /// The same with other fields in its first part, signed anew.
-    fn rebuilt(self, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Self {
-        let whole = elements(&self.der).remove(0);
-        let parts = elements(content(&whole));
-        let mut fields = elements(content(&parts[0]));
-        change(&mut fields);
-        let algorithm = fields[usize::from(fields[0][0] == 0xa0) + 1].clone();
-        let first = sequence(&fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let signature = [&[0][..], &self.key.sign(&first).unwrap()].concat();
-        let der = sequence(&[&first, &algorithm, &element(0x03, &signature)]);
-        Self { der, ..self }
-    }
-
-    /// The same, shown by somebody without its key.
-    fn stolen(&self) -> Self {
-        Self { der: self.der.clone(), key: KeyPair::generate().unwrap() }
-    }
-
-    pub fn pem(&self) -> String {
-        let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.der);
-        let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-        for line in base64.as_bytes().chunks(64) {
-            writeln!(pem, "{}", std::str::from_utf8(line).unwrap()).unwrap();
-        }
-        pem + "-----END CERTIFICATE-----\n"
-    }
-
-    fn fingerprint(&self) -> String {
-        let hash = ring::digest::digest(&ring::digest::SHA256, &self.der);
-        hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
-    }
-
-    fn acceptor(&self, version: &'static rustls::SupportedProtocolVersion) -> TlsAcceptor {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let key = provider.key_provider.load_private_key(key).unwrap();
-        // Without a look at whether they belong together.
-        let shown = CertifiedKey::new(vec![CertificateDer::from(self.der.clone())], key);
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
-
-fn dns(name: &str) -> rcgen::SanType {
-    rcgen::SanType::DnsName(name.try_into().unwrap())
-}
-
-const ECDSA_WITH_SHA224: [u8; 10] = [0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 1];
-pub const ECDSA_WITH_SHA1: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
-
-/// The contents of an element of DER, and those of a list of them.
-pub fn content(element: &[u8]) -> &[u8] {
-    &element[head(element).0..]
-}
-
-pub fn elements(mut list: &[u8]) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    while !list.is_empty() {
-        let (head, length) = head(list);
-        all.push(list[..head + length].to_vec());
-        list = &list[head + length..];
-    }
-    all
-}
-
-fn head(element: &[u8]) -> (usize, usize) {
-    match element[1] {
-        short @ 0..0x80 => (2, usize::from(short)),
-        long => {
-            let bytes = usize::from(long & 0x7f);
-            let length = &element[2..2 + bytes];
-            (2 + bytes, length.iter().fold(0, |all, byte| all << 8 | usize::from(*byte)))
-        }
-    }
-}
-
-pub fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
-    let length = match (high, low) {
-        (0, 0..0x80) => vec![low],
-        (0, _) => vec![0x81, low],
-        _ => vec![0x82, high, low],
-    };
-    [&[tag], &length[..], content].concat()
-}
-
-pub fn sequence(parts: &[&[u8]]) -> Vec<u8> {
-    element(0x30, &parts.concat())
-}
-
-/// A server with TLS in front of a plain one, which counts the bytes that came under TLS.
-struct Server {
-    port: u16,
-    bytes: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Server {
-    async fn showing(
-        made: &Made,
-        version: &'static rustls::SupportedProtocolVersion,
-        upstream: &Upstream,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (acceptor, behind) = (made.acceptor(version), upstream.address);
-        let bytes = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&bytes);
-        let task = tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
-                tokio::spawn(async move {
-                    let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    let (mut from_gateway, mut to_gateway) = tokio::io::split(tls);
-                    let plain = TcpStream::connect(behind).await.unwrap();
-                    let (mut from_server, mut to_server) = plain.into_split();
-                    tokio::spawn(async move {
-                        let _ = tokio::io::copy(&mut from_server, &mut to_gateway).await;
-                    });
-                    let mut piece = vec![0; 16 * 1024];
-                    while let Ok(read @ 1..) = from_gateway.read(&mut piece).await {
-                        counted.fetch_add(read, SeqCst);
-                        let _ = to_server.write_all(&piece[..read]).await;
-                    }
-                });
-            }
-        });
-        Self { port, bytes, task }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
 
 /// The configuration for a server with TLS and `more` keys of it.
 fn tls_config(server: &Server, upstream: &Upstream, more: &str) -> String {
@@ -435,29 +245,6 @@ async fn a_pin_that_changes_counts_within_a_second_on_open_connections_too() {
     }
 }
 
-/// An authority, and certificates that it has signed.
-struct Authority(rcgen::Issuer<'static, KeyPair>, String);
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "Authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self(rcgen::Issuer::new(params, key), pem)
-    }
-
-    fn signs(&self, change: impl FnOnce(&mut CertificateParams)) -> Made {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "localhost");
-        params.subject_alt_names = vec![dns("localhost")];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        Made { der: params.signed_by(&key, &self.0).unwrap().der().to_vec(), key }
-    }
-}
-
 /// A certificate that is refused: keys of the server, words of the log, and words of the hint.
 struct Refused<'t> {
     what: &'t str,
@@ -515,7 +302,7 @@ async fn assert_told(refused: &Refused<'_>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.1));
+    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.pem));
     let foreign = written(&folder, "foreign.pem", &Made::named("ca.example").pem());
     let foreign = format!(", ca_file: \"{foreign}\"");
     let (own, other) = (Made::named("localhost"), Made::named("localhost"));
@@ -620,7 +407,7 @@ async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_the_library_cannot_read_or_match_is_told_in_words() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.1));
+    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.pem));
     let make = "-addext subjectAltName=DNS:";
     let critical = |params: &mut CertificateParams| {
         let oid = [1, 3, 6, 1, 4, 1, 99999, 7];

@@ -1,20 +1,20 @@
 //! The shipped configurations, followed word by word: only addresses, hosts of servers and folders
 //! are replaced, then the real binary serves with them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
 use rcgen::CertifiedKey;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
-use crate::process::{EMBED_SECRET, PASSWORD, Process, boldgate, run, site, stand_in, write};
-use crate::running::{Client, Response};
+use crate::support::client::{Client, Response};
+use crate::support::files::write;
+use crate::support::process::{Process, boldgate, run};
+use crate::support::server_certificates::{behind_tls, certificate};
+use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
 
 /// The text of a shipped file with parts replaced, each of which must be there.
 fn shipped(file: &str, parts: &[(&str, &str)]) -> String {
@@ -83,7 +83,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
     write(&folder, "acme-embed-secret", &format!("{EMBED_SECRET}\n"));
     write(&folder, "globex-password", &format!("{PASSWORD}\n"));
     let (export, portal) = (run(&["key"]), run(&["key"]));
-    let hash = |key: &crate::process::Ended| {
+    let hash = |key: &crate::support::process::Ended| {
         let (_, rest) = key.stderr.split_once('"').unwrap();
         rest.split_once('"').unwrap().0.to_owned()
     };
@@ -192,39 +192,6 @@ async fn many_tenants_are_served_over_a_unix_socket() {
     gateway.signal(rustix::process::Signal::TERM);
     assert_eq!(gateway.end().code, Some(0));
     assert!(!std::path::Path::new(&socket).exists(), "the socket's file goes with the gateway");
-}
-
-pub fn certificate(name: &str) -> CertifiedKey<rcgen::KeyPair> {
-    rcgen::generate_simple_self_signed([name.to_owned()]).unwrap()
-}
-
-/// Ends TLS with this certificate in front of `server`.
-pub async fn behind_tls(own: &CertifiedKey<rcgen::KeyPair>, server: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![own.cert.der().clone()],
-            PrivateKeyDer::from_pem_slice(own.signing_key.serialize_pem().as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // A client that does not trust us breaks off: some tests are about that.
-                let Ok(mut tls) = acceptor.accept(stream).await else { return };
-                let mut plain = TcpStream::connect(server).await.unwrap();
-                let _ = copy_bidirectional(&mut tls, &mut plain).await;
-            });
-        }
-    });
-    address
 }
 
 fn trusting(own: &CertifiedKey<rcgen::KeyPair>) -> TlsConnector {

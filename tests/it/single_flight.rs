@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{bold_bi, embed_secret, password, permit, permits, server, source};
-use crate::waiting::until;
+use crate::support::tenants::{bold_bi, embed_secret, password, permit, permits, server, source};
+use crate::support::waiting::until;
 
 /// Gives `token-1`, `token-2`, …, or nothing but errors; each only when the gate lets it pass.
 #[derive(Clone)]

@@ -13,11 +13,10 @@ use tokio::time::{Instant, sleep};
 
 use super::connections::{Identity, TlsServer, own_token, tls_config, written};
 use super::{PATH, Scripted, Wire, answer, on_server, request, with_body};
-use crate::process::dead_address;
-use crate::running::{
-    Client, Gateway, Request, Response, Seen, Upstream, anonymous, config, ok, status,
-};
-use crate::waiting::{comes_true, until};
+use crate::support::client::{Client, Response};
+use crate::support::gateway::{Gateway, anonymous, config};
+use crate::support::upstream::{Request, Seen, Upstream, dead_address, ok, status};
+use crate::support::waiting::{comes_true, until};
 
 /// A configuration for a server whose name nobody knows, at these addresses.
 fn at(addresses: &[SocketAddr], settings: &str) -> String {

@@ -15,8 +15,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::process::Process;
 use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
-use crate::running::{CANARY_SECRET, Client, Gateway, Upstream, anonymous, config, header_values};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous, config};
+use crate::support::http1::header_values;
+use crate::support::upstream::Upstream;
+use crate::support::waiting::until;
 
 #[tokio::test]
 async fn a_token_that_ends_while_a_connection_is_waited_for_is_not_sent() {

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use super::{PATH, Scripted, answer, noise, request, with_body};
-use crate::running::{
-    self, Answer, CANARY_TOKEN, Client, Gateway, Upstream, anonymous, config, ok,
-};
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, anonymous, config};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
 
 #[tokio::test]
 async fn a_get_reaches_the_server_with_our_token_and_its_target_byte_for_byte() {
@@ -326,7 +326,10 @@ async fn an_answer_in_a_coding_that_we_do_not_know_is_refused() {
 async fn the_server_s_own_refusals_pass_unchanged() {
     let upstream = Upstream::answering(|request| {
         let status = request.line().split("status/").nth(1).unwrap()[..3].parse().unwrap();
-        running::status(status, &format!(r#"{{"ApiStatus":false,"StatusMessage":"{status}"}}"#))
+        crate::support::upstream::status(
+            status,
+            &format!(r#"{{"ApiStatus":false,"StatusMessage":"{status}"}}"#),
+        )
     })
     .await;
     let gateway = Gateway::start(&anonymous(upstream.address));

@@ -7,12 +7,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::process;
-use crate::running::CANARY_SECRET;
+use crate::support::gateway::CANARY_SECRET;
 
 /// A running `boldgate serve`.
 pub(super) struct Process {
-    serving: process::Process,
+    serving: crate::support::process::Process,
     pub(super) address: SocketAddr,
     _files: tempfile::TempDir,
 }
@@ -26,7 +25,7 @@ impl Process {
         let config = config.replace("SECRET_FILE", &secret.display().to_string());
         let file = files.path().join("boldgate.yaml");
         std::fs::write(&file, config).unwrap();
-        let serving = process::Process::serve(file.to_str().unwrap());
+        let serving = crate::support::process::Process::serve(file.to_str().unwrap());
         let address = serving.address();
         Self { serving, address, _files: files }
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{PATH, Scripted, Wire, answer, noise, request, with_body};
-use crate::running::{
-    Answer, CANARY_TOKEN, Client, Gateway, Request, Upstream, anonymous, config, ok, status,
-};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, anonymous, config};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
+use crate::support::waiting::until;
 
 /// Refuses the tokens that `revoked` names.
 async fn revoking(revoked: impl Fn(&str) -> bool + Send + Sync + 'static) -> Upstream {
@@ -324,11 +324,14 @@ async fn when_no_new_token_is_to_be_had_the_client_learns_that() {
                 tokio::spawn(async move {
                     let mut buffer = Vec::new();
                     while let Ok(Some(end)) =
-                        crate::running::read_until(&mut stream, &mut buffer, b"\r\n\r\n").await
+                        crate::support::http1::read_until(&mut stream, &mut buffer, b"\r\n\r\n")
+                            .await
                     {
                         let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
                         buffer.drain(..end);
-                        crate::running::read_body(&mut stream, &mut buffer, &head).await.unwrap();
+                        crate::support::http1::read_body(&mut stream, &mut buffer, &head)
+                            .await
+                            .unwrap();
                         let text = if !head.contains("/token ") {
                             answer("401 Unauthorized", "revoked")
                         } else if exchanges.fetch_add(1, SeqCst) == 0 {

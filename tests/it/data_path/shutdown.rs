@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep};
 
 use super::process::Process;
 use super::{PATH, Scripted, Wire, answer, request, with_body};
-use crate::running::{Client, anonymous};
-use crate::waiting::{comes_true, until};
+use crate::support::client::Client;
+use crate::support::gateway::anonymous;
+use crate::support::waiting::{comes_true, until};
 
 /// Answers after the time that the path says, in milliseconds.
 async fn slow() -> Scripted {

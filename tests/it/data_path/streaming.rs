@@ -12,10 +12,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::process::{Process, megabytes};
 use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
-use crate::running::{
-    self, Answer, CANARY_TOKEN, Client, Gateway, Upstream, anonymous, ok, read_until,
-};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, anonymous};
+use crate::support::http1::read_until;
+use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
+use crate::support::waiting::until;
 
 const SOON: Duration = Duration::from_secs(1);
 
@@ -99,7 +100,7 @@ async fn echo_chunks(wire: &mut Wire) -> std::io::Result<()> {
         let line = read_until(&mut wire.stream, &mut wire.buffer, b"\r\n").await?.unwrap();
         let size = std::str::from_utf8(&wire.buffer[..line - 2]).unwrap().to_owned();
         let size = usize::from_str_radix(&size, 16).unwrap();
-        running::fill(&mut wire.stream, &mut wire.buffer, line + size + 2).await?;
+        crate::support::http1::fill(&mut wire.stream, &mut wire.buffer, line + size + 2).await?;
         let chunk: Vec<u8> = wire.buffer.drain(..line + size + 2).collect();
         wire.write(chunk).await?;
         if size == 0 {
@@ -150,7 +151,7 @@ async fn a_client_that_sends_all_before_it_reads_gets_an_answer_that_came_meanwh
             writing.write_all(&noise(10_000_000)).await?;
             Ok::<_, std::io::Error>(writing)
         });
-        let body = running::read_body(&mut reading, &mut buffer, &head).await?;
+        let body = crate::support::http1::read_body(&mut reading, &mut buffer, &head).await?;
         assert!(body == noise(10_000_000));
         let _writing = answering.await.unwrap()?;
         let _ = reading.read(&mut [0]).await;

@@ -11,8 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::proxy::{Connect, Fault, FaultProxy, Wire};
-use crate::jwt::Provider;
-use crate::running::{Answer, Gateway, Response, Upstream, ok, status};
+use crate::support::client::Response;
+use crate::support::gateway::Gateway;
+use crate::support::identity_provider::Provider;
+use crate::support::upstream::{Answer, Upstream, ok, status};
 
 /// A fault from before the keys were fetched first.
 struct Script {

@@ -6,8 +6,8 @@ use boldgate::boldbi::BoldBi;
 use boldgate::config::Settings;
 
 use super::*;
-use crate::jwt::Provider;
-use crate::running::Gateway;
+use crate::support::gateway::Gateway;
+use crate::support::identity_provider::Provider;
 
 /// Ways in which programs write files. Each gets the folder, the file's name and the new text.
 type Write = fn(&Files, &str, &str);

@@ -4,7 +4,7 @@ use rcgen::SerialNumber;
 use rustls::pki_types::CertificateDer;
 
 use super::*;
-use crate::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
 
 type Tls = Client<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
 

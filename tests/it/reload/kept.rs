@@ -4,8 +4,8 @@
 use http::StatusCode;
 
 use super::*;
-use crate::jwt::Provider;
-use crate::running::{self, Upstream};
+use crate::support::identity_provider::Provider;
+use crate::support::upstream::Upstream;
 
 /// Files, a gateway that serves by them, and a number of reloads that change something else.
 struct House {
@@ -172,7 +172,7 @@ async fn a_request_under_way_keeps_its_place_through_a_change() {
 async fn the_keys_of_an_issuer_are_not_fetched_again_for_a_change() {
     let provider = Provider::new();
     let published = provider.jwks();
-    let issuer = Upstream::answering(move |_| running::ok(&published)).await;
+    let issuer = Upstream::answering(move |_| crate::support::upstream::ok(&published)).await;
     let callers = format!(
         "callers:\n  portal:\n    jwt: {{ issuer: \"https://login.example.com/\", audience: boldgate, \
          algorithms: [EdDSA], jwks_url: \"http://{}/keys\" }}\n    may: [{{ tenant: acme, routes: \

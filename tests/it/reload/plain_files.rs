@@ -21,8 +21,8 @@ fn put(kind: &str, path: &Path) {
     }
 }
 
-fn check(files: &Files) -> crate::process::Ended {
-    crate::process::run(&["check", files.path("boldgate.yaml").to_str().unwrap()])
+fn check(files: &Files) -> crate::support::process::Ended {
+    crate::support::process::run(&["check", files.path("boldgate.yaml").to_str().unwrap()])
 }
 
 #[test]

@@ -6,8 +6,8 @@ use boldgate::config::Settings;
 use rcgen::SerialNumber;
 
 use super::*;
-use crate::client_certificates::Ca;
-use crate::jwt::Provider;
+use crate::support::client_certificates::Ca;
+use crate::support::identity_provider::Provider;
 
 /// Writes a configuration that names a file of every kind; their names and what they hold.
 pub(super) fn every_kind_of_file(files: &Files) -> [(&'static str, String); 9] {

@@ -6,8 +6,8 @@ use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, assert_token_of, get, hex};
-use crate::running::Client;
-use crate::waiting::becomes;
+use crate::support::client::Client;
+use crate::support::waiting::becomes;
 
 /// A route of each class, and what it is.
 pub(super) const ROUTES: [(&str, &str, &str); 6] = [

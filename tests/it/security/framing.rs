@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::{ALPHA_KEY, GOOD, House, get, post};
-use crate::running::Client;
+use crate::support::client::Client;
 
 /// What is smuggled: well-formed, and admitted if it were ever read as a request.
 fn smuggled() -> String {

@@ -1,7 +1,8 @@
 //! Headers that claim to be somebody else's.
 
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, config, get_with};
-use crate::running::{Gateway, Request, Upstream, ok};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::{Request, Upstream, ok};
 
 /// All that the server gets of a request of ours, by name.
 const OURS: [&str; 6] = [
@@ -277,7 +278,7 @@ async fn exactly_one_authorization_reaches_the_server() {
                     assert!(!request.head.contains("canary-stolen"));
                 } else {
                     assert_eq!(request.header("authorization"), [value]);
-                    assert!(!request.head.contains(crate::running::CANARY_TOKEN));
+                    assert!(!request.head.contains(crate::support::upstream::CANARY_TOKEN));
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Hosts that two servers could read as different ones.
 
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get, get_with};
-use crate::running::{Gateway, HOSTS, Upstream, config};
+use crate::support::gateway::{Gateway, HOSTS, config};
+use crate::support::upstream::Upstream;
 
 fn with_host_line(line: &str, version: &str) -> String {
     format!("GET {GOOD} HTTP/{version}\r\n{line}X-Api-Key: {ALPHA_KEY}\r\n\r\n")

@@ -14,7 +14,9 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::{ALPHA_KEY, READER_KEY, hex};
-use crate::running::{Answer, CANARY_SECRET, Client, Request, Upstream, give_token, ok, status};
+use crate::support::client::Client;
+use crate::support::gateway::CANARY_SECRET;
+use crate::support::upstream::{Answer, Request, Upstream, give_token, ok, status};
 
 const PASSWORD: &str = "canary-password \u{e9}&%+";
 /// Stands in every request that could show it.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
-use crate::running::{Client, Request};
+use crate::support::client::Client;
+use crate::support::upstream::Request;
 
 /// PTH-01, PTH-02
 #[tokio::test]

@@ -2,7 +2,9 @@
 //! others use next, or in what the client is shown.
 
 use super::{GOOD, House, config, get, get_with};
-use crate::running::{Answer, CANARY_TOKEN, Client, Gateway, Request, Upstream, ok, status};
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
 
 /// A house in which clients may bring their own `Authorization`.
 async fn passing_through(answers: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> House {

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{GOOD, House, config, get, post};
-use crate::running::{Client, Gateway, Upstream};
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
 
 const IMPATIENT: &str = "limits: { request_head_timeout: 500ms, body_timeout: 500ms }\n";
 /// What 500 ms may become on a machine that is busy with other tests. A head that drips takes far

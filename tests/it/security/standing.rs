@@ -13,9 +13,11 @@ use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::callers::ROUTES;
-use crate::client_certificates::{Ca, Identity, connect, dns};
-use crate::jwt::Provider;
-use crate::running::{CANARY_TOKEN, Client, Gateway, Response, Upstream};
+use crate::support::client::{Client, Response};
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::gateway::Gateway;
+use crate::support::identity_provider::Provider;
+use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
 /// How a request comes.
 enum By<'h> {
