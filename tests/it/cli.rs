@@ -15,6 +15,7 @@ use crate::support::files::write;
 use crate::support::gateway::Gateway;
 use crate::support::process::{Process, boldgate, run};
 use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
+use crate::support::tls::SelfSigned;
 use crate::support::upstream::dead_address;
 use crate::support::waiting::until;
 
@@ -705,9 +706,9 @@ fn explain_and_check_know_certificates_processes_and_expired_keys() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let pem = |name: &str| {
-        let own = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        let certificate = write(&folder, &format!("{name}.crt"), &own.cert.pem());
-        (certificate, write(&folder, &format!("{name}.key"), &own.signing_key.serialize_pem()))
+        let own = SelfSigned::new(name);
+        let certificate = write(&folder, &format!("{name}.crt"), &own.pem());
+        (certificate, write(&folder, &format!("{name}.key"), &own.key_pem()))
     };
     let (known, key) = pem("reports.example");
     let (stranger, _) = pem("stranger.example");

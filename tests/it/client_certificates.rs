@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use boldgate::caller::ApiKey;
 use rcgen::{ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::client::{Client, Response};
 use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::files::write;
 use crate::support::gateway::Gateway;
+use crate::support::tls::SelfSigned;
 use crate::support::upstream::Upstream;
 use crate::support::waiting::{becomes, until};
 
@@ -30,16 +32,11 @@ impl House {
     async fn new(cas: &[&Ca], callers: &str, revoked: Option<String>) -> Self {
         let upstream = Upstream::echo().await;
         let files = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let write = |name: &str, text: &str| write(&files, name, text);
+        let own = SelfSigned::new("localhost");
         let tls = format!(
-            "{{ certificate_file: {}, key_file: {}, client_ca_file: {}{} }}",
-            write("tls.crt", &own.cert.pem()),
-            write("tls.key", &own.signing_key.serialize_pem()),
+            "{{ {}, client_ca_file: {}{} }}",
+            own.listener_keys(files.path()),
             write("clients.crt", &cas.iter().map(|ca| ca.pem.as_str()).collect::<String>()),
             revoked.map_or(String::new(), |list| {
                 format!(", client_crl_file: {}", write("revoked.pem", &list))
@@ -73,7 +70,7 @@ callers:
 {callers}",
             upstream.address,
         ));
-        Self { upstream, gateway, server: own.cert.der().clone(), _files: files }
+        Self { upstream, gateway, server: own.der(), _files: files }
     }
 
     fn address(&self) -> SocketAddr {
@@ -159,9 +156,8 @@ async fn a_certificate_that_is_not_good_ends_the_connection_and_reaches_nothing(
     });
     let of_a_stranger = stranger.identity(std::slice::from_ref(&known));
     let self_signed = {
-        let own = rcgen::generate_simple_self_signed(["reports.acme.example".to_owned()]).unwrap();
-        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into();
-        Identity { chain: vec![own.cert.der().clone()], key }
+        let own = SelfSigned::new("reports.acme.example");
+        Identity { chain: vec![own.der()], key: own.key_der() }
     };
     for (what, identity) in [
         ("none", None),

@@ -9,6 +9,8 @@ use boldgate::telemetry::AuditSink;
 use boldgate::tenant::{ExchangeBody, ExistingAuthorization, Grant};
 use proptest::prelude::*;
 
+use crate::support::tls::SelfSigned;
+
 /// Wherever a secret could stand in one of the files, it begins like this.
 const CANARY: &str = "canary";
 
@@ -144,8 +146,7 @@ fn a_complete_file_becomes_these_settings() {
 fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
     let files = tempfile::tempdir().unwrap();
     let bundle = files.path().join("ca.pem");
-    let certificate =
-        || rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.pem();
+    let certificate = || SelfSigned::new("ca.example").pem();
     let minimal = text(Path::new("tests/config/valid/minimal.yaml"));
     let server = |more: &str| {
         let url = "url: https://bi.example.com/bi";
@@ -261,9 +262,9 @@ fn certificates_and_keys_must_belong_together() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for name in ["one", "two"] {
-        let pair = rcgen::generate_simple_self_signed(["gateway.example".to_owned()]).unwrap();
-        std::fs::write(path(&format!("{name}.crt")), pair.cert.pem()).unwrap();
-        std::fs::write(path(&format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+        let pair = SelfSigned::new("gateway.example");
+        std::fs::write(path(&format!("{name}.crt")), pair.pem()).unwrap();
+        std::fs::write(path(&format!("{name}.key")), pair.key_pem()).unwrap();
     }
     let base = text(Path::new("tests/config/valid/minimal.yaml"));
     let with = |certificate: &str, key: &str| {

@@ -19,6 +19,7 @@ use crate::support::gateway::{Gateway, anonymous};
 use crate::support::identity_provider::Provider;
 use crate::support::process::Process;
 use crate::support::stand_in::stand_in;
+use crate::support::tls::SelfSigned;
 use crate::support::upstream::{Answer, Request, Upstream};
 
 const PATH: &str = "/bi/api/site/site1/v5.0/dashboards";
@@ -486,16 +487,15 @@ impl Proofs {
         let (ca, provider) = (Ca::new("clients"), Provider::new());
         let (key, other_key) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        write(&folder, "tls.crt", &own.cert.pem());
-        write(&folder, "tls.key", &own.signing_key.serialize_pem());
+        let own = SelfSigned::new("localhost");
+        let tls = own.listener_keys(folder.path());
         write(&folder, "ca.pem", &ca.pem);
         let at = folder.path().display().to_string();
         let listeners = format!(
-            "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: required }}\n  - {{ address: \
-             \"127.0.0.1:0\", callers: required, tls: {{ certificate_file: {at}/tls.crt, key_file: \
-             {at}/tls.key, client_ca_file: {at}/ca.pem }} }}\n  - {{ address: \"unix:{at}/gw.sock\", \
-             callers: required }}\n"
+            "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: required }}\n  \
+             - {{ address: \"127.0.0.1:0\", callers: required, tls: {{ {tls}, \
+             client_ca_file: {at}/ca.pem }} }}\n  \
+             - {{ address: \"unix:{at}/gw.sock\", callers: required }}\n"
         );
         let text = loopback(&upstream, tenant);
         let rest = &text[text.find("admin:").unwrap()..];
@@ -513,7 +513,7 @@ impl Proofs {
             other_key.hash(),
         );
         let gateway = Gateway::start(&format!("{listeners}{rest}{callers}"));
-        let server = own.cert.der().clone();
+        let server = own.der();
         Self { upstream, gateway, key, other_key, provider, ca, server, folder }
     }
 

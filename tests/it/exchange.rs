@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::support::tenants::{
     EXCHANGE_DEADLINE, bold_bi, embed_secret, password, permit, permits, server, source, tls_server,
 };
+use crate::support::tls::SelfSigned;
 
 async fn stand_in() -> StandIn {
     StandIn::start(StandInOptions::default()).await.unwrap()
@@ -421,17 +422,8 @@ fn authority(name: &str) -> String {
 
 /// A token endpoint behind TLS, for `localhost` and `name`, and the certificate to trust.
 async fn tls_endpoint(name: &str) -> (SocketAddr, String) {
-    let names = ["localhost".to_owned(), name.to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let made = SelfSigned::for_names(&["localhost", name]);
+    let acceptor = made.acceptor();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -449,7 +441,7 @@ async fn tls_endpoint(name: &str) -> (SocketAddr, String) {
             });
         }
     });
-    (address, made.cert.pem())
+    (address, made.pem())
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use crate::support::http1::{read_body, read_until};
 use crate::support::identity_provider::Provider;
 use crate::support::tenants::{bold_bi, permit, server, tls_server};
+use crate::support::tls::SelfSigned;
 
 /// The act of a server on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,18 +169,10 @@ async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_on_a_new_
 
 #[tokio::test]
 async fn a_closing_connection_is_the_same_under_tls() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let tls = TlsAcceptor::from(Arc::new(config));
+    let made = SelfSigned::new("localhost");
+    let tls = made.acceptor();
     let ca = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(ca.path(), made.cert.pem()).unwrap();
+    std::fs::write(ca.path(), made.pem()).unwrap();
     for (acts, good, connections) in [
         (&[Answer, Answer][..], true, &[1, 1][..]),
         (&[Answer, Close, Answer], true, &[1, 1, 2]),

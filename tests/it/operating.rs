@@ -12,8 +12,8 @@ use crate::support::client::{Client, Response};
 use crate::support::files::write;
 use crate::support::gateway::anonymous;
 use crate::support::process::Process;
-use crate::support::server_certificates::{behind_tls, certificate};
 use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
+use crate::support::tls::{SelfSigned, TlsServer};
 use crate::support::upstream::{Answer, Upstream, dead_address, ok};
 
 const TENANTS: [(&str, &str, &str); 11] = [
@@ -46,12 +46,12 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
     silent.set_reply(TokenReply::Never);
     let slow = stand_in(sites).await;
     slow.set_latency(Duration::ZERO, Duration::from_secs(20));
-    let (theirs, other) = (certificate("localhost"), certificate("localhost"));
-    let tls = behind_tls(&theirs, main.addr()).await;
+    let (theirs, other) = (SelfSigned::new("localhost"), SelfSigned::new("localhost"));
+    let tls = TlsServer::start(theirs.acceptor(), main.addr()).await;
     let down = dead_address();
 
     let folder = tempfile::tempdir().unwrap();
-    let ca = write(&folder, "ca.pem", &other.cert.pem());
+    let ca = write(&folder, "ca.pem", &other.pem());
     let secret = write(&folder, "secret", EMBED_SECRET);
     let password = write(&folder, "password", PASSWORD);
     let wrong = write(&folder, "wrong", "canary-that-is-wrong");
@@ -125,7 +125,7 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
         all = all.replace(&address.to_string(), name);
     }
     all = all.replace(&format!("localhost:{}", tls.port()), "[untrusted]");
-    let fingerprint = boldgate::trust::fingerprint(theirs.cert.der());
+    let fingerprint = boldgate::trust::fingerprint(&theirs.der());
     let fingerprint = fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
     all = all.replace(&fingerprint, "[fingerprint]");
     // Resolvers have words of their own for a name that does not exist.

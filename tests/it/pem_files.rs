@@ -15,6 +15,7 @@ use crate::support::process::{Process, boldgate, run};
 use crate::support::server_certificates::{
     ECDSA_WITH_SHA1, Made, content, element, elements, sequence,
 };
+use crate::support::tls::SelfSigned;
 use crate::support::waiting::becomes;
 
 /// A configuration with every key that names a PEM file, and files that are good.
@@ -30,18 +31,18 @@ const KEYS: [(&str, &str); 6] = [
 ];
 
 fn certificate() -> String {
-    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem()
+    SelfSigned::new("localhost").pem()
 }
 
 impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let own = SelfSigned::new("localhost");
         let ca = Ca::new("clients");
         folder.write("ca.pem", certificate());
         folder.write("issuer.pem", certificate());
-        folder.write("tls.crt", own.cert.pem());
-        folder.write("tls.key", own.signing_key.serialize_pem());
+        folder.write("tls.crt", own.pem());
+        folder.write("tls.key", own.key_pem());
         folder.write("clients.pem", &ca.pem);
         folder.write("revoked.pem", ca.revocations(&1.into()));
         folder.write("secret", "a-secret-of-the-test");
@@ -197,7 +198,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
     let folder = Folder::new();
     let (key, revoked) = (folder.read("tls.key"), folder.read("revoked.pem"));
     let certificate = certificate();
-    let der = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let der = SelfSigned::new("localhost");
     let crl_der = CertificateRevocationListDer::from_pem_slice(revoked.as_bytes()).unwrap();
     let encoded =
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJnakNDQVNtZ0F3SUJBZ0lVZHBEQjltVHB3OS9F\n";
@@ -209,7 +210,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
         ("tls.key", (key.clone() + &key).into_bytes(), "second private key"),
         ("tls.key", (key.clone() + &certificate).into_bytes(), "CERTIFICATE"),
         ("revoked.pem", (revoked.clone() + &certificate).into_bytes(), "CERTIFICATE"),
-        ("ca.pem", der.cert.der().to_vec(), "openssl x509 -inform der"),
+        ("ca.pem", der.der().to_vec(), "openssl x509 -inform der"),
         ("revoked.pem", crl_der.to_vec(), "openssl crl -inform der"),
         ("ca.pem", encoded.as_bytes().to_vec(), "base64 -d"),
         ("ca.pem", certificate.replace('\n', "\r").into_bytes(), "boundary"),
@@ -627,8 +628,8 @@ fn explain_reads_the_certificate_of_a_client_as_strictly() {
     let folder = Folder::new();
     let config = folder.path("gateway.yaml").display().to_string();
     let file = folder.path("client.pem").display().to_string();
-    let own = rcgen::generate_simple_self_signed(["portal.example".to_owned()]).unwrap();
-    let good = own.cert.pem() + &own.signing_key.serialize_pem();
+    let own = SelfSigned::new("portal.example");
+    let good = own.pem() + &own.key_pem();
     let explain = |content: String| {
         folder.write("client.pem", content);
         let url = "https://localhost/bi/api/site/site1/v5.0/items";

@@ -12,25 +12,20 @@ use crate::support::client_certificates::dns;
 use crate::support::files::write;
 use crate::support::gateway::{CANARY_SECRET, Gateway, config};
 use crate::support::process::Process;
-use crate::support::server_certificates::{Authority, ECDSA_WITH_SHA224, Made, Server};
+use crate::support::server_certificates::{Authority, ECDSA_WITH_SHA224, Made};
+use crate::support::tls::TlsServer;
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
 use crate::support::waiting::becomes;
 
 const PATH: &str = "/bi/api/site/site1/v5.0/items";
 
 /// The configuration for a server with TLS and `more` keys of it.
-fn tls_config(server: &Server, upstream: &Upstream, more: &str) -> String {
+fn tls_config(server: &TlsServer, upstream: &Upstream, more: &str) -> String {
     let address = format!("http://{}/bi\"", upstream.address);
-    let url = format!("https://localhost:{}/bi\"{more}", server.port);
+    let url = format!("https://localhost:{}/bi\"{more}", server.port());
     let config = config(upstream.address, "").replace(&address, &url);
     assert!(config.contains(&url), "{config}");
     config
-}
-
-fn written(folder: &tempfile::TempDir, name: &str, content: &str) -> String {
-    let path = folder.path().join(name);
-    std::fs::write(&path, content).unwrap();
-    path.display().to_string()
 }
 
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
@@ -42,7 +37,7 @@ async fn answers(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
     let mut all = Vec::new();
     for version in VERSIONS {
         let upstream = Upstream::echo().await;
-        let server = Server::showing(made, version, &upstream).await;
+        let server = made.serve(version, &upstream).await;
         let gateway = Gateway::start(&tls_config(&server, &upstream, more));
         let by_token = gateway.get(PATH).await;
         assert!(!by_token.text().contains(CANARY_SECRET));
@@ -88,7 +83,7 @@ async fn a_server_certificate_that_is_listed_itself_is_trusted_for_its_names_and
     let folder = tempfile::tempdir().unwrap();
     let other = Made::named("localhost");
     let listed = |made: &Made| {
-        let path = written(&folder, "ca.pem", &(other.pem() + &made.pem()));
+        let path = write(&folder, "ca.pem", &(other.pem() + &made.pem()));
         format!(", ca_file: \"{path}\"")
     };
     for (what, made) in [
@@ -105,7 +100,7 @@ async fn a_server_certificate_that_is_listed_itself_is_trusted_for_its_names_and
         ("signed with SHA-1 by itself", Made::named("localhost").with_sha1()),
     ] {
         assert_trusted(what, &made, &listed(&made)).await;
-        let not_listed = format!(", ca_file: \"{}\"", written(&folder, "other.pem", &other.pem()));
+        let not_listed = format!(", ca_file: \"{}\"", write(&folder, "other.pem", &other.pem()));
         assert_refused(&format!("{what}, not listed"), &made, &not_listed).await;
         assert_refused(&format!("{what}, without its key"), &made.stolen(), &listed(&made)).await;
     }
@@ -181,7 +176,7 @@ async fn a_pin_stands_for_chain_and_name_and_for_nothing_else() {
     }
     // A pin counts alone: no CA vouches for another certificate beside it.
     let folder = tempfile::tempdir().unwrap();
-    let path = written(&folder, "ca.pem", &good.pem());
+    let path = write(&folder, "ca.pem", &good.pem());
     let both = format!("{}, ca_file: \"{path}\"", pinned(&[&next]));
     assert_refused("listed, but not pinned", &good, &both).await;
     assert_trusted("pinned", &next, &both).await;
@@ -192,7 +187,7 @@ async fn health_checks_take_a_server_by_its_pin_as_traffic_does() {
     let (made, other) = (Made::named("other.example"), Made::named("localhost"));
     for (pin, is_healthy) in [(&made, true), (&other, false)] {
         let upstream = Upstream::echo().await;
-        let server = Server::showing(&made, &rustls::version::TLS13, &upstream).await;
+        let server = made.serve(&rustls::version::TLS13, &upstream).await;
         let more = format!(
             ", certificate_sha256: [\"{}\"], health_check: {{ path: /alive, interval: 20ms }}",
             pin.fingerprint()
@@ -219,7 +214,7 @@ async fn health_checks_take_a_server_by_its_pin_as_traffic_does() {
 async fn a_pin_that_changes_counts_within_a_second_on_open_connections_too() {
     let (made, other) = (Made::named("localhost"), Made::named("localhost"));
     let (upstream, folder) = (Upstream::echo().await, tempfile::tempdir().unwrap());
-    let server = Server::showing(&made, &rustls::version::TLS13, &upstream).await;
+    let server = made.serve(&rustls::version::TLS13, &upstream).await;
     let secret = write(&folder, "secret", CANARY_SECRET);
     let text = |pin: &Made| {
         let more = format!(", certificate_sha256: [\"{}\"]", pin.fingerprint());
@@ -268,7 +263,7 @@ fn refused<'t>(
 async fn assert_told(refused: &Refused<'_>) {
     let Refused { what, made, keys, words, hints } = refused;
     let upstream = Upstream::echo().await;
-    let server = Server::showing(made, &rustls::version::TLS13, &upstream).await;
+    let server = made.serve(&rustls::version::TLS13, &upstream).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", "a-secret-of-the-test");
     let text = tls_config(&server, &upstream, keys).replace("SECRET_FILE", &secret);
@@ -302,8 +297,8 @@ async fn assert_told(refused: &Refused<'_>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.pem));
-    let foreign = written(&folder, "foreign.pem", &Made::named("ca.example").pem());
+    let ca = format!(", ca_file: \"{}\"", write(&folder, "ca.pem", &authority.pem));
+    let foreign = write(&folder, "foreign.pem", &Made::named("ca.example").pem());
     let foreign = format!(", ca_file: \"{foreign}\"");
     let (own, other) = (Made::named("localhost"), Made::named("localhost"));
     let pin = format!(", certificate_sha256: [\"{}\"]", Made::named("x").fingerprint());
@@ -407,7 +402,7 @@ async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_the_library_cannot_read_or_match_is_told_in_words() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.pem));
+    let ca = format!(", ca_file: \"{}\"", write(&folder, "ca.pem", &authority.pem));
     let make = "-addext subjectAltName=DNS:";
     let critical = |params: &mut CertificateParams| {
         let oid = [1, 3, 6, 1, 4, 1, 99999, 7];
@@ -451,7 +446,7 @@ async fn a_certificate_that_the_library_cannot_read_or_match_is_told_in_words() 
 /// What the log says of a server that is asked for by its address.
 async fn told_by_address(made: &Made, keys: &str) -> String {
     let upstream = Upstream::echo().await;
-    let server = Server::showing(made, &rustls::version::TLS13, &upstream).await;
+    let server = made.serve(&rustls::version::TLS13, &upstream).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", "a-secret-of-the-test");
     let text = tls_config(&server, &upstream, keys)
@@ -475,7 +470,7 @@ fn doubtful_certificates_of_a_file_are_warnings_with_their_line() {
         let good = Made::by_req(|params| {
             params.distinguished_name.push(DnType::OrganizationName, "An authority");
         });
-        let ca = written(&folder, "ca.pem", &(good.pem() + &certificate.pem()));
+        let ca = write(&folder, "ca.pem", &(good.pem() + &certificate.pem()));
         let line = good.pem().lines().count() + 1;
         let keys = format!("/bi, ca_file: \"{ca}\" }}");
         let text = base.replacen("/bi }", &keys, 1).replace("tests/config/secret", &secret);

@@ -1,20 +1,15 @@
 //! The shipped configurations, followed word by word: only addresses, hosts of servers and folders
 //! are replaced, then the real binary serves with them.
 
-use std::sync::Arc;
-
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
-use rcgen::CertifiedKey;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
+use tokio::net::UnixStream;
 
 use crate::support::client::{Client, Response};
 use crate::support::files::write;
 use crate::support::process::{Process, boldgate, run};
-use crate::support::server_certificates::{behind_tls, certificate};
 use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
+use crate::support::tls::{SelfSigned, TlsServer};
 
 /// The text of a shipped file with parts replaced, each of which must be there.
 fn shipped(file: &str, parts: &[(&str, &str)]) -> String {
@@ -75,11 +70,11 @@ async fn the_gateway_serves_its_callers_over_tls() {
         stand_in(vec![site(Some("site1"), &[("reports@acme.example", UserSource::AzureAd)])]).await;
     let cloud = stand_in(vec![site(None, &[("service@globex.example", UserSource::Local)])]).await;
     let folder = tempfile::tempdir().unwrap();
-    let company = certificate("bi.example.invalid");
-    let own = certificate("gateway.example.com");
-    let company_ca = write(&folder, "company-ca.pem", &company.cert.pem());
-    let certificate_file = write(&folder, "tls.crt", &own.cert.pem());
-    let key_file = write(&folder, "tls.key", &own.signing_key.serialize_pem());
+    let company = SelfSigned::new("bi.example.invalid");
+    let own = SelfSigned::new("gateway.example.com");
+    let company_ca = write(&folder, "company-ca.pem", &company.pem());
+    let certificate_file = write(&folder, "tls.crt", &own.pem());
+    let key_file = write(&folder, "tls.key", &own.key_pem());
     write(&folder, "acme-embed-secret", &format!("{EMBED_SECRET}\n"));
     write(&folder, "globex-password", &format!("{PASSWORD}\n"));
     let (export, portal) = (run(&["key"]), run(&["key"]));
@@ -87,7 +82,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
         let (_, rest) = key.stderr.split_once('"').unwrap();
         rest.split_once('"').unwrap().0.to_owned()
     };
-    let behind = behind_tls(&company, main.addr()).await;
+    let behind = TlsServer::start(company.acceptor(), main.addr()).await;
     let text = shipped(
         "config/gateway.yaml",
         &[
@@ -102,7 +97,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
             ("/var/log/boldgate", folder.path().to_str().unwrap()),
             // The name is nobody's; it is reached at its addresses.
             ("https://bi.example.com/bi", "https://bi.example.invalid/bi"),
-            ("[10.0.1.11, 10.0.1.12, bi-3.internal:8443]", &format!("[\"{behind}\"]")),
+            ("[10.0.1.11, 10.0.1.12, bi-3.internal:8443]", &format!("[\"{}\"]", behind.address)),
             ("https://globex.boldbi.com/bi", &cloud.url()),
             ("b73f36d31dd1ad7ed37cbbff4fe95f3a5d8f14acd0c9a8b4ee7a3e0a3ec2ab4c", &hash(&export)),
             ("61c6b16f8fd3ac6bd5ddcf4c8c9b22d46ce4bdbf0c4a0b8f2b5cb3d2b9e7de91", &hash(&portal)),
@@ -113,10 +108,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
     let send = async |key: &str, request: String| {
         let header = if key.is_empty() { String::new() } else { format!("X-Api-Key: {key}\r\n") };
         let request = request.replacen("\r\n", &format!("\r\n{header}"), 1);
-        let connector = trusting(&own);
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("gateway.example.com").unwrap();
-        let mut client = Client::over(connector.connect(name, tcp).await.unwrap());
+        let mut client = own.connect(address, "gateway.example.com").await;
         client.write(request.as_bytes()).await;
         client.response().await
     };
@@ -192,16 +184,4 @@ async fn many_tenants_are_served_over_a_unix_socket() {
     gateway.signal(rustix::process::Signal::TERM);
     assert_eq!(gateway.end().code, Some(0));
     assert!(!std::path::Path::new(&socket).exists(), "the socket's file goes with the gateway");
-}
-
-fn trusting(own: &CertifiedKey<rcgen::KeyPair>) -> TlsConnector {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from(own.cert.der().to_vec())).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }

@@ -11,10 +11,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::connections::{Identity, TlsServer, own_token, tls_config, written};
-use super::{PATH, Scripted, Wire, answer, on_server, request, with_body};
 use crate::support::client::{Client, Response};
+use crate::support::files::write;
 use crate::support::gateway::{Gateway, anonymous, config};
+use crate::support::scripted::{
+    PATH, Scripted, Wire, answer, on_server, own_token, request, with_body,
+};
+use crate::support::tls::{SelfSigned, TlsServer, tls_config};
 use crate::support::upstream::{Request, Seen, Upstream, dead_address, ok, status};
 use crate::support::waiting::{comes_true, until};
 
@@ -141,15 +144,16 @@ async fn when_an_address_dies_under_load_no_get_fails_and_no_post_is_sent_twice(
 
 #[tokio::test]
 async fn addresses_that_hang_or_show_a_wrong_certificate_are_passed_over_without_a_byte() {
-    let (upstream, identity) = (Upstream::echo().await, Identity::of("localhost"));
-    let server = TlsServer::before(&upstream, &identity).await;
-    let stranger = TlsServer::before(&upstream, &Identity::of("localhost")).await;
+    let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("localhost"));
+    let server = TlsServer::start(identity.acceptor(), upstream.address).await;
+    let stranger =
+        TlsServer::start(SelfSigned::new("localhost").acceptor(), upstream.address).await;
     // Takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let files = tempfile::tempdir().unwrap();
-    let bundle = written(files.path(), "ca.crt", &identity.certificate);
+    let bundle = write(&files, "ca.crt", &identity.pem());
     let addresses = |silent: &str| {
-        let wrong = stranger.port;
+        let wrong = stranger.port();
         let settings = format!(
             "addresses: [{silent}\"127.0.0.1:{wrong}\", \"localhost\"], timeouts: {{ connect: 1200ms }}"
         );

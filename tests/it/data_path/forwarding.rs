@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::{PATH, Scripted, answer, noise, request, with_body};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, anonymous, config};
+use crate::support::scripted::{PATH, Scripted, answer, noise, request, with_body};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
 
 #[tokio::test]

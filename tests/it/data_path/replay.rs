@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{PATH, Scripted, Wire, answer, noise, request, with_body};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, anonymous, config};
+use crate::support::scripted::{PATH, Scripted, Wire, answer, noise, request, with_body};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
 use crate::support::waiting::until;
 

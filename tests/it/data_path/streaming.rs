@@ -10,11 +10,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::process::{Process, megabytes};
-use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, anonymous};
 use crate::support::http1::read_until;
+use crate::support::measured_process::{MeasuredProcess, megabytes};
+use crate::support::scripted::{
+    PATH, Scripted, Wire, answer, noise, on_server, request, with_body,
+};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
 use crate::support::waiting::until;
 
@@ -449,7 +451,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
         }
     })
     .await;
-    let gateway = Process::serve(&anonymous(upstream.address));
+    let gateway = MeasuredProcess::serve(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address).await;
     client.write(request("GET", PATH).as_bytes()).await;
     assert_eq!(client.response().await.text(), "warm");

@@ -1,7 +1,11 @@
 //! A client whose connection is older than the configuration: its requests are decided on by what is
 //! known of it and what is allowed by one and the same configuration.
 
-use super::*;
+use crate::support::client::Client;
+use crate::support::files::Files;
+use crate::support::process::Process;
+use crate::support::reloads::{ACME, PATIENCE, get, metric, two_sites};
+use crate::support::waiting::becomes;
 
 const REQUIRED: &str = "callers:\n  portal:\n    api_key: { sha256: \
                         4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865 }\n    \
@@ -9,7 +13,7 @@ const REQUIRED: &str = "callers:\n  portal:\n    api_key: { sha256: \
 
 async fn in_force(gateway: &Process, generation: u64) {
     let admin = gateway.ready().1;
-    becomes(LONG, "the change is in force", async || {
+    becomes(PATIENCE, "the change is in force", async || {
         metric(admin, "boldgate_config_generation").await == generation
     })
     .await;
@@ -33,7 +37,7 @@ async fn half_a_head_that_a_change_meets_is_not_let_in_by_the_old_listener_for_t
     half.write(write.as_bytes()).await;
 
     let stricter = files.config(&upstream, &["acme"], REQUIRED);
-    files.replace("boldgate.yaml", &stricter.replace("callers: anonymous", "callers: required"));
+    files.swap_in("boldgate.yaml", &stricter.replace("callers: anonymous", "callers: required"));
     in_force(&gateway, 2).await;
     half.write(b"\r\n").await;
     open.write(format!("{write}\r\n").as_bytes()).await;
@@ -61,7 +65,7 @@ async fn a_request_on_a_connection_of_a_listener_that_is_gone_reaches_nothing() 
     half.write(format!("{ask}\r\n").as_bytes()).await;
     assert_eq!(half.response().await.status, 200);
     half.write(ask.as_bytes()).await;
-    files.replace("boldgate.yaml", &one);
+    files.swap_in("boldgate.yaml", &one);
     in_force(&gateway, 2).await;
     half.write(b"\r\n").await;
     let answer = half.response().await;
@@ -90,7 +94,7 @@ async fn pages_on_open_connections_are_judged_by_the_origins_of_today() {
     };
     assert_eq!([ask("GET", "one.example").await, ask("OPTIONS", "one.example").await], [200, 204]);
     assert_eq!([ask("GET", "two.example").await, ask("OPTIONS", "two.example").await], [403, 403]);
-    files.replace("boldgate.yaml", &origins("two.example"));
+    files.swap_in("boldgate.yaml", &origins("two.example"));
     in_force(&gateway, 2).await;
     assert_eq!([ask("GET", "one.example").await, ask("OPTIONS", "one.example").await], [403, 403]);
     assert_eq!([ask("GET", "two.example").await, ask("OPTIONS", "two.example").await], [200, 204]);
@@ -113,7 +117,7 @@ async fn open_connections_are_met_by_the_hosts_of_today() {
         open.response().await.status
     };
     assert_eq!([ask("one.example").await, ask("two.example").await], [200, 421]);
-    files.replace("boldgate.yaml", &hosts("two.example"));
+    files.swap_in("boldgate.yaml", &hosts("two.example"));
     in_force(&gateway, 2).await;
     assert_eq!([ask("one.example").await, ask("two.example").await], [421, 200]);
 }

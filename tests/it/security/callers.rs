@@ -5,19 +5,11 @@ use std::time::Duration;
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, assert_token_of, get, hex};
 use crate::support::client::Client;
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, ROUTES, assert_token_of, get, hex,
+};
 use crate::support::waiting::becomes;
-
-/// A route of each class, and what it is.
-pub(super) const ROUTES: [(&str, &str, &str); 6] = [
-    ("GET", "/v5.0/dashboards", "read"),
-    ("GET", "/v5.0/items/export", "export"),
-    ("POST", "/v5.0/dashboards", "write"),
-    ("DELETE", "/v5.0/users/somebody", "admin"),
-    ("POST", "/token", "credentials"),
-    ("GET", "/v5.0/settings/embed-secret", "credentials"),
-];
 
 fn request(method: &str, site: &str, route: &str, lines: &str) -> String {
     format!("{method} /bi/api/site/{site}{route} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")

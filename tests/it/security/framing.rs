@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{ALPHA_KEY, GOOD, House, get, post};
 use crate::support::client::Client;
+use crate::support::two_callers::{ALPHA_KEY, GOOD, House, get, get_with, post};
 
 /// What is smuggled: well-formed, and admitted if it were ever read as a request.
 fn smuggled() -> String {
@@ -68,7 +68,7 @@ async fn a_request_behind_one_that_asks_for_an_upgrade_is_never_read() {
         ("Connection: keep-alive, upgrade\r\nUpgrade: foo\r\nX-Api-Key: other\r\n".to_owned(), 401),
     ] {
         let before = house.reached().2;
-        let statuses = house.statuses(super::get_with(GOOD, &upgrade) + &smuggled()).await;
+        let statuses = house.statuses(get_with(GOOD, &upgrade) + &smuggled()).await;
         assert_eq!(statuses, [status], "{upgrade}");
         assert_eq!(house.reached().2, before + usize::from(status == 200), "{upgrade}");
 
@@ -342,7 +342,7 @@ async fn a_response_behind_which_nothing_is_read_says_so() {
     // Behind a refusal a few requests are served, and a flood of them is forgotten. A large head makes
     // room for many of them.
     let large = format!("X: {}\r\n", "x".repeat(5000));
-    let refused = super::get_with("/bi/api/site/nowhere/x", &large);
+    let refused = get_with("/bi/api/site/nowhere/x", &large);
     for (behind, connection) in [(1, "keep-alive"), (200, "close")] {
         let mut client = Client::connect(house.address()).await;
         client.write((refused.clone() + &get(GOOD).repeat(behind)).as_bytes()).await;

@@ -1,7 +1,9 @@
 //! Headers that claim to be somebody else's.
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, config, get_with};
 use crate::support::gateway::Gateway;
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, config, get_with,
+};
 use crate::support::upstream::{Request, Upstream, ok};
 
 /// All that the server gets of a request of ours, by name.

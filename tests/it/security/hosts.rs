@@ -1,7 +1,9 @@
 //! Hosts that two servers could read as different ones.
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get, get_with};
 use crate::support::gateway::{Gateway, HOSTS, config};
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get, get_with,
+};
 use crate::support::upstream::Upstream;
 
 fn with_host_line(line: &str, version: &str) -> String {

@@ -13,9 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::{ALPHA_KEY, READER_KEY, hex};
 use crate::support::client::Client;
 use crate::support::gateway::CANARY_SECRET;
+use crate::support::two_callers::{self, ALPHA_KEY, READER_KEY, hex};
 use crate::support::upstream::{Answer, Request, Upstream, give_token, ok, status};
 
 const PASSWORD: &str = "canary-password \u{e9}&%+";
@@ -255,8 +255,11 @@ async fn config(upstream: SocketAddr, folder: &std::path::Path) -> String {
         path.display().to_string()
     };
     let (secret, password) = (write("secret", CANARY_SECRET), write("password", PASSWORD));
-    let mut text =
-        super::config(upstream, "", "limits: { request_head_timeout: 500ms, max_body: 1KiB }\n");
+    let mut text = two_callers::config(
+        upstream,
+        "",
+        "limits: { request_head_timeout: 500ms, max_body: 1KiB }\n",
+    );
     text = text.replace("SECRET_FILE", &format!("\"{secret}\""));
     let mut tenants = String::new();
     for (number, site) in SITES.into_iter().chain(["nowhere"]).enumerate() {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
 use crate::support::client::Client;
+use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
 use crate::support::upstream::Request;
 
 /// PTH-01, PTH-02

@@ -1,9 +1,9 @@
 //! What one client or one answer could leave behind for another: on a connection to the server that
 //! others use next, or in what the client is shown.
 
-use super::{GOOD, House, config, get, get_with};
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
+use crate::support::two_callers::{GOOD, House, config, get, get_with};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
 
 /// A house in which clients may bring their own `Authorization`.

@@ -12,11 +12,13 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::callers::ROUTES;
 use crate::support::client::{Client, Response};
 use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::files::write;
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
+use crate::support::tls::SelfSigned;
+use crate::support::two_callers::ROUTES;
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
 /// How a request comes.
@@ -74,12 +76,8 @@ impl House {
         let upstream = Upstream::echo().await;
         let (provider, files) = (Provider::new(), tempfile::tempdir().unwrap());
         let (ca, another) = (Ca::new("clients"), Ca::new("others"));
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let write = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
+        let own = SelfSigned::new("localhost");
+        let clients = write(&files, "clients.crt", &ca.pem);
         let keys: Vec<_> =
             KEYED.iter().map(|(name, _)| (*name, ApiKey::generate().unwrap())).collect();
         let mut text = format!(
@@ -88,16 +86,14 @@ impl House {
   - {{ address: \"unix:{}\", callers: required }}
   - address: 127.0.0.1:0
     callers: required
-    tls: {{ certificate_file: {}, key_file: {}, client_ca_file: {} }}
+    tls: {{ {}, client_ca_file: {clients} }}
 admin: {{ address: \"127.0.0.1:0\" }}
 servers:
   main: {{ url: \"http://{}/bi\" }}
 tenants:
 ",
             files.path().join("gateway.sock").display(),
-            write("tls.crt", &own.cert.pem()),
-            write("tls.key", &own.signing_key.serialize_pem()),
-            write("clients.crt", &ca.pem),
+            own.listener_keys(files.path()),
             upstream.address,
         );
         for site in ["alpha", "beta"] {
@@ -141,7 +137,7 @@ tenants:
             gateway,
             provider,
             keys,
-            server: own.cert.der().clone(),
+            server: own.der(),
             good: ca.identity(&[dns("good.example")]),
             foreign: ca.identity(&[dns("foreign.example")]),
             of_nobody: ca.identity(&[dns("nobody.example")]),

@@ -1,20 +1,16 @@
-//! Certificates of servers, also such as no library makes, and TLS in front of a plain server.
+//! Certificates of servers, among them those that no library makes.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SigningKey};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::client_certificates::dns;
+use super::tls::TlsServer;
 use super::upstream::Upstream;
 
 /// A certificate, and the key that is used with it.
@@ -94,7 +90,16 @@ impl Made {
         hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
     }
 
-    pub fn acceptor(&self, version: &'static rustls::SupportedProtocolVersion) -> TlsAcceptor {
+    /// A server of `upstream` behind TLS that shows this certificate.
+    pub async fn serve(
+        &self,
+        version: &'static rustls::SupportedProtocolVersion,
+        upstream: &Upstream,
+    ) -> TlsServer {
+        TlsServer::start(self.acceptor(version), upstream.address).await
+    }
+
+    fn acceptor(&self, version: &'static rustls::SupportedProtocolVersion) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let key = provider.key_provider.load_private_key(key).unwrap();
@@ -152,53 +157,6 @@ pub fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     element(0x30, &parts.concat())
 }
 
-/// A server with TLS in front of a plain one, which counts the bytes that came under TLS.
-pub struct Server {
-    pub port: u16,
-    pub bytes: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Server {
-    pub async fn showing(
-        made: &Made,
-        version: &'static rustls::SupportedProtocolVersion,
-        upstream: &Upstream,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (acceptor, behind) = (made.acceptor(version), upstream.address);
-        let bytes = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&bytes);
-        let task = tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
-                tokio::spawn(async move {
-                    let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    let (mut from_gateway, mut to_gateway) = tokio::io::split(tls);
-                    let plain = TcpStream::connect(behind).await.unwrap();
-                    let (mut from_server, mut to_server) = plain.into_split();
-                    tokio::spawn(async move {
-                        let _ = tokio::io::copy(&mut from_server, &mut to_gateway).await;
-                    });
-                    let mut piece = vec![0; 16 * 1024];
-                    while let Ok(read @ 1..) = from_gateway.read(&mut piece).await {
-                        counted.fetch_add(read, SeqCst);
-                        let _ = to_server.write_all(&piece[..read]).await;
-                    }
-                });
-            }
-        });
-        Self { port, bytes, task }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// An authority, and certificates that it has signed.
 pub struct Authority {
     issuer: rcgen::Issuer<'static, KeyPair>,
@@ -223,40 +181,4 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         Made { der: params.signed_by(&key, &self.issuer).unwrap().der().to_vec(), key }
     }
-}
-
-pub fn certificate(name: &str) -> rcgen::CertifiedKey<rcgen::KeyPair> {
-    rcgen::generate_simple_self_signed([name.to_owned()]).unwrap()
-}
-
-/// Ends TLS with this certificate in front of `server`.
-pub async fn behind_tls(
-    own: &rcgen::CertifiedKey<rcgen::KeyPair>,
-    server: SocketAddr,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![own.cert.der().clone()],
-            PrivateKeyDer::from_pem_slice(own.signing_key.serialize_pem().as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // A client that does not trust us breaks off: some tests are about that.
-                let Ok(mut tls) = acceptor.accept(stream).await else { return };
-                let mut plain = TcpStream::connect(server).await.unwrap();
-                let _ = copy_bidirectional(&mut tls, &mut plain).await;
-            });
-        }
-    });
-    address
 }
