@@ -483,7 +483,8 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
         }
     }
     let downloaded = gateway.peak_memory();
-    let growth = [uploaded - before, downloaded - before].map(megabytes);
+    // The kernel counts per processor: a later peak can read a little lower than an earlier one.
+    let growth = [uploaded, downloaded].map(|peak| megabytes(peak.saturating_sub(before)));
     println!(
         "peak memory: {:.1} MiB before; 200 MB up: +{:.1} MiB; and 200 MB down: +{:.1} MiB",
         megabytes(before),
