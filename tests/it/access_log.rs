@@ -17,6 +17,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
@@ -209,7 +210,7 @@ async fn requests_do_not_wait_for_a_log_that_is_stuck() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = crate::support::files::write(&folder, "secret", CANARY_SECRET);
-    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret);
+    let config = anonymous(upstream.address).edit("SECRET_FILE", &secret);
     let settings = Settings::parse(&config, "test.yaml").unwrap();
     let telemetry = Arc::new(Telemetry::default());
     let (release, stuck) = Stuck::new();

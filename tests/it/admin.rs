@@ -11,6 +11,7 @@ use boldgate::boldbi::stand_in::StandIn;
 use tokio::time::{Instant, timeout};
 
 use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
 use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
 use crate::support::stand_in::{site, stand_in};
 use crate::support::waiting::until;
@@ -167,7 +168,7 @@ async fn on_loopback_the_admin_listener_serves_hosts_of_this_machine_only() {
 async fn elsewhere_the_admin_listener_serves_any_host() {
     let upstream = crate::support::upstream::Upstream::echo().await;
     let config = anonymous(upstream.address)
-        .replace("admin: { address: \"127.0.0.1:0\" }", "admin: { address: \"0.0.0.0:0\" }");
+        .edit("admin: { address: \"127.0.0.1:0\" }", "admin: { address: \"0.0.0.0:0\" }");
     let gateway = Gateway::start(&config);
     let admin = SocketAddr::from(([127, 0, 0, 1], gateway.running.admin_address().port()));
     let mut client = Client::connect(admin).await;

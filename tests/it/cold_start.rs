@@ -6,6 +6,7 @@ use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::waiting::until;
 
@@ -64,7 +65,7 @@ async fn cold_tenants_make_one_exchange_each_and_never_see_each_others_tokens() 
     let (head, tenant) = config.split_at(config.find("  acme:").unwrap());
     let all: String = sites
         .iter()
-        .map(|site| tenant.replace("acme:", &format!("{site}:")).replace("site1", site))
+        .map(|site| tenant.edit("site1", site).edit("acme:", &format!("{site}:")))
         .fold(head.to_owned(), |all, one| all + &one);
     config = all;
     let gateway = Gateway::start(&config);

@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::client::{Client, Response};
 use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::{Gateway, anonymous};
 use crate::support::identity_provider::Provider;
@@ -92,7 +93,7 @@ async fn bold_bi() -> Upstream {
 /// An anonymous loopback listener for the tenant `acme`, with more lines of the tenant.
 fn loopback(upstream: &Upstream, tenant: &str) -> String {
     let text = anonymous(upstream.address);
-    text.replacen("    site: site1\n", &format!("    site: site1\n{tenant}"), 1)
+    text.edit("    site: site1\n", &format!("    site: site1\n{tenant}"))
 }
 
 fn request(method: &str, target: &str, lines: &str) -> String {
@@ -189,7 +190,7 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
-    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let closed = open.edit("anonymous", "required") + &caller_with_key(&key);
     for text in [open, closed] {
         let gateway = Gateway::start(&text);
         for (asked, allowed) in [
@@ -250,7 +251,7 @@ async fn a_preflight_of_any_other_origin_is_refused_whatever_it_proves() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
-    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let closed = open.edit("anonymous", "required") + &caller_with_key(&key);
     let without = loopback(&upstream, "");
     for text in [open, closed, without] {
         let gateway = Gateway::start(&text);
@@ -315,7 +316,7 @@ async fn where_the_server_allows_no_page_a_listed_one_may_read_answers_to_its_ow
 async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
-    let text = loopback(&upstream, CORS).replacen("anonymous", "required", 1)
+    let text = loopback(&upstream, CORS).edit("anonymous", "required")
         + &caller_with_key(&key)
         + "    limits: { requests_per_second: 1, burst: 2 }\n";
     let gateway = Gateway::start(&text);
@@ -344,7 +345,7 @@ async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
         assert_allows_nobody(&answer, &format!("{method} {path} {status}"));
     }
     // Also where the server is at fault.
-    let down = loopback(&upstream, CORS).replace(&upstream.address.to_string(), "127.0.0.1:1");
+    let down = loopback(&upstream, CORS).edit(&upstream.address.to_string(), "127.0.0.1:1");
     let answer = Gateway::start(&down).send(request("GET", PATH, &listed)).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "token_endpoint_unavailable"));
     assert_allows(&answer, LISTED, "no server");
@@ -366,7 +367,7 @@ fn assert_alike(one: &Response, other: &Response) {
         let id = response.header("x-request-id")[0].to_owned();
         let date = response.header("date").first().copied().unwrap_or("-").to_owned();
         let text = format!("{}{}", response.head, response.text());
-        text.replace(&id, "id").replace(&date, "date")
+        text.edit_all(&id, "id").edit_any(&date, "date")
     };
     assert_eq!(plain(one), plain(other));
 }
@@ -376,7 +377,7 @@ async fn nobody_learns_from_a_refused_origin_which_tenants_there_are() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
-    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let closed = open.edit("anonymous", "required") + &caller_with_key(&key);
     let gateway = Gateway::start(&open);
     for lines in STRANGERS {
         let known = gateway.send(request("GET", PATH, lines)).await;
@@ -447,13 +448,12 @@ async fn an_origin_like_the_requests_own_host_counts_where_that_host_was_checked
     // Where any host will do, a page of evil.example whose name leads here has its own as well.
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("any.sock").display().to_string();
-    let any = (loopback(&upstream, "") + named).replacen(
+    let any = (loopback(&upstream, "") + named).edit(
         &format!(
             "{{ address: \"127.0.0.1:0\", callers: anonymous{} }}",
             crate::support::gateway::HOSTS
         ),
         &format!("{{ address: \"unix:{socket}\", callers: anonymous }}"),
-        1,
     );
     let _gateway = Gateway::start(&any);
     let at_socket = async |path: &str, host: &str, origin: &str| {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::client::Response;
+use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
 use crate::support::upstream::Upstream;
@@ -37,8 +38,7 @@ fn gateway_edited(
     (from, to): (&str, &str),
 ) -> Gateway {
     let config = config(upstream, "[EdDSA]", keys, batch);
-    assert!(config.contains(from));
-    Gateway::start(&config.replace(from, to))
+    Gateway::start(&config.edit(from, to))
 }
 
 fn config(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> String {

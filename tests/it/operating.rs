@@ -9,6 +9,7 @@ use boldgate::boldbi::stand_in::TokenReply;
 use serde_json::Value;
 
 use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::anonymous;
 use crate::support::process::Process;
@@ -122,15 +123,15 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
         (silent.addr(), "[silent]"),
         (slow.addr(), "[slow]"),
     ] {
-        all = all.replace(&address.to_string(), name);
+        all = all.edit_all(&address.to_string(), name);
     }
-    all = all.replace(&format!("localhost:{}", tls.port()), "[untrusted]");
+    all = all.edit_all(&format!("localhost:{}", tls.port()), "[untrusted]");
     let fingerprint = boldgate::trust::fingerprint(&theirs.der());
     let fingerprint = fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
-    all = all.replace(&fingerprint, "[fingerprint]");
+    all = all.edit(&fingerprint, "[fingerprint]");
     // Resolvers have words of their own for a name that does not exist.
     for said in ["Name or service not known", "Temporary failure in name resolution"] {
-        all = all.replace(said, "[what the resolver says]");
+        all = all.edit_any(said, "[what the resolver says]");
     }
     insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("failures", all) });
 }
@@ -184,8 +185,8 @@ async fn a_token_of_another_user_is_an_error_in_the_log_and_beside_a_login_name_
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let config = anonymous(upstream.address)
-        .replace("SECRET_FILE", &secret)
-        .replace("username: reports@acme.example", "username: reports")
+        .edit("SECRET_FILE", &secret)
+        .edit("username: reports@acme.example", "username: reports")
         + "callers:\n  anonymous:\n    may:\n\
          \x20     - { tenant: acme, routes: [read], methods: [HEAD] }\n\
          \x20     - { tenant: acme, routes: [read], subject: { header: X-User, from: [127.0.0.1], \
@@ -219,7 +220,7 @@ async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
     .await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
-    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret)
+    let config = anonymous(upstream.address).edit("SECRET_FILE", &secret)
         + "limits: { max_connections: 1 }\n";
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
     let answer = get(&gateway, "site1", "").await;

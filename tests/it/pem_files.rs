@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use crate::support::client::Client;
 use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
 use crate::support::process::{Process, boldgate, run};
 use crate::support::server_certificates::{
     ECDSA_WITH_SHA1, Made, content, element, elements, sequence,
@@ -94,15 +95,15 @@ fn without(text: &str, part: &str) -> String {
 /// Ways to damage a section: a name, the damaged text, the line of the fault within it, and a word
 /// of the finding.
 fn damaged(section: &str) -> Vec<(&'static str, Vec<u8>, usize, &'static str)> {
-    let label = section.lines().next().unwrap().trim_matches('-').replacen("BEGIN ", "", 1);
+    let label = section.lines().next().unwrap().trim_matches('-').edit("BEGIN ", "");
     let lines: Vec<&str> = section.lines().collect();
-    let relabelled = |to: &str| section.replace(&label, to).into_bytes();
+    let relabelled = |to: &str| section.edit_all(&label, to).into_bytes();
     let all = |change: &dyn Fn(&str) -> String| {
         lines.iter().fold(String::new(), |all, line| all + &change(line) + "\n").into_bytes()
     };
     let begin = format!("-----BEGIN {label}-----");
     let end = format!("-----END {label}-----");
-    let first = |to: String| section.replacen(&begin, &to, 1).into_bytes();
+    let first = |to: String| section.edit(&begin, &to).into_bytes();
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let mut broken = lines.clone();
     let middle = broken[1].replacen(|c: char| c.is_ascii_alphanumeric(), "!", 1);
@@ -131,7 +132,7 @@ fn damaged(section: &str) -> Vec<(&'static str, Vec<u8>, usize, &'static str)> {
         ("no end", without(section, "-----END").into_bytes(), 1, "END"),
         (
             "another end",
-            section.replacen(&end, "-----END OTHER-----", 1).into_bytes(),
+            section.edit(&end, "-----END OTHER-----").into_bytes(),
             lines.len(),
             "OTHER",
         ),
@@ -245,7 +246,7 @@ fn text_of_openssl_between_sections_and_line_ends_are_no_fault() {
         ("ca.pem", format!("{text}{}{text}{}{text}", good("ca.pem"), certificate())),
         ("ca.pem", good("ca.pem").replace('\n', "\r\n")),
         ("ca.pem", good("ca.pem").trim_end().to_owned()),
-        ("ca.pem", good("ca.pem").replace("-----\n", "-----  \n") + "\n\n\n"),
+        ("ca.pem", good("ca.pem").edit_all("-----\n", "-----  \n") + "\n\n\n"),
         ("tls.key", format!("Bag Attributes\n    localKeyID: 54 69\n{}", good("tls.key"))),
         ("tls.key", format!("{ec}{}", good("tls.key"))),
         ("revoked.pem", format!("{text}{}", good("revoked.pem"))),
@@ -258,7 +259,7 @@ fn text_of_openssl_between_sections_and_line_ends_are_no_fault() {
     }
     // One file with both, as other programs have it, is named twice.
     folder.write("tls.crt", &combined);
-    let config = folder.read("gateway.yaml").replace("tls.key", "tls.crt");
+    let config = folder.read("gateway.yaml").edit("tls.key", "tls.crt");
     folder.write("gateway.yaml", config);
     folder.settings().unwrap_or_else(|findings| panic!("{findings}"));
 }
@@ -278,8 +279,8 @@ async fn check_serve_and_a_reload_say_the_same_of_every_file() {
     let broken = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
     for (key, file) in KEYS {
         let good = folder.read(file);
-        let label = good.lines().next().unwrap().trim_matches('-').replacen("BEGIN ", "", 1);
-        let broken = broken.replace("CERTIFICATE", &label);
+        let label = good.lines().next().unwrap().trim_matches('-').edit("BEGIN ", "");
+        let broken = broken.edit_all("CERTIFICATE", &label);
         let content = if file == "tls.key" { broken } else { good.clone() + &broken };
         let refused = || gateway.log().iter().filter(|l| l["severity"] == "ERROR").count();
         let before = refused();
@@ -331,12 +332,12 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     let line =
         good.lines().find(|line| line.contains("ca_file: ") && line.contains("main")).unwrap();
     let url = "  main: { url: \"https://localhost/bi\" }";
-    let without = good.replace(line, url);
-    let pinned = url.replace(" }", &format!(", certificate_sha256: [ {} ] }}", "ab".repeat(32)));
+    let without = good.edit(line, url);
+    let pinned = url.edit(" }", &format!(", certificate_sha256: [ {} ] }}", "ab".repeat(32)));
     for (text, roots, words) in [
         (good.clone(), &nothing, ""),
         (without.clone(), &roots, ""),
-        (good.replace(line, &pinned), &nothing, ""),
+        (good.edit(line, &pinned), &nothing, ""),
         (without, &nothing, "the system has no CA certificates"),
     ] {
         let (checked, served) = both(&text, roots);
@@ -364,7 +365,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     drop(std::os::unix::net::UnixListener::bind(folder.path("stale")).unwrap());
     let unix = |at: &str| {
         let address = format!("address: unix:{}\n", folder.path(at).display());
-        good.replacen("address: 127.0.0.1:0\n", &address, 1)
+        good.edit("address: 127.0.0.1:0\n", &address)
     };
     let no_socket = "there is a file of this name that is no socket";
     for (at, words) in [
@@ -404,7 +405,7 @@ fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
     let folder = Folder::new();
     let line = format!("ca_file: {} }}", folder.path("ca.pem").display());
     let pins = format!("certificate_sha256: [ {} ], {line}", "ab".repeat(32));
-    let text = folder.read("gateway.yaml").replacen(&line, &pins, 1);
+    let text = folder.read("gateway.yaml").edit(&line, &pins);
     folder.write("gateway.yaml", text);
     let warnings = folder.settings().unwrap().warnings;
     let warnings: Vec<_> = warnings.lines().collect();
@@ -413,7 +414,7 @@ fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
     // A fault is told of each of those that share it.
     let issuer = folder.path("issuer.pem").display().to_string();
     let shared =
-        folder.read("gateway.yaml").replace(&issuer, &folder.path("ca.pem").display().to_string());
+        folder.read("gateway.yaml").edit(&issuer, &folder.path("ca.pem").display().to_string());
     folder.write("gateway.yaml", shared);
     folder.settings().unwrap();
     folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");

@@ -9,6 +9,7 @@ use rcgen::{
 
 use crate::support::client::Client;
 use crate::support::client_certificates::dns;
+use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::{CANARY_SECRET, Gateway, config};
 use crate::support::process::Process;
@@ -23,9 +24,7 @@ const PATH: &str = "/bi/api/site/site1/v5.0/items";
 fn tls_config(server: &TlsServer, upstream: &Upstream, more: &str) -> String {
     let address = format!("http://{}/bi\"", upstream.address);
     let url = format!("https://localhost:{}/bi\"{more}", server.port());
-    let config = config(upstream.address, "").replace(&address, &url);
-    assert!(config.contains(&url), "{config}");
-    config
+    config(upstream.address, "").edit(&address, &url)
 }
 
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
@@ -218,7 +217,7 @@ async fn a_pin_that_changes_counts_within_a_second_on_open_connections_too() {
     let secret = write(&folder, "secret", CANARY_SECRET);
     let text = |pin: &Made| {
         let more = format!(", certificate_sha256: [\"{}\"]", pin.fingerprint());
-        tls_config(&server, &upstream, &more).replace("SECRET_FILE", &secret)
+        tls_config(&server, &upstream, &more).edit("SECRET_FILE", &secret)
     };
     let config = write(&folder, "gateway.yaml", &text(&made));
     let gateway = Process::serve(&config);
@@ -266,7 +265,7 @@ async fn assert_told(refused: &Refused<'_>) {
     let server = made.serve(&rustls::version::TLS13, &upstream).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", "a-secret-of-the-test");
-    let text = tls_config(&server, &upstream, keys).replace("SECRET_FILE", &secret);
+    let text = tls_config(&server, &upstream, keys).edit("SECRET_FILE", &secret);
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
     for header in ["", "Authorization: Bearer own\r\n"] {
         let mut client = Client::connect(gateway.address()).await;
@@ -450,9 +449,8 @@ async fn told_by_address(made: &Made, keys: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", "a-secret-of-the-test");
     let text = tls_config(&server, &upstream, keys)
-        .replace("SECRET_FILE", &secret)
-        .replace("https://localhost:", "https://127.0.0.1:");
-    assert!(text.contains("https://127.0.0.1:"));
+        .edit("SECRET_FILE", &secret)
+        .edit("https://localhost:", "https://127.0.0.1:");
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
     let mut client = Client::connect(gateway.address()).await;
     client.write(format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
@@ -473,7 +471,7 @@ fn doubtful_certificates_of_a_file_are_warnings_with_their_line() {
         let ca = write(&folder, "ca.pem", &(good.pem() + &certificate.pem()));
         let line = good.pem().lines().count() + 1;
         let keys = format!("/bi, ca_file: \"{ca}\" }}");
-        let text = base.replacen("/bi }", &keys, 1).replace("tests/config/secret", &secret);
+        let text = base.edit("/bi }", &keys).edit("tests/config/secret", &secret);
         let settings = boldgate::config::Settings::parse(&text, "gateway.yaml").unwrap();
         let warnings: Vec<_> = settings.warnings.lines().collect();
         for warning in &warnings {

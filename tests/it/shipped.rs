@@ -6,6 +6,7 @@ use boldgate::boldbi::stand_in::StandIn;
 use tokio::net::UnixStream;
 
 use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::process::{Process, boldgate, run};
 use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
@@ -15,8 +16,7 @@ use crate::support::tls::{SelfSigned, TlsServer};
 fn shipped(file: &str, parts: &[(&str, &str)]) -> String {
     let mut text = std::fs::read_to_string(file).unwrap();
     for (old, new) in parts {
-        assert!(text.contains(old), "{file} has no `{old}` any more");
-        text = text.replace(old, new);
+        text = text.edit_all(old, new);
     }
     text
 }
@@ -107,7 +107,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
     let address = gateway.address();
     let send = async |key: &str, request: String| {
         let header = if key.is_empty() { String::new() } else { format!("X-Api-Key: {key}\r\n") };
-        let request = request.replacen("\r\n", &format!("\r\n{header}"), 1);
+        let request = request.edit("HTTP/1.1\r\n", &format!("HTTP/1.1\r\n{header}"));
         let mut client = own.connect(address, "gateway.example.com").await;
         client.write(request.as_bytes()).await;
         client.response().await

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod client_certificates;
+pub mod edit;
 pub mod files;
 pub mod gateway;
 pub mod http1;

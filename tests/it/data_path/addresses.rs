@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::{Gateway, anonymous, config};
 use crate::support::scripted::{
@@ -24,7 +25,7 @@ use crate::support::waiting::{comes_true, until};
 /// A configuration for a server whose name nobody knows, at these addresses.
 fn at(addresses: &[SocketAddr], settings: &str) -> String {
     let url = format!("http://{}/bi\"", addresses[0]);
-    anonymous(addresses[0]).replace(
+    anonymous(addresses[0]).edit(
         &url,
         &format!("http://bold-bi.invalid/bi\", {}", {
             let quoted: Vec<_> = addresses.iter().map(|at| format!("\"{at}\"")).collect();
@@ -177,7 +178,7 @@ async fn addresses_that_hang_or_show_a_wrong_certificate_are_passed_over_without
 
 /// More settings behind the CA file.
 fn on_ca(config: &str, settings: &str) -> String {
-    config.replacen(".crt\" }", &format!(".crt\", {settings} }}"), 1)
+    config.edit(".crt\" }", &format!(".crt\", {settings} }}"))
 }
 
 #[tokio::test]
@@ -241,7 +242,7 @@ async fn all_addresses_down_is_a_502_at_once_and_one_that_returns_is_found_witho
 async fn a_name_with_several_addresses_is_served_by_those_that_are_there() {
     let upstream = Upstream::echo().await;
     let port = upstream.address.port();
-    let config = anonymous(upstream.address).replace("http://127.0.0.1", "http://localhost");
+    let config = anonymous(upstream.address).edit("http://127.0.0.1", "http://localhost");
     let gateway = Gateway::start(&config);
     for _ in 0..10 {
         assert_eq!(gateway.get(PATH).await.status, 200);
@@ -292,8 +293,7 @@ async fn each_deadline_is_told_by_its_name() {
     let url =
         format!("https://{}/bi\", timeouts: {{ connect: 100ms }}", silent.local_addr().unwrap());
     let plain = config(upstream.address, "");
-    let gateway =
-        Gateway::start(&plain.replace(&format!("http://{}/bi\"", upstream.address), &url));
+    let gateway = Gateway::start(&plain.edit(&format!("http://{}/bi\"", upstream.address), &url));
     let response = gateway.send(own_token("GET")).await;
     assert_eq!((response.status, response.code().as_str()), (504, "upstream_timeout"));
     assert!(response.text().contains("No connection to Bold BI could be made in time."));
@@ -320,9 +320,9 @@ async fn a_tenant_that_storms_a_slow_server_leaves_the_others_their_part() {
     let settings = "max_connections: 4, timeouts: { connect: 300ms }";
     let one = on_server(&anonymous(upstream.address), settings);
     let (_, tenant) = one.split_once("tenants:\n").unwrap();
-    let globex = tenant.replace("acme:", "globex:").replace("site1", "site2");
+    let globex = tenant.edit("acme:", "globex:").edit("site1", "site2");
     let gateway = Arc::new(Gateway::start(&format!("{one}{globex}")));
-    let theirs = PATH.replace("site1", "site2");
+    let theirs = PATH.edit("site1", "site2");
     assert_eq!(gateway.get(&theirs).await.status, 200);
     let mut storm = JoinSet::new();
     for _ in 0..12 {

@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::files::write;
-use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous, config};
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous, config, listening_at};
 use crate::support::http1::header_values;
 use crate::support::measured_process::MeasuredProcess;
 use crate::support::scripted::{
@@ -185,8 +186,7 @@ async fn a_listener_with_tls_serves_and_says_so_to_the_server() {
     let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("gateway.example"));
     let files = tempfile::tempdir().unwrap();
     let tls = format!("callers: anonymous, tls: {{ {} }}", identity.listener_keys(files.path()));
-    let gateway =
-        Gateway::start(&anonymous(upstream.address).replacen("callers: anonymous", &tls, 1));
+    let gateway = Gateway::start(&anonymous(upstream.address).edit("callers: anonymous", &tls));
     let mut client = identity.connect(gateway.address(), "gateway.example").await;
     // One after the other, two in one record, and one that is cut in the middle of its head.
     for _ in 0..3 {
@@ -257,18 +257,18 @@ async fn servers_at_one_address_with_different_trust_share_no_connection() {
     let one = tls_config("localhost", &server, &right, "");
     let (head, tenants) = one.split_once("tenants:\n").unwrap();
     let other_server = head.lines().last().unwrap();
-    let other_server = other_server.replace("main:", "other:").replace(&right, &wrong);
+    let other_server = other_server.edit("main:", "other:").edit(&right, &wrong);
     let other_tenant = tenants
-        .replace("acme:", "globex:")
-        .replace("server: main", "server: other")
-        .replace("site: site1", "site: site2");
+        .edit("acme:", "globex:")
+        .edit("server: main", "server: other")
+        .edit("site: site1", "site: site2");
     let gateway =
         Gateway::start(&format!("{head}{other_server}\ntenants:\n{tenants}{other_tenant}"));
     // A connection of the one that trusts is idle now.
     assert_eq!(gateway.get(PATH).await.status, 200);
     let shaken = server.handshakes.load(SeqCst);
-    let path = PATH.replace("site1", "site2");
-    let own = own_token("GET").replace(PATH, &path);
+    let path = PATH.edit("site1", "site2");
+    let own = own_token("GET").edit(PATH, &path);
     let response = gateway.send(own).await;
     assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
     assert_eq!(upstream.seen.requests().len(), 1);
@@ -285,7 +285,7 @@ async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let address = format!("unix:{}", path.display());
-    let config = anonymous(upstream.address).replacen("127.0.0.1:0", &address, 1);
+    let config = listening_at(address, &anonymous(upstream.address));
     let gateway = Gateway::start(&config);
     let mut client = Client::over(UnixStream::connect(&path).await.unwrap());
     for _ in 0..2 {
@@ -386,8 +386,7 @@ async fn unfinished_handshakes_are_bounded_together_as_heads_are() {
     let tls = format!("tls: {{ {} }}", signed.listener_keys(folder.path()));
     let config = anonymous(upstream.address);
     let listener = "callers: anonymous";
-    assert!(config.contains(listener));
-    let config = config.replacen(listener, &format!("{listener}, {tls}"), 1);
+    let config = config.edit(listener, &format!("{listener}, {tls}"));
     let process = MeasuredProcess::serve(&config);
     let before = process.memory();
     // A ClientHello that says it has 65,000 bytes, in records of 16,000, and never ends.

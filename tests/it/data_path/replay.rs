@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::{Gateway, anonymous, config};
 use crate::support::scripted::{PATH, Scripted, Wire, answer, noise, request, with_body};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
@@ -50,7 +51,7 @@ async fn a_request_whose_token_was_revoked_is_sent_once_more_the_same_with_a_new
         let seen = upstream.seen.requests();
         let [first, second] = &seen[..] else { panic!("{method} {length}: {} hits", seen.len()) };
         assert_eq!((token(first), token(second)), (&*nth(0), &*nth(1)));
-        assert_eq!(first.head.replace(&nth(0), &nth(1)), second.head, "{method} {length}");
+        assert_eq!(first.head.edit(&nth(0), &nth(1)), second.head, "{method} {length}");
         assert!(first.body == second.body && second.body.len() == length, "{method} {length}");
         assert_eq!(upstream.seen.exchanges.load(SeqCst), 2, "{method} {length}");
         // The client's connection goes on, with the new token.

@@ -10,6 +10,7 @@ use boldgate::config::Settings;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
@@ -142,7 +143,7 @@ async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
     };
     let listed = |callers: &str| {
         let config = files.config(&upstream, &["acme"], &format!("callers:\n{callers}"));
-        config.replace("callers: anonymous", "callers: required")
+        config.edit("callers: anonymous", "callers: required")
     };
     let (first, second) = (caller("first", &keys[0]), caller("second", &keys[1]));
     files.write("boldgate.yaml", &listed(&format!("{first}{second}")));
@@ -177,7 +178,7 @@ async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
         files.path("jwks.json")
     );
     let config = files.config(&upstream, &["acme"], &callers);
-    files.write("boldgate.yaml", &config.replace("callers: anonymous", "callers: required"));
+    files.write("boldgate.yaml", &config.edit("callers: anonymous", "callers: required"));
     let gateway = files.serve();
     let ask = async |provider: &Provider| {
         let mut client = Client::connect(gateway.address()).await;
@@ -205,7 +206,7 @@ async fn a_new_certificate_is_shown_within_a_second_and_open_connections_stay() 
     let (first, second) = (SelfSigned::new("localhost"), SelfSigned::new("localhost"));
     let keys = first.listener_keys(files.0.path());
     let tls = format!("callers: anonymous, tls: {{ {keys} }}");
-    let config = files.config(&upstream, &["acme"], "").replace("callers: anonymous", &tls);
+    let config = files.config(&upstream, &["acme"], "").edit("callers: anonymous", &tls);
     files.write("boldgate.yaml", &config);
     let gateway = files.serve();
     let (mut open, shown) = connect_tls(gateway.address()).await;
@@ -288,7 +289,7 @@ async fn listeners_come_and_go_while_those_that_stay_keep_their_connections() {
     let one = files.config(&upstream, &["acme"], "");
     let extra =
         format!("  - {{ address: \"unix:{}\", callers: anonymous }}\nadmin:", socket.display());
-    let two = one.replacen("admin:", &extra, 1);
+    let two = one.edit("admin:", &extra);
     files.write("boldgate.yaml", &one);
     let gateway = files.serve();
     let mut stays = Client::connect(gateway.address()).await;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::Process;
 use crate::support::reloads::{CHANGE_DEADLINE, two_sites};
@@ -42,7 +43,7 @@ impl House {
             files.path("revoked.pem"),
         );
         let config = files.config(&upstream, &["acme"], callers);
-        files.write("boldgate.yaml", &config.replace("callers: anonymous", &tls));
+        files.write("boldgate.yaml", &config.edit("callers: anonymous", &tls));
         let gateway = files.serve();
         Self { upstream, files, gateway, server: own.der() }
     }
@@ -157,7 +158,7 @@ async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_i
     };
     assert_eq!(ask().await, (200, false));
     let config = std::fs::read_to_string(house.files.path("boldgate.yaml")).unwrap();
-    house.files.swap_in("boldgate.yaml", &config.replace("reports.example }", "sales.example }"));
+    house.files.swap_in("boldgate.yaml", &config.edit("reports.example }", "sales.example }"));
     becomes(CHANGE_DEADLINE, "it is nobody's", async || ask().await == (403, true)).await;
     house.files.swap_in("boldgate.yaml", &config);
     becomes(CHANGE_DEADLINE, "it is known again", async || ask().await == (200, false)).await;

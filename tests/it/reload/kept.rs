@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::identity_provider::Provider;
 use crate::support::process::Process;
@@ -30,7 +31,7 @@ impl House {
     async fn new(more: &str, callers: &str) -> Self {
         let upstream = two_sites().await;
         let files = Files::new();
-        let config = files.config(&upstream, &["acme"], more).replace("anonymous", callers);
+        let config = files.config(&upstream, &["acme"], more).edit("anonymous", callers);
         files.write("boldgate.yaml", &config);
         let gateway = files.serve();
         Self { upstream, files, gateway, config }
@@ -75,7 +76,7 @@ async fn tokens_and_connections_outlive_a_change_that_is_not_about_them() {
     assert_eq!(house.ask("").await.status, 200);
     assert_eq!((house.upstream.token_requests(), house.upstream.connections()), (2, 2));
     // Control: where the server's settings change, its connections are made anew; tokens stay.
-    let config = house.config.replace("/bi\" }", "/bi\", max_connections: 9 }");
+    let config = house.config.edit("/bi\" }", "/bi\", max_connections: 9 }");
     assert_ne!(config, house.config);
     house.put(&config).await;
     assert_eq!(house.ask("").await.status, 200);
@@ -93,7 +94,7 @@ async fn what_is_told_of_a_server_ends_with_it() {
     };
     let before = metrics().await;
     assert!(gauges("main").iter().all(|gauge| before.contains(gauge)), "{before}");
-    house.put(&house.config.replace("main", "other")).await;
+    house.put(&house.config.edit_all("main", "other")).await;
     assert_eq!(house.ask("").await.status, 200);
     let after = metrics().await;
     assert!(!after.contains("{server=\"main\"}"), "{after}");
@@ -160,7 +161,7 @@ async fn what_is_used_up_of_a_throttle_stays_used_up_unless_the_throttle_changes
     assert_eq!(statuses[..3], [200; 3]);
     assert!(statuses[3..].contains(&429), "{statuses:?}: a reload gave nothing back");
     // Control: another allowance begins anew.
-    house.put(&house.config.replace("burst: 3", "burst: 4")).await;
+    house.put(&house.config.edit("burst: 3", "burst: 4")).await;
     assert_eq!(house.ask("").await.status, 200);
 }
 
@@ -198,7 +199,7 @@ async fn the_keys_of_an_issuer_are_not_fetched_again_for_a_change() {
     assert_eq!(house.ask(&bearer).await.status, 200);
     assert_eq!(issuer.seen.requests().len(), 1, "ten changes, one fetch");
     // Control: keys from another place are fetched there.
-    house.put(&house.config.replace("/keys", "/other-keys")).await;
+    house.put(&house.config.edit("/keys", "/other-keys")).await;
     assert_eq!(house.ask(&bearer).await.status, 200);
     assert_eq!(issuer.seen.requests().len(), 2);
 }

@@ -2,6 +2,7 @@
 //! known of it and what is allowed by one and the same configuration.
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::Process;
 use crate::support::reloads::{ACME, PATIENCE, get, metric, two_sites};
@@ -37,7 +38,7 @@ async fn half_a_head_that_a_change_meets_is_not_let_in_by_the_old_listener_for_t
     half.write(write.as_bytes()).await;
 
     let stricter = files.config(&upstream, &["acme"], REQUIRED);
-    files.swap_in("boldgate.yaml", &stricter.replace("callers: anonymous", "callers: required"));
+    files.swap_in("boldgate.yaml", &stricter.edit("callers: anonymous", "callers: required"));
     in_force(&gateway, 2).await;
     half.write(b"\r\n").await;
     open.write(format!("{write}\r\n").as_bytes()).await;
@@ -58,7 +59,7 @@ async fn a_request_on_a_connection_of_a_listener_that_is_gone_reaches_nothing() 
         "  - {{ address: {:?}, callers: anonymous }}\nadmin:",
         format!("unix:{}", socket.display())
     );
-    files.write("boldgate.yaml", &one.replacen("admin:", &more, 1));
+    files.write("boldgate.yaml", &one.edit("admin:", &more));
     let gateway = files.serve();
     let mut half = Client::over(tokio::net::UnixStream::connect(&socket).await.unwrap());
     let ask = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n");
@@ -81,7 +82,7 @@ async fn pages_on_open_connections_are_judged_by_the_origins_of_today() {
     let files = Files::new();
     let origins = |origin: &str| {
         let cors = format!("    site: site1\n    cors: {{ origins: [https://{origin}] }}\n");
-        files.config(&upstream, &["acme"], "").replacen("    site: site1\n", &cors, 1)
+        files.config(&upstream, &["acme"], "").edit("    site: site1\n", &cors)
     };
     files.write("boldgate.yaml", &origins("one.example"));
     let gateway = files.serve();
@@ -107,7 +108,7 @@ async fn open_connections_are_met_by_the_hosts_of_today() {
     let files = Files::new();
     let hosts = |names: &str| {
         let listener = format!("callers: anonymous, hosts: [{names}] }}");
-        files.config(&upstream, &["acme"], "").replacen("callers: anonymous }", &listener, 1)
+        files.config(&upstream, &["acme"], "").edit("callers: anonymous }", &listener)
     };
     files.write("boldgate.yaml", &hosts("one.example"));
     let gateway = files.serve();

@@ -8,6 +8,7 @@ use boldgate::boldbi::stand_in::StandIn;
 use rustix::io::Errno;
 use tokio::time::Instant;
 
+use crate::support::edit::Edit;
 use crate::support::files::{Files, every_kind_of_file};
 use crate::support::process::{Process, boldgate};
 use crate::support::reloads::{ACME, PATIENCE, get, log_lines, metric, two_sites};
@@ -174,7 +175,7 @@ impl Mount {
         files.write("away/secret", EMBED_SECRET);
         let [here, away] = ["secret", "away/secret"].map(|name| files.path(name));
         let config = files.config(&upstream, &["acme"], "");
-        let config = config.replace(here.to_str().unwrap(), away.to_str().unwrap());
+        let config = config.edit(here.to_str().unwrap(), away.to_str().unwrap());
         files.write("boldgate.yaml", &config);
         files.write("mount.c", HANGING_MOUNT);
         let [source, library] =
@@ -361,7 +362,7 @@ async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
     becomes(DEADLINE, "it is told of", told_of).await;
     let [here, away] = ["secret", "away/secret"].map(|name| mount.files.path(name));
     let config = std::fs::read_to_string(mount.files.path("boldgate.yaml")).unwrap();
-    let config = config.replace(away.to_str().unwrap(), here.to_str().unwrap());
+    let config = config.edit(away.to_str().unwrap(), here.to_str().unwrap());
     mount.files.swap_in("boldgate.yaml", &config);
     becomes(PATIENCE * 2, "it is taken", async || generation().await == 3).await;
     assert_eq!(metric(admin, successful).await, 1);

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 
+use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::reloads::{
     ACME, BOLT, PATIENCE, get, log_lines, metric, two_sites, until_status,
@@ -75,7 +76,7 @@ async fn an_address_that_is_taken_refuses_the_whole_until_it_is_free_and_somebod
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();
     let extra = format!("  - {{ address: \"{at}\", callers: anonymous }}\nadmin:");
-    let next = files.config(&upstream, &["acme", "bolt"], "").replacen("admin:", &extra, 1);
+    let next = files.config(&upstream, &["acme", "bolt"], "").edit("admin:", &extra);
     files.swap_in("boldgate.yaml", &next);
     gateway.stderr(|log| log.contains(REFUSED));
     assert!(
@@ -116,7 +117,7 @@ async fn what_is_refused_leaves_the_metrics_as_they_were() {
                 \"http://127.0.0.1:3/bi\" }";
     let (acme, bolt) = ("  acme:\n    server: main", "  acme:\n    server: more");
     let tenants = files.config(&upstream, &["acme", "bolt"], "");
-    let next = tenants.replacen("admin:", &extra, 1).replace(main, more).replace(acme, bolt);
+    let next = tenants.edit("admin:", &extra).edit(main, more).edit(acme, bolt);
     assert!(next.contains("127.0.0.1:2") && next.contains("server: more"), "{next}");
     files.swap_in("boldgate.yaml", &next);
     gateway.stderr(|log| log.contains(REFUSED));

@@ -10,7 +10,9 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::files::Files;
+use crate::support::gateway::listening_at;
 use crate::support::load::Load;
 use crate::support::process::{Process, boldgate};
 use crate::support::reloads::{ACME, PATIENCE, get, log_lines, metric, two_sites};
@@ -34,10 +36,7 @@ async fn restart_under_load(times: usize, per_second: u64) {
     let files = Files::new();
     let kept = socket();
     let address = kept.local_addr().unwrap();
-    files.write(
-        "boldgate.yaml",
-        &files.config(&upstream, &["acme"], "").replacen("127.0.0.1:0", &address.to_string(), 1),
-    );
+    files.write("boldgate.yaml", &listening_at(address, &files.config(&upstream, &["acme"], "")));
     let mut serving = activated(&files, &kept);
     serving.ready();
     let load = Load::start(address, per_second);
@@ -75,7 +74,7 @@ async fn the_mode_of_a_unix_socket_does_not_depend_on_the_umask() {
         let socket = files.path("socket");
         let config = files.config(&upstream, &["acme"], "");
         let address = format!("unix:{}", socket.display());
-        files.write("boldgate.yaml", &config.replacen("127.0.0.1:0", &address, 1));
+        files.write("boldgate.yaml", &listening_at(address, &config));
         let _gateway = Process::start(under(&format!("umask {umask}"), &files));
         until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
         let mode =
@@ -211,7 +210,7 @@ async fn a_refused_change_loses_no_socket_of_systemds() {
 /// `config` with one more listener at `address`, and without it.
 fn beside(config: &str, address: SocketAddr) -> (String, String) {
     let listener = format!("  - {{ address: \"{address}\", callers: anonymous }}\nadmin:");
-    (config.replacen("admin:", &listener, 1), config.to_owned())
+    (config.edit("admin:", &listener), config.to_owned())
 }
 
 async fn in_force(gateway: &Process) -> u64 {
@@ -225,8 +224,8 @@ async fn the_admin_listeners_socket_of_systemds_is_given_to_no_other() {
     let kept = socket();
     let address = kept.local_addr().unwrap();
     let config = files.config(&upstream, &["acme"], "");
-    let admin = config
-        .replace("admin: { address: \"127.0.0.1:0", &format!("admin: {{ address: \"{address}"));
+    let admin =
+        config.edit("admin: { address: \"127.0.0.1:0", &format!("admin: {{ address: \"{address}"));
     assert_ne!(admin, config);
     files.write("boldgate.yaml", &admin);
     let gateway = activated(&files, &kept);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use boldgate::config::Settings;
 
+use crate::support::edit::Edit;
 use crate::support::files::{Files, every_kind_of_file};
 use crate::support::reloads::{PATIENCE, metric, two_sites};
 use crate::support::stand_in::EMBED_SECRET;
@@ -47,7 +48,7 @@ async fn a_folder_that_is_removed_and_made_anew_is_watched_on() {
     files.write("above/tls/secret", EMBED_SECRET);
     let secret = files.path("secret").display().to_string();
     let inside = files.path("above/tls/secret").display().to_string();
-    let config = files.config(&upstream, &["acme"], "").replace(&secret, &inside);
+    let config = files.config(&upstream, &["acme"], "").edit(&secret, &inside);
     files.write("boldgate.yaml", &config);
     let gateway = files.serve();
     for number in 2..6 {

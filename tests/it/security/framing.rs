@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::two_callers::{ALPHA_KEY, GOOD, House, get, get_with, post};
 
 /// What is smuggled: well-formed, and admitted if it were ever read as a request.
@@ -44,7 +45,8 @@ async fn chunks_in_http_1_0_are_refused() {
     for connection in ["", "Connection: keep-alive\r\n"] {
         let framing = format!("{connection}Transfer-Encoding: chunked\r\n");
         let body = format!("0\r\n\r\n{}", smuggled());
-        let request = post(GOOD, &framing, &body).replacen("HTTP/1.1", "HTTP/1.0", 1);
+        let request = post(GOOD, &framing, &body)
+            .edit(&format!("POST {GOOD} HTTP/1.1"), &format!("POST {GOOD} HTTP/1.0"));
         assert_refused_and_closed(&house, request.as_bytes()).await;
     }
     house.assert_serves().await;
@@ -439,8 +441,8 @@ async fn a_head_that_is_not_well_formed_ends_the_connection() {
     let rest = format!("Host: localhost\r\nX-Api-Key: {ALPHA_KEY}\r\n");
     let with = |lines: &[u8]| [line.as_bytes(), rest.as_bytes(), lines, b"\r\n"].concat();
     let mut heads = vec![
-        get(GOOD).replace("\r\n", "\n").into_bytes(),
-        get(GOOD).replacen("\r\n", "\n", 1).into_bytes(),
+        get(GOOD).edit_all("\r\n", "\n").into_bytes(),
+        get(GOOD).edit("HTTP/1.1\r\n", "HTTP/1.1\n").into_bytes(),
         format!("{line}{rest}X: y\n\r\n").into_bytes(),
         format!("{line}{rest}\n").into_bytes(),
         format!("\n{line}{rest}\r\n").into_bytes(),

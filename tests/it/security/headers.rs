@@ -1,5 +1,6 @@
 //! Headers that claim to be somebody else's.
 
+use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
 use crate::support::two_callers::{
     ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, config, get_with,
@@ -326,7 +327,7 @@ async fn cookies_pass_only_where_no_token_of_ours_is_put_on() {
         let mut answer = ok("served");
         let text = String::from_utf8(answer.bytes).unwrap();
         let cookies = "Set-Cookie: a=b; HttpOnly\r\nset-cookie: c=d\r\nContent-Type";
-        answer.bytes = text.replacen("Content-Type", cookies, 1).into_bytes();
+        answer.bytes = text.edit("Content-Type", cookies).into_bytes();
         answer
     })
     .await;

@@ -1,5 +1,6 @@
 //! Hosts that two servers could read as different ones.
 
+use crate::support::edit::Edit;
 use crate::support::gateway::{Gateway, HOSTS, config};
 use crate::support::two_callers::{
     ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get, get_with,
@@ -130,7 +131,7 @@ async fn a_name_with_the_dot_of_the_root_is_the_same_host() {
 async fn hosts_compare_as_names_and_addresses_and_not_as_text() {
     let upstream = Upstream::echo().await;
     let hosts = ", hosts: [app.example., \"[fd00::A]\", \"fd00:0::b\", 192.0.2.7]";
-    let text = config(upstream.address, "").replace(HOSTS, hosts);
+    let text = config(upstream.address, "").edit(HOSTS, hosts);
     let gateway = Gateway::start(&text);
     let get =
         |host: &str| format!("GET /bi/api/site/site1/v5.0/x HTTP/1.1\r\nHost: {host}\r\n\r\n");

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::CANARY_SECRET;
 use crate::support::two_callers::{self, ALPHA_KEY, READER_KEY, hex};
 use crate::support::upstream::{Answer, Request, Upstream, give_token, ok, status};
@@ -260,7 +261,7 @@ async fn config(upstream: SocketAddr, folder: &std::path::Path) -> String {
         "",
         "limits: { request_head_timeout: 500ms, max_body: 1KiB }\n",
     );
-    text = text.replace("SECRET_FILE", &format!("\"{secret}\""));
+    text = text.edit_all("SECRET_FILE", &format!("\"{secret}\""));
     let mut tenants = String::new();
     for (number, site) in SITES.into_iter().chain(["nowhere"]).enumerate() {
         let server = if site == "nowhere" { "away" } else { "main" };
@@ -285,14 +286,14 @@ async fn config(upstream: SocketAddr, folder: &std::path::Path) -> String {
     let away = format!("  away: {{ url: \"http://{closed}/bi\" }}\n");
     let main = format!("main: {{ url: \"http://{upstream}/bi\"");
     let slow = format!("{main}, timeouts: {{ read: 300ms, token_exchange: 5s }}");
-    let text = text.replace(&main, &slow);
-    let text = text.replace("tenants:\n", &format!("{away}tenants:\n{tenants}"));
+    let text = text.edit(&main, &slow);
+    let text = text.edit("tenants:\n", &format!("{away}tenants:\n{tenants}"));
     let may: Vec<_> = SITES
         .into_iter()
         .chain(["nowhere", "alpha"])
         .map(|site| format!("{{ tenant: {site}, routes: [read, write] }}"))
         .collect();
-    text.replace("{ tenant: alpha, routes: [read] }", &may.join(", "))
+    text.edit("{ tenant: alpha, routes: [read] }", &may.join(", "))
 }
 
 /// Requests with canaries wherever something can be planted.
@@ -316,7 +317,7 @@ fn requests() -> Vec<String> {
     for route in ROUTES {
         all.push(with(&get("good", route), &key, "", ""));
         all.push(with(&get("good", route), &key, &own, ""));
-        let post = get("good", route).replacen("GET", "POST", 1);
+        let post = get("good", route).edit("GET", "POST");
         all.push(with(&post, &key, "Content-Length: 14\r\n", PLANTED));
     }
     let good = get("good", "x");
@@ -339,7 +340,7 @@ fn requests() -> Vec<String> {
     all.push(with(&good, &key, &format!("Host: {PLANTED}\r\n"), ""));
     all.push(with(&good, &key, &format!("X: {}\r\n", PLANTED.repeat(6_000)), ""));
     all.push(with(&good, &key, &format!("X: {}\r\n", PLANTED.repeat(100_000)), ""));
-    let post = good.replacen("GET", "POST", 1);
+    let post = good.edit("GET", "POST");
     all.push(with(&post, &key, "Content-Length: 9999\r\n", PLANTED));
     all.push(with(
         &post,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
 use crate::support::upstream::Request;
 
@@ -299,7 +300,7 @@ async fn a_route_that_mints_tokens_is_closed_in_every_spelling() {
         "/v5.0/users/get-user-key",
     ] {
         for method in ["GET", "POST"] {
-            let request = get(&format!("{SITES}/alpha{route}")).replacen("GET", method, 1);
+            let request = get(&format!("{SITES}/alpha{route}")).edit("GET", method);
             let refusal = house.assert_refused(request, &[403]).await;
             assert_eq!(refusal.code(), "route_closed", "{method} {route}");
         }

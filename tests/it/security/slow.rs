@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
 use crate::support::tls::SelfSigned;
 use crate::support::two_callers::{GOOD, House, config, get, get_with, post};
@@ -99,7 +100,7 @@ async fn a_tls_handshake_has_a_deadline() {
     let upstream = Upstream::echo().await;
     let keys = made.listener_keys(files.path());
     let tls = format!("callers: required, tls: {{ {keys} }} }}");
-    let text = config(upstream.address, "", IMPATIENT).replacen("callers: required }", &tls, 1);
+    let text = config(upstream.address, "", IMPATIENT).edit("callers: required }", &tls);
     let gateway = Gateway::start(&text);
     let house = House { upstream, gateway };
 

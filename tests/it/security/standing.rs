@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::support::client::{Client, Response};
 use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
@@ -131,7 +132,7 @@ tenants:
             provider.jwks.path().display(),
         );
         let gateway =
-            Gateway::start(&text.replace("ALL", "read, export, write, admin, credentials"));
+            Gateway::start(&text.edit_all("ALL", "read, export, write, admin, credentials"));
         Self {
             upstream,
             gateway,
@@ -237,7 +238,7 @@ fn unsigned(token: &str) -> String {
 async fn no_class_of_routes_opens_to_a_standing_that_is_not_enough() {
     let house = House::new(&format!("uid: {}", getuid().as_raw() + 1)).await;
     let key = |caller: &str| By::Tcp(house.key(caller));
-    let near = house.key("all").replace("\r\n", "");
+    let near = house.key("all").edit("\r\n", "");
     let near = format!("{}\r\n", &near[..near.len() - 1]);
     for (what, by, refused) in [
         ("no credential", By::Tcp(String::new()), NOBODY),

@@ -10,6 +10,7 @@ use super::identity_provider::Provider;
 use super::process::Process;
 use super::stand_in::EMBED_SECRET;
 use super::tls::SelfSigned;
+use crate::support::edit::Edit;
 
 /// Writes a file into `folder` and gives its path.
 pub fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
@@ -88,7 +89,7 @@ pub fn every_kind_of_file(files: &Files) -> [(&'static str, String); 9] {
         files.write(name, content);
     }
     let folder = files.0.path().display().to_string();
-    files.write("boldgate.yaml", &EVERY_KIND_OF_FILE.replace("DIR", &folder));
+    files.write("boldgate.yaml", &EVERY_KIND_OF_FILE.edit_all("DIR", &folder));
     contents
 }
 

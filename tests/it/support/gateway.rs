@@ -1,5 +1,6 @@
 //! A gateway in this process, and the configuration that most tests of it use.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use boldgate::telemetry::{AccessLog, Format, Telemetry};
 use tokio::time::timeout;
 
 use super::client::{Client, Response};
+use crate::support::edit::Edit;
 
 /// The secret in every configuration made here. It must show nowhere.
 pub const CANARY_SECRET: &str = "canary-embed-secret-0123456789";
@@ -57,6 +59,11 @@ pub fn config(upstream: SocketAddr, tenant: &str) -> String {
     )
 }
 
+/// The configuration with its listener at this address instead of a free port.
+pub fn listening_at(address: impl Display, config: &str) -> String {
+    config.edit("\"127.0.0.1:0\", callers", &format!("\"{address}\", callers"))
+}
+
 impl Gateway {
     /// Starts with this configuration; `SECRET_FILE` in it is the path of a file that holds
     /// [`CANARY_SECRET`].
@@ -70,7 +77,7 @@ impl Gateway {
         let files = tempfile::tempdir().unwrap();
         let secret = files.path().join("secret");
         std::fs::write(&secret, CANARY_SECRET).unwrap();
-        let config = config.replace("SECRET_FILE", &secret.display().to_string());
+        let config = config.edit_any("SECRET_FILE", &secret.display().to_string());
         let settings = match Settings::parse(&config, "test.yaml") {
             Ok(settings) => settings,
             Err(findings) => panic!("{findings}\n{config}"),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::gateway::CANARY_SECRET;
 use super::process::Process;
+use crate::support::edit::Edit;
 
 /// A running `boldgate serve`.
 pub struct MeasuredProcess {
@@ -23,7 +24,7 @@ impl MeasuredProcess {
         let files = tempfile::tempdir().unwrap();
         let secret = files.path().join("secret");
         std::fs::write(&secret, CANARY_SECRET).unwrap();
-        let config = config.replace("SECRET_FILE", &secret.display().to_string());
+        let config = config.edit("SECRET_FILE", &secret.display().to_string());
         let file = files.path().join("boldgate.yaml");
         std::fs::write(&file, config).unwrap();
         let serving = Process::serve(file.to_str().unwrap());

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::upstream::CANARY_TOKEN;
 use super::waiting::comes_true;
+use crate::support::edit::Edit;
 
 /// A path of tenant `acme`.
 pub const PATH: &str = "/bi/api/site/site1/v5.0/items";
@@ -183,7 +184,7 @@ pub fn with_body(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
 
 /// A configuration with more settings for its server.
 pub fn on_server(config: &str, settings: &str) -> String {
-    config.replacen("/bi\" }", &format!("/bi\", {settings} }}"), 1)
+    config.edit("/bi\" }", &format!("/bi\", {settings} }}"))
 }
 
 /// A request with a token of the client's own, so that no exchange goes before it.

@@ -14,6 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::client::Client;
 use super::gateway::config;
+use crate::support::edit::Edit;
 
 /// A certificate that has signed itself, and its key.
 pub struct SelfSigned(rcgen::CertifiedKey<rcgen::KeyPair>);
@@ -141,5 +142,5 @@ impl Drop for TlsServer {
 pub fn tls_config(host: &str, server: &TlsServer, bundle: &str, tenant: &str) -> String {
     let plain = config(([127, 0, 0, 1], server.port()).into(), tenant);
     let url = format!("https://{host}:{}/bi\", ca_file: \"{}\"", server.port(), bundle);
-    plain.replace(&format!("http://127.0.0.1:{}/bi\"", server.port()), &url)
+    plain.edit(&format!("http://127.0.0.1:{}/bi\"", server.port()), &url)
 }
