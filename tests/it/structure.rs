@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod circles;
+mod words;
+
 #[test]
 fn every_module_imports_only_modules_below_it() {
     let order = Order::of_the_library();
@@ -125,8 +128,9 @@ fn sources() -> Vec<(String, String, String)> {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap();
-            let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
-            let is_tests = inside.file_stem().is_some_and(|stem| stem == "tests");
+            let text = without_tests(&text).to_owned();
+            let is_tests =
+                inside.with_extension("").components().any(|part| part.as_os_str() == "tests");
             if !is_tests {
                 found.push((inside.display().to_string(), module, text));
             }
@@ -134,6 +138,14 @@ fn sources() -> Vec<(String, String, String)> {
     }
     assert!(found.len() > 20, "the sources were found");
     found
+}
+
+/// The text of a file up to its module of tests.
+fn without_tests(text: &str) -> &str {
+    let mut ends = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at);
+    let is_module =
+        |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod "));
+    ends.find(is_module).map_or(text, |end| &text[..end])
 }
 
 /// All files of Rust below a folder, one after the other.
