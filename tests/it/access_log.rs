@@ -78,7 +78,7 @@ async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
 }
 
 #[test]
-fn text_is_for_people() {
+fn text_lines_are_written_for_people() {
     let line = AccessLine {
         begun: UNIX_EPOCH + Duration::from_millis(1_767_225_600_250),
         duration: Duration::from_micros(12_345),
@@ -243,7 +243,7 @@ async fn requests_do_not_wait_for_a_log_that_is_stuck() {
 }
 
 #[test]
-fn lines_that_find_no_room_are_counted_and_later_ones_written() {
+fn lines_dropped_by_a_full_buffer_are_counted_and_later_ones_are_written() {
     let dropped = Telemetry::default().access_lines_dropped;
     let (release, stuck) = Stuck::new();
     let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone()).unwrap();

@@ -291,7 +291,7 @@ async fn failed_exchanges_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn open_connections_are_counted_and_those_turned_away() {
+async fn open_and_rejected_connections_are_counted() {
     let (stand_in, _) = both().await;
     let gateway =
         Gateway::start(&(anonymous(stand_in.addr()) + "limits: { max_connections: 1 }\n"));

@@ -332,7 +332,7 @@ async fn each_refusal_has_one_line_with_all_that_was_known_and_what_is_admitted_
 }
 
 #[tokio::test]
-async fn an_exchange_is_told_under_the_request_that_began_it_for_the_user_it_is_about() {
+async fn the_line_of_an_exchange_names_the_request_that_began_it_and_its_user() {
     let house = House::new().await;
     let jane = "GET /bi/api/site/good/v5.0/x | X-User: jane@acme.example";
     let first = house.ask("guest", jane).await;
@@ -451,7 +451,7 @@ async fn no_name_and_no_path_makes_a_line_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_program_writes_it_to_stdout_among_the_access_log_down_to_the_last_line() {
+async fn the_program_writes_every_audit_line_to_stdout_among_its_access_lines() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| crate::support::files::write(&folder, name, text);

@@ -23,7 +23,7 @@ use crate::support::waiting::until;
 const COMMANDS: [&str; 7] = ["serve", "check", "token", "demo", "key", "schema", "completions"];
 
 #[test]
-fn help_says_all_that_there_is() {
+fn help_lists_every_command() {
     let mut all = String::new();
     for command in ["", "serve", "check", "token", "demo", "key", "schema", "completions"] {
         let mut arguments = vec![command, "--help"];
@@ -73,7 +73,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 }
 
 #[test]
-fn check_says_of_every_file_what_is_wrong_with_it() {
+fn check_reports_the_faults_of_every_file() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let good = write(&folder, "good.yaml", &config("http://127.0.0.1:1/bi", &secret));
@@ -97,7 +97,7 @@ fn check_says_of_every_file_what_is_wrong_with_it() {
 }
 
 #[test]
-fn check_can_leave_secrets_aside() {
+fn check_can_skip_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let text = config("http://127.0.0.1:1/bi", "/nonexistent/secret");
     let elsewhere = write(&folder, "elsewhere.yaml", &text);
@@ -309,7 +309,7 @@ async fn a_limit_on_the_size_of_files_ends_no_command_by_a_signal() {
 }
 
 #[test]
-fn the_demo_plays_itself() {
+fn the_demo_runs_without_input() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = boldgate(&["demo", "--once"]);
     let ended = Process::start({
@@ -387,7 +387,7 @@ fn a_demo_whose_port_is_taken_says_how_to_get_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn token_says_what_a_token_is_good_for_and_shows_it_only_when_told_to() {
+async fn token_describes_a_token_and_prints_it_only_on_request() {
     let stand_in = acme().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);

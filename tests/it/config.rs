@@ -52,7 +52,7 @@ fn invalid_files_are_refused_in_these_words() {
 }
 
 #[test]
-fn no_words_are_left_over_from_files_that_are_gone() {
+fn no_snapshot_is_left_of_a_configuration_that_is_gone() {
     for entry in std::fs::read_dir("tests/config/invalid").unwrap() {
         let file = entry.unwrap().path();
         assert!(file.with_extension("yaml").exists(), "{}", file.display());
@@ -179,7 +179,7 @@ fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
 /// A name that ends in the dot of the root is looked up as it is, without a resolver's search
 /// domains; its certificate and `Host` have no dot.
 #[test]
-fn a_url_may_end_its_name_in_the_dot_of_the_root() {
+fn the_host_of_a_url_may_end_in_a_dot() {
     let minimal = text(Path::new("tests/config/valid/minimal.yaml"));
     let server = |url: &str, more: &str| {
         let config = minimal.edit("https://bi.example.com/bi", &format!("{url}{more}"));
@@ -325,7 +325,7 @@ fn a_secret_with_characters_that_nobody_sees_is_a_finding_with_a_hint() {
 }
 
 #[test]
-fn hosts_do_not_need_their_secrets_to_be_checked() {
+fn a_configuration_can_be_checked_without_its_secrets() {
     let text =
         text(Path::new("tests/config/valid/minimal.yaml")).edit("tests/config/secret", "/gone");
     let folder = tempfile::tempdir().unwrap();

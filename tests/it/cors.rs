@@ -297,7 +297,7 @@ async fn the_servers_cors_headers_never_come_back_where_our_token_was_put_on() {
 }
 
 #[tokio::test]
-async fn where_the_server_allows_no_page_a_listed_one_may_read_answers_to_its_own_token() {
+async fn a_listed_page_may_read_responses_to_its_own_token_where_the_server_allows_no_page() {
     let upstream = Upstream::answering(|_| {
         let text = "HTTP/1.1 200 OK\r\nVary: *\r\nAccess-Control-Allow-Credentials: true\r\n\
                     Content-Length: 0\r\n\r\n";

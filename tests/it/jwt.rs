@@ -272,7 +272,7 @@ async fn an_issuer_with_a_shared_secret_is_believed_with_that_secret_only() {
 
 /// RFC 6750, section 2.1, and RFC 9110, section 11.4: the scheme in any case, and blanks.
 #[tokio::test]
-async fn bearer_is_any_case_and_any_number_of_blanks() {
+async fn the_scheme_bearer_may_have_any_case_and_any_number_of_spaces() {
     let upstream = Upstream::echo().await;
     let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
     let gateway = gateway(&upstream, &provider, &batch);

@@ -168,7 +168,7 @@ async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_on_a_new_
 }
 
 #[tokio::test]
-async fn a_closing_connection_is_the_same_under_tls() {
+async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_under_tls_too() {
     let made = SelfSigned::new("localhost");
     let tls = made.acceptor();
     let ca = tempfile::NamedTempFile::new().unwrap();
@@ -277,7 +277,7 @@ async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn what_answers_but_not_in_http_is_called_that_and_its_words_are_not_repeated() {
+async fn a_server_that_does_not_speak_http_is_reported_as_such_and_its_bytes_are_not_repeated() {
     let spoken: [&[u8]; 9] = [
         b"SSH-2.0-OpenSSH_9.6 canary\r\n",
         b"220 canary ESMTP\r\n",

@@ -137,7 +137,7 @@ async fn known_callers_may_ask_for_any_host_unless_hosts_are_listed() {
 
 /// Several keys of one caller, of which one has had its time.
 #[tokio::test]
-async fn an_expired_key_is_like_an_unknown_one_and_a_warning_in_the_configuration() {
+async fn an_expired_key_is_refused_like_an_unknown_one_and_is_a_warning_of_the_configuration() {
     let upstream = Upstream::echo().await;
     let (old, new) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
     let keys = format!(

@@ -211,7 +211,7 @@ async fn a_token_of_another_user_is_an_error_in_the_log_and_beside_a_login_name_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
+async fn responses_that_are_cut_off_and_clients_that_are_rejected_are_logged() {
     let upstream = Upstream::answering(|_| {
         let mut half = ok("0123456789");
         half.bytes.truncate(half.bytes.len() - 5);

@@ -401,7 +401,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
 
 /// Doubts about a file of several servers are told once, faults for each of them.
 #[test]
-fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
+fn pins_beside_cas_are_a_warning_and_a_fault_of_a_shared_file_is_found_for_each_use() {
     let folder = Folder::new();
     let line = format!("ca_file: {} }}", folder.path("ca.pem").display());
     let pins = format!("certificate_sha256: [ {} ], {line}", "ab".repeat(32));
@@ -625,7 +625,7 @@ async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_
 const REFUSED: &str = "a client was not let in";
 
 #[test]
-fn explain_reads_the_certificate_of_a_client_as_strictly() {
+fn explain_reads_a_client_certificate_as_strictly_as_serve() {
     let folder = Folder::new();
     let config = folder.path("gateway.yaml").display().to_string();
     let file = folder.path("client.pem").display().to_string();

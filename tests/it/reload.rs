@@ -3,7 +3,7 @@
 mod changes;
 mod client_cas;
 mod kept;
-mod met;
+mod open_connections;
 mod plain_files;
 mod refused;
 mod restarts;

@@ -134,7 +134,7 @@ async fn a_server_never_sees_more_connections_than_its_bound() {
 }
 
 #[tokio::test]
-async fn when_all_connections_stay_busy_the_client_is_told_to_come_back() {
+async fn when_all_connections_stay_busy_the_client_is_told_to_retry() {
     let upstream = answering_after(Duration::from_secs(2)).await;
     let settings = "max_connections: 1, timeouts: { connect: 200ms }";
     let gateway = Arc::new(Gateway::start(&on_server(&anonymous(upstream.address), settings)));
@@ -150,7 +150,7 @@ async fn when_all_connections_stay_busy_the_client_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_a_502_and_costs_no_slot() {
+async fn an_unreachable_server_is_a_502_and_uses_up_no_connection() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let setting = "    existing_authorization: pass_through\n";
     let gateway = Gateway::start(&on_server(&config(gone, setting), "max_connections: 1"));
@@ -161,7 +161,7 @@ async fn a_server_that_is_not_there_is_a_502_and_costs_no_slot() {
 }
 
 #[tokio::test]
-async fn a_connection_beyond_the_limit_is_turned_away_and_the_others_are_served() {
+async fn a_connection_beyond_the_limit_is_rejected_and_the_others_are_served() {
     let upstream = Upstream::echo().await;
     let gateway =
         Gateway::start(&(anonymous(upstream.address) + "limits: { max_connections: 2 }\n"));
@@ -277,7 +277,7 @@ async fn servers_at_one_address_with_different_trust_share_no_connection() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
+async fn a_unix_socket_replaces_a_dead_one_but_not_one_in_use() {
     let upstream = Upstream::echo().await;
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("gateway.sock");
@@ -307,7 +307,7 @@ async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_for_nothing_is_not_answered() {
+async fn a_client_that_sends_nothing_gets_no_response() {
     let upstream = Upstream::echo().await;
     let limits = "limits: { request_head_timeout: 200ms, keep_alive_timeout: 600ms }\n";
     let gateway = Gateway::start(&(anonymous(upstream.address) + limits));

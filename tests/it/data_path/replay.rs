@@ -172,7 +172,7 @@ async fn a_body_that_waited_for_100_continue_is_asked_for_once_and_replayed() {
 }
 
 #[tokio::test]
-async fn a_401_to_the_client_s_own_authorization_is_the_client_s() {
+async fn a_401_to_the_clients_own_authorization_is_passed_to_the_client() {
     let upstream = Upstream::answering(|_| status(401, "not you")).await;
     let setting = "    existing_authorization: pass_through\n";
     let gateway = Gateway::start(&config(upstream.address, setting));
@@ -308,7 +308,7 @@ async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
 }
 
 #[tokio::test]
-async fn when_no_new_token_is_to_be_had_the_client_learns_that() {
+async fn when_no_new_token_is_available_the_client_is_told_so() {
     for (reply, refused, code) in [
         ("503 Service Unavailable", 503, "token_endpoint_unavailable"),
         ("400 Bad Request", 502, "credential_refused"),
@@ -355,7 +355,7 @@ async fn when_no_new_token_is_to_be_had_the_client_learns_that() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_401_that_nobody_gets_may_be_long_or_break_off() {
+async fn the_body_of_a_401_that_is_replayed_may_be_long_or_break_off() {
     for (bytes, keep) in [
         (answer("401 Unauthorized", &"x".repeat(1_000_000)).into_bytes(), true),
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\nhalf".to_vec(), false),

@@ -104,7 +104,7 @@ async fn the_drain_timeout_cuts_off_what_is_left() {
 }
 
 #[tokio::test]
-async fn a_second_sigterm_ends_it_at_once() {
+async fn a_second_sigterm_ends_the_gateway_at_once() {
     let upstream = slow().await;
     let mut gateway = MeasuredProcess::serve(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address).await;

@@ -143,7 +143,7 @@ async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_all_before_it_reads_gets_an_answer_that_came_meanwhile() {
+async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_earlier() {
     let upstream = Scripted::new(|wire: Wire| async move {
         let Wire { stream, mut buffer, head } = wire;
         let (mut reading, mut writing) = stream.into_split();
@@ -312,7 +312,7 @@ async fn a_server_that_stays_silent_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_its_time_with_a_body_is_not_the_server_s_fault() {
+async fn a_client_that_sends_its_body_slowly_is_no_fault_of_the_server() {
     let upstream = Upstream::echo().await;
     let config = on_server(&anonymous(upstream.address), "timeouts: { read: 200ms }");
     let gateway = Gateway::start(&config);

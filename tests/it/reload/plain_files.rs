@@ -99,7 +99,7 @@ fn a_file_that_is_larger_than_its_kind_can_be_is_a_finding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_becomes_a_pipe_is_told_of_and_counts_again_when_it_is_a_file() {
+async fn a_secret_that_becomes_a_pipe_is_reported_and_used_again_once_it_is_a_file() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));

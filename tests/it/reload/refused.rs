@@ -46,7 +46,7 @@ async fn what_cannot_be_used_leaves_everything_as_it_was_and_says_where_it_is_wr
 
 /// Who mends a file wrongly reads what is wrong with it now.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_fault_in_the_same_file_is_told_as_well() {
+async fn another_fault_in_the_same_file_is_reported_too() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));

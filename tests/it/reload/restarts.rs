@@ -84,7 +84,7 @@ async fn the_mode_of_a_unix_socket_does_not_depend_on_the_umask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_be_out_of_file_descriptors_is_told_of_once_in_ten_seconds() {
+async fn running_out_of_file_descriptors_is_logged_once_in_ten_seconds() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -151,7 +151,7 @@ fn ended_by(mut process: Process) -> std::process::ExitStatus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_no_listener_uses_is_told_of() {
+async fn a_socket_that_no_listener_uses_is_reported() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));

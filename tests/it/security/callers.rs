@@ -190,7 +190,7 @@ async fn a_caller_with_too_much_under_way_gets_no_class_of_routes() {
 
 /// HDR-12: nobody is let in for looking like a health check.
 #[tokio::test]
-async fn a_health_checker_is_nobody_special() {
+async fn a_health_checker_has_no_special_rights() {
     let house = House::new().await;
     for agent in
         ["", "User-Agent:\r\n", "User-Agent: kube-probe/1.30\r\n", "User-Agent: GoogleHC/1.0\r\n"]
@@ -207,7 +207,7 @@ async fn a_health_checker_is_nobody_special() {
 
 /// A connection remembers nobody: each request on it proves who sends it.
 #[tokio::test]
-async fn each_request_on_a_connection_stands_for_itself() {
+async fn each_request_on_a_connection_is_authenticated_by_itself() {
     let house = House::new().await;
     let mut client = Client::connect(house.address()).await;
     let good = request("GET", "alpha", "/v5.0/dashboards", &key(ALPHA_KEY));

@@ -157,7 +157,7 @@ async fn a_content_length_is_one_plain_decimal_number() {
 /// SMG-07: what is no chunk is refused, and the connection to the server, on which part of the
 /// request has gone already, is not used again.
 #[tokio::test]
-async fn chunks_that_are_none_end_both_connections() {
+async fn malformed_chunks_end_both_connections() {
     let house = House::with("limits: { body_timeout: 500ms }\n").await;
     house.assert_serves().await;
     for body in [
@@ -191,7 +191,7 @@ async fn chunks_that_are_none_end_both_connections() {
 
 /// SMG-07: chunk extensions, trailers and odd sizes never go on as they came.
 #[tokio::test]
-async fn chunks_are_framed_anew() {
+async fn chunks_are_framed_again_for_the_server() {
     let house = House::new().await;
     for body in [
         "3;ext=\"a\"\r\nabc\r\n0\r\n\r\n",
@@ -332,7 +332,7 @@ async fn a_connection_that_carried_the_body_of_a_delete_is_not_used_again() {
 
 /// What is not read is announced: a client that has sent more behind chunks knows to send it again.
 #[tokio::test]
-async fn a_response_behind_which_nothing_is_read_says_so() {
+async fn a_response_after_which_nothing_is_read_says_close() {
     let house = House::new().await;
     let chunked = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
     for (behind, connection) in [(String::new(), "keep-alive"), (smuggled(), "close")] {

@@ -41,7 +41,7 @@ fn leniently(request: &Request) -> Vec<(String, String)> {
 /// HDR-01, HDR-06, HDR-07: nothing that says who the client is, where it comes from or what it
 /// asks for goes on from the client, under no spelling; ours goes on once.
 #[tokio::test]
-async fn what_proxies_say_never_comes_from_the_client() {
+async fn forwarding_headers_never_come_from_the_client() {
     let house = House::new().await;
     let names = [
         "X-Forwarded-For",
@@ -108,7 +108,7 @@ async fn what_proxies_say_never_comes_from_the_client() {
 /// Who a client is, as proxies, gateways and web servers in front of applications say it. None of
 /// them is ours to believe, and whoever stands between us and Bold BI might.
 #[tokio::test]
-async fn what_says_who_the_client_is_never_goes_on_under_any_spelling() {
+async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
     let house = House::new().await;
     let names = [
         // Certificates: nginx, HAProxy, Apache, IIS and Azure, RFC 9440, AWS, Traefik.

@@ -13,7 +13,7 @@ fn with_host_line(line: &str, version: &str) -> String {
 
 /// HST-01
 #[tokio::test]
-async fn a_host_is_one_plain_host() {
+async fn a_host_header_is_one_plain_host() {
     let house = House::new().await;
     let long = "a".repeat(256);
     for host in [
@@ -33,7 +33,7 @@ async fn a_host_is_one_plain_host() {
 
 /// HST-02
 #[tokio::test]
-async fn two_hosts_are_none() {
+async fn two_host_headers_are_refused() {
     let house = House::new().await;
     for lines in [
         "Host: localhost\r\nHost: localhost\r\n",

@@ -122,7 +122,7 @@ async fn a_site_is_found_in_its_exact_spelling_only() {
 
 /// PTH-07: a tenant that is found by its host and has no site in its path is no way to a site.
 #[tokio::test]
-async fn a_tenant_without_a_site_is_no_way_into_the_path_of_one() {
+async fn a_tenant_without_a_site_gives_no_access_to_the_path_of_a_site() {
     let house = House::new().await;
     let to = |path: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: gamma.example\r\nX-Api-Key: {BETA_KEY}\r\n\r\n")

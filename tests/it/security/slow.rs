@@ -131,7 +131,7 @@ async fn a_tls_handshake_has_a_deadline() {
 
 /// A body that stops coming ends the request on both sides.
 #[tokio::test]
-async fn a_body_that_stops_is_given_up() {
+async fn a_request_whose_body_stops_is_ended() {
     let house = House::with(IMPATIENT).await;
     house.assert_serves().await;
     for (framing, part) in [
@@ -155,7 +155,7 @@ async fn a_body_that_stops_is_given_up() {
 /// The bound on connections: one too many is told so at once, the others are served, and a place
 /// that is given back can be had.
 #[tokio::test]
-async fn one_connection_too_many_is_turned_away_at_once() {
+async fn one_connection_too_many_is_rejected_at_once() {
     let house = House::with("limits: { max_connections: 8 }\n").await;
     let mut inside = Vec::new();
     for _ in 0..8 {

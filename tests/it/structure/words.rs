@@ -79,14 +79,11 @@ fn the_words_that_the_glossary_retires_are_nowhere_in_the_sources() {
             found.entry(word).or_default().push(format!("{file}:{line}"));
         }
     }
-    let report: String = found
-        .iter()
-        .map(|(word, places)| {
-            let shown = places.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-            let more = if places.len() > SHOWN { ", …" } else { "" };
-            format!("{:4} {word}: {shown}{more}\n", places.len())
-        })
-        .collect();
+    let report = found.iter().fold(String::new(), |report, (word, places)| {
+        let shown = places.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        let more = if places.len() > SHOWN { ", …" } else { "" };
+        report + &format!("{:4} {word}: {shown}{more}\n", places.len())
+    });
     assert!(report.is_empty(), "{report}");
 }
 

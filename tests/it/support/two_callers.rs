@@ -97,7 +97,7 @@ impl House {
 pub fn assert_token_of(request: &Request, site: &str) {
     let authorization = request.header("authorization");
     assert_eq!(authorization.len(), 1, "{}", request.head);
-    let ours = format!("Bearer {}-{site}-", CANARY_TOKEN);
+    let ours = format!("Bearer {CANARY_TOKEN}-{site}-");
     assert!(authorization[0].starts_with(&ours), "{}", request.head);
 }
 

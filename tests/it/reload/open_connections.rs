@@ -23,8 +23,8 @@ async fn in_force(gateway: &Process, generation: u64) {
 /// By the old configuration everybody may read, by the new one nobody may do anything without a
 /// credential. Taken together they would let everybody write.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_head_that_a_change_meets_is_not_let_in_by_the_old_listener_for_the_new_permissions()
-{
+async fn half_a_head_from_before_a_change_is_not_admitted_by_the_old_listener_under_new_permissions()
+ {
     let upstream = two_sites().await;
     let files = Files::new();
     let readers = "callers:\n  anonymous:\n    may: [ { tenant: acme, routes: [read] } ]\n";
@@ -77,7 +77,7 @@ async fn a_request_on_a_connection_of_a_listener_that_is_gone_reaches_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_on_open_connections_are_judged_by_the_origins_of_today() {
+async fn pages_on_open_connections_are_judged_by_the_origins_of_the_current_configuration() {
     let upstream = two_sites().await;
     let files = Files::new();
     let origins = |origin: &str| {
@@ -103,7 +103,7 @@ async fn pages_on_open_connections_are_judged_by_the_origins_of_today() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn open_connections_are_met_by_the_hosts_of_today() {
+async fn open_connections_are_judged_by_the_hosts_of_the_current_configuration() {
     let upstream = two_sites().await;
     let files = Files::new();
     let hosts = |names: &str| {
