@@ -10,10 +10,9 @@ use boldgate::caller::ApiKey;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::client::Response;
 use crate::support::edit::Edit;
-use crate::support::gateway::Gateway;
-use crate::support::identity_provider::Provider;
+use crate::support::gateway::{Gateway, get};
+use crate::support::identity_provider::{Provider, bearer};
 use crate::support::upstream::Upstream;
 
 /// A gateway that knows `portal` by JWTs and `batch` by an API key.
@@ -73,15 +72,6 @@ callers:
         keys,
         batch.hash(),
     )
-}
-
-async fn get(gateway: &Gateway, headers: &str) -> Response {
-    let path = "/bi/api/site/site1/v5.0/dashboards";
-    gateway.send(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{headers}\r\n")).await
-}
-
-fn bearer(token: &str) -> String {
-    format!("Authorization: Bearer {token}\r\n")
 }
 
 #[tokio::test]
@@ -296,24 +286,23 @@ async fn a_401_challenges_for_each_kind_of_credential_and_says_that_a_token_was_
     let keys = format!("jwks_file: {}", provider.jwks.path().display());
     let both = gateway_with(&upstream, &keys, &batch);
     let api_key = "ApiKey realm=\"boldgate\"";
-    let bearer = "Bearer realm=\"boldgate\"";
+    let challenge = "Bearer realm=\"boldgate\"";
     let invalid = "Bearer realm=\"boldgate\", error=\"invalid_token\"";
-    let expired =
-        super::jwt::bearer(&provider.token(|claims| claims["exp"] = json!(1_000_000_000)));
+    let expired = bearer(&provider.token(|claims| claims["exp"] = json!(1_000_000_000)));
     for (headers, expected) in [
-        ("", [api_key, bearer]),
-        ("Authorization: Bearer\r\n", [api_key, bearer]),
-        ("X-Api-Key: bgk_canary-wrong\r\n", [api_key, bearer]),
+        ("", [api_key, challenge]),
+        ("Authorization: Bearer\r\n", [api_key, challenge]),
+        ("X-Api-Key: bgk_canary-wrong\r\n", [api_key, challenge]),
         (&expired, [api_key, invalid]),
         ("Authorization: Bearer opaque\r\n", [api_key, invalid]),
-        ("Authorization: Bearer bgk_canary-wrong\r\n", [api_key, bearer]),
+        ("Authorization: Bearer bgk_canary-wrong\r\n", [api_key, challenge]),
     ] {
         let answer = get(&both, headers).await;
         assert_eq!(answer.status, 401);
         assert_eq!(answer.header("www-authenticate"), expected, "{headers}");
     }
     upstream.seen.assert_untouched("requests without a good credential");
-    let served = get(&both, &super::jwt::bearer(&provider.token(|_| ()))).await;
+    let served = get(&both, &bearer(&provider.token(|_| ()))).await;
     assert_eq!((served.status, served.header("www-authenticate").len()), (200, 0));
 }
 

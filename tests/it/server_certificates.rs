@@ -11,14 +11,12 @@ use crate::support::client::Client;
 use crate::support::client_certificates::dns;
 use crate::support::edit::Edit;
 use crate::support::files::write;
-use crate::support::gateway::{CANARY_SECRET, Gateway, config};
+use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, config};
 use crate::support::process::Process;
 use crate::support::server_certificates::{Authority, ECDSA_WITH_SHA224, Made};
 use crate::support::tls::TlsServer;
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
 use crate::support::waiting::becomes;
-
-const PATH: &str = "/bi/api/site/site1/v5.0/items";
 
 /// The configuration for a server with TLS and `more` keys of it.
 fn tls_config(server: &TlsServer, upstream: &Upstream, more: &str) -> String {

@@ -1,4 +1,4 @@
-//! The borders of the house: who may import whom.
+//! The structure of the crate: which module may import which.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -77,7 +77,11 @@ fn every_test_that_the_architecture_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let architecture = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
     let table = architecture.split("| Invariant | Held by |").nth(1).unwrap();
-    let tests = texts_below(&root.join("src")) + &texts_below(&root.join("tests/it"));
+    let tests: String = ["src", "tests/it"]
+        .into_iter()
+        .flat_map(|folder| texts(&root.join(folder)))
+        .map(|(_, text)| text)
+        .collect();
     let named: Vec<&str> =
         table.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2).collect();
     assert!(named.len() > 30, "the table was found");
@@ -146,11 +150,6 @@ fn without_tests(text: &str) -> &str {
     let is_module =
         |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod "));
     ends.find(is_module).map_or(text, |end| &text[..end])
-}
-
-/// All files of Rust below a folder, one after the other.
-fn texts_below(folder: &Path) -> String {
-    texts(folder).into_iter().map(|(_, text)| text).collect()
 }
 
 /// All files of Rust below a folder, with their texts.

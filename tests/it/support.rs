@@ -4,6 +4,7 @@
 pub mod client;
 pub mod client_certificates;
 pub mod edit;
+pub mod faults;
 pub mod files;
 pub mod gateway;
 pub mod http1;

@@ -14,10 +14,8 @@ use tokio::time::{Instant, sleep};
 use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::files::write;
-use crate::support::gateway::{Gateway, anonymous, config};
-use crate::support::scripted::{
-    PATH, Scripted, Wire, answer, on_server, own_token, request, with_body,
-};
+use crate::support::gateway::{Gateway, PATH, anonymous, config};
+use crate::support::scripted::{Scripted, Wire, answer, on_server, own_token, request, with_body};
 use crate::support::tls::{SelfSigned, TlsServer, tls_config};
 use crate::support::upstream::{Request, Seen, Upstream, dead_address, ok, status};
 use crate::support::waiting::{comes_true, until};

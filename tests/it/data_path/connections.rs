@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::write;
-use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous, config, listening_at};
+use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, anonymous, config, listening_at};
 use crate::support::http1::header_values;
 use crate::support::measured_process::MeasuredProcess;
 use crate::support::scripted::{
-    PATH, Scripted, Wire, answer, noise, on_server, own_token, request, with_body,
+    Scripted, Wire, answer, noise, on_server, own_token, request, with_body,
 };
 use crate::support::tls::{SelfSigned, TlsServer, tls_config};
 use crate::support::upstream::Upstream;

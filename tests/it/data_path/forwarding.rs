@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, anonymous, config};
-use crate::support::scripted::{PATH, Scripted, answer, noise, request, with_body};
+use crate::support::gateway::{Gateway, PATH, anonymous, config};
+use crate::support::scripted::{Scripted, answer, noise, request, with_body};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use crate::support::client::Client;
 use crate::support::edit::Edit;
-use crate::support::gateway::{Gateway, anonymous, config};
-use crate::support::scripted::{PATH, Scripted, Wire, answer, noise, request, with_body};
+use crate::support::gateway::{Gateway, PATH, anonymous, config};
+use crate::support::scripted::{Scripted, Wire, answer, noise, request, with_body};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
 use crate::support::waiting::until;
 

@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::Client;
-use crate::support::gateway::anonymous;
+use crate::support::gateway::{PATH, anonymous};
 use crate::support::measured_process::MeasuredProcess;
-use crate::support::scripted::{PATH, Scripted, Wire, answer, request, with_body};
+use crate::support::scripted::{Scripted, Wire, answer, request, with_body};
 use crate::support::waiting::{comes_true, until};
 
 /// Answers after the time that the path says, in milliseconds.

@@ -11,12 +11,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::client::Client;
-use crate::support::gateway::{Gateway, anonymous};
+use crate::support::gateway::{Gateway, PATH, anonymous};
 use crate::support::http1::read_until;
 use crate::support::measured_process::{MeasuredProcess, megabytes};
-use crate::support::scripted::{
-    PATH, Scripted, Wire, answer, noise, on_server, request, with_body,
-};
+use crate::support::scripted::{Scripted, Wire, answer, noise, on_server, request, with_body};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
 use crate::support::waiting::until;
 

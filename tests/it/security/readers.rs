@@ -14,13 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::gateway::{Gateway, anonymous};
+use crate::support::gateway::{Gateway, PATH, anonymous};
 use crate::support::upstream::{Upstream, ok};
 
 /// Method, target and body of a request, as somebody has read it.
 type Read = (String, String, Vec<u8>);
-
-const PATH: &str = "/bi/api/site/site1/v5.0/items";
 
 /// Well-formed requests, each with another one behind it.
 fn seeds() -> Vec<Vec<u8>> {

@@ -17,7 +17,7 @@ use crate::support::client_certificates::{Ca, Identity, connect, dns};
 use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::Gateway;
-use crate::support::identity_provider::Provider;
+use crate::support::identity_provider::{Provider, bearer};
 use crate::support::tls::SelfSigned;
 use crate::support::two_callers::ROUTES;
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
@@ -223,11 +223,6 @@ where
     client.try_response(false).await
 }
 
-fn bearer(token: &str) -> String {
-    format!("Authorization: Bearer {token}\r\n")
-}
-
-/// The token with another header, and without a signature.
 fn unsigned(token: &str) -> String {
     let claims = token.split('.').nth(1).unwrap();
     let header = URL_SAFE_NO_PAD.encode(json!({"alg": "none", "kid": "one"}).to_string());

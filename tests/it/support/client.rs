@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::http1::{header_values, read_body, read_until};
 
-/// A client that sends what it is told to, byte for byte.
+/// A client that sends the bytes of the test as they are.
 pub struct Client<S = TcpStream> {
     pub stream: S,
     buffer: Vec<u8>,
@@ -41,17 +41,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.try_response(true).await.expect("there is a response")
     }
 
-    /// Reads one response; none when the connection ends first.
+    /// Reads one response. `None` if the connection ends first.
     pub async fn try_response(&mut self, to_head: bool) -> Option<Response> {
         timeout(Duration::from_secs(10), self.read(to_head)).await.expect("it comes within 10 s")
     }
 
-    /// The same as long as it takes.
+    /// The same without a deadline.
     pub async fn try_response_unbounded(&mut self) -> Option<Response> {
         self.read(false).await
     }
 
-    /// Writes, and says whether the gateway closes without a word.
+    /// Writes. Returns whether the gateway closes without a response.
     pub async fn is_closed_after(&mut self, bytes: &[u8]) -> bool {
         self.write(bytes).await;
         let mut rest = Vec::new();
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Some(Response { status, head, body, whole })
     }
 
-    /// All that still comes until the gateway closes the connection, which it does within 10 s.
+    /// Reads until the gateway closes the connection, which must be within 10 s.
     pub async fn rest(&mut self) -> String {
         let mut rest = std::mem::take(&mut self.buffer);
         let end = timeout(Duration::from_secs(10), self.stream.read_to_end(&mut rest)).await;
@@ -104,7 +104,7 @@ pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
-    /// False when the connection ended before the body did.
+    /// False if the connection ended before the body.
     pub whole: bool,
 }
 

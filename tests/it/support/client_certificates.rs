@@ -23,7 +23,7 @@ pub struct Ca {
     pub pem: String,
 }
 
-/// What a client has to show.
+/// The certificate of a client, with its key.
 pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
@@ -47,7 +47,7 @@ impl Ca {
 
     pub fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        // What none is known by.
+        // Callers are not known by these fields.
         params.distinguished_name.push(DnType::CommonName, "reports.acme.example");
         params.distinguished_name.push(DnType::OrganizationName, "reports");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -89,8 +89,8 @@ pub fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
-/// A connection by a client with this certificate to whoever has the certificate `server`; none if
-/// the handshake fails on the client's side.
+/// A connection by a client with this certificate to the server with the certificate `server`.
+/// `None` if the handshake fails on the client's side.
 pub async fn connect(
     address: SocketAddr,
     server: &CertificateDer<'static>,

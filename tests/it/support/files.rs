@@ -12,7 +12,7 @@ use super::stand_in::EMBED_SECRET;
 use super::tls::SelfSigned;
 use crate::support::edit::Edit;
 
-/// Writes a file into `folder` and gives its path.
+/// Writes a file into `folder`. Returns its path.
 pub fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
@@ -38,14 +38,14 @@ impl Files {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    /// Puts a new file in the place of the one of this name.
+    /// Renames a new file over the one of this name.
     pub fn swap_in(&self, name: &str, text: &str) {
         let new = self.path(&format!("{name}.new"));
         std::fs::write(&new, text).unwrap();
         std::fs::rename(new, self.path(name)).unwrap();
     }
 
-    /// A configuration with these tenants; `more` is put behind it.
+    /// A configuration with these tenants, then `more`.
     pub fn config(&self, upstream: &StandIn, tenants: &[&str], more: &str) -> String {
         let secret = self.path("secret");
         let mut text = format!(
@@ -71,7 +71,8 @@ impl Files {
     }
 }
 
-/// Writes a configuration that names a file of every kind; their names and what they hold.
+/// Writes a configuration that names a file of every kind, and those files. Returns their names and
+/// contents.
 pub fn every_kind_of_file(files: &Files) -> [(&'static str, String); 9] {
     let (ca, own) = (Ca::new("ca"), SelfSigned::new("localhost"));
     let contents = [

@@ -42,6 +42,9 @@ pub struct Gateway {
 /// The hosts that the clients of tests ask for, beside those of this machine.
 pub const HOSTS: &str = ", hosts: [a, gw, canary-host, public.example]";
 
+/// A path of tenant `acme`.
+pub const PATH: &str = "/bi/api/site/site1/v5.0/items";
+
 /// A configuration for one tenant `acme` at site `site1`, open to anybody on loopback.
 pub fn anonymous(upstream: SocketAddr) -> String {
     config(upstream, "")
@@ -126,6 +129,12 @@ impl Gateway {
     pub async fn get(&self, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
     }
+}
+
+/// A GET of the class `read` of tenant `acme`, with these header lines, each with its line end.
+pub async fn get(gateway: &Gateway, lines: &str) -> Response {
+    let path = "/bi/api/site/site1/v5.0/dashboards";
+    gateway.send(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{lines}\r\n")).await
 }
 
 struct Sink(Arc<Mutex<Vec<u8>>>);

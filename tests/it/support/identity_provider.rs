@@ -61,3 +61,8 @@ impl Provider {
         format!("{message}.{signature}")
     }
 }
+
+/// The header line that carries a token.
+pub fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}

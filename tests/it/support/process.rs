@@ -59,12 +59,12 @@ impl Process {
         process
     }
 
-    /// What it has written to stdout, as soon as `enough`.
+    /// Waits until its stdout is `enough`, and returns it.
     pub fn stdout(&self, enough: impl Fn(&str) -> bool) -> String {
         self.stdout.wait(enough)
     }
 
-    /// What it has written to stderr, as soon as `enough`.
+    /// Waits until its stderr is `enough`, and returns it.
     pub fn stderr(&self, enough: impl Fn(&str) -> bool) -> String {
         self.stderr.wait(enough)
     }
@@ -77,7 +77,8 @@ impl Process {
         whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    /// Where it listens and where its admin endpoints are, as soon as it says that it is ready.
+    /// Waits until it logs that it is ready. Returns the addresses of its listeners and of its admin
+    /// listener.
     pub fn ready(&self) -> (Vec<String>, SocketAddr) {
         self.stderr(|text| text.contains("boldgate is ready"));
         let log = self.log();
@@ -97,7 +98,7 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status. `None` while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -128,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-/// What comes through a pipe.
+/// The text that has come through a pipe.
 struct Gathered {
     text: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,

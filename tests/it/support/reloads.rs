@@ -1,4 +1,4 @@
-//! A gateway that is reloaded: what is asked of it, and what it says of its changes.
+//! Requests to a gateway that is reloaded, and its log and metrics about the changes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use super::waiting::becomes;
 /// A path of tenant `acme`, and one of tenant `bolt`.
 pub const ACME: &str = "/bi/api/site/site1/v5.0/items";
 pub const BOLT: &str = "/bi/api/site/site2/v5.0/items";
-/// What a change may take.
+/// A change takes effect within this time.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(1);
-/// What anything may take on a busy machine where it is not the point.
+/// Waits that are not the subject of a test end after this time.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A stand-in with two sites of the same embed secret.
@@ -31,13 +31,13 @@ pub async fn get(address: SocketAddr, path: &str) -> Response {
     client.response().await
 }
 
-/// Asks until the answer is as it should be, and says how long that took.
+/// Asks until a response has this status. Returns how long that took.
 pub async fn until_status(address: SocketAddr, path: &str, status: u16) -> Duration {
     let what = format!("{path} becomes {status}");
     becomes(PATIENCE, &what, async || get(address, path).await.status == status).await
 }
 
-/// The value of a metric without labels, or with those that stand in its name.
+/// The value of a metric. Its name includes its labels, if it has any.
 pub async fn metric(admin: SocketAddr, name: &str) -> u64 {
     let text = get(admin, "/metrics").await.text();
     let line =

@@ -13,9 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::upstream::CANARY_TOKEN;
 use super::waiting::comes_true;
 use crate::support::edit::Edit;
-
-/// A path of tenant `acme`.
-pub const PATH: &str = "/bi/api/site/site1/v5.0/items";
+use crate::support::gateway::PATH;
 
 /// A server that gives out tokens by itself; what happens to every other request is up to a script,
 /// which holds the connection from the request's head on.

@@ -58,7 +58,7 @@ impl Made {
         self.rebuilt(|fields| fields[6] = sequence(&[&sequence(algorithm), &key]))
     }
 
-    /// The same with other fields in its first part, signed anew.
+    /// The same with other fields in its first part, signed again.
     pub fn rebuilt(self, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Self {
         let whole = elements(&self.der).remove(0);
         let parts = elements(content(&whole));

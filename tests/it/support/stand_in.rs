@@ -22,6 +22,6 @@ pub async fn stand_in(sites: Vec<StandInSite>) -> StandIn {
     StandIn::start(StandInOptions { sites, ..StandInOptions::default() }).await.unwrap()
 }
 
-/// Neither may show anywhere.
+/// The secret that every site takes. It must show nowhere, nor must [`PASSWORD`].
 pub const EMBED_SECRET: &str = "canary-embed-secret";
 pub const PASSWORD: &str = "canary-p&ss=w%rd+1 é";

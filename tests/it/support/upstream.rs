@@ -13,8 +13,8 @@ use super::http1::{header_values, read_body, read_until};
 /// Begins every token that the raw upstream gives out. It must show nowhere but upstream.
 pub const CANARY_TOKEN: &str = "canary-token";
 
-/// A server that takes whatever comes, in the loosest reading, and says what it saw. Requests whose
-/// path ends in `/token` are exchanges and answered with a token; all others go to the handler.
+/// A server that accepts every request, read as leniently as possible, and records it. Requests with
+/// a path that ends in `/token` are exchanges and get a token; all others go to the handler.
 pub struct Upstream {
     pub address: SocketAddr,
     pub seen: Arc<Seen>,
@@ -173,7 +173,7 @@ async fn converse(
     Ok(())
 }
 
-/// What answers exchanges, of which this is the how-manieth.
+/// Responds to an exchange; the number counts the exchanges before it.
 type Exchange = fn(&Request, usize) -> Answer;
 
 /// A token that names its site and its number.
@@ -187,7 +187,7 @@ pub fn give_token(request: &Request, number: usize) -> Answer {
     Answer { bytes: text.into_bytes(), keep: true }
 }
 
-/// Reads one request; the end of the connection is none.
+/// Reads one request. `None` at the end of the connection.
 async fn read_request(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
