@@ -23,50 +23,21 @@ mod test_support {
     //! A server and a tenant for the unit tests of this module.
 
     use std::sync::Arc;
-    use std::time::Duration;
 
     use crate::secret::Secret;
-    use crate::tenant::{
-        Credential, ExchangeBody, ExistingAuthorization, Grant, Server, Tenant, TenantName,
-        Timeouts,
-    };
+    use crate::tenant::{Credential, Server, Tenant, samples};
 
     pub(super) fn server(tls: bool, host: &str, port: u16) -> Server {
-        let second = Duration::from_secs(1);
-        Server {
-            name: "main".into(),
-            tls,
-            host: host.into(),
-            port,
-            base_path: "/bi".into(),
-            addresses: Vec::new(),
-            trust: crate::trust::Trust::default(),
-            health_check: None,
-            timeouts: Timeouts::all(second),
-            max_connections: 8,
-            max_exchanges: 16,
-        }
+        Server { tls, host: host.into(), port, ..samples::server() }
     }
 
     pub(super) fn tenant_on(server: Server, site: Option<&str>) -> Tenant {
+        let secret = Secret::new("test-embed-secret-for-vectors-00".into());
         Tenant {
-            name: TenantName::parse("acme").unwrap(),
-            index: 0,
             api_base: super::api_base(&server, site),
-            server: Arc::new(server),
             site: site.map(Into::into),
-            hosts: Vec::new(),
-            credential: Credential {
-                grant: Grant::EmbedSecret,
-                username: Arc::from("user@example.com"),
-                secret: Secret::new("test-embed-secret-for-vectors-00".into()),
-                body: ExchangeBody::Form,
-                version: 0,
-            },
-            existing_authorization: ExistingAuthorization::default(),
-            max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
-            origins: crate::cors::Origins::default(),
-            max_concurrent_requests: None,
+            credential: Credential { secret, ..samples::credential() },
+            ..samples::tenant(0, "acme", Arc::new(server))
         }
     }
 }

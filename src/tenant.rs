@@ -231,4 +231,6 @@ pub struct TenantConflict {
 }
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 mod chaos;
-#[path = "../../tests/it/faults/client.rs"]
+#[path = "../../tests/it/support/faults/client.rs"]
 mod client;
 mod gateway;
 mod issuer;
@@ -29,13 +29,13 @@ mod issuer;
 mod listening;
 mod load;
 mod population;
-#[path = "../../tests/it/faults/proxy.rs"]
+#[path = "../../tests/it/support/faults/proxy.rs"]
 #[expect(
     dead_code,
     reason = "what changes bytes is for the tests: here it would look like a mix-up"
 )]
 mod proxy;
-#[path = "../../tests/it/faults/question.rs"]
+#[path = "../../tests/it/support/faults/question.rs"]
 mod question;
 mod random;
 

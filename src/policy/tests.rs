@@ -1,5 +1,4 @@
 use std::collections::HashSet;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::HeaderName;
@@ -7,44 +6,11 @@ use http::header::HeaderName;
 use super::*;
 use crate::caller::{Admits, ApiKey, CallerAuth, ListenerTerms, PeerInfo};
 use crate::request::{RawHead, RequestHead};
-use crate::secret::Secret;
-use crate::tenant::{
-    Credential, ExchangeBody, ExistingAuthorization, Grant, Server, TenantName, Timeouts,
-};
+use crate::tenant::{Credential, Grant, samples};
 
 fn tenant(index: usize, name: &str, username: &str, version: u64) -> Tenant {
-    let second = Duration::from_secs(1);
-    Tenant {
-        name: TenantName::parse(name).unwrap(),
-        index,
-        server: Arc::new(Server {
-            name: "main".into(),
-            tls: false,
-            host: "localhost".into(),
-            port: 80,
-            base_path: "/bi".into(),
-            addresses: Vec::new(),
-            trust: crate::trust::Trust::default(),
-            health_check: None,
-            timeouts: Timeouts::all(second),
-            max_connections: 1,
-            max_exchanges: 16,
-        }),
-        api_base: format!("/bi/api/site/{name}"),
-        site: Some(name.into()),
-        hosts: Vec::new(),
-        credential: Credential {
-            grant: Grant::EmbedSecret,
-            username: username.into(),
-            secret: Secret::new("s".into()),
-            body: ExchangeBody::Form,
-            version,
-        },
-        existing_authorization: ExistingAuthorization::default(),
-        max_token_lifetime: second,
-        origins: crate::cors::Origins::default(),
-        max_concurrent_requests: None,
-    }
+    let credential = Credential { username: username.into(), version, ..samples::credential() };
+    Tenant { credential, ..samples::tenant(index, name, Arc::new(samples::server())) }
 }
 
 fn tenants() -> Tenants {

@@ -2,44 +2,18 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::request::RawHead;
-use crate::secret::Secret;
 
 fn server() -> Arc<Server> {
-    let second = Duration::from_secs(1);
-    Arc::new(Server {
-        name: "main".into(),
-        tls: true,
-        host: "bi.example.com".into(),
-        port: 443,
-        base_path: "/bi".into(),
-        addresses: Vec::new(),
-        trust: crate::trust::Trust::default(),
-        health_check: None,
-        timeouts: Timeouts::all(second),
-        max_connections: 1,
-        max_exchanges: 16,
-    })
+    let host = "bi.example.com".into();
+    Arc::new(Server { tls: true, host, port: 443, ..samples::server() })
 }
 
 fn tenant(index: usize, name: &str, site: Option<&str>, hosts: &[&str]) -> Tenant {
     Tenant {
-        name: TenantName::parse(name).unwrap(),
-        index,
-        server: server(),
         api_base: site.map_or("/bi/api".into(), |site| format!("/bi/api/site/{site}")),
         site: site.map(Into::into),
         hosts: hosts.iter().map(|&host| host.into()).collect(),
-        credential: Credential {
-            grant: Grant::EmbedSecret,
-            username: "user@example.com".into(),
-            secret: Secret::new("s".into()),
-            body: ExchangeBody::Form,
-            version: 0,
-        },
-        existing_authorization: ExistingAuthorization::default(),
-        max_token_lifetime: Duration::from_secs(60),
-        origins: Origins::default(),
-        max_concurrent_requests: None,
+        ..samples::tenant(index, name, server())
     }
 }
 

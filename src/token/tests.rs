@@ -11,11 +11,8 @@ use tokio::time::sleep;
 use super::suspend::SuspendClock;
 use super::*;
 use crate::policy::{Policy, RouteClass};
-use crate::secret::Secret;
 use crate::telemetry::Telemetry;
-use crate::tenant::{
-    Credential, ExchangeBody, ExistingAuthorization, Server, Tenant, Tenants, Timeouts,
-};
+use crate::tenant::{Credential, Server, Tenant, Tenants, Timeouts, samples};
 
 mod audited;
 mod outage;
@@ -27,38 +24,11 @@ fn permits(count: usize, credential_version: u64) -> Vec<Permit> {
 }
 
 fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit> {
-    let second = Duration::from_secs(1);
-    let server = Arc::new(Server {
-        name: server.into(),
-        tls: false,
-        host: "127.0.0.1".into(),
-        port: 1,
-        base_path: "/bi".into(),
-        addresses: Vec::new(),
-        trust: crate::trust::Trust::default(),
-        health_check: None,
-        timeouts: Timeouts { exchange: TIMEOUT, ..Timeouts::all(second) },
-        max_connections: 8,
-        max_exchanges: 16,
-    });
+    let timeouts = Timeouts { exchange: TIMEOUT, ..Timeouts::all(Duration::from_secs(1)) };
+    let server = Arc::new(Server { name: server.into(), timeouts, ..samples::server() });
     let tenant = |index| Tenant {
-        name: TenantName::parse(&format!("tenant-{index}")).unwrap(),
-        index,
-        api_base: format!("/bi/api/site/site{index}"),
-        server: Arc::clone(&server),
-        site: Some(format!("site{index}")),
-        hosts: Vec::new(),
-        credential: Credential {
-            grant: Grant::EmbedSecret,
-            username: Arc::from("user@example.com"),
-            secret: Secret::new("secret".into()),
-            body: ExchangeBody::Form,
-            version: credential_version,
-        },
-        existing_authorization: ExistingAuthorization::default(),
-        max_token_lifetime: WEEK,
-        origins: crate::cors::Origins::default(),
-        max_concurrent_requests: None,
+        credential: Credential { version: credential_version, ..samples::credential() },
+        ..samples::tenant(index, &format!("tenant-{index}"), Arc::clone(&server))
     };
     let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();
     let policy = Policy::new(&tenants, |_, _| RouteClass::Read, HashMap::new(), None);

@@ -16,7 +16,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::running::{CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Upstream, anonymous};
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
+use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
 #[tokio::test]
 async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
@@ -75,7 +78,7 @@ async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
 }
 
 #[test]
-fn text_is_for_people() {
+fn text_lines_are_written_for_people() {
     let line = AccessLine {
         begun: UNIX_EPOCH + Duration::from_millis(1_767_225_600_250),
         duration: Duration::from_micros(12_345),
@@ -206,8 +209,8 @@ impl Write for Stuck {
 async fn requests_do_not_wait_for_a_log_that_is_stuck() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
-    let secret = crate::process::write(&folder, "secret", CANARY_SECRET);
-    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret);
+    let secret = crate::support::files::write(&folder, "secret", CANARY_SECRET);
+    let config = anonymous(upstream.address).edit("SECRET_FILE", &secret);
     let settings = Settings::parse(&config, "test.yaml").unwrap();
     let telemetry = Arc::new(Telemetry::default());
     let (release, stuck) = Stuck::new();
@@ -240,7 +243,7 @@ async fn requests_do_not_wait_for_a_log_that_is_stuck() {
 }
 
 #[test]
-fn lines_that_find_no_room_are_counted_and_later_ones_written() {
+fn lines_dropped_by_a_full_buffer_are_counted_and_later_ones_are_written() {
     let dropped = Telemetry::default().access_lines_dropped;
     let (release, stuck) = Stuck::new();
     let log = AccessLog::new(Format::Json, Box::new(stuck), dropped.clone()).unwrap();

@@ -10,9 +10,11 @@ use boldgate::boldbi::stand_in::StandIn;
 
 use tokio::time::{Instant, timeout};
 
-use crate::process::{site, stand_in};
-use crate::running::{CANARY_SECRET, Client, Gateway, Response, anonymous};
-use crate::waiting::until;
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
+use crate::support::stand_in::{site, stand_in};
+use crate::support::waiting::until;
 
 async fn ask(address: SocketAddr, method: &str, path: &str) -> Response {
     let mut client = Client::connect(address).await;
@@ -166,9 +168,9 @@ async fn on_loopback_the_admin_listener_serves_hosts_of_this_machine_only() {
 /// It is for the kubelet and for Prometheus there, by whatever name they know it.
 #[tokio::test]
 async fn elsewhere_the_admin_listener_serves_any_host() {
-    let upstream = crate::running::Upstream::echo().await;
+    let upstream = crate::support::upstream::Upstream::echo().await;
     let config = anonymous(upstream.address)
-        .replace("admin: { address: \"127.0.0.1:0\" }", "admin: { address: \"0.0.0.0:0\" }");
+        .edit("admin: { address: \"127.0.0.1:0\" }", "admin: { address: \"0.0.0.0:0\" }");
     let gateway = Gateway::start(&config);
     let admin = SocketAddr::from(([127, 0, 0, 1], gateway.running.admin_address().port()));
     let mut client = Client::connect(admin).await;
@@ -291,7 +293,7 @@ async fn failed_exchanges_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn open_connections_are_counted_and_those_turned_away() {
+async fn open_and_rejected_connections_are_counted() {
     let (stand_in, _) = both().await;
     let gateway =
         Gateway::start(&(anonymous(stand_in.addr()) + "limits: { max_connections: 1 }\n"));

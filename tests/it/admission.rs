@@ -9,6 +9,8 @@ use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
+use crate::support::edit::Edit;
+
 /// Three tenants by path, one by host; a caller who may use alpha alone, a proxy that names the user.
 fn gatekeeper(key: &ApiKey, proxy: &ApiKey) -> Gatekeeper {
     let secret = tempfile::NamedTempFile::new().unwrap();
@@ -19,7 +21,7 @@ fn gatekeeper(key: &ApiKey, proxy: &ApiKey) -> Gatekeeper {
         secret.path().display()
     );
     let tenant = |name: &str, place: &str| {
-        let credential = credential.replace("NAME", name);
+        let credential = credential.edit("NAME", name);
         format!("  {name}: {{ server: main, {place}, {credential} }}\n")
     };
     let text = format!(

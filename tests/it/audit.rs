@@ -6,12 +6,12 @@ use std::time::Duration;
 use boldgate::caller::ApiKey;
 use serde_json::Value;
 
-use crate::process::{Process, boldgate};
-use crate::running::{
-    Answer, CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Request, Response, Upstream, anonymous,
-    give_token, ok, status,
-};
-use crate::waiting::until;
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
+use crate::support::process::{Process, boldgate};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, give_token, ok, status};
+use crate::support::waiting::until;
 
 /// A gateway with an audit log in a file, before a server that misbehaves as the site's name says.
 struct House {
@@ -106,13 +106,13 @@ audit: {{ to: \"{}\" }}
         let key = known.map_or(&unknown, |index| &self.keys[index]).expose();
         let host = if caller == "elsewhere" { "elsewhere" } else { "gw" };
         let (first, rest) = request.split_once(" | ").unwrap_or((request, ""));
-        let rest = rest.replace(" | | ", "\r\n\r\n");
+        let rest = rest.edit_any(" | | ", "\r\n\r\n");
         let end = if rest.contains("\r\n\r\n") { "" } else { "\r\n\r\n" };
         let end = if rest.is_empty() { "\r\n" } else { end };
         let text = format!("{first} HTTP/1.1\r\nHost: {host}\r\nX-Api-Key: {key}\r\n{rest}{end}");
         let many = format!("X-Many: {}\r\n", "a".repeat(4000)).repeat(40);
-        let text = text.replace("LONG", &"a".repeat(20_000)).replace("MANY", many.trim_end());
-        self.gateway.send(text.replace("LARGE", &"a".repeat(70_000))).await
+        let text = text.edit_any("LONG", &"a".repeat(20_000)).edit_any("MANY", many.trim_end());
+        self.gateway.send(text.edit_any("LARGE", &"a".repeat(70_000))).await
     }
 }
 
@@ -332,12 +332,12 @@ async fn each_refusal_has_one_line_with_all_that_was_known_and_what_is_admitted_
 }
 
 #[tokio::test]
-async fn an_exchange_is_told_under_the_request_that_began_it_for_the_user_it_is_about() {
+async fn the_line_of_an_exchange_names_the_request_that_began_it_and_its_user() {
     let house = House::new().await;
     let jane = "GET /bi/api/site/good/v5.0/x | X-User: jane@acme.example";
     let first = house.ask("guest", jane).await;
     assert_eq!((first.status, house.ask("guest", jane).await.status), (200, 200));
-    let joe = house.ask("guest", &jane.replace("jane", "joe")).await;
+    let joe = house.ask("guest", &jane.edit("jane", "joe")).await;
     // Its token is refused, and so is the next one: an exchange for each.
     let revoked = house.ask("portal", "GET /bi/api/site/revoked/v5.0/x").await;
     assert_eq!((joe.status, revoked.status), (200, 401));
@@ -432,7 +432,7 @@ async fn no_name_and_no_path_makes_a_line_of_its_own() {
     let quotes = "own\\\"},{\\\"event\\\":\\\"exchange\\\"}";
     for username in [quotes, "\\u00fc\\u0301{}\\\\", &long] {
         let config = anonymous(upstream.address)
-            .replace("username: reports@acme.example", &format!("username: \"{username}\""));
+            .edit("username: reports@acme.example", &format!("username: \"{username}\""));
         let config = format!("{config}audit: {{ to: \"{}\" }}\n", path.display());
         let gateway = Gateway::start(&config);
         assert_eq!(gateway.get("/bi/api/site/site1/v5.0/items").await.status, 200);
@@ -451,12 +451,12 @@ async fn no_name_and_no_path_makes_a_line_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_program_writes_it_to_stdout_among_the_access_log_down_to_the_last_line() {
+async fn the_program_writes_every_audit_line_to_stdout_among_its_access_lines() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| crate::process::write(&folder, name, text);
+    let write = |name: &str, text: &str| crate::support::files::write(&folder, name, text);
     let secret = write("secret", CANARY_SECRET);
-    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret);
+    let config = anonymous(upstream.address).edit("SECRET_FILE", &secret);
     let config = write("gateway.yaml", &format!("{config}audit: {{ to: stdout }}\n"));
     let process = Process::serve(&config);
     let ready = process.log().into_iter().find(|line| line["message"] == "boldgate is ready");
@@ -480,7 +480,7 @@ async fn the_program_writes_it_to_stdout_among_the_access_log_down_to_the_last_l
     let path = folder.path().join("audit.jsonl");
     let text = std::fs::read_to_string(&config).unwrap();
     let to = format!("to: \"{}\"", path.display());
-    let config = write("file.yaml", &text.replace("to: stdout", &to));
+    let config = write("file.yaml", &text.edit("to: stdout", &to));
     let url = "http://localhost/bi/api/site/none";
     for (arguments, code) in [
         (vec!["check", &config], 0),

@@ -10,14 +10,20 @@ use boldgate::boldbi::stand_in::StandIn;
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::process::{EMBED_SECRET, Process, boldgate, dead_address, run, site, stand_in, write};
-use crate::running::{Client, Gateway};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::gateway::{Gateway, listening_at};
+use crate::support::process::{Process, boldgate, run};
+use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
+use crate::support::tls::SelfSigned;
+use crate::support::upstream::dead_address;
+use crate::support::waiting::until;
 
 const COMMANDS: [&str; 7] = ["serve", "check", "token", "demo", "key", "schema", "completions"];
 
 #[test]
-fn help_says_all_that_there_is() {
+fn help_lists_every_command() {
     let mut all = String::new();
     for command in ["", "serve", "check", "token", "demo", "key", "schema", "completions"] {
         let mut arguments = vec![command, "--help"];
@@ -67,13 +73,13 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 }
 
 #[test]
-fn check_says_of_every_file_what_is_wrong_with_it() {
+fn check_reports_the_faults_of_every_file() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let good = write(&folder, "good.yaml", &config("http://127.0.0.1:1/bi", &secret));
     let other = config("http://127.0.0.1:1/bi", &secret);
-    let typo = write(&folder, "typo.yaml", &other.replace("user_source", "user_sorce"));
-    let two = other.replace("embed_secret\n", "embed_secrets\n").replace("127.0.0.1:0", "here");
+    let typo = write(&folder, "typo.yaml", &other.edit("user_source", "user_sorce"));
+    let two = other.edit("embed_secret\n", "embed_secrets\n").edit_all("127.0.0.1:0", "here");
     let two = write(&folder, "two.yaml", &two);
 
     let ended = run(&["check", &good]);
@@ -91,7 +97,7 @@ fn check_says_of_every_file_what_is_wrong_with_it() {
 }
 
 #[test]
-fn check_can_leave_secrets_aside() {
+fn check_can_skip_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let text = config("http://127.0.0.1:1/bi", "/nonexistent/secret");
     let elsewhere = write(&folder, "elsewhere.yaml", &text);
@@ -131,9 +137,9 @@ async fn a_key_is_admitted_by_its_hash() {
     assert!(!one.stderr.contains(key), "the key is on stdout only");
     let line = one.stderr.lines().find(|line| line.contains("sha256")).unwrap();
 
-    let upstream = crate::running::Upstream::echo().await;
-    let config = crate::running::anonymous(upstream.address)
-        .replace("callers: anonymous", "callers: required")
+    let upstream = crate::support::upstream::Upstream::echo().await;
+    let config = crate::support::gateway::anonymous(upstream.address)
+        .edit("callers: anonymous", "callers: required")
         + "callers:\n  portal:\n"
         + line
         + "\n    may: [ { tenant: acme, routes: [read] } ]\n";
@@ -219,8 +225,7 @@ async fn a_result_that_cannot_be_written_is_a_failure_in_words() {
         assert!(!ended.stderr.contains("error"), "{arguments}: {}", ended.stderr);
     }
     // Where it fails anyway, that it cannot say so is told as well.
-    let ended =
-        shell(&format!("{} --config {file}", explain.replace("site1", "none")), ">/dev/full");
+    let ended = shell(&format!("{} --config {file}", explain.edit("site1", "none")), ">/dev/full");
     assert!(ended.code == Some(1) && ended.stderr.contains("cannot be written"), "{ended:?}");
     let ended = shell("demo --port 0", ">/dev/full");
     assert!(ended.code == Some(1) && ended.stderr.contains("cannot be written"), "{ended:?}");
@@ -304,7 +309,7 @@ async fn a_limit_on_the_size_of_files_ends_no_command_by_a_signal() {
 }
 
 #[test]
-fn the_demo_plays_itself() {
+fn the_demo_runs_without_input() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = boldgate(&["demo", "--once"]);
     let ended = Process::start({
@@ -355,7 +360,7 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
 }
 
 /// Sends what a line of the form `curl [-i] [-s] [-X METHOD] URL [-d 'BODY']` sends.
-async fn paste(line: &str) -> crate::running::Response {
+async fn paste(line: &str) -> crate::support::client::Response {
     let words: Vec<&str> = line.split_whitespace().collect();
     let after = |option| words.iter().skip_while(|word| **word != option).nth(1).copied();
     let url = words.iter().find_map(|word| word.strip_prefix("http://")).unwrap();
@@ -382,7 +387,7 @@ fn a_demo_whose_port_is_taken_says_how_to_get_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn token_says_what_a_token_is_good_for_and_shows_it_only_when_told_to() {
+async fn token_describes_a_token_and_prints_it_only_on_request() {
     let stand_in = acme().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
@@ -430,9 +435,9 @@ fn serve_says_which_address_is_taken() {
     let text = config("http://127.0.0.1:1/bi", &secret);
     let socket = format!("unix:{}/none/gateway.sock", folder.path().display());
     for (text, address, hint) in [
-        (text.replacen("127.0.0.1:0", &address, 1), &*address, "another process listens there"),
+        (listening_at(&address, &text), &*address, "another process listens there"),
         (
-            text.replace(
+            text.edit(
                 "admin: { address: \"127.0.0.1:0\" }",
                 &format!("admin: {{ address: \"{address}\" }}"),
             ),
@@ -440,12 +445,11 @@ fn serve_says_which_address_is_taken() {
             "another process listens there",
         ),
         (
-            text.replacen("127.0.0.1:0", "192.0.2.1:0", 1).replace("anonymous", "required")
-                + CALLERS,
+            listening_at("192.0.2.1:0", &text).edit("anonymous", "required") + CALLERS,
             "192.0.2.1:0",
             "no such address",
         ),
-        (text.replacen("127.0.0.1:0", &socket, 1), &socket, "make the folder"),
+        (listening_at(&socket, &text), &socket, "make the folder"),
     ] {
         let ended = run(&["serve", "-c", &write(&folder, "gateway.yaml", &text)]);
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -460,7 +464,7 @@ fn serve_binds_nothing_when_the_configuration_is_bad() {
     let folder = tempfile::tempdir().unwrap();
     let address = dead_address();
     let text = config("http://127.0.0.1:1/bi", "/nonexistent/secret");
-    let file = write(&folder, "bad.yaml", &text.replacen("127.0.0.1:0", &address.to_string(), 1));
+    let file = write(&folder, "bad.yaml", &listening_at(address, &text));
     let ended = run(&["serve", "--config", &file]);
     assert_eq!((ended.code, &*ended.stdout), (Some(78), ""));
     assert!(ended.stderr.contains("embed_secret") && !ended.stderr.contains("listening"));
@@ -509,7 +513,7 @@ async fn serve_says_what_listens_where() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let text = config(&stand_in.url(), &secret)
-        .replace("listeners:\n", "listeners:\n  - { address: \"[::1]:0\", callers: required }\n")
+        .edit("listeners:\n", "listeners:\n  - { address: \"[::1]:0\", callers: required }\n")
         + CALLERS;
     let file = write(&folder, "gateway.yaml", &text);
     let gateway = Process::serve(&file);
@@ -540,7 +544,7 @@ async fn serve_says_what_listens_where() {
 
     // It says nothing at all, so that its address must be known beforehand.
     let address = dead_address();
-    let file = write(&folder, "quiet.yaml", &text.replacen("[::1]:0", &address.to_string(), 1));
+    let file = write(&folder, "quiet.yaml", &text.edit("[::1]:0", &address.to_string()));
     let mut command = boldgate(&["serve", "--log-level", "error", "--config", &file]);
     let gateway = Process::start({
         command.env("RUST_LOG", "trace");
@@ -583,14 +587,12 @@ fn explain_says_what_would_become_of_a_request_and_why() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let key = boldgate::caller::ApiKey::generate().unwrap();
-    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
-        "listeners:\n",
-        "listeners:\n  - { address: 127.0.0.1:7777, callers: required }\n",
-        1,
-    ) + &format!(
-        "callers:\n  portal:\n    api_key: {{ sha256: {} }}\n    may: [{{ tenant: acme, routes: [read] }}]\n",
-        key.hash()
-    );
+    let text = config("http://127.0.0.1:1/bi", &secret)
+        .edit("listeners:\n", "listeners:\n  - { address: 127.0.0.1:7777, callers: required }\n")
+        + &format!(
+            "callers:\n  portal:\n    api_key: {{ sha256: {} }}\n    may: [{{ tenant: acme, routes: [read] }}]\n",
+            key.hash()
+        );
     let file = write(&folder, "gateway.yaml", &text);
     let header = format!("X-Api-Key: {}", key.expose());
     let explain = |method: &str, url: &str, header: &str| {
@@ -629,10 +631,9 @@ fn explain_says_what_would_become_of_a_request_and_why() {
 fn explain_knows_pages_by_their_origin() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
-    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
+    let text = config("http://127.0.0.1:1/bi", &secret).edit(
         "    site: site1\n",
         "    site: site1\n    cors: { origins: [https://app.example] }\n",
-        1,
     );
     let file = write(&folder, "gateway.yaml", &text);
     let url = "http://localhost:8080/bi/api/site/site1/v5.0/dashboards";
@@ -671,15 +672,13 @@ fn explain_believes_a_proxy_by_the_address_that_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let key = boldgate::caller::ApiKey::generate().unwrap();
-    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
-        "listeners:\n",
-        "listeners:\n  - { address: 127.0.0.1:7777, callers: required }\n",
-        1,
-    ) + &format!(
-        "callers:\n  proxy:\n    api_key: {{ sha256: {} }}\n    may:\n      - tenant: acme\n        \
+    let text = config("http://127.0.0.1:1/bi", &secret)
+        .edit("listeners:\n", "listeners:\n  - { address: 127.0.0.1:7777, callers: required }\n")
+        + &format!(
+            "callers:\n  proxy:\n    api_key: {{ sha256: {} }}\n    may:\n      - tenant: acme\n        \
          routes: [read]\n        subject: {{ header: X-User, from: [192.0.2.0/24], domains: [acme.example] }}\n",
-        key.hash()
-    );
+            key.hash()
+        );
     let file = write(&folder, "gateway.yaml", &text);
     let header = format!("X-Api-Key: {}", key.expose());
     let url = "/bi/api/site/site1/v5.0/dashboards";
@@ -701,21 +700,20 @@ fn explain_and_check_know_certificates_processes_and_expired_keys() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let pem = |name: &str| {
-        let own = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        let certificate = write(&folder, &format!("{name}.crt"), &own.cert.pem());
-        (certificate, write(&folder, &format!("{name}.key"), &own.signing_key.serialize_pem()))
+        let own = SelfSigned::new(name);
+        let certificate = write(&folder, &format!("{name}.crt"), &own.pem());
+        (certificate, write(&folder, &format!("{name}.key"), &own.key_pem()))
     };
     let (known, key) = pem("reports.example");
     let (stranger, _) = pem("stranger.example");
     let tls = format!("{{ certificate_file: {known}, key_file: {key}, client_ca_file: {known} }}");
     let may = "may: [{ tenant: acme, routes: [read] }]";
-    let text = config("http://127.0.0.1:1/bi", &secret).replacen(
+    let text = config("http://127.0.0.1:1/bi", &secret).edit(
         "listeners:\n",
         &format!(
             "listeners:\n  - {{ address: 127.0.0.1:7778, callers: required, tls: {tls} }}\n  \
              - {{ address: \"unix:/run/boldgate.sock\", callers: required }}\n"
         ),
-        1,
     ) + &format!(
         "callers:\n  reports:\n    certificates: [{{ san_dns: reports.example }}]\n    {may}\n  \
          cron:\n    unix: {{ uid: 1000 }}\n    api_key: {{ sha256: {}, expires: 2020-01-01T00:00:00Z }}\n    {may}\n",

@@ -2,122 +2,21 @@
 //! must reach nothing, so each refusal ends with a look at the server.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use boldgate::caller::ApiKey;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
-};
-use ring::digest::{SHA256, digest};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rcgen::{ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::running::{Client, Gateway, Response, Upstream};
-use crate::waiting::becomes;
-use crate::waiting::until;
-
-/// A CA for clients.
-pub struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    pub pem: String,
-}
-
-/// What a client has to show.
-pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Ca {
-    pub fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// A certificate for clients, with these alternative names.
-    pub fn identity(&self, names: &[SanType]) -> Identity {
-        self.identity_with(|params| params.subject_alt_names = names.to_vec())
-    }
-
-    pub fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        // What none is known by.
-        params.distinguished_name.push(DnType::CommonName, "reports.acme.example");
-        params.distinguished_name.push(DnType::OrganizationName, "reports");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity {
-            chain: vec![certificate.der().clone()],
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-        }
-    }
-
-    pub fn revocations(&self, serial: &SerialNumber) -> String {
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2026, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
-            crl_number: 1.into(),
-            issuing_distribution_point: None,
-            revoked_certs: vec![RevokedCertParams {
-                serial_number: serial.clone(),
-                revocation_time: date_time_ymd(2026, 1, 1),
-                reason_code: None,
-                invalidity_date: None,
-            }],
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.issuer).unwrap().pem().unwrap()
-    }
-}
-
-impl Identity {
-    fn fingerprint(&self) -> String {
-        let hash = digest(&SHA256, &self.chain[0]);
-        hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
-    }
-}
-
-pub fn dns(name: &str) -> SanType {
-    SanType::DnsName(name.try_into().unwrap())
-}
-
-/// A connection by a client with this certificate to whoever has the certificate `server`; none if
-/// the handshake fails on the client's side.
-pub async fn connect(
-    address: SocketAddr,
-    server: &CertificateDer<'static>,
-    identity: Option<&Identity>,
-) -> Option<Client<TlsStream<TcpStream>>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(server.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let config = match identity {
-        Some(identity) => {
-            builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).unwrap()
-        }
-        None => builder.with_no_client_auth(),
-    };
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok().map(Client::over)
-}
+use crate::support::client::{Client, Response};
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::files::write;
+use crate::support::gateway::Gateway;
+use crate::support::tls::SelfSigned;
+use crate::support::upstream::Upstream;
+use crate::support::waiting::{becomes, until};
 
 /// A gateway whose listener demands certificates.
 struct House {
@@ -133,16 +32,11 @@ impl House {
     async fn new(cas: &[&Ca], callers: &str, revoked: Option<String>) -> Self {
         let upstream = Upstream::echo().await;
         let files = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let write = |name: &str, text: &str| write(&files, name, text);
+        let own = SelfSigned::new("localhost");
         let tls = format!(
-            "{{ certificate_file: {}, key_file: {}, client_ca_file: {}{} }}",
-            write("tls.crt", &own.cert.pem()),
-            write("tls.key", &own.signing_key.serialize_pem()),
+            "{{ {}, client_ca_file: {}{} }}",
+            own.listener_keys(files.path()),
             write("clients.crt", &cas.iter().map(|ca| ca.pem.as_str()).collect::<String>()),
             revoked.map_or(String::new(), |list| {
                 format!(", client_crl_file: {}", write("revoked.pem", &list))
@@ -176,7 +70,7 @@ callers:
 {callers}",
             upstream.address,
         ));
-        Self { upstream, gateway, server: own.cert.der().clone(), _files: files }
+        Self { upstream, gateway, server: own.der(), _files: files }
     }
 
     fn address(&self) -> SocketAddr {
@@ -262,9 +156,8 @@ async fn a_certificate_that_is_not_good_ends_the_connection_and_reaches_nothing(
     });
     let of_a_stranger = stranger.identity(std::slice::from_ref(&known));
     let self_signed = {
-        let own = rcgen::generate_simple_self_signed(["reports.acme.example".to_owned()]).unwrap();
-        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into();
-        Identity { chain: vec![own.cert.der().clone()], key }
+        let own = SelfSigned::new("reports.acme.example");
+        Identity { chain: vec![own.der()], key: own.key_der() }
     };
     for (what, identity) in [
         ("none", None),

@@ -5,8 +5,10 @@ use std::time::Duration;
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 
-use crate::running::{self, CANARY_SECRET, Client, Gateway};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::gateway::{CANARY_SECRET, Gateway};
+use crate::support::waiting::until;
 
 async fn bold_bi(sites: &[&str]) -> StandIn {
     let site = |id: &&str| StandInSite {
@@ -26,7 +28,7 @@ async fn bold_bi(sites: &[&str]) -> StandIn {
 async fn a_thousand_requests_to_a_cold_tenant_make_one_exchange_although_the_first_client_leaves() {
     let bold_bi = bold_bi(&["site1"]).await;
     bold_bi.set_latency(Duration::from_millis(400), Duration::ZERO);
-    let gateway = Gateway::start(&running::anonymous(bold_bi.addr()));
+    let gateway = Gateway::start(&crate::support::gateway::anonymous(bold_bi.addr()));
     let request = b"GET /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: gw\r\n\r\n";
 
     let mut first = Client::connect(gateway.address()).await;
@@ -59,11 +61,11 @@ async fn cold_tenants_make_one_exchange_each_and_never_see_each_others_tokens() 
     let sites: Vec<&str> = names.iter().map(String::as_str).collect();
     let bold_bi = bold_bi(&sites).await;
     bold_bi.set_latency(Duration::from_millis(50), Duration::ZERO);
-    let mut config = running::anonymous(bold_bi.addr());
+    let mut config = crate::support::gateway::anonymous(bold_bi.addr());
     let (head, tenant) = config.split_at(config.find("  acme:").unwrap());
     let all: String = sites
         .iter()
-        .map(|site| tenant.replace("acme:", &format!("{site}:")).replace("site1", site))
+        .map(|site| tenant.edit("site1", site).edit("acme:", &format!("{site}:")))
         .fold(head.to_owned(), |all, one| all + &one);
     config = all;
     let gateway = Gateway::start(&config);

@@ -9,6 +9,9 @@ use boldgate::telemetry::AuditSink;
 use boldgate::tenant::{ExchangeBody, ExistingAuthorization, Grant};
 use proptest::prelude::*;
 
+use crate::support::edit::Edit;
+use crate::support::tls::SelfSigned;
+
 /// Wherever a secret could stand in one of the files, it begins like this.
 const CANARY: &str = "canary";
 
@@ -49,7 +52,7 @@ fn invalid_files_are_refused_in_these_words() {
 }
 
 #[test]
-fn no_words_are_left_over_from_files_that_are_gone() {
+fn no_snapshot_is_left_of_a_configuration_that_is_gone() {
     for entry in std::fs::read_dir("tests/config/invalid").unwrap() {
         let file = entry.unwrap().path();
         assert!(file.with_extension("yaml").exists(), "{}", file.display());
@@ -144,13 +147,12 @@ fn a_complete_file_becomes_these_settings() {
 fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
     let files = tempfile::tempdir().unwrap();
     let bundle = files.path().join("ca.pem");
-    let certificate =
-        || rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.pem();
+    let certificate = || SelfSigned::new("ca.example").pem();
     let minimal = text(Path::new("tests/config/valid/minimal.yaml"));
     let server = |more: &str| {
         let url = "url: https://bi.example.com/bi";
         let more = format!("{{ {url}, ca_file: {}{more} }}", bundle.display());
-        let config = minimal.replacen(&format!("{{ {url} }}"), &more, 1);
+        let config = minimal.edit(&format!("{{ {url} }}"), &more);
         assert!(config.contains("ca_file"), "{config}");
         let settings = Settings::parse(&config, "gateway.yaml");
         settings.unwrap_or_else(|findings| panic!("{findings}")).servers.remove(0)
@@ -177,10 +179,10 @@ fn a_server_is_another_one_when_its_settings_or_its_cas_change() {
 /// A name that ends in the dot of the root is looked up as it is, without a resolver's search
 /// domains; its certificate and `Host` have no dot.
 #[test]
-fn a_url_may_end_its_name_in_the_dot_of_the_root() {
+fn the_host_of_a_url_may_end_in_a_dot() {
     let minimal = text(Path::new("tests/config/valid/minimal.yaml"));
     let server = |url: &str, more: &str| {
-        let config = minimal.replacen("https://bi.example.com/bi", &format!("{url}{more}"), 1);
+        let config = minimal.edit("https://bi.example.com/bi", &format!("{url}{more}"));
         let settings = Settings::parse(&config, "gateway.yaml");
         settings.unwrap_or_else(|findings| panic!("{findings}")).servers.remove(0)
     };
@@ -245,14 +247,14 @@ fn the_version_of_a_credential_changes_with_everything_a_token_depends_on() {
     std::fs::write(other_secret.path(), "another").unwrap();
     let other_secret = other_secret.path().to_str().unwrap();
     for (from, to) in changes {
-        let mut text = base.replace(from, &to.replace("Cargo.toml-secret", other_secret));
+        let mut text = base.edit(from, &to.edit_any("Cargo.toml-secret", other_secret));
         if to == "grant: password" {
-            text = text.replace("embed_secret: {", "password: {");
+            text = text.edit("embed_secret: {", "password: {");
         }
         assert_ne!(version(&text), version(&base), "{to}");
     }
     // Neither the process nor what is beside the point changes it.
-    assert_eq!(version(&base.replace("8080", "8081").replace("acme:", "other:")), version(&base));
+    assert_eq!(version(&base.edit("8080", "8081").edit("acme:", "other:")), version(&base));
     assert_eq!(version(&base), version(&base));
 }
 
@@ -261,9 +263,9 @@ fn certificates_and_keys_must_belong_together() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for name in ["one", "two"] {
-        let pair = rcgen::generate_simple_self_signed(["gateway.example".to_owned()]).unwrap();
-        std::fs::write(path(&format!("{name}.crt")), pair.cert.pem()).unwrap();
-        std::fs::write(path(&format!("{name}.key")), pair.signing_key.serialize_pem()).unwrap();
+        let pair = SelfSigned::new("gateway.example");
+        std::fs::write(path(&format!("{name}.crt")), pair.pem()).unwrap();
+        std::fs::write(path(&format!("{name}.key")), pair.key_pem()).unwrap();
     }
     let base = text(Path::new("tests/config/valid/minimal.yaml"));
     let with = |certificate: &str, key: &str| {
@@ -272,7 +274,7 @@ fn certificates_and_keys_must_belong_together() {
             path(certificate),
             path(key)
         );
-        Settings::parse(&base.replace("callers: anonymous", &tls), "gateway.yaml")
+        Settings::parse(&base.edit("callers: anonymous", &tls), "gateway.yaml")
     };
     let settings = with("one.crt", "one.key").unwrap_or_else(|f| panic!("{f}"));
     assert_eq!(settings.listeners[0].tls.as_ref().unwrap().key_file, Path::new(&path("one.key")));
@@ -305,7 +307,7 @@ fn a_secret_with_characters_that_nobody_sees_is_a_finding_with_a_hint() {
     let base = text(Path::new("tests/config/valid/minimal.yaml"));
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    let text = base.replace("tests/config/secret", path);
+    let text = base.edit("tests/config/secret", path);
     for (content, says) in [
         ("\u{FEFF}canary\n", "a byte order mark (U+FEFF) at its beginning"),
         ("canary \n", "a blank (U+0020) at its end"),
@@ -323,15 +325,15 @@ fn a_secret_with_characters_that_nobody_sees_is_a_finding_with_a_hint() {
 }
 
 #[test]
-fn hosts_do_not_need_their_secrets_to_be_checked() {
+fn a_configuration_can_be_checked_without_its_secrets() {
     let text =
-        text(Path::new("tests/config/valid/minimal.yaml")).replace("tests/config/secret", "/gone");
+        text(Path::new("tests/config/valid/minimal.yaml")).edit("tests/config/secret", "/gone");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.yaml");
     std::fs::write(&file, &text).unwrap();
     assert!(Settings::load(&file).is_err());
     assert!(Settings::check_without_secrets(&file).is_ok());
-    std::fs::write(&file, text.replace("site1", "a/b")).unwrap();
+    std::fs::write(&file, text.edit("site1", "a/b")).unwrap();
     assert!(Settings::check_without_secrets(&file).is_err());
 }
 
@@ -377,8 +379,8 @@ proptest! {
         changes in prop::collection::vec(change(), 1..4),
     ) {
         let complete = text(Path::new("tests/config/valid/complete.yaml"))
-            .replace("{ env: CARGO_PKG_NAME }", "canary-secret-1")
-            .replace("{ file: tests/config/secret }", "\"canary-secret-2\"");
+            .edit("{ env: CARGO_PKG_NAME }", "canary-secret-1")
+            .edit("{ file: tests/config/secret }", "\"canary-secret-2\"");
         let text = changed(&complete, &changes);
         if let Err(findings) = Settings::parse(&text, "gateway.yaml") {
             let printed = format!("{findings} {findings:?}");

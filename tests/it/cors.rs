@@ -12,10 +12,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::client_certificates::{Ca, Identity, connect, dns};
-use crate::jwt::Provider;
-use crate::process::{Process, stand_in, write};
-use crate::running::{Answer, Client, Gateway, Request, Response, Upstream, anonymous};
+use crate::support::client::{Client, Response};
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::gateway::{Gateway, anonymous};
+use crate::support::identity_provider::Provider;
+use crate::support::process::Process;
+use crate::support::stand_in::stand_in;
+use crate::support::tls::SelfSigned;
+use crate::support::upstream::{Answer, Request, Upstream};
 
 const PATH: &str = "/bi/api/site/site1/v5.0/dashboards";
 const UNKNOWN: &str = "/bi/api/site/nowhere/v5.0/dashboards";
@@ -87,7 +93,7 @@ async fn bold_bi() -> Upstream {
 /// An anonymous loopback listener for the tenant `acme`, with more lines of the tenant.
 fn loopback(upstream: &Upstream, tenant: &str) -> String {
     let text = anonymous(upstream.address);
-    text.replacen("    site: site1\n", &format!("    site: site1\n{tenant}"), 1)
+    text.edit("    site: site1\n", &format!("    site: site1\n{tenant}"))
 }
 
 fn request(method: &str, target: &str, lines: &str) -> String {
@@ -184,7 +190,7 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
-    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let closed = open.edit("anonymous", "required") + &caller_with_key(&key);
     for text in [open, closed] {
         let gateway = Gateway::start(&text);
         for (asked, allowed) in [
@@ -245,7 +251,7 @@ async fn a_preflight_of_any_other_origin_is_refused_whatever_it_proves() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
-    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let closed = open.edit("anonymous", "required") + &caller_with_key(&key);
     let without = loopback(&upstream, "");
     for text in [open, closed, without] {
         let gateway = Gateway::start(&text);
@@ -291,7 +297,7 @@ async fn the_servers_cors_headers_never_come_back_where_our_token_was_put_on() {
 }
 
 #[tokio::test]
-async fn where_the_server_allows_no_page_a_listed_one_may_read_answers_to_its_own_token() {
+async fn a_listed_page_may_read_responses_to_its_own_token_where_the_server_allows_no_page() {
     let upstream = Upstream::answering(|_| {
         let text = "HTTP/1.1 200 OK\r\nVary: *\r\nAccess-Control-Allow-Credentials: true\r\n\
                     Content-Length: 0\r\n\r\n";
@@ -310,7 +316,7 @@ async fn where_the_server_allows_no_page_a_listed_one_may_read_answers_to_its_ow
 async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
-    let text = loopback(&upstream, CORS).replacen("anonymous", "required", 1)
+    let text = loopback(&upstream, CORS).edit("anonymous", "required")
         + &caller_with_key(&key)
         + "    limits: { requests_per_second: 1, burst: 2 }\n";
     let gateway = Gateway::start(&text);
@@ -339,7 +345,7 @@ async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
         assert_allows_nobody(&answer, &format!("{method} {path} {status}"));
     }
     // Also where the server is at fault.
-    let down = loopback(&upstream, CORS).replace(&upstream.address.to_string(), "127.0.0.1:1");
+    let down = loopback(&upstream, CORS).edit(&upstream.address.to_string(), "127.0.0.1:1");
     let answer = Gateway::start(&down).send(request("GET", PATH, &listed)).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "token_endpoint_unavailable"));
     assert_allows(&answer, LISTED, "no server");
@@ -361,7 +367,7 @@ fn assert_alike(one: &Response, other: &Response) {
         let id = response.header("x-request-id")[0].to_owned();
         let date = response.header("date").first().copied().unwrap_or("-").to_owned();
         let text = format!("{}{}", response.head, response.text());
-        text.replace(&id, "id").replace(&date, "date")
+        text.edit_all(&id, "id").edit_any(&date, "date")
     };
     assert_eq!(plain(one), plain(other));
 }
@@ -371,7 +377,7 @@ async fn nobody_learns_from_a_refused_origin_which_tenants_there_are() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
-    let closed = open.replacen("anonymous", "required", 1) + &caller_with_key(&key);
+    let closed = open.edit("anonymous", "required") + &caller_with_key(&key);
     let gateway = Gateway::start(&open);
     for lines in STRANGERS {
         let known = gateway.send(request("GET", PATH, lines)).await;
@@ -442,10 +448,12 @@ async fn an_origin_like_the_requests_own_host_counts_where_that_host_was_checked
     // Where any host will do, a page of evil.example whose name leads here has its own as well.
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("any.sock").display().to_string();
-    let any = (loopback(&upstream, "") + named).replacen(
-        &format!("{{ address: \"127.0.0.1:0\", callers: anonymous{} }}", crate::running::HOSTS),
+    let any = (loopback(&upstream, "") + named).edit(
+        &format!(
+            "{{ address: \"127.0.0.1:0\", callers: anonymous{} }}",
+            crate::support::gateway::HOSTS
+        ),
         &format!("{{ address: \"unix:{socket}\", callers: anonymous }}"),
-        1,
     );
     let _gateway = Gateway::start(&any);
     let at_socket = async |path: &str, host: &str, origin: &str| {
@@ -479,16 +487,15 @@ impl Proofs {
         let (ca, provider) = (Ca::new("clients"), Provider::new());
         let (key, other_key) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        write(&folder, "tls.crt", &own.cert.pem());
-        write(&folder, "tls.key", &own.signing_key.serialize_pem());
+        let own = SelfSigned::new("localhost");
+        let tls = own.listener_keys(folder.path());
         write(&folder, "ca.pem", &ca.pem);
         let at = folder.path().display().to_string();
         let listeners = format!(
-            "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: required }}\n  - {{ address: \
-             \"127.0.0.1:0\", callers: required, tls: {{ certificate_file: {at}/tls.crt, key_file: \
-             {at}/tls.key, client_ca_file: {at}/ca.pem }} }}\n  - {{ address: \"unix:{at}/gw.sock\", \
-             callers: required }}\n"
+            "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: required }}\n  \
+             - {{ address: \"127.0.0.1:0\", callers: required, tls: {{ {tls}, \
+             client_ca_file: {at}/ca.pem }} }}\n  \
+             - {{ address: \"unix:{at}/gw.sock\", callers: required }}\n"
         );
         let text = loopback(&upstream, tenant);
         let rest = &text[text.find("admin:").unwrap()..];
@@ -506,7 +513,7 @@ impl Proofs {
             other_key.hash(),
         );
         let gateway = Gateway::start(&format!("{listeners}{rest}{callers}"));
-        let server = own.cert.der().clone();
+        let server = own.der();
         Self { upstream, gateway, key, other_key, provider, ca, server, folder }
     }
 
@@ -614,7 +621,7 @@ async fn a_token_that_proves_nobody_opens_no_way_around_the_origins() {
 /// The operator finds out what to write where; the page finds out nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_names_a_refused_origin_and_the_key_that_would_list_it() {
-    let server = stand_in(vec![crate::process::site(Some("site1"), &[])]).await;
+    let server = stand_in(vec![crate::support::stand_in::site(Some("site1"), &[])]).await;
     let folder = tempfile::tempdir().unwrap();
     let (secret, audit) = (write(&folder, "secret", "x"), folder.path().join("audit.jsonl"));
     let text = format!(

@@ -13,9 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::support::{
+use crate::support::tenants::{
     EXCHANGE_DEADLINE, bold_bi, embed_secret, password, permit, permits, server, source, tls_server,
 };
+use crate::support::tls::SelfSigned;
 
 async fn stand_in() -> StandIn {
     StandIn::start(StandInOptions::default()).await.unwrap()
@@ -136,7 +137,7 @@ async fn refusals_come_with_a_hint() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_reply_is_unusable() {
+async fn a_body_that_is_no_token_reply_is_unusable() {
     assert!(fault(replied(TokenReply::Html).await).contains("HTML"));
     assert_eq!(fault(replied(TokenReply::Empty).await), "it is empty");
     assert_eq!(fault(replied(TokenReply::Truncated).await), "its JSON is truncated");
@@ -253,7 +254,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
 }
 
 #[tokio::test]
-async fn a_refusal_whose_body_does_not_come_is_told_long_before_the_deadline() {
+async fn a_refusal_whose_body_does_not_come_is_reported_long_before_the_deadline() {
     let server_side = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut patient = server(server_side.local_addr().unwrap());
     patient.timeouts.exchange = Duration::from_secs(60);
@@ -272,7 +273,7 @@ async fn a_refusal_whose_body_does_not_come_is_told_long_before_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_lifetime_that_cannot_be_meant_has_a_hint_about_lifetimes() {
+async fn an_implausible_lifetime_has_a_hint_about_lifetimes() {
     for absurd in ["0", "-1", "\"0\"", "1e99", "\"0001-01-01T00:00:00\"", "true", "[1]"] {
         let reply = raw(200, &format!(r#"{{"access_token":"canary","expires_in":{absurd}}}"#));
         let told = told(&replied(reply).await.unwrap_err());
@@ -327,7 +328,7 @@ async fn a_reply_that_is_said_to_be_compressed_is_not_read_and_its_coding_is_nam
 }
 
 #[tokio::test]
-async fn our_own_requests_ask_for_no_coding() {
+async fn our_own_requests_accept_no_content_coding() {
     let stand_in = stand_in().await;
     exchange(&stand_in).await.unwrap();
     let recorded = stand_in.last_requests();
@@ -335,7 +336,7 @@ async fn our_own_requests_ask_for_no_coding() {
 }
 
 #[tokio::test]
-async fn a_body_that_lies_about_its_length_is_cut() {
+async fn a_reply_without_a_true_length_is_cut_off_at_64_kib() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
     let body = " ".repeat(200_000);
     for framing in ["content-length: 1073741824\r\n\r\n".to_owned(), format!("\r\n{body}")] {
@@ -392,7 +393,7 @@ async fn a_server_that_accepts_and_is_silent_runs_into_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_connection_that_fails_tells_its_cause() {
+async fn a_connection_that_fails_is_reported_with_its_cause() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = exchange_with(server(free), embed_secret()).await.unwrap_err();
     let told = error.to_string().to_lowercase();
@@ -445,17 +446,8 @@ fn authority(name: &str) -> String {
 
 /// A token endpoint behind TLS, for `localhost` and `name`, and the certificate to trust.
 async fn tls_endpoint(name: &str) -> (SocketAddr, String) {
-    let names = ["localhost".to_owned(), name.to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let made = SelfSigned::for_names(&["localhost", name]);
+    let acceptor = made.acceptor();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -473,7 +465,7 @@ async fn tls_endpoint(name: &str) -> (SocketAddr, String) {
             });
         }
     });
-    (address, made.cert.pem())
+    (address, made.pem())
 }
 
 #[tokio::test]

@@ -7,18 +7,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use self::lane::{Came, Lane, Sample};
-use self::question::Verdict;
 use self::scripts::{Script, Shows, one_of_two_addresses, scripts};
-use crate::running::Gateway;
+use crate::support::faults::lane::{Came, Lane, Sample};
+use crate::support::faults::question::Verdict;
+use crate::support::gateway::Gateway;
 
-#[expect(dead_code, reason = "only `benches/soak` sends several requests at once")]
-mod client;
 mod keys;
-mod lane;
-mod proxy;
-mod question;
-mod rabble;
 mod scripts;
 
 /// Each lane is a server of its own, so that faults run side by side, and so that a fault of one

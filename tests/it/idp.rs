@@ -12,7 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::running::{Client, Gateway, Response, Upstream};
+use crate::support::client::{Client, Response};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
 
 /// The provider's process, which ends with its standard input.
 struct Provider {

@@ -7,66 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use boldgate::caller::ApiKey;
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::running::{self, Gateway, Response, Upstream};
-
-/// An identity provider with one key, and its key set in a file.
-pub struct Provider {
-    key: Ed25519KeyPair,
-    key_id: String,
-    pub jwks: tempfile::NamedTempFile,
-}
-
-impl Provider {
-    pub fn new() -> Self {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let provider = Self { key, key_id: "one".into(), jwks: file };
-        std::fs::write(provider.jwks.path(), provider.jwks()).unwrap();
-        provider
-    }
-
-    /// A provider whose key has another id.
-    pub fn with_key_id(id: &str) -> Self {
-        let mut provider = Self::new();
-        provider.key_id = id.into();
-        provider
-    }
-
-    pub(super) fn jwks(&self) -> String {
-        let x = URL_SAFE_NO_PAD.encode(self.key.public_key());
-        let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": self.key_id, "x": x});
-        json!({ "keys": [key] }).to_string()
-    }
-
-    pub fn token(&self, change: impl FnOnce(&mut Value)) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let mut claims = json!({"iss": "https://login.example.com/", "aud": "boldgate",
-                                "iat": now, "exp": now + 300, "sub": "42"});
-        change(&mut claims);
-        self.signed(&claims.to_string())
-    }
-
-    /// A token whose claims are changed as text.
-    pub fn token_as_written(&self, change: impl FnOnce(&str) -> String) -> String {
-        let good = self.token(|_| ());
-        let claims = URL_SAFE_NO_PAD.decode(good.split('.').nth(1).unwrap()).unwrap();
-        self.signed(&change(std::str::from_utf8(&claims).unwrap()))
-    }
-
-    fn signed(&self, claims: &str) -> String {
-        let header = json!({"alg": "EdDSA", "kid": self.key_id}).to_string();
-        let header = URL_SAFE_NO_PAD.encode(header);
-        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
-        let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()));
-        format!("{message}.{signature}")
-    }
-}
+use crate::support::edit::Edit;
+use crate::support::gateway::{Gateway, get};
+use crate::support::identity_provider::{Provider, bearer};
+use crate::support::upstream::Upstream;
 
 /// A gateway that knows `portal` by JWTs and `batch` by an API key.
 fn gateway(upstream: &Upstream, provider: &Provider, batch: &ApiKey) -> Gateway {
@@ -90,8 +37,7 @@ fn gateway_edited(
     (from, to): (&str, &str),
 ) -> Gateway {
     let config = config(upstream, "[EdDSA]", keys, batch);
-    assert!(config.contains(from));
-    Gateway::start(&config.replace(from, to))
+    Gateway::start(&config.edit(from, to))
 }
 
 fn config(upstream: &Upstream, algorithms: &str, keys: &str, batch: &ApiKey) -> String {
@@ -126,15 +72,6 @@ callers:
         keys,
         batch.hash(),
     )
-}
-
-async fn get(gateway: &Gateway, headers: &str) -> Response {
-    let path = "/bi/api/site/site1/v5.0/dashboards";
-    gateway.send(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{headers}\r\n")).await
-}
-
-fn bearer(token: &str) -> String {
-    format!("Authorization: Bearer {token}\r\n")
 }
 
 #[tokio::test]
@@ -208,7 +145,7 @@ async fn keys_are_fetched_once_rotations_are_followed_and_failures_keep_the_last
     let theirs = Arc::clone(&published);
     let issuer = Upstream::answering(move |_| {
         let (code, body) = theirs.lock().unwrap().clone();
-        running::status(code, &body)
+        crate::support::upstream::status(code, &body)
     })
     .await;
     let keys = format!("jwks_url: http://{}/keys", issuer.address);
@@ -257,7 +194,8 @@ async fn a_token_that_was_seen_ends_with_its_key_and_with_its_time() {
     let (old, new) = (Provider::new(), Provider::with_key_id("two"));
     let published = Arc::new(Mutex::new(old.jwks()));
     let theirs = Arc::clone(&published);
-    let issuer = Upstream::answering(move |_| running::ok(&theirs.lock().unwrap())).await;
+    let issuer =
+        Upstream::answering(move |_| crate::support::upstream::ok(&theirs.lock().unwrap())).await;
     let keys = format!("jwks_url: http://{}/keys", issuer.address);
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
     let token = old.token(|_| ());
@@ -324,7 +262,7 @@ async fn an_issuer_with_a_shared_secret_is_believed_with_that_secret_only() {
 
 /// RFC 6750, section 2.1, and RFC 9110, section 11.4: the scheme in any case, and blanks.
 #[tokio::test]
-async fn bearer_is_any_case_and_any_number_of_blanks() {
+async fn the_scheme_bearer_may_have_any_case_and_any_number_of_spaces() {
     let upstream = Upstream::echo().await;
     let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
     let gateway = gateway(&upstream, &provider, &batch);
@@ -348,24 +286,23 @@ async fn a_401_challenges_for_each_kind_of_credential_and_says_that_a_token_was_
     let keys = format!("jwks_file: {}", provider.jwks.path().display());
     let both = gateway_with(&upstream, &keys, &batch);
     let api_key = "ApiKey realm=\"boldgate\"";
-    let bearer = "Bearer realm=\"boldgate\"";
+    let challenge = "Bearer realm=\"boldgate\"";
     let invalid = "Bearer realm=\"boldgate\", error=\"invalid_token\"";
-    let expired =
-        super::jwt::bearer(&provider.token(|claims| claims["exp"] = json!(1_000_000_000)));
+    let expired = bearer(&provider.token(|claims| claims["exp"] = json!(1_000_000_000)));
     for (headers, expected) in [
-        ("", [api_key, bearer]),
-        ("Authorization: Bearer\r\n", [api_key, bearer]),
-        ("X-Api-Key: bgk_canary-wrong\r\n", [api_key, bearer]),
+        ("", [api_key, challenge]),
+        ("Authorization: Bearer\r\n", [api_key, challenge]),
+        ("X-Api-Key: bgk_canary-wrong\r\n", [api_key, challenge]),
         (&expired, [api_key, invalid]),
         ("Authorization: Bearer opaque\r\n", [api_key, invalid]),
-        ("Authorization: Bearer bgk_canary-wrong\r\n", [api_key, bearer]),
+        ("Authorization: Bearer bgk_canary-wrong\r\n", [api_key, challenge]),
     ] {
         let answer = get(&both, headers).await;
         assert_eq!(answer.status, 401);
         assert_eq!(answer.header("www-authenticate"), expected, "{headers}");
     }
     upstream.seen.assert_untouched("requests without a good credential");
-    let served = get(&both, &super::jwt::bearer(&provider.token(|_| ()))).await;
+    let served = get(&both, &bearer(&provider.token(|_| ()))).await;
     assert_eq!((served.status, served.header("www-authenticate").len()), (200, 0));
 }
 
@@ -444,7 +381,8 @@ async fn unusable_keys_among_good_ones_keep_no_caller_out_and_let_nobody_in() {
     let keys = json!({ "keys": [null, odd, weak, private, parsed(&leaked), parsed(&good)] });
     let published = Arc::new(Mutex::new(keys.to_string()));
     let theirs = Arc::clone(&published);
-    let issuer = Upstream::answering(move |_| running::ok(&theirs.lock().unwrap())).await;
+    let issuer =
+        Upstream::answering(move |_| crate::support::upstream::ok(&theirs.lock().unwrap())).await;
     let keys = format!("jwks_url: http://{}/keys", issuer.address);
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
 

@@ -13,9 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::jwt::Provider;
-use crate::running::{read_body, read_until};
-use crate::support::{bold_bi, permit, server, tls_server};
+use crate::support::http1::{read_body, read_until};
+use crate::support::identity_provider::Provider;
+use crate::support::tenants::{bold_bi, permit, server, tls_server};
+use crate::support::tls::SelfSigned;
 
 /// The act of a server on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,19 +168,11 @@ async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_on_a_new_
 }
 
 #[tokio::test]
-async fn a_closing_connection_is_the_same_under_tls() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let tls = TlsAcceptor::from(Arc::new(config));
+async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_under_tls_too() {
+    let made = SelfSigned::new("localhost");
+    let tls = made.acceptor();
     let ca = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(ca.path(), made.cert.pem()).unwrap();
+    std::fs::write(ca.path(), made.pem()).unwrap();
     for (acts, good, connections) in [
         (&[Answer, Answer][..], true, &[1, 1][..]),
         (&[Answer, Close, Answer], true, &[1, 1, 2]),
@@ -311,7 +304,7 @@ async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn what_answers_but_not_in_http_is_called_that_and_its_words_are_not_repeated() {
+async fn a_server_that_does_not_speak_http_is_reported_as_such_and_its_bytes_are_not_repeated() {
     let spoken: [&[u8]; 9] = [
         b"SSH-2.0-OpenSSH_9.6 canary\r\n",
         b"220 canary ESMTP\r\n",

@@ -6,7 +6,10 @@ use boldgate::config::Settings;
 use rustix::process::{getgid, getuid};
 use tokio::net::UnixStream;
 
-use crate::running::{self, Client, Gateway, Response, Upstream};
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
 
 const PATH: &str = "/bi/api/site/site1/v5.0/dashboards";
 
@@ -17,11 +20,9 @@ fn request(lines: &str) -> String {
 /// The configuration for anybody on loopback, at a Unix socket and for these callers instead.
 fn at_socket(upstream: &Upstream, socket: &str, callers: &str) -> String {
     let listener = "{ address: \"127.0.0.1:0\", callers: anonymous";
-    running::anonymous(upstream.address).replacen(
-        listener,
-        &format!("{{ address: \"unix:{socket}\", callers: required"),
-        1,
-    ) + "callers:\n"
+    crate::support::gateway::anonymous(upstream.address)
+        .edit(listener, &format!("{{ address: \"unix:{socket}\", callers: required"))
+        + "callers:\n"
         + callers
 }
 
@@ -79,9 +80,9 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
 #[tokio::test]
 async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
     let upstream = Upstream::echo().await;
-    let text =
-        running::anonymous(upstream.address).replacen(running::HOSTS, ", hosts: [App.example]", 1)
-            + "  beta:\n    server: main\n    hosts: [beta.example]\n    credential: { grant: \
+    let text = crate::support::gateway::anonymous(upstream.address)
+        .edit(crate::support::gateway::HOSTS, ", hosts: [App.example]")
+        + "  beta:\n    server: main\n    hosts: [beta.example]\n    credential: { grant: \
            embed_secret, username: reports@beta.example, embed_secret: { file: SECRET_FILE }, \
            user_source: azure_ad }\n";
     let gateway = Gateway::start(&text);
@@ -118,15 +119,14 @@ async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
 async fn known_callers_may_ask_for_any_host_unless_hosts_are_listed() {
     let upstream = Upstream::echo().await;
     let key = ApiKey::generate().unwrap();
-    let known = running::anonymous(upstream.address).replacen(running::HOSTS, "", 1).replacen(
-        "anonymous",
-        "required",
-        1,
-    ) + "callers:\n"
+    let known = crate::support::gateway::anonymous(upstream.address)
+        .edit(crate::support::gateway::HOSTS, "")
+        .edit("anonymous", "required")
+        + "callers:\n"
         + &caller("batch", &format!("api_key: {{ sha256: {} }}", key.hash()));
     let lines = |host: &str| format!("Host: {host}\r\nX-Api-Key: {}\r\n", key.expose());
 
-    let limited = Gateway::start(&known.replacen("required", "required, hosts: [gw.example]", 1));
+    let limited = Gateway::start(&known.edit("required", "required, hosts: [gw.example]"));
     assert_eq!(limited.send(request(&lines("any.example"))).await.status, 421);
     upstream.seen.assert_untouched("a host that is not listed");
     assert_eq!(limited.send(request(&lines("gw.example:8443"))).await.status, 200);
@@ -137,7 +137,7 @@ async fn known_callers_may_ask_for_any_host_unless_hosts_are_listed() {
 
 /// Several keys of one caller, of which one has had its time.
 #[tokio::test]
-async fn an_expired_key_is_like_an_unknown_one_and_a_warning_in_the_configuration() {
+async fn an_expired_key_is_refused_like_an_unknown_one_and_is_a_warning_of_the_configuration() {
     let upstream = Upstream::echo().await;
     let (old, new) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
     let keys = format!(
@@ -146,7 +146,7 @@ async fn an_expired_key_is_like_an_unknown_one_and_a_warning_in_the_configuratio
         old.hash(),
         new.hash()
     );
-    let text = running::anonymous(upstream.address).replacen("anonymous", "required", 1)
+    let text = crate::support::gateway::anonymous(upstream.address).edit("anonymous", "required")
         + "callers:\n"
         + &caller("batch", &keys);
     let gateway = Gateway::start(&text);
@@ -163,8 +163,8 @@ async fn an_expired_key_is_like_an_unknown_one_and_a_warning_in_the_configuratio
     assert!(!upstream.seen.requests()[0].head.contains(new.expose()));
 
     let secret = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(secret.path(), running::CANARY_SECRET).unwrap();
-    let text = text.replace("SECRET_FILE", &secret.path().display().to_string());
+    std::fs::write(secret.path(), crate::support::gateway::CANARY_SECRET).unwrap();
+    let text = text.edit("SECRET_FILE", &secret.path().display().to_string());
     let warnings = Settings::parse(&text, "gateway.yaml").unwrap().warnings.to_string();
     assert!(warnings.contains("callers.batch.api_keys[0].expires: found a time that has passed"));
     assert_eq!(warnings.lines().filter(|line| line.contains("callers")).count(), 1, "{warnings}");

@@ -7,9 +7,11 @@ use boldgate::caller::jwks::KeySource;
 use boldgate::jwks::HttpKeySource;
 use boldgate::trust::Trust;
 
-use crate::jwt::Provider;
-use crate::running::{Answer, Gateway, Response, Upstream};
-use crate::waiting::until;
+use crate::support::client::Response;
+use crate::support::gateway::Gateway;
+use crate::support::identity_provider::Provider;
+use crate::support::upstream::{Answer, Upstream};
+use crate::support::waiting::until;
 
 /// How a server dresses up a response with this body.
 type Dress = fn(&str) -> Vec<u8>;

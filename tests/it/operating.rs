@@ -8,9 +8,14 @@ use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::TokenReply;
 use serde_json::Value;
 
-use crate::process::{EMBED_SECRET, PASSWORD, Process, dead_address, site, stand_in, write};
-use crate::running::{Answer, Client, Response, Upstream, anonymous, ok};
-use crate::shipped::{behind_tls, certificate};
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::gateway::anonymous;
+use crate::support::process::Process;
+use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
+use crate::support::tls::{SelfSigned, TlsServer};
+use crate::support::upstream::{Answer, Upstream, dead_address, ok};
 
 const TENANTS: [(&str, &str, &str); 11] = [
     ("wrong-embed-secret", "main", "WRONG_SECRET"),
@@ -34,7 +39,7 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
     sites.retain(|site| site.id.as_deref() != Some("wrong-site"));
     for site in &mut sites {
         if site.id.as_deref() == Some("single-sign-on") {
-            *site = crate::process::site(Some("single-sign-on"), &directory);
+            *site = crate::support::stand_in::site(Some("single-sign-on"), &directory);
         }
     }
     let main = stand_in(sites.clone()).await;
@@ -42,12 +47,12 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
     silent.set_reply(TokenReply::Never);
     let slow = stand_in(sites).await;
     slow.set_latency(Duration::ZERO, Duration::from_secs(20));
-    let (theirs, other) = (certificate("localhost"), certificate("localhost"));
-    let tls = behind_tls(&theirs, main.addr()).await;
+    let (theirs, other) = (SelfSigned::new("localhost"), SelfSigned::new("localhost"));
+    let tls = TlsServer::start(theirs.acceptor(), main.addr()).await;
     let down = dead_address();
 
     let folder = tempfile::tempdir().unwrap();
-    let ca = write(&folder, "ca.pem", &other.cert.pem());
+    let ca = write(&folder, "ca.pem", &other.pem());
     let secret = write(&folder, "secret", EMBED_SECRET);
     let password = write(&folder, "password", PASSWORD);
     let wrong = write(&folder, "wrong", "canary-that-is-wrong");
@@ -118,15 +123,15 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
         (silent.addr(), "[silent]"),
         (slow.addr(), "[slow]"),
     ] {
-        all = all.replace(&address.to_string(), name);
+        all = all.edit_all(&address.to_string(), name);
     }
-    all = all.replace(&format!("localhost:{}", tls.port()), "[untrusted]");
-    let fingerprint = boldgate::trust::fingerprint(theirs.cert.der());
+    all = all.edit_all(&format!("localhost:{}", tls.port()), "[untrusted]");
+    let fingerprint = boldgate::trust::fingerprint(&theirs.der());
     let fingerprint = fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
-    all = all.replace(&fingerprint, "[fingerprint]");
+    all = all.edit(&fingerprint, "[fingerprint]");
     // Resolvers have words of their own for a name that does not exist.
     for said in ["Name or service not known", "Temporary failure in name resolution"] {
-        all = all.replace(said, "[what the resolver says]");
+        all = all.edit_any(said, "[what the resolver says]");
     }
     insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("failures", all) });
 }
@@ -180,8 +185,8 @@ async fn a_token_of_another_user_is_an_error_in_the_log_and_beside_a_login_name_
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let config = anonymous(upstream.address)
-        .replace("SECRET_FILE", &secret)
-        .replace("username: reports@acme.example", "username: reports")
+        .edit("SECRET_FILE", &secret)
+        .edit("username: reports@acme.example", "username: reports")
         + "callers:\n  anonymous:\n    may:\n\
          \x20     - { tenant: acme, routes: [read], methods: [HEAD] }\n\
          \x20     - { tenant: acme, routes: [read], subject: { header: X-User, from: [127.0.0.1], \
@@ -206,7 +211,7 @@ async fn a_token_of_another_user_is_an_error_in_the_log_and_beside_a_login_name_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
+async fn responses_that_are_cut_off_and_clients_that_are_rejected_are_logged() {
     let upstream = Upstream::answering(|_| {
         let mut half = ok("0123456789");
         half.bytes.truncate(half.bytes.len() - 5);
@@ -215,7 +220,7 @@ async fn answers_that_are_cut_off_and_clients_that_are_turned_away_are_told() {
     .await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
-    let config = anonymous(upstream.address).replace("SECRET_FILE", &secret)
+    let config = anonymous(upstream.address).edit("SECRET_FILE", &secret)
         + "limits: { max_connections: 1 }\n";
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
     let answer = get(&gateway, "site1", "").await;

@@ -9,11 +9,15 @@ use boldgate::config::Settings;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::client_certificates::{Ca, Identity, connect, dns};
-use crate::process::{Process, boldgate, run};
-use crate::running::Client;
-use crate::server_certificates::{ECDSA_WITH_SHA1, Made, content, element, elements, sequence};
-use crate::waiting::becomes;
+use crate::support::client::Client;
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
+use crate::support::process::{Process, boldgate, run};
+use crate::support::server_certificates::{
+    ECDSA_WITH_SHA1, Made, content, element, elements, sequence,
+};
+use crate::support::tls::SelfSigned;
+use crate::support::waiting::becomes;
 
 /// A configuration with every key that names a PEM file, and files that are good.
 struct Folder(tempfile::TempDir);
@@ -28,18 +32,18 @@ const KEYS: [(&str, &str); 6] = [
 ];
 
 fn certificate() -> String {
-    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem()
+    SelfSigned::new("localhost").pem()
 }
 
 impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let own = SelfSigned::new("localhost");
         let ca = Ca::new("clients");
         folder.write("ca.pem", certificate());
         folder.write("issuer.pem", certificate());
-        folder.write("tls.crt", own.cert.pem());
-        folder.write("tls.key", own.signing_key.serialize_pem());
+        folder.write("tls.crt", own.pem());
+        folder.write("tls.key", own.key_pem());
         folder.write("clients.pem", &ca.pem);
         folder.write("revoked.pem", ca.revocations(&1.into()));
         folder.write("secret", "a-secret-of-the-test");
@@ -91,15 +95,15 @@ fn without(text: &str, part: &str) -> String {
 /// Ways to damage a section: a name, the damaged text, the line of the fault within it, and a word
 /// of the finding.
 fn damaged(section: &str) -> Vec<(&'static str, Vec<u8>, usize, &'static str)> {
-    let label = section.lines().next().unwrap().trim_matches('-').replacen("BEGIN ", "", 1);
+    let label = section.lines().next().unwrap().trim_matches('-').edit("BEGIN ", "");
     let lines: Vec<&str> = section.lines().collect();
-    let relabelled = |to: &str| section.replace(&label, to).into_bytes();
+    let relabelled = |to: &str| section.edit_all(&label, to).into_bytes();
     let all = |change: &dyn Fn(&str) -> String| {
         lines.iter().fold(String::new(), |all, line| all + &change(line) + "\n").into_bytes()
     };
     let begin = format!("-----BEGIN {label}-----");
     let end = format!("-----END {label}-----");
-    let first = |to: String| section.replacen(&begin, &to, 1).into_bytes();
+    let first = |to: String| section.edit(&begin, &to).into_bytes();
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let mut broken = lines.clone();
     let middle = broken[1].replacen(|c: char| c.is_ascii_alphanumeric(), "!", 1);
@@ -128,7 +132,7 @@ fn damaged(section: &str) -> Vec<(&'static str, Vec<u8>, usize, &'static str)> {
         ("no end", without(section, "-----END").into_bytes(), 1, "END"),
         (
             "another end",
-            section.replacen(&end, "-----END OTHER-----", 1).into_bytes(),
+            section.edit(&end, "-----END OTHER-----").into_bytes(),
             lines.len(),
             "OTHER",
         ),
@@ -195,7 +199,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
     let folder = Folder::new();
     let (key, revoked) = (folder.read("tls.key"), folder.read("revoked.pem"));
     let certificate = certificate();
-    let der = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let der = SelfSigned::new("localhost");
     let crl_der = CertificateRevocationListDer::from_pem_slice(revoked.as_bytes()).unwrap();
     let encoded =
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJnakNDQVNtZ0F3SUJBZ0lVZHBEQjltVHB3OS9F\n";
@@ -207,7 +211,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
         ("tls.key", (key.clone() + &key).into_bytes(), "second private key"),
         ("tls.key", (key.clone() + &certificate).into_bytes(), "CERTIFICATE"),
         ("revoked.pem", (revoked.clone() + &certificate).into_bytes(), "CERTIFICATE"),
-        ("ca.pem", der.cert.der().to_vec(), "openssl x509 -inform der"),
+        ("ca.pem", der.der().to_vec(), "openssl x509 -inform der"),
         ("revoked.pem", crl_der.to_vec(), "openssl crl -inform der"),
         ("ca.pem", encoded.as_bytes().to_vec(), "base64 -d"),
         ("ca.pem", certificate.replace('\n', "\r").into_bytes(), "boundary"),
@@ -242,7 +246,7 @@ fn text_of_openssl_between_sections_and_line_ends_are_no_fault() {
         ("ca.pem", format!("{text}{}{text}{}{text}", good("ca.pem"), certificate())),
         ("ca.pem", good("ca.pem").replace('\n', "\r\n")),
         ("ca.pem", good("ca.pem").trim_end().to_owned()),
-        ("ca.pem", good("ca.pem").replace("-----\n", "-----  \n") + "\n\n\n"),
+        ("ca.pem", good("ca.pem").edit_all("-----\n", "-----  \n") + "\n\n\n"),
         ("tls.key", format!("Bag Attributes\n    localKeyID: 54 69\n{}", good("tls.key"))),
         ("tls.key", format!("{ec}{}", good("tls.key"))),
         ("revoked.pem", format!("{text}{}", good("revoked.pem"))),
@@ -255,7 +259,7 @@ fn text_of_openssl_between_sections_and_line_ends_are_no_fault() {
     }
     // One file with both, as other programs have it, is named twice.
     folder.write("tls.crt", &combined);
-    let config = folder.read("gateway.yaml").replace("tls.key", "tls.crt");
+    let config = folder.read("gateway.yaml").edit("tls.key", "tls.crt");
     folder.write("gateway.yaml", config);
     folder.settings().unwrap_or_else(|findings| panic!("{findings}"));
 }
@@ -275,8 +279,8 @@ async fn check_serve_and_a_reload_say_the_same_of_every_file() {
     let broken = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
     for (key, file) in KEYS {
         let good = folder.read(file);
-        let label = good.lines().next().unwrap().trim_matches('-').replacen("BEGIN ", "", 1);
-        let broken = broken.replace("CERTIFICATE", &label);
+        let label = good.lines().next().unwrap().trim_matches('-').edit("BEGIN ", "");
+        let broken = broken.edit_all("CERTIFICATE", &label);
         let content = if file == "tls.key" { broken } else { good.clone() + &broken };
         let refused = || gateway.log().iter().filter(|l| l["severity"] == "ERROR").count();
         let before = refused();
@@ -328,12 +332,12 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     let line =
         good.lines().find(|line| line.contains("ca_file: ") && line.contains("main")).unwrap();
     let url = "  main: { url: \"https://localhost/bi\" }";
-    let without = good.replace(line, url);
-    let pinned = url.replace(" }", &format!(", certificate_sha256: [ {} ] }}", "ab".repeat(32)));
+    let without = good.edit(line, url);
+    let pinned = url.edit(" }", &format!(", certificate_sha256: [ {} ] }}", "ab".repeat(32)));
     for (text, roots, words) in [
         (good.clone(), &nothing, ""),
         (without.clone(), &roots, ""),
-        (good.replace(line, &pinned), &nothing, ""),
+        (good.edit(line, &pinned), &nothing, ""),
         (without, &nothing, "the system has no CA certificates"),
     ] {
         let (checked, served) = both(&text, roots);
@@ -361,7 +365,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     drop(std::os::unix::net::UnixListener::bind(folder.path("stale")).unwrap());
     let unix = |at: &str| {
         let address = format!("address: unix:{}\n", folder.path(at).display());
-        good.replacen("address: 127.0.0.1:0\n", &address, 1)
+        good.edit("address: 127.0.0.1:0\n", &address)
     };
     let no_socket = "there is a file of this name that is no socket";
     for (at, words) in [
@@ -397,11 +401,11 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
 
 /// Doubts about a file of several servers are told once, faults for each of them.
 #[test]
-fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
+fn pins_beside_cas_are_a_warning_and_a_fault_of_a_shared_file_is_found_for_each_use() {
     let folder = Folder::new();
     let line = format!("ca_file: {} }}", folder.path("ca.pem").display());
     let pins = format!("certificate_sha256: [ {} ], {line}", "ab".repeat(32));
-    let text = folder.read("gateway.yaml").replacen(&line, &pins, 1);
+    let text = folder.read("gateway.yaml").edit(&line, &pins);
     folder.write("gateway.yaml", text);
     let warnings = folder.settings().unwrap().warnings;
     let warnings: Vec<_> = warnings.lines().collect();
@@ -410,7 +414,7 @@ fn pins_beside_cas_and_files_that_are_shared_are_told_of() {
     // A fault is told of each of those that share it.
     let issuer = folder.path("issuer.pem").display().to_string();
     let shared =
-        folder.read("gateway.yaml").replace(&issuer, &folder.path("ca.pem").display().to_string());
+        folder.read("gateway.yaml").edit(&issuer, &folder.path("ca.pem").display().to_string());
     folder.write("gateway.yaml", shared);
     folder.settings().unwrap();
     folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");
@@ -621,12 +625,12 @@ async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_
 const REFUSED: &str = "a client was rejected";
 
 #[test]
-fn explain_reads_the_certificate_of_a_client_as_strictly() {
+fn explain_reads_a_client_certificate_as_strictly_as_serve() {
     let folder = Folder::new();
     let config = folder.path("gateway.yaml").display().to_string();
     let file = folder.path("client.pem").display().to_string();
-    let own = rcgen::generate_simple_self_signed(["portal.example".to_owned()]).unwrap();
-    let good = own.cert.pem() + &own.signing_key.serialize_pem();
+    let own = SelfSigned::new("portal.example");
+    let good = own.pem() + &own.key_pem();
     let explain = |content: String| {
         folder.write("client.pem", content);
         let url = "https://localhost/bi/api/site/site1/v5.0/items";

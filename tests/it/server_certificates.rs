@@ -1,226 +1,28 @@
 //! Certificates of servers: those trusted for themselves, and the words about those that are refused.
 //! A server that is refused must get no byte.
 
-use std::fmt::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    SigningKey, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, date_time_ymd,
 };
-use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
-use crate::process::{Process, write};
-use crate::running::{CANARY_SECRET, CANARY_TOKEN, Client, Gateway, Upstream, config};
-use crate::waiting::becomes;
-
-const PATH: &str = "/bi/api/site/site1/v5.0/items";
-
-/// A certificate, and the key that is used with it.
-pub struct Made {
-    der: Vec<u8>,
-    key: KeyPair,
-}
-
-impl Made {
-    /// As `openssl req -x509` makes it: an authority that has signed itself.
-    pub fn by_req(change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "localhost");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        Self { der: params.self_signed(&key).unwrap().der().to_vec(), key }
-    }
-
-    fn named(name: &str) -> Self {
-        Self::by_req(|params| params.subject_alt_names = vec![dns(name)])
-    }
-
-    /// The same in version 1, which has no extensions.
-    fn in_version_1(self) -> Self {
-        self.rebuilt(|fields| {
-            fields.remove(0);
-            fields.truncate(6);
-        })
-    }
-
-    /// The same, signed with SHA-1 as it says.
-    fn with_sha1(self) -> Self {
-        self.with_signature_algorithm(&ECDSA_WITH_SHA1)
-    }
-
-    fn with_signature_algorithm(self, algorithm: &[u8]) -> Self {
-        self.rebuilt(|fields| fields[2] = sequence(&[algorithm]))
-    }
-
-    /// The same with another public key: the parameters of its algorithm, and its bits.
-    pub fn with_public_key(self, algorithm: &[&[u8]], bits: &[u8]) -> Self {
-        let key = element(0x03, &[&[0], bits].concat());
-        self.rebuilt(|fields| fields[6] = sequence(&[&sequence(algorithm), &key]))
-    }
-
-    /// The same with other fields in its first part, signed anew.
-    fn rebuilt(self, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Self {
-        let whole = elements(&self.der).remove(0);
-        let parts = elements(content(&whole));
-        let mut fields = elements(content(&parts[0]));
-        change(&mut fields);
-        let algorithm = fields[usize::from(fields[0][0] == 0xa0) + 1].clone();
-        let first = sequence(&fields.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let signature = [&[0][..], &self.key.sign(&first).unwrap()].concat();
-        let der = sequence(&[&first, &algorithm, &element(0x03, &signature)]);
-        Self { der, ..self }
-    }
-
-    /// The same, shown by somebody without its key.
-    fn stolen(&self) -> Self {
-        Self { der: self.der.clone(), key: KeyPair::generate().unwrap() }
-    }
-
-    pub fn pem(&self) -> String {
-        let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.der);
-        let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-        for line in base64.as_bytes().chunks(64) {
-            writeln!(pem, "{}", std::str::from_utf8(line).unwrap()).unwrap();
-        }
-        pem + "-----END CERTIFICATE-----\n"
-    }
-
-    fn fingerprint(&self) -> String {
-        let hash = ring::digest::digest(&ring::digest::SHA256, &self.der);
-        hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
-    }
-
-    fn acceptor(&self, version: &'static rustls::SupportedProtocolVersion) -> TlsAcceptor {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let key = provider.key_provider.load_private_key(key).unwrap();
-        // Without a look at whether they belong together.
-        let shown = CertifiedKey::new(vec![CertificateDer::from(self.der.clone())], key);
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
-
-fn dns(name: &str) -> rcgen::SanType {
-    rcgen::SanType::DnsName(name.try_into().unwrap())
-}
-
-const ECDSA_WITH_SHA224: [u8; 10] = [0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 1];
-pub const ECDSA_WITH_SHA1: [u8; 9] = [0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
-
-/// The contents of an element of DER, and those of a list of them.
-pub fn content(element: &[u8]) -> &[u8] {
-    &element[head(element).0..]
-}
-
-pub fn elements(mut list: &[u8]) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    while !list.is_empty() {
-        let (head, length) = head(list);
-        all.push(list[..head + length].to_vec());
-        list = &list[head + length..];
-    }
-    all
-}
-
-fn head(element: &[u8]) -> (usize, usize) {
-    match element[1] {
-        short @ 0..0x80 => (2, usize::from(short)),
-        long => {
-            let bytes = usize::from(long & 0x7f);
-            let length = &element[2..2 + bytes];
-            (2 + bytes, length.iter().fold(0, |all, byte| all << 8 | usize::from(*byte)))
-        }
-    }
-}
-
-pub fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
-    let length = match (high, low) {
-        (0, 0..0x80) => vec![low],
-        (0, _) => vec![0x81, low],
-        _ => vec![0x82, high, low],
-    };
-    [&[tag], &length[..], content].concat()
-}
-
-pub fn sequence(parts: &[&[u8]]) -> Vec<u8> {
-    element(0x30, &parts.concat())
-}
-
-/// A server with TLS in front of a plain one, which counts the bytes that came under TLS.
-struct Server {
-    port: u16,
-    bytes: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Server {
-    async fn showing(
-        made: &Made,
-        version: &'static rustls::SupportedProtocolVersion,
-        upstream: &Upstream,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (acceptor, behind) = (made.acceptor(version), upstream.address);
-        let bytes = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&bytes);
-        let task = tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
-                tokio::spawn(async move {
-                    let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    let (mut from_gateway, mut to_gateway) = tokio::io::split(tls);
-                    let plain = TcpStream::connect(behind).await.unwrap();
-                    let (mut from_server, mut to_server) = plain.into_split();
-                    tokio::spawn(async move {
-                        let _ = tokio::io::copy(&mut from_server, &mut to_gateway).await;
-                    });
-                    let mut piece = vec![0; 16 * 1024];
-                    while let Ok(read @ 1..) = from_gateway.read(&mut piece).await {
-                        counted.fetch_add(read, SeqCst);
-                        let _ = to_server.write_all(&piece[..read]).await;
-                    }
-                });
-            }
-        });
-        Self { port, bytes, task }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+use crate::support::client::Client;
+use crate::support::client_certificates::dns;
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, config};
+use crate::support::process::Process;
+use crate::support::server_certificates::{Authority, ECDSA_WITH_SHA224, Made};
+use crate::support::tls::TlsServer;
+use crate::support::upstream::{CANARY_TOKEN, Upstream};
+use crate::support::waiting::becomes;
 
 /// The configuration for a server with TLS and `more` keys of it.
-fn tls_config(server: &Server, upstream: &Upstream, more: &str) -> String {
+fn tls_config(server: &TlsServer, upstream: &Upstream, more: &str) -> String {
     let address = format!("http://{}/bi\"", upstream.address);
-    let url = format!("https://localhost:{}/bi\"{more}", server.port);
-    let config = config(upstream.address, "").replace(&address, &url);
-    assert!(config.contains(&url), "{config}");
-    config
-}
-
-fn written(folder: &tempfile::TempDir, name: &str, content: &str) -> String {
-    let path = folder.path().join(name);
-    std::fs::write(&path, content).unwrap();
-    path.display().to_string()
+    let url = format!("https://localhost:{}/bi\"{more}", server.port());
+    config(upstream.address, "").edit(&address, &url)
 }
 
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
@@ -232,7 +34,7 @@ async fn answers(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
     let mut all = Vec::new();
     for version in VERSIONS {
         let upstream = Upstream::echo().await;
-        let server = Server::showing(made, version, &upstream).await;
+        let server = made.serve(version, &upstream).await;
         let gateway = Gateway::start(&tls_config(&server, &upstream, more));
         let by_token = gateway.get(PATH).await;
         assert!(!by_token.text().contains(CANARY_SECRET));
@@ -278,7 +80,7 @@ async fn a_server_certificate_that_is_listed_itself_is_trusted_for_its_names_and
     let folder = tempfile::tempdir().unwrap();
     let other = Made::named("localhost");
     let listed = |made: &Made| {
-        let path = written(&folder, "ca.pem", &(other.pem() + &made.pem()));
+        let path = write(&folder, "ca.pem", &(other.pem() + &made.pem()));
         format!(", ca_file: \"{path}\"")
     };
     for (what, made) in [
@@ -295,7 +97,7 @@ async fn a_server_certificate_that_is_listed_itself_is_trusted_for_its_names_and
         ("signed with SHA-1 by itself", Made::named("localhost").with_sha1()),
     ] {
         assert_trusted(what, &made, &listed(&made)).await;
-        let not_listed = format!(", ca_file: \"{}\"", written(&folder, "other.pem", &other.pem()));
+        let not_listed = format!(", ca_file: \"{}\"", write(&folder, "other.pem", &other.pem()));
         assert_refused(&format!("{what}, not listed"), &made, &not_listed).await;
         assert_refused(&format!("{what}, without its key"), &made.stolen(), &listed(&made)).await;
     }
@@ -371,7 +173,7 @@ async fn a_pin_stands_for_chain_and_name_and_for_nothing_else() {
     }
     // A pin counts alone: no CA vouches for another certificate beside it.
     let folder = tempfile::tempdir().unwrap();
-    let path = written(&folder, "ca.pem", &good.pem());
+    let path = write(&folder, "ca.pem", &good.pem());
     let both = format!("{}, ca_file: \"{path}\"", pinned(&[&next]));
     assert_refused("listed, but not pinned", &good, &both).await;
     assert_trusted("pinned", &next, &both).await;
@@ -382,7 +184,7 @@ async fn health_checks_take_a_server_by_its_pin_as_traffic_does() {
     let (made, other) = (Made::named("other.example"), Made::named("localhost"));
     for (pin, is_healthy) in [(&made, true), (&other, false)] {
         let upstream = Upstream::echo().await;
-        let server = Server::showing(&made, &rustls::version::TLS13, &upstream).await;
+        let server = made.serve(&rustls::version::TLS13, &upstream).await;
         let more = format!(
             ", certificate_sha256: [\"{}\"], health_check: {{ path: /alive, interval: 20ms }}",
             pin.fingerprint()
@@ -409,11 +211,11 @@ async fn health_checks_take_a_server_by_its_pin_as_traffic_does() {
 async fn a_pin_that_changes_counts_within_a_second_on_open_connections_too() {
     let (made, other) = (Made::named("localhost"), Made::named("localhost"));
     let (upstream, folder) = (Upstream::echo().await, tempfile::tempdir().unwrap());
-    let server = Server::showing(&made, &rustls::version::TLS13, &upstream).await;
+    let server = made.serve(&rustls::version::TLS13, &upstream).await;
     let secret = write(&folder, "secret", CANARY_SECRET);
     let text = |pin: &Made| {
         let more = format!(", certificate_sha256: [\"{}\"]", pin.fingerprint());
-        tls_config(&server, &upstream, &more).replace("SECRET_FILE", &secret)
+        tls_config(&server, &upstream, &more).edit("SECRET_FILE", &secret)
     };
     let config = write(&folder, "gateway.yaml", &text(&made));
     let gateway = Process::serve(&config);
@@ -432,29 +234,6 @@ async fn a_pin_that_changes_counts_within_a_second_on_open_connections_too() {
         let before = server.bytes.load(SeqCst);
         assert_eq!(ask().await, status);
         assert_eq!(server.bytes.load(SeqCst) > before, status == 200);
-    }
-}
-
-/// An authority, and certificates that it has signed.
-struct Authority(rcgen::Issuer<'static, KeyPair>, String);
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "Authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self(rcgen::Issuer::new(params, key), pem)
-    }
-
-    fn signs(&self, change: impl FnOnce(&mut CertificateParams)) -> Made {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "localhost");
-        params.subject_alt_names = vec![dns("localhost")];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        Made { der: params.signed_by(&key, &self.0).unwrap().der().to_vec(), key }
     }
 }
 
@@ -481,10 +260,10 @@ fn refused<'t>(
 async fn assert_told(refused: &Refused<'_>) {
     let Refused { what, made, keys, words, hints } = refused;
     let upstream = Upstream::echo().await;
-    let server = Server::showing(made, &rustls::version::TLS13, &upstream).await;
+    let server = made.serve(&rustls::version::TLS13, &upstream).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", "a-secret-of-the-test");
-    let text = tls_config(&server, &upstream, keys).replace("SECRET_FILE", &secret);
+    let text = tls_config(&server, &upstream, keys).edit("SECRET_FILE", &secret);
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
     for header in ["", "Authorization: Bearer own\r\n"] {
         let mut client = Client::connect(gateway.address()).await;
@@ -515,8 +294,8 @@ async fn assert_told(refused: &Refused<'_>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.1));
-    let foreign = written(&folder, "foreign.pem", &Made::named("ca.example").pem());
+    let ca = format!(", ca_file: \"{}\"", write(&folder, "ca.pem", &authority.pem));
+    let foreign = write(&folder, "foreign.pem", &Made::named("ca.example").pem());
     let foreign = format!(", ca_file: \"{foreign}\"");
     let (own, other) = (Made::named("localhost"), Made::named("localhost"));
     let pin = format!(", certificate_sha256: [\"{}\"]", Made::named("x").fingerprint());
@@ -620,7 +399,7 @@ async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_the_library_cannot_read_or_match_is_told_in_words() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let ca = format!(", ca_file: \"{}\"", written(&folder, "ca.pem", &authority.1));
+    let ca = format!(", ca_file: \"{}\"", write(&folder, "ca.pem", &authority.pem));
     let make = "-addext subjectAltName=DNS:";
     let critical = |params: &mut CertificateParams| {
         let oid = [1, 3, 6, 1, 4, 1, 99999, 7];
@@ -664,13 +443,12 @@ async fn a_certificate_that_the_library_cannot_read_or_match_is_told_in_words() 
 /// What the log says of a server that is asked for by its address.
 async fn told_by_address(made: &Made, keys: &str) -> String {
     let upstream = Upstream::echo().await;
-    let server = Server::showing(made, &rustls::version::TLS13, &upstream).await;
+    let server = made.serve(&rustls::version::TLS13, &upstream).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", "a-secret-of-the-test");
     let text = tls_config(&server, &upstream, keys)
-        .replace("SECRET_FILE", &secret)
-        .replace("https://localhost:", "https://127.0.0.1:");
-    assert!(text.contains("https://127.0.0.1:"));
+        .edit("SECRET_FILE", &secret)
+        .edit("https://localhost:", "https://127.0.0.1:");
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
     let mut client = Client::connect(gateway.address()).await;
     client.write(format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
@@ -688,10 +466,10 @@ fn doubtful_certificates_of_a_file_are_warnings_with_their_line() {
         let good = Made::by_req(|params| {
             params.distinguished_name.push(DnType::OrganizationName, "An authority");
         });
-        let ca = written(&folder, "ca.pem", &(good.pem() + &certificate.pem()));
+        let ca = write(&folder, "ca.pem", &(good.pem() + &certificate.pem()));
         let line = good.pem().lines().count() + 1;
         let keys = format!("/bi, ca_file: \"{ca}\" }}");
-        let text = base.replacen("/bi }", &keys, 1).replace("tests/config/secret", &secret);
+        let text = base.edit("/bi }", &keys).edit("tests/config/secret", &secret);
         let settings = boldgate::config::Settings::parse(&text, "gateway.yaml").unwrap();
         let warnings: Vec<_> = settings.warnings.lines().collect();
         for warning in &warnings {

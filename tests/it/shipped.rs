@@ -1,27 +1,22 @@
 //! The shipped configurations, followed word by word: only addresses, hosts of servers and folders
 //! are replaced, then the real binary serves with them.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
-use rcgen::CertifiedKey;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::net::UnixStream;
 
-use crate::process::{EMBED_SECRET, PASSWORD, Process, boldgate, run, site, stand_in, write};
-use crate::running::{Client, Response};
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::process::{Process, boldgate, run};
+use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
+use crate::support::tls::{SelfSigned, TlsServer};
 
 /// The text of a shipped file with parts replaced, each of which must be there.
 fn shipped(file: &str, parts: &[(&str, &str)]) -> String {
     let mut text = std::fs::read_to_string(file).unwrap();
     for (old, new) in parts {
-        assert!(text.contains(old), "{file} has no `{old}` any more");
-        text = text.replace(old, new);
+        text = text.edit_all(old, new);
     }
     text
 }
@@ -75,19 +70,19 @@ async fn the_gateway_serves_its_callers_over_tls() {
         stand_in(vec![site(Some("site1"), &[("reports@acme.example", UserSource::AzureAd)])]).await;
     let cloud = stand_in(vec![site(None, &[("service@globex.example", UserSource::Local)])]).await;
     let folder = tempfile::tempdir().unwrap();
-    let company = certificate("bi.example.invalid");
-    let own = certificate("gateway.example.com");
-    let company_ca = write(&folder, "company-ca.pem", &company.cert.pem());
-    let certificate_file = write(&folder, "tls.crt", &own.cert.pem());
-    let key_file = write(&folder, "tls.key", &own.signing_key.serialize_pem());
+    let company = SelfSigned::new("bi.example.invalid");
+    let own = SelfSigned::new("gateway.example.com");
+    let company_ca = write(&folder, "company-ca.pem", &company.pem());
+    let certificate_file = write(&folder, "tls.crt", &own.pem());
+    let key_file = write(&folder, "tls.key", &own.key_pem());
     write(&folder, "acme-embed-secret", &format!("{EMBED_SECRET}\n"));
     write(&folder, "globex-password", &format!("{PASSWORD}\n"));
     let (export, portal) = (run(&["key"]), run(&["key"]));
-    let hash = |key: &crate::process::Ended| {
+    let hash = |key: &crate::support::process::Ended| {
         let (_, rest) = key.stderr.split_once('"').unwrap();
         rest.split_once('"').unwrap().0.to_owned()
     };
-    let behind = behind_tls(&company, main.addr()).await;
+    let behind = TlsServer::start(company.acceptor(), main.addr()).await;
     let text = shipped(
         "config/gateway.yaml",
         &[
@@ -102,7 +97,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
             ("/var/log/boldgate", folder.path().to_str().unwrap()),
             // The name is nobody's; it is reached at its addresses.
             ("https://bi.example.com/bi", "https://bi.example.invalid/bi"),
-            ("[10.0.1.11, 10.0.1.12, bi-3.internal:8443]", &format!("[\"{behind}\"]")),
+            ("[10.0.1.11, 10.0.1.12, bi-3.internal:8443]", &format!("[\"{}\"]", behind.address)),
             ("https://globex.boldbi.com/bi", &cloud.url()),
             ("b73f36d31dd1ad7ed37cbbff4fe95f3a5d8f14acd0c9a8b4ee7a3e0a3ec2ab4c", &hash(&export)),
             ("61c6b16f8fd3ac6bd5ddcf4c8c9b22d46ce4bdbf0c4a0b8f2b5cb3d2b9e7de91", &hash(&portal)),
@@ -112,11 +107,8 @@ async fn the_gateway_serves_its_callers_over_tls() {
     let address = gateway.address();
     let send = async |key: &str, request: String| {
         let header = if key.is_empty() { String::new() } else { format!("X-Api-Key: {key}\r\n") };
-        let request = request.replacen("\r\n", &format!("\r\n{header}"), 1);
-        let connector = trusting(&own);
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("gateway.example.com").unwrap();
-        let mut client = Client::over(connector.connect(name, tcp).await.unwrap());
+        let request = request.edit("HTTP/1.1\r\n", &format!("HTTP/1.1\r\n{header}"));
+        let mut client = own.connect(address, "gateway.example.com").await;
         client.write(request.as_bytes()).await;
         client.response().await
     };
@@ -192,49 +184,4 @@ async fn many_tenants_are_served_over_a_unix_socket() {
     gateway.signal(rustix::process::Signal::TERM);
     assert_eq!(gateway.end().code, Some(0));
     assert!(!std::path::Path::new(&socket).exists(), "the socket's file goes with the gateway");
-}
-
-pub fn certificate(name: &str) -> CertifiedKey<rcgen::KeyPair> {
-    rcgen::generate_simple_self_signed([name.to_owned()]).unwrap()
-}
-
-/// Ends TLS with this certificate in front of `server`.
-pub async fn behind_tls(own: &CertifiedKey<rcgen::KeyPair>, server: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![own.cert.der().clone()],
-            PrivateKeyDer::from_pem_slice(own.signing_key.serialize_pem().as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // A client that does not trust us breaks off: some tests are about that.
-                let Ok(mut tls) = acceptor.accept(stream).await else { return };
-                let mut plain = TcpStream::connect(server).await.unwrap();
-                let _ = copy_bidirectional(&mut tls, &mut plain).await;
-            });
-        }
-    });
-    address
-}
-
-fn trusting(own: &CertifiedKey<rcgen::KeyPair>) -> TlsConnector {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from(own.cert.der().to_vec())).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }

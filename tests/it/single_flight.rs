@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{bold_bi, embed_secret, password, permit, permits, server, source};
-use crate::waiting::until;
+use crate::support::tenants::{bold_bi, embed_secret, password, permit, permits, server, source};
+use crate::support::waiting::until;
 
 /// Gives `token-1`, `token-2`, …, or nothing but errors; each only when the gate lets it pass.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ async fn settle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_waiters_share_one_exchange_whose_starter_left() {
+async fn a_thousand_waiters_share_one_exchange_after_its_initiator_is_gone() {
     let stand_in = StandIn::start(StandInOptions::default()).await.unwrap();
     stand_in.set_latency(Duration::from_millis(250), Duration::ZERO);
     let permit = permit(server(stand_in.addr()));
@@ -160,7 +160,7 @@ async fn the_flight_goes_on_when_all_who_waited_have_left() {
 }
 
 #[tokio::test]
-async fn tenants_never_share() {
+async fn tenants_never_share_a_token() {
     let mut options = StandInOptions::default();
     let mut second = options.sites[0].clone();
     second.id = Some("site2".into());

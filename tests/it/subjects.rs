@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use crate::jwt::Provider;
-use crate::running::{Answer, Client, Gateway, Response, Upstream, ok, status};
+use crate::support::client::{Client, Response};
+use crate::support::gateway::Gateway;
+use crate::support::identity_provider::Provider;
+use crate::support::upstream::{Answer, Upstream, ok, status};
 
 /// A server that gives each user a token of the user's name, and a gateway before it.
 struct House {

@@ -11,18 +11,19 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::connections::{Identity, TlsServer, own_token, tls_config, written};
-use super::{PATH, Scripted, Wire, answer, on_server, request, with_body};
-use crate::process::dead_address;
-use crate::running::{
-    Client, Gateway, Request, Response, Seen, Upstream, anonymous, config, ok, status,
-};
-use crate::waiting::{comes_true, until};
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::gateway::{Gateway, PATH, anonymous, config};
+use crate::support::scripted::{Scripted, Wire, answer, on_server, own_token, request, with_body};
+use crate::support::tls::{SelfSigned, TlsServer, tls_config};
+use crate::support::upstream::{Request, Seen, Upstream, dead_address, ok, status};
+use crate::support::waiting::{comes_true, until};
 
 /// A configuration for a server whose name nobody knows, at these addresses.
 fn at(addresses: &[SocketAddr], settings: &str) -> String {
     let url = format!("http://{}/bi\"", addresses[0]);
-    anonymous(addresses[0]).replace(
+    anonymous(addresses[0]).edit(
         &url,
         &format!("http://bold-bi.invalid/bi\", {}", {
             let quoted: Vec<_> = addresses.iter().map(|at| format!("\"{at}\"")).collect();
@@ -142,15 +143,16 @@ async fn when_an_address_dies_under_load_no_get_fails_and_no_post_is_sent_twice(
 
 #[tokio::test]
 async fn addresses_that_hang_or_show_a_wrong_certificate_are_passed_over_without_a_byte() {
-    let (upstream, identity) = (Upstream::echo().await, Identity::of("localhost"));
-    let server = TlsServer::before(&upstream, &identity).await;
-    let stranger = TlsServer::before(&upstream, &Identity::of("localhost")).await;
+    let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("localhost"));
+    let server = TlsServer::start(identity.acceptor(), upstream.address).await;
+    let stranger =
+        TlsServer::start(SelfSigned::new("localhost").acceptor(), upstream.address).await;
     // Takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let files = tempfile::tempdir().unwrap();
-    let bundle = written(files.path(), "ca.crt", &identity.certificate);
+    let bundle = write(&files, "ca.crt", &identity.pem());
     let addresses = |silent: &str| {
-        let wrong = stranger.port;
+        let wrong = stranger.port();
         let settings = format!(
             "addresses: [{silent}\"127.0.0.1:{wrong}\", \"localhost\"], timeouts: {{ connect: 1200ms }}"
         );
@@ -174,7 +176,7 @@ async fn addresses_that_hang_or_show_a_wrong_certificate_are_passed_over_without
 
 /// More settings behind the CA file.
 fn on_ca(config: &str, settings: &str) -> String {
-    config.replacen(".crt\" }", &format!(".crt\", {settings} }}"), 1)
+    config.edit(".crt\" }", &format!(".crt\", {settings} }}"))
 }
 
 #[tokio::test]
@@ -238,7 +240,7 @@ async fn all_addresses_down_is_a_502_at_once_and_one_that_returns_is_found_witho
 async fn a_name_with_several_addresses_is_served_by_those_that_are_there() {
     let upstream = Upstream::echo().await;
     let port = upstream.address.port();
-    let config = anonymous(upstream.address).replace("http://127.0.0.1", "http://localhost");
+    let config = anonymous(upstream.address).edit("http://127.0.0.1", "http://localhost");
     let gateway = Gateway::start(&config);
     for _ in 0..10 {
         assert_eq!(gateway.get(PATH).await.status, 200);
@@ -289,8 +291,7 @@ async fn each_deadline_is_told_by_its_name() {
     let url =
         format!("https://{}/bi\", timeouts: {{ connect: 100ms }}", silent.local_addr().unwrap());
     let plain = config(upstream.address, "");
-    let gateway =
-        Gateway::start(&plain.replace(&format!("http://{}/bi\"", upstream.address), &url));
+    let gateway = Gateway::start(&plain.edit(&format!("http://{}/bi\"", upstream.address), &url));
     let response = gateway.send(own_token("GET")).await;
     assert_eq!((response.status, response.code().as_str()), (504, "upstream_timeout"));
     assert!(response.text().contains("No connection to Bold BI could be made in time."));
@@ -317,9 +318,9 @@ async fn a_tenant_that_storms_a_slow_server_leaves_the_others_their_part() {
     let settings = "max_connections: 4, timeouts: { connect: 300ms }";
     let one = on_server(&anonymous(upstream.address), settings);
     let (_, tenant) = one.split_once("tenants:\n").unwrap();
-    let globex = tenant.replace("acme:", "globex:").replace("site1", "site2");
+    let globex = tenant.edit("acme:", "globex:").edit("site1", "site2");
     let gateway = Arc::new(Gateway::start(&format!("{one}{globex}")));
-    let theirs = PATH.replace("site1", "site2");
+    let theirs = PATH.edit("site1", "site2");
     assert_eq!(gateway.get(&theirs).await.status, 200);
     let mut storm = JoinSet::new();
     for _ in 0..12 {

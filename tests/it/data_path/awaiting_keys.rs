@@ -14,11 +14,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::PATH;
-use super::process::Process;
-use crate::jwt::Provider;
-use crate::running::{Client, Gateway, Upstream, anonymous};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, PATH, anonymous};
+use crate::support::identity_provider::Provider;
+use crate::support::measured_process::MeasuredProcess;
+use crate::support::upstream::Upstream;
+use crate::support::waiting::until;
 
 /// An issuer that publishes the keys of `provider` as soon as it is let go on.
 struct Hanging {
@@ -159,7 +160,7 @@ async fn hundreds_of_small_requests_wait_for_the_first_keys_and_are_all_served()
 async fn a_thousand_requests_that_wait_for_keys_take_at_most_forty_mebibytes() {
     let upstream = Upstream::echo().await;
     let (issuer, batch) = (Hanging::start().await, ApiKey::generate().unwrap());
-    let process = Process::serve(&issuer.config(&upstream, &batch, "32MiB"));
+    let process = MeasuredProcess::serve(&issuer.config(&upstream, &batch, "32MiB"));
     let key = format!("X-Api-Key: {}\r\n", batch.expose());
     let mut control = Client::connect(process.address).await;
     control.write(&request(&key)).await;

@@ -1,22 +1,26 @@
 //! Connections of both sides: how many there are, what carries them, and whom they trust.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::process::Process;
-use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
-use crate::running::{CANARY_SECRET, Client, Gateway, Upstream, anonymous, config, header_values};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, anonymous, config, listening_at};
+use crate::support::http1::header_values;
+use crate::support::measured_process::MeasuredProcess;
+use crate::support::scripted::{
+    Scripted, Wire, answer, noise, on_server, own_token, request, with_body,
+};
+use crate::support::tls::{SelfSigned, TlsServer, tls_config};
+use crate::support::upstream::Upstream;
+use crate::support::waiting::until;
 
 #[tokio::test]
 async fn a_token_that_ends_while_a_connection_is_waited_for_is_not_sent() {
@@ -59,7 +63,7 @@ async fn ten_thousand_connections_opened_at_once_are_all_answered() {
     }
     let upstream = answering_after(Duration::ZERO).await;
     let settings = format!("max_connections: {BOUND}, timeouts: {{ connect: 60s }}");
-    let gateway = Process::serve(&on_server(&anonymous(upstream.address), &settings));
+    let gateway = MeasuredProcess::serve(&on_server(&anonymous(upstream.address), &settings));
     let empty = gateway.memory();
     let begun = Instant::now();
     let mut all = JoinSet::new();
@@ -130,7 +134,7 @@ async fn a_server_never_sees_more_connections_than_its_bound() {
 }
 
 #[tokio::test]
-async fn when_all_connections_stay_busy_the_client_is_told_to_come_back() {
+async fn when_all_connections_stay_busy_the_client_is_told_to_retry() {
     let upstream = answering_after(Duration::from_secs(2)).await;
     let settings = "max_connections: 1, timeouts: { connect: 200ms }";
     let gateway = Arc::new(Gateway::start(&on_server(&anonymous(upstream.address), settings)));
@@ -146,7 +150,7 @@ async fn when_all_connections_stay_busy_the_client_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_a_502_and_costs_no_slot() {
+async fn an_unreachable_server_is_a_502_and_uses_up_no_connection() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let setting = "    existing_authorization: pass_through\n";
     let gateway = Gateway::start(&on_server(&config(gone, setting), "max_connections: 1"));
@@ -156,13 +160,8 @@ async fn a_server_that_is_not_there_is_a_502_and_costs_no_slot() {
     }
 }
 
-/// A request with a token of the client's own, so that no exchange goes before it.
-pub(super) fn own_token(method: &str) -> String {
-    format!("{method} {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer own\r\n\r\n")
-}
-
 #[tokio::test]
-async fn a_connection_beyond_the_limit_is_turned_away_and_the_others_are_served() {
+async fn a_connection_beyond_the_limit_is_rejected_and_the_others_are_served() {
     let upstream = Upstream::echo().await;
     let gateway =
         Gateway::start(&(anonymous(upstream.address) + "limits: { max_connections: 2 }\n"));
@@ -182,126 +181,13 @@ async fn a_connection_beyond_the_limit_is_turned_away_and_the_others_are_served(
     assert_eq!(gateway.get(PATH).await.status, 200);
 }
 
-/// A certificate, and the key to it.
-pub(super) struct Identity {
-    pub(super) certificate: String,
-    key: String,
-    der: (CertificateDer<'static>, Vec<u8>),
-}
-
-impl Identity {
-    pub(super) fn of(name: &str) -> Self {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        Self {
-            certificate: made.cert.pem(),
-            key: made.signing_key.serialize_pem(),
-            der: (made.cert.der().clone(), made.signing_key.serialize_der()),
-        }
-    }
-
-    fn acceptor(&self) -> TlsAcceptor {
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.der.1.clone()));
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![self.der.0.clone()], key)
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
-    }
-
-    fn connector(&self) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.der.0.clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        TlsConnector::from(Arc::new(config))
-    }
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-/// A server with TLS in front of a plain one, that counts what was said under TLS.
-pub(super) struct TlsServer {
-    pub(super) port: u16,
-    handshakes: Arc<AtomicUsize>,
-    pub(super) bytes: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl TlsServer {
-    pub(super) async fn before(upstream: &Upstream, identity: &Identity) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (acceptor, behind) = (identity.acceptor(), upstream.address);
-        let (handshakes, bytes) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let (shaken, counted) = (Arc::clone(&handshakes), Arc::clone(&bytes));
-        let task = tokio::spawn(async move {
-            loop {
-                let (tcp, _) = listener.accept().await.unwrap();
-                let (acceptor, shaken) = (acceptor.clone(), Arc::clone(&shaken));
-                let counted = Arc::clone(&counted);
-                tokio::spawn(async move {
-                    let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    shaken.fetch_add(1, SeqCst);
-                    let (mut from_gateway, mut to_gateway) = tokio::io::split(tls);
-                    let (mut from_server, mut to_server) =
-                        TcpStream::connect(behind).await.unwrap().into_split();
-                    tokio::spawn(async move {
-                        let _ = tokio::io::copy(&mut from_server, &mut to_gateway).await;
-                    });
-                    let mut piece = vec![0; 16 * 1024];
-                    while let Ok(read @ 1..) = from_gateway.read(&mut piece).await {
-                        counted.fetch_add(read, SeqCst);
-                        to_server.write_all(&piece[..read]).await.unwrap();
-                    }
-                });
-            }
-        });
-        Self { port, handshakes, bytes, task }
-    }
-}
-
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-pub(super) fn written(folder: &Path, name: &str, content: &str) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, content).unwrap();
-    path
-}
-
-/// The configuration for a server with TLS at `host`, and the bundle that says whom to trust.
-pub(super) fn tls_config(host: &str, server: &TlsServer, bundle: &Path, tenant: &str) -> String {
-    let plain = config(([127, 0, 0, 1], server.port).into(), tenant);
-    let url = format!("https://{host}:{}/bi\", ca_file: \"{}\"", server.port, bundle.display());
-    plain.replace(&format!("http://127.0.0.1:{}/bi\"", server.port), &url)
-}
-
 #[tokio::test]
 async fn a_listener_with_tls_serves_and_says_so_to_the_server() {
-    let (upstream, identity) = (Upstream::echo().await, Identity::of("gateway.example"));
+    let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("gateway.example"));
     let files = tempfile::tempdir().unwrap();
-    let certificate = written(files.path(), "tls.crt", &identity.certificate);
-    let key = written(files.path(), "tls.key", &identity.key);
-    let tls = format!(
-        "callers: anonymous, tls: {{ certificate_file: \"{}\", key_file: \"{}\" }}",
-        certificate.display(),
-        key.display()
-    );
-    let gateway =
-        Gateway::start(&anonymous(upstream.address).replacen("callers: anonymous", &tls, 1));
-    let tcp = TcpStream::connect(gateway.address()).await.unwrap();
-    let name = ServerName::try_from("gateway.example").unwrap();
-    let mut client = Client::over(identity.connector().connect(name, tcp).await.unwrap());
+    let tls = format!("callers: anonymous, tls: {{ {} }}", identity.listener_keys(files.path()));
+    let gateway = Gateway::start(&anonymous(upstream.address).edit("callers: anonymous", &tls));
+    let mut client = identity.connect(gateway.address(), "gateway.example").await;
     // One after the other, two in one record, and one that is cut in the middle of its head.
     for _ in 0..3 {
         client.write(request("GET", PATH).as_bytes()).await;
@@ -325,11 +211,11 @@ async fn a_listener_with_tls_serves_and_says_so_to_the_server() {
 
 #[tokio::test]
 async fn a_server_with_tls_is_trusted_by_any_certificate_of_the_bundle_for_tokens_and_data() {
-    let (upstream, identity) = (Upstream::echo().await, Identity::of("localhost"));
-    let server = TlsServer::before(&upstream, &identity).await;
+    let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("localhost"));
+    let server = TlsServer::start(identity.acceptor(), upstream.address).await;
     let files = tempfile::tempdir().unwrap();
-    let other = Identity::of("localhost").certificate;
-    let bundle = written(files.path(), "ca.crt", &(other + &identity.certificate));
+    let other = SelfSigned::new("localhost").pem();
+    let bundle = write(&files, "ca.crt", &(other + &identity.pem()));
     let gateway = Gateway::start(&tls_config("localhost", &server, &bundle, ""));
     for _ in 0..3 {
         let body = noise(1_000_000);
@@ -338,17 +224,17 @@ async fn a_server_with_tls_is_trusted_by_any_certificate_of_the_bundle_for_token
         assert!(upstream.seen.requests().last().unwrap().body == body);
     }
     assert_eq!(server.handshakes.load(SeqCst), 2, "one for the token, one for the rest");
-    let host = format!("localhost:{}", server.port);
+    let host = format!("localhost:{}", server.port());
     assert_eq!(upstream.seen.requests()[0].header("host"), [host]);
 }
 
 #[tokio::test]
 async fn a_server_with_a_wrong_certificate_gets_no_byte() {
-    let (upstream, identity) = (Upstream::echo().await, Identity::of("bi.example"));
-    let server = TlsServer::before(&upstream, &identity).await;
+    let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("bi.example"));
+    let server = TlsServer::start(identity.acceptor(), upstream.address).await;
     let files = tempfile::tempdir().unwrap();
-    let right = written(files.path(), "right.crt", &identity.certificate);
-    let wrong = written(files.path(), "wrong.crt", &Identity::of("localhost").certificate);
+    let right = write(&files, "right.crt", &identity.pem());
+    let wrong = write(&files, "wrong.crt", &SelfSigned::new("localhost").pem());
     for (what, bundle) in [("a wrong name", &right), ("a wrong CA", &wrong)] {
         let gateway = Gateway::start(&tls_config("localhost", &server, bundle, ""));
         let response = gateway.get(PATH).await;
@@ -363,28 +249,26 @@ async fn a_server_with_a_wrong_certificate_gets_no_byte() {
 
 #[tokio::test]
 async fn servers_at_one_address_with_different_trust_share_no_connection() {
-    let (upstream, identity) = (Upstream::echo().await, Identity::of("localhost"));
-    let server = TlsServer::before(&upstream, &identity).await;
+    let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("localhost"));
+    let server = TlsServer::start(identity.acceptor(), upstream.address).await;
     let files = tempfile::tempdir().unwrap();
-    let right = written(files.path(), "right.crt", &identity.certificate);
-    let wrong = written(files.path(), "wrong.crt", &Identity::of("localhost").certificate);
+    let right = write(&files, "right.crt", &identity.pem());
+    let wrong = write(&files, "wrong.crt", &SelfSigned::new("localhost").pem());
     let one = tls_config("localhost", &server, &right, "");
     let (head, tenants) = one.split_once("tenants:\n").unwrap();
     let other_server = head.lines().last().unwrap();
-    let other_server = other_server
-        .replace("main:", "other:")
-        .replace(&right.display().to_string(), &wrong.display().to_string());
+    let other_server = other_server.edit("main:", "other:").edit(&right, &wrong);
     let other_tenant = tenants
-        .replace("acme:", "globex:")
-        .replace("server: main", "server: other")
-        .replace("site: site1", "site: site2");
+        .edit("acme:", "globex:")
+        .edit("server: main", "server: other")
+        .edit("site: site1", "site: site2");
     let gateway =
         Gateway::start(&format!("{head}{other_server}\ntenants:\n{tenants}{other_tenant}"));
     // A connection of the one that trusts is idle now.
     assert_eq!(gateway.get(PATH).await.status, 200);
     let shaken = server.handshakes.load(SeqCst);
-    let path = PATH.replace("site1", "site2");
-    let own = own_token("GET").replace(PATH, &path);
+    let path = PATH.edit("site1", "site2");
+    let own = own_token("GET").edit(PATH, &path);
     let response = gateway.send(own).await;
     assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
     assert_eq!(upstream.seen.requests().len(), 1);
@@ -393,7 +277,7 @@ async fn servers_at_one_address_with_different_trust_share_no_connection() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
+async fn a_unix_socket_replaces_a_dead_one_but_not_one_in_use() {
     let upstream = Upstream::echo().await;
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("gateway.sock");
@@ -401,7 +285,7 @@ async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let address = format!("unix:{}", path.display());
-    let config = anonymous(upstream.address).replacen("127.0.0.1:0", &address, 1);
+    let config = listening_at(address, &anonymous(upstream.address));
     let gateway = Gateway::start(&config);
     let mut client = Client::over(UnixStream::connect(&path).await.unwrap());
     for _ in 0..2 {
@@ -423,7 +307,7 @@ async fn a_unix_socket_serves_replaces_a_dead_one_and_leaves_a_living_one() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_for_nothing_is_not_answered() {
+async fn a_client_that_sends_nothing_gets_no_response() {
     let upstream = Upstream::echo().await;
     let limits = "limits: { request_head_timeout: 200ms, keep_alive_timeout: 600ms }\n";
     let gateway = Gateway::start(&(anonymous(upstream.address) + limits));
@@ -445,7 +329,7 @@ async fn a_client_that_asks_for_nothing_is_not_answered() {
 async fn a_thousand_unfinished_heads_take_at_most_forty_mebibytes() {
     let upstream = Upstream::echo().await;
     let config = anonymous(upstream.address);
-    let process = Process::serve(&config);
+    let process = MeasuredProcess::serve(&config);
     let head = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n");
     let mut control = Client::connect(process.address).await;
     control.write(format!("{head}\r\n").as_bytes()).await;
@@ -478,7 +362,7 @@ async fn a_thousand_unfinished_heads_take_at_most_forty_mebibytes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_begins_behind_a_large_one_holds_its_own_bytes_alone() {
     let upstream = Upstream::echo().await;
-    let process = Process::serve(&anonymous(upstream.address));
+    let process = MeasuredProcess::serve(&anonymous(upstream.address));
     let before = process.memory();
     let large =
         format!("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(60_000));
@@ -498,19 +382,12 @@ async fn a_head_that_begins_behind_a_large_one_holds_its_own_bytes_alone() {
 async fn unfinished_handshakes_are_bounded_together_as_heads_are() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
-    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let written = |name: &str, text: String| {
-        std::fs::write(folder.path().join(name), text).unwrap();
-        folder.path().join(name).display().to_string()
-    };
-    let certificate = written("tls.crt", signed.cert.pem());
-    let key = written("tls.key", signed.signing_key.serialize_pem());
-    let tls = format!("tls: {{ certificate_file: \"{certificate}\", key_file: \"{key}\" }}");
+    let signed = SelfSigned::new("localhost");
+    let tls = format!("tls: {{ {} }}", signed.listener_keys(folder.path()));
     let config = anonymous(upstream.address);
     let listener = "callers: anonymous";
-    assert!(config.contains(listener));
-    let config = config.replacen(listener, &format!("{listener}, {tls}"), 1);
-    let process = Process::serve(&config);
+    let config = config.edit(listener, &format!("{listener}, {tls}"));
+    let process = MeasuredProcess::serve(&config);
     let before = process.memory();
     // A ClientHello that says it has 65,000 bytes, in records of 16,000, and never ends.
     let mut hello = vec![1, 0, 0xfd, 0xe8];
@@ -534,18 +411,7 @@ async fn unfinished_handshakes_are_bounded_together_as_heads_are() {
     let mut oldest = Vec::new();
     let ended = timeout(Duration::from_secs(5), unfinished[0].read_to_end(&mut oldest)).await;
     assert!(ended.is_ok(), "the oldest was given up");
-    let mut roots = RootCertStore::empty();
-    roots.add(signed.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let trusting = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let tcp = TcpStream::connect(process.address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let tls = TlsConnector::from(Arc::new(trusting)).connect(name, tcp).await.unwrap();
-    let mut control = Client::over(tls);
+    let mut control = signed.connect(process.address, "localhost").await;
     control.write(request("GET", PATH).as_bytes()).await;
     assert_eq!(control.response().await.status, 200, "others are served");
 }

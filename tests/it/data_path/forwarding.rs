@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::{PATH, Scripted, answer, noise, request, with_body};
-use crate::running::{
-    self, Answer, CANARY_TOKEN, Client, Gateway, Upstream, anonymous, config, ok,
-};
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, PATH, anonymous, config};
+use crate::support::scripted::{Scripted, answer, noise, request, with_body};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
 
 #[tokio::test]
 async fn a_get_reaches_the_server_with_our_token_and_its_target_byte_for_byte() {
@@ -51,7 +51,7 @@ async fn a_get_reaches_the_server_with_our_token_and_its_target_byte_for_byte() 
 /// Bold BI may store what it is told as the URL of the site: names of this machine, by which
 /// clients on it ask, would break everybody else's links.
 #[tokio::test]
-async fn the_server_is_told_of_a_host_only_if_the_configuration_names_it() {
+async fn the_server_learns_the_clients_host_only_if_the_configuration_names_it() {
     let upstream = Upstream::echo().await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let own = upstream.address.to_string();
@@ -243,7 +243,7 @@ async fn an_http_1_0_client_gets_its_answer_without_chunks() {
 }
 
 #[tokio::test]
-async fn a_body_held_back_is_asked_for_once_the_request_is_admitted() {
+async fn a_body_behind_expect_100_continue_is_requested_once_the_request_is_admitted() {
     let upstream = Upstream::echo().await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address()).await;
@@ -269,7 +269,7 @@ async fn a_body_held_back_is_asked_for_once_the_request_is_admitted() {
 }
 
 #[tokio::test]
-async fn informational_heads_of_the_server_stay_with_us_and_its_answer_follows() {
+async fn informational_responses_of_the_server_are_dropped_and_its_final_one_is_forwarded() {
     let upstream = Upstream::answering(|request| {
         assert!(request.header("expect").is_empty());
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n\
@@ -326,7 +326,10 @@ async fn an_answer_in_a_coding_that_we_do_not_know_is_refused() {
 async fn the_server_s_own_refusals_pass_unchanged() {
     let upstream = Upstream::answering(|request| {
         let status = request.line().split("status/").nth(1).unwrap()[..3].parse().unwrap();
-        running::status(status, &format!(r#"{{"ApiStatus":false,"StatusMessage":"{status}"}}"#))
+        crate::support::upstream::status(
+            status,
+            &format!(r#"{{"ApiStatus":false,"StatusMessage":"{status}"}}"#),
+        )
     })
     .await;
     let gateway = Gateway::start(&anonymous(upstream.address));

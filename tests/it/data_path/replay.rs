@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{PATH, Scripted, Wire, answer, noise, request, with_body};
-use crate::running::{
-    Answer, CANARY_TOKEN, Client, Gateway, Request, Upstream, anonymous, config, ok, status,
-};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::gateway::{Gateway, PATH, anonymous, config};
+use crate::support::scripted::{Scripted, Wire, answer, noise, request, with_body};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
+use crate::support::waiting::until;
 
 /// Refuses the tokens that `revoked` names.
 async fn revoking(revoked: impl Fn(&str) -> bool + Send + Sync + 'static) -> Upstream {
@@ -50,7 +51,7 @@ async fn a_request_whose_token_was_revoked_is_sent_once_more_the_same_with_a_new
         let seen = upstream.seen.requests();
         let [first, second] = &seen[..] else { panic!("{method} {length}: {} hits", seen.len()) };
         assert_eq!((token(first), token(second)), (&*nth(0), &*nth(1)));
-        assert_eq!(first.head.replace(&nth(0), &nth(1)), second.head, "{method} {length}");
+        assert_eq!(first.head.edit(&nth(0), &nth(1)), second.head, "{method} {length}");
         assert!(first.body == second.body && second.body.len() == length, "{method} {length}");
         assert_eq!(upstream.seen.exchanges.load(SeqCst), 2, "{method} {length}");
         // The client's connection goes on, with the new token.
@@ -171,7 +172,7 @@ async fn a_body_that_waited_for_100_continue_is_asked_for_once_and_replayed() {
 }
 
 #[tokio::test]
-async fn a_401_to_the_client_s_own_authorization_is_the_client_s() {
+async fn a_401_to_the_clients_own_authorization_is_passed_to_the_client() {
     let upstream = Upstream::answering(|_| status(401, "not you")).await;
     let setting = "    existing_authorization: pass_through\n";
     let gateway = Gateway::start(&config(upstream.address, setting));
@@ -307,7 +308,7 @@ async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
 }
 
 #[tokio::test]
-async fn when_no_new_token_is_to_be_had_the_client_learns_that() {
+async fn when_no_new_token_is_available_the_client_is_told_so() {
     for (reply, refused, code) in [
         ("503 Service Unavailable", 503, "token_endpoint_unavailable"),
         ("400 Bad Request", 502, "credential_refused"),
@@ -324,11 +325,14 @@ async fn when_no_new_token_is_to_be_had_the_client_learns_that() {
                 tokio::spawn(async move {
                     let mut buffer = Vec::new();
                     while let Ok(Some(end)) =
-                        crate::running::read_until(&mut stream, &mut buffer, b"\r\n\r\n").await
+                        crate::support::http1::read_until(&mut stream, &mut buffer, b"\r\n\r\n")
+                            .await
                     {
                         let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
                         buffer.drain(..end);
-                        crate::running::read_body(&mut stream, &mut buffer, &head).await.unwrap();
+                        crate::support::http1::read_body(&mut stream, &mut buffer, &head)
+                            .await
+                            .unwrap();
                         let text = if !head.contains("/token ") {
                             answer("401 Unauthorized", "revoked")
                         } else if exchanges.fetch_add(1, SeqCst) == 0 {
@@ -351,7 +355,7 @@ async fn when_no_new_token_is_to_be_had_the_client_learns_that() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_401_that_nobody_gets_may_be_long_or_break_off() {
+async fn the_body_of_a_401_that_is_replayed_may_be_long_or_break_off() {
     for (bytes, keep) in [
         (answer("401 Unauthorized", &"x".repeat(1_000_000)).into_bytes(), true),
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\nhalf".to_vec(), false),

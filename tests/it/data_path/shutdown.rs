@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use super::process::Process;
-use super::{PATH, Scripted, Wire, answer, request, with_body};
-use crate::running::{Client, anonymous};
-use crate::waiting::{comes_true, until};
+use crate::support::client::Client;
+use crate::support::gateway::{PATH, anonymous};
+use crate::support::measured_process::MeasuredProcess;
+use crate::support::scripted::{Scripted, Wire, answer, request, with_body};
+use crate::support::waiting::{comes_true, until};
 
 /// Answers after the time that the path says, in milliseconds.
 async fn slow() -> Scripted {
@@ -33,7 +34,7 @@ async fn in_flight(upstream: &Scripted, count: usize) {
 #[tokio::test]
 async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
     let upstream = slow().await;
-    let mut gateway = Process::serve(&anonymous(upstream.address));
+    let mut gateway = MeasuredProcess::serve(&anonymous(upstream.address));
     let mut idle = Client::connect(gateway.address).await;
     idle.write(request("GET", PATH).as_bytes()).await;
     assert_eq!(idle.response().await.header("connection"), ["keep-alive"]);
@@ -69,7 +70,7 @@ async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
 #[tokio::test]
 async fn a_body_that_waited_for_100_continue_is_finished_too() {
     let upstream = slow().await;
-    let mut gateway = Process::serve(&anonymous(upstream.address));
+    let mut gateway = MeasuredProcess::serve(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address).await;
     let head = format!(
         "POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
@@ -89,7 +90,7 @@ async fn a_body_that_waited_for_100_continue_is_finished_too() {
 async fn the_drain_timeout_cuts_off_what_is_left() {
     let upstream = slow().await;
     let config = anonymous(upstream.address) + "limits: { drain_timeout: 300ms }\n";
-    let mut gateway = Process::serve(&config);
+    let mut gateway = MeasuredProcess::serve(&config);
     let mut client = Client::connect(gateway.address).await;
     client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
     in_flight(&upstream, 1).await;
@@ -103,9 +104,9 @@ async fn the_drain_timeout_cuts_off_what_is_left() {
 }
 
 #[tokio::test]
-async fn a_second_sigterm_ends_it_at_once() {
+async fn a_second_sigterm_ends_the_gateway_at_once() {
     let upstream = slow().await;
-    let mut gateway = Process::serve(&anonymous(upstream.address));
+    let mut gateway = MeasuredProcess::serve(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address).await;
     client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
     in_flight(&upstream, 1).await;

@@ -10,12 +10,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::process::{Process, megabytes};
-use super::{PATH, Scripted, Wire, answer, noise, on_server, request, with_body};
-use crate::running::{
-    self, Answer, CANARY_TOKEN, Client, Gateway, Upstream, anonymous, ok, read_until,
-};
-use crate::waiting::until;
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, PATH, anonymous};
+use crate::support::http1::read_until;
+use crate::support::measured_process::{MeasuredProcess, megabytes};
+use crate::support::scripted::{Scripted, Wire, answer, noise, on_server, request, with_body};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
+use crate::support::waiting::until;
 
 const SOON: Duration = Duration::from_secs(1);
 
@@ -99,7 +100,7 @@ async fn echo_chunks(wire: &mut Wire) -> std::io::Result<()> {
         let line = read_until(&mut wire.stream, &mut wire.buffer, b"\r\n").await?.unwrap();
         let size = std::str::from_utf8(&wire.buffer[..line - 2]).unwrap().to_owned();
         let size = usize::from_str_radix(&size, 16).unwrap();
-        running::fill(&mut wire.stream, &mut wire.buffer, line + size + 2).await?;
+        crate::support::http1::fill(&mut wire.stream, &mut wire.buffer, line + size + 2).await?;
         let chunk: Vec<u8> = wire.buffer.drain(..line + size + 2).collect();
         wire.write(chunk).await?;
         if size == 0 {
@@ -140,7 +141,7 @@ async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_all_before_it_reads_gets_an_answer_that_came_meanwhile() {
+async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_earlier() {
     let upstream = Scripted::new(|wire: Wire| async move {
         let Wire { stream, mut buffer, head } = wire;
         let (mut reading, mut writing) = stream.into_split();
@@ -150,7 +151,7 @@ async fn a_client_that_sends_all_before_it_reads_gets_an_answer_that_came_meanwh
             writing.write_all(&noise(10_000_000)).await?;
             Ok::<_, std::io::Error>(writing)
         });
-        let body = running::read_body(&mut reading, &mut buffer, &head).await?;
+        let body = crate::support::http1::read_body(&mut reading, &mut buffer, &head).await?;
         assert!(body == noise(10_000_000));
         let _writing = answering.await.unwrap()?;
         let _ = reading.read(&mut [0]).await;
@@ -309,7 +310,7 @@ async fn a_server_that_stays_silent_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_its_time_with_a_body_is_not_the_server_s_fault() {
+async fn a_client_that_sends_its_body_slowly_is_no_fault_of_the_server() {
     let upstream = Upstream::echo().await;
     let config = on_server(&anonymous(upstream.address), "timeouts: { read: 200ms }");
     let gateway = Gateway::start(&config);
@@ -448,7 +449,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
         }
     })
     .await;
-    let gateway = Process::serve(&anonymous(upstream.address));
+    let gateway = MeasuredProcess::serve(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address).await;
     client.write(request("GET", PATH).as_bytes()).await;
     assert_eq!(client.response().await.text(), "warm");
@@ -480,7 +481,8 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
         }
     }
     let downloaded = gateway.peak_memory();
-    let growth = [uploaded - before, downloaded - before].map(megabytes);
+    // The kernel counts per processor: a later peak can read a little lower than an earlier one.
+    let growth = [uploaded, downloaded].map(|peak| megabytes(peak.saturating_sub(before)));
     println!(
         "peak memory: {:.1} MiB before; 200 MB up: +{:.1} MiB; and 200 MB down: +{:.1} MiB",
         megabytes(before),

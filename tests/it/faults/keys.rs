@@ -10,9 +10,11 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::proxy::{Connect, Fault, FaultProxy, Wire};
-use crate::jwt::Provider;
-use crate::running::{Answer, Gateway, Response, Upstream, ok, status};
+use crate::support::client::Response;
+use crate::support::faults::proxy::{Connect, Fault, FaultProxy, Wire};
+use crate::support::gateway::{Gateway, get};
+use crate::support::identity_provider::{Provider, bearer};
+use crate::support::upstream::{Answer, Upstream, ok, status};
 
 /// A fault from before the keys were fetched first.
 struct Script {
@@ -94,18 +96,13 @@ impl Way {
 
     async fn ask(&self, gateway: &Gateway) -> Response {
         let token = self.provider.token(|claims| claims["iss"] = json!(self.issuer));
-        get(gateway, &format!("Authorization: Bearer {token}\r\n")).await
+        get(gateway, &bearer(&token)).await
     }
 
     fn calm(&self) {
         self.ill.store(false, SeqCst);
         self.proxy.calm();
     }
-}
-
-async fn get(gateway: &Gateway, headers: &str) -> Response {
-    let path = "/bi/api/site/site1/v5.0/dashboards";
-    gateway.send(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{headers}\r\n")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

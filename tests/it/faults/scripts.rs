@@ -6,9 +6,9 @@ use std::time::Duration;
 use boldgate::boldbi::stand_in::TokenReply;
 use http::StatusCode;
 
-use super::lane::{Lane, PATIENCE};
-use super::proxy::{Connect, End, Fault, Wire};
-use super::rabble::Ill;
+use crate::support::faults::lane::{Lane, PATIENCE};
+use crate::support::faults::proxy::{Connect, End, Fault, Wire};
+use crate::support::faults::rabble::Ill;
 
 /// One fault.
 #[derive(Clone, Copy)]

@@ -1,20 +1,32 @@
 //! Every kind of change to every kind of file takes effect within a second.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::time::Duration;
 
 use boldgate::boldbi::BoldBi;
 use boldgate::config::Settings;
+use tokio::time::{Instant, sleep};
 
-use super::*;
-use crate::jwt::Provider;
-use crate::running::Gateway;
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::gateway::Gateway;
+use crate::support::identity_provider::Provider;
+use crate::support::reloads::{
+    ACME, BOLT, CHANGE_DEADLINE, PATIENCE, get, log_lines, two_sites, until_status,
+};
+use crate::support::stand_in::EMBED_SECRET;
+use crate::support::tls::SelfSigned;
+use crate::support::waiting::becomes;
 
 /// Ways in which programs write files. Each gets the folder, the file's name and the new text.
 type Write = fn(&Files, &str, &str);
 
 const WRITES: [(&str, Write); 4] = [
     ("in place", |files, name, text| files.write(name, text)),
-    ("atomic rename", |files, name, text| files.replace(name, text)),
+    ("atomic rename", |files, name, text| files.swap_in(name, text)),
     ("truncated, then written in pieces", |files, name, text| {
         use std::io::Write;
         let mut file = std::fs::File::create(files.path(name)).unwrap();
@@ -47,14 +59,17 @@ async fn a_configuration_takes_effect_within_a_second_however_it_is_written() {
         write(&files, "boldgate.yaml", &one);
         let removed = until_status(address, BOLT, 404).await;
         println!("{how}: a tenant is there after {added:?} and refused after {removed:?}");
-        assert!(added < SOON && removed < SOON, "{how}: {added:?}, {removed:?}");
+        assert!(
+            added < CHANGE_DEADLINE && removed < CHANGE_DEADLINE,
+            "{how}: {added:?}, {removed:?}"
+        );
         // A connection from before is served on, by what is in force.
         kept.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
         assert_eq!(kept.response().await.status, 200, "{how}");
         kept.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
         assert_eq!(kept.response().await.status, 404, "{how}");
     }
-    let applied = told(&gateway, "the changed configuration is in force");
+    let applied = log_lines(&gateway, "the changed configuration is in force");
     assert!(applied.len() >= 2 * WRITES.len());
     assert_eq!(applied[0]["tenants_added"], "bolt");
     assert_eq!(applied[1]["tenants_removed"], "bolt");
@@ -81,7 +96,7 @@ async fn a_volume_of_kubernetes_takes_effect_within_a_second_as_a_whole() {
         let status = if version % 2 == 0 { 200 } else { 404 };
         let took = until_status(address, BOLT, status).await;
         println!("swap {version}: {took:?}");
-        assert!(took < SOON, "swap {version}: {took:?}");
+        assert!(took < CHANGE_DEADLINE, "swap {version}: {took:?}");
         std::fs::remove_dir_all(files.path(&format!("..{}", version - 1))).unwrap();
     }
 }
@@ -101,12 +116,12 @@ async fn a_changed_secret_makes_new_tokens_at_once_and_the_old_one_is_used_no_mo
         write(&files, "secret", &secret);
         let written = Instant::now();
         // The old token still counts at the server, so only a new exchange shows the change.
-        let took = becomes(SOON, how, async || {
+        let took = becomes(CHANGE_DEADLINE, how, async || {
             assert_eq!(get(address, ACME).await.status, 200, "{how}");
             upstream.token_requests() > before
         });
         println!("{how}: exchanged by the new secret after {:?}", took.await);
-        sleep(SOON.saturating_sub(written.elapsed())).await;
+        sleep(CHANGE_DEADLINE.saturating_sub(written.elapsed())).await;
         // From here on an exchange by the old secret would be refused, and the request with it.
         upstream.revoke_all();
         assert_eq!(get(address, ACME).await.status, 200, "{how}");
@@ -128,7 +143,7 @@ async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
     };
     let listed = |callers: &str| {
         let config = files.config(&upstream, &["acme"], &format!("callers:\n{callers}"));
-        config.replace("callers: anonymous", "callers: required")
+        config.edit("callers: anonymous", "callers: required")
     };
     let (first, second) = (caller("first", &keys[0]), caller("second", &keys[1]));
     files.write("boldgate.yaml", &listed(&format!("{first}{second}")));
@@ -144,9 +159,9 @@ async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
     for (client, key) in open.iter_mut().zip(&keys) {
         assert_eq!(ask(client, key).await, 200);
     }
-    files.replace("boldgate.yaml", &listed(&first));
+    files.swap_in("boldgate.yaml", &listed(&first));
     let refused = async || ask(&mut open[1], &keys[1]).await == 401;
-    let took = becomes(SOON, "the removed caller is refused", refused).await;
+    let took = becomes(CHANGE_DEADLINE, "the removed caller is refused", refused).await;
     println!("a removed caller is refused after {took:?}");
     assert_eq!(ask(&mut open[0], &keys[0]).await, 200, "the other one is served on");
 }
@@ -163,7 +178,7 @@ async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
         files.path("jwks.json")
     );
     let config = files.config(&upstream, &["acme"], &callers);
-    files.write("boldgate.yaml", &config.replace("callers: anonymous", "callers: required"));
+    files.write("boldgate.yaml", &config.edit("callers: anonymous", "callers: required"));
     let gateway = files.serve();
     let ask = async |provider: &Provider| {
         let mut client = Client::connect(gateway.address()).await;
@@ -176,10 +191,10 @@ async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
     };
     for (how, write) in WRITES {
         write(&files, "jwks.json", &old.jwks());
-        becomes(SOON, how, async || ask(&old).await == 200).await;
+        becomes(CHANGE_DEADLINE, how, async || ask(&old).await == 200).await;
         assert_eq!(ask(&new).await, 401, "{how}");
         write(&files, "jwks.json", &new.jwks());
-        becomes(SOON, how, async || ask(&new).await == 200).await;
+        becomes(CHANGE_DEADLINE, how, async || ask(&new).await == 200).await;
         assert_eq!(ask(&old).await, 401, "{how}: the old key counts no more");
     }
 }
@@ -188,30 +203,20 @@ async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
 async fn a_new_certificate_is_shown_within_a_second_and_open_connections_stay() {
     let upstream = two_sites().await;
     let files = Files::new();
-    let pair = || {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        (made.cert.pem(), made.signing_key.serialize_pem(), made.cert.der().clone())
-    };
-    let (certificate, key, der) = pair();
-    files.write("tls.crt", &certificate);
-    files.write("tls.key", &key);
-    let tls = format!(
-        "callers: anonymous, tls: {{ certificate_file: {:?}, key_file: {:?} }}",
-        files.path("tls.crt"),
-        files.path("tls.key")
-    );
-    let config = files.config(&upstream, &["acme"], "").replace("callers: anonymous", &tls);
+    let (first, second) = (SelfSigned::new("localhost"), SelfSigned::new("localhost"));
+    let keys = first.listener_keys(files.0.path());
+    let tls = format!("callers: anonymous, tls: {{ {keys} }}");
+    let config = files.config(&upstream, &["acme"], "").edit("callers: anonymous", &tls);
     files.write("boldgate.yaml", &config);
     let gateway = files.serve();
     let (mut open, shown) = connect_tls(gateway.address()).await;
-    assert_eq!(shown, der);
-    let (certificate, key, der) = pair();
+    assert_eq!(shown, first.der());
     // Between the two writes they do not belong together, and the old pair stays.
-    files.replace("tls.crt", &certificate);
+    files.swap_in("tls.crt", &second.pem());
     sleep(Duration::from_millis(300)).await;
-    files.replace("tls.key", &key);
-    let shown = async || connect_tls(gateway.address()).await.1 == der;
-    let took = becomes(SOON, "the new certificate is shown", shown).await;
+    files.swap_in("tls.key", &second.key_pem());
+    let shown = async || connect_tls(gateway.address()).await.1 == second.der();
+    let took = becomes(CHANGE_DEADLINE, "the new certificate is shown", shown).await;
     println!("the new certificate is shown after {took:?}");
     open.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
     let answer = open.response().await;
@@ -284,7 +289,7 @@ async fn listeners_come_and_go_while_those_that_stay_keep_their_connections() {
     let one = files.config(&upstream, &["acme"], "");
     let extra =
         format!("  - {{ address: \"unix:{}\", callers: anonymous }}\nadmin:", socket.display());
-    let two = one.replacen("admin:", &extra, 1);
+    let two = one.edit("admin:", &extra);
     files.write("boldgate.yaml", &one);
     let gateway = files.serve();
     let mut stays = Client::connect(gateway.address()).await;
@@ -292,18 +297,18 @@ async fn listeners_come_and_go_while_those_that_stay_keep_their_connections() {
     stays.write(ask.as_bytes()).await;
     assert_eq!(stays.response().await.status, 200);
 
-    files.replace("boldgate.yaml", &two);
+    files.swap_in("boldgate.yaml", &two);
     let changed = Instant::now();
     let mut extra = loop {
         match tokio::net::UnixStream::connect(&socket).await {
             Ok(stream) => break Client::over(stream),
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
-        assert!(changed.elapsed() < SOON, "the new listener does not listen");
+        assert!(changed.elapsed() < CHANGE_DEADLINE, "the new listener does not listen");
     };
     extra.write(ask.as_bytes()).await;
     assert_eq!(extra.response().await.status, 200);
-    files.replace("boldgate.yaml", &one);
+    files.swap_in("boldgate.yaml", &one);
     assert!(extra.is_closed().await, "connections of a listener that is gone end");
     assert!(tokio::net::UnixStream::connect(&socket).await.is_err());
     stays.write(ask.as_bytes()).await;
@@ -325,18 +330,18 @@ async fn the_audit_log_moves_with_the_configuration_and_stays_where_it_cannot_go
     files.write("boldgate.yaml", &to("one.jsonl"));
     let gateway = files.serve();
     assert_eq!(get(gateway.address(), BOLT).await.status, 404);
-    becomes(LONG, "a line in the first", async || refusals("one.jsonl") == 1).await;
+    becomes(PATIENCE, "a line in the first", async || refusals("one.jsonl") == 1).await;
 
-    files.replace("boldgate.yaml", &to("two.jsonl"));
-    becomes(LONG, "the second is there", async || files.path("two.jsonl").exists()).await;
+    files.swap_in("boldgate.yaml", &to("two.jsonl"));
+    becomes(PATIENCE, "the second is there", async || files.path("two.jsonl").exists()).await;
     gateway.stderr(|log| log.contains("the changed configuration is in force"));
     assert_eq!(get(gateway.address(), BOLT).await.status, 404);
-    becomes(LONG, "a line in the second", async || refusals("two.jsonl") == 1).await;
+    becomes(PATIENCE, "a line in the second", async || refusals("two.jsonl") == 1).await;
 
-    files.replace("boldgate.yaml", &to("nowhere/three.jsonl"));
+    files.swap_in("boldgate.yaml", &to("nowhere/three.jsonl"));
     gateway.stderr(|log| log.contains("the changed configuration cannot be used"));
     assert_eq!(get(gateway.address(), BOLT).await.status, 404);
-    becomes(LONG, "another in the second", async || refusals("two.jsonl") == 2).await;
+    becomes(PATIENCE, "another in the second", async || refusals("two.jsonl") == 2).await;
     assert_eq!(refusals("one.jsonl"), 1);
 }
 
@@ -371,5 +376,5 @@ async fn a_change_of_five_thousand_tenants_on_as_many_servers_takes_less_than_a_
     let took = begun.elapsed();
     println!("a change of 5,000 servers took {took:?}");
     assert_eq!(reloaded.generation, 2);
-    assert!(took < SOON, "{took:?}");
+    assert!(took < CHANGE_DEADLINE, "{took:?}");
 }

@@ -1,10 +1,20 @@
 //! Whose certificates are good changes while their clients are connected.
 
+use std::time::Duration;
+
+use boldgate::boldbi::stand_in::StandIn;
 use rcgen::SerialNumber;
 use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
 
-use super::*;
-use crate::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::client::Client;
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::process::Process;
+use crate::support::reloads::{CHANGE_DEADLINE, two_sites};
+use crate::support::tls::SelfSigned;
+use crate::support::waiting::{becomes, until};
 
 type Tls = Client<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
 
@@ -21,25 +31,21 @@ impl House {
     async fn new(cas: &str, revoked: &str) -> Self {
         let upstream = two_sites().await;
         let files = Files::new();
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        files.write("tls.crt", &own.cert.pem());
-        files.write("tls.key", &own.signing_key.serialize_pem());
+        let own = SelfSigned::new("localhost");
+        let keys = own.listener_keys(files.0.path());
         files.write("clients.crt", cas);
         files.write("revoked.pem", revoked);
         let callers = "callers:\n  reports:\n    certificates: [ { san_dns: reports.example } ]\n    \
                        may: [ { tenant: acme, routes: [read] } ]\n";
         let tls = format!(
-            "callers: required, tls: {{ certificate_file: {:?}, key_file: {:?}, client_ca_file: {:?}, \
-             client_crl_file: {:?} }}",
-            files.path("tls.crt"),
-            files.path("tls.key"),
+            "callers: required, tls: {{ {keys}, client_ca_file: {:?}, client_crl_file: {:?} }}",
             files.path("clients.crt"),
             files.path("revoked.pem"),
         );
         let config = files.config(&upstream, &["acme"], callers);
-        files.write("boldgate.yaml", &config.replace("callers: anonymous", &tls));
+        files.write("boldgate.yaml", &config.edit("callers: anonymous", &tls));
         let gateway = files.serve();
-        Self { upstream, files, gateway, server: own.cert.der().clone() }
+        Self { upstream, files, gateway, server: own.der() }
     }
 
     async fn connect(&self, identity: &Identity) -> Option<Tls> {
@@ -55,7 +61,10 @@ impl House {
 
     /// Waits until a certificate is good or bad, within a second; says how long that took.
     async fn judged(&self, identity: &Identity, status: Option<u16>) -> Duration {
-        becomes(SOON, &format!("{status:?}"), async || self.ask(identity).await == status).await
+        becomes(CHANGE_DEADLINE, &format!("{status:?}"), async || {
+            self.ask(identity).await == status
+        })
+        .await
     }
 }
 
@@ -82,7 +91,7 @@ async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_
     let (some, rest) = ASK.split_at(ASK.len() / 2);
     half.write(some.as_bytes()).await;
     house.files.write("revoked.pem", &new.revocations(&SerialNumber::from(1)));
-    house.files.replace("clients.crt", &new.pem);
+    house.files.swap_in("clients.crt", &new.pem);
     let changed = Instant::now();
     let took = house.judged(&by_new, Some(200)).await;
     assert_eq!(house.ask(&by_old).await, None, "the old CA lets nobody in");
@@ -91,7 +100,7 @@ async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_
     println!(
         "the new client CA counts after {took:?}, connections of the old one end after {ended:?}"
     );
-    assert!(ended < SOON, "{ended:?}");
+    assert!(ended < CHANGE_DEADLINE, "{ended:?}");
     let reached = house.upstream.api_requests();
     half.write(rest.as_bytes()).await;
     let answer = half.response().await;
@@ -117,7 +126,7 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
     let mut open = house.connect(&stolen).await.unwrap();
     open.write(ASK.as_bytes()).await;
     assert_eq!(open.response().await.status, 200);
-    house.files.replace("revoked.pem", &ca.revocations(&SerialNumber::from(4711)));
+    house.files.swap_in("revoked.pem", &ca.revocations(&SerialNumber::from(4711)));
     let changed = Instant::now();
     let took = house.judged(&stolen, None).await;
     assert!(open.is_closed().await, "its connection ends");
@@ -125,11 +134,11 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
         "a revoked certificate is refused after {took:?}, cut off after {:?}",
         changed.elapsed()
     );
-    assert!(changed.elapsed() < SOON);
+    assert!(changed.elapsed() < CHANGE_DEADLINE);
     assert_eq!(house.ask(&good).await, Some(200), "another one of the CA is served on");
 
     // A list that cannot be read is no list of none: what there was counts on.
-    house.files.replace("revoked.pem", "-----BEGIN X509 CRL-----\n");
+    house.files.swap_in("revoked.pem", "-----BEGIN X509 CRL-----\n");
     house.gateway.stderr(|log| log.contains("the one in force stays, whole"));
     assert_eq!(house.ask(&stolen).await, None);
     assert_eq!(house.ask(&good).await, Some(200));
@@ -149,10 +158,10 @@ async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_i
     };
     assert_eq!(ask().await, (200, false));
     let config = std::fs::read_to_string(house.files.path("boldgate.yaml")).unwrap();
-    house.files.replace("boldgate.yaml", &config.replace("reports.example }", "sales.example }"));
-    becomes(SOON, "it is nobody's", async || ask().await == (403, true)).await;
-    house.files.replace("boldgate.yaml", &config);
-    becomes(SOON, "it is known again", async || ask().await == (200, false)).await;
+    house.files.swap_in("boldgate.yaml", &config.edit("reports.example }", "sales.example }"));
+    becomes(CHANGE_DEADLINE, "it is nobody's", async || ask().await == (403, true)).await;
+    house.files.swap_in("boldgate.yaml", &config);
+    becomes(CHANGE_DEADLINE, "it is known again", async || ask().await == (200, false)).await;
 }
 
 impl House {

@@ -1,11 +1,22 @@
 //! What a change leaves alone goes on as it was: tokens, connections, throttles, key sets, breakers.
 //! And a request that a change meets in the middle is decided on by what is in force then.
 
-use http::StatusCode;
+use std::time::Duration;
 
-use super::*;
-use crate::jwt::Provider;
-use crate::running::{self, Upstream};
+use boldgate::boldbi::stand_in::StandIn;
+use http::StatusCode;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::identity_provider::Provider;
+use crate::support::process::Process;
+use crate::support::reloads::{ACME, BOLT, PATIENCE, get, metric, two_sites};
+use crate::support::stand_in::EMBED_SECRET;
+use crate::support::upstream::Upstream;
+use crate::support::waiting::{becomes, until};
 
 /// Files, a gateway that serves by them, and a number of reloads that change something else.
 struct House {
@@ -20,7 +31,7 @@ impl House {
     async fn new(more: &str, callers: &str) -> Self {
         let upstream = two_sites().await;
         let files = Files::new();
-        let config = files.config(&upstream, &["acme"], more).replace("anonymous", callers);
+        let config = files.config(&upstream, &["acme"], more).edit("anonymous", callers);
         files.write("boldgate.yaml", &config);
         let gateway = files.serve();
         Self { upstream, files, gateway, config }
@@ -28,8 +39,8 @@ impl House {
 
     async fn put(&self, config: &str) {
         let generation = self.generation().await;
-        self.files.replace("boldgate.yaml", config);
-        becomes(LONG, "the change takes effect", async || self.generation().await > generation)
+        self.files.swap_in("boldgate.yaml", config);
+        becomes(PATIENCE, "the change takes effect", async || self.generation().await > generation)
             .await;
     }
 
@@ -65,7 +76,7 @@ async fn tokens_and_connections_outlive_a_change_that_is_not_about_them() {
     assert_eq!(house.ask("").await.status, 200);
     assert_eq!((house.upstream.token_requests(), house.upstream.connections()), (2, 2));
     // Control: where the server's settings change, its connections are made anew; tokens stay.
-    let config = house.config.replace("/bi\" }", "/bi\", max_connections: 9 }");
+    let config = house.config.edit("/bi\" }", "/bi\", max_connections: 9 }");
     assert_ne!(config, house.config);
     house.put(&config).await;
     assert_eq!(house.ask("").await.status, 200);
@@ -76,16 +87,16 @@ async fn tokens_and_connections_outlive_a_change_that_is_not_about_them() {
 async fn what_is_told_of_a_server_ends_with_it() {
     let house = House::new("", "anonymous").await;
     assert_eq!(house.ask("").await.status, 200);
-    let told = async || get(house.gateway.ready().1, "/metrics").await.text();
+    let metrics = async || get(house.gateway.ready().1, "/metrics").await.text();
     let gauges = |server: &str| {
         ["server_addresses", "server_healthy_addresses", "token_endpoint_breaker_open"]
             .map(|name| format!("boldgate_{name}{{server=\"{server}\"}} "))
     };
-    let before = told().await;
+    let before = metrics().await;
     assert!(gauges("main").iter().all(|gauge| before.contains(gauge)), "{before}");
-    house.put(&house.config.replace("main", "other")).await;
+    house.put(&house.config.edit_all("main", "other")).await;
     assert_eq!(house.ask("").await.status, 200);
-    let after = told().await;
+    let after = metrics().await;
     assert!(!after.contains("{server=\"main\"}"), "{after}");
     assert!(gauges("other")[..2].iter().all(|gauge| after.contains(gauge)), "{after}");
     assert_eq!(house.upstream.token_requests(), 1, "it is the same place, and the same token");
@@ -100,7 +111,7 @@ async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
     for path in [ACME, BOLT] {
         assert_eq!(get(address, path).await.status, 200);
     }
-    let told = async || get(admin, "/metrics").await.text();
+    let metrics = async || get(admin, "/metrics").await.text();
     let of = |tenant: &str| {
         [
             format!("boldgate_http_requests_total{{tenant=\"{tenant}\",outcome=\"served\"}} 1"),
@@ -108,8 +119,8 @@ async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
         ]
     };
     let shown = |text: &str, tenant: &str| of(tenant).iter().all(|line| text.contains(line));
-    becomes(LONG, "both are counted", async || {
-        let text = told().await;
+    becomes(PATIENCE, "both are counted", async || {
+        let text = metrics().await;
         shown(&text, "acme") && shown(&text, "bolt")
     })
     .await;
@@ -119,15 +130,15 @@ async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
     slow.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
     until(|| house.upstream.api_requests() == 3).await;
     house.put(&house.config).await;
-    let gone = told().await;
+    let gone = metrics().await;
     assert!(!gone.contains("bolt"), "{gone}");
     assert!(shown(&gone, "acme"), "{gone}");
     assert_eq!(slow.response().await.status, 200);
     house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     assert_eq!(get(address, ACME).await.status, 200);
     let counted = "boldgate_http_requests_total{tenant=\"acme\",outcome=\"served\"} 2";
-    becomes(LONG, "the next is counted", async || told().await.contains(counted)).await;
-    let gone = told().await;
+    becomes(PATIENCE, "the next is counted", async || metrics().await.contains(counted)).await;
+    let gone = metrics().await;
     assert!(!gone.contains("bolt"), "the end of a request brings nothing back: {gone}");
     // One that comes back begins anew.
     house.put(&both).await;
@@ -150,7 +161,7 @@ async fn what_is_used_up_of_a_throttle_stays_used_up_unless_the_throttle_changes
     assert_eq!(statuses[..3], [200; 3]);
     assert!(statuses[3..].contains(&429), "{statuses:?}: a reload gave nothing back");
     // Control: another allowance begins anew.
-    house.put(&house.config.replace("burst: 3", "burst: 4")).await;
+    house.put(&house.config.edit("burst: 3", "burst: 4")).await;
     assert_eq!(house.ask("").await.status, 200);
 }
 
@@ -165,14 +176,14 @@ async fn a_request_under_way_keeps_its_place_through_a_change() {
     assert_eq!(house.ask("").await.status, 429);
     assert_eq!(slow.response().await.status, 200);
     house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
-    becomes(LONG, "its place is free again", async || house.ask("").await.status == 200).await;
+    becomes(PATIENCE, "its place is free again", async || house.ask("").await.status == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keys_of_an_issuer_are_not_fetched_again_for_a_change() {
     let provider = Provider::new();
     let published = provider.jwks();
-    let issuer = Upstream::answering(move |_| running::ok(&published)).await;
+    let issuer = Upstream::answering(move |_| crate::support::upstream::ok(&published)).await;
     let callers = format!(
         "callers:\n  portal:\n    jwt: {{ issuer: \"https://login.example.com/\", audience: boldgate, \
          algorithms: [EdDSA], jwks_url: \"http://{}/keys\" }}\n    may: [{{ tenant: acme, routes: \
@@ -188,7 +199,7 @@ async fn the_keys_of_an_issuer_are_not_fetched_again_for_a_change() {
     assert_eq!(house.ask(&bearer).await.status, 200);
     assert_eq!(issuer.seen.requests().len(), 1, "ten changes, one fetch");
     // Control: keys from another place are fetched there.
-    house.put(&house.config.replace("/keys", "/other-keys")).await;
+    house.put(&house.config.edit("/keys", "/other-keys")).await;
     assert_eq!(house.ask(&bearer).await.status, 200);
     assert_eq!(issuer.seen.requests().len(), 2);
 }
@@ -198,7 +209,7 @@ async fn a_token_endpoint_that_is_down_is_not_stormed_after_a_change() {
     let house = House::new("", "anonymous").await;
     house.upstream.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
     let open = "boldgate_token_endpoint_breaker_open{server=\"main\"}";
-    becomes(LONG, "exchanges are held back", async || {
+    becomes(PATIENCE, "exchanges are held back", async || {
         assert_eq!(house.ask("").await.status, 503);
         metric(house.gateway.ready().1, open).await == 1
     })
@@ -230,8 +241,8 @@ async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_n
     // Bold BI takes the old secret no more, and the exchange that is under way is refused.
     let secret = format!("{EMBED_SECRET}-2");
     house.upstream.set_embed_secret(Some("site1"), &secret);
-    house.files.replace("secret", &secret);
-    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    house.files.swap_in("secret", &secret);
+    becomes(PATIENCE, "it is in force", async || house.generation().await == 2).await;
     house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     let answer = waiting.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -262,8 +273,8 @@ async fn a_request_that_is_decided_on_anew_counts_once() {
     });
     let secret = format!("{EMBED_SECRET}-2");
     house.upstream.set_embed_secret(Some("site1"), &secret);
-    house.files.replace("secret", &secret);
-    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    house.files.swap_in("secret", &secret);
+    becomes(PATIENCE, "it is in force", async || house.generation().await == 2).await;
     let answer = waiting.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(house.upstream.token_requests(), 2, "it was decided on anew");
@@ -284,8 +295,8 @@ async fn a_token_that_is_refused_after_its_secret_was_replaced_is_followed_by_on
     until(|| house.upstream.api_requests() == 2).await;
     let secret = format!("{EMBED_SECRET}-2");
     house.upstream.set_embed_secret(Some("site1"), &secret);
-    house.files.replace("secret", &secret);
-    becomes(LONG, "it is in force", async || house.generation().await == 2).await;
+    house.files.swap_in("secret", &secret);
+    becomes(PATIENCE, "it is in force", async || house.generation().await == 2).await;
     house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     let answer = sent.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -2,11 +2,18 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use boldgate::boldbi::stand_in::StandIn;
 use rustix::io::Errno;
+use tokio::time::Instant;
 
-use super::watched::every_kind_of_file;
-use super::*;
+use crate::support::edit::Edit;
+use crate::support::files::{Files, every_kind_of_file};
+use crate::support::process::{Process, boldgate};
+use crate::support::reloads::{ACME, PATIENCE, get, log_lines, metric, two_sites};
+use crate::support::stand_in::EMBED_SECRET;
+use crate::support::waiting::{becomes, until};
 
 /// What a file may have been replaced by, and the word for it.
 const NO_PLAIN_FILES: [(&str, &str); 4] =
@@ -21,8 +28,8 @@ fn put(kind: &str, path: &Path) {
     }
 }
 
-fn check(files: &Files) -> crate::process::Ended {
-    crate::process::run(&["check", files.path("boldgate.yaml").to_str().unwrap()])
+fn check(files: &Files) -> crate::support::process::Ended {
+    crate::support::process::run(&["check", files.path("boldgate.yaml").to_str().unwrap()])
 }
 
 #[test]
@@ -92,7 +99,7 @@ fn a_file_that_is_larger_than_its_kind_can_be_is_a_finding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_becomes_a_pipe_is_told_of_and_counts_again_when_it_is_a_file() {
+async fn a_secret_that_becomes_a_pipe_is_reported_and_used_again_once_it_is_a_file() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -101,13 +108,13 @@ async fn a_secret_that_becomes_a_pipe_is_told_of_and_counts_again_when_it_is_a_f
     put("pipe", &files.path("new"));
     std::fs::rename(files.path("new"), files.path("secret")).unwrap();
     let successful = "boldgate_config_last_reload_successful";
-    becomes(LONG, "it is told of", async || metric(admin, successful).await == 0).await;
+    becomes(PATIENCE, "it is told of", async || metric(admin, successful).await == 0).await;
     let refused = "the changed configuration cannot be used: the one in force stays, whole";
-    let findings = told(&gateway, refused)[0]["findings"].as_str().unwrap().to_owned();
+    let findings = log_lines(&gateway, refused)[0]["findings"].as_str().unwrap().to_owned();
     assert!(findings.contains("it is a pipe"), "{findings}");
     assert_eq!(get(address, ACME).await.status, 200);
-    files.replace("secret", "another");
-    becomes(LONG, "it counts", async || metric(admin, successful).await == 1).await;
+    files.swap_in("secret", "another");
+    becomes(PATIENCE, "it counts", async || metric(admin, successful).await == 1).await;
     assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
 }
 
@@ -168,7 +175,7 @@ impl Mount {
         files.write("away/secret", EMBED_SECRET);
         let [here, away] = ["secret", "away/secret"].map(|name| files.path(name));
         let config = files.config(&upstream, &["acme"], "");
-        let config = config.replace(here.to_str().unwrap(), away.to_str().unwrap());
+        let config = config.edit(here.to_str().unwrap(), away.to_str().unwrap());
         files.write("boldgate.yaml", &config);
         files.write("mount.c", HANGING_MOUNT);
         let [source, library] =
@@ -220,7 +227,7 @@ async fn a_file_that_hangs_keeps_requests_going_and_holds_up_no_stop() {
     let begun = Instant::now();
     gateway.signal(rustix::process::Signal::TERM);
     assert_eq!(gateway.end().code, Some(0));
-    assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 /// The deadline of a reading, and what a busy machine takes.
@@ -262,13 +269,13 @@ async fn a_file_system_that_hangs_is_told_of_after_the_deadline_and_tried_again(
     gateway.signal(rustix::process::Signal::HUP);
     becomes(DEADLINE, "it is told of", async || !in_step().await).await;
     let stuck = "the files of the configuration cannot be read: the one in force stays";
-    let line = told(&gateway, stuck).remove(0);
+    let line = log_lines(&gateway, stuck).remove(0);
     assert!(line["error"].as_str().unwrap().contains(&mount.hangs()), "{line}");
     let timed_out = "boldgate_config_reloads_total{outcome=\"timed_out\"}";
     assert_eq!(metric(admin, timed_out).await, 1);
     assert_eq!(get(address, ACME).await.status, 200, "requests go on");
     // Nobody asks for it: it is tried again, and what has changed in the meantime counts.
-    mount.files.replace("away/secret", "another");
+    mount.files.swap_in("away/secret", "another");
     std::fs::remove_file(mount.files.path("hangs")).unwrap();
     becomes(DEADLINE, "it is tried again", in_step).await;
     assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
@@ -318,14 +325,14 @@ async fn a_reading_that_fails_for_a_passing_reason_is_tried_again() {
     let admin = gateway.ready().1;
     let successful = "boldgate_config_last_reload_successful";
     let in_step = async || metric(admin, successful).await == 1;
-    mount.files.replace("away/secret", "another");
+    mount.files.swap_in("away/secret", "another");
     let generation = async || metric(admin, "boldgate_config_generation").await;
-    becomes(LONG, "all is under watch", async || generation().await == 2).await;
+    becomes(PATIENCE, "all is under watch", async || generation().await == 2).await;
     mount.fail(Errno::IO);
-    mount.files.replace("away/secret", EMBED_SECRET);
-    becomes(LONG, "it is told of", async || !in_step().await).await;
+    mount.files.swap_in("away/secret", EMBED_SECRET);
+    becomes(PATIENCE, "it is told of", async || !in_step().await).await;
     let unreadable = "the files of the configuration cannot be read: the one in force stays";
-    let line = told(&gateway, unreadable).remove(0);
+    let line = log_lines(&gateway, unreadable).remove(0);
     let said = line["error"].as_str().unwrap();
     let words = "could not be read just now (Input/output error (os error 5)); the file itself may";
     assert!(said.contains(words) && said.contains("away/secret"), "{line}");
@@ -335,7 +342,7 @@ async fn a_reading_that_fails_for_a_passing_reason_is_tried_again() {
     assert_eq!(metric(admin, "boldgate_config_reloads_total{outcome=\"refused\"}").await, 0);
     // Nobody asks for it, and nothing changes in the folder.
     std::fs::remove_file(mount.files.path("fails")).unwrap();
-    becomes(LONG * 2, "it is tried again", in_step).await;
+    becomes(PATIENCE * 2, "it is tried again", in_step).await;
     assert_eq!(generation().await, 3);
 }
 
@@ -347,20 +354,20 @@ async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
     let (address, admin) = (gateway.address(), gateway.ready().1);
     let successful = "boldgate_config_last_reload_successful";
     let generation = async || metric(admin, "boldgate_config_generation").await;
-    mount.files.replace("away/secret", "another");
-    becomes(LONG, "all is under watch", async || generation().await == 2).await;
+    mount.files.swap_in("away/secret", "another");
+    becomes(PATIENCE, "all is under watch", async || generation().await == 2).await;
     mount.files.write("hangs", "");
     gateway.signal(rustix::process::Signal::HUP);
     let told_of = async || metric(admin, successful).await == 0;
     becomes(DEADLINE, "it is told of", told_of).await;
     let [here, away] = ["secret", "away/secret"].map(|name| mount.files.path(name));
     let config = std::fs::read_to_string(mount.files.path("boldgate.yaml")).unwrap();
-    let config = config.replace(away.to_str().unwrap(), here.to_str().unwrap());
-    mount.files.replace("boldgate.yaml", &config);
-    becomes(LONG * 2, "it is taken", async || generation().await == 3).await;
+    let config = config.edit(away.to_str().unwrap(), here.to_str().unwrap());
+    mount.files.swap_in("boldgate.yaml", &config);
+    becomes(PATIENCE * 2, "it is taken", async || generation().await == 3).await;
     assert_eq!(metric(admin, successful).await, 1);
     // Changes are noticed by themselves again.
-    mount.files.replace("secret", "another");
-    becomes(LONG, "it is noticed", async || generation().await == 4).await;
+    mount.files.swap_in("secret", "another");
+    becomes(PATIENCE, "it is noticed", async || generation().await == 4).await;
     assert_eq!(get(address, ACME).await.status, 502, "the secret is another one");
 }

@@ -2,7 +2,12 @@
 
 use rustix::process::Signal;
 
-use super::*;
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::reloads::{
+    ACME, BOLT, PATIENCE, get, log_lines, metric, two_sites, until_status,
+};
+use crate::support::waiting::becomes;
 
 const REFUSED: &str = "the changed configuration cannot be used: the one in force stays, whole";
 
@@ -23,24 +28,25 @@ async fn what_cannot_be_used_leaves_everything_as_it_was_and_says_where_it_is_wr
     ];
     for (number, (what, name, text, says)) in (1_u32..).zip(&wrong) {
         let whole = std::fs::read_to_string(files.path(name)).unwrap();
-        files.replace(name, text);
-        becomes(LONG, what, async || told(&gateway, REFUSED).len() >= number as usize).await;
-        let line = told(&gateway, REFUSED).pop().unwrap();
+        files.swap_in(name, text);
+        becomes(PATIENCE, what, async || log_lines(&gateway, REFUSED).len() >= number as usize)
+            .await;
+        let line = log_lines(&gateway, REFUSED).pop().unwrap();
         assert!(line["findings"].as_str().unwrap().contains(says), "{what}: {line}");
         assert_eq!(get(address, ACME).await.status, 200, "{what}");
         assert_eq!(metric(admin, "boldgate_config_last_reload_successful").await, 0, "{what}");
         let refused = metric(admin, "boldgate_config_reloads_total{outcome=\"refused\"}").await;
         assert_eq!(refused, u64::from(number), "{what}");
-        files.replace(name, &whole);
+        files.swap_in(name, &whole);
         let successful = "boldgate_config_last_reload_successful";
-        becomes(LONG, what, async || metric(admin, successful).await == 1).await;
+        becomes(PATIENCE, what, async || metric(admin, successful).await == 1).await;
     }
     assert_eq!(metric(admin, "boldgate_config_generation").await, 1, "nothing was put in force");
 }
 
 /// Who mends a file wrongly reads what is wrong with it now.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_fault_in_the_same_file_is_told_as_well() {
+async fn another_fault_in_the_same_file_is_reported_too() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -49,15 +55,15 @@ async fn another_fault_in_the_same_file_is_told_as_well() {
     gateway.ready();
     let faults = [("two\nlines", "line breaks"), ("", "empty"), ("blank ", "blank")];
     for (number, (content, says)) in (1..).zip(faults) {
-        files.replace("secret", content);
-        becomes(LONG, says, async || told(&gateway, REFUSED).len() >= number).await;
-        let line = told(&gateway, REFUSED).pop().unwrap();
+        files.swap_in("secret", content);
+        becomes(PATIENCE, says, async || log_lines(&gateway, REFUSED).len() >= number).await;
+        let line = log_lines(&gateway, REFUSED).pop().unwrap();
         assert!(line["findings"].as_str().unwrap().contains(says), "{says}: {line}");
     }
-    files.replace("secret", &whole);
+    files.swap_in("secret", &whole);
     let admin = gateway.ready().1;
     let successful = "boldgate_config_last_reload_successful";
-    becomes(LONG, "mended", async || metric(admin, successful).await == 1).await;
+    becomes(PATIENCE, "mended", async || metric(admin, successful).await == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,10 +76,12 @@ async fn an_address_that_is_taken_refuses_the_whole_until_it_is_free_and_somebod
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();
     let extra = format!("  - {{ address: \"{at}\", callers: anonymous }}\nadmin:");
-    let next = files.config(&upstream, &["acme", "bolt"], "").replacen("admin:", &extra, 1);
-    files.replace("boldgate.yaml", &next);
+    let next = files.config(&upstream, &["acme", "bolt"], "").edit("admin:", &extra);
+    files.swap_in("boldgate.yaml", &next);
     gateway.stderr(|log| log.contains(REFUSED));
-    assert!(told(&gateway, REFUSED)[0]["findings"].as_str().unwrap().contains(&at.to_string()));
+    assert!(
+        log_lines(&gateway, REFUSED)[0]["findings"].as_str().unwrap().contains(&at.to_string())
+    );
     assert_eq!(get(address, BOLT).await.status, 404, "nothing of it is in force");
     drop(taken);
     gateway.signal(Signal::HUP);
@@ -90,14 +98,14 @@ async fn what_is_refused_leaves_the_metrics_as_they_were() {
     let gateway = files.serve();
     let (address, admin) = (gateway.address(), gateway.ready().1);
     assert_eq!(get(address, ACME).await.status, 200);
-    let told = async || {
+    let metrics = async || {
         let text = get(admin, "/metrics").await.text();
         let labels = |line: &&str| line.contains("server=") || line.contains("tenant=");
         text.lines().filter(labels).map(str::to_owned).collect::<Vec<_>>()
     };
     let count = "boldgate_http_requests_total{tenant=\"acme\",outcome=\"served\"}";
-    becomes(LONG, "it is counted", async || metric(admin, count).await == 1).await;
-    let before = told().await;
+    becomes(PATIENCE, "it is counted", async || metric(admin, count).await == 1).await;
+    let before = metrics().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let extra = format!(
         "  - {{ address: \"{}\", callers: anonymous }}\nadmin:",
@@ -109,17 +117,17 @@ async fn what_is_refused_leaves_the_metrics_as_they_were() {
                 \"http://127.0.0.1:3/bi\" }";
     let (acme, bolt) = ("  acme:\n    server: main", "  acme:\n    server: more");
     let tenants = files.config(&upstream, &["acme", "bolt"], "");
-    let next = tenants.replacen("admin:", &extra, 1).replace(main, more).replace(acme, bolt);
+    let next = tenants.edit("admin:", &extra).edit(main, more).edit(acme, bolt);
     assert!(next.contains("127.0.0.1:2") && next.contains("server: more"), "{next}");
-    files.replace("boldgate.yaml", &next);
+    files.swap_in("boldgate.yaml", &next);
     gateway.stderr(|log| log.contains(REFUSED));
-    assert_eq!(told().await, before);
+    assert_eq!(metrics().await, before);
     // Control: all that shows as soon as it is in force.
     drop(taken);
     gateway.signal(Signal::HUP);
     let generation = "boldgate_config_generation";
-    becomes(LONG, "it is in force", async || metric(admin, generation).await == 2).await;
-    let now = told().await;
+    becomes(PATIENCE, "it is in force", async || metric(admin, generation).await == 2).await;
+    let now = metrics().await;
     for line in ["{server=\"more\"} 1", "{server=\"main\"} 2", "tenant=\"bolt\""] {
         assert!(now.iter().any(|told| told.contains(line)), "{line}: {now:#?}");
     }
@@ -134,8 +142,8 @@ async fn what_needs_a_restart_is_named_and_a_signal_without_a_change_says_so() {
     let gateway = files.serve();
     gateway.signal(Signal::HUP);
     gateway.stderr(|log| log.contains("nothing has changed"));
-    files.replace("boldgate.yaml", &(config + "limits: { max_connections: 77 }\n"));
+    files.swap_in("boldgate.yaml", &(config + "limits: { max_connections: 77 }\n"));
     gateway.stderr(|log| log.contains("until boldgate is restarted"));
-    let line = told(&gateway, "these keys keep their old values until boldgate is restarted");
+    let line = log_lines(&gateway, "these keys keep their old values until boldgate is restarted");
     assert_eq!(line[0]["keys"], "limits.max_connections");
 }

@@ -1,12 +1,22 @@
 //! Restarts behind a socket that systemd keeps. The test plays systemd.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::*;
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::gateway::listening_at;
+use crate::support::load::Load;
+use crate::support::process::{Process, boldgate};
+use crate::support::reloads::{ACME, PATIENCE, get, log_lines, metric, two_sites};
+use crate::support::waiting::{becomes, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_by_socket_activation_under_load_fail_no_request() {
@@ -26,10 +36,7 @@ async fn restart_under_load(times: usize, per_second: u64) {
     let files = Files::new();
     let kept = socket();
     let address = kept.local_addr().unwrap();
-    files.write(
-        "boldgate.yaml",
-        &files.config(&upstream, &["acme"], "").replacen("127.0.0.1:0", &address.to_string(), 1),
-    );
+    files.write("boldgate.yaml", &listening_at(address, &files.config(&upstream, &["acme"], "")));
     let mut serving = activated(&files, &kept);
     serving.ready();
     let load = Load::start(address, per_second);
@@ -67,7 +74,7 @@ async fn the_mode_of_a_unix_socket_does_not_depend_on_the_umask() {
         let socket = files.path("socket");
         let config = files.config(&upstream, &["acme"], "");
         let address = format!("unix:{}", socket.display());
-        files.write("boldgate.yaml", &config.replacen("127.0.0.1:0", &address, 1));
+        files.write("boldgate.yaml", &listening_at(address, &config));
         let _gateway = Process::start(under(&format!("umask {umask}"), &files));
         until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
         let mode =
@@ -77,7 +84,7 @@ async fn the_mode_of_a_unix_socket_does_not_depend_on_the_umask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_be_out_of_file_descriptors_is_told_of_once_in_ten_seconds() {
+async fn running_out_of_file_descriptors_is_logged_once_in_ten_seconds() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -91,13 +98,13 @@ async fn to_be_out_of_file_descriptors_is_told_of_once_in_ten_seconds() {
     gateway.stderr(|log| log.contains(message));
     // Each attempt in that time fails.
     sleep(Duration::from_millis(1500)).await;
-    let lines = told(&gateway, message);
+    let lines = log_lines(&gateway, message);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0]["severity"], "ERROR");
     assert!(lines[0]["hint"].as_str().unwrap().contains("file descriptors"), "{lines:?}");
     // Control: descriptors that are given back are used.
     drop(held);
-    becomes(LONG, "it serves", async || get(address, ACME).await.status == 200).await;
+    becomes(PATIENCE, "it serves", async || get(address, ACME).await.status == 200).await;
 }
 
 /// What the system lets a process leave of its memory when it crashes.
@@ -144,14 +151,14 @@ fn ended_by(mut process: Process) -> std::process::ExitStatus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_no_listener_uses_is_told_of() {
+async fn a_socket_that_no_listener_uses_is_reported() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
     let kept = socket();
     let gateway = activated(&files, &kept);
     gateway.ready();
-    let line = told(&gateway, "systemd has passed a socket that no listener uses").remove(0);
+    let line = log_lines(&gateway, "systemd has passed a socket that no listener uses").remove(0);
     assert_eq!(line["address"], kept.local_addr().unwrap().to_string());
     assert_eq!(get(gateway.address(), ACME).await.status, 200, "the others are bound as ever");
 }
@@ -168,15 +175,15 @@ async fn an_address_of_systemds_that_goes_and_comes_back_is_served_again() {
     let other: SocketAddr = gateway.ready().0[0].parse().unwrap();
     for number in 0..3 {
         assert_eq!(get(address, ACME).await.status, 200, "{number}");
-        files.replace("boldgate.yaml", &without);
-        becomes(LONG, "it goes", async || in_force(&gateway).await == 2 * number + 2).await;
+        files.swap_in("boldgate.yaml", &without);
+        becomes(PATIENCE, "it goes", async || in_force(&gateway).await == 2 * number + 2).await;
         assert_eq!(get(other, ACME).await.status, 200, "{number}: the other one stays");
         // Who comes now waits in the kernel, as while there is no process.
         let waiting = tokio::spawn(async move { get(address, ACME).await.status });
         sleep(Duration::from_millis(100)).await;
         assert!(!waiting.is_finished(), "{number}: nobody serves it");
-        files.replace("boldgate.yaml", &config);
-        assert_eq!(timeout(LONG, waiting).await.unwrap().unwrap(), 200, "{number}");
+        files.swap_in("boldgate.yaml", &config);
+        assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap(), 200, "{number}");
     }
 }
 
@@ -193,17 +200,17 @@ async fn a_refused_change_loses_no_socket_of_systemds() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // The address of systemd's comes first; then one that cannot be had.
     let refused = beside(&config, taken.local_addr().unwrap()).0;
-    files.replace("boldgate.yaml", &refused);
+    files.swap_in("boldgate.yaml", &refused);
     gateway.stderr(|log| log.contains("the one in force stays, whole"));
     assert_eq!(in_force(&gateway).await, 1);
-    files.replace("boldgate.yaml", &config);
-    assert_eq!(timeout(LONG, get(address, ACME)).await.unwrap().status, 200);
+    files.swap_in("boldgate.yaml", &config);
+    assert_eq!(timeout(PATIENCE, get(address, ACME)).await.unwrap().status, 200);
 }
 
 /// `config` with one more listener at `address`, and without it.
 fn beside(config: &str, address: SocketAddr) -> (String, String) {
     let listener = format!("  - {{ address: \"{address}\", callers: anonymous }}\nadmin:");
-    (config.replacen("admin:", &listener, 1), config.to_owned())
+    (config.edit("admin:", &listener), config.to_owned())
 }
 
 async fn in_force(gateway: &Process) -> u64 {
@@ -217,14 +224,14 @@ async fn the_admin_listeners_socket_of_systemds_is_given_to_no_other() {
     let kept = socket();
     let address = kept.local_addr().unwrap();
     let config = files.config(&upstream, &["acme"], "");
-    let admin = config
-        .replace("admin: { address: \"127.0.0.1:0", &format!("admin: {{ address: \"{address}"));
+    let admin =
+        config.edit("admin: { address: \"127.0.0.1:0", &format!("admin: {{ address: \"{address}"));
     assert_ne!(admin, config);
     files.write("boldgate.yaml", &admin);
     let gateway = activated(&files, &kept);
     assert_eq!(gateway.ready().1, address);
     // The admin listener moves at a restart only, so its address is still its own.
-    files.replace("boldgate.yaml", &beside(&config, address).0);
+    files.swap_in("boldgate.yaml", &beside(&config, address).0);
     gateway.stderr(|log| log.contains("the one in force stays, whole"));
     for _ in 0..20 {
         assert_eq!(get(address, "/livez").await.status, 200);
@@ -301,12 +308,12 @@ async fn systemd_is_told_that_a_change_was_refused_until_it_is_good() {
     let refused = "STATUS=serving; the changed configuration was refused: see the log";
     let gateway = notifying(&files);
     until("READY=1\nSTATUS=serving").await;
-    files.replace("boldgate.yaml", "listeners: 7\n");
+    files.swap_in("boldgate.yaml", "listeners: 7\n");
     until(refused).await;
     gateway.signal(Signal::HUP);
     let all = until(&format!("READY=1\n{refused}")).await;
     assert!(!all.contains(&"READY=1\nSTATUS=serving".to_owned()), "{all:?}");
-    files.replace("boldgate.yaml", &good);
+    files.swap_in("boldgate.yaml", &good);
     until("STATUS=serving").await;
     gateway.signal(Signal::HUP);
     let all = until("READY=1\nSTATUS=serving").await;

@@ -1,9 +1,16 @@
 //! The start and the end of a process, in their order.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
 
-use super::*;
+use crate::support::client::Client;
+use crate::support::files::Files;
+use crate::support::reloads::{ACME, BOLT, CHANGE_DEADLINE, PATIENCE, get, metric, two_sites};
+use crate::support::stand_in::EMBED_SECRET;
+use crate::support::waiting::{becomes, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_is_told_before_it_comes() {
@@ -85,8 +92,8 @@ async fn tenants_to_warm_up_have_their_token_soon_after_the_change_that_needs_on
     let change = async |tenants: &[&str], more: &str| {
         let generation = async || metric(admin, "boldgate_config_generation").await;
         let before = generation().await;
-        files.replace("boldgate.yaml", &files.config(&upstream, tenants, more));
-        becomes(LONG, "it is in force", async || generation().await > before).await;
+        files.swap_in("boldgate.yaml", &files.config(&upstream, tenants, more));
+        becomes(PATIENCE, "it is in force", async || generation().await > before).await;
         assert_eq!(get(admin, "/readyz").await.status, 200);
     };
     change(&["acme", "bolt"], "warm_up: [bolt, acme]\n").await;
@@ -97,7 +104,7 @@ async fn tenants_to_warm_up_have_their_token_soon_after_the_change_that_needs_on
     let secret = format!("{EMBED_SECRET}-2");
     upstream.set_embed_secret(Some("site1"), &secret);
     upstream.set_embed_secret(Some("site2"), &secret);
-    files.replace("secret", &secret);
+    files.swap_in("secret", &secret);
     until(|| upstream.token_requests() == 4).await;
     for path in [ACME, BOLT] {
         assert_eq!(get(address, path).await.status, 200);
@@ -105,6 +112,6 @@ async fn tenants_to_warm_up_have_their_token_soon_after_the_change_that_needs_on
     // Control: what has its token, or is not to be warmed up, is not fetched for a change.
     change(&["acme"], "warm_up: [acme]\n").await;
     change(&["acme", "bolt"], "warm_up: [acme]\n").await;
-    sleep(SOON).await;
+    sleep(CHANGE_DEADLINE).await;
     assert_eq!(upstream.token_requests(), 4);
 }

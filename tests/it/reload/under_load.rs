@@ -1,6 +1,14 @@
 //! Changes while requests come at a steady rate: none fails.
 
-use super::*;
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use crate::support::files::Files;
+use crate::support::load::Load;
+use crate::support::reloads::{ACME, PATIENCE, get, metric, two_sites};
+use crate::support::stand_in::EMBED_SECRET;
+use crate::support::waiting::becomes;
 
 /// `make reloads` runs the whole of it.
 #[tokio::test(flavor = "multi_thread")]
@@ -29,9 +37,9 @@ async fn change_under_load(times: usize, per_second: u64) {
         let secret = format!("{EMBED_SECRET}-{number}");
         upstream.set_embed_secret(Some("site1"), &secret);
         upstream.set_embed_secret(Some("site2"), &secret);
-        files.replace("secret", &secret);
+        files.swap_in("secret", &secret);
         in_force(admin, 2 * number).await;
-        files.replace("boldgate.yaml", &configs[number % 2]);
+        files.swap_in("boldgate.yaml", &configs[number % 2]);
         in_force(admin, 2 * number + 1).await;
     }
     let took = begun.elapsed();
@@ -49,5 +57,5 @@ async fn change_under_load(times: usize, per_second: u64) {
 async fn in_force(admin: SocketAddr, generation: usize) {
     let what = format!("generation {generation} is in force");
     let number = async || metric(admin, "boldgate_config_generation").await;
-    becomes(LONG, &what, async || number().await >= generation as u64).await;
+    becomes(PATIENCE, &what, async || number().await >= generation as u64).await;
 }

@@ -3,34 +3,12 @@
 use std::collections::BTreeSet;
 
 use boldgate::config::Settings;
-use rcgen::SerialNumber;
 
-use super::*;
-use crate::client_certificates::Ca;
-use crate::jwt::Provider;
-
-/// Writes a configuration that names a file of every kind; their names and what they hold.
-pub(super) fn every_kind_of_file(files: &Files) -> [(&'static str, String); 9] {
-    let (ca, own) =
-        (Ca::new("ca"), rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
-    let contents = [
-        ("tls.crt", own.cert.pem()),
-        ("tls.key", own.signing_key.serialize_pem()),
-        ("clients.crt", ca.pem.clone()),
-        ("revoked.pem", ca.revocations(&SerialNumber::from(1))),
-        ("server-ca.crt", ca.pem.clone()),
-        ("issuer-ca.crt", ca.pem.clone()),
-        ("secret", EMBED_SECRET.to_owned()),
-        ("keys.json", Provider::new().jwks()),
-        ("shared", "canary-shared-secret-of-32-bytes-or-more".to_owned()),
-    ];
-    for (name, content) in &contents {
-        files.write(name, content);
-    }
-    let folder = files.0.path().display().to_string();
-    files.write("boldgate.yaml", &EVERY_KIND_OF_FILE.replace("DIR", &folder));
-    contents
-}
+use crate::support::edit::Edit;
+use crate::support::files::{Files, every_kind_of_file};
+use crate::support::reloads::{PATIENCE, metric, two_sites};
+use crate::support::stand_in::EMBED_SECRET;
+use crate::support::waiting::becomes;
 
 #[test]
 fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
@@ -70,7 +48,7 @@ async fn a_folder_that_is_removed_and_made_anew_is_watched_on() {
     files.write("above/tls/secret", EMBED_SECRET);
     let secret = files.path("secret").display().to_string();
     let inside = files.path("above/tls/secret").display().to_string();
-    let config = files.config(&upstream, &["acme"], "").replace(&secret, &inside);
+    let config = files.config(&upstream, &["acme"], "").edit(&secret, &inside);
     files.write("boldgate.yaml", &config);
     let gateway = files.serve();
     for number in 2..6 {
@@ -79,47 +57,7 @@ async fn a_folder_that_is_removed_and_made_anew_is_watched_on() {
         std::fs::create_dir(files.path("above/tls")).unwrap();
         files.write("above/tls/secret", &format!("{EMBED_SECRET}-{number}"));
         let in_force = async || metric(gateway.ready().1, "boldgate_config_generation").await;
-        let took = becomes(LONG, "it is in force", async || in_force().await >= number).await;
+        let took = becomes(PATIENCE, "it is in force", async || in_force().await >= number).await;
         println!("{number}: the secret in the new folder is in force after {took:?}");
     }
 }
-
-const EVERY_KIND_OF_FILE: &str = "
-listeners:
-  - address: \"127.0.0.1:0\"
-    callers: required
-    tls:
-      certificate_file: DIR/tls.crt
-      key_file: DIR/tls.key
-      client_ca_file: DIR/clients.crt
-      client_crl_file: DIR/revoked.pem
-servers:
-  main: { url: \"https://localhost/bi\", ca_file: DIR/server-ca.crt }
-tenants:
-  acme:
-    server: main
-    site: site1
-    credential:
-      grant: embed_secret
-      username: reports@example.com
-      embed_secret: { file: DIR/secret }
-      user_source: local
-callers:
-  zero:
-    certificates: [ { san_dns: zero.example } ]
-    may: [ { tenant: acme, routes: [read] } ]
-  one:
-    jwt: { issuer: one, audience: a, algorithms: [EdDSA], jwks_file: DIR/keys.json }
-    may: [ { tenant: acme, routes: [read] } ]
-  two:
-    jwt: { issuer: two, audience: a, algorithms: [HS256], secret: { file: DIR/shared } }
-    may: [ { tenant: acme, routes: [read] } ]
-  three:
-    jwt:
-      issuer: three
-      audience: a
-      algorithms: [EdDSA]
-      jwks_url: https://login.example/keys
-      ca_file: DIR/issuer-ca.crt
-    may: [ { tenant: acme, routes: [read] } ]
-";

@@ -5,8 +5,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get_with, hex};
-use crate::running::{Gateway, Upstream, config};
+use crate::support::gateway::{Gateway, config};
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get_with, hex,
+};
+use crate::support::upstream::Upstream;
 
 /// Values without any credential.
 const EMPTY: [&str; 18] = [

@@ -5,19 +5,11 @@ use std::time::Duration;
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, assert_token_of, get, hex};
-use crate::running::Client;
-use crate::waiting::becomes;
-
-/// A route of each class, and what it is.
-pub(super) const ROUTES: [(&str, &str, &str); 6] = [
-    ("GET", "/v5.0/dashboards", "read"),
-    ("GET", "/v5.0/items/export", "export"),
-    ("POST", "/v5.0/dashboards", "write"),
-    ("DELETE", "/v5.0/users/somebody", "admin"),
-    ("POST", "/token", "credentials"),
-    ("GET", "/v5.0/settings/embed-secret", "credentials"),
-];
+use crate::support::client::Client;
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, House, READER_KEY, ROUTES, assert_token_of, get, hex,
+};
+use crate::support::waiting::becomes;
 
 fn request(method: &str, site: &str, route: &str, lines: &str) -> String {
     format!("{method} /bi/api/site/{site}{route} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
@@ -198,7 +190,7 @@ async fn a_caller_with_too_much_under_way_gets_no_class_of_routes() {
 
 /// HDR-12: nobody is let in for looking like a health check.
 #[tokio::test]
-async fn a_health_checker_is_nobody_special() {
+async fn a_health_checker_has_no_special_rights() {
     let house = House::new().await;
     for agent in
         ["", "User-Agent:\r\n", "User-Agent: kube-probe/1.30\r\n", "User-Agent: GoogleHC/1.0\r\n"]
@@ -215,7 +207,7 @@ async fn a_health_checker_is_nobody_special() {
 
 /// A connection remembers nobody: each request on it proves who sends it.
 #[tokio::test]
-async fn each_request_on_a_connection_stands_for_itself() {
+async fn each_request_on_a_connection_is_authenticated_by_itself() {
     let house = House::new().await;
     let mut client = Client::connect(house.address()).await;
     let good = request("GET", "alpha", "/v5.0/dashboards", &key(ALPHA_KEY));

@@ -4,8 +4,10 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{ALPHA_KEY, BETA_KEY, House, config};
-use crate::running::{CANARY_TOKEN, Client, Gateway, Request, Upstream};
+use crate::support::client::Client;
+use crate::support::gateway::Gateway;
+use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, House, config};
+use crate::support::upstream::{CANARY_TOKEN, Request, Upstream};
 
 /// A path of pieces that mean something to somebody.
 fn path() -> impl Strategy<Value = String> {

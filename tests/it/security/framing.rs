@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{ALPHA_KEY, GOOD, House, get, post};
-use crate::running::Client;
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::two_callers::{ALPHA_KEY, GOOD, House, get, get_with, post};
 
 /// What is smuggled: well-formed, and admitted if it were ever read as a request.
 fn smuggled() -> String {
@@ -44,7 +45,8 @@ async fn chunks_in_http_1_0_are_refused() {
     for connection in ["", "Connection: keep-alive\r\n"] {
         let framing = format!("{connection}Transfer-Encoding: chunked\r\n");
         let body = format!("0\r\n\r\n{}", smuggled());
-        let request = post(GOOD, &framing, &body).replacen("HTTP/1.1", "HTTP/1.0", 1);
+        let request = post(GOOD, &framing, &body)
+            .edit(&format!("POST {GOOD} HTTP/1.1"), &format!("POST {GOOD} HTTP/1.0"));
         assert_refused_and_closed(&house, request.as_bytes()).await;
     }
     house.assert_serves().await;
@@ -68,7 +70,7 @@ async fn a_request_behind_one_that_asks_for_an_upgrade_is_never_read() {
         ("Connection: keep-alive, upgrade\r\nUpgrade: foo\r\nX-Api-Key: other\r\n".to_owned(), 401),
     ] {
         let before = house.reached().2;
-        let statuses = house.statuses(super::get_with(GOOD, &upgrade) + &smuggled()).await;
+        let statuses = house.statuses(get_with(GOOD, &upgrade) + &smuggled()).await;
         assert_eq!(statuses, [status], "{upgrade}");
         assert_eq!(house.reached().2, before + usize::from(status == 200), "{upgrade}");
 
@@ -155,7 +157,7 @@ async fn a_content_length_is_one_plain_decimal_number() {
 /// SMG-07: what is no chunk is refused, and the connection to the server, on which part of the
 /// request has gone already, is not used again.
 #[tokio::test]
-async fn chunks_that_are_none_end_both_connections() {
+async fn malformed_chunks_end_both_connections() {
     let house = House::with("limits: { body_timeout: 500ms }\n").await;
     house.assert_serves().await;
     for body in [
@@ -189,7 +191,7 @@ async fn chunks_that_are_none_end_both_connections() {
 
 /// SMG-07: chunk extensions, trailers and odd sizes never go on as they came.
 #[tokio::test]
-async fn chunks_are_framed_anew() {
+async fn chunks_are_framed_again_for_the_server() {
     let house = House::new().await;
     for body in [
         "3;ext=\"a\"\r\nabc\r\n0\r\n\r\n",
@@ -330,7 +332,7 @@ async fn a_connection_that_carried_the_body_of_a_delete_is_not_used_again() {
 
 /// What is not read is announced: a client that has sent more behind chunks knows to send it again.
 #[tokio::test]
-async fn a_response_behind_which_nothing_is_read_says_so() {
+async fn a_response_after_which_nothing_is_read_says_close() {
     let house = House::new().await;
     let chunked = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
     for (behind, connection) in [(String::new(), "keep-alive"), (smuggled(), "close")] {
@@ -342,7 +344,7 @@ async fn a_response_behind_which_nothing_is_read_says_so() {
     // Behind a refusal a few requests are served, and a flood of them is forgotten. A large head makes
     // room for many of them.
     let large = format!("X: {}\r\n", "x".repeat(5000));
-    let refused = super::get_with("/bi/api/site/nowhere/x", &large);
+    let refused = get_with("/bi/api/site/nowhere/x", &large);
     for (behind, connection) in [(1, "keep-alive"), (200, "close")] {
         let mut client = Client::connect(house.address()).await;
         client.write((refused.clone() + &get(GOOD).repeat(behind)).as_bytes()).await;
@@ -439,8 +441,8 @@ async fn a_head_that_is_not_well_formed_ends_the_connection() {
     let rest = format!("Host: localhost\r\nX-Api-Key: {ALPHA_KEY}\r\n");
     let with = |lines: &[u8]| [line.as_bytes(), rest.as_bytes(), lines, b"\r\n"].concat();
     let mut heads = vec![
-        get(GOOD).replace("\r\n", "\n").into_bytes(),
-        get(GOOD).replacen("\r\n", "\n", 1).into_bytes(),
+        get(GOOD).edit_all("\r\n", "\n").into_bytes(),
+        get(GOOD).edit("HTTP/1.1\r\n", "HTTP/1.1\n").into_bytes(),
         format!("{line}{rest}X: y\n\r\n").into_bytes(),
         format!("{line}{rest}\n").into_bytes(),
         format!("\n{line}{rest}\r\n").into_bytes(),

@@ -1,7 +1,11 @@
 //! Headers that claim to be somebody else's.
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, config, get_with};
-use crate::running::{Gateway, Request, Upstream, ok};
+use crate::support::edit::Edit;
+use crate::support::gateway::Gateway;
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, config, get_with,
+};
+use crate::support::upstream::{Request, Upstream, ok};
 
 /// All that the server gets of a request of ours, by name.
 const OURS: [&str; 6] = [
@@ -37,7 +41,7 @@ fn leniently(request: &Request) -> Vec<(String, String)> {
 /// HDR-01, HDR-06, HDR-07: nothing that says who the client is, where it comes from or what it
 /// asks for goes on from the client, under no spelling; ours goes on once.
 #[tokio::test]
-async fn what_proxies_say_never_comes_from_the_client() {
+async fn forwarding_headers_never_come_from_the_client() {
     let house = House::new().await;
     let names = [
         "X-Forwarded-For",
@@ -104,7 +108,7 @@ async fn what_proxies_say_never_comes_from_the_client() {
 /// Who a client is, as proxies, gateways and web servers in front of applications say it. None of
 /// them is ours to believe, and whoever stands between us and Bold BI might.
 #[tokio::test]
-async fn what_says_who_the_client_is_never_goes_on_under_any_spelling() {
+async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
     let house = House::new().await;
     let names = [
         // Certificates: nginx, HAProxy, Apache, IIS and Azure, RFC 9440, AWS, Traefik.
@@ -277,7 +281,7 @@ async fn exactly_one_authorization_reaches_the_server() {
                     assert!(!request.head.contains("canary-stolen"));
                 } else {
                     assert_eq!(request.header("authorization"), [value]);
-                    assert!(!request.head.contains(crate::running::CANARY_TOKEN));
+                    assert!(!request.head.contains(crate::support::upstream::CANARY_TOKEN));
                 }
             }
         }
@@ -323,7 +327,7 @@ async fn cookies_pass_only_where_no_token_of_ours_is_put_on() {
         let mut answer = ok("served");
         let text = String::from_utf8(answer.bytes).unwrap();
         let cookies = "Set-Cookie: a=b; HttpOnly\r\nset-cookie: c=d\r\nContent-Type";
-        answer.bytes = text.replacen("Content-Type", cookies, 1).into_bytes();
+        answer.bytes = text.edit("Content-Type", cookies).into_bytes();
         answer
     })
     .await;

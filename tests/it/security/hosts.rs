@@ -1,7 +1,11 @@
 //! Hosts that two servers could read as different ones.
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get, get_with};
-use crate::running::{Gateway, HOSTS, Upstream, config};
+use crate::support::edit::Edit;
+use crate::support::gateway::{Gateway, HOSTS, config};
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get, get_with,
+};
+use crate::support::upstream::Upstream;
 
 fn with_host_line(line: &str, version: &str) -> String {
     format!("GET {GOOD} HTTP/{version}\r\n{line}X-Api-Key: {ALPHA_KEY}\r\n\r\n")
@@ -9,7 +13,7 @@ fn with_host_line(line: &str, version: &str) -> String {
 
 /// HST-01
 #[tokio::test]
-async fn a_host_is_one_plain_host() {
+async fn a_host_header_is_one_plain_host() {
     let house = House::new().await;
     let long = "a".repeat(256);
     for host in [
@@ -29,7 +33,7 @@ async fn a_host_is_one_plain_host() {
 
 /// HST-02
 #[tokio::test]
-async fn two_hosts_are_none() {
+async fn two_host_headers_are_refused() {
     let house = House::new().await;
     for lines in [
         "Host: localhost\r\nHost: localhost\r\n",
@@ -127,7 +131,7 @@ async fn a_name_with_the_dot_of_the_root_is_the_same_host() {
 async fn hosts_compare_as_names_and_addresses_and_not_as_text() {
     let upstream = Upstream::echo().await;
     let hosts = ", hosts: [app.example., \"[fd00::A]\", \"fd00:0::b\", 192.0.2.7]";
-    let text = config(upstream.address, "").replace(HOSTS, hosts);
+    let text = config(upstream.address, "").edit(HOSTS, hosts);
     let gateway = Gateway::start(&text);
     let get =
         |host: &str| format!("GET /bi/api/site/site1/v5.0/x HTTP/1.1\r\nHost: {host}\r\n\r\n");

@@ -13,8 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::{ALPHA_KEY, READER_KEY, hex};
-use crate::running::{Answer, CANARY_SECRET, Client, Request, Upstream, give_token, ok, status};
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::gateway::CANARY_SECRET;
+use crate::support::two_callers::{self, ALPHA_KEY, READER_KEY, hex};
+use crate::support::upstream::{Answer, Request, Upstream, give_token, ok, status};
 
 const PASSWORD: &str = "canary-password \u{e9}&%+";
 /// Stands in every request that could show it.
@@ -253,9 +256,12 @@ async fn config(upstream: SocketAddr, folder: &std::path::Path) -> String {
         path.display().to_string()
     };
     let (secret, password) = (write("secret", CANARY_SECRET), write("password", PASSWORD));
-    let mut text =
-        super::config(upstream, "", "limits: { request_head_timeout: 500ms, max_body: 1KiB }\n");
-    text = text.replace("SECRET_FILE", &format!("\"{secret}\""));
+    let mut text = two_callers::config(
+        upstream,
+        "",
+        "limits: { request_head_timeout: 500ms, max_body: 1KiB }\n",
+    );
+    text = text.edit_all("SECRET_FILE", &format!("\"{secret}\""));
     let mut tenants = String::new();
     for (number, site) in SITES.into_iter().chain(["nowhere"]).enumerate() {
         let server = if site == "nowhere" { "away" } else { "main" };
@@ -280,14 +286,14 @@ async fn config(upstream: SocketAddr, folder: &std::path::Path) -> String {
     let away = format!("  away: {{ url: \"http://{closed}/bi\" }}\n");
     let main = format!("main: {{ url: \"http://{upstream}/bi\"");
     let slow = format!("{main}, timeouts: {{ read: 300ms, token_exchange: 5s }}");
-    let text = text.replace(&main, &slow);
-    let text = text.replace("tenants:\n", &format!("{away}tenants:\n{tenants}"));
+    let text = text.edit(&main, &slow);
+    let text = text.edit("tenants:\n", &format!("{away}tenants:\n{tenants}"));
     let may: Vec<_> = SITES
         .into_iter()
         .chain(["nowhere", "alpha"])
         .map(|site| format!("{{ tenant: {site}, routes: [read, write] }}"))
         .collect();
-    text.replace("{ tenant: alpha, routes: [read] }", &may.join(", "))
+    text.edit("{ tenant: alpha, routes: [read] }", &may.join(", "))
 }
 
 /// Requests with canaries wherever something can be planted.
@@ -311,7 +317,7 @@ fn requests() -> Vec<String> {
     for route in ROUTES {
         all.push(with(&get("good", route), &key, "", ""));
         all.push(with(&get("good", route), &key, &own, ""));
-        let post = get("good", route).replacen("GET", "POST", 1);
+        let post = get("good", route).edit("GET", "POST");
         all.push(with(&post, &key, "Content-Length: 14\r\n", PLANTED));
     }
     let good = get("good", "x");
@@ -334,7 +340,7 @@ fn requests() -> Vec<String> {
     all.push(with(&good, &key, &format!("Host: {PLANTED}\r\n"), ""));
     all.push(with(&good, &key, &format!("X: {}\r\n", PLANTED.repeat(6_000)), ""));
     all.push(with(&good, &key, &format!("X: {}\r\n", PLANTED.repeat(100_000)), ""));
-    let post = good.replacen("GET", "POST", 1);
+    let post = good.edit("GET", "POST");
     all.push(with(&post, &key, "Content-Length: 9999\r\n", PLANTED));
     all.push(with(
         &post,

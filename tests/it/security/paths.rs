@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
-use crate::running::{Client, Request};
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
+use crate::support::upstream::Request;
 
 /// PTH-01, PTH-02
 #[tokio::test]
@@ -120,7 +122,7 @@ async fn a_site_is_found_in_its_exact_spelling_only() {
 
 /// PTH-07: a tenant that is found by its host and has no site in its path is no way to a site.
 #[tokio::test]
-async fn a_tenant_without_a_site_is_no_way_into_the_path_of_one() {
+async fn a_tenant_without_a_site_gives_no_access_to_the_path_of_a_site() {
     let house = House::new().await;
     let to = |path: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: gamma.example\r\nX-Api-Key: {BETA_KEY}\r\n\r\n")
@@ -298,7 +300,7 @@ async fn a_route_that_mints_tokens_is_closed_in_every_spelling() {
         "/v5.0/users/get-user-key",
     ] {
         for method in ["GET", "POST"] {
-            let request = get(&format!("{SITES}/alpha{route}")).replacen("GET", method, 1);
+            let request = get(&format!("{SITES}/alpha{route}")).edit("GET", method);
             let refusal = house.assert_refused(request, &[403]).await;
             assert_eq!(refusal.code(), "route_closed", "{method} {route}");
         }

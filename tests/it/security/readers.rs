@@ -14,12 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::running::{Gateway, Upstream, anonymous, ok};
+use crate::support::gateway::{Gateway, PATH, anonymous};
+use crate::support::upstream::{Upstream, ok};
 
 /// Method, target and body of a request, as somebody has read it.
 type Read = (String, String, Vec<u8>);
-
-const PATH: &str = "/bi/api/site/site1/v5.0/items";
 
 /// Well-formed requests, each with another one behind it.
 fn seeds() -> Vec<Vec<u8>> {
@@ -121,7 +120,7 @@ async fn gateway_reads(gateway: &Gateway, upstream: &Upstream, bytes: &[u8]) -> 
 
 fn reads(upstream: &Upstream) -> Vec<Read> {
     let seen = upstream.seen.take();
-    let read = |request: crate::running::Request| {
+    let read = |request: crate::support::upstream::Request| {
         let words: Vec<_> = request.line().split(' ').map(str::to_owned).collect();
         (words[0].clone(), words[1].clone(), request.body)
     };
@@ -188,7 +187,7 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .expect("nginx is installed: .ci/need nginx");
-        crate::waiting::until(|| std::net::TcpStream::connect(address).is_ok()).await;
+        crate::support::waiting::until(|| std::net::TcpStream::connect(address).is_ok()).await;
         Self { address, upstream, process, _folder: folder }
     }
 

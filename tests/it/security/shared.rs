@@ -1,8 +1,11 @@
 //! What one client or one answer could leave behind for another: on a connection to the server that
 //! others use next, or in what the client is shown.
 
-use super::{GOOD, House, config, get, get_with};
-use crate::running::{Answer, CANARY_TOKEN, Client, Gateway, Request, Upstream, ok, status};
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::gateway::Gateway;
+use crate::support::two_callers::{GOOD, House, config, get, get_with};
+use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
 
 /// A house in which clients may bring their own `Authorization`.
 async fn passing_through(answers: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> House {
@@ -86,7 +89,7 @@ async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
             let mut answer = status(code, &format!("<pre>{shown}</pre> and {shown}"));
             let head = format!("HTTP/1.1 {code} X\r\nX-Echo: {shown}\r\nX-Other: kept\r\n");
             let text = String::from_utf8(answer.bytes).unwrap();
-            answer.bytes = text.replacen(&format!("HTTP/1.1 {code} Status\r\n"), &head, 1).into();
+            answer.bytes = text.edit(&format!("HTTP/1.1 {code} Status\r\n"), &head).into();
             answer
         })
         .await;
@@ -148,7 +151,7 @@ async fn an_answer_has_one_length_and_it_is_the_one_that_was_used() {
         })
         .await;
         for method in ["GET", "HEAD"] {
-            let request = get(GOOD).replacen("GET", method, 1);
+            let request = get(GOOD).edit("GET", method);
             let mut client = Client::connect(house.address()).await;
             client.write(request.as_bytes()).await;
             let response = client.try_response(method == "HEAD").await.expect("an answer");

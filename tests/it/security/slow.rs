@@ -7,8 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::{GOOD, House, config, get, post};
-use crate::running::{Client, Gateway, Upstream};
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::gateway::Gateway;
+use crate::support::tls::SelfSigned;
+use crate::support::two_callers::{GOOD, House, config, get, get_with, post};
+use crate::support::upstream::Upstream;
 
 const IMPATIENT: &str = "limits: { request_head_timeout: 500ms, body_timeout: 500ms }\n";
 /// What 500 ms may become on a machine that is busy with other tests. A head that drips takes far
@@ -92,17 +96,11 @@ async fn a_silent_connection_is_closed() {
 #[tokio::test]
 async fn a_tls_handshake_has_a_deadline() {
     let files = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (files.path().join("crt"), files.path().join("key"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let made = SelfSigned::new("localhost");
     let upstream = Upstream::echo().await;
-    let tls = format!(
-        "callers: required, tls: {{ certificate_file: \"{}\", key_file: \"{}\" }} }}",
-        certificate.display(),
-        key.display()
-    );
-    let text = config(upstream.address, "", IMPATIENT).replacen("callers: required }", &tls, 1);
+    let keys = made.listener_keys(files.path());
+    let tls = format!("callers: required, tls: {{ {keys} }} }}");
+    let text = config(upstream.address, "", IMPATIENT).edit("callers: required }", &tls);
     let gateway = Gateway::start(&text);
     let house = House { upstream, gateway };
 
@@ -123,22 +121,9 @@ async fn a_tls_handshake_has_a_deadline() {
     assert!(!plain.rest().await.contains("HTTP/1.1"));
     house.upstream.seen.assert_untouched("no handshake");
 
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let settings = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(settings));
-    let connect = || async {
-        let tcp = TcpStream::connect(house.address()).await.unwrap();
-        Client::over(connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap())
-    };
     // Silent behind a handshake is silent all the same.
-    assert_eq!(connect().await.rest().await, "");
-    let mut good = connect().await;
+    assert_eq!(made.connect(house.address(), "localhost").await.rest().await, "");
+    let mut good = made.connect(house.address(), "localhost").await;
     good.write(get(GOOD).as_bytes()).await;
     assert_eq!(good.response().await.status, 200);
     assert_eq!(house.reached().2, 1);
@@ -146,7 +131,7 @@ async fn a_tls_handshake_has_a_deadline() {
 
 /// A body that stops coming ends the request on both sides.
 #[tokio::test]
-async fn a_body_that_stops_is_given_up() {
+async fn a_request_whose_body_stops_is_ended() {
     let house = House::with(IMPATIENT).await;
     house.assert_serves().await;
     for (framing, part) in [
@@ -170,7 +155,7 @@ async fn a_body_that_stops_is_given_up() {
 /// The bound on connections: one too many is told so at once, the others are served, and a place
 /// that is given back can be had.
 #[tokio::test]
-async fn one_connection_too_many_is_turned_away_at_once() {
+async fn one_connection_too_many_is_rejected_at_once() {
     let house = House::with("limits: { max_connections: 8 }\n").await;
     let mut inside = Vec::new();
     for _ in 0..8 {
@@ -261,19 +246,19 @@ async fn a_head_has_a_bound_in_lines_and_in_bytes() {
         format!("X: {}\r\n", "y".repeat(600 * 1024)),
         format!("X: {}\r\n", "y".repeat(1200 * 1024)),
     ] {
-        let request = super::get_with(GOOD, &lines);
+        let request = get_with(GOOD, &lines);
         let refusal = house.assert_refused(request, &[431]).await;
         assert_eq!(refusal.code(), "headers_too_large");
     }
     let name = format!("{}: y\r\n", "x".repeat(65 * 1024));
-    house.assert_refused(super::get_with(GOOD, &name), &[431]).await;
+    house.assert_refused(get_with(GOOD, &name), &[431]).await;
     // Six lines are put on, and servers such as Kestrel take 100.
-    let most = super::get_with(GOOD, &lines(94));
+    let most = get_with(GOOD, &lines(94));
     assert_eq!(house.gateway.send(most).await.status, 200);
     let sent = house.upstream.seen.take().remove(0);
     assert_eq!(sent.head.trim_end().lines().count(), 1 + 100);
-    house.assert_refused(super::get_with(GOOD, &lines(95)), &[431]).await;
-    let large = super::get_with(GOOD, &format!("X: {}\r\n", "y".repeat(60 * 1024)));
+    house.assert_refused(get_with(GOOD, &lines(95)), &[431]).await;
+    let large = get_with(GOOD, &format!("X: {}\r\n", "y".repeat(60 * 1024)));
     assert_eq!(house.gateway.send(large).await.status, 200);
     house.assert_serves().await;
 }

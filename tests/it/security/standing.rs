@@ -12,10 +12,15 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::callers::ROUTES;
-use crate::client_certificates::{Ca, Identity, connect, dns};
-use crate::jwt::Provider;
-use crate::running::{CANARY_TOKEN, Client, Gateway, Response, Upstream};
+use crate::support::client::{Client, Response};
+use crate::support::client_certificates::{Ca, Identity, connect, dns};
+use crate::support::edit::Edit;
+use crate::support::files::write;
+use crate::support::gateway::Gateway;
+use crate::support::identity_provider::{Provider, bearer};
+use crate::support::tls::SelfSigned;
+use crate::support::two_callers::ROUTES;
+use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
 /// How a request comes.
 enum By<'h> {
@@ -72,12 +77,8 @@ impl House {
         let upstream = Upstream::echo().await;
         let (provider, files) = (Provider::new(), tempfile::tempdir().unwrap());
         let (ca, another) = (Ca::new("clients"), Ca::new("others"));
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let write = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
+        let own = SelfSigned::new("localhost");
+        let clients = write(&files, "clients.crt", &ca.pem);
         let keys: Vec<_> =
             KEYED.iter().map(|(name, _)| (*name, ApiKey::generate().unwrap())).collect();
         let mut text = format!(
@@ -86,16 +87,14 @@ impl House {
   - {{ address: \"unix:{}\", callers: required }}
   - address: 127.0.0.1:0
     callers: required
-    tls: {{ certificate_file: {}, key_file: {}, client_ca_file: {} }}
+    tls: {{ {}, client_ca_file: {clients} }}
 admin: {{ address: \"127.0.0.1:0\" }}
 servers:
   main: {{ url: \"http://{}/bi\" }}
 tenants:
 ",
             files.path().join("gateway.sock").display(),
-            write("tls.crt", &own.cert.pem()),
-            write("tls.key", &own.signing_key.serialize_pem()),
-            write("clients.crt", &ca.pem),
+            own.listener_keys(files.path()),
             upstream.address,
         );
         for site in ["alpha", "beta"] {
@@ -133,13 +132,13 @@ tenants:
             provider.jwks.path().display(),
         );
         let gateway =
-            Gateway::start(&text.replace("ALL", "read, export, write, admin, credentials"));
+            Gateway::start(&text.edit_all("ALL", "read, export, write, admin, credentials"));
         Self {
             upstream,
             gateway,
             provider,
             keys,
-            server: own.cert.der().clone(),
+            server: own.der(),
             good: ca.identity(&[dns("good.example")]),
             foreign: ca.identity(&[dns("foreign.example")]),
             of_nobody: ca.identity(&[dns("nobody.example")]),
@@ -224,11 +223,6 @@ where
     client.try_response(false).await
 }
 
-fn bearer(token: &str) -> String {
-    format!("Authorization: Bearer {token}\r\n")
-}
-
-/// The token with another header, and without a signature.
 fn unsigned(token: &str) -> String {
     let claims = token.split('.').nth(1).unwrap();
     let header = URL_SAFE_NO_PAD.encode(json!({"alg": "none", "kid": "one"}).to_string());
@@ -239,7 +233,7 @@ fn unsigned(token: &str) -> String {
 async fn no_class_of_routes_opens_to_a_standing_that_is_not_enough() {
     let house = House::new(&format!("uid: {}", getuid().as_raw() + 1)).await;
     let key = |caller: &str| By::Tcp(house.key(caller));
-    let near = house.key("all").replace("\r\n", "");
+    let near = house.key("all").edit("\r\n", "");
     let near = format!("{}\r\n", &near[..near.len() - 1]);
     for (what, by, refused) in [
         ("no credential", By::Tcp(String::new()), NOBODY),

@@ -1,4 +1,4 @@
-//! The real binary as a process of its own: what only shows from outside is measured here.
+//! The real binary as a process whose memory and end are measured from outside.
 
 use std::net::SocketAddr;
 use std::process::ExitStatus;
@@ -7,42 +7,43 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::process;
-use crate::running::CANARY_SECRET;
+use super::gateway::CANARY_SECRET;
+use super::process::Process;
+use crate::support::edit::Edit;
 
 /// A running `boldgate serve`.
-pub(super) struct Process {
-    serving: process::Process,
-    pub(super) address: SocketAddr,
+pub struct MeasuredProcess {
+    serving: Process,
+    pub address: SocketAddr,
     _files: tempfile::TempDir,
 }
 
-impl Process {
-    /// Starts with this configuration, as `Gateway::start` in `running` does.
-    pub(super) fn serve(config: &str) -> Self {
+impl MeasuredProcess {
+    /// Starts with this configuration, as `Gateway::start` does.
+    pub fn serve(config: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
         let secret = files.path().join("secret");
         std::fs::write(&secret, CANARY_SECRET).unwrap();
-        let config = config.replace("SECRET_FILE", &secret.display().to_string());
+        let config = config.edit("SECRET_FILE", &secret.display().to_string());
         let file = files.path().join("boldgate.yaml");
         std::fs::write(&file, config).unwrap();
-        let serving = process::Process::serve(file.to_str().unwrap());
+        let serving = Process::serve(file.to_str().unwrap());
         let address = serving.address();
         Self { serving, address, _files: files }
     }
 
     /// What it has logged.
-    pub(super) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.serving.stderr(|_| true)
     }
 
     /// The most memory it ever held, in KiB.
-    pub(super) fn peak_memory(&self) -> u64 {
+    pub fn peak_memory(&self) -> u64 {
         self.status("VmHWM:")
     }
 
     /// The memory it holds, in KiB.
-    pub(super) fn memory(&self) -> u64 {
+    pub fn memory(&self) -> u64 {
         self.status("VmRSS:")
     }
 
@@ -54,12 +55,12 @@ impl Process {
     }
 
     /// Sends it SIGTERM.
-    pub(super) fn terminate(&self) {
+    pub fn terminate(&self) {
         self.serving.signal(Signal::TERM);
     }
 
     /// How it ended, if it does within this time.
-    pub(super) async fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub async fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let begun = Instant::now();
         while begun.elapsed() < limit {
             if let Some(status) = self.serving.ended() {
@@ -72,6 +73,6 @@ impl Process {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-pub(super) fn megabytes(kibibytes: u64) -> f64 {
+pub fn megabytes(kibibytes: u64) -> f64 {
     kibibytes as f64 / 1024.0
 }

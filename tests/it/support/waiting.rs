@@ -1,15 +1,18 @@
-//! Waiting for what comes about by itself: as long as it takes, within a bound.
+//! Waiting for conditions that become true by themselves. Each wait has a deadline.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-/// Waits for what is to come about by itself, and fails when it does not within 20 s.
+/// Waits until a condition is true. Fails after 20 s.
 pub async fn until(condition: impl Fn() -> bool) {
-    assert!(comes_true(Duration::from_secs(20), condition).await, "it comes about within 20 s");
+    assert!(
+        comes_true(Duration::from_secs(20), condition).await,
+        "the condition is true within 20 s"
+    );
 }
 
-/// Waits for a condition; false when it does not come true in time.
+/// Waits until a condition is true. Returns false if it is not within `limit`.
 pub async fn comes_true(limit: Duration, condition: impl Fn() -> bool) -> bool {
     let wait = async {
         while !condition() {
@@ -19,7 +22,7 @@ pub async fn comes_true(limit: Duration, condition: impl Fn() -> bool) -> bool {
     timeout(limit, wait).await.is_ok()
 }
 
-/// Asks until it is so, and says how long that took; fails when it takes longer than `limit`.
+/// Asks until a condition is true. Returns how long that took; fails after `limit`.
 pub async fn becomes(limit: Duration, what: &str, mut so: impl AsyncFnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !so().await {

@@ -16,7 +16,7 @@ use super::client::{Connection, Lost};
 use super::proxy::{FaultProxy, Wire};
 use super::question::{Asker, Kind, Ledger, Question, Verdict, api_key, key_hash};
 use super::rabble::{Ill, Rabble};
-use crate::running::CANARY_SECRET;
+use crate::support::gateway::CANARY_SECRET;
 
 /// A stand-in behind a proxy, its tenants, and what became of their requests.
 pub struct Lane {

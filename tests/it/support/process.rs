@@ -1,14 +1,12 @@
-//! The real binary as a process of its own, and what the tests that run it share.
+//! The real binary as a process of its own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use boldgate::boldbi::UserSource;
-use boldgate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -61,12 +59,12 @@ impl Process {
         process
     }
 
-    /// What it has written to stdout, as soon as `enough`.
+    /// Waits until its stdout is `enough`, and returns it.
     pub fn stdout(&self, enough: impl Fn(&str) -> bool) -> String {
         self.stdout.wait(enough)
     }
 
-    /// What it has written to stderr, as soon as `enough`.
+    /// Waits until its stderr is `enough`, and returns it.
     pub fn stderr(&self, enough: impl Fn(&str) -> bool) -> String {
         self.stderr.wait(enough)
     }
@@ -79,7 +77,8 @@ impl Process {
         whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    /// Where it listens and where its admin endpoints are, as soon as it says that it is ready.
+    /// Waits until it logs that it is ready. Returns the addresses of its listeners and of its admin
+    /// listener.
     pub fn ready(&self) -> (Vec<String>, SocketAddr) {
         self.stderr(|text| text.contains("boldgate is ready"));
         let log = self.log();
@@ -99,7 +98,7 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status. `None` while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -130,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-/// What comes through a pipe.
+/// The text that has come through a pipe.
 struct Gathered {
     text: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -171,38 +170,4 @@ impl Gathered {
     }
 }
 
-/// A site of a stand-in, all of whose users have `password`.
-pub fn site(id: Option<&str>, users: &[(&str, UserSource)]) -> StandInSite {
-    let user = |(email, source): &(&str, UserSource)| StandInUser {
-        email: (*email).into(),
-        password: Some(PASSWORD.into()),
-        source: *source,
-    };
-    StandInSite {
-        id: id.map(Into::into),
-        embed_secret: EMBED_SECRET.into(),
-        users: users.iter().map(user).collect(),
-    }
-}
-
-/// A stand-in with these sites.
-pub async fn stand_in(sites: Vec<StandInSite>) -> StandIn {
-    StandIn::start(StandInOptions { sites, ..StandInOptions::default() }).await.unwrap()
-}
-
-/// An address at which nobody listens.
-pub fn dead_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// Writes a file into `folder` and gives its path.
-pub fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
-    let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-/// Neither may show anywhere.
-pub const EMBED_SECRET: &str = "canary-embed-secret";
-pub const PASSWORD: &str = "canary-p&ss=w%rd+1 é";
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,56 @@
+//! Requests to a gateway that is reloaded, and its log and metrics about the changes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::StandIn;
+
+use super::client::{Client, Response};
+use super::process::Process;
+use super::stand_in::{site, stand_in};
+use super::waiting::becomes;
+
+/// A path of tenant `acme`, and one of tenant `bolt`.
+pub const ACME: &str = "/bi/api/site/site1/v5.0/items";
+pub const BOLT: &str = "/bi/api/site/site2/v5.0/items";
+/// A change takes effect within this time.
+pub const CHANGE_DEADLINE: Duration = Duration::from_secs(1);
+/// Waits that are not the subject of a test end after this time.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A stand-in with two sites of the same embed secret.
+pub async fn two_sites() -> StandIn {
+    let users = [("reports@example.com", UserSource::Local)];
+    stand_in(vec![site(Some("site1"), &users), site(Some("site2"), &users)]).await
+}
+
+pub async fn get(address: SocketAddr, path: &str) -> Response {
+    let mut client = Client::connect(address).await;
+    client.write(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
+    client.response().await
+}
+
+/// Asks until a response has this status. Returns how long that took.
+pub async fn until_status(address: SocketAddr, path: &str, status: u16) -> Duration {
+    let what = format!("{path} becomes {status}");
+    becomes(PATIENCE, &what, async || get(address, path).await.status == status).await
+}
+
+/// The value of a metric. Its name includes its labels, if it has any.
+pub async fn metric(admin: SocketAddr, name: &str) -> u64 {
+    let text = get(admin, "/metrics").await.text();
+    let line =
+        text.lines().find(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(' ')));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Lines of the log with this message.
+pub fn log_lines(process: &Process, message: &str) -> Vec<serde_json::Value> {
+    process.log().into_iter().filter(|line| line["message"] == message).collect()
+}

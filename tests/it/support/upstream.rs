@@ -1,0 +1,205 @@
+//! A raw upstream, which records every byte that reaches it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::gateway::log_everything;
+use super::http1::{header_values, read_body, read_until};
+
+/// Begins every token that the raw upstream gives out. It must show nowhere but upstream.
+pub const CANARY_TOKEN: &str = "canary-token";
+
+/// A server that accepts every request, read as leniently as possible, and records it. Requests with
+/// a path that ends in `/token` are exchanges and get a token; all others go to the handler.
+pub struct Upstream {
+    pub address: SocketAddr,
+    pub seen: Arc<Seen>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What reached the upstream.
+#[derive(Default)]
+pub struct Seen {
+    /// Connections that were opened, those of exchanges included.
+    pub connections: AtomicUsize,
+    /// Exchanges.
+    pub exchanges: AtomicUsize,
+    requests: Mutex<Vec<Request>>,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The values of a header, in the order they came.
+    pub fn header(&self, name: &str) -> Vec<&str> {
+        header_values(&self.head, name)
+    }
+
+    /// Method and target.
+    pub fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+
+    /// The target, with its query.
+    pub fn path(&self) -> &str {
+        self.line().split(' ').nth(1).unwrap_or_default()
+    }
+}
+
+impl Seen {
+    /// All requests that were no exchanges.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// All requests that were no exchanges, since this was asked last.
+    pub fn take(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+
+    /// Asserts that nothing has arrived: no connection, no byte, no exchange.
+    pub fn assert_untouched(&self, what: &str) {
+        assert_eq!(self.requests().len(), 0, "{what}: requests reached the upstream");
+        assert_eq!(self.exchanges.load(SeqCst), 0, "{what}: a token was fetched");
+        assert_eq!(self.connections.load(SeqCst), 0, "{what}: a connection was opened");
+    }
+}
+
+/// How the upstream answers a request: these bytes, and whether the connection goes on.
+pub struct Answer {
+    pub bytes: Vec<u8>,
+    pub keep: bool,
+}
+
+impl From<&str> for Answer {
+    fn from(text: &str) -> Self {
+        Self { bytes: text.as_bytes().to_vec(), keep: true }
+    }
+}
+
+/// An answer with a body of text.
+pub fn ok(body: &str) -> Answer {
+    status(200, body)
+}
+
+/// An answer with this status and a body of text.
+pub fn status(status: u16, body: &str) -> Answer {
+    let text = format!(
+        "HTTP/1.1 {status} Status\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Answer { bytes: text.into_bytes(), keep: true }
+}
+
+impl Upstream {
+    /// Answers 200 with the number of the request.
+    pub async fn echo() -> Self {
+        Self::answering(|request| ok(&format!("body of {} bytes", request.body.len()))).await
+    }
+
+    /// Answers as `handler` says.
+    pub async fn answering(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start(Some(give_token), handler).await
+    }
+
+    /// Answers as `handler` says, and exchanges too.
+    pub async fn answering_all(
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(None, handler).await
+    }
+
+    async fn start(
+        exchange: Option<Exchange>,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        log_everything();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seen, handler) = (Arc::new(Seen::default()), Arc::new(handler));
+        let theirs = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                theirs.connections.fetch_add(1, SeqCst);
+                let (seen, handler) = (Arc::clone(&theirs), Arc::clone(&handler));
+                tokio::spawn(async move {
+                    // A gateway that breaks off is what some tests are about.
+                    let _ = converse(stream, &seen, exchange, &*handler).await;
+                });
+            }
+        });
+        Self { address, seen, task }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    seen: &Seen,
+    exchange: Option<Exchange>,
+    handler: &(dyn Fn(&Request) -> Answer + Send + Sync),
+) -> std::io::Result<()> {
+    let mut buffer = Vec::new();
+    while let Some(request) = read_request(&mut stream, &mut buffer).await? {
+        let path = request.path().split('?').next().unwrap_or_default();
+        let is_exchange = path.ends_with("/token");
+        let answer = match exchange.filter(|_| is_exchange) {
+            Some(exchange) => exchange(&request, seen.exchanges.fetch_add(1, SeqCst)),
+            None => {
+                seen.requests.lock().unwrap().push(request.clone());
+                handler(&request)
+            }
+        };
+        stream.write_all(&answer.bytes).await?;
+        if !answer.keep {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Responds to an exchange; the number counts the exchanges before it.
+type Exchange = fn(&Request, usize) -> Answer;
+
+/// A token that names its site and its number.
+pub fn give_token(request: &Request, number: usize) -> Answer {
+    let site = request.path().rsplit('/').nth(1).unwrap_or_default();
+    let body = format!(
+        r#"{{"access_token":"{CANARY_TOKEN}-{site}-{number}","token_type":"bearer","expires_in":3600}}"#
+    );
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
+    let text = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    Answer { bytes: text.into_bytes(), keep: true }
+}
+
+/// Reads one request. `None` at the end of the connection.
+async fn read_request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<Request>> {
+    let Some(head_end) = read_until(stream, buffer, b"\r\n\r\n").await? else { return Ok(None) };
+    let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
+    buffer.drain(..head_end);
+    let body = read_body(stream, buffer, &head).await?;
+    Ok(Some(Request { head, body }))
+}
+
+/// An address at which nobody listens.
+pub fn dead_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
