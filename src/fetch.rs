@@ -113,8 +113,8 @@ impl Fetcher {
         Ok(Self { connector, turn, idle: Arc::default() })
     }
 
-    /// Sends a request and waits for the head of its answer; the deadline is the caller's. Where one
-    /// address cannot be connected to, the next is tried.
+    /// Sends a request and waits for the head of its answer; the deadline is the caller's. Where
+    /// one address cannot be connected to, the next is tried.
     ///
     /// A server may close an idle connection at the moment in which a request leaves. If the
     /// connection was used before and no byte of an answer came, the request is sent once more, on

@@ -1,5 +1,6 @@
-//! One request from its head to its last byte: a straight line over a session with the client
-//! and one of pingora-core's with the server, with no decisions of its own. [`Proxy::exchange`] is the whole of it, in order.
+//! One request from its head to its last byte: a straight line over a session with the client and
+//! one of pingora-core's with the server, with no decisions of its own. [`Proxy::exchange`] is the
+//! whole of it, in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,8 +236,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// Sends the request, with what was read of its body by an earlier try, and waits for the head of
-    /// its answer. Requests that may be sent twice are sent again when the server closed the
+    /// Sends the request, with what was read of its body by an earlier try, and waits for the head
+    /// of its answer. Requests that may be sent twice are sent again when the server closed the
     /// connection while it was idle, or closes it without an answer and has another address.
     async fn send(
         &self,
@@ -390,7 +391,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// Keeps the connection for the next request, if nothing can be left on it that this one brought.
+    /// Keeps the connection for the next request, if nothing can be left on it that this one
+    /// brought.
     async fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
         let answer = lease.session.resp_header();
         let bound = answer.is_some_and(|answer| headers::may_bind_connection(&answer.headers));
@@ -436,7 +438,8 @@ impl Proxy {
         if refusal.ends_connection() {
             down.close_after_response();
         }
-        // Nobody need be known for a refusal: one that is not taken must hold little, and not for long.
+        // Nobody need be known for a refusal: one that is not taken must hold little, and not for
+        // long.
         down.bound_pipeline();
         let written = respond::refuse(down, refusal, record.page(), record.request_id());
         let Ok(Ok(status)) = timeout(REFUSAL_TIMEOUT, written).await else { return false };
@@ -484,8 +487,8 @@ fn end_if_last(down: &mut Session, peer: &Peer) {
     }
 }
 
-/// The server closed the connection without a whole head of an answer: while it was idle, or because
-/// it ended.
+/// The server closed the connection without a whole head of an answer: while it was idle, or
+/// because it ended.
 fn was_closed(error: &Error) -> bool {
     let without_notice = || {
         let io = error.root_cause().downcast_ref::<std::io::Error>();
@@ -509,8 +512,8 @@ fn late(error: &Error, upstream: &Upstream, reading: Overdue) -> Option<Overdue>
     }
 }
 
-/// What went wrong, without any byte of what was sent. Pingora's own texts quote those, but for the ones
-/// that stand in its source as they are.
+/// What went wrong, without any byte of what was sent. Pingora's own texts quote those, but for the
+/// ones that stand in its source as they are.
 fn cause(error: &Error) -> String {
     let mut kind = error.etype().as_str().to_owned();
     if let Some(ImmutStr::Static(text)) = &error.context {

@@ -217,8 +217,9 @@ impl Running {
         })
     }
 
-    /// Puts `settings` in force as a whole, or nothing of them. Requests that have begun end as they
-    /// began; connections stay, unless their listener is gone or believes other proofs of clients.
+    /// Puts `settings` in force as a whole, or nothing of them. Requests that have begun end as
+    /// they began; connections stay, unless their listener is gone or believes other proofs of
+    /// clients.
     ///
     /// # Errors
     /// The first thing that is not to be had; everything is as before.
@@ -309,8 +310,8 @@ impl Running {
         Ok(Reloaded { generation: self.generation, needs_restart })
     }
 
-    /// Where the listeners listen, in the order of the configuration. For port 0 it is the port that
-    /// the system chose.
+    /// Where the listeners listen, in the order of the configuration. For port 0 it is the port
+    /// that the system chose.
     pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
     }
@@ -384,7 +385,8 @@ fn open_audit_log(settings: &Settings, telemetry: &Telemetry) -> Result<(), Star
         cause,
     })?;
     if let Some(former) = former {
-        // Requests go on while it writes its last lines; without a thread for it, that is done here.
+        // Requests go on while it writes its last lines; without a thread for it, that is done
+        // here.
         let _ = std::thread::Builder::new().spawn(move || drop(former));
     }
     Ok(())

@@ -1,6 +1,5 @@
-//! What is seen from outside: every metric name and every field of the access log and the audit log, in
-//! one place.
-//! It knows words and numbers, none of the types they are about.
+//! What is seen from outside: every metric name and every field of the access log and the audit
+//! log, in one place. It knows words and numbers, none of the types they are about.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
@@ -51,7 +50,8 @@ pub struct Telemetry {
     pub credentials_refused: ReasonCounts,
     /// Readings of the configuration while the gateway runs, and the configuration in force.
     pub reloads: ReloadMetrics,
-    /// Lines of the access log that were dropped because they could not be written, or not fast enough.
+    /// Lines of the access log that were dropped because they could not be written, or not fast
+    /// enough.
     pub access_lines_dropped: Counter,
     /// The audit log; it goes nowhere until it is told to.
     pub audit: AuditLog,
@@ -352,8 +352,9 @@ impl Telemetry {
         Arc::clone(tenants.get(name).unwrap_or(&self.gone))
     }
 
-    /// Shows the metrics of the tenant of this name from now on; the same ones each time, also across
-    /// reloads. Only configured names may be given, so the number of label values is bounded.
+    /// Shows the metrics of the tenant of this name from now on; the same ones each time, also
+    /// across reloads. Only configured names may be given, so the number of label values is
+    /// bounded.
     pub fn show_tenant(&self, name: &str) -> Arc<TenantMetrics> {
         let mut tenants = self.tenants.write().expect("nothing panics with it");
         let new = || Arc::new(self.families.tenant(name));

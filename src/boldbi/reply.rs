@@ -229,8 +229,8 @@ fn is_html(headers: &HeaderMap) -> bool {
     has(b"text/html") || has(b"application/xhtml")
 }
 
-/// Whether a 401 asks for a sign-in of the web server or of a proxy, which Bold BI itself never does
-/// at its token endpoint. A header may hold several challenges (RFC 9110, section 11.6.1).
+/// Whether a 401 asks for a sign-in of the web server or of a proxy, which Bold BI itself never
+/// does at its token endpoint. A header may hold several challenges (RFC 9110, section 11.6.1).
 fn offers_own_sign_in(headers: &HeaderMap) -> bool {
     headers.get_all(WWW_AUTHENTICATE).iter().any(|value| {
         let mut is_quoted = false;

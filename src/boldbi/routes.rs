@@ -19,9 +19,9 @@ use catalogue::{
 /// the client spells it.
 ///
 /// It is what the method suggests, raised by all that the catalogue knows of the route in any
-/// spelling that some server takes for it: case, encoding, parameters, dots and white space at ends of
-/// segments, empty segments and the version do not count. Only in its plain spelling does a route
-/// count as less than its method suggests, so no other spelling is ever weaker.
+/// spelling that some server takes for it: case, encoding, parameters, dots and white space at ends
+/// of segments, empty segments and the version do not count. Only in its plain spelling does a
+/// route count as less than its method suggests, so no other spelling is ever weaker.
 pub fn classify(method: &Method, route: &str) -> RouteClass {
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let suggested = if looks { RouteClass::Read } else { RouteClass::Write };
@@ -67,8 +67,8 @@ fn raised(looks: bool, route: &str) -> RouteClass {
     class
 }
 
-/// The route in lower case and decoded once, with slashes for backslashes; itself, without allocation,
-/// where that is no change.
+/// The route in lower case and decoded once, with slashes for backslashes; itself, without
+/// allocation, where that is no change.
 fn plain(route: &str) -> Cow<'_, str> {
     let is_plain = |b: u8| matches!(b, b'!'..=b'~') && !matches!(b, b'A'..=b'Z' | b'%' | b'\\');
     if route.bytes().all(is_plain) {
@@ -85,8 +85,8 @@ fn plain(route: &str) -> Cow<'_, str> {
     Cow::Owned(folded.map(|c| if c == '\\' { '/' } else { c }).collect())
 }
 
-/// The segments that are not empty. Parameters behind a `;` do not count, nor do white space, control
-/// characters and dots at the ends, for some servers leave them out.
+/// The segments that are not empty. Parameters behind a `;` do not count, nor do white space,
+/// control characters and dots at the ends, for some servers leave them out.
 fn segments(route: &str) -> impl Iterator<Item = &str> {
     let ignored = |c: char| c == '.' || c.is_whitespace() || c.is_control();
     let names = route.split('/').map(|s| s.find(';').map_or(s, |end| &s[..end]));

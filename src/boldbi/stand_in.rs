@@ -201,8 +201,8 @@ impl StandIn {
         }
     }
 
-    /// Changes the embed secret of a site; the one before counts, too, until the next change. Tokens
-    /// live on.
+    /// Changes the embed secret of a site; the one before counts, too, until the next change.
+    /// Tokens live on.
     pub fn rotate_embed_secret(&self, site: Option<&str>, secret: &str) {
         let mut state = self.shared.state();
         let State { sites, former_secrets, .. } = &mut *state;

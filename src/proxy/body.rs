@@ -182,9 +182,9 @@ fn takes_no_more() -> Broken {
     Broken::Server(Error::explain(ErrorType::WriteTimedout, text))
 }
 
-/// The next piece of the server's body. Sessions of pingora's also give empty ones, at the borders of
-/// chunks; written on, such a piece would be the chunk that *ends* a body, and what follows it would
-/// be taken for the next message.
+/// The next piece of the server's body. Sessions of pingora's also give empty ones, at the borders
+/// of chunks; written on, such a piece would be the chunk that *ends* a body, and what follows it
+/// would be taken for the next message.
 async fn server_piece(up: &mut client::HttpSession) -> pingora::Result<Option<Bytes>> {
     loop {
         match up.read_body_bytes().await? {
@@ -227,8 +227,8 @@ async fn both_ways(
     to_client: &WriteState,
     to_server: &WriteState,
 ) -> Result<Upload, Broken> {
-    // Read on one side, and the other is still busy with what came before: then nothing more is read
-    // of the first, so that each holds one piece.
+    // Read on one side, and the other is still busy with what came before: then nothing more is
+    // read of the first, so that each holds one piece.
     let (mut going_up, mut coming_down) = (None::<Bytes>, None::<Bytes>);
     let (mut client_done, mut server_done) = (false, false);
     // A server that has answered may close its ears; its answer counts all the same.

@@ -1,9 +1,10 @@
 //! A connection: TCP, Unix socket or TLS, the same towards clients and, as pingora's `IO`, servers.
 //!
-//! What it adds to the socket: a small buffer that joins a head and the first bytes of its body into
-//! one write, given back while the connection is idle; reads that push along what is still to be
-//! written; and the *elastic* mode, in which writes never wait. With it one task can send a body and
-//! listen for the answer at the same time, although a session can only be asked for one of the two.
+//! What it adds to the socket: a small buffer that joins a head and the first bytes of its body
+//! into one write, given back while the connection is idle; reads that push along what is still to
+//! be written; and the *elastic* mode, in which writes never wait. With it one task can send a body
+//! and listen for the answer at the same time, although a session can only be asked for one of the
+//! two.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -104,8 +105,8 @@ impl Connection {
         pushed
     }
 
-    /// Makes its end an abrupt one (a TCP reset), for a response whose only proper end is that of its
-    /// connection.
+    /// Makes its end an abrupt one (a TCP reset), for a response whose only proper end is that of
+    /// its connection.
     pub fn break_off(&self) {
         // Where it cannot be done, the connection just ends.
         let _ = match &self.wire().transport {

@@ -92,7 +92,8 @@ impl Record {
         HeaderValue::from_str(&self.id).expect("hexadecimal digits")
     }
 
-    /// Another configuration decides on the request anew: what the one before had found does not count.
+    /// Another configuration decides on the request anew: what the one before had found does not
+    /// count.
     pub(super) fn anew(&mut self) {
         (self.tenant, self.caller, self.granted) = (None, None, None);
         (self.page, self.metrics, self.token) = (None, None, None);
@@ -180,8 +181,8 @@ impl Record {
         granted.or(self.tenant.as_ref())
     }
 
-    /// The gateway answers itself: a line in the audit log. What failed inside or behind it is logged
-    /// with its cause; so is, at `info`, the cause of a refused credential.
+    /// The gateway answers itself: a line in the audit log. What failed inside or behind it is
+    /// logged with its cause; so is, at `info`, the cause of a refused credential.
     pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);

@@ -19,8 +19,8 @@ pub trait Current: Send + Sync {
     /// The one that is in force.
     fn proxy(&self) -> Arc<Proxy>;
 
-    /// The same, and how the listener that `peer` came through meets it by the same configuration: no
-    /// request is decided on by what is known of it by one and what is allowed by another.
+    /// The same, and how the listener that `peer` came through meets it by the same configuration:
+    /// no request is decided on by what is known of it by one and what is allowed by another.
     fn meet(&self, peer: &Peer) -> (Arc<Proxy>, Met);
 
     /// The heads that are still to arrive on all connections.
@@ -65,8 +65,8 @@ impl Proxy {
         }
     }
 
-    /// Serves the request that begins with what was `read`, and those that follow without a pause. Gives
-    /// the connection back if it can go on.
+    /// Serves the request that begins with what was `read`, and those that follow without a pause.
+    /// Gives the connection back if it can go on.
     async fn requests(
         current: &impl Current,
         mut connection: Box<Connection>,
@@ -151,8 +151,8 @@ impl Proxy {
     }
 }
 
-/// A request may be on its way at the moment at which it is decided that there are to be no more. It
-/// is waited for so long, and its answer says that it is the last.
+/// A request may be on its way at the moment at which it is decided that there are to be no more.
+/// It is waited for so long, and its answer says that it is the last.
 const ON_ITS_WAY: Duration = Duration::from_millis(300);
 
 #[cfg(test)]

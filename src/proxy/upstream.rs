@@ -125,8 +125,8 @@ impl Upstream {
         self.addresses().untried(&[address]) > 0
     }
 
-    /// A session to the server: on an idle connection, else on a new one; on a new one if one to the
-    /// address `avoided` has broken. It keeps the tenant's `share` until its end.
+    /// A session to the server: on an idle connection, else on a new one; on a new one if one to
+    /// the address `avoided` has broken. It keeps the tenant's `share` until its end.
     async fn lease(
         &self,
         share: Option<OwnedSemaphorePermit>,
@@ -316,8 +316,8 @@ fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
     }
 }
 
-/// Closes connections that stay idle, as long as the pool lives. While it is in use, names are asked
-/// for again, so that new addresses are found although no connection is made.
+/// Closes connections that stay idle, as long as the pool lives. While it is in use, names are
+/// asked for again, so that new addresses are found although no connection is made.
 async fn sweep(upstream: Weak<Upstream>) {
     loop {
         tokio::time::sleep(IDLE / 4).await;

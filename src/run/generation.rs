@@ -32,8 +32,8 @@ impl Generation {
         self.doors.iter().find_map(|(n, door)| (*n == number).then_some(door))
     }
 
-    /// Those of `tenants`, by their index in `next`, that were not here, or with another credential:
-    /// none of the tokens that they had is theirs any more.
+    /// Those of `tenants`, by their index in `next`, that were not here, or with another
+    /// credential: none of the tokens that they had is theirs any more.
     pub(super) fn without_tokens(&self, next: &Gateway, tenants: Vec<usize>) -> Vec<usize> {
         let version = |tenant: &Tenant| tenant.credential.version;
         let here = self.proxy.gateway().tenants().iter();
@@ -65,8 +65,8 @@ pub(super) struct Door {
     pub(super) terms: Arc<Terms>,
 }
 
-/// On which terms clients are let in at a door, and told apart. They are the same `Arc` for as long as
-/// nothing of them changes.
+/// On which terms clients are let in at a door, and told apart. They are the same `Arc` for as long
+/// as nothing of them changes.
 pub(super) struct Terms {
     admits: Admits,
     hosts: Option<Arc<AllowedHosts>>,
@@ -128,9 +128,9 @@ impl Terms {
         self.admits == other.admits && self.hosts == other.hosts && self.believe_as(other)
     }
 
-    /// Whether what a connection has proven on `other` terms is a proof on these. A certificate of ours
-    /// that was renewed is nothing that clients need to come again for; a CA of theirs that is trusted
-    /// no more, or a certificate that was revoked, is.
+    /// Whether what a connection has proven on `other` terms is a proof on these. A certificate of
+    /// ours that was renewed is nothing that clients need to come again for; a CA of theirs that is
+    /// trusted no more, or a certificate that was revoked, is.
     pub(super) fn believe_as(&self, other: &Self) -> bool {
         self.tls == other.tls && self.client_cas == other.client_cas
     }

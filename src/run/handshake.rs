@@ -1,5 +1,6 @@
-//! TLS handshakes with clients: they are bounded together with unfinished heads, and the operator is
-//! told why one fails by the certificate of the client. The client learns no more than that it failed.
+//! TLS handshakes with clients: they are bounded together with unfinished heads, and the operator
+//! is told why one fails by the certificate of the client. The client learns no more than that it
+//! failed.
 
 use std::future::poll_fn;
 use std::io;
@@ -48,7 +49,8 @@ pub(super) async fn shake_hands(
     }
 }
 
-/// Tells of a handshake that failed: a warning if our own side has refused the client's certificate.
+/// Tells of a handshake that failed: a warning if our own side has refused the client's
+/// certificate.
 pub(super) fn tell(telemetry: &Telemetry, client: IpAddr, error: &io::Error) {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     let Some((kind, hint)) = cause.and_then(refused) else {

@@ -98,8 +98,8 @@ impl Listener {
 /// Sockets that systemd has bound for us. It keeps them when we end, so that clients who connect
 /// while there is nobody wait in the kernel for the next process.
 ///
-/// They are ours for as long as the process lives, and handed out as duplicates: an address that goes
-/// from the configuration and comes back could not be bound by us, because systemd holds it.
+/// They are ours for as long as the process lives, and handed out as duplicates: an address that
+/// goes from the configuration and comes back could not be bound by us, because systemd holds it.
 pub(super) struct Inherited(Vec<Passed>);
 
 struct Passed {
@@ -232,8 +232,8 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 /// A socket at `path` that has its final mode and does not listen. Nobody can connect before it
-/// listens, and so nobody does while it has another mode. The umask cannot be used for that, because
-/// it is the whole process's.
+/// listens, and so nobody does while it has another mode. The umask cannot be used for that,
+/// because it is the whole process's.
 fn bound_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -1,5 +1,5 @@
-//! How long the machine was asleep. The monotonic clock, which tells freshness, stands still while a
-//! machine is suspended; tokens grow older at their server all the same.
+//! How long the machine was asleep. The monotonic clock, which tells freshness, stands still while
+//! a machine is suspended; tokens grow older at their server all the same.
 
 use std::time::Duration;
 

@@ -90,7 +90,8 @@ impl Breaker {
 const ENOUGH: u32 = 3;
 /// While the breaker is open, exchanges begin no closer to each other than this.
 pub(super) const SHORTEST_PROBE: Duration = Duration::from_millis(600);
-/// Nor further apart, while tokens are asked for, so that the end of an outage shows within a second.
+/// Nor further apart, while tokens are asked for, so that the end of an outage shows within a
+/// second.
 const LONGEST_PROBE: Duration = Duration::from_millis(800);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! One server's token endpoint, as all its permits share it: a budget of exchanges at the same time,
-//! and a breaker.
+//! One server's token endpoint, as all its permits share it: a budget of exchanges at the same
+//! time, and a breaker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};

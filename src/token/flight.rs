@@ -181,7 +181,8 @@ impl Inner {
 
     /// Remembers a failure, and plans another try where a token is at hand still.
     fn remember(self: &Arc<Self>, permit: &Permit, error: ExchangeError) -> NoToken {
-        // What a credential failed with that has been replaced says nothing of the one there is now.
+        // What a credential failed with that has been replaced says nothing of the one there is
+        // now.
         if self.renewed(permit).is_none() {
             return withdrawn(permit);
         }

@@ -1,5 +1,6 @@
-//! How soon a token that the server refuses is replaced. Bold BI says 401 for a token that it no longer
-//! takes and for a permission that is missing, and only the second comes back with every new token. Pure.
+//! How soon a token that the server refuses is replaced. Bold BI says 401 for a token that it no
+//! longer takes and for a permission that is missing, and only the second comes back with every new
+//! token. Pure.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ impl Replacements {
         }
     }
 
-    /// Those that led to the token that follows one of this `age`; `refused` if that was why. For each
-    /// time of [`LONGEST`] that it lived, one is forgotten.
+    /// Those that led to the token that follows one of this `age`; `refused` if that was why. For
+    /// each time of [`LONGEST`] that it lived, one is forgotten.
     pub(super) fn next(self, age: Duration, refused: bool) -> Self {
         let forgotten = u32::try_from(age.as_secs() / LONGEST.as_secs()).unwrap_or(u32::MAX);
         Self(self.0.saturating_sub(forgotten).saturating_add(u32::from(refused)))
@@ -29,7 +30,8 @@ impl Replacements {
 
 /// So many times in a row is a token replaced at once, if the one before was accepted.
 const AT_ONCE: u32 = 3;
-/// The second replacement of a token that was never accepted waits so long; the next ones twice as long each.
+/// The second replacement of a token that was never accepted waits so long; the next ones twice as
+/// long each.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest that a refused token stays in its place.
 const LONGEST: Duration = Duration::from_secs(10);

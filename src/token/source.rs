@@ -88,8 +88,8 @@ impl TokenSource {
         &self.0
     }
 
-    /// Goes over to another configuration. From now on `exchange` is asked, by what `renew` makes of
-    /// a permit: the same leave as the new configuration gives it, or none where it gives it no
+    /// Goes over to another configuration. From now on `exchange` is asked, by what `renew` makes
+    /// of a permit: the same leave as the new configuration gives it, or none where it gives it no
     /// more. All about the latter is forgotten, and no exchange is begun for them: whoever asks for
     /// or waits for one is told that it was withdrawn, and finds the new configuration in force,
     /// which `put_in_force` sees to. Both happen at one moment. All else stays: tokens, remembered
@@ -123,8 +123,8 @@ impl TokenSource {
     /// A token for `permit` that is good now.
     ///
     /// # Errors
-    /// When an exchange was needed and failed, or failed of late; all who waited for it get the same
-    /// error.
+    /// When an exchange was needed and failed, or failed of late; all who waited for it get the
+    /// same error.
     pub async fn token(&self, permit: &Permit) -> Result<Lookup, NoToken> {
         self.token_for(permit, None).await
     }
@@ -152,10 +152,10 @@ impl TokenSource {
         }
     }
 
-    /// The server refused `rejected`. Another is asked for from now on, unless a newer one has taken
-    /// its place already. True when another token is worth a try: always, except when `rejected` came
-    /// in the place of a refused one a short time ago ([`Replacements::allow`]). Then the refusal is
-    /// about permissions, not about the token, and the token stays.
+    /// The server refused `rejected`. Another is asked for from now on, unless a newer one has
+    /// taken its place already. True when another token is worth a try: always, except when
+    /// `rejected` came in the place of a refused one a short time ago ([`Replacements::allow`]).
+    /// Then the refusal is about permissions, not about the token, and the token stays.
     pub fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
         let mut replaceable = true;
         self.0.cache.entry_by_ref(permit).and_compute_with(|entry| match entry {

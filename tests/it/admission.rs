@@ -1,5 +1,5 @@
-//! The decision on a request as a whole, without a network: whatever a client spells, policy decides
-//! on tenant and user.
+//! The decision on a request as a whole, without a network: whatever a client spells, policy
+//! decides on tenant and user.
 
 use boldgate::caller::{Admits, ApiKey, Origin};
 use boldgate::config::Settings;
@@ -9,7 +9,8 @@ use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
-/// Three tenants by path, one by host; a caller who may use alpha alone, a proxy that names the user.
+/// Three tenants by path, one by host; a caller who may use alpha alone, a proxy that names the
+/// user.
 fn gatekeeper(key: &ApiKey, proxy: &ApiKey) -> Gatekeeper {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), "canary-secret").unwrap();

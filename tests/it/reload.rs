@@ -1,5 +1,6 @@
-//! Changes while the gateway runs, and its start and stop, with the real binary and real files. What
-//! the tests share here is a gateway whose files can be changed, and a load that counts failures.
+//! Changes while the gateway runs, and its start and stop, with the real binary and real files.
+//! What the tests share here is a gateway whose files can be changed, and a load that counts
+//! failures.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! What the tests of the running gateway share: a raw upstream that records every byte, a gateway in
-//! this process, a raw client.
+//! What the tests of the running gateway share: a raw upstream that records every byte, a gateway
+//! in this process, a raw client.
 
 use std::io::Write;
 use std::net::SocketAddr;

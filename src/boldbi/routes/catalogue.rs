@@ -1,6 +1,6 @@
 //! What is known of Bold BI's routes, as data: from its REST API for sites v1.0 to v6.0 and for the
-//! server (UMS) v1.0 and v2.0 as published in its documentation (repository bold-bi-docs at b55ab45,
-//! 376 operations), and what its articles and its embed SDK show beside them.
+//! server (UMS) v1.0 and v2.0 as published in its documentation (repository bold-bi-docs at
+//! b55ab45, 376 operations), and what its articles and its embed SDK show beside them.
 //!
 //! What is not here counts as its method suggests: `read` to look, `write` for all others.
 

@@ -126,9 +126,9 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// The first two are documented (Bold BI: REST API v1.0 to v6.0); how Bold BI says no to a wrong
-    /// secret is not, but its replies have a `LoginResult`, which would be needless were it always
-    /// true.
+    /// The first two are documented (Bold BI: REST API v1.0 to v6.0); how Bold BI says no to a
+    /// wrong secret is not, but its replies have a `LoginResult`, which would be needless were it
+    /// always true.
     fn response(&self) -> Response<Reply> {
         match self {
             Self::NoUsername => message(StatusCode::BAD_REQUEST, "Email address is empty"),

@@ -1,10 +1,12 @@
-//! The policy for failures: what is asked how often, what goes on being served, how soon it is over.
+//! The policy for failures: what is asked how often, what goes on being served, how soon it is
+//! over.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Asks for a token of each permit in turn, one every `every`, until one is given; how long it took.
+/// Asks for a token of each permit in turn, one every `every`, until one is given; how long it
+/// took.
 async fn served_again(source: &TokenSource, permits: &[Permit], every: Duration) -> Duration {
     let started = Instant::now();
     for permit in permits.iter().cycle() {
