@@ -58,20 +58,6 @@ fn no_file_is_named_for_a_kind_of_thing() {
 }
 
 #[test]
-fn every_test_that_the_invariants_name_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let invariants = fs::read_to_string(root.join("docs/invariants.md")).unwrap();
-    let lists = invariants.split("\n## ").skip(1).collect::<String>();
-    let tests = texts_below(&root.join("src")) + &texts_below(&root.join("tests/it"));
-    let named: Vec<&str> =
-        lists.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2).collect();
-    assert!(named.len() > 30, "the lists were found");
-    for name in named {
-        assert!(tests.contains(&format!("fn {name}(")), "no test is named {name}");
-    }
-}
-
-#[test]
 fn the_check_of_imports_sees_a_wrong_one() {
     assert_eq!(imports("use crate::cli::Cli;\n"), ["cli"]);
     assert_eq!(imports("    let x = crate::boldbi::hint(e);"), ["boldbi"]);
@@ -107,20 +93,6 @@ fn sources() -> Vec<(String, String, String)> {
     }
     assert!(found.len() > 20, "the sources were found");
     found
-}
-
-/// All files below a folder, one after the other.
-fn texts_below(folder: &Path) -> String {
-    fs::read_dir(folder).unwrap().fold(String::new(), |all, entry| {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all + &texts_below(&path)
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            all + &fs::read_to_string(&path).unwrap()
-        } else {
-            all
-        }
-    })
 }
 
 fn level_of(module: &str) -> usize {
