@@ -39,8 +39,8 @@ const KINDS: [Kind; 4] = [
 ];
 const MANY: (usize, usize) = (1000, 3000);
 
-/// Keys of nobody, as like the one that is known as can be: KEY-01. How much of a key is right must not
-/// show in the time that a refusal takes.
+/// Keys of nobody, as like the one that is known as can be: KEY-01. How much of a key is right must
+/// not show in the time that a refusal takes.
 const REFUSED: [Kind; 3] = [
     Kind { name: "key_unknown", bound: None, gatekeepers: 1, turns: MANY },
     Kind { name: "key_first_byte_differs", bound: None, gatekeepers: 1, turns: MANY },
@@ -48,7 +48,8 @@ const REFUSED: [Kind; 3] = [
 ];
 /// Most instructions that refusals of these may differ by: less than to compare a key byte by byte.
 const REFUSALS_DIFFER: u64 = 16;
-/// Each process has hash tables of its own, where now and then two keys meet: the least of so many counts.
+/// Each process has hash tables of its own, where now and then two keys meet: the least of so many
+/// counts.
 const COUNTS_OF_A_REFUSAL: usize = 3;
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
-//! What operators ask: whether the process lives, whether it is ready, its metrics. On a listener of
-//! its own, with nothing about tenants but their names in metrics. A probe is answered however many
-//! other clients are connected, because a probe without an answer restarts the process.
+//! What operators ask: whether the process lives, whether it is ready, its metrics. On a listener
+//! of its own, with nothing about tenants but their names in metrics. A probe is answered however
+//! many other clients are connected, because a probe without an answer restarts the process.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -390,8 +390,8 @@ impl CallerError {
     }
 }
 
-/// Whether a request brings an `Authorization` that may be the client's own, for Bold BI. Whether it
-/// is, only authentication finds out ([`Caller::brings_own_authorization`]).
+/// Whether a request brings an `Authorization` that may be the client's own, for Bold BI. Whether
+/// it is, only authentication finds out ([`Caller::brings_own_authorization`]).
 pub fn may_bring_own_authorization(head: &RequestHead<'_>) -> bool {
     matches!(Authorization::of(head.headers), Authorization::Bearer(_) | Authorization::Other)
 }

@@ -1,6 +1,6 @@
-//! The configuration file, parsed into values that cannot be wrong. All that is wrong with a file is
-//! found at once, each finding with its place, and none shows a secret. What the values are used for
-//! is not known here.
+//! The configuration file, parsed into values that cannot be wrong. All that is wrong with a file
+//! is found at once, each finding with its place, and none shows a secret. What the values are used
+//! for is not known here.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -170,7 +170,8 @@ impl Settings {
             let files = files.borrow().clone();
             return settings.map(|settings| Self { files, warnings, ..settings }).ok_or_else(
                 || {
-                    // Never seen: what cannot be built has been noted. A start must not hang on that.
+                    // Never seen: what cannot be built has been noted. A start must not hang on
+                    // that.
                     let finding = Finding::whole_file("cannot be used", "a complete configuration");
                     Findings::new(file, vec![finding])
                 },

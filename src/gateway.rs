@@ -211,7 +211,8 @@ impl Gatekeeper {
         if !terms.allow_host(head.host) {
             return Err(Refusal::Host);
         }
-        // Most requests are of no page, and the tenant of one without a caller is nobody's business.
+        // Most requests are of no page, and the tenant of one without a caller is nobody's
+        // business.
         if !cors::is_of_page(head.headers) {
             return Ok(Arrival::Request(Arrived { page: Page::None }));
         }
@@ -267,8 +268,8 @@ impl Gatekeeper {
             && (by_connection() || self.is_user_named_by_header(head))
     }
 
-    /// Whether a header names the user, as a proxy's does. The proxy adds its own key or JWT to it, so
-    /// that neither is the page's.
+    /// Whether a header names the user, as a proxy's does. The proxy adds its own key or JWT to it,
+    /// so that neither is the page's.
     fn is_user_named_by_header(&self, head: &RequestHead<'_>) -> bool {
         self.policy.subject_headers().iter().any(|name| head.headers.contains_key(name))
     }
@@ -302,8 +303,8 @@ impl Gatekeeper {
         self.decide(terms, peer, head, arrived, Throttles::enter)
     }
 
-    /// The same for a request that an earlier configuration had admitted a moment ago: it counts once
-    /// among those of a second.
+    /// The same for a request that an earlier configuration had admitted a moment ago: it counts
+    /// once among those of a second.
     ///
     /// # Errors
     /// The refusal that the client gets.

@@ -23,9 +23,9 @@ pub struct ToServer<'h> {
 }
 
 impl<'h> ToServer<'h> {
-    /// Chooses among `headers`. The `private` ones are for the gateway and go nowhere; with `injects`, a
-    /// token of ours is put on, so that the client's `Authorization` and cookies stay behind: a
-    /// session of some browser must not mix with the user of the token.
+    /// Chooses among `headers`. The `private` ones are for the gateway and go nowhere; with
+    /// `injects`, a token of ours is put on, so that the client's `Authorization` and cookies stay
+    /// behind: a session of some browser must not mix with the user of the token.
     ///
     /// # Errors
     /// When `Connection` names what is no header, or more than ten (RFC 9110, section 7.6.1).
@@ -94,7 +94,8 @@ pub fn to_client<'h>(
 }
 
 /// Whether these are credentials that authenticate the connection that they are sent on, not the
-/// request alone: whatever follows on the connection counts as the same user's (RFC 4559, section 6).
+/// request alone: whatever follows on the connection counts as the same user's (RFC 4559, section
+/// 6).
 pub fn authenticates_connection(credentials: &HeaderValue) -> bool {
     // Some servers read a list here, although one credential is all that there may be.
     let mut schemes = credentials.as_bytes().split(|&byte| byte == b',').map(|credential| {
@@ -105,8 +106,8 @@ pub fn authenticates_connection(credentials: &HeaderValue) -> bool {
     schemes.any(is_connection_scheme)
 }
 
-/// Whether these credentials are known to be for the request alone: a bare word, or one of the usual
-/// schemes. A connection that carried others is nobody else's.
+/// Whether these credentials are known to be for the request alone: a bare word, or one of the
+/// usual schemes. A connection that carried others is nobody else's.
 pub fn authenticates_request(credentials: &HeaderValue) -> bool {
     let mut words = credentials.as_bytes().split(|byte| matches!(byte, b' ' | b'\t'));
     let scheme = words.find(|word| !word.is_empty()).unwrap_or_default();

@@ -76,8 +76,8 @@ fn is_selector(character: char) -> bool {
     matches!(character, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
 }
 
-/// Whether a character has forms to choose from. Of ASCII only the signs of keycaps have, before the
-/// keycap itself.
+/// Whether a character has forms to choose from. Of ASCII only the signs of keycaps have, before
+/// the keycap itself.
 fn is_selected(character: Option<char>, behind: &str) -> bool {
     match character {
         Some('0'..='9' | '#' | '*') => behind.starts_with('\u{20E3}'),

@@ -1,4 +1,5 @@
-//! Key sets over HTTP: the issuer's URL, asked within a deadline and a bound, redirects not followed.
+//! Key sets over HTTP: the issuer's URL, asked within a deadline and a bound, redirects not
+//! followed.
 
 use std::time::Duration;
 

@@ -202,8 +202,8 @@ impl Policy {
     /// Leave for `caller`, whose connection is `peer`, to make this request on `tenant`.
     ///
     /// # Errors
-    /// When the caller has no business with this tenant, not with this class of routes or method, or
-    /// there is no user that it could act as.
+    /// When the caller has no business with this tenant, not with this class of routes or method,
+    /// or there is no user that it could act as.
     pub fn permit(
         &self,
         caller: &Caller,

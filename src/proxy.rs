@@ -262,8 +262,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// Sends the request, with what was read of its body by an earlier try, and waits for the head of
-    /// its answer. Requests that may be sent twice are sent again when the server closed the
+    /// Sends the request, with what was read of its body by an earlier try, and waits for the head
+    /// of its answer. Requests that may be sent twice are sent again when the server closed the
     /// connection while it was idle, or closes it without an answer and has another address.
     async fn send(
         &self,
@@ -454,7 +454,8 @@ impl Proxy {
         if refusal.ends_connection() {
             down.close_after_response();
         }
-        // Nobody need be known for a refusal: one that is not taken must hold little, and not for long.
+        // Nobody need be known for a refusal: one that is not taken must hold little, and not for
+        // long.
         down.bound_pipeline();
         let written = respond::refuse(down, refusal, record.page(), record.request_id());
         let Ok(Ok(status)) = timeout(REFUSAL_TIMEOUT, written).await else { return false };

@@ -98,15 +98,15 @@ pub enum Refusal {
         /// What was known by then.
         known: Box<Known>,
     },
-    /// The request brings an `Authorization`, and the tenant is configured to refuse that, or policy
-    /// has decided on another user.
+    /// The request brings an `Authorization`, and the tenant is configured to refuse that, or
+    /// policy has decided on another user.
     #[error(
         "the request brings an Authorization of its own, which tenant `{}` or the mapping of its \
          user refuses", .0.tenant
     )]
     AuthorizationRefused(Box<Known>),
-    /// The request's own `Authorization` would sign in the connection to the server, which others use
-    /// next.
+    /// The request's own `Authorization` would sign in the connection to the server, which others
+    /// use next.
     #[error(
         "the request brings NTLM or Negotiate, which would sign in a connection to Bold BI that \
          other clients share"
@@ -168,7 +168,8 @@ pub enum Refusal {
         "the listener that the connection came through is gone, or demands another proof of clients"
     )]
     ListenerChanged,
-    /// While the request waited for a connection to the server, its token ended, and the next as well.
+    /// While the request waited for a connection to the server, its token ended, and the next as
+    /// well.
     #[error("tenant `{0}`: its tokens end while requests wait for a connection")]
     TokenEnded(TenantName),
     /// The client did not send the body in time.

@@ -214,8 +214,8 @@ fn absolute_form_prefix(target: &[u8], host: Option<&str>) -> Result<usize, Requ
     }
 }
 
-/// A host and perhaps a port as all readers understand them: the host without the dot of the root, the
-/// port without zeros in front. Port 0 is none. The case of letters stays.
+/// A host and perhaps a port as all readers understand them: the host without the dot of the root,
+/// the port without zeros in front. Port 0 is none. The case of letters stays.
 pub fn plain_authority(authority: &str) -> Cow<'_, str> {
     let host = without_port(authority);
     let port = authority[host.len()..].strip_prefix(':');

@@ -22,7 +22,8 @@ impl Secret {
         Self(Zeroizing::new(value))
     }
 
-    /// The secret in a file, as far as that could be read. One line end at the end is no part of it.
+    /// The secret in a file, as far as that could be read. One line end at the end is no part of
+    /// it.
     ///
     /// # Errors
     /// When it could not be read, or what it holds cannot be a secret.

@@ -1,4 +1,5 @@
-//! The gateway under load: `boldgate serve` as a process of its own, and what the system knows of it.
+//! The gateway under load: `boldgate serve` as a process of its own, and what the system knows of
+//! it.
 
 use std::error::Error;
 use std::fs::{self, File};

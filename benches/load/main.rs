@@ -1,5 +1,5 @@
-//! What the gateway costs under load: requests that go to the stand-in directly and through
-//! the gateway, in turns, so that both meet the same machine. Loopback only; it ends by itself, with 1
+//! What the gateway costs under load: requests that go to the stand-in directly and through the
+//! gateway, in turns, so that both meet the same machine. Loopback only; it ends by itself, with 1
 //! if any answer was not the right one.
 //!
 //! `cargo bench --bench load -- --help`; see `benches/README.md`.

@@ -1,5 +1,5 @@
-//! What is behind the gateway: the stand-in, with sites `t0`, `t1` and so on. It gives each a token of
-//! its own and answers 401 to any other. It serves several times what the gateway can.
+//! What is behind the gateway: the stand-in, with sites `t0`, `t1` and so on. It gives each a token
+//! of its own and answers 401 to any other. It serves several times what the gateway can.
 
 use std::io;
 use std::time::Duration;

@@ -179,8 +179,8 @@ fn question(plan: &Plan, number: u64, random: &mut Random) -> Question {
     Question::new(asker, number, kind)
 }
 
-/// Of a hundred: several requests in one write, one client that leaves in a request, in an answer, or
-/// that has a new connection.
+/// Of a hundred: several requests in one write, one client that leaves in a request, in an answer,
+/// or that has a new connection.
 const BURSTS: u64 = 6;
 const ABORTED_REQUESTS: u64 = 2;
 const ABORTED_ANSWERS: u64 = 2;

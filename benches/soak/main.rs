@@ -1,7 +1,7 @@
-//! The gateway through everything at once: many tenants and callers, keep-alive and fresh connections,
-//! bursts, clients that leave, revoked tokens, a network and a token endpoint that fail. Every answer
-//! is checked by who asked, every token by the server. It ends with 1 if one token or answer was
-//! somebody else's, or a write was done twice. Loopback only.
+//! The gateway through everything at once: many tenants and callers, keep-alive and fresh
+//! connections, bursts, clients that leave, revoked tokens, a network and a token endpoint that
+//! fail. Every answer is checked by who asked, every token by the server. It ends with 1 if one
+//! token or answer was somebody else's, or a write was done twice. Loopback only.
 //!
 //! `cargo bench --bench soak -- --help`; see `benches/README.md`.
 #![expect(unreachable_pub, reason = "what the fault tests share with it is public there")]

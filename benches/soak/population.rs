@@ -21,8 +21,9 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    /// The first of the `subjects` of a tenant is its own user, as whom its own caller acts by an API
-    /// key. Each can be named by a claim of a JWT, and by a header of the one proxy that all share.
+    /// The first of the `subjects` of a tenant is its own user, as whom its own caller acts by an
+    /// API key. Each can be named by a claim of a JWT, and by a header of the one proxy that all
+    /// share.
     pub(crate) fn new(tenants: usize, subjects: usize) -> Result<Self, Failure> {
         let issuer = Issuer::new()?;
         let mut askers = Vec::new();

@@ -52,8 +52,8 @@ impl Hash for ApiKeyHash {
     }
 }
 
-/// In constant time, although what is compared are hashes: how far the hash of a guess agrees with a
-/// stored one says nothing about the key.
+/// In constant time, although what is compared are hashes: how far the hash of a guess agrees with
+/// a stored one says nothing about the key.
 impl PartialEq for ApiKeyHash {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

@@ -1,6 +1,6 @@
 //! Client certificates: the names by which one tells a caller. They are the alternative names that
-//! the CA vouches for, and the fingerprint. Common name, organisation and serial number are no names:
-//! CAs put into them what they are asked to.
+//! the CA vouches for, and the fingerprint. Common name, organisation and serial number are no
+//! names: CAs put into them what they are asked to.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::api_key::hex_of;
 
-/// A name of a certificate. Only what has the form of its kind is one, so that no spelling of another
-/// kind can pass for it.
+/// A name of a certificate. Only what has the form of its kind is one, so that no spelling of
+/// another kind can pass for it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum CertificateName {
     /// A DNS name among its alternative names, in lower case; never a wildcard.

@@ -283,9 +283,9 @@ fn is_on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> Result<(),
     own.and_then(|own| agree_ephemeral(own, &peer, |_| ())).map_err(|_| KeyFault::OffCurve)
 }
 
-/// Whether there is an `x` for the point's `y` (RFC 8032, section 5.1.3). Its square is the quotient
-/// of `y^2 - 1` and `d y^2 + 1`, which has a root if the product of the two has one, and Euler's
-/// criterion tells that. ring says of such a point only that no signature fits.
+/// Whether there is an `x` for the point's `y` (RFC 8032, section 5.1.3). Its square is the
+/// quotient of `y^2 - 1` and `d y^2 + 1`, which has a root if the product of the two has one, and
+/// Euler's criterion tells that. ring says of such a point only that no signature fits.
 fn check_ed25519(point: &[u8]) -> Result<(), KeyFault> {
     let mut y = point.to_vec();
     if let Some(last) = y.last_mut() {

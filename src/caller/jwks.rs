@@ -68,8 +68,8 @@ impl IssuerKeys {
         Self(Kept::Fixed(Arc::new(keys)))
     }
 
-    /// Keys of `issuer` that `source` has, used no longer than for `refresh` while it can be reached;
-    /// none are fetched yet.
+    /// Keys of `issuer` that `source` has, used no longer than for `refresh` while it can be
+    /// reached; none are fetched yet.
     pub fn fetched(issuer: &str, source: Box<dyn KeySource>, refresh: Duration) -> Self {
         Self(Kept::Fetched(Arc::new(Fetched {
             issuer: issuer.to_owned(),
@@ -85,8 +85,8 @@ impl IssuerKeys {
         })))
     }
 
-    /// Goes on with those of `others` that are from the same source, if there are any; where they were
-    /// to be fetched at another age, with the keys alone that are held.
+    /// Goes on with those of `others` that are from the same source, if there are any; where they
+    /// were to be fetched at another age, with the keys alone that are held.
     pub fn carry_over<'k>(&mut self, others: impl Iterator<Item = &'k Self>) {
         let Kept::Fetched(own) = &self.0 else { return };
         let identity = own.source.identity();
@@ -139,10 +139,11 @@ impl IssuerKeys {
         }
     }
 
-    /// Keys that are newer than `known`, in which no key has this `id`; none when there are no newer
-    /// ones. The issuer is asked for an id once in 10 s, and once a second whatever ids are asked for: who
-    /// comes sooner waits for that. So a rotation that nobody announced is followed, whoever else asks
-    /// for keys that never were, and a flood of made-up ids makes one fetch a second.
+    /// Keys that are newer than `known`, in which no key has this `id`; none when there are no
+    /// newer ones. The issuer is asked for an id once in 10 s, and once a second whatever ids are
+    /// asked for: who comes sooner waits for that. So a rotation that nobody announced is followed,
+    /// whoever else asks for keys that never were, and a flood of made-up ids makes one fetch a
+    /// second.
     pub async fn newer_than(&self, known: &Arc<KeySet>, id: Option<&str>) -> Option<Arc<KeySet>> {
         let Kept::Fetched(fetched) = &self.0 else { return None };
         let (theirs, id) = (Arc::clone(fetched), id.unwrap_or_default().to_owned());
@@ -266,8 +267,8 @@ impl Fetched {
         }
     }
 
-    /// Logs a failure, of those that go on only some, with what it means for callers: the keys at hand
-    /// are as old as `since`.
+    /// Logs a failure, of those that go on only some, with what it means for callers: the keys at
+    /// hand are as old as `since`.
     fn tell_of(&self, cause: &str, since: Option<Instant>) {
         let left = since.and_then(|since| MAX_STALE.checked_sub(since.elapsed()));
         let kind = if left.is_some() { "keys_at_hand" } else { "no_keys" };
@@ -315,10 +316,11 @@ impl fmt::Debug for IssuerKeys {
 
 /// So long keys are used although they cannot be fetched anew.
 const MAX_STALE: Duration = Duration::from_hours(1);
-/// Between two fetches because of age, where the first one failed, while the keys may be used still.
+/// Between two fetches because of age, where the first one failed, while the keys may be used
+/// still.
 const RETRY: Duration = Duration::from_secs(10);
-/// Between two fetches for keys that are not known, and between two where there are none to be used,
-/// however many ask for them.
+/// Between two fetches for keys that are not known, and between two where there are none to be
+/// used, however many ask for them.
 const COOL_DOWN: Duration = Duration::from_secs(1);
 /// So long an id that no key had is not asked for again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);

@@ -62,8 +62,8 @@ pub struct VerifiedClaims {
 }
 
 impl Issuer {
-    /// Whether a token speaks of this issuer, if only but for a slash at the end: whoever meant another
-    /// has made a mistake that [`UnverifiedJwt::verify`] names.
+    /// Whether a token speaks of this issuer, if only but for a slash at the end: whoever meant
+    /// another has made a mistake that [`UnverifiedJwt::verify`] names.
     pub fn is_meant_by(&self, token: &UnverifiedJwt<'_>) -> bool {
         bare(&self.issuer) == bare(&token.issuer)
     }

@@ -1,6 +1,6 @@
-//! Credentials that were found good a moment ago, so that the signature of a JWT or the hash of a key
-//! is worked out once and not for every request that brings the same. What does not hold is never kept
-//! here.
+//! Credentials that were found good a moment ago, so that the signature of a JWT or the hash of a
+//! key is worked out once and not for every request that brings the same. What does not hold is
+//! never kept here.
 
 use std::fmt;
 use std::hint::black_box;
@@ -42,12 +42,12 @@ impl<V: Clone> Seen<V> {
         set.push((seen, found));
     }
 
-    /// Keys are random and tokens end with their signature, so their ends tell them apart. There is no
-    /// secret in this hash and need be none: only who has good credentials gets any in.
+    /// Keys are random and tokens end with their signature, so their ends tell them apart. There is
+    /// no secret in this hash and need be none: only who has good credentials gets any in.
     fn set(&self, credential: &[u8]) -> Option<&Set<V>> {
         let end = u64::from_le_bytes(*credential.last_chunk()?);
-        // Multiplicative hashing: what is in the lower bits, and first of all in the upper ones folded
-        // upon them, goes to the upper ones.
+        // Multiplicative hashing: what is in the lower bits, and first of all in the upper ones
+        // folded upon them, goes to the upper ones.
         let hash = (end ^ (end >> 32)).wrapping_mul(GOLDEN_RATIO) >> 32;
         self.0.get(usize::try_from(hash.checked_rem(self.0.len() as u64)?).ok()?)
     }

@@ -1,5 +1,5 @@
-//! The two building blocks of [`super::file`]: [`Field`], which lets reading go on after a fault, and
-//! [`Named`], which keeps the order of the file.
+//! The two building blocks of [`super::file`]: [`Field`], which lets reading go on after a fault,
+//! and [`Named`], which keeps the order of the file.
 
 use std::fmt;
 use std::marker::PhantomData;

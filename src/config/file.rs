@@ -35,9 +35,9 @@ pub(super) struct File {
     /// metrics.
     #[schemars(extend("minProperties" = 1))]
     pub tenants: Field<Named<Tenant>>,
-    /// Who may use the gateway through listeners with `callers: required`, by names of your choice. The
-    /// name `anonymous` stands for those who come through listeners with `callers: anonymous`; without
-    /// it they may do everything but touch credentials.
+    /// Who may use the gateway through listeners with `callers: required`, by names of your choice.
+    /// The name `anonymous` stands for those who come through listeners with `callers: anonymous`;
+    /// without it they may do everything but touch credentials.
     #[serde(default)]
     pub callers: Field<Named<Caller>>,
     /// The header in which callers send their API key, if not in `Authorization`. It never goes on
@@ -45,15 +45,15 @@ pub(super) struct File {
     #[serde(default = "default_api_key_header")]
     pub api_key_header: Field<String>,
     /// Names of tenants whose tokens are fetched when the gateway starts, before it says that it is
-    /// ready; it waits for them for 10 s at most. After a change that adds one of them, or changes its
-    /// credential, its token is fetched at once.
+    /// ready; it waits for them for 10 s at most. After a change that adds one of them, or changes
+    /// its credential, its token is fetched at once.
     #[serde(default)]
     pub warm_up: Field<Vec<Field<String>>>,
     /// Bounds on what clients may use up.
     #[serde(default = "default_limits")]
     pub limits: Field<Limits>,
-    /// A log of every exchange and every refusal: who, for which tenant and user, by which permission,
-    /// with what outcome. It names users, so there is none unless you say where to.
+    /// A log of every exchange and every refusal: who, for which tenant and user, by which
+    /// permission, with what outcome. It names users, so there is none unless you say where to.
     #[serde(default)]
     pub audit: Field<Audit>,
 }
@@ -62,8 +62,8 @@ pub(super) struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Audit {
-    /// `stdout`, among the access log; or the absolute path of a file. The file is made with the mode
-    /// 0600 if it is not there, only ever appended to, and opened anew when it was moved away.
+    /// `stdout`, among the access log; or the absolute path of a file. The file is made with the
+    /// mode 0600 if it is not there, only ever appended to, and opened anew when it was moved away.
     #[schemars(
         example = &"stdout",
         example = &"/var/log/boldgate/audit.jsonl",
@@ -137,8 +137,9 @@ pub(super) struct Server {
     #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
     pub url: Field<String>,
     /// Where it can be reached, if not at the URL's host and port: IP addresses and names, with a
-    /// port where it is not the URL's. `Host` and the certificate's name are the URL's all the same.
-    /// Each address that a name means is used; those that fail are set aside until they are well.
+    /// port where it is not the URL's. `Host` and the certificate's name are the URL's all the
+    /// same. Each address that a name means is used; those that fail are set aside until they are
+    /// well.
     #[serde(default)]
     #[schemars(length(min = 1, max = 64), example = ["10.0.0.1:8080", "bi-1.internal"])]
     pub addresses: Field<Vec<Field<String>>>,
@@ -281,7 +282,8 @@ pub(super) struct Limits {
     /// Largest request body. Bold BI's own ingress takes 200 MiB.
     pub max_body: Field<Size>,
     /// From the signal to stop until no more connections are accepted. In this time `/readyz` says
-    /// 503 and every answer ends its connection, so that a load balancer can send clients elsewhere.
+    /// 503 and every answer ends its connection, so that a load balancer can send clients
+    /// elsewhere.
     pub lame_duck: Field<Period>,
     /// For running requests to end when the gateway stops, once no more connections are accepted.
     pub drain_timeout: Field<Period>,
@@ -332,7 +334,8 @@ impl Default for Limits {
             keep_alive_timeout: Field::Given(Period::seconds(75)),
             body_timeout: Field::Given(Period::seconds(60)),
             max_body: Field::Given(Size(200 << 20)),
-            // Only who is behind something that asks `/readyz` needs it, and knows how often it asks.
+            // Only who is behind something that asks `/readyz` needs it, and knows how often it
+            // asks.
             lame_duck: Field::Given(Period::seconds(0)),
             // Within the 30 s that Kubernetes gives by default.
             drain_timeout: Field::Given(Period::seconds(25)),

@@ -114,8 +114,8 @@ impl Check<'_> {
         }
     }
 
-    /// Notes algorithms that the kind of the keys is not for: a public key must never be taken for a
-    /// secret, nor a secret be shared with whom only public keys are needed.
+    /// Notes algorithms that the kind of the keys is not for: a public key must never be taken for
+    /// a secret, nor a secret be shared with whom only public keys are needed.
     fn fitting(self, at: &Place<'_>, algorithms: Option<&[Field<file::Algorithm>]>, shared: bool) {
         for (index, algorithm) in algorithms.into_iter().flatten().enumerate() {
             let Some(given) = algorithm.as_given().copied() else { continue };

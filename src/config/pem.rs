@@ -20,8 +20,9 @@ use super::{Check, References};
 pub(super) type Doubt = (String, Option<&'static str>);
 
 impl Check<'_> {
-    /// Reads a PEM file of at most `max` bytes by `read`, which must find at least one thing. `None` if files are not read, or
-    /// after a finding. `nothing` names the things in the finding, and `accepted` a file with them.
+    /// Reads a PEM file of at most `max` bytes by `read`, which must find at least one thing.
+    /// `None` if files are not read, or after a finding. `nothing` names the things in the finding,
+    /// and `accepted` a file with them.
     pub(super) fn pem<T>(
         self,
         at: &Place<'_>,
@@ -58,8 +59,8 @@ impl Check<'_> {
         }
     }
 
-    /// The certificates in a PEM file, at least one. `None` as above. The file may hold sections of the
-    /// kinds `beside` as well.
+    /// The certificates in a PEM file, at least one. `None` as above. The file may hold sections of
+    /// the kinds `beside` as well.
     pub(super) fn certificates(
         self,
         at: &Place<'_>,

@@ -9,8 +9,8 @@ use super::place::Place;
 use super::{Check, References};
 
 impl Check<'_> {
-    /// The trust in the server at `at`: its pins, or else the CAs of `ca_file`, or else the system's.
-    /// `tls` is the scheme of its URL, if that could be read.
+    /// The trust in the server at `at`: its pins, or else the CAs of `ca_file`, or else the
+    /// system's. `tls` is the scheme of its URL, if that could be read.
     pub(super) fn server_trust(
         self,
         at: &Place<'_>,

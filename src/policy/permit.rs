@@ -34,8 +34,9 @@ impl Permit {
         &self.0.tenant
     }
 
-    /// The same leave by what `own`'s tenant is today; `own` is the leave to act as its credential's
-    /// own user. None when the credential is another one, or cannot act as this subject.
+    /// The same leave by what `own`'s tenant is today; `own` is the leave to act as its
+    /// credential's own user. None when the credential is another one, or cannot act as this
+    /// subject.
     pub(super) fn renewed(&self, own: &Self) -> Option<Self> {
         if self.0.credential_version != own.0.credential_version {
             None

@@ -49,14 +49,15 @@ impl<'h> Admitted<'h> {
         }
     }
 
-    /// Safe methods (RFC 9110, section 9.2.1) without a body: sent twice, they change nothing twice.
+    /// Safe methods (RFC 9110, section 9.2.1) without a body: sent twice, they change nothing
+    /// twice.
     pub(super) fn may_be_sent_twice(&self) -> bool {
         self.raw.method().is_safe() && self.framing == BodyFraming::Empty
     }
 
     /// Whether something of the request may stay on its connection for the next one. Many servers
-    /// expect no body with DELETE, and would read one as the beginning of a request. Credentials of the
-    /// client's own in a scheme that nobody knows may sign the connection in.
+    /// expect no body with DELETE, and would read one as the beginning of a request. Credentials of
+    /// the client's own in a scheme that nobody knows may sign the connection in.
     pub(super) fn may_leave_traces(&self) -> bool {
         let body = *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty;
         let own = self.raw.headers().get(AUTHORIZATION).filter(|_| !self.admission.injects);

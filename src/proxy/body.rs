@@ -190,8 +190,8 @@ async fn both_ways(
     to_client: &WriteState,
     to_server: &WriteState,
 ) -> Result<Upload, Broken> {
-    // Read on one side, and the other is still busy with what came before: then nothing more is read
-    // of the first, so that each holds one piece.
+    // Read on one side, and the other is still busy with what came before: then nothing more is
+    // read of the first, so that each holds one piece.
     let (mut going_up, mut coming_down) = (None::<Bytes>, None::<Bytes>);
     let (mut client_done, mut server_done) = (false, false);
     // A server that has answered may close its ears; its answer counts all the same.

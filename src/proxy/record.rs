@@ -180,8 +180,8 @@ impl Record {
         granted.or(self.tenant.as_ref())
     }
 
-    /// The gateway answers itself: a line in the audit log. What failed inside or behind it is logged
-    /// with its cause; so is, at `info`, the cause of a refused credential.
+    /// The gateway answers itself: a line in the audit log. What failed inside or behind it is
+    /// logged with its cause; so is, at `info`, the cause of a refused credential.
     pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);

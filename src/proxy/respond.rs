@@ -29,8 +29,8 @@ pub(super) struct Ours<'t> {
     pub(super) request_id: HeaderValue,
 }
 
-/// Passes the response on whose head has been read. `Upload::Done` when afterwards the server has all
-/// of the request too, so that its connection can be used again.
+/// Passes the response on whose head has been read. `Upload::Done` when afterwards the server has
+/// all of the request too, so that its connection can be used again.
 pub(super) async fn relay(
     down: &mut Session,
     up: &mut ClientSession,
@@ -77,8 +77,8 @@ pub(super) async fn relay(
     Ok(upload)
 }
 
-/// Hides our token where the server shows it to the client: in the head of its response and, as error
-/// pages for developers repeat the request, in the beginning of the body of an error.
+/// Hides our token where the server shows it to the client: in the head of its response and, as
+/// error pages for developers repeat the request, in the beginning of the body of an error.
 fn hide(token: &AccessToken, status: StatusCode, headers: &mut HeaderMap, down: &mut Session) {
     let secret = token.as_bytes();
     for value in headers.values_mut().filter(|value| value.len() >= secret.len()) {

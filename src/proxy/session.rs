@@ -282,8 +282,9 @@ impl Session {
         self.body_sent
     }
 
-    /// Ends when the client leaves; never, once a next request of its has begun to arrive. Meanwhile
-    /// the client gets what was written and not yet sent, such as a head whose body is long in coming.
+    /// Ends when the client leaves; never, once a next request of its has begun to arrive.
+    /// Meanwhile the client gets what was written and not yet sent, such as a head whose body is
+    /// long in coming.
     pub(super) async fn client_gone(&mut self) -> ClientGone {
         self.push().await;
         if !self.buffer.is_empty() {
@@ -348,14 +349,14 @@ impl Session {
         response_head(status, &headers, self.keep_alive)
     }
 
-    /// Whether what lies behind the body is better not read. A proxy in front of us may be less strict
-    /// with chunks: what it counts to the body must not be the next request here.
+    /// Whether what lies behind the body is better not read. A proxy in front of us may be less
+    /// strict with chunks: what it counts to the body must not be the next request here.
     fn is_end_doubtful(&self) -> bool {
         !self.buffer.is_empty() && self.asked.as_ref().is_some_and(|asked| asked.chunked)
     }
 
-    /// Keeps little of what the client has sent behind its request. Where it is more than a few usual
-    /// requests, all of it is forgotten, and the response is the last one on its connection.
+    /// Keeps little of what the client has sent behind its request. Where it is more than a few
+    /// usual requests, all of it is forgotten, and the response is the last one on its connection.
     pub(super) fn bound_pipeline(&mut self) {
         if self.buffer.len() > HEAD_PIECE {
             self.buffer = BytesMut::new();
@@ -365,8 +366,8 @@ impl Session {
         }
     }
 
-    /// Moves what is read and not used into a buffer of its own. The one it stands in may be the rest of
-    /// a larger one, all of which it keeps alive.
+    /// Moves what is read and not used into a buffer of its own. The one it stands in may be the
+    /// rest of a larger one, all of which it keeps alive.
     fn release_buffer(&mut self) {
         self.buffer = BytesMut::from(&self.buffer[..]);
     }
@@ -464,8 +465,9 @@ impl Session {
         in_time(self.limits.body, self.connection.flush()).await
     }
 
-    /// Ends the connection in the middle of a response, so that the client can tell: what was written
-    /// goes out, but no last chunk. Where the response ends with its connection, the end is a reset.
+    /// Ends the connection in the middle of a response, so that the client can tell: what was
+    /// written goes out, but no last chunk. Where the response ends with its connection, the end is
+    /// a reset.
     pub(super) async fn break_off(&mut self) {
         // A client that takes nothing gets no more.
         let _ = timeout(BREAK_OFF_TIMEOUT, self.push()).await;

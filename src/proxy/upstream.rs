@@ -310,8 +310,8 @@ fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
     }
 }
 
-/// Closes connections that stay idle, as long as the pool lives. While it is in use, names are asked
-/// for again, so that new addresses are found although no connection is made.
+/// Closes connections that stay idle, as long as the pool lives. While it is in use, names are
+/// asked for again, so that new addresses are found although no connection is made.
 async fn sweep(upstream: Weak<Upstream>) {
     loop {
         tokio::time::sleep(IDLE / 4).await;

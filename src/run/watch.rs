@@ -1,6 +1,6 @@
 //! The watch over files: it tells when any of them may have changed and has come to rest. Folders
-//! are watched, not files, because a file may be replaced by another of its name, and because it may
-//! be reached through links that change, as those of Kubernetes' volumes do.
+//! are watched, not files, because a file may be replaced by another of its name, and because it
+//! may be reached through links that change, as those of Kubernetes' volumes do.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -43,8 +43,8 @@ struct Told {
 struct Folders {
     /// None where the system has no watches to give; then files are looked at from time to time.
     watcher: Option<RecommendedWatcher>,
-    /// Each with what tells it from another one of its name; none once it may have gone, after which
-    /// another one may be the same by that, too.
+    /// Each with what tells it from another one of its name; none once it may have gone, after
+    /// which another one may be the same by that, too.
     watched: BTreeMap<PathBuf, Option<(u64, u64)>>,
 }
 
@@ -85,8 +85,8 @@ impl Watch {
         self.folders.watcher.is_none()
     }
 
-    /// Watches over these files from now on. True when something came under watch by that, so that it
-    /// may have changed unseen. It asks the file system, which may hang.
+    /// Watches over these files from now on. True when something came under watch by that, so that
+    /// it may have changed unseen. It asks the file system, which may hang.
     pub(super) fn follow<'p>(&mut self, files: impl Iterator<Item = &'p Path>) -> bool {
         let files: BTreeSet<_> = files.flat_map(steps).collect();
         let more = !files.is_subset(&self.told.files.load());
@@ -147,7 +147,8 @@ impl Watch {
 }
 
 impl Folders {
-    /// Watches those in which `files` are. True when there are some among them that were not watched.
+    /// Watches those in which `files` are. True when there are some among them that were not
+    /// watched.
     fn follow(&mut self, files: &BTreeSet<PathBuf>) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
         let folders = files.iter().filter_map(|file| existing_folder(file));
@@ -186,8 +187,8 @@ impl Folders {
     }
 }
 
-/// Whether it is about one of `files` or a folder above it. Other files in their folders may be written
-/// all the time, such as a log.
+/// Whether it is about one of `files` or a folder above it. Other files in their folders may be
+/// written all the time, such as a log.
 fn concerns(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
     let is_above_one = |path: &PathBuf| {
         // Behind a folder comes what is in it.

@@ -84,7 +84,8 @@ pub enum AuditEvent<'a> {
     Refusal {
         /// Address of the peer; none on a Unix socket.
         client: Option<IpAddr>,
-        /// The method; none when the head could not be parsed, or the method is none that is forwarded.
+        /// The method; none when the head could not be parsed, or the method is none that is
+        /// forwarded.
         method: Option<&'a str>,
         /// The path without its query; none when the head could not be parsed.
         path: Option<&'a str>,
@@ -115,8 +116,8 @@ struct Open {
 }
 
 impl AuditLog {
-    /// Writes to `sink` from now on, or nowhere. If that is where it goes already, it stays open. Gives
-    /// the log that there was before, if it was another one.
+    /// Writes to `sink` from now on, or nowhere. If that is where it goes already, it stays open.
+    /// Gives the log that there was before, if it was another one.
     ///
     /// # Errors
     /// When the file cannot be opened, or there can be no thread that writes; all goes on as before

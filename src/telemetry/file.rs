@@ -27,8 +27,8 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), file, id, log_limiter: LogLimiter::default() })
     }
 
-    /// Whether the path means another file by now, or none. It is looked at for each write, which is at
-    /// most fifty times a second.
+    /// Whether the path means another file by now, or none. It is looked at for each write, which
+    /// is at most fifty times a second.
     fn was_moved(&self) -> bool {
         std::fs::metadata(&self.path).ok().map(|at_path| id(&at_path)) != Some(self.id)
     }

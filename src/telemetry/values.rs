@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
-// Numbers are written digit by digit: the machinery of `write!` was a twentieth of a request's work.
+// Numbers are written digit by digit: the machinery of `write!` was a twentieth of a request's
+// work.
 /// A comma, the name and the value; nothing where there is no value.
 pub(super) fn text_field(out: &mut String, name: &str, value: Option<&str>) {
     if let Some(value) = value {

@@ -1,5 +1,5 @@
-//! The writer of a log: it takes lines and writes them in a thread of its own, so that a slow disk or
-//! terminal holds up no request. What cannot be written is counted and told, never waited for.
+//! The writer of a log: it takes lines and writes them in a thread of its own, so that a slow disk
+//! or terminal holds up no request. What cannot be written is counted and told, never waited for.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -34,8 +34,8 @@ struct Buffered {
 }
 
 impl LogWriter {
-    /// Writes to `out`, for the log of this name; counts in `lost` the lines that found more than `bound`
-    /// bytes waiting, or could not be written.
+    /// Writes to `out`, for the log of this name; counts in `lost` the lines that found more than
+    /// `bound` bytes waiting, or could not be written.
     ///
     /// # Errors
     /// When there can be no thread for it.
@@ -55,7 +55,8 @@ impl LogWriter {
         Ok(Self { shared, bound, lost })
     }
 
-    /// Takes a line, with its end. It was formatted before the lock is taken, which all requests share.
+    /// Takes a line, with its end. It was formatted before the lock is taken, which all requests
+    /// share.
     pub(super) fn write(&self, line: &str) {
         let mut state = self.shared.lock();
         if state.lines.len() > self.bound {
@@ -131,8 +132,8 @@ impl Shared {
     }
 }
 
-/// Writes all of `lines`. The last byte that was written, if any was; and if that is not the end of it,
-/// how many lines are missing or broken off, and why.
+/// Writes all of `lines`. The last byte that was written, if any was; and if that is not the end of
+/// it, how many lines are missing or broken off, and why.
 fn put(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64, io::Error)>) {
     let mut done = 0;
     let result = loop {
@@ -150,8 +151,8 @@ fn put(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64, io::E
     (lines[..done].last().copied(), result.map_err(|error| (missing, error)))
 }
 
-/// Lines that nobody will read. They are told of by the thread that writes, as the log of the process
-/// may be stuck for the same reason.
+/// Lines that nobody will read. They are told of by the thread that writes, as the log of the
+/// process may be stuck for the same reason.
 struct Losses {
     log: &'static str,
     counted: Counter,
@@ -194,8 +195,8 @@ impl Losses {
     }
 }
 
-/// Standard output, for one log or several: what is gathered goes out in one piece, so that the lines
-/// of two logs never run into each other.
+/// Standard output, for one log or several: what is gathered goes out in one piece, so that the
+/// lines of two logs never run into each other.
 pub fn stdout() -> Box<dyn Write + Send> {
     struct Whole(io::Stdout);
 

@@ -206,7 +206,8 @@ impl<'d> Facts<'d> {
     }
 }
 
-/// The digest of a signature algorithm, by its identifier, if it is one that is not believed any more.
+/// The digest of a signature algorithm, by its identifier, if it is one that is not believed any
+/// more.
 pub(super) fn weak_digest(oid: &str) -> Option<&'static str> {
     match () {
         () if SIGNED_WITH_SHA1.contains(&oid) => Some("SHA-1"),

@@ -1,6 +1,6 @@
 //! PEM files (RFC 7468), read strictly. Each line belongs to a section that is used, or is plain
-//! text that can hide no section, or is a fault. The library below skips unknown lines, so a CA that
-//! an operator has listed would be lost without a word.
+//! text that can hide no section, or is a fault. The library below skips unknown lines, so a CA
+//! that an operator has listed would be lost without a word.
 
 use std::fmt;
 
@@ -316,7 +316,8 @@ fn is_data(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')
 }
 
-/// A fault within a section. Only the name of a header is shown: anything else may be part of a key.
+/// A fault within a section. Only the name of a header is shown: anything else may be part of a
+/// key.
 fn not_base64(text: &[u8], line: usize) -> Fault {
     let header = std::str::from_utf8(text).ok().and_then(|text| text.split_once(':'));
     let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');

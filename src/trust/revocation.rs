@@ -1,5 +1,5 @@
-//! Revocation lists, and whether one can be believed. The library below asks that only when a client
-//! comes, and then refuses the client.
+//! Revocation lists, and whether one can be believed. The library below asks that only when a
+//! client comes, and then refuses the client.
 
 use std::time::Duration;
 

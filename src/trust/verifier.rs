@@ -98,8 +98,8 @@ impl Verifier {
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadSignature))
     }
 
-    /// The algorithms that fit a signature scheme. In TLS 1.3 a scheme is for one kind of key only, and
-    /// PKCS #1 is not allowed (RFC 8446, section 4.2.3).
+    /// The algorithms that fit a signature scheme. In TLS 1.3 a scheme is for one kind of key only,
+    /// and PKCS #1 is not allowed (RFC 8446, section 4.2.3).
     fn candidates(
         &self,
         scheme: SignatureScheme,

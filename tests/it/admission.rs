@@ -1,5 +1,5 @@
-//! The decision on a request as a whole, without a network: whatever a client spells, policy decides
-//! on tenant and user.
+//! The decision on a request as a whole, without a network: whatever a client spells, policy
+//! decides on tenant and user.
 
 use boldgate::caller::{Admits, ApiKey, ListenerTerms, PeerInfo};
 use boldgate::config::Settings;

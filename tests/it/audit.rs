@@ -98,8 +98,8 @@ audit: {{ to: \"{}\" }}
         self.folder.path().join("audit.jsonl")
     }
 
-    /// Sends a request: its first line, then more lines, then perhaps an empty one and a body, all of
-    /// them apart by ` | `. What is in capitals is made long.
+    /// Sends a request: its first line, then more lines, then perhaps an empty one and a body, all
+    /// of them apart by ` | `. What is in capitals is made long.
     async fn ask(&self, caller: &str, request: &str) -> Response {
         let unknown = ApiKey::generate().unwrap();
         let known = CALLERS.iter().position(|name| *name == caller);
@@ -139,8 +139,8 @@ fn id(response: &Response) -> &str {
     response.header("x-request-id")[0]
 }
 
-/// Whose request: its line and what follows, then status and code of the refusal; then caller, tenant,
-/// route class, permission and user of the audit line, with `-` where nothing was known.
+/// Whose request: its line and what follows, then status and code of the refusal; then caller,
+/// tenant, route class, permission and user of the audit line, with `-` where nothing was known.
 type Case = (&'static str, &'static str, u16, &'static str, &'static str);
 
 /// Refused before anything was sent to anybody.

@@ -1,5 +1,5 @@
-//! The gateway while the world around it fails: every fault scripted, one gateway through all of them,
-//! and the time until all is well again.
+//! The gateway while the world around it fails: every fault scripted, one gateway through all of
+//! them, and the time until all is well again.
 
 use std::fmt::Write;
 use std::time::Duration;

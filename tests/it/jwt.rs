@@ -187,7 +187,8 @@ async fn an_issuer_whose_keys_cannot_be_had_admits_nobody_and_harms_no_other_cal
     assert_eq!(get(&gateway, &key).await.status, 200);
 }
 
-/// A token that was seen before is not verified again, so what it depends on must be looked at again.
+/// A token that was seen before is not verified again, so what it depends on must be looked at
+/// again.
 #[tokio::test]
 async fn a_token_that_was_seen_ends_with_its_key_and_with_its_time() {
     let upstream = Upstream::echo().await;

@@ -497,7 +497,8 @@ const RSASSA_PSS: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1,
 const RSA: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 const ED448: [u8; 5] = [0x06, 3, 0x2b, 0x65, 0x71];
 
-/// A PEM file of revocations whose parts `change` has changed: what is signed, how, and the signature.
+/// A PEM file of revocations whose parts `change` has changed: what is signed, how, and the
+/// signature.
 fn rebuilt(list: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> String {
     let der = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap();
     let mut parts = elements(content(&der));

@@ -1,5 +1,5 @@
-//! Certificates of servers: those trusted for themselves, and the words about those that are refused.
-//! A server that is refused must get no byte.
+//! Certificates of servers: those trusted for themselves, and the words about those that are
+//! refused. A server that is refused must get no byte.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -28,8 +28,8 @@ fn tls_config(server: &TlsServer, upstream: &Upstream, more: &str) -> String {
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
     [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// The answers of a gateway with `more` keys of its server: status with a token of ours, status with
-/// one of the client's, and the bytes that reached the server.
+/// The answers of a gateway with `more` keys of its server: status with a token of ours, status
+/// with one of the client's, and the bytes that reached the server.
 async fn answers(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
     let mut all = Vec::new();
     for version in VERSIONS {

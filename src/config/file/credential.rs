@@ -82,7 +82,8 @@ pub(crate) struct Jwt {
     #[serde(default)]
     pub leeway: Field<Period>,
     /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
-    /// loopback address. They are fetched anew as `jwks_refresh` says and for a key that is not known.
+    /// loopback address. They are fetched anew as `jwks_refresh` says and for a key that is not
+    /// known.
     #[serde(default)]
     pub jwks_url: Field<String>,
     /// A key that the issuer removes from `jwks_url` works no longer than this, from `1s` to `1h`,

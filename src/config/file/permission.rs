@@ -14,8 +14,8 @@ pub(crate) struct Permission {
     #[serde(default)]
     #[schemars(example = &"acme", example = &"*")]
     pub tenant: Field<String>,
-    /// The claim of the caller's JWT that names the tenant, as one text or a list of texts; in place
-    /// of `tenant`.
+    /// The claim of the caller's JWT that names the tenant, as one text or a list of texts; in
+    /// place of `tenant`.
     #[serde(default)]
     pub tenant_claim: Field<String>,
     /// The kinds of routes that are open.

@@ -38,8 +38,8 @@ pub(crate) struct Tenant {
     #[serde(default = "default_max_token_lifetime")]
     pub max_token_lifetime: Field<Period>,
     /// Most requests of this tenant that are at its server at the same time; more wait, and are
-    /// refused after `timeouts.connect`. When it is not given and the server has other tenants, three
-    /// quarters of the server's `max_connections`, so that none takes them all.
+    /// refused after `timeouts.connect`. When it is not given and the server has other tenants,
+    /// three quarters of the server's `max_connections`, so that none takes them all.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_concurrent_requests: Field<u64>,

@@ -1,5 +1,6 @@
 //! The certificates that clients show: CAs and revocation lists. A list that says nothing about the
-//! clients of a CA locks them all out, so each is verified here and not when the first client comes.
+//! clients of a CA locks them all out, so each is verified here and not when the first client
+//! comes.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ use crate::trust::{Facts, Listed, Revocations, Unbelievable};
 use super::NotBuilt;
 
 impl Check<'_> {
-    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not revoked.
-    /// `None` where none is asked for.
+    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not
+    /// revoked. `None` where none is asked for.
     pub(super) fn client_verifier(
         self,
         at: &Place<'_>,
@@ -87,8 +88,8 @@ impl Check<'_> {
         }
     }
 
-    /// Verifies the lists by the CAs. A list of a CA that is not in the file may be one of a CA below
-    /// it, and is a fault only if no client at all could get in.
+    /// Verifies the lists by the CAs. A list of a CA that is not in the file may be one of a CA
+    /// below it, and is a fault only if no client at all could get in.
     fn revocations(
         self,
         (ca_at, ca_file, cas): (&Place<'_>, &str, &[Listed]),

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-/// Puts as many other bytes in the place of a secret, wherever it stands in the beginning of a body,
-/// also across the borders of pieces.
+/// Puts as many other bytes in the place of a secret, wherever it stands in the beginning of a
+/// body, also across the borders of pieces.
 #[derive(Debug)]
 pub(super) struct Redactor {
     secret: Bytes,

@@ -71,8 +71,8 @@ impl UnfinishedHeads {
 }
 
 impl UnfinishedHead<'_> {
-    /// Notes that this head takes `held` bytes of memory. While all together take more than `limit`,
-    /// the oldest ones are evicted, which may be this one. Whether any was.
+    /// Notes that this head takes `held` bytes of memory. While all together take more than
+    /// `limit`, the oldest ones are evicted, which may be this one. Whether any was.
     pub fn hold(&self, held: usize, limit: usize) -> bool {
         let mut all = self.all.heads();
         let Some(this) = all.by_age.get_mut(&self.number) else { return false };

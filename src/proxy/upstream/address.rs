@@ -111,8 +111,8 @@ impl Drop for Open {
 }
 
 impl Addresses {
-    /// The good address with the fewest requests, in turn where several have as few; one that is set
-    /// aside only where there is no other, and `avoided` last of all. None of those `tried`.
+    /// The good address with the fewest requests, in turn where several have as few; one that is
+    /// set aside only where there is no other, and `avoided` last of all. None of those `tried`.
     pub(super) fn pick(
         &mut self,
         tried: &[SocketAddr],

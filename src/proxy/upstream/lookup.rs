@@ -43,8 +43,8 @@ impl Lookup {
 }
 
 impl Upstream {
-    /// Asks for the names again, unless that was done just now. What cannot be found out stays as it
-    /// was.
+    /// Asks for the names again, unless that was done just now. What cannot be found out stays as
+    /// it was.
     ///
     /// # Errors
     /// Why no address is known at all.

@@ -1,5 +1,5 @@
-//! Servers with several addresses: what is sent where, what happens when one of them fails, and that
-//! no tenant takes all that there is.
+//! Servers with several addresses: what is sent where, what happens when one of them fails, and
+//! that no tenant takes all that there is.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -164,7 +164,7 @@ async fn no_fault_of_an_identity_provider_needs_a_restart_or_shows_to_other_call
     }
 }
 
-/// Keys are fetched anew a second after the last try at the soonest, so that no flood of JWTs is one of
-/// fetches; the rest is for a busy machine.
+/// Keys are fetched anew a second after the last try at the soonest, so that no flood of JWTs is
+/// one of fetches; the rest is for a busy machine.
 const RECOVERS: Duration = Duration::from_secs(4);
 const IN_KEYS: usize = 100;

@@ -1,5 +1,5 @@
-//! The faults, as data: what happens, what clients may see meanwhile and what they must, and how soon
-//! all is well again.
+//! The faults, as data: what happens, what clients may see meanwhile and what they must, and how
+//! soon all is well again.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub struct Script {
     pub may: &'static [u16],
     /// Whether answers may visibly break off.
     pub breaks: bool,
-    /// Whether answers may be whole and yet not what the server said. Only where bytes are changed on
-    /// a connection without TLS.
+    /// Whether answers may be whole and yet not what the server said. Only where bytes are changed
+    /// on a connection without TLS.
     pub mangles: bool,
     /// So soon after its begin nothing fails any more although it goes on; none if it does.
     pub settles: Option<Duration>,
@@ -121,8 +121,8 @@ const fn down(to_gateway: Fault) -> Wire {
 }
 
 /// An outage of the token endpoint is over within a second: while the breaker is open, an exchange
-/// begins every 600 to 800 ms, and what one permit remembers of a failure it remembers for 800 ms at
-/// most. All else is well with the next connection.
+/// begins every 600 to 800 ms, and what one permit remembers of a failure it remembers for 800 ms
+/// at most. All else is well with the next connection.
 pub const RECOVERS: Duration = Duration::from_secs(1);
 
 /// All faults of servers with one address, each once.

@@ -1,5 +1,6 @@
-//! What a change leaves alone goes on as it was: tokens, connections, throttles, key sets, breakers.
-//! And a request that a change meets in the middle is decided on by what is in force then.
+//! What a change leaves alone goes on as it was: tokens, connections, throttles, key sets,
+//! breakers. And a request that a change meets in the middle is decided on by what is in force
+//! then.
 
 use std::time::Duration;
 

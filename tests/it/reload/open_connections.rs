@@ -1,5 +1,5 @@
-//! A client whose connection is older than the configuration: its requests are decided on by what is
-//! known of it and what is allowed by one and the same configuration.
+//! A client whose connection is older than the configuration: its requests are decided on by what
+//! is known of it and what is allowed by one and the same configuration.
 
 use crate::support::client::Client;
 use crate::support::edit::Edit;

@@ -159,7 +159,8 @@ async fn a_flood_of_guessed_keys_reaches_nothing_and_keeps_no_good_caller_out() 
     assert_eq!((exchanges, requests), (before.1, before.2 + 100), "none of the guesses");
 }
 
-/// AUT-01 for throttles: who has too much under way gets no class of routes, and takes nothing of others.
+/// AUT-01 for throttles: who has too much under way gets no class of routes, and takes nothing of
+/// others.
 #[tokio::test]
 async fn a_caller_with_too_much_under_way_gets_no_class_of_routes() {
     let busy = "bgk_canary-key-of-the-busy";

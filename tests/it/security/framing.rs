@@ -210,8 +210,8 @@ async fn chunks_are_framed_again_for_the_server() {
     house.assert_serves().await;
 }
 
-/// SMG-07: sizes that are empty and line feeds in extensions, of which servers make different things
-/// (CVE-2025-55315). Whatever the body is, nothing behind it is read.
+/// SMG-07: sizes that are empty and line feeds in extensions, of which servers make different
+/// things (CVE-2025-55315). Whatever the body is, nothing behind it is read.
 #[tokio::test]
 async fn nothing_is_read_behind_chunks_of_doubtful_framing() {
     let house = House::with("limits: { body_timeout: 500ms }\n").await;
@@ -275,8 +275,8 @@ async fn no_byte_of_a_target_is_repaired() {
     house.assert_serves().await;
 }
 
-/// RFC 9110, section 9.3.1: a server that expects no body leaves it unread, and on a connection that
-/// others use next it would become the beginning of their request.
+/// RFC 9110, section 9.3.1: a server that expects no body leaves it unread, and on a connection
+/// that others use next it would become the beginning of their request.
 #[tokio::test]
 async fn a_body_where_servers_expect_none_is_refused() {
     let house = House::new().await;
@@ -341,8 +341,8 @@ async fn a_response_after_which_nothing_is_read_says_close() {
         let response = client.response().await;
         assert_eq!((response.status, response.header("connection")), (200, vec![connection]));
     }
-    // Behind a refusal a few requests are served, and a flood of them is forgotten. A large head makes
-    // room for many of them.
+    // Behind a refusal a few requests are served, and a flood of them is forgotten. A large head
+    // makes room for many of them.
     let large = format!("X: {}\r\n", "x".repeat(5000));
     let refused = get_with("/bi/api/site/nowhere/x", &large);
     for (behind, connection) in [(1, "keep-alive"), (200, "close")] {

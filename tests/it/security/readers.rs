@@ -1,5 +1,6 @@
 //! The gateway's reading of requests beside that of other servers: whatever goes on must be what
-//! they, too, would have read from the same bytes, request by request. They may refuse more, or less.
+//! they, too, would have read from the same bytes, request by request. They may refuse more, or
+//! less.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

@@ -128,9 +128,8 @@ impl Lane {
         &self.groups[self.group.load(Relaxed)]
     }
 
-    /// From now on the tenants of this script are asked. Tokens that are refused
-    /// again and again are replaced more and more rarely, so that scripts which revoke tokens must not
-    /// share any.
+    /// From now on the tenants of this script are asked. Tokens that are refused again and again
+    /// are replaced more and more rarely, so that scripts which revoke tokens must not share any.
     pub fn turn_to(&self, group: usize) {
         self.group.store(group, Relaxed);
     }
@@ -167,8 +166,8 @@ impl Lane {
         [server, tenants, callers]
     }
 
-    /// Begins the traffic, or adds to it: a keep-alive connection for each tenant, and fresh ones for
-    /// all.
+    /// Begins the traffic, or adds to it: a keep-alive connection for each tenant, and fresh ones
+    /// for all.
     pub fn load(&mut self, gateway: SocketAddr) {
         self.gateway = Some(gateway);
         let tenants = self.groups[0].len();

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// What befalls the bytes of one direction. Bytes are counted on each connection from when the fault
-/// was switched on.
+/// What befalls the bytes of one direction. Bytes are counted on each connection from when the
+/// fault was switched on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     /// They pass.
@@ -329,7 +329,8 @@ impl Pump<'_> {
             Fault::Scraps => {
                 for (at, scrap) in rest.chunks(61).enumerate() {
                     write(to, scrap).await?;
-                    // So that the first are read apart for sure; each turn is dear on a busy machine.
+                    // So that the first are read apart for sure; each turn is dear on a busy
+                    // machine.
                     if at < 5 {
                         tokio::task::yield_now().await;
                     }
