@@ -15,25 +15,25 @@ mod api_key;
 mod authorization;
 mod certificate;
 mod entry;
+pub mod issuer_keys;
 mod json;
 mod jwk;
-pub mod jwks;
 pub mod jwt;
 pub mod key_set;
 mod peer;
-mod seen;
 mod signature;
+mod verified;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
 use authorization::{Authorization, holds_key};
 pub use certificate::{CertificateName, ClientCertificate};
-use jwks::IssuerKeys;
+use issuer_keys::IssuerKeys;
 use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 use key_set::KeySet;
 use peer::PeerCallers;
 pub use peer::{Admits, AllowedHosts, ListenerTerms, PeerInfo, UnixIdentity, UnixPeer};
-use seen::Seen;
+use verified::VerifiedCache;
 
 /// Who sends a request, proven.
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ pub struct CallerAuth {
     keys: ApiKeys,
     key_header: HeaderName,
     jwts: Vec<JwtCaller>,
-    seen: Seen<Verified>,
+    verified: VerifiedCache<Verified>,
     peers: PeerCallers,
 }
 
@@ -167,8 +167,8 @@ impl CallerAuth {
         jwts: Vec<JwtCaller>,
     ) -> Self {
         let keys = keys.into_iter().map(|(key, caller)| (key.into(), caller)).collect();
-        let seen = Seen::new(if jwts.is_empty() { 0 } else { SETS_OF_JWTS });
-        Self { keys, key_header, jwts, seen, peers: PeerCallers::default() }
+        let verified = VerifiedCache::new(if jwts.is_empty() { 0 } else { SETS_OF_JWTS });
+        Self { keys, key_header, jwts, verified, peers: PeerCallers::default() }
     }
 
     /// Knows callers by names of their certificates as well.
@@ -288,13 +288,13 @@ impl CallerAuth {
         bearer: &[u8],
     ) -> Result<Option<(&CallerName, Arc<VerifiedClaims>)>, CallerError> {
         let now = SystemTime::now();
-        if let Some(seen) = self.seen.find(bearer)
-            && now < seen.claims.expires_at
+        if let Some(verified) = self.verified.find(bearer)
+            && now < verified.claims.expires_at
         {
-            let caller = &self.jwts[seen.caller];
+            let caller = &self.jwts[verified.caller];
             let current = caller.keys.current().await;
-            if current.is_some_and(|keys| Arc::ptr_eq(&keys, &seen.keys)) {
-                return Ok(Some((&caller.name, seen.claims)));
+            if current.is_some_and(|keys| Arc::ptr_eq(&keys, &verified.keys)) {
+                return Ok(Some((&caller.name, verified.claims)));
             }
         }
         if holds_key(bearer) {
@@ -328,7 +328,7 @@ impl CallerAuth {
                 Ok((claims, keys)) => {
                     let claims = Arc::new(claims);
                     let verified = Verified { caller: index, keys, claims: Arc::clone(&claims) };
-                    self.seen.keep(bearer, verified);
+                    self.verified.keep(bearer, verified);
                     return Ok(Some((&caller.name, claims)));
                 }
                 // Another caller's tokens may have the same issuer and another audience.

@@ -9,8 +9,8 @@ mod connection;
 mod counted;
 mod head;
 
-pub use body::{Body, Step};
-pub use chunks::{ChunkReader, NotChunked};
+pub use body::Body;
+pub use chunks::{ChunkReader, NotChunked, Step};
 pub use client::{ClientSession, ResponseError};
 pub use connection::{Connection, Transport, WriteState};
 pub use counted::Counted;

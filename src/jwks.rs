@@ -9,7 +9,7 @@ use http::header::ACCEPT;
 use http::{HeaderValue, Request, StatusCode, Uri};
 use tokio::time::timeout;
 
-use crate::caller::jwks::KeySource;
+use crate::caller::issuer_keys::KeySource;
 use crate::caller::key_set::KeySet;
 use crate::fetch::{self, FetchError, Fetcher};
 use crate::trust::{self, Trust, TrustError};

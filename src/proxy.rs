@@ -409,7 +409,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// Keeps the connection for the next request, if nothing can be left on it that this one brought.
+    /// Keeps the connection for the next request, if nothing can be left on it that this one
+    /// brought.
     fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
         let bound = headers::may_bind_connection(lease.session.headers());
         if !bound && !admitted.may_leave_traces() {

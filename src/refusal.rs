@@ -35,8 +35,8 @@ pub enum Refusal {
         /// `limits.unfinished_heads`, in bytes.
         limit: usize,
     },
-    /// The request had to wait for the keys of an issuer, and all requests without a known caller took
-    /// too much memory.
+    /// The request had to wait for the keys of an issuer, and all requests without a known caller
+    /// took too much memory.
     #[error(
         "the request waited for the keys of the issuer of its JWT, and all requests and unfinished \
          heads without a known caller together held more than {limit} bytes \

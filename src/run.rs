@@ -326,8 +326,8 @@ impl Running {
     }
 }
 
-/// The problems that would keep a gateway with `settings` from starting, as far as they can be found
-/// without a change, and beside a gateway that serves with the same settings.
+/// The problems that would keep a gateway with `settings` from starting, as far as they can be
+/// found without a change, and beside a gateway that serves with the same settings.
 pub fn obstacles(settings: &Settings) -> Vec<StartError> {
     let addresses = settings.listeners.iter().map(|listener| &listener.address);
     let cannot = |address: &ListenAddress| {

@@ -131,7 +131,8 @@ impl Telemetry {
         Arc::clone(tenants.entry(name.into()).or_insert_with(new))
     }
 
-    /// The metrics of the token endpoint of a server, exported as in [`Telemetry::register_tenant`].
+    /// The metrics of the token endpoint of a server, exported as in
+    /// [`Telemetry::register_tenant`].
     pub fn endpoint(&self, server: &str) -> Arc<EndpointMetrics> {
         self.servers.lock().expect("nothing panics with it").insert(server.into());
         let mut endpoints = self.endpoints.write().expect("nothing panics with it");

@@ -1,5 +1,5 @@
-//! Tenants: the sites behind the gateway, and the one that a request is for. They are built from the
-//! configuration, and never change afterwards.
+//! Tenants: the sites behind the gateway, and the one that a request is for. They are built from
+//! the configuration, and never change afterwards.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
-use super::seen::Seen;
+use super::verified::VerifiedCache;
 use super::{CallerError, CallerName};
 use crate::secret::Secret;
 
@@ -120,7 +120,7 @@ pub(super) struct ApiKeys {
     holders: Vec<Holder>,
     by_hash: HashMap<ApiKeyHash, usize>,
     /// Keys that were sent, with the index of who holds them.
-    seen: Seen<usize>,
+    verified: VerifiedCache<usize>,
 }
 
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl ApiKeys {
         key: &[u8],
         now: impl FnOnce() -> SystemTime,
     ) -> Result<&CallerName, CallerError> {
-        let holder = match self.seen.find(key) {
+        let holder = match self.verified.find(key) {
             Some(holder) => holder,
             None => self.find_by_hash(key).ok_or(CallerError::Unknown)?,
         };
@@ -160,7 +160,7 @@ impl ApiKeys {
         // One key is hashed, whatever was sent: a longer one is nobody's and costs no more.
         let key = if key.len() <= MAX_KEY_BYTES { key } else { &[] };
         let holder = *self.by_hash.get(&ApiKeyHash::of(key))?;
-        self.seen.keep(key, holder);
+        self.verified.keep(key, holder);
         Some(holder)
     }
 }
@@ -172,8 +172,8 @@ impl FromIterator<(KnownKey, CallerName)> for ApiKeys {
             by_hash.insert(key.hash, holders.len());
             holders.push(Holder { caller, expires_at: key.expires_at });
         }
-        let seen = Seen::new(holders.len().min(MAX_SETS));
-        Self { holders, by_hash, seen }
+        let verified = VerifiedCache::new(holders.len().min(MAX_SETS));
+        Self { holders, by_hash, verified }
     }
 }
 

@@ -270,9 +270,10 @@ pub(super) struct Limits {
     pub max_connections: Field<u64>,
     /// For a whole request head to arrive.
     pub request_head_timeout: Field<Period>,
-    /// Most memory that all request heads hold together which have begun to arrive and are not whole,
-    /// and all requests that wait for the keys of an issuer of JWTs. Beyond it the oldest one is
-    /// refused: a head with 408, a request that waits with 503. A head alone has at most 64 KiB.
+    /// Most memory that all request heads hold together which have begun to arrive and are not
+    /// whole, and all requests that wait for the keys of an issuer of JWTs. Beyond it the oldest
+    /// one is refused: a head with 408, a request that waits with 503. A head alone has at most 64
+    /// KiB.
     pub unfinished_heads: Field<Size>,
     /// For the next request on a connection.
     pub keep_alive_timeout: Field<Period>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Uri;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
-use crate::caller::jwks::IssuerKeys;
+use crate::caller::issuer_keys::IssuerKeys;
 use crate::caller::jwt::Issuer;
 use crate::caller::key_set::KeySet;
 use crate::caller::{CallerName, JwtCaller};

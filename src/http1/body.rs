@@ -1,8 +1,8 @@
 //! What is left of a body, by its framing (RFC 9112, section 6.3).
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
-use super::chunks::{ChunkReader, NotChunked};
+use super::chunks::{ChunkReader, NotChunked, Step};
 
 /// See the module.
 #[derive(Debug)]
@@ -15,17 +15,6 @@ pub enum Body {
     Close,
     /// Nothing is left.
     Done,
-}
-
-/// What a body gives next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Some of its content; never empty.
-    Piece(Bytes),
-    /// Its end.
-    End,
-    /// Nothing, before more has arrived.
-    Wait,
 }
 
 impl Body {

@@ -2,10 +2,19 @@
 //! of a chunk and another one not is refused, for behind it could hide another message
 //! (CVE-2025-55315 and its kin). What goes on is framed again.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 
-use super::body::Step;
+/// What a body gives next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Some of its content; never empty.
+    Piece(Bytes),
+    /// Its end.
+    End,
+    /// Nothing, before more has arrived.
+    Wait,
+}
 
 /// Reads a body from the bytes that have arrived, in pieces of any size.
 #[derive(Debug, Default)]

@@ -14,8 +14,8 @@ use pingora::{Error, ErrorType, ImmutStr};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::body::{Body, Step};
-use super::chunks::ChunkReader;
+use super::body::Body;
+use super::chunks::{ChunkReader, Step};
 use super::connection::Connection;
 use super::head::HeadStream;
 

@@ -27,8 +27,8 @@ pub trait Current: Send + Sync {
 }
 
 impl Proxy {
-    /// Serves a connection to its end. Each request is served by the proxy that is in force when its
-    /// head is complete.
+    /// Serves a connection to its end. Each request is served by the proxy that is in force when
+    /// its head is complete.
     pub async fn serve(current: &impl Current, mut connection: Box<Connection>, peer: &Peer) {
         let mut closing = pin!(peer.closing.cancelled());
         let (mut closes, mut patience) = (false, current.proxy().limits.head);

@@ -489,8 +489,9 @@ impl Session {
     }
 }
 
-/// What a head in a buffer of this size takes. The buffer counts twice, because the allocator rounds
-/// up and keeps a part of what is given back, and those that are evicted take a moment to go.
+/// What a head in a buffer of this size takes. The buffer counts twice, because the allocator
+/// rounds up and keeps a part of what is given back, and those that are evicted take a moment to
+/// go.
 fn memory_of(buffer: usize) -> usize {
     buffer * 2 + PER_HEAD
 }

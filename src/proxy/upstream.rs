@@ -123,8 +123,9 @@ impl Upstream {
         self.addresses().untried(&[address]) > 0
     }
 
-    /// A session to the server: on an idle connection, else on a new one; on a new one if one to the
-    /// address `avoided` has broken. It keeps the tenant's place in the `bulkhead` until it ends.
+    /// A session to the server: on an idle connection, else on a new one; on a new one if one to
+    /// the address `avoided` has broken. It keeps the tenant's place in the `bulkhead` until it
+    /// ends.
     async fn lease(
         &self,
         bulkhead: Option<OwnedSemaphorePermit>,

@@ -135,8 +135,8 @@ pub(super) struct Listener {
     pub(super) closing: CancellationToken,
 }
 
-/// The basis on which a listener has authenticated its clients. A client remains authenticated while
-/// it is equal. A renewed certificate of the listener itself does not matter.
+/// The basis on which a listener has authenticated its clients. A client remains authenticated
+/// while it is equal. A renewed certificate of the listener itself does not matter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientTrust {
     tls: bool,

@@ -1,5 +1,5 @@
-//! TLS handshakes with clients. Their memory is bounded together with unfinished heads. The log says
-//! why a client's certificate was refused; the client only learns that the handshake failed.
+//! TLS handshakes with clients. Their memory is bounded together with unfinished heads. The log
+//! says why a client's certificate was refused; the client only learns that the handshake failed.
 
 use std::future::poll_fn;
 use std::io;

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_new_tokens_do_not_change_costs_an_exchange_every_ten_seconds() {
+    fn a_refusal_that_new_tokens_do_not_change_costs_an_exchange_every_ten_seconds() {
         let never = replaced(false);
         let seconds = |at: &Duration| at.as_secs();
         assert_eq!(never[..6].iter().map(seconds).collect::<Vec<_>>(), [0, 1, 3, 7, 15, 25]);

@@ -162,7 +162,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[tokio::test(start_paused = true)]
-async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_more() {
+async fn tokens_of_revoked_permits_are_forgotten_and_asked_for_no_more() {
     let (old, new) = (permits(2, 0), permits(2, 1));
     let script = Script::giving(Duration::from_secs(10));
     let source = script.source();
@@ -195,7 +195,7 @@ async fn what_the_configuration_no_longer_makes_is_forgotten_and_asked_for_no_mo
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exchange_that_waits_for_a_place_is_not_begun_for_a_credential_that_changed() {
+async fn an_exchange_that_waits_for_the_budget_is_not_begun_for_a_credential_that_changed() {
     let script = Script::giving(HOUR);
     let source = script.source();
     let mut waiting = JoinSet::new();
@@ -270,7 +270,7 @@ async fn exchanges_wait_for_the_budget_no_longer_than_one_may_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_sleep_of_the_machine_no_token_is_used_that_has_ended_meanwhile() {
+async fn no_token_is_used_that_ended_while_the_machine_was_suspended() {
     let script = Script::giving(HOUR);
     let clock = SuspendClock::new(|| SUSPENDED.get(), SECOND);
     let source = TokenSource::with_clock(script.clone(), 10_000, Arc::default(), clock);

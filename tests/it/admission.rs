@@ -11,7 +11,8 @@ use proptest::prelude::*;
 
 use crate::support::edit::Edit;
 
-/// Three tenants by path, one by host; a caller who may use alpha alone, a proxy that names the user.
+/// Three tenants by path, one by host; a caller who may use alpha alone, a proxy that names the
+/// user.
 fn gatekeeper(key: &ApiKey, proxy: &ApiKey) -> Gatekeeper {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), "canary-secret").unwrap();
@@ -190,7 +191,7 @@ fn case() -> impl Strategy<Value = Case> {
 
 /// 100,000 spellings of path, host and headers, to each of the two callers.
 #[test]
-fn no_spelling_changes_tenant_or_user_away_from_what_policy_decided() {
+fn no_spelling_reaches_another_tenant_or_user_than_policy_decided() {
     let (key, proxy) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
     let gatekeeper = gatekeeper(&key, &proxy);
     let mut admitted = 0;

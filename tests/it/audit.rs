@@ -14,7 +14,7 @@ use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, give_tok
 use crate::support::waiting::until;
 
 /// A gateway with an audit log in a file, before a server that misbehaves as the site's name says.
-struct House {
+struct Setup {
     upstream: Upstream,
     gateway: Gateway,
     /// Of the callers, in their order.
@@ -40,7 +40,7 @@ fn misbehave(request: &Request) -> Answer {
     }
 }
 
-impl House {
+impl Setup {
     async fn new() -> Self {
         let upstream = Upstream::answering_all(misbehave).await;
         let keys = [(); 3].map(|()| ApiKey::generate().unwrap());
@@ -301,48 +301,48 @@ fn assert_told(line: &Value, answer: &Response, case: &Case) {
 }
 
 #[tokio::test]
-async fn each_refusal_has_one_line_with_all_that_was_known_and_what_is_admitted_has_none() {
-    let house = House::new().await;
+async fn each_refusal_has_one_line_with_all_known_facts_and_an_admitted_request_has_none() {
+    let setup = Setup::new().await;
     // The control: the one line is that of the exchange, all other requests find its token.
     for caller in ["portal", "portal", "hasty"] {
-        let answer = house.ask(caller, "GET /bi/api/site/good/v5.0/dashboards").await;
+        let answer = setup.ask(caller, "GET /bi/api/site/good/v5.0/dashboards").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    assert_eq!(lines(&house.path(), 1).await[0]["event"], "exchange");
+    assert_eq!(lines(&setup.path(), 1).await[0]["event"], "exchange");
 
     let cases: Vec<_> = DECIDED.into_iter().chain(FAILED).collect();
     let mut answers = Vec::new();
     for (caller, request, status, code, _) in &cases {
-        let answer = house.ask(caller, request).await;
+        let answer = setup.ask(caller, request).await;
         assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{request}");
         answers.push(answer);
     }
     // Of good, refused, garbled, down, late, broken, silent, revoked.
     let exchanges = 8;
-    let mut all = lines(&house.path(), exchanges + cases.len()).await;
+    let mut all = lines(&setup.path(), exchanges + cases.len()).await;
     all.retain(|line| line["event"] != "exchange");
     assert_eq!(all.len(), cases.len());
     for ((line, answer), case) in all.iter().zip(&answers).zip(&cases) {
         assert_told(line, answer, case);
     }
-    let text = std::fs::read_to_string(house.path()).unwrap();
-    for secret in ["canary", house.keys[0].expose(), CANARY_SECRET, CANARY_TOKEN] {
+    let text = std::fs::read_to_string(setup.path()).unwrap();
+    for secret in ["canary", setup.keys[0].expose(), CANARY_SECRET, CANARY_TOKEN] {
         assert!(!text.contains(secret), "{secret}");
     }
 }
 
 #[tokio::test]
 async fn the_line_of_an_exchange_names_the_request_that_began_it_and_its_user() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let jane = "GET /bi/api/site/good/v5.0/x | X-User: jane@acme.example";
-    let first = house.ask("guest", jane).await;
-    assert_eq!((first.status, house.ask("guest", jane).await.status), (200, 200));
-    let joe = house.ask("guest", &jane.edit("jane", "joe")).await;
+    let first = setup.ask("guest", jane).await;
+    assert_eq!((first.status, setup.ask("guest", jane).await.status), (200, 200));
+    let joe = setup.ask("guest", &jane.edit("jane", "joe")).await;
     // Its token is refused, and so is the next one: an exchange for each.
-    let revoked = house.ask("portal", "GET /bi/api/site/revoked/v5.0/x").await;
+    let revoked = setup.ask("portal", "GET /bi/api/site/revoked/v5.0/x").await;
     assert_eq!((joe.status, revoked.status), (200, 401));
 
-    let all = lines(&house.path(), 4).await;
+    let all = lines(&setup.path(), 4).await;
     for (line, (answer, purpose, caller, by, tenant, user)) in all.iter().zip([
         (&first, "request", "guest", "may[1]", "good", "jane@acme.example"),
         (&joe, "request", "guest", "may[1]", "good", "joe@acme.example"),
@@ -366,12 +366,12 @@ async fn the_line_of_an_exchange_names_the_request_that_began_it_and_its_user() 
         assert_eq!(line["boldgate.token_lifetime"], 3600);
         assert!(line["boldgate.exchange_duration"].as_f64().unwrap() > 0.0);
     }
-    let tokens = house.upstream.seen.requests().len();
+    let tokens = setup.upstream.seen.requests().len();
     assert!(tokens > 4, "the exchanges and the requests were seen: {tokens}");
 }
 
 #[tokio::test]
-async fn without_the_section_there_is_no_audit_log_and_anonymous_requests_say_so_in_theirs() {
+async fn without_an_audit_section_there_is_no_audit_log_and_anonymous_lines_name_no_caller() {
     let upstream = Upstream::echo().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
@@ -389,9 +389,9 @@ async fn without_the_section_there_is_no_audit_log_and_anonymous_requests_say_so
 #[tokio::test]
 async fn a_log_that_is_moved_away_goes_on_under_its_name_and_no_line_is_lost() {
     use std::os::unix::fs::PermissionsExt;
-    let house = House::new().await;
-    let (path, moved) = (house.path(), house.folder.path().join("audit.jsonl.1"));
-    let mut client = Client::connect(house.gateway.address()).await;
+    let setup = Setup::new().await;
+    let (path, moved) = (setup.path(), setup.folder.path().join("audit.jsonl.1"));
+    let mut client = Client::connect(setup.gateway.address()).await;
     let mut refused = async |count: usize| {
         for _ in 0..count {
             client.write(b"GET /x HTTP/1.1\r\nHost: gw\r\n\r\n").await;
@@ -404,7 +404,7 @@ async fn a_log_that_is_moved_away_goes_on_under_its_name_and_no_line_is_lost() {
     refused(50).await;
     assert_eq!(lines(&path, 50).await.len() + lines(&moved, 100).await.len(), 150);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(house.gateway.telemetry.render().contains("boldgate_audit_log_lines_lost_total 0"));
+    assert!(setup.gateway.telemetry.render().contains("boldgate_audit_log_lines_lost_total 0"));
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ fn completions_are_scripts() {
 }
 
 #[test]
-fn a_reader_that_has_read_enough_is_no_failure() {
+fn a_pipe_that_its_reader_closes_early_is_no_failure() {
     let script =
         format!("{} schema | head -1; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_boldgate"));
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
@@ -182,7 +182,7 @@ const NO_PLACES: [(&str, &str); 2] =
     [(">/dev/full", "No space left on device"), ("1</proc/version", "Bad file descriptor")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_cannot_be_written_is_a_failure_in_words() {
+async fn a_result_that_cannot_be_written_is_reported_as_a_failure() {
     let stand_in = acme().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
@@ -236,7 +236,7 @@ async fn a_result_that_cannot_be_written_is_a_failure_in_words() {
 
 /// The standard library opens `/dev/null` where a standard stream is closed.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_shown_only_once_is_not_made_for_a_closed_stdout() {
+async fn a_key_that_is_shown_only_once_is_not_generated_for_a_closed_stdout() {
     let stand_in = acme().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);

@@ -19,14 +19,14 @@ use crate::support::upstream::Upstream;
 use crate::support::waiting::{becomes, until};
 
 /// A gateway whose listener demands certificates.
-struct House {
+struct Setup {
     upstream: Upstream,
     gateway: Gateway,
     server: CertificateDer<'static>,
     _files: tempfile::TempDir,
 }
 
-impl House {
+impl Setup {
     /// Trusts the CAs of `cas`; `callers` stands in the configuration after the callers known by
     /// names, indented by two, and `revoked` is a list of revocations.
     async fn new(cas: &[&Ca], callers: &str, revoked: Option<String>) -> Self {
@@ -125,17 +125,17 @@ async fn a_caller_is_known_by_each_kind_of_alternative_name_and_by_its_fingerpri
         (&pinned, "by-fingerprint"),
     ] {
         // One each, so that the last access line is that of the request.
-        let house = House::new(&[&ca, &second], &more, None).await;
-        house.assert_admitted(identity, caller, "").await;
+        let setup = Setup::new(&[&ca, &second], &more, None).await;
+        setup.assert_admitted(identity, caller, "").await;
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_good_ends_the_connection_and_reaches_nothing() {
+async fn an_invalid_certificate_ends_the_connection_and_reaches_nothing() {
     let (ca, stranger) = (Ca::new("clients"), Ca::new("clients"));
     let known = dns("reports.acme.example");
     let serial = SerialNumber::from(4711);
-    let house = House::new(&[&ca], "", Some(ca.revocations(&serial))).await;
+    let setup = Setup::new(&[&ca], "", Some(ca.revocations(&serial))).await;
 
     let expired = ca.identity_with(|params| {
         params.subject_alt_names = vec![known.clone()];
@@ -168,15 +168,15 @@ async fn a_certificate_that_is_not_good_ends_the_connection_and_reaches_nothing(
         ("of another CA of the same name", Some(&of_a_stranger)),
         ("self-signed", Some(&self_signed)),
     ] {
-        let answer = house.ask(identity, "").await;
+        let answer = setup.ask(identity, "").await;
         assert!(answer.is_none(), "{what}: {answer:?}");
-        house.upstream.seen.assert_untouched(what);
+        setup.upstream.seen.assert_untouched(what);
     }
-    house.assert_admitted(&ca.identity(&[known]), "by-dns", "").await;
+    setup.assert_admitted(&ca.identity(&[known]), "by-dns", "").await;
 }
 
 #[tokio::test]
-async fn a_certificate_of_nobody_is_refused_whatever_else_comes_with_it() {
+async fn a_certificate_of_no_caller_is_refused_with_every_other_credential_beside_it() {
     let ca = Ca::new("clients");
     let (own, other) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
     let may = "may: [ { tenant: acme, routes: [read] } ]";
@@ -186,7 +186,7 @@ async fn a_certificate_of_nobody_is_refused_whatever_else_comes_with_it() {
         own.hash(),
         other.hash(),
     );
-    let house = House::new(&[&ca], &more, None).await;
+    let setup = Setup::new(&[&ca], &more, None).await;
     let key = |key: &ApiKey| format!("X-Api-Key: {}\r\n", key.expose());
 
     let by_common_name = ca.identity(&[]);
@@ -196,7 +196,7 @@ async fn a_certificate_of_nobody_is_refused_whatever_else_comes_with_it() {
     let uri_as_dns = ca.identity(&[dns("spiffe.acme.example"), dns("acme.example")]);
     for identity in [&by_common_name, &by_another, &wildcard, &uri_as_dns] {
         for lines in [String::new(), key(&other)] {
-            let answer = house.ask(Some(identity), &lines).await.expect("the handshake holds");
+            let answer = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
             assert_eq!((answer.status, answer.code().as_str()), (403, "certificate_unknown"));
         }
     }
@@ -208,21 +208,21 @@ async fn a_certificate_of_nobody_is_refused_whatever_else_comes_with_it() {
         (&two_callers, String::new()),
         (&two_callers, key(&own)),
     ] {
-        let answer = house.ask(Some(identity), &lines).await.expect("the handshake holds");
+        let answer = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
         assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
     }
-    house.upstream.seen.assert_untouched("certificates of nobody");
+    setup.upstream.seen.assert_untouched("certificates of nobody");
 
-    house.assert_admitted(&both, "both", &key(&own)).await;
+    setup.assert_admitted(&both, "both", &key(&own)).await;
 }
 
 /// The certificate is the connection's: each request on it is the caller's.
 #[tokio::test]
 async fn a_connection_keeps_its_certificate_from_request_to_request() {
     let ca = Ca::new("clients");
-    let house = House::new(&[&ca], "", None).await;
+    let setup = Setup::new(&[&ca], "", None).await;
     let identity = ca.identity(&[dns("reports.acme.example")]);
-    let mut client = house.connect(Some(&identity)).await.unwrap();
+    let mut client = setup.connect(Some(&identity)).await.unwrap();
     for path in ["/bi/api/site/site1/v5.0/dashboards", "/bi/api/site/site1/v5.0/items"] {
         client.write(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n\r\n").as_bytes()).await;
         assert_eq!(client.response().await.status, 200);
@@ -267,7 +267,7 @@ audit: {{ to: \"{}\" }}
         pinned.fingerprint(),
         audit.display(),
     );
-    let house = House::new(&[&ca], &more, None).await;
+    let setup = Setup::new(&[&ca], &more, None).await;
     let jane = "X-User: jane@acme.example\r\n";
     let nobody = ca.identity(&[dns("nobody.example")]);
     for (identity, lines, code) in [
@@ -278,10 +278,10 @@ audit: {{ to: \"{}\" }}
         (&by_uri, "X-User: jane@evil.example\r\n", "subject_refused"),
         (&nobody, jane, "certificate_unknown"),
     ] {
-        let answer = house.ask(Some(identity), lines).await.expect("the handshake holds");
+        let answer = setup.ask(Some(identity), lines).await.expect("the handshake holds");
         assert_eq!((answer.status, answer.code().as_str()), (403, code), "{lines}");
     }
-    house.upstream.seen.assert_untouched("proxies that are not listed");
+    setup.upstream.seen.assert_untouched("proxies that are not listed");
 
     let exchanged = || -> Vec<String> {
         let text = std::fs::read_to_string(&audit).unwrap();
@@ -293,17 +293,17 @@ audit: {{ to: \"{}\" }}
     for (number, identity) in [&by_name, &by_uri, &by_email, &pinned].into_iter().enumerate() {
         let user = format!("jane{number}@acme.example");
         let lines = format!("X-User: {user}\r\n");
-        let answer = house.ask(Some(identity), &lines).await.expect("the handshake holds");
+        let answer = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
         assert_eq!(answer.status, 200, "{user}: {}", answer.text());
         users.push(user);
     }
     // Where nothing is mapped the header counts for nothing, and goes no further.
     let known = ca.identity(&[dns("reports.acme.example")]);
-    assert_eq!(house.ask(Some(&known), jane).await.unwrap().status, 200);
+    assert_eq!(setup.ask(Some(&known), jane).await.unwrap().status, 200);
     users.push("reports@acme.example".to_owned());
     until(|| exchanged() == users).await;
-    assert_eq!(house.upstream.seen.requests().len(), users.len());
-    for request in house.upstream.seen.requests() {
+    assert_eq!(setup.upstream.seen.requests().len(), users.len());
+    for request in setup.upstream.seen.requests() {
         assert!(request.header("x-user").is_empty(), "{}", request.head);
     }
 }

@@ -143,7 +143,7 @@ fn assert_refused(response: &Response, what: &str) {
 }
 
 #[tokio::test]
-async fn a_page_of_a_stranger_reaches_nothing_through_an_anonymous_listener() {
+async fn a_page_of_an_unlisted_origin_reaches_nothing_through_an_anonymous_listener() {
     let upstream = bold_bi().await;
     for tenant in [CORS, ""] {
         let gateway = Gateway::start(&loopback(&upstream, tenant));
@@ -247,7 +247,7 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
 }
 
 #[tokio::test]
-async fn a_preflight_of_any_other_origin_is_refused_whatever_it_proves() {
+async fn a_preflight_of_an_unlisted_origin_is_refused_with_every_credential() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
@@ -271,7 +271,7 @@ async fn a_preflight_of_any_other_origin_is_refused_whatever_it_proves() {
 }
 
 #[tokio::test]
-async fn the_servers_cors_headers_never_come_back_where_our_token_was_put_on() {
+async fn cors_headers_of_the_server_are_removed_where_our_token_was_sent() {
     let upstream = bold_bi().await;
     let gateway = Gateway::start(&loopback(&upstream, CORS));
     for status in [200, 201, 304, 400, 401, 404, 500, 503] {
@@ -373,7 +373,7 @@ fn assert_alike(one: &Response, other: &Response) {
 }
 
 #[tokio::test]
-async fn nobody_learns_from_a_refused_origin_which_tenants_there_are() {
+async fn a_refused_origin_does_not_reveal_which_tenants_exist() {
     let upstream = bold_bi().await;
     let key = ApiKey::generate().unwrap();
     let open = loopback(&upstream, CORS);
@@ -403,7 +403,7 @@ async fn nobody_learns_from_a_refused_origin_which_tenants_there_are() {
 }
 
 #[tokio::test]
-async fn an_origin_like_the_requests_own_host_counts_where_that_host_was_checked() {
+async fn the_origin_of_the_requests_own_host_is_allowed_where_that_host_is_checked() {
     let upstream = bold_bi().await;
     let named = "  beta:\n    server: main\n    hosts: [beta.example]\n    credential: { grant: \
                  embed_secret, username: reports@beta.example, embed_secret: { file: SECRET_FILE }, \
@@ -544,7 +544,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, lines: &s
 }
 
 #[tokio::test]
-async fn a_strangers_page_is_refused_wherever_the_browser_proves_the_caller_by_itself() {
+async fn a_page_of_an_unlisted_origin_is_refused_where_the_browser_adds_the_credential() {
     let proofs = Proofs::new(CORS).await;
     let user = format!("X-User: a@acme.example\r\nX-Api-Key: {}\r\n", proofs.other_key.expose());
     let signed = proofs.provider.token(|_| {});
@@ -599,7 +599,7 @@ async fn a_key_or_a_jwt_in_a_header_needs_no_listed_origin() {
 }
 
 #[tokio::test]
-async fn a_token_that_proves_nobody_opens_no_way_around_the_origins() {
+async fn a_token_that_proves_no_caller_does_not_bypass_the_check_of_origins() {
     let proofs = Proofs::new(&format!("{CORS}    existing_authorization: replace\n")).await;
     let own = "Authorization: Bearer canary-own\r\n";
     for lines in STRANGERS {

@@ -91,7 +91,7 @@ async fn a_caller_with_a_good_jwt_is_served_with_our_token_and_the_jwt_goes_no_f
 
 /// JWT-01, JWT-05 and their kin; AUT-01
 #[tokio::test]
-async fn a_jwt_that_does_not_hold_reaches_nothing() {
+async fn an_invalid_jwt_reaches_nothing() {
     let upstream = Upstream::echo().await;
     let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
     let gateway = gateway(&upstream, &provider, &batch);
@@ -176,7 +176,7 @@ async fn keys_are_fetched_once_rotations_are_followed_and_failures_keep_the_last
 }
 
 #[tokio::test]
-async fn an_issuer_whose_keys_cannot_be_had_admits_nobody_and_harms_no_other_caller() {
+async fn an_issuer_whose_keys_are_unavailable_admits_nobody_and_affects_no_other_caller() {
     let upstream = Upstream::echo().await;
     let batch = ApiKey::generate().unwrap();
     let gateway = gateway_with(&upstream, "jwks_url: http://127.0.0.1:1/keys", &batch);
@@ -190,7 +190,7 @@ async fn an_issuer_whose_keys_cannot_be_had_admits_nobody_and_harms_no_other_cal
 /// A token that was seen before is not verified again, so what it depends on must be looked at
 /// again.
 #[tokio::test]
-async fn a_token_that_was_seen_ends_with_its_key_and_with_its_time() {
+async fn a_verified_jwt_is_refused_once_its_key_is_gone_or_it_has_expired() {
     let upstream = Upstream::echo().await;
     let (old, new) = (Provider::new(), Provider::with_key_id("two"));
     let published = Arc::new(Mutex::new(old.jwks()));
@@ -309,7 +309,7 @@ async fn a_401_challenges_for_each_kind_of_credential_and_says_that_a_token_was_
 
 /// The client is not told why its credential was refused; the operator is.
 #[tokio::test]
-async fn why_a_credential_was_refused_stands_in_the_access_log_and_in_a_metric_alone() {
+async fn the_reason_of_a_refused_credential_is_in_the_access_log_and_a_metric_only() {
     let upstream = Upstream::echo().await;
     let (provider, batch) = (Provider::new(), ApiKey::generate().unwrap());
     let gateway = gateway(&upstream, &provider, &batch);
@@ -368,7 +368,7 @@ async fn why_a_credential_was_refused_stands_in_the_access_log_and_in_a_metric_a
 
 /// An issuer that publishes nonsense, weak keys and a private key among good ones.
 #[tokio::test]
-async fn unusable_keys_among_good_ones_keep_no_caller_out_and_let_nobody_in() {
+async fn unusable_keys_beside_usable_ones_lock_no_caller_out_and_let_none_in() {
     let upstream = Upstream::echo().await;
     let (good, leaked) = (Provider::new(), Provider::with_key_id("leaked"));
     let parsed = |provider: &Provider| -> Value {

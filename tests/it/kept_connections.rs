@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use boldgate::caller::jwks::KeySource;
+use boldgate::caller::issuer_keys::KeySource;
 use boldgate::jwks::HttpKeySource;
 use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
 use boldgate::trust::Trust;

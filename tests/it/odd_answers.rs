@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use boldgate::caller::jwks::KeySource;
+use boldgate::caller::issuer_keys::KeySource;
 use boldgate::jwks::HttpKeySource;
 use boldgate::trust::Trust;
 
@@ -274,23 +274,23 @@ struct Verdicts {
 
 async fn verdicts(dress: Dress) -> Verdicts {
     let (data, tokens, keys, is_healthy) = tokio::join!(
-        async { House::new(dress, Kind::Data).await.get().await },
-        async { House::new(dress, Kind::Tokens).await.get().await },
-        async { House::new(dress, Kind::Keys).await.get().await },
-        async { House::new(dress, Kind::Health).await.is_healthy().await },
+        async { Setup::new(dress, Kind::Data).await.get().await },
+        async { Setup::new(dress, Kind::Tokens).await.get().await },
+        async { Setup::new(dress, Kind::Keys).await.get().await },
+        async { Setup::new(dress, Kind::Health).await.is_healthy().await },
     );
     let [tokens, keys] = [tokens, keys].map(|response| (response.status, response.code()));
     Verdicts { data, tokens, keys, is_healthy }
 }
 
 /// A server with odd responses to one kind of requests, and a gateway before it.
-struct House {
+struct Setup {
     gateway: Gateway,
     upstream: Upstream,
     provider: Provider,
 }
 
-impl House {
+impl Setup {
     async fn new(dress: Dress, odd: Kind) -> Self {
         let provider = Provider::new();
         let keys = provider.jwks();
@@ -371,7 +371,7 @@ async fn check(rows: &[(&'static str, Dress)], is_right: fn(&Verdicts) -> bool) 
 }
 
 #[tokio::test]
-async fn an_odd_answer_is_good_enough_for_data_tokens_keys_and_health_checks_alike() {
+async fn an_odd_response_is_read_for_data_tokens_keys_and_health_checks_alike() {
     check(&READABLE, |Verdicts { data, tokens, keys, is_healthy }| {
         let whole = data.whole && data.text() == "data";
         [data.status, tokens.0, keys.0] == [200; 3] && whole && *is_healthy
@@ -380,7 +380,7 @@ async fn an_odd_answer_is_good_enough_for_data_tokens_keys_and_health_checks_ali
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_http_is_refused_for_data_tokens_and_health_checks_alike() {
+async fn a_head_that_is_not_http_is_refused_for_data_tokens_keys_and_health_checks_alike() {
     check(&UNREADABLE, |Verdicts { data, tokens, keys, is_healthy }| {
         (data.status, &*data.code()) == (502, "upstream_invalid")
             && (tokens.0, &*tokens.1) == (502, "token_reply_unusable")

@@ -159,7 +159,7 @@ fn damaged(section: &str) -> Vec<(&'static str, Vec<u8>, usize, &'static str)> {
 }
 
 #[test]
-fn nothing_in_a_pem_file_is_passed_over_without_a_finding_on_its_line() {
+fn everything_unused_in_a_pem_file_is_a_finding_with_its_line() {
     let folder = Folder::new();
     folder.settings().unwrap_or_else(|findings| panic!("{findings}"));
     let mut missed = Vec::new();
@@ -230,7 +230,7 @@ fn sections_of_the_wrong_kind_are_findings_and_so_are_files_that_are_no_pem() {
 }
 
 #[test]
-fn text_of_openssl_between_sections_and_line_ends_are_no_fault() {
+fn text_of_openssl_between_sections_and_other_line_ends_are_accepted() {
     let folder = Folder::new();
     let good = |file: &str| folder.read(file);
     let text = "Certificate:\n    Data:\n        Version: 3 (0x2)\n        Serial Number:\n            \
@@ -271,7 +271,7 @@ fn findings(text: &str) -> Vec<String> {
 
 /// There is one reading of all files, so that no command can be content with less.
 #[tokio::test(flavor = "multi_thread")]
-async fn check_serve_and_a_reload_say_the_same_of_every_file() {
+async fn check_serve_and_a_reload_report_the_same_for_every_file() {
     let folder = Folder::new();
     let config = folder.path("gateway.yaml").display().to_string();
     assert_eq!(run(&["check", &config]).code, Some(0), "{}", run(&["check", &config]).stderr);

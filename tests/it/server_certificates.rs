@@ -140,7 +140,7 @@ async fn a_server_certificate_that_is_listed_itself_is_trusted_for_its_names_and
 }
 
 #[tokio::test]
-async fn a_pin_stands_for_chain_and_name_and_for_nothing_else() {
+async fn a_pin_replaces_the_checks_of_chain_and_name_and_no_other() {
     let (good, next) = (Made::named("localhost"), Made::named("localhost"));
     let pinned = |all: &[&Made]| {
         let all: Vec<_> = all.iter().map(|made| format!("\"{}\"", made.fingerprint())).collect();
@@ -292,7 +292,7 @@ async fn assert_told(refused: &Refused<'_>) {
 
 /// The fault of the certificate, the key of the configuration, and a way to make a right one.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
+async fn each_fault_of_a_certificate_is_reported_with_its_remedy() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let ca = format!(", ca_file: \"{}\"", write(&folder, "ca.pem", &authority.pem));
     let foreign = write(&folder, "foreign.pem", &Made::named("ca.example").pem());
@@ -397,7 +397,7 @@ async fn each_fault_of_a_certificate_is_told_with_what_mends_it() {
 
 /// The library has only its own names for these, and lists of numbers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_the_library_cannot_read_or_match_is_told_in_words() {
+async fn a_certificate_that_the_library_cannot_read_or_match_is_explained() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let ca = format!(", ca_file: \"{}\"", write(&folder, "ca.pem", &authority.pem));
     let make = "-addext subjectAltName=DNS:";

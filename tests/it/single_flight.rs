@@ -143,7 +143,7 @@ async fn a_failure_is_remembered_for_less_than_a_second() {
 }
 
 #[tokio::test]
-async fn the_flight_goes_on_when_all_who_waited_have_left() {
+async fn an_exchange_goes_on_after_all_waiters_are_gone() {
     let exchange = Counting::closed(false);
     let (source, permit) = (source(exchange.clone()), nowhere());
     let only = tokio::spawn({

@@ -15,7 +15,7 @@ use crate::support::identity_provider::Provider;
 use crate::support::upstream::{Answer, Upstream, ok, status};
 
 /// A server that gives each user a token of the user's name, and a gateway before it.
-struct House {
+struct Setup {
     upstream: Upstream,
     gateway: Gateway,
     provider: Provider,
@@ -27,7 +27,7 @@ struct House {
 /// The body of a reply to an exchange for a user.
 type Reply = dyn Fn(&str) -> String + Send + Sync;
 
-impl House {
+impl Setup {
     /// `callers` are the permissions of `portal`, known by JWTs, and of `proxy`, known by a key.
     async fn new(portal: &str, proxy: &str) -> Self {
         let reply =
@@ -143,25 +143,25 @@ const READ: &str = "/v5.0/dashboards";
 
 #[tokio::test]
 async fn each_user_of_a_jwt_acts_with_a_token_of_their_own_and_never_with_anothers() {
-    let house = House::mapped().await;
+    let setup = Setup::mapped().await;
     for user in ["jane@acme.example", "joe@acme.example", "jane@acme.example"] {
-        let answer = house.with_claims("alpha", json!({"email": user})).await;
+        let answer = setup.with_claims("alpha", json!({"email": user})).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(house.tokens(), [format!("Bearer canary-token-{user}")]);
+        assert_eq!(setup.tokens(), [format!("Bearer canary-token-{user}")]);
     }
-    assert_eq!(house.exchanged(), ["jane@acme.example", "joe@acme.example"]);
+    assert_eq!(setup.exchanged(), ["jane@acme.example", "joe@acme.example"]);
     // The tenant that a claim names is acted on as its own user.
-    let answer = house.with_claims("beta", json!({"sites": ["gamma", "beta"]})).await;
+    let answer = setup.with_claims("beta", json!({"sites": ["gamma", "beta"]})).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(house.exchanged(), ["own@beta.example"]);
-    assert_eq!(house.tokens(), ["Bearer canary-token-own@beta.example"]);
+    assert_eq!(setup.exchanged(), ["own@beta.example"]);
+    assert_eq!(setup.tokens(), ["Bearer canary-token-own@beta.example"]);
 }
 
 /// A gateway whose server's replies have these fields beside their token. JWTs map users of `alpha`
-/// as in [`House::mapped`].
-async fn naming(fields: &'static str) -> House {
-    House::of(
-        House::MAPPED,
+/// as in [`Setup::mapped`].
+async fn naming(fields: &'static str) -> Setup {
+    Setup::of(
+        Setup::MAPPED,
         "    may: [ { tenant: beta, routes: [read] } ]",
         Box::new(move |user| {
             format!(r#"{{"access_token":"canary-token-{user}","expires_in":3600{fields}}}"#)
@@ -179,15 +179,15 @@ async fn a_token_of_another_user_than_the_mapped_one_is_never_used_and_is_an_ala
         r#","email":"jane@acme.example","Email":"joe@acme.example""#,
         r#","email":["jane@acme.example"]"#,
     ] {
-        let house = naming(fields).await;
+        let setup = naming(fields).await;
         for _ in 0..3 {
-            let answer = house.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
+            let answer = setup.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
             let got = (answer.status, answer.code());
             assert_eq!(got, (502, "token_reply_unusable".into()), "{fields}");
         }
-        assert_eq!(house.exchanged(), ["jane@acme.example"], "{fields}: it is remembered");
-        assert!(house.tokens().is_empty(), "{fields}: nothing went up");
-        let metrics = house.gateway.telemetry.render();
+        assert_eq!(setup.exchanged(), ["jane@acme.example"], "{fields}: it is remembered");
+        assert!(setup.tokens().is_empty(), "{fields}: nothing went up");
+        let metrics = setup.gateway.telemetry.render();
         let alarm = "boldgate_token_replies_for_another_user_total{tenant=\"alpha\"} 1\n";
         assert!(metrics.contains(alarm), "{metrics}");
     }
@@ -203,11 +203,11 @@ async fn a_reply_that_names_the_mapped_user_or_nobody_is_used() {
         r#","Email":"""#,
         r#","username":"somebody","UserDetail":"{\"Email\":\"joe@acme.example\"}""#,
     ] {
-        let house = naming(fields).await;
-        let answer = house.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
+        let setup = naming(fields).await;
+        let answer = setup.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
         assert_eq!(answer.status, 200, "{fields}: {}", answer.text());
-        assert_eq!(house.tokens(), ["Bearer canary-token-jane@acme.example"], "{fields}");
-        let metrics = house.gateway.telemetry.render();
+        assert_eq!(setup.tokens(), ["Bearer canary-token-jane@acme.example"], "{fields}");
+        let metrics = setup.gateway.telemetry.render();
         let quiet = "boldgate_token_replies_for_another_user_total{tenant=\"alpha\"} 0\n";
         assert!(metrics.contains(quiet), "{metrics}");
     }
@@ -215,16 +215,16 @@ async fn a_reply_that_names_the_mapped_user_or_nobody_is_used() {
 
 #[tokio::test]
 async fn a_credentials_own_user_may_be_a_login_name() {
-    let house = naming(r#","email":"reports.person@acme.example""#).await;
-    assert_eq!(house.by_proxy("beta", "").await.status, 200);
-    assert_eq!(house.tokens(), ["Bearer canary-token-own@beta.example"]);
-    let metrics = house.gateway.telemetry.render();
+    let setup = naming(r#","email":"reports.person@acme.example""#).await;
+    assert_eq!(setup.by_proxy("beta", "").await.status, 200);
+    assert_eq!(setup.tokens(), ["Bearer canary-token-own@beta.example"]);
+    let metrics = setup.gateway.telemetry.render();
     assert!(metrics.contains("boldgate_token_replies_for_another_user_total{tenant=\"beta\"} 0\n"));
 }
 
 #[tokio::test]
 async fn without_a_user_that_policy_allows_nothing_is_sent_to_anybody() {
-    let house = House::mapped().await;
+    let setup = Setup::mapped().await;
     for (site, claims, code) in [
         ("alpha", json!({}), "subject_refused"),
         ("alpha", json!({"email": "admin@acme.example"}), "subject_refused"),
@@ -241,7 +241,7 @@ async fn without_a_user_that_policy_allows_nothing_is_sent_to_anybody() {
         ("beta", json!({"sites": "BETA"}), "caller_forbidden"),
         ("beta", json!({"sites": "*"}), "caller_forbidden"),
     ] {
-        let refusal = house.with_claims(site, claims.clone()).await;
+        let refusal = setup.with_claims(site, claims.clone()).await;
         assert_eq!((refusal.status, refusal.code().as_str()), (403, code), "{site} {claims}");
     }
     for (site, headers) in [
@@ -252,7 +252,7 @@ async fn without_a_user_that_policy_allows_nothing_is_sent_to_anybody() {
         ("alpha", "X_User: jane@acme.example\r\n"),
         ("beta", "X-User: jane\r\n"),
     ] {
-        let refusal = house.by_proxy(site, headers).await;
+        let refusal = setup.by_proxy(site, headers).await;
         assert_eq!(
             (refusal.status, refusal.code().as_str()),
             (403, "subject_refused"),
@@ -261,52 +261,52 @@ async fn without_a_user_that_policy_allows_nothing_is_sent_to_anybody() {
     }
     // A token of the client's own would be another user's.
     let own = "X-User: jane@acme.example\r\nAuthorization: Bearer canary-own\r\n";
-    let refusal = house.by_proxy("alpha", own).await;
+    let refusal = setup.by_proxy("alpha", own).await;
     assert_eq!((refusal.status, refusal.code().as_str()), (403, "authorization_refused"));
-    house.upstream.seen.assert_untouched("users that are refused");
+    setup.upstream.seen.assert_untouched("users that are refused");
 
-    assert_eq!(house.by_proxy("alpha", "X-User: jane@acme.example\r\n").await.status, 200);
-    assert_eq!(house.exchanged(), ["jane@acme.example"]);
-    let seen = house.upstream.seen.requests().pop().unwrap();
+    assert_eq!(setup.by_proxy("alpha", "X-User: jane@acme.example\r\n").await.status, 200);
+    assert_eq!(setup.exchanged(), ["jane@acme.example"]);
+    let seen = setup.upstream.seen.requests().pop().unwrap();
     assert_eq!(seen.header("authorization"), ["Bearer canary-token-jane@acme.example"]);
     assert!(seen.header("x-user").is_empty(), "the header is for the gateway alone");
 }
 
 #[tokio::test]
-async fn who_sends_too_much_is_told_when_to_come_again_and_takes_nothing_from_others() {
+async fn a_caller_over_its_rate_is_told_when_to_retry_and_takes_nothing_from_others() {
     let open = "    may: [ { tenant: \"*\", routes: [read] } ]";
-    let house =
-        House::new(open, &format!("{open}\n    limits: {{ requests_per_second: 1, burst: 3 }}"))
+    let setup =
+        Setup::new(open, &format!("{open}\n    limits: {{ requests_per_second: 1, burst: 3 }}"))
             .await;
     for _ in 0..3 {
-        assert_eq!(house.by_proxy("alpha", "").await.status, 200);
+        assert_eq!(setup.by_proxy("alpha", "").await.status, 200);
     }
-    let refusal = house.by_proxy("alpha", "").await;
+    let refusal = setup.by_proxy("alpha", "").await;
     assert_eq!((refusal.status, refusal.code().as_str()), (429, "rate_limited"));
     assert_eq!(refusal.header("retry-after"), ["1"]);
-    assert_eq!(house.with_claims("alpha", json!({})).await.status, 200);
-    assert_eq!(house.tokens().len(), 4);
-    house.until_proxy_gets(200, "alpha").await;
+    assert_eq!(setup.with_claims("alpha", json!({})).await.status, 200);
+    assert_eq!(setup.tokens().len(), 4);
+    setup.until_proxy_gets(200, "alpha").await;
 }
 
 #[tokio::test]
 async fn a_tenant_takes_no_more_requests_at_once_than_it_is_allowed() {
     let open = "    may: [ { tenant: \"*\", routes: [read, write] } ]";
-    let house = House::new(open, open).await;
+    let setup = Setup::new(open, open).await;
     // The one request that beta takes is under way until its body is whole.
-    let mut slow = Client::connect(house.gateway.address()).await;
+    let mut slow = Client::connect(setup.gateway.address()).await;
     let head = format!(
         "POST /bi/api/site/beta/v5.0/items HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {}\r\n\
          Content-Length: 4\r\n\r\nha",
-        house.key.expose()
+        setup.key.expose()
     );
     slow.write(head.as_bytes()).await;
-    house.until_proxy_gets(429, "beta").await;
-    let refusal = house.by_proxy("beta", "").await;
+    setup.until_proxy_gets(429, "beta").await;
+    let refusal = setup.by_proxy("beta", "").await;
     assert_eq!((refusal.status, refusal.code().as_str()), (429, "rate_limited"));
     assert_eq!(refusal.header("retry-after"), ["1"]);
-    assert_eq!(house.by_proxy("alpha", "").await.status, 200);
+    assert_eq!(setup.by_proxy("alpha", "").await.status, 200);
     slow.write(b"lf").await;
     assert_eq!(slow.response().await.status, 200);
-    house.until_proxy_gets(200, "beta").await;
+    setup.until_proxy_gets(200, "beta").await;
 }

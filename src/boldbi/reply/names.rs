@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_user_is_another_in_whatever_field_and_place() {
+    fn another_user_is_found_in_every_email_field() {
         for body in [
             r#"{"email":"joe@acme.example"}"#,
             r#"{"access_token":"x","Email":"joe@acme.example"}"#,

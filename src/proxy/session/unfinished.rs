@@ -45,8 +45,8 @@ impl UnfinishedHeads {
         UnfinishedHead { all: self, number, evicted }
     }
 
-    /// Waits for `caller` with a request that takes `held` bytes of memory; `None` if the request is
-    /// evicted first. See [`UnfinishedHead::hold`].
+    /// Waits for `caller` with a request that takes `held` bytes of memory; `None` if the request
+    /// is evicted first. See [`UnfinishedHead::hold`].
     pub async fn hold_while<T>(
         &self,
         held: usize,

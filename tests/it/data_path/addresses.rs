@@ -142,7 +142,7 @@ async fn when_an_address_dies_under_load_no_get_fails_and_no_post_is_sent_twice(
 }
 
 #[tokio::test]
-async fn addresses_that_hang_or_show_a_wrong_certificate_are_passed_over_without_a_byte() {
+async fn addresses_that_hang_or_show_a_wrong_certificate_are_skipped_and_get_no_byte() {
     let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("localhost"));
     let server = TlsServer::start(identity.acceptor(), upstream.address).await;
     let stranger =
@@ -180,7 +180,7 @@ fn on_ca(config: &str, settings: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_health_check_takes_an_address_out_and_back_and_brings_no_token() {
+async fn a_health_check_ejects_and_restores_an_address_and_sends_no_token() {
     let well = Arc::new(AtomicBool::new(true));
     let says = Arc::clone(&well);
     let one = Upstream::answering(move |request| match request.path() {
@@ -250,7 +250,7 @@ async fn a_name_with_several_addresses_is_served_by_those_that_are_there() {
 }
 
 #[tokio::test]
-async fn each_deadline_is_told_by_its_name() {
+async fn each_deadline_that_passes_is_reported_by_its_name() {
     let upstream = Scripted::new(|mut wire: Wire| async move {
         if wire.head.contains("/drip") {
             wire.write("HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n").await?;
@@ -298,7 +298,7 @@ async fn each_deadline_is_told_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_storms_a_slow_server_leaves_the_others_their_part() {
+async fn a_tenant_that_floods_a_slow_server_does_not_starve_the_others() {
     let slow = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&slow);
     let upstream = Scripted::new(move |mut wire: Wire| {

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::{Gateway, PATH, anonymous};
 use crate::support::identity_provider::Provider;
 use crate::support::measured_process::MeasuredProcess;
@@ -56,7 +57,7 @@ impl Hanging {
 
     /// A gateway before `upstream` that knows `portal` by the issuer's JWTs and `batch` by a key.
     fn config(&self, upstream: &Upstream, batch: &ApiKey, bound: &str) -> String {
-        let config = anonymous(upstream.address).replacen("anonymous", "required", 1);
+        let config = anonymous(upstream.address).edit("anonymous", "required");
         format!(
             "{config}callers:
   portal:

@@ -184,7 +184,7 @@ async fn a_401_to_the_clients_own_authorization_is_passed_to_the_client() {
 }
 
 #[tokio::test]
-async fn a_401_to_every_token_is_the_client_s_after_two_tries() {
+async fn a_401_to_every_token_is_passed_to_the_client_after_two_tries() {
     let upstream = revoking(|_| true).await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let response = gateway.send(with_body("POST", PATH, b"hello")).await;

@@ -168,7 +168,7 @@ async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_ea
 }
 
 #[tokio::test]
-async fn when_the_client_leaves_its_request_ends_at_the_server_and_its_slot_is_free() {
+async fn when_the_client_disconnects_its_request_ends_at_the_server_and_frees_its_connection() {
     let begun = Arc::new(Notify::new());
     let told = Arc::clone(&begun);
     let upstream = Scripted::new(move |mut wire: Wire| {
@@ -212,7 +212,7 @@ async fn when_the_client_leaves_its_request_ends_at_the_server_and_its_slot_is_f
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_has_no_proper_end_for_the_client_either() {
+async fn a_response_that_breaks_off_at_the_server_breaks_off_for_the_client() {
     let upstream = Upstream::answering(|request| {
         let text = if request.line().contains("/chunked") {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
@@ -332,7 +332,7 @@ async fn a_client_that_stops_in_the_middle_of_its_body_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
+async fn a_client_that_reads_nothing_of_its_response_is_disconnected() {
     let upstream = Scripted::new(|mut wire: Wire| async move {
         wire.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await?;
         loop {

@@ -20,14 +20,14 @@ type Tls = Client<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
 
 /// A gateway that demands certificates of the CAs in `clients.crt`, less those that are revoked in
 /// `revoked.pem`.
-struct House {
+struct Setup {
     upstream: StandIn,
     files: Files,
     gateway: Process,
     server: CertificateDer<'static>,
 }
 
-impl House {
+impl Setup {
     async fn new(cas: &str, revoked: &str) -> Self {
         let upstream = two_sites().await;
         let files = Files::new();
@@ -72,41 +72,41 @@ impl House {
 async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_let_in() {
     let (old, new) = (Ca::new("old"), Ca::new("new"));
     let [by_old, by_new] = [&old, &new].map(|ca| ca.identity(&[dns("reports.example")]));
-    let house = House::new(&old.pem, &old.revocations(&SerialNumber::from(1))).await;
+    let setup = Setup::new(&old.pem, &old.revocations(&SerialNumber::from(1))).await;
     let (mut idle, mut busy) =
-        (house.connect(&by_old).await.unwrap(), house.connect(&by_old).await.unwrap());
+        (setup.connect(&by_old).await.unwrap(), setup.connect(&by_old).await.unwrap());
     for client in [&mut idle, &mut busy] {
         client.write(ASK.as_bytes()).await;
         assert_eq!(client.response().await.header("connection"), ["keep-alive"]);
     }
-    assert_eq!(house.ask(&by_new).await, None, "it is not trusted yet");
+    assert_eq!(setup.ask(&by_new).await, None, "it is not trusted yet");
 
     // One request is under way when the CA goes; it ends as it began, and its connection with it.
-    house.upstream.set_latency(Duration::ZERO, Duration::from_millis(1500));
+    setup.upstream.set_latency(Duration::ZERO, Duration::from_millis(1500));
     busy.write(ASK.as_bytes()).await;
-    house.upstream_has_asked(3).await;
-    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    setup.upstream_has_asked(3).await;
+    setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     // Of another there is half a head.
-    let mut half = house.connect(&by_old).await.unwrap();
+    let mut half = setup.connect(&by_old).await.unwrap();
     let (some, rest) = ASK.split_at(ASK.len() / 2);
     half.write(some.as_bytes()).await;
-    house.files.write("revoked.pem", &new.revocations(&SerialNumber::from(1)));
-    house.files.swap_in("clients.crt", &new.pem);
+    setup.files.write("revoked.pem", &new.revocations(&SerialNumber::from(1)));
+    setup.files.swap_in("clients.crt", &new.pem);
     let changed = Instant::now();
-    let took = house.judged(&by_new, Some(200)).await;
-    assert_eq!(house.ask(&by_old).await, None, "the old CA lets nobody in");
+    let took = setup.judged(&by_new, Some(200)).await;
+    assert_eq!(setup.ask(&by_old).await, None, "the old CA lets nobody in");
     assert!(idle.is_closed().await, "an idle connection that it let in ends");
     let ended = changed.elapsed();
     println!(
         "the new client CA counts after {took:?}, connections of the old one end after {ended:?}"
     );
     assert!(ended < CHANGE_DEADLINE, "{ended:?}");
-    let reached = house.upstream.api_requests();
+    let reached = setup.upstream.api_requests();
     half.write(rest.as_bytes()).await;
     let answer = half.response().await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "configuration_changed"));
     assert!(half.is_closed().await);
-    assert_eq!(house.upstream.api_requests(), reached, "it reached nothing");
+    assert_eq!(setup.upstream.api_requests(), reached, "it reached nothing");
     let answer = busy.response().await;
     assert_eq!((answer.status, answer.header("connection")), (200, vec!["close"]));
     assert!(busy.is_closed().await);
@@ -122,26 +122,26 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
         })
     };
     let (stolen, good) = (numbered(4711), numbered(4712));
-    let house = House::new(&ca.pem, &ca.revocations(&SerialNumber::from(1))).await;
-    let mut open = house.connect(&stolen).await.unwrap();
+    let setup = Setup::new(&ca.pem, &ca.revocations(&SerialNumber::from(1))).await;
+    let mut open = setup.connect(&stolen).await.unwrap();
     open.write(ASK.as_bytes()).await;
     assert_eq!(open.response().await.status, 200);
-    house.files.swap_in("revoked.pem", &ca.revocations(&SerialNumber::from(4711)));
+    setup.files.swap_in("revoked.pem", &ca.revocations(&SerialNumber::from(4711)));
     let changed = Instant::now();
-    let took = house.judged(&stolen, None).await;
+    let took = setup.judged(&stolen, None).await;
     assert!(open.is_closed().await, "its connection ends");
     println!(
         "a revoked certificate is refused after {took:?}, cut off after {:?}",
         changed.elapsed()
     );
     assert!(changed.elapsed() < CHANGE_DEADLINE);
-    assert_eq!(house.ask(&good).await, Some(200), "another one of the CA is served on");
+    assert_eq!(setup.ask(&good).await, Some(200), "another one of the CA is served on");
 
     // A list that cannot be read is no list of none: what there was counts on.
-    house.files.swap_in("revoked.pem", "-----BEGIN X509 CRL-----\n");
-    house.gateway.stderr(|log| log.contains("the one in force stays, whole"));
-    assert_eq!(house.ask(&stolen).await, None);
-    assert_eq!(house.ask(&good).await, Some(200));
+    setup.files.swap_in("revoked.pem", "-----BEGIN X509 CRL-----\n");
+    setup.gateway.stderr(|log| log.contains("the one in force stays, whole"));
+    assert_eq!(setup.ask(&stolen).await, None);
+    assert_eq!(setup.ask(&good).await, Some(200));
 }
 
 /// The certificate is the connection's; who that is, is decided with each request.
@@ -149,22 +149,22 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
 async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_in_force() {
     let ca = Ca::new("clients");
     let identity = ca.identity(&[dns("reports.example")]);
-    let house = House::new(&ca.pem, &ca.revocations(&SerialNumber::from(1))).await;
-    let mut open = house.connect(&identity).await.unwrap();
+    let setup = Setup::new(&ca.pem, &ca.revocations(&SerialNumber::from(1))).await;
+    let mut open = setup.connect(&identity).await.unwrap();
     let mut ask = async || {
         open.write(ASK.as_bytes()).await;
         let answer = open.response().await;
         (answer.status, answer.status != 200 && answer.code() == "certificate_unknown")
     };
     assert_eq!(ask().await, (200, false));
-    let config = std::fs::read_to_string(house.files.path("boldgate.yaml")).unwrap();
-    house.files.swap_in("boldgate.yaml", &config.edit("reports.example }", "sales.example }"));
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    setup.files.swap_in("boldgate.yaml", &config.edit("reports.example }", "sales.example }"));
     becomes(CHANGE_DEADLINE, "it is nobody's", async || ask().await == (403, true)).await;
-    house.files.swap_in("boldgate.yaml", &config);
+    setup.files.swap_in("boldgate.yaml", &config);
     becomes(CHANGE_DEADLINE, "it is known again", async || ask().await == (200, false)).await;
 }
 
-impl House {
+impl Setup {
     async fn upstream_has_asked(&self, requests: u64) {
         until(|| self.upstream.api_requests() >= requests).await;
     }

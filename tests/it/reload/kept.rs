@@ -20,14 +20,14 @@ use crate::support::upstream::Upstream;
 use crate::support::waiting::{becomes, until};
 
 /// Files, a gateway that serves by them, and a number of reloads that change something else.
-struct House {
+struct Setup {
     upstream: StandIn,
     files: Files,
     gateway: Process,
     config: String,
 }
 
-impl House {
+impl Setup {
     /// `more` stands behind the tenant `acme`, then whatever else there is.
     async fn new(more: &str, callers: &str) -> Self {
         let upstream = two_sites().await;
@@ -64,51 +64,51 @@ impl House {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_and_connections_outlive_a_change_that_is_not_about_them() {
-    let house = House::new("", "anonymous").await;
+    let setup = Setup::new("", "anonymous").await;
     for number in 0..5 {
-        assert_eq!(house.ask("").await.status, 200);
-        house.reload(number).await;
+        assert_eq!(setup.ask("").await.status, 200);
+        setup.reload(number).await;
     }
-    assert_eq!(house.ask("").await.status, 200);
-    assert_eq!(house.upstream.token_requests(), 1);
+    assert_eq!(setup.ask("").await.status, 200);
+    assert_eq!(setup.upstream.token_requests(), 1);
     // One for exchanges, one for all requests.
-    assert_eq!(house.upstream.connections(), 2);
-    house.upstream.revoke_all();
-    assert_eq!(house.ask("").await.status, 200);
-    assert_eq!((house.upstream.token_requests(), house.upstream.connections()), (2, 2));
+    assert_eq!(setup.upstream.connections(), 2);
+    setup.upstream.revoke_all();
+    assert_eq!(setup.ask("").await.status, 200);
+    assert_eq!((setup.upstream.token_requests(), setup.upstream.connections()), (2, 2));
     // Control: where the server's settings change, its connections are made anew; tokens stay.
-    let config = house.config.edit("/bi\" }", "/bi\", max_connections: 9 }");
-    assert_ne!(config, house.config);
-    house.put(&config).await;
-    assert_eq!(house.ask("").await.status, 200);
-    assert_eq!((house.upstream.token_requests(), house.upstream.connections()), (2, 3));
+    let config = setup.config.edit("/bi\" }", "/bi\", max_connections: 9 }");
+    assert_ne!(config, setup.config);
+    setup.put(&config).await;
+    assert_eq!(setup.ask("").await.status, 200);
+    assert_eq!((setup.upstream.token_requests(), setup.upstream.connections()), (2, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_told_of_a_server_ends_with_it() {
-    let house = House::new("", "anonymous").await;
-    assert_eq!(house.ask("").await.status, 200);
-    let metrics = async || get(house.gateway.ready().1, "/metrics").await.text();
+async fn the_metrics_of_a_server_end_with_it() {
+    let setup = Setup::new("", "anonymous").await;
+    assert_eq!(setup.ask("").await.status, 200);
+    let metrics = async || get(setup.gateway.ready().1, "/metrics").await.text();
     let gauges = |server: &str| {
         ["server_addresses", "server_healthy_addresses", "token_endpoint_breaker_open"]
             .map(|name| format!("boldgate_{name}{{server=\"{server}\"}} "))
     };
     let before = metrics().await;
     assert!(gauges("main").iter().all(|gauge| before.contains(gauge)), "{before}");
-    house.put(&house.config.edit_all("main", "other")).await;
-    assert_eq!(house.ask("").await.status, 200);
+    setup.put(&setup.config.edit_all("main", "other")).await;
+    assert_eq!(setup.ask("").await.status, 200);
     let after = metrics().await;
     assert!(!after.contains("{server=\"main\"}"), "{after}");
     assert!(gauges("other")[..2].iter().all(|gauge| after.contains(gauge)), "{after}");
-    assert_eq!(house.upstream.token_requests(), 1, "it is the same place, and the same token");
+    assert_eq!(setup.upstream.token_requests(), 1, "it is the same place, and the same token");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
-    let house = House::new("", "anonymous").await;
-    let both = house.files.config(&house.upstream, &["acme", "bolt"], "");
-    house.put(&both).await;
-    let (address, admin) = (house.gateway.address(), house.gateway.ready().1);
+    let setup = Setup::new("", "anonymous").await;
+    let both = setup.files.config(&setup.upstream, &["acme", "bolt"], "");
+    setup.put(&both).await;
+    let (address, admin) = (setup.gateway.address(), setup.gateway.ready().1);
     for path in [ACME, BOLT] {
         assert_eq!(get(address, path).await.status, 200);
     }
@@ -126,58 +126,58 @@ async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
     })
     .await;
     // One request to it is still under way.
-    house.upstream.set_latency(Duration::ZERO, Duration::from_secs(1));
+    setup.upstream.set_latency(Duration::ZERO, Duration::from_secs(1));
     let mut slow = Client::connect(address).await;
     slow.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
-    until(|| house.upstream.api_requests() == 3).await;
-    house.put(&house.config).await;
+    until(|| setup.upstream.api_requests() == 3).await;
+    setup.put(&setup.config).await;
     let gone = metrics().await;
     assert!(!gone.contains("bolt"), "{gone}");
     assert!(shown(&gone, "acme"), "{gone}");
     assert_eq!(slow.response().await.status, 200);
-    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     assert_eq!(get(address, ACME).await.status, 200);
     let counted = "boldgate_http_requests_total{tenant=\"acme\",outcome=\"served\"} 2";
     becomes(PATIENCE, "the next is counted", async || metrics().await.contains(counted)).await;
     let gone = metrics().await;
     assert!(!gone.contains("bolt"), "the end of a request brings nothing back: {gone}");
     // One that comes back begins anew.
-    house.put(&both).await;
+    setup.put(&both).await;
     let served = "boldgate_http_requests_total{tenant=\"bolt\",outcome=\"served\"}";
     assert_eq!(metric(admin, served).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_used_up_of_a_throttle_stays_used_up_unless_the_throttle_changes() {
+async fn the_used_part_of_a_throttle_stays_used_unless_the_throttle_changes() {
     let limits = "    limits: { requests_per_second: 1, burst: 3 }\n";
-    let house = House::new(limits, "anonymous").await;
+    let setup = Setup::new(limits, "anonymous").await;
     // A token first, which takes one of the three.
     let mut statuses = Vec::new();
     for number in 0..10 {
-        statuses.push(house.ask("").await.status);
+        statuses.push(setup.ask("").await.status);
         if number == 2 {
-            house.reload(number).await;
+            setup.reload(number).await;
         }
     }
     assert_eq!(statuses[..3], [200; 3]);
     assert!(statuses[3..].contains(&429), "{statuses:?}: a reload gave nothing back");
     // Control: another allowance begins anew.
-    house.put(&house.config.edit("burst: 3", "burst: 4")).await;
-    assert_eq!(house.ask("").await.status, 200);
+    setup.put(&setup.config.edit("burst: 3", "burst: 4")).await;
+    assert_eq!(setup.ask("").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_under_way_keeps_its_place_through_a_change() {
-    let house = House::new("    limits: { concurrent_requests: 1 }\n", "anonymous").await;
-    house.upstream.set_latency(Duration::ZERO, Duration::from_secs(3));
-    let mut slow = Client::connect(house.gateway.address()).await;
+async fn a_request_under_way_stays_in_flight_through_a_change() {
+    let setup = Setup::new("    limits: { concurrent_requests: 1 }\n", "anonymous").await;
+    setup.upstream.set_latency(Duration::ZERO, Duration::from_secs(3));
+    let mut slow = Client::connect(setup.gateway.address()).await;
     slow.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
-    until(|| house.upstream.api_requests() == 1).await;
-    house.reload(1).await;
-    assert_eq!(house.ask("").await.status, 429);
+    until(|| setup.upstream.api_requests() == 1).await;
+    setup.reload(1).await;
+    assert_eq!(setup.ask("").await.status, 429);
     assert_eq!(slow.response().await.status, 200);
-    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
-    becomes(PATIENCE, "its place is free again", async || house.ask("").await.status == 200).await;
+    setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    becomes(PATIENCE, "its place is free again", async || setup.ask("").await.status == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,36 +191,36 @@ async fn the_keys_of_an_issuer_are_not_fetched_again_for_a_change() {
          [read] }}]\n",
         issuer.address
     );
-    let house = House::new(&callers, "required").await;
+    let setup = Setup::new(&callers, "required").await;
     let bearer = format!("Authorization: Bearer {}\r\n", provider.token(|_| {}));
     for number in 0..10 {
-        assert_eq!(house.ask(&bearer).await.status, 200);
-        house.reload(number).await;
+        assert_eq!(setup.ask(&bearer).await.status, 200);
+        setup.reload(number).await;
     }
-    assert_eq!(house.ask(&bearer).await.status, 200);
+    assert_eq!(setup.ask(&bearer).await.status, 200);
     assert_eq!(issuer.seen.requests().len(), 1, "ten changes, one fetch");
     // Control: keys from another place are fetched there.
-    house.put(&house.config.edit("/keys", "/other-keys")).await;
-    assert_eq!(house.ask(&bearer).await.status, 200);
+    setup.put(&setup.config.edit("/keys", "/other-keys")).await;
+    assert_eq!(setup.ask(&bearer).await.status, 200);
     assert_eq!(issuer.seen.requests().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_endpoint_that_is_down_is_not_stormed_after_a_change() {
-    let house = House::new("", "anonymous").await;
-    house.upstream.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
+async fn a_token_endpoint_that_is_down_is_not_flooded_after_a_change() {
+    let setup = Setup::new("", "anonymous").await;
+    setup.upstream.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
     let open = "boldgate_token_endpoint_breaker_open{server=\"main\"}";
     becomes(PATIENCE, "exchanges are held back", async || {
-        assert_eq!(house.ask("").await.status, 503);
-        metric(house.gateway.ready().1, open).await == 1
+        assert_eq!(setup.ask("").await.status, 503);
+        metric(setup.gateway.ready().1, open).await == 1
     })
     .await;
-    let (asked, begun) = (house.upstream.token_requests(), Instant::now());
+    let (asked, begun) = (setup.upstream.token_requests(), Instant::now());
     for number in 0..10 {
-        house.reload(number).await;
-        assert_eq!(house.ask("").await.status, 503);
+        setup.reload(number).await;
+        assert_eq!(setup.ask("").await.status, 503);
     }
-    let asked = house.upstream.token_requests() - asked;
+    let asked = setup.upstream.token_requests() - asked;
     println!(
         "10 changes within {:?} while the endpoint is down: {asked} exchanges",
         begun.elapsed()
@@ -232,37 +232,37 @@ async fn a_token_endpoint_that_is_down_is_not_stormed_after_a_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_new_secret() {
-    let house = House::new("", "anonymous").await;
-    house.upstream.set_latency(Duration::from_secs(2), Duration::ZERO);
-    let mut waiting = Client::connect(house.gateway.address()).await;
+    let setup = Setup::new("", "anonymous").await;
+    setup.upstream.set_latency(Duration::from_secs(2), Duration::ZERO);
+    let mut waiting = Client::connect(setup.gateway.address()).await;
     let body = "x".repeat(1000);
     let head = format!("POST {ACME} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
     waiting.write(format!("{head}{body}").as_bytes()).await;
-    until(|| house.upstream.token_requests() == 1).await;
+    until(|| setup.upstream.token_requests() == 1).await;
     // Bold BI takes the old secret no more, and the exchange that is under way is refused.
     let secret = format!("{EMBED_SECRET}-2");
-    house.upstream.set_embed_secret(Some("site1"), &secret);
-    house.files.swap_in("secret", &secret);
-    becomes(PATIENCE, "it is in force", async || house.generation().await == 2).await;
-    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    setup.upstream.set_embed_secret(Some("site1"), &secret);
+    setup.files.swap_in("secret", &secret);
+    becomes(PATIENCE, "it is in force", async || setup.generation().await == 2).await;
+    setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     let answer = waiting.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
-    assert_eq!((house.upstream.token_requests(), house.upstream.api_requests()), (2, 1));
+    assert_eq!((setup.upstream.token_requests(), setup.upstream.api_requests()), (2, 1));
 }
 
 /// The others use up whatever the throttle gives back each second; in the middle of one the request
 /// is decided on anew, and has to do with what it took the first time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_decided_on_anew_counts_once() {
+async fn a_request_that_is_readmitted_counts_once() {
     let limits = "    limits: { requests_per_second: 1, burst: 1 }\n";
-    let house = House::new(limits, "anonymous").await;
-    let address = house.gateway.address();
-    house.upstream.set_latency(Duration::from_millis(2500), Duration::ZERO);
+    let setup = Setup::new(limits, "anonymous").await;
+    let address = setup.gateway.address();
+    setup.upstream.set_latency(Duration::from_millis(2500), Duration::ZERO);
     let mut waiting = Client::connect(address).await;
     let head = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     waiting.write(head.as_bytes()).await;
-    until(|| house.upstream.token_requests() == 1).await;
+    until(|| setup.upstream.token_requests() == 1).await;
     let others = tokio::spawn(async move {
         let mut others = JoinSet::new();
         let mut ticks = interval(Duration::from_millis(5));
@@ -273,34 +273,34 @@ async fn a_request_that_is_decided_on_anew_counts_once() {
         others.join_all().await
     });
     let secret = format!("{EMBED_SECRET}-2");
-    house.upstream.set_embed_secret(Some("site1"), &secret);
-    house.files.swap_in("secret", &secret);
-    becomes(PATIENCE, "it is in force", async || house.generation().await == 2).await;
+    setup.upstream.set_embed_secret(Some("site1"), &secret);
+    setup.files.swap_in("secret", &secret);
+    becomes(PATIENCE, "it is in force", async || setup.generation().await == 2).await;
     let answer = waiting.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(house.upstream.token_requests(), 2, "it was decided on anew");
+    assert_eq!(setup.upstream.token_requests(), 2, "it was decided on anew");
     let refused = others.await.unwrap().iter().filter(|status| **status == 429).count();
     assert!(refused > 700, "the control: {refused} of 800 were too many");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_refused_after_its_secret_was_replaced_is_followed_by_one_of_the_new() {
-    let house = House::new("", "anonymous").await;
-    assert_eq!(house.ask("").await.status, 200);
-    house.upstream.set_latency(Duration::ZERO, Duration::from_secs(2));
-    house.upstream.revoke_all();
-    let mut sent = Client::connect(house.gateway.address()).await;
+    let setup = Setup::new("", "anonymous").await;
+    assert_eq!(setup.ask("").await.status, 200);
+    setup.upstream.set_latency(Duration::ZERO, Duration::from_secs(2));
+    setup.upstream.revoke_all();
+    let mut sent = Client::connect(setup.gateway.address()).await;
     let body = "y".repeat(1000);
     let head = format!("POST {ACME} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
     sent.write(format!("{head}{body}").as_bytes()).await;
-    until(|| house.upstream.api_requests() == 2).await;
+    until(|| setup.upstream.api_requests() == 2).await;
     let secret = format!("{EMBED_SECRET}-2");
-    house.upstream.set_embed_secret(Some("site1"), &secret);
-    house.files.swap_in("secret", &secret);
-    becomes(PATIENCE, "it is in force", async || house.generation().await == 2).await;
-    house.upstream.set_latency(Duration::ZERO, Duration::ZERO);
+    setup.upstream.set_embed_secret(Some("site1"), &secret);
+    setup.files.swap_in("secret", &secret);
+    becomes(PATIENCE, "it is in force", async || setup.generation().await == 2).await;
+    setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
     let answer = sent.response().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
-    assert_eq!((house.upstream.token_requests(), house.upstream.api_requests()), (2, 3));
+    assert_eq!((setup.upstream.token_requests(), setup.upstream.api_requests()), (2, 3));
 }

@@ -214,7 +214,7 @@ impl Mount {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_hangs_keeps_requests_going_and_holds_up_no_stop() {
+async fn a_file_that_hangs_stops_no_request_and_delays_no_shutdown() {
     let (_upstream, mount) = Mount::new().await;
     let gateway = mount.start(&["serve"]);
     let address = gateway.address();
@@ -258,7 +258,7 @@ async fn check_and_serve_do_not_wait_for_ever_for_a_file_system_that_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_system_that_hangs_is_told_of_after_the_deadline_and_tried_again() {
+async fn a_file_system_that_hangs_is_reported_after_the_deadline_and_tried_again() {
     let (_upstream, mount) = Mount::new().await;
     let gateway = mount.start(&["serve"]);
     let (address, admin) = (gateway.address(), gateway.ready().1);

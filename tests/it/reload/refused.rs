@@ -12,7 +12,7 @@ use crate::support::waiting::becomes;
 const REFUSED: &str = "the changed configuration cannot be used: the one in force stays, whole";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_used_leaves_everything_as_it_was_and_says_where_it_is_wrong() {
+async fn an_unusable_change_alters_nothing_and_is_reported_with_its_place() {
     let upstream = two_sites().await;
     let files = Files::new();
     let good = files.config(&upstream, &["acme"], "");
@@ -67,7 +67,7 @@ async fn another_fault_in_the_same_file_is_reported_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_taken_refuses_the_whole_until_it_is_free_and_somebody_asks() {
+async fn a_change_to_an_address_in_use_is_refused_until_it_is_free_and_a_signal_comes() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -90,7 +90,7 @@ async fn an_address_that_is_taken_refuses_the_whole_until_it_is_free_and_somebod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_leaves_the_metrics_as_they_were() {
+async fn a_refused_change_does_not_alter_the_metrics() {
     let upstream = two_sites().await;
     let files = Files::new();
     let good = files.config(&upstream, &["acme"], "");
@@ -134,7 +134,7 @@ async fn what_is_refused_leaves_the_metrics_as_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_needs_a_restart_is_named_and_a_signal_without_a_change_says_so() {
+async fn keys_that_need_a_restart_are_named_and_a_signal_without_a_change_is_logged_as_such() {
     let upstream = two_sites().await;
     let files = Files::new();
     let config = files.config(&upstream, &["acme"], "");

@@ -239,7 +239,7 @@ async fn the_admin_listeners_socket_of_systemds_is_given_to_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_does_not_listen_keeps_the_gateway_from_starting_in_words() {
+async fn a_socket_that_does_not_listen_is_reported_and_the_gateway_does_not_start() {
     let files = Files::new();
     let bound = tokio::net::TcpSocket::new_v4().unwrap();
     bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -13,7 +13,7 @@ use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::{becomes, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_is_told_before_it_comes() {
+async fn the_gateway_announces_its_end_before_it_stops_accepting() {
     let upstream = two_sites().await;
     let files = Files::new();
     let config = files.config(&upstream, &["acme"], "limits: { lame_duck: 1500ms }\n");

@@ -40,7 +40,7 @@ fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_is_removed_and_made_anew_is_watched_on() {
+async fn a_folder_that_is_removed_and_made_again_is_still_watched() {
     let upstream = two_sites().await;
     let files = Files::new();
     // Nothing else is in the folder above it, so that it is not watched.

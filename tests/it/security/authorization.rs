@@ -7,7 +7,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::support::gateway::{Gateway, config};
 use crate::support::two_callers::{
-    ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, get_with, hex,
+    ALPHA_KEY, BETA_KEY, GOOD, Setup, assert_token_of, get_with, hex,
 };
 use crate::support::upstream::Upstream;
 
@@ -34,7 +34,7 @@ const EMPTY: [&str; 18] = [
 ];
 
 #[tokio::test]
-async fn an_authorization_that_says_nothing_is_none() {
+async fn an_empty_authorization_counts_as_none() {
     for (tenant, own) in [("", 200), ("    existing_authorization: refuse\n", 403)] {
         let upstream = Upstream::echo().await;
         let gateway = Gateway::start(&config(upstream.address, tenant));
@@ -89,9 +89,9 @@ fn places(key: &str) -> [String; 14] {
 }
 
 #[tokio::test]
-async fn a_word_of_the_form_of_our_keys_never_goes_on() {
+async fn a_value_of_the_form_of_our_api_keys_is_never_forwarded() {
     let expired = "bgk_canary-key-of-the-past";
-    let house = House::with(&format!(
+    let setup = Setup::with(&format!(
         "  gone:\n    api_key: {{ sha256: \"{}\", expires: \"2020-01-01T00:00:00Z\" }}\n    \
          may: [ {{ tenant: alpha, routes: [read] }} ]\n",
         hex(digest(&SHA256, expired.as_bytes()).as_ref())
@@ -99,45 +99,45 @@ async fn a_word_of_the_form_of_our_keys_never_goes_on() {
     .await;
     for key in ["bgk_canary-unknown", "bgk_", expired, &ALPHA_KEY[..ALPHA_KEY.len() - 1]] {
         for value in places(key) {
-            let code = house.assert_refused(with(&value), &[401]).await.code();
+            let code = setup.assert_refused(with(&value), &[401]).await.code();
             assert_eq!(code, "caller_unauthenticated", "{value}");
             // Beside another credential it is refused as well, and not forwarded as the client's
             // own.
             let lines = format!("Authorization: {value}\r\n");
-            house.assert_refused(get_with(GOOD, &lines), &[401]).await;
+            setup.assert_refused(get_with(GOOD, &lines), &[401]).await;
         }
     }
-    house.assert_serves().await;
-    let lines = house.gateway.access_lines(4 * 28 + 1).await;
+    setup.assert_serves().await;
+    let lines = setup.gateway.access_lines(4 * 28 + 1).await;
     let of = |reason| lines.iter().filter(|line| line["boldgate.reason"] == reason).count();
     // Only where a key belongs is it looked at, and found to be past its end.
     assert_eq!((of("key_expired"), of("key_unknown")), (12, 100));
 }
 
 #[tokio::test]
-async fn a_key_of_ours_counts_in_the_authorization_and_goes_no_further() {
-    let house = House::new().await;
+async fn our_api_key_is_accepted_in_authorization_and_not_forwarded() {
+    let setup = Setup::new().await;
     for value in [
         ALPHA_KEY.to_owned(),
         format!("Bearer {ALPHA_KEY}"),
         format!("bearer  {ALPHA_KEY} "),
         format!("ApiKey {ALPHA_KEY}"),
     ] {
-        let answer = house.gateway.send(with(&value)).await;
+        let answer = setup.gateway.send(with(&value)).await;
         assert_eq!(answer.status, 200, "{value}: {}", answer.text());
-        let seen = &house.upstream.seen.take()[0];
+        let seen = &setup.upstream.seen.take()[0];
         assert_token_of(seen, "alpha");
         assert!(!seen.head.contains("bgk_"), "{}", seen.head);
     }
     // It is the same caller's as any other credential, or the request is nobody's.
     let lines = |key| format!("Authorization: Bearer {key}\r\n");
-    assert_eq!(house.gateway.send(get_with(GOOD, &lines(ALPHA_KEY))).await.status, 200);
-    house.assert_refused(get_with(GOOD, &lines(BETA_KEY)), &[401]).await;
+    assert_eq!(setup.gateway.send(get_with(GOOD, &lines(ALPHA_KEY))).await.status, 200);
+    setup.assert_refused(get_with(GOOD, &lines(BETA_KEY)), &[401]).await;
 }
 
 /// Where everybody is let in no key is needed, but one that is sent is ours all the same.
 #[tokio::test]
-async fn where_everybody_is_let_in_a_key_of_ours_does_not_go_on_either() {
+async fn an_anonymous_listener_does_not_forward_our_api_key_either() {
     let upstream = Upstream::echo().await;
     let key = "bgk_canary-key-of-somebody";
     let callers = format!(

@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
-use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, House, config};
+use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, Setup, config};
 use crate::support::upstream::{CANARY_TOKEN, Request, Upstream};
 
 /// A path of pieces that mean something to somebody.
@@ -197,10 +197,10 @@ fn assert_is_alphas(request: &Request, server: &str) -> Result<(), TestCaseError
 }
 
 /// One request on a connection that may have served others; the next one gets it if it lasts.
-async fn send(house: &House, kept: &mut Option<Client>, request: &str) -> Option<u16> {
+async fn send(setup: &Setup, kept: &mut Option<Client>, request: &str) -> Option<u16> {
     let mut client = match kept.take() {
         Some(client) => client,
-        None => Client::connect(house.address()).await,
+        None => Client::connect(setup.address()).await,
     };
     client.write(request.as_bytes()).await;
     let mut response = client.try_response(false).await?;
@@ -215,15 +215,15 @@ async fn send(house: &House, kept: &mut Option<Client>, request: &str) -> Option
 
 /// PTH, HST and HDR at once, over real connections that are kept.
 #[test]
-fn whatever_goes_on_is_the_admitted_tenants_for_the_most_lenient_reader() {
+fn a_forwarded_request_is_the_admitted_tenants_to_the_most_lenient_reader_too() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let house = runtime.block_on(async {
+    let setup = runtime.block_on(async {
         let upstream = Upstream::echo().await;
         let tenant = "    existing_authorization: replace\n";
         let gateway = Gateway::start(&config(upstream.address, tenant, ""));
-        House { upstream, gateway }
+        Setup { upstream, gateway }
     });
-    let server = house.upstream.address.to_string();
+    let server = setup.upstream.address.to_string();
     let kept = std::cell::RefCell::new(None);
     let (forwarded, refused) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let mut runner =
@@ -232,8 +232,8 @@ fn whatever_goes_on_is_the_admitted_tenants_for_the_most_lenient_reader() {
         runner.run(&(method(), path(), host(), lines()), |(method, path, host, lines)| {
             let request =
                 format!("{method} {path} HTTP/1.1\r\n{host}X-Api-Key: {ALPHA_KEY}\r\n{lines}\r\n");
-            let status = runtime.block_on(send(&house, &mut kept.borrow_mut(), &request));
-            let seen = house.upstream.seen.take();
+            let status = runtime.block_on(send(&setup, &mut kept.borrow_mut(), &request));
+            let seen = setup.upstream.seen.take();
             match status {
                 Some(200) => {
                     prop_assert_eq!(seen.len(), 1, "{}", request);
@@ -251,5 +251,5 @@ fn whatever_goes_on_is_the_admitted_tenants_for_the_most_lenient_reader() {
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
     // Both happen often enough to mean something.
     assert!(forwarded.get() > 200 && refused.get() > 200, "{forwarded:?} {refused:?}");
-    runtime.block_on(house.assert_serves());
+    runtime.block_on(setup.assert_serves());
 }

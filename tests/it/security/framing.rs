@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::support::client::Client;
 use crate::support::edit::Edit;
-use crate::support::two_callers::{ALPHA_KEY, GOOD, House, get, get_with, post};
+use crate::support::two_callers::{ALPHA_KEY, GOOD, Setup, get, get_with, post};
 
 /// What is smuggled: well-formed, and admitted if it were ever read as a request.
 fn smuggled() -> String {
@@ -15,48 +15,48 @@ fn smuggled() -> String {
 }
 
 /// Answers with one refusal and ends the connection; what follows is never read as a request.
-async fn assert_refused_and_closed(house: &House, request: &[u8]) {
+async fn assert_refused_and_closed(setup: &Setup, request: &[u8]) {
     let what = String::from_utf8_lossy(request).into_owned();
-    let before = house.reached();
-    let statuses = house.statuses(request).await;
+    let before = setup.reached();
+    let statuses = setup.statuses(request).await;
     assert!(matches!(statuses[..], [400 | 501]), "{what:?}: {statuses:?}");
-    assert_eq!(house.reached(), before, "{what:?} reached the server");
+    assert_eq!(setup.reached(), before, "{what:?} reached the server");
 }
 
 /// SMG-01
 #[tokio::test]
 async fn a_request_with_both_framings_is_refused_and_nothing_after_it_is_read() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for framing in [
         "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n",
         "content-length: 0\r\nTransfer-Encoding: chunked\r\n",
     ] {
         let body = format!("0\r\n\r\n{}", smuggled());
-        assert_refused_and_closed(&house, post(GOOD, framing, &body).as_bytes()).await;
+        assert_refused_and_closed(&setup, post(GOOD, framing, &body).as_bytes()).await;
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SMG-02
 #[tokio::test]
 async fn chunks_in_http_1_0_are_refused() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for connection in ["", "Connection: keep-alive\r\n"] {
         let framing = format!("{connection}Transfer-Encoding: chunked\r\n");
         let body = format!("0\r\n\r\n{}", smuggled());
         let request = post(GOOD, &framing, &body)
             .edit(&format!("POST {GOOD} HTTP/1.1"), &format!("POST {GOOD} HTTP/1.0"));
-        assert_refused_and_closed(&house, request.as_bytes()).await;
+        assert_refused_and_closed(&setup, request.as_bytes()).await;
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SMG-03: after a request that asks for another protocol, with or without a body, admitted or
 /// not, the connection ends.
 #[tokio::test]
 async fn a_request_behind_one_that_asks_for_an_upgrade_is_never_read() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let websocket = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for (upgrade, status) in [
         ("Connection: upgrade\r\nUpgrade: foo\r\n".to_owned(), 200),
@@ -69,33 +69,33 @@ async fn a_request_behind_one_that_asks_for_an_upgrade_is_never_read() {
         ),
         ("Connection: keep-alive, upgrade\r\nUpgrade: foo\r\nX-Api-Key: other\r\n".to_owned(), 401),
     ] {
-        let before = house.reached().2;
-        let statuses = house.statuses(get_with(GOOD, &upgrade) + &smuggled()).await;
+        let before = setup.reached().2;
+        let statuses = setup.statuses(get_with(GOOD, &upgrade) + &smuggled()).await;
         assert_eq!(statuses, [status], "{upgrade}");
-        assert_eq!(house.reached().2, before + usize::from(status == 200), "{upgrade}");
+        assert_eq!(setup.reached().2, before + usize::from(status == 200), "{upgrade}");
 
         for framing in ["Content-Length: 3\r\n", "Content-Length: 3\r\nExpect: 100-continue\r\n"] {
-            let before = house.reached().2;
+            let before = setup.reached().2;
             let request = post(GOOD, &format!("{upgrade}{framing}"), "abc") + &smuggled();
-            let mut statuses = house.statuses(request).await;
+            let mut statuses = setup.statuses(request).await;
             statuses.retain(|status| *status != 100);
             assert_eq!(statuses, [status], "{upgrade}{framing}");
-            assert_eq!(house.reached().2, before + usize::from(status == 200), "{upgrade}");
+            assert_eq!(setup.reached().2, before + usize::from(status == 200), "{upgrade}");
         }
     }
-    for request in house.upstream.seen.requests() {
+    for request in setup.upstream.seen.requests() {
         assert!(!request.path().ends_with("smuggled"), "{}", request.head);
         for name in ["upgrade", "connection", "http2-settings"] {
             assert_eq!(request.header(name), [""; 0], "{}", request.head);
         }
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SMG-04
 #[tokio::test]
 async fn only_a_single_chunked_is_a_transfer_coding() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for framing in [
         "Transfer-Encoding: gzip, chunked\r\n",
         "Transfer-Encoding: chunked, chunked\r\n",
@@ -110,18 +110,18 @@ async fn only_a_single_chunked_is_a_transfer_coding() {
         "Transfer-Encoding: x\r\n",
     ] {
         let body = format!("0\r\n\r\n{}", smuggled());
-        assert_refused_and_closed(&house, post(GOOD, framing, &body).as_bytes()).await;
+        assert_refused_and_closed(&setup, post(GOOD, framing, &body).as_bytes()).await;
     }
     let chunked = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
-    assert_eq!(house.gateway.send(chunked).await.status, 200);
-    assert_eq!(house.upstream.seen.requests()[0].body, b"abc");
-    house.assert_serves().await;
+    assert_eq!(setup.gateway.send(chunked).await.status, 200);
+    assert_eq!(setup.upstream.seen.requests()[0].body, b"abc");
+    setup.assert_serves().await;
 }
 
 /// SMG-05, SMG-06
 #[tokio::test]
 async fn a_content_length_is_one_plain_decimal_number() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for value in [
         "3, 3",
         "3,3",
@@ -147,19 +147,19 @@ async fn a_content_length_is_one_plain_decimal_number() {
         "3\u{a0}",
     ] {
         let request = post(GOOD, &format!("Content-Length: {value}\r\n"), "abc") + &smuggled();
-        assert_refused_and_closed(&house, request.as_bytes()).await;
+        assert_refused_and_closed(&setup, request.as_bytes()).await;
     }
     let good = post(GOOD, "Content-Length: 3\r\n", "abc");
-    assert_eq!(house.gateway.send(good).await.status, 200);
-    house.assert_serves().await;
+    assert_eq!(setup.gateway.send(good).await.status, 200);
+    setup.assert_serves().await;
 }
 
 /// SMG-07: what is no chunk is refused, and the connection to the server, on which part of the
 /// request has gone already, is not used again.
 #[tokio::test]
 async fn malformed_chunks_end_both_connections() {
-    let house = House::with("limits: { body_timeout: 500ms }\n").await;
-    house.assert_serves().await;
+    let setup = Setup::with("limits: { body_timeout: 500ms }\n").await;
+    setup.assert_serves().await;
     for body in [
         "+3\r\nabc\r\n0\r\n\r\n",
         "-3\r\nabc\r\n0\r\n\r\n",
@@ -177,22 +177,22 @@ async fn malformed_chunks_end_both_connections() {
         "3\r\nabc\n0\r\n\r\n",
         "3\rabc\r\n0\r\n\r\n",
     ] {
-        let (connections, _, requests) = house.reached();
+        let (connections, _, requests) = setup.reached();
         let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
-        let statuses = house.statuses(request).await;
+        let statuses = setup.statuses(request).await;
         // Or what could still become a chunk, and does not in time.
         assert!(matches!(statuses[..], [400 | 408]), "{body:?}: {statuses:?}");
-        assert_eq!(house.reached().2, requests, "{body:?}: a whole request reached the server");
-        house.assert_serves().await;
+        assert_eq!(setup.reached().2, requests, "{body:?}: a whole request reached the server");
+        setup.assert_serves().await;
         let expected = connections + 1;
-        assert_eq!(house.reached().0, expected, "{body:?}: its connection was used again");
+        assert_eq!(setup.reached().0, expected, "{body:?}: its connection was used again");
     }
 }
 
 /// SMG-07: chunk extensions, trailers and odd sizes never go on as they came.
 #[tokio::test]
 async fn chunks_are_framed_again_for_the_server() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for body in [
         "3;ext=\"a\"\r\nabc\r\n0\r\n\r\n",
         "003\r\nabc\r\n000\r\n\r\n",
@@ -200,21 +200,21 @@ async fn chunks_are_framed_again_for_the_server() {
         "3\r\nabc\r\n0\r\nX-Trailer: yes\r\nContent-Length: 99\r\n\r\n",
     ] {
         let request = post(GOOD, "Transfer-Encoding: chunked\r\nTrailer: X-Trailer\r\n", body);
-        let response = house.gateway.send(request).await;
+        let response = setup.gateway.send(request).await;
         assert_eq!(response.status, 200, "{body:?}");
-        let seen = house.upstream.seen.take();
+        let seen = setup.upstream.seen.take();
         assert_eq!(seen.len(), 1, "{body:?}");
         assert_eq!(seen[0].body, b"abc", "{body:?}");
         assert_eq!(seen[0].header("trailer"), [""; 0]);
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SMG-07: sizes that are empty and line feeds in extensions, of which servers make different
 /// things (CVE-2025-55315). Whatever the body is, nothing behind it is read.
 #[tokio::test]
 async fn nothing_is_read_behind_chunks_of_doubtful_framing() {
-    let house = House::with("limits: { body_timeout: 500ms }\n").await;
+    let setup = Setup::with("limits: { body_timeout: 500ms }\n").await;
     for body in [
         "\r\n3\r\nabc\r\n0\r\n\r\n",
         "\r\n\r\n",
@@ -229,9 +229,9 @@ async fn nothing_is_read_behind_chunks_of_doubtful_framing() {
         "3\r\nabc\r\n0\r\n\r\n",
     ] {
         let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
-        let statuses = house.statuses(request).await;
+        let statuses = setup.statuses(request).await;
         assert!(matches!(statuses[..], [200 | 400 | 408]), "{body:?}: {statuses:?}");
-        let seen = house.upstream.seen.take();
+        let seen = setup.upstream.seen.take();
         assert!(seen.len() <= 1, "{body:?}");
         for request in seen {
             assert_eq!(request.line(), format!("POST {GOOD} HTTP/1.1"), "{body:?}");
@@ -239,23 +239,23 @@ async fn nothing_is_read_behind_chunks_of_doubtful_framing() {
         }
     }
     // Chunks alone are no reason to end a connection.
-    let mut client = Client::connect(house.address()).await;
+    let mut client = Client::connect(setup.address()).await;
     for _ in 0..2 {
         let chunks = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
         client.write(chunks.as_bytes()).await;
         assert_eq!(client.response().await.status, 200);
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SMG-14: a blank, a tab or a control character in a target ends it for some servers and not for
 /// others. None is encoded or left out on the way.
 #[tokio::test]
 async fn no_byte_of_a_target_is_repaired() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for form in ["", "http://localhost"] {
         let encoded = format!("{form}{GOOD}%20a?x=%09%00%7f");
-        assert_eq!(house.gateway.send(get(&encoded)).await.status, 200, "{form}");
+        assert_eq!(setup.gateway.send(get(&encoded)).await.status, 200, "{form}");
         for odd in ["\0", "\x01", "\t", "\x0b", "\x0c", "\r", "\x1f", " ", "  ", "\x7f", "\u{a0}"] {
             for target in [
                 format!("{form}{GOOD}{odd}"),
@@ -265,21 +265,21 @@ async fn no_byte_of_a_target_is_repaired() {
                 format!("{form}{GOOD}{odd}/bi/api/site/alpha/x"),
                 format!("{odd}{form}{GOOD}"),
             ] {
-                let refusal = house.assert_refused(get(&target), &[400]).await;
+                let refusal = setup.assert_refused(get(&target), &[400]).await;
                 assert_eq!(refusal.code(), "request_refused", "{target:?}");
                 assert_eq!(refusal.header("connection"), ["close"], "{target:?}");
             }
         }
     }
-    house.upstream.seen.take();
-    house.assert_serves().await;
+    setup.upstream.seen.take();
+    setup.assert_serves().await;
 }
 
 /// RFC 9110, section 9.3.1: a server that expects no body leaves it unread, and on a connection
 /// that others use next it would become the beginning of their request.
 #[tokio::test]
 async fn a_body_where_servers_expect_none_is_refused() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for method in ["GET", "HEAD", "OPTIONS"] {
         let hidden = smuggled();
         let by_length = format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len());
@@ -288,55 +288,55 @@ async fn a_body_where_servers_expect_none_is_refused() {
         for framed in [by_length, chunked, "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into()] {
             let head = format!("{method} {GOOD} HTTP/1.1\r\nHost: localhost\r\n");
             let request = format!("{head}X-Api-Key: {ALPHA_KEY}\r\n{framed}");
-            let before = house.reached();
-            let mut client = Client::connect(house.address()).await;
+            let before = setup.reached();
+            let mut client = Client::connect(setup.address()).await;
             client.write(request.as_bytes()).await;
             let refusal = client.try_response(method == "HEAD").await.expect("an answer");
             assert_eq!(refusal.status, 400, "{request:?}");
             assert_eq!(client.rest().await, "", "{request:?}");
-            assert_eq!(house.reached(), before, "{request:?}");
+            assert_eq!(setup.reached(), before, "{request:?}");
         }
         let none = format!("{method} {GOOD} HTTP/1.1\r\nHost: localhost\r\n");
         let none = format!("{none}X-Api-Key: {ALPHA_KEY}\r\nContent-Length: 0\r\n\r\n");
-        let mut client = Client::connect(house.address()).await;
+        let mut client = Client::connect(setup.address()).await;
         client.write(none.as_bytes()).await;
         let response = client.try_response(method == "HEAD").await.expect("an answer");
         assert_eq!(response.status, 200, "{method} with an empty body");
-        house.upstream.seen.take();
+        setup.upstream.seen.take();
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// A DELETE may have a body, and not every server reads it: its connection is nobody else's.
 #[tokio::test]
 async fn a_connection_that_carried_the_body_of_a_delete_is_not_used_again() {
-    let house = House::new().await;
-    house.assert_serves().await;
-    let connections = house.reached().0;
+    let setup = Setup::new().await;
+    setup.assert_serves().await;
+    let connections = setup.reached().0;
     let head = format!("DELETE {GOOD} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {ALPHA_KEY}\r\n");
-    let bare = house.gateway.send(format!("{head}\r\n")).await;
+    let bare = setup.gateway.send(format!("{head}\r\n")).await;
     assert_eq!(bare.status, 200);
-    house.assert_serves().await;
-    assert_eq!(house.reached().0, connections, "without a body it is used again");
+    setup.assert_serves().await;
+    assert_eq!(setup.reached().0, connections, "without a body it is used again");
     for body in
         ["Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
     {
-        let connections = house.reached().0;
-        let response = house.gateway.send(format!("{head}{body}")).await;
+        let connections = setup.reached().0;
+        let response = setup.gateway.send(format!("{head}{body}")).await;
         assert_eq!(response.status, 200);
-        assert_eq!(house.upstream.seen.requests().last().unwrap().body, b"abc");
-        house.assert_serves().await;
-        assert_eq!(house.reached().0, connections + 1, "{body:?}");
+        assert_eq!(setup.upstream.seen.requests().last().unwrap().body, b"abc");
+        setup.assert_serves().await;
+        assert_eq!(setup.reached().0, connections + 1, "{body:?}");
     }
 }
 
 /// What is not read is announced: a client that has sent more behind chunks knows to send it again.
 #[tokio::test]
 async fn a_response_after_which_nothing_is_read_says_close() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let chunked = post(GOOD, "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n");
     for (behind, connection) in [(String::new(), "keep-alive"), (smuggled(), "close")] {
-        let mut client = Client::connect(house.address()).await;
+        let mut client = Client::connect(setup.address()).await;
         client.write((chunked.clone() + &behind).as_bytes()).await;
         let response = client.response().await;
         assert_eq!((response.status, response.header("connection")), (200, vec![connection]));
@@ -346,21 +346,21 @@ async fn a_response_after_which_nothing_is_read_says_close() {
     let large = format!("X: {}\r\n", "x".repeat(5000));
     let refused = get_with("/bi/api/site/nowhere/x", &large);
     for (behind, connection) in [(1, "keep-alive"), (200, "close")] {
-        let mut client = Client::connect(house.address()).await;
+        let mut client = Client::connect(setup.address()).await;
         client.write((refused.clone() + &get(GOOD).repeat(behind)).as_bytes()).await;
         let response = client.response().await;
         assert_eq!((response.status, response.header("connection")), (404, vec![connection]));
     }
-    for seen in house.upstream.seen.take() {
+    for seen in setup.upstream.seen.take() {
         assert!(!seen.path().ends_with("smuggled"), "{}", seen.head);
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// What comes in a later segment is judged like what comes in the first.
 #[tokio::test]
 async fn chunks_in_segments_of_their_own_are_judged_alike() {
-    let house = House::with("limits: { body_timeout: 500ms }\n").await;
+    let setup = Setup::with("limits: { body_timeout: 500ms }\n").await;
     for pieces in [
         &["3\r\nabc\r\n", ";\r\n\r\n"][..],
         &["3\r\nabc\r\n", "\r\n"],
@@ -369,7 +369,7 @@ async fn chunks_in_segments_of_their_own_are_judged_alike() {
         &["3\r\nabc", "\n", "0\r\n\r\n"],
         &["3;a", "\nb\r\n", "abc\r\n0\r\n\r\n"],
     ] {
-        let mut client = Client::connect(house.address()).await;
+        let mut client = Client::connect(setup.address()).await;
         client.stream.set_nodelay(true).unwrap();
         client.write(post(GOOD, "Transfer-Encoding: chunked\r\n", "").as_bytes()).await;
         for piece in pieces {
@@ -383,8 +383,8 @@ async fn chunks_in_segments_of_their_own_are_judged_alike() {
         let status = client.try_response(false).await.map(|response| response.status);
         assert!(matches!(status, Some(400 | 408)), "{pieces:?}: {status:?}");
         assert_eq!(client.rest().await, "", "{pieces:?}");
-        house.assert_serves().await;
-        for seen in house.upstream.seen.take() {
+        setup.assert_serves().await;
+        for seen in setup.upstream.seen.take() {
             assert!(!seen.path().ends_with("smuggled"), "{pieces:?}: {}", seen.head);
         }
     }
@@ -393,7 +393,7 @@ async fn chunks_in_segments_of_their_own_are_judged_alike() {
 /// SMG-09: a body that nobody reads, because the gateway answers itself, is no request.
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_never_read_as_a_request() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let hidden = smuggled();
     for (target, key, status) in [
         ("/bi/api/site/beta/v5.0/x", ALPHA_KEY, 403),
@@ -409,34 +409,34 @@ async fn the_body_of_a_refused_request_is_never_read_as_a_request() {
         let chunked =
             format!("{head}Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n{hidden}\r\n0\r\n\r\n");
         for request in [by_length, chunked] {
-            let statuses = house.statuses(&request).await;
+            let statuses = setup.statuses(&request).await;
             assert_eq!(statuses, [status], "{request}");
-            house.upstream.seen.assert_untouched(&request);
+            setup.upstream.seen.assert_untouched(&request);
         }
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SMG-09: a body that is sent in a moment of its own after the refusal is no request either.
 #[tokio::test]
 async fn a_body_that_comes_after_its_refusal_is_never_read_as_a_request() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let hidden = smuggled();
-    let mut client = Client::connect(house.address()).await;
+    let mut client = Client::connect(setup.address()).await;
     let head =
         post("/bi/api/site/beta/v5.0/x", &format!("Content-Length: {}\r\n", hidden.len()), "");
     client.write(head.as_bytes()).await;
     assert_eq!(client.response().await.status, 403);
     client.write(hidden.as_bytes()).await;
     assert_eq!(client.rest().await, "");
-    house.upstream.seen.assert_untouched("the late body");
-    house.assert_serves().await;
+    setup.upstream.seen.assert_untouched("the late body");
+    setup.assert_serves().await;
 }
 
 /// SMG-14
 #[tokio::test]
 async fn a_head_that_is_not_well_formed_ends_the_connection() {
-    let house = House::with("limits: { request_head_timeout: 1s }\n").await;
+    let setup = Setup::with("limits: { request_head_timeout: 1s }\n").await;
     let line = format!("GET {GOOD} HTTP/1.1\r\n");
     let rest = format!("Host: localhost\r\nX-Api-Key: {ALPHA_KEY}\r\n");
     let with = |lines: &[u8]| [line.as_bytes(), rest.as_bytes(), lines, b"\r\n"].concat();
@@ -486,16 +486,16 @@ async fn a_head_that_is_not_well_formed_ends_the_connection() {
     }
     for mut head in heads {
         head.extend(smuggled().into_bytes());
-        assert_refused_and_closed(&house, &head).await;
+        assert_refused_and_closed(&setup, &head).await;
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// A refusal for the form alone says that the connection ends, and so it does, also when the
 /// client would like to keep it.
 #[tokio::test]
 async fn nothing_more_is_read_after_a_malformed_request() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for head in [
         "GET /bi/api/site/alpha//x HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /bi/api/site/alpha/x HTTP/1.1\r\nHost: a,b\r\n\r\n",
@@ -503,30 +503,30 @@ async fn nothing_more_is_read_after_a_malformed_request() {
         "get /bi/api/site/alpha/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /bi/api/site/alpha/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
     ] {
-        let mut client = Client::connect(house.address()).await;
+        let mut client = Client::connect(setup.address()).await;
         client.write(format!("{head}{}", smuggled()).as_bytes()).await;
         let refusal = client.response().await;
         assert!(matches!(refusal.status, 400 | 405), "{head}");
         assert_eq!(refusal.header("connection"), ["close"], "{head}");
         assert_eq!(client.rest().await, "", "{head}");
-        house.upstream.seen.assert_untouched(head);
+        setup.upstream.seen.assert_untouched(head);
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SMG-10: odd bytes around the two headers that frame a body. Whatever becomes of a request, what
 /// is hidden in its body is never a request of its own, and nobody hangs.
 #[tokio::test]
 async fn no_odd_byte_around_the_framing_makes_two_requests_of_one() {
-    let house = House::with("limits: { body_timeout: 2s, request_head_timeout: 2s }\n").await;
+    let setup = Setup::with("limits: { body_timeout: 2s, request_head_timeout: 2s }\n").await;
     let requests = mutations();
     assert!(requests.len() >= 500, "{}", requests.len());
     for some in requests.chunks(32) {
         let all = some.iter().map(|request| {
-            let house = &house;
+            let setup = &setup;
             async move {
                 let what = || request.escape_ascii().to_string();
-                let mut client = Client::connect(house.address()).await;
+                let mut client = Client::connect(setup.address()).await;
                 client.write(request).await;
                 let ended = async {
                     let first = client.try_response(false).await;
@@ -544,12 +544,12 @@ async fn no_odd_byte_around_the_framing_makes_two_requests_of_one() {
             }
         });
         futures_util::future::join_all(all).await;
-        for seen in house.upstream.seen.take() {
+        for seen in setup.upstream.seen.take() {
             assert!(!seen.path().ends_with("smuggled"), "{}", seen.head);
             assert!(seen.path().ends_with("dashboards"), "{}", seen.head);
         }
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// Bodies framed by a plain header and a mutated one beside it, in both orders.

@@ -3,7 +3,7 @@
 use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
 use crate::support::two_callers::{
-    ALPHA_KEY, BETA_KEY, GOOD, House, assert_token_of, config, get_with,
+    ALPHA_KEY, BETA_KEY, GOOD, Setup, assert_token_of, config, get_with,
 };
 use crate::support::upstream::{Request, Upstream, ok};
 
@@ -18,10 +18,10 @@ const OURS: [&str; 6] = [
 ];
 
 /// The one request that reached the server, after one that was sent with these lines and served.
-async fn through(house: &House, lines: &str) -> Request {
-    let response = house.gateway.send(get_with(GOOD, lines)).await;
+async fn through(setup: &Setup, lines: &str) -> Request {
+    let response = setup.gateway.send(get_with(GOOD, lines)).await;
     assert_eq!(response.status, 200, "{lines}\n{}", response.text());
-    let mut seen = house.upstream.seen.take();
+    let mut seen = setup.upstream.seen.take();
     assert_eq!(seen.len(), 1, "{lines}");
     seen.remove(0)
 }
@@ -42,7 +42,7 @@ fn leniently(request: &Request) -> Vec<(String, String)> {
 /// asks for goes on from the client, under no spelling; ours goes on once.
 #[tokio::test]
 async fn forwarding_headers_never_come_from_the_client() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let names = [
         "X-Forwarded-For",
         "X-Forwarded-Host",
@@ -88,7 +88,7 @@ async fn forwarding_headers_never_come_from_the_client() {
         for name in spellings {
             // Not our own key once more, which would be one key too many.
             let lines = format!("{name}: evil.example\r\n");
-            let request = through(&house, &lines).await;
+            let request = through(&setup, &lines).await;
             assert!(!request.head.contains("evil.example"), "{name}\n{}", request.head);
             let seen = leniently(&request);
             for ours in OURS {
@@ -101,7 +101,7 @@ async fn forwarding_headers_never_come_from_the_client() {
             assert_token_of(&request, "alpha");
         }
     }
-    let request = through(&house, "X-Custom: kept\r\n").await;
+    let request = through(&setup, "X-Custom: kept\r\n").await;
     assert_eq!(request.header("x-custom"), ["kept"]);
 }
 
@@ -109,7 +109,7 @@ async fn forwarding_headers_never_come_from_the_client() {
 /// them is ours to believe, and whoever stands between us and Bold BI might.
 #[tokio::test]
 async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let names = [
         // Certificates: nginx, HAProxy, Apache, IIS and Azure, RFC 9440, AWS, Traefik.
         "X-SSL-Client-Cert",
@@ -169,7 +169,7 @@ async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
     ];
     for name in names {
         for name in [name.to_owned(), name.to_ascii_lowercase(), name.replace('-', "_")] {
-            let request = through(&house, &format!("{name}: evil.example\r\n")).await;
+            let request = through(&setup, &format!("{name}: evil.example\r\n")).await;
             assert!(!request.head.contains("evil.example"), "{name}\n{}", request.head);
             assert_token_of(&request, "alpha");
         }
@@ -190,7 +190,7 @@ async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
         "X-Tls",
         "Remote",
     ] {
-        let request = through(&house, &format!("{name}: kept\r\n")).await;
+        let request = through(&setup, &format!("{name}: kept\r\n")).await;
         assert_eq!(request.header(name), ["kept"], "{name}");
     }
 }
@@ -198,24 +198,24 @@ async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
 /// HDR-01: an alias of the header for keys is no key, and does not go on.
 #[tokio::test]
 async fn an_alias_of_the_key_header_is_neither_a_key_nor_forwarded() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for alias in ["X_Api_Key", "X-Api_Key", "X.Api.Key", "X-Api-Key-", "XApiKey"] {
         let lines = format!("Host: localhost\r\n{alias}: {ALPHA_KEY}\r\n");
-        house.assert_refused(format!("GET {GOOD} HTTP/1.1\r\n{lines}\r\n"), &[401]).await;
+        setup.assert_refused(format!("GET {GOOD} HTTP/1.1\r\n{lines}\r\n"), &[401]).await;
     }
     for alias in ["X_Api_Key", "X-Api_Key", "X.Api.Key"] {
-        let request = through(&house, &format!("{alias}: {BETA_KEY}\r\n")).await;
+        let request = through(&setup, &format!("{alias}: {BETA_KEY}\r\n")).await;
         assert!(!request.head.contains(BETA_KEY), "{alias}\n{}", request.head);
     }
-    let request = through(&house, "").await;
+    let request = through(&setup, "").await;
     assert!(!request.head.contains(ALPHA_KEY) && request.header("x-api-key").is_empty());
 }
 
 /// HDR-03: what `Connection` names is taken away before ours is put on, never after, and policy
 /// has seen the request with it.
 #[tokio::test]
-async fn connection_takes_nothing_away_that_policy_or_we_have_set() {
-    let house = House::new().await;
+async fn the_connection_header_removes_nothing_that_policy_or_the_gateway_has_set() {
+    let setup = Setup::new().await;
     for connection in [
         "close, Authorization, X-Tenant",
         "authorization",
@@ -224,7 +224,7 @@ async fn connection_takes_nothing_away_that_policy_or_we_have_set() {
         "X-Api-Key",
     ] {
         let lines = format!("Connection: {connection}\r\nX-Tenant: beta\r\n");
-        let request = through(&house, &lines).await;
+        let request = through(&setup, &lines).await;
         for ours in OURS {
             assert_eq!(request.header(ours).len(), 1, "{connection}\n{}", request.head);
         }
@@ -235,19 +235,19 @@ async fn connection_takes_nothing_away_that_policy_or_we_have_set() {
         "POST {GOOD} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {ALPHA_KEY}\r\n\
          Connection: content-length\r\nContent-Length: 3\r\n\r\nabc"
     );
-    assert_eq!(house.gateway.send(body).await.status, 200);
-    assert_eq!(house.upstream.seen.take()[0].body, b"abc", "its framing is not taken away");
+    assert_eq!(setup.gateway.send(body).await.status, 200);
+    assert_eq!(setup.upstream.seen.take()[0].body, b"abc", "its framing is not taken away");
     // A key that stays on the connection proves nothing less.
     let lines = format!("Host: localhost\r\nConnection: X-Api-Key\r\nX-Api-Key: {BETA_KEY}\r\n");
-    house.assert_refused(format!("GET {GOOD} HTTP/1.1\r\n{lines}\r\n"), &[403]).await;
-    house.assert_serves().await;
+    setup.assert_refused(format!("GET {GOOD} HTTP/1.1\r\n{lines}\r\n"), &[403]).await;
+    setup.assert_serves().await;
 }
 
 /// HDR-04
 #[tokio::test]
 async fn a_connection_header_that_names_no_headers_or_too_many_is_refused() {
-    let house = House::new().await;
-    house.assert_serves().await;
+    let setup = Setup::new().await;
+    setup.assert_serves().await;
     for connection in [
         "\"X-Forwarded-For\"",
         ":authority",
@@ -256,11 +256,11 @@ async fn a_connection_header_that_names_no_headers_or_too_many_is_refused() {
         "a,b,c,d,e,f\r\nConnection: g,h,i,j,k,l",
         "x\u{e9}",
     ] {
-        house
+        setup
             .assert_refused(get_with(GOOD, &format!("Connection: {connection}\r\n")), &[400])
             .await;
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// HDR-05: with `replace`, the server gets ours whatever the client brings; by default it gets the
@@ -271,10 +271,10 @@ async fn exactly_one_authorization_reaches_the_server() {
         let upstream = Upstream::echo().await;
         let tenant = if replace { "    existing_authorization: replace\n" } else { "" };
         let gateway = Gateway::start(&config(upstream.address, tenant, ""));
-        let house = House { upstream, gateway };
+        let setup = Setup { upstream, gateway };
         for name in ["Authorization", "authorization", "AUTHORIZATION", "aUTHORIZATION"] {
             for value in ["Bearer canary-stolen", "", "Basic Og=="] {
-                let request = through(&house, &format!("{name}: {value}\r\n")).await;
+                let request = through(&setup, &format!("{name}: {value}\r\n")).await;
                 // An empty one is none.
                 if replace || value.is_empty() {
                     assert_token_of(&request, "alpha");
@@ -286,38 +286,38 @@ async fn exactly_one_authorization_reaches_the_server() {
             }
         }
         for alias in ["Authorization_", "_Authorization", "Author_ization", "Authorization."] {
-            let request = through(&house, &format!("{alias}: Bearer canary-stolen\r\n")).await;
+            let request = through(&setup, &format!("{alias}: Bearer canary-stolen\r\n")).await;
             assert!(!request.head.contains("canary-stolen"), "{alias}");
             assert_token_of(&request, "alpha");
         }
-        let untouched = house.reached();
+        let untouched = setup.reached();
         for two in [
             "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n",
             "Authorization: Bearer a\r\nauthorization: Bearer a\r\n",
             "Authorization:\r\nAuthorization: Bearer b\r\n",
         ] {
-            house.assert_refused(get_with(GOOD, two), &[400]).await;
+            setup.assert_refused(get_with(GOOD, two), &[400]).await;
         }
-        assert_eq!(house.reached(), untouched);
-        house.assert_serves().await;
+        assert_eq!(setup.reached(), untouched);
+        setup.assert_serves().await;
     }
 }
 
 /// HDR-05 from the side of policy: a client's own `Authorization` opens nothing at the gateway.
 #[tokio::test]
 async fn an_authorization_for_bold_bi_is_no_credential_of_a_caller() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for authorization in ["Bearer canary-own", "Basic Og==", "canary-own", "Bearer"] {
         let lines = format!("Host: localhost\r\nAuthorization: {authorization}\r\n");
-        house.assert_refused(format!("GET {GOOD} HTTP/1.1\r\n{lines}\r\n"), &[401]).await;
+        setup.assert_refused(format!("GET {GOOD} HTTP/1.1\r\n{lines}\r\n"), &[401]).await;
     }
     for (target, status) in
         [("/bi/api/site/beta/v5.0/x", 403), ("/bi/api/site/alpha/token", 403), ("/x", 404)]
     {
         let lines = "Authorization: Bearer canary-own\r\n";
-        house.assert_refused(get_with(target, lines), &[status]).await;
+        setup.assert_refused(get_with(target, lines), &[status]).await;
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// HDR-08: no session of a browser mixes with the user of our token, in either direction.
@@ -332,20 +332,20 @@ async fn cookies_pass_only_where_no_token_of_ours_is_put_on() {
     })
     .await;
     let gateway = Gateway::start(&config(upstream.address, "", ""));
-    let house = House { upstream, gateway };
+    let setup = Setup { upstream, gateway };
     let cookies = "Cookie: .AspNetCore=x; access_token=y\r\ncookie: z=1\r\nCookie2: $Version=1\r\n";
 
-    let injected = house.gateway.send(get_with(GOOD, cookies)).await;
+    let injected = setup.gateway.send(get_with(GOOD, cookies)).await;
     assert_eq!((injected.status, injected.text().as_str()), (200, "served"));
     assert_eq!(injected.header("set-cookie"), [""; 0]);
-    let seen = house.upstream.seen.take();
+    let seen = setup.upstream.seen.take();
     assert_eq!(seen[0].header("cookie"), [""; 0]);
     assert_eq!(seen[0].header("cookie2"), [""; 0]);
 
     let lines = format!("{cookies}Authorization: Bearer canary-own\r\n");
-    let own = house.gateway.send(get_with(GOOD, &lines)).await;
+    let own = setup.gateway.send(get_with(GOOD, &lines)).await;
     assert_eq!(own.header("set-cookie"), ["a=b; HttpOnly", "c=d"]);
-    let seen = house.upstream.seen.take();
+    let seen = setup.upstream.seen.take();
     assert_eq!(seen[0].header("cookie"), [".AspNetCore=x; access_token=y", "z=1"]);
     assert_eq!(seen[0].header("authorization"), ["Bearer canary-own"]);
 }

@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::edit::Edit;
-use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, GOOD, House, SITES, assert_token_of, get};
+use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, GOOD, SITES, Setup, assert_token_of, get};
 use crate::support::upstream::Request;
 
 /// PTH-01, PTH-02
 #[tokio::test]
 async fn dot_segments_are_refused_however_they_are_spelled() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for dots in [
         "..", ".", "%2e%2e", "%2E%2e", ".%2e", "%2E.", "%2e", "..;", "..;x=1", ".;", "%2e%2e;",
         "..%3b", "%2e.%3B",
@@ -26,16 +26,16 @@ async fn dot_segments_are_refused_however_they_are_spelled() {
             format!("{SITES}/alpha/{dots}/"),
             format!("{SITES}/beta/{dots}/alpha/v5.0/x"),
         ] {
-            house.assert_refused(get(&path), &[400]).await;
+            setup.assert_refused(get(&path), &[400]).await;
         }
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// PTH-03, PTH-05
 #[tokio::test]
 async fn slashes_that_are_hidden_are_refused_and_nothing_is_decoded_twice() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for path in [
         "/alpha%2f..%2fbeta/x",
         "/alpha%2F..%2Fbeta/x",
@@ -63,15 +63,15 @@ async fn slashes_that_are_hidden_are_refused_and_nothing_is_decoded_twice() {
         "/alpha/%c0%ae%c0%ae/beta/x",
         "/alpha/%c0%af..%c0%afbeta/x",
     ] {
-        house.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
+        setup.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// PTH-04
 #[tokio::test]
 async fn empty_segments_are_refused() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for path in [
         "//bi/api/site/alpha/x",
         "///bi/api/site/alpha/x",
@@ -83,15 +83,15 @@ async fn empty_segments_are_refused() {
         "/bi/api/site/alpha/x//",
         "//beta.example/bi/api/site/alpha/x",
     ] {
-        house.assert_refused(get(path), &[400]).await;
+        setup.assert_refused(get(path), &[400]).await;
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// PTH-07: a site has one spelling; every other is no site, and never another tenant's.
 #[tokio::test]
 async fn a_site_is_found_in_its_exact_spelling_only() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for path in [
         "/BI/API/Site/Alpha/x",
         "/bi/api/site/ALPHA/x",
@@ -113,17 +113,17 @@ async fn a_site_is_found_in_its_exact_spelling_only() {
         "/",
         "/x",
     ] {
-        house.assert_refused(get(path), &[404]).await;
+        setup.assert_refused(get(path), &[404]).await;
     }
-    house.assert_refused(get("/bi/api/site/beta/v5.0/x"), &[403]).await;
-    house.assert_refused(get("/bi/api/site/beta/"), &[403]).await;
-    house.assert_serves().await;
+    setup.assert_refused(get("/bi/api/site/beta/v5.0/x"), &[403]).await;
+    setup.assert_refused(get("/bi/api/site/beta/"), &[403]).await;
+    setup.assert_serves().await;
 }
 
 /// PTH-07: a tenant that is found by its host and has no site in its path is no way to a site.
 #[tokio::test]
 async fn a_tenant_without_a_site_gives_no_access_to_the_path_of_a_site() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let to = |path: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: gamma.example\r\nX-Api-Key: {BETA_KEY}\r\n\r\n")
     };
@@ -143,21 +143,21 @@ async fn a_tenant_without_a_site_gives_no_access_to_the_path_of_a_site() {
         "/bi/api/site/",
         "/BI/api/site/alpha/v5.0/x",
     ] {
-        house.assert_refused(to(path), &[404]).await;
+        setup.assert_refused(to(path), &[404]).await;
     }
     for (path, status) in [("/bi/api/v5.0/x", 200), ("/bi/api/v5.0/sites/x", 200)] {
-        assert_eq!(house.gateway.send(to(path)).await.status, status);
+        assert_eq!(setup.gateway.send(to(path)).await.status, status);
     }
-    for request in house.upstream.seen.take() {
+    for request in setup.upstream.seen.take() {
         assert_token_of(&request, "api");
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// PTH-09
 #[tokio::test]
 async fn the_absolute_form_names_the_same_host_or_is_refused() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for target in [
         "http://gw/bi/api/site/alpha/x",
         "http://localhost.evil/bi/api/site/alpha/x",
@@ -181,22 +181,22 @@ async fn the_absolute_form_names_the_same_host_or_is_refused() {
         "*",
         "?x",
     ] {
-        house.assert_refused(get(target), &[400]).await;
+        setup.assert_refused(get(target), &[400]).await;
     }
-    house.assert_refused(get("http://localhost/bi/api/site/beta/x"), &[403]).await;
+    setup.assert_refused(get("http://localhost/bi/api/site/beta/x"), &[403]).await;
     for scheme in ["http", "HTTP", "https"] {
         let target = format!("{scheme}://localhost{GOOD}?a=b");
-        assert_eq!(house.gateway.send(get(&target)).await.status, 200, "{target}");
-        let seen = house.upstream.seen.take();
+        assert_eq!(setup.gateway.send(get(&target)).await.status, 200, "{target}");
+        let seen = setup.upstream.seen.take();
         assert_eq!(seen[0].line(), format!("GET {GOOD}?a=b HTTP/1.1"));
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// PTH-10, PTH-11: what policy saw is what goes on, and the query has no say.
 #[tokio::test]
 async fn fragments_are_refused_and_queries_decide_nothing() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for path in [
         "/alpha/x#/../../beta",
         "/alpha/x#",
@@ -204,25 +204,25 @@ async fn fragments_are_refused_and_queries_decide_nothing() {
         "/alpha/x?y#z",
         "#/bi/api/site/alpha/x",
     ] {
-        house.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
+        setup.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
     }
     // For a server that decodes first, the route would end there.
     for mark in ["%3f", "%3F", "%23"] {
         for path in ["users%", "users%/x", "%users", "users;%", "us%ers", "users/%", "users/a%b/c"]
         {
             let path = format!("/alpha/v5.0/{}", path.replace('%', mark));
-            house.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
+            setup.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
         }
     }
     for (mark, encoded) in [("\"", "%22"), ("<", "%3C"), (">", "%3E"), ("#", "%23")] {
         let target = format!("{SITES}/alpha/v5.0/x?a{mark}b");
-        let refusal = house.assert_refused(get(&target), &[400]).await;
+        let refusal = setup.assert_refused(get(&target), &[400]).await;
         let text = refusal.text();
         assert!(text.contains(encoded), "the refusal names the character: {text}");
         let target = format!("{SITES}/alpha/v5.0/x?a{encoded}b");
-        assert_eq!(house.gateway.send(get(&target)).await.status, 200);
+        assert_eq!(setup.gateway.send(get(&target)).await.status, 200);
     }
-    house.upstream.seen.take();
+    setup.upstream.seen.take();
     for (path, status) in [
         ("/beta/x?tenant=alpha&site=alpha", 403),
         ("/beta?/../alpha/x", 404),
@@ -230,7 +230,7 @@ async fn fragments_are_refused_and_queries_decide_nothing() {
         ("/alpha?/x", 404),
         ("/alpha/token?x=/v5.0/dashboards", 403),
     ] {
-        house.assert_refused(get(&format!("{SITES}{path}")), &[status]).await;
+        setup.assert_refused(get(&format!("{SITES}{path}")), &[status]).await;
     }
     for path in [
         "/alpha/v5.0/x?/../beta",
@@ -243,18 +243,18 @@ async fn fragments_are_refused_and_queries_decide_nothing() {
         "/alpha/v5.0/%C3%A9%20b;v=1/~a!$&'()*+,=:@",
     ] {
         let target = format!("{SITES}{path}");
-        assert_eq!(house.gateway.send(get(&target)).await.status, 200, "{path}");
-        let seen: Vec<Request> = house.upstream.seen.take();
+        assert_eq!(setup.gateway.send(get(&target)).await.status, 200, "{path}");
+        let seen: Vec<Request> = setup.upstream.seen.take();
         assert_eq!(seen[0].path(), target, "what policy saw goes on");
         assert_token_of(&seen[0], "alpha");
     }
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// PTH-15
 #[tokio::test]
 async fn long_targets_are_refused_as_such_and_quickly() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let path = |length: usize| format!("{SITES}/alpha/{}", "a".repeat(length));
     for target in [
         path(8 * 1024),
@@ -267,24 +267,24 @@ async fn long_targets_are_refused_as_such_and_quickly() {
         format!("http://localhost{}", path(64 * 1024)),
     ] {
         let begun = Instant::now();
-        let refusal = house.assert_refused(get(&target), &[414]).await;
+        let refusal = setup.assert_refused(get(&target), &[414]).await;
         assert_eq!(refusal.code(), "target_too_long");
         // 5 ms on a machine of its own; here other tests are running.
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
     let longest = format!("{SITES}/alpha/v5.0/{}", "a".repeat(4096 - SITES.len() - 12));
-    assert_eq!(house.gateway.send(get(&longest)).await.status, 200);
-    let client = &mut Client::connect(house.address()).await;
+    assert_eq!(setup.gateway.send(get(&longest)).await.status, 200);
+    let client = &mut Client::connect(setup.address()).await;
     client.write(format!("GET {}", "/".repeat(2 * 1024 * 1024)).as_bytes()).await;
     assert_eq!(client.response().await.status, 414, "a target without an end");
-    house.upstream.seen.take();
-    house.assert_serves().await;
+    setup.upstream.seen.take();
+    setup.assert_serves().await;
 }
 
 /// AUT-01 from the side of paths: a route of secrets is one in every spelling.
 #[tokio::test]
 async fn a_route_that_mints_tokens_is_closed_in_every_spelling() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     for route in [
         "/token",
         "/TOKEN",
@@ -301,10 +301,10 @@ async fn a_route_that_mints_tokens_is_closed_in_every_spelling() {
     ] {
         for method in ["GET", "POST"] {
             let request = get(&format!("{SITES}/alpha{route}")).edit("GET", method);
-            let refusal = house.assert_refused(request, &[403]).await;
+            let refusal = setup.assert_refused(request, &[403]).await;
             assert_eq!(refusal.code(), "route_closed", "{method} {route}");
         }
     }
     assert!(get(GOOD).contains(ALPHA_KEY));
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }

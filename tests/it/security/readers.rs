@@ -267,7 +267,7 @@ async fn compare_at_once(workers: u64, cases: usize, with_nginx: bool) -> Tally 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_on_of_odd_bytes_is_what_hyper_reads_too() {
+async fn requests_of_odd_bytes_are_forwarded_as_hyper_reads_them() {
     let tally = compare_at_once(16, 60, false).await;
     assert!(tally.went_on > 100 && tally.refused > 100, "both happen often enough");
 }

@@ -4,15 +4,15 @@
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
-use crate::support::two_callers::{GOOD, House, config, get, get_with};
+use crate::support::two_callers::{GOOD, Setup, config, get, get_with};
 use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
 
-/// A house in which clients may bring their own `Authorization`.
-async fn passing_through(answers: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> House {
+/// A setup in which clients may bring their own `Authorization`.
+async fn passing_through(answers: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Setup {
     let upstream = Upstream::answering(answers).await;
     let tenant = "    existing_authorization: pass_through\n";
     let gateway = Gateway::start(&config(upstream.address, tenant, ""));
-    House { upstream, gateway }
+    Setup { upstream, gateway }
 }
 
 fn own(credentials: &str) -> String {
@@ -22,7 +22,7 @@ fn own(credentials: &str) -> String {
 /// RFC 4559, section 6: NTLM and Negotiate sign a connection in, and ours are everybody's.
 #[tokio::test]
 async fn credentials_that_sign_a_connection_in_are_refused() {
-    let house = passing_through(|_| ok("fine")).await;
+    let setup = passing_through(|_| ok("fine")).await;
     for credentials in [
         "NTLM TlRMTVNTUAADAAAA",
         "ntlm TlRMTVNTUAADAAAA",
@@ -30,14 +30,14 @@ async fn credentials_that_sign_a_connection_in_are_refused() {
         "NEGOTIATE YIIabc==",
         "Kerberos YIIabc==",
     ] {
-        let refusal = house.assert_refused(own(credentials), &[403]).await;
+        let refusal = setup.assert_refused(own(credentials), &[403]).await;
         assert_eq!(refusal.code(), "authorization_refused", "{credentials}");
         assert!(refusal.text().contains("NTLM"), "{}", refusal.text());
     }
-    assert_eq!(house.gateway.send(own("Bearer theirs")).await.status, 200);
-    let seen = house.upstream.seen.take();
+    assert_eq!(setup.gateway.send(own("Bearer theirs")).await.status, 200);
+    let seen = setup.upstream.seen.take();
     assert_eq!(seen[0].header("authorization"), ["Bearer theirs"], "others go on");
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// A connection on which the server offers such a scheme, or says that it has signed it in, ends
@@ -50,41 +50,41 @@ async fn a_connection_that_a_server_may_sign_in_is_not_used_again() {
         "www-authenticate: negotiate YIIabc==",
         "Persistent-Auth: true",
     ] {
-        let house = passing_through(move |request| {
+        let setup = passing_through(move |request| {
             let bound = request.path().ends_with("/bound");
             let line = if bound { format!("{line}\r\n") } else { String::new() };
             Answer::from(&*format!("HTTP/1.1 200 OK\r\n{line}Content-Length: 0\r\n\r\n"))
         })
         .await;
-        house.assert_serves().await;
-        let before = house.reached().0;
-        house.assert_serves().await;
-        assert_eq!(house.reached().0, before, "others are");
-        assert_eq!(house.gateway.send(get(&format!("{GOOD}/bound"))).await.status, 200);
-        house.assert_serves().await;
-        assert_eq!(house.reached().0, before + 1, "{line}");
+        setup.assert_serves().await;
+        let before = setup.reached().0;
+        setup.assert_serves().await;
+        assert_eq!(setup.reached().0, before, "others are");
+        assert_eq!(setup.gateway.send(get(&format!("{GOOD}/bound"))).await.status, 200);
+        setup.assert_serves().await;
+        assert_eq!(setup.reached().0, before + 1, "{line}");
     }
 }
 
 /// Nor is one that carried credentials of a client's own in a scheme that nobody knows.
 #[tokio::test]
 async fn a_connection_with_credentials_of_an_unknown_scheme_is_not_used_again() {
-    let house = passing_through(|_| ok("fine")).await;
-    house.assert_serves().await;
-    let before = house.reached().0;
-    assert_eq!(house.gateway.send(own("Bearer theirs")).await.status, 200);
-    house.assert_serves().await;
-    assert_eq!(house.reached().0, before, "the usual ones are for their request alone");
-    assert_eq!(house.gateway.send(own("Custom theirs")).await.status, 200);
-    house.assert_serves().await;
-    assert_eq!(house.reached().0, before + 1);
+    let setup = passing_through(|_| ok("fine")).await;
+    setup.assert_serves().await;
+    let before = setup.reached().0;
+    assert_eq!(setup.gateway.send(own("Bearer theirs")).await.status, 200);
+    setup.assert_serves().await;
+    assert_eq!(setup.reached().0, before, "the usual ones are for their request alone");
+    assert_eq!(setup.gateway.send(own("Custom theirs")).await.status, 200);
+    setup.assert_serves().await;
+    assert_eq!(setup.reached().0, before + 1);
 }
 
 /// A page for developers shows the request that failed, our token included.
 #[tokio::test]
 async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
     for code in [200, 400, 401, 404, 500, 503] {
-        let house = passing_through(move |request| {
+        let setup = passing_through(move |request| {
             let shown = request.header("authorization").join(",");
             let mut answer = status(code, &format!("<pre>{shown}</pre> and {shown}"));
             let head = format!("HTTP/1.1 {code} X\r\nX-Echo: {shown}\r\nX-Other: kept\r\n");
@@ -93,7 +93,7 @@ async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
             answer
         })
         .await;
-        let response = house.gateway.send(get(GOOD)).await;
+        let response = setup.gateway.send(get(GOOD)).await;
         assert_eq!(response.status, code);
         assert!(!response.head.contains(CANARY_TOKEN), "{}", response.head);
         assert_eq!(response.header("x-other"), ["kept"]);
@@ -109,7 +109,7 @@ async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
         let length = response.header("content-length")[0].parse::<usize>().unwrap();
         assert_eq!(response.body.len(), length, "as many bytes");
         // What the client sent itself is no secret of ours.
-        let own = house.gateway.send(own("Bearer theirs")).await;
+        let own = setup.gateway.send(own("Bearer theirs")).await;
         assert!(own.text().contains("Bearer theirs"), "{}", own.text());
     }
 }
@@ -125,8 +125,8 @@ async fn a_token_is_hidden_across_pieces() {
         let head = "HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n";
         Answer { bytes: format!("{head}{chunks}0\r\n\r\n").into(), keep: true }
     };
-    let house = passing_through(chunked).await;
-    let response = house.gateway.send(get(GOOD)).await;
+    let setup = passing_through(chunked).await;
+    let response = setup.gateway.send(get(GOOD)).await;
     assert_eq!(response.status, 500);
     let shown = response.text();
     assert!(shown.starts_with("see Bearer ****") && shown.ends_with(" here"), "{shown}");
@@ -145,14 +145,14 @@ async fn an_answer_has_one_length_and_it_is_the_one_that_was_used() {
         ("Content-Length: 2, 3\r\n", false),
         ("Content-Length: -2\r\n", false),
     ] {
-        let house = passing_through(move |request| {
+        let setup = passing_through(move |request| {
             let body = if request.line().starts_with("HEAD") { "" } else { "{}" };
             Answer { bytes: format!("HTTP/1.1 200 OK\r\n{lines}\r\n{body}").into(), keep: false }
         })
         .await;
         for method in ["GET", "HEAD"] {
             let request = get(GOOD).edit("GET", method);
-            let mut client = Client::connect(house.address()).await;
+            let mut client = Client::connect(setup.address()).await;
             client.write(request.as_bytes()).await;
             let response = client.try_response(method == "HEAD").await.expect("an answer");
             if good {

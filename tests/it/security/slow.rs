@@ -11,7 +11,7 @@ use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
 use crate::support::tls::SelfSigned;
-use crate::support::two_callers::{GOOD, House, config, get, get_with, post};
+use crate::support::two_callers::{GOOD, Setup, config, get, get_with, post};
 use crate::support::upstream::Upstream;
 
 const IMPATIENT: &str = "limits: { request_head_timeout: 500ms, body_timeout: 500ms }\n";
@@ -43,53 +43,53 @@ async fn drip(stream: TcpStream, bytes: String) -> (Duration, String) {
 /// SLO-01: the deadline is over the whole head.
 #[tokio::test]
 async fn a_head_that_drips_is_cut_off_at_the_deadline() {
-    let house = House::with(IMPATIENT).await;
+    let setup = Setup::with(IMPATIENT).await;
     let slow = join_all((0..50).map(|_| async {
-        let stream = TcpStream::connect(house.address()).await.unwrap();
+        let stream = TcpStream::connect(setup.address()).await.unwrap();
         drip(stream, get(GOOD)).await
     }));
     // Meanwhile others are served.
-    let (slow, ()) = tokio::join!(slow, house.assert_serves());
+    let (slow, ()) = tokio::join!(slow, setup.assert_serves());
     for (ended, answer) in slow {
         assert!(ended < SOON, "{ended:?}");
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
-    assert_eq!(house.reached().2, 1, "only the control has reached the server");
+    assert_eq!(setup.reached().2, 1, "only the control has reached the server");
 }
 
 /// SLO-01: it is the same for a later request on a connection.
 #[tokio::test]
 async fn a_second_head_that_drips_is_cut_off_too() {
-    let house = House::with(IMPATIENT).await;
-    let mut client = Client::connect(house.address()).await;
+    let setup = Setup::with(IMPATIENT).await;
+    let mut client = Client::connect(setup.address()).await;
     client.write(get(GOOD).as_bytes()).await;
     assert_eq!(client.response().await.status, 200);
     let (ended, answer) = drip(client.stream, get(GOOD)).await;
     assert!(ended < SOON && answer.starts_with("HTTP/1.1 408 "), "{ended:?} {answer}");
 
     // Its beginning came along with the request before.
-    let mut client = Client::connect(house.address()).await;
+    let mut client = Client::connect(setup.address()).await;
     client.write(format!("{}GET /bi", get(GOOD)).as_bytes()).await;
     assert_eq!(client.response().await.status, 200);
     let (ended, answer) = drip(client.stream, "x".repeat(200)).await;
     assert!(ended < SOON && answer.starts_with("HTTP/1.1 408 "), "{ended:?} {answer}");
-    assert_eq!(house.reached().2, 2);
+    assert_eq!(setup.reached().2, 2);
 }
 
 /// SLO-01, SLO-05: who says nothing is not kept.
 #[tokio::test]
 async fn a_silent_connection_is_closed() {
     let limits = "limits: { request_head_timeout: 500ms, keep_alive_timeout: 300ms }\n";
-    let house = House::with(limits).await;
-    let mut silent = Client::connect(house.address()).await;
-    let mut served = Client::connect(house.address()).await;
+    let setup = Setup::with(limits).await;
+    let mut silent = Client::connect(setup.address()).await;
+    let mut served = Client::connect(setup.address()).await;
     served.write(get(GOOD).as_bytes()).await;
     assert_eq!(served.response().await.status, 200);
     let begun = Instant::now();
     assert_eq!(silent.rest().await, "");
     assert_eq!(served.rest().await, "");
     assert!(begun.elapsed() < SOON);
-    house.assert_serves().await;
+    setup.assert_serves().await;
 }
 
 /// SLO-03: a handshake has a deadline over the whole of it.
@@ -102,38 +102,38 @@ async fn a_tls_handshake_has_a_deadline() {
     let tls = format!("callers: required, tls: {{ {keys} }} }}");
     let text = config(upstream.address, "", IMPATIENT).edit("callers: required }", &tls);
     let gateway = Gateway::start(&text);
-    let house = House { upstream, gateway };
+    let setup = Setup { upstream, gateway };
 
     let begun = Instant::now();
     let hello = "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}";
     for sent in ["", "\u{16}", hello] {
-        let mut client = Client::connect(house.address()).await;
+        let mut client = Client::connect(setup.address()).await;
         client.write(sent.as_bytes()).await;
         client.rest().await;
     }
     assert!(begun.elapsed() < 3 * SOON);
-    let dripping = TcpStream::connect(house.address()).await.unwrap();
+    let dripping = TcpStream::connect(setup.address()).await.unwrap();
     let (ended, _) = drip(dripping, format!("{hello}{}", "\0".repeat(500))).await;
     assert!(ended < SOON, "{ended:?}");
     // Plain HTTP is no handshake: it ends at once.
-    let mut plain = Client::connect(house.address()).await;
+    let mut plain = Client::connect(setup.address()).await;
     plain.write(get(GOOD).as_bytes()).await;
     assert!(!plain.rest().await.contains("HTTP/1.1"));
-    house.upstream.seen.assert_untouched("no handshake");
+    setup.upstream.seen.assert_untouched("no handshake");
 
     // Silent behind a handshake is silent all the same.
-    assert_eq!(made.connect(house.address(), "localhost").await.rest().await, "");
-    let mut good = made.connect(house.address(), "localhost").await;
+    assert_eq!(made.connect(setup.address(), "localhost").await.rest().await, "");
+    let mut good = made.connect(setup.address(), "localhost").await;
     good.write(get(GOOD).as_bytes()).await;
     assert_eq!(good.response().await.status, 200);
-    assert_eq!(house.reached().2, 1);
+    assert_eq!(setup.reached().2, 1);
 }
 
 /// A body that stops coming ends the request on both sides.
 #[tokio::test]
 async fn a_request_whose_body_stops_is_ended() {
-    let house = House::with(IMPATIENT).await;
-    house.assert_serves().await;
+    let setup = Setup::with(IMPATIENT).await;
+    setup.assert_serves().await;
     for (framing, part) in [
         ("Content-Length: 10\r\n", "abc"),
         ("Content-Length: 10\r\n", ""),
@@ -141,14 +141,14 @@ async fn a_request_whose_body_stops_is_ended() {
         ("Transfer-Encoding: chunked\r\n", "3\r\nab"),
         ("Transfer-Encoding: chunked\r\n", "3"),
     ] {
-        let (connections, _, requests) = house.reached();
+        let (connections, _, requests) = setup.reached();
         let begun = Instant::now();
-        let statuses = house.statuses(post(GOOD, framing, part)).await;
+        let statuses = setup.statuses(post(GOOD, framing, part)).await;
         assert_eq!(statuses, [408], "{framing}{part}");
         assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-        assert_eq!(house.reached().2, requests, "{framing}{part}: half a request is none");
-        house.assert_serves().await;
-        assert_eq!(house.reached().0, connections + 1, "its connection was used again");
+        assert_eq!(setup.reached().2, requests, "{framing}{part}: half a request is none");
+        setup.assert_serves().await;
+        assert_eq!(setup.reached().0, connections + 1, "its connection was used again");
     }
 }
 
@@ -156,18 +156,18 @@ async fn a_request_whose_body_stops_is_ended() {
 /// that is given back can be had.
 #[tokio::test]
 async fn one_connection_too_many_is_rejected_at_once() {
-    let house = House::with("limits: { max_connections: 8 }\n").await;
+    let setup = Setup::with("limits: { max_connections: 8 }\n").await;
     let mut inside = Vec::new();
     for _ in 0..8 {
-        let mut client = Client::connect(house.address()).await;
+        let mut client = Client::connect(setup.address()).await;
         client.write(get(GOOD).as_bytes()).await;
         assert_eq!(client.response().await.status, 200);
         inside.push(client);
     }
     for _ in 0..20 {
-        let before = house.reached();
+        let before = setup.reached();
         let begun = Instant::now();
-        let mut outside = Client::connect(house.address()).await;
+        let mut outside = Client::connect(setup.address()).await;
         outside.write(get(GOOD).as_bytes()).await;
         let refusal = outside.response().await;
         assert_eq!((refusal.status, refusal.code().as_str()), (503, "overloaded"));
@@ -176,7 +176,7 @@ async fn one_connection_too_many_is_rejected_at_once() {
         assert_eq!(refusal.header("vary"), ["Origin"]);
         assert_eq!(outside.rest().await, "");
         assert!(begun.elapsed() < SOON);
-        assert_eq!(house.reached(), before);
+        assert_eq!(setup.reached(), before);
     }
     for client in &mut inside {
         client.write(get(GOOD).as_bytes()).await;
@@ -185,7 +185,7 @@ async fn one_connection_too_many_is_rejected_at_once() {
     drop(inside.pop());
     let freed = timeout(Duration::from_secs(10), async {
         // The gateway sees the end of the connection in its own time.
-        while house.gateway.send(get(GOOD)).await.status != 200 {}
+        while setup.gateway.send(get(GOOD)).await.status != 200 {}
     });
     freed.await.expect("the place can be had again");
 }
@@ -194,7 +194,7 @@ async fn one_connection_too_many_is_rejected_at_once() {
 #[tokio::test]
 async fn a_body_has_a_bound_however_it_is_framed() {
     const LIMIT: usize = 64 * 1024;
-    let house = House::with("limits: { max_body: 64KiB }\n").await;
+    let setup = Setup::with("limits: { max_body: 64KiB }\n").await;
     let chunked = |size: usize, each: usize| {
         let mut body = String::new();
         for begin in (0..size).step_by(each) {
@@ -208,11 +208,11 @@ async fn a_body_has_a_bound_however_it_is_framed() {
         let by_chunks = [size, 1000, 7]
             .map(|each| post(GOOD, "Transfer-Encoding: chunked\r\n", &chunked(size, each)));
         for (chunks, request) in std::iter::once(by_length).chain(by_chunks).enumerate() {
-            let before = house.reached();
-            let mut client = Client::connect(house.address()).await;
+            let before = setup.reached();
+            let mut client = Client::connect(setup.address()).await;
             client.write(request.as_bytes()).await;
             let response = client.response().await;
-            let seen = house.upstream.seen.take();
+            let seen = setup.upstream.seen.take();
             if allowed {
                 assert_eq!(response.status, 200, "{size} bytes, framing {chunks}");
                 assert_eq!(seen[0].body.len(), size);
@@ -221,20 +221,20 @@ async fn a_body_has_a_bound_however_it_is_framed() {
                 assert_eq!(client.rest().await, "", "the connection ends");
                 assert_eq!(seen.len(), 0, "no whole request reaches the server");
                 if chunks == 0 {
-                    assert_eq!(house.reached(), before, "what is announced is refused before");
+                    assert_eq!(setup.reached(), before, "what is announced is refused before");
                 }
             }
         }
     }
     let endless = post(GOOD, &format!("Content-Length: {}\r\n", u64::MAX), "b");
-    assert_eq!(house.statuses(endless).await, [413]);
-    house.assert_serves().await;
+    assert_eq!(setup.statuses(endless).await, [413]);
+    setup.assert_serves().await;
 }
 
 /// BOD-02
 #[tokio::test]
 async fn a_head_has_a_bound_in_lines_and_in_bytes() {
-    let house = House::new().await;
+    let setup = Setup::new().await;
     let lines =
         |count: usize| (0..count).fold(String::new(), |all, i| all + &format!("X-{i}: y\r\n"));
     for lines in [
@@ -247,18 +247,18 @@ async fn a_head_has_a_bound_in_lines_and_in_bytes() {
         format!("X: {}\r\n", "y".repeat(1200 * 1024)),
     ] {
         let request = get_with(GOOD, &lines);
-        let refusal = house.assert_refused(request, &[431]).await;
+        let refusal = setup.assert_refused(request, &[431]).await;
         assert_eq!(refusal.code(), "headers_too_large");
     }
     let name = format!("{}: y\r\n", "x".repeat(65 * 1024));
-    house.assert_refused(get_with(GOOD, &name), &[431]).await;
+    setup.assert_refused(get_with(GOOD, &name), &[431]).await;
     // Six lines are put on, and servers such as Kestrel take 100.
     let most = get_with(GOOD, &lines(94));
-    assert_eq!(house.gateway.send(most).await.status, 200);
-    let sent = house.upstream.seen.take().remove(0);
+    assert_eq!(setup.gateway.send(most).await.status, 200);
+    let sent = setup.upstream.seen.take().remove(0);
     assert_eq!(sent.head.trim_end().lines().count(), 1 + 100);
-    house.assert_refused(get_with(GOOD, &lines(95)), &[431]).await;
+    setup.assert_refused(get_with(GOOD, &lines(95)), &[431]).await;
     let large = get_with(GOOD, &format!("X: {}\r\n", "y".repeat(60 * 1024)));
-    assert_eq!(house.gateway.send(large).await.status, 200);
-    house.assert_serves().await;
+    assert_eq!(setup.gateway.send(large).await.status, 200);
+    setup.assert_serves().await;
 }

@@ -41,7 +41,7 @@ const CLOSED: Refused = Some((403, "route_closed"));
 const NO_SUBJECT: Refused = Some((403, "subject_refused"));
 
 /// A gateway with a listener of each kind, for sites alpha and beta.
-struct House {
+struct Setup {
     upstream: Upstream,
     gateway: Gateway,
     provider: Provider,
@@ -71,7 +71,7 @@ const KEYED: [(&str, &str); 6] = [
     ),
 ];
 
-impl House {
+impl Setup {
     /// `process` is who may come to the Unix socket.
     async fn new(process: &str) -> Self {
         let upstream = Upstream::echo().await;
@@ -230,90 +230,90 @@ fn unsigned(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_class_of_routes_opens_to_a_standing_that_is_not_enough() {
-    let house = House::new(&format!("uid: {}", getuid().as_raw() + 1)).await;
-    let key = |caller: &str| By::Tcp(house.key(caller));
-    let near = house.key("all").edit("\r\n", "");
+async fn no_class_of_routes_opens_to_insufficient_credentials() {
+    let setup = Setup::new(&format!("uid: {}", getuid().as_raw() + 1)).await;
+    let key = |caller: &str| By::Tcp(setup.key(caller));
+    let near = setup.key("all").edit("\r\n", "");
     let near = format!("{}\r\n", &near[..near.len() - 1]);
     for (what, by, refused) in [
         ("no credential", By::Tcp(String::new()), NOBODY),
         ("an unknown key", By::Tcp("X-Api-Key: bgk_canary-unknown\r\n".into()), NOBODY),
         ("most of a key", By::Tcp(near), NOBODY),
         ("an expired key", key("expired"), NOBODY),
-        ("the keys of two", By::Tcp(house.key("all") + &house.key("foreign")), NOBODY),
+        ("the keys of two", By::Tcp(setup.key("all") + &setup.key("foreign")), NOBODY),
         ("a key for another tenant", key("foreign"), FOREIGN),
         ("a key whose caller may not", key("closed"), CLOSED),
         ("a key for another method", key("patches"), CLOSED),
         (
             "a proxy that is not listed",
-            By::Tcp(house.key("proxy") + "X-User: a@acme.example\r\n"),
+            By::Tcp(setup.key("proxy") + "X-User: a@acme.example\r\n"),
             NO_SUBJECT,
         ),
         ("a process of nobody", By::Unix, NOBODY),
         ("no certificate", By::Tls(None), None),
-        ("a certificate of another CA", By::Tls(Some(&house.of_another_ca)), None),
+        ("a certificate of another CA", By::Tls(Some(&setup.of_another_ca)), None),
         (
             "a certificate of nobody",
-            By::Tls(Some(&house.of_nobody)),
+            By::Tls(Some(&setup.of_nobody)),
             Some((403, "certificate_unknown")),
         ),
-        ("a certificate for another tenant", By::Tls(Some(&house.foreign)), FOREIGN),
+        ("a certificate for another tenant", By::Tls(Some(&setup.foreign)), FOREIGN),
     ] {
-        house.assert_closed(what, by, refused).await;
+        setup.assert_closed(what, by, refused).await;
     }
 
-    let now = house.provider.token(|_| ());
+    let now = setup.provider.token(|_| ());
     let now = URL_SAFE_NO_PAD.decode(now.split('.').nth(1).unwrap()).unwrap();
     let now = serde_json::from_slice::<Value>(&now).unwrap()["iat"].as_u64().unwrap();
     let (stranger, other_id) = (Provider::new(), Provider::with_key_id("two"));
-    let good = house.provider.token(|claims| claims["sites"] = json!("alpha"));
+    let good = setup.provider.token(|claims| claims["sites"] = json!("alpha"));
     for (what, jwt, refused) in [
         ("a JWT of an unknown key", bearer(&other_id.token(|_| ())), NOBODY),
         ("a JWT that another has signed", bearer(&stranger.token(|_| ())), NOBODY),
         ("a JWT without a signature", bearer(&unsigned(&good)), NOBODY),
-        ("a JWT that is over", house.jwt(|c| c["exp"] = json!(now - 60)), NOBODY),
-        ("a JWT without an end", house.jwt(|c| c["exp"] = Value::Null), NOBODY),
-        ("a JWT whose time comes later", house.jwt(|c| c["nbf"] = json!(now + 120)), NOBODY),
-        ("a JWT for others", house.jwt(|c| c["aud"] = json!("others")), NOBODY),
+        ("a JWT that is over", setup.jwt(|c| c["exp"] = json!(now - 60)), NOBODY),
+        ("a JWT without an end", setup.jwt(|c| c["exp"] = Value::Null), NOBODY),
+        ("a JWT whose time comes later", setup.jwt(|c| c["nbf"] = json!(now + 120)), NOBODY),
+        ("a JWT for others", setup.jwt(|c| c["aud"] = json!("others")), NOBODY),
         (
             "a JWT of an unknown issuer",
-            house.jwt(|c| c["iss"] = json!("https://a.example/")),
+            setup.jwt(|c| c["iss"] = json!("https://a.example/")),
             NOBODY,
         ),
-        ("a JWT and the key of another", house.jwt(|_| ()) + &house.key("all"), NOBODY),
-        ("a JWT for another tenant", house.jwt(|c| c["sites"] = json!(["beta"])), FOREIGN),
-        ("a JWT for no tenant", house.jwt(|c| c["sites"] = Value::Null), FOREIGN),
-        ("a JWT of nobody's address", house.jwt(|c| c["email"] = Value::Null), NO_SUBJECT),
+        ("a JWT and the key of another", setup.jwt(|_| ()) + &setup.key("all"), NOBODY),
+        ("a JWT for another tenant", setup.jwt(|c| c["sites"] = json!(["beta"])), FOREIGN),
+        ("a JWT for no tenant", setup.jwt(|c| c["sites"] = Value::Null), FOREIGN),
+        ("a JWT of nobody's address", setup.jwt(|c| c["email"] = Value::Null), NO_SUBJECT),
         (
             "a JWT of two addresses",
-            house.jwt(|c| c["email"] = json!(["a@acme.example", "b@acme.example"])),
+            setup.jwt(|c| c["email"] = json!(["a@acme.example", "b@acme.example"])),
             NO_SUBJECT,
         ),
         (
             "a JWT of another domain",
-            house.jwt(|c| c["email"] = json!("a@other.example")),
+            setup.jwt(|c| c["email"] = json!("a@other.example")),
             NO_SUBJECT,
         ),
         (
             "a JWT of who is never acted as",
-            house.jwt(|c| c["email"] = json!("Root@acme.example")),
+            setup.jwt(|c| c["email"] = json!("Root@acme.example")),
             NO_SUBJECT,
         ),
     ] {
-        house.assert_closed(what, By::Tcp(jwt), refused).await;
+        setup.assert_closed(what, By::Tcp(jwt), refused).await;
     }
-    house.assert_open("the control", key("all")).await;
+    setup.assert_open("the control", key("all")).await;
 }
 
 #[tokio::test]
 async fn each_kind_of_credential_opens_every_class_of_routes_that_it_may() {
-    let house = House::new(&format!("uid: {}", getuid().as_raw())).await;
+    let setup = Setup::new(&format!("uid: {}", getuid().as_raw())).await;
     for (what, by) in [
-        ("a key", By::Tcp(house.key("all"))),
-        ("a JWT", By::Tcp(house.jwt(|_| ()))),
+        ("a key", By::Tcp(setup.key("all"))),
+        ("a JWT", By::Tcp(setup.jwt(|_| ()))),
         ("a process", By::Unix),
-        ("a certificate", By::Tls(Some(&house.good))),
+        ("a certificate", By::Tls(Some(&setup.good))),
     ] {
-        house.assert_open(what, by).await;
+        setup.assert_open(what, by).await;
     }
 }

@@ -5,19 +5,12 @@ use std::path::Path;
 
 use super::{code_lines, sources};
 
-/// The modules whose files still import each other in a circle. None may be added.
-const WITH_CIRCLES: [&str; 1] = ["token"];
-
 #[test]
 fn the_files_of_a_module_import_each_other_in_one_direction() {
     let modules: BTreeSet<String> = sources().into_iter().map(|(_, module, _)| module).collect();
     for module in modules {
         let circle = Files::of(&module).circle().map(|files| files.join(" -> "));
-        if WITH_CIRCLES.contains(&module.as_str()) {
-            assert!(circle.is_some(), "`{module}` has no circle any more: take it off the list");
-        } else {
-            assert_eq!(circle, None, "the files of `{module}` import each other in a circle");
-        }
+        assert_eq!(circle, None, "the files of `{module}` import each other in a circle");
     }
 }
 

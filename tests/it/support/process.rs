@@ -77,8 +77,8 @@ impl Process {
         whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    /// Waits until it logs that it is ready. Returns the addresses of its listeners and of its admin
-    /// listener.
+    /// Waits until it logs that it is ready. Returns the addresses of its listeners and of its
+    /// admin listener.
     pub fn ready(&self) -> (Vec<String>, SocketAddr) {
         self.stderr(|text| text.contains("boldgate is ready"));
         let log = self.log();

@@ -24,7 +24,7 @@ pub const GOOD: &str = "/bi/api/site/alpha/v5.0/dashboards";
 
 /// A gateway for known callers before a server with three sites: alpha and beta, found by path, and
 /// gamma, which has no site in its path and is found by its host `gamma.example`.
-pub struct House {
+pub struct Setup {
     pub upstream: Upstream,
     pub gateway: Gateway,
 }
@@ -32,7 +32,7 @@ pub struct House {
 /// How much has reached the server: connections, exchanges, requests.
 pub type Reached = (usize, usize, usize);
 
-impl House {
+impl Setup {
     pub async fn new() -> Self {
         Self::with("").await
     }
@@ -122,7 +122,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// The configuration of a [`House`]; `tenant` are more lines for each tenant, indented by four.
+/// The configuration of a [`Setup`]; `tenant` are more lines for each tenant, indented by four.
 pub fn config(upstream: SocketAddr, tenant: &str, lines: &str) -> String {
     let secret = "      embed_secret: { file: SECRET_FILE }\n      user_source: azure_ad\n";
     let credential = |name: &str| {

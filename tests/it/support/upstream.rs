@@ -13,8 +13,8 @@ use super::http1::{header_values, read_body, read_until};
 /// Begins every token that the raw upstream gives out. It must show nowhere but upstream.
 pub const CANARY_TOKEN: &str = "canary-token";
 
-/// A server that accepts every request, read as leniently as possible, and records it. Requests with
-/// a path that ends in `/token` are exchanges and get a token; all others go to the handler.
+/// A server that accepts every request, read as leniently as possible, and records it. Requests
+/// with a path that ends in `/token` are exchanges and get a token; all others go to the handler.
 pub struct Upstream {
     pub address: SocketAddr,
     pub seen: Arc<Seen>,

@@ -103,8 +103,8 @@ impl IssuerKeys {
         }
     }
 
-    /// The keys to look in first, without waiting; `None` when they must be fetched. At half the age
-    /// at which they must be, they are fetched in the background, so that nobody has to wait.
+    /// The keys to look in first, without waiting; `None` when they must be fetched. At half the
+    /// age at which they must be, they are fetched in the background, so that nobody has to wait.
     pub fn at_hand(&self) -> Option<Arc<KeySet>> {
         let fetched = match &self.0 {
             Kept::Fixed(keys) => return Some(Arc::clone(keys)),
@@ -171,8 +171,8 @@ impl Fetched {
         last.is_some_and(|at| at.elapsed() < pause)
     }
 
-    /// Fetches, unless that was tried a moment ago. A request that comes during a fetch waits for it
-    /// and takes its outcome.
+    /// Fetches, unless that was tried a moment ago. A request that comes during a fetch waits for
+    /// it and takes its outcome.
     async fn fetch_for_age(self: &Arc<Self>) {
         let mut last = Arc::clone(&self.for_age).lock_owned().await;
         if self.is_recent(*last) {

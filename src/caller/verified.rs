@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 
 /// Credentials with what was found out about each, in sets of a few; the set is found by the
 /// credential's end.
-pub(super) struct Seen<V>(Box<[Set<V>]>);
+pub(super) struct VerifiedCache<V>(Box<[Set<V>]>);
 
 type Set<V> = Mutex<Vec<(Zeroizing<Box<[u8]>>, V)>>;
 
-impl<V: Clone> Seen<V> {
+impl<V: Clone> VerifiedCache<V> {
     /// Room for four times as many credentials as there are to be sets, of at most 4 KiB each.
     pub(super) fn new(sets: usize) -> Self {
         Self((0..sets).map(|_| Mutex::default()).collect())
@@ -23,7 +23,7 @@ impl<V: Clone> Seen<V> {
     /// What was found out about this very credential.
     pub(super) fn find(&self, credential: &[u8]) -> Option<V> {
         let set = self.set(credential)?.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, found) = set.iter().find(|(seen, _)| are_equal(seen, credential))?;
+        let (_, found) = set.iter().find(|(verified, _)| are_equal(verified, credential))?;
         Some(found.clone())
     }
 
@@ -33,13 +33,13 @@ impl<V: Clone> Seen<V> {
             return;
         }
         let Some(set) = self.set(credential) else { return };
-        let seen = Zeroizing::new(credential.into());
+        let verified = Zeroizing::new(credential.into());
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
         set.retain(|(other, _)| !are_equal(other, credential));
         if set.len() == IN_A_SET {
             set.remove(0);
         }
-        set.push((seen, found));
+        set.push((verified, found));
     }
 
     /// Keys are random and tokens end with their signature, so their ends tell them apart. There is
@@ -53,9 +53,9 @@ impl<V: Clone> Seen<V> {
     }
 }
 
-impl<V> fmt::Debug for Seen<V> {
+impl<V> fmt::Debug for VerifiedCache<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Seen")
+        f.write_str("VerifiedCache")
     }
 }
 
@@ -76,42 +76,42 @@ mod tests {
 
     #[test]
     fn only_the_very_same_credential_is_found() {
-        let seen = Seen::new(8);
+        let verified = VerifiedCache::new(8);
         let token = b"header.payload.signature-of-it";
-        seen.keep(token, 7);
-        assert_eq!(seen.find(token), Some(7));
+        verified.keep(token, 7);
+        assert_eq!(verified.find(token), Some(7));
         for place in 0..token.len() {
             let mut other = *token;
             other[place] ^= 1;
-            assert_eq!(seen.find(&other), None, "differs at {place}");
+            assert_eq!(verified.find(&other), None, "differs at {place}");
         }
         for other in [&b""[..], b"short", &token[..29], &token[1..], &[&token[..], b"x"].concat()] {
-            assert_eq!(seen.find(other), None);
+            assert_eq!(verified.find(other), None);
         }
-        seen.keep(token, 8);
-        assert_eq!(seen.find(token), Some(8));
+        verified.keep(token, 8);
+        assert_eq!(verified.find(token), Some(8));
     }
 
     #[test]
     fn a_flood_of_credentials_takes_no_more_room_than_there_is() {
-        let seen = Seen::new(16);
+        let verified = VerifiedCache::new(16);
         let credential = |number| format!("a credential, {number:08}");
         for number in 0..5000 {
-            seen.keep(credential(number).as_bytes(), number);
+            verified.keep(credential(number).as_bytes(), number);
         }
-        assert_eq!(seen.find(credential(4999).as_bytes()), Some(4999));
-        let kept: usize = seen.0.iter().map(|set| set.lock().unwrap().len()).sum();
+        assert_eq!(verified.find(credential(4999).as_bytes()), Some(4999));
+        let kept: usize = verified.0.iter().map(|set| set.lock().unwrap().len()).sum();
         assert_eq!(kept, 16 * IN_A_SET);
         let huge = vec![b'x'; MAX_BYTES + 1];
-        seen.keep(&huge, 0);
-        assert_eq!(seen.find(&huge), None);
+        verified.keep(&huge, 0);
+        assert_eq!(verified.find(&huge), None);
     }
 
     #[test]
     fn without_room_nothing_is_kept_and_nothing_is_printed() {
-        let seen = Seen::new(0);
-        seen.keep(b"header.payload.signature", 1);
-        assert_eq!(seen.find(b"header.payload.signature"), None);
-        assert!(!format!("{seen:?}").contains("payload"));
+        let verified = VerifiedCache::new(0);
+        verified.keep(b"header.payload.signature", 1);
+        assert_eq!(verified.find(b"header.payload.signature"), None);
+        assert!(!format!("{verified:?}").contains("payload"));
     }
 }
