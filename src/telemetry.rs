@@ -2,9 +2,10 @@
 //! words and numbers, and none of the types that they describe.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -119,14 +120,14 @@ impl Telemetry {
     /// The tenant's metrics, or a detached set that is never exported if the tenant is not
     /// configured (any more).
     pub fn tenant(&self, name: &str) -> Arc<TenantMetrics> {
-        let tenants = self.tenants.read().expect("nothing panics with it");
+        let tenants = self.tenants.read();
         Arc::clone(tenants.get(name).unwrap_or(&self.detached))
     }
 
     /// Exports the metrics of the tenant `name` from now on. They are the same ones across reloads.
     /// Only configured names may be given, so the number of label values is bounded.
     pub fn register_tenant(&self, name: &str) -> Arc<TenantMetrics> {
-        let mut tenants = self.tenants.write().expect("nothing panics with it");
+        let mut tenants = self.tenants.write();
         let new = || Arc::new(self.families.tenant(name));
         Arc::clone(tenants.entry(name.into()).or_insert_with(new))
     }
@@ -134,30 +135,30 @@ impl Telemetry {
     /// The metrics of the token endpoint of a server, exported as in
     /// [`Telemetry::register_tenant`].
     pub fn endpoint(&self, server: &str) -> Arc<EndpointMetrics> {
-        self.servers.lock().expect("nothing panics with it").insert(server.into());
-        let mut endpoints = self.endpoints.write().expect("nothing panics with it");
+        self.servers.lock().insert(server.into());
+        let mut endpoints = self.endpoints.write();
         let new = || Arc::new(self.families.endpoint(server));
         Arc::clone(endpoints.entry(server.into()).or_insert_with(new))
     }
 
     /// The metrics of a server, exported as in [`Telemetry::register_tenant`].
     pub fn server(&self, name: &str) -> ServerMetrics {
-        self.servers.lock().expect("nothing panics with it").insert(name.into());
+        self.servers.lock().insert(name.into());
         self.families.server(name)
     }
 
     /// Stops exporting all tenants and servers but these. A tenant that returns starts from 0, and
     /// running requests of a removed one are not counted.
     pub fn retain(&self, tenants: &HashSet<&str>, servers: &HashSet<&str>) {
-        let mut exported = self.tenants.write().expect("nothing panics with it");
+        let mut exported = self.tenants.write();
         for (name, metrics) in exported.extract_if(|name, _| !tenants.contains(&**name)) {
             metrics.detach();
             self.families.remove_tenant(&name);
         }
         drop(exported);
-        let mut exported = self.servers.lock().expect("nothing panics with it");
+        let mut exported = self.servers.lock();
         for name in exported.extract_if(|name| !servers.contains(&**name)) {
-            self.endpoints.write().expect("nothing panics with it").remove(&name);
+            self.endpoints.write().remove(&name);
             self.families.remove_server(&name);
         }
     }

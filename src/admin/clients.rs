@@ -2,10 +2,11 @@
 //! clients must not take the place of one that has just connected and is about to send its request.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -64,7 +65,7 @@ impl Clients {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.0.lock().expect("nothing panics while it is locked")
+        self.0.lock()
     }
 }
 

@@ -2,11 +2,12 @@
 //! again for a key that is not known, but not for every request that claims one.
 
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use moka::sync::Cache;
+use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
@@ -51,7 +52,7 @@ struct Fetched {
     /// Which failures have been logged of late.
     log_limiter: LogLimiter,
     /// The entries left out of the last set that was fetched. They have been logged.
-    left_out: std::sync::Mutex<Vec<LeftOut>>,
+    left_out: parking_lot::Mutex<Vec<LeftOut>>,
 }
 
 #[derive(Clone)]
@@ -81,7 +82,7 @@ impl IssuerKeys {
             unknown: Cache::new(MAX_UNKNOWN),
             waiting: Semaphore::new(MAX_WAITING),
             log_limiter: LogLimiter::default(),
-            left_out: std::sync::Mutex::default(),
+            left_out: parking_lot::Mutex::default(),
         })))
     }
 
@@ -99,7 +100,7 @@ impl IssuerKeys {
         if same.refresh == own.refresh {
             self.0 = Kept::Fetched(Arc::clone(same));
         } else {
-            *own.held.write().expect("nothing panics with it") = same.held();
+            *own.held.write() = same.held();
         }
     }
 
@@ -157,7 +158,7 @@ impl IssuerKeys {
 
 impl Fetched {
     fn held(&self) -> Option<Held> {
-        self.held.read().expect("nothing panics with it").clone()
+        self.held.read().clone()
     }
 
     /// Whether nobody fetches, and a fetch because of age is not too recent.
@@ -220,7 +221,7 @@ impl Fetched {
             self.tell_left_out(keys.left_out());
             keys.with_keys().map_err(|error| error.to_string())
         });
-        let mut held = self.held.write().expect("nothing panics with it");
+        let mut held = self.held.write();
         match fetched {
             Ok(keys) => {
                 if held.as_ref().is_none_or(|held| held.since <= since) {
@@ -241,7 +242,7 @@ impl Fetched {
 
     /// Logs which keys of the set that was fetched are not used, once for each change of them.
     fn tell_left_out(&self, left_out: &[LeftOut]) {
-        let mut told = self.left_out.lock().expect("nothing panics with it");
+        let mut told = self.left_out.lock();
         if *told == left_out {
             return;
         }
@@ -519,11 +520,11 @@ mod tests {
 
     /// What this thread logs while it is followed.
     #[derive(Clone, Default)]
-    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+    struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
 
     impl std::io::Write for Log {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> std::io::Result<()> {
@@ -540,7 +541,7 @@ mod tests {
 
         /// The warnings since this was asked last.
         fn take(&self) -> Vec<String> {
-            let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+            let text = String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap();
             text.lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect()
         }
     }
@@ -577,12 +578,12 @@ mod tests {
     }
 
     /// Gives these sets one after the other, and the last one on and on.
-    struct Sets(std::sync::Mutex<Vec<&'static str>>);
+    struct Sets(parking_lot::Mutex<Vec<&'static str>>);
 
     #[async_trait]
     impl KeySource for Sets {
         async fn fetch(&self) -> Result<KeySet, String> {
-            let mut sets = self.0.lock().unwrap();
+            let mut sets = self.0.lock();
             let set = if sets.len() > 1 { sets.remove(0) } else { sets[0] };
             KeySet::parse(set.as_bytes()).map_err(|error| error.to_string())
         }
@@ -609,7 +610,7 @@ mod tests {
         let fetched = async || {
             tokio::time::advance(REFRESH).await;
             assert!(keys.current().await.is_some());
-            let text = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+            let text = String::from_utf8(std::mem::take(&mut *log.0.lock())).unwrap();
             assert!(!text.contains("c2VjcmV0"), "{text}");
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         };

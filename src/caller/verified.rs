@@ -4,8 +4,8 @@
 
 use std::fmt;
 use std::hint::black_box;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 /// Credentials with what was found out about each, in sets of a few; the set is found by the
@@ -22,7 +22,7 @@ impl<V: Clone> VerifiedCache<V> {
 
     /// What was found out about this very credential.
     pub(super) fn find(&self, credential: &[u8]) -> Option<V> {
-        let set = self.set(credential)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = self.set(credential)?.lock();
         let (_, found) = set.iter().find(|(verified, _)| are_equal(verified, credential))?;
         Some(found.clone())
     }
@@ -34,7 +34,7 @@ impl<V: Clone> VerifiedCache<V> {
         }
         let Some(set) = self.set(credential) else { return };
         let verified = Zeroizing::new(credential.into());
-        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = set.lock();
         set.retain(|(other, _)| !are_equal(other, credential));
         if set.len() == IN_A_SET {
             set.remove(0);
@@ -100,7 +100,7 @@ mod tests {
             verified.keep(credential(number).as_bytes(), number);
         }
         assert_eq!(verified.find(credential(4999).as_bytes()), Some(4999));
-        let kept: usize = verified.0.iter().map(|set| set.lock().unwrap().len()).sum();
+        let kept: usize = verified.0.iter().map(|set| set.lock().len()).sum();
         assert_eq!(kept, 16 * IN_A_SET);
         let huge = vec![b'x'; MAX_BYTES + 1];
         verified.keep(&huge, 0);

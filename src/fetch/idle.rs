@@ -1,8 +1,9 @@
 //! The connections to one origin that wait for the next request.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use crate::http1::Connection;
@@ -42,7 +43,7 @@ impl Idle {
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<(Instant, Box<Connection>)>> {
-        self.0.lock().expect("nothing panics with it")
+        self.0.lock()
     }
 }
 

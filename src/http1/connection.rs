@@ -10,11 +10,12 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -110,7 +111,7 @@ impl Connection {
     }
 
     fn wire(&self) -> MutexGuard<'_, Wire> {
-        self.wire.lock().expect(UNPOISONED)
+        self.wire.lock()
     }
 
     /// Waits for the beginning of a request, and reads what there is of it; nothing at the end of
@@ -121,7 +122,7 @@ impl Connection {
     pub async fn first_bytes(&mut self) -> io::Result<BytesMut> {
         let mut first = BytesMut::new();
         loop {
-            let read = match &mut self.wire.get_mut().expect(UNPOISONED).transport {
+            let read = match &mut self.wire.get_mut().transport {
                 Transport::Tcp(tcp) => {
                     tcp.readable().await?;
                     first.reserve(FIRST);
@@ -232,7 +233,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.wire.get_mut().expect(UNPOISONED).poll_read(&this.state, cx, buffer)
+        this.wire.get_mut().poll_read(&this.state, cx, buffer)
     }
 }
 
@@ -253,7 +254,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let wire = this.wire.get_mut().expect(UNPOISONED);
+        let wire = this.wire.get_mut();
         let written = loop {
             if wire.out.len() + bytes.len() <= JOINED {
                 wire.out.extend_from_slice(bytes);
@@ -284,7 +285,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let wire = this.wire.get_mut().expect(UNPOISONED);
+        let wire = this.wire.get_mut();
         let pushed = wire.poll_push(cx);
         wire.note_pending(&this.state);
         match pushed {
@@ -294,7 +295,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let wire = self.wire.get_mut().expect(UNPOISONED);
+        let wire = self.wire.get_mut();
         ready!(wire.poll_push(cx))?;
         match &mut wire.transport {
             Transport::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
@@ -317,4 +318,3 @@ const FIRST: usize = 4 * 1024;
 const JOINED: usize = 4 * 1024;
 /// Up to here the elastic mode takes more: a session writes pieces of 64 KiB.
 const ELASTIC: usize = 128 * 1024;
-const UNPOISONED: &str = "nothing panics with it";

@@ -4,11 +4,12 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use parking_lot::{Mutex, MutexGuard};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
@@ -74,7 +75,7 @@ impl HeadStream {
     }
 
     fn heads(&self) -> MutexGuard<'_, Heads> {
-        self.heads.lock().expect("nothing panics with it")
+        self.heads.lock()
     }
 }
 
@@ -85,7 +86,7 @@ impl AsyncRead for HeadStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let heads = this.heads.get_mut().expect("nothing panics with it");
+        let heads = this.heads.get_mut();
         let before = buffer.filled().len();
         if heads.rest.is_empty() {
             ready!(Pin::new(&mut *this.connection).poll_read(cx, buffer))?;

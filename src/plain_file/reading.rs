@@ -5,9 +5,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Work that reads files, done on a thread of its own, because a file system that hangs holds a
 /// thread for ever and nothing can call it back. Clones share the bounds on such threads.
@@ -154,7 +156,7 @@ struct Thread {
 impl Threads {
     fn known(&self) -> MutexGuard<'_, Known> {
         // Each change of it is one step, so that a panic leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Notes a thread, if there is room for one more that may hang.

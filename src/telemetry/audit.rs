@@ -5,9 +5,9 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::RwLock;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 
 use super::file::{self, LogFile};
@@ -124,18 +124,17 @@ impl AuditLog {
     /// then.
     pub fn send_to(&self, sink: Option<&AuditSink>) -> io::Result<Option<FormerLog>> {
         let is = |open: &Option<Open>| open.as_ref().map(|open| &open.sink) == sink;
-        if is(&self.open.read().expect("nothing panics with it")) {
+        if is(&self.open.read()) {
             return Ok(None);
         }
         let open = sink.map(|sink| Open::new(sink, self.lost.clone())).transpose()?;
-        let before =
-            std::mem::replace(&mut *self.open.write().expect("nothing panics with it"), open);
+        let before = std::mem::replace(&mut *self.open.write(), open);
         Ok(before.map(FormerLog))
     }
 
     /// Takes a line; it is lost when more than 16 MiB wait to be written.
     pub fn write(&self, line: &AuditLine<'_>) {
-        let open = self.open.read().expect("nothing panics with it");
+        let open = self.open.read();
         if let Some(open) = &*open {
             let mut text = String::with_capacity(TYPICAL_LINE);
             line.json(&mut text);
@@ -145,7 +144,7 @@ impl AuditLog {
 
     /// Writes the last lines. A process that ends must not count on others to drop their reference.
     pub fn finish(&self) {
-        if let Some(open) = &*self.open.read().expect("nothing panics with it") {
+        if let Some(open) = &*self.open.read() {
             open.writer.finish();
         }
     }

@@ -1,9 +1,9 @@
 //! Keeps a failure that goes on from flooding the log.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Allows one line for each kind of failure every ten seconds, and counts the lines in between.
@@ -21,7 +21,7 @@ impl LogLimiter {
     /// suppressed since the last one.
     pub fn allow(&self, failure: &'static str) -> Option<u64> {
         let now = Instant::now();
-        let mut all = self.0.lock().expect("nothing panics with it");
+        let mut all = self.0.lock();
         let Some(last) = all.get_mut(failure) else {
             all.insert(failure, Logged { at: now, suppressed: 0 });
             return Some(0);

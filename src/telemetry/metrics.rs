@@ -1,9 +1,9 @@
 //! The families of metrics with their names, and the metrics of one tenant or server.
 
 use std::hash::Hash;
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
@@ -104,7 +104,7 @@ pub struct TenantMetrics {
 impl TenantMetrics {
     /// Sets no more expiry: the series of a removed tenant must not return.
     pub(super) fn detach(&self) {
-        *self.token_expiry.lock().expect("nothing panics with it") = None;
+        *self.token_expiry.lock() = None;
     }
 
     /// Counts a request.
@@ -128,7 +128,7 @@ impl TenantMetrics {
         let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         // The series begins with the first token. Before it, a value of 0 would set off every
         // alert on expired tokens. So would the value of a removed tenant.
-        if let Some(gauges) = &*self.token_expiry.lock().expect("nothing panics with it") {
+        if let Some(gauges) = &*self.token_expiry.lock() {
             let gauge = gauges.get_or_create(&self.label);
             gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }

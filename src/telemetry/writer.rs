@@ -2,9 +2,10 @@
 //! or terminal holds up no request. What cannot be written is counted and told, never waited for.
 
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
 
 use super::LogLimiter;
@@ -79,9 +80,7 @@ impl LogWriter {
         state.closed = true;
         self.shared.wake.notify_all();
         // A writer that is stuck, e.g. because nobody reads its pipe, must not keep the process.
-        let waited =
-            self.shared.wake.wait_timeout_while(state, LAST_LINES, |state| !state.all_written);
-        drop(waited);
+        self.shared.wake.wait_while_for(&mut state, |state| !state.all_written, LAST_LINES);
     }
 }
 
@@ -93,7 +92,7 @@ impl Drop for LogWriter {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Buffered> {
-        self.state.lock().expect("nothing panics with it")
+        self.state.lock()
     }
 
     fn write_to(&self, mut out: Box<dyn Write + Send>, mut losses: Losses) {
@@ -101,7 +100,7 @@ impl Shared {
         loop {
             let mut state = self.lock();
             while state.lines.is_empty() && !state.closed {
-                state = self.wake.wait(state).expect("nothing panics with it");
+                self.wake.wait(&mut state);
             }
             if state.lines.is_empty() {
                 state.all_written = true;
@@ -238,7 +237,7 @@ mod tests {
                 return Err(ErrorKind::StorageFull.into());
             }
             self.room -= taken.min(self.room);
-            self.out.lock().unwrap().extend_from_slice(&bytes[..taken]);
+            self.out.lock().extend_from_slice(&bytes[..taken]);
             Ok(taken)
         }
 
@@ -261,7 +260,7 @@ mod tests {
         }
         writer.write("the last\n");
         drop(writer);
-        let text = String::from_utf8(std::mem::take(&mut *out.lock().unwrap())).unwrap();
+        let text = String::from_utf8(std::mem::take(&mut *out.lock())).unwrap();
         assert!(text.starts_with("one line\nano\n"), "{text:?}");
         assert!(text.ends_with("\nthe last\n"), "{text:?}");
     }
@@ -278,7 +277,7 @@ mod tests {
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
-            self.1.lock().unwrap().extend_from_slice(bytes);
+            self.1.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -300,6 +299,6 @@ mod tests {
         assert!((101..=202).contains(&kept), "{kept} of 10,000 lines were kept");
         drop(release);
         drop(writer);
-        assert_eq!(out.lock().unwrap().len() as u64, kept * 10);
+        assert_eq!(out.lock().len() as u64, kept * 10);
     }
 }

@@ -1,12 +1,13 @@
 //! The tokens at hand, and when each of them is to be refreshed. moka bounds the cache; freshness
 //! goes by tokio's clock. Nothing here can start an exchange.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -78,7 +79,7 @@ impl TokenCache {
             .time_to_idle(IDLE_TIMEOUT)
             .eviction_listener(move |permit: Arc<Permit>, _, cause| {
                 if cause.was_evicted() {
-                    theirs.lock().expect("nothing panics with it").remove(&permit);
+                    theirs.lock().remove(&permit);
                 }
             })
             .build();
@@ -240,7 +241,7 @@ impl TokenCache {
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        self.schedule.lock().expect("nothing panics with it")
+        self.schedule.lock()
     }
 }
 

@@ -2,9 +2,10 @@
 //! and a circuit breaker.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -42,7 +43,7 @@ impl Endpoints {
     /// The endpoint of `server`; a new one if its address or its budget has changed.
     pub(super) fn of(&self, server: &Server, telemetry: &Telemetry) -> Arc<Endpoint> {
         let origin = server.origin();
-        let mut all = self.0.lock().expect("nothing panics with it");
+        let mut all = self.0.lock();
         if let Some(known) = all.get(&server.name)
             && known.origin == origin
             && known.limit == server.max_exchanges
@@ -65,7 +66,7 @@ impl Endpoints {
 
     /// Removes the endpoints of all servers but those whose name is `still` configured.
     pub(super) fn retain(&self, still: impl Fn(&str) -> bool) {
-        self.0.lock().expect("nothing panics with it").retain(|name, _| still(name));
+        self.0.lock().retain(|name, _| still(name));
     }
 }
 
@@ -115,7 +116,7 @@ impl Endpoint {
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().expect("nothing panics with it")
+        self.breaker.lock()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -78,15 +78,15 @@ impl Script {
         &self,
         reply: impl Fn(usize) -> Result<(String, Duration), ExchangeErrorKind> + Send + 'static,
     ) {
-        *self.reply.lock().unwrap() = Box::new(reply);
+        *self.reply.lock() = Box::new(reply);
     }
 
     fn calls(&self) -> usize {
-        self.calls.lock().unwrap().len()
+        self.calls.lock().len()
     }
 
     fn times(&self) -> Vec<Instant> {
-        self.calls.lock().unwrap().iter().map(|(at, _)| *at).collect()
+        self.calls.lock().iter().map(|(at, _)| *at).collect()
     }
 
     fn source(self: &Arc<Self>) -> TokenSource {
@@ -117,14 +117,14 @@ impl TokenExchange for Script {
     async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
         let asked = Instant::now();
         let number = {
-            let mut calls = self.calls.lock().unwrap();
+            let mut calls = self.calls.lock();
             calls.push((asked, permit.tenant().credential.version));
             calls.len()
         };
         self.most_at_once.fetch_max(self.at_once.fetch_add(1, SeqCst) + 1, SeqCst);
         sleep(self.latency).await;
         self.at_once.fetch_sub(1, SeqCst);
-        let reply = self.reply.lock().unwrap()(number);
+        let reply = self.reply.lock()(number);
         match reply {
             Ok((token, lifetime)) => {
                 let token = AccessToken::new(&token, asked, lifetime).unwrap();
@@ -189,7 +189,7 @@ async fn tokens_of_revoked_permits_are_forgotten_and_asked_for_no_more() {
         source.token(&new[0]).await.unwrap();
         sleep(Duration::from_secs(1)).await;
     }
-    let calls = script.calls.lock().unwrap();
+    let calls = script.calls.lock();
     assert!(calls.len() > begun + 10);
     assert!(calls[begun..].iter().all(|(_, version)| *version == 1));
 }
@@ -228,7 +228,7 @@ struct Servers(Mutex<Vec<String>>);
 #[async_trait]
 impl TokenExchange for Servers {
     async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
-        self.0.lock().unwrap().push(permit.tenant().server.name.clone());
+        self.0.lock().push(permit.tenant().server.name.clone());
         Ok(AccessToken::new("token", Instant::now(), HOUR).unwrap())
     }
 }
@@ -244,7 +244,7 @@ async fn a_refresh_goes_to_the_server_that_the_tenant_has_since_the_configuratio
     source.reconfigure(asked.clone(), reissue, &[Arc::clone(&today.tenant().server)], || ());
     assert!(source.token(&today).await.unwrap().cached, "the token stays");
     sleep(HOUR * 9 / 10).await;
-    assert_eq!(*asked.0.lock().unwrap(), ["main", "renamed"]);
+    assert_eq!(*asked.0.lock(), ["main", "renamed"]);
 }
 
 #[tokio::test(start_paused = true)]

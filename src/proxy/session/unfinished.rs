@@ -3,8 +3,9 @@
 //! they are bounded.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// All unfinished heads of the process, and what else has no known client.
@@ -66,7 +67,7 @@ impl UnfinishedHeads {
     }
 
     fn heads(&self) -> MutexGuard<'_, Heads> {
-        self.0.lock().expect("nothing panics while it is locked")
+        self.0.lock()
     }
 }
 
