@@ -36,7 +36,7 @@ impl<'n> Place<'n> {
 
     /// The place of an item of a list.
     pub(super) fn item(&self, index: usize) -> Self {
-        let node = match self.node.map(|n| &n.kind) {
+        let node = match self.kind() {
             Some(Kind::List(items)) => items.get(index),
             _ => None,
         };
@@ -133,23 +133,31 @@ impl<'n> Place<'n> {
         }
     }
 
-    fn text(&self) -> Option<&'n str> {
-        match self.node.map(|n| &n.kind) {
-            Some(Kind::Scalar { text, .. }) => Some(text),
+    /// What stands there; `None` if the key is not given.
+    pub(super) fn kind(&self) -> Option<&'n Kind> {
+        self.node.map(|node| &node.kind)
+    }
+
+    /// Whether the key is not given, or its value is one of YAML's words for nothing.
+    pub(super) fn is_null(&self) -> bool {
+        self.node.is_none_or(Node::is_null)
+    }
+
+    /// The text of a scalar that is not [null](Self::is_null).
+    pub(super) fn text(&self) -> Option<&'n str> {
+        match self.kind() {
+            Some(Kind::Scalar { text, .. }) if !self.is_null() => Some(text),
             _ => None,
         }
     }
 
     /// The value, if it may be shown, else its kind.
     fn shown(&self) -> String {
-        let kind = self.node.map_or("nothing", Node::kind_name);
         match self.text() {
-            Some("") if kind != "nothing" => "empty text".to_owned(),
+            Some("") => "empty text".to_owned(),
             // User info and queries of URLs may hold credentials.
-            Some(text) if !self.confidential && kind != "nothing" && !text.contains(['@', '?']) => {
-                quoted(text)
-            }
-            _ => kind.to_owned(),
+            Some(text) if !self.confidential && !text.contains(['@', '?']) => quoted(text),
+            _ => self.node.map_or("nothing", Node::kind_name).to_owned(),
         }
     }
 }
