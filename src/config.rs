@@ -48,8 +48,8 @@ mod tls;
 mod trust;
 
 pub use files::{Digest, Files};
-use finding::Notes;
 pub use finding::{Finding, Findings, Position};
+use finding::{Noted, Notes};
 use listeners::Doors;
 pub use listeners::{ListenAddress, Listener, TlsFiles};
 use node::Node;
@@ -161,23 +161,14 @@ impl Settings {
         files: &RefCell<Files>,
     ) -> Result<Self, Findings> {
         let notes = Notes::default();
-        if text.len() > MAX_CONFIGURATION {
-            notes.add(too_large());
-        } else if let Some(root) = Node::read(text, &notes) {
+        let built = if text.len() > MAX_CONFIGURATION {
+            Err(notes.add(too_large()))
+        } else {
             let check = Check { notes: &notes, references, files, cas: &RefCell::default() };
-            let settings = check.settings(&root);
-            let warnings = notes.into_findings(file)?;
-            let files = files.borrow().clone();
-            return settings.map(|settings| Self { files, warnings, ..settings }).ok_or_else(
-                || {
-                    // Never seen: what cannot be built has been noted. A start must not hang on that.
-                    let finding = Finding::whole_file("cannot be used", "a complete configuration");
-                    Findings::new(file, vec![finding])
-                },
-            );
-        }
-        notes.into_findings(file)?;
-        Err(Findings::new(file, vec![Finding::whole_file("cannot be read", "YAML 1.2")]))
+            Node::read(text, &notes).and_then(|root| check.settings(&root))
+        };
+        let (settings, warnings) = notes.finish(built, file)?;
+        Ok(Self { files: files.borrow().clone(), warnings, ..settings })
     }
 }
 
@@ -188,8 +179,8 @@ enum References {
     Ignore,
 }
 
-/// One check of a whole file. Its methods, a section of the file each, note what is wrong and
-/// return what could still be made of the rest, so that all sections are checked.
+/// One check of a whole file. It has a method for each section of the file. A method notes every
+/// fault and returns `Noted` for it, so that the other sections are checked all the same.
 #[derive(Clone, Copy)]
 struct Check<'n> {
     notes: &'n Notes,
@@ -200,15 +191,16 @@ struct Check<'n> {
 }
 
 impl Check<'_> {
-    fn settings(self, root: &Node) -> Option<Settings> {
+    fn settings(self, root: &Node) -> Result<Settings, Noted> {
         let at = Place::root(root);
-        let file = read::read::<file::File>(root, self.notes).given()?;
+        let file = read::read::<file::File>(root, self.notes)?;
         let admin = self.admin(&at.key("admin"), file.admin);
         let servers = self.servers(&at.key("servers"), file.servers);
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
-        let doors = Doors::of(&file.listeners);
-        let listeners = self.listeners(&at, file.listeners, &file.callers, admin, &tenants);
-        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &doors);
+        let proofs = Doors::of(&file.listeners);
+        let listeners =
+            self.listeners(&at, file.listeners, &file.callers, admin.as_ref().ok(), &tenants);
+        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &proofs);
         let mut names: Vec<_> = callers.rules.keys().cloned().collect();
         names.sort_unstable();
         let warm_up = self.warm_up(&at.key("warm_up"), file.warm_up, &tenants);
@@ -220,7 +212,7 @@ impl Check<'_> {
             tenants.allowances().iter().cloned(),
         );
         let tenants = tenants.into_domain()?;
-        Some(Settings {
+        Ok(Settings {
             listeners: listeners?,
             admin: admin?,
             servers: servers.into_domain()?,
@@ -237,7 +229,7 @@ impl Check<'_> {
             warm_up: warm_up?,
             limits: limits?,
             files: Files::default(),
-            audit: audit.ok()?,
+            audit: audit?,
             warnings: Findings::new("", Vec::new()),
         })
     }

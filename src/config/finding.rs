@@ -49,7 +49,17 @@ impl Finding {
 
     /// The same with a hint.
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        self.hint_if(Some(hint))
+    }
+
+    /// The same with a hint, if there is one.
+    pub(super) fn hint_if(self, hint: Option<impl Into<String>>) -> Self {
+        Self { hint: hint.map(Into::into), ..self }
+    }
+
+    /// The same with the word that was most likely meant, if there is one.
+    pub(super) fn did_you_mean(self, near: Option<&str>) -> Self {
+        self.hint_if(near.map(|near| format!("did you mean `{near}`?")))
     }
 }
 
@@ -129,6 +139,17 @@ impl fmt::Display for Findings {
 
 impl std::error::Error for Findings {}
 
+/// Proof that a finding has been noted. A value that cannot be built needs no other reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted(());
+
+impl Noted {
+    /// The reader notes a fault before it returns an error to the type that is read.
+    pub(super) fn by_the_reader<E: serde::de::Error>(_error: E) -> Self {
+        Self(())
+    }
+}
+
 /// Collects findings while the file is read and checked.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
@@ -160,22 +181,26 @@ impl Kept {
 }
 
 impl Notes {
-    pub(super) fn add(&self, finding: Finding) {
+    pub(super) fn add(&self, finding: Finding) -> Noted {
         self.faults.borrow_mut().add(finding);
+        Noted(())
     }
 
-    /// Notes what an operator should know of, and what the gateway can work with all the same.
+    /// Notes a doubt that the operator should know of. The gateway can work with it.
     pub(super) fn warn(&self, finding: Finding) {
         self.warnings.borrow_mut().add(finding);
     }
 
-    /// The warnings, if there are no faults.
-    pub(super) fn into_findings(self, file: &str) -> Result<Findings, Findings> {
+    /// What was built, and the warnings; or all faults, if there is one.
+    pub(super) fn finish<T>(
+        self,
+        built: Result<T, Noted>,
+        file: &str,
+    ) -> Result<(T, Findings), Findings> {
         let (faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
-        if faults.list.is_empty() {
-            Ok(warnings.into_findings(file))
-        } else {
-            Err(faults.into_findings(file))
+        match built {
+            Ok(built) if faults.list.is_empty() => Ok((built, warnings.into_findings(file))),
+            _ => Err(faults.into_findings(file)),
         }
     }
 }
@@ -196,7 +221,7 @@ mod tests {
             notes.add(Finding::whole_file(format!("fault {number:05}"), "nothing"));
         }
         assert_eq!(notes.faults.borrow().list.len(), MAX_KEPT);
-        let findings = notes.into_findings("file").unwrap_err();
+        let findings = notes.finish(Ok(()), "file").unwrap_err();
         assert_eq!(findings.iter().len(), MAX_SHOWN);
         assert!(findings.to_string().starts_with("file: fault 00000; "));
         assert!(findings.to_string().ends_with("\nfile: and 9507 more"));

@@ -48,6 +48,10 @@ impl<'n> Place<'n> {
         }
     }
 
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     pub(super) fn named_at(&self) -> Position {
         self.named_at
     }
@@ -65,11 +69,7 @@ impl<'n> Place<'n> {
             (Some(text), Some(_)) => quoted(text),
             _ => self.shown(),
         };
-        let finding = self.finding(format!("found {shown}"), words(accepted));
-        match near {
-            Some(near) => finding.hint(format!("did you mean `{near}`?")),
-            None => finding,
-        }
+        self.finding(format!("found {shown}"), words(accepted)).did_you_mean(near)
     }
 
     /// A finding on what kind of thing the value is; the value is not shown.
@@ -111,11 +111,7 @@ impl<'n> Place<'n> {
         let clearly_a_key = near.is_some() || plain && has_value && !self.confidential;
         let position = self.node.and_then(|n| n.entry(key)).map_or(self.named_at, |e| e.position);
         let place = if clearly_a_key { &self.key(key) } else { self };
-        let finding = place.finding_at(position, "found an unknown key", words(known));
-        match near {
-            Some(near) => finding.hint(format!("did you mean `{near}`?")),
-            None => finding,
-        }
+        place.finding_at(position, "found an unknown key", words(known)).did_you_mean(near)
     }
 
     fn finding_at(

@@ -1,5 +1,6 @@
 //! Fills the structs of [`super::file`] from a tree, in one pass. The pass does not stop at a fault:
-//! the fault is noted at its place, and the [`Field`] around it becomes [`Field::Faulty`].
+//! the fault is noted at its place, and the [`Field`](super::field::Field) around it
+//! becomes `Faulty`.
 
 use std::fmt::Display;
 
@@ -7,15 +8,14 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 
-use super::field::Field;
 use super::file::{Proxy, SecretSource};
-use super::finding::{Finding, Notes};
+use super::finding::{Finding, Noted, Notes};
 use super::node::{Entry, Kind, Node};
 use super::place::{Place, words};
 
 /// Reads a `T`; faults are noted.
-pub(super) fn read<'n, T: Deserialize<'n>>(root: &'n Node, notes: &Notes) -> Field<T> {
-    Field::deserialize(Reader { at: Place::root(root), notes }).unwrap_or(Field::Faulty)
+pub(super) fn read<'n, T: Deserialize<'n>>(root: &'n Node, notes: &Notes) -> Result<T, Noted> {
+    T::deserialize(Reader { at: Place::root(root), notes }).map_err(Noted::by_the_reader)
 }
 
 /// Reads one value of the tree.

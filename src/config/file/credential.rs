@@ -105,7 +105,7 @@ pub(crate) struct Jwt {
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum Audience {
-    One(Field<String>),
+    One(String),
     Several(#[schemars(length(min = 1))] Vec<Field<String>>),
 }
 
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Audience {
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Audience, E> {
-                Ok(Audience::One(Field::Given(text.to_owned())))
+                Ok(Audience::One(text.to_owned()))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Audience, A::Error> {
