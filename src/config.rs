@@ -50,7 +50,7 @@ mod trust;
 pub use files::{Digest, Files};
 pub use finding::{Finding, Findings, Position};
 use finding::{Noted, Notes};
-use listeners::Doors;
+use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, Listener, TlsFiles};
 use node::Node;
 use place::Place;
@@ -197,7 +197,7 @@ impl Check<'_> {
         let admin = self.admin(&at.key("admin"), file.admin);
         let servers = self.servers(&at.key("servers"), file.servers);
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
-        let proofs = Doors::of(&file.listeners);
+        let proofs = ListenerProofs::of(&file.listeners);
         let listeners =
             self.listeners(&at, file.listeners, &file.callers, admin.as_ref().ok(), &tenants);
         let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &proofs);

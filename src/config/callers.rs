@@ -18,7 +18,7 @@ use super::Check;
 use super::field::{Field, Named, some};
 use super::file;
 use super::finding::Noted;
-use super::listeners::Doors;
+use super::listeners::ListenerProofs;
 use super::permissions::Proofs;
 use super::place::Place;
 use super::tenants::FoundTenants;
@@ -51,7 +51,7 @@ impl Check<'_> {
         callers: Field<Named<file::Caller>>,
         key_header: Field<String>,
         tenants: &FoundTenants,
-        listeners: &Doors,
+        listeners: &ListenerProofs,
     ) -> FoundCallers {
         let at = root.key("callers");
         let mut known = Known::default();
@@ -99,7 +99,7 @@ impl Check<'_> {
         at: &Place<'_>,
         name: &CallerName,
         caller: file::Caller,
-        listeners: &Doors,
+        listeners: &ListenerProofs,
         known: &mut Known,
     ) {
         if is_without_credential(&caller) {

@@ -31,12 +31,12 @@ pub struct Listener {
 
 /// What some listener can authenticate its clients by. Parts of the file that cannot be read count
 /// as if they could.
-pub(super) struct Doors {
+pub(super) struct ListenerProofs {
     pub(super) certificates: bool,
     pub(super) unix_processes: bool,
 }
 
-impl Doors {
+impl ListenerProofs {
     pub(super) fn of(listeners: &Field<Vec<Field<file::Listener>>>) -> Self {
         let some = |fits: fn(&file::Listener) -> bool| match listeners.as_ref().given() {
             Some(all) => all.iter().any(|listener| listener.as_ref().given().is_none_or(fits)),
