@@ -1,6 +1,6 @@
-//! The configuration file, parsed into values that cannot be wrong. All that is wrong with a file
-//! is found at once, each finding with its place, and none shows a secret. What the values are used
-//! for is not known here.
+//! The configuration file, parsed into values that cannot be wrong. All faults of a file are found
+//! at once, each finding has its place, and none shows a secret. This module does not know the uses
+//! of the values.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -48,9 +48,9 @@ mod tls;
 mod trust;
 
 pub use files::{Digest, Files};
-use finding::Notes;
 pub use finding::{Finding, Findings, Position};
-use listeners::Doors;
+use finding::{Noted, Notes};
+use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, Listener, TlsFiles};
 use node::Node;
 use place::Place;
@@ -66,9 +66,9 @@ pub struct Settings {
     pub servers: Vec<Arc<Server>>,
     /// All tenants, in the order of the file; at least one.
     pub tenants: Tenants,
-    /// Knows the callers.
+    /// Authenticates callers.
     pub caller_auth: CallerAuth,
-    /// Knows what they may do.
+    /// Decides what callers may do.
     pub policy: Policy,
     /// Names of the callers, sorted.
     pub callers: Vec<CallerName>,
@@ -82,7 +82,7 @@ pub struct Settings {
     pub files: Files,
     /// Where the audit log goes, if there is to be one.
     pub audit: Option<AuditSink>,
-    /// What the operator should know of although it is no fault.
+    /// Doubts that the operator should know of. They are no faults.
     pub warnings: Findings,
 }
 
@@ -98,8 +98,8 @@ pub struct Limits {
     pub unfinished_heads: usize,
     /// For the next request on a connection.
     pub keep_alive_timeout: Duration,
-    /// Longest silence of a client within a body, and longest time for which it takes nothing of an
-    /// answer.
+    /// Longest silence of a client within a body, and longest time for which it takes nothing of a
+    /// response.
     pub body_timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body: u64,
@@ -115,12 +115,12 @@ impl Settings {
     /// Reads and checks the file at `path`, and the secrets, certificates and keys it refers to.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All faults of the file.
     pub fn load(path: &Path) -> Result<Self, Findings> {
         Self::read(path).1
     }
 
-    /// The same, with the files that were looked at, whatever came of them.
+    /// The same, with the files that were looked at, readable or not.
     pub fn read(path: &Path) -> (Files, Result<Self, Findings>) {
         let files = RefCell::default();
         let name = path.display().to_string();
@@ -133,16 +133,16 @@ impl Settings {
     /// findings.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All faults of the file.
     pub fn parse(text: &str, file: &str) -> Result<Self, Findings> {
         Self::build(text, file, References::Read, &RefCell::default())
     }
 
-    /// Checks the file at `path` without what it refers to: for files that are written in one place
-    /// and used in another. There are no settings to be had this way, only warnings.
+    /// Checks the file at `path` without the files and variables it refers to: for files that are
+    /// written in one place and used in another. It gives warnings and no settings.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All faults of the file.
     pub fn check_without_secrets(path: &Path) -> Result<Findings, Findings> {
         let (name, files) = (path.display().to_string(), RefCell::default());
         Self::build(&text_of(path, &files)?, &name, References::Ignore, &files)
@@ -161,24 +161,14 @@ impl Settings {
         files: &RefCell<Files>,
     ) -> Result<Self, Findings> {
         let notes = Notes::default();
-        if text.len() > MAX_CONFIGURATION {
-            notes.add(too_large());
-        } else if let Some(root) = Node::read(text, &notes) {
+        let built = if text.len() > MAX_CONFIGURATION {
+            Err(notes.add(too_large()))
+        } else {
             let check = Check { notes: &notes, references, files, cas: &RefCell::default() };
-            let settings = check.settings(&root);
-            let warnings = notes.into_findings(file)?;
-            let files = files.borrow().clone();
-            return settings.map(|settings| Self { files, warnings, ..settings }).ok_or_else(
-                || {
-                    // Never seen: what cannot be built has been noted. A start must not hang on
-                    // that.
-                    let finding = Finding::whole_file("cannot be used", "a complete configuration");
-                    Findings::new(file, vec![finding])
-                },
-            );
-        }
-        notes.into_findings(file)?;
-        Err(Findings::new(file, vec![Finding::whole_file("cannot be read", "YAML 1.2")]))
+            Node::read(text, &notes).and_then(|root| check.settings(&root))
+        };
+        let (settings, warnings) = notes.finish(built, file)?;
+        Ok(Self { files: files.borrow().clone(), warnings, ..settings })
     }
 }
 
@@ -189,27 +179,28 @@ enum References {
     Ignore,
 }
 
-/// One check of a whole file. Its methods, a section of the file each, note what is wrong and
-/// return what could still be made of the rest, so that all sections are checked.
+/// One check of a whole file. It has a method for each section of the file. A method notes every
+/// fault and returns `Noted` for it, so that the other sections are checked all the same.
 #[derive(Clone, Copy)]
 struct Check<'n> {
     notes: &'n Notes,
     references: References,
     files: &'n RefCell<Files>,
-    /// What was made of CA files, by their paths.
+    /// The CA files that were read, by their paths.
     cas: &'n RefCell<HashMap<String, Trust>>,
 }
 
 impl Check<'_> {
-    fn settings(self, root: &Node) -> Option<Settings> {
+    fn settings(self, root: &Node) -> Result<Settings, Noted> {
         let at = Place::root(root);
-        let file = read::read::<file::File>(root, self.notes).given()?;
+        let file = read::read::<file::File>(root, self.notes)?;
         let admin = self.admin(&at.key("admin"), file.admin);
         let servers = self.servers(&at.key("servers"), file.servers);
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
-        let doors = Doors::of(&file.listeners);
-        let listeners = self.listeners(&at, file.listeners, &file.callers, admin, &tenants);
-        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &doors);
+        let proofs = ListenerProofs::of(&file.listeners);
+        let listeners =
+            self.listeners(&at, file.listeners, &file.callers, admin.as_ref().ok(), &tenants);
+        let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &proofs);
         let mut names: Vec<_> = callers.rules.keys().cloned().collect();
         names.sort_unstable();
         let warm_up = self.warm_up(&at.key("warm_up"), file.warm_up, &tenants);
@@ -221,7 +212,7 @@ impl Check<'_> {
             tenants.allowances().iter().cloned(),
         );
         let tenants = tenants.into_domain()?;
-        Some(Settings {
+        Ok(Settings {
             listeners: listeners?,
             admin: admin?,
             servers: servers.into_domain()?,
@@ -238,12 +229,12 @@ impl Check<'_> {
             warm_up: warm_up?,
             limits: limits?,
             files: Files::default(),
-            audit: audit.ok()?,
+            audit: audit?,
             warnings: Findings::new("", Vec::new()),
         })
     }
 
-    /// What the file at `path` holds, at most `max` bytes.
+    /// The content of the file at `path`, at most `max` bytes.
     fn content(self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
         let content = plain_file::read(path, max);
         self.files.borrow_mut().saw(path, content.as_ref().map(|bytes| bytes.as_slice()));
@@ -254,7 +245,8 @@ impl Check<'_> {
     fn secret(self, source: &SecretRef) -> Result<Secret, SecretError> {
         match self.references {
             References::Read => match source {
-                // What cannot be a secret is noted as well, so that another fault is told, too.
+                // The file counts as looked at even if it holds no secret, so that a later change
+                // of it is noticed.
                 SecretRef::File(path) => Secret::in_file(self.content(path, MAX_SECRET)),
                 SecretRef::Env(_) => source.read(),
             },

@@ -5,33 +5,25 @@ use std::path::PathBuf;
 use super::Check;
 use super::field::Field;
 use super::file;
-use super::permissions::Noted;
+use super::finding::Noted;
 use super::place::Place;
 use crate::telemetry::AuditSink;
 
 impl Check<'_> {
-    /// Where the audit log goes; none when there is to be none.
+    /// Where the audit log goes; `None` if there is no audit log.
     pub(super) fn audit(
         self,
         at: &Place<'_>,
         audit: Field<file::Audit>,
     ) -> Result<Option<AuditSink>, Noted> {
-        let audit = match audit {
-            Field::Missing => return Ok(None),
-            Field::Faulty => return Err(Noted),
-            Field::Given(audit) => audit,
-        };
+        let Some(audit) = audit.optional()? else { return Ok(None) };
         let at = at.key("to");
-        let to = audit.to.required(&at, TO, self.notes).ok_or(Noted)?;
-        match to.as_str() {
+        match audit.to.required(&at, TO, self.notes)?.as_str() {
             "stdout" => Ok(Some(AuditSink::Stdout)),
             path if path.starts_with('/') && !path.ends_with('/') => {
                 Ok(Some(AuditSink::File(PathBuf::from(path))))
             }
-            _ => {
-                self.notes.add(at.wrong(TO));
-                Err(Noted)
-            }
+            _ => Err(self.notes.add(at.wrong(TO))),
         }
     }
 }

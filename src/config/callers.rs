@@ -1,5 +1,5 @@
-//! The section `callers`: who may use the gateway, known by API keys, JWTs, certificates or
-//! processes, and for what.
+//! The section `callers`: the callers of the gateway, their credentials (API keys, JWTs,
+//! certificates, processes) and their rules.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -15,26 +15,27 @@ use crate::policy::Rules;
 use crate::throttle::Allowance;
 
 use super::Check;
-use super::field::{Field, Named};
+use super::field::{Field, Named, some};
 use super::file;
-use super::listeners::Doors;
+use super::finding::Noted;
+use super::listeners::ListenerProofs;
 use super::permissions::Proofs;
 use super::place::Place;
 use super::tenants::FoundTenants;
 
-/// The callers of a file, with what could be made of them.
+/// The callers of a file as far as they could be read.
 pub(super) struct FoundCallers {
-    pub(super) auth: Option<CallerAuth>,
+    pub(super) auth: Result<CallerAuth, Noted>,
     pub(super) rules: HashMap<CallerName, Rules>,
     pub(super) anonymous: Option<Rules>,
     pub(super) allowances: Vec<(CallerName, Allowance)>,
     pub(super) anonymous_allowance: Option<Allowance>,
 }
 
-/// The name that stands for all who need not say who they are.
+/// The name that stands for the clients of listeners with `callers: anonymous`.
 const ANONYMOUS: &str = "anonymous";
 
-/// What callers are known by, as far as the file has been read.
+/// The credentials of the callers that have been read.
 #[derive(Default)]
 struct Known {
     keys: HashMap<ApiKeyHash, (KnownKey, CallerName)>,
@@ -50,7 +51,7 @@ impl Check<'_> {
         callers: Field<Named<file::Caller>>,
         key_header: Field<String>,
         tenants: &FoundTenants,
-        doors: &Doors,
+        listeners: &ListenerProofs,
     ) -> FoundCallers {
         let at = root.key("callers");
         let mut known = Known::default();
@@ -58,20 +59,17 @@ impl Check<'_> {
         let (mut allowances, mut anonymous_allowance) = (Vec::new(), None);
         for (name, caller) in callers.given().into_iter().flat_map(|c| c.0) {
             let at = at.key(&name);
-            self.name(&at, &name);
-            let Some(caller) = caller.given() else { continue };
-            let proofs = Proofs {
-                jwt: !matches!(caller.jwt, Field::Missing),
-                certificates: doors.ask_for_certificates,
-            };
-            let has_credential = !is_without_credential(&caller);
-            if name != ANONYMOUS {
-                self.credentials(&at, &CallerName::new(&name), &caller, doors, &mut known);
-            }
-            let own = self.rules(&at, caller.may, caller.may_not, proofs, tenants);
-            let allowance = self.allowance(&at.key("limits"), caller.limits);
+            let _ = self.name(&at, &name);
+            let Some(mut caller) = caller.given() else { continue };
+            let proofs =
+                Proofs { jwt: !caller.jwt.is_missing(), certificates: listeners.certificates };
+            let may = std::mem::take(&mut caller.may);
+            let may_not = std::mem::take(&mut caller.may_not);
+            let own = self.rules(&at, may, may_not, proofs, tenants);
+            let limits = std::mem::take(&mut caller.limits);
+            let allowance = self.allowance(&at.key("limits"), limits).ok().flatten();
             if name == ANONYMOUS {
-                if has_credential {
+                if !is_without_credential(&caller) {
                     let problem = "found a credential of those who bring none";
                     let accepted = "`may`, `may_not` and `limits`; another name for a caller who \
                                     proves who it is";
@@ -82,11 +80,8 @@ impl Check<'_> {
                 continue;
             }
             let name = CallerName::new(&name);
+            self.credentials(&at, &name, caller, listeners, &mut known);
             allowances.extend(allowance.map(|allowance| (name.clone(), allowance)));
-            if let Some(jwt) = self.jwt(&at.key("jwt"), caller.jwt, &name) {
-                self.one_of_a_kind(&at.key("jwt"), &jwt, &known.jwts);
-                known.jwts.push(jwt);
-            }
             rules.insert(name, own);
         }
         let key_header = self.key_header(&root.key("api_key_header"), key_header);
@@ -98,161 +93,158 @@ impl Check<'_> {
         FoundCallers { auth, rules, anonymous, allowances, anonymous_allowance }
     }
 
-    /// All that a caller is known by, but for JWTs.
+    /// Adds the credentials of a caller to those that are known.
     fn credentials(
         self,
         at: &Place<'_>,
         name: &CallerName,
-        caller: &file::Caller,
-        doors: &Doors,
+        caller: file::Caller,
+        listeners: &ListenerProofs,
         known: &mut Known,
     ) {
-        if is_without_credential(caller) {
+        if is_without_credential(&caller) {
             self.notes.add(at.key("api_key").missing(CREDENTIALS));
         }
-        if let Field::Given(key) = &caller.api_key {
-            self.api_key(&at.key("api_key"), name, key, known);
-            if !matches!(caller.api_keys, Field::Missing) {
+        let keys_at = at.key("api_keys");
+        if let Field::Given(key) = caller.api_key {
+            let _ = self.api_key(&at.key("api_key"), name, key, known);
+            if !caller.api_keys.is_missing() {
                 let problem = "found a list beside `api_key`";
                 let accepted = "one of `api_key` and `api_keys`";
-                self.notes.add(at.key("api_keys").key_finding(problem, accepted));
+                self.notes.add(keys_at.key_finding(problem, accepted));
             }
         }
-        let keys_at = at.key("api_keys");
-        for (at, key) in self.items(&keys_at, &caller.api_keys, "a list of API keys") {
-            self.api_key(&at, name, key, known);
+        if let Field::Given(keys) = caller.api_keys {
+            let read = |at: &Place<'_>, key| self.api_key(at, name, key, known);
+            let _ = some(keys, &keys_at, "a list of API keys", self.notes, read);
         }
         let certificates_at = at.key("certificates");
-        if !matches!(caller.certificates, Field::Missing) && !doors.ask_for_certificates {
+        if !caller.certificates.is_missing() && !listeners.certificates {
             let problem = "found certificates, but no listener asks for any";
             let accepted = "certificates where a listener has `tls.client_ca_file`";
             self.notes.add(certificates_at.key_finding(problem, accepted));
         }
-        let accepted = "a list of certificates";
-        for (at, certificate) in self.items(&certificates_at, &caller.certificates, accepted) {
-            let Some(certificate) = self.certificate(&at, certificate) else { continue };
-            if let Some(other) = known.certificates.insert(certificate, name.clone()) {
-                let problem = format!("found a certificate of the caller `{other}`");
-                self.notes.add(at.finding(problem, "each certificate once"));
-            }
+        if let Field::Given(certificates) = caller.certificates {
+            let read = |at: &Place<'_>, certificate| {
+                let certificate = self.certificate(at, certificate)?;
+                match known.certificates.insert(certificate, name.clone()) {
+                    None => Ok(()),
+                    Some(other) => {
+                        let problem = format!("found a certificate of the caller `{other}`");
+                        Err(self.notes.add(at.finding(problem, "each certificate once")))
+                    }
+                }
+            };
+            let accepted = "a list of certificates";
+            let _ = some(certificates, &certificates_at, accepted, self.notes, read);
         }
         let unix_at = at.key("unix");
-        let Field::Given(process) = &caller.unix else { return };
-        if !doors.at_unix_sockets {
-            let problem = "found a process, but no listener is at a Unix socket";
-            let accepted = "`unix` where a listener's address begins with `unix:`";
-            self.notes.add(unix_at.key_finding(problem, accepted));
-        }
-        if let Some(process) = self.unix(&unix_at, process) {
-            if let Some((_, other)) = known.unix.iter().find(|(one, _)| *one == process) {
-                let problem = format!("found the processes of the caller `{other}`");
-                self.notes.add(unix_at.finding(problem, "a user or group of its own"));
+        if let Field::Given(process) = caller.unix {
+            if !listeners.unix_processes {
+                let problem = "found a process, but no listener is at a Unix socket";
+                let accepted = "`unix` where a listener's address begins with `unix:`";
+                self.notes.add(unix_at.key_finding(problem, accepted));
             }
-            known.unix.push((process, name.clone()));
+            if let Ok(process) = self.unix(&unix_at, process) {
+                if let Some((_, other)) = known.unix.iter().find(|(one, _)| *one == process) {
+                    let problem = format!("found the processes of the caller `{other}`");
+                    self.notes.add(unix_at.finding(problem, "a user or group of its own"));
+                }
+                known.unix.push((process, name.clone()));
+            }
+        }
+        let jwt_at = at.key("jwt");
+        if let Field::Given(jwt) = caller.jwt
+            && let Ok(jwt) = self.jwt(&jwt_at, jwt, name)
+        {
+            self.one_of_a_kind(&jwt_at, &jwt, &known.jwts);
+            known.jwts.push(jwt);
         }
     }
 
-    /// The items of a list that must not be empty, each with its place.
-    fn items<'l, 'n, T>(
+    fn api_key(
         self,
-        at: &'l Place<'n>,
-        list: &'l Field<Vec<Field<T>>>,
-        accepted: &str,
-    ) -> impl Iterator<Item = (Place<'n>, &'l T)> {
-        let list = list.as_given();
-        if list.is_some_and(Vec::is_empty) {
-            self.notes.add(at.finding("found an empty list", accepted));
-        }
-        let all = list.into_iter().flatten().enumerate();
-        all.filter_map(|(index, item)| Some((at.item(index), item.as_given()?)))
-    }
-
-    fn api_key(self, at: &Place<'_>, name: &CallerName, key: &file::ApiKey, known: &mut Known) {
+        at: &Place<'_>,
+        name: &CallerName,
+        key: file::ApiKey,
+        known: &mut Known,
+    ) -> Result<(), Noted> {
         let (hash_at, expires_at) = (at.key("sha256"), at.key("expires"));
-        let expires = key.expires.as_given().and_then(|text| self.expiry(&expires_at, text));
-        let Some(text) = key.sha256.clone().required(&hash_at, HASH, self.notes) else { return };
+        let expires = key
+            .expires
+            .optional()
+            .and_then(|text| text.map(|text| self.expiry(&expires_at, &text)).transpose());
+        let text = key.sha256.required(&hash_at, HASH, self.notes)?;
         let Some(hash) = ApiKeyHash::parse(&text) else {
-            let finding = hash_at.wrong(HASH);
-            self.notes.add(if text.starts_with("bgk_") {
-                finding.hint("this is a key itself: its hash belongs here, and the key is no secret any more")
-            } else {
-                finding
-            });
-            return;
+            let is_key = text.starts_with("bgk_");
+            return Err(self.notes.add(hash_at.wrong(HASH).hint_if(is_key.then_some(KEY_ITSELF))));
         };
-        let key = KnownKey { hash, expires_at: expires };
+        // A key with a faulty time is known all the same, so that it is found if it is there again.
+        let key = KnownKey { hash, expires_at: expires.ok().flatten() };
         if let Some((_, other)) = known.keys.insert(hash, (key, name.clone())) {
             let problem = format!("found the key of the caller `{other}`");
-            self.notes.add(hash_at.finding(problem, "a key of its own for each caller"));
+            let finding = hash_at.finding(problem, "a key of its own for each caller");
+            return Err(self.notes.add(finding));
         }
+        Ok(())
     }
 
     /// A key that has expired is no fault: a gateway must start all the same.
-    fn expiry(self, at: &Place<'_>, text: &str) -> Option<SystemTime> {
-        let Ok(expires) = OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from) else {
-            self.notes.add(at.wrong("a time, such as `2027-01-31T00:00:00Z`"));
-            return None;
-        };
+    fn expiry(self, at: &Place<'_>, text: &str) -> Result<SystemTime, Noted> {
+        let expires = OffsetDateTime::parse(text, &Rfc3339)
+            .map(SystemTime::from)
+            .map_err(|_| self.notes.add(at.wrong("a time, such as `2027-01-31T00:00:00Z`")))?;
         if expires <= SystemTime::now() {
             let problem = "found a time that has passed: the key no longer counts";
             let finding = at.finding(problem, "a time to come");
             self.notes.warn(finding.hint("take the key away, or make a new one: `boldgate key`"));
         }
-        Some(expires)
+        Ok(expires)
     }
 
     pub(super) fn certificate(
         self,
         at: &Place<'_>,
-        given: &file::Certificate,
-    ) -> Option<CertificateName> {
+        given: file::Certificate,
+    ) -> Result<CertificateName, Noted> {
         type Parse = fn(&str) -> Option<CertificateName>;
-        let forms: [(&str, &Field<String>, Parse, &str); 4] = [
-            ("san_dns", &given.san_dns, CertificateName::dns, "a DNS name, no wildcard"),
-            ("san_uri", &given.san_uri, CertificateName::uri, "a URI with its scheme"),
-            ("san_email", &given.san_email, CertificateName::email, "an e-mail address"),
-            ("sha256", &given.sha256, CertificateName::sha256, FINGERPRINT),
+        let forms: [(&str, Field<String>, Parse, &str); 4] = [
+            ("san_dns", given.san_dns, CertificateName::dns, "a DNS name, no wildcard"),
+            ("san_uri", given.san_uri, CertificateName::uri, "a URI with its scheme"),
+            ("san_email", given.san_email, CertificateName::email, "an e-mail address"),
+            ("sha256", given.sha256, CertificateName::sha256, FINGERPRINT),
         ];
-        let mut given = forms.into_iter().filter(|(_, value, ..)| !matches!(value, Field::Missing));
+        let mut given = forms.into_iter().filter(|(_, value, ..)| !value.is_missing());
         let (Some((key, value, parse, accepted)), None) = (given.next(), given.next()) else {
-            self.notes.add(at.finding("found none or several of its keys", CERTIFICATE));
-            return None;
+            let finding = at.finding("found none or several of its keys", CERTIFICATE);
+            return Err(self.notes.add(finding));
         };
-        let name = parse(value.as_given()?);
-        if name.is_none() {
-            self.notes.add(at.key(key).wrong(accepted));
-        }
-        name
+        let at = at.key(key);
+        let text = value.required(&at, accepted, self.notes)?;
+        parse(&text).ok_or_else(|| self.notes.add(at.wrong(accepted)))
     }
 
-    fn unix(self, at: &Place<'_>, process: &file::UnixProcess) -> Option<UnixIdentity> {
-        if let (Field::Missing, Field::Missing) = (&process.uid, &process.gid) {
-            self.notes.add(at.finding("found neither of its keys", "`uid`, `gid` or both"));
-            return None;
+    fn unix(self, at: &Place<'_>, process: file::UnixProcess) -> Result<UnixIdentity, Noted> {
+        if process.uid.is_missing() && process.gid.is_missing() {
+            let finding = at.finding("found neither of its keys", "`uid`, `gid` or both");
+            return Err(self.notes.add(finding));
         }
-        let number = |key: &str, value: &Field<u64>| match value {
-            Field::Missing => Some(None),
-            Field::Faulty => None,
-            Field::Given(value) => {
-                // The highest means "nobody has told" in the kernel's answer.
-                let number = u32::try_from(*value).ok().filter(|number| *number != u32::MAX);
-                if number.is_none() {
-                    self.notes.add(at.key(key).wrong("a number from 0 to 4294967294"));
-                }
-                number.map(Some)
-            }
+        let number = |key: &str, value: Field<u64>| {
+            let Some(value) = value.optional()? else { return Ok(None) };
+            // The kernel reports the highest number when it does not know a user or group.
+            let number = u32::try_from(value).ok().filter(|number| *number != u32::MAX);
+            let refuse = || self.notes.add(at.key(key).wrong("a number from 0 to 4294967294"));
+            number.map(Some).ok_or_else(refuse)
         };
-        let (user, group) = (number("uid", &process.uid), number("gid", &process.gid));
-        Some(UnixIdentity { user: user?, group: group? })
+        let (user, group) = (number("uid", process.uid), number("gid", process.gid));
+        Ok(UnixIdentity { user: user?, group: group? })
     }
 
-    fn key_header(self, at: &Place<'_>, name: Field<String>) -> Option<HeaderName> {
-        let name = HeaderName::try_from(name.given()?).ok().filter(is_free);
-        if name.is_none() {
-            let accepted = "the name of a header that has no other use, such as `X-Api-Key`";
-            self.notes.add(at.wrong(accepted));
-        }
-        name
+    fn key_header(self, at: &Place<'_>, name: Field<String>) -> Result<HeaderName, Noted> {
+        let accepted = "the name of a header that has no other use, such as `X-Api-Key`";
+        let name = name.required(at, accepted, self.notes)?;
+        let name = HeaderName::try_from(name).ok().filter(is_free);
+        name.ok_or_else(|| self.notes.add(at.wrong(accepted)))
     }
 }
 
@@ -267,6 +259,8 @@ const CREDENTIALS: &str = "`api_key`, `api_keys`, `jwt`, `certificates` or `unix
 const CERTIFICATE: &str = "one of `san_dns`, `san_uri`, `san_email`, `sha256`";
 const FINGERPRINT: &str =
     "64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them";
+const KEY_ITSELF: &str =
+    "this is a key itself: its hash belongs here, and the key is no secret any more";
 const HASH: &str = "64 hexadecimal digits, the SHA-256 of a key, made by `boldgate key`";
 
 /// Whether a header can be the gateway's own.
@@ -274,7 +268,8 @@ pub(super) fn is_free(name: &HeaderName) -> bool {
     !IN_USE.contains(name)
 }
 
-/// Headers that mean something to the gateway or to Bold BI: the gateway's own are taken away.
+/// Headers with a meaning to the gateway or to Bold BI. A header of the gateway's own is removed
+/// from requests, so it can be none of these.
 const IN_USE: [HeaderName; 14] = [
     header::AUTHORIZATION,
     header::HOST,

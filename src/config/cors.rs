@@ -5,50 +5,34 @@ use std::collections::HashSet;
 use crate::cors::{OriginFault, Origins, WebOrigin};
 
 use super::Check;
-use super::field::Field;
+use super::field::{Field, some};
 use super::file;
+use super::finding::Noted;
 use super::place::Place;
 
 impl Check<'_> {
-    /// The origins whose pages may use a tenant; none if not given.
-    pub(super) fn origins(self, at: &Place<'_>, cors: Field<file::Cors>) -> Option<Origins> {
-        let cors = match cors {
-            Field::Missing => return Some(Origins::default()),
-            Field::Faulty => return None,
-            Field::Given(cors) => cors,
-        };
+    /// The origins whose pages may use a tenant; empty if not given.
+    pub(super) fn origins(self, at: &Place<'_>, cors: Field<file::Cors>) -> Result<Origins, Noted> {
+        let Some(cors) = cors.optional()? else { return Ok(Origins::default()) };
         let at = at.key("origins");
         let origins = cors.origins.required(&at, "a list of origins", self.notes)?;
-        if origins.is_empty() {
-            self.notes.add(at.finding("found an empty list", "at least one origin"));
-            return None;
-        }
-        let (mut known, mut faulty) = (HashSet::new(), false);
-        for (index, text) in origins.into_iter().enumerate() {
-            let parsed = text.given().map(|text| WebOrigin::parse(&text));
-            match parsed {
-                Some(Ok(origin)) if known.contains(&origin) => {
-                    let at = at.item(index);
-                    self.notes.add(at.finding("found the same origin again", "each origin once"));
-                    faulty = true;
-                }
-                Some(Ok(origin)) => drop(known.insert(origin)),
-                Some(Err(fault)) => {
-                    let finding = at.item(index).finding(format!("found {fault}"), ORIGIN);
-                    self.notes.add(match hint(&fault) {
-                        Some(hint) => finding.hint(hint),
-                        None => finding,
-                    });
-                    faulty = true;
-                }
-                None => faulty = true,
+        let mut known = HashSet::new();
+        some(origins, &at, "at least one origin", self.notes, |at, text| {
+            let origin = WebOrigin::parse(&text).map_err(|fault| {
+                let finding = at.finding(format!("found {fault}"), ORIGIN);
+                self.notes.add(finding.hint_if(hint(&fault)))
+            })?;
+            if !known.insert(origin) {
+                let problem = "found the same origin again";
+                return Err(self.notes.add(at.finding(problem, "each origin once")));
             }
-        }
-        (!faulty).then(|| known.into_iter().collect())
+            Ok(())
+        })?;
+        Ok(known.into_iter().collect())
     }
 }
 
-/// What to write in the place of what is no origin.
+/// A hint on the origin that was most likely meant.
 fn hint(fault: &OriginFault) -> Option<String> {
     let hint = match fault {
         OriginFault::Path(origin) | OriginFault::Scheme(origin) => {

@@ -1,5 +1,5 @@
-//! The credential of a tenant: grant, user and secret. The names of Bold BI's user sources and the
-//! grants they allow are written here; the exchange itself is not known.
+//! The credential of a tenant: grant, user and secret. It knows Bold BI's user sources and the
+//! grants that they allow. It does not know the exchange itself.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::tenant::{Credential, ExchangeBody, Grant, Server};
 use super::Check;
 use super::field::Field;
 use super::file::{self, SecretSource, UserSource};
+use super::finding::Noted;
 use super::place::Place;
 
 impl Check<'_> {
@@ -21,25 +22,23 @@ impl Check<'_> {
         self,
         at: &Place<'_>,
         credential: file::Credential,
-    ) -> Option<Credential> {
+    ) -> Result<Credential, Noted> {
         let grant_at = at.key("grant");
         let grant = credential.grant.required(&grant_at, "`embed_secret`, `password`", self.notes);
         let username_at = at.key("username");
         let username = credential.username.required(&username_at, USERNAME, self.notes);
-        let username = username.filter(|name| {
-            let problem = match Invisible::find(name) {
+        let username = username.and_then(|name| {
+            let problem = match Invisible::find(&name) {
                 Some(found) => format!("found a name that has {found}"),
                 None if name.is_empty() || name.chars().any(char::is_control) => {
                     "found no usable name".to_owned()
                 }
-                None => return true,
+                None => return Ok(name),
             };
-            self.notes.add(username_at.finding(problem, USERNAME));
-            false
+            Err(self.notes.add(username_at.finding(problem, USERNAME)))
         });
-        let source_at = at.key("user_source");
-        let source = credential.user_source.required(&source_at, SOURCES, self.notes);
-        if grant == Some(file::Grant::Password) && source.is_some_and(|s| !keeps_password(s)) {
+        let source = credential.user_source.required(&at.key("user_source"), SOURCES, self.notes);
+        if grant == Ok(file::Grant::Password) && source.is_ok_and(|s| !keeps_password(s)) {
             let problem =
                 "found `password`, but Bold BI keeps no password for users of this source";
             let hint = "use the site's embed secret: `grant: embed_secret`";
@@ -47,29 +46,34 @@ impl Check<'_> {
             self.notes.add(grant_at.finding(problem, accepted).hint(hint));
         }
 
-        let body = credential.token_request.given();
+        let body = credential.token_request.required(
+            &at.key("token_request"),
+            "`form`, `json`",
+            self.notes,
+        );
         let (embed_at, password_at) = (at.key("embed_secret"), at.key("password"));
         let (embed, password) = (credential.embed_secret, credential.password);
         let (grant, secret) = match grant? {
             file::Grant::EmbedSecret => {
                 self.unused(&password_at, &password, "embed_secret");
-                (Grant::EmbedSecret, self.stored_secret(&embed_at, &embed))
+                (Grant::EmbedSecret, self.stored_secret(&embed_at, embed))
             }
             file::Grant::Password => {
                 self.unused(&embed_at, &embed, "password");
-                (Grant::Password, self.stored_secret(&password_at, &password))
+                (Grant::Password, self.stored_secret(&password_at, password))
             }
         };
         let body = match body? {
             file::TokenRequest::Form => ExchangeBody::Form,
             file::TokenRequest::Json => ExchangeBody::Json,
         };
-        Some(Credential { grant, username: username?.into(), secret: secret?, body, version: 0 })
+        source?;
+        Ok(Credential { grant, username: username?.into(), secret: secret?, body, version: 0 })
     }
 
     /// Notes a secret that the grant has no use for.
     fn unused<T>(self, at: &Place<'_>, secret: &Field<T>, grant: &str) {
-        if let Field::Given(_) | Field::Faulty = secret {
+        if !secret.is_missing() {
             let problem = format!("found a secret that the grant `{grant}` has no use for");
             self.notes.add(at.key_finding(problem, format!("`{grant}` with this grant")));
         }
@@ -78,12 +82,9 @@ impl Check<'_> {
     pub(super) fn stored_secret(
         self,
         at: &Place<'_>,
-        source: &Field<SecretSource>,
-    ) -> Option<Secret> {
-        if let Field::Missing = source {
-            self.notes.add(at.missing(SecretSource::ACCEPTED));
-        }
-        let source = match source.as_given()? {
+        source: Field<SecretSource>,
+    ) -> Result<Secret, Noted> {
+        let source = match source.required(at, SecretSource::ACCEPTED, self.notes)? {
             SecretSource::File(path) => SecretRef::File(path.into()),
             SecretSource::Env(name) => {
                 let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -91,16 +92,15 @@ impl Check<'_> {
                     name.bytes().all(letters) && !name.starts_with(|c: char| c.is_ascii_digit());
                 if !is_name {
                     let problem = "found text that is no variable's name";
-                    self.notes.add(at.key("env").finding(problem, "letters, digits and `_`"));
-                    return None;
+                    let finding = at.key("env").finding(problem, "letters, digits and `_`");
+                    return Err(self.notes.add(finding));
                 }
-                SecretRef::Env(name.clone())
+                SecretRef::Env(name)
             }
         };
-        let read = self.secret(&source);
-        read.map_err(|error| {
-            // A name is not shown, and a path only if something is there: the secret itself may
-            // stand in its place by mistake.
+        self.secret(&source).map_err(|error| {
+            // The secret itself may stand in the place of a name or a path by mistake. So a name is
+            // not shown, and a path only if there is something at it.
             let (kind, named, what) = match &source {
                 SecretRef::File(path) => {
                     ("a file", plain_file::named(path), "a file that holds the secret on one line")
@@ -110,16 +110,9 @@ impl Check<'_> {
                 }
             };
             let problem = format!("found {kind} from which no secret can be read{named}: {error}");
-            let finding = at.finding(problem, what);
-            self.notes.add(match error {
-                SecretError::Invisible(_) => finding.hint(
-                    "write it anew without that character, which copying or an editor brings \
-                     along; if it belongs to the secret, choose another secret",
-                ),
-                _ => finding,
-            });
+            let is_invisible = matches!(error, SecretError::Invisible(_));
+            self.notes.add(at.finding(problem, what).hint_if(is_invisible.then_some(INVISIBLE)))
         })
-        .ok()
     }
 }
 
@@ -137,9 +130,9 @@ fn keeps_password(source: UserSource) -> bool {
     }
 }
 
-/// Part of a hash of everything a token depends on. It is the same in every process, and tells
-/// nothing of the secret that an attacker without the hash's other inputs could use; even so it is
-/// not for print.
+/// Part of a hash of everything that a token depends on. It is the same in every process. An
+/// attacker without the other inputs of the hash learns nothing of the secret from it. Even so it
+/// is never printed.
 pub(super) fn version(
     credential: &Credential,
     server: &Server,
@@ -159,7 +152,7 @@ pub(super) fn version(
         &server.origin(),
         &server.base_path,
         site.unwrap_or_default(),
-        // What lives for too long by a new bound is not to live on.
+        // A token that was kept for longer than a new bound allows must not stay.
         &max_token_lifetime.as_millis().to_string(),
     ];
     for part in parts {
@@ -171,7 +164,7 @@ pub(super) fn version(
     digest.as_ref().iter().take(8).fold(0, |version, byte| version << 8 | u64::from(*byte))
 }
 
-/// What a tenant has while it is checked whose own credential is faulty.
+/// The credential of a tenant with a faulty one, while the tenant is checked.
 pub(super) fn stand_in() -> Credential {
     Credential {
         grant: Grant::EmbedSecret,
@@ -182,6 +175,8 @@ pub(super) fn stand_in() -> Credential {
     }
 }
 
+const INVISIBLE: &str = "write it again without that character, which copying or an editor brings \
+                         along; if it belongs to the secret, choose another secret";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
 const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \
                        `openid_connect`, `jwt`, `linkedin`, `syncfusion`";

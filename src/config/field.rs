@@ -1,5 +1,5 @@
-//! The two building blocks of [`super::file`]: [`Field`], which lets reading go on after a fault,
-//! and [`Named`], which keeps the order of the file.
+//! The two building blocks of [`super::file`]: [`Field`] lets reading go on after a fault, and
+//! [`Named`] keeps the order of the file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::finding::Notes;
+use super::finding::{Noted, Notes};
 use super::place::Place;
 
 /// A value in the file as far as it could be read. Reading one never fails, so that the faults of
@@ -19,34 +19,76 @@ pub(super) enum Field<T> {
     /// It is not there.
     #[default]
     Missing,
-    /// It is there but cannot be read, which has been noted.
-    Faulty,
+    /// It is there but cannot be read.
+    Faulty(Noted),
 }
 
 impl<T> Field<T> {
     /// The value; that it is missing is noted.
-    pub(super) fn required(self, at: &Place<'_>, accepted: &str, notes: &Notes) -> Option<T> {
-        if let Self::Missing = self {
-            notes.add(at.missing(accepted));
-        }
-        self.given()
+    pub(super) fn required(
+        self,
+        at: &Place<'_>,
+        accepted: &str,
+        notes: &Notes,
+    ) -> Result<T, Noted> {
+        self.optional()?.ok_or_else(|| notes.add(at.missing(accepted)))
     }
 
-    /// The value, lent out.
-    pub(super) fn as_given(&self) -> Option<&T> {
+    /// The value; `None` if it is missing.
+    pub(super) fn optional(self) -> Result<Option<T>, Noted> {
         match self {
-            Self::Given(value) => Some(value),
-            Self::Missing | Self::Faulty => None,
+            Self::Given(value) => Ok(Some(value)),
+            Self::Missing => Ok(None),
+            Self::Faulty(noted) => Err(noted),
         }
     }
 
-    /// The value, if there is one.
+    /// The value, if it could be read.
     pub(super) fn given(self) -> Option<T> {
+        self.optional().ok().flatten()
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing)
+    }
+
+    pub(super) fn as_ref(&self) -> Field<&T> {
         match self {
-            Self::Given(value) => Some(value),
-            Self::Missing | Self::Faulty => None,
+            Self::Given(value) => Field::Given(value),
+            Self::Missing => Field::Missing,
+            Self::Faulty(noted) => Field::Faulty(*noted),
         }
     }
+}
+
+/// The items of a list that must not be empty, as [`each`] reads them.
+pub(super) fn some<T, U>(
+    items: Vec<Field<T>>,
+    at: &Place<'_>,
+    accepted: &str,
+    notes: &Notes,
+    read: impl FnMut(&Place<'_>, T) -> Result<U, Noted>,
+) -> Result<Vec<U>, Noted> {
+    if items.is_empty() {
+        return Err(notes.add(at.finding("found an empty list", accepted)));
+    }
+    each(items, at, notes, read)
+}
+
+/// The items of a list, each as `read` makes it at its place. Every item is read, so that the
+/// faults of all of them are found.
+pub(super) fn each<T, U>(
+    items: impl IntoIterator<Item = Field<T>>,
+    at: &Place<'_>,
+    notes: &Notes,
+    mut read: impl FnMut(&Place<'_>, T) -> Result<U, Noted>,
+) -> Result<Vec<U>, Noted> {
+    let read = items.into_iter().enumerate().map(|(index, item)| {
+        let at = at.item(index);
+        read(&at, item.required(&at, "a value", notes)?)
+    });
+    // Every item is read before the first fault counts.
+    read.collect::<Vec<_>>().into_iter().collect()
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
@@ -65,8 +107,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
             }
 
             fn visit_some<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
-                // The reader has noted the fault on its way here.
-                Ok(T::deserialize(value).map_or(Field::Faulty, Field::Given))
+                let faulty = |error| Field::Faulty(Noted::by_the_reader::<D::Error>(error));
+                Ok(T::deserialize(value).map_or_else(faulty, Field::Given))
             }
         }
 
@@ -80,7 +122,7 @@ impl<T: Serialize> Serialize for Field<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Given(value) => value.serialize(serializer),
-            Self::Missing | Self::Faulty => serializer.serialize_none(),
+            Self::Missing | Self::Faulty(_) => serializer.serialize_none(),
         }
     }
 }

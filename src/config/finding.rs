@@ -1,5 +1,5 @@
-//! Findings: what is wrong with a configuration file, where, and what would be accepted. The one
-//! place that gives them their text. It must never see the value of a secret.
+//! Findings: the faults of a configuration file, each with its place and the accepted values. This
+//! is the one place that gives findings their text. It must never see the value of a secret.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -23,15 +23,15 @@ impl fmt::Display for Position {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Finding {
-    /// Where it is; none when the file as a whole is meant.
+    /// Where it is; `None` when the file as a whole is meant.
     pub position: Option<Position>,
     /// The keys that lead there, e.g. `tenants.acme.credential.grant`; empty for the whole file.
     pub path: String,
-    /// What was found.
+    /// The fault.
     pub problem: String,
-    /// What is accepted in its place.
+    /// The accepted values.
     pub accepted: Option<String>,
-    /// What to do about it, where that is more than to write something accepted.
+    /// How to mend it, where that is more than to write an accepted value.
     pub hint: Option<String>,
 }
 
@@ -49,7 +49,17 @@ impl Finding {
 
     /// The same with a hint.
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        self.hint_if(Some(hint))
+    }
+
+    /// The same with a hint, if there is one.
+    pub(super) fn hint_if(self, hint: Option<impl Into<String>>) -> Self {
+        Self { hint: hint.map(Into::into), ..self }
+    }
+
+    /// The same with the word that was most likely meant, if there is one.
+    pub(super) fn did_you_mean(self, near: Option<&str>) -> Self {
+        self.hint_if(near.map(|near| format!("did you mean `{near}`?")))
     }
 }
 
@@ -69,7 +79,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that is wrong with one file, or doubtful, in the order of the file.
+/// The faults of one file, or the doubts about it, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     file: String,
@@ -79,7 +89,7 @@ pub struct Findings {
 
 impl Findings {
     pub(super) fn new(file: &str, mut list: Vec<Finding>) -> Self {
-        // What an alias repeats is found wherever it is used, at the same position.
+        // A fault behind an anchor is found again for each alias, at the same position.
         let mut known = HashSet::new();
         list.retain(|f| known.insert((f.position, f.problem.clone(), f.path.clone())));
         list.sort();
@@ -97,20 +107,20 @@ impl Findings {
     pub fn told(&self) -> impl Iterator<Item = (String, Option<&str>)> {
         self.list.iter().map(|finding| {
             let alone = Finding { hint: None, ..finding.clone() };
-            let line = match finding.position {
-                Some(position) => format!("{}:{position}: {alone}", self.file),
-                None => format!("{}: {alone}", self.file),
-            };
-            (line, finding.hint.as_deref())
+            (self.line(&alone), finding.hint.as_deref())
         })
     }
 
     /// Each of them with the file and its place there.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.list.iter().map(|finding| match finding.position {
+        self.list.iter().map(|finding| self.line(finding))
+    }
+
+    fn line(&self, finding: &Finding) -> String {
+        match finding.position {
             Some(position) => format!("{}:{position}: {finding}", self.file),
             None => format!("{}: {finding}", self.file),
-        })
+        }
     }
 }
 
@@ -128,6 +138,17 @@ impl fmt::Display for Findings {
 }
 
 impl std::error::Error for Findings {}
+
+/// Proof that a finding has been noted. A value that cannot be built needs no other reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted(());
+
+impl Noted {
+    /// The reader notes a fault before it returns an error to the type that is read.
+    pub(super) fn by_the_reader<E: serde::de::Error>(_error: E) -> Self {
+        Self(())
+    }
+}
 
 /// Collects findings while the file is read and checked.
 #[derive(Debug, Default)]
@@ -160,22 +181,26 @@ impl Kept {
 }
 
 impl Notes {
-    pub(super) fn add(&self, finding: Finding) {
+    pub(super) fn add(&self, finding: Finding) -> Noted {
         self.faults.borrow_mut().add(finding);
+        Noted(())
     }
 
-    /// Notes what an operator should know of, and what the gateway can work with all the same.
+    /// Notes a doubt that the operator should know of. The gateway can work with it.
     pub(super) fn warn(&self, finding: Finding) {
         self.warnings.borrow_mut().add(finding);
     }
 
-    /// The warnings, if there are no faults.
-    pub(super) fn into_findings(self, file: &str) -> Result<Findings, Findings> {
+    /// The built value with the warnings; or all faults, if there is one.
+    pub(super) fn finish<T>(
+        self,
+        built: Result<T, Noted>,
+        file: &str,
+    ) -> Result<(T, Findings), Findings> {
         let (faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
-        if faults.list.is_empty() {
-            Ok(warnings.into_findings(file))
-        } else {
-            Err(faults.into_findings(file))
+        match built {
+            Ok(built) if faults.list.is_empty() => Ok((built, warnings.into_findings(file))),
+            _ => Err(faults.into_findings(file)),
         }
     }
 }
@@ -196,7 +221,7 @@ mod tests {
             notes.add(Finding::whole_file(format!("fault {number:05}"), "nothing"));
         }
         assert_eq!(notes.faults.borrow().list.len(), MAX_KEPT);
-        let findings = notes.into_findings("file").unwrap_err();
+        let findings = notes.finish(Ok(()), "file").unwrap_err();
         assert_eq!(findings.iter().len(), MAX_SHOWN);
         assert!(findings.to_string().starts_with("file: fault 00000; "));
         assert!(findings.to_string().ends_with("\nfile: and 9507 more"));

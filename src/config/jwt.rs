@@ -1,4 +1,4 @@
-//! The key `jwt` of a caller: whose tokens prove it, and the keys that they are signed with.
+//! The key `jwt` of a caller: the issuer of its tokens, and the keys that verify them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use crate::jwks::HttpKeySource;
 use crate::plain_file;
 use crate::plain_file::limit::MAX_KEY_SET;
 
-use super::field::Field;
-use super::file;
+use super::field::{Field, some};
+use super::file::{self, SecretSource};
+use super::finding::Noted;
 use super::place::Place;
 use super::quantity::Period;
 use super::{Check, References};
@@ -24,83 +25,78 @@ impl Check<'_> {
     pub(super) fn jwt(
         self,
         at: &Place<'_>,
-        jwt: Field<file::Jwt>,
+        jwt: file::Jwt,
         caller: &CallerName,
-    ) -> Option<JwtCaller> {
-        let mut jwt = jwt.given()?;
-        let keys = match &jwt.secret {
-            Field::Missing => self.issuer_keys(at, &mut jwt),
-            _ => self.shared_secret(at, &jwt),
-        };
+    ) -> Result<JwtCaller, Noted> {
         let text = |key: &str, value: Field<String>, accepted: &str| {
             let at = at.key(key);
             let text = value.required(&at, accepted, self.notes)?;
             if text.is_empty() {
-                self.notes.add(at.wrong(accepted));
-                return None;
+                return Err(self.notes.add(at.wrong(accepted)));
             }
-            Some(text)
+            Ok(text)
         };
         let issuer = text("issuer", jwt.issuer, "the value of the claim `iss`");
         let audiences = self.audiences(&at.key("audience"), jwt.audience);
         let leeway = self.leeway(&at.key("leeway"), jwt.leeway);
-        let algorithms_at = at.key("algorithms");
-        let algorithms = jwt.algorithms.required(&algorithms_at, ALGORITHMS, self.notes);
-        if algorithms.as_ref().is_some_and(Vec::is_empty) {
-            self.notes.add(algorithms_at.finding("found an empty list", ALGORITHMS));
-        }
-        self.fitting(&algorithms_at, algorithms.as_deref(), !matches!(jwt.secret, Field::Missing));
-        let algorithms = algorithms?.into_iter().filter_map(Field::given).map(algorithm_of);
+        let is_shared = !jwt.secret.is_missing();
+        let given = jwt.algorithms.as_ref().given().into_iter().flatten();
+        let given = given.filter_map(|algorithm| algorithm.as_ref().given());
+        let min_secret = given.map(|algorithm| min_secret(*algorithm)).max();
+        let algorithms = self.algorithms(&at.key("algorithms"), jwt.algorithms, is_shared);
+        let public = PublicKeys {
+            url: jwt.jwks_url,
+            refresh: jwt.jwks_refresh,
+            ca_file: jwt.ca_file,
+            file: jwt.jwks_file,
+        };
+        let keys = if is_shared {
+            self.shared_secret(at, jwt.secret, &public, min_secret.unwrap_or(MIN_SECRET))
+        } else {
+            self.issuer_keys(at, issuer.as_deref().unwrap_or_default(), public)
+        };
         let issuer = Issuer {
             issuer: issuer?,
             audiences: audiences?,
-            algorithms: algorithms.collect(),
-            typ: jwt.typ.given(),
+            algorithms: algorithms?,
+            typ: jwt.typ.optional()?,
             leeway: leeway?,
         };
-        Some(JwtCaller { name: caller.clone(), issuer, keys: keys? })
+        Ok(JwtCaller { name: caller.clone(), issuer, keys: keys? })
     }
 
     /// The values of `aud`, of which one is enough.
-    fn audiences(self, at: &Place<'_>, given: Field<file::Audience>) -> Option<Vec<String>> {
-        let given = match given.required(at, AUDIENCE, self.notes)? {
-            file::Audience::One(one) => vec![(at.clone(), one)],
-            file::Audience::Several(all) => {
-                let all = all.into_iter().enumerate();
-                all.map(|(index, one)| (at.item(index), one)).collect()
-            }
-        };
-        if given.is_empty() {
-            self.notes.add(at.finding("found an empty list", AUDIENCE));
-        }
-        let (mut audiences, expected) = (Vec::new(), given.len());
-        for (at, audience) in given {
-            let Some(audience) = audience.given() else { continue };
+    fn audiences(self, at: &Place<'_>, given: Field<file::Audience>) -> Result<Vec<String>, Noted> {
+        let mut known = Vec::new();
+        let mut read = |at: &Place<'_>, audience: String| {
             if audience.is_empty() {
-                self.notes.add(at.wrong(AUDIENCE));
-            } else if audiences.contains(&audience) {
-                self.notes.add(at.finding("found the same audience again", "each audience once"));
-            } else {
-                audiences.push(audience);
+                return Err(self.notes.add(at.wrong(AUDIENCE)));
             }
+            if known.contains(&audience) {
+                let problem = "found the same audience again";
+                return Err(self.notes.add(at.finding(problem, "each audience once")));
+            }
+            known.push(audience);
+            Ok(())
+        };
+        match given.required(at, AUDIENCE, self.notes)? {
+            file::Audience::One(one) => read(at, one)?,
+            file::Audience::Several(all) => drop(some(all, at, AUDIENCE, self.notes, read)?),
         }
-        (audiences.len() == expected && expected > 0).then_some(audiences)
+        Ok(known)
     }
 
-    /// How much clocks may differ.
-    fn leeway(self, at: &Place<'_>, given: Field<Period>) -> Option<Duration> {
-        if let Field::Missing = given {
-            return Some(LEEWAY);
-        }
-        let leeway = given.given()?;
+    /// The clock skew that is allowed.
+    fn leeway(self, at: &Place<'_>, given: Field<Period>) -> Result<Duration, Noted> {
+        let Some(leeway) = given.optional()? else { return Ok(LEEWAY) };
         if leeway > MAX_LEEWAY || leeway.0.subsec_nanos() > 0 {
-            self.notes.add(at.wrong(format!("whole seconds from `0s` to `{MAX_LEEWAY}`")));
-            return None;
+            let accepted = format!("whole seconds from `0s` to `{MAX_LEEWAY}`");
+            return Err(self.notes.add(at.wrong(accepted)));
         }
-        Some(leeway.0)
+        Ok(leeway.0)
     }
 
-    /// Notes where another caller has tokens that are no different.
+    /// Notes that the tokens of another caller cannot be told from these.
     pub(super) fn one_of_a_kind(self, at: &Place<'_>, jwt: &JwtCaller, others: &[JwtCaller]) {
         let same = |one: &&JwtCaller| {
             let audiences = &jwt.issuer.audiences;
@@ -114,146 +110,140 @@ impl Check<'_> {
         }
     }
 
-    /// Notes algorithms that the kind of the keys is not for: a public key must never be taken for
-    /// a secret, nor a secret be shared with whom only public keys are needed.
-    fn fitting(self, at: &Place<'_>, algorithms: Option<&[Field<file::Algorithm>]>, shared: bool) {
-        for (index, algorithm) in algorithms.into_iter().flatten().enumerate() {
-            let Some(given) = algorithm.as_given().copied() else { continue };
-            if (algorithm_of(given).family() == AlgorithmFamily::Hmac) != shared {
-                let accepted = if shared { SHARED } else { ALGORITHMS };
-                let finding = at.item(index).wrong(accepted);
-                self.notes.add(if shared {
-                    finding
-                } else {
-                    finding.hint("`HS…` needs a `secret`")
-                });
+    /// The algorithms, which must fit the kind of the keys: a public key must never be taken for a
+    /// secret, nor a secret be shared where public keys are enough.
+    fn algorithms(
+        self,
+        at: &Place<'_>,
+        algorithms: Field<Vec<Field<file::Algorithm>>>,
+        is_shared: bool,
+    ) -> Result<Vec<Algorithm>, Noted> {
+        let algorithms = algorithms.required(at, ALGORITHMS, self.notes)?;
+        some(algorithms, at, ALGORITHMS, self.notes, |at, algorithm| {
+            let algorithm = algorithm_of(algorithm);
+            if (algorithm.family() == AlgorithmFamily::Hmac) == is_shared {
+                return Ok(algorithm);
             }
-        }
+            Err(self.notes.add(if is_shared {
+                at.wrong(SHARED)
+            } else {
+                at.wrong(ALGORITHMS).hint("`HS…` needs a `secret`")
+            }))
+        })
     }
 
     /// The secret that an issuer signs with.
-    fn shared_secret(self, at: &Place<'_>, jwt: &file::Jwt) -> Option<IssuerKeys> {
+    fn shared_secret(
+        self,
+        at: &Place<'_>,
+        secret: Field<SecretSource>,
+        public: &PublicKeys,
+        min_length: usize,
+    ) -> Result<IssuerKeys, Noted> {
         let secret_at = at.key("secret");
-        for (key, public) in
-            [("jwks_url", &jwt.jwks_url), ("jwks_file", &jwt.jwks_file), ("ca_file", &jwt.ca_file)]
+        for (key, given) in
+            [("jwks_url", &public.url), ("jwks_file", &public.file), ("ca_file", &public.ca_file)]
         {
-            if !matches!(public, Field::Missing) {
+            if !given.is_missing() {
                 let problem = "found public keys beside a `secret`";
                 self.notes.add(at.key(key).key_finding(problem, "a `secret` or public keys"));
             }
         }
-        let secret = self.stored_secret(&secret_at, &jwt.secret)?;
-        let given = jwt.algorithms.as_given().into_iter().flatten();
-        let least = given.filter_map(|algorithm| match algorithm.as_given()? {
-            file::Algorithm::HS512 => Some(64),
-            file::Algorithm::HS384 => Some(48),
-            _ => Some(32),
-        });
-        let least = least.max().unwrap_or(32);
-        if self.references == References::Read && secret.expose().len() < least {
-            let problem = format!("found a secret of less than {least} bytes");
-            let accepted = format!("at least {least} random bytes (RFC 7518, section 3.2)");
-            self.notes.add(secret_at.finding(problem, accepted));
-            return None;
+        let secret = self.stored_secret(&secret_at, secret)?;
+        if self.references == References::Read && secret.expose().len() < min_length {
+            let problem = format!("found a secret of less than {min_length} bytes");
+            let accepted = format!("at least {min_length} random bytes (RFC 7518, section 3.2)");
+            return Err(self.notes.add(secret_at.finding(problem, accepted)));
         }
-        Some(IssuerKeys::fixed(KeySet::shared(&secret)))
+        Ok(IssuerKeys::fixed(KeySet::shared(&secret)))
     }
 
-    /// Keys from a file or from a URL, whichever is given.
-    fn issuer_keys(self, at: &Place<'_>, jwt: &mut file::Jwt) -> Option<IssuerKeys> {
+    /// Keys from a file or from a URL: exactly one of them.
+    fn issuer_keys(
+        self,
+        at: &Place<'_>,
+        issuer: &str,
+        keys: PublicKeys,
+    ) -> Result<IssuerKeys, Noted> {
         let (file_at, url_at) = (at.key("jwks_file"), at.key("jwks_url"));
-        let refresh = self.refresh(at, jwt);
+        let refresh = self.refresh(&at.key("jwks_refresh"), keys.refresh, &keys.url);
         let ca_at = at.key("ca_file");
-        if let (Field::Given(_), Field::Missing) = (&jwt.ca_file, &jwt.jwks_url) {
+        if let (Field::Given(_), Field::Missing) = (&keys.ca_file, &keys.url) {
             self.notes.add(ca_at.key_finding("found a CA without a URL", "a CA with `jwks_url`"));
         }
-        match (&jwt.jwks_file, &jwt.jwks_url) {
-            (Field::Missing, Field::Missing) => {
-                self.notes.add(url_at.missing("`jwks_url`, `jwks_file` or `secret`"));
-                None
+        match (keys.file.optional()?, keys.url.optional()?) {
+            (None, None) => {
+                Err(self.notes.add(url_at.missing("`jwks_url`, `jwks_file` or `secret`")))
             }
-            (Field::Given(file), Field::Missing) => {
-                self.key_set(&file_at, file).map(IssuerKeys::fixed)
-            }
-            (Field::Missing, Field::Given(url)) => {
-                let Some(url) = jwks_url(url) else {
-                    self.notes.add(url_at.finding("found a URL that is not accepted", JWKS_URL));
-                    return None;
-                };
-                let trust = self.ca_trust(&ca_at, &jwt.ca_file)?;
+            (Some(file), None) => self.key_set(&file_at, &file).map(IssuerKeys::fixed),
+            (None, Some(url)) => {
+                let url = jwks_url(&url).ok_or_else(|| {
+                    self.notes.add(url_at.finding("found a URL that is not accepted", JWKS_URL))
+                })?;
+                let trust = self.ca_trust(&ca_at, &keys.ca_file)?;
                 if self.references == References::Ignore {
-                    return Some(IssuerKeys::fixed(KeySet::default()));
+                    return Ok(IssuerKeys::fixed(KeySet::default()));
                 }
-                match HttpKeySource::new(url, &trust) {
-                    Ok(source) => Some(IssuerKeys::fetched(
-                        jwt.issuer.as_given().map_or("", String::as_str),
-                        Box::new(source),
-                        refresh?,
-                    )),
-                    Err(error) => {
-                        self.notes.add(url_at.finding(error.to_string(), JWKS_URL));
-                        None
-                    }
-                }
+                let source = HttpKeySource::new(url, &trust)
+                    .map_err(|error| self.notes.add(url_at.finding(error.to_string(), JWKS_URL)))?;
+                Ok(IssuerKeys::fetched(issuer, Box::new(source), refresh?))
             }
-            (Field::Given(_), Field::Given(_)) => {
+            (Some(_), Some(_)) => {
                 let problem = "found a file beside `jwks_url`";
-                self.notes.add(file_at.key_finding(problem, "one of `jwks_url` and `jwks_file`"));
-                None
+                let finding = file_at.key_finding(problem, "one of `jwks_url` and `jwks_file`");
+                Err(self.notes.add(finding))
             }
-            _ => None,
         }
     }
 
-    /// How old keys from a URL may become.
-    fn refresh(self, at: &Place<'_>, jwt: &mut file::Jwt) -> Option<Duration> {
-        let at = at.key("jwks_refresh");
-        let period = std::mem::replace(&mut jwt.jwks_refresh, Field::Missing);
+    /// The age that keys from a URL may reach.
+    fn refresh(
+        self,
+        at: &Place<'_>,
+        period: Field<Period>,
+        url: &Field<String>,
+    ) -> Result<Duration, Noted> {
         match period {
-            Field::Missing => Some(REFRESH),
-            Field::Given(_) if matches!(jwt.jwks_url, Field::Missing) => {
+            Field::Missing => Ok(REFRESH),
+            Field::Given(_) if url.is_missing() => {
                 let problem = "found an age of keys that are not fetched";
-                self.notes.add(at.key_finding(problem, "an age with `jwks_url`"));
-                None
+                Err(self.notes.add(at.key_finding(problem, "an age with `jwks_url`")))
             }
-            given => {
-                let refresh = given.given()?;
-                if refresh < MIN_REFRESH || refresh > MAX_REFRESH {
-                    self.notes.add(at.wrong(format!("`{MIN_REFRESH}` to `{MAX_REFRESH}`")));
-                    return None;
-                }
-                Some(refresh.0)
-            }
+            given => self.within(at, given, MIN_REFRESH, MAX_REFRESH).map(|period| period.0),
         }
     }
 
-    fn key_set(self, at: &Place<'_>, file: &str) -> Option<KeySet> {
+    fn key_set(self, at: &Place<'_>, file: &str) -> Result<KeySet, Noted> {
         if self.references == References::Ignore {
-            return Some(KeySet::default());
+            return Ok(KeySet::default());
         }
-        let read = self.content(file.as_ref(), MAX_KEY_SET);
-        let read = read.map_err(|error| format!("cannot be read: {error}"));
         let unusable = |problem: String| {
             let named = plain_file::named(file.as_ref());
             let problem = format!("the file cannot be used{named}: {problem}");
-            self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"));
+            self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"))
         };
-        let keys = read.and_then(|json| KeySet::parse(&json).map_err(|error| error.to_string()));
-        let keys = keys.map_err(unusable).ok()?;
+        let json = self
+            .content(file.as_ref(), MAX_KEY_SET)
+            .map_err(|error| unusable(format!("cannot be read: {error}")))?;
+        let keys = KeySet::parse(&json).map_err(|error| unusable(error.to_string()))?;
         // An issuer's mistake must not shut its callers out, but a file is the operator's own.
-        keys.left_out().iter().map(ToString::to_string).for_each(unusable);
-        let is_whole = keys.left_out().is_empty();
+        let left_out = keys.left_out().iter().map(|key| unusable(key.to_string()));
+        let left_out = left_out.fold(None, |_, noted| Some(noted));
         let keys = keys.with_keys();
-        match keys {
-            Ok(keys) => Some(keys),
-            Err(error) => {
-                if is_whole {
-                    unusable(error.to_string());
-                }
-                None
-            }
+        match (keys, left_out) {
+            (Ok(keys), None) => Ok(keys),
+            (_, Some(noted)) => Err(noted),
+            (Err(error), None) => Err(unusable(error.to_string())),
         }
     }
+}
+
+/// The keys of a JWT issuer that anybody may know, as they are written.
+struct PublicKeys {
+    url: Field<String>,
+    refresh: Field<Period>,
+    ca_file: Field<String>,
+    file: Field<String>,
 }
 
 /// A URL with TLS, or on this machine; without user info, which would be a secret in the file.
@@ -269,6 +259,15 @@ fn jwks_url(text: &str) -> Option<Uri> {
         _ => false,
     };
     (trusted && !text.contains(['@', '#'])).then_some(url)
+}
+
+/// The length of a secret that an algorithm needs, in bytes (RFC 7518, section 3.2).
+fn min_secret(algorithm: file::Algorithm) -> usize {
+    match algorithm {
+        file::Algorithm::HS512 => 64,
+        file::Algorithm::HS384 => 48,
+        _ => MIN_SECRET,
+    }
 }
 
 fn algorithm_of(algorithm: file::Algorithm) -> Algorithm {
@@ -288,16 +287,17 @@ fn algorithm_of(algorithm: file::Algorithm) -> Algorithm {
     }
 }
 
-/// By how much clocks may differ where the file does not say.
+const MIN_SECRET: usize = 32;
+/// The clock skew that is allowed where the file does not say.
 const LEEWAY: Duration = Duration::from_secs(30);
 /// RFC 7519, section 4.1.4, speaks of a few minutes.
 const MAX_LEEWAY: Period = Period::seconds(300);
 const AUDIENCE: &str = "a value of the claim `aud`, or a list of values";
-/// How old keys become where the file does not say.
+/// The age that keys reach where the file does not say.
 const REFRESH: Duration = Duration::from_mins(5);
 /// Less would be a load on the issuer.
 const MIN_REFRESH: Period = Period::seconds(1);
-/// As long as keys are used that cannot be fetched anew.
+/// Stale keys are used for as long if newer ones cannot be fetched.
 const MAX_REFRESH: Period = Period::seconds(3600);
 const JWKS_URL: &str =
     "a URL with `https://`, or with `http://` on a loopback address; no user info";

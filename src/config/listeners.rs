@@ -9,8 +9,10 @@ use rustls::ServerConfig;
 use crate::caller::{Admits, AllowedHosts, ListenerTerms};
 
 use super::Check;
-use super::field::{Field, Named};
+use super::field::{Field, Named, some};
 use super::file;
+use super::finding::Noted;
+use super::pem::NotBuilt;
 use super::place::Place;
 use super::tenants::FoundTenants;
 
@@ -21,33 +23,31 @@ pub struct Listener {
     pub address: ListenAddress,
     /// The terms on which it admits requests.
     pub terms: Arc<ListenerTerms>,
-    /// What HTTPS is served with; HTTP without it.
+    /// Certificate and key of HTTPS; `None` for HTTP.
     pub tls: Option<TlsFiles>,
 }
 
-/// What listeners tell of their clients, as far as the file can be read: where it cannot, all.
-pub(super) struct Doors {
-    /// Some demand certificates.
-    pub(super) ask_for_certificates: bool,
-    /// Some are at Unix sockets.
-    pub(super) at_unix_sockets: bool,
+/// The proofs that some listener can take from its clients. A part of the file that cannot be read
+/// counts as one that can take any.
+pub(super) struct ListenerProofs {
+    pub(super) certificates: bool,
+    pub(super) unix_processes: bool,
 }
 
-impl Doors {
+impl ListenerProofs {
     pub(super) fn of(listeners: &Field<Vec<Field<file::Listener>>>) -> Self {
-        let some = |fits: fn(&file::Listener) -> bool| match listeners.as_given() {
-            Some(all) => all.iter().any(|listener| listener.as_given().is_none_or(fits)),
+        let some = |fits: fn(&file::Listener) -> bool| match listeners.as_ref().given() {
+            Some(all) => all.iter().any(|listener| listener.as_ref().given().is_none_or(fits)),
             None => true,
         };
         Self {
-            ask_for_certificates: some(|listener| match &listener.tls {
-                Field::Given(tls) => !matches!(tls.client_ca_file, Field::Missing),
+            certificates: some(|listener| match &listener.tls {
+                Field::Given(tls) => !tls.client_ca_file.is_missing(),
                 Field::Missing => false,
-                Field::Faulty => true,
+                Field::Faulty(_) => true,
             }),
-            at_unix_sockets: some(|listener| match &listener.address {
-                Field::Given(address) => address.starts_with("unix:"),
-                Field::Missing | Field::Faulty => true,
+            unix_processes: some(|listener| {
+                listener.address.as_ref().given().is_none_or(|text| text.starts_with("unix:"))
             }),
         }
     }
@@ -62,16 +62,17 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// PEM files of a certificate and its key, and what was made of them when they were read.
+/// PEM files of a certificate and its key, and the TLS configuration made of them.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// Certificate and chain.
     pub certificate_file: PathBuf,
     /// Private key.
     pub key_file: PathBuf,
-    /// The CAs of one of which clients must have a certificate; none is asked for without it.
+    /// The CAs that must have signed the certificates of clients; `None` if no certificate is asked
+    /// for.
     pub client_ca_file: Option<PathBuf>,
-    /// What these CAs have revoked.
+    /// The revocation lists of these CAs.
     pub client_crl_file: Option<PathBuf>,
     /// TLS 1.2 and 1.3 with the certificate, the key and the demands of these files.
     pub config: Arc<ServerConfig>,
@@ -109,68 +110,63 @@ impl ListenAddress {
 }
 
 impl Check<'_> {
-    pub(super) fn admin(self, at: &Place<'_>, admin: Field<file::Admin>) -> Option<SocketAddr> {
-        let text = admin.given()?.address.given()?;
-        let address = text.parse().ok();
-        if address.is_none() {
-            self.notes.add(at.key("address").wrong(TCP_ADDRESS));
-        }
-        address
+    pub(super) fn admin(
+        self,
+        at: &Place<'_>,
+        admin: Field<file::Admin>,
+    ) -> Result<SocketAddr, Noted> {
+        let admin = admin.required(at, "a mapping", self.notes)?;
+        let at = at.key("address");
+        let text = admin.address.required(&at, TCP_ADDRESS, self.notes)?;
+        text.parse().map_err(|_| self.notes.add(at.wrong(TCP_ADDRESS)))
     }
 
-    /// The listeners, which come after `admin`: an address can only be used once.
+    /// The listeners. They come after `admin`, because an address can only be used once.
     pub(super) fn listeners(
         self,
         root: &Place<'_>,
         listeners: Field<Vec<Field<file::Listener>>>,
         callers: &Field<Named<file::Caller>>,
-        admin: Option<SocketAddr>,
+        admin: Option<&SocketAddr>,
         tenants: &FoundTenants,
-    ) -> Option<Vec<Listener>> {
+    ) -> Result<Vec<Listener>, Noted> {
         let at = root.key("listeners");
         let listeners = listeners.required(&at, "a list of listeners", self.notes)?;
-        if listeners.is_empty() {
-            self.notes.add(at.finding("found an empty list", "at least one listener"));
-        }
         let no_callers = match callers {
             Field::Given(callers) => callers.0.is_empty(),
             Field::Missing => true,
-            Field::Faulty => false,
+            Field::Faulty(_) => false,
         };
-        let no_certificates = callers.as_given().is_some_and(|callers| {
-            let has_none = |caller: &Field<file::Caller>| {
-                caller.as_given().is_some_and(|c| matches!(c.certificates, Field::Missing))
-            };
-            callers.0.iter().all(|(_, caller)| has_none(caller))
+        let no_certificates = callers.as_ref().given().is_some_and(|callers| {
+            let all = callers.0.iter().map(|(_, caller)| caller.as_ref().given());
+            all.into_iter().all(|caller| caller.is_some_and(|c| c.certificates.is_missing()))
         });
         let mut taken: Vec<(ListenAddress, String)> = Vec::new();
-        taken.extend(admin.map(|a| (ListenAddress::Tcp(a), "`admin.address`".to_owned())));
-        let mut all = Vec::new();
-        for (index, listener) in listeners.into_iter().enumerate() {
-            let at = at.item(index);
-            let Some(listener) = listener.given() else { continue };
+        taken.extend(admin.map(|a| (ListenAddress::Tcp(*a), "`admin.address`".to_owned())));
+        let all = some(listeners, &at, "at least one listener", self.notes, |at, listener| {
             let address = self.address(&at.key("address"), listener.address);
-            if let Some(address) = &address {
+            if let Ok(address) = &address {
                 if let Some((_, other)) = taken.iter().find(|(a, _)| a.overlaps(address)) {
                     let problem = format!("found an address that {other} takes");
                     let finding = at.key("address").finding(problem, "each address once");
                     self.notes.add(finding);
                 }
-                taken.push((address.clone(), format!("`listeners[{index}].address`")));
+                taken.push((address.clone(), format!("`{}`", at.key("address").path())));
             }
-            let admits = self.admits(&at.key("callers"), listener.callers, address.as_ref());
-            if admits == Some(Admits::Known) && no_callers {
+            let address_known = address.as_ref().ok();
+            let admits = self.admits(&at.key("callers"), listener.callers, address_known);
+            if admits == Ok(Admits::Known) && no_callers {
                 let problem = "found `required`, but there are no callers";
                 let hint = "name callers under the key `callers`; `boldgate key` makes API keys";
                 let accepted = "`required` with callers, `anonymous`";
                 self.notes.add(at.key("callers").finding(problem, accepted).hint(hint));
             }
-            let hosts = self.allowed_hosts(&at, listener.hosts, address.as_ref(), admits, tenants);
+            let hosts = self.allowed_hosts(at, listener.hosts, address_known, admits.ok(), tenants);
             let tls = self.listener_tls(&at.key("tls"), &listener.tls);
-            let client_ca_file = listener.tls.as_given().map(|tls| &tls.client_ca_file);
+            let client_ca_file = listener.tls.as_ref().given().map(|tls| &tls.client_ca_file);
             if let Some(Field::Given(_)) = client_ca_file {
                 let at = at.key("tls").key("client_ca_file");
-                if admits == Some(Admits::Anonymous) {
+                if admits == Ok(Admits::Anonymous) {
                     let problem = "found a client CA where everybody is let in";
                     self.notes.add(at.key_finding(problem, "a client CA with `callers: required`"));
                 } else if no_certificates {
@@ -179,15 +175,18 @@ impl Check<'_> {
                     self.notes.add(at.key_finding(problem, accepted));
                 }
             }
-            if let (Some(address), Some(admits), Ok(tls)) = (address, admits, tls) {
-                let terms = Arc::new(ListenerTerms { admits, hosts });
-                all.push(Listener { address, terms, tls });
-            }
-        }
-        Some(all)
+            let tls = match tls {
+                Ok(tls) => tls,
+                Err(NotBuilt::NotRead) => return Ok(None),
+                Err(NotBuilt::Noted(noted)) => return Err(noted),
+            };
+            let terms = Arc::new(ListenerTerms { admits: admits?, hosts: hosts? });
+            Ok(Some(Listener { address: address?, terms, tls }))
+        })?;
+        Ok(all.into_iter().flatten().collect())
     }
 
-    fn address(self, at: &Place<'_>, address: Field<String>) -> Option<ListenAddress> {
+    fn address(self, at: &Place<'_>, address: Field<String>) -> Result<ListenAddress, Noted> {
         let text = address.required(at, ADDRESS, self.notes)?;
         let address = match text.strip_prefix("unix:") {
             // Longer paths do not fit into a socket's address.
@@ -197,10 +196,7 @@ impl Check<'_> {
             Some(_) => None,
             None => text.parse().ok().map(ListenAddress::Tcp),
         };
-        if address.is_none() {
-            self.notes.add(at.wrong(ADDRESS));
-        }
-        address
+        address.ok_or_else(|| self.notes.add(at.wrong(ADDRESS)))
     }
 
     fn admits(
@@ -208,24 +204,22 @@ impl Check<'_> {
         at: &Place<'_>,
         callers: Field<file::Callers>,
         address: Option<&ListenAddress>,
-    ) -> Option<Admits> {
+    ) -> Result<Admits, Noted> {
         match callers.required(at, "`anonymous`, `required`", self.notes)? {
-            file::Callers::Required => Some(Admits::Known),
-            file::Callers::Anonymous => {
-                if address.is_some_and(|a| !a.is_private()) {
-                    let problem = "found `anonymous` on an address that others can reach";
-                    let accepted = "`required`; `anonymous` on loopback addresses and Unix sockets";
-                    self.notes.add(at.finding(problem, accepted));
-                    return None;
-                }
-                Some(Admits::Anonymous)
+            file::Callers::Required => Ok(Admits::Known),
+            file::Callers::Anonymous if address.is_some_and(|a| !a.is_private()) => {
+                let problem = "found `anonymous` on an address that others can reach";
+                let accepted = "`required`; `anonymous` on loopback addresses and Unix sockets";
+                Err(self.notes.add(at.finding(problem, accepted)))
             }
+            file::Callers::Anonymous => Ok(Admits::Anonymous),
         }
     }
 
-    /// The hosts that requests may ask for. On loopback addresses there are always some where
-    /// everybody is let in: all that keeps a web page from talking to such a listener through the
-    /// browser of somebody on this machine is that it must ask for a host of its own.
+    /// The hosts that requests may ask for; `None` where any will do. A loopback address that lets
+    /// everybody in always has some: a web page could otherwise talk to it through the browser of
+    /// somebody on this machine, and that the page asks for a host of its own is all that tells it
+    /// from others.
     fn allowed_hosts(
         self,
         at: &Place<'_>,
@@ -233,16 +227,17 @@ impl Check<'_> {
         address: Option<&ListenAddress>,
         admits: Option<Admits>,
         tenants: &FoundTenants,
-    ) -> Option<Arc<AllowedHosts>> {
-        let given = !matches!(hosts, Field::Missing);
+    ) -> Result<Option<Arc<AllowedHosts>>, Noted> {
+        let given = !hosts.is_missing();
         let hosts = self.hosts(&at.key("hosts"), hosts)?;
-        let address = address?;
+        // Without an address that is known, the listener is not built.
+        let Some(address) = address else { return Ok(None) };
         let open_to_browsers =
             matches!(address, ListenAddress::Tcp(_)) && admits == Some(Admits::Anonymous);
-        (given || open_to_browsers).then(|| {
+        Ok((given || open_to_browsers).then(|| {
             let names = hosts.into_iter().chain(tenants.hosts().cloned()).collect();
             Arc::new(AllowedHosts { loopback: address.is_private(), names })
-        })
+        }))
     }
 }
 

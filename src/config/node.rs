@@ -1,11 +1,11 @@
-//! The file as a tree in which everything has its position. YAML ends here: tags, anchors, aliases
-//! and limits are dealt with, and nothing above knows of them.
+//! The file as a tree in which every value has its position. YAML ends here: the modules above know
+//! no tags, anchors, aliases or limits.
 
 use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::finding::{Finding, Notes, Position};
+use super::finding::{Finding, Noted, Notes, Position};
 
 /// A value in the file.
 #[derive(Clone, Debug)]
@@ -42,9 +42,8 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// Reads YAML. What is not accepted, and can be left out, is noted; `None` when nothing can be
-    /// made of the text, which is noted too.
-    pub(super) fn read(text: &str, notes: &Notes) -> Option<Self> {
+    /// Reads YAML. Parts that are not accepted are noted and left out, where that is possible.
+    pub(super) fn read(text: &str, notes: &Notes) -> Result<Self, Noted> {
         let parser = Parser::new_from_str(text);
         let mut builder = Builder {
             parser,
@@ -55,7 +54,7 @@ impl Node {
             depth: 0,
             confidential: false,
         };
-        builder.document().map_err(|Stop| ()).ok()
+        builder.document()
     }
 
     /// The value of a key.
@@ -66,7 +65,7 @@ impl Node {
         }
     }
 
-    /// Whether nothing is written there, or one of YAML's words for nothing.
+    /// Whether it is empty, or one of YAML's words for null.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
@@ -90,7 +89,7 @@ impl Node {
         }
     }
 
-    /// What it takes in memory, roughly, in units of 64 bytes.
+    /// Its rough size in memory, in units of 64 bytes.
     fn size(&self) -> usize {
         1 + match &self.kind {
             Kind::Scalar { text, .. } => text.len() / 64,
@@ -103,14 +102,11 @@ impl Node {
 }
 
 impl Entry {
-    /// The same of a key, which is in the index too, and its value.
+    /// The size of a key and its value; the key is in the index, too.
     fn size(&self) -> usize {
         1 + self.key.len() / 32 + self.value.size()
     }
 }
-
-/// Nothing more can be read; why has been noted.
-struct Stop;
 
 struct Builder<'t, 'n> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
@@ -123,7 +119,7 @@ struct Builder<'t, 'n> {
 }
 
 impl<'t> Builder<'t, '_> {
-    fn document(&mut self) -> Result<Node, Stop> {
+    fn document(&mut self) -> Result<Node, Noted> {
         let mut root = None;
         while let Some((event, span)) = self.next()? {
             match event {
@@ -145,7 +141,7 @@ impl<'t> Builder<'t, '_> {
         }))
     }
 
-    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Stop> {
+    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Noted> {
         match self.parser.next() {
             None => Ok(None),
             Some(Ok((event, span))) => {
@@ -160,7 +156,7 @@ impl<'t> Builder<'t, '_> {
         }
     }
 
-    fn node(&mut self, event: Event<'t>, span: Span) -> Result<Node, Stop> {
+    fn node(&mut self, event: Event<'t>, span: Span) -> Result<Node, Noted> {
         let position = position(&span);
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -191,7 +187,7 @@ impl<'t> Builder<'t, '_> {
             Kind::Mapping(_) => 1 + MAPPING_SIZE,
         })?;
         if anchor != 0 {
-            // It is kept as a copy, and an anchor within it as another one.
+            // An anchor keeps a copy of its value, and an anchor within the value another one.
             self.count(node.size())?;
             self.anchors.insert(anchor, node.clone());
         }
@@ -200,7 +196,7 @@ impl<'t> Builder<'t, '_> {
 
     /// An alias is a copy. The copies count like everything else, so that a few lines cannot stand
     /// for millions of nodes.
-    fn alias(&mut self, id: usize, position: Position) -> Result<Node, Stop> {
+    fn alias(&mut self, id: usize, position: Position) -> Result<Node, Noted> {
         let Some(size) = self.anchors.get(&id).map(Node::size) else {
             return self.stop("found an alias within what it stands for", "an alias further down");
         };
@@ -208,7 +204,7 @@ impl<'t> Builder<'t, '_> {
         Ok(Node { position, ..self.anchors[&id].clone() })
     }
 
-    fn list(&mut self) -> Result<Kind, Stop> {
+    fn list(&mut self) -> Result<Kind, Noted> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
@@ -219,7 +215,7 @@ impl<'t> Builder<'t, '_> {
         }
     }
 
-    fn mapping(&mut self) -> Result<Kind, Stop> {
+    fn mapping(&mut self) -> Result<Kind, Noted> {
         let mut mapping = Mapping::default();
         loop {
             let (key, is_alias) = match self.next()? {
@@ -251,12 +247,15 @@ impl<'t> Builder<'t, '_> {
                     let repeats = mapping.entries.get(first).map(|e| e.position);
                     mapping.entries.push(Entry { key: text, position, value, repeats });
                 }
-                _ => self.note(position, &format!("found {} as a key", key.kind_name()), "text"),
+                _ => {
+                    let problem = format!("found {} as a key", key.kind_name());
+                    self.note(position, &problem, "text");
+                }
             }
         }
     }
 
-    fn count(&mut self, more: usize) -> Result<(), Stop> {
+    fn count(&mut self, more: usize) -> Result<(), Noted> {
         self.size += more;
         if self.size > MAX_SIZE {
             return self.stop("found too much, aliases counted in full", "at most 1000000 values");
@@ -264,14 +263,13 @@ impl<'t> Builder<'t, '_> {
         Ok(())
     }
 
-    fn note(&self, position: Position, problem: &str, accepted: &str) {
+    fn note(&self, position: Position, problem: &str, accepted: &str) -> Noted {
         let finding = Finding::whole_file(problem, accepted);
-        self.notes.add(Finding { position: Some(position), ..finding });
+        self.notes.add(Finding { position: Some(position), ..finding })
     }
 
-    fn stop<T>(&self, problem: &str, accepted: &str) -> Result<T, Stop> {
-        self.note(self.at, problem, accepted);
-        Err(Stop)
+    fn stop<T>(&self, problem: &str, accepted: &str) -> Result<T, Noted> {
+        Err(self.note(self.at, problem, accepted))
     }
 }
 
@@ -285,8 +283,7 @@ const MAX_DEPTH: usize = 32;
 const MAPPING_SIZE: usize = 4;
 /// Bounds the memory of all values and their copies.
 const MAX_SIZE: usize = 1_000_000;
-/// Keys under which no value is ever shown: what stands there, or is meant to stand there, may be a
-/// secret.
+/// Keys whose values are never shown: a secret may stand there, on purpose or by mistake.
 pub(super) const CONFIDENTIAL: [&str; 7] =
     ["credential", "password", "embed_secret", "api_key", "api_keys", "sha256", "secret"];
 
@@ -294,12 +291,12 @@ pub(super) const CONFIDENTIAL: [&str; 7] =
 mod tests {
     use super::*;
 
-    /// What is said about `text`; nothing when it is accepted.
+    /// The findings on `text`; empty when it is accepted.
     fn said(text: &str) -> String {
         let notes = Notes::default();
         let read = Node::read(text, &notes);
-        match notes.into_findings("file.yaml") {
-            Ok(_) => read.map(|_| String::new()).expect("what is refused is noted"),
+        match notes.finish(read, "file.yaml") {
+            Ok(_) => String::new(),
             Err(findings) => findings.to_string(),
         }
     }

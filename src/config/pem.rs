@@ -1,5 +1,5 @@
-//! The PEM files that a configuration names. Each fault is a finding with its line. Doubtful but
-//! usable certificates are warnings.
+//! The PEM files that a configuration names. Each fault is a finding with its line. A certificate
+//! that is doubtful but usable is a warning.
 
 use std::path::Path;
 
@@ -12,17 +12,30 @@ use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::trust::pem::Fault;
 use crate::trust::{Facts, Listed, OutOfDate, certificates};
 
-use super::finding::Finding;
+use super::finding::{Finding, Noted};
 use super::place::Place;
 use super::{Check, References};
+
+/// Why nothing could be made of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotBuilt {
+    Noted(Noted),
+    /// This check does not read files.
+    NotRead,
+}
+
+impl From<Noted> for NotBuilt {
+    fn from(noted: Noted) -> Self {
+        Self::Noted(noted)
+    }
+}
 
 /// A reason to doubt a usable certificate, and a hint unless replacing the certificate is all.
 pub(super) type Doubt = (String, Option<&'static str>);
 
 impl Check<'_> {
-    /// Reads a PEM file of at most `max` bytes by `read`, which must find at least one thing.
-    /// `None` if files are not read, or after a finding. `nothing` names the things in the finding,
-    /// and `accepted` a file with them.
+    /// Reads a PEM file of at most `max` bytes by `read`. To find none of the things that `read`
+    /// looks for is a fault: `nothing` names them in the finding, and `accepted` a file with them.
     pub(super) fn pem<T>(
         self,
         at: &Place<'_>,
@@ -31,42 +44,35 @@ impl Check<'_> {
         nothing: &str,
         accepted: &str,
         read: impl FnOnce(&[u8]) -> Result<Vec<T>, Vec<Fault>>,
-    ) -> Option<Vec<T>> {
+    ) -> Result<Vec<T>, NotBuilt> {
         if self.references == References::Ignore {
-            return None;
+            return Err(NotBuilt::NotRead);
         }
-        let content = match self.content(file.as_ref(), max) {
-            Ok(content) => content,
-            Err(error) => {
-                let named = plain_file::named(file.as_ref());
-                let problem = format!("found a file that cannot be read{named}: {error}");
-                self.notes.add(at.finding(problem, PEM));
-                return None;
-            }
+        let content = self.content(file.as_ref(), max).map_err(|error| {
+            let named = plain_file::named(file.as_ref());
+            let problem = format!("found a file that cannot be read{named}: {error}");
+            self.notes.add(at.finding(problem, PEM))
+        })?;
+        let faults = match read(&content) {
+            Ok(all) if !all.is_empty() => return Ok(all),
+            Ok(_) => Vec::new(),
+            Err(faults) => faults,
         };
-        match read(&content) {
-            Ok(all) if !all.is_empty() => Some(all),
-            Ok(_) => {
-                self.notes.add(at.finding(format!("found {nothing} in this file"), accepted));
-                None
-            }
-            Err(faults) => {
-                for fault in &faults {
-                    self.notes.add(fault_at(at, file, fault, accepted));
-                }
-                None
-            }
-        }
+        let note = |_, fault| Some(self.notes.add(fault_at(at, file, fault, accepted)));
+        let noted = faults.iter().fold(None, note).unwrap_or_else(|| {
+            self.notes.add(at.finding(format!("found {nothing} in this file"), accepted))
+        });
+        Err(noted.into())
     }
 
-    /// The certificates in a PEM file, at least one. `None` as above. The file may hold sections of
-    /// the kinds `beside` as well.
+    /// The certificates in a PEM file, at least one. The file may hold sections of the kinds
+    /// `beside` as well.
     pub(super) fn certificates(
         self,
         at: &Place<'_>,
         file: &str,
         beside: &[SectionKind],
-    ) -> Option<Vec<Listed>> {
+    ) -> Result<Vec<Listed>, NotBuilt> {
         let read = |pem: &[u8]| certificates(pem, beside);
         self.pem(at, file, MAX_CERTIFICATES, "no certificates", CERTIFICATES, read)
     }
@@ -108,11 +114,7 @@ pub(super) fn unverifiable_key(facts: &Facts<'_>) -> Option<Doubt> {
 pub(super) fn fault_at(at: &Place<'_>, file: &str, fault: &Fault, accepted: &str) -> Finding {
     let file = Path::new(file).display().to_string();
     let problem = format!("found at {}:{} {}", file.escape_debug(), fault.line, fault.what);
-    let finding = at.finding(problem, accepted);
-    match fault.hint {
-        Some(hint) => finding.hint(hint),
-        None => finding,
-    }
+    at.finding(problem, accepted).hint_if(fault.hint)
 }
 
 pub(super) fn day(time: UnixTime) -> String {

@@ -1,15 +1,16 @@
-//! The lists `may` and `may_not` of a caller: what it may do.
+//! The lists `may` and `may_not` of a caller: the requests that are open to it.
 
 use crate::policy::{Permission, RouteClass, RouteClasses, Rules, SubjectRule, TenantRule};
 
 use super::Check;
-use super::field::Field;
+use super::field::{Field, each, some};
 use super::file;
+use super::finding::Noted;
 use super::place::Place;
 use super::tenants::FoundTenants;
 
 impl Check<'_> {
-    /// The rules of the caller at `at`, of whom such things can be proven.
+    /// The rules of the caller at `at`. Rules with a fault are noted and left out.
     pub(super) fn rules(
         self,
         at: &Place<'_>,
@@ -20,26 +21,16 @@ impl Check<'_> {
     ) -> Rules {
         let accepted = "a list of `{ tenant: …, routes: […] }`";
         let may_at = at.key("may");
-        let may = may.required(&may_at, accepted, self.notes);
-        if may.as_ref().is_some_and(Vec::is_empty) {
-            self.notes.add(may_at.finding("found an empty list", accepted));
-        }
-        let permission = |(index, permission): (usize, Field<file::Permission>)| {
-            self.permission(&may_at.item(index), permission.given()?, proofs, tenants)
-        };
-        let prohibition = |(index, prohibition): (usize, Field<file::Prohibition>)| {
-            self.prohibition(&at.key("may_not").item(index), prohibition.given()?, tenants)
-        };
-        Rules {
-            may: may.into_iter().flatten().enumerate().filter_map(permission).collect(),
-            may_not: may_not
-                .given()
-                .into_iter()
-                .flatten()
-                .enumerate()
-                .filter_map(prohibition)
-                .collect(),
-        }
+        let may = may.required(&may_at, accepted, self.notes).and_then(|may| {
+            some(may, &may_at, accepted, self.notes, |at, permission| {
+                self.permission(at, permission, proofs, tenants)
+            })
+        });
+        let may_not = may_not.given().unwrap_or_default();
+        let may_not = each(may_not, &at.key("may_not"), self.notes, |at, prohibition| {
+            self.prohibition(at, prohibition, tenants)
+        });
+        Rules { may: may.unwrap_or_default(), may_not: may_not.unwrap_or_default() }
     }
 
     fn permission(
@@ -48,57 +39,52 @@ impl Check<'_> {
         permission: file::Permission,
         proofs: Proofs,
         tenants: &FoundTenants,
-    ) -> Option<Permission> {
-        let claim_at = at.key("tenant_claim");
-        let rule = match (permission.tenant, permission.tenant_claim) {
-            (Field::Missing, Field::Missing) => {
-                self.notes.add(at.key("tenant").missing(TENANT));
-                None
+    ) -> Result<Permission, Noted> {
+        let rule =
+            self.tenant_rule(at, permission.tenant, permission.tenant_claim, proofs, tenants);
+        let routes_at = at.key("routes");
+        let routes = permission.routes.required(&routes_at, ROUTES, self.notes);
+        let routes = routes.and_then(|routes| self.routes(&routes_at, routes));
+        let methods = self.methods(&at.key("methods"), permission.methods);
+        let subject_at = at.key("subject");
+        let subject = permission.subject.optional().and_then(|subject| {
+            let Some(subject) = subject else { return Ok(SubjectRule::Own) };
+            if let Ok(TenantRule::One(index)) = &rule
+                && tenants.has_password(*index)
+            {
+                let problem = "found a mapping of users for a tenant with the grant `password`";
+                let accepted = "a tenant with the grant `embed_secret`";
+                let finding = subject_at.key_finding(problem, accepted);
+                self.notes.add(finding.hint("a password gives the tokens of its own user only"));
             }
-            (Field::Given(name), Field::Missing) => {
-                self.named_tenants(&at.key("tenant"), &name, tenants)
-            }
-            (Field::Missing, Field::Given(claim)) => {
+            let mapping = self.mapping(&subject_at, subject, proofs)?;
+            Ok(SubjectRule::Mapped(Box::new(mapping)))
+        });
+        Ok(Permission { tenants: rule?, routes: routes?, methods: methods?, subject: subject? })
+    }
+
+    fn tenant_rule(
+        self,
+        at: &Place<'_>,
+        tenant: Field<String>,
+        claim: Field<String>,
+        proofs: Proofs,
+        tenants: &FoundTenants,
+    ) -> Result<TenantRule, Noted> {
+        let (tenant_at, claim_at) = (at.key("tenant"), at.key("tenant_claim"));
+        match (tenant.optional()?, claim.optional()?) {
+            (None, None) => Err(self.notes.add(tenant_at.missing(TENANT))),
+            (Some(name), None) => self.named_tenants(&tenant_at, &name, tenants),
+            (None, Some(claim)) => {
                 self.needs_jwt(&claim_at, proofs);
                 self.claim(&claim_at, claim).map(TenantRule::Claimed)
             }
-            (Field::Given(_), Field::Given(_)) => {
+            (Some(_), Some(_)) => {
                 let accepted = "one of `tenant` and `tenant_claim`";
-                self.notes.add(claim_at.key_finding("found a claim beside `tenant`", accepted));
-                None
+                let finding = claim_at.key_finding("found a claim beside `tenant`", accepted);
+                Err(self.notes.add(finding))
             }
-            _ => None,
-        };
-        let routes_at = at.key("routes");
-        if let Field::Missing = permission.routes {
-            self.notes.add(routes_at.missing(ROUTES));
         }
-        let routes = self.routes(&routes_at, permission.routes);
-        let methods = self.methods(&at.key("methods"), permission.methods);
-        let subject_at = at.key("subject");
-        let subject = match permission.subject {
-            Field::Missing => Some(SubjectRule::Own),
-            Field::Faulty => None,
-            Field::Given(subject) => {
-                if let Some(TenantRule::One(index)) = rule
-                    && tenants.has_password(index)
-                {
-                    let problem = "found a mapping of users for a tenant with the grant `password`";
-                    let accepted = "a tenant with the grant `embed_secret`";
-                    let finding = subject_at.key_finding(problem, accepted);
-                    self.notes
-                        .add(finding.hint("a password gives the tokens of its own user only"));
-                }
-                let mapping = self.mapping(&subject_at, subject, proofs);
-                mapping.map(|mapping| SubjectRule::Mapped(Box::new(mapping)))
-            }
-        };
-        Some(Permission {
-            tenants: rule?,
-            routes: routes?,
-            methods: methods.ok()?,
-            subject: subject?,
-        })
     }
 
     fn prohibition(
@@ -106,27 +92,26 @@ impl Check<'_> {
         at: &Place<'_>,
         prohibition: file::Prohibition,
         tenants: &FoundTenants,
-    ) -> Option<Permission> {
+    ) -> Result<Permission, Noted> {
         if let (Field::Missing, Field::Missing, Field::Missing) =
             (&prohibition.tenant, &prohibition.routes, &prohibition.methods)
         {
             let accepted = "at least one of `tenant`, `routes` and `methods`";
             self.notes.add(at.finding("found nothing that is closed", accepted));
         }
-        let rule = match prohibition.tenant {
-            Field::Missing => Some(TenantRule::Any),
-            Field::Faulty => None,
-            Field::Given(name) => self.named_tenants(&at.key("tenant"), &name, tenants),
-        };
-        let routes = match prohibition.routes {
-            Field::Missing => Some(RouteClasses::ALL),
-            routes => self.routes(&at.key("routes"), routes),
-        };
+        let rule = prohibition.tenant.optional().and_then(|name| match name {
+            None => Ok(TenantRule::Any),
+            Some(name) => self.named_tenants(&at.key("tenant"), &name, tenants),
+        });
+        let routes = prohibition.routes.optional().and_then(|routes| match routes {
+            None => Ok(RouteClasses::ALL),
+            Some(routes) => self.routes(&at.key("routes"), routes),
+        });
         let methods = self.methods(&at.key("methods"), prohibition.methods);
-        Some(Permission {
+        Ok(Permission {
             tenants: rule?,
             routes: routes?,
-            methods: methods.ok()?,
+            methods: methods?,
             subject: SubjectRule::Own,
         })
     }
@@ -136,9 +121,9 @@ impl Check<'_> {
         at: &Place<'_>,
         name: &str,
         tenants: &FoundTenants,
-    ) -> Option<TenantRule> {
+    ) -> Result<TenantRule, Noted> {
         if name == "*" {
-            return Some(TenantRule::Any);
+            return Ok(TenantRule::Any);
         }
         tenants.index(at, name, self).map(TenantRule::One)
     }
@@ -146,40 +131,28 @@ impl Check<'_> {
     fn routes(
         self,
         at: &Place<'_>,
-        routes: Field<Vec<Field<file::Route>>>,
-    ) -> Option<RouteClasses> {
-        let routes = routes.given()?;
-        if routes.is_empty() {
-            self.notes.add(at.finding("found an empty list", ROUTES));
-        }
-        Some(routes.into_iter().filter_map(Field::given).map(class).collect())
+        routes: Vec<Field<file::Route>>,
+    ) -> Result<RouteClasses, Noted> {
+        let routes = some(routes, at, ROUTES, self.notes, |_, route| Ok(class(route)))?;
+        Ok(routes.into_iter().collect())
     }
 
-    /// The methods; none when all are meant.
+    /// The methods; `None` when all are meant.
     fn methods(
         self,
         at: &Place<'_>,
         methods: Field<Vec<Field<file::Method>>>,
     ) -> Result<Option<Vec<http::Method>>, Noted> {
-        match methods {
-            Field::Missing => Ok(None),
-            Field::Faulty => Err(Noted),
-            Field::Given(methods) => {
-                if methods.is_empty() {
-                    let accepted = "some methods, such as `GET`; or no `methods`, for all";
-                    self.notes.add(at.finding("found an empty list", accepted));
-                }
-                Ok(Some(methods.into_iter().filter_map(Field::given).map(method).collect()))
-            }
-        }
+        let Some(methods) = methods.optional()? else { return Ok(None) };
+        let accepted = "some methods, such as `GET`; or no `methods`, for all";
+        some(methods, at, accepted, self.notes, |_, one| Ok(method(one))).map(Some)
     }
 
-    pub(super) fn claim(self, at: &Place<'_>, name: String) -> Option<String> {
+    pub(super) fn claim(self, at: &Place<'_>, name: String) -> Result<String, Noted> {
         if name.is_empty() {
-            self.notes.add(at.wrong("the name of a claim"));
-            return None;
+            return Err(self.notes.add(at.wrong("the name of a claim")));
         }
-        Some(name)
+        Ok(name)
     }
 
     pub(super) fn needs_jwt(self, at: &Place<'_>, proofs: Proofs) {
@@ -190,7 +163,7 @@ impl Check<'_> {
     }
 }
 
-/// What can be proven of a caller.
+/// The proofs that a caller can bring.
 #[derive(Clone, Copy)]
 pub(super) struct Proofs {
     /// Claims of a JWT.
@@ -198,9 +171,6 @@ pub(super) struct Proofs {
     /// Names of a client certificate.
     pub(super) certificates: bool,
 }
-
-/// What is wrong has been noted.
-pub(super) struct Noted;
 
 fn class(route: file::Route) -> RouteClass {
     match route {

@@ -1,5 +1,5 @@
-//! A place in the file: a key path with its position and what stands there. Findings are made from
-//! places, and here it is decided what of a file's text a finding may show.
+//! A place in the file: a key path with its position and its value. Findings are made from places,
+//! and places decide which text of a file a finding may show.
 
 use super::finding::{Finding, Position};
 use super::node::{CONFIDENTIAL, Kind, Node};
@@ -9,7 +9,7 @@ use super::node::{CONFIDENTIAL, Kind, Node};
 pub(super) struct Place<'n> {
     path: String,
     node: Option<&'n Node>,
-    /// Of the key that names it, else of itself.
+    /// The position of its key, or of itself if it has none.
     named_at: Position,
     confidential: bool,
 }
@@ -36,7 +36,7 @@ impl<'n> Place<'n> {
 
     /// The place of an item of a list.
     pub(super) fn item(&self, index: usize) -> Self {
-        let node = match self.node.map(|n| &n.kind) {
+        let node = match self.kind() {
             Some(Kind::List(items)) => items.get(index),
             _ => None,
         };
@@ -46,6 +46,10 @@ impl<'n> Place<'n> {
             named_at: node.map_or(self.named_at, |n| n.position),
             confidential: self.confidential || node.is_some_and(|n| n.confidential),
         }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     pub(super) fn named_at(&self) -> Position {
@@ -60,19 +64,15 @@ impl<'n> Place<'n> {
     /// The same, where only some words are accepted.
     pub(super) fn wrong_word(&self, accepted: &[&str]) -> Finding {
         let near = self.text().and_then(|t| nearest(t, accepted));
-        // What resembles an accepted word is a slip of the pen and no secret.
+        // A value that resembles an accepted word is a slip of the pen and no secret.
         let shown = match (self.text(), near) {
             (Some(text), Some(_)) => quoted(text),
             _ => self.shown(),
         };
-        let finding = self.finding(format!("found {shown}"), words(accepted));
-        match near {
-            Some(near) => finding.hint(format!("did you mean `{near}`?")),
-            None => finding,
-        }
+        self.finding(format!("found {shown}"), words(accepted)).did_you_mean(near)
     }
 
-    /// A finding on what kind of thing the value is; the value is not shown.
+    /// A finding on the kind of the value; the value is not shown.
     pub(super) fn wrong_kind(&self, accepted: impl Into<String>) -> Finding {
         let kind = self.node.map_or("nothing", Node::kind_name);
         self.finding(format!("found {kind}"), accepted)
@@ -102,8 +102,8 @@ impl<'n> Place<'n> {
         self.key_finding("missing", accepted)
     }
 
-    /// A key that nobody reads. Its value is never shown, and the key itself only when it is
-    /// clearly one: in a mapping on one line, a lost colon makes a key of a value.
+    /// A finding on an unknown key. Its value is never shown. The key itself is shown only when it
+    /// is clearly a key: in a mapping on one line, a lost colon turns a value into a key.
     pub(super) fn unknown_key(&self, key: &str, known: &[&str], has_value: bool) -> Finding {
         let near = nearest(key, known);
         let plain = key.len() <= 40
@@ -111,11 +111,7 @@ impl<'n> Place<'n> {
         let clearly_a_key = near.is_some() || plain && has_value && !self.confidential;
         let position = self.node.and_then(|n| n.entry(key)).map_or(self.named_at, |e| e.position);
         let place = if clearly_a_key { &self.key(key) } else { self };
-        let finding = place.finding_at(position, "found an unknown key", words(known));
-        match near {
-            Some(near) => finding.hint(format!("did you mean `{near}`?")),
-            None => finding,
-        }
+        place.finding_at(position, "found an unknown key", words(known)).did_you_mean(near)
     }
 
     fn finding_at(
@@ -133,23 +129,31 @@ impl<'n> Place<'n> {
         }
     }
 
-    fn text(&self) -> Option<&'n str> {
-        match self.node.map(|n| &n.kind) {
-            Some(Kind::Scalar { text, .. }) => Some(text),
+    /// The value; `None` if the key is not given.
+    pub(super) fn kind(&self) -> Option<&'n Kind> {
+        self.node.map(|node| &node.kind)
+    }
+
+    /// Whether the key is not given, or its value is one of YAML's words for nothing.
+    pub(super) fn is_null(&self) -> bool {
+        self.node.is_none_or(Node::is_null)
+    }
+
+    /// The text of a scalar that is not [null](Self::is_null).
+    pub(super) fn text(&self) -> Option<&'n str> {
+        match self.kind() {
+            Some(Kind::Scalar { text, .. }) if !self.is_null() => Some(text),
             _ => None,
         }
     }
 
     /// The value, if it may be shown, else its kind.
     fn shown(&self) -> String {
-        let kind = self.node.map_or("nothing", Node::kind_name);
         match self.text() {
-            Some("") if kind != "nothing" => "empty text".to_owned(),
+            Some("") => "empty text".to_owned(),
             // User info and queries of URLs may hold credentials.
-            Some(text) if !self.confidential && kind != "nothing" && !text.contains(['@', '?']) => {
-                quoted(text)
-            }
-            _ => kind.to_owned(),
+            Some(text) if !self.confidential && !text.contains(['@', '?']) => quoted(text),
+            _ => self.node.map_or("nothing", Node::kind_name).to_owned(),
         }
     }
 }
@@ -180,7 +184,7 @@ pub(super) fn nearest<'w>(text: &str, known: &[&'w str]) -> Option<&'w str> {
         .then_some(*near)
 }
 
-/// One key of a path. Names are the operator's: what could not be a name is put in quotes.
+/// One key of a path. Names are the operator's: a key that could not be a name is put in quotes.
 fn step(key: &str) -> String {
     let is_name = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if is_name && !key.is_empty() && key.len() <= MAX_SHOWN { key.to_owned() } else { quoted(key) }

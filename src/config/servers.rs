@@ -6,122 +6,134 @@ use std::sync::Arc;
 use crate::tenant::{HealthCheck, HostPort, Server, TenantName, Timeouts};
 
 use super::Check;
-use super::field::{Field, Named};
+use super::field::{Field, Named, each};
 use super::file::{self, Edition};
+use super::finding::{Finding, Noted};
 use super::limits::{MAX_CONNECTIONS, MAX_WAIT};
 use super::place::{Place, nearest, quoted, words};
 use super::server_url::{ServerUrl, endpoint, is_path};
 
-/// The servers of a file, with what could be made of each.
+/// The servers of a file as far as they could be read.
 pub(super) struct Servers {
     order: Vec<String>,
-    by_name: HashMap<String, Known>,
+    by_name: HashMap<String, FoundServer>,
     /// Whether the section itself could be read, so that a name that is not here is unknown.
-    complete: bool,
+    section: Result<(), Noted>,
 }
 
-/// What is known of a server.
+/// A server as far as it could be read.
 #[derive(Clone)]
-pub(super) struct Known {
-    pub(super) server: Option<Arc<Server>>,
-    pub(super) edition: Option<Edition>,
+pub(super) struct FoundServer {
+    pub(super) server: Result<Arc<Server>, Noted>,
+    pub(super) edition: Result<Edition, Noted>,
 }
 
 impl Servers {
     /// The server that `name` refers to. That there is none is noted.
-    pub(super) fn find(&self, at: &Place<'_>, name: &str, check: Check<'_>) -> Option<&Known> {
-        let known = self.by_name.get(name);
-        if known.is_none() && self.complete {
-            check.notes.add(unknown_name(at, name, &self.order, "server"));
+    pub(super) fn find(
+        &self,
+        at: &Place<'_>,
+        name: &str,
+        check: Check<'_>,
+    ) -> Result<&FoundServer, Noted> {
+        match self.by_name.get(name) {
+            Some(found) => Ok(found),
+            None => {
+                self.section?;
+                Err(check.notes.add(unknown_name(at, name, &self.order, "server")))
+            }
         }
-        known
     }
 
-    pub(super) fn into_domain(self) -> Option<Vec<Arc<Server>>> {
-        self.order.iter().map(|name| self.by_name.get(name)?.server.clone()).collect()
+    pub(super) fn into_domain(self) -> Result<Vec<Arc<Server>>, Noted> {
+        self.section?;
+        self.order
+            .iter()
+            .filter_map(|name| self.by_name.get(name))
+            .map(|f| f.server.clone())
+            .collect()
     }
 }
 
 impl Check<'_> {
     pub(super) fn servers(self, at: &Place<'_>, servers: Field<Named<file::Server>>) -> Servers {
         let servers = servers.required(at, "a mapping of servers by name", self.notes);
-        let complete = servers.is_some();
-        if servers.as_ref().is_some_and(|s| s.0.is_empty()) {
+        let section = servers.as_ref().map(|_| ()).map_err(|noted| *noted);
+        if servers.as_ref().is_ok_and(|s| s.0.is_empty()) {
             self.notes.add(at.finding("found an empty mapping", "at least one server"));
         }
         let (mut order, mut by_name) = (Vec::new(), HashMap::new());
         for (name, server) in servers.into_iter().flat_map(|s| s.0) {
             let at = at.key(&name);
-            self.name(&at, &name);
-            let unknown = Known { server: None, edition: None };
-            let known = server.given().map_or(unknown, |s| self.server(&at, &name, s));
-            by_name.insert(name.clone(), known);
+            // A server with a bad name is built as well, so that conflicts of its tenants are
+            // found.
+            let _ = self.name(&at, &name);
+            let found = match server.required(&at, "a mapping", self.notes) {
+                Ok(server) => self.server(&at, &name, server),
+                Err(noted) => FoundServer { server: Err(noted), edition: Err(noted) },
+            };
+            by_name.insert(name.clone(), found);
             order.push(name);
         }
-        Servers { order, by_name, complete }
+        Servers { order, by_name, section }
     }
 
     /// Names of servers, tenants and callers appear in logs and metrics.
-    pub(super) fn name(self, at: &Place<'_>, name: &str) -> Option<TenantName> {
-        let parsed = TenantName::parse(name);
-        if parsed.is_none() {
-            self.notes.add(at.key_finding(format!("found the name {}", quoted(name)), NAME));
-        }
-        parsed
+    pub(super) fn name(self, at: &Place<'_>, name: &str) -> Result<TenantName, Noted> {
+        TenantName::parse(name).ok_or_else(|| {
+            self.notes.add(at.key_finding(format!("found the name {}", quoted(name)), NAME))
+        })
     }
 
-    fn server(self, at: &Place<'_>, name: &str, server: file::Server) -> Known {
-        let edition = server.edition.given();
+    fn server(self, at: &Place<'_>, name: &str, server: file::Server) -> FoundServer {
+        let edition = server.edition.required(&at.key("edition"), EDITIONS, self.notes);
         let url = self.url(&at.key("url"), server.url);
+        let known_url = url.as_ref().ok();
         let max_connections =
             self.number(&at.key("max_connections"), server.max_connections, MAX_CONNECTIONS);
         let max_exchanges =
             self.number(&at.key("max_exchanges"), server.max_exchanges, MAX_EXCHANGES);
         let timeouts = self.timeouts(&at.key("timeouts"), server.timeouts);
-        let addresses =
-            self.addresses(&at.key("addresses"), server.addresses, url.as_ref().map(|u| u.port));
-        let addresses = addresses.map(|given| match &url {
-            Some(url) if given.is_empty() && url.is_absolute => {
-                vec![HostPort { host: format!("{}.", url.host), port: url.port }]
-            }
-            _ => given,
-        });
-        let base_path = url.as_ref().map_or("", |url| &url.base_path);
+        let addresses = self.addresses(&at.key("addresses"), server.addresses, &url);
+        let base_path = known_url.map_or("", |url| &url.base_path);
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);
-        let tls = url.as_ref().map(|url| url.tls);
+        let tls = known_url.map(|url| url.tls);
         let trust = self.server_trust(at, &server.ca_file, &server.certificate_sha256, tls);
         let built = || {
             let url = url?;
-            Some(Arc::new(Server {
+            Ok(Arc::new(Server {
                 name: name.to_owned(),
                 tls: url.tls,
                 host: url.host,
                 port: url.port,
-                addresses: addresses?,
+                // A faulty list is noted. The server is built as well, so that conflicts of its
+                // tenants are found.
+                addresses: addresses.unwrap_or_default(),
                 base_path: url.base_path,
                 trust: trust?,
-                health_check: health_check.ok()?,
+                health_check: health_check?,
                 timeouts: timeouts?,
                 max_connections: max_connections?,
                 max_exchanges: max_exchanges?,
             }))
         };
-        Known { server: built(), edition }
+        FoundServer { server: built(), edition }
     }
 
-    fn timeouts(self, at: &Place<'_>, timeouts: Field<file::Timeouts>) -> Option<Timeouts> {
-        let timeouts = timeouts.given()?;
-        let connect = self.period(&at.key("connect"), timeouts.connect, MAX_WAIT);
-        let read = self.period(&at.key("read"), timeouts.read, MAX_WAIT);
+    fn timeouts(self, at: &Place<'_>, timeouts: Field<file::Timeouts>) -> Result<Timeouts, Noted> {
+        let timeouts = timeouts.required(at, "a mapping", self.notes)?;
+        let period = |key: &str, value| self.period(&at.key(key), value, MAX_WAIT);
+        let connect = period("connect", timeouts.connect);
+        let read = period("read", timeouts.read);
         let first_byte = match timeouts.first_byte {
             Field::Missing => read,
-            given => self.period(&at.key("first_byte"), given, MAX_WAIT),
+            given => period("first_byte", given),
         };
-        let write = self.period(&at.key("write"), timeouts.write, MAX_WAIT);
-        let total = self.period(&at.key("total"), timeouts.total, MAX_WAIT);
-        let exchange = self.period(&at.key("token_exchange"), timeouts.token_exchange, MAX_WAIT);
-        Some(Timeouts {
+        let write = period("write", timeouts.write);
+        let total = period("total", timeouts.total);
+        let exchange = period("token_exchange", timeouts.token_exchange);
+        Ok(Timeouts {
             connect: connect?,
             first_byte: first_byte?,
             read: read?,
@@ -131,40 +143,40 @@ impl Check<'_> {
         })
     }
 
-    /// The addresses, each with its port; none when they are not given.
+    /// The addresses, each with its port. Where none are given, they are the URL's host, and empty
+    /// if that is looked up as it is.
     fn addresses(
         self,
         at: &Place<'_>,
         addresses: Field<Vec<Field<String>>>,
-        port: Option<u16>,
-    ) -> Option<Vec<HostPort>> {
-        let addresses = match addresses {
-            Field::Missing => return Some(Vec::new()),
-            Field::Faulty => return None,
-            Field::Given(addresses) => addresses,
+        url: &Result<ServerUrl, Noted>,
+    ) -> Result<Vec<HostPort>, Noted> {
+        let Some(addresses) = addresses.optional()? else {
+            let absolute = url.as_ref().ok().filter(|url| url.is_absolute);
+            let absolute =
+                absolute.map(|url| HostPort { host: format!("{}.", url.host), port: url.port });
+            return Ok(absolute.into_iter().collect());
         };
         if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
             let problem = format!("found {} addresses", addresses.len());
-            self.notes.add(at.finding(problem, format!("1 to {MAX_ADDRESSES}")));
-            return None;
+            return Err(self.notes.add(at.finding(problem, format!("1 to {MAX_ADDRESSES}"))));
         }
-        let mut all = Vec::new();
-        for (index, address) in addresses.into_iter().enumerate() {
-            let at = at.item(index);
-            let Some(text) = address.given() else { continue };
-            let Some((host, own_port)) = endpoint(&text) else {
-                self.notes.add(at.wrong(ADDRESS));
-                continue;
+        let mut known = Vec::new();
+        each(addresses, at, self.notes, |at, text| {
+            let (host, port) = endpoint(&text).ok_or_else(|| self.notes.add(at.wrong(ADDRESS)))?;
+            let port = match (port, url) {
+                (Some(port), _) => port,
+                (None, Ok(url)) => url.port,
+                (None, Err(noted)) => return Err(*noted),
             };
-            // Without a port that is known, the URL has been found faulty.
-            let Some(port) = own_port.or(port) else { continue };
             let address = HostPort { host, port };
-            if all.contains(&address) {
-                self.notes.add(at.finding("found an address that is there already", "each once"));
+            if known.contains(&address) {
+                let problem = "found an address that is there already";
+                return Err(self.notes.add(at.finding(problem, "each once")));
             }
-            all.push(address);
-        }
-        Some(all)
+            known.push(address.clone());
+            Ok(address)
+        })
     }
 
     fn health_check(
@@ -173,64 +185,38 @@ impl Check<'_> {
         check: Field<file::HealthCheck>,
         base_path: &str,
     ) -> Result<Option<HealthCheck>, Noted> {
-        let check = match check {
-            Field::Missing => return Ok(None),
-            Field::Faulty => return Err(Noted),
-            Field::Given(check) => check,
-        };
-        let path = match check.path {
-            Field::Missing => Some(format!("{base_path}/health-check")),
-            Field::Given(path) if is_path(&path) => Some(path),
-            Field::Given(_) => {
-                self.notes.add(at.key("path").wrong(PATH));
-                None
-            }
-            Field::Faulty => None,
-        };
+        let Some(check) = check.optional()? else { return Ok(None) };
+        let path = check.path.optional().and_then(|path| match path {
+            None => Ok(format!("{base_path}/health-check")),
+            Some(path) if is_path(&path) => Ok(path),
+            Some(_) => Err(self.notes.add(at.key("path").wrong(PATH))),
+        });
         let interval = self.period(&at.key("interval"), check.interval, MAX_WAIT);
         let timeout = self.period(&at.key("timeout"), check.timeout, MAX_WAIT);
-        let times = |key: &str, value| {
-            let times = self.number(&at.key(key), value, MAX_TIMES)?;
-            u32::try_from(times).ok()
-        };
+        let times = |key: &str, value| self.number(&at.key(key), value, MAX_TIMES);
         let healthy_after = times("healthy_after", check.healthy_after);
         let unhealthy_after = times("unhealthy_after", check.unhealthy_after);
-        let built = || {
-            Some(HealthCheck {
-                path: path?,
-                interval: interval?,
-                timeout: timeout?,
-                healthy_after: healthy_after?,
-                unhealthy_after: unhealthy_after?,
-            })
-        };
-        built().map(Some).ok_or(Noted)
+        Ok(Some(HealthCheck {
+            path: path?,
+            interval: interval?,
+            timeout: timeout?,
+            healthy_after: healthy_after?,
+            unhealthy_after: unhealthy_after?,
+        }))
     }
 
-    fn url(self, at: &Place<'_>, url: Field<String>) -> Option<ServerUrl> {
+    fn url(self, at: &Place<'_>, url: Field<String>) -> Result<ServerUrl, Noted> {
         let text = url.required(at, URL, self.notes)?;
-        match ServerUrl::parse(&text) {
-            Ok(url) => Some(url),
-            Err(fault) => {
-                // The URL itself is not shown: it may hold a password or a token.
-                let finding = at.finding(format!("found a URL {}", fault.problem), URL);
-                self.notes.add(match fault.hint {
-                    Some(hint) => finding.hint(hint),
-                    None => finding,
-                });
-                None
-            }
-        }
+        ServerUrl::parse(&text).map_err(|fault| {
+            // The URL itself is not shown: it may hold a password or a token.
+            let finding = at.finding(format!("found a URL {}", fault.problem), URL);
+            self.notes.add(finding.hint_if(fault.hint))
+        })
     }
 }
 
 /// A reference to a name that is not there.
-pub(super) fn unknown_name(
-    at: &Place<'_>,
-    name: &str,
-    names: &[String],
-    what: &str,
-) -> super::Finding {
+pub(super) fn unknown_name(at: &Place<'_>, name: &str, names: &[String], what: &str) -> Finding {
     let mut known: Vec<&str> = names.iter().map(String::as_str).collect();
     let near = nearest(name, &known);
     let more = known.len().saturating_sub(MAX_NAMES);
@@ -239,18 +225,13 @@ pub(super) fn unknown_name(
     if more > 0 {
         accepted.push_str(&format!(" and {more} more"));
     }
-    let finding = at.finding(format!("found no {what} of the name {}", quoted(name)), accepted);
-    match near {
-        Some(near) => finding.hint(format!("did you mean `{near}`?")),
-        None => finding,
-    }
+    let problem = format!("found no {what} of the name {}", quoted(name));
+    at.finding(problem, accepted).did_you_mean(near)
 }
 
-/// What is wrong has been noted.
-struct Noted;
-
 const MAX_ADDRESSES: usize = 64;
-const MAX_TIMES: usize = 100;
+const EDITIONS: &str = "`self_hosted`, `cloud`";
+const MAX_TIMES: u32 = 100;
 const ADDRESS: &str = "an IP address or a host name, with a port where it is not the URL's, such as \
                        `10.0.0.1:8080`, `[2001:db8::1]:8080` or `bi-1.internal`";
 const PATH: &str = "a path of letters, digits, `-`, `.`, `_` and `~` from the root on, such as \

@@ -1,4 +1,5 @@
-//! `subject` in a permission: as whom requests act, mapped from what is proven of the caller.
+//! The key `subject` of a permission: the Bold BI user that requests act as, mapped from a proof of
+//! the caller.
 
 use std::collections::HashMap;
 
@@ -11,9 +12,10 @@ use crate::policy::subject::{Mapping, Proxy, Source, Template, is_domain};
 
 use super::Check;
 use super::callers::is_free;
-use super::field::{Field, Named};
+use super::field::{Field, Named, some};
 use super::file;
-use super::permissions::{Noted, Proofs};
+use super::finding::Noted;
+use super::permissions::Proofs;
 use super::place::Place;
 
 impl Check<'_> {
@@ -22,7 +24,7 @@ impl Check<'_> {
         at: &Place<'_>,
         subject: file::Subject,
         proofs: Proofs,
-    ) -> Option<Mapping> {
+    ) -> Result<Mapping, Noted> {
         if let (Field::Missing, Field::Missing, Field::Missing) =
             (&subject.map, &subject.template, &subject.domains)
         {
@@ -30,31 +32,26 @@ impl Check<'_> {
             self.notes.add(finding.hint("an embed secret makes tokens for every user of the site"));
         }
         let source = self.source(at, subject.claim, subject.header, subject.from, proofs);
-        let map_at = at.key("map");
-        let map = match subject.map {
-            Field::Missing => Ok(None),
-            Field::Faulty => Err(Noted),
-            Field::Given(map) => Ok(Some(self.map(&map_at, map))),
-        };
+        let map = subject
+            .map
+            .optional()
+            .and_then(|map| map.map(|map| self.map(&at.key("map"), map)).transpose());
         let template_at = at.key("template");
-        let template = match subject.template {
-            Field::Missing => Ok(None),
-            Field::Faulty => Err(Noted),
-            Field::Given(text) => Template::parse(&text).map(Some).ok_or_else(|| {
-                self.notes.add(template_at.finding("found another form", TEMPLATE));
-                Noted
-            }),
-        };
+        let template = subject.template.optional().and_then(|text| {
+            let Some(text) = text else { return Ok(None) };
+            let refuse = || self.notes.add(template_at.finding("found another form", TEMPLATE));
+            Template::parse(&text).map(Some).ok_or_else(refuse)
+        });
         let domains = self.texts(&at.key("domains"), subject.domains, DOMAIN, |domain| {
             is_domain(domain).then(|| domain.to_ascii_lowercase())
         });
         let never = self.texts(&at.key("never"), subject.never, ADDRESS, |address| {
             Subject::parse(address).map(|_| address.to_ascii_lowercase())
         });
-        Some(Mapping {
+        Ok(Mapping {
             source: source?,
-            map: map.ok()?,
-            template: template.ok()?,
+            map: map?,
+            template: template?,
             domains: domains?,
             never: never?,
         })
@@ -67,7 +64,7 @@ impl Check<'_> {
         header: Field<String>,
         from: Field<Vec<Field<file::Proxy>>>,
         proofs: Proofs,
-    ) -> Option<Source> {
+    ) -> Result<Source, Noted> {
         let (claim_at, header_at, from_at) = (at.key("claim"), at.key("header"), at.key("from"));
         if let (Field::Given(_) | Field::Missing, Field::Given(_), Field::Missing) =
             (&claim, &from, &header)
@@ -75,95 +72,66 @@ impl Check<'_> {
             let problem = "found proxies, and no header that they set";
             self.notes.add(from_at.key_finding(problem, "proxies with `header`"));
         }
-        match (claim, header) {
-            (Field::Missing, Field::Missing) => {
-                self.notes.add(claim_at.missing("`claim` or `header`"));
-                None
-            }
-            (Field::Given(claim), Field::Missing) => {
+        match (claim.optional()?, header.optional()?) {
+            (None, None) => Err(self.notes.add(claim_at.missing("`claim` or `header`"))),
+            (Some(claim), None) => {
                 self.needs_jwt(&claim_at, proofs);
                 self.claim(&claim_at, claim).map(Source::Claim)
             }
-            (Field::Missing, Field::Given(name)) => {
-                let parsed = HeaderName::try_from(&name).ok().filter(is_free);
-                if parsed.is_none() {
-                    self.notes.add(header_at.wrong(
-                        "the name of a header that has no other use, such as \
-                         `X-Auth-Request-Email`",
-                    ));
-                }
-                let from = match from {
-                    Field::Missing => {
-                        self.notes.add(from_at.missing(PROXIES));
-                        None
-                    }
-                    from => self.proxies(&from_at, from, proofs),
-                };
-                Some(Source::Header { name: parsed?, from: from? })
+            (None, Some(name)) => {
+                let name = HeaderName::try_from(&name).ok().filter(is_free);
+                let name = name.ok_or_else(|| self.notes.add(header_at.wrong(HEADER)));
+                let from = from.required(&from_at, PROXIES, self.notes);
+                let from = from.and_then(|from| self.proxies(&from_at, from, proofs));
+                Ok(Source::Header { name: name?, from: from? })
             }
-            (Field::Given(_), Field::Given(_)) => {
+            (Some(_), Some(_)) => {
                 let problem = "found a header beside `claim`";
-                self.notes.add(header_at.key_finding(problem, "one of `claim` and `header`"));
-                None
+                let finding = header_at.key_finding(problem, "one of `claim` and `header`");
+                Err(self.notes.add(finding))
             }
-            _ => None,
         }
     }
 
     fn proxies(
         self,
         at: &Place<'_>,
-        proxies: Field<Vec<Field<file::Proxy>>>,
+        proxies: Vec<Field<file::Proxy>>,
         proofs: Proofs,
-    ) -> Option<Vec<Proxy>> {
-        let proxies = proxies.given()?;
-        if proxies.is_empty() {
-            self.notes.add(at.finding("found an empty list", PROXIES));
-        }
-        let parsed = proxies.into_iter().enumerate().map(|(index, proxy)| {
-            let at = at.item(index);
-            match proxy.given()? {
-                file::Proxy::Address(text) => {
-                    let network = network(&text);
-                    if network.is_none() {
-                        self.notes.add(at.finding("found another form", PROXIES));
-                    }
-                    network.map(Proxy::Network)
-                }
-                file::Proxy::Certificate(certificate) => {
-                    if !proofs.certificates {
-                        let problem = "found a certificate, but no listener asks for any";
-                        let accepted = "certificates where a listener has `tls.client_ca_file`";
-                        self.notes.add(at.finding(problem, accepted));
-                    }
-                    self.certificate(&at, &certificate).map(Proxy::Certificate)
-                }
+    ) -> Result<Vec<Proxy>, Noted> {
+        some(proxies, at, PROXIES, self.notes, |at, proxy| match proxy {
+            file::Proxy::Address(text) => {
+                let refuse = || self.notes.add(at.finding("found another form", PROXIES));
+                network(&text).map(Proxy::Network).ok_or_else(refuse)
             }
-        });
-        // All of them are looked at, whatever comes of the first.
-        parsed.collect::<Vec<_>>().into_iter().collect()
+            file::Proxy::Certificate(certificate) => {
+                if !proofs.certificates {
+                    let problem = "found a certificate, but no listener asks for any";
+                    let accepted = "certificates where a listener has `tls.client_ca_file`";
+                    self.notes.add(at.finding(problem, accepted));
+                }
+                self.certificate(at, certificate).map(Proxy::Certificate)
+            }
+        })
     }
 
-    fn map(self, at: &Place<'_>, map: Named<String>) -> HashMap<String, Subject> {
-        let mut known = HashMap::new();
+    fn map(self, at: &Place<'_>, map: Named<String>) -> Result<HashMap<String, Subject>, Noted> {
         if map.0.is_empty() {
-            self.notes.add(at.finding("found an empty mapping", "an address for each value"));
+            let finding = at.finding("found an empty mapping", "an address for each value");
+            return Err(self.notes.add(finding));
         }
-        for (value, address) in map.0 {
+        let entry = |(value, address): (String, Field<String>)| {
             let at = at.key(&value);
             if let Some(found) = Invisible::find(&value) {
                 let problem = format!("found a value that has {found}");
                 self.notes.add(at.key_finding(problem, "the value as the claim or header has it"));
             }
-            let Some(address) = address.given() else { continue };
-            match Subject::parse(&address) {
-                Some(subject) => {
-                    known.insert(value, subject);
-                }
-                None => self.notes.add(at.finding("found what is no address", ADDRESS)),
-            }
-        }
-        known
+            let address = address.required(&at, ADDRESS, self.notes)?;
+            let refuse = || self.notes.add(at.finding("found what is no address", ADDRESS));
+            Ok((value, Subject::parse(&address).ok_or_else(refuse)?))
+        };
+        // Each entry is read before the first fault counts.
+        map.0.into_iter().map(entry).collect::<Vec<_>>().into_iter().collect()
     }
 
     /// A list of texts, each as `parse` makes it; empty when the list is missing.
@@ -173,24 +141,12 @@ impl Check<'_> {
         texts: Field<Vec<Field<String>>>,
         accepted: &str,
         parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let texts = match texts {
-            Field::Missing => return Some(Vec::new()),
-            Field::Faulty => return None,
-            Field::Given(texts) => texts,
-        };
-        if texts.is_empty() {
-            self.notes.add(at.finding("found an empty list", accepted));
-        }
-        let parsed = texts.into_iter().enumerate().map(|(index, text)| {
-            let parsed = parse(&text.given()?);
-            if parsed.is_none() {
-                self.notes.add(at.item(index).finding("found another form", accepted));
-            }
-            parsed
-        });
-        // All of them are looked at, whatever comes of the first.
-        parsed.collect::<Vec<_>>().into_iter().collect()
+    ) -> Result<Vec<T>, Noted> {
+        let Some(texts) = texts.optional()? else { return Ok(Vec::new()) };
+        some(texts, at, accepted, self.notes, |at, text| {
+            let refuse = || self.notes.add(at.finding("found another form", accepted));
+            parse(&text).ok_or_else(refuse)
+        })
     }
 }
 
@@ -202,6 +158,7 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
+const HEADER: &str = "the name of a header that has no other use, such as `X-Auth-Request-Email`";
 const BOUNDS: &str = "at least one of `map`, `template` and `domains`";
 const TEMPLATE: &str =
     "an address with `{value}` once, before the `@`, such as `{value}@acme.example`";

@@ -1,8 +1,7 @@
-//! The section `tenants`: which requests mean which site, by path or by host.
+//! The section `tenants`: the sites, and the paths or hosts by which requests mean them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::canonical;
@@ -11,19 +10,22 @@ use crate::throttle::Allowance;
 
 use super::Check;
 use super::credentials::{stand_in, version};
-use super::field::{Field, Named};
+use super::field::{Field, Named, each, some};
 use super::file::{self, Edition};
+use super::finding::Noted;
+use super::limits::MAX_CONNECTIONS;
 use super::place::Place;
 use super::quantity::Period;
 use super::server_url::{is_request_host, is_segment};
 use super::servers::{Servers, unknown_name};
 
-/// The tenants of a file, with what could be made of them.
+/// The tenants of a file as far as they could be read.
 pub(super) struct FoundTenants {
     names: Vec<String>,
     indices: HashMap<String, usize>,
-    complete: bool,
-    tenants: Option<Tenants>,
+    /// Whether the section itself could be read, so that a name that is not here is unknown.
+    section: Result<(), Noted>,
+    tenants: Result<Tenants, Noted>,
     /// By index, whether the grant is `password`.
     passwords: Vec<bool>,
     allowances: Vec<(TenantName, Allowance)>,
@@ -31,12 +33,19 @@ pub(super) struct FoundTenants {
 
 impl FoundTenants {
     /// The index of the tenant that `name` refers to. That there is none is noted.
-    pub(super) fn index(&self, at: &Place<'_>, name: &str, check: Check<'_>) -> Option<usize> {
-        let index = self.indices.get(name).copied();
-        if index.is_none() && self.complete {
-            check.notes.add(unknown_name(at, name, &self.names, "tenant"));
+    pub(super) fn index(
+        &self,
+        at: &Place<'_>,
+        name: &str,
+        check: Check<'_>,
+    ) -> Result<usize, Noted> {
+        match self.indices.get(name) {
+            Some(index) => Ok(*index),
+            None => {
+                self.section?;
+                Err(check.notes.add(unknown_name(at, name, &self.names, "tenant")))
+            }
         }
-        index
     }
 
     /// Whether the tenant's credential is a password.
@@ -44,7 +53,7 @@ impl FoundTenants {
         self.passwords.get(index).copied().unwrap_or(false)
     }
 
-    /// What tenants take from all callers together.
+    /// The requests that tenants take from all callers together.
     pub(super) fn allowances(&self) -> &[(TenantName, Allowance)] {
         &self.allowances
     }
@@ -54,7 +63,7 @@ impl FoundTenants {
         self.tenants.iter().flat_map(Tenants::iter).flat_map(|tenant| &tenant.hosts)
     }
 
-    pub(super) fn into_domain(self) -> Option<Tenants> {
+    pub(super) fn into_domain(self) -> Result<Tenants, Noted> {
         self.tenants
     }
 }
@@ -67,35 +76,33 @@ impl Check<'_> {
         servers: &Servers,
     ) -> FoundTenants {
         let tenants = tenants.required(at, "a mapping of tenants by name", self.notes);
-        let complete = tenants.is_some();
-        if tenants.as_ref().is_some_and(|t| t.0.is_empty()) {
+        let section = tenants.as_ref().map(|_| ()).map_err(|noted| *noted);
+        if tenants.as_ref().is_ok_and(|t| t.0.is_empty()) {
             self.notes.add(at.finding("found an empty mapping", "at least one tenant"));
         }
-        let (mut names, mut found, mut whole) = (Vec::new(), Vec::new(), complete);
+        let (mut names, mut found, mut whole) = (Vec::new(), Vec::new(), section);
         let (mut passwords, mut allowances) = (Vec::new(), Vec::new());
         for (name, tenant) in tenants.into_iter().flat_map(|t| t.0) {
             let at = at.key(&name);
             let parsed = self.name(&at, &name);
-            let tenant = tenant.given();
-            passwords.push(tenant.as_ref().is_some_and(has_password));
-            let built = tenant.and_then(|mut t| {
-                let limits = std::mem::take(&mut t.limits);
+            passwords.push(tenant.as_ref().given().is_some_and(has_password));
+            let built = tenant.required(&at, "a mapping", self.notes).and_then(|mut tenant| {
+                let limits = std::mem::take(&mut tenant.limits);
                 let allowance = self.allowance(&at.key("limits"), limits);
-                allowances.extend(parsed.clone().zip(allowance));
-                self.tenant(&at, t, servers)
+                allowances.extend(parsed.clone().ok().zip(allowance.ok().flatten()));
+                self.tenant(&at, parsed, tenant, servers)
             });
-            match (parsed, built) {
-                (Some(name), Some((built, has_credential))) => {
-                    found.push(Tenant { name, ..built });
-                    whole &= has_credential;
-                }
-                _ => whole = false,
-            }
+            let complete = built.and_then(|(tenant, complete)| {
+                found.push(tenant);
+                complete
+            });
+            whole = whole.and(complete);
             names.push(name);
         }
-        let tenants = self.without_conflicts(at, found).filter(|_| whole);
+        let tenants = self.without_conflicts(at, found);
+        let tenants = whole.and(tenants);
         let indices = names.iter().enumerate().map(|(index, n)| (n.clone(), index)).collect();
-        FoundTenants { names, indices, complete, tenants, passwords, allowances }
+        FoundTenants { names, indices, section, tenants, passwords, allowances }
     }
 
     /// The indices of the tenants whose tokens are fetched ahead of requests.
@@ -104,26 +111,20 @@ impl Check<'_> {
         at: &Place<'_>,
         names: Field<Vec<Field<String>>>,
         tenants: &FoundTenants,
-    ) -> Option<Vec<usize>> {
-        let names = match names {
-            Field::Missing => return Some(Vec::new()),
-            Field::Faulty => return None,
-            Field::Given(names) => names,
-        };
-        let index = |(place, name): (usize, Field<String>)| {
-            tenants.index(&at.item(place), &name.given()?, self)
-        };
-        names.into_iter().enumerate().map(index).collect()
+    ) -> Result<Vec<usize>, Noted> {
+        let names = names.optional()?.unwrap_or_default();
+        each(names, at, self.notes, |at, name| tenants.index(at, &name, self))
     }
 
     /// Notes all tenants that the same request would mean.
-    fn without_conflicts(self, at: &Place<'_>, mut tenants: Vec<Tenant>) -> Option<Tenants> {
-        for _ in 0..MAX_CONFLICTS {
+    fn without_conflicts(self, at: &Place<'_>, mut tenants: Vec<Tenant>) -> Result<Tenants, Noted> {
+        let mut conflicts = 0;
+        loop {
             for (index, tenant) in tenants.iter_mut().enumerate() {
                 tenant.index = index;
             }
             let conflict = match Tenants::new(tenants.clone()) {
-                Ok(tenants) => return Some(tenants),
+                Ok(tenants) => return Ok(tenants),
                 Err(conflict) => conflict,
             };
             let first = at.key(conflict.first.as_str()).named_at();
@@ -132,68 +133,69 @@ impl Check<'_> {
                 conflict.first, first.line, conflict.shared
             );
             let place = at.key(conflict.second.as_str());
-            self.notes.add(place.key_finding(problem, "a site or hosts of its own"));
-            // The others may be in conflict too.
+            let noted = self.notes.add(place.key_finding(problem, "a site or hosts of its own"));
+            conflicts += 1;
+            if conflicts == MAX_CONFLICTS {
+                return Err(noted);
+            }
+            // Further tenants may be in conflict, too.
             tenants.retain(|t| t.name != conflict.second);
         }
-        None
     }
 
-    /// A tenant whose name and index are still to be set, and whether it has its credential. Where
-    /// only that is wrong it has a stand-in, so that its conflicts with other tenants are found.
+    /// A tenant without its index, and whether it is complete. A tenant with a fault that its
+    /// requests do not depend on has a stand-in for the faulty part, so that its conflicts with
+    /// other tenants are found.
     fn tenant(
         self,
         at: &Place<'_>,
+        name: Result<TenantName, Noted>,
         tenant: file::Tenant,
         servers: &Servers,
-    ) -> Option<(Tenant, bool)> {
+    ) -> Result<(Tenant, Result<(), Noted>), Noted> {
         let server_at = at.key("server");
         let server = tenant.server.required(&server_at, "a server's name", self.notes);
-        let known = server.and_then(|name| servers.find(&server_at, &name, self));
+        let found = server.and_then(|name| servers.find(&server_at, &name, self));
         let hosts = self.hosts(&at.key("hosts"), tenant.hosts);
-        let edition = known.and_then(|k| k.edition);
-        let site = self.site(at, tenant.site, edition, hosts.as_deref());
-        let max_token_lifetime = self.period(
-            &at.key("max_token_lifetime"),
-            tenant.max_token_lifetime,
-            MAX_TOKEN_LIFETIME,
-        );
+        let edition = found.and_then(|found| found.edition);
+        let site = self.site(at, tenant.site, edition.ok(), hosts.as_deref().ok());
+        let lifetime_at = at.key("max_token_lifetime");
+        let max_token_lifetime =
+            self.period(&lifetime_at, tenant.max_token_lifetime, MAX_TOKEN_LIFETIME);
         let max_concurrent_requests = match tenant.max_concurrent_requests {
-            Field::Missing => None,
-            given => self.number(
-                &at.key("max_concurrent_requests"),
-                given,
-                super::limits::MAX_CONNECTIONS,
-            ),
+            Field::Missing => Ok(None),
+            given => {
+                self.number(&at.key("max_concurrent_requests"), given, MAX_CONNECTIONS).map(Some)
+            }
         };
-        let credential = tenant
-            .credential
-            .required(&at.key("credential"), "a mapping", self.notes)
-            .and_then(|c| self.credential(&at.key("credential"), c));
-
+        let credential_at = at.key("credential");
+        let credential = tenant.credential.required(&credential_at, "a mapping", self.notes);
+        let credential = credential.and_then(|c| self.credential(&credential_at, c));
         let origins = self.origins(&at.key("cors"), tenant.cors);
-        let server = Arc::clone(known?.server.as_ref()?);
+        let authorization_at = at.key("existing_authorization");
+        let existing_authorization =
+            tenant.existing_authorization.required(&authorization_at, AUTHORIZATION, self.notes);
+
+        let server = found?.server.clone()?;
         let (site, hosts, origins) = (site?, hosts?, origins?);
         let api_base = match &site {
             Some(site) => format!("{}/api/site/{site}", server.base_path),
             None => format!("{}/api", server.base_path),
         };
-        let existing_authorization = match tenant.existing_authorization.given() {
-            Some(file::ExistingAuthorization::Replace) => ExistingAuthorization::Replace,
-            Some(file::ExistingAuthorization::Refuse) => ExistingAuthorization::Refuse,
-            Some(file::ExistingAuthorization::PassThrough) | None => {
-                ExistingAuthorization::PassThrough
-            }
-        };
-        let has_credential = credential.is_some();
-        let credential = credential.unwrap_or_else(stand_in);
+        let complete = (|| {
+            credential.as_ref().map_err(|noted| *noted)?;
+            existing_authorization?;
+            max_token_lifetime?;
+            max_concurrent_requests.map(drop)
+        })();
+        let credential = credential.unwrap_or_else(|_| stand_in());
         let longest = max_token_lifetime.unwrap_or(Duration::ZERO);
         let credential = Credential {
             version: version(&credential, &server, site.as_deref(), longest),
             ..credential
         };
         let tenant = Tenant {
-            name: TenantName::parse("stand-in")?,
+            name: name?,
             index: 0,
             server,
             api_base,
@@ -201,57 +203,50 @@ impl Check<'_> {
             hosts,
             origins,
             credential,
-            existing_authorization,
+            existing_authorization: match existing_authorization {
+                Ok(file::ExistingAuthorization::Replace) => ExistingAuthorization::Replace,
+                Ok(file::ExistingAuthorization::Refuse) => ExistingAuthorization::Refuse,
+                Ok(file::ExistingAuthorization::PassThrough) | Err(_) => {
+                    ExistingAuthorization::PassThrough
+                }
+            },
             max_token_lifetime: longest,
-            max_concurrent_requests,
+            max_concurrent_requests: max_concurrent_requests.ok().flatten(),
         };
-        Some((tenant, has_credential))
+        Ok((tenant, complete))
     }
 
-    /// The site identifier or none, as it must be with this edition; `None` when that is not known.
-    #[expect(
-        clippy::option_option,
-        reason = "a tenant without a site is not one that is not known"
-    )]
+    /// The site identifier, as it must be with this edition; `None` if there must be none.
     fn site(
         self,
         at: &Place<'_>,
         site: Field<String>,
         edition: Option<Edition>,
         hosts: Option<&[String]>,
-    ) -> Option<Option<String>> {
+    ) -> Result<Option<String>, Noted> {
         let site_at = at.key("site");
-        let site = match site {
-            Field::Given(site) => Some(site),
-            Field::Missing => None,
-            Field::Faulty => return None,
-        };
+        let site = site.optional()?;
         let has_no_hosts = hosts.is_some_and(<[String]>::is_empty);
-        match (edition, &site) {
+        let finding = match (edition, &site) {
             (Some(Edition::Cloud), Some(_)) => {
                 let problem = "found a site identifier on a Cloud server";
                 let accepted = "host names under `hosts`, and no `site`";
-                self.notes.add(site_at.key_finding(problem, accepted));
-                return None;
+                site_at.key_finding(problem, accepted)
             }
             (Some(Edition::Cloud), None) if has_no_hosts => {
                 let accepted = "a list of host names, because the server's edition is `cloud`";
-                self.notes.add(at.key("hosts").missing(accepted));
-                return None;
+                at.key("hosts").missing(accepted)
             }
             (Some(Edition::SelfHosted), None) if has_no_hosts => {
                 let hint = "without a site identifier, clients must mean the tenant by its `hosts`";
-                self.notes.add(site_at.missing("a site identifier").hint(hint));
-                return None;
+                site_at.missing("a site identifier").hint(hint)
             }
-            _ => {}
-        }
-        if site.as_deref().is_some_and(|s| !is_segment(s)) {
-            self.notes
-                .add(site_at.wrong("letters, digits, `-`, `.`, `_` and `~`, not `.` or `..`"));
-            return None;
-        }
-        Some(site)
+            (_, Some(site)) if !is_segment(site) => {
+                site_at.wrong("letters, digits, `-`, `.`, `_` and `~`, not `.` or `..`")
+            }
+            _ => return Ok(site),
+        };
+        Err(self.notes.add(finding))
     }
 
     /// Hosts of requests, each [`canonical`]; empty if not given.
@@ -259,49 +254,35 @@ impl Check<'_> {
         self,
         at: &Place<'_>,
         hosts: Field<Vec<Field<String>>>,
-    ) -> Option<Vec<String>> {
-        let hosts = match hosts {
-            Field::Missing => return Some(Vec::new()),
-            Field::Faulty => return None,
-            Field::Given(hosts) => hosts,
-        };
-        if hosts.is_empty() {
-            self.notes.add(at.finding("found an empty list", "at least one host name"));
-            return None;
-        }
+    ) -> Result<Vec<String>, Noted> {
+        let Some(hosts) = hosts.optional()? else { return Ok(Vec::new()) };
         let mut known = HashSet::new();
-        let mut faulty = false;
-        let mut all = Vec::new();
-        for (index, host) in hosts.into_iter().enumerate() {
-            let at = at.item(index);
-            let Some(host) = host.given() else {
-                faulty = true;
-                continue;
-            };
+        some(hosts, at, "at least one host name", self.notes, |at, host| {
             let is_bare = host.parse::<Ipv6Addr>().is_ok();
             let host = if is_bare { format!("[{host}]") } else { host };
             let host = canonical(&host).into_owned();
             if !is_request_host(&host) {
-                self.notes.add(at.wrong(HOST));
-                faulty = true;
-            } else if known.insert(host.clone()) {
-                all.push(host);
-            } else {
-                self.notes.add(at.finding("found the same host again", "each host once"));
+                return Err(self.notes.add(at.wrong(HOST)));
             }
-        }
-        (!faulty).then_some(all)
+            if !known.insert(host.clone()) {
+                self.notes.add(at.finding("found the same host again", "each host once"));
+                return Ok(None);
+            }
+            Ok(Some(host))
+        })
+        .map(|hosts| hosts.into_iter().flatten().collect())
     }
 }
 
 fn has_password(tenant: &file::Tenant) -> bool {
-    let credential = tenant.credential.as_given();
-    let grant = credential.and_then(|credential| credential.grant.as_given());
+    let credential = tenant.credential.as_ref().given();
+    let grant = credential.and_then(|credential| credential.grant.as_ref().given());
     grant == Some(&file::Grant::Password)
 }
 
+const AUTHORIZATION: &str = "`pass_through`, `replace`, `refuse`";
 const HOST: &str =
     "a host name or an IP address without a port, such as `acme.example.com` or `[2001:db8::1]`";
-/// Each costs a look at all tenants.
+/// Most conflicts that are noted: each costs a look at all tenants.
 const MAX_CONFLICTS: usize = 100;
 const MAX_TOKEN_LIFETIME: Period = Period::seconds(30 * 86_400);

@@ -18,33 +18,30 @@ use crate::trust::pem::{Fault, Section, sections};
 use super::Check;
 use super::field::Field;
 use super::file;
+use super::finding::Noted;
 use super::listeners::TlsFiles;
-use super::pem::{CERTIFICATES, Doubt, PEM, fault_at, out_of_date};
+use super::pem::{CERTIFICATES, Doubt, NotBuilt, PEM, fault_at, out_of_date};
 use super::place::Place;
 
 mod clients;
 
-/// Nothing could be built. Why has been noted, unless files are not read.
-pub(super) struct NotBuilt;
-
 impl Check<'_> {
-    /// The TLS configuration of a listener. `None` where it serves plain HTTP.
+    /// The TLS configuration of a listener; `None` where it serves plain HTTP.
     pub(super) fn listener_tls(
         self,
         at: &Place<'_>,
         tls: &Field<file::Tls>,
     ) -> Result<Option<TlsFiles>, NotBuilt> {
-        let tls = match tls {
-            Field::Missing => return Ok(None),
-            Field::Faulty => return Err(NotBuilt),
-            Field::Given(tls) => tls,
-        };
-        let own = self.own_certificate(at, tls);
+        let Some(tls) = tls.as_ref().optional()? else { return Ok(None) };
+        let path = |key, file: &Field<String>| file.clone().required(&at.key(key), PEM, self.notes);
+        let certificate_file = path("certificate_file", &tls.certificate_file);
+        let key_file = path("key_file", &tls.key_file);
+        let own = self.own_certificate(at, &certificate_file, &key_file);
         let clients = self.client_verifier(at, tls);
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring supports the default versions");
-        let (own, clients) = (own.ok_or(NotBuilt)?, clients?);
+        let (own, clients) = (own?, clients?);
         let asks_for_certificates = clients.is_some();
         let builder = match clients {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -54,53 +51,56 @@ impl Check<'_> {
             builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         if asks_for_certificates {
-            // A resumed session would bring along a certificate that nobody looks at again.
+            // A resumed session would bring along a certificate that is not verified again.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        let path = |file: &Field<String>| file.as_given().map(Into::into);
+        let path = |file: &Field<String>| Ok::<_, Noted>(file.clone().optional()?.map(Into::into));
         Ok(Some(TlsFiles {
-            certificate_file: path(&tls.certificate_file).ok_or(NotBuilt)?,
-            key_file: path(&tls.key_file).ok_or(NotBuilt)?,
-            client_ca_file: path(&tls.client_ca_file),
-            client_crl_file: path(&tls.client_crl_file),
+            certificate_file: certificate_file?.into(),
+            key_file: key_file?.into(),
+            client_ca_file: path(&tls.client_ca_file)?,
+            client_crl_file: path(&tls.client_crl_file)?,
             config: Arc::new(config),
         }))
     }
 
     /// The certificate that a listener shows, and the key to it.
-    fn own_certificate(self, at: &Place<'_>, tls: &file::Tls) -> Option<CertifiedKey> {
+    fn own_certificate(
+        self,
+        at: &Place<'_>,
+        certificate_file: &Result<String, Noted>,
+        key_file: &Result<String, Noted>,
+    ) -> Result<CertifiedKey, NotBuilt> {
         let (certificate_at, key_at) = (at.key("certificate_file"), at.key("key_file"));
-        let certificate_file = self.required_file(&certificate_at, &tls.certificate_file);
-        let key_file = self.required_file(&key_at, &tls.key_file);
         // Other programs want both in one file.
-        let in_one_file = certificate_file.is_some() && certificate_file == key_file;
-        let chain = certificate_file.and_then(|file| {
+        let in_one_file = certificate_file == key_file;
+        let chain = certificate_file.as_deref().map_err(|noted| NotBuilt::from(*noted));
+        let chain = chain.and_then(|file| {
             let beside = if in_one_file { &KEYS[..] } else { &[] };
-            self.certificates(&certificate_at, file, beside)
+            Ok((file, self.certificates(&certificate_at, file, beside)?))
         });
-        let key = key_file.and_then(|file| self.private_key(&key_at, file, in_one_file));
-        let (chain, key) = (chain?, key?);
-        self.doubt(&certificate_at, certificate_file?, &chain, &[out_of_date]);
-        self.doubt(&certificate_at, certificate_file?, &chain[..1], &[nameless]);
+        let key = key_file.as_deref().map_err(|noted| NotBuilt::from(*noted));
+        let key = key.and_then(|file| self.private_key(&key_at, file, in_one_file));
+        let ((file, chain), key) = (chain?, key?);
+        self.doubt(&certificate_at, file, &chain, &[out_of_date]);
+        self.doubt(&certificate_at, file, &chain[..1], &[nameless]);
         if let Some(own) = chain.first()
             && Facts::of(own.der()).is_some_and(|facts| facts.is_version_1())
         {
             let what = "a certificate of version 1, which clients do not accept".to_owned();
             let fault = Fault { line: own.line(), what, hint: None };
-            let finding = fault_at(&certificate_at, certificate_file?, &fault, CERTIFICATES);
-            self.notes.add(finding);
-            return None;
+            let finding = fault_at(&certificate_at, file, &fault, CERTIFICATES);
+            return Err(self.notes.add(finding).into());
         }
         let chain = chain.iter().map(|one| one.der().clone()).collect();
         let certified = CertifiedKey::new(chain, key);
-        if let Err(error) = certified.keys_match() {
+        certified.keys_match().map_err(|error| {
             let problem = format!("found a key that cannot be used with this certificate: {error}");
             let accepted = "the key of the first certificate in `certificate_file`";
-            self.notes.add(key_at.finding(problem, accepted));
-            return None;
-        }
-        Some(certified)
+            self.notes.add(key_at.finding(problem, accepted))
+        })?;
+        Ok(certified)
     }
 
     fn private_key(
@@ -108,12 +108,12 @@ impl Check<'_> {
         at: &Place<'_>,
         file: &str,
         beside_certificates: bool,
-    ) -> Option<Arc<dyn SigningKey>> {
+    ) -> Result<Arc<dyn SigningKey>, NotBuilt> {
         let mut accepted = KEYS.to_vec();
         if beside_certificates {
             accepted.push(SectionKind::Certificate);
         }
-        let keys = self.pem(at, file, MAX_PRIVATE_KEY, "no private key", KEY, |pem| {
+        let mut keys = self.pem(at, file, MAX_PRIVATE_KEY, "no private key", KEY, |pem| {
             let mut keys = sections(pem, &accepted)?;
             keys.retain(|section| section.kind != SectionKind::Certificate);
             match keys.get(1) {
@@ -125,7 +125,7 @@ impl Check<'_> {
                 None => Ok(keys),
             }
         })?;
-        let Section { kind, der, line } = keys.into_iter().next()?;
+        let Section { kind, der, line } = keys.swap_remove(0);
         let is_readable = is_key(&der);
         let der = der.to_vec();
         let key = match kind {
@@ -133,8 +133,7 @@ impl Check<'_> {
             SectionKind::EcPrivateKey => PrivateKeyDer::Sec1(der.into()),
             _ => PrivateKeyDer::Pkcs8(der.into()),
         };
-        let loaded = default_provider().key_provider.load_private_key(key);
-        if loaded.is_err() {
+        default_provider().key_provider.load_private_key(key).map_err(|_| {
             let what = if is_readable {
                 "a private key of a kind that cannot be used"
             } else {
@@ -142,16 +141,8 @@ impl Check<'_> {
             };
             let what = what.to_owned();
             let hint = Some("RSA from 2048 bits on, ECDSA of P-256 or P-384, and Ed25519 can be");
-            self.notes.add(fault_at(at, file, &Fault { line, what, hint }, KEY));
-        }
-        loaded.ok()
-    }
-
-    fn required_file<'f>(self, at: &Place<'_>, file: &'f Field<String>) -> Option<&'f str> {
-        if let Field::Missing = file {
-            self.notes.add(at.missing(PEM));
-        }
-        file.as_given().map(String::as_str)
+            self.notes.add(fault_at(at, file, &Fault { line, what, hint }, KEY)).into()
+        })
     }
 }
 

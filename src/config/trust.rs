@@ -1,10 +1,11 @@
-//! Whom to take for a server: the keys `ca_file` and `certificate_sha256`.
+//! Trust in servers: the keys `ca_file` and `certificate_sha256`.
 
 use crate::caller::CertificateName;
 use crate::trust::{Facts, Fingerprint, Trust};
 
-use super::field::Field;
-use super::pem::{Doubt, out_of_date, unverifiable_key};
+use super::field::{Field, each};
+use super::finding::Noted;
+use super::pem::{Doubt, NotBuilt, out_of_date, unverifiable_key};
 use super::place::Place;
 use super::{Check, References};
 
@@ -17,23 +18,22 @@ impl Check<'_> {
         ca_file: &Field<String>,
         pins: &Field<Vec<Field<String>>>,
         tls: Option<bool>,
-    ) -> Option<Trust> {
+    ) -> Result<Trust, Noted> {
         let (ca_at, pins_at) = (at.key("ca_file"), at.key("certificate_sha256"));
         let given = [
-            (&ca_at, "a CA", !matches!(ca_file, Field::Missing)),
-            (&pins_at, "fingerprints", !matches!(pins, Field::Missing)),
+            (&ca_at, "a CA", !ca_file.is_missing()),
+            (&pins_at, "fingerprints", !pins.is_missing()),
         ];
         for (at, what, _) in given.iter().filter(|(_, _, given)| *given && tls == Some(false)) {
             let problem = format!("found {what} for a server that is spoken to without TLS");
             self.notes.add(at.key_finding(problem, format!("{what} with `https://`")));
         }
-        let pins = match pins {
-            Field::Missing => Some(Vec::new()),
-            Field::Faulty => None,
-            Field::Given(pins) => self.pins(&pins_at, pins),
-        };
+        let pins = pins.as_ref().optional().and_then(|pins| match pins {
+            Some(pins) => self.pins(&pins_at, pins),
+            None => Ok(Vec::new()),
+        });
         let trust = self.ca_trust(&ca_at, ca_file);
-        if let (Field::Given(_), Some([_, ..])) = (ca_file, pins.as_deref()) {
+        if let (Field::Given(_), Ok([_, ..])) = (ca_file, pins.as_deref()) {
             let problem = "found CAs beside `certificate_sha256`, which alone counts";
             let accepted = "one of `ca_file` and `certificate_sha256`";
             self.notes.warn(ca_at.key_finding(problem, accepted));
@@ -43,48 +43,40 @@ impl Check<'_> {
             && self.references == References::Read
             && let Err(error) = trust.is_complete()
         {
-            self.notes.add(at.key("url").finding(format!("found that {error}"), CA_FILE));
-            return None;
+            let finding = at.key("url").finding(format!("found that {error}"), CA_FILE);
+            return Err(self.notes.add(finding));
         }
-        Some(trust)
+        Ok(trust)
     }
 
     /// The CAs of a file, or else the system's. Servers with the same file share one value, because
     /// thousands of servers with a hundred CAs each would take seconds and much memory.
-    pub(super) fn ca_trust(self, at: &Place<'_>, ca_file: &Field<String>) -> Option<Trust> {
-        let file = match ca_file {
-            Field::Given(file) if self.references == References::Read => file,
-            Field::Given(_) | Field::Missing => return Some(Trust::default()),
-            Field::Faulty => return None,
-        };
+    pub(super) fn ca_trust(self, at: &Place<'_>, ca_file: &Field<String>) -> Result<Trust, Noted> {
+        let Some(file) = ca_file.as_ref().optional()? else { return Ok(Trust::default()) };
         if let Some(known) = self.cas.borrow().get(file) {
-            return Some(known.clone());
+            return Ok(known.clone());
         }
-        let listed = self.certificates(at, file, &[])?;
+        let listed = match self.certificates(at, file, &[]) {
+            Ok(listed) => listed,
+            Err(NotBuilt::NotRead) => return Ok(Trust::default()),
+            Err(NotBuilt::Noted(noted)) => return Err(noted),
+        };
         self.doubt(at, file, &listed, &[out_of_date, own_authority, weak_digest, unverifiable_key]);
         let trust = Trust::in_cas(&listed);
         self.cas.borrow_mut().insert(file.clone(), trust.clone());
-        Some(trust)
+        Ok(trust)
     }
 
-    fn pins(self, at: &Place<'_>, pins: &[Field<String>]) -> Option<Vec<Fingerprint>> {
+    fn pins(self, at: &Place<'_>, pins: &[Field<String>]) -> Result<Vec<Fingerprint>, Noted> {
         if pins.is_empty() || pins.len() > MAX_PINS {
             let problem = format!("found {} fingerprints", pins.len());
-            self.notes.add(at.finding(problem, format!("1 to {MAX_PINS}")));
-            return None;
+            return Err(self.notes.add(at.finding(problem, format!("1 to {MAX_PINS}"))));
         }
-        let pin = |(index, pin): (usize, &Field<String>)| match CertificateName::sha256(
-            pin.as_given()?,
-        ) {
-            Some(CertificateName::Sha256(pin)) => Some(pin),
-            _ => {
-                self.notes.add(at.item(index).wrong(FINGERPRINT).hint(FINGERPRINT_HINT));
-                None
-            }
-        };
-        // Each is looked at, so that all faults are found.
-        let all: Vec<_> = pins.iter().enumerate().map(pin).collect();
-        all.into_iter().collect()
+        let pins = pins.iter().map(Field::as_ref);
+        each(pins, at, self.notes, |at, pin| match CertificateName::sha256(pin) {
+            Some(CertificateName::Sha256(pin)) => Ok(pin),
+            _ => Err(self.notes.add(at.wrong(FINGERPRINT).hint(FINGERPRINT_HINT))),
+        })
     }
 }
 
@@ -112,6 +104,6 @@ const FINGERPRINT_HINT: &str =
     "`openssl x509 -in server.pem -noout -fingerprint -sha256` prints it behind the `=`";
 const OWN_AUTHORITY: &str = "the server is trusted while it shows this certificate itself, byte for byte: before it is \
      renewed, list the new one in `ca_file` as well, or the fingerprints of both in \
-     `certificate_sha256`; whoever has its key can sign others for this server";
+     `certificate_sha256`; anybody who has its key can sign others for this server";
 const WEAK_DIGEST: &str = "a certificate that is signed like this is refused when a server shows it: have it signed again \
      with SHA-256";

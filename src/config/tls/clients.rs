@@ -12,15 +12,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 use crate::config::Check;
-use crate::config::field::Field;
 use crate::config::file;
-use crate::config::pem::{CERTIFICATES, day, fault_at, out_of_date, unverifiable_key};
+use crate::config::finding::Noted;
+use crate::config::pem::{CERTIFICATES, NotBuilt, day, fault_at, out_of_date, unverifiable_key};
 use crate::config::place::Place;
 use crate::plain_file::limit::MAX_REVOCATIONS;
 use crate::trust::pem::{Fault, Section, sections};
 use crate::trust::{Facts, Listed, Revocations, Unbelievable};
-
-use super::NotBuilt;
 
 impl Check<'_> {
     /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not
@@ -31,16 +29,17 @@ impl Check<'_> {
         tls: &file::Tls,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, NotBuilt> {
         let (ca_at, crl_at) = (at.key("client_ca_file"), at.key("client_crl_file"));
-        let (ca_file, crl_file) = match (&tls.client_ca_file, &tls.client_crl_file) {
-            (Field::Missing, Field::Missing) => return Ok(None),
-            (Field::Missing, Field::Given(_)) => {
-                let problem = "found revocations without a client CA";
-                self.notes.add(crl_at.key_finding(problem, "revocations with `client_ca_file`"));
-                return Err(NotBuilt);
-            }
-            (Field::Given(ca_file), Field::Missing) => (ca_file, None),
-            (Field::Given(ca_file), Field::Given(crl_file)) => (ca_file, Some(crl_file)),
-            _ => return Err(NotBuilt),
+        let ca_file = tls.client_ca_file.as_ref().optional()?;
+        let crl_file = tls.client_crl_file.as_ref().optional()?;
+        let Some(ca_file) = ca_file else {
+            return match crl_file {
+                Some(_) => {
+                    let problem = "found revocations without a client CA";
+                    let finding = crl_at.key_finding(problem, "revocations with `client_ca_file`");
+                    Err(self.notes.add(finding).into())
+                }
+                None => Ok(None),
+            };
         };
         let cas = self.certificates(&ca_at, ca_file, &[]);
         let revoked = match crl_file {
@@ -49,9 +48,9 @@ impl Check<'_> {
                     sections(pem, &[SectionKind::Crl])
                 })
             }
-            None => Some(Vec::new()),
+            None => Ok(Vec::new()),
         };
-        let (cas, revoked) = (cas.ok_or(NotBuilt)?, revoked.ok_or(NotBuilt)?);
+        let (cas, revoked) = (cas?, revoked?);
         self.doubt(&ca_at, ca_file, &cas, &[out_of_date, unverifiable_key]);
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(cas.iter().map(|ca| ca.der().clone()));
@@ -68,24 +67,20 @@ impl Check<'_> {
         };
         if let Some(file) = crl_file {
             for list in &revoked {
-                if let Err(error) = verifier(std::slice::from_ref(list)) {
+                verifier(std::slice::from_ref(list)).map_err(|error| {
                     let what = format!("a revocation list that cannot be used: {error}");
                     let fault = Fault { line: list.line, what, hint: None };
-                    self.notes.add(fault_at(&crl_at, file, &fault, CRLS));
-                    return Err(NotBuilt);
-                }
+                    self.notes.add(fault_at(&crl_at, file, &fault, CRLS))
+                })?;
             }
             self.revocations((&ca_at, ca_file, &cas), (&crl_at, file, &revoked))?;
         }
-        match verifier(&revoked) {
-            Ok(verifier) => Ok(Some(verifier)),
-            Err(error) => {
-                let problem =
-                    format!("found CAs and revocations that cannot be used together: {error}");
-                self.notes.add(ca_at.finding(problem, CERTIFICATES));
-                Err(NotBuilt)
-            }
-        }
+        let verifier = verifier(&revoked).map_err(|error| {
+            let problem =
+                format!("found CAs and revocations that cannot be used together: {error}");
+            self.notes.add(ca_at.finding(problem, CERTIFICATES))
+        })?;
+        Ok(Some(verifier))
     }
 
     /// Verifies the lists by the CAs. A list of a CA that is not in the file may be one of a CA
@@ -94,7 +89,7 @@ impl Check<'_> {
         self,
         (ca_at, ca_file, cas): (&Place<'_>, &str, &[Listed]),
         (crl_at, crl_file, revoked): (&Place<'_>, &str, &[Section]),
-    ) -> Result<(), NotBuilt> {
+    ) -> Result<(), Noted> {
         let facts: Vec<_> =
             cas.iter().filter_map(|ca| Some((ca.line(), Facts::of(ca.der())?))).collect();
         let lists: Vec<_> =
@@ -115,8 +110,7 @@ impl Check<'_> {
             if why == Unbelievable::OfAnother && is_of_some {
                 self.notes.warn(finding);
             } else {
-                self.notes.add(finding);
-                outcome = Err(NotBuilt);
+                outcome = Err(self.notes.add(finding));
             }
         }
         outcome?;
@@ -156,10 +150,10 @@ fn words(list: &Revocations<'_>, why: &Unbelievable) -> (String, &'static str) {
 const CRLS: &str = "the path of a PEM file with sections `X509 CRL`";
 const VERIFIED: &str = "a revocation list of each CA in `client_ca_file`, signed by that CA";
 const OF_ANOTHER: &str = "while a CA has no list here, all of its clients are refused: put the list of each CA in \
-                          `client_ca_file` here; `openssl crl -in FILE -noout -issuer` tells whose one is";
+                          `client_ca_file` here; `openssl crl -in FILE -noout -issuer` names its CA";
 const ALGORITHM: &str = "have the CA sign the list with SHA-256 (`openssl ca -gencrl -md sha256`), by an RSA key of \
                          2048 bits or more, or one of P-256, P-384 or Ed25519";
-const SIGNATURE: &str = "the list was changed, or the CA has a new key: get the list anew from the CA, or put the \
+const SIGNATURE: &str = "the list was changed, or the CA has a new key: get a new list from the CA, or put the \
                          CA's newest certificate into `client_ca_file`";
 const WITHOUT_LIST: &str = "clients whose certificates it has signed are refused, as nobody knows which are revoked: add \
                             its list to `client_crl_file`";
