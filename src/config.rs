@@ -1,6 +1,6 @@
-//! The configuration file, parsed into values that cannot be wrong. All that is wrong with a file is
-//! found at once, each finding with its place, and none shows a secret. What the values are used for
-//! is not known here.
+//! The configuration file, parsed into values that cannot be wrong. All faults of a file are found
+//! at once, each finding has its place, and none shows a secret. This module does not know the uses
+//! of the values.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -66,9 +66,9 @@ pub struct Settings {
     pub servers: Vec<Arc<Server>>,
     /// All tenants, in the order of the file; at least one.
     pub tenants: Tenants,
-    /// Knows the callers.
+    /// Authenticates callers.
     pub caller_auth: CallerAuth,
-    /// Knows what they may do.
+    /// Decides what callers may do.
     pub policy: Policy,
     /// Names of the callers, sorted.
     pub callers: Vec<CallerName>,
@@ -82,7 +82,7 @@ pub struct Settings {
     pub files: Files,
     /// Where the audit log goes, if there is to be one.
     pub audit: Option<AuditSink>,
-    /// What the operator should know of although it is no fault.
+    /// Doubts that the operator should know of. They are no faults.
     pub warnings: Findings,
 }
 
@@ -98,8 +98,8 @@ pub struct Limits {
     pub unfinished_heads: usize,
     /// For the next request on a connection.
     pub keep_alive_timeout: Duration,
-    /// Longest silence of a client within a body, and longest time for which it takes nothing of an
-    /// answer.
+    /// Longest silence of a client within a body, and longest time for which it takes nothing of a
+    /// response.
     pub body_timeout: Duration,
     /// Largest request body, in bytes.
     pub max_body: u64,
@@ -115,12 +115,12 @@ impl Settings {
     /// Reads and checks the file at `path`, and the secrets, certificates and keys it refers to.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All faults of the file.
     pub fn load(path: &Path) -> Result<Self, Findings> {
         Self::read(path).1
     }
 
-    /// The same, with the files that were looked at, whatever came of them.
+    /// The same, with the files that were looked at, readable or not.
     pub fn read(path: &Path) -> (Files, Result<Self, Findings>) {
         let files = RefCell::default();
         let name = path.display().to_string();
@@ -133,16 +133,16 @@ impl Settings {
     /// findings.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All faults of the file.
     pub fn parse(text: &str, file: &str) -> Result<Self, Findings> {
         Self::build(text, file, References::Read, &RefCell::default())
     }
 
-    /// Checks the file at `path` without what it refers to: for files that are written in one place
-    /// and used in another. There are no settings to be had this way, only warnings.
+    /// Checks the file at `path` without the files and variables it refers to: for files that are
+    /// written in one place and used in another. It gives warnings and no settings.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All faults of the file.
     pub fn check_without_secrets(path: &Path) -> Result<Findings, Findings> {
         let (name, files) = (path.display().to_string(), RefCell::default());
         Self::build(&text_of(path, &files)?, &name, References::Ignore, &files)
@@ -186,7 +186,7 @@ struct Check<'n> {
     notes: &'n Notes,
     references: References,
     files: &'n RefCell<Files>,
-    /// What was made of CA files, by their paths.
+    /// The CA files that were read, by their paths.
     cas: &'n RefCell<HashMap<String, Trust>>,
 }
 
@@ -234,7 +234,7 @@ impl Check<'_> {
         })
     }
 
-    /// What the file at `path` holds, at most `max` bytes.
+    /// The content of the file at `path`, at most `max` bytes.
     fn content(self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
         let content = plain_file::read(path, max);
         self.files.borrow_mut().saw(path, content.as_ref().map(|bytes| bytes.as_slice()));
@@ -245,7 +245,8 @@ impl Check<'_> {
     fn secret(self, source: &SecretRef) -> Result<Secret, SecretError> {
         match self.references {
             References::Read => match source {
-                // What cannot be a secret is noted as well, so that another fault is told, too.
+                // The file counts as looked at even if it holds no secret, so that a later change
+                // of it is noticed.
                 SecretRef::File(path) => Secret::in_file(self.content(path, MAX_SECRET)),
                 SecretRef::Env(_) => source.read(),
             },

@@ -1,5 +1,5 @@
-//! The section `callers`: who may use the gateway, known by API keys, JWTs, certificates or
-//! processes, and for what.
+//! The section `callers`: the callers of the gateway, their credentials (API keys, JWTs,
+//! certificates, processes) and their rules.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -23,7 +23,7 @@ use super::permissions::Proofs;
 use super::place::Place;
 use super::tenants::FoundTenants;
 
-/// The callers of a file, with what could be made of them.
+/// The callers of a file as far as they could be read.
 pub(super) struct FoundCallers {
     pub(super) auth: Result<CallerAuth, Noted>,
     pub(super) rules: HashMap<CallerName, Rules>,
@@ -32,7 +32,7 @@ pub(super) struct FoundCallers {
     pub(super) anonymous_allowance: Option<Allowance>,
 }
 
-/// The name that stands for all who need not say who they are.
+/// The name that stands for the clients of listeners with `callers: anonymous`.
 const ANONYMOUS: &str = "anonymous";
 
 /// The credentials of the callers that have been read.
@@ -231,7 +231,7 @@ impl Check<'_> {
         }
         let number = |key: &str, value: Field<u64>| {
             let Some(value) = value.optional()? else { return Ok(None) };
-            // The highest number means "nobody has told" in the kernel's answer.
+            // The kernel reports the highest number when it does not know a user or group.
             let number = u32::try_from(value).ok().filter(|number| *number != u32::MAX);
             let refuse = || self.notes.add(at.key(key).wrong("a number from 0 to 4294967294"));
             number.map(Some).ok_or_else(refuse)
@@ -268,7 +268,8 @@ pub(super) fn is_free(name: &HeaderName) -> bool {
     !IN_USE.contains(name)
 }
 
-/// Headers that mean something to the gateway or to Bold BI: the gateway's own are taken away.
+/// Headers with a meaning to the gateway or to Bold BI. A header of the gateway's own is removed
+/// from requests, so it can be none of these.
 const IN_USE: [HeaderName; 14] = [
     header::AUTHORIZATION,
     header::HOST,

@@ -32,7 +32,7 @@ impl Check<'_> {
     }
 }
 
-/// What to write instead of text that is no origin.
+/// A hint on the origin that was most likely meant.
 fn hint(fault: &OriginFault) -> Option<String> {
     let hint = match fault {
         OriginFault::Path(origin) | OriginFault::Scheme(origin) => {

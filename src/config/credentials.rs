@@ -1,5 +1,5 @@
-//! The credential of a tenant: grant, user and secret. The names of Bold BI's user sources and the
-//! grants they allow are written here; the exchange itself is not known.
+//! The credential of a tenant: grant, user and secret. It knows Bold BI's user sources and the
+//! grants that they allow. It does not know the exchange itself.
 
 use std::time::Duration;
 
@@ -130,9 +130,9 @@ fn keeps_password(source: UserSource) -> bool {
     }
 }
 
-/// Part of a hash of everything a token depends on. It is the same in every process, and tells
-/// nothing of the secret that an attacker without the hash's other inputs could use; even so it is
-/// not for print.
+/// Part of a hash of everything that a token depends on. It is the same in every process. An
+/// attacker without the other inputs of the hash learns nothing of the secret from it. Even so it
+/// is never printed.
 pub(super) fn version(
     credential: &Credential,
     server: &Server,
@@ -152,7 +152,7 @@ pub(super) fn version(
         &server.origin(),
         &server.base_path,
         site.unwrap_or_default(),
-        // What lives for too long by a new bound is not to live on.
+        // A token that was kept for longer than a new bound allows must not stay.
         &max_token_lifetime.as_millis().to_string(),
     ];
     for part in parts {
@@ -164,7 +164,7 @@ pub(super) fn version(
     digest.as_ref().iter().take(8).fold(0, |version, byte| version << 8 | u64::from(*byte))
 }
 
-/// What a tenant has while it is checked whose own credential is faulty.
+/// The credential of a tenant with a faulty one, while the tenant is checked.
 pub(super) fn stand_in() -> Credential {
     Credential {
         grant: Grant::EmbedSecret,
@@ -175,7 +175,7 @@ pub(super) fn stand_in() -> Credential {
     }
 }
 
-const INVISIBLE: &str = "write it anew without that character, which copying or an editor brings \
+const INVISIBLE: &str = "write it again without that character, which copying or an editor brings \
                          along; if it belongs to the secret, choose another secret";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
 const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \

@@ -75,8 +75,8 @@ pub(super) fn some<T, U>(
     each(items, at, notes, read)
 }
 
-/// The items of a list, each as `read` makes it at its place. Every item is read, so that the faults
-/// of all of them are found.
+/// The items of a list, each as `read` makes it at its place. Every item is read, so that the
+/// faults of all of them are found.
 pub(super) fn each<T, U>(
     items: impl IntoIterator<Item = Field<T>>,
     at: &Place<'_>,

@@ -1,5 +1,5 @@
 //! The configuration file as it is written: keys, forms and defaults, and nothing else. The JSON
-//! Schema is made from these types, so what is said on them is what an operator's editor shows.
+//! Schema is made from these types, so an operator's editor shows their documentation.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,9 +35,9 @@ pub(super) struct File {
     /// metrics.
     #[schemars(extend("minProperties" = 1))]
     pub tenants: Field<Named<Tenant>>,
-    /// Who may use the gateway through listeners with `callers: required`, by names of your choice. The
-    /// name `anonymous` stands for those who come through listeners with `callers: anonymous`; without
-    /// it they may do everything but touch credentials.
+    /// The callers of listeners with `callers: required`, by names of your choice. The name
+    /// `anonymous` stands for the clients of listeners with `callers: anonymous`; without it they
+    /// may do everything but touch credentials.
     #[serde(default)]
     pub callers: Field<Named<Caller>>,
     /// The header in which callers send their API key, if not in `Authorization`. It never goes on
@@ -45,15 +45,15 @@ pub(super) struct File {
     #[serde(default = "default_api_key_header")]
     pub api_key_header: Field<String>,
     /// Names of tenants whose tokens are fetched when the gateway starts, before it says that it is
-    /// ready; it waits for them for 10 s at most. After a change that adds one of them, or changes its
-    /// credential, its token is fetched at once.
+    /// ready; it waits for them for 10 s at most. After a change that adds one of them, or changes
+    /// its credential, its token is fetched at once.
     #[serde(default)]
     pub warm_up: Field<Vec<Field<String>>>,
     /// Bounds on what clients may use up.
     #[serde(default = "default_limits")]
     pub limits: Field<Limits>,
-    /// A log of every exchange and every refusal: who, for which tenant and user, by which permission,
-    /// with what outcome. It names users, so there is none unless you say where to.
+    /// A log of every exchange and every refusal, with caller, tenant, user, permission and
+    /// outcome. It names users, so it is only written if you give it a place.
     #[serde(default)]
     pub audit: Field<Audit>,
 }
@@ -62,8 +62,9 @@ pub(super) struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Audit {
-    /// `stdout`, among the access log; or the absolute path of a file. The file is made with the mode
-    /// 0600 if it is not there, only ever appended to, and opened anew when it was moved away.
+    /// `stdout`, among the access log; or the absolute path of a file. The file is made with the
+    /// mode 0600 if it is not there, only ever appended to, and opened again when it was moved
+    /// away.
     #[schemars(
         example = &"stdout",
         example = &"/var/log/boldgate/audit.jsonl",
@@ -97,9 +98,9 @@ pub(super) struct Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Callers {
-    /// Everybody who can connect; only on loopback addresses and Unix sockets.
+    /// Every client that can connect; only on loopback addresses and Unix sockets.
     Anonymous,
-    /// Callers who prove who they are.
+    /// Callers with a valid credential.
     Required,
 }
 
@@ -137,16 +138,17 @@ pub(super) struct Server {
     #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
     pub url: Field<String>,
     /// Where it can be reached, if not at the URL's host and port: IP addresses and names, with a
-    /// port where it is not the URL's. `Host` and the certificate's name are the URL's all the same.
-    /// Each address that a name means is used; those that fail are set aside until they are well.
+    /// port where it is not the URL's. `Host` and the certificate's name are the URL's all the
+    /// same. All addresses of a name are used. An address that fails is ejected until it is healthy
+    /// again.
     #[serde(default)]
     #[schemars(length(min = 1, max = 64), example = ["10.0.0.1:8080", "bi-1.internal"])]
     pub addresses: Field<Vec<Field<String>>>,
-    /// Ask its addresses whether they can serve, and set those aside that cannot. Without it only
-    /// those are set aside that cannot be connected to.
+    /// Ask its addresses whether they can serve, and eject those that cannot. Without it only
+    /// addresses are ejected that cannot be connected to.
     #[serde(default)]
     pub health_check: Field<HealthCheck>,
-    /// What kind of installation it is.
+    /// Its kind of installation.
     #[serde(default = "default_edition")]
     pub edition: Field<Edition>,
     /// PEM file of the CAs to trust, instead of the system's. A server that shows one of these
@@ -178,23 +180,23 @@ pub(super) struct Server {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct HealthCheck {
-    /// What is asked for; an answer with 2xx is a good one. When it is not given, `/health-check`
-    /// below the path of the server's URL.
+    /// The path that is asked for; a response with 2xx means healthy. When it is not given,
+    /// `/health-check` below the path of the server's URL.
     #[schemars(with = "String", example = "/bi/health-check")]
     pub path: Field<String>,
     /// From one check to the next, a tenth more or less.
     pub interval: Field<Period>,
     /// For a whole check.
     pub timeout: Field<Period>,
-    /// After how many good checks in a row an address is used again.
+    /// Number of successful checks in a row after which an address is used again.
     #[schemars(range(min = 1, max = 100))]
     pub healthy_after: Field<u64>,
-    /// After how many bad checks in a row it is set aside.
+    /// Number of failed checks in a row after which an address is ejected.
     #[schemars(range(min = 1, max = 100))]
     pub unhealthy_after: Field<u64>,
 }
 
-/// What kind of installation a server is.
+/// The kind of installation of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Edition {
@@ -211,47 +213,47 @@ pub(super) struct Timeouts {
     /// For name lookup, TCP and TLS together, at all addresses that are tried; also for a free
     /// connection.
     pub connect: Field<Period>,
-    /// For the first byte of an answer, once the request is there; as `read` when it is not given.
+    /// For the first byte of a response, once the request is there; as `read` when it is not given.
     #[schemars(with = "Period")]
     pub first_byte: Field<Period>,
-    /// For the next part of an answer.
+    /// For the next part of a response.
     pub read: Field<Period>,
     /// For it to take the next part of a request.
     pub write: Field<Period>,
-    /// For a whole request, from its head to the last byte of its answer, however slowly or quickly
-    /// it comes.
+    /// For a whole request, from its head to the last byte of its response, even if data keeps
+    /// arriving.
     pub total: Field<Period>,
     /// For a whole exchange of a credential for a token.
     pub token_exchange: Field<Period>,
 }
 
-/// Somebody who may use the gateway.
+/// A caller that may use the gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caller {
-    /// An API key that proves who it is. Of this and the next four it needs one at least, and may
-    /// have more.
+    /// The API key of the caller. It needs at least one of this and the next four, and may have
+    /// more.
     #[serde(default)]
     pub api_key: Field<ApiKey>,
-    /// Several of them, in place of `api_key`: while one takes another's place, both count.
+    /// Several API keys, in place of `api_key`: during a rotation the old and the new one count.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub api_keys: Field<Vec<Field<ApiKey>>>,
-    /// The JWTs that prove who it is.
+    /// The JWTs of the caller.
     #[serde(default)]
     pub jwt: Field<Jwt>,
-    /// The client certificates that prove who it is, on listeners with `client_ca_file`.
+    /// The client certificates of the caller, on listeners with `client_ca_file`.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub certificates: Field<Vec<Field<Certificate>>>,
-    /// The processes on this machine that it is, on listeners at Unix sockets.
+    /// The processes on this machine that the caller runs as, on listeners at Unix sockets.
     #[serde(default)]
     pub unix: Field<UnixProcess>,
-    /// What it may do; it may do nothing else. The first entry that opens a request decides as whom
-    /// it acts.
+    /// The requests that it may send; it may send no others. The first entry that opens a request
+    /// decides on the Bold BI user that it acts as.
     #[schemars(length(min = 1))]
     pub may: Field<Vec<Field<Permission>>>,
-    /// What it may not do, whatever `may` opens.
+    /// The requests that it may not send, even if `may` opens them.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub may_not: Field<Vec<Field<Prohibition>>>,
@@ -269,19 +271,20 @@ pub(super) struct Limits {
     pub max_connections: Field<u64>,
     /// For a whole request head to arrive.
     pub request_head_timeout: Field<Period>,
-    /// Most memory that all request heads hold together which have begun to arrive and are not whole,
-    /// and all requests that wait for the keys of an issuer of JWTs. Beyond it the oldest one is
-    /// refused: a head with 408, a request that waits with 503. A head alone has at most 64 KiB.
+    /// Most memory that all unfinished request heads hold together, with all requests that wait for
+    /// the keys of an issuer of JWTs. Beyond it the oldest one is refused: a head with 408, a request
+    /// that waits with 503. A head alone has at most 64 KiB.
     pub unfinished_heads: Field<Size>,
     /// For the next request on a connection.
     pub keep_alive_timeout: Field<Period>,
-    /// Longest silence of a client within a body, and longest time for which it takes nothing of an
-    /// answer.
+    /// Longest silence of a client within a body, and longest time for which it takes nothing of a
+    /// response.
     pub body_timeout: Field<Period>,
     /// Largest request body. Bold BI's own ingress takes 200 MiB.
     pub max_body: Field<Size>,
     /// From the signal to stop until no more connections are accepted. In this time `/readyz` says
-    /// 503 and every answer ends its connection, so that a load balancer can send clients elsewhere.
+    /// 503 and every response ends its connection, so that a load balancer can send clients
+    /// elsewhere.
     pub lame_duck: Field<Period>,
     /// For running requests to end when the gateway stops, once no more connections are accepted.
     pub drain_timeout: Field<Period>,
@@ -313,7 +316,7 @@ impl Default for Timeouts {
         Self {
             connect: Field::Given(Period::seconds(10)),
             first_byte: Field::Missing,
-            // What Bold BI's own ingress allows.
+            // Bold BI's own ingress allows as much.
             read: Field::Given(Period::seconds(300)),
             write: Field::Given(Period::seconds(300)),
             // Beyond the largest export that Bold BI makes.
@@ -332,7 +335,8 @@ impl Default for Limits {
             keep_alive_timeout: Field::Given(Period::seconds(75)),
             body_timeout: Field::Given(Period::seconds(60)),
             max_body: Field::Given(Size(200 << 20)),
-            // Only who is behind something that asks `/readyz` needs it, and knows how often it asks.
+            // It is only needed behind a load balancer that asks `/readyz`, and depends on how
+            // often the balancer asks.
             lame_duck: Field::Given(Period::seconds(0)),
             // Within the 30 s that Kubernetes gives by default.
             drain_timeout: Field::Given(Period::seconds(25)),

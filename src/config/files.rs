@@ -1,5 +1,5 @@
-//! The files that a configuration is made of, known by what they held, so that a change of any of
-//! them is noticed and a mere touch is not.
+//! The files that a configuration is made of, known by the digests of their contents: a change of
+//! any of them is noticed, and a mere touch is not.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,8 +32,8 @@ impl Files {
         self.held.iter().filter(|(_, held)| held.is_some()).map(|(path, _)| path.as_path())
     }
 
-    /// The first file that could not be read for a reason that passes. What was found in the others
-    /// says nothing then.
+    /// The first file that could not be read for a passing reason. Faults of the other files mean
+    /// nothing then.
     pub fn unreadable(&self) -> Option<&Unreadable> {
         self.unreadable.as_ref()
     }
@@ -45,7 +45,7 @@ impl Files {
         gone + new.iter().filter(|(path, held)| old.get(*path) != Some(*held)).count()
     }
 
-    /// Tells what `path` held from all else that it may hold; none if it could not be read.
+    /// The digest of the file at `path`; `None` if it could not be read.
     pub fn held_by(&self, path: &Path) -> Option<Digest> {
         self.held.get(path).copied().flatten()
     }

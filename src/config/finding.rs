@@ -1,5 +1,5 @@
-//! Findings: what is wrong with a configuration file, where, and what would be accepted. The one
-//! place that gives them their text. It must never see the value of a secret.
+//! Findings: the faults of a configuration file, each with its place and the accepted values. This
+//! is the one place that gives findings their text. It must never see the value of a secret.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -23,15 +23,15 @@ impl fmt::Display for Position {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Finding {
-    /// Where it is; none when the file as a whole is meant.
+    /// Where it is; `None` when the file as a whole is meant.
     pub position: Option<Position>,
     /// The keys that lead there, e.g. `tenants.acme.credential.grant`; empty for the whole file.
     pub path: String,
-    /// What was found.
+    /// The fault.
     pub problem: String,
-    /// What is accepted in its place.
+    /// The accepted values.
     pub accepted: Option<String>,
-    /// What to do about it, where that is more than to write something accepted.
+    /// How to mend it, where that is more than to write an accepted value.
     pub hint: Option<String>,
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that is wrong with one file, or doubtful, in the order of the file.
+/// The faults of one file, or the doubts about it, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     file: String,
@@ -89,7 +89,7 @@ pub struct Findings {
 
 impl Findings {
     pub(super) fn new(file: &str, mut list: Vec<Finding>) -> Self {
-        // What an alias repeats is found wherever it is used, at the same position.
+        // A fault behind an anchor is found again for each alias, at the same position.
         let mut known = HashSet::new();
         list.retain(|f| known.insert((f.position, f.problem.clone(), f.path.clone())));
         list.sort();
@@ -191,7 +191,7 @@ impl Notes {
         self.warnings.borrow_mut().add(finding);
     }
 
-    /// What was built, and the warnings; or all faults, if there is one.
+    /// The built value with the warnings; or all faults, if there is one.
     pub(super) fn finish<T>(
         self,
         built: Result<T, Noted>,

@@ -1,4 +1,4 @@
-//! The key `jwt` of a caller: whose tokens prove it, and the keys that they are signed with.
+//! The key `jwt` of a caller: the issuer of its tokens, and the keys that verify them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Check<'_> {
         Ok(leeway.0)
     }
 
-    /// Notes where another caller has tokens that are no different.
+    /// Notes that the tokens of another caller cannot be told from these.
     pub(super) fn one_of_a_kind(self, at: &Place<'_>, jwt: &JwtCaller, others: &[JwtCaller]) {
         let same = |one: &&JwtCaller| {
             let audiences = &jwt.issuer.audiences;

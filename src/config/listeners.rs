@@ -21,16 +21,16 @@ use super::tenants::FoundTenants;
 pub struct Listener {
     /// Its address.
     pub address: ListenAddress,
-    /// Whom it lets in; everybody only on loopback addresses and Unix sockets.
+    /// The clients that it lets in; all of them only on loopback addresses and Unix sockets.
     pub admits: Admits,
-    /// The hosts that requests may ask for; any where there are none.
+    /// The hosts that requests may ask for; `None` if any will do.
     pub hosts: Option<Arc<AllowedHosts>>,
-    /// What HTTPS is served with; HTTP without it.
+    /// Certificate and key of HTTPS; `None` for HTTP.
     pub tls: Option<TlsFiles>,
 }
 
-/// What some listener can authenticate its clients by. Parts of the file that cannot be read count
-/// as if they could.
+/// The proofs that some listener can take from its clients. A part of the file that cannot be read
+/// counts as one that can take any.
 pub(super) struct ListenerProofs {
     pub(super) certificates: bool,
     pub(super) unix_processes: bool,
@@ -64,16 +64,17 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// PEM files of a certificate and its key, and what was made of them when they were read.
+/// PEM files of a certificate and its key, and the TLS configuration made of them.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// Certificate and chain.
     pub certificate_file: PathBuf,
     /// Private key.
     pub key_file: PathBuf,
-    /// The CAs of one of which clients must have a certificate; none is asked for without it.
+    /// The CAs that must have signed the certificates of clients; `None` if no certificate is asked
+    /// for.
     pub client_ca_file: Option<PathBuf>,
-    /// What these CAs have revoked.
+    /// The revocation lists of these CAs.
     pub client_crl_file: Option<PathBuf>,
     /// TLS 1.2 and 1.3 with the certificate, the key and the demands of these files.
     pub config: Arc<ServerConfig>,

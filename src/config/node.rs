@@ -1,5 +1,5 @@
-//! The file as a tree in which everything has its position. YAML ends here: tags, anchors, aliases
-//! and limits are dealt with, and nothing above knows of them.
+//! The file as a tree in which every value has its position. YAML ends here: the modules above know
+//! no tags, anchors, aliases or limits.
 
 use std::collections::HashMap;
 
@@ -65,7 +65,7 @@ impl Node {
         }
     }
 
-    /// Whether nothing is written there, or one of YAML's words for nothing.
+    /// Whether it is empty, or one of YAML's words for null.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
@@ -89,7 +89,7 @@ impl Node {
         }
     }
 
-    /// What it takes in memory, roughly, in units of 64 bytes.
+    /// Its rough size in memory, in units of 64 bytes.
     fn size(&self) -> usize {
         1 + match &self.kind {
             Kind::Scalar { text, .. } => text.len() / 64,
@@ -102,7 +102,7 @@ impl Node {
 }
 
 impl Entry {
-    /// The same of a key, which is in the index too, and its value.
+    /// The size of a key and its value; the key is in the index, too.
     fn size(&self) -> usize {
         1 + self.key.len() / 32 + self.value.size()
     }
@@ -187,7 +187,7 @@ impl<'t> Builder<'t, '_> {
             Kind::Mapping(_) => 1 + MAPPING_SIZE,
         })?;
         if anchor != 0 {
-            // It is kept as a copy, and an anchor within it as another one.
+            // An anchor keeps a copy of its value, and an anchor within the value another one.
             self.count(node.size())?;
             self.anchors.insert(anchor, node.clone());
         }
@@ -283,8 +283,7 @@ const MAX_DEPTH: usize = 32;
 const MAPPING_SIZE: usize = 4;
 /// Bounds the memory of all values and their copies.
 const MAX_SIZE: usize = 1_000_000;
-/// Keys under which no value is ever shown: what stands there, or is meant to stand there, may be a
-/// secret.
+/// Keys whose values are never shown: a secret may stand there, on purpose or by mistake.
 pub(super) const CONFIDENTIAL: [&str; 7] =
     ["credential", "password", "embed_secret", "api_key", "api_keys", "sha256", "secret"];
 
@@ -292,7 +291,7 @@ pub(super) const CONFIDENTIAL: [&str; 7] =
 mod tests {
     use super::*;
 
-    /// What is said about `text`; nothing when it is accepted.
+    /// The findings on `text`; empty when it is accepted.
     fn said(text: &str) -> String {
         let notes = Notes::default();
         let read = Node::read(text, &notes);

@@ -1,5 +1,5 @@
-//! The PEM files that a configuration names. Each fault is a finding with its line. Doubtful but
-//! usable certificates are warnings.
+//! The PEM files that a configuration names. Each fault is a finding with its line. A certificate
+//! that is doubtful but usable is a warning.
 
 use std::path::Path;
 
@@ -65,8 +65,8 @@ impl Check<'_> {
         Err(noted.into())
     }
 
-    /// The certificates in a PEM file, at least one. The file may hold sections of the kinds `beside`
-    /// as well.
+    /// The certificates in a PEM file, at least one. The file may hold sections of the kinds
+    /// `beside` as well.
     pub(super) fn certificates(
         self,
         at: &Place<'_>,

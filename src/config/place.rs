@@ -1,5 +1,5 @@
-//! A place in the file: a key path with its position and what stands there. Findings are made from
-//! places, and here it is decided what of a file's text a finding may show.
+//! A place in the file: a key path with its position and its value. Findings are made from places,
+//! and places decide which text of a file a finding may show.
 
 use super::finding::{Finding, Position};
 use super::node::{CONFIDENTIAL, Kind, Node};
@@ -9,7 +9,7 @@ use super::node::{CONFIDENTIAL, Kind, Node};
 pub(super) struct Place<'n> {
     path: String,
     node: Option<&'n Node>,
-    /// Of the key that names it, else of itself.
+    /// The position of its key, or of itself if it has none.
     named_at: Position,
     confidential: bool,
 }
@@ -64,7 +64,7 @@ impl<'n> Place<'n> {
     /// The same, where only some words are accepted.
     pub(super) fn wrong_word(&self, accepted: &[&str]) -> Finding {
         let near = self.text().and_then(|t| nearest(t, accepted));
-        // What resembles an accepted word is a slip of the pen and no secret.
+        // A value that resembles an accepted word is a slip of the pen and no secret.
         let shown = match (self.text(), near) {
             (Some(text), Some(_)) => quoted(text),
             _ => self.shown(),
@@ -72,7 +72,7 @@ impl<'n> Place<'n> {
         self.finding(format!("found {shown}"), words(accepted)).did_you_mean(near)
     }
 
-    /// A finding on what kind of thing the value is; the value is not shown.
+    /// A finding on the kind of the value; the value is not shown.
     pub(super) fn wrong_kind(&self, accepted: impl Into<String>) -> Finding {
         let kind = self.node.map_or("nothing", Node::kind_name);
         self.finding(format!("found {kind}"), accepted)
@@ -102,8 +102,8 @@ impl<'n> Place<'n> {
         self.key_finding("missing", accepted)
     }
 
-    /// A key that nobody reads. Its value is never shown, and the key itself only when it is
-    /// clearly one: in a mapping on one line, a lost colon makes a key of a value.
+    /// A finding on an unknown key. Its value is never shown. The key itself is shown only when it
+    /// is clearly a key: in a mapping on one line, a lost colon turns a value into a key.
     pub(super) fn unknown_key(&self, key: &str, known: &[&str], has_value: bool) -> Finding {
         let near = nearest(key, known);
         let plain = key.len() <= 40
@@ -129,7 +129,7 @@ impl<'n> Place<'n> {
         }
     }
 
-    /// What stands there; `None` if the key is not given.
+    /// The value; `None` if the key is not given.
     pub(super) fn kind(&self) -> Option<&'n Kind> {
         self.node.map(|node| &node.kind)
     }
@@ -184,7 +184,7 @@ pub(super) fn nearest<'w>(text: &str, known: &[&'w str]) -> Option<&'w str> {
         .then_some(*near)
 }
 
-/// One key of a path. Names are the operator's: what could not be a name is put in quotes.
+/// One key of a path. Names are the operator's: a key that could not be a name is put in quotes.
 fn step(key: &str) -> String {
     let is_name = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if is_name && !key.is_empty() && key.len() <= MAX_SHOWN { key.to_owned() } else { quoted(key) }

@@ -18,13 +18,13 @@ pub(super) struct Period(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Size(pub u64);
 
-/// What was written is no quantity; the text says what would be.
+/// The text is no quantity. The message names the accepted ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NotAQuantity(&'static str);
 
 impl Period {
-    /// So many seconds.
+    /// A number of seconds.
     pub(super) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -116,7 +116,7 @@ impl JsonSchema for Size {
     }
 }
 
-/// Parses within the visit, where the deserializer still knows the place of a fault.
+/// Parses within the visit, while the deserializer still knows the place of a fault.
 struct Parsed<T>(PhantomData<T>);
 
 impl<T: FromStr<Err = NotAQuantity>> Visitor<'_> for Parsed<T> {

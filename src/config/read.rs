@@ -1,6 +1,6 @@
-//! Fills the structs of [`super::file`] from a tree, in one pass. The pass does not stop at a fault:
-//! the fault is noted at its place, and the [`Field`](super::field::Field) around it
-//! becomes `Faulty`.
+//! Fills the structs of [`super::file`] from a tree, in one pass. The pass does not stop at a
+//! fault: the fault is noted at its place, and the [`Field`](super::field::Field) around it becomes
+//! `Faulty`.
 
 use std::fmt::Display;
 
@@ -30,7 +30,7 @@ struct Reader<'n, 'f> {
 enum Fault {
     #[error("a finding has been noted")]
     Noted,
-    /// What the type accepts that was read. A type does not know its place, so the reader around it
+    /// The values that the type accepts. A type does not know its place, so the reader around it
     /// notes the finding.
     #[error("another value is accepted")]
     Accepted(String),
@@ -230,7 +230,7 @@ impl<'n> IntoDeserializer<'n, Fault> for Reader<'n, '_> {
 }
 
 impl serde::de::Error for Fault {
-    /// The text of a type that cannot read a value says what the type accepts.
+    /// A type that cannot read a value names the values that it accepts.
     fn custom<T: Display>(accepted: T) -> Self {
         Self::Accepted(accepted.to_string())
     }

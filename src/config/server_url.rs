@@ -1,5 +1,5 @@
-//! The URL of a server, and host names. They are read strictly here, and not by a browser's rules,
-//! which repair what an operator got wrong. Pure.
+//! The URL of a server, and host names. They are read strictly, and not by a browser's rules, which
+//! repair an operator's mistakes. Pure.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +18,7 @@ pub(super) struct ServerUrl {
     pub(super) base_path: String,
 }
 
-/// What is wrong with a URL. It holds no part of the URL, where there may be a password or a token.
+/// A fault of a URL. It holds no part of the URL, because that may hold a password or a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UrlFault {
     /// Follows on `a URL`.

@@ -13,7 +13,7 @@ use super::limits::{MAX_CONNECTIONS, MAX_WAIT};
 use super::place::{Place, nearest, quoted, words};
 use super::server_url::{ServerUrl, endpoint, is_path};
 
-/// The servers of a file, with what could be made of each.
+/// The servers of a file as far as they could be read.
 pub(super) struct Servers {
     order: Vec<String>,
     by_name: HashMap<String, FoundServer>,
@@ -65,7 +65,8 @@ impl Check<'_> {
         let (mut order, mut by_name) = (Vec::new(), HashMap::new());
         for (name, server) in servers.into_iter().flat_map(|s| s.0) {
             let at = at.key(&name);
-            // A server with a bad name is built all the same, so that conflicts of its tenants are found.
+            // A server with a bad name is built as well, so that conflicts of its tenants are
+            // found.
             let _ = self.name(&at, &name);
             let found = match server.required(&at, "a mapping", self.notes) {
                 Ok(server) => self.server(&at, &name, server),

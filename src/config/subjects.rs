@@ -1,4 +1,5 @@
-//! `subject` in a permission: as whom requests act, mapped from what is proven of the caller.
+//! The key `subject` of a permission: the Bold BI user that requests act as, mapped from a proof of
+//! the caller.
 
 use std::collections::HashMap;
 

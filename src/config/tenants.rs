@@ -1,4 +1,4 @@
-//! The section `tenants`: which requests mean which site, by path or by host.
+//! The section `tenants`: the sites, and the paths or hosts by which requests mean them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
@@ -19,7 +19,7 @@ use super::quantity::Period;
 use super::server_url::{is_request_host, is_segment};
 use super::servers::{Servers, unknown_name};
 
-/// The tenants of a file, with what could be made of them.
+/// The tenants of a file as far as they could be read.
 pub(super) struct FoundTenants {
     names: Vec<String>,
     indices: HashMap<String, usize>,
@@ -138,14 +138,14 @@ impl Check<'_> {
             if conflicts == MAX_CONFLICTS {
                 return Err(noted);
             }
-            // The others may be in conflict too.
+            // Further tenants may be in conflict, too.
             tenants.retain(|t| t.name != conflict.second);
         }
     }
 
     /// A tenant without its index, and whether it is complete. A tenant with a fault that its
-    /// requests do not depend on has a stand-in for the faulty part, so that its conflicts with other
-    /// tenants are found.
+    /// requests do not depend on has a stand-in for the faulty part, so that its conflicts with
+    /// other tenants are found.
     fn tenant(
         self,
         at: &Place<'_>,
@@ -283,6 +283,6 @@ fn has_password(tenant: &file::Tenant) -> bool {
 const AUTHORIZATION: &str = "`pass_through`, `replace`, `refuse`";
 const HOST: &str =
     "a host name or an IP address without a port, such as `acme.example.com` or `[2001:db8::1]`";
-/// Each costs a look at all tenants.
+/// Most conflicts that are noted: each costs a look at all tenants.
 const MAX_CONFLICTS: usize = 100;
 const MAX_TOKEN_LIFETIME: Period = Period::seconds(30 * 86_400);

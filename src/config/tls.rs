@@ -51,7 +51,7 @@ impl Check<'_> {
             builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         if asks_for_certificates {
-            // A resumed session would bring along a certificate that nobody looks at again.
+            // A resumed session would bring along a certificate that is not verified again.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }

@@ -10,8 +10,8 @@ use super::place::Place;
 use super::{Check, References};
 
 impl Check<'_> {
-    /// The trust in the server at `at`: its pins, or else the CAs of `ca_file`, or else the system's.
-    /// `tls` is the scheme of its URL, if that could be read.
+    /// The trust in the server at `at`: its pins, or else the CAs of `ca_file`, or else the
+    /// system's. `tls` is the scheme of its URL, if that could be read.
     pub(super) fn server_trust(
         self,
         at: &Place<'_>,
@@ -104,6 +104,6 @@ const FINGERPRINT_HINT: &str =
     "`openssl x509 -in server.pem -noout -fingerprint -sha256` prints it behind the `=`";
 const OWN_AUTHORITY: &str = "the server is trusted while it shows this certificate itself, byte for byte: before it is \
      renewed, list the new one in `ca_file` as well, or the fingerprints of both in \
-     `certificate_sha256`; whoever has its key can sign others for this server";
+     `certificate_sha256`; anybody who has its key can sign others for this server";
 const WEAK_DIGEST: &str = "a certificate that is signed like this is refused when a server shows it: have it signed again \
      with SHA-256";

@@ -1,4 +1,4 @@
-//! What callers prove with who they are.
+//! The credentials of callers as they are written.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub(crate) struct ApiKey {
     /// SHA-256 of the key as `boldgate key` prints it.
     #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
     pub sha256: Field<String>,
-    /// From when on it no longer counts.
+    /// The time from which on it no longer counts.
     #[serde(default)]
     #[schemars(extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
     pub expires: Field<String>,
@@ -46,7 +46,7 @@ pub(crate) struct Certificate {
     pub sha256: Field<String>,
 }
 
-/// Processes on this machine, as the kernel tells them. They must fit all that is given here.
+/// Processes on this machine, as the kernel reports them. They must match all keys given here.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
@@ -82,7 +82,8 @@ pub(crate) struct Jwt {
     #[serde(default)]
     pub leeway: Field<Period>,
     /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
-    /// loopback address. They are fetched anew as `jwks_refresh` says and for a key that is not known.
+    /// loopback address. They are fetched again as `jwks_refresh` says and for a key that is not
+    /// known.
     #[serde(default)]
     pub jwks_url: Field<String>,
     /// A key that the issuer removes from `jwks_url` works no longer than this, from `1s` to `1h`,
@@ -96,7 +97,7 @@ pub(crate) struct Jwt {
     #[serde(default)]
     pub jwks_file: Field<String>,
     /// The secret that an issuer shares with the gateway which signs with `HS256`, `HS384` or
-    /// `HS512`, in place of public keys. Whoever knows it can make such tokens.
+    /// `HS512`, in place of public keys. Anybody who knows it can make such tokens.
     #[serde(default)]
     pub secret: Field<SecretSource>,
 }

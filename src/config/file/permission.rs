@@ -1,4 +1,4 @@
-//! What callers may do, as it is written.
+//! The rules of callers as they are written.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Certificate;
 use crate::config::field::{Field, Named};
 
-/// What a caller may do on one tenant, or on several.
+/// Requests that a caller may send, to one tenant or to several.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Permission {
@@ -14,8 +14,8 @@ pub(crate) struct Permission {
     #[serde(default)]
     #[schemars(example = &"acme", example = &"*")]
     pub tenant: Field<String>,
-    /// The claim of the caller's JWT that names the tenant, as one text or a list of texts; in place
-    /// of `tenant`.
+    /// The claim of the caller's JWT that names the tenant, as one text or a list of texts; in
+    /// place of `tenant`.
     #[serde(default)]
     pub tenant_claim: Field<String>,
     /// The kinds of routes that are open.
@@ -30,7 +30,7 @@ pub(crate) struct Permission {
     pub subject: Field<Subject>,
 }
 
-/// What a caller may not do. What is not given is everything.
+/// Requests that a caller may not send. A key that is not given stands for everything.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prohibition {
@@ -48,7 +48,7 @@ pub(crate) struct Prohibition {
     pub methods: Field<Vec<Field<Method>>>,
 }
 
-/// The Bold BI user that requests act as, mapped from what is proven of the caller: exactly one of
+/// The Bold BI user that requests act as, mapped from a proof of the caller: exactly one of
 /// `claim` and `header`, and at least one of `map`, `template` and `domains`. Only tenants with the
 /// grant `embed_secret` can have it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -58,7 +58,7 @@ pub(crate) struct Subject {
     #[serde(default)]
     pub claim: Field<String>,
     /// The header in which a proxy names the user. It is believed of the proxies in `from` only,
-    /// and goes no further.
+    /// and is not forwarded.
     #[serde(default)]
     #[schemars(example = "X-Auth-Request-Email")]
     pub header: Field<String>,
@@ -133,14 +133,16 @@ pub(crate) enum Method {
     Options,
 }
 
-/// How much of the gateway a caller may use, or a tenant takes. Too much is answered with 429.
+/// How much of the gateway a caller may use, or a tenant takes. Requests beyond it are refused with
+/// 429.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Allowance {
     /// Requests a second, on average.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests_per_second: Field<u64>,
-    /// Requests that may come at once after a pause; as many as `requests_per_second` if not given.
+    /// Requests that may come at once after a pause; the number of `requests_per_second` if not
+    /// given.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub burst: Field<u64>,
     /// Requests that are under way at the same time.

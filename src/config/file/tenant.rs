@@ -13,7 +13,7 @@ use crate::config::quantity::Period;
 pub(crate) struct Tenant {
     /// Name of the server it lives on.
     pub server: Field<String>,
-    /// Its site identifier: what follows `/site/` in its URL. Required on a self-hosted server
+    /// Its site identifier: the part after `/site/` in its URL. Required on a self-hosted server
     /// unless `hosts` are given; there is none on Cloud.
     #[serde(default)]
     #[schemars(extend("pattern" = "^[A-Za-z0-9._~-]+$"))]
@@ -31,15 +31,15 @@ pub(crate) struct Tenant {
     pub limits: Field<Allowance>,
     /// The Bold BI account that requests are made with.
     pub credential: Field<Credential>,
-    /// What to do with a request that brings an `Authorization` header of its own.
+    /// How to treat a request that brings an `Authorization` header of its own.
     #[serde(default = "default_existing_authorization")]
     pub existing_authorization: Field<ExistingAuthorization>,
     /// Longest time a token is used, even if Bold BI gives it for longer.
     #[serde(default = "default_max_token_lifetime")]
     pub max_token_lifetime: Field<Period>,
     /// Most requests of this tenant that are at its server at the same time; more wait, and are
-    /// refused after `timeouts.connect`. When it is not given and the server has other tenants, three
-    /// quarters of the server's `max_connections`, so that none takes them all.
+    /// refused after `timeouts.connect`. When it is not given and the server has other tenants,
+    /// three quarters of the server's `max_connections`, so that none takes them all.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_concurrent_requests: Field<u64>,
@@ -144,7 +144,7 @@ pub(crate) enum TokenRequest {
     Json,
 }
 
-/// What to do with a request that brings an `Authorization` header of its own.
+/// How to treat a request that brings an `Authorization` header of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ExistingAuthorization {
@@ -161,7 +161,7 @@ fn default_existing_authorization() -> Field<ExistingAuthorization> {
 }
 
 fn default_max_token_lifetime() -> Field<Period> {
-    // What Bold BI gives.
+    // The lifetime that Bold BI gives.
     Field::Given(Period::seconds(7 * 86_400))
 }
 

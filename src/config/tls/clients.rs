@@ -1,5 +1,6 @@
 //! The certificates that clients show: CAs and revocation lists. A list that says nothing about the
-//! clients of a CA locks them all out, so each is verified here and not when the first client comes.
+//! clients of a CA locks them all out, so each is verified here and not when the first client
+//! comes.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use crate::trust::pem::{Fault, Section, sections};
 use crate::trust::{Facts, Listed, Revocations, Unbelievable};
 
 impl Check<'_> {
-    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not revoked.
-    /// `None` where none is asked for.
+    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not
+    /// revoked. `None` where none is asked for.
     pub(super) fn client_verifier(
         self,
         at: &Place<'_>,
@@ -82,8 +83,8 @@ impl Check<'_> {
         Ok(Some(verifier))
     }
 
-    /// Verifies the lists by the CAs. A list of a CA that is not in the file may be one of a CA below
-    /// it, and is a fault only if no client at all could get in.
+    /// Verifies the lists by the CAs. A list of a CA that is not in the file may be one of a CA
+    /// below it, and is a fault only if no client at all could get in.
     fn revocations(
         self,
         (ca_at, ca_file, cas): (&Place<'_>, &str, &[Listed]),
@@ -149,10 +150,10 @@ fn words(list: &Revocations<'_>, why: &Unbelievable) -> (String, &'static str) {
 const CRLS: &str = "the path of a PEM file with sections `X509 CRL`";
 const VERIFIED: &str = "a revocation list of each CA in `client_ca_file`, signed by that CA";
 const OF_ANOTHER: &str = "while a CA has no list here, all of its clients are refused: put the list of each CA in \
-                          `client_ca_file` here; `openssl crl -in FILE -noout -issuer` tells whose one is";
+                          `client_ca_file` here; `openssl crl -in FILE -noout -issuer` names its CA";
 const ALGORITHM: &str = "have the CA sign the list with SHA-256 (`openssl ca -gencrl -md sha256`), by an RSA key of \
                          2048 bits or more, or one of P-256, P-384 or Ed25519";
-const SIGNATURE: &str = "the list was changed, or the CA has a new key: get the list anew from the CA, or put the \
+const SIGNATURE: &str = "the list was changed, or the CA has a new key: get a new list from the CA, or put the \
                          CA's newest certificate into `client_ca_file`";
 const WITHOUT_LIST: &str = "clients whose certificates it has signed are refused, as nobody knows which are revoked: add \
                             its list to `client_crl_file`";
