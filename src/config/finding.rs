@@ -107,20 +107,20 @@ impl Findings {
     pub fn told(&self) -> impl Iterator<Item = (String, Option<&str>)> {
         self.list.iter().map(|finding| {
             let alone = Finding { hint: None, ..finding.clone() };
-            let line = match finding.position {
-                Some(position) => format!("{}:{position}: {alone}", self.file),
-                None => format!("{}: {alone}", self.file),
-            };
-            (line, finding.hint.as_deref())
+            (self.line(&alone), finding.hint.as_deref())
         })
     }
 
     /// Each of them with the file and its place there.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.list.iter().map(|finding| match finding.position {
+        self.list.iter().map(|finding| self.line(finding))
+    }
+
+    fn line(&self, finding: &Finding) -> String {
+        match finding.position {
             Some(position) => format!("{}:{position}: {finding}", self.file),
             None => format!("{}: {finding}", self.file),
-        })
+        }
     }
 }
 
