@@ -107,7 +107,9 @@ impl Check<'_> {
                 tls: url.tls,
                 host: url.host,
                 port: url.port,
-                addresses: addresses?,
+                // A faulty list is noted. The server is built as well, so that conflicts of its tenants
+                // are found.
+                addresses: addresses.unwrap_or_default(),
                 base_path: url.base_path,
                 trust: trust?,
                 health_check: health_check?,
