@@ -31,6 +31,8 @@ enum FaultKind {
     Tls,
     /// The server closed the connection without a response.
     Closed,
+    /// The server closed the connection within its response.
+    Truncated,
     Other,
 }
 
@@ -72,8 +74,10 @@ impl FaultKind {
         if error.is::<rustls::Error>() {
             return Some(trust::certificate_hint(error).map_or(Self::Tls, Self::Certificate));
         }
-        if let Some(ResponseError::Closed) = error.downcast_ref() {
-            return Some(Self::Closed);
+        match error.downcast_ref() {
+            Some(ResponseError::Closed) => return Some(Self::Closed),
+            Some(ResponseError::Truncated) => return Some(Self::Truncated),
+            _ => {}
         }
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             return (error.kind() == std::io::ErrorKind::ConnectionRefused)
@@ -237,8 +241,12 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
              have another port?"
         }
         FaultKind::Closed => {
-            "it accepts the connection and closes it without an answer: should the server's `url` \
+            "it accepts the connection and closes it without a response: should the server's `url` \
              begin with `https://`, or have another port?"
+        }
+        FaultKind::Truncated => {
+            "it closes the connection in the middle of its response: look into its log, and into those \
+             of the proxies in front of it"
         }
         FaultKind::Tls => {
             "the TLS handshake failed: does the server's `url` name the right port, and does the \

@@ -272,8 +272,8 @@ pub(super) struct Limits {
     /// For a whole request head to arrive.
     pub request_head_timeout: Field<Period>,
     /// Most memory that all unfinished request heads hold together, with all requests that wait for
-    /// the keys of an issuer of JWTs. Beyond it the oldest one is refused: a head with 408, a request
-    /// that waits with 503. A head alone has at most 64 KiB.
+    /// the keys of an issuer of JWTs. Beyond it the oldest one is refused: a head with 408, a
+    /// request that waits with 503. A head alone has at most 64 KiB.
     pub unfinished_heads: Field<Size>,
     /// For the next request on a connection.
     pub keep_alive_timeout: Field<Period>,

@@ -21,10 +21,8 @@ use super::tenants::FoundTenants;
 pub struct Listener {
     /// Its address.
     pub address: ListenAddress,
-    /// The clients that it lets in; all of them only on loopback addresses and Unix sockets.
-    pub admits: Admits,
-    /// The hosts that requests may ask for; `None` if any will do.
-    pub hosts: Option<Arc<AllowedHosts>>,
+    /// The terms on which it admits requests.
+    pub terms: Arc<ListenerTerms>,
     /// Certificate and key of HTTPS; `None` for HTTP.
     pub tls: Option<TlsFiles>,
 }

@@ -107,8 +107,8 @@ impl Check<'_> {
                 tls: url.tls,
                 host: url.host,
                 port: url.port,
-                // A faulty list is noted. The server is built as well, so that conflicts of its tenants
-                // are found.
+                // A faulty list is noted. The server is built as well, so that conflicts of its
+                // tenants are found.
                 addresses: addresses.unwrap_or_default(),
                 base_path: url.base_path,
                 trust: trust?,

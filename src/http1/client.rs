@@ -38,8 +38,11 @@ pub struct ClientSession {
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
     /// The connection ended before the response.
-    #[error("the server closed the connection before the end of its response")]
+    #[error("the server closed the connection without a response")]
     Closed,
+    /// The connection ended within the response.
+    #[error("the server closed the connection in the middle of its response")]
+    Truncated,
     /// It broke while it was read from.
     #[error("{0}")]
     Read(#[source] io::Error),
@@ -61,7 +64,7 @@ impl ResponseError {
     /// Whether the server closed the connection: while it was idle, or because the server ended.
     pub fn is_end(&self) -> bool {
         match self {
-            Self::Closed | Self::Write(_) => true,
+            Self::Closed | Self::Truncated | Self::Write(_) => true,
             Self::Read(io) => {
                 io.raw_os_error().is_some() || io.kind() == io::ErrorKind::UnexpectedEof
             }
@@ -168,7 +171,12 @@ impl ClientSession {
     /// When there is none, it is not HTTP, or its body could not be read.
     pub async fn read_head(&mut self) -> Result<(), ResponseError> {
         loop {
-            let length = self.session.read_response().await?;
+            let length = match self.session.read_response().await.map_err(ResponseError::from) {
+                Err(ResponseError::Closed) if self.has_heard() => {
+                    return Err(ResponseError::Truncated);
+                }
+                read => read?,
+            };
             let stream = HeadStream::of(self.session.stream());
             if stream.end_head() != length {
                 return Err(not_http("its head has no clear end"));
@@ -232,7 +240,7 @@ impl ClientSession {
             };
             match (read.map_err(ResponseError::Read)?, &self.body) {
                 (0, Body::Close) => self.body = Body::Done,
-                (0, _) => return Err(ResponseError::Closed),
+                (0, _) => return Err(ResponseError::Truncated),
                 _ => {}
             }
         }

@@ -402,10 +402,15 @@ async fn a_connection_that_fails_is_reported_with_its_cause() {
 
     let error = replied(TokenReply::BrokenOff).await.unwrap_err();
     assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
+    for part in ["HTTP/1.1 200", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"] {
+        let address = raw_server(part.into()).await;
+        let error = exchange_with(server(address), embed_secret()).await.unwrap_err();
+        assert!(hint(&error).contains("in the middle of its response"), "{part}: {}", hint(&error));
+    }
     let address = raw_server(Vec::new()).await;
     let error = exchange_with(server(address), embed_secret()).await.unwrap_err();
     assert!(matches!(error.kind, ExchangeErrorKind::Unreachable(_)), "{error}");
-    assert!(hint(&error).contains("closes it without an answer"), "{}", hint(&error));
+    assert!(hint(&error).contains("closes it without a response"), "{}", hint(&error));
     assert!(hint(&error).contains("https://"), "{}", hint(&error));
 }
 
