@@ -62,7 +62,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Chooses the headers of an answer that go back to the client: all but those of the connection,
-/// its length, which is [`content_length`], and, where our token was put on, `Set-Cookie`, which
+/// its length, which `http1` decides, and, where our token was put on, `Set-Cookie`, which
 /// belongs to the token's user, and `Access-Control-*`: the server cannot know which pages may use
 /// our token. `page` is the origin whose pages may read the answer.
 pub fn to_client<'h>(
