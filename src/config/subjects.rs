@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::invisible::Invisible;
 use crate::policy::Subject;
-use crate::policy::subject::{Mapping, Proxy, Source, Template, is_domain};
+use crate::policy::subject::{Mapping, SubjectSource, Template, TrustedProxy, is_domain};
 
 use super::Check;
 use super::callers::is_free;
@@ -67,7 +67,7 @@ impl Check<'_> {
         header: Field<String>,
         from: Field<Vec<Field<file::Proxy>>>,
         proofs: Proofs,
-    ) -> Option<Source> {
+    ) -> Option<SubjectSource> {
         let (claim_at, header_at, from_at) = (at.key("claim"), at.key("header"), at.key("from"));
         if let (Field::Given(_) | Field::Missing, Field::Given(_), Field::Missing) =
             (&claim, &from, &header)
@@ -82,7 +82,7 @@ impl Check<'_> {
             }
             (Field::Given(claim), Field::Missing) => {
                 self.needs_jwt(&claim_at, proofs);
-                self.claim(&claim_at, claim).map(Source::Claim)
+                self.claim(&claim_at, claim).map(SubjectSource::Claim)
             }
             (Field::Missing, Field::Given(name)) => {
                 let parsed = HeaderName::try_from(&name).ok().filter(is_free);
@@ -99,7 +99,7 @@ impl Check<'_> {
                     }
                     from => self.proxies(&from_at, from, proofs),
                 };
-                Some(Source::Header { name: parsed?, from: from? })
+                Some(SubjectSource::Header { name: parsed?, from: from? })
             }
             (Field::Given(_), Field::Given(_)) => {
                 let problem = "found a header beside `claim`";
@@ -115,7 +115,7 @@ impl Check<'_> {
         at: &Place<'_>,
         proxies: Field<Vec<Field<file::Proxy>>>,
         proofs: Proofs,
-    ) -> Option<Vec<Proxy>> {
+    ) -> Option<Vec<TrustedProxy>> {
         let proxies = proxies.given()?;
         if proxies.is_empty() {
             self.notes.add(at.finding("found an empty list", PROXIES));
@@ -128,7 +128,7 @@ impl Check<'_> {
                     if network.is_none() {
                         self.notes.add(at.finding("found another form", PROXIES));
                     }
-                    network.map(Proxy::Network)
+                    network.map(TrustedProxy::Network)
                 }
                 file::Proxy::Certificate(certificate) => {
                     if !proofs.certificates {
@@ -136,7 +136,7 @@ impl Check<'_> {
                         let accepted = "certificates where a listener has `tls.client_ca_file`";
                         self.notes.add(at.finding(problem, accepted));
                     }
-                    self.certificate(&at, &certificate).map(Proxy::Certificate)
+                    self.certificate(&at, &certificate).map(TrustedProxy::Certificate)
                 }
             }
         });
