@@ -149,15 +149,15 @@ pub enum Page<'h> {
     /// A page of a listed origin. It is kept as it was sent: browsers compare it byte by byte.
     Listed(&'h HeaderValue),
     /// Any other.
-    Stranger(Box<Stranger>),
+    Unlisted(Box<UnlistedPage>),
 }
 
 /// A page without a listed origin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stranger {
+pub enum UnlistedPage {
     /// It has an origin, which is not listed.
     #[error("a page of `{0}`")]
-    Unlisted(WebOrigin),
+    Origin(WebOrigin),
     /// It has none that it could be listed by: a file, a sandbox, another scheme than HTTP.
     #[error("a page without an origin of its own (`Origin: null` or the like)")]
     Opaque,
@@ -175,22 +175,22 @@ impl<'h> Page<'h> {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(sent) = origins.next() else {
             let same = is_same_origin(headers);
-            return if same { Self::None } else { Stranger::CrossSite.into() };
+            return if same { Self::None } else { UnlistedPage::CrossSite.into() };
         };
         if origins.next().is_some() {
-            return Stranger::Several.into();
+            return UnlistedPage::Several.into();
         }
         match sent.to_str().ok().and_then(|text| WebOrigin::parse(text).ok()) {
             Some(origin) if is_listed(&origin) => Self::Listed(sent),
-            Some(origin) => Stranger::Unlisted(origin).into(),
-            None => Stranger::Opaque.into(),
+            Some(origin) => UnlistedPage::Origin(origin).into(),
+            None => UnlistedPage::Opaque.into(),
         }
     }
 }
 
-impl From<Stranger> for Page<'_> {
-    fn from(stranger: Stranger) -> Self {
-        Self::Stranger(Box::new(stranger))
+impl From<UnlistedPage> for Page<'_> {
+    fn from(page: UnlistedPage) -> Self {
+        Self::Unlisted(Box::new(page))
     }
 }
 

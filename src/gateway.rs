@@ -7,14 +7,14 @@ use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
 
 use crate::caller::{Caller, CallerAuth, ListenerTerms, PeerInfo, may_bring_own_authorization};
-use crate::cors::{self, Page, Stranger};
+use crate::cors::{self, Page, UnlistedPage};
 use crate::headers::authenticates_connection;
-use crate::policy::{Leave, PermissionId, Permit, Policy, RouteClass};
-use crate::refusal::{Known, Refusal};
+use crate::policy::{Allowed, PermissionId, Permit, Policy, RouteClass};
+use crate::refusal::{Refusal, RequestFacts};
 use crate::request::RequestHead;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
-use crate::throttle::{Places, Throttled, Throttles};
+use crate::throttle::{InFlight, Throttled, Throttles};
 use crate::token::{AccessToken, Initiator, NoToken, TokenLookup, TokenSource};
 
 /// Everything that decides on requests.
@@ -65,7 +65,7 @@ impl Arrived<'_> {
     pub fn page(&self) -> Option<&HeaderValue> {
         match self.page {
             Page::Listed(origin) => Some(origin),
-            Page::None | Page::Stranger(_) => None,
+            Page::None | Page::Unlisted(_) => None,
         }
     }
 }
@@ -84,7 +84,7 @@ pub struct Admission {
     /// Whether our token is put on; otherwise the request's own `Authorization` goes on.
     pub injects: bool,
     /// Its places among the requests that are under way.
-    pub places: Places,
+    pub in_flight: InFlight,
 }
 
 impl Admission {
@@ -228,7 +228,7 @@ impl Gatekeeper {
             return self.answer_preflight(tenant, page, head).map(Arrival::Preflight);
         }
         match page {
-            Page::Stranger(page) if self.is_by_browser_alone(terms, peer, head, tenant) => {
+            Page::Unlisted(page) if self.is_by_browser_alone(terms, peer, head, tenant) => {
                 Err(self.refuse_page(page, tenant, None, head))
             }
             page => Ok(Arrival::Request(Arrived { page })),
@@ -246,9 +246,9 @@ impl Gatekeeper {
                 let headers = cors::headers_asked_for(head.headers);
                 return Ok(Preflight { tenant, origin, headers });
             }
-            (_, Page::Stranger(page)) => page,
+            (_, Page::Unlisted(page)) => page,
             // A preflight has an `Origin`, and nothing but a tenant lists one.
-            (None, Page::Listed(_)) | (_, Page::None) => Box::new(Stranger::Opaque),
+            (None, Page::Listed(_)) | (_, Page::None) => Box::new(UnlistedPage::Opaque),
         };
         Err(self.refuse_page(page, tenant, None, head))
     }
@@ -276,16 +276,16 @@ impl Gatekeeper {
 
     fn refuse_page(
         &self,
-        page: Box<Stranger>,
+        page: Box<UnlistedPage>,
         tenant: Option<&Arc<Tenant>>,
         caller: Option<&Caller>,
         head: &RequestHead<'_>,
     ) -> Refusal {
-        let known = tenant.map(|tenant| {
+        let facts = tenant.map(|tenant| {
             let class = self.policy.class_of(tenant, head);
-            Known::of(caller.and_then(Caller::name), tenant, class, None, None)
+            RequestFacts::of(caller.and_then(Caller::name), tenant, class, None, None)
         });
-        Refusal::Origin { page, known }
+        Refusal::Origin { page, facts }
     }
 
     /// Whether a request may go on, and as which user. Nothing has been sent to anybody if it is
@@ -324,13 +324,13 @@ impl Gatekeeper {
         peer: &PeerInfo,
         head: &RequestHead<'_>,
         Arrived { page }: Arrived<'_>,
-        enter: fn(&Throttles, &Caller, &Tenant) -> Result<Places, Throttled>,
+        enter: fn(&Throttles, &Caller, &Tenant) -> Result<InFlight, Throttled>,
     ) -> Result<Admission, Refusal> {
         let caller = self.callers.authenticate(terms, peer, head).await;
         let caller =
             caller.map_err(|why| Refusal::Caller { why, proofs: self.callers.proofs() })?;
         let tenant = self.tenants.resolve(head);
-        if let Page::Stranger(page) = page
+        if let Page::Unlisted(page) = page
             && (!caller.is_by_header() || self.is_user_named_by_header(head))
             && would_inject(tenant.ok(), caller.brings_own_authorization())
         {
@@ -338,25 +338,25 @@ impl Gatekeeper {
         }
         let tenant =
             tenant.map_err(|why| Refusal::TenantUnknown { why, caller: caller.name().cloned() })?;
-        let leave = self.policy.permit(&caller, peer, tenant, head).map_err(|why| {
+        let allowed = self.policy.permit(&caller, peer, tenant, head).map_err(|why| {
             let class = self.policy.class_of(tenant, head);
-            let known = Known::of(caller.name(), tenant, class, why.permission(), None);
-            Refusal::Forbidden { why, known }
+            let facts = RequestFacts::of(caller.name(), tenant, class, why.permission(), None);
+            Refusal::Forbidden { why, facts }
         })?;
         let granted = || {
-            let subject = Some(leave.permit.subject());
-            Known::of(caller.name(), tenant, leave.class, Some(leave.by), subject)
+            let subject = Some(allowed.permit.subject());
+            RequestFacts::of(caller.name(), tenant, allowed.class, Some(allowed.by), subject)
         };
         let injects =
-            injects(&caller, &leave).ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
+            injects(&caller, &allowed).ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
         let own = head.headers.get(AUTHORIZATION).filter(|_| !injects);
         if own.is_some_and(authenticates_connection) {
             return Err(Refusal::ConnectionAuthentication(granted()));
         }
-        let places = enter(&self.throttles, &caller, tenant)
-            .map_err(|why| Refusal::Throttled { why, known: granted() })?;
-        let Leave { permit, by, class, .. } = leave;
-        Ok(Admission { caller, permit, by, class, injects, places })
+        let in_flight = enter(&self.throttles, &caller, tenant)
+            .map_err(|why| Refusal::Throttled { why, facts: granted() })?;
+        let Allowed { permit, by, class, .. } = allowed;
+        Ok(Admission { caller, permit, by, class, injects, in_flight })
     }
 
     /// Takes over from `old`, whose configuration this one replaces, what was used of throttles and
@@ -366,9 +366,9 @@ impl Gatekeeper {
         self.callers.carry_over(&old.callers);
     }
 
-    /// See [`Policy::renewal`].
-    pub fn renewal(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
-        self.policy.renewal()
+    /// See [`Policy::reissue`].
+    pub fn reissue(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
+        self.policy.reissue()
     }
 }
 
@@ -388,11 +388,11 @@ fn would_inject(tenant: Option<&Arc<Tenant>>, brings_own: bool) -> bool {
 
 /// Whether our token is put on; `None` where the request's own `Authorization` may not go on. Where
 /// policy has decided on a user, no other goes on in its place.
-fn injects(caller: &Caller, leave: &Leave) -> Option<bool> {
-    match leave.permit.tenant().existing_authorization {
+fn injects(caller: &Caller, allowed: &Allowed) -> Option<bool> {
+    match allowed.permit.tenant().existing_authorization {
         _ if !caller.brings_own_authorization() => Some(true),
         ExistingAuthorization::Replace => Some(true),
-        _ if leave.mapped => None,
+        _ if allowed.mapped => None,
         ExistingAuthorization::PassThrough => Some(false),
         ExistingAuthorization::Refuse => None,
     }

@@ -18,8 +18,8 @@ pub mod subject;
 
 pub use permit::Permit;
 pub use route::{Classify, RouteClass, RouteClasses};
-use subject::{Source, SubjectError};
 pub use subject::{Subject, SubjectRule};
+use subject::{SubjectError, SubjectSource};
 
 /// What one caller may do, and what it may not although something else opens it.
 #[derive(Clone, Debug, Default)]
@@ -141,7 +141,7 @@ pub struct Policy {
 
 /// Leave for one request, and what it rests on.
 #[derive(Clone, Debug)]
-pub struct Leave {
+pub struct Allowed {
     /// Leave to act as a subject on a tenant.
     pub permit: Permit,
     /// Which permission gives it.
@@ -189,7 +189,7 @@ impl Policy {
         let mut subject_headers = Vec::new();
         for permission in rules.values().chain(&anonymous).flat_map(|rules| &rules.may) {
             if let SubjectRule::Mapped(mapping) = &permission.subject
-                && let Source::Header { name, .. } = &mapping.source
+                && let SubjectSource::Header { name, .. } = &mapping.source
                 && !subject_headers.contains(name)
             {
                 subject_headers.push(name.clone());
@@ -210,7 +210,7 @@ impl Policy {
         peer: &PeerInfo,
         tenant: &Tenant,
         head: &RequestHead<'_>,
-    ) -> Result<Leave, Forbidden> {
+    ) -> Result<Allowed, Forbidden> {
         let class = self.class_of(tenant, head);
         let lists = match (caller.name(), &self.anonymous) {
             (Some(name), _) => self.known.get(name).ok_or(Forbidden::Tenant)?,
@@ -259,10 +259,10 @@ impl Policy {
 
     /// Makes of a permit, be it an earlier configuration's, the one that is as good today; none of
     /// one whose tenant or credential is no more.
-    pub fn renewal(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
+    pub fn reissue(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
         let own = self.own.iter().map(|own| (own.tenant().name.clone(), own.clone()));
         let own: HashMap<TenantName, Permit> = own.collect();
-        move |permit| permit.renewed(own.get(&permit.tenant().name)?)
+        move |permit| permit.reissued(own.get(&permit.tenant().name)?)
     }
 
     /// The headers in which proxies name users: no client's go on to a server.
@@ -270,8 +270,8 @@ impl Policy {
         &self.subject_headers
     }
 
-    fn as_own_user(&self, tenant: &Tenant, by: PermissionId, class: RouteClass) -> Leave {
-        Leave { permit: self.own[tenant.index].clone(), by, class, mapped: false }
+    fn as_own_user(&self, tenant: &Tenant, by: PermissionId, class: RouteClass) -> Allowed {
+        Allowed { permit: self.own[tenant.index].clone(), by, class, mapped: false }
     }
 
     /// Only an embed secret makes tokens for whom one likes; a password is one user's.
@@ -281,12 +281,12 @@ impl Policy {
         subject: Subject,
         by: PermissionId,
         class: RouteClass,
-    ) -> Result<Leave, Forbidden> {
+    ) -> Result<Allowed, Forbidden> {
         let tenant = self.own[tenant.index].tenant();
         if tenant.credential.grant != Grant::EmbedSecret {
             return Err(Forbidden::Password(by));
         }
-        Ok(Leave { permit: Permit::new(Arc::clone(tenant), subject), by, class, mapped: true })
+        Ok(Allowed { permit: Permit::new(Arc::clone(tenant), subject), by, class, mapped: true })
     }
 }
 

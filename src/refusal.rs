@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName, Proofs};
-use crate::cors::Stranger;
+use crate::cors::UnlistedPage;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::telemetry::Reason;
@@ -16,9 +16,9 @@ use crate::throttle::{Over, Throttled};
 use crate::token::{ExchangeErrorKind, NoToken};
 use crate::trust::CertificateHint;
 
-mod known;
+mod facts;
 
-pub use known::Known;
+pub use facts::RequestFacts;
 
 /// Why the gateway itself answers a request with no. In the order of a request's way.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +59,12 @@ pub enum Refusal {
     #[error("the request asks for a host that is not among the `hosts` of the listener")]
     Host,
     /// A web page of an unlisted origin sent it, and the browser alone proves the caller.
-    #[error("{page} {}", not_listed(page, .known.as_deref()))]
+    #[error("{page} {}", not_listed(page, .facts.as_deref()))]
     Origin {
         /// What is known of the page.
-        page: Box<Stranger>,
+        page: Box<UnlistedPage>,
         /// What was known by then; none if there is no tenant.
-        known: Option<Box<Known>>,
+        facts: Option<Box<RequestFacts>>,
     },
     /// Nobody we know.
     #[error("{why}")]
@@ -88,7 +88,7 @@ pub enum Refusal {
         /// What there is no leave for.
         why: Forbidden,
         /// What was known by then.
-        known: Box<Known>,
+        facts: Box<RequestFacts>,
     },
     /// More requests than are allowed.
     #[error("{why}")]
@@ -96,7 +96,7 @@ pub enum Refusal {
         /// Who exceeds what.
         why: Throttled,
         /// What was known by then.
-        known: Box<Known>,
+        facts: Box<RequestFacts>,
     },
     /// The request brings an `Authorization`, and the tenant is configured to refuse that, or
     /// policy has decided on another user.
@@ -104,14 +104,14 @@ pub enum Refusal {
         "the request brings an Authorization of its own, which tenant `{}` or the mapping of its \
          user refuses", .0.tenant
     )]
-    AuthorizationRefused(Box<Known>),
+    AuthorizationRefused(Box<RequestFacts>),
     /// The request's own `Authorization` would sign in the connection to the server, which others
     /// use next.
     #[error(
         "the request brings NTLM or Negotiate, which would sign in a connection to Bold BI that \
          other clients share"
     )]
-    ConnectionAuthentication(Box<Known>),
+    ConnectionAuthentication(Box<RequestFacts>),
     /// No token could be had.
     #[error(transparent)]
     Exchange(NoToken),
@@ -202,7 +202,7 @@ pub enum Overdue {
 
 /// What the client gets for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct RefusalResponse {
     /// HTTP status.
     pub status: StatusCode,
     /// Stable, for programs.
@@ -217,7 +217,7 @@ pub struct Answer {
 
 impl Refusal {
     /// What the client gets.
-    pub fn answer(&self) -> Answer {
+    pub fn response(&self) -> RefusalResponse {
         let (status, code, detail) = match self {
             Self::HeadTimeout | Self::HeadEvicted { .. } => {
                 (408, "request_timeout", "The request head did not arrive in time.")
@@ -304,7 +304,7 @@ impl Refusal {
                  gateway (more than 64 KiB). Nothing was changed. Please send the request again.",
             ),
         };
-        Answer {
+        RefusalResponse {
             status: StatusCode::from_u16(status).expect("a status written above"),
             code,
             detail,
@@ -360,7 +360,7 @@ impl Refusal {
             | Self::NotReplayable(tenant)
             | Self::TokenEnded(tenant) => Some(tenant),
             Self::Exchange(error) => Some(&error.cause.tenant),
-            _ => self.known().map(|known| &known.tenant),
+            _ => self.facts().map(|facts| &facts.tenant),
         }
     }
 
@@ -368,19 +368,19 @@ impl Refusal {
     pub fn caller(&self) -> Option<&CallerName> {
         match self {
             Self::TenantUnknown { caller, .. } => caller.as_ref(),
-            _ => self.known()?.caller.as_ref(),
+            _ => self.facts()?.caller.as_ref(),
         }
     }
 
     /// What was known of a request that was refused when its caller and its tenant had been found,
     /// and before it was admitted.
-    pub fn known(&self) -> Option<&Known> {
+    pub fn facts(&self) -> Option<&RequestFacts> {
         match self {
-            Self::Forbidden { known, .. }
-            | Self::Throttled { known, .. }
-            | Self::AuthorizationRefused(known)
-            | Self::ConnectionAuthentication(known) => Some(known),
-            Self::Origin { known, .. } => known.as_deref(),
+            Self::Forbidden { facts, .. }
+            | Self::Throttled { facts, .. }
+            | Self::AuthorizationRefused(facts)
+            | Self::ConnectionAuthentication(facts) => Some(facts),
+            Self::Origin { facts, .. } => facts.as_deref(),
             _ => None,
         }
     }
@@ -404,12 +404,14 @@ impl Refusal {
 }
 
 /// Where the origin of a page that was refused would have to be listed.
-fn not_listed(page: &Stranger, known: Option<&Known>) -> String {
-    match known {
-        Some(Known { tenant, .. }) if matches!(page, Stranger::CrossSite | Stranger::Opaque) => {
+fn not_listed(page: &UnlistedPage, facts: Option<&RequestFacts>) -> String {
+    match facts {
+        Some(RequestFacts { tenant, .. })
+            if matches!(page, UnlistedPage::CrossSite | UnlistedPage::Opaque) =>
+        {
             format!("may not use tenant `{tenant}`: it says no origin that could be listed")
         }
-        Some(Known { tenant, .. }) => format!(
+        Some(RequestFacts { tenant, .. }) => format!(
             "may not use tenant `{tenant}`: its origin is not listed in `tenants.{tenant}.cors.origins`"
         ),
         None => "may not ask for a tenant that is not known: no `cors.origins` lists its origin"
@@ -477,7 +479,7 @@ impl Overdue {
     }
 }
 
-impl Answer {
+impl RefusalResponse {
     /// The body: `application/problem+json` (RFC 9457).
     pub fn problem(&self, request_id: &str) -> String {
         serde_json::json!({

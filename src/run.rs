@@ -237,8 +237,8 @@ impl Running {
         let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.shared)?);
         open_audit_log(audit.as_ref(), &self.shared.telemetry)?;
 
-        let renewal = next.gateway.gatekeeper().renewal();
-        self.shared.tokens.reconfigure(exchange, renewal, &next.servers, || {
+        let reissue = next.gateway.gatekeeper().reissue();
+        self.shared.tokens.reconfigure(exchange, reissue, &next.servers, || {
             self.connections.activate(Arc::clone(&next));
         });
 

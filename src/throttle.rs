@@ -54,7 +54,7 @@ struct Throttle {
 
 /// A request's places among those that are under way. They are free when it is dropped.
 #[derive(Debug, Default)]
-pub struct Places {
+pub struct InFlight {
     _caller: Option<OwnedSemaphorePermit>,
     _tenant: Option<OwnedSemaphorePermit>,
 }
@@ -87,11 +87,11 @@ impl Throttles {
         }
     }
 
-    /// Places for one request of `caller` to `tenant`.
+    /// InFlight for one request of `caller` to `tenant`.
     ///
     /// # Errors
     /// When either has used up what it is allowed.
-    pub fn enter(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Throttled> {
+    pub fn enter(&self, caller: &Caller, tenant: &Tenant) -> Result<InFlight, Throttled> {
         self.places(caller, tenant, Throttle::enter)
     }
 
@@ -99,7 +99,7 @@ impl Throttles {
     ///
     /// # Errors
     /// When either has as many under way as it may.
-    pub fn reenter(&self, caller: &Caller, tenant: &Tenant) -> Result<Places, Throttled> {
+    pub fn reenter(&self, caller: &Caller, tenant: &Tenant) -> Result<InFlight, Throttled> {
         self.places(caller, tenant, Throttle::place)
     }
 
@@ -108,7 +108,7 @@ impl Throttles {
         caller: &Caller,
         tenant: &Tenant,
         enter: fn(&Throttle) -> Result<Option<OwnedSemaphorePermit>, Over>,
-    ) -> Result<Places, Throttled> {
+    ) -> Result<InFlight, Throttled> {
         let of_caller = match caller.name() {
             Some(name) if !self.callers.is_empty() => self.callers.get(name),
             Some(_) => None,
@@ -121,7 +121,7 @@ impl Throttles {
         let throttled = |whose| move |over: Over| Throttled { whose, over };
         let caller = of_caller.map(|t| enter(t)).transpose().map_err(throttled(Whose::Caller))?;
         let tenant = of_tenant.map(|t| enter(t)).transpose().map_err(throttled(Whose::Tenant))?;
-        Ok(Places { _caller: caller.flatten(), _tenant: tenant.flatten() })
+        Ok(InFlight { _caller: caller.flatten(), _tenant: tenant.flatten() })
     }
 }
 

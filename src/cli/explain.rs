@@ -228,7 +228,7 @@ fn tell_page(page: Option<&HeaderValue>) -> Result<(), Failure> {
 }
 
 fn tell_refusal(admits: Admits, refusal: &Refusal) -> Result<(), Failure> {
-    let answer = refusal.answer();
+    let response = refusal.response();
     tell_listener(admits)?;
     if let Some(caller) = refusal.caller() {
         say(&format!("caller:    {caller}"))?;
@@ -236,16 +236,16 @@ fn tell_refusal(admits: Admits, refusal: &Refusal) -> Result<(), Failure> {
     if let Some(tenant) = refusal.tenant() {
         say(&format!("tenant:    {tenant}"))?;
     }
-    if let Some(known) = refusal.known() {
-        say(&format!("class:     {}", known.class.as_str()))?;
-        if let Some(subject) = &known.subject {
+    if let Some(facts) = refusal.facts() {
+        say(&format!("class:     {}", facts.class.as_str()))?;
+        if let Some(subject) = &facts.subject {
             say(&format!("subject:   {subject}"))?;
         }
-        if let Some(permission) = known.permission {
+        if let Some(permission) = facts.permission {
             say(&format!("by:        {permission}"))?;
         }
     }
-    say(&format!("decision:  refused, {} {}", answer.status.as_u16(), answer.code))?;
+    say(&format!("decision:  refused, {} {}", response.status.as_u16(), response.code))?;
     say(&format!("because:   {refusal}"))
 }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::invisible::Invisible;
 use crate::policy::Subject;
-use crate::policy::subject::{Mapping, Proxy, Source, Template, is_domain};
+use crate::policy::subject::{Mapping, SubjectSource, Template, TrustedProxy, is_domain};
 
 use super::Check;
 use super::callers::is_free;
@@ -64,7 +64,7 @@ impl Check<'_> {
         header: Field<String>,
         from: Field<Vec<Field<file::Proxy>>>,
         proofs: Proofs,
-    ) -> Result<Source, Noted> {
+    ) -> Result<SubjectSource, Noted> {
         let (claim_at, header_at, from_at) = (at.key("claim"), at.key("header"), at.key("from"));
         if let (Field::Given(_) | Field::Missing, Field::Given(_), Field::Missing) =
             (&claim, &from, &header)
@@ -76,14 +76,14 @@ impl Check<'_> {
             (None, None) => Err(self.notes.add(claim_at.missing("`claim` or `header`"))),
             (Some(claim), None) => {
                 self.needs_jwt(&claim_at, proofs);
-                self.claim(&claim_at, claim).map(Source::Claim)
+                self.claim(&claim_at, claim).map(SubjectSource::Claim)
             }
             (None, Some(name)) => {
                 let name = HeaderName::try_from(&name).ok().filter(is_free);
                 let name = name.ok_or_else(|| self.notes.add(header_at.wrong(HEADER)));
                 let from = from.required(&from_at, PROXIES, self.notes);
                 let from = from.and_then(|from| self.proxies(&from_at, from, proofs));
-                Ok(Source::Header { name: name?, from: from? })
+                Ok(SubjectSource::Header { name: name?, from: from? })
             }
             (Some(_), Some(_)) => {
                 let problem = "found a header beside `claim`";
@@ -98,11 +98,11 @@ impl Check<'_> {
         at: &Place<'_>,
         proxies: Vec<Field<file::Proxy>>,
         proofs: Proofs,
-    ) -> Result<Vec<Proxy>, Noted> {
+    ) -> Result<Vec<TrustedProxy>, Noted> {
         some(proxies, at, PROXIES, self.notes, |at, proxy| match proxy {
             file::Proxy::Address(text) => {
                 let refuse = || self.notes.add(at.finding("found another form", PROXIES));
-                network(&text).map(Proxy::Network).ok_or_else(refuse)
+                network(&text).map(TrustedProxy::Network).ok_or_else(refuse)
             }
             file::Proxy::Certificate(certificate) => {
                 if !proofs.certificates {
@@ -110,7 +110,7 @@ impl Check<'_> {
                     let accepted = "certificates where a listener has `tls.client_ca_file`";
                     self.notes.add(at.finding(problem, accepted));
                 }
-                self.certificate(at, certificate).map(Proxy::Certificate)
+                self.certificate(at, certificate).map(TrustedProxy::Certificate)
             }
         })
     }

@@ -92,7 +92,7 @@ fn a_page_is_what_its_one_origin_says_and_else_what_the_browser_says() {
         (&[("sec-fetch-site", "NONE")], "None"),
         (&[("origin", "https://app.example"), ("sec-fetch-site", "cross-site")], "Listed"),
         (&[("origin", "https://app.example:443"), ("sec-fetch-site", "?")], "Listed"),
-        (&[("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")], "Unlisted"),
+        (&[("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")], "Origin"),
         (&[("origin", "null"), ("sec-fetch-site", "none")], "Opaque"),
         (&[("origin", "")], "Opaque"),
         (&[("origin", "chrome-extension://abc")], "Opaque"),
@@ -104,7 +104,7 @@ fn a_page_is_what_its_one_origin_says_and_else_what_the_browser_says() {
     ] {
         let headers = map(lines);
         let page = match Page::of(&headers, listed) {
-            Page::Stranger(stranger) => format!("{stranger:?}"),
+            Page::Unlisted(page) => format!("{page:?}"),
             page => format!("{page:?}"),
         };
         assert!(page.starts_with(expected), "{lines:?}: {page}");

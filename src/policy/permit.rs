@@ -37,7 +37,7 @@ impl Permit {
     /// The same leave by what `own`'s tenant is today; `own` is the leave to act as its
     /// credential's own user. None when the credential is another one, or cannot act as this
     /// subject.
-    pub(super) fn renewed(&self, own: &Self) -> Option<Self> {
+    pub(super) fn reissued(&self, own: &Self) -> Option<Self> {
         if self.0.credential_version != own.0.credential_version {
             None
         } else if self.subject() == own.subject() {

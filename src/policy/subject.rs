@@ -77,7 +77,7 @@ pub enum SubjectRule {
 #[derive(Clone, Debug)]
 pub struct Mapping {
     /// Where the value is from.
-    pub source: Source,
+    pub source: SubjectSource,
     /// The addresses of some values; with no template, of all that there are.
     pub map: Option<HashMap<String, Subject>>,
     /// How a value becomes an address.
@@ -90,7 +90,7 @@ pub struct Mapping {
 
 /// Where the value is from that tells the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum SubjectSource {
     /// A claim of the JWT that proved the caller.
     Claim(String),
     /// A header, believed only of these proxies.
@@ -98,20 +98,20 @@ pub enum Source {
         /// Its name.
         name: HeaderName,
         /// The proxies that set it.
-        from: Vec<Proxy>,
+        from: Vec<TrustedProxy>,
     },
 }
 
 /// A proxy whose word on users counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proxy {
+pub enum TrustedProxy {
     /// Every one with an address in this network.
     Network(IpNet),
     /// The one that proved to have a certificate of this name.
     Certificate(CertificateName),
 }
 
-impl Proxy {
+impl TrustedProxy {
     fn has(&self, peer: &PeerInfo) -> bool {
         match self {
             Self::Network(network) => peer.address.is_some_and(|at| network.contains(&at)),
@@ -156,8 +156,8 @@ impl Mapping {
         headers: &HeaderMap,
     ) -> Result<Subject, SubjectError> {
         let value = match &self.source {
-            Source::Claim(claim) => claimed(caller, claim)?,
-            Source::Header { name, from } => believed(peer, headers, name, from)?,
+            SubjectSource::Claim(claim) => claimed(caller, claim)?,
+            SubjectSource::Header { name, from } => believed(peer, headers, name, from)?,
         };
         let subject = self.mapped(value)?;
         let domain = subject.domain().ok_or(SubjectError::Malformed)?;
@@ -201,7 +201,7 @@ fn believed<'h>(
     peer: &PeerInfo,
     headers: &'h HeaderMap,
     name: &HeaderName,
-    from: &[Proxy],
+    from: &[TrustedProxy],
 ) -> Result<&'h str, SubjectError> {
     if !from.iter().any(|proxy| proxy.has(peer)) {
         return Err(SubjectError::Untrusted);

@@ -77,7 +77,7 @@ fn ask(
     caller: &Caller,
     (index, method, class): (usize, &Method, RouteClass),
     headers: &[(&'static str, &str)],
-) -> Result<Leave, Forbidden> {
+) -> Result<Allowed, Forbidden> {
     let tenant = tenants.iter().nth(index).unwrap();
     let path = format!("{}/{}", tenant.api_base, class.as_str());
     let mut raw = format!("{method} {path} HTTP/1.1\r\nHost: gw\r\n");
@@ -168,7 +168,7 @@ fn the_first_permission_that_opens_a_request_counts_wherever_it_stands() {
         for (index, expected) in [(0, alphas), (1, betas)] {
             let request = (index, &Method::GET, RouteClass::Read);
             match ask(&policy, &tenants, &caller(Some("one")), request, &[]) {
-                Ok(leave) => assert_eq!(leave.by, PermissionId::May(expected)),
+                Ok(allowed) => assert_eq!(allowed.by, PermissionId::May(expected)),
                 Err(why) => assert_eq!((why, expected), (Forbidden::Tenant, 9)),
             }
         }
@@ -205,16 +205,16 @@ fn a_permit_is_renewed_by_what_its_tenant_is_today_and_by_the_same_credential_on
     let mapped = Permit::new(Arc::clone(own.tenant()), Subject::parse("b@x.example").unwrap());
     let today = policy(tenant(0, "alpha", "a@x", 1));
     for permit in [&own, &mapped] {
-        let renewed = today.renewal()(permit).unwrap();
+        let renewed = today.reissue()(permit).unwrap();
         assert_eq!(&renewed, permit, "it is the same key");
         assert!(Arc::ptr_eq(renewed.tenant(), today.own[0].tenant()));
     }
     let mut by_password = tenant(0, "alpha", "a@x", 1);
     by_password.credential.grant = Grant::Password;
-    let by_password = policy(by_password).renewal();
+    let by_password = policy(by_password).reissue();
     assert_eq!(by_password(&own).as_ref(), Some(&own));
     assert_eq!(by_password(&mapped), None, "a password is one user's");
     for other in [tenant(0, "alpha", "a@x", 2), tenant(0, "beta", "a@x", 1)] {
-        assert_eq!(policy(other).renewal()(&own), None);
+        assert_eq!(policy(other).reissue()(&own), None);
     }
 }

@@ -12,10 +12,10 @@ use tracing::field::display;
 
 use super::downstream::Peer;
 use crate::caller::CallerName;
-use crate::cors::Stranger;
+use crate::cors::UnlistedPage;
 use crate::gateway::{Admission, Arrived};
 use crate::policy::{PermissionId, Permit, RouteClass, Subject};
-use crate::refusal::{Answer, Overdue, Refusal};
+use crate::refusal::{Overdue, Refusal, RefusalResponse};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
     AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, LogLimiter, Reason, RequestOutcome,
@@ -183,8 +183,8 @@ impl Record {
     /// The gateway answers itself: a line in the audit log. What failed inside or behind it is
     /// logged with its cause; so is, at `info`, the cause of a refused credential.
     pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
-        let answer = refusal.answer();
-        self.refusal = Some(answer.code);
+        let response = refusal.response();
+        self.refusal = Some(response.code);
         self.reason = refusal.reason();
         if self.tenant().is_none() {
             self.tenant = refusal.tenant().cloned();
@@ -192,31 +192,31 @@ impl Record {
         if self.caller.is_none() {
             self.caller = refusal.caller().cloned();
         }
-        self.audit(refusal, &answer, &telemetry.audit);
+        self.audit(refusal, &response, &telemetry.audit);
         let repeated = self.reason.and_then(|reason| telemetry.credentials_refused.count(reason));
-        self.outcome = if answer.status.is_server_error() {
+        self.outcome = if response.status.is_server_error() {
             let limiter = self.metrics.as_ref().map(|metrics| &metrics.log_limiter);
             let limiter = limiter.unwrap_or(&telemetry.no_tenant.log_limiter);
-            self.warn_once(Some(limiter), answer.code, refusal, hint(refusal));
+            self.warn_once(Some(limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. } = refusal {
             // Neither the page nor the browser shows which origin was refused, and why.
             let tenant = self.tenant().map(|name| telemetry.tenant(name.as_str()));
             let log_limiter = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter;
-            self.warn_once(Some(log_limiter), answer.code, refusal, hint(refusal));
+            self.warn_once(Some(log_limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Refused
         } else {
             let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
             match repeated {
                 Some(repeated) => tracing::info!(
-                    boldgate.refusal = answer.code,
+                    boldgate.refusal = response.code,
                     boldgate.reason = reason,
                     request.id = id,
                     repeated = (repeated > 0).then_some(repeated),
                     "{refusal}"
                 ),
                 None => tracing::debug!(
-                    boldgate.refusal = answer.code,
+                    boldgate.refusal = response.code,
                     boldgate.reason = reason,
                     request.id = id,
                     "{refusal}"
@@ -226,8 +226,8 @@ impl Record {
         };
     }
 
-    fn audit(&self, refusal: &Refusal, answer: &Answer, audit: &AuditLog) {
-        let (granted, known) = (self.granted.as_ref(), refusal.known());
+    fn audit(&self, refusal: &Refusal, response: &RefusalResponse, audit: &AuditLog) {
+        let (granted, known) = (self.granted.as_ref(), refusal.facts());
         let permission = match (granted, known) {
             (Some(granted), _) => Some(granted.by),
             (None, known) => known.and_then(|known| known.permission),
@@ -247,13 +247,13 @@ impl Record {
             tenant: self.tenant().map(TenantName::as_str),
             subject: subject.map(Subject::as_str),
             grant: grant.or(known.map(|known| known.grant)).map(Grant::as_str),
-            outcome: answer.code,
+            outcome: response.code,
             event: AuditEvent::Refusal {
                 client: self.client,
                 method: self.method.as_ref().map(Method::as_str),
                 path: self.target.as_ref().map(PathAndQuery::path),
                 class: class.map(RouteClass::as_str),
-                status: answer.status.as_u16(),
+                status: response.status.as_u16(),
             },
         });
     }
@@ -336,15 +336,15 @@ impl Record {
 /// What an operator can try.
 fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
-        Refusal::Origin { known: None, .. } => {
+        Refusal::Origin { facts: None, .. } => {
             "if the page is one of yours, look at the host and the path that it asks for"
         }
-        Refusal::Origin { page, .. } if matches!(**page, Stranger::CrossSite) => {
+        Refusal::Origin { page, .. } if matches!(**page, UnlistedPage::CrossSite) => {
             "a link, an image or a form of another site made a browser send this without an `Origin`: \
              no list changes that. A page of yours can use `fetch`, whose `Origin` can be listed, or \
              the caller can have a key"
         }
-        Refusal::Origin { page, .. } if matches!(**page, Stranger::Opaque) => {
+        Refusal::Origin { page, .. } if matches!(**page, UnlistedPage::Opaque) => {
             "a sandboxed frame, a file or a redirect has no origin that could be listed: serve the \
              page from an address of its own and list that"
         }

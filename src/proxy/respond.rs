@@ -101,8 +101,8 @@ pub(super) async fn refuse(
     page: Option<&HeaderValue>,
     request_id: &str,
 ) -> Result<StatusCode, ClientGone> {
-    let answer = refusal.answer();
-    let body = answer.problem(request_id);
+    let response = refusal.response();
+    let body = response.problem(request_id);
     let mut head = HeaderMap::new();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -111,20 +111,20 @@ pub(super) async fn refuse(
     if let Ok(id) = HeaderValue::from_str(request_id) {
         head.insert(REQUEST_ID.clone(), id);
     }
-    if let Some(wait) = answer.retry_after {
+    if let Some(wait) = response.retry_after {
         head.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
-    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+    if response.status == StatusCode::METHOD_NOT_ALLOWED {
         head.insert(ALLOW, methods());
     }
-    for challenge in answer.challenges {
+    for challenge in response.challenges {
         head.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     // Nothing is written in answer to HEAD: the session knows.
-    down.write_head(answer.status, head).await?;
+    down.write_head(response.status, head).await?;
     down.write_body(body.as_bytes()).await?;
     down.finish_body().await?;
-    Ok(answer.status)
+    Ok(response.status)
 }
 
 /// The head that answers a preflight with yes. What the page may ask for is decided when it asks.

@@ -6,7 +6,7 @@ use crate::caller::ClientCertificate;
 
 fn mapping() -> Mapping {
     Mapping {
-        source: Source::Claim("email".into()),
+        source: SubjectSource::Claim("email".into()),
         map: None,
         template: None,
         domains: vec!["acme.example".into()],
@@ -68,7 +68,7 @@ fn a_map_decides_alone_unless_there_is_a_template() {
     let known = Subject::parse("boss@acme.example").unwrap();
     let map = HashMap::from([("42".to_owned(), known)]);
     let only_map = Mapping {
-        source: Source::Claim("sub".into()),
+        source: SubjectSource::Claim("sub".into()),
         map: Some(map),
         domains: Vec::new(),
         ..mapping()
@@ -103,8 +103,9 @@ fn a_template_keeps_the_domain_out_of_the_values_reach() {
 #[test]
 fn a_header_is_believed_once_and_of_a_listed_proxy_only() {
     let name = HeaderName::from_static("x-user");
-    let from = vec![Proxy::Network("10.0.0.0/31".parse().unwrap())];
-    let mapping = Mapping { source: Source::Header { name: name.clone(), from }, ..mapping() };
+    let from = vec![TrustedProxy::Network("10.0.0.0/31".parse().unwrap())];
+    let mapping =
+        Mapping { source: SubjectSource::Header { name: name.clone(), from }, ..mapping() };
     // With a JWT or without: the header alone counts.
     let caller = Caller::with_claims("proxy", json!({"email": "other@acme.example"}));
     let ask = |address, values: &[&'static str]| {
@@ -189,10 +190,11 @@ fn a_header_is_believed_of_a_listed_certificate_wherever_it_comes_from() {
     };
     let name = HeaderName::from_static("x-user");
     let from = vec![
-        Proxy::Certificate(CertificateName::dns("proxy.acme.example").unwrap()),
-        Proxy::Network("10.0.0.0/31".parse().unwrap()),
+        TrustedProxy::Certificate(CertificateName::dns("proxy.acme.example").unwrap()),
+        TrustedProxy::Network("10.0.0.0/31".parse().unwrap()),
     ];
-    let mapping = Mapping { source: Source::Header { name: name.clone(), from }, ..mapping() };
+    let mapping =
+        Mapping { source: SubjectSource::Header { name: name.clone(), from }, ..mapping() };
     let caller = Caller::with_claims("proxy", json!({}));
     let headers = HeaderMap::from_iter([(name, "jane@acme.example".parse().unwrap())]);
     let ask = |peer: PeerInfo| mapping.subject(&caller, &peer, &headers).map(|s| s.to_string());

@@ -6,7 +6,7 @@ use crate::tenant::{Grant, Tenant, TenantName};
 
 /// What is known of a request between its tenant and its admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct RequestFacts {
     /// Who sent it; none when anonymous, or not looked at yet.
     pub caller: Option<CallerName>,
     /// The tenant it is about.
@@ -21,7 +21,7 @@ pub struct Known {
     pub subject: Option<Subject>,
 }
 
-impl Known {
+impl RequestFacts {
     /// These, without what else is known of them.
     pub fn of(
         caller: Option<&CallerName>,
