@@ -34,7 +34,7 @@ use crate::request::{BodyFraming, RawHead, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
 use admitted::Admitted;
-use body::{Broken, Upload, UploadLimits};
+use body::{TransferError, Upload, UploadLimits};
 use record::Record;
 use session::Session;
 use upstream::Lease;
@@ -51,7 +51,7 @@ pub struct Proxy {
 }
 
 /// A request that was sent, and whose answer's head has been read.
-struct Attempt {
+struct SentRequest {
     lease: Lease,
     upload: Upload,
     /// The token that was put on.
@@ -66,22 +66,22 @@ enum Decision<'h> {
 }
 
 /// What ends a request without a whole answer of the server.
-enum Failure {
+enum RequestFailure {
     Refused(Refusal),
     ClientGone,
     /// The server broke off when its answer had begun.
     Truncated(String),
 }
 
-impl<R: Into<Refusal>> From<R> for Failure {
+impl<R: Into<Refusal>> From<R> for RequestFailure {
     fn from(refusal: R) -> Self {
         Self::Refused(refusal.into())
     }
 }
 
-impl Failure {
+impl RequestFailure {
     /// The configuration in force no longer makes the permit.
-    fn is_withdrawn(&self) -> bool {
+    fn is_permit_revoked(&self) -> bool {
         matches!(self, Self::Refused(Refusal::Exchange(no_token)) if no_token.is_permit_revoked())
     }
 }
@@ -123,11 +123,11 @@ impl Proxy {
         peer: &Peer,
         terms: &ListenerTerms,
         record: &mut Record,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         let admitted = match self.admit(down, head, peer, terms, record).await? {
             Decision::Forward(admitted) => admitted,
             Decision::Preflight(head) => {
-                return Box::pin(self.answer_preflight(down, head, peer, record)).await;
+                return Box::pin(self.respond_to_preflight(down, head, peer, record)).await;
             }
         };
         let upstream = self.upstream(&admitted);
@@ -144,35 +144,35 @@ impl Proxy {
         down: &mut Session,
         admitted: &Admitted<'_>,
         record: &mut Record,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         let mut token = self.token(admitted, record).await?;
         if token.is_some() && admitted.framing != BodyFraming::Empty {
             down.keep_body();
         }
         let sent = self.send(down, admitted, token.as_ref(), record).await;
-        let mut attempt = match sent {
-            Err(Failure::Refused(Refusal::TokenEnded(_))) => {
-                Box::pin(self.send_by_next(down, admitted, &mut token, record)).await?
+        let mut sent_request = match sent {
+            Err(RequestFailure::Refused(Refusal::TokenEnded(_))) => {
+                Box::pin(self.send_with_next_token(down, admitted, &mut token, record)).await?
             }
             sent => sent?,
         };
-        if attempt.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
+        if sent_request.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
-            let again = self.replay(down, admitted, attempt, &refused, record);
-            attempt = Box::pin(again).await?;
+            let again = self.replay(down, admitted, sent_request, &refused, record);
+            sent_request = Box::pin(again).await?;
         }
-        self.relay(down, admitted, attempt, record).await
+        self.relay(down, admitted, sent_request, record).await
     }
 
     /// Sends the request by the token that there is now: `token` has ended.
-    async fn send_by_next(
+    async fn send_with_next_token(
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
         token: &mut Option<Arc<AccessToken>>,
         record: &mut Record,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<SentRequest, RequestFailure> {
         *token = self.token(admitted, record).await?;
         self.send(down, admitted, token.as_ref(), record).await
     }
@@ -205,7 +205,7 @@ impl Proxy {
         let arrived = match gatekeeper.arrive(terms, &peer.info, &head)? {
             Arrival::Preflight(preflight) => {
                 record.preflight(&preflight.tenant.name);
-                let answer = respond::to_preflight(&preflight, record.request_id_value());
+                let answer = respond::preflight_response(&preflight, record.request_id_value());
                 return Ok(Decision::Preflight(answer));
             }
             Arrival::Request(arrived) => arrived,
@@ -241,13 +241,13 @@ impl Proxy {
     }
 
     /// Answers a preflight that is allowed.
-    async fn answer_preflight(
+    async fn respond_to_preflight(
         &self,
         down: &mut Session,
         head: HeaderMap,
         peer: &Peer,
         record: &mut Record,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         end_if_last(down, peer);
         // As of a refusal: nobody need be known for it.
         down.bound_pipeline();
@@ -256,7 +256,7 @@ impl Proxy {
             down.finish_body().await
         };
         let Ok(Ok(())) = timeout(REFUSAL_TIMEOUT, written).await else {
-            return Err(Failure::ClientGone);
+            return Err(RequestFailure::ClientGone);
         };
         record.status_sent(StatusCode::NO_CONTENT);
         Ok(())
@@ -271,7 +271,7 @@ impl Proxy {
         admitted: &Admitted<'_>,
         token: Option<&Arc<AccessToken>>,
         record: &Record,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<SentRequest, RequestFailure> {
         let tenant_upstream = &self.upstreams[admitted.admission.tenant().index];
         let upstream = tenant_upstream.upstream();
         let kept = down.kept_body();
@@ -296,10 +296,10 @@ impl Proxy {
                     {
                         token.accept();
                     }
-                    return Ok(Attempt { lease, upload, token: token.cloned() });
+                    return Ok(SentRequest { lease, upload, token: token.cloned() });
                 }
-                Err(Broken::Server(error))
-                    if again < SENT_AGAIN
+                Err(TransferError::Server(error))
+                    if again < MAX_RESENDS
                         && admitted.may_be_sent_twice()
                         && error.is_end()
                         && (lease.reused || upstream.has_another(lease.address())) =>
@@ -307,7 +307,7 @@ impl Proxy {
                     again += 1;
                     avoided = Some(lease.address());
                 }
-                Err(broken) => return Err(self.failure(broken, upstream)),
+                Err(error) => return Err(self.failure(error, upstream)),
             }
         }
     }
@@ -319,10 +319,10 @@ impl Proxy {
         head: Box<RequestHeader>,
         admitted: &Admitted<'_>,
         kept: Option<Bytes>,
-    ) -> Result<Upload, Broken> {
-        lease.session.write_head(head).await.map_err(Broken::Server)?;
+    ) -> Result<Upload, TransferError> {
+        lease.session.write_head(head).await.map_err(TransferError::Server)?;
         if admitted.framing == BodyFraming::Empty {
-            body::await_answer(down, &mut lease.session).await?;
+            body::await_response(down, &mut lease.session).await?;
             return Ok(Upload::Done);
         }
         if admitted.expects_continue {
@@ -337,36 +337,36 @@ impl Proxy {
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
-        attempt: Attempt,
+        sent_request: SentRequest,
         refused: &Arc<AccessToken>,
         record: &mut Record,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<SentRequest, RequestFailure> {
         let permit = &admitted.admission.permit;
         if down.is_kept_body_truncated() {
             return if self.gateway.reject(permit, refused) {
                 Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
             } else {
-                Ok(attempt)
+                Ok(sent_request)
             };
         }
         let id = record.request_id();
         let next = self.gateway.upstream_refused(&admitted.admission, refused, id).await?;
-        let Some(next) = next else { return Ok(attempt) };
-        self.discard(attempt, admitted).await;
+        let Some(next) = next else { return Ok(sent_request) };
+        self.discard(sent_request, admitted).await;
         record.replayed();
         self.gateway.metrics(permit.tenant()).replays.inc();
         self.send(down, admitted, Some(&next), record).await
     }
 
     /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
-    async fn discard(&self, attempt: Attempt, admitted: &Admitted<'_>) {
-        let Attempt { mut lease, upload, .. } = attempt;
+    async fn discard(&self, sent_request: SentRequest, admitted: &Admitted<'_>) {
+        let SentRequest { mut lease, upload, .. } = sent_request;
         if upload == Upload::Unfinished {
             return;
         }
         let mut read = 0;
-        while read <= DISCARDED {
-            match timeout(DISCARD_TIME, lease.session.read_body()).await {
+        while read <= MAX_DISCARDED {
+            match timeout(DISCARD_TIMEOUT, lease.session.read_body()).await {
                 Ok(Ok(Some(piece))) => read += piece.len(),
                 Ok(Ok(None)) => {
                     return self.give_back(admitted, lease);
@@ -380,15 +380,15 @@ impl Proxy {
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
-        attempt: Attempt,
+        sent_request: SentRequest,
         record: &mut Record,
-    ) -> Result<(), Failure> {
-        let Attempt { mut lease, upload, token } = attempt;
+    ) -> Result<(), RequestFailure> {
+        let SentRequest { mut lease, upload, token } = sent_request;
         let upstream = self.upstream(admitted);
         let status = lease.session.status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout());
-        let ours = respond::Ours {
+        let ours = respond::Additions {
             token: token.as_deref(),
             page: record.page(),
             request_id: record.request_id_value(),
@@ -398,13 +398,13 @@ impl Proxy {
         match relayed {
             Ok(Upload::Done) => self.give_back(admitted, lease),
             Ok(Upload::Unfinished) => {}
-            Err(Broken::Server(error)) => {
+            Err(TransferError::Server(error)) => {
                 let reading = Overdue::Read(upstream.server().timeouts.read);
                 let late = late(&error, upstream, reading);
                 let cause = late.map_or_else(|| error.to_string(), |late| late.to_string());
-                return Err(Failure::Truncated(cause));
+                return Err(RequestFailure::Truncated(cause));
             }
-            Err(broken) => return Err(self.failure(broken, upstream)),
+            Err(error) => return Err(self.failure(error, upstream)),
         }
         Ok(())
     }
@@ -422,21 +422,21 @@ impl Proxy {
     async fn fail(
         &self,
         down: &mut Session,
-        failure: Failure,
+        failure: RequestFailure,
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
         let begun = down.has_responded();
         match failure {
-            Failure::Refused(refusal) if !begun => {
+            RequestFailure::Refused(refusal) if !begun => {
                 return self.refuse(down, &refusal, peer, record).await;
             }
-            Failure::ClientGone => {
+            RequestFailure::ClientGone => {
                 record.outcome(RequestOutcome::ClientGone);
                 return false;
             }
-            Failure::Refused(refusal) => record.truncated(&refusal.to_string()),
-            Failure::Truncated(cause) => record.truncated(&cause),
+            RequestFailure::Refused(refusal) => record.truncated(&refusal.to_string()),
+            RequestFailure::Truncated(cause) => record.truncated(&cause),
         }
         // The answer has no proper end, so that the client knows it is not whole.
         down.break_off().await;
@@ -464,14 +464,14 @@ impl Proxy {
         true
     }
 
-    fn failure(&self, broken: Broken, upstream: &Upstream) -> Failure {
+    fn failure(&self, error: TransferError, upstream: &Upstream) -> RequestFailure {
         let first_byte = Overdue::FirstByte(upstream.server().timeouts.first_byte);
-        match broken {
-            Broken::ClientGone => Failure::ClientGone,
-            Broken::ClientSilent => Refusal::BodyTimeout.into(),
-            Broken::ClientMalformed => Refusal::BodyMalformed.into(),
-            Broken::TooLarge => Refusal::BodyTooLarge { limit: self.limits.max_body }.into(),
-            Broken::Server(error) => match late(&error, upstream, first_byte) {
+        match error {
+            TransferError::ClientGone => RequestFailure::ClientGone,
+            TransferError::ClientSilent => Refusal::BodyTimeout.into(),
+            TransferError::ClientMalformed => Refusal::BodyMalformed.into(),
+            TransferError::TooLarge => Refusal::BodyTooLarge { limit: self.limits.max_body }.into(),
+            TransferError::Server(error) => match late(&error, upstream, first_byte) {
                 Some(late) => overdue(upstream, late).into(),
                 None => {
                     let server = upstream.server().name.clone();
@@ -520,6 +520,6 @@ fn late(error: &ResponseError, upstream: &Upstream, reading: Overdue) -> Option<
 /// Longest time for a client to take a refusal, or the response to a preflight.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a request is sent again when connections break.
-const SENT_AGAIN: u32 = 2;
-const DISCARDED: usize = 64 * 1024;
-const DISCARD_TIME: Duration = Duration::from_secs(1);
+const MAX_RESENDS: u32 = 2;
+const MAX_DISCARDED: usize = 64 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);

@@ -67,7 +67,7 @@ impl<'h> Admitted<'h> {
     /// Checks that what the gateway puts on does not make the head larger than a server takes.
     pub(super) fn check_size(&self, private: &[HeaderName]) -> Result<(), RequestError> {
         // Few come near it.
-        if self.raw.headers().len() + ADDED <= MAX_LINES {
+        if self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
             return Ok(());
         }
         let theirs =
@@ -75,7 +75,7 @@ impl<'h> Admitted<'h> {
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
         let optional = [framing, self.admission.injects, self.peer.forwarded_for.is_some()];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
-        if theirs + ours > MAX_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
+        if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
 
     /// The head that the server gets: rebuilt from what was parsed, nothing copied as it came but
@@ -93,7 +93,7 @@ impl<'h> Admitted<'h> {
         parts.uri = Uri::from(self.target.path_and_query().clone());
         parts.version = Version::HTTP_11;
         let headers = &mut parts.headers;
-        headers.reserve(theirs.len() + ADDED);
+        headers.reserve(theirs.len() + MAX_ADDED);
         headers.insert(HOST, authority.clone());
         for (name, value) in ToServer::new(theirs, private, self.admission.injects)?.iter() {
             headers.append(name, value.clone());
@@ -150,6 +150,6 @@ static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `Host`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `X-Request-Id`.
 const ALWAYS_ADDED: usize = 4;
 /// How many headers are put on at most.
-const ADDED: usize = ALWAYS_ADDED + 3;
+const MAX_ADDED: usize = ALWAYS_ADDED + 3;
 /// Most header lines that Kestrel takes, which Bold BI is built on.
-const MAX_LINES: usize = 100;
+const MAX_HEADER_LINES: usize = 100;

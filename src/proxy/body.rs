@@ -24,7 +24,7 @@ pub(super) enum Upload {
 
 /// What ends an exchange with the server before its answer is complete.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum TransferError {
     /// The client left, or its connection broke.
     ClientGone,
     /// The client was silent for too long in the middle of its body.
@@ -37,7 +37,7 @@ pub(super) enum Broken {
     Server(ResponseError),
 }
 
-impl From<ClientFault> for Broken {
+impl From<ClientFault> for TransferError {
     fn from(fault: ClientFault) -> Self {
         match fault {
             ClientFault::Gone => Self::ClientGone,
@@ -47,17 +47,20 @@ impl From<ClientFault> for Broken {
     }
 }
 
-impl From<ClientGone> for Broken {
+impl From<ClientGone> for TransferError {
     fn from(_: ClientGone) -> Self {
         Self::ClientGone
     }
 }
 
 /// Waits for the answer's head while nothing more is sent, watching for a client that leaves.
-pub(super) async fn await_answer(down: &mut Session, up: &mut ClientSession) -> Result<(), Broken> {
+pub(super) async fn await_response(
+    down: &mut Session,
+    up: &mut ClientSession,
+) -> Result<(), TransferError> {
     tokio::select! {
         biased;
-        head = up.read_head() => head.map_err(Broken::Server),
+        head = up.read_head() => head.map_err(TransferError::Server),
         gone = down.client_gone() => Err(gone.into()),
     }
 }
@@ -69,7 +72,7 @@ pub(super) async fn upload(
     up: &mut ClientSession,
     kept: Option<Bytes>,
     limits: UploadLimits,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     let state = Arc::clone(up.connection().write_state());
     state.set_elastic(true);
     // As long as the client has not sent all, the server is not late with its answer.
@@ -78,7 +81,7 @@ pub(super) async fn upload(
     up.set_read_timeout(patience);
     state.set_elastic(false);
     match sent? {
-        Upload::Done => await_answer(down, up).await.map(|()| Upload::Done),
+        Upload::Done => await_response(down, up).await.map(|()| Upload::Done),
         Upload::Unfinished => Ok(Upload::Unfinished),
     }
 }
@@ -100,7 +103,7 @@ async fn send_all(
     kept: Option<Bytes>,
     limits: &UploadLimits,
     state: &WriteState,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     if let Some(kept) = kept.filter(|kept| !kept.is_empty())
         && send_piece(up, Some(&kept), limits, state).await? == Upload::Unfinished
     {
@@ -110,12 +113,12 @@ async fn send_all(
         let piece = tokio::select! {
             biased;
             early = up.read_head() => {
-                return early.map(|()| Upload::Unfinished).map_err(Broken::Server);
+                return early.map(|()| Upload::Unfinished).map_err(TransferError::Server);
             }
             piece = down.read_body() => piece?,
         };
         if down.body_received() > limits.max_body {
-            return Err(Broken::TooLarge);
+            return Err(TransferError::TooLarge);
         }
         let sent = send_piece(up, piece.as_deref(), limits, state).await?;
         if piece.is_none() || sent == Upload::Unfinished {
@@ -130,30 +133,30 @@ async fn send_piece(
     piece: Option<&[u8]>,
     limits: &UploadLimits,
     state: &WriteState,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     let written = match piece {
         Some(piece) => up.write_body(piece).await,
         None => up.finish_body().await,
     };
     if let Err(error) = written {
         // A server that has answered and closed already: its answer may still be there to read.
-        return match timeout(LAST_WORDS, up.read_head()).await {
+        return match timeout(EARLY_RESPONSE_TIMEOUT, up.read_head()).await {
             Ok(Ok(())) => Ok(Upload::Unfinished),
-            _ => Err(Broken::Server(error)),
+            _ => Err(TransferError::Server(error)),
         };
     }
     if !state.is_pending() {
         return Ok(Upload::Done);
     }
     let mut head = pin!(up.read_head());
-    let taken_or_answered = poll_fn(|cx| match head.as_mut().poll(cx) {
+    let taken_or_response = poll_fn(|cx| match head.as_mut().poll(cx) {
         Poll::Ready(head) => Poll::Ready(head.map(|()| Upload::Unfinished)),
         Poll::Pending if !state.is_pending() => Poll::Ready(Ok(Upload::Done)),
         Poll::Pending => Poll::Pending,
     });
-    match timeout(limits.write, taken_or_answered).await {
-        Ok(result) => result.map_err(Broken::Server),
-        Err(_) => Err(Broken::Server(ResponseError::WriteTimeout)),
+    match timeout(limits.write, taken_or_response).await {
+        Ok(result) => result.map_err(TransferError::Server),
+        Err(_) => Err(TransferError::Server(ResponseError::WriteTimeout)),
     }
 }
 
@@ -163,7 +166,7 @@ pub(super) async fn duplex(
     down: &mut Session,
     up: &mut ClientSession,
     limits: &UploadLimits,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     let to_client = Arc::clone(down.connection().write_state());
     let to_server = Arc::clone(up.connection().write_state());
     to_client.set_elastic(true);
@@ -189,7 +192,7 @@ async fn both_ways(
     limits: &UploadLimits,
     to_client: &WriteState,
     to_server: &WriteState,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     // Read on one side, and the other is still busy with what came before: then nothing more is
     // read of the first, so that each holds one piece.
     let (mut going_up, mut coming_down) = (None::<Bytes>, None::<Bytes>);
@@ -223,7 +226,7 @@ async fn both_ways(
         let event = {
             let mut from_client = pin!(async {
                 if client_done || up_waits || !listening {
-                    down.push().await;
+                    down.write_pending().await;
                     std::future::pending().await
                 } else {
                     down.read_body().await
@@ -231,7 +234,7 @@ async fn both_ways(
             });
             let mut from_server = pin!(async {
                 if server_done || down_waits {
-                    let _ = poll_fn(|cx| up.connection().poll_push(cx)).await;
+                    let _ = poll_fn(|cx| up.connection().poll_write_pending(cx)).await;
                     std::future::pending().await
                 } else {
                     up.read_body().await
@@ -250,10 +253,12 @@ async fn both_ways(
             });
             // Whoever is not read from is not told that it is late.
             match (up_waits, down_waits) {
-                (_, true) => timeout(limits.client, next).await.map_err(|_| Broken::ClientGone)?,
+                (_, true) => {
+                    timeout(limits.client, next).await.map_err(|_| TransferError::ClientGone)?
+                }
                 (true, false) => timeout(limits.write, next)
                     .await
-                    .map_err(|_| Broken::Server(ResponseError::WriteTimeout))?,
+                    .map_err(|_| TransferError::Server(ResponseError::WriteTimeout))?,
                 (false, false) => next.await,
             }
         };
@@ -261,10 +266,10 @@ async fn both_ways(
             Event::Drained => {}
             Event::FromServer(Ok(Some(piece))) => coming_down = Some(piece),
             Event::FromServer(Ok(None)) => server_done = true,
-            Event::FromServer(Err(error)) => return Err(Broken::Server(error)),
+            Event::FromServer(Err(error)) => return Err(TransferError::Server(error)),
             Event::FromClient(Ok(Some(piece))) => {
                 if down.body_received() > limits.max_body {
-                    return Err(Broken::TooLarge);
+                    return Err(TransferError::TooLarge);
                 }
                 going_up = Some(piece);
             }
@@ -275,4 +280,4 @@ async fn both_ways(
 }
 
 /// How long an answer is looked for after the server has stopped to take the body.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const EARLY_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);

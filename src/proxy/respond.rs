@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
-use super::body::{Broken, Upload, UploadLimits, duplex};
+use super::body::{TransferError, Upload, UploadLimits, duplex};
 use super::session::{self, ClientGone, Session};
 use crate::gateway::Preflight;
 use crate::headers::{self, REQUEST_ID};
@@ -21,7 +21,7 @@ use crate::refusal::Refusal;
 use crate::token::AccessToken;
 
 /// What the gateway itself has to say in the head of an answer.
-pub(super) struct Ours<'t> {
+pub(super) struct Additions<'t> {
     /// The token that was put on the request.
     pub(super) token: Option<&'t AccessToken>,
     /// The origin whose pages may read the answer.
@@ -36,10 +36,10 @@ pub(super) async fn relay(
     up: &mut ClientSession,
     upload: Upload,
     limits: &UploadLimits,
-    Ours { token, page, request_id }: Ours<'_>,
-) -> Result<Upload, Broken> {
+    Additions { token, page, request_id }: Additions<'_>,
+) -> Result<Upload, TransferError> {
     let status = up.status().unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut headers = HeaderMap::with_capacity(up.headers().len() + ADDED);
+    let mut headers = HeaderMap::with_capacity(up.headers().len() + MAX_ADDED);
     for (name, value) in headers::to_client(up.headers(), token.is_some(), page) {
         headers.append(name, value.clone());
     }
@@ -54,7 +54,7 @@ pub(super) async fn relay(
     down.write_head(status, headers).await?;
     // A first piece that is there already leaves in one write with the head.
     match up.read_body().now_or_never() {
-        Some(Err(error)) => return Err(Broken::Server(error)),
+        Some(Err(error)) => return Err(TransferError::Server(error)),
         Some(Ok(Some(first))) => down.write_body(&first).await?,
         _ => down.flush().await?,
     }
@@ -65,7 +65,7 @@ pub(super) async fn relay(
     loop {
         let piece = tokio::select! {
             biased;
-            piece = up.read_body() => piece.map_err(Broken::Server)?,
+            piece = up.read_body() => piece.map_err(TransferError::Server)?,
             gone = down.client_gone(), if upload == Upload::Done => return Err(gone.into()),
         };
         match piece {
@@ -128,7 +128,7 @@ pub(super) async fn refuse(
 }
 
 /// The head that answers a preflight with yes. What the page may ask for is decided when it asks.
-pub(super) fn to_preflight(preflight: &Preflight<'_>, request_id: HeaderValue) -> HeaderMap {
+pub(super) fn preflight_response(preflight: &Preflight<'_>, request_id: HeaderValue) -> HeaderMap {
     let mut head = HeaderMap::new();
     head.insert(ACCESS_CONTROL_ALLOW_ORIGIN, preflight.origin.clone());
     head.insert(ACCESS_CONTROL_ALLOW_METHODS, methods());
@@ -156,4 +156,4 @@ fn whole_seconds(wait: Duration) -> u64 {
 /// two hours, and a page that is listed no more is refused all the same.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// How many headers are put on an answer at most.
-const ADDED: usize = 5;
+const MAX_ADDED: usize = 5;

@@ -29,7 +29,7 @@ use crate::refusal::{Overdue, Refusal};
 use crate::telemetry::{LogLimiter, ServerMetrics, Telemetry};
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
-use address::{Addresses, Busy, Idle, Open};
+use address::{Addresses, Busy, IdleConnection, OpenConnection};
 use lookup::Lookup;
 
 /// The connections to one server. They can be kept for as long as its [`Server`] stays equal.
@@ -39,7 +39,7 @@ pub struct Upstream {
     server: Arc<Server>,
     authority: HeaderValue,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    slots: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
     /// Connections that carry a request or wait for one.
     open: Arc<AtomicUsize>,
     addresses: Mutex<Addresses>,
@@ -48,16 +48,16 @@ pub struct Upstream {
     log_limiter: LogLimiter,
 }
 
-/// A session on a connection to a server, and one of its slots for as long as it lasts. The slot is
+/// A session on a connection to a server, and one of its connections for as long as it lasts. The permit is
 /// given back last: who gets it finds the connection closed, or idle.
 pub struct Lease {
     /// The session; boxed, because a lease is handed on several times in a request's course.
     pub session: Box<ClientSession>,
     /// The connection had been used before, so the server may have closed it by now.
     pub reused: bool,
-    open: Open,
+    open: OpenConnection,
     busy: Busy,
-    slot: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     bulkhead: Option<OwnedSemaphorePermit>,
 }
 
@@ -91,7 +91,7 @@ impl Upstream {
         }
         let upstream = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
-            slots: Arc::new(Semaphore::new(server.max_connections)),
+            connections: Arc::new(Semaphore::new(server.max_connections)),
             open: Arc::default(),
             addresses: Mutex::new(addresses),
             lookup,
@@ -101,7 +101,7 @@ impl Upstream {
             authority,
             tls,
         });
-        upstream.show();
+        upstream.update_metrics();
         tokio::spawn(sweep(Arc::downgrade(&upstream)));
         if let Some(check) = upstream.server.health_check.clone() {
             tokio::spawn(health::check_always(Arc::downgrade(&upstream), check));
@@ -125,7 +125,7 @@ impl Upstream {
     }
 
     /// A session to the server: on an idle connection, else on a new one; on a new one if one to
-    /// the address `avoided` has broken. It keeps the tenant's place in the `bulkhead` until it
+    /// the address `avoided` has error. It keeps the tenant's place in the `bulkhead` until it
     /// ends.
     async fn lease(
         &self,
@@ -133,13 +133,15 @@ impl Upstream {
         deadline: Instant,
         avoided: Option<SocketAddr>,
     ) -> Result<Lease, Refusal> {
-        let slot = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => Box::pin(self.wait_for_slot(deadline)).await?,
+        let permit = match Arc::clone(&self.connections).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => Box::pin(self.wait_for_connection(deadline)).await?,
         };
         let kept = if avoided.is_none() { self.take() } else { (None, None) };
         let (connection, open, busy, reused) = match kept {
-            (Some(busy), Some(Idle { connection, open, .. })) => (connection, open, busy, true),
+            (Some(busy), Some(IdleConnection { connection, open, .. })) => {
+                (connection, open, busy, true)
+            }
             (picked, _) => {
                 let (connection, open, busy) =
                     Box::pin(self.connect(deadline, picked, avoided)).await?;
@@ -149,24 +151,27 @@ impl Upstream {
         let mut session = Box::new(ClientSession::new(connection));
         session.set_read_timeout(Some(self.server.timeouts.first_byte));
         session.set_write_timeout(self.server.timeouts.write);
-        Ok(Lease { session, reused, open, busy, slot, bulkhead })
+        Ok(Lease { session, reused, open, busy, permit, bulkhead })
     }
 
     /// Takes a session back whose response was read to its end, and keeps its connection if another
     /// request can go out on it.
     pub fn give_back(&self, lease: Lease) {
-        let Lease { session, open, busy, slot, bulkhead, .. } = lease;
+        let Lease { session, open, busy, permit, bulkhead, .. } = lease;
         if let Some(connection) = session.into_reusable() {
-            let idle = Idle { since: Instant::now(), connection, open };
+            let idle = IdleConnection { since: Instant::now(), connection, open };
             self.addresses().keep(busy.address(), idle);
         }
-        // Only now: the next request that gets the slot finds the connection.
-        drop((busy, slot, bulkhead));
+        // Only now: the next request that gets the permit finds the connection.
+        drop((busy, permit, bulkhead));
     }
 
-    async fn wait_for_slot(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
-        match timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await {
-            Ok(slot) => Ok(slot.expect("the semaphore is never closed")),
+    async fn wait_for_connection(
+        &self,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        match timeout_at(deadline, Arc::clone(&self.connections).acquire_owned()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Refusal::Overloaded {
                 server: self.server.name.clone(),
                 limit: self.server.max_connections,
@@ -175,10 +180,10 @@ impl Upstream {
     }
 
     /// The address whose turn it is, and an idle connection to it on which nothing has arrived.
-    fn take(&self) -> (Option<Busy>, Option<Idle>) {
+    fn take(&self) -> (Option<Busy>, Option<IdleConnection>) {
         let Some((busy, mut idle)) = self.addresses().take() else { return (None, None) };
         while let Some(kept) = &mut idle {
-            if kept.since.elapsed() < IDLE && kept.connection.is_quiet() {
+            if kept.since.elapsed() < IDLE_TIMEOUT && kept.connection.is_quiet() {
                 break;
             }
             idle = self.addresses().take_of(busy.address());
@@ -192,7 +197,7 @@ impl Upstream {
         deadline: Instant,
         mut picked: Option<Busy>,
         avoided: Option<SocketAddr>,
-    ) -> Result<(Box<Connection>, Open, Busy), Refusal> {
+    ) -> Result<(Box<Connection>, OpenConnection, Busy), Refusal> {
         let server = || self.server.name.clone();
         let limit = self.server.timeouts.connect;
         let too_late =
@@ -219,25 +224,25 @@ impl Upstream {
             let address = Arc::clone(busy.address());
             tried.push(address.at);
             let (begun, others) = (Instant::now(), self.addresses().untried(&tried));
-            let until = begun + fair_part(deadline - begun, others);
+            let until = begun + fair_wait(deadline - begun, others);
             match timeout_at(until, self.connect_to(address.at)).await {
                 Ok(Ok(connection)) => {
                     // That something listens says little where more than that is asked for.
-                    if address.is_out() && self.server.health_check.is_none() {
-                        self.take_back(&address);
+                    if address.is_ejected() && self.server.health_check.is_none() {
+                        self.restore(&address);
                     }
                     return Ok((Box::new(connection), open, busy));
                 }
                 Ok(Err(error)) => {
                     let hint = trust::certificate_hint(&error);
-                    self.set_aside(&address, &format!("it cannot be connected to: {error}"), hint);
+                    self.eject(&address, &format!("it cannot be connected to: {error}"), hint);
                     refused = Some(error);
                 }
                 Err(_) => {
-                    // What was left after waiting for a slot can be too little for anybody.
+                    // What was left after waiting for a permit can be too little for anybody.
                     let waited = until - begun;
-                    if waited >= limit / FEWEST_PARTS {
-                        self.set_aside(&address, &format!("no connection within {waited:?}"), None);
+                    if waited >= limit / MAX_PARTS {
+                        self.eject(&address, &format!("no connection within {waited:?}"), None);
                     }
                     if until >= deadline {
                         return Err(too_late());
@@ -257,13 +262,13 @@ impl Upstream {
         let tls = connector
             .connect(name.clone(), Counted::new(tcp, Arc::default()))
             .await
-            .map_err(TlsFault::told)?;
+            .map_err(TlsFault::wrap)?;
         Ok(Connection::new(Transport::Tls(Box::new(TlsStream::from(tls)))))
     }
 
     /// Counts one more connection. The bound is for idle ones too: one of them makes room.
-    fn make_room(&self) -> Open {
-        let (open, before) = Open::new(&self.open);
+    fn make_room(&self) -> OpenConnection {
+        let (open, before) = OpenConnection::new(&self.open);
         if before >= self.server.max_connections {
             drop(self.addresses().oldest());
         }
@@ -281,27 +286,27 @@ impl Upstream {
 
 /// A failed handshake: prints what the certificate's fault is, and not what the library calls it.
 #[derive(Debug, thiserror::Error)]
-#[error("{words}")]
+#[error("{text}")]
 struct TlsFault {
-    words: String,
+    text: String,
     #[source]
     cause: io::Error,
 }
 
 impl TlsFault {
-    fn told(cause: io::Error) -> io::Error {
-        let words = trust::causes(&cause).last().map(trust::words_of).unwrap_or_default();
-        io::Error::new(cause.kind(), Self { words, cause })
+    fn wrap(cause: io::Error) -> io::Error {
+        let text = trust::causes(&cause).last().map(trust::words_of).unwrap_or_default();
+        io::Error::new(cause.kind(), Self { text, cause })
     }
 }
 
 /// How long one address may take of the time that is `left`, so that some is there for `others`.
-fn fair_part(left: Duration, others: usize) -> Duration {
+fn fair_wait(left: Duration, others: usize) -> Duration {
     if others == 0 {
         return left;
     }
-    let parts = u32::try_from(others + 1).map_or(FEWEST_PARTS, |parts| parts.min(FEWEST_PARTS));
-    (left / parts).min(EACH_ADDRESS)
+    let parts = u32::try_from(others + 1).map_or(MAX_PARTS, |parts| parts.min(MAX_PARTS));
+    (left / parts).min(MAX_ADDRESS_WAIT)
 }
 
 /// The last failure, and how many there were.
@@ -316,9 +321,9 @@ fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
 /// asked for again, so that new addresses are found although no connection is made.
 async fn sweep(upstream: Weak<Upstream>) {
     loop {
-        tokio::time::sleep(IDLE / 4).await;
+        tokio::time::sleep(IDLE_TIMEOUT / 4).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        drop(upstream.addresses().stale(IDLE));
+        drop(upstream.addresses().stale(IDLE_TIMEOUT));
         if upstream.is_in_use() {
             // Why a name is not known has been told.
             let _ = upstream.look_up().await;
@@ -328,8 +333,8 @@ async fn sweep(upstream: Weak<Upstream>) {
 
 /// Shorter than the keep-alive of what usually stands before Bold BI (75 s), so that it is we who
 /// close.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time for one address while there are others.
-const EACH_ADDRESS: Duration = Duration::from_secs(2);
+const MAX_ADDRESS_WAIT: Duration = Duration::from_secs(2);
 /// However many addresses there are, each may take such a part of the time that is left.
-const FEWEST_PARTS: u32 = 4;
+const MAX_PARTS: u32 = 4;

@@ -16,32 +16,32 @@ pub(super) struct Address {
     /// Requests that are there at the moment.
     busy: AtomicUsize,
     /// Set aside for a failure.
-    out: AtomicBool,
-    /// Health checks in a row that contradict what `out` says.
-    doubts: AtomicU32,
+    ejected: AtomicBool,
+    /// Health checks in a row that contradict what `ejected` says.
+    contrary_checks: AtomicU32,
 }
 
 /// A request on its way to an address, counted as long as this lives.
 pub(super) struct Busy(Arc<Address>);
 
 /// A connection that is open, counted as long as this lives.
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct OpenConnection(Arc<AtomicUsize>);
 
 /// A connection that waits for the next request.
-pub(super) struct Idle {
+pub(super) struct IdleConnection {
     pub(super) since: Instant,
     pub(super) connection: Box<Connection>,
-    pub(super) open: Open,
+    pub(super) open: OpenConnection,
 }
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Addresses {
-    known: Vec<Known>,
+    known: Vec<KnownAddress>,
     turn: usize,
 }
 
-struct Known {
+struct KnownAddress {
     address: Arc<Address>,
     /// Which of the server's endpoints gave it.
     endpoint: usize,
@@ -50,31 +50,31 @@ struct Known {
     /// only now and then.
     listed: bool,
     /// The one used last is at the end.
-    idle: Vec<Idle>,
+    idle: Vec<IdleConnection>,
 }
 
 impl Address {
     fn new(at: SocketAddr) -> Self {
-        let (busy, out) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { at, busy, out, doubts: AtomicU32::new(0) }
+        let (busy, ejected) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { at, busy, ejected, contrary_checks: AtomicU32::new(0) }
     }
 
-    pub(super) fn is_out(&self) -> bool {
-        self.out.load(Relaxed)
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
     }
 
     /// Sets it aside, or takes it back. Whether that changes anything.
-    pub(super) fn set_out(&self, out: bool) -> bool {
-        self.doubts.store(0, Relaxed);
-        self.out.swap(out, Relaxed) != out
+    pub(super) fn set_ejected(&self, ejected: bool) -> bool {
+        self.contrary_checks.store(0, Relaxed);
+        self.ejected.swap(ejected, Relaxed) != ejected
     }
 
     /// Notes how a health check ended; how many in a row have contradicted what it is taken for.
     pub(super) fn checked(&self, good: bool) -> u32 {
-        if good == self.is_out() {
-            return self.doubts.fetch_add(1, Relaxed) + 1;
+        if good == self.is_ejected() {
+            return self.contrary_checks.fetch_add(1, Relaxed) + 1;
         }
-        self.doubts.store(0, Relaxed);
+        self.contrary_checks.store(0, Relaxed);
         0
     }
 }
@@ -96,7 +96,7 @@ impl Drop for Busy {
     }
 }
 
-impl Open {
+impl OpenConnection {
     /// One more, and how many there were before.
     pub(super) fn new(count: &Arc<AtomicUsize>) -> (Self, usize) {
         let before = count.fetch_add(1, Relaxed);
@@ -104,7 +104,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -123,20 +123,20 @@ impl Addresses {
 
     /// The address that would be picked, and the idle connection to it that was used last, if there
     /// is one.
-    pub(super) fn take(&mut self) -> Option<(Busy, Option<Idle>)> {
+    pub(super) fn take(&mut self) -> Option<(Busy, Option<IdleConnection>)> {
         let best = self.best(&[], None)?;
         let known = &mut self.known[best];
         Some((Busy::new(&known.address), known.idle.pop()))
     }
 
     /// Another idle connection of an address.
-    pub(super) fn take_of(&mut self, address: &Arc<Address>) -> Option<Idle> {
-        self.of(address)?.idle.pop()
+    pub(super) fn take_of(&mut self, address: &Arc<Address>) -> Option<IdleConnection> {
+        self.find(address)?.idle.pop()
     }
 
     /// Keeps a connection for the next request, unless its address is not known any more.
-    pub(super) fn keep(&mut self, address: &Arc<Address>, idle: Idle) {
-        if let Some(known) = self.of(address) {
+    pub(super) fn keep(&mut self, address: &Arc<Address>, idle: IdleConnection) {
+        if let Some(known) = self.find(address) {
             known.idle.push(idle);
         }
     }
@@ -150,7 +150,7 @@ impl Addresses {
             .filter(|&i| self.known[i].listed && !tried.contains(&self.known[i].address.at))
             .min_by_key(|&i| {
                 let address = &self.known[i].address;
-                (avoided == Some(address.at), address.is_out(), address.busy.load(Relaxed))
+                (avoided == Some(address.at), address.is_ejected(), address.busy.load(Relaxed))
             })
     }
 
@@ -184,7 +184,7 @@ impl Addresses {
                 // Another endpoint means it too, or has meant it.
                 Some(known) if !known.listed => (known.endpoint, known.listed) = (endpoint, true),
                 Some(_) => {}
-                None => self.known.push(Known {
+                None => self.known.push(KnownAddress {
                     address: Arc::new(Address::new(at)),
                     endpoint,
                     listed: true,
@@ -196,18 +196,18 @@ impl Addresses {
     }
 
     /// The idle connections of an address, to be closed.
-    pub(super) fn clear(&mut self, address: &Arc<Address>) -> Vec<Idle> {
-        self.of(address).map(|known| std::mem::take(&mut known.idle)).unwrap_or_default()
+    pub(super) fn clear(&mut self, address: &Arc<Address>) -> Vec<IdleConnection> {
+        self.find(address).map(|known| std::mem::take(&mut known.idle)).unwrap_or_default()
     }
 
     /// The connection that has been idle for longest, to be closed.
-    pub(super) fn oldest(&mut self) -> Option<Idle> {
+    pub(super) fn oldest(&mut self) -> Option<IdleConnection> {
         let with_idle = self.known.iter_mut().filter(|known| !known.idle.is_empty());
         with_idle.min_by_key(|known| known.idle[0].since).map(|known| known.idle.remove(0))
     }
 
     /// Those that have been idle for so long, to be closed.
-    pub(super) fn stale(&mut self, age: Duration) -> Vec<Idle> {
+    pub(super) fn stale(&mut self, age: Duration) -> Vec<IdleConnection> {
         let mut all = Vec::new();
         for known in &mut self.known {
             // The oldest are in front.
@@ -218,7 +218,7 @@ impl Addresses {
         all
     }
 
-    fn of(&mut self, address: &Arc<Address>) -> Option<&mut Known> {
+    fn find(&mut self, address: &Arc<Address>) -> Option<&mut KnownAddress> {
         self.known.iter_mut().find(|known| Arc::ptr_eq(&known.address, address))
     }
 }
@@ -259,7 +259,7 @@ mod tests {
     fn an_address_set_aside_or_avoided_is_picked_only_where_there_is_no_other() {
         let mut addresses = listing(&[1, 2]);
         let first = Arc::clone(addresses.listed().next().unwrap());
-        assert!(first.set_out(true) && !first.set_out(true));
+        assert!(first.set_ejected(true) && !first.set_ejected(true));
         assert!((0..9).all(|_| picked(&mut addresses) == at(2)));
         assert_eq!(addresses.pick(&[], Some(at(2))).unwrap().address().at, at(1));
         assert_eq!(addresses.pick(&[at(2)], None).unwrap().address().at, at(1));
@@ -289,7 +289,7 @@ mod tests {
             [0, 1, 2]
         );
         assert_eq!([address.checked(true), address.checked(false)], [0, 1]);
-        address.set_out(true);
+        address.set_ejected(true);
         assert_eq!([address.checked(false), address.checked(true)], [0, 1]);
     }
 }

@@ -30,7 +30,7 @@ impl Lookup {
         Self { endpoints: server.endpoints(), last: Mutex::default() }
     }
 
-    /// Whether there is anything to ask for.
+    /// Whether there is anything to probe for.
     pub(super) fn has_names(&self) -> bool {
         self.endpoints.iter().any(|endpoint| literal(endpoint).is_none())
     }
@@ -54,13 +54,14 @@ impl Upstream {
         }
         let mut last = self.lookup.last.lock().await;
         if let Some(last) = &*last {
-            let keep = if last.nothing.is_some() { FAILED } else { FRESH };
+            let keep = if last.nothing.is_some() { FAILED_LOOKUP_TTL } else { LOOKUP_TTL };
             if last.at.elapsed() < keep {
                 return last.nothing.clone().map_or(Ok(()), Err);
             }
         }
         // Who has addresses does not wait long for newer ones.
-        let limit = if self.addresses().untried(&[]) > 0 { PATIENCE } else { FIRST_PATIENCE };
+        let limit =
+            if self.addresses().untried(&[]) > 0 { LOOKUP_TIMEOUT } else { FIRST_LOOKUP_TIMEOUT };
         let mut failed = None;
         for (index, endpoint) in self.lookup.endpoints.iter().enumerate() {
             if literal(endpoint).is_some() {
@@ -79,16 +80,16 @@ impl Upstream {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer from the name service within {limit:?}"),
             };
-            self.tell_of_name(&endpoint.host, &cause);
+            self.warn_of_name(&endpoint.host, &cause);
             failed = Some(cause);
         }
-        self.show();
+        self.update_metrics();
         let nothing = failed.filter(|_| self.addresses().untried(&[]) == 0);
         *last = Some(Last { at: Instant::now(), nothing: nothing.clone() });
         nothing.map_or(Ok(()), Err)
     }
 
-    fn tell_of_name(&self, name: &str, cause: &str) {
+    fn warn_of_name(&self, name: &str, cause: &str) {
         if let Some(repeated) = self.log_limiter.allow("lookup") {
             tracing::warn!(
                 server.address = self.server.origin(),
@@ -107,10 +108,10 @@ fn literal(endpoint: &HostPort) -> Option<SocketAddr> {
 }
 
 /// How long an answer counts as new.
-const FRESH: Duration = Duration::from_secs(5);
+const LOOKUP_TTL: Duration = Duration::from_secs(5);
 /// How long a failure is believed.
-const FAILED: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(1);
-const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+const FAILED_LOOKUP_TTL: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+const FIRST_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most addresses of one name.
 const MAX_ADDRESSES: usize = 64;
