@@ -1,6 +1,5 @@
-//! One request from its head to its last byte: a straight line over a session with the client
-//! and one with the server, with no decisions of its own. [`Proxy::handle`] is the whole of it, in
-//! order.
+//! One request from its head to its last byte: [`Proxy::handle`] goes through all steps in their
+//! order. The decisions are made in [`crate::gateway`].
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -39,7 +38,7 @@ use record::Record;
 use session::Session;
 use upstream::Lease;
 
-/// Serves requests, all by the same configuration. Another configuration is another proxy.
+/// Serves requests by one configuration. A reload makes another proxy.
 pub struct Proxy {
     gateway: Arc<Gateway>,
     /// By tenant index.
@@ -50,26 +49,26 @@ pub struct Proxy {
     access_log: Arc<AccessLog>,
 }
 
-/// A request that was sent, and whose answer's head has been read.
+/// A request that was sent, with the head of its response read.
 struct SentRequest {
     lease: Lease,
     upload: Upload,
-    /// The token that was put on.
+    /// `None` if the request carries its own `Authorization`.
     token: Option<Arc<AccessToken>>,
 }
 
-/// What becomes of a request that nothing speaks against.
+/// The next step of a request that is not refused.
 enum Decision<'h> {
     Forward(Admitted<'h>),
-    /// The gateway answers a preflight with this head.
+    /// The head of the gateway's own response to a preflight.
     Preflight(HeaderMap),
 }
 
-/// What ends a request without a whole answer of the server.
+/// Why a request ends without a whole response of the server.
 enum RequestFailure {
     Refused(Refusal),
     ClientGone,
-    /// The server broke off when its answer had begun.
+    /// The server broke off in the middle of its response.
     Truncated(String),
 }
 
@@ -80,7 +79,7 @@ impl<R: Into<Refusal>> From<R> for RequestFailure {
 }
 
 impl RequestFailure {
-    /// The configuration in force no longer makes the permit.
+    /// Whether a newer configuration no longer grants the permit.
     fn is_permit_revoked(&self) -> bool {
         matches!(self, Self::Refused(Refusal::Exchange(no_token)) if no_token.is_permit_revoked())
     }
@@ -88,7 +87,7 @@ impl RequestFailure {
 
 impl Proxy {
     /// Serves the requests that `gateway` admits. `upstreams` are in the order of tenant indices.
-    /// `unfinished_heads` bounds all clients that are not known yet, across configurations.
+    /// `unfinished_heads` bounds all unauthenticated clients, across configurations.
     pub fn new(
         gateway: Arc<Gateway>,
         upstreams: Vec<TenantUpstream>,
@@ -105,7 +104,7 @@ impl Proxy {
         &self.upstreams
     }
 
-    /// All heads that are still to arrive, and requests that wait for the keys of an issuer.
+    /// The bound on unfinished heads and on requests that wait for the keys of an issuer.
     pub fn unfinished_heads(&self) -> &Arc<UnfinishedHeads> {
         &self.unfinished_heads
     }
@@ -138,7 +137,7 @@ impl Proxy {
         }
     }
 
-    /// The token, the request to the server, the answer to the client.
+    /// Gets a token, sends the request to the server, and relays the response to the client.
     async fn forward(
         &self,
         down: &mut Session,
@@ -159,13 +158,13 @@ impl Proxy {
         if sent_request.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
-            let again = self.replay(down, admitted, sent_request, &refused, record);
-            sent_request = Box::pin(again).await?;
+            let replay = self.replay(down, admitted, sent_request, &refused, record);
+            sent_request = Box::pin(replay).await?;
         }
         self.relay(down, admitted, sent_request, record).await
     }
 
-    /// Sends the request by the token that there is now: `token` has ended.
+    /// Gets a new token in place of `token`, which has expired, and sends the request with it.
     async fn send_with_next_token(
         &self,
         down: &mut Session,
@@ -177,7 +176,7 @@ impl Proxy {
         self.send(down, admitted, token.as_ref(), record).await
     }
 
-    /// The token to put on; none when the request goes on with its own `Authorization`.
+    /// The token to put on; `None` if the request goes on with its own `Authorization`.
     async fn token(
         &self,
         admitted: &Admitted<'_>,
@@ -188,7 +187,7 @@ impl Proxy {
         Ok(granted.map(|granted| granted.token))
     }
 
-    /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
+    /// Parses the head and makes all decisions. Until it succeeds, nothing is sent to Bold BI.
     async fn admit<'h>(
         &self,
         down: &mut Session,
@@ -205,8 +204,8 @@ impl Proxy {
         let arrived = match gatekeeper.arrive(terms, &peer.info, &head)? {
             Arrival::Preflight(preflight) => {
                 record.preflight(&preflight.tenant.name);
-                let answer = respond::preflight_response(&preflight, record.request_id_value());
-                return Ok(Decision::Preflight(answer));
+                let head = respond::preflight_response(&preflight, record.request_id_value());
+                return Ok(Decision::Preflight(head));
             }
             Arrival::Request(arrived) => arrived,
         };
@@ -240,7 +239,6 @@ impl Proxy {
         Ok(Decision::Forward(admitted))
     }
 
-    /// Answers a preflight that is allowed.
     async fn respond_to_preflight(
         &self,
         down: &mut Session,
@@ -249,7 +247,7 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<(), RequestFailure> {
         end_if_last(down, peer);
-        // As of a refusal: nobody need be known for it.
+        // As for a refusal: the client is not authenticated.
         down.bound_pipeline();
         let written = async {
             down.write_head(StatusCode::NO_CONTENT, head).await?;
@@ -262,9 +260,9 @@ impl Proxy {
         Ok(())
     }
 
-    /// Sends the request, with what was read of its body by an earlier try, and waits for the head
-    /// of its answer. Requests that may be sent twice are sent again when the server closed the
-    /// connection while it was idle, or closes it without an answer and has another address.
+    /// Sends the request, beginning with the body kept from an earlier try, and waits for the head of
+    /// its response. A request that may be sent twice is sent again if the server closes a reused
+    /// connection without a response, or any connection while it has another address.
     async fn send(
         &self,
         down: &mut Session,
@@ -275,13 +273,13 @@ impl Proxy {
         let tenant_upstream = &self.upstreams[admitted.admission.tenant().index];
         let upstream = tenant_upstream.upstream();
         let kept = down.kept_body();
-        let (mut avoided, mut again) = (None, 0);
+        let (mut avoided, mut resends) = (None, 0);
         loop {
             let (private, id) = (self.gateway.private_headers(), record.request_id_value());
             let token_now = token.map(|token| &**token);
             let head = admitted.head(private, upstream.authority(), token_now, id)?;
             let mut lease = tenant_upstream.lease(avoided).await?;
-            // It may have been waited for.
+            // It may have expired while the request waited for a connection.
             if token.is_some_and(|token| !token.is_good(Instant::now())) {
                 let tenant = admitted.admission.tenant().name.clone();
                 return Err(Refusal::TokenEnded(tenant).into());
@@ -299,12 +297,12 @@ impl Proxy {
                     return Ok(SentRequest { lease, upload, token: token.cloned() });
                 }
                 Err(TransferError::Server(error))
-                    if again < MAX_RESENDS
+                    if resends < MAX_RESENDS
                         && admitted.may_be_sent_twice()
                         && error.is_end()
                         && (lease.reused || upstream.has_another(lease.address())) =>
                 {
-                    again += 1;
+                    resends += 1;
                     avoided = Some(lease.address());
                 }
                 Err(error) => return Err(self.failure(error, upstream)),
@@ -332,7 +330,7 @@ impl Proxy {
         Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
     }
 
-    /// The server refused our token: send the request again with the next one, once.
+    /// Sends the request once more, with the next token, after the server has refused ours.
     async fn replay(
         &self,
         down: &mut Session,
@@ -358,7 +356,7 @@ impl Proxy {
         self.send(down, admitted, Some(&next), record).await
     }
 
-    /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
+    /// Reads and drops a response, if it is short, so that its connection can be used again.
     async fn discard(&self, sent_request: SentRequest, admitted: &Admitted<'_>) {
         let SentRequest { mut lease, upload, .. } = sent_request;
         if upload == Upload::Unfinished {
@@ -388,13 +386,13 @@ impl Proxy {
         let status = lease.session.status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout());
-        let ours = respond::Additions {
+        let additions = respond::Additions {
             token: token.as_deref(),
             page: record.page(),
             request_id: record.request_id_value(),
         };
         end_if_last(down, admitted.peer);
-        let relayed = respond::relay(down, &mut lease.session, upload, &limits, ours).await;
+        let relayed = respond::relay(down, &mut lease.session, upload, &limits, additions).await;
         match relayed {
             Ok(Upload::Done) => self.give_back(admitted, lease),
             Ok(Upload::Unfinished) => {}
@@ -409,8 +407,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Keeps the connection for the next request, if nothing can be left on it that this one
-    /// brought.
+    /// Keeps the connection for the next request, unless a trace of this one may remain on it.
     fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
         let bound = headers::may_bind_connection(lease.session.headers());
         if !bound && !admitted.may_leave_traces() {
@@ -418,7 +415,7 @@ impl Proxy {
         }
     }
 
-    /// Ends a request that got no whole answer. True if the connection can go on.
+    /// Ends a request that has no whole response. Returns whether the connection can carry another.
     async fn fail(
         &self,
         down: &mut Session,
@@ -426,9 +423,8 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        let begun = down.has_responded();
         match failure {
-            RequestFailure::Refused(refusal) if !begun => {
+            RequestFailure::Refused(refusal) if !down.has_responded() => {
                 return self.refuse(down, &refusal, peer, record).await;
             }
             RequestFailure::ClientGone => {
@@ -438,7 +434,7 @@ impl Proxy {
             RequestFailure::Refused(refusal) => record.truncated(&refusal.to_string()),
             RequestFailure::Truncated(cause) => record.truncated(&cause),
         }
-        // The answer has no proper end, so that the client knows it is not whole.
+        // A missing end tells the client that the response is not whole.
         down.break_off().await;
         false
     }
@@ -455,8 +451,7 @@ impl Proxy {
         if refusal.ends_connection() {
             down.close_after_response();
         }
-        // Nobody need be known for a refusal: one that is not taken must hold little, and not for
-        // long.
+        // The client may be unauthenticated: it must not hold much memory, nor for long.
         down.bound_pipeline();
         let written = respond::refuse(down, refusal, record.page(), record.request_id());
         let Ok(Ok(status)) = timeout(REFUSAL_TIMEOUT, written).await else { return false };
@@ -495,9 +490,8 @@ impl Proxy {
     }
 }
 
-/// While the gateway stops, or the listener is no more what the client came to, every answer is the
-/// last on its connection. So is the answer to a client that asks for another protocol, which it
-/// does not get: nothing that it sends in that protocol is ever read as a request.
+/// Makes the response the last on its connection while the gateway stops or the listener has changed,
+/// and for a client that asks for another protocol: no byte of that is ever read as a request.
 fn end_if_last(down: &mut Session, peer: &Peer) {
     if peer.closing.is_cancelled() || down.wants_upgrade() {
         down.close_after_response();
@@ -508,7 +502,7 @@ fn overdue(upstream: &Upstream, overdue: Overdue) -> Refusal {
     Refusal::UpstreamTimeout { server: upstream.server().name.clone(), overdue }
 }
 
-/// The deadline that an error stands for; `reading` is the one for what was being read.
+/// The deadline that has passed, if any; `reading` is the one that bounded the read.
 fn late(error: &ResponseError, upstream: &Upstream, reading: Overdue) -> Option<Overdue> {
     match error {
         ResponseError::WriteTimeout => Some(Overdue::Write(upstream.server().timeouts.write)),
@@ -519,7 +513,8 @@ fn late(error: &ResponseError, upstream: &Upstream, reading: Overdue) -> Option<
 
 /// Longest time for a client to take a refusal, or the response to a preflight.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a request is sent again when connections break.
+/// Most retries of a request after its connection has failed.
 const MAX_RESENDS: u32 = 2;
+/// Most bytes of a response that are read and dropped.
 const MAX_DISCARDED: usize = 64 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! What goes up while something may already come down: the request's body, an answer that does not
-//! wait for its end, and a client that leaves.
+//! Sends the body of a request, while listening for an early response of the server and for a client
+//! that disconnects.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,27 +13,27 @@ use tokio::time::timeout;
 use super::session::{ClientFault, ClientGone, Session};
 use crate::http1::{ClientSession, ResponseError, WriteState};
 
-/// How far the request's body got.
+/// How much of the request's body was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Upload {
-    /// All of it was sent.
+    /// All of it.
     Done,
-    /// The answer came first; the rest is still the client's.
+    /// The response came first; a rest of the body is not sent.
     Unfinished,
 }
 
-/// What ends an exchange with the server before its answer is complete.
+/// Why the transfer of a request and its response ended early.
 #[derive(Debug)]
 pub(super) enum TransferError {
-    /// The client left, or its connection broke.
+    /// The client disconnected.
     ClientGone,
-    /// The client was silent for too long in the middle of its body.
+    /// The client paused for too long in the middle of its body.
     ClientSilent,
     /// The client's body is not framed as its head said.
     ClientMalformed,
     /// The body grew beyond the limit.
     TooLarge,
-    /// The server's side.
+    /// The server's connection or response failed.
     Server(ResponseError),
 }
 
@@ -53,7 +53,7 @@ impl From<ClientGone> for TransferError {
     }
 }
 
-/// Waits for the answer's head while nothing more is sent, watching for a client that leaves.
+/// Waits for the response's head, or for the client to disconnect.
 pub(super) async fn await_response(
     down: &mut Session,
     up: &mut ClientSession,
@@ -65,8 +65,8 @@ pub(super) async fn await_response(
     }
 }
 
-/// Sends the body, first what was `kept` of it from an earlier try, until all is sent or the
-/// answer's head is there.
+/// Sends the body, beginning with the part `kept` from an earlier try, until all of it is sent or the
+/// response's head has arrived.
 pub(super) async fn upload(
     down: &mut Session,
     up: &mut ClientSession,
@@ -75,8 +75,8 @@ pub(super) async fn upload(
 ) -> Result<Upload, TransferError> {
     let state = Arc::clone(up.connection().write_state());
     state.set_elastic(true);
-    // As long as the client has not sent all, the server is not late with its answer.
-    let patience = up.set_read_timeout(None);
+    // The server is not late before the client has sent everything.
+    let read_timeout = up.set_read_timeout(None);
     let sent = send_all(down, up, kept, &limits, &state).await;
     up.set_read_timeout(patience);
     state.set_elastic(false);
@@ -89,9 +89,9 @@ pub(super) async fn upload(
 /// Bounds of an upload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UploadLimits {
-    /// Longest time for which the server takes nothing.
+    /// Longest time in which the server takes nothing.
     pub write: Duration,
-    /// Longest time for which the client takes nothing.
+    /// Longest time in which the client takes nothing.
     pub client: Duration,
     /// Most bytes of a body.
     pub max_body: u64,
@@ -127,7 +127,7 @@ async fn send_all(
     }
 }
 
-/// Sends a piece, or the end of the body. `Unfinished` when the answer's head came instead.
+/// Sends a piece of the body, or its end. `Unfinished` if the response's head came first.
 async fn send_piece(
     up: &mut ClientSession,
     piece: Option<&[u8]>,
@@ -139,7 +139,7 @@ async fn send_piece(
         None => up.finish_body().await,
     };
     if let Err(error) = written {
-        // A server that has answered and closed already: its answer may still be there to read.
+        // The server may have responded and closed: its response may still be there to read.
         return match timeout(EARLY_RESPONSE_TIMEOUT, up.read_head()).await {
             Ok(Ok(())) => Ok(Upload::Unfinished),
             _ => Err(TransferError::Server(error)),
@@ -279,5 +279,5 @@ async fn both_ways(
     }
 }
 
-/// How long an answer is looked for after the server has stopped to take the body.
+/// Longest wait for an early response after a write to the server has failed.
 const EARLY_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);

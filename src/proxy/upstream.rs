@@ -1,7 +1,6 @@
-//! Connections to one server: a bound on how many there are, the idle ones kept for the next
-//! request, new ones made at one of its addresses. A pool belongs to one [`Server`] of one
-//! configuration, hence to one trust domain (addresses, server name, CA set): no connection is ever
-//! used for another.
+//! A pool of connections to one server, bounded, over all its addresses. A pool belongs to one
+//! [`Server`] of one configuration, hence to one trust domain (addresses, server name, CA set): no
+//! connection is ever used for another.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,9 +31,9 @@ use crate::trust::{self, TrustError};
 use address::{Addresses, Busy, IdleConnection, OpenConnection};
 use lookup::Lookup;
 
-/// The connections to one server. They can be kept for as long as its [`Server`] stays equal.
+/// The connections to one server. A reload keeps them if its [`Server`] stays equal.
 pub struct Upstream {
-    /// For tasks that must not keep it alive.
+    /// For background tasks, which must not keep the pool alive.
     this: Weak<Self>,
     server: Arc<Server>,
     authority: HeaderValue,
@@ -48,12 +47,12 @@ pub struct Upstream {
     log_limiter: LogLimiter,
 }
 
-/// A session on a connection to a server, and one of its connections for as long as it lasts. The permit is
-/// given back last: who gets it finds the connection closed, or idle.
+/// A session on a connection to a server, and a permit for the connection. The permit is released
+/// last, so that its next owner finds the connection closed or idle.
 pub struct Lease {
     /// The session; boxed, because a lease is handed on several times in a request's course.
     pub session: Box<ClientSession>,
-    /// The connection had been used before, so the server may have closed it by now.
+    /// Whether the connection was used before: the server may have closed it by now.
     pub reused: bool,
     open: OpenConnection,
     busy: Busy,
@@ -62,7 +61,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Where the connection leads.
+    /// The address of the connection.
     pub fn address(&self) -> SocketAddr {
         self.busy.address().at
     }
@@ -72,7 +71,7 @@ impl Upstream {
     /// Connections to `server`, none of them made yet.
     ///
     /// # Errors
-    /// When the certificates to trust cannot be read, or the server's name is none.
+    /// When the certificates to trust cannot be read, or the server's name is not valid.
     pub fn new(server: Arc<Server>, telemetry: &Telemetry) -> Result<Arc<Self>, TrustError> {
         let tls = if server.tls {
             let config = server.trust.client_config()?;
@@ -109,24 +108,23 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// The server.
+    /// The server that the connections lead to.
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// What belongs into `Host`.
+    /// The value of `Host`.
     pub fn authority(&self) -> &HeaderValue {
         &self.authority
     }
 
-    /// Whether a request that did not get through at `address` has somewhere else to go.
+    /// Whether there is an address besides `address`.
     pub fn has_another(&self, address: SocketAddr) -> bool {
         self.addresses().untried(&[address]) > 0
     }
 
-    /// A session to the server: on an idle connection, else on a new one; on a new one if one to
-    /// the address `avoided` has error. It keeps the tenant's place in the `bulkhead` until it
-    /// ends.
+    /// A session on an idle connection, or else on a new one. After a connection to the address
+    /// `avoided` has failed, it is a new one. The lease keeps the `bulkhead` permit until it ends.
     async fn lease(
         &self,
         bulkhead: Option<OwnedSemaphorePermit>,
@@ -162,7 +160,7 @@ impl Upstream {
             let idle = IdleConnection { since: Instant::now(), connection, open };
             self.addresses().keep(busy.address(), idle);
         }
-        // Only now: the next request that gets the permit finds the connection.
+        // After the connection is kept, so that the next request with the permit finds it.
         drop((busy, permit, bulkhead));
     }
 
@@ -179,7 +177,7 @@ impl Upstream {
         }
     }
 
-    /// The address whose turn it is, and an idle connection to it on which nothing has arrived.
+    /// Picks an address, with an idle connection to it on which nothing has arrived.
     fn take(&self) -> (Option<Busy>, Option<IdleConnection>) {
         let Some((busy, mut idle)) = self.addresses().take() else { return (None, None) };
         while let Some(kept) = &mut idle {
@@ -191,7 +189,7 @@ impl Upstream {
         (Some(busy), idle)
     }
 
-    /// A new connection, at the address that was picked or else at another, until one takes it.
+    /// Makes a new connection: to `picked`, then to one address after the other until one succeeds.
     async fn connect(
         &self,
         deadline: Instant,
@@ -206,7 +204,7 @@ impl Upstream {
             return Err(Refusal::UpstreamUnreachable { server: server(), cause, hint: None });
         }
         let open = self.make_room();
-        // It may have been moved away from in the meantime.
+        // The lookup may have removed it.
         picked.take_if(|busy| self.addresses().is_listed(busy.address()) != Some(true));
         let (mut tried, mut refused) = (Vec::new(), None);
         loop {
@@ -227,7 +225,7 @@ impl Upstream {
             let until = begun + fair_wait(deadline - begun, others);
             match timeout_at(until, self.connect_to(address.at)).await {
                 Ok(Ok(connection)) => {
-                    // That something listens says little where more than that is asked for.
+                    // A health check asks for more than that something listens.
                     if address.is_ejected() && self.server.health_check.is_none() {
                         self.restore(&address);
                     }
@@ -239,7 +237,7 @@ impl Upstream {
                     refused = Some(error);
                 }
                 Err(_) => {
-                    // What was left after waiting for a permit can be too little for anybody.
+                    // After a long wait for a permit, the time left can be too short for any server.
                     let waited = until - begun;
                     if waited >= limit / MAX_PARTS {
                         self.eject(&address, &format!("no connection within {waited:?}"), None);
@@ -252,7 +250,7 @@ impl Upstream {
         }
     }
 
-    /// A connection to one address. It has its name and its certificate by the server's URL.
+    /// Connects to one address. TLS uses the server name of the server's URL.
     async fn connect_to(&self, address: SocketAddr) -> io::Result<Connection> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
@@ -266,7 +264,7 @@ impl Upstream {
         Ok(Connection::new(Transport::Tls(Box::new(TlsStream::from(tls)))))
     }
 
-    /// Counts one more connection. The bound is for idle ones too: one of them makes room.
+    /// Counts one more connection. At the limit, the oldest idle connection is closed for it.
     fn make_room(&self) -> OpenConnection {
         let (open, before) = OpenConnection::new(&self.open);
         if before >= self.server.max_connections {
@@ -284,7 +282,7 @@ impl Upstream {
     }
 }
 
-/// A failed handshake: prints what the certificate's fault is, and not what the library calls it.
+/// A failed handshake, which prints the certificate's fault in plain words.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 struct TlsFault {
@@ -300,7 +298,7 @@ impl TlsFault {
     }
 }
 
-/// How long one address may take of the time that is `left`, so that some is there for `others`.
+/// The part of the time `left` for one address, with time kept for `others`.
 fn fair_wait(left: Duration, others: usize) -> Duration {
     if others == 0 {
         return left;
@@ -309,7 +307,6 @@ fn fair_wait(left: Duration, others: usize) -> Duration {
     (left / parts).min(MAX_ADDRESS_WAIT)
 }
 
-/// The last failure, and how many there were.
 fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
     match tried {
         [_, .., last] => format!("{error} at {last}, the last of {} addresses", tried.len()),
@@ -317,24 +314,23 @@ fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
     }
 }
 
-/// Closes connections that stay idle, as long as the pool lives. While it is in use, names are
-/// asked for again, so that new addresses are found although no connection is made.
+/// Closes idle connections until the pool is dropped. While the pool is in use, also looks its names
+/// up, so that new addresses are found although no connection is made.
 async fn sweep(upstream: Weak<Upstream>) {
     loop {
         tokio::time::sleep(IDLE_TIMEOUT / 4).await;
         let Some(upstream) = upstream.upgrade() else { return };
         drop(upstream.addresses().stale(IDLE_TIMEOUT));
         if upstream.is_in_use() {
-            // Why a name is not known has been told.
+            // A failure is logged already.
             let _ = upstream.look_up().await;
         }
     }
 }
 
-/// Shorter than the keep-alive of what usually stands before Bold BI (75 s), so that it is we who
-/// close.
+/// Shorter than the usual keep-alive of proxies in front of Bold BI (75 s), so that we close first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest time for one address while there are others.
+/// Longest time to connect to one address while there are others.
 const MAX_ADDRESS_WAIT: Duration = Duration::from_secs(2);
-/// However many addresses there are, each may take such a part of the time that is left.
+/// Most parts into which the time to connect is divided, however many addresses there are.
 const MAX_PARTS: u32 = 4;
