@@ -22,45 +22,45 @@ mod connector;
 mod idle;
 
 use connector::Connector;
-use idle::Idle;
+use idle::IdleConnections;
 
 /// The connections to one origin. Plain ones have no TLS configuration, so that an image without
 /// any CA certificates serves where there is no TLS.
 pub struct Fetcher {
     connector: Connector,
-    turn: Turn,
-    idle: Arc<Idle>,
+    turn: AddressTurn,
+    idle: Arc<IdleConnections>,
 }
 
 /// Other addresses than that of the URL, if there are any, and the one whose turn it is: the same
 /// until it fails.
-struct Turn {
+struct AddressTurn {
     elsewhere: Vec<Uri>,
     failures: AtomicUsize,
 }
 
 /// A request that counts as a failure of its address unless it is taken back: the caller may stop
 /// waiting for it at any time.
-struct Attempt<'f>(Option<&'f Fetcher>);
+struct AddressAttempt<'f>(Option<&'f Fetcher>);
 
-impl Turn {
+impl AddressTurn {
     fn url(&self) -> Option<&Uri> {
         let index = self.failures.load(Relaxed).checked_rem(self.elsewhere.len())?;
         self.elsewhere.get(index)
     }
 }
 
-impl<'f> Attempt<'f> {
+impl<'f> AddressAttempt<'f> {
     fn of(fetcher: &'f Fetcher) -> Self {
         Self(Some(fetcher))
     }
 
-    fn take_back(mut self) {
+    fn succeed(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for AddressAttempt<'_> {
     fn drop(&mut self) {
         if let Some(fetcher) = self.0 {
             fetcher.turn.failures.fetch_add(1, Relaxed);
@@ -73,7 +73,7 @@ impl Drop for Attempt<'_> {
 /// The body of a response, still to be read.
 pub struct ResponseBody {
     session: Box<ClientSession>,
-    idle: Arc<Idle>,
+    idle: Arc<IdleConnections>,
 }
 
 /// Why there is no response, or no whole one.
@@ -106,7 +106,7 @@ impl Fetcher {
         let parts = u32::try_from(elsewhere.len().max(1)).unwrap_or(u32::MAX);
         let connector = Connector::new(tls, trust, connect / parts)?;
         let elsewhere = elsewhere.iter().map(url_of).collect::<Result<_, _>>()?;
-        let turn = Turn { elsewhere, failures: AtomicUsize::new(0) };
+        let turn = AddressTurn { elsewhere, failures: AtomicUsize::new(0) };
         Ok(Self { connector, turn, idle: Arc::default() })
     }
 
@@ -126,22 +126,22 @@ impl Fetcher {
     ) -> Result<Response<ResponseBody>, FetchError> {
         let (url, head, body) = in_origin_form(request);
         if let Some(kept) = self.idle.take() {
-            let attempt = Attempt::of(self);
+            let attempt = AddressAttempt::of(self);
             let mut session = Box::new(ClientSession::new(kept));
-            match ask(&mut session, head.clone(), &body).await {
+            match round_trip(&mut session, head.clone(), &body).await {
                 Ok(()) => return Ok(self.response(session, attempt)),
-                Err(_) if !session.has_heard() => attempt.take_back(),
+                Err(_) if !session.has_received() => attempt.succeed(),
                 Err(error) => return Err(error.into()),
             }
         }
         let mut left = self.turn.elsewhere.len();
         loop {
             left = left.saturating_sub(1);
-            let attempt = Attempt::of(self);
+            let attempt = AddressAttempt::of(self);
             match self.connector.connect(self.turn.url().unwrap_or(&url), &url).await {
                 Ok(connection) => {
                     let mut session = Box::new(ClientSession::new(connection));
-                    ask(&mut session, head, &body).await?;
+                    round_trip(&mut session, head, &body).await?;
                     return Ok(self.response(session, attempt));
                 }
                 Err(cause) if left == 0 => return Err(FetchError::Connection(cause)),
@@ -150,8 +150,12 @@ impl Fetcher {
         }
     }
 
-    fn response(&self, session: Box<ClientSession>, attempt: Attempt) -> Response<ResponseBody> {
-        attempt.take_back();
+    fn response(
+        &self,
+        session: Box<ClientSession>,
+        attempt: AddressAttempt,
+    ) -> Response<ResponseBody> {
+        attempt.succeed();
         let (status, headers) = (session.status(), session.headers().clone());
         let body = ResponseBody { session, idle: Arc::clone(&self.idle) };
         let mut response = Response::new(body);
@@ -162,7 +166,7 @@ impl Fetcher {
 }
 
 /// Sends a request, and reads the head of its response.
-async fn ask(
+async fn round_trip(
     session: &mut ClientSession,
     head: Box<RequestHeader>,
     body: &[u8],

@@ -28,27 +28,27 @@ impl HttpKeySource {
     /// When the certificates to trust are not to be had.
     pub fn new(url: Uri, trust: &Trust) -> Result<Self, TrustError> {
         let tls = url.scheme_str() == Some("https");
-        let fetcher = Fetcher::new(tls, trust, DEADLINE, &[])?;
+        let fetcher = Fetcher::new(tls, trust, FETCH_TIMEOUT, &[])?;
         Ok(Self { url, fetcher, trust: trust.clone() })
     }
 
-    async fn ask(&self) -> Result<KeySet, String> {
+    async fn fetch_keys(&self) -> Result<KeySet, String> {
         let request = Request::get(self.url.clone())
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .body(Bytes::new())
             .map_err(|error| error.to_string())?;
-        let answer = self.fetcher.send(request).await.map_err(|error| told(&error))?;
-        let (head, body) = answer.into_parts();
+        let response = self.fetcher.send(request).await.map_err(|error| innermost(&error))?;
+        let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
-            return Err(format!("the answer is {}, not 200", head.status.as_u16()));
+            return Err(format!("the response is {}, not 200", head.status.as_u16()));
         }
         if let Some(coding) = fetch::coding(&head.headers) {
             return Err(format!(
-                "the `Content-Encoding` of the answer is {coding}, although the request said \
+                "the `Content-Encoding` of the response is {coding}, although the request said \
                  `Accept-Encoding: identity`"
             ));
         }
-        let body = body.whole(MAX_BODY).await.map_err(|error| told(&error))?;
+        let body = body.whole(MAX_BODY).await.map_err(|error| innermost(&error))?;
         KeySet::parse(&body).map_err(|error| error.to_string())
     }
 }
@@ -56,9 +56,9 @@ impl HttpKeySource {
 #[async_trait]
 impl KeySource for HttpKeySource {
     async fn fetch(&self) -> Result<KeySet, String> {
-        match timeout(DEADLINE, self.ask()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(format!("no whole answer within {DEADLINE:?}")),
+        match timeout(FETCH_TIMEOUT, self.fetch_keys()).await {
+            Ok(response) => response,
+            Err(_) => Err(format!("no whole response within {FETCH_TIMEOUT:?}")),
         }
     }
 
@@ -68,7 +68,7 @@ impl KeySource for HttpKeySource {
 }
 
 /// The error with its innermost cause, which is the one that says something.
-fn told(error: &FetchError) -> String {
+fn innermost(error: &FetchError) -> String {
     match error {
         FetchError::NotHttp(cause) => format!("{error}: {}", root_of(&**cause)),
         FetchError::Connection(_) | FetchError::TooLarge => root_of(error),
@@ -79,5 +79,5 @@ fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
     trust::causes(error).last().map_or_else(|| error.to_string(), trust::words_of)
 }
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 256 * 1024;

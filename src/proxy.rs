@@ -1,6 +1,5 @@
-//! One request from its head to its last byte: a straight line over a session with the client
-//! and one with the server, with no decisions of its own. [`Proxy::handle`] is the whole of it, in
-//! order.
+//! One request from its head to its last byte: [`Proxy::handle`] goes through all steps in their
+//! order. The decisions are made in [`crate::gateway`].
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,12 +33,12 @@ use crate::request::{BodyFraming, RawHead, RequestHead};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
 use admitted::Admitted;
-use body::{Broken, Upload, UploadLimits};
+use body::{TransferError, Upload, UploadLimits};
 use record::Record;
 use session::Session;
 use upstream::Lease;
 
-/// Serves requests, all by the same configuration. Another configuration is another proxy.
+/// Serves requests by one configuration. A reload makes another proxy.
 pub struct Proxy {
     gateway: Arc<Gateway>,
     /// By tenant index.
@@ -50,45 +49,45 @@ pub struct Proxy {
     access_log: Arc<AccessLog>,
 }
 
-/// A request that was sent, and whose answer's head has been read.
-struct Attempt {
+/// A request that was sent, with the head of its response read.
+struct SentRequest {
     lease: Lease,
     upload: Upload,
-    /// The token that was put on.
+    /// `None` if the request carries its own `Authorization`.
     token: Option<Arc<AccessToken>>,
 }
 
-/// What becomes of a request that nothing speaks against.
+/// The next step of a request that is not refused.
 enum Decision<'h> {
     Forward(Admitted<'h>),
-    /// The gateway answers a preflight with this head.
+    /// The head of the gateway's own response to a preflight.
     Preflight(HeaderMap),
 }
 
-/// What ends a request without a whole answer of the server.
-enum Failure {
+/// Why a request ends without a whole response of the server.
+enum RequestFailure {
     Refused(Refusal),
     ClientGone,
-    /// The server broke off when its answer had begun.
+    /// The server broke off in the middle of its response.
     Truncated(String),
 }
 
-impl<R: Into<Refusal>> From<R> for Failure {
+impl<R: Into<Refusal>> From<R> for RequestFailure {
     fn from(refusal: R) -> Self {
         Self::Refused(refusal.into())
     }
 }
 
-impl Failure {
-    /// The configuration in force no longer makes the permit.
-    fn is_withdrawn(&self) -> bool {
+impl RequestFailure {
+    /// Whether a newer configuration no longer grants the permit.
+    fn is_permit_revoked(&self) -> bool {
         matches!(self, Self::Refused(Refusal::Exchange(no_token)) if no_token.is_permit_revoked())
     }
 }
 
 impl Proxy {
     /// Serves the requests that `gateway` admits. `upstreams` are in the order of tenant indices.
-    /// `unfinished_heads` bounds all clients that are not known yet, across configurations.
+    /// `unfinished_heads` bounds all unauthenticated clients, across configurations.
     pub fn new(
         gateway: Arc<Gateway>,
         upstreams: Vec<TenantUpstream>,
@@ -105,7 +104,7 @@ impl Proxy {
         &self.upstreams
     }
 
-    /// All heads that are still to arrive, and requests that wait for the keys of an issuer.
+    /// The bound on unfinished heads and on requests that wait for the keys of an issuer.
     pub fn unfinished_heads(&self) -> &Arc<UnfinishedHeads> {
         &self.unfinished_heads
     }
@@ -123,11 +122,11 @@ impl Proxy {
         peer: &Peer,
         terms: &ListenerTerms,
         record: &mut Record,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         let admitted = match self.admit(down, head, peer, terms, record).await? {
             Decision::Forward(admitted) => admitted,
             Decision::Preflight(head) => {
-                return Box::pin(self.answer_preflight(down, head, peer, record)).await;
+                return Box::pin(self.respond_to_preflight(down, head, peer, record)).await;
             }
         };
         let upstream = self.upstream(&admitted);
@@ -138,46 +137,46 @@ impl Proxy {
         }
     }
 
-    /// The token, the request to the server, the answer to the client.
+    /// Gets a token, sends the request to the server, and relays the response to the client.
     async fn forward(
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
         record: &mut Record,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         let mut token = self.token(admitted, record).await?;
         if token.is_some() && admitted.framing != BodyFraming::Empty {
             down.keep_body();
         }
         let sent = self.send(down, admitted, token.as_ref(), record).await;
-        let mut attempt = match sent {
-            Err(Failure::Refused(Refusal::TokenEnded(_))) => {
-                Box::pin(self.send_by_next(down, admitted, &mut token, record)).await?
+        let mut sent_request = match sent {
+            Err(RequestFailure::Refused(Refusal::TokenEnded(_))) => {
+                Box::pin(self.send_with_next_token(down, admitted, &mut token, record)).await?
             }
             sent => sent?,
         };
-        if attempt.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
+        if sent_request.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
             && let Some(refused) = token
         {
-            let again = self.replay(down, admitted, attempt, &refused, record);
-            attempt = Box::pin(again).await?;
+            let replay = self.replay(down, admitted, sent_request, &refused, record);
+            sent_request = Box::pin(replay).await?;
         }
-        self.relay(down, admitted, attempt, record).await
+        self.relay(down, admitted, sent_request, record).await
     }
 
-    /// Sends the request by the token that there is now: `token` has ended.
-    async fn send_by_next(
+    /// Gets a new token in place of `token`, which has expired, and sends the request with it.
+    async fn send_with_next_token(
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
         token: &mut Option<Arc<AccessToken>>,
         record: &mut Record,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<SentRequest, RequestFailure> {
         *token = self.token(admitted, record).await?;
         self.send(down, admitted, token.as_ref(), record).await
     }
 
-    /// The token to put on; none when the request goes on with its own `Authorization`.
+    /// The token to put on; `None` if the request goes on with its own `Authorization`.
     async fn token(
         &self,
         admitted: &Admitted<'_>,
@@ -188,7 +187,7 @@ impl Proxy {
         Ok(granted.map(|granted| granted.token))
     }
 
-    /// The strict parse and all decisions; nothing has been sent to anybody when this fails.
+    /// Parses the head and makes all decisions. Until it succeeds, nothing is sent to Bold BI.
     async fn admit<'h>(
         &self,
         down: &mut Session,
@@ -205,8 +204,8 @@ impl Proxy {
         let arrived = match gatekeeper.arrive(terms, &peer.info, &head)? {
             Arrival::Preflight(preflight) => {
                 record.preflight(&preflight.tenant.name);
-                let answer = respond::to_preflight(&preflight, record.request_id_value());
-                return Ok(Decision::Preflight(answer));
+                let head = respond::preflight_response(&preflight, record.request_id_value());
+                return Ok(Decision::Preflight(head));
             }
             Arrival::Request(arrived) => arrived,
         };
@@ -240,48 +239,47 @@ impl Proxy {
         Ok(Decision::Forward(admitted))
     }
 
-    /// Answers a preflight that is allowed.
-    async fn answer_preflight(
+    async fn respond_to_preflight(
         &self,
         down: &mut Session,
         head: HeaderMap,
         peer: &Peer,
         record: &mut Record,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestFailure> {
         end_if_last(down, peer);
-        // As of a refusal: nobody need be known for it.
+        // As for a refusal: the client is not authenticated.
         down.bound_pipeline();
         let written = async {
             down.write_head(StatusCode::NO_CONTENT, head).await?;
             down.finish_body().await
         };
         let Ok(Ok(())) = timeout(REFUSAL_TIMEOUT, written).await else {
-            return Err(Failure::ClientGone);
+            return Err(RequestFailure::ClientGone);
         };
         record.status_sent(StatusCode::NO_CONTENT);
         Ok(())
     }
 
-    /// Sends the request, with what was read of its body by an earlier try, and waits for the head
-    /// of its answer. Requests that may be sent twice are sent again when the server closed the
-    /// connection while it was idle, or closes it without an answer and has another address.
+    /// Sends the request, beginning with the body kept from an earlier try, and waits for the head of
+    /// its response. A request that may be sent twice is sent again if the server closes a reused
+    /// connection without a response, or any connection while it has another address.
     async fn send(
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
         token: Option<&Arc<AccessToken>>,
         record: &Record,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<SentRequest, RequestFailure> {
         let tenant_upstream = &self.upstreams[admitted.admission.tenant().index];
         let upstream = tenant_upstream.upstream();
         let kept = down.kept_body();
-        let (mut avoided, mut again) = (None, 0);
+        let (mut avoided, mut resends) = (None, 0);
         loop {
             let (private, id) = (self.gateway.private_headers(), record.request_id_value());
             let token_now = token.map(|token| &**token);
             let head = admitted.head(private, upstream.authority(), token_now, id)?;
             let mut lease = tenant_upstream.lease(avoided).await?;
-            // It may have been waited for.
+            // It may have expired while the request waited for a connection.
             if token.is_some_and(|token| !token.is_good(Instant::now())) {
                 let tenant = admitted.admission.tenant().name.clone();
                 return Err(Refusal::TokenEnded(tenant).into());
@@ -296,18 +294,18 @@ impl Proxy {
                     {
                         token.accept();
                     }
-                    return Ok(Attempt { lease, upload, token: token.cloned() });
+                    return Ok(SentRequest { lease, upload, token: token.cloned() });
                 }
-                Err(Broken::Server(error))
-                    if again < SENT_AGAIN
+                Err(TransferError::Server(error))
+                    if resends < MAX_RESENDS
                         && admitted.may_be_sent_twice()
                         && error.is_end()
                         && (lease.reused || upstream.has_another(lease.address())) =>
                 {
-                    again += 1;
+                    resends += 1;
                     avoided = Some(lease.address());
                 }
-                Err(broken) => return Err(self.failure(broken, upstream)),
+                Err(error) => return Err(self.failure(error, upstream)),
             }
         }
     }
@@ -319,10 +317,10 @@ impl Proxy {
         head: Box<RequestHeader>,
         admitted: &Admitted<'_>,
         kept: Option<Bytes>,
-    ) -> Result<Upload, Broken> {
-        lease.session.write_head(head).await.map_err(Broken::Server)?;
+    ) -> Result<Upload, TransferError> {
+        lease.session.write_head(head).await.map_err(TransferError::Server)?;
         if admitted.framing == BodyFraming::Empty {
-            body::await_answer(down, &mut lease.session).await?;
+            body::await_response(down, &mut lease.session).await?;
             return Ok(Upload::Done);
         }
         if admitted.expects_continue {
@@ -332,41 +330,41 @@ impl Proxy {
         Box::pin(body::upload(down, &mut lease.session, kept, limits)).await
     }
 
-    /// The server refused our token: send the request again with the next one, once.
+    /// Sends the request once more, with the next token, after the server has refused ours.
     async fn replay(
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
-        attempt: Attempt,
+        sent_request: SentRequest,
         refused: &Arc<AccessToken>,
         record: &mut Record,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<SentRequest, RequestFailure> {
         let permit = &admitted.admission.permit;
         if down.is_kept_body_truncated() {
             return if self.gateway.reject(permit, refused) {
                 Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
             } else {
-                Ok(attempt)
+                Ok(sent_request)
             };
         }
         let id = record.request_id();
         let next = self.gateway.upstream_refused(&admitted.admission, refused, id).await?;
-        let Some(next) = next else { return Ok(attempt) };
-        self.discard(attempt, admitted).await;
+        let Some(next) = next else { return Ok(sent_request) };
+        self.discard(sent_request, admitted).await;
         record.replayed();
         self.gateway.metrics(permit.tenant()).replays.inc();
         self.send(down, admitted, Some(&next), record).await
     }
 
-    /// Reads an answer that nobody gets, if it is short, so that its connection can be used again.
-    async fn discard(&self, attempt: Attempt, admitted: &Admitted<'_>) {
-        let Attempt { mut lease, upload, .. } = attempt;
+    /// Reads and drops a response, if it is short, so that its connection can be used again.
+    async fn discard(&self, sent_request: SentRequest, admitted: &Admitted<'_>) {
+        let SentRequest { mut lease, upload, .. } = sent_request;
         if upload == Upload::Unfinished {
             return;
         }
         let mut read = 0;
-        while read <= DISCARDED {
-            match timeout(DISCARD_TIME, lease.session.read_body()).await {
+        while read <= MAX_DISCARDED {
+            match timeout(DISCARD_TIMEOUT, lease.session.read_body()).await {
                 Ok(Ok(Some(piece))) => read += piece.len(),
                 Ok(Ok(None)) => {
                     return self.give_back(admitted, lease);
@@ -380,37 +378,36 @@ impl Proxy {
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
-        attempt: Attempt,
+        sent_request: SentRequest,
         record: &mut Record,
-    ) -> Result<(), Failure> {
-        let Attempt { mut lease, upload, token } = attempt;
+    ) -> Result<(), RequestFailure> {
+        let SentRequest { mut lease, upload, token } = sent_request;
         let upstream = self.upstream(admitted);
         let status = lease.session.status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout());
-        let ours = respond::Ours {
+        let additions = respond::Additions {
             token: token.as_deref(),
             page: record.page(),
             request_id: record.request_id_value(),
         };
         end_if_last(down, admitted.peer);
-        let relayed = respond::relay(down, &mut lease.session, upload, &limits, ours).await;
+        let relayed = respond::relay(down, &mut lease.session, upload, &limits, additions).await;
         match relayed {
             Ok(Upload::Done) => self.give_back(admitted, lease),
             Ok(Upload::Unfinished) => {}
-            Err(Broken::Server(error)) => {
+            Err(TransferError::Server(error)) => {
                 let reading = Overdue::Read(upstream.server().timeouts.read);
                 let late = late(&error, upstream, reading);
                 let cause = late.map_or_else(|| error.to_string(), |late| late.to_string());
-                return Err(Failure::Truncated(cause));
+                return Err(RequestFailure::Truncated(cause));
             }
-            Err(broken) => return Err(self.failure(broken, upstream)),
+            Err(error) => return Err(self.failure(error, upstream)),
         }
         Ok(())
     }
 
-    /// Keeps the connection for the next request, if nothing can be left on it that this one
-    /// brought.
+    /// Keeps the connection for the next request, unless a trace of this one may remain on it.
     fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
         let bound = headers::may_bind_connection(lease.session.headers());
         if !bound && !admitted.may_leave_traces() {
@@ -418,27 +415,26 @@ impl Proxy {
         }
     }
 
-    /// Ends a request that got no whole answer. True if the connection can go on.
+    /// Ends a request that has no whole response. Returns whether the connection can carry another.
     async fn fail(
         &self,
         down: &mut Session,
-        failure: Failure,
+        failure: RequestFailure,
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        let begun = down.has_responded();
         match failure {
-            Failure::Refused(refusal) if !begun => {
+            RequestFailure::Refused(refusal) if !down.has_responded() => {
                 return self.refuse(down, &refusal, peer, record).await;
             }
-            Failure::ClientGone => {
+            RequestFailure::ClientGone => {
                 record.outcome(RequestOutcome::ClientGone);
                 return false;
             }
-            Failure::Refused(refusal) => record.truncated(&refusal.to_string()),
-            Failure::Truncated(cause) => record.truncated(&cause),
+            RequestFailure::Refused(refusal) => record.truncated(&refusal.to_string()),
+            RequestFailure::Truncated(cause) => record.truncated(&cause),
         }
-        // The answer has no proper end, so that the client knows it is not whole.
+        // A missing end tells the client that the response is not whole.
         down.break_off().await;
         false
     }
@@ -455,8 +451,7 @@ impl Proxy {
         if refusal.ends_connection() {
             down.close_after_response();
         }
-        // Nobody need be known for a refusal: one that is not taken must hold little, and not for
-        // long.
+        // The client may be unauthenticated: it must not hold much memory, nor for long.
         down.bound_pipeline();
         let written = respond::refuse(down, refusal, record.page(), record.request_id());
         let Ok(Ok(status)) = timeout(REFUSAL_TIMEOUT, written).await else { return false };
@@ -464,14 +459,14 @@ impl Proxy {
         true
     }
 
-    fn failure(&self, broken: Broken, upstream: &Upstream) -> Failure {
+    fn failure(&self, error: TransferError, upstream: &Upstream) -> RequestFailure {
         let first_byte = Overdue::FirstByte(upstream.server().timeouts.first_byte);
-        match broken {
-            Broken::ClientGone => Failure::ClientGone,
-            Broken::ClientSilent => Refusal::BodyTimeout.into(),
-            Broken::ClientMalformed => Refusal::BodyMalformed.into(),
-            Broken::TooLarge => Refusal::BodyTooLarge { limit: self.limits.max_body }.into(),
-            Broken::Server(error) => match late(&error, upstream, first_byte) {
+        match error {
+            TransferError::ClientGone => RequestFailure::ClientGone,
+            TransferError::ClientSilent => Refusal::BodyTimeout.into(),
+            TransferError::ClientMalformed => Refusal::BodyMalformed.into(),
+            TransferError::TooLarge => Refusal::BodyTooLarge { limit: self.limits.max_body }.into(),
+            TransferError::Server(error) => match late(&error, upstream, first_byte) {
                 Some(late) => overdue(upstream, late).into(),
                 None => {
                     let server = upstream.server().name.clone();
@@ -495,9 +490,8 @@ impl Proxy {
     }
 }
 
-/// While the gateway stops, or the listener is no more what the client came to, every answer is the
-/// last on its connection. So is the answer to a client that asks for another protocol, which it
-/// does not get: nothing that it sends in that protocol is ever read as a request.
+/// Makes the response the last on its connection while the gateway stops or the listener has changed,
+/// and for a client that asks for another protocol: no byte of that is ever read as a request.
 fn end_if_last(down: &mut Session, peer: &Peer) {
     if peer.closing.is_cancelled() || down.wants_upgrade() {
         down.close_after_response();
@@ -508,7 +502,7 @@ fn overdue(upstream: &Upstream, overdue: Overdue) -> Refusal {
     Refusal::UpstreamTimeout { server: upstream.server().name.clone(), overdue }
 }
 
-/// The deadline that an error stands for; `reading` is the one for what was being read.
+/// The deadline that has passed, if any; `reading` is the one that bounded the read.
 fn late(error: &ResponseError, upstream: &Upstream, reading: Overdue) -> Option<Overdue> {
     match error {
         ResponseError::WriteTimeout => Some(Overdue::Write(upstream.server().timeouts.write)),
@@ -519,7 +513,8 @@ fn late(error: &ResponseError, upstream: &Upstream, reading: Overdue) -> Option<
 
 /// Longest time for a client to take a refusal, or the response to a preflight.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a request is sent again when connections break.
-const SENT_AGAIN: u32 = 2;
-const DISCARDED: usize = 64 * 1024;
-const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// Most retries of a request after its connection has failed.
+const MAX_RESENDS: u32 = 2;
+/// Most bytes of a response that are read and dropped.
+const MAX_DISCARDED: usize = 64 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);

@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::http1::Connection;
 
-/// Idle connections, each with the time since when it is idle; the one used last is at the end.
+/// IdleConnections connections, each with the time since when it is idle; the one used last is at the end.
 #[derive(Default)]
-pub(super) struct Idle(Mutex<Vec<(Instant, Box<Connection>)>>);
+pub(super) struct IdleConnections(Mutex<Vec<(Instant, Box<Connection>)>>);
 
-impl Idle {
+impl IdleConnections {
     /// The connection used last that is still open.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
         let mut all = self.all();

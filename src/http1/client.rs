@@ -130,8 +130,8 @@ impl ClientSession {
     }
 
     /// Whether any byte of a response has arrived.
-    pub fn has_heard(&self) -> bool {
-        HeadStream::of(self.session.stream()).has_heard()
+    pub fn has_received(&self) -> bool {
+        HeadStream::of(self.session.stream()).has_received()
     }
 
     /// Sends the head of the request.

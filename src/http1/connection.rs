@@ -83,9 +83,9 @@ impl Connection {
     }
 
     /// Writes what waits. A shared reference will do, so that a session need not be asked.
-    pub fn poll_push(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_write_pending(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
-        let pushed = wire.poll_push(cx);
+        let pushed = wire.poll_write_pending(cx);
         wire.note_pending(&self.state);
         pushed
     }
@@ -125,12 +125,12 @@ impl Connection {
             let read = match &mut self.wire.get_mut().transport {
                 Transport::Tcp(tcp) => {
                     tcp.readable().await?;
-                    first.reserve(FIRST);
+                    first.reserve(FIRST_READ);
                     tcp.try_read_buf(&mut first)
                 }
                 Transport::Unix(unix) => {
                     unix.readable().await?;
-                    first.reserve(FIRST);
+                    first.reserve(FIRST_READ);
                     unix.try_read_buf(&mut first)
                 }
                 // The socket's readiness says little about TLS: a request may lie decrypted
@@ -182,7 +182,7 @@ impl Wire {
     }
 
     /// Writes all that waits.
-    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let written = ready!(self.poll_transport_write(cx, &[]))?;
             if written == self.out.len() {
@@ -206,7 +206,7 @@ impl Wire {
     ) -> Poll<io::Result<()>> {
         if state.is_pending() {
             // A session that reads waits for a response to what was written.
-            let pushed = self.poll_push(cx);
+            let pushed = self.poll_write_pending(cx);
             // One may be there although the other side takes no more: it is read first.
             if let Poll::Ready(Err(_)) = pushed {
                 self.out = Vec::new();
@@ -256,7 +256,7 @@ impl AsyncWrite for Connection {
         let this = &mut *self;
         let wire = this.wire.get_mut();
         let written = loop {
-            if wire.out.len() + bytes.len() <= JOINED {
+            if wire.out.len() + bytes.len() <= MAX_CORKED {
                 wire.out.extend_from_slice(bytes);
                 break bytes.len();
             }
@@ -272,7 +272,9 @@ impl AsyncWrite for Connection {
                         wire.out.drain(..written);
                     }
                 }
-                Poll::Pending if this.state.elastic.load(Relaxed) && wire.out.len() < ELASTIC => {
+                Poll::Pending
+                    if this.state.elastic.load(Relaxed) && wire.out.len() < MAX_ELASTIC =>
+                {
                     wire.out.extend_from_slice(bytes);
                     break bytes.len();
                 }
@@ -286,7 +288,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let wire = this.wire.get_mut();
-        let pushed = wire.poll_push(cx);
+        let pushed = wire.poll_write_pending(cx);
         wire.note_pending(&this.state);
         match pushed {
             Poll::Pending if this.state.elastic.load(Relaxed) => Poll::Ready(Ok(())),
@@ -296,7 +298,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.wire.get_mut();
-        ready!(wire.poll_push(cx))?;
+        ready!(wire.poll_write_pending(cx))?;
         match &mut wire.transport {
             Transport::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Transport::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
@@ -313,8 +315,8 @@ impl fmt::Debug for Connection {
 }
 
 /// Room for the head of a usual request.
-const FIRST: usize = 4 * 1024;
+const FIRST_READ: usize = 4 * 1024;
 /// Up to here writes are gathered until a flush: a head and a small body.
-const JOINED: usize = 4 * 1024;
+const MAX_CORKED: usize = 4 * 1024;
 /// Up to here the elastic mode takes more: a session writes pieces of 64 KiB.
-const ELASTIC: usize = 128 * 1024;
+const MAX_ELASTIC: usize = 128 * 1024;

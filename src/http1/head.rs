@@ -23,17 +23,17 @@ use super::connection::Connection;
 pub(super) struct HeadStream {
     connection: Box<Connection>,
     /// Never contended: [`super::ClientSession`] looks at it only between two heads.
-    heads: Mutex<Heads>,
+    heads: Mutex<HeadState>,
 }
 
 /// What was read of a response's head.
 #[derive(Default)]
-struct Heads {
+struct HeadState {
     end: HeadEnd,
     /// How many bytes of the head in question were given to the session.
     given: usize,
     /// Whether any byte has arrived.
-    heard: bool,
+    received: bool,
     /// What arrived behind the end of a head.
     rest: BytesMut,
 }
@@ -58,8 +58,8 @@ impl HeadStream {
     }
 
     /// Whether any byte of a response has arrived.
-    pub(super) fn has_heard(&self) -> bool {
-        self.heads().heard
+    pub(super) fn has_received(&self) -> bool {
+        self.heads().received
     }
 
     /// Ends a head, so that another can begin; how many bytes of it the session was given.
@@ -74,7 +74,7 @@ impl HeadStream {
         std::mem::take(&mut self.heads().rest)
     }
 
-    fn heads(&self) -> MutexGuard<'_, Heads> {
+    fn heads(&self) -> MutexGuard<'_, HeadState> {
         self.heads.lock()
     }
 }
@@ -96,7 +96,7 @@ impl AsyncRead for HeadStream {
             heads.rest.advance(here);
         }
         let new = &buffer.filled()[before..];
-        heads.heard |= !new.is_empty();
+        heads.received |= !new.is_empty();
         let head = heads.end.find(new).unwrap_or(new.len());
         if head < new.len() {
             // Before what is left of the rest, of which it was the beginning.

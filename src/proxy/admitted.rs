@@ -1,4 +1,4 @@
-//! An admitted request, with all that is needed to send it, more than once if need be.
+//! An admitted request, and the head with which it is sent to the server.
 
 use std::borrow::Cow;
 
@@ -25,12 +25,11 @@ pub(super) struct Admitted<'h> {
     target: Target,
     /// The head as the client sent it.
     raw: &'h RawHead,
-    /// Whether `X-Forwarded-Host` names the host that the client asked for.
+    /// Whether `X-Forwarded-Host` is the client's `Host`.
     forwards_host: bool,
 }
 
 impl<'h> Admitted<'h> {
-    /// What is kept of a head that was admitted.
     pub(super) fn new(
         raw: &'h RawHead,
         head: RequestHead<'h>,
@@ -49,25 +48,24 @@ impl<'h> Admitted<'h> {
         }
     }
 
-    /// Safe methods (RFC 9110, section 9.2.1) without a body: sent twice, they change nothing
-    /// twice.
+    /// Whether the method is safe (RFC 9110, section 9.2.1), and the request has no body.
     pub(super) fn may_be_sent_twice(&self) -> bool {
         self.raw.method().is_safe() && self.framing == BodyFraming::Empty
     }
 
-    /// Whether something of the request may stay on its connection for the next one. Many servers
-    /// expect no body with DELETE, and would read one as the beginning of a request. Credentials of
-    /// the client's own in a scheme that nobody knows may sign the connection in.
+    /// Whether the request may affect the next one on its connection. Many servers expect no body with
+    /// DELETE, and would read one as the beginning of a request. An `Authorization` of the client in
+    /// an unknown scheme may authenticate the connection.
     pub(super) fn may_leave_traces(&self) -> bool {
         let body = *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty;
         let own = self.raw.headers().get(AUTHORIZATION).filter(|_| !self.admission.injects);
         body || own.is_some_and(|own| !headers::authenticates_request(own))
     }
 
-    /// Checks that what the gateway puts on does not make the head larger than a server takes.
+    /// Checks that the head has not more lines than the server takes, with those that are added.
     pub(super) fn check_size(&self, private: &[HeaderName]) -> Result<(), RequestError> {
-        // Few come near it.
-        if self.raw.headers().len() + ADDED <= MAX_LINES {
+        // Counting is for the few requests near the limit.
+        if self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
             return Ok(());
         }
         let theirs =
@@ -75,11 +73,11 @@ impl<'h> Admitted<'h> {
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
         let optional = [framing, self.admission.injects, self.peer.forwarded_for.is_some()];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
-        if theirs + ours > MAX_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
+        if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
 
-    /// The head that the server gets: rebuilt from what was parsed, nothing copied as it came but
-    /// the client's headers that may go on.
+    /// The head for the server, rebuilt from the parsed request. Only the client's headers that may go
+    /// on are copied.
     pub(super) fn head(
         &self,
         private: &[HeaderName],
@@ -93,7 +91,7 @@ impl<'h> Admitted<'h> {
         parts.uri = Uri::from(self.target.path_and_query().clone());
         parts.version = Version::HTTP_11;
         let headers = &mut parts.headers;
-        headers.reserve(theirs.len() + ADDED);
+        headers.reserve(theirs.len() + MAX_ADDED);
         headers.insert(HOST, authority.clone());
         for (name, value) in ToServer::new(theirs, private, self.admission.injects)?.iter() {
             headers.append(name, value.clone());
@@ -124,7 +122,7 @@ impl<'h> Admitted<'h> {
     }
 }
 
-/// A `Host` as the server is told of it. Bold BI may store it: no reader may choose the spelling.
+/// A `Host` in its plain spelling, because Bold BI may store it.
 fn in_plain_spelling(host: &HeaderValue) -> HeaderValue {
     let text = host.to_str().unwrap_or_default();
     match plain_authority(text) {
@@ -133,8 +131,8 @@ fn in_plain_spelling(host: &HeaderValue) -> HeaderValue {
     }
 }
 
-/// Whether the configuration names `host`, for the tenant or for the listener. Bold BI may store
-/// the host that it is told as the URL of the site: it must not be a name of the client's choice.
+/// Whether the configuration names `host`, for the tenant or for the listener. Bold BI may store the
+/// forwarded host as the URL of the site, so the client must not choose it.
 fn is_configured(host: &str, admission: &Admission, terms: &ListenerTerms) -> bool {
     admission.tenant().has_host(host) || terms.hosts.as_ref().is_some_and(|hosts| hosts.lists(host))
 }
@@ -149,7 +147,7 @@ static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto"
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `Host`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `X-Request-Id`.
 const ALWAYS_ADDED: usize = 4;
-/// How many headers are put on at most.
-const ADDED: usize = ALWAYS_ADDED + 3;
-/// Most header lines that Kestrel takes, which Bold BI is built on.
-const MAX_LINES: usize = 100;
+/// Most headers that are added.
+const MAX_ADDED: usize = ALWAYS_ADDED + 3;
+/// Most header lines that Kestrel, Bold BI's web server, takes.
+const MAX_HEADER_LINES: usize = 100;

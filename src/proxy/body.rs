@@ -1,5 +1,5 @@
-//! What goes up while something may already come down: the request's body, an answer that does not
-//! wait for its end, and a client that leaves.
+//! Sends the body of a request, while listening for an early response of the server and for a client
+//! that disconnects.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,31 +13,31 @@ use tokio::time::timeout;
 use super::session::{ClientFault, ClientGone, Session};
 use crate::http1::{ClientSession, ResponseError, WriteState};
 
-/// How far the request's body got.
+/// How much of the request's body was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Upload {
-    /// All of it was sent.
+    /// All of it.
     Done,
-    /// The answer came first; the rest is still the client's.
+    /// The response came first; a rest of the body is not sent.
     Unfinished,
 }
 
-/// What ends an exchange with the server before its answer is complete.
+/// Why the transfer of a request and its response ended early.
 #[derive(Debug)]
-pub(super) enum Broken {
-    /// The client left, or its connection broke.
+pub(super) enum TransferError {
+    /// The client disconnected.
     ClientGone,
-    /// The client was silent for too long in the middle of its body.
+    /// The client paused for too long in the middle of its body.
     ClientSilent,
     /// The client's body is not framed as its head said.
     ClientMalformed,
     /// The body grew beyond the limit.
     TooLarge,
-    /// The server's side.
+    /// The server's connection or response failed.
     Server(ResponseError),
 }
 
-impl From<ClientFault> for Broken {
+impl From<ClientFault> for TransferError {
     fn from(fault: ClientFault) -> Self {
         match fault {
             ClientFault::Gone => Self::ClientGone,
@@ -47,38 +47,41 @@ impl From<ClientFault> for Broken {
     }
 }
 
-impl From<ClientGone> for Broken {
+impl From<ClientGone> for TransferError {
     fn from(_: ClientGone) -> Self {
         Self::ClientGone
     }
 }
 
-/// Waits for the answer's head while nothing more is sent, watching for a client that leaves.
-pub(super) async fn await_answer(down: &mut Session, up: &mut ClientSession) -> Result<(), Broken> {
+/// Waits for the response's head, or for the client to disconnect.
+pub(super) async fn await_response(
+    down: &mut Session,
+    up: &mut ClientSession,
+) -> Result<(), TransferError> {
     tokio::select! {
         biased;
-        head = up.read_head() => head.map_err(Broken::Server),
+        head = up.read_head() => head.map_err(TransferError::Server),
         gone = down.client_gone() => Err(gone.into()),
     }
 }
 
-/// Sends the body, first what was `kept` of it from an earlier try, until all is sent or the
-/// answer's head is there.
+/// Sends the body, beginning with the part `kept` from an earlier try, until all of it is sent or the
+/// response's head has arrived.
 pub(super) async fn upload(
     down: &mut Session,
     up: &mut ClientSession,
     kept: Option<Bytes>,
     limits: UploadLimits,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     let state = Arc::clone(up.connection().write_state());
     state.set_elastic(true);
-    // As long as the client has not sent all, the server is not late with its answer.
-    let patience = up.set_read_timeout(None);
+    // The server is not late before the client has sent everything.
+    let read_timeout = up.set_read_timeout(None);
     let sent = send_all(down, up, kept, &limits, &state).await;
     up.set_read_timeout(patience);
     state.set_elastic(false);
     match sent? {
-        Upload::Done => await_answer(down, up).await.map(|()| Upload::Done),
+        Upload::Done => await_response(down, up).await.map(|()| Upload::Done),
         Upload::Unfinished => Ok(Upload::Unfinished),
     }
 }
@@ -86,9 +89,9 @@ pub(super) async fn upload(
 /// Bounds of an upload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UploadLimits {
-    /// Longest time for which the server takes nothing.
+    /// Longest time in which the server takes nothing.
     pub write: Duration,
-    /// Longest time for which the client takes nothing.
+    /// Longest time in which the client takes nothing.
     pub client: Duration,
     /// Most bytes of a body.
     pub max_body: u64,
@@ -100,7 +103,7 @@ async fn send_all(
     kept: Option<Bytes>,
     limits: &UploadLimits,
     state: &WriteState,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     if let Some(kept) = kept.filter(|kept| !kept.is_empty())
         && send_piece(up, Some(&kept), limits, state).await? == Upload::Unfinished
     {
@@ -110,12 +113,12 @@ async fn send_all(
         let piece = tokio::select! {
             biased;
             early = up.read_head() => {
-                return early.map(|()| Upload::Unfinished).map_err(Broken::Server);
+                return early.map(|()| Upload::Unfinished).map_err(TransferError::Server);
             }
             piece = down.read_body() => piece?,
         };
         if down.body_received() > limits.max_body {
-            return Err(Broken::TooLarge);
+            return Err(TransferError::TooLarge);
         }
         let sent = send_piece(up, piece.as_deref(), limits, state).await?;
         if piece.is_none() || sent == Upload::Unfinished {
@@ -124,36 +127,36 @@ async fn send_all(
     }
 }
 
-/// Sends a piece, or the end of the body. `Unfinished` when the answer's head came instead.
+/// Sends a piece of the body, or its end. `Unfinished` if the response's head came first.
 async fn send_piece(
     up: &mut ClientSession,
     piece: Option<&[u8]>,
     limits: &UploadLimits,
     state: &WriteState,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     let written = match piece {
         Some(piece) => up.write_body(piece).await,
         None => up.finish_body().await,
     };
     if let Err(error) = written {
-        // A server that has answered and closed already: its answer may still be there to read.
-        return match timeout(LAST_WORDS, up.read_head()).await {
+        // The server may have responded and closed: its response may still be there to read.
+        return match timeout(EARLY_RESPONSE_TIMEOUT, up.read_head()).await {
             Ok(Ok(())) => Ok(Upload::Unfinished),
-            _ => Err(Broken::Server(error)),
+            _ => Err(TransferError::Server(error)),
         };
     }
     if !state.is_pending() {
         return Ok(Upload::Done);
     }
     let mut head = pin!(up.read_head());
-    let taken_or_answered = poll_fn(|cx| match head.as_mut().poll(cx) {
+    let taken_or_response = poll_fn(|cx| match head.as_mut().poll(cx) {
         Poll::Ready(head) => Poll::Ready(head.map(|()| Upload::Unfinished)),
         Poll::Pending if !state.is_pending() => Poll::Ready(Ok(Upload::Done)),
         Poll::Pending => Poll::Pending,
     });
-    match timeout(limits.write, taken_or_answered).await {
-        Ok(result) => result.map_err(Broken::Server),
-        Err(_) => Err(Broken::Server(ResponseError::WriteTimeout)),
+    match timeout(limits.write, taken_or_response).await {
+        Ok(result) => result.map_err(TransferError::Server),
+        Err(_) => Err(TransferError::Server(ResponseError::WriteTimeout)),
     }
 }
 
@@ -163,7 +166,7 @@ pub(super) async fn duplex(
     down: &mut Session,
     up: &mut ClientSession,
     limits: &UploadLimits,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     let to_client = Arc::clone(down.connection().write_state());
     let to_server = Arc::clone(up.connection().write_state());
     to_client.set_elastic(true);
@@ -189,7 +192,7 @@ async fn both_ways(
     limits: &UploadLimits,
     to_client: &WriteState,
     to_server: &WriteState,
-) -> Result<Upload, Broken> {
+) -> Result<Upload, TransferError> {
     // Read on one side, and the other is still busy with what came before: then nothing more is
     // read of the first, so that each holds one piece.
     let (mut going_up, mut coming_down) = (None::<Bytes>, None::<Bytes>);
@@ -223,7 +226,7 @@ async fn both_ways(
         let event = {
             let mut from_client = pin!(async {
                 if client_done || up_waits || !listening {
-                    down.push().await;
+                    down.write_pending().await;
                     std::future::pending().await
                 } else {
                     down.read_body().await
@@ -231,7 +234,7 @@ async fn both_ways(
             });
             let mut from_server = pin!(async {
                 if server_done || down_waits {
-                    let _ = poll_fn(|cx| up.connection().poll_push(cx)).await;
+                    let _ = poll_fn(|cx| up.connection().poll_write_pending(cx)).await;
                     std::future::pending().await
                 } else {
                     up.read_body().await
@@ -250,10 +253,12 @@ async fn both_ways(
             });
             // Whoever is not read from is not told that it is late.
             match (up_waits, down_waits) {
-                (_, true) => timeout(limits.client, next).await.map_err(|_| Broken::ClientGone)?,
+                (_, true) => {
+                    timeout(limits.client, next).await.map_err(|_| TransferError::ClientGone)?
+                }
                 (true, false) => timeout(limits.write, next)
                     .await
-                    .map_err(|_| Broken::Server(ResponseError::WriteTimeout))?,
+                    .map_err(|_| TransferError::Server(ResponseError::WriteTimeout))?,
                 (false, false) => next.await,
             }
         };
@@ -261,10 +266,10 @@ async fn both_ways(
             Event::Drained => {}
             Event::FromServer(Ok(Some(piece))) => coming_down = Some(piece),
             Event::FromServer(Ok(None)) => server_done = true,
-            Event::FromServer(Err(error)) => return Err(Broken::Server(error)),
+            Event::FromServer(Err(error)) => return Err(TransferError::Server(error)),
             Event::FromClient(Ok(Some(piece))) => {
                 if down.body_received() > limits.max_body {
-                    return Err(Broken::TooLarge);
+                    return Err(TransferError::TooLarge);
                 }
                 going_up = Some(piece);
             }
@@ -274,5 +279,5 @@ async fn both_ways(
     }
 }
 
-/// How long an answer is looked for after the server has stopped to take the body.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Longest wait for an early response after a write to the server has failed.
+const EARLY_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
-use super::body::{Broken, Upload, UploadLimits, duplex};
+use super::body::{TransferError, Upload, UploadLimits, duplex};
 use super::session::{self, ClientGone, Session};
 use crate::gateway::Preflight;
 use crate::headers::{self, REQUEST_ID};
@@ -20,26 +20,26 @@ use crate::http1::ClientSession;
 use crate::refusal::Refusal;
 use crate::token::AccessToken;
 
-/// What the gateway itself has to say in the head of an answer.
-pub(super) struct Ours<'t> {
+/// What the gateway itself adds to the head of a response.
+pub(super) struct Additions<'t> {
     /// The token that was put on the request.
     pub(super) token: Option<&'t AccessToken>,
-    /// The origin whose pages may read the answer.
+    /// The origin whose pages may read the response.
     pub(super) page: Option<&'t HeaderValue>,
     pub(super) request_id: HeaderValue,
 }
 
-/// Passes the response on whose head has been read. `Upload::Done` when afterwards the server has
-/// all of the request too, so that its connection can be used again.
+/// Relays the response whose head has been read. Returns `Upload::Done` if the server has also got
+/// the whole request, so that its connection can be used again.
 pub(super) async fn relay(
     down: &mut Session,
     up: &mut ClientSession,
     upload: Upload,
     limits: &UploadLimits,
-    Ours { token, page, request_id }: Ours<'_>,
-) -> Result<Upload, Broken> {
+    Additions { token, page, request_id }: Additions<'_>,
+) -> Result<Upload, TransferError> {
     let status = up.status().unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut headers = HeaderMap::with_capacity(up.headers().len() + ADDED);
+    let mut headers = HeaderMap::with_capacity(up.headers().len() + MAX_ADDED);
     for (name, value) in headers::to_client(up.headers(), token.is_some(), page) {
         headers.append(name, value.clone());
     }
@@ -47,14 +47,14 @@ pub(super) async fn relay(
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     if let Some(token) = token {
-        hide(token, status, &mut headers, down);
+        hide_token(token, status, &mut headers, down);
     }
     headers::allow_page(&mut headers, page);
     headers.insert(REQUEST_ID.clone(), request_id);
     down.write_head(status, headers).await?;
-    // A first piece that is there already leaves in one write with the head.
+    // A first piece that is there already goes out in one write with the head.
     match up.read_body().now_or_never() {
-        Some(Err(error)) => return Err(Broken::Server(error)),
+        Some(Err(error)) => return Err(TransferError::Server(error)),
         Some(Ok(Some(first))) => down.write_body(&first).await?,
         _ => down.flush().await?,
     }
@@ -65,7 +65,7 @@ pub(super) async fn relay(
     loop {
         let piece = tokio::select! {
             biased;
-            piece = up.read_body() => piece.map_err(Broken::Server)?,
+            piece = up.read_body() => piece.map_err(TransferError::Server)?,
             gone = down.client_gone(), if upload == Upload::Done => return Err(gone.into()),
         };
         match piece {
@@ -77,9 +77,14 @@ pub(super) async fn relay(
     Ok(upload)
 }
 
-/// Hides our token where the server shows it to the client: in the head of its response and, as
-/// error pages for developers repeat the request, in the beginning of the body of an error.
-fn hide(token: &AccessToken, status: StatusCode, headers: &mut HeaderMap, down: &mut Session) {
+/// Hides our token where the server repeats it: in the head of its response and, because error pages
+/// for developers show the request, in the beginning of the body of an error.
+fn hide_token(
+    token: &AccessToken,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    down: &mut Session,
+) {
     let secret = token.as_bytes();
     for value in headers.values_mut().filter(|value| value.len() >= secret.len()) {
         let mut bytes = value.as_bytes().to_vec();
@@ -94,7 +99,7 @@ fn hide(token: &AccessToken, status: StatusCode, headers: &mut HeaderMap, down: 
     }
 }
 
-/// Answers with a refusal.
+/// Writes the response to a refused request.
 pub(super) async fn refuse(
     down: &mut Session,
     refusal: &Refusal,
@@ -120,15 +125,15 @@ pub(super) async fn refuse(
     for challenge in response.challenges {
         head.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
-    // Nothing is written in answer to HEAD: the session knows.
+    // The session writes no body in response to HEAD.
     down.write_head(response.status, head).await?;
     down.write_body(body.as_bytes()).await?;
     down.finish_body().await?;
     Ok(response.status)
 }
 
-/// The head that answers a preflight with yes. What the page may ask for is decided when it asks.
-pub(super) fn to_preflight(preflight: &Preflight<'_>, request_id: HeaderValue) -> HeaderMap {
+/// The head that allows a preflight. The request itself is decided when it comes.
+pub(super) fn preflight_response(preflight: &Preflight<'_>, request_id: HeaderValue) -> HeaderMap {
     let mut head = HeaderMap::new();
     head.insert(ACCESS_CONTROL_ALLOW_ORIGIN, preflight.origin.clone());
     head.insert(ACCESS_CONTROL_ALLOW_METHODS, methods());
@@ -147,13 +152,13 @@ fn methods() -> HeaderValue {
     HeaderValue::from_str(&methods).expect("methods are tokens")
 }
 
-/// Rounded up: who comes earlier is sent away again (RFC 9110, section 10.2.3).
+/// Rounded up, because an earlier request would be refused again (RFC 9110, section 10.2.3).
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// How long a browser may go by the answer to a preflight. Browsers do not keep one for longer than
-/// two hours, and a page that is listed no more is refused all the same.
+/// How long a browser may cache the response to a preflight. A page that is no longer listed is
+/// refused all the same.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
-/// How many headers are put on an answer at most.
-const ADDED: usize = 5;
+/// Most headers that are added to a response.
+const MAX_ADDED: usize = 5;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::Proxy;
 use super::downstream::Peer;
 use super::record::Record;
-use super::session::{Head, Session};
+use super::session::{HeadOutcome, Session};
 use crate::caller::ListenerTerms;
 use crate::http1::Connection;
 use crate::refusal::Refusal;
@@ -72,12 +72,12 @@ impl Proxy {
             let mut terms;
             (proxy, terms) = current.proxy_and_terms();
             let head = match head {
-                Head::Closed => return None,
-                Head::Refused(refusal) => {
+                HeadOutcome::Closed => return None,
+                HeadOutcome::Refused(refusal) => {
                     Box::pin(proxy.end_unread(down, refusal, peer, record)).await;
                     return None;
                 }
-                Head::Read(head) => head,
+                HeadOutcome::Read(head) => head,
             };
             let complete = loop {
                 let failure = match &terms {
@@ -89,7 +89,7 @@ impl Proxy {
                 let Some(failure) = failure else { break true };
                 // A reload revoked the permit before there was a token. Bold BI has done nothing
                 // yet, so the newer configuration decides. Each turn takes a newer one.
-                if failure.is_withdrawn() {
+                if failure.is_permit_revoked() {
                     let (newer, newer_terms) = current.proxy_and_terms();
                     if !Arc::ptr_eq(&newer, &proxy) {
                         (proxy, terms) = (newer, newer_terms);

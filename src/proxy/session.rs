@@ -35,10 +35,10 @@ pub(super) struct Session {
     /// The size of the buffer that the head came in. It lives as long as the head does.
     head_buffer: usize,
     /// What the response depends on of the request, once its head has been read.
-    asked: Option<Asked>,
+    request: Option<RequestFacts>,
     /// What is left of the request's body; `None` until its framing is known.
     body: Option<Body>,
-    kept: Kept,
+    kept: KeptBody,
     body_received: u64,
     body_sent: u64,
     /// The client waits for `100 Continue` before it sends the body.
@@ -50,7 +50,7 @@ pub(super) struct Session {
 }
 
 /// What came of waiting for a request's head.
-pub(super) enum Head {
+pub(super) enum HeadOutcome {
     /// The head is there.
     Read(RawHead),
     /// The client closed the connection without beginning a request.
@@ -61,14 +61,14 @@ pub(super) enum Head {
 
 /// What the response depends on of a request.
 #[derive(Debug)]
-struct Asked {
+struct RequestFacts {
     version: Version,
     head_only: bool,
     chunked: bool,
     upgrade: bool,
 }
 
-impl Asked {
+impl RequestFacts {
     fn by(head: &RawHead) -> Self {
         Self {
             version: head.version(),
@@ -96,7 +96,7 @@ pub(super) struct ClientGone;
 
 /// The body so far, in case it must be sent again.
 #[derive(Debug)]
-enum Kept {
+enum KeptBody {
     Nothing,
     Bytes(BytesMut),
     TooLarge,
@@ -122,9 +122,9 @@ impl Session {
             buffer,
             limits,
             head_buffer: 0,
-            asked: None,
+            request: None,
             body: None,
-            kept: Kept::Nothing,
+            kept: KeptBody::Nothing,
             body_received: 0,
             body_sent: 0,
             awaits_continue: false,
@@ -135,14 +135,14 @@ impl Session {
     }
 
     /// Reads the head. The deadline is over the whole of it, however it drips.
-    pub(super) async fn read_head(&mut self, unfinished: &UnfinishedHeads) -> Head {
+    pub(super) async fn read_head(&mut self, unfinished: &UnfinishedHeads) -> HeadOutcome {
         match timeout(self.limits.head, self.whole_head(unfinished)).await {
             Ok(head) => head,
-            Err(_) => Head::Refused(Refusal::HeadTimeout),
+            Err(_) => HeadOutcome::Refused(Refusal::HeadTimeout),
         }
     }
 
-    async fn whole_head(&mut self, unfinished: &UnfinishedHeads) -> Head {
+    async fn whole_head(&mut self, unfinished: &UnfinishedHeads) -> HeadOutcome {
         let mut reader = HeadReader::default();
         let mut waiting: Option<UnfinishedHead<'_>> = None;
         loop {
@@ -150,17 +150,17 @@ impl Session {
             match reader.take(&mut self.buffer) {
                 Ok(Some(head)) => {
                     self.keep_alive = wants_keep_alive(&head);
-                    self.asked = Some(Asked::by(&head));
-                    return Head::Read(head);
+                    self.request = Some(RequestFacts::by(&head));
+                    return HeadOutcome::Read(head);
                 }
                 Ok(None) => {}
-                Err(error) => return Head::Refused(error.into()),
+                Err(error) => return HeadOutcome::Refused(error.into()),
             }
             if waiting.is_none() {
                 self.release_buffer();
             }
             // One step to the largest size: smaller ones on the way would be kept by the allocator.
-            let size = if self.buffer.len() < HEAD_PIECE { HEAD_PIECE } else { MAX_HEAD };
+            let size = if self.buffer.len() < MIN_HEAD_BUFFER { MIN_HEAD_BUFFER } else { MAX_HEAD };
             self.reserve(size - self.buffer.len());
             let waiting = waiting.get_or_insert_with(|| unfinished.enter());
             if waiting.hold(memory_of(self.buffer.capacity()), self.limits.unfinished_heads) {
@@ -172,13 +172,13 @@ impl Session {
                 () = waiting.evicted() => {
                     self.buffer = BytesMut::new();
                     let limit = self.limits.unfinished_heads;
-                    return Head::Refused(Refusal::HeadEvicted { limit });
+                    return HeadOutcome::Refused(Refusal::HeadEvicted { limit });
                 }
                 read = self.connection.read_buf(&mut self.buffer) => read,
             };
             match read {
                 Ok(1..) => {}
-                Ok(0) | Err(_) => return Head::Closed,
+                Ok(0) | Err(_) => return HeadOutcome::Closed,
             }
         }
     }
@@ -197,7 +197,7 @@ impl Session {
 
     /// Whether the client asks for another protocol.
     pub(super) fn wants_upgrade(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.upgrade)
+        self.request.as_ref().is_some_and(|request| request.upgrade)
     }
 
     /// Tells how the body is framed, which the strict parse has found out.
@@ -214,22 +214,22 @@ impl Session {
 
     /// From now on keeps what is read of the body, up to 64 KiB.
     pub(super) fn keep_body(&mut self) {
-        if matches!(self.kept, Kept::Nothing) {
-            self.kept = Kept::Bytes(BytesMut::new());
+        if matches!(self.kept, KeptBody::Nothing) {
+            self.kept = KeptBody::Bytes(BytesMut::new());
         }
     }
 
     /// What was kept of the body, if anything was read of it.
     pub(super) fn kept_body(&self) -> Option<Bytes> {
         match &self.kept {
-            Kept::Bytes(kept) if !kept.is_empty() => Some(Bytes::copy_from_slice(kept)),
+            KeptBody::Bytes(kept) if !kept.is_empty() => Some(Bytes::copy_from_slice(kept)),
             _ => None,
         }
     }
 
     /// Whether more was read of the body than is kept.
     pub(super) fn is_kept_body_truncated(&self) -> bool {
-        matches!(self.kept, Kept::TooLarge)
+        matches!(self.kept, KeptBody::TooLarge)
     }
 
     /// The next piece of the body, never an empty one; `None` at its end. Nothing is lost when the
@@ -241,7 +241,7 @@ impl Session {
                 Step::End => return Ok(None),
                 Step::Wait => {}
             }
-            self.reserve(BODY_PIECE);
+            self.reserve(BODY_READ);
             let read = self.connection.read_buf(&mut self.buffer);
             match timeout(self.limits.body, read).await {
                 Err(_) => return Err(ClientFault::Silent),
@@ -263,9 +263,9 @@ impl Session {
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        if let Kept::Bytes(kept) = &mut self.kept {
+        if let KeptBody::Bytes(kept) = &mut self.kept {
             if kept.len() + piece.len() > MAX_KEPT {
-                self.kept = Kept::TooLarge;
+                self.kept = KeptBody::TooLarge;
             } else {
                 kept.extend_from_slice(piece);
             }
@@ -286,11 +286,11 @@ impl Session {
     /// Meanwhile the client gets what was written and not yet sent, such as a head whose body is
     /// long in coming.
     pub(super) async fn client_gone(&mut self) -> ClientGone {
-        self.push().await;
+        self.write_pending().await;
         if !self.buffer.is_empty() {
             std::future::pending::<()>().await;
         }
-        self.reserve(HEAD_PIECE);
+        self.reserve(MIN_HEAD_BUFFER);
         match self.connection.read_buf(&mut self.buffer).await {
             Ok(1..) => std::future::pending().await,
             Ok(0) | Err(_) => ClientGone,
@@ -298,8 +298,8 @@ impl Session {
     }
 
     /// Waits until the socket has what was written. A fault shows with the next read or write.
-    pub(super) async fn push(&self) {
-        let _ = poll_fn(|cx| self.connection.poll_push(cx)).await;
+    pub(super) async fn write_pending(&self) {
+        let _ = poll_fn(|cx| self.connection.poll_write_pending(cx)).await;
     }
 
     /// The connection, to be told how it is to write.
@@ -352,13 +352,13 @@ impl Session {
     /// Whether what lies behind the body is better not read. A proxy in front of us may be less
     /// strict with chunks: what it counts to the body must not be the next request here.
     fn is_end_doubtful(&self) -> bool {
-        !self.buffer.is_empty() && self.asked.as_ref().is_some_and(|asked| asked.chunked)
+        !self.buffer.is_empty() && self.request.as_ref().is_some_and(|request| request.chunked)
     }
 
     /// Keeps little of what the client has sent behind its request. Where it is more than a few
     /// usual requests, all of it is forgotten, and the response is the last one on its connection.
     pub(super) fn bound_pipeline(&mut self) {
-        if self.buffer.len() > HEAD_PIECE {
+        if self.buffer.len() > MIN_HEAD_BUFFER {
             self.buffer = BytesMut::new();
             self.keep_alive = false;
         } else {
@@ -374,18 +374,18 @@ impl Session {
 
     /// How the body of this response ends, which its headers then say.
     fn frame(&self, status: StatusCode, headers: &mut HeaderMap) -> Framing {
-        let asked = self.asked.as_ref();
+        let request = self.request.as_ref();
         if status == StatusCode::NO_CONTENT {
             // It has neither (RFC 9110, section 8.6; RFC 9112, section 6.1).
             headers.remove(CONTENT_LENGTH);
             headers.remove(TRANSFER_ENCODING);
         }
-        let chunks = asked.is_none_or(|asked| asked.version == Version::HTTP_11);
+        let chunks = request.is_none_or(|request| request.version == Version::HTTP_11);
         if !chunks {
             headers.remove(TRANSFER_ENCODING);
         }
         if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || asked.is_some_and(|asked| asked.head_only)
+            || request.is_some_and(|request| request.head_only)
         {
             return Framing::Bodiless;
         }
@@ -457,12 +457,12 @@ impl Session {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), ClientGone> {
-        in_time(self.limits.body, self.connection.write_all(bytes)).await
+        write_within(self.limits.body, self.connection.write_all(bytes)).await
     }
 
     /// Sends what was written.
     pub(super) async fn flush(&mut self) -> Result<(), ClientGone> {
-        in_time(self.limits.body, self.connection.flush()).await
+        write_within(self.limits.body, self.connection.flush()).await
     }
 
     /// Ends the connection in the middle of a response, so that the client can tell: what was
@@ -470,7 +470,7 @@ impl Session {
     /// a reset.
     pub(super) async fn break_off(&mut self) {
         // A client that takes nothing gets no more.
-        let _ = timeout(BREAK_OFF_TIMEOUT, self.push()).await;
+        let _ = timeout(BREAK_OFF_TIMEOUT, self.write_pending()).await;
         if self.response == Some(Framing::Close) {
             self.connection.break_off();
         }
@@ -493,11 +493,11 @@ impl Session {
 /// rounds up and keeps a part of what is given back, and those that are evicted take a moment to
 /// go.
 fn memory_of(buffer: usize) -> usize {
-    buffer * 2 + PER_HEAD
+    buffer * 2 + CONNECTION_MEMORY
 }
 
 /// A client that takes nothing for so long is as good as gone.
-async fn in_time(
+async fn write_within(
     limit: Duration,
     write: impl Future<Output = std::io::Result<()>>,
 ) -> Result<(), ClientGone> {
@@ -522,7 +522,7 @@ fn wants_keep_alive(head: &RawHead) -> bool {
 
 /// Status line and header fields, in one piece.
 fn response_head(status: StatusCode, headers: &HeaderMap, keep_alive: bool) -> Vec<u8> {
-    let mut head = Vec::with_capacity(RESPONSE_HEAD);
+    let mut head = Vec::with_capacity(USUAL_RESPONSE_HEAD);
     head.extend_from_slice(b"HTTP/1.1 ");
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');
@@ -561,17 +561,17 @@ const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
 );
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// By as much the buffer for a head grows at least.
-const HEAD_PIECE: usize = 4 * 1024;
+const MIN_HEAD_BUFFER: usize = 4 * 1024;
 /// What a connection holds besides the bytes of a head.
-const PER_HEAD: usize = 8 * 1024;
+const CONNECTION_MEMORY: usize = 8 * 1024;
 /// Room for each read of a body.
-const BODY_PIECE: usize = 64 * 1024;
+const BODY_READ: usize = 64 * 1024;
 /// Most bytes of a body that are kept to be sent again.
 const MAX_KEPT: usize = 64 * 1024;
 /// How long a client has to take the last bytes of a response that breaks off.
 const BREAK_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a usual response head takes.
-const RESPONSE_HEAD: usize = 1024;
+const USUAL_RESPONSE_HEAD: usize = 1024;
 
 #[cfg(test)]
 mod tests {

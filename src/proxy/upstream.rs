@@ -1,7 +1,6 @@
-//! Connections to one server: a bound on how many there are, the idle ones kept for the next
-//! request, new ones made at one of its addresses. A pool belongs to one [`Server`] of one
-//! configuration, hence to one trust domain (addresses, server name, CA set): no connection is ever
-//! used for another.
+//! A pool of connections to one server, bounded, over all its addresses. A pool belongs to one
+//! [`Server`] of one configuration, hence to one trust domain (addresses, server name, CA set): no
+//! connection is ever used for another.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,17 +28,17 @@ use crate::refusal::{Overdue, Refusal};
 use crate::telemetry::{LogLimiter, ServerMetrics, Telemetry};
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
-use address::{Addresses, Busy, Idle, Open};
+use address::{Addresses, Busy, IdleConnection, OpenConnection};
 use lookup::Lookup;
 
-/// The connections to one server. They can be kept for as long as its [`Server`] stays equal.
+/// The connections to one server. A reload keeps them if its [`Server`] stays equal.
 pub struct Upstream {
-    /// For tasks that must not keep it alive.
+    /// For background tasks, which must not keep the pool alive.
     this: Weak<Self>,
     server: Arc<Server>,
     authority: HeaderValue,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    slots: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
     /// Connections that carry a request or wait for one.
     open: Arc<AtomicUsize>,
     addresses: Mutex<Addresses>,
@@ -48,21 +47,21 @@ pub struct Upstream {
     log_limiter: LogLimiter,
 }
 
-/// A session on a connection to a server, and one of its slots for as long as it lasts. The slot is
-/// given back last: who gets it finds the connection closed, or idle.
+/// A session on a connection to a server, and a permit for the connection. The permit is released
+/// last, so that its next owner finds the connection closed or idle.
 pub struct Lease {
     /// The session; boxed, because a lease is handed on several times in a request's course.
     pub session: Box<ClientSession>,
-    /// The connection had been used before, so the server may have closed it by now.
+    /// Whether the connection was used before: the server may have closed it by now.
     pub reused: bool,
-    open: Open,
+    open: OpenConnection,
     busy: Busy,
-    slot: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     bulkhead: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
-    /// Where the connection leads.
+    /// The address of the connection.
     pub fn address(&self) -> SocketAddr {
         self.busy.address().at
     }
@@ -72,7 +71,7 @@ impl Upstream {
     /// Connections to `server`, none of them made yet.
     ///
     /// # Errors
-    /// When the certificates to trust cannot be read, or the server's name is none.
+    /// When the certificates to trust cannot be read, or the server's name is not valid.
     pub fn new(server: Arc<Server>, telemetry: &Telemetry) -> Result<Arc<Self>, TrustError> {
         let tls = if server.tls {
             let config = server.trust.client_config()?;
@@ -91,7 +90,7 @@ impl Upstream {
         }
         let upstream = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
-            slots: Arc::new(Semaphore::new(server.max_connections)),
+            connections: Arc::new(Semaphore::new(server.max_connections)),
             open: Arc::default(),
             addresses: Mutex::new(addresses),
             lookup,
@@ -101,7 +100,7 @@ impl Upstream {
             authority,
             tls,
         });
-        upstream.show();
+        upstream.update_metrics();
         tokio::spawn(sweep(Arc::downgrade(&upstream)));
         if let Some(check) = upstream.server.health_check.clone() {
             tokio::spawn(health::check_always(Arc::downgrade(&upstream), check));
@@ -109,37 +108,38 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// The server.
+    /// The server that the connections lead to.
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// What belongs into `Host`.
+    /// The value of `Host`.
     pub fn authority(&self) -> &HeaderValue {
         &self.authority
     }
 
-    /// Whether a request that did not get through at `address` has somewhere else to go.
+    /// Whether there is an address besides `address`.
     pub fn has_another(&self, address: SocketAddr) -> bool {
         self.addresses().untried(&[address]) > 0
     }
 
-    /// A session to the server: on an idle connection, else on a new one; on a new one if one to
-    /// the address `avoided` has broken. It keeps the tenant's place in the `bulkhead` until it
-    /// ends.
+    /// A session on an idle connection, or else on a new one. After a connection to the address
+    /// `avoided` has failed, it is a new one. The lease keeps the `bulkhead` permit until it ends.
     async fn lease(
         &self,
         bulkhead: Option<OwnedSemaphorePermit>,
         deadline: Instant,
         avoided: Option<SocketAddr>,
     ) -> Result<Lease, Refusal> {
-        let slot = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => Box::pin(self.wait_for_slot(deadline)).await?,
+        let permit = match Arc::clone(&self.connections).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => Box::pin(self.wait_for_connection(deadline)).await?,
         };
         let kept = if avoided.is_none() { self.take() } else { (None, None) };
         let (connection, open, busy, reused) = match kept {
-            (Some(busy), Some(Idle { connection, open, .. })) => (connection, open, busy, true),
+            (Some(busy), Some(IdleConnection { connection, open, .. })) => {
+                (connection, open, busy, true)
+            }
             (picked, _) => {
                 let (connection, open, busy) =
                     Box::pin(self.connect(deadline, picked, avoided)).await?;
@@ -149,24 +149,27 @@ impl Upstream {
         let mut session = Box::new(ClientSession::new(connection));
         session.set_read_timeout(Some(self.server.timeouts.first_byte));
         session.set_write_timeout(self.server.timeouts.write);
-        Ok(Lease { session, reused, open, busy, slot, bulkhead })
+        Ok(Lease { session, reused, open, busy, permit, bulkhead })
     }
 
     /// Takes a session back whose response was read to its end, and keeps its connection if another
     /// request can go out on it.
     pub fn give_back(&self, lease: Lease) {
-        let Lease { session, open, busy, slot, bulkhead, .. } = lease;
+        let Lease { session, open, busy, permit, bulkhead, .. } = lease;
         if let Some(connection) = session.into_reusable() {
-            let idle = Idle { since: Instant::now(), connection, open };
+            let idle = IdleConnection { since: Instant::now(), connection, open };
             self.addresses().keep(busy.address(), idle);
         }
-        // Only now: the next request that gets the slot finds the connection.
-        drop((busy, slot, bulkhead));
+        // After the connection is kept, so that the next request with the permit finds it.
+        drop((busy, permit, bulkhead));
     }
 
-    async fn wait_for_slot(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
-        match timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await {
-            Ok(slot) => Ok(slot.expect("the semaphore is never closed")),
+    async fn wait_for_connection(
+        &self,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        match timeout_at(deadline, Arc::clone(&self.connections).acquire_owned()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Refusal::Overloaded {
                 server: self.server.name.clone(),
                 limit: self.server.max_connections,
@@ -174,11 +177,11 @@ impl Upstream {
         }
     }
 
-    /// The address whose turn it is, and an idle connection to it on which nothing has arrived.
-    fn take(&self) -> (Option<Busy>, Option<Idle>) {
+    /// Picks an address, with an idle connection to it on which nothing has arrived.
+    fn take(&self) -> (Option<Busy>, Option<IdleConnection>) {
         let Some((busy, mut idle)) = self.addresses().take() else { return (None, None) };
         while let Some(kept) = &mut idle {
-            if kept.since.elapsed() < IDLE && kept.connection.is_quiet() {
+            if kept.since.elapsed() < IDLE_TIMEOUT && kept.connection.is_quiet() {
                 break;
             }
             idle = self.addresses().take_of(busy.address());
@@ -186,13 +189,13 @@ impl Upstream {
         (Some(busy), idle)
     }
 
-    /// A new connection, at the address that was picked or else at another, until one takes it.
+    /// Makes a new connection: to `picked`, then to one address after the other until one succeeds.
     async fn connect(
         &self,
         deadline: Instant,
         mut picked: Option<Busy>,
         avoided: Option<SocketAddr>,
-    ) -> Result<(Box<Connection>, Open, Busy), Refusal> {
+    ) -> Result<(Box<Connection>, OpenConnection, Busy), Refusal> {
         let server = || self.server.name.clone();
         let limit = self.server.timeouts.connect;
         let too_late =
@@ -201,7 +204,7 @@ impl Upstream {
             return Err(Refusal::UpstreamUnreachable { server: server(), cause, hint: None });
         }
         let open = self.make_room();
-        // It may have been moved away from in the meantime.
+        // The lookup may have removed it.
         picked.take_if(|busy| self.addresses().is_listed(busy.address()) != Some(true));
         let (mut tried, mut refused) = (Vec::new(), None);
         loop {
@@ -219,25 +222,25 @@ impl Upstream {
             let address = Arc::clone(busy.address());
             tried.push(address.at);
             let (begun, others) = (Instant::now(), self.addresses().untried(&tried));
-            let until = begun + fair_part(deadline - begun, others);
+            let until = begun + fair_wait(deadline - begun, others);
             match timeout_at(until, self.connect_to(address.at)).await {
                 Ok(Ok(connection)) => {
-                    // That something listens says little where more than that is asked for.
-                    if address.is_out() && self.server.health_check.is_none() {
-                        self.take_back(&address);
+                    // A health check asks for more than that something listens.
+                    if address.is_ejected() && self.server.health_check.is_none() {
+                        self.restore(&address);
                     }
                     return Ok((Box::new(connection), open, busy));
                 }
                 Ok(Err(error)) => {
                     let hint = trust::certificate_hint(&error);
-                    self.set_aside(&address, &format!("it cannot be connected to: {error}"), hint);
+                    self.eject(&address, &format!("it cannot be connected to: {error}"), hint);
                     refused = Some(error);
                 }
                 Err(_) => {
-                    // What was left after waiting for a slot can be too little for anybody.
+                    // After a long wait for a permit, the time left can be too short for any server.
                     let waited = until - begun;
-                    if waited >= limit / FEWEST_PARTS {
-                        self.set_aside(&address, &format!("no connection within {waited:?}"), None);
+                    if waited >= limit / MAX_PARTS {
+                        self.eject(&address, &format!("no connection within {waited:?}"), None);
                     }
                     if until >= deadline {
                         return Err(too_late());
@@ -247,7 +250,7 @@ impl Upstream {
         }
     }
 
-    /// A connection to one address. It has its name and its certificate by the server's URL.
+    /// Connects to one address. TLS uses the server name of the server's URL.
     async fn connect_to(&self, address: SocketAddr) -> io::Result<Connection> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
@@ -257,13 +260,13 @@ impl Upstream {
         let tls = connector
             .connect(name.clone(), Counted::new(tcp, Arc::default()))
             .await
-            .map_err(TlsFault::told)?;
+            .map_err(TlsFault::wrap)?;
         Ok(Connection::new(Transport::Tls(Box::new(TlsStream::from(tls)))))
     }
 
-    /// Counts one more connection. The bound is for idle ones too: one of them makes room.
-    fn make_room(&self) -> Open {
-        let (open, before) = Open::new(&self.open);
+    /// Counts one more connection. At the limit, the oldest idle connection is closed for it.
+    fn make_room(&self) -> OpenConnection {
+        let (open, before) = OpenConnection::new(&self.open);
         if before >= self.server.max_connections {
             drop(self.addresses().oldest());
         }
@@ -279,32 +282,31 @@ impl Upstream {
     }
 }
 
-/// A failed handshake: prints what the certificate's fault is, and not what the library calls it.
+/// A failed handshake, which prints the certificate's fault in plain words.
 #[derive(Debug, thiserror::Error)]
-#[error("{words}")]
+#[error("{text}")]
 struct TlsFault {
-    words: String,
+    text: String,
     #[source]
     cause: io::Error,
 }
 
 impl TlsFault {
-    fn told(cause: io::Error) -> io::Error {
-        let words = trust::causes(&cause).last().map(trust::words_of).unwrap_or_default();
-        io::Error::new(cause.kind(), Self { words, cause })
+    fn wrap(cause: io::Error) -> io::Error {
+        let text = trust::causes(&cause).last().map(trust::words_of).unwrap_or_default();
+        io::Error::new(cause.kind(), Self { text, cause })
     }
 }
 
-/// How long one address may take of the time that is `left`, so that some is there for `others`.
-fn fair_part(left: Duration, others: usize) -> Duration {
+/// The part of the time `left` for one address, with time kept for `others`.
+fn fair_wait(left: Duration, others: usize) -> Duration {
     if others == 0 {
         return left;
     }
-    let parts = u32::try_from(others + 1).map_or(FEWEST_PARTS, |parts| parts.min(FEWEST_PARTS));
-    (left / parts).min(EACH_ADDRESS)
+    let parts = u32::try_from(others + 1).map_or(MAX_PARTS, |parts| parts.min(MAX_PARTS));
+    (left / parts).min(MAX_ADDRESS_WAIT)
 }
 
-/// The last failure, and how many there were.
 fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
     match tried {
         [_, .., last] => format!("{error} at {last}, the last of {} addresses", tried.len()),
@@ -312,24 +314,23 @@ fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
     }
 }
 
-/// Closes connections that stay idle, as long as the pool lives. While it is in use, names are
-/// asked for again, so that new addresses are found although no connection is made.
+/// Closes idle connections until the pool is dropped. While the pool is in use, also looks its names
+/// up, so that new addresses are found although no connection is made.
 async fn sweep(upstream: Weak<Upstream>) {
     loop {
-        tokio::time::sleep(IDLE / 4).await;
+        tokio::time::sleep(IDLE_TIMEOUT / 4).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        drop(upstream.addresses().stale(IDLE));
+        drop(upstream.addresses().stale(IDLE_TIMEOUT));
         if upstream.is_in_use() {
-            // Why a name is not known has been told.
+            // A failure is logged already.
             let _ = upstream.look_up().await;
         }
     }
 }
 
-/// Shorter than the keep-alive of what usually stands before Bold BI (75 s), so that it is we who
-/// close.
-const IDLE: Duration = Duration::from_secs(60);
-/// Longest time for one address while there are others.
-const EACH_ADDRESS: Duration = Duration::from_secs(2);
-/// However many addresses there are, each may take such a part of the time that is left.
-const FEWEST_PARTS: u32 = 4;
+/// Shorter than the usual keep-alive of proxies in front of Bold BI (75 s), so that we close first.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time to connect to one address while there are others.
+const MAX_ADDRESS_WAIT: Duration = Duration::from_secs(2);
+/// Most parts into which the time to connect is divided, however many addresses there are.
+const MAX_PARTS: u32 = 4;

@@ -111,7 +111,7 @@ impl Generation {
         );
         // A refused configuration may have set the metrics of a server with the same name.
         for upstream in upstreams() {
-            upstream.show();
+            upstream.update_metrics();
         }
     }
 

@@ -16,7 +16,7 @@ pub(super) struct Redactor {
 impl Redactor {
     /// Hides `secret`, which is not empty.
     pub(super) fn new(secret: Bytes) -> Self {
-        Self { secret, held: Vec::new(), left: MAX_LOOKED_AT }
+        Self { secret, held: Vec::new(), left: MAX_SEARCHED }
     }
 
     /// What may be written of the body now that `piece` has come.
@@ -57,7 +57,7 @@ fn beginning_at_end(secret: &[u8], bytes: &[u8]) -> usize {
 }
 
 /// Error pages that show a request are shorter.
-const MAX_LOOKED_AT: usize = 64 * 1024;
+const MAX_SEARCHED: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -86,12 +86,12 @@ mod tests {
 
     #[test]
     fn only_the_beginning_of_a_body_is_looked_at() {
-        let far = [vec![b'x'; MAX_LOOKED_AT + 1000], b"secret".to_vec()].concat();
+        let far = [vec![b'x'; MAX_SEARCHED + 1000], b"secret".to_vec()].concat();
         assert!(redacted("secret", &far, 1000) == far);
-        let near = [vec![b'x'; MAX_LOOKED_AT - 6], b"secret".to_vec()].concat();
+        let near = [vec![b'x'; MAX_SEARCHED - 6], b"secret".to_vec()].concat();
         assert!(redacted("secret", &near, 1000).ends_with(b"xx******"));
-        let across = [vec![b'x'; MAX_LOOKED_AT - 3], b"secret and more".to_vec()].concat();
-        let hidden = redacted("secret", &across, MAX_LOOKED_AT);
+        let across = [vec![b'x'; MAX_SEARCHED - 3], b"secret and more".to_vec()].concat();
+        let hidden = redacted("secret", &across, MAX_SEARCHED);
         assert!(hidden.ends_with(b"xx****** and more"), "one that begins there is hidden whole");
     }
 

@@ -10,19 +10,19 @@ use tokio::sync::Notify;
 
 /// All unfinished heads of the process, and what else has no known client.
 #[derive(Debug, Default)]
-pub struct UnfinishedHeads(Mutex<Heads>);
+pub struct UnfinishedHeads(Mutex<HeadTable>);
 
 #[derive(Debug, Default)]
-struct Heads {
+struct HeadTable {
     /// Memory that they take, in bytes.
     held: usize,
     next: u64,
     /// The oldest one comes first.
-    by_age: BTreeMap<u64, Head>,
+    by_age: BTreeMap<u64, TrackedHead>,
 }
 
 #[derive(Debug)]
-struct Head {
+struct TrackedHead {
     held: usize,
     evicted: Arc<Notify>,
 }
@@ -42,7 +42,7 @@ impl UnfinishedHeads {
         let mut heads = self.heads();
         let number = heads.next;
         heads.next += 1;
-        heads.by_age.insert(number, Head { held: 0, evicted: Arc::clone(&evicted) });
+        heads.by_age.insert(number, TrackedHead { held: 0, evicted: Arc::clone(&evicted) });
         UnfinishedHead { all: self, number, evicted }
     }
 
@@ -66,7 +66,7 @@ impl UnfinishedHeads {
         }
     }
 
-    fn heads(&self) -> MutexGuard<'_, Heads> {
+    fn heads(&self) -> MutexGuard<'_, HeadTable> {
         self.0.lock()
     }
 }

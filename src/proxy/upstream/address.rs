@@ -1,5 +1,4 @@
-//! The addresses of one server: which there are, which of them are good, and the idle connections
-//! of each.
+//! The addresses of one server, the health of each, and its idle connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,68 +12,65 @@ use crate::http1::Connection;
 /// Where a server can be reached.
 pub(super) struct Address {
     pub(super) at: SocketAddr,
-    /// Requests that are there at the moment.
+    /// Requests in flight.
     busy: AtomicUsize,
-    /// Set aside for a failure.
-    out: AtomicBool,
-    /// Health checks in a row that contradict what `out` says.
-    doubts: AtomicU32,
+    ejected: AtomicBool,
+    /// Health checks in a row that contradict `ejected`.
+    contrary_checks: AtomicU32,
 }
 
-/// A request on its way to an address, counted as long as this lives.
+/// Counts a request in flight at an address until it is dropped.
 pub(super) struct Busy(Arc<Address>);
 
-/// A connection that is open, counted as long as this lives.
-pub(super) struct Open(Arc<AtomicUsize>);
+/// Counts an open connection until it is dropped.
+pub(super) struct OpenConnection(Arc<AtomicUsize>);
 
-/// A connection that waits for the next request.
-pub(super) struct Idle {
+pub(super) struct IdleConnection {
     pub(super) since: Instant,
     pub(super) connection: Box<Connection>,
-    pub(super) open: Open,
+    pub(super) open: OpenConnection,
 }
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Addresses {
-    known: Vec<Known>,
+    known: Vec<KnownAddress>,
     turn: usize,
 }
 
-struct Known {
+struct KnownAddress {
     address: Arc<Address>,
-    /// Which of the server's endpoints gave it.
+    /// Index of the endpoint that resolved to it.
     endpoint: usize,
-    /// Whether its name still means it. If not, no connection is made to it: it may be somebody
-    /// else's by now. Its idle connections are kept for their time, as some names mean each address
-    /// only now and then.
+    /// Whether its name still resolves to it. If not, no connection is made to it: it may belong to
+    /// another host by now. Its idle connections stay, because some names rotate their addresses.
     listed: bool,
-    /// The one used last is at the end.
-    idle: Vec<Idle>,
+    /// In the order of their last use.
+    idle: Vec<IdleConnection>,
 }
 
 impl Address {
     fn new(at: SocketAddr) -> Self {
-        let (busy, out) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { at, busy, out, doubts: AtomicU32::new(0) }
+        let (busy, ejected) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { at, busy, ejected, contrary_checks: AtomicU32::new(0) }
     }
 
-    pub(super) fn is_out(&self) -> bool {
-        self.out.load(Relaxed)
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
     }
 
-    /// Sets it aside, or takes it back. Whether that changes anything.
-    pub(super) fn set_out(&self, out: bool) -> bool {
-        self.doubts.store(0, Relaxed);
-        self.out.swap(out, Relaxed) != out
+    /// Ejects or restores the address; returns whether that changes anything.
+    pub(super) fn set_ejected(&self, ejected: bool) -> bool {
+        self.contrary_checks.store(0, Relaxed);
+        self.ejected.swap(ejected, Relaxed) != ejected
     }
 
-    /// Notes how a health check ended; how many in a row have contradicted what it is taken for.
-    pub(super) fn checked(&self, good: bool) -> u32 {
-        if good == self.is_out() {
-            return self.doubts.fetch_add(1, Relaxed) + 1;
+    /// Records a health check; returns how many in a row contradict the address's state.
+    pub(super) fn checked(&self, healthy: bool) -> u32 {
+        if healthy == self.is_ejected() {
+            return self.contrary_checks.fetch_add(1, Relaxed) + 1;
         }
-        self.doubts.store(0, Relaxed);
+        self.contrary_checks.store(0, Relaxed);
         0
     }
 }
@@ -96,23 +92,23 @@ impl Drop for Busy {
     }
 }
 
-impl Open {
-    /// One more, and how many there were before.
+impl OpenConnection {
+    /// Counts one more; returns how many there were before.
     pub(super) fn new(count: &Arc<AtomicUsize>) -> (Self, usize) {
         let before = count.fetch_add(1, Relaxed);
         (Self(Arc::clone(count)), before)
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
 impl Addresses {
-    /// The good address with the fewest requests, in turn where several have as few; one that is
-    /// set aside only where there is no other, and `avoided` last of all. None of those `tried`.
+    /// The healthy address with the fewest requests, round-robin among equals, then an ejected one,
+    /// then `avoided`. Addresses in `tried` are skipped.
     pub(super) fn pick(
         &mut self,
         tried: &[SocketAddr],
@@ -121,22 +117,21 @@ impl Addresses {
         self.best(tried, avoided).map(|best| Busy::new(&self.known[best].address))
     }
 
-    /// The address that would be picked, and the idle connection to it that was used last, if there
-    /// is one.
-    pub(super) fn take(&mut self) -> Option<(Busy, Option<Idle>)> {
+    /// Picks an address, with the idle connection to it that was used last.
+    pub(super) fn take(&mut self) -> Option<(Busy, Option<IdleConnection>)> {
         let best = self.best(&[], None)?;
         let known = &mut self.known[best];
         Some((Busy::new(&known.address), known.idle.pop()))
     }
 
     /// Another idle connection of an address.
-    pub(super) fn take_of(&mut self, address: &Arc<Address>) -> Option<Idle> {
-        self.of(address)?.idle.pop()
+    pub(super) fn take_of(&mut self, address: &Arc<Address>) -> Option<IdleConnection> {
+        self.find(address)?.idle.pop()
     }
 
-    /// Keeps a connection for the next request, unless its address is not known any more.
-    pub(super) fn keep(&mut self, address: &Arc<Address>, idle: Idle) {
-        if let Some(known) = self.of(address) {
+    /// Keeps a connection for the next request, unless its address was removed.
+    pub(super) fn keep(&mut self, address: &Arc<Address>, idle: IdleConnection) {
+        if let Some(known) = self.find(address) {
             known.idle.push(idle);
         }
     }
@@ -150,27 +145,26 @@ impl Addresses {
             .filter(|&i| self.known[i].listed && !tried.contains(&self.known[i].address.at))
             .min_by_key(|&i| {
                 let address = &self.known[i].address;
-                (avoided == Some(address.at), address.is_out(), address.busy.load(Relaxed))
+                (avoided == Some(address.at), address.is_ejected(), address.busy.load(Relaxed))
             })
     }
 
-    /// How many can be connected to, besides those `tried`.
+    /// How many listed addresses are not in `tried`.
     pub(super) fn untried(&self, tried: &[SocketAddr]) -> usize {
         self.known.iter().filter(|k| k.listed && !tried.contains(&k.address.at)).count()
     }
 
-    /// Those that can be connected to.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Address>> {
         self.known.iter().filter(|known| known.listed).map(|known| &known.address)
     }
 
-    /// Whether connections are made to it; none when it is forgotten.
+    /// Whether new connections may be made to it; `None` if it was removed.
     pub(super) fn is_listed(&self, address: &Arc<Address>) -> Option<bool> {
         let mut known = self.known.iter();
         known.find(|known| Arc::ptr_eq(&known.address, address)).map(|known| known.listed)
     }
 
-    /// Takes over what an endpoint means now.
+    /// Replaces the addresses of an endpoint.
     pub(super) fn list(&mut self, endpoint: usize, mut found: Vec<SocketAddr>) {
         for known in self.known.iter_mut().filter(|known| known.endpoint == endpoint) {
             let still = found.iter().position(|at| *at == known.address.at);
@@ -181,10 +175,10 @@ impl Addresses {
         }
         for at in found {
             match self.known.iter_mut().find(|known| known.address.at == at) {
-                // Another endpoint means it too, or has meant it.
+                // Another endpoint resolves to it too, or did.
                 Some(known) if !known.listed => (known.endpoint, known.listed) = (endpoint, true),
                 Some(_) => {}
-                None => self.known.push(Known {
+                None => self.known.push(KnownAddress {
                     address: Arc::new(Address::new(at)),
                     endpoint,
                     listed: true,
@@ -195,22 +189,21 @@ impl Addresses {
         self.known.retain(|known| known.listed || !known.idle.is_empty());
     }
 
-    /// The idle connections of an address, to be closed.
-    pub(super) fn clear(&mut self, address: &Arc<Address>) -> Vec<Idle> {
-        self.of(address).map(|known| std::mem::take(&mut known.idle)).unwrap_or_default()
+    /// Removes the idle connections of an address. The caller drops them outside of the lock.
+    pub(super) fn clear(&mut self, address: &Arc<Address>) -> Vec<IdleConnection> {
+        self.find(address).map(|known| std::mem::take(&mut known.idle)).unwrap_or_default()
     }
 
-    /// The connection that has been idle for longest, to be closed.
-    pub(super) fn oldest(&mut self) -> Option<Idle> {
+    /// Removes the connection that has been idle for longest.
+    pub(super) fn oldest(&mut self) -> Option<IdleConnection> {
         let with_idle = self.known.iter_mut().filter(|known| !known.idle.is_empty());
         with_idle.min_by_key(|known| known.idle[0].since).map(|known| known.idle.remove(0))
     }
 
-    /// Those that have been idle for so long, to be closed.
-    pub(super) fn stale(&mut self, age: Duration) -> Vec<Idle> {
+    /// Removes the connections that have been idle for `age` or longer.
+    pub(super) fn stale(&mut self, age: Duration) -> Vec<IdleConnection> {
         let mut all = Vec::new();
         for known in &mut self.known {
-            // The oldest are in front.
             let stale = known.idle.iter().take_while(|idle| idle.since.elapsed() >= age).count();
             all.extend(known.idle.drain(..stale));
         }
@@ -218,7 +211,7 @@ impl Addresses {
         all
     }
 
-    fn of(&mut self, address: &Arc<Address>) -> Option<&mut Known> {
+    fn find(&mut self, address: &Arc<Address>) -> Option<&mut KnownAddress> {
         self.known.iter_mut().find(|known| Arc::ptr_eq(&known.address, address))
     }
 }
@@ -256,10 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn an_address_set_aside_or_avoided_is_picked_only_where_there_is_no_other() {
+    fn an_ejected_or_avoided_address_is_picked_only_if_there_is_no_other() {
         let mut addresses = listing(&[1, 2]);
         let first = Arc::clone(addresses.listed().next().unwrap());
-        assert!(first.set_out(true) && !first.set_out(true));
+        assert!(first.set_ejected(true) && !first.set_ejected(true));
         assert!((0..9).all(|_| picked(&mut addresses) == at(2)));
         assert_eq!(addresses.pick(&[], Some(at(2))).unwrap().address().at, at(1));
         assert_eq!(addresses.pick(&[at(2)], None).unwrap().address().at, at(1));
@@ -268,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_its_name_does_not_mean_any_more_is_connected_to_no_more() {
+    fn an_address_that_is_gone_from_its_dns_name_gets_no_new_connections() {
         let mut addresses = listing(&[1, 2]);
         let first = Arc::clone(addresses.listed().next().unwrap());
         addresses.list(1, vec![at(9), at(2)]);
@@ -282,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn only_checks_in_a_row_that_contradict_count() {
+    fn health_checks_count_only_if_they_contradict_the_state_in_a_row() {
         let address = Address::new(at(1));
         assert_eq!(
             [address.checked(true), address.checked(false), address.checked(false)],
             [0, 1, 2]
         );
         assert_eq!([address.checked(true), address.checked(false)], [0, 1]);
-        address.set_out(true);
+        address.set_ejected(true);
         assert_eq!([address.checked(false), address.checked(true)], [0, 1]);
     }
 }

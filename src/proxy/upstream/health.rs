@@ -1,6 +1,5 @@
-//! Which addresses are good. One that cannot be connected to is set aside at once; health checks,
-//! where they are configured, set aside what does not answer well. Nobody's request is needed to
-//! find out that an address is good again: that is done here, on connections of its own.
+//! Ejects unhealthy addresses and restores them. A failed connection ejects an address at once, and
+//! so do configured health checks. Recovery is found on connections made here, not by requests.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,107 +16,103 @@ use crate::tenant::HealthCheck;
 use crate::trust::CertificateHint;
 
 impl Upstream {
-    /// An address has failed: its idle connections are closed, and others are preferred.
-    pub(super) fn set_aside(
-        &self,
-        address: &Arc<Address>,
-        cause: &str,
-        hint: Option<CertificateHint>,
-    ) {
-        if !address.set_out(true) {
+    /// Closes the idle connections of an address that has failed. Others are preferred from now on.
+    pub(super) fn eject(&self, address: &Arc<Address>, cause: &str, hint: Option<CertificateHint>) {
+        if !address.set_ejected(true) {
             return;
         }
         drop(self.addresses().clear(address));
-        let left = self.show();
+        let left = self.update_metrics();
         tracing::warn!(
             server.address = self.server.origin(),
             network.peer.address = %address.at,
             healthy_addresses = left,
             hint = hint.map_or(
-                "look into Bold BI at this address; it is used again as soon as it is well",
+                "look into Bold BI at this address; it is used again as soon as it is healthy",
                 CertificateHint::as_str
             ),
-            "an address of server `{}` is set aside: {cause}",
+            "an address of server `{}` is ejected: {cause}",
             self.server.name
         );
         if self.server.health_check.is_none() {
-            tokio::spawn(bring_back(Weak::clone(&self.this), Arc::clone(address)));
+            tokio::spawn(reconnect_until_restored(Weak::clone(&self.this), Arc::clone(address)));
         }
     }
 
-    /// An address is good again.
-    pub(super) fn take_back(&self, address: &Arc<Address>) {
-        if address.set_out(false) {
-            let healthy = self.show();
+    pub(super) fn restore(&self, address: &Arc<Address>) {
+        if address.set_ejected(false) {
+            let healthy = self.update_metrics();
             tracing::info!(
                 server.address = self.server.origin(),
                 network.peer.address = %address.at,
                 healthy_addresses = healthy,
-                "an address of server `{}` is used again",
+                "an address of server `{}` is restored",
                 self.server.name
             );
         }
     }
 
-    /// Brings the metrics up to date; how many addresses are good.
-    pub fn show(&self) -> usize {
+    /// Updates the metrics of addresses; returns how many are healthy.
+    pub fn update_metrics(&self) -> usize {
         let addresses = self.addresses();
-        let (all, good) = addresses.listed().fold((0_usize, 0_usize), |(all, good), address| {
-            (all + 1, good + usize::from(!address.is_out()))
-        });
+        let (all, healthy) =
+            addresses.listed().fold((0_usize, 0_usize), |(all, healthy), address| {
+                (all + 1, healthy + usize::from(!address.is_ejected()))
+            });
         drop(addresses);
         self.metrics.addresses.set(i64::try_from(all).unwrap_or(i64::MAX));
-        self.metrics.healthy_addresses.set(i64::try_from(good).unwrap_or(i64::MAX));
-        good
+        self.metrics.healthy_addresses.set(i64::try_from(healthy).unwrap_or(i64::MAX));
+        healthy
     }
 
     async fn check(&self, address: &Arc<Address>, check: &HealthCheck) {
-        let asked = timeout(check.timeout, self.ask(address, check)).await;
+        let asked = timeout(check.timeout, self.probe(address, check)).await;
         let failed = match asked {
             Ok(Ok(200..=299)) => None,
-            Ok(Ok(status)) => Some(format!("its health check is answered with {status}")),
+            Ok(Ok(status)) => Some(format!("its health check has status {status}")),
             Ok(Err(cause)) => Some(format!("its health check fails: {cause}")),
-            Err(_) => Some(format!("its health check is not answered within {:?}", check.timeout)),
+            Err(_) => Some(format!("its health check has no response within {:?}", check.timeout)),
         };
-        let doubts = address.checked(failed.is_none());
+        let contrary_checks = address.checked(failed.is_none());
         match failed {
-            Some(cause) if doubts >= check.unhealthy_after => self.set_aside(address, &cause, None),
-            None if doubts >= check.healthy_after => self.take_back(address),
+            Some(cause) if contrary_checks >= check.unhealthy_after => {
+                self.eject(address, &cause, None)
+            }
+            None if contrary_checks >= check.healthy_after => self.restore(address),
             _ => {}
         }
     }
 
-    /// The status of the response. The request is ours alone: it has no token, and nothing of a
-    /// client's.
-    async fn ask(&self, address: &Address, check: &HealthCheck) -> Result<u16, String> {
+    /// The status of the response to a health check, which carries no token and nothing of a client.
+    async fn probe(&self, address: &Address, check: &HealthCheck) -> Result<u16, String> {
         let connection = self.connect_to(address.at).await.map_err(|error| error.to_string())?;
         let mut session = ClientSession::new(Box::new(connection));
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = Method::GET;
-        parts.uri = check.path.parse().map_err(|_| "its path is none".to_owned())?;
+        parts.uri = check.path.parse().map_err(|_| "its path is not valid".to_owned())?;
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, self.authority.clone());
         parts.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        session.write_head(Box::new(parts.into())).await.map_err(|error| words(&error))?;
-        session.read_head().await.map_err(|error| words(&error))?;
+        session.write_head(Box::new(parts.into())).await.map_err(|error| check_error(&error))?;
+        session.read_head().await.map_err(|error| check_error(&error))?;
         Ok(session.status().map_or(0, |status| status.as_u16()))
     }
 }
 
-fn words(error: &ResponseError) -> String {
+fn check_error(error: &ResponseError) -> String {
     match error {
         ResponseError::NotHttp(cause) => format!("it answers, but not in HTTP: {cause}"),
         other => other.to_string(),
     }
 }
 
-/// Checks all addresses, again and again, as long as the pool lives.
+/// Checks all addresses at each interval until the pool is dropped.
 pub(super) async fn check_always(upstream: Weak<Upstream>, check: HealthCheck) {
     loop {
         {
             let Some(upstream) = upstream.upgrade() else { return };
-            // Why a name is not known has been told.
+            // A failure is logged already.
             let _ = upstream.look_up().await;
             let listed: Vec<_> = upstream.addresses().listed().cloned().collect();
             let mut checks = JoinSet::new();
@@ -131,28 +126,28 @@ pub(super) async fn check_always(upstream: Weak<Upstream>, check: HealthCheck) {
     }
 }
 
-/// Connects to an address that was set aside, with longer and longer pauses, until that succeeds.
-async fn bring_back(upstream: Weak<Upstream>, address: Arc<Address>) {
-    let mut pause = FIRST_PAUSE;
+/// Connects to an ejected address, with exponential backoff, until that succeeds.
+async fn reconnect_until_restored(upstream: Weak<Upstream>, address: Arc<Address>) {
+    let mut pause = MIN_RECONNECT_PAUSE;
     loop {
         sleep(jittered(pause)).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        // A request may have got through in the meantime.
+        // A request may have restored it in the meantime.
         let listed = upstream.addresses().is_listed(&address);
-        let Some(listed) = listed.filter(|_| address.is_out()) else { return };
+        let Some(listed) = listed.filter(|_| address.is_ejected()) else { return };
         let limit = upstream.server.timeouts.connect;
         if listed && matches!(timeout(limit, upstream.connect_to(address.at)).await, Ok(Ok(_))) {
-            return upstream.take_back(&address);
+            return upstream.restore(&address);
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_RECONNECT_PAUSE);
     }
 }
 
-/// A tenth more or less, so that many gateways do not ask at the same time.
+/// Ten percent more or less, so that many gateways do not check at the same time.
 fn jittered(period: Duration) -> Duration {
     period.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
 const AGENT: &str = concat!("boldgate/", env!("CARGO_PKG_VERSION"));
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MIN_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! Which addresses the endpoints of a server mean. Names are asked for again when connections are
-//! made, so that a server that moves is followed.
+//! Resolves the endpoints of a server to addresses. Names are looked up again when connections are
+//! made, so that a change of DNS is followed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,18 +11,17 @@ use tokio::time::{Instant, timeout};
 use super::Upstream;
 use crate::tenant::{HostPort, Server};
 
-/// The endpoints of a server, and what is known of their names.
+/// The endpoints of a server, and the outcome of the last lookup.
 pub(super) struct Lookup {
     endpoints: Vec<HostPort>,
-    /// Held while names are asked for: whoever comes meanwhile waits for the same answer.
+    /// Locked during a lookup, so that others wait for its outcome.
     last: Mutex<Option<Last>>,
 }
 
-/// How the names were asked for the last time.
 struct Last {
     at: Instant,
-    /// Why nothing at all is known.
-    nothing: Option<String>,
+    /// `Some` if the lookup failed and no address is known.
+    failure: Option<String>,
 }
 
 impl Lookup {
@@ -30,12 +29,11 @@ impl Lookup {
         Self { endpoints: server.endpoints(), last: Mutex::default() }
     }
 
-    /// Whether there is anything to ask for.
     pub(super) fn has_names(&self) -> bool {
         self.endpoints.iter().any(|endpoint| literal(endpoint).is_none())
     }
 
-    /// The endpoints that are addresses themselves.
+    /// The endpoints that are IP addresses.
     pub(super) fn literals(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
         let all = self.endpoints.iter().enumerate();
         all.filter_map(|(index, endpoint)| Some((index, literal(endpoint)?)))
@@ -43,24 +41,24 @@ impl Lookup {
 }
 
 impl Upstream {
-    /// Asks for the names again, unless that was done just now. What cannot be found out stays as
-    /// it was.
+    /// Looks the names up, unless the last lookup is recent. A failed lookup changes no address.
     ///
     /// # Errors
-    /// Why no address is known at all.
+    /// When no address is known at all.
     pub(super) async fn look_up(&self) -> Result<(), String> {
         if !self.lookup.has_names() {
             return Ok(());
         }
         let mut last = self.lookup.last.lock().await;
         if let Some(last) = &*last {
-            let keep = if last.nothing.is_some() { FAILED } else { FRESH };
+            let keep = if last.failure.is_some() { FAILED_LOOKUP_TTL } else { LOOKUP_TTL };
             if last.at.elapsed() < keep {
-                return last.nothing.clone().map_or(Ok(()), Err);
+                return last.failure.clone().map_or(Ok(()), Err);
             }
         }
-        // Who has addresses does not wait long for newer ones.
-        let limit = if self.addresses().untried(&[]) > 0 { PATIENCE } else { FIRST_PATIENCE };
+        // With known addresses, a request does not wait long for newer ones.
+        let limit =
+            if self.addresses().untried(&[]) > 0 { LOOKUP_TIMEOUT } else { FIRST_LOOKUP_TIMEOUT };
         let mut failed = None;
         for (index, endpoint) in self.lookup.endpoints.iter().enumerate() {
             if literal(endpoint).is_some() {
@@ -77,18 +75,18 @@ impl Upstream {
                     "the name has no address".to_owned()
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer from the name service within {limit:?}"),
+                Err(_) => format!("no response from the name service within {limit:?}"),
             };
-            self.tell_of_name(&endpoint.host, &cause);
+            self.warn_of_name(&endpoint.host, &cause);
             failed = Some(cause);
         }
-        self.show();
-        let nothing = failed.filter(|_| self.addresses().untried(&[]) == 0);
-        *last = Some(Last { at: Instant::now(), nothing: nothing.clone() });
-        nothing.map_or(Ok(()), Err)
+        self.update_metrics();
+        let failure = failed.filter(|_| self.addresses().untried(&[]) == 0);
+        *last = Some(Last { at: Instant::now(), failure: failure.clone() });
+        failure.map_or(Ok(()), Err)
     }
 
-    fn tell_of_name(&self, name: &str, cause: &str) {
+    fn warn_of_name(&self, name: &str, cause: &str) {
         if let Some(repeated) = self.log_limiter.allow("lookup") {
             tracing::warn!(
                 server.address = self.server.origin(),
@@ -106,11 +104,9 @@ fn literal(endpoint: &HostPort) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, endpoint.port))
 }
 
-/// How long an answer counts as new.
-const FRESH: Duration = Duration::from_secs(5);
-/// How long a failure is believed.
-const FAILED: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(1);
-const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+const LOOKUP_TTL: Duration = Duration::from_secs(5);
+const FAILED_LOOKUP_TTL: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+const FIRST_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most addresses of one name.
 const MAX_ADDRESSES: usize = 64;

@@ -15,7 +15,7 @@ use crate::tenant::{Tenant, TenantName};
 pub struct TenantUpstream {
     upstream: Arc<Upstream>,
     tenant: TenantName,
-    /// `None` where the server's own limit is reached first.
+    /// `None` if the server's own limit is not higher.
     bulkhead: Option<Bulkhead>,
 }
 
@@ -65,7 +65,7 @@ impl TenantUpstream {
         &self.upstream
     }
 
-    /// A session to the server. After a connection to the address `avoided` has broken, it is a new
+    /// A session to the server. After a connection to the address `avoided` has failed, it is on a new
     /// connection, to another address if there is one.
     ///
     /// # Errors
