@@ -255,7 +255,7 @@ impl Check<'_> {
         match self.references {
             References::Read => match source {
                 // What cannot be a secret is noted as well, so that another fault is told, too.
-                SecretRef::File(path) => Secret::in_file(self.content(path, MAX_SECRET)),
+                SecretRef::File(path) => Secret::from_file(self.content(path, MAX_SECRET)),
                 SecretRef::Env(_) => source.read(),
             },
             References::Ignore => Ok(Secret::new(String::new())),

@@ -290,7 +290,7 @@ struct TlsFault {
 
 impl TlsFault {
     fn told(cause: io::Error) -> io::Error {
-        let words = trust::causes(&cause).last().map(trust::words_of).unwrap_or_default();
+        let words = trust::causes(&cause).last().map(trust::message_of).unwrap_or_default();
         io::Error::new(cause.kind(), Self { words, cause })
     }
 }

@@ -28,10 +28,10 @@ impl AuditSink {
     ///
     /// # Errors
     /// What opening it would say.
-    pub fn can_be_opened(&self) -> io::Result<()> {
+    pub fn check(&self) -> io::Result<()> {
         match self {
             Self::Stdout => Ok(()),
-            Self::File(path) => file::can_be_opened(path),
+            Self::File(path) => file::check(path),
         }
     }
 }

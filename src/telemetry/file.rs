@@ -62,7 +62,7 @@ impl Write for LogFile {
 }
 
 /// Whether a log could be opened at `path`. No file is made for the question.
-pub(super) fn can_be_opened(path: &Path) -> io::Result<()> {
+pub(super) fn check(path: &Path) -> io::Result<()> {
     match open(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().unwrap_or(path);
