@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Settings;
-use crate::plain_file::Reading;
+use crate::plain_file::ReadThreads;
 use output::{complain, say};
 
 mod check;
@@ -216,7 +216,7 @@ fn load(path: &Path) -> Result<Settings, Failure> {
 
 /// Does work that reads the files of a configuration, within the deadline for that.
 fn read_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    Reading::default().run(work).map_err(|stuck| Failure::Other {
+    ReadThreads::default().run(work).map_err(|stuck| Failure::Other {
         what: stuck.to_string(),
         hint: Some(stuck.hint().to_owned()),
     })

@@ -247,7 +247,7 @@ impl Check<'_> {
             References::Read => match source {
                 // The file counts as looked at even if it holds no secret, so that a later change
                 // of it is noticed.
-                SecretRef::File(path) => Secret::in_file(self.content(path, MAX_SECRET)),
+                SecretRef::File(path) => Secret::from_file(self.content(path, MAX_SECRET)),
                 SecretRef::Env(_) => source.read(),
             },
             References::Ignore => Ok(Secret::new(String::new())),

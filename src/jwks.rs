@@ -76,7 +76,7 @@ fn innermost(error: &FetchError) -> String {
 }
 
 fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
-    trust::causes(error).last().map_or_else(|| error.to_string(), trust::words_of)
+    trust::causes(error).last().map_or_else(|| error.to_string(), trust::message_of)
 }
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);

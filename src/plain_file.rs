@@ -10,10 +10,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-mod reading;
+mod threads;
 
-use reading::HANGING_HINT;
-pub use reading::{LookingAt, Reading, Stuck};
+use threads::HANGING_HINT;
+pub use threads::{AccessGuard, ReadError, ReadThreads};
 
 /// Bounds on files, by what they hold.
 pub mod limit {
@@ -37,7 +37,7 @@ pub mod limit {
 /// When there is no such file, it is not plain, it is larger than `max`, it goes on changing, or
 /// earlier readings hang there. The path is not part of the error.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let _looking = LookingAt::unless_it_hangs(path)?;
+    let _looking = AccessGuard::unless_hanging(path)?;
     at_rest(|| Opened::new(path, max)?.content(max))
 }
 
@@ -208,7 +208,7 @@ impl Passing {
 /// The path as a part of a message, behind the word for the file; empty if nothing is there. Such a
 /// path may be a secret that stands in the wrong place. A path that hangs is not looked at.
 pub fn named(path: &Path) -> String {
-    let Ok(_looking) = LookingAt::unless_it_hangs(path) else { return String::new() };
+    let Ok(_looking) = AccessGuard::unless_hanging(path) else { return String::new() };
     if path.is_absolute() && std::fs::symlink_metadata(path).is_ok() {
         format!(", `{}`", path.display().to_string().escape_debug())
     } else {

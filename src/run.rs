@@ -336,7 +336,7 @@ pub fn obstacles(settings: &Settings) -> Vec<StartError> {
     };
     let mut found: Vec<_> = addresses.filter_map(cannot).collect();
     if let Some(sink) = &settings.audit
-        && let Err(cause) = sink.can_be_opened()
+        && let Err(cause) = sink.check()
     {
         found.push(StartError::Audit { sink: sink.clone(), cause });
     }

@@ -27,7 +27,7 @@ impl Secret {
     ///
     /// # Errors
     /// When it could not be read, or what it holds cannot be a secret.
-    pub fn in_file(content: io::Result<Zeroizing<Vec<u8>>>) -> Result<Self, SecretError> {
+    pub fn from_file(content: io::Result<Zeroizing<Vec<u8>>>) -> Result<Self, SecretError> {
         checked(content.map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => SecretError::TooLarge,
             _ => SecretError::Unreadable(error),
@@ -71,7 +71,7 @@ impl SecretRef {
                 let value = std::env::var_os(name).ok_or(SecretError::Unset)?;
                 checked(Zeroizing::new(value.into_encoded_bytes()))
             }
-            Self::File(path) => Secret::in_file(plain_file::read(path, MAX_SECRET)),
+            Self::File(path) => Secret::from_file(plain_file::read(path, MAX_SECRET)),
         }
     }
 }

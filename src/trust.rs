@@ -15,9 +15,11 @@ pub mod pem;
 mod revocation;
 mod verifier;
 
-pub use certificate::{Facts, Fingerprint, Listed, OutOfDate, certificates, fingerprint};
-pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, words_of};
-pub use revocation::{Revocations, Unbelievable};
+pub use certificate::{
+    CertificateInfo, Fingerprint, ListedCertificate, OutOfDate, certificates, fingerprint,
+};
+pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, message_of};
+pub use revocation::{RevocationList, RevocationListFault};
 use verifier::{Trusted, Verifier};
 
 /// Whom to take for a server. Two are equal if they trust the same certificates.
@@ -39,10 +41,10 @@ struct Cas {
 impl Trust {
     /// Servers that these certificates vouch for, or that show one of them. If there is none, no
     /// server is trusted.
-    pub fn in_cas(listed: &[Listed]) -> Self {
+    pub fn in_cas(listed: &[ListedCertificate]) -> Self {
         let listed: Arc<[_]> = listed.iter().map(|one| one.der().clone()).collect();
         let mut roots = RootCertStore::empty();
-        // None is left out: `Listed` are those that can be parsed.
+        // None is left out: `ListedCertificate` are those that can be parsed.
         roots.add_parsable_certificates(listed.iter().cloned());
         let digest = digest(&listed);
         Self {
@@ -93,7 +95,7 @@ impl Trust {
     ///
     /// # Errors
     /// As there.
-    pub fn is_complete(&self) -> Result<(), TrustError> {
+    pub fn check(&self) -> Result<(), TrustError> {
         if self.cas.is_none() && self.pins.is_empty() {
             system_roots()?;
         }

@@ -108,7 +108,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
         sites: population.sites(),
         token_lifetime: Duration::from_secs(24 * 60 * 60),
         record: false,
-        witness: Some(ledger.witness()),
+        observer: Some(ledger.observer()),
         ..StandInOptions::default()
     })
     .await?;

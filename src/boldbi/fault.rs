@@ -48,7 +48,7 @@ impl fmt::Display for ConnectionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = String::new();
         for cause in trust::causes(&*self.cause) {
-            let text = trust::words_of(cause);
+            let text = trust::message_of(cause);
             // An `io::Error` prints the same as the error in it.
             if text.starts_with("client error (") || said.ends_with(&text) {
                 continue;

@@ -42,16 +42,16 @@ pub struct StandInOptions {
     /// Whether it keeps the last requests for [`StandIn::last_requests`].
     pub record: bool,
     /// Called for every request to its API.
-    pub witness: Option<Witness>,
+    pub observer: Option<Observer>,
 }
 
 /// A callback for every complete request to the API, called before the response is sent.
 #[derive(Clone)]
-pub struct Witness(Arc<dyn Fn(&Witnessed<'_>) + Send + Sync>);
+pub struct Observer(Arc<dyn Fn(&ObservedRequest<'_>) + Send + Sync>);
 
-/// A request, as a witness gets it.
+/// A request, as a observer gets it.
 #[derive(Debug)]
-pub struct Witnessed<'r> {
+pub struct ObservedRequest<'r> {
     /// The site that the path names.
     pub site: Option<&'r str>,
     /// Site and user of its token, even if the token has ended; `None` if they cannot be told.
@@ -64,20 +64,20 @@ pub struct Witnessed<'r> {
     pub status: StatusCode,
 }
 
-impl Witness {
+impl Observer {
     /// Calls `listener`.
-    pub fn new(listener: impl Fn(&Witnessed<'_>) + Send + Sync + 'static) -> Self {
+    pub fn new(listener: impl Fn(&ObservedRequest<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }
 
-    fn call(&self, request: &Witnessed<'_>) {
+    fn call(&self, request: &ObservedRequest<'_>) {
         (self.0)(request);
     }
 }
 
-impl fmt::Debug for Witness {
+impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Witness")
+        f.write_str("Observer")
     }
 }
 
@@ -123,7 +123,7 @@ impl Default for StandInOptions {
             }],
             token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             record: true,
-            witness: None,
+            observer: None,
         }
     }
 }

@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 
 use crate::plain_file;
 use crate::plain_file::limit::MAX_CERTIFICATES;
-use crate::trust::pem::Fault;
-use crate::trust::{Facts, Listed, OutOfDate, certificates};
+use crate::trust::pem::PemFault;
+use crate::trust::{CertificateInfo, ListedCertificate, OutOfDate, certificates};
 
 use super::finding::{Finding, Noted};
 use super::place::Place;
@@ -43,7 +43,7 @@ impl Check<'_> {
         max: usize,
         nothing: &str,
         accepted: &str,
-        read: impl FnOnce(&[u8]) -> Result<Vec<T>, Vec<Fault>>,
+        read: impl FnOnce(&[u8]) -> Result<Vec<T>, Vec<PemFault>>,
     ) -> Result<Vec<T>, NotBuilt> {
         if self.references == References::Ignore {
             return Err(NotBuilt::NotRead);
@@ -72,7 +72,7 @@ impl Check<'_> {
         at: &Place<'_>,
         file: &str,
         beside: &[SectionKind],
-    ) -> Result<Vec<Listed>, NotBuilt> {
+    ) -> Result<Vec<ListedCertificate>, NotBuilt> {
         let read = |pem: &[u8]| certificates(pem, beside);
         self.pem(at, file, MAX_CERTIFICATES, "no certificates", CERTIFICATES, read)
     }
@@ -83,13 +83,13 @@ impl Check<'_> {
         self,
         at: &Place<'_>,
         file: &str,
-        listed: &[Listed],
-        doubts: &[fn(&Facts<'_>) -> Option<Doubt>],
+        listed: &[ListedCertificate],
+        doubts: &[fn(&CertificateInfo<'_>) -> Option<Doubt>],
     ) {
         for one in listed {
-            let Some(facts) = Facts::of(one.der()) else { continue };
+            let Some(facts) = CertificateInfo::of(one.der()) else { continue };
             for (what, hint) in doubts.iter().filter_map(|doubt| doubt(&facts)) {
-                let fault = Fault { line: one.line(), what, hint };
+                let fault = PemFault { line: one.line(), what, hint };
                 self.notes.warn(fault_at(at, file, &fault, GOOD));
             }
         }
@@ -97,7 +97,7 @@ impl Check<'_> {
 }
 
 /// A doubt about a certificate's dates.
-pub(super) fn out_of_date(facts: &Facts<'_>) -> Option<Doubt> {
+pub(super) fn out_of_date(facts: &CertificateInfo<'_>) -> Option<Doubt> {
     let what = match facts.is_out_of_date(UnixTime::now())? {
         OutOfDate::NotYet { from } => format!("is not valid before {}", day(from)),
         OutOfDate::Expired { since } => format!("has expired on {}", day(since)),
@@ -106,12 +106,12 @@ pub(super) fn out_of_date(facts: &Facts<'_>) -> Option<Doubt> {
 }
 
 /// A doubt about a key that no signature is verified with.
-pub(super) fn unverifiable_key(facts: &Facts<'_>) -> Option<Doubt> {
+pub(super) fn unverifiable_key(facts: &CertificateInfo<'_>) -> Option<Doubt> {
     Some((format!("a certificate {}", facts.unverifiable_key()?), Some(UNVERIFIABLE_KEY)))
 }
 
 /// A finding on a line of a file that the configuration names.
-pub(super) fn fault_at(at: &Place<'_>, file: &str, fault: &Fault, accepted: &str) -> Finding {
+pub(super) fn fault_at(at: &Place<'_>, file: &str, fault: &PemFault, accepted: &str) -> Finding {
     let file = Path::new(file).display().to_string();
     let problem = format!("found at {}:{} {}", file.escape_debug(), fault.line, fault.what);
     at.finding(problem, accepted).hint_if(fault.hint)

@@ -12,8 +12,8 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::der_parser::asn1_rs::{FromDer, Integer, Sequence};
 
 use crate::plain_file::limit::MAX_PRIVATE_KEY;
-use crate::trust::Facts;
-use crate::trust::pem::{Fault, Section, sections};
+use crate::trust::CertificateInfo;
+use crate::trust::pem::{PemFault, Section, sections};
 
 use super::Check;
 use super::field::Field;
@@ -86,10 +86,10 @@ impl Check<'_> {
         self.doubt(&certificate_at, file, &chain, &[out_of_date]);
         self.doubt(&certificate_at, file, &chain[..1], &[nameless]);
         if let Some(own) = chain.first()
-            && Facts::of(own.der()).is_some_and(|facts| facts.is_version_1())
+            && CertificateInfo::of(own.der()).is_some_and(|facts| facts.is_version_1())
         {
             let what = "a certificate of version 1, which clients do not accept".to_owned();
-            let fault = Fault { line: own.line(), what, hint: None };
+            let fault = PemFault { line: own.line(), what, hint: None };
             let finding = fault_at(&certificate_at, file, &fault, CERTIFICATES);
             return Err(self.notes.add(finding).into());
         }
@@ -117,7 +117,7 @@ impl Check<'_> {
             let mut keys = sections(pem, &accepted)?;
             keys.retain(|section| section.kind != SectionKind::Certificate);
             match keys.get(1) {
-                Some(second) => Err(vec![Fault {
+                Some(second) => Err(vec![PemFault {
                     line: second.line,
                     what: "a second private key".into(),
                     hint: None,
@@ -141,7 +141,7 @@ impl Check<'_> {
             };
             let what = what.to_owned();
             let hint = Some("RSA from 2048 bits on, ECDSA of P-256 or P-384, and Ed25519 can be");
-            self.notes.add(fault_at(at, file, &Fault { line, what, hint }, KEY)).into()
+            self.notes.add(fault_at(at, file, &PemFault { line, what, hint }, KEY)).into()
         })
     }
 }
@@ -156,7 +156,7 @@ fn is_key(der: &[u8]) -> bool {
 }
 
 /// A doubt about a certificate that is shown to clients.
-fn nameless(facts: &Facts<'_>) -> Option<Doubt> {
+fn nameless(facts: &CertificateInfo<'_>) -> Option<Doubt> {
     let what = "a certificate without a host in its subjectAltName";
     (!facts.names_a_server()).then(|| (what.to_owned(), Some(NAMELESS)))
 }

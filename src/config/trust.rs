@@ -1,7 +1,7 @@
 //! Trust in servers: the keys `ca_file` and `certificate_sha256`.
 
 use crate::caller::CertificateName;
-use crate::trust::{Facts, Fingerprint, Trust};
+use crate::trust::{CertificateInfo, Fingerprint, Trust};
 
 use super::field::{Field, each};
 use super::finding::Noted;
@@ -41,7 +41,7 @@ impl Check<'_> {
         let trust = trust?.pinned(pins?);
         if tls == Some(true)
             && self.references == References::Read
-            && let Err(error) = trust.is_complete()
+            && let Err(error) = trust.check()
         {
             let finding = at.key("url").finding(format!("found that {error}"), CA_FILE);
             return Err(self.notes.add(finding));
@@ -81,7 +81,7 @@ impl Check<'_> {
 }
 
 /// A doubt about a server's own certificate that is listed among CAs.
-fn own_authority(facts: &Facts<'_>) -> Option<Doubt> {
+fn own_authority(facts: &CertificateInfo<'_>) -> Option<Doubt> {
     let is_own = facts.is_authority() && facts.is_self_issued() && facts.names_a_server();
     is_own.then(|| {
         let what = "a server's certificate that is its own authority (CA:TRUE)".to_owned();
@@ -90,7 +90,7 @@ fn own_authority(facts: &Facts<'_>) -> Option<Doubt> {
 }
 
 /// A doubt about a certificate's signature. That of a root on itself counts for nobody.
-fn weak_digest(facts: &Facts<'_>) -> Option<Doubt> {
+fn weak_digest(facts: &CertificateInfo<'_>) -> Option<Doubt> {
     let digest = facts.weak_digest().filter(|_| !facts.is_self_issued())?;
     Some((format!("a certificate that is signed with {digest}"), Some(WEAK_DIGEST)))
 }

@@ -172,7 +172,7 @@ impl ClientSession {
     pub async fn read_head(&mut self) -> Result<(), ResponseError> {
         loop {
             let length = match self.session.read_response().await.map_err(ResponseError::from) {
-                Err(ResponseError::Closed) if self.has_heard() => {
+                Err(ResponseError::Closed) if self.has_received() => {
                     return Err(ResponseError::Truncated);
                 }
                 read => read?,

@@ -78,7 +78,7 @@ pub(super) async fn upload(
     // The server is not late before the client has sent everything.
     let read_timeout = up.set_read_timeout(None);
     let sent = send_all(down, up, kept, &limits, &state).await;
-    up.set_read_timeout(patience);
+    up.set_read_timeout(read_timeout);
     state.set_elastic(false);
     match sent? {
         Upload::Done => await_response(down, up).await.map(|()| Upload::Done),

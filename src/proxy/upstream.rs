@@ -293,7 +293,7 @@ struct TlsFault {
 
 impl TlsFault {
     fn wrap(cause: io::Error) -> io::Error {
-        let text = trust::causes(&cause).last().map(trust::words_of).unwrap_or_default();
+        let text = trust::causes(&cause).last().map(trust::message_of).unwrap_or_default();
         io::Error::new(cause.kind(), Self { text, cause })
     }
 }

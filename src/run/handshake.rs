@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use crate::http1::Counted;
 use crate::proxy::UnfinishedHeads;
 use crate::telemetry::Telemetry;
-use crate::trust::words_of;
+use crate::trust::message_of;
 
 /// Performs the handshake with a client. The bytes beyond a usual handshake count among all
 /// `unfinished` heads, which hold at most `bound` bytes.
@@ -59,7 +59,7 @@ pub(super) fn log_failure(telemetry: &Telemetry, client: IpAddr, error: &io::Err
         let repeated = (repeated > 0).then_some(repeated);
         tracing::warn!(
             client.address = %client,
-            error = words_of(error),
+            error = message_of(error),
             repeated,
             hint,
             "a client was rejected: its certificate is missing or not accepted"

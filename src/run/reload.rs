@@ -13,13 +13,13 @@ use super::watch::Watch;
 use super::{Reloaded, Running, systemd};
 use crate::boldbi::BoldBi;
 use crate::config::{Files, Findings, Settings};
-use crate::plain_file::{Reading, Stuck, Unreadable};
+use crate::plain_file::{ReadError, ReadThreads, Unreadable};
 use crate::telemetry::ReloadOutcome;
 
 /// See the module.
 pub struct Reloader {
     path: PathBuf,
-    reading: Reading,
+    reading: ReadThreads,
     watch: Watch,
     exchange: Arc<BoldBi>,
     /// What is in force.
@@ -48,8 +48,8 @@ struct Failed {
     hint: &'static str,
 }
 
-impl From<Stuck> for Failed {
-    fn from(stuck: Stuck) -> Self {
+impl From<ReadError> for Failed {
+    fn from(stuck: ReadError) -> Self {
         let outcome = ReloadOutcome::TimedOut;
         Self { outcome, error: stuck.to_string(), hint: stuck.hint() }
     }
@@ -68,7 +68,7 @@ impl Reloader {
     pub fn new(path: &Path, settings: &Settings, exchange: Arc<BoldBi>) -> Self {
         let (path, seen) = (path.to_owned(), settings.files.clone());
         let in_force = Outline::of(settings);
-        let (reading, watch) = (Reading::default(), Watch::new());
+        let (reading, watch) = (ReadThreads::default(), Watch::new());
         Self { path, reading, watch, exchange, in_force, seen, refused: false, stuck: None }
     }
 
@@ -130,9 +130,9 @@ impl Reloader {
     ///
     /// While one of the files hangs, only those that could be read are watched: asking for others
     /// may hang as well, and the file that hangs may be of the configuration in force alone.
-    async fn read(&mut self, asked: bool) -> Result<Read, Stuck> {
+    async fn read(&mut self, asked: bool) -> Result<Read, ReadError> {
         let path = self.path.clone();
-        let reading = if asked { self.reading.insisting() } else { self.reading.clone() };
+        let reading = if asked { self.reading.on_request() } else { self.reading.clone() };
         let threads = reading.clone();
         let mut watch = std::mem::replace(&mut self.watch, Watch::blind());
         let in_force = self.in_force.files.clone();
@@ -153,7 +153,7 @@ impl Reloader {
         match tokio::task::spawn_blocking(move || reading.run(read)).await {
             Ok(read) => read,
             // It waits for another thread and does nothing that could panic.
-            Err(_) => Err(Stuck::Panicked),
+            Err(_) => Err(ReadError::Panicked),
         }
     }
 
@@ -185,7 +185,7 @@ impl Reloader {
                     "the files of the configuration can be read again, and hold the same"
                 );
                 if !self.refused {
-                    running.shared.telemetry.reloads.in_step();
+                    running.shared.telemetry.reloads.in_sync();
                 }
             } else if asked {
                 tracing::info!("nothing has changed in the configuration and its files");
@@ -203,7 +203,7 @@ impl Reloader {
         };
         if settings.files == self.in_force.files {
             self.refused = false;
-            metrics.reloads.in_step();
+            metrics.reloads.in_sync();
             tracing::info!("the configuration and its files are again what is in force");
             return;
         }

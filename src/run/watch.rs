@@ -18,7 +18,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::plain_file::LookingAt;
+use crate::plain_file::AccessGuard;
 
 /// See the module.
 pub(super) struct Watch {
@@ -164,7 +164,7 @@ impl Folders {
             if self.watched.get(folder) == Some(&*is) {
                 continue;
             }
-            let _looking = LookingAt::new(folder);
+            let _looking = AccessGuard::new(folder);
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => more = true,
                 Err(error) => {
@@ -211,7 +211,7 @@ fn tells_of_a_change(kind: EventKind) -> bool {
 /// The names that lead to a file: its own, and those of all links on the way, each with nothing but
 /// folders before it. Whatever is done to the file or to its content is done to one of them.
 fn steps(file: &Path) -> BTreeSet<PathBuf> {
-    let _looking = LookingAt::new(file);
+    let _looking = AccessGuard::new(file);
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let mut found = BTreeSet::new();
     let mut rest: Vec<PathBuf> = parts(&absolute);
@@ -245,7 +245,7 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 /// The folder that a file is in, and what tells it from another one of its name; as long as that is
 /// not there, the nearest one above it.
 fn existing_folder(file: &Path) -> Option<(PathBuf, (u64, u64))> {
-    let _looking = LookingAt::new(file);
+    let _looking = AccessGuard::new(file);
     file.ancestors().skip(1).find_map(|folder| {
         let is = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
         Some((folder.to_owned(), (is.dev(), is.ino())))

@@ -12,54 +12,53 @@ use super::values::{
 };
 use super::writer::LogWriter;
 
-/// What an access line says. There is no field for a query, a header or a user.
+/// A line of the access log. It has no field for a query, a header or a user.
 #[derive(Debug)]
 pub struct AccessLine<'a> {
     /// When the request began.
     pub begun: SystemTime,
-    /// From its first byte to the last of its answer.
+    /// From the first byte of the request to the last of its response.
     pub duration: Duration,
     /// Identifies the request in refusals and logs.
     pub request_id: &'a str,
-    /// Address of the peer; none on a Unix socket.
+    /// Address of the peer; `None` on a Unix socket.
     pub client: Option<IpAddr>,
-    /// The method; none when the head could not be parsed, or the method is none that is forwarded.
+    /// The method; `None` if the head could not be parsed or the method is not forwarded.
     pub method: Option<&'a str>,
-    /// The path without its query; none when the head could not be parsed.
+    /// The path without its query; `None` if the head could not be parsed.
     pub path: Option<&'a str>,
-    /// Status sent to the client; none when nothing was sent.
+    /// Status sent to the client; `None` if nothing was sent.
     pub status: Option<u16>,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub bytes_sent: u64,
     /// Bytes of the request's body.
     pub bytes_received: u64,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
-    /// The caller, once known; none also for an anonymous one.
+    /// The caller, once known; `None` also for an anonymous one.
     pub caller: Option<&'a str>,
     /// How it ended.
     pub outcome: &'static str,
     /// Code of the refusal, if it was one.
     pub refusal: Option<&'static str>,
-    /// Why a credential was refused, if that was it.
+    /// The reason for which a credential was refused.
     pub reason: Option<&'static str>,
-    /// Where the token came from: `cache`, `exchange`, or none was injected.
+    /// The source of the token: `cache` or `exchange`; `None` if none was injected.
     pub token: Option<&'static str>,
     /// Whether the request was sent again with another token.
     pub replayed: bool,
 }
 
-/// How the lines look.
+/// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     Text,
-    /// One JSON object a line, with the field names of OpenTelemetry.
+    /// One JSON object per line, with the field names of OpenTelemetry.
     Json,
 }
 
-/// Takes access lines and writes them in the background. Dropping it writes what is left, unless
-/// that takes too long.
+/// Writes access log lines in the background. Dropping it writes the rest, for at most two seconds.
 #[derive(Debug)]
 pub struct AccessLog {
     writer: LogWriter,
@@ -67,16 +66,16 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Writes to `out`; counts in `dropped` the lines that found the buffer full, or could not be
+    /// Writes to `out`. `dropped` counts the lines that found the buffer full, or could not be
     /// written.
     ///
     /// # Errors
-    /// When there can be no thread that writes.
+    /// When the writing thread cannot be started.
     pub fn new(format: Format, out: Box<dyn Write + Send>, dropped: Counter) -> io::Result<Self> {
         Ok(Self { writer: LogWriter::start("access log", out, MAX_BUFFERED, dropped)?, format })
     }
 
-    /// Takes a line; drops it when more than 1 MiB waits to be written.
+    /// Queues a line, or drops it if more than 1 MiB waits to be written.
     pub fn write(&self, line: &AccessLine<'_>) {
         let mut text = String::with_capacity(TYPICAL_LINE);
         match self.format {
@@ -86,7 +85,7 @@ impl AccessLog {
         self.writer.write(&text);
     }
 
-    /// Writes the last lines. A process that ends must not count on others to drop their reference.
+    /// Writes the last lines. At the end of the process, others may still hold a reference.
     pub fn finish(&self) {
         self.writer.finish();
     }
@@ -162,7 +161,7 @@ impl AccessLine<'_> {
     }
 }
 
-/// Lines are seldom longer; one that is only takes another allocation.
+/// The first allocation of a line, enough for most.
 const TYPICAL_LINE: usize = 640;
 const MAX_BUFFERED: usize = 1024 * 1024;
 
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_client_breaks_a_line() {
+    fn no_text_of_a_client_breaks_a_line() {
         let path = "/a\"b\\c\n\u{1b}[0m\u{85}é";
         let client = Some(IpAddr::from(Ipv6Addr::LOCALHOST));
         let mut out = String::new();

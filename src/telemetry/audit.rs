@@ -1,5 +1,5 @@
-//! The audit log: one line for each exchange and each refusal, in a place of its own. It says who,
-//! for whom, by which permission, and what came of it; never a token or a secret.
+//! The audit log: one line for each exchange and each refusal, with its caller, tenant, subject,
+//! permission and outcome; never a token or a secret.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -14,24 +14,24 @@ use super::file::{self, LogFile};
 use super::values::{push_address, push_number, push_seconds, push_timestamp, text_field};
 use super::writer::{LogWriter, stdout};
 
-/// Where the audit log goes.
+/// The destination of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditSink {
-    /// To standard output, among the lines of the access log.
+    /// Standard output, among the lines of the access log.
     Stdout,
-    /// Into the file at this path.
+    /// The file at this path.
     File(PathBuf),
 }
 
 impl AuditSink {
-    /// Whether it could be opened, as far as that can be told without making a file.
+    /// Checks that it can be opened, without creating a file.
     ///
     /// # Errors
-    /// What opening it would say.
-    pub fn can_be_opened(&self) -> io::Result<()> {
+    /// Those of opening it.
+    pub fn check(&self) -> io::Result<()> {
         match self {
             Self::Stdout => Ok(()),
-            Self::File(path) => file::can_be_opened(path),
+            Self::File(path) => file::check(path),
         }
     }
 }
@@ -45,94 +45,92 @@ impl fmt::Display for AuditSink {
     }
 }
 
-/// What an audit line says. All of it is names and words; what is too long for a name is cut off.
+/// A line of the audit log. Values that are too long for a name are cut off.
 #[derive(Debug)]
 pub struct AuditLine<'a> {
     /// When it began.
     pub begun: SystemTime,
-    /// The request that began the exchange or was refused; none for an exchange ahead of requests.
+    /// The request that began the exchange or was refused; `None` for an exchange ahead of requests.
     pub request_id: Option<&'a str>,
-    /// Who sent it, once known; none also for an anonymous caller.
+    /// The caller, once known; `None` also for an anonymous one.
     pub caller: Option<&'a str>,
-    /// The permission that it rests on, or that closes it, such as `may[0]`.
+    /// The permission that allowed or refused it, such as `may[0]`.
     pub permission: Option<&'a str>,
     /// The tenant, once known.
     pub tenant: Option<&'a str>,
-    /// The user it acts as, once known.
+    /// The user that it acts as, once known.
     pub subject: Option<&'a str>,
     /// The grant by which the tenant gets its tokens.
     pub grant: Option<&'a str>,
-    /// `granted`, or the code of what went wrong.
+    /// `granted`, or the code of the failure.
     pub outcome: &'a str,
-    /// What happened.
+    /// The event.
     pub event: AuditEvent<'a>,
 }
 
-/// What an audit line is about.
+/// The event of an audit line.
 #[derive(Debug)]
 pub enum AuditEvent<'a> {
     /// An exchange has ended.
     Exchange {
-        /// What it was for.
+        /// Its purpose.
         purpose: &'static str,
-        /// How long it took.
+        /// Its duration.
         duration: Duration,
-        /// For how long the token lives that it gave.
+        /// Lifetime of the token that it gave.
         lifetime: Option<Duration>,
     },
     /// A request was refused.
     Refusal {
-        /// Address of the peer; none on a Unix socket.
+        /// Address of the peer; `None` on a Unix socket.
         client: Option<IpAddr>,
-        /// The method; none when the head could not be parsed, or the method is none that is
-        /// forwarded.
+        /// The method; `None` if the head could not be parsed or the method is not forwarded.
         method: Option<&'a str>,
-        /// The path without its query; none when the head could not be parsed.
+        /// The path without its query; `None` if the head could not be parsed.
         path: Option<&'a str>,
         /// The class of its route, once known.
         class: Option<&'static str>,
-        /// The status of the answer.
+        /// The status of the response.
         status: u16,
     },
 }
 
-/// Takes audit lines and writes them in the background, as the access log does.
+/// Writes audit log lines in the background.
 #[derive(Debug, Default)]
 pub struct AuditLog {
-    open: RwLock<Option<Open>>,
+    open: RwLock<Option<OpenLog>>,
     /// Lines that could not be written, or not fast enough.
     pub lost: Counter,
 }
 
-/// Where the log went before. When it is dropped, its last lines are written, which may take two
-/// seconds.
+/// The log at the former destination. Dropping it writes its last lines, for at most two seconds.
 #[derive(Debug)]
-pub struct FormerLog(#[expect(dead_code, reason = "it is there to be dropped")] Open);
+pub struct FormerLog(#[expect(dead_code, reason = "it is there to be dropped")] OpenLog);
 
 #[derive(Debug)]
-struct Open {
+struct OpenLog {
     sink: AuditSink,
     writer: LogWriter,
 }
 
 impl AuditLog {
-    /// Writes to `sink` from now on, or nowhere. If that is where it goes already, it stays open.
-    /// Gives the log that there was before, if it was another one.
+    /// Writes to `sink` from now on; to nowhere if `None`. A log at the same sink stays open. Gives
+    /// the former log if the sink has changed.
     ///
     /// # Errors
-    /// When the file cannot be opened, or there can be no thread that writes; all goes on as before
-    /// then.
+    /// When the file cannot be opened or the writing thread cannot be started. The former log stays
+    /// in use then.
     pub fn send_to(&self, sink: Option<&AuditSink>) -> io::Result<Option<FormerLog>> {
-        let is = |open: &Option<Open>| open.as_ref().map(|open| &open.sink) == sink;
+        let is = |open: &Option<OpenLog>| open.as_ref().map(|open| &open.sink) == sink;
         if is(&self.open.read()) {
             return Ok(None);
         }
-        let open = sink.map(|sink| Open::new(sink, self.lost.clone())).transpose()?;
+        let open = sink.map(|sink| OpenLog::new(sink, self.lost.clone())).transpose()?;
         let before = std::mem::replace(&mut *self.open.write(), open);
         Ok(before.map(FormerLog))
     }
 
-    /// Takes a line; it is lost when more than 16 MiB wait to be written.
+    /// Queues a line. It is lost if more than 16 MiB wait to be written.
     pub fn write(&self, line: &AuditLine<'_>) {
         let open = self.open.read();
         if let Some(open) = &*open {
@@ -142,7 +140,7 @@ impl AuditLog {
         }
     }
 
-    /// Writes the last lines. A process that ends must not count on others to drop their reference.
+    /// Writes the last lines. At the end of the process, others may still hold a reference.
     pub fn finish(&self) {
         if let Some(open) = &*self.open.read() {
             open.writer.finish();
@@ -150,7 +148,7 @@ impl AuditLog {
     }
 }
 
-impl Open {
+impl OpenLog {
     fn new(sink: &AuditSink, lost: Counter) -> io::Result<Self> {
         let out: Box<dyn Write + Send> = match sink {
             AuditSink::Stdout => stdout(),
@@ -204,7 +202,7 @@ impl AuditLine<'_> {
     }
 }
 
-/// Names are those of the configuration, of issuers and of clients, and may be of any length.
+/// Names of issuers and clients may be of any length.
 fn name_field(out: &mut String, name: &str, value: Option<&str>) {
     match value {
         Some(long) if long.len() > MAX_NAME => {
@@ -215,7 +213,7 @@ fn name_field(out: &mut String, name: &str, value: Option<&str>) {
     }
 }
 
-/// In bytes; e-mail addresses have at most 254 (RFC 5321, section 4.5.3.1).
+/// Bytes of a name; e-mail addresses have at most 254 (RFC 5321, section 4.5.3.1).
 const MAX_NAME: usize = 512;
 const TYPICAL_LINE: usize = 512;
 /// Some 40,000 lines: more than a burst of refusals while a disk is busy.
@@ -315,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_sent_elsewhere_goes_on_there_and_stays_where_it_is_if_it_cannot() {
+    fn a_log_moves_to_another_sink_and_stays_if_that_cannot_be_opened() {
         let folder = tempfile::tempdir().unwrap();
         let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
         let log = AuditLog::default();

@@ -1,5 +1,5 @@
-//! A log in a file of its own: appended to, never truncated, readable by its owner alone, and found
-//! again when it was moved away (logrotate's `create` and `nocreate`).
+//! A log file: appended to, never truncated, readable by its owner alone, and reopened when it was
+//! moved away (logrotate's `create` and `nocreate`).
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -10,37 +10,37 @@ use rustix::fs::{Access, OFlags, access};
 
 use super::LogLimiter;
 
-/// The file, open at its path.
+/// An open log file.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    /// Device and number of the open file.
+    /// Device and inode of the open file.
     id: (u64, u64),
     log_limiter: LogLimiter,
 }
 
 impl LogFile {
-    /// Opens the file at `path` or makes it.
+    /// Opens the file at `path`, or creates it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let (file, id) = open(path, true)?;
         Ok(Self { path: path.to_owned(), file, id, log_limiter: LogLimiter::default() })
     }
 
-    /// Whether the path means another file by now, or none. It is looked at for each write, which
-    /// is at most fifty times a second.
+    /// Whether the path leads to another file now, or to none. Checked on each write, at most fifty
+    /// times a second.
     fn was_moved(&self) -> bool {
         std::fs::metadata(&self.path).ok().map(|at_path| id(&at_path)) != Some(self.id)
     }
 
-    /// Goes on in the file that the path means now. If there is none to be had, in the one at hand.
-    fn follow(&mut self) {
+    /// Opens the path again. If that fails, the log goes on in the old file.
+    fn reopen(&mut self) {
         match open(&self.path, true) {
             Ok((file, id)) => (self.file, self.id) = (file, id),
             Err(error) if self.log_limiter.allow("reopen").is_some() => tracing::error!(
                 %error,
                 path = %self.path.display(),
-                hint = "the log goes on in the file that was moved away: look at the folder's rights",
+                hint = "the log goes on in the file that was moved away: check the permissions of the folder",
                 "the log was moved away, and a new file cannot be opened in its place"
             ),
             Err(_) => {}
@@ -51,7 +51,7 @@ impl LogFile {
 impl Write for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.was_moved() {
-            self.follow();
+            self.reopen();
         }
         self.file.write(lines)
     }
@@ -61,8 +61,8 @@ impl Write for LogFile {
     }
 }
 
-/// Whether a log could be opened at `path`. No file is made for the question.
-pub(super) fn can_be_opened(path: &Path) -> io::Result<()> {
+/// Checks that a log can be opened at `path`, without creating it.
+pub(super) fn check(path: &Path) -> io::Result<()> {
     match open(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().unwrap_or(path);
@@ -73,7 +73,7 @@ pub(super) fn can_be_opened(path: &Path) -> io::Result<()> {
 }
 
 fn open(path: &Path, create: bool) -> io::Result<(File, (u64, u64))> {
-    // Without waiting: a pipe that nobody reads would hold up the start for ever.
+    // The open of a pipe that nobody reads would block the start for ever.
     let no_wait = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
         .append(true)
@@ -104,12 +104,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_file_is_made_for_its_owner_alone_and_only_ever_appended_to() {
+    fn a_log_file_is_created_for_its_owner_alone_and_only_appended_to() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         LogFile::open(&path).unwrap().write_all(b"one\n").unwrap();
         assert_eq!(mode(&path), 0o600);
-        // Who has given it other rights meant them, e.g. for a log shipper.
+        // An operator may have changed the permissions, e.g. for a log shipper.
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         LogFile::open(&path).unwrap().write_all(b"two\n").unwrap();
         assert_eq!(mode(&path), 0o640);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_moved_or_deleted_is_made_anew_and_what_was_put_there_is_used() {
+    fn a_moved_or_deleted_log_is_created_again_and_a_replacement_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let mut log = LogFile::open(&at("log")).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_new_file_can_be_had_the_old_one_is_written_on() {
+    fn the_old_file_is_written_on_while_no_new_one_can_be_opened() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let mut log = LogFile::open(&at("log")).unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_a_pipe_and_a_path_into_nothing_are_errors_and_no_wait() {
+    fn a_folder_a_pipe_and_a_missing_folder_are_errors_without_a_wait() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();

@@ -70,7 +70,7 @@ impl ReloadMetrics {
     }
 
     /// The files hold the configuration in force again.
-    pub fn in_step(&self) {
+    pub fn in_sync(&self) {
         self.last_successful.set(1);
     }
 

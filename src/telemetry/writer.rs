@@ -1,67 +1,70 @@
-//! The writer of a log: it takes lines and writes them in a thread of its own, so that a slow disk
-//! or terminal holds up no request. What cannot be written is counted and told, never waited for.
+//! The writer of a log. It writes lines on a thread of its own, so that a slow disk or terminal
+//! delays no request. Lines that cannot be written are counted and reported.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 
 use super::LogLimiter;
 
-/// Takes lines. Dropping it writes what is left, unless that takes too long.
+/// Takes lines. Dropping it writes the rest, for at most [`FINISH_TIMEOUT`].
 #[derive(Debug)]
 pub(super) struct LogWriter {
-    shared: Arc<Shared>,
-    /// Beyond so many bytes that wait to be written, lines are lost.
+    queue: Arc<LineQueue>,
+    /// The most bytes that may wait to be written; further lines are lost.
     bound: usize,
     lost: Counter,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<Buffered>,
-    wake: Condvar,
+struct LineQueue {
+    state: Mutex<QueuedLines>,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Buffered {
+struct QueuedLines {
     lines: String,
-    /// Lines that found no room since the last ones were taken out.
-    lost: u64,
+    /// Lines dropped because the queue was full, since the thread last took lines.
+    dropped: u64,
     closed: bool,
     all_written: bool,
 }
 
 impl LogWriter {
-    /// Writes to `out`, for the log of this name; counts in `lost` the lines that found more than
-    /// `bound` bytes waiting, or could not be written.
+    /// Writes to `out`, for the log of this name. `lost` counts the lines that could not be written,
+    /// and those that came while more than `bound` bytes waited.
     ///
     /// # Errors
-    /// When there can be no thread for it.
+    /// When the thread cannot be started.
     pub(super) fn start(
         log: &'static str,
         out: Box<dyn Write + Send>,
         bound: usize,
         lost: Counter,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        let losses =
-            Losses { log, counted: lost.clone(), untold: 0, log_limiter: LogLimiter::default() };
+        let queue = Arc::new(LineQueue::default());
+        let for_thread = Arc::clone(&queue);
+        let losses = LossReport {
+            log,
+            lost: lost.clone(),
+            unreported: 0,
+            log_limiter: LogLimiter::default(),
+        };
         std::thread::Builder::new()
             .name(log.replace(' ', "-"))
-            .spawn(move || theirs.write_to(out, losses))?;
-        Ok(Self { shared, bound, lost })
+            .spawn(move || for_thread.write_to(out, losses))?;
+        Ok(Self { queue, bound, lost })
     }
 
-    /// Takes a line, with its end. It was formatted before the lock is taken, which all requests
-    /// share.
+    /// Takes a line with its line end. All requests wait for this lock, so the line comes formatted.
     pub(super) fn write(&self, line: &str) {
-        let mut state = self.shared.lock();
+        let mut state = self.queue.state.lock();
         if state.lines.len() > self.bound {
-            state.lost += 1;
+            state.dropped += 1;
             drop(state);
             self.lost.inc();
             return;
@@ -70,17 +73,17 @@ impl LogWriter {
         state.lines.push_str(line);
         drop(state);
         if was_empty {
-            self.shared.wake.notify_all();
+            self.queue.changed.notify_all();
         }
     }
 
-    /// Writes what is left, unless that takes too long. No line is written after this.
+    /// Writes the rest, for at most [`FINISH_TIMEOUT`]. No line is written after this.
     pub(super) fn finish(&self) {
-        let mut state = self.shared.lock();
+        let mut state = self.queue.state.lock();
         state.closed = true;
-        self.shared.wake.notify_all();
-        // A writer that is stuck, e.g. because nobody reads its pipe, must not keep the process.
-        self.shared.wake.wait_while_for(&mut state, |state| !state.all_written, LAST_LINES);
+        self.queue.changed.notify_all();
+        // A stuck writer, e.g. because nobody reads its pipe, must not keep the process alive.
+        self.queue.changed.wait_while_for(&mut state, |state| !state.all_written, FINISH_TIMEOUT);
     }
 }
 
@@ -90,50 +93,46 @@ impl Drop for LogWriter {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Buffered> {
-        self.state.lock()
-    }
-
-    fn write_to(&self, mut out: Box<dyn Write + Send>, mut losses: Losses) {
+impl LineQueue {
+    fn write_to(&self, mut out: Box<dyn Write + Send>, mut losses: LossReport) {
         let (mut lines, mut torn) = (String::new(), false);
         loop {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             while state.lines.is_empty() && !state.closed {
-                self.wake.wait(&mut state);
+                self.changed.wait(&mut state);
             }
             if state.lines.is_empty() {
                 state.all_written = true;
-                self.wake.notify_all();
+                self.changed.notify_all();
                 return;
             }
             std::mem::swap(&mut lines, &mut state.lines);
-            let without_room = std::mem::take(&mut state.lost);
+            let dropped = std::mem::take(&mut state.dropped);
             let closed = state.closed;
             drop(state);
             if torn {
-                // What was broken off must not take the next line along.
+                // The next line must not continue a truncated one.
                 lines.insert(0, '\n');
             }
-            let (written, result) = put(&mut *out, lines.as_bytes());
-            torn = written.map_or(torn, |last| last != b'\n');
+            let (last_byte, result) = write_all(&mut *out, lines.as_bytes());
+            torn = last_byte.map_or(torn, |last| last != b'\n');
             // A log that cannot be written must not stop the gateway.
             if let Err((unwritten, error)) = result {
                 losses.unwritten(unwritten, &error);
             }
-            losses.without_room(without_room);
+            losses.dropped(dropped);
             lines.clear();
             if !closed {
-                // Lines of a busy gateway are gathered: one write for many.
-                std::thread::sleep(GATHER);
+                // Lines of a busy gateway gather meanwhile, for one write.
+                std::thread::sleep(MIN_WRITE_INTERVAL);
             }
         }
     }
 }
 
-/// Writes all of `lines`. The last byte that was written, if any was; and if that is not the end of
-/// it, how many lines are missing or broken off, and why.
-fn put(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64, io::Error)>) {
+/// Writes all of `lines`. Gives the last byte that was written, and on failure the number of lines
+/// that are missing or truncated.
+fn write_all(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64, io::Error)>) {
     let mut done = 0;
     let result = loop {
         if done == lines.len() {
@@ -150,43 +149,42 @@ fn put(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64, io::E
     (lines[..done].last().copied(), result.map_err(|error| (missing, error)))
 }
 
-/// Lines that nobody will read. They are told of by the thread that writes, as the log of the
-/// process may be stuck for the same reason.
-struct Losses {
+/// Reports lost lines. Only the writing thread does so: the log of the process may be stuck for the
+/// same reason.
+struct LossReport {
     log: &'static str,
-    counted: Counter,
-    untold: u64,
+    lost: Counter,
+    unreported: u64,
     log_limiter: LogLimiter,
 }
 
-impl Losses {
+impl LossReport {
     fn unwritten(&mut self, lines: u64, error: &io::Error) {
-        self.counted.inc_by(lines);
-        self.untold += lines;
+        self.lost.inc_by(lines);
+        self.unreported += lines;
         if self.log_limiter.allow("unwritten").is_some() {
-            let lines = std::mem::take(&mut self.untold);
+            let lines = std::mem::take(&mut self.unreported);
             tracing::error!(
                 %error,
                 lines,
-                hint = "look at its disk: room, rights, health; requests go on without it",
+                hint = "check the disk of the log (space, permissions, health); requests go on without the log",
                 "the {} cannot be written: lines are lost",
                 self.log
             );
         }
     }
 
-    /// They have been counted.
-    fn without_room(&mut self, lines: u64) {
+    /// The lines are counted already.
+    fn dropped(&mut self, lines: u64) {
         if lines == 0 {
             return;
         }
-        self.untold += lines;
-        if self.log_limiter.allow("without_room").is_some() {
-            let lines = std::mem::take(&mut self.untold);
+        self.unreported += lines;
+        if self.log_limiter.allow("dropped").is_some() {
+            let lines = std::mem::take(&mut self.unreported);
             tracing::error!(
                 lines,
-                hint =
-                    "look for what makes its disk or its reader slow; requests do not wait for it",
+                hint = "find out why the disk or the reader of the log is slow; requests do not wait for it",
                 "the {} cannot be written fast enough: lines are lost",
                 self.log
             );
@@ -194,8 +192,8 @@ impl Losses {
     }
 }
 
-/// Standard output, for one log or several: what is gathered goes out in one piece, so that the
-/// lines of two logs never run into each other.
+/// Standard output, for several logs: each write goes out as one piece, so that the lines of two
+/// logs never mix.
 pub fn stdout() -> Box<dyn Write + Send> {
     struct Whole(io::Stdout);
 
@@ -213,8 +211,8 @@ pub fn stdout() -> Box<dyn Write + Send> {
     Box::new(Whole(io::stdout()))
 }
 
-const GATHER: Duration = Duration::from_millis(20);
-const LAST_LINES: Duration = Duration::from_secs(2);
+const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(20);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -222,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes so many bytes in all, then nothing for one call, then everything.
+    /// Takes `room` bytes in all, fails once, then takes everything.
     struct Tight {
         room: usize,
         failed: bool,
@@ -247,16 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_broken_off_is_counted_and_takes_no_other_along() {
+    fn a_truncated_line_is_counted_and_the_next_one_is_whole() {
         let (out, lost) = (Arc::new(Mutex::new(Vec::new())), Counter::default());
         let tight = Tight { room: 12, failed: false, out: Arc::clone(&out) };
         let writer = LogWriter::start("audit log", Box::new(tight), 1024, lost.clone()).unwrap();
         writer.write("one line\n");
         writer.write("another\n");
-        // Together or apart, the second or what follows it finds no room.
+        // Written together or apart, the second line or a later one finds no room.
         while lost.get() == 0 {
             writer.write("more\n");
-            std::thread::sleep(GATHER);
+            std::thread::sleep(MIN_WRITE_INTERVAL);
         }
         writer.write("the last\n");
         drop(writer);
@@ -287,14 +285,14 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_lines_are_lost_and_counted_and_nobody_waits() {
+    fn lines_beyond_the_bound_are_lost_and_counted_without_a_wait() {
         let (out, lost) = (Arc::new(Mutex::new(Vec::new())), Counter::default());
         let (release, stuck) = Stuck::new(&out);
         let writer = LogWriter::start("audit log", stuck, 1000, lost.clone()).unwrap();
         for _ in 0..10_000 {
             writer.write("ten bytes\n");
         }
-        // Two buffers at most: the one that is being written, and the one that waits.
+        // At most two buffers: one that is being written, and one that waits.
         let kept = 10_000 - lost.get();
         assert!((101..=202).contains(&kept), "{kept} of 10,000 lines were kept");
         drop(release);

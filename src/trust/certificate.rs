@@ -14,18 +14,18 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
 
-use super::pem::{self, Fault, Section};
+use super::pem::{self, PemFault, Section};
 
 /// SHA-256 of a whole certificate.
 pub type Fingerprint = [u8; 32];
 
 /// A certificate of a file, which can be parsed.
-pub struct Listed {
+pub struct ListedCertificate {
     der: CertificateDer<'static>,
     line: usize,
 }
 
-impl Listed {
+impl ListedCertificate {
     /// The certificate.
     pub fn der(&self) -> &CertificateDer<'static> {
         &self.der
@@ -41,7 +41,10 @@ impl Listed {
 ///
 /// # Errors
 /// Everything that is wrong with the file; that there is no certificate in it is not.
-pub fn certificates(content: &[u8], beside: &[SectionKind]) -> Result<Vec<Listed>, Vec<Fault>> {
+pub fn certificates(
+    content: &[u8],
+    beside: &[SectionKind],
+) -> Result<Vec<ListedCertificate>, Vec<PemFault>> {
     let accepted = [&[SectionKind::Certificate], beside].concat();
     let mut faults = Vec::new();
     let mut listed = Vec::new();
@@ -52,8 +55,8 @@ pub fn certificates(content: &[u8], beside: &[SectionKind]) -> Result<Vec<Listed
         let der = CertificateDer::from(der.to_vec());
         // The one parser that knows version 1 as well.
         match RootCertStore::empty().add(der.clone()) {
-            Ok(()) => listed.push(Listed { der, line }),
-            Err(_) => faults.push(Fault {
+            Ok(()) => listed.push(ListedCertificate { der, line }),
+            Err(_) => faults.push(PemFault {
                 line,
                 what: "a section `CERTIFICATE` that holds no X.509 certificate".into(),
                 hint: None,
@@ -71,9 +74,9 @@ pub fn fingerprint(der: &[u8]) -> Fingerprint {
 }
 
 /// The statements of a certificate about itself. None of them is verified.
-pub struct Facts<'d>(X509Certificate<'d>);
+pub struct CertificateInfo<'d>(X509Certificate<'d>);
 
-impl<'d> Facts<'d> {
+impl<'d> CertificateInfo<'d> {
     /// Reads a certificate; `None` if it cannot be read.
     pub fn of(der: &'d [u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, Error, OtherError};
 
-use super::certificate::{Facts, fingerprint};
+use super::certificate::{CertificateInfo, fingerprint};
 
 /// Why the certificate of a server is not accepted.
 pub struct CertificateFault {
@@ -58,7 +58,7 @@ impl CertificateFault {
         intermediates: &[CertificateDer<'_>],
     ) -> Error {
         let Error::InvalidCertificate(cause) = &error else { return error };
-        let Some(facts) = Facts::of(certificate) else { return error };
+        let Some(facts) = CertificateInfo::of(certificate) else { return error };
         let (kind, text) = match kind_of(cause) {
             _ if is_ours(cause) => return error,
             Kind::WrongDate => return error,
@@ -126,7 +126,7 @@ impl CertificateFault {
     /// The same error about a signature of the handshake.
     pub(super) fn explain_signature(error: Error, certificate: &CertificateDer<'_>) -> Error {
         let Error::InvalidCertificate(cause) = &error else { return error };
-        let bits = Facts::of(certificate).and_then(|facts| facts.short_rsa_key());
+        let bits = CertificateInfo::of(certificate).and_then(|facts| facts.short_rsa_key());
         let (kind, text) = match bits {
             Some(bits) => {
                 (Kind::ShortKey, format!("the key of the server's certificate has {bits} bits"))
@@ -174,9 +174,9 @@ pub fn certificate_hint(error: &(dyn StdError + 'static)) -> Option<CertificateH
 }
 
 /// The words of an error of a TLS connection, without those that the library puts around ours.
-pub fn words_of(error: &(dyn StdError + 'static)) -> String {
+pub fn message_of(error: &(dyn StdError + 'static)) -> String {
     if let Some(wrapped) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        return words_of(wrapped);
+        return message_of(wrapped);
     }
     match error.downcast_ref() {
         Some(Error::InvalidCertificate(cause)) => {
@@ -244,16 +244,16 @@ fn address_of(cause: &CertificateError) -> Option<IpAddr> {
     }
 }
 
-fn critical_extension(facts: &Facts<'_>, above: &[CertificateDer<'_>]) -> Option<String> {
+fn critical_extension(facts: &CertificateInfo<'_>, above: &[CertificateDer<'_>]) -> Option<String> {
     let of_those_above =
-        || above.iter().find_map(|der| Facts::of(der)?.unknown_critical_extension());
+        || above.iter().find_map(|der| CertificateInfo::of(der)?.unknown_critical_extension());
     facts.unknown_critical_extension().or_else(of_those_above)
 }
 
-fn weak_digest(facts: &Facts<'_>, above: &[CertificateDer<'_>]) -> Option<&'static str> {
+fn weak_digest(facts: &CertificateInfo<'_>, above: &[CertificateDer<'_>]) -> Option<&'static str> {
     // Nobody relies on the signature of a root on itself.
-    let of = |facts: &Facts<'_>| facts.weak_digest().filter(|_| !facts.is_self_issued());
-    of(facts).or_else(|| above.iter().find_map(|der| of(&Facts::of(der)?)))
+    let of = |facts: &CertificateInfo<'_>| facts.weak_digest().filter(|_| !facts.is_self_issued());
+    of(facts).or_else(|| above.iter().find_map(|der| of(&CertificateInfo::of(der)?)))
 }
 
 fn hexadecimal(certificate: &[u8]) -> String {

@@ -19,7 +19,7 @@ pub struct Section {
 
 /// A fault of a file. It shows nothing of the contents of a section.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct PemFault {
     /// The line, from 1.
     pub line: usize,
     /// The faulty thing.
@@ -34,57 +34,57 @@ pub struct Fault {
 ///
 /// # Errors
 /// Everything that is wrong with it, at most [`MAX_FAULTS`].
-pub fn sections(content: &[u8], accepted: &[SectionKind]) -> Result<Vec<Section>, Vec<Fault>> {
+pub fn sections(content: &[u8], accepted: &[SectionKind]) -> Result<Vec<Section>, Vec<PemFault>> {
     if let Some(fault) = not_text(content) {
         return Err(vec![fault]);
     }
-    let mut reading =
-        Reading { content, accepted, at: At::Text, found: Vec::new(), faults: Vec::new() };
+    let mut parser =
+        Parser { content, accepted, at: Position::Text, found: Vec::new(), faults: Vec::new() };
     let (mut start, mut number) = (0, 0);
     for line in content.split_inclusive(|byte| *byte == b'\n') {
         number += 1;
         let end = start + line.len();
-        reading.line(&Line { number, start, end, kind: LineKind::of(line) });
+        parser.line(&Line { number, start, end, kind: LineKind::of(line) });
         start = end;
-        if reading.faults.len() >= MAX_FAULTS {
+        if parser.faults.len() >= MAX_FAULTS {
             break;
         }
     }
-    reading.end();
-    if reading.faults.is_empty() { Ok(reading.found) } else { Err(reading.faults) }
+    parser.end();
+    if parser.faults.is_empty() { Ok(parser.found) } else { Err(parser.faults) }
 }
 
 /// A file on its way through the reader.
-struct Reading<'c> {
+struct Parser<'c> {
     content: &'c [u8],
     accepted: &'c [SectionKind],
-    at: At<'c>,
+    at: Position<'c>,
     found: Vec<Section>,
-    faults: Vec<Fault>,
+    faults: Vec<PemFault>,
 }
 
 /// Where the reader is.
-enum At<'c> {
+enum Position<'c> {
     /// Between sections.
     Text,
     /// In a section.
-    Section(Open<'c>),
+    Section(OpenSection<'c>),
     /// Behind a fault that has been noted. The rest of that section is no fault of its own.
-    Fault,
+    AfterFault,
 }
 
 /// A section without its end.
-struct Open<'c> {
+struct OpenSection<'c> {
     label: &'c str,
     /// Where its first line begins, in bytes.
     start: usize,
     line: usize,
-    content: Content,
+    usage: Usage,
 }
 
 /// The use of a section.
 #[derive(Clone, Copy)]
-enum Content {
+enum Usage {
     Used,
     /// It says nothing that the key does not say.
     CurveParameters,
@@ -107,24 +107,24 @@ enum LineKind<'c> {
     Plain(&'c [u8]),
 }
 
-impl<'c> Reading<'c> {
+impl<'c> Parser<'c> {
     fn line(&mut self, line: &Line<'c>) {
-        let at = std::mem::replace(&mut self.at, At::Text);
+        let at = std::mem::replace(&mut self.at, Position::Text);
         self.at = match at {
-            At::Section(open) => self.within(open, line),
-            outside => self.outside(line, matches!(outside, At::Fault)),
+            Position::Section(open) => self.within(open, line),
+            outside => self.outside(line, matches!(outside, Position::AfterFault)),
         };
     }
 
-    fn outside(&mut self, line: &Line<'c>, after_fault: bool) -> At<'c> {
+    fn outside(&mut self, line: &Line<'c>, after_fault: bool) -> Position<'c> {
         match line.kind {
             LineKind::Begin(label) => return self.begin(label, line),
-            LineKind::End(_) if after_fault => return At::Text,
+            LineKind::End(_) if after_fault => return Position::Text,
             LineKind::End(label) => {
                 self.note(line.number, format!("the END of `{label}` without a BEGIN before it"));
             }
             LineKind::Damaged(text) if !after_fault => self.note_damaged(text, line.number),
-            LineKind::Plain(text) if !after_fault && hides_base64(text) => self.faults.push(Fault {
+            LineKind::Plain(text) if !after_fault && hides_base64(text) => self.faults.push(PemFault {
                 line: line.number,
                 what: "base64 outside of a section".into(),
                 hint: Some(
@@ -132,41 +132,41 @@ impl<'c> Reading<'c> {
                      whole file was encoded once more, decode it with `base64 -d`",
                 ),
             }),
-            LineKind::Plain(_) if !after_fault => return At::Text,
+            LineKind::Plain(_) if !after_fault => return Position::Text,
             // The last line of base64 may be too short to be told from text.
             LineKind::Damaged(_) | LineKind::Plain(_) => {}
         }
-        At::Fault
+        Position::AfterFault
     }
 
-    fn begin(&mut self, label: &'c str, line: &Line<'c>) -> At<'c> {
+    fn begin(&mut self, label: &'c str, line: &Line<'c>) -> Position<'c> {
         let kind = SectionKind::try_from(label.as_bytes()).ok();
-        let content = if kind.is_some_and(|kind| self.accepted.contains(&kind)) {
-            Content::Used
+        let usage = if kind.is_some_and(|kind| self.accepted.contains(&kind)) {
+            Usage::Used
         } else if label == CURVE_PARAMETERS && self.accepted.contains(&SectionKind::EcPrivateKey) {
-            Content::CurveParameters
+            Usage::CurveParameters
         } else {
-            self.faults.push(Fault {
+            self.faults.push(PemFault {
                 line: line.number,
                 what: format!("a section `{label}`, which is of no use here"),
                 hint: hint_about(label),
             });
-            Content::Faulty
+            Usage::Faulty
         };
-        At::Section(Open { label, start: line.start, line: line.number, content })
+        Position::Section(OpenSection { label, start: line.start, line: line.number, usage })
     }
 
-    fn within(&mut self, mut open: Open<'c>, line: &Line<'c>) -> At<'c> {
+    fn within(&mut self, mut open: OpenSection<'c>, line: &Line<'c>) -> Position<'c> {
         match line.kind {
             LineKind::End(label) if label == open.label => {
                 self.close(&open, line.end);
-                return At::Text;
+                return Position::Text;
             }
             LineKind::End(label) => {
                 let (began, at) = (open.label, open.line);
                 let what = format!("the END of `{label}`, where `{began}` began in line {at}");
                 self.note(line.number, what);
-                return At::Text;
+                return Position::Text;
             }
             LineKind::Begin(label) => {
                 self.note_unended(&open);
@@ -174,19 +174,19 @@ impl<'c> Reading<'c> {
             }
             LineKind::Damaged(text) => {
                 self.note_damaged(text, line.number);
-                return At::Fault;
+                return Position::AfterFault;
             }
-            LineKind::Plain(text) if matches!(open.content, Content::Used) && !is_base64(text) => {
+            LineKind::Plain(text) if matches!(open.usage, Usage::Used) && !is_base64(text) => {
                 self.faults.push(not_base64(text, line.number));
-                open.content = Content::Faulty;
+                open.usage = Usage::Faulty;
             }
             LineKind::Plain(_) => {}
         }
-        At::Section(open)
+        Position::Section(open)
     }
 
-    fn close(&mut self, open: &Open<'c>, end: usize) {
-        let Content::Used = open.content else { return };
+    fn close(&mut self, open: &OpenSection<'c>, end: usize) {
+        let Usage::Used = open.usage else { return };
         let decoded =
             SliceIter::<(SectionKind, Vec<u8>)>::new(&self.content[open.start..end]).next();
         match decoded {
@@ -205,15 +205,15 @@ impl<'c> Reading<'c> {
     }
 
     fn end(&mut self) {
-        let at = std::mem::replace(&mut self.at, At::Text);
-        if let At::Section(open) = at
+        let at = std::mem::replace(&mut self.at, Position::Text);
+        if let Position::Section(open) = at
             && self.faults.len() < MAX_FAULTS
         {
             self.note_unended(&open);
         }
     }
 
-    fn note_unended(&mut self, open: &Open<'c>) {
+    fn note_unended(&mut self, open: &OpenSection<'c>) {
         self.note(open.line, format!("a section `{}` without its END", open.label));
     }
 
@@ -223,7 +223,7 @@ impl<'c> Reading<'c> {
             [b' ' | b'\t', ..] => "an indented boundary of a section",
             _ => "a damaged boundary of a section",
         };
-        self.faults.push(Fault {
+        self.faults.push(PemFault {
             line,
             what: what.into(),
             hint: Some(
@@ -234,7 +234,7 @@ impl<'c> Reading<'c> {
     }
 
     fn note(&mut self, line: usize, what: String) {
-        self.faults.push(Fault { line, what, hint: None });
+        self.faults.push(PemFault { line, what, hint: None });
     }
 }
 
@@ -318,16 +318,16 @@ fn is_data(byte: u8) -> bool {
 
 /// A fault within a section. Only the name of a header is shown: anything else may be part of a
 /// key.
-fn not_base64(text: &[u8], line: usize) -> Fault {
+fn not_base64(text: &[u8], line: usize) -> PemFault {
     let header = std::str::from_utf8(text).ok().and_then(|text| text.split_once(':'));
     let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
     match header {
-        Some((name, _)) if is_name(name) && name.len() <= MAX_LABEL => Fault {
+        Some((name, _)) if is_name(name) && name.len() <= MAX_LABEL => PemFault {
             line,
             what: format!("the header `{name}` within a section"),
             hint: ["Proc-Type", "DEK-Info"].contains(&name).then_some(DECRYPT),
         },
-        _ => Fault {
+        _ => PemFault {
             line,
             what: "characters within a section that are no base64".into(),
             hint: None,
@@ -336,7 +336,7 @@ fn not_base64(text: &[u8], line: usize) -> Fault {
 }
 
 /// A file that is not text as PEM files are.
-fn not_text(content: &[u8]) -> Option<Fault> {
+fn not_text(content: &[u8]) -> Option<PemFault> {
     let nul = content.iter().position(|byte| *byte == 0);
     let (what, hint) = match content {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ("text in UTF-16", UTF8),
@@ -350,7 +350,7 @@ fn not_text(content: &[u8]) -> Option<Fault> {
     };
     let before = &content[..if what == NUL { nul.unwrap_or(0) } else { 0 }];
     let line = before.split(|byte| *byte == b'\n').count();
-    Some(Fault { line, what: what.into(), hint: Some(hint) })
+    Some(PemFault { line, what: what.into(), hint: Some(hint) })
 }
 
 /// Advice on a section of a kind that is not used.
@@ -378,7 +378,7 @@ fn hint_about(label: &str) -> Option<&'static str> {
     })
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PemFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: {}", self.line, self.what)
     }

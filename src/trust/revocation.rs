@@ -9,10 +9,10 @@ use x509_parser::der_parser::asn1_rs::Any;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use super::certificate::{Facts, weak_digest};
+use super::certificate::{CertificateInfo, weak_digest};
 
 /// A revocation list (RFC 5280, section 5).
-pub struct Revocations<'d> {
+pub struct RevocationList<'d> {
     list: CertificateRevocationList<'d>,
     /// The contents of the `AlgorithmIdentifier` of its signature.
     algorithm: &'d [u8],
@@ -20,16 +20,16 @@ pub struct Revocations<'d> {
 
 /// Why a revocation list cannot be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unbelievable {
+pub enum RevocationListFault {
     /// No CA has the name of its issuer.
-    OfAnother,
+    UnknownIssuer,
     /// Nobody can verify a signature of this kind here.
     Algorithm(String),
     /// The CA with the name of its issuer has another key.
-    Signature,
+    BadSignature,
 }
 
-impl<'d> Revocations<'d> {
+impl<'d> RevocationList<'d> {
     /// Reads a list; `None` if it cannot be read.
     pub fn of(der: &'d [u8]) -> Option<Self> {
         let (_, list) = CertificateRevocationList::from_der(der).ok()?;
@@ -52,7 +52,7 @@ impl<'d> Revocations<'d> {
     }
 
     /// Whether this is the name of its issuer.
-    pub fn is_of(&self, ca: &Facts<'_>) -> bool {
+    pub fn is_of(&self, ca: &CertificateInfo<'_>) -> bool {
         self.list.issuer().as_raw() == ca.subject()
     }
 
@@ -60,23 +60,23 @@ impl<'d> Revocations<'d> {
     ///
     /// # Errors
     /// The reason for which none has, as far as can be verified.
-    pub fn believe<'c>(
+    pub fn verify<'c>(
         &self,
-        mut cas: impl Iterator<Item = &'c Facts<'c>>,
-    ) -> Result<(), Unbelievable> {
+        mut cas: impl Iterator<Item = &'c CertificateInfo<'c>>,
+    ) -> Result<(), RevocationListFault> {
         let algorithms = default_provider().signature_verification_algorithms.all;
         let mut fitting = algorithms
             .iter()
             .filter(|known| known.signature_alg_id().as_ref() == self.algorithm)
             .peekable();
         if fitting.peek().is_none() {
-            return Err(Unbelievable::Algorithm(self.algorithm_name()));
+            return Err(RevocationListFault::Algorithm(self.algorithm_name()));
         }
         let fitting: Vec<_> = fitting.collect();
         let (signed, signature) =
             (self.list.tbs_cert_list.as_ref(), &self.list.signature_value.data);
         let mut is_known = false;
-        let has_signed = |ca: &Facts<'_>| {
+        let has_signed = |ca: &CertificateInfo<'_>| {
             let Some((kind, key)) = ca.public_key() else { return false };
             let mut of_its_kind =
                 fitting.iter().filter(|known| known.public_key_alg_id().as_ref() == kind);
@@ -89,8 +89,8 @@ impl<'d> Revocations<'d> {
         });
         match (believed, is_known) {
             (true, _) => Ok(()),
-            (false, true) => Err(Unbelievable::Signature),
-            (false, false) => Err(Unbelievable::OfAnother),
+            (false, true) => Err(RevocationListFault::BadSignature),
+            (false, false) => Err(RevocationListFault::UnknownIssuer),
         }
     }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorit
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, SignatureScheme};
 
-use super::certificate::{Facts, Fingerprint, OutOfDate, fingerprint};
+use super::certificate::{CertificateInfo, Fingerprint, OutOfDate, fingerprint};
 use super::fault::CertificateFault;
 
 /// Trusts pinned certificates alone; or, where there is no pin, certificates that are listed
@@ -152,11 +152,11 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn readable<'d>(certificate: &'d CertificateDer<'_>) -> Result<Facts<'d>, Error> {
-    Facts::of(certificate).ok_or(BAD_ENCODING)
+fn readable<'d>(certificate: &'d CertificateDer<'_>) -> Result<CertificateInfo<'d>, Error> {
+    CertificateInfo::of(certificate).ok_or(BAD_ENCODING)
 }
 
-fn in_time(facts: &Facts<'_>, now: UnixTime) -> Result<(), Error> {
+fn in_time(facts: &CertificateInfo<'_>, now: UnixTime) -> Result<(), Error> {
     let error = match facts.is_out_of_date(now) {
         None => return Ok(()),
         Some(OutOfDate::Expired { since: not_after }) => {
@@ -174,7 +174,7 @@ fn in_time(facts: &Facts<'_>, now: UnixTime) -> Result<(), Error> {
 /// put any name there, but this certificate has been listed as it is.
 fn has_name(
     certificate: &CertificateDer<'_>,
-    facts: &Facts<'_>,
+    facts: &CertificateInfo<'_>,
     name: &ServerName<'_>,
 ) -> Result<(), Error> {
     if facts.has_alternative_names() {

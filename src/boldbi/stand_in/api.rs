@@ -14,7 +14,7 @@ use ring::digest;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::Witnessed;
+use super::ObservedRequest;
 use super::respond::{self, Body};
 use super::state::{Issued, Shared, failure};
 
@@ -35,9 +35,9 @@ pub(super) async fn respond(
         let issued = bearer(&head).and_then(|token| state.live(token, site));
         (state.api_latency, failure(&mut state.failing_api), issued)
     };
-    if let Some(witness) = &shared.witness {
+    if let Some(observer) = &shared.observer {
         let lives = if issued.is_some() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
-        witness.call(&Witnessed {
+        observer.call(&ObservedRequest {
             site,
             holder: bearer(&head).and_then(|token| holder(shared, token)),
             method: &head.method,

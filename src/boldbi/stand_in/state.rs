@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::{StandInOptions, StandInSite, TokenReply, Witness};
+use super::{Observer, StandInOptions, StandInSite, TokenReply};
 
 /// A request to a stand-in.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Recorded {
 pub(super) struct Shared {
     pub(super) url: String,
     pub(super) counts: Counts,
-    pub(super) witness: Option<Witness>,
+    pub(super) observer: Option<Observer>,
     state: Mutex<State>,
     record: bool,
     /// The sites never change, so that finding one takes no lock.
@@ -67,7 +67,7 @@ impl Shared {
             url,
             counts: Counts::default(),
             record: options.record,
-            witness: options.witness,
+            observer: options.observer,
             site_ids: options.sites.iter().map(|site| site.id.clone()).collect(),
             state: Mutex::new(State {
                 sites: options.sites,

@@ -17,8 +17,8 @@ use crate::config::finding::Noted;
 use crate::config::pem::{CERTIFICATES, NotBuilt, day, fault_at, out_of_date, unverifiable_key};
 use crate::config::place::Place;
 use crate::plain_file::limit::MAX_REVOCATIONS;
-use crate::trust::pem::{Fault, Section, sections};
-use crate::trust::{Facts, Listed, Revocations, Unbelievable};
+use crate::trust::pem::{PemFault, Section, sections};
+use crate::trust::{CertificateInfo, ListedCertificate, RevocationList, RevocationListFault};
 
 impl Check<'_> {
     /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not
@@ -69,7 +69,7 @@ impl Check<'_> {
             for list in &revoked {
                 verifier(std::slice::from_ref(list)).map_err(|error| {
                     let what = format!("a revocation list that cannot be used: {error}");
-                    let fault = Fault { line: list.line, what, hint: None };
+                    let fault = PemFault { line: list.line, what, hint: None };
                     self.notes.add(fault_at(&crl_at, file, &fault, CRLS))
                 })?;
             }
@@ -87,27 +87,29 @@ impl Check<'_> {
     /// below it, and is a fault only if no client at all could get in.
     fn revocations(
         self,
-        (ca_at, ca_file, cas): (&Place<'_>, &str, &[Listed]),
+        (ca_at, ca_file, cas): (&Place<'_>, &str, &[ListedCertificate]),
         (crl_at, crl_file, revoked): (&Place<'_>, &str, &[Section]),
     ) -> Result<(), Noted> {
         let facts: Vec<_> =
-            cas.iter().filter_map(|ca| Some((ca.line(), Facts::of(ca.der())?))).collect();
-        let lists: Vec<_> =
-            revoked.iter().filter_map(|one| Some((one.line, Revocations::of(&one.der)?))).collect();
-        let has_list = |ca: &Facts<'_>| lists.iter().any(|(_, list)| list.is_of(ca));
+            cas.iter().filter_map(|ca| Some((ca.line(), CertificateInfo::of(ca.der())?))).collect();
+        let lists: Vec<_> = revoked
+            .iter()
+            .filter_map(|one| Some((one.line, RevocationList::of(&one.der)?)))
+            .collect();
+        let has_list = |ca: &CertificateInfo<'_>| lists.iter().any(|(_, list)| list.is_of(ca));
         let is_of_some = facts.iter().any(|(_, ca)| has_list(ca));
         let mut outcome = Ok(());
         for &(line, ref list) in &lists {
             if let Some(due) = list.overdue() {
                 let what = format!("a revocation list that was to be renewed by {}", day(due));
-                let fault = Fault { line, what, hint: None };
+                let fault = PemFault { line, what, hint: None };
                 self.notes.warn(fault_at(crl_at, crl_file, &fault, CRLS));
             }
-            let Err(why) = list.believe(facts.iter().map(|(_, ca)| ca)) else { continue };
+            let Err(why) = list.verify(facts.iter().map(|(_, ca)| ca)) else { continue };
             let (what, hint) = words(list, &why);
-            let fault = Fault { line, what, hint: Some(hint) };
+            let fault = PemFault { line, what, hint: Some(hint) };
             let finding = fault_at(crl_at, crl_file, &fault, VERIFIED);
-            if why == Unbelievable::OfAnother && is_of_some {
+            if why == RevocationListFault::UnknownIssuer && is_of_some {
                 self.notes.warn(finding);
             } else {
                 outcome = Err(self.notes.add(finding));
@@ -116,28 +118,28 @@ impl Check<'_> {
         outcome?;
         for &(line, _) in facts.iter().filter(|(_, ca)| !has_list(ca)) {
             let what = "a CA of which there is no revocation list in `client_crl_file`".to_owned();
-            let fault = Fault { line, what, hint: Some(WITHOUT_LIST) };
+            let fault = PemFault { line, what, hint: Some(WITHOUT_LIST) };
             self.notes.warn(fault_at(ca_at, ca_file, &fault, VERIFIED));
         }
         Ok(())
     }
 }
 
-fn words(list: &Revocations<'_>, why: &Unbelievable) -> (String, &'static str) {
+fn words(list: &RevocationList<'_>, why: &RevocationListFault) -> (String, &'static str) {
     let issuer = list.issuer();
     match why {
-        Unbelievable::OfAnother => (
+        RevocationListFault::UnknownIssuer => (
             format!(
                 "a revocation list of the CA `{}`, which is not in `client_ca_file`",
                 issuer.escape_debug()
             ),
             OF_ANOTHER,
         ),
-        Unbelievable::Algorithm(name) => (
+        RevocationListFault::Algorithm(name) => (
             format!("a revocation list that is signed with {name}, which cannot be verified"),
             ALGORITHM,
         ),
-        Unbelievable::Signature => (
+        RevocationListFault::BadSignature => (
             format!(
                 "a revocation list that is not signed with the key of its CA `{}` in `client_ca_file`",
                 issuer.escape_debug()

@@ -101,7 +101,7 @@ impl Lane {
         let options = StandInOptions {
             sites: groups.iter().flatten().map(site).collect(),
             record: false,
-            witness: Some(ledger.witness()),
+            observer: Some(ledger.observer()),
             ..StandInOptions::default()
         };
         let stand_in = StandIn::start(options).await.unwrap();

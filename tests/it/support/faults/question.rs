@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use boldgate::boldbi::stand_in::{Witness, Witnessed};
+use boldgate::boldbi::stand_in::{ObservedRequest, Observer};
 use http::{Method, StatusCode};
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
@@ -146,12 +146,12 @@ struct Entries {
 
 impl Ledger {
     /// What makes a stand-in write into it.
-    pub fn witness(&self) -> Witness {
+    pub fn observer(&self) -> Observer {
         let ledger = self.clone();
-        Witness::new(move |request| ledger.note(request))
+        Observer::new(move |request| ledger.note(request))
     }
 
-    fn note(&self, request: &Witnessed<'_>) {
+    fn note(&self, request: &ObservedRequest<'_>) {
         let mut entries = self.entries();
         let user = request.target.split_once("?user=").map_or("", |(_, rest)| rest);
         let user = user.split('&').next();

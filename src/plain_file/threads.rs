@@ -18,19 +18,19 @@ use parking_lot::{Mutex, MutexGuard};
 /// on the same mount. So a reading goes on to the end where the configuration no longer names that
 /// file.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct ReadThreads {
     deadline: Duration,
     max_at_one_path: usize,
     threads: Arc<Threads>,
 }
 
-impl Default for Reading {
+impl Default for ReadThreads {
     fn default() -> Self {
         Self::within(DEADLINE)
     }
 }
 
-impl Reading {
+impl ReadThreads {
     /// Work that may take `deadline`.
     pub fn within(deadline: Duration) -> Self {
         Self { deadline, max_at_one_path: MAX_AT_ONE_PATH, threads: Arc::default() }
@@ -39,7 +39,7 @@ impl Reading {
     /// The same for somebody who asks for it: a file at which threads hang is tried some more
     /// times, because it may be on another mount by now while they hang at the former one.
     #[must_use]
-    pub fn insisting(&self) -> Self {
+    pub fn on_request(&self) -> Self {
         Self { max_at_one_path: MAX_AT_ONE_PATH_IF_ASKED, ..self.clone() }
     }
 
@@ -55,7 +55,7 @@ impl Reading {
     pub fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Stuck> {
+    ) -> Result<T, ReadError> {
         let work_at = Thread { looking_at: None, given_up: false };
         let number = self.threads.begin(work_at)?;
         let worker = Worker {
@@ -75,25 +75,25 @@ impl Reading {
             })
             .map_err(|error| {
                 self.threads.end(number);
-                Stuck::NoThread(error)
+                ReadError::NoThread(error)
             })?;
         match told.recv_timeout(self.deadline) {
             Ok(result) => Ok(result),
             Err(RecvTimeoutError::Timeout) => {
                 let at = self.threads.give_up(number);
-                Err(Stuck::Hangs {
+                Err(ReadError::Hangs {
                     deadline: self.deadline,
                     at: at.as_deref().map(hangs).unwrap_or_default(),
                 })
             }
-            Err(RecvTimeoutError::Disconnected) => Err(Stuck::Panicked),
+            Err(RecvTimeoutError::Disconnected) => Err(ReadError::Panicked),
         }
     }
 }
 
 /// Why work that reads files has come to nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum Stuck {
+pub enum ReadError {
     /// It has not ended before the deadline.
     #[error("the files cannot be read within {deadline:?}{at}")]
     Hangs {
@@ -104,7 +104,7 @@ pub enum Stuck {
     },
     /// So many threads hang that no other one is begun.
     #[error("{threads} earlier attempts to read the files still hang{at}")]
-    Crowded {
+    TooManyHang {
         /// How many.
         threads: usize,
         /// Where one of them is, in words; empty if that is not known.
@@ -118,12 +118,12 @@ pub enum Stuck {
     Panicked,
 }
 
-impl Stuck {
+impl ReadError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Hangs { .. } => HANGING_HINT,
-            Self::Crowded { .. } => {
+            Self::TooManyHang { .. } => {
                 "no attempt is made until one of them ends: when the server of the mount answers, when \
                  the mount is taken off by force (`umount -f`), or when boldgate is restarted"
             }
@@ -160,13 +160,13 @@ impl Threads {
     }
 
     /// Notes a thread, if there is room for one more that may hang.
-    fn begin(&self, thread: Thread) -> Result<u64, Stuck> {
+    fn begin(&self, thread: Thread) -> Result<u64, ReadError> {
         let mut known = self.known();
         let hanging = || known.threads.values().filter(|thread| thread.given_up);
         let threads = hanging().count();
         if threads >= MAX_STUCK {
             let at = hanging().find_map(|thread| thread.looking_at.as_deref());
-            return Err(Stuck::Crowded { threads, at: at.map(hangs).unwrap_or_default() });
+            return Err(ReadError::TooManyHang { threads, at: at.map(hangs).unwrap_or_default() });
         }
         known.next += 1;
         let number = known.next;
@@ -252,9 +252,9 @@ thread_local! {
 
 /// The file system is asked for a path while this is there, for the words about one that hangs.
 #[derive(Debug)]
-pub struct LookingAt(());
+pub struct AccessGuard(());
 
-impl LookingAt {
+impl AccessGuard {
     /// It is asked for `path`.
     pub fn new(path: &Path) -> Self {
         Self::note(Some(path));
@@ -265,7 +265,7 @@ impl LookingAt {
     ///
     /// # Errors
     /// When too many threads hang at this path, or at one that was to be read before.
-    pub fn unless_it_hangs(path: &Path) -> io::Result<Self> {
+    pub fn unless_hanging(path: &Path) -> io::Result<Self> {
         WORKER.with_borrow_mut(|worker| {
             worker.as_mut().map_or(Ok(()), |worker| worker.may_look_at(path))
         })?;
@@ -281,7 +281,7 @@ impl LookingAt {
     }
 }
 
-impl Drop for LookingAt {
+impl Drop for AccessGuard {
     fn drop(&mut self) {
         Self::note(None);
     }
@@ -308,10 +308,10 @@ mod tests {
 
     #[test]
     fn work_that_hangs_is_given_up_and_the_file_is_named() {
-        let reading = Reading::within(Duration::from_millis(20));
+        let reading = ReadThreads::within(Duration::from_millis(20));
         let (go_on, hangs) = channel::<()>();
         let stuck = reading.run(move || {
-            let _looking = LookingAt::new(Path::new("/mnt/away/secret"));
+            let _looking = AccessGuard::new(Path::new("/mnt/away/secret"));
             hangs.recv()
         });
         let said = stuck.expect_err("it hangs").to_string();
@@ -320,41 +320,41 @@ mod tests {
         // A file that has been read has nothing to do with work that takes long.
         let (_go_on, takes_long) = channel::<()>();
         let stuck = reading.run(move || {
-            drop(LookingAt::new(Path::new("/mnt/here/secret")));
+            drop(AccessGuard::new(Path::new("/mnt/here/secret")));
             takes_long.recv()
         });
         assert_eq!(stuck.unwrap_err().to_string(), "the files cannot be read within 20ms");
         // Control: what ends in time.
-        assert_eq!(Reading::default().run(|| 7).unwrap(), 7);
+        assert_eq!(ReadThreads::default().run(|| 7).unwrap(), 7);
     }
 
     #[test]
     fn a_relative_path_that_hangs_is_not_shown() {
-        let reading = Reading::within(Duration::from_millis(20));
+        let reading = ReadThreads::within(Duration::from_millis(20));
         let (_go_on, hangs) = channel::<()>();
         let stuck = reading.run(move || {
-            let _looking = LookingAt::new(Path::new("canary-secret"));
+            let _looking = AccessGuard::new(Path::new("canary-secret"));
             hangs.recv()
         });
         assert_eq!(stuck.unwrap_err().to_string(), "the files cannot be read within 20ms");
     }
 
     /// Lets threads hang at `path`, as long as the ends that it gives are there.
-    fn hang(reading: &Reading, threads: usize, path: &'static str) -> Vec<Sender<()>> {
+    fn hang(reading: &ReadThreads, threads: usize, path: &'static str) -> Vec<Sender<()>> {
         let one = |_| {
             let (go_on, hangs) = channel::<()>();
             let stuck = reading.run(move || {
-                let _looking = LookingAt::unless_it_hangs(Path::new(path)).unwrap();
+                let _looking = AccessGuard::unless_hanging(Path::new(path)).unwrap();
                 hangs.recv()
             });
-            assert!(matches!(stuck, Err(Stuck::Hangs { .. })), "{stuck:?}");
+            assert!(matches!(stuck, Err(ReadError::Hangs { .. })), "{stuck:?}");
             go_on
         };
         (0..threads).map(one).collect()
     }
 
     /// As soon as the file system answers.
-    fn until_all_are_back(reading: &Reading) {
+    fn until_all_are_back(reading: &ReadThreads) {
         while !reading.threads.known().threads.is_empty() {
             std::thread::yield_now();
         }
@@ -362,29 +362,29 @@ mod tests {
 
     #[test]
     fn only_some_threads_hang_at_the_same_time() {
-        let reading = Reading::within(Duration::from_millis(5));
+        let reading = ReadThreads::within(Duration::from_millis(5));
         let mut hanging = hang(&reading, 1, "/d/secret");
         for path in ["/a/secret", "/b/secret", "/c/secret"] {
-            hanging.extend(hang(&reading.insisting(), MAX_AT_ONE_PATH_IF_ASKED, path));
+            hanging.extend(hang(&reading.on_request(), MAX_AT_ONE_PATH_IF_ASKED, path));
         }
         assert_eq!(hanging.len(), MAX_STUCK);
         let begun = Arc::new(AtomicBool::new(false));
         let theirs = Arc::clone(&begun);
-        let stuck = reading.insisting().run(move || theirs.store(true, SeqCst)).unwrap_err();
+        let stuck = reading.on_request().run(move || theirs.store(true, SeqCst)).unwrap_err();
         let said = stuck.to_string();
         assert!(said.starts_with("16 earlier attempts to read the files still hang, `/"), "{said}");
         assert!(stuck.hint().contains("umount -f"), "{}", stuck.hint());
         assert!(!begun.load(SeqCst), "it has no thread");
         drop(hanging);
         until_all_are_back(&reading);
-        assert!(Reading { deadline: DEADLINE, ..reading }.run(|| ()).is_ok());
+        assert!(ReadThreads { deadline: DEADLINE, ..reading }.run(|| ()).is_ok());
     }
 
     #[test]
     fn a_file_at_which_threads_hang_takes_no_more_of_them_and_others_are_read() {
-        let reading = Reading::within(Duration::from_millis(50));
+        let reading = ReadThreads::within(Duration::from_millis(50));
         let hanging = hang(&reading, MAX_AT_ONE_PATH, "/mnt/away/secret");
-        let patient = Reading { deadline: DEADLINE, ..reading.clone() };
+        let patient = ReadThreads { deadline: DEADLINE, ..reading.clone() };
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "content").unwrap();
         let here = file.path().to_owned();
@@ -406,8 +406,8 @@ mod tests {
         assert!(reading.hangs_at(away) && !reading.hangs_at(file.path()));
         // Somebody who asks for it has some more attempts, which end too.
         let more = MAX_AT_ONE_PATH_IF_ASKED - MAX_AT_ONE_PATH;
-        let asked_for = hang(&reading.insisting(), more, "/mnt/away/secret");
-        let refused = patient.insisting().run(move || read(away, 64).unwrap_err().kind());
+        let asked_for = hang(&reading.on_request(), more, "/mnt/away/secret");
+        let refused = patient.on_request().run(move || read(away, 64).unwrap_err().kind());
         assert_eq!(refused.unwrap(), io::ErrorKind::TimedOut);
         // Control: the mount is back.
         drop((hanging, asked_for));
@@ -423,7 +423,8 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_work_is_an_error_of_its_caller() {
-        let panicked = Reading::default().run(|| std::panic::resume_unwind(Box::new("a fault")));
-        assert!(matches!(panicked, Err::<(), _>(Stuck::Panicked)));
+        let panicked =
+            ReadThreads::default().run(|| std::panic::resume_unwind(Box::new("a fault")));
+        assert!(matches!(panicked, Err::<(), _>(ReadError::Panicked)));
     }
 }
