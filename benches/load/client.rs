@@ -32,7 +32,7 @@ impl Connection {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::Error::other("the connection was closed before an answer"));
             }
-            if let Some((status, body)) = answer(&self.buffer)? {
+            if let Some((status, body)) = response(&self.buffer)? {
                 return Ok((status, &self.buffer[body..]));
             }
         }
@@ -40,7 +40,7 @@ impl Connection {
 }
 
 /// Status of an answer and where its body begins, once all of it is there.
-fn answer(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
+fn response(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(body) = head.parse(bytes).map_err(io::Error::other)? else {

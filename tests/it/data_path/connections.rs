@@ -16,7 +16,7 @@ use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, anonymous, config, l
 use crate::support::http1::header_values;
 use crate::support::measured_process::MeasuredProcess;
 use crate::support::scripted::{
-    Scripted, Wire, answer, noise, on_server, own_token, request, with_body,
+    ScriptedUpstream, Wire, noise, on_server, own_token, raw_response, request, with_body,
 };
 use crate::support::tls::{SelfSigned, TlsServer, tls_config};
 use crate::support::upstream::Upstream;
@@ -24,12 +24,12 @@ use crate::support::waiting::until;
 
 #[tokio::test]
 async fn a_token_that_ends_while_a_connection_is_waited_for_is_not_sent() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {
             if wire.head.contains("/slow") {
                 sleep(Duration::from_secs(3)).await;
             }
-            wire.write(answer("200 OK", "fine")).await?;
+            wire.write(raw_response("200 OK", "fine")).await?;
             wire.next().await?;
         }
     })
@@ -99,12 +99,12 @@ fn allowed_files() -> usize {
     maximum.map_or(usize::MAX, |files| usize::try_from(files).unwrap())
 }
 
-async fn answering_after(delay: Duration) -> Scripted {
-    Scripted::new(move |mut wire: Wire| async move {
+async fn answering_after(delay: Duration) -> ScriptedUpstream {
+    ScriptedUpstream::new(move |mut wire: Wire| async move {
         loop {
             wire.body().await?;
             sleep(delay).await;
-            wire.write(answer("200 OK", "fine")).await?;
+            wire.write(raw_response("200 OK", "fine")).await?;
             wire.next().await?;
         }
     })

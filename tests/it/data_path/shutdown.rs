@@ -8,25 +8,25 @@ use tokio::time::{Instant, sleep};
 use crate::support::client::Client;
 use crate::support::gateway::{PATH, anonymous};
 use crate::support::measured_process::MeasuredProcess;
-use crate::support::scripted::{Scripted, Wire, answer, request, with_body};
+use crate::support::scripted::{ScriptedUpstream, Wire, raw_response, request, with_body};
 use crate::support::waiting::{comes_true, until};
 
 /// Answers after the time that the path says, in milliseconds.
-async fn slow() -> Scripted {
-    Scripted::new(|mut wire: Wire| async move {
+async fn slow() -> ScriptedUpstream {
+    ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {
             wire.body().await?;
             let path = wire.head.split(' ').nth(1).unwrap_or_default();
             let wait = path.rsplit('/').next().unwrap_or_default().parse().unwrap_or(0);
             sleep(Duration::from_millis(wait)).await;
-            wire.write(answer("200 OK", "fine")).await?;
+            wire.write(raw_response("200 OK", "fine")).await?;
             wire.next().await?;
         }
     })
     .await
 }
 
-async fn in_flight(upstream: &Scripted, count: usize) {
+async fn in_flight(upstream: &ScriptedUpstream, count: usize) {
     let there = comes_true(Duration::from_secs(5), || upstream.seen.heads().len() >= count).await;
     assert!(there, "{count} requests are in flight");
 }

@@ -75,11 +75,11 @@ async fn one(address: SocketAddr, kept: Option<Client>) -> Result<Option<Client>
     };
     client.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
     match client.try_response(false).await {
-        Some(answer) if answer.status == 200 && answer.whole => {
-            let last = answer.header("connection").contains(&"close");
+        Some(response) if response.status == 200 && response.whole => {
+            let last = response.header("connection").contains(&"close");
             Ok((!last).then_some(client))
         }
-        Some(answer) => Err(format!("{} {}", answer.head, answer.text())),
+        Some(response) => Err(format!("{} {}", response.head, response.text())),
         None => Err(format!("the connection ended without an answer; kept: {reused}")),
     }
 }
