@@ -85,7 +85,7 @@ impl Chaos<'_> {
             2 => {
                 self.revoke_one();
                 stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 20);
-                "token endpoint answers 503"
+                "token endpoint responds with 503"
             }
             3 => {
                 self.revoke_one();
@@ -99,7 +99,7 @@ impl Chaos<'_> {
             }
             1 | 5 | 6 => {
                 proxy.requests(Faults { to_gateway: fault, ..Faults::default() });
-                "fault in answers"
+                "fault in responses"
             }
             7 => {
                 proxy.requests(Faults { to_server, ..Faults::default() });

@@ -1,4 +1,4 @@
-//! The load: clients of every kind, each answer checked.
+//! The load: clients of every kind, each response checked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,9 +28,9 @@ pub(crate) struct Plan {
 pub(crate) struct Outcome {
     /// How many ended in which way.
     pub(crate) ends: BTreeMap<String, u64>,
-    /// Answers that were somebody else's, or not what the server said.
+    /// Responses that were somebody else's, or not what the server said.
     pub(crate) violations: Vec<String>,
-    /// Microseconds of each right answer.
+    /// Microseconds of each right response.
     pub(crate) latencies: Vec<u32>,
 }
 
@@ -55,7 +55,7 @@ impl Outcome {
                 return false;
             }
             Err(ResponseError::Hung) => {
-                self.violations.push("a request got no answer within 10 s".into());
+                self.violations.push("a request got no response within 10 s".into());
                 return false;
             }
         };
@@ -83,7 +83,7 @@ impl Outcome {
         self.latencies.extend(other.latencies);
     }
 
-    /// The latency that so many of a thousand right answers do not exceed, in milliseconds.
+    /// The latency that so many of a thousand right responses do not exceed, in milliseconds.
     pub(crate) fn quantile(&mut self, per_mille: usize) -> f64 {
         let at = self.latencies.len() * per_mille / 1000;
         let at = at.min(self.latencies.len().saturating_sub(1));
@@ -148,7 +148,7 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
                 let _ = connection.stream.write_all(&first.bytes).await;
                 let _ = connection.stream.readable().await;
                 leave(&connection, &mut random);
-                outcome.end("client left in the answer");
+                outcome.end("client left in the response");
             }
             _ => {
                 let response = connection.ask(&first.bytes).await;
@@ -179,7 +179,7 @@ fn request(plan: &Plan, number: u64, random: &mut Random) -> CheckedRequest {
     CheckedRequest::new(identity, number, kind)
 }
 
-/// Of a hundred: several requests in one write, one client that leaves in a request, in an answer,
+/// Of a hundred: several requests in one write, one client that leaves in a request, in a response,
 /// or that has a new connection.
 const BURSTS: u64 = 6;
 const ABORTED_REQUESTS: u64 = 2;

@@ -1,7 +1,7 @@
 //! The gateway through everything at once: many tenants and callers, keep-alive and fresh
 //! connections, bursts, clients that leave, revoked tokens, a network and a token endpoint that
-//! fail. Every answer is checked by who asked, every token by the server. It ends with 1 if one
-//! token or answer was somebody else's, or a write was done twice. Loopback only.
+//! fail. Every response is checked by who asked, every token by the server. It ends with 1 if one
+//! token or response was somebody else's, or a write was done twice. Loopback only.
 //!
 //! `cargo bench --bench soak -- --help`; see `benches/README.md`.
 #![expect(unreachable_pub, reason = "what the fault tests share with it is public there")]
@@ -214,7 +214,7 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     let worst = outcome.quantile(1000);
     let _ = writeln!(
         text,
-        "right answers: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} lines \
+        "right responses: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} lines \
          of complaint\nthe gateway's memory: {} MiB at the start, after a tenth and at the end",
         facts.exchanges,
         facts.complaints,
@@ -223,7 +223,7 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     let violations = outcome.violations.len() + facts.violations.len();
     let _ = writeln!(
         text,
-        "tokens, answers or writes that were somebody else's, mangled or done twice: {violations}"
+        "tokens, responses or writes that were somebody else's, mangled or done twice: {violations}"
     );
     for wrong in outcome.violations.iter().chain(&facts.violations).take(20) {
         let _ = writeln!(text, "  {wrong}");
@@ -232,7 +232,7 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     let right = outcome.ends.get("200, right").copied().unwrap_or_default();
     let too_few = right * 2 < options.requests;
     if too_few {
-        text += "fewer than half of the answers were right: the run proves nothing\n";
+        text += "fewer than half of the responses were right: the run proves nothing\n";
     }
     Report { text, violations: violations + usize::from(too_few) }
 }

@@ -59,7 +59,7 @@ async fn the_admin_listener_answers_what_it_knows_and_nothing_else() {
     }
 }
 
-/// SLO-01: a probe that gets no answer has the whole pod restarted.
+/// SLO-01: a probe that gets no response has the whole pod restarted.
 #[tokio::test]
 async fn probes_are_answered_however_many_clients_say_nothing() {
     let (_stand_in, gateway) = both().await;
@@ -276,7 +276,7 @@ async fn failed_exchanges_are_counted_apart() {
     stand_in.set_embed_secret(Some("site1"), "another");
     let echo = "/bi/api/site/site1/v5.0/echo";
     assert_eq!(gateway.get(echo).await.code(), "credential_refused");
-    // The next ones get the same answer, with the time that is left, but cost no exchange.
+    // The next ones get the same response, with the time that is left, but cost no exchange.
     for _ in 0..3 {
         let response = gateway.get(echo).await;
         assert_eq!(response.code(), "credential_refused");

@@ -95,7 +95,7 @@ callers:
         let before = self.upstream.seen.requests().len();
         let response = self.ask(Some(identity), lines).await.expect("the handshake holds");
         assert_eq!(response.status, 200, "{caller}: {}", response.text());
-        // Lines of other requests may come first, and this one a moment after its answer.
+        // Lines of other requests may come first, and this one a moment after its response.
         becomes(Duration::from_secs(10), caller, async || {
             let lines = self.gateway.access_lines(1).await;
             lines.iter().any(|line| line["boldgate.caller"] == caller)

@@ -74,7 +74,7 @@ const FRIENDS: [&str; 9] = [
     "Referer: https://evil.example/\r\n",
 ];
 
-/// An answer with the server's own CORS headers.
+/// A response with the server's own CORS headers.
 fn with_cors(status: u16) -> RawResponse {
     let body = if status == 304 { "" } else { "served" };
     let text =
@@ -115,7 +115,7 @@ fn access_control(response: &Response) -> Vec<(String, String)> {
     all
 }
 
-/// Asserts that the page of this origin may read the answer, and with whatever else of ours.
+/// Asserts that the page of this origin may read the response, and with whatever else of ours.
 fn assert_allows(response: &Response, origin: &str, what: &str) {
     let ours = [
         ("access-control-allow-origin".to_owned(), origin.to_owned()),
@@ -125,7 +125,7 @@ fn assert_allows(response: &Response, origin: &str, what: &str) {
     assert_varies(response, what);
 }
 
-/// Asserts that no page may read the answer.
+/// Asserts that no page may read the response.
 fn assert_allows_nobody(response: &Response, what: &str) {
     assert_eq!(access_control(response), [], "{what}\n{}", response.head);
     assert_varies(response, what);
@@ -364,7 +364,7 @@ fn caller_with_key(key: &ApiKey) -> String {
     )
 }
 
-/// Two unequal requests whose answers must not tell them apart.
+/// Two unequal requests whose responses must not tell them apart.
 fn assert_alike(one: &Response, other: &Response) {
     let plain = |response: &Response| {
         let id = response.header("x-request-id")[0].to_owned();

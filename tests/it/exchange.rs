@@ -53,7 +53,7 @@ fn fault(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Answers the first connection with these bytes, whatever is asked, and then ends it.
+/// Responds the first connection with these bytes, whatever is asked, and then ends it.
 async fn raw_server(response: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -62,7 +62,7 @@ async fn raw_server(response: Vec<u8>) -> SocketAddr {
         let _ = stream.read(&mut [0; 4096]).await;
         let _ = stream.write_all(&response).await;
         let _ = stream.shutdown().await;
-        // Closing with unread input would reset the connection and take the answer along.
+        // Closing with unread input would reset the connection and take the response along.
         let _ = stream.read(&mut [0; 4096]).await;
     });
     address
@@ -151,7 +151,7 @@ async fn a_body_that_is_no_token_reply_is_unusable() {
     assert_eq!(fault(replied(raw(204, "")).await), "it is empty");
 }
 
-/// A whole answer of this status, with more lines in its head, and this body.
+/// A whole response of this status, with more lines in its head, and this body.
 fn response(status: &str, lines: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()

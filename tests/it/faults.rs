@@ -122,7 +122,7 @@ async fn through(server: FaultyServer, scripts: Vec<Script>) -> Vec<Report> {
         let warm = server.is_healthy(Instant::now(), RECOVERY_TIMEOUT, &mut before).await;
         let report = run(&server, &script, before.split_off(0), warm).await;
         let (name, first, all) = (report.name, report.first, report.all);
-        println!("fault {name}: first answer after {first:.0?}, recovered in {all:.0?}");
+        println!("fault {name}: first response after {first:.0?}, recovered in {all:.0?}");
         reports.push(report);
     }
     reports

@@ -48,7 +48,7 @@ impl Provider {
         writeln!(self.orders.as_ref().unwrap(), "{names}").unwrap();
         let mut reply = String::new();
         self.replies.read_line(&mut reply).unwrap();
-        let (issuer, rest) = reply.split_once(' ').expect("the provider answers");
+        let (issuer, rest) = reply.split_once(' ').expect("the provider responds");
         assert_eq!(rest.trim_end(), format!("publishes {names}"));
         issuer.to_owned()
     }

@@ -1,5 +1,5 @@
 //! Every way to fail, as the caller and the operator read it: one real gateway, a tenant for each
-//! failure, the answer and the line of the log side by side in a snapshot.
+//! failure, the response and the line of the log side by side in a snapshot.
 
 use std::fmt::Write;
 use std::time::Duration;

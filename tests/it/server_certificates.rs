@@ -28,7 +28,7 @@ fn tls_config(server: &TlsServer, upstream: &Upstream, more: &str) -> String {
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
     [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// The answers of a gateway with `more` keys of its server: status with a token of ours, status
+/// The responses of a gateway with `more` keys of its server: status with a token of ours, status
 /// with one of the client's, and the bytes that reached the server.
 async fn responses(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
     let mut all = Vec::new();

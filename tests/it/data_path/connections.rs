@@ -61,7 +61,7 @@ async fn ten_thousand_connections_opened_at_once_are_all_answered() {
     if count < wanted {
         println!("NOT AS MANY AS MEANT: this process may open {} files only", count + 2_000);
     }
-    let upstream = answering_after(Duration::ZERO).await;
+    let upstream = responding_after(Duration::ZERO).await;
     let settings = format!("max_connections: {BOUND}, timeouts: {{ connect: 60s }}");
     let gateway = MeasuredProcess::serve(&on_server(&anonymous(upstream.address), &settings));
     let empty = gateway.memory();
@@ -99,7 +99,7 @@ fn allowed_files() -> usize {
     maximum.map_or(usize::MAX, |files| usize::try_from(files).unwrap())
 }
 
-async fn answering_after(delay: Duration) -> ScriptedUpstream {
+async fn responding_after(delay: Duration) -> ScriptedUpstream {
     ScriptedUpstream::new(move |mut wire: Wire| async move {
         loop {
             wire.body().await?;
@@ -113,7 +113,7 @@ async fn answering_after(delay: Duration) -> ScriptedUpstream {
 
 #[tokio::test]
 async fn a_server_never_sees_more_connections_than_its_bound() {
-    let upstream = answering_after(Duration::from_millis(20)).await;
+    let upstream = responding_after(Duration::from_millis(20)).await;
     let config = on_server(&anonymous(upstream.address), "max_connections: 4");
     let gateway = Arc::new(Gateway::start(&config));
     let mut all = JoinSet::new();
@@ -135,7 +135,7 @@ async fn a_server_never_sees_more_connections_than_its_bound() {
 
 #[tokio::test]
 async fn when_all_connections_stay_busy_the_client_is_told_to_retry() {
-    let upstream = answering_after(Duration::from_secs(2)).await;
+    let upstream = responding_after(Duration::from_secs(2)).await;
     let settings = "max_connections: 1, timeouts: { connect: 200ms }";
     let gateway = Arc::new(Gateway::start(&on_server(&anonymous(upstream.address), settings)));
     let theirs = Arc::clone(&gateway);

@@ -117,21 +117,21 @@ async fn upstream_idle() {
 }
 
 #[tokio::test]
-async fn a_chunked_answer_reaches_the_client_whole_however_it_is_cut() {
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+async fn a_chunked_response_reaches_the_client_whole_however_it_is_cut() {
+    const RESPONSE: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
     let upstream = ScriptedUpstream::new(|mut wire| async move {
         loop {
             let cut: usize = wire.head.split("cut=").nth(1).unwrap()[..3].parse().unwrap();
-            wire.write(&ANSWER[..cut]).await?;
+            wire.write(&RESPONSE[..cut]).await?;
             upstream_idle().await;
-            wire.write(&ANSWER[cut..]).await?;
+            wire.write(&RESPONSE[cut..]).await?;
             wire.next().await?;
         }
     })
     .await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address()).await;
-    for cut in 20..ANSWER.len() {
+    for cut in 20..RESPONSE.len() {
         client.write(request("GET", &format!("{PATH}?cut={cut:03}")).as_bytes()).await;
         let response = client.response().await;
         assert_eq!((response.status, response.text().as_str()), (200, "hello world"), "cut {cut}");
@@ -174,7 +174,7 @@ async fn head_204_and_304_have_no_body_and_leave_the_connection_usable() {
 }
 
 #[tokio::test]
-async fn a_large_answer_arrives_byte_for_byte() {
+async fn a_large_response_arrives_byte_for_byte() {
     let body = noise(5_000_000);
     let sent = body.clone();
     let upstream = Upstream::with_handler(move |_| {
@@ -189,7 +189,7 @@ async fn a_large_answer_arrives_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_length_is_chunked_and_the_client_s_connection_goes_on() {
+async fn a_response_without_a_length_is_chunked_and_the_client_s_connection_goes_on() {
     let upstream = Upstream::with_handler(|_| RawResponse {
         bytes: b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n\r\na,b,c".to_vec(),
         keep: false,
@@ -206,7 +206,7 @@ async fn an_answer_without_a_length_is_chunked_and_the_client_s_connection_goes_
 }
 
 #[tokio::test]
-async fn an_http_1_0_client_gets_its_answer_without_chunks() {
+async fn an_http_1_0_client_gets_its_response_without_chunks() {
     let upstream = Upstream::with_handler(|request| {
         if request.line().contains("/chunked") {
             return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
@@ -304,7 +304,7 @@ async fn a_server_that_switches_protocols_unasked_is_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_in_a_coding_that_we_do_not_know_is_refused() {
+async fn a_response_in_a_coding_that_we_do_not_know_is_refused() {
     let upstream = Upstream::with_handler(|request| {
         let coding = if request.line().contains("identity") { "identity" } else { "gzip, chunked" };
         let text = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n");

@@ -92,7 +92,7 @@ async fn a_body_beyond_what_is_kept_is_not_replayed_and_the_token_is_dropped() {
     }
 }
 
-/// Answers 401 to the first token before it has read the body, 200 to the next when it has.
+/// Responds with 401 to the first token before it has read the body, 200 to the next when it has.
 async fn refusing_early() -> ScriptedUpstream {
     ScriptedUpstream::new(|mut wire: Wire| async move {
         if wire.head.contains(&format!("{CANARY_TOKEN}-0")) {

@@ -11,7 +11,7 @@ use crate::support::measured_process::MeasuredProcess;
 use crate::support::scripted::{ScriptedUpstream, Wire, raw_response, request, with_body};
 use crate::support::waiting::{comes_true, until};
 
-/// Answers after the time that the path says, in milliseconds.
+/// Responds after the time that the path says, in milliseconds.
 async fn slow() -> ScriptedUpstream {
     ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {

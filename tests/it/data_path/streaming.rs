@@ -1,4 +1,4 @@
-//! Bodies on their way: answers that do not wait for the end of the request, both directions at
+//! Bodies on their way: responses that do not wait for the end of the request, both directions at
 //! once, and ends that come too early on either side.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn chunked_head(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_end_of_the_upload_is_passed_on() {
+async fn a_response_that_comes_before_the_end_of_the_upload_is_passed_on() {
     for (what, closes, after) in [
         ("at once, without reading", false, Duration::ZERO),
         ("later, when the socket is full", false, Duration::from_millis(300)),
@@ -134,7 +134,7 @@ async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
         writing.write_all(b"0\r\n\r\n").await.unwrap();
         writing
     });
-    // A client that reads slowly, so that the answer is still on its way when all has been sent.
+    // A client that reads slowly, so that the response is still on its way when all has been sent.
     let mut client = Client::over(tokio::io::join(reading, tokio::io::sink()));
     sleep(Duration::from_millis(200)).await;
     let response = client.response().await;
@@ -147,7 +147,7 @@ async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_ea
     let upstream = ScriptedUpstream::new(|wire: Wire| async move {
         let Wire { stream, mut buffer, head } = wire;
         let (mut reading, mut writing) = stream.into_split();
-        let answering = tokio::spawn(async move {
+        let responding = tokio::spawn(async move {
             let head = "HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n";
             writing.write_all(head.as_bytes()).await?;
             writing.write_all(&noise(10_000_000)).await?;
@@ -155,7 +155,7 @@ async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_ea
         });
         let body = crate::support::http1::read_body(&mut reading, &mut buffer, &head).await?;
         assert!(body == noise(10_000_000));
-        let _writing = answering.await.unwrap()?;
+        let _writing = responding.await.unwrap()?;
         let _ = reading.read(&mut [0]).await;
         Ok(())
     })
@@ -164,7 +164,7 @@ async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_ea
     let mut client = Client::connect(gateway.address()).await;
     let body = noise(10_000_000);
     let sent = timeout(Duration::from_secs(20), client.write(&with_body("PUT", PATH, &body))).await;
-    sent.expect("the upload does not wait for the answer to be read");
+    sent.expect("the upload does not wait for the response to be read");
     let response = client.response().await;
     assert!(response.whole && response.body == body);
 }
@@ -190,8 +190,11 @@ async fn when_the_client_disconnects_its_request_ends_at_the_server_and_frees_it
     .await;
     let gateway = Gateway::start(&on_server(&anonymous(upstream.address), "max_connections: 1"));
     for (what, bytes) in [
-        ("before the answer", request("GET", PATH)),
-        ("before the answer to a body", String::from_utf8(with_body("POST", PATH, b"x")).unwrap()),
+        ("before the response", request("GET", PATH)),
+        (
+            "before the response to a body",
+            String::from_utf8(with_body("POST", PATH, b"x")).unwrap(),
+        ),
         (
             "in mid-upload",
             format!("POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegin"),
@@ -241,7 +244,7 @@ async fn a_response_that_breaks_off_at_the_server_breaks_off_for_the_client() {
 }
 
 #[tokio::test]
-async fn a_post_that_gets_no_answer_is_not_sent_again() {
+async fn a_post_that_gets_no_response_is_not_sent_again() {
     let upstream = Upstream::with_handler(|_| RawResponse { bytes: Vec::new(), keep: false }).await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     for (method, body) in [("POST", &b"hello"[..]), ("POST", b""), ("DELETE", b""), ("GET", b"")] {
@@ -371,7 +374,7 @@ async fn the_access_line_counts_the_bytes_of_both_bodies() {
 }
 
 #[tokio::test]
-async fn what_the_server_has_sent_reaches_the_client_before_the_rest_of_the_answer_is_there() {
+async fn what_the_server_has_sent_reaches_the_client_before_the_rest_of_the_response_is_there() {
     // With a length, in chunks, or up to the end of the connection.
     for framing in ["Content-Length: 11\r\n", "Transfer-Encoding: chunked\r\n", ""] {
         let told = Arc::new(Notify::new());
@@ -402,7 +405,7 @@ async fn what_the_server_has_sent_reaches_the_client_before_the_rest_of_the_answ
 }
 
 #[tokio::test]
-async fn a_server_that_reads_slowly_gets_the_end_of_the_body_after_its_answer_has_begun() {
+async fn a_server_that_reads_slowly_gets_the_end_of_the_body_after_its_response_has_begun() {
     let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {
             wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
@@ -475,7 +478,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
     let mut piece = vec![0; 1 << 16];
     while received < SIZE {
         let read = client.stream.read(&mut piece).await.unwrap();
-        assert!(read > 0, "the answer ended after {received} bytes");
+        assert!(read > 0, "the response ended after {received} bytes");
         received += read;
         if received % 64 == 0 {
             // A client slower than the server must not make the gateway hold the difference.
@@ -496,7 +499,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
 
 /// Our token, in an error that comes in pieces while the request is still going up.
 #[tokio::test]
-async fn a_token_is_hidden_in_an_answer_that_comes_before_the_end_of_the_request() {
+async fn a_token_is_hidden_in_a_response_that_comes_before_the_end_of_the_request() {
     let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         let at = wire.head.find("Bearer ").expect("a token is put on");
         let shown = wire.head[at..].lines().next().unwrap().to_owned();

@@ -43,8 +43,8 @@ fn scripts() -> Vec<Script> {
         network_fault("another protocol gives keys", |proxy| {
             responses(proxy, Fault::Instead(b"220 mail.example ESMTP\r\n"));
         }),
-        provider_fault("the provider answers 500", || status(500, "{}")),
-        provider_fault("the provider answers 404", || status(404, "{}")),
+        provider_fault("the provider responds with 500", || status(500, "{}")),
+        provider_fault("the provider responds with 404", || status(404, "{}")),
         provider_fault("a page comes for keys", || ok("<html>Sign in</html>")),
         provider_fault("a set without keys comes", || ok(r#"{"keys":[]}"#)),
         provider_fault("the keys are too large", || ok(&" ".repeat(300_000))),

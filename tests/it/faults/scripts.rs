@@ -20,11 +20,11 @@ pub struct Script {
     pub revokes: bool,
     /// What must be seen of it, so that a fault that did nothing is noticed.
     pub effect: Effect,
-    /// The statuses of whole answers that clients may see beside 200.
+    /// The statuses of whole responses that clients may see beside 200.
     pub may: &'static [u16],
-    /// Whether answers may visibly break off.
+    /// Whether responses may visibly break off.
     pub breaks: bool,
-    /// Whether answers may be whole and yet not what the server said. Only where bytes are changed
+    /// Whether responses may be whole and yet not what the server said. Only where bytes are changed
     /// on a connection without TLS.
     pub mangles: bool,
     /// So soon after its begin nothing fails any more although it goes on; none if it does.
@@ -37,13 +37,13 @@ pub struct Script {
 /// What is seen of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// An answer with this status.
+    /// A response with this status.
     Status(u16),
     /// Any of the statuses that may be.
     AnyStatus,
-    /// An answer that breaks off.
+    /// A response that breaks off.
     Broken,
-    /// A right answer that took so long.
+    /// A right response that took so long.
     Slow(Duration),
     /// Another exchange, and not one failure.
     Exchange,
@@ -173,117 +173,117 @@ fn gone(server: &FaultyServer, connect: Connect) {
     server.proxy.sever(End::Reset);
 }
 
-/// What befalls answers.
+/// What befalls responses.
 fn responses() -> Vec<Script> {
     vec![
-        harmless("answers come late", Effect::Slow(LATE), |server| {
+        harmless("responses come late", Effect::Slow(LATE), |server| {
             server.request_faults(down(Fault::Latency(LATE)));
         }),
-        fault("answers come too late", Effect::Status(504), |server| {
+        fault("responses come too late", Effect::Status(504), |server| {
             server.request_faults(down(Fault::Latency(TOO_LATE)));
         })
         .lingers()
         .may(&[502, 504])
         .breaks(),
-        harmless("answers come slowly", Effect::Slow(LATE), |server| {
+        harmless("responses come slowly", Effect::Slow(LATE), |server| {
             server.request_faults(down(Fault::Rate(20_000)));
         }),
-        harmless("answers come in scraps", Effect::Nothing, |server| {
+        harmless("responses come in scraps", Effect::Nothing, |server| {
             server.request_faults(down(Fault::Scraps));
         }),
-        fault("no answer comes", Effect::Status(504), |server| {
+        fault("no response comes", Effect::Status(504), |server| {
             server.request_faults(down(Fault::StallAfter(0)));
         })
         .may(&[504])
         .breaks(),
-        fault("answers stall in the head", Effect::Status(504), |server| {
+        fault("responses stall in the head", Effect::Status(504), |server| {
             server.request_faults(down(Fault::StallAfter(IN_HEAD)));
         })
         .may(&[504])
         .breaks(),
-        fault("answers stall in the body", Effect::Broken, |server| {
+        fault("responses stall in the body", Effect::Broken, |server| {
             server.request_faults(down(Fault::StallAfter(IN_BODY)));
         })
         .may(&[504])
         .breaks(),
-        fault("a reset in place of an answer", Effect::Status(502), |server| {
+        fault("a reset in place of a response", Effect::Status(502), |server| {
             server.request_faults(down(Fault::ResetAfter(0)));
         })
         .breaks(),
-        fault("a reset in the head of an answer", Effect::Status(502), |server| {
+        fault("a reset in the head of a response", Effect::Status(502), |server| {
             server.request_faults(down(Fault::ResetAfter(IN_HEAD)));
         })
         .breaks(),
-        fault("a reset in the body of an answer", Effect::Broken, |server| {
+        fault("a reset in the body of a response", Effect::Broken, |server| {
             server.request_faults(down(Fault::ResetAfter(IN_BODY)));
         })
         .breaks(),
-        fault("an end in place of an answer", Effect::Status(502), |server| {
+        fault("an end in place of a response", Effect::Status(502), |server| {
             server.request_faults(down(Fault::CloseAfter(0)));
         })
         .breaks(),
-        fault("an end in the head of an answer", Effect::Status(502), |server| {
+        fault("an end in the head of a response", Effect::Status(502), |server| {
             server.request_faults(down(Fault::CloseAfter(IN_HEAD)));
         })
         .breaks(),
-        fault("an end in the body of an answer", Effect::Broken, |server| {
+        fault("an end in the body of a response", Effect::Broken, |server| {
             server.request_faults(down(Fault::CloseAfter(IN_BODY)));
         })
         .breaks(),
-        fault("half an end in place of an answer", Effect::Status(502), |server| {
+        fault("half an end in place of a response", Effect::Status(502), |server| {
             server.request_faults(down(Fault::HalfCloseAfter(0)));
         })
         .breaks(),
-        fault("half an end in the body of an answer", Effect::Broken, |server| {
+        fault("half an end in the body of a response", Effect::Broken, |server| {
             server.request_faults(down(Fault::HalfCloseAfter(IN_BODY)));
         })
         .breaks(),
     ]
 }
 
-/// Answers that are none.
+/// Responses that are none.
 fn false_responses() -> Vec<Script> {
     vec![
-        fault("answers are corrupt from the start", Effect::Status(502), |server| {
+        fault("responses are corrupt from the start", Effect::Status(502), |server| {
             server.request_faults(down(Fault::CorruptAfter(0)));
         })
         .may(&[502, 504])
         .breaks()
         .mangles(),
-        fault("answers are corrupt in the head", Effect::AnyStatus, |server| {
+        fault("responses are corrupt in the head", Effect::AnyStatus, |server| {
             server.request_faults(down(Fault::CorruptAfter(IN_HEAD)));
         })
         .may(&[502, 504])
         .breaks()
         .mangles(),
-        fault("another protocol answers", Effect::Status(502), |server| {
+        fault("another protocol responds", Effect::Status(502), |server| {
             server.request_faults(down(Fault::Instead(
                 b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n",
             )));
         })
         .breaks(),
-        fault("TLS answers", Effect::Status(502), |server| {
+        fault("TLS responds", Effect::Status(502), |server| {
             server.request_faults(down(Fault::Instead(b"\x15\x03\x03\x00\x02\x02\x46")));
         })
         .breaks(),
-        fault("an answer has two lengths", Effect::Status(502), |server| {
+        fault("a response has two lengths", Effect::Status(502), |server| {
             server.request_faults(down(Fault::Instead(
                 b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
             )));
         })
         .breaks(),
-        fault("an answer switches protocols", Effect::Status(502), |server| {
+        fault("a response switches protocols", Effect::Status(502), |server| {
             server.request_faults(down(Fault::Instead(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
             )));
         })
         .breaks(),
-        fault("an answer ends between its head's lines", Effect::Status(502), |server| {
+        fault("a response ends between its head's lines", Effect::Status(502), |server| {
             server
                 .request_faults(down(Fault::Instead(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n")));
         })
         .breaks(),
-        harmless("every answer comes twice", Effect::Nothing, |server| {
+        harmless("every response comes twice", Effect::Nothing, |server| {
             server.request_faults(down(Fault::Twice));
         })
         .may(&[502])
@@ -309,7 +309,7 @@ pub fn one_of_two_addresses() -> Vec<Script> {
         fault("one of two addresses stalls", Effect::Nothing, |server| {
             server.request_faults(down(Fault::StallAfter(0)));
         }),
-        fault("one of two addresses resets answers", Effect::Nothing, |server| {
+        fault("one of two addresses resets responses", Effect::Nothing, |server| {
             server.request_faults(down(Fault::ResetAfter(0)));
         }),
         fault("one of two addresses speaks another protocol", Effect::Nothing, |server| {
@@ -332,10 +332,10 @@ fn clients() -> Vec<Script> {
         harmless("clients leave in bodies", Effect::Nothing, |server| {
             server.behave(Misbehaviour::AbortInBody)
         }),
-        harmless("clients leave before the answer", Effect::Nothing, |server| {
+        harmless("clients leave before the response", Effect::Nothing, |server| {
             server.behave(Misbehaviour::ResetBeforeResponse);
         }),
-        harmless("clients leave in answers", Effect::Nothing, |server| {
+        harmless("clients leave in responses", Effect::Nothing, |server| {
             server.behave(Misbehaviour::ResetInResponse);
         }),
         harmless("clients close half of connections", Effect::Nothing, |server| {
@@ -348,7 +348,7 @@ fn clients() -> Vec<Script> {
             server.behave(Misbehaviour::Send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"));
         }),
         harmless("clients drip", Effect::Nothing, |server| server.behave(Misbehaviour::Drip)),
-        harmless("clients read nothing of answers", Effect::Nothing, |server| {
+        harmless("clients read nothing of responses", Effect::Nothing, |server| {
             server.behave(Misbehaviour::ReadNothing);
         }),
         harmless("clients say nothing", Effect::Nothing, |server| {
@@ -459,13 +459,13 @@ fn exchanges() -> Vec<Script> {
 /// What the token endpoint itself does wrong.
 fn token_endpoint() -> Vec<Script> {
     vec![
-        refused("the token endpoint answers 500", |server| {
+        refused("the token endpoint responds with 500", |server| {
             server.stand_in.fail_next_token(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
         }),
-        refused("the token endpoint answers 503", |server| {
+        refused("the token endpoint responds with 503", |server| {
             server.stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
         }),
-        refused("the token endpoint answers 429 and asks to wait", |server| {
+        refused("the token endpoint responds with 429 and asks to wait", |server| {
             server.stand_in.set_reply(TokenReply::Raw {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 headers: vec![("Retry-After".into(), "1".into())],
@@ -499,7 +499,7 @@ fn token_endpoint() -> Vec<Script> {
         refused("the token endpoint redirects", |server| {
             server.stand_in.set_reply(TokenReply::Redirect("http://127.0.0.1:9/".into()));
         }),
-        fault("the token endpoint never answers", Effect::Status(504), |server| {
+        fault("the token endpoint never responds", Effect::Status(504), |server| {
             server.stand_in.set_reply(TokenReply::Never);
         })
         .lingers()
@@ -524,19 +524,19 @@ const fn refused(name: &'static str, begin: fn(&FaultyServer)) -> Script {
 /// What the API does wrong.
 fn api() -> Vec<Script> {
     vec![
-        fault("the API answers 500", Effect::Status(500), |server| {
+        fault("the API responds with 500", Effect::Status(500), |server| {
             server.stand_in.fail_next_api(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
         })
         .may(&[500]),
-        fault("the API answers 503", Effect::Status(503), |server| {
+        fault("the API responds with 503", Effect::Status(503), |server| {
             server.stand_in.fail_next_api(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
         })
         .may(&[503]),
-        fault("the API answers 429", Effect::Status(429), |server| {
+        fault("the API responds with 429", Effect::Status(429), |server| {
             server.stand_in.fail_next_api(StatusCode::TOO_MANY_REQUESTS, u64::MAX);
         })
         .may(&[429]),
-        fault("the API answers 401 to everything", Effect::Status(401), |server| {
+        fault("the API responds with 401 to everything", Effect::Status(401), |server| {
             server.stand_in.fail_next_api(StatusCode::UNAUTHORIZED, u64::MAX);
         })
         .may(&[401]),
@@ -551,7 +551,7 @@ fn api() -> Vec<Script> {
         harmless("the API is slow", Effect::Slow(LATE), |server| {
             server.stand_in.set_latency(Duration::ZERO, LATE);
         }),
-        fault("the API never answers", Effect::Status(504), |server| {
+        fault("the API never responds", Effect::Status(504), |server| {
             server.stand_in.set_latency(Duration::ZERO, Duration::from_secs(60));
         })
         .lingers()

@@ -157,7 +157,7 @@ fn copy(
     })
 }
 
-/// Answers exchanges and requests as the name of the site says; nearly all of it repeats what it
+/// Responds exchanges and requests as the name of the site says; nearly all of it repeats what it
 /// was sent.
 fn misbehave(request: &Request) -> RawResponse {
     let site = request.path().split('/').nth(4).unwrap_or_default().to_owned();
@@ -376,7 +376,7 @@ async fn nothing_secret_shows_in_logs_metrics_or_refusals() {
             let Some(response) = client.try_response(false).await else { continue };
             let code = response.code();
             if code.is_empty() {
-                // The server's own answer is the client's business.
+                // The server's own response is the client's business.
                 served += 1;
                 continue;
             }

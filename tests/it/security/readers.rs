@@ -115,7 +115,7 @@ async fn gateway_reads(gateway: &Gateway, upstream: &Upstream, bytes: &[u8]) -> 
     let finals = statuses.filter(|status| !status.starts_with("100"));
     let read = finals.map(|status| status.starts_with("200").then(|| went_on.next()).flatten());
     let read: Vec<_> = read.collect();
-    assert_eq!(went_on.next(), None, "what went on has an answer: {}", bytes.escape_ascii());
+    assert_eq!(went_on.next(), None, "what went on has a response: {}", bytes.escape_ascii());
     read
 }
 

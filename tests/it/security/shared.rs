@@ -1,4 +1,4 @@
-//! What one client or one answer could leave behind for another: on a connection to the server that
+//! What one client or one response could leave behind for another: on a connection to the server that
 //! others use next, or in what the client is shown.
 
 use crate::support::client::Client;
@@ -137,7 +137,7 @@ async fn a_token_is_hidden_across_pieces() {
 
 /// RFC 9112, section 6.3: equal lengths are one. Two lines of them are an attack to some clients.
 #[tokio::test]
-async fn an_answer_has_one_length_and_it_is_the_one_that_was_used() {
+async fn a_response_has_one_length_and_it_is_the_one_that_was_used() {
     for (lines, good) in [
         ("Content-Length: 2\r\n", true),
         ("Content-Length: 2\r\nContent-Length: 2\r\n", true),
@@ -159,7 +159,7 @@ async fn an_answer_has_one_length_and_it_is_the_one_that_was_used() {
             let request = get(GOOD).edit("GET", method);
             let mut client = Client::connect(setup.address()).await;
             client.write(request.as_bytes()).await;
-            let response = client.try_response(method == "HEAD").await.expect("an answer");
+            let response = client.try_response(method == "HEAD").await.expect("a response");
             if good {
                 assert_eq!(response.status, 200, "{method} {lines:?}");
                 assert_eq!(response.header("content-length"), ["2"], "{method} {lines:?}");

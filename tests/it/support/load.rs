@@ -41,7 +41,7 @@ impl Load {
                         match timeout(Duration::from_secs(20), one(address, kept.take())).await {
                             Ok(Ok(next)) => kept = next,
                             Ok(Err(failure)) => failures.push(failure),
-                            Err(_) => failures.push("no answer within 20 s".into()),
+                            Err(_) => failures.push("no response within 20 s".into()),
                         }
                     }
                     failures
@@ -62,7 +62,7 @@ impl Load {
     }
 }
 
-/// One request, on the connection that was kept or on a new one, which is given back if the answer
+/// One request, on the connection that was kept or on a new one, which is given back if the response
 /// does not say that it was the last. Nothing is tried twice.
 async fn one(address: SocketAddr, kept: Option<Client>) -> Result<Option<Client>, String> {
     let reused = kept.is_some();
@@ -80,7 +80,7 @@ async fn one(address: SocketAddr, kept: Option<Client>) -> Result<Option<Client>
             Ok((!last).then_some(client))
         }
         Some(response) => Err(format!("{} {}", response.head, response.text())),
-        None => Err(format!("the connection ended without an answer; kept: {reused}")),
+        None => Err(format!("the connection ended without a response; kept: {reused}")),
     }
 }
 

@@ -148,7 +148,7 @@ impl Wire {
     }
 }
 
-/// An answer with its length.
+/// A response with its length.
 pub fn raw_response(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }

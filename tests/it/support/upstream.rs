@@ -74,7 +74,7 @@ impl Seen {
     }
 }
 
-/// How the upstream answers a request: these bytes, and whether the connection goes on.
+/// How the upstream responds a request: these bytes, and whether the connection goes on.
 pub struct RawResponse {
     pub bytes: Vec<u8>,
     pub keep: bool,
@@ -86,12 +86,12 @@ impl From<&str> for RawResponse {
     }
 }
 
-/// An answer with a body of text.
+/// A response with a body of text.
 pub fn ok(body: &str) -> RawResponse {
     status(200, body)
 }
 
-/// An answer with this status and a body of text.
+/// A response with this status and a body of text.
 pub fn status(status: u16, body: &str) -> RawResponse {
     let text = format!(
         "HTTP/1.1 {status} Status\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
@@ -101,19 +101,19 @@ pub fn status(status: u16, body: &str) -> RawResponse {
 }
 
 impl Upstream {
-    /// Answers 200 with the number of the request.
+    /// Responds with 200 with the number of the request.
     pub async fn echo() -> Self {
         Self::with_handler(|request| ok(&format!("body of {} bytes", request.body.len()))).await
     }
 
-    /// Answers as `handler` says.
+    /// Responds as `handler` says.
     pub async fn with_handler(
         handler: impl Fn(&Request) -> RawResponse + Send + Sync + 'static,
     ) -> Self {
         Self::start(Some(give_token), handler).await
     }
 
-    /// Answers as `handler` says, and exchanges too.
+    /// Responds as `handler` says, and exchanges too.
     pub async fn with_handler_for_all(
         handler: impl Fn(&Request) -> RawResponse + Send + Sync + 'static,
     ) -> Self {

@@ -1,4 +1,4 @@
-//! Requests that can be told apart, what a right answer to each is, and what a server must never
+//! Requests that can be told apart, what a right response to each is, and what a server must never
 //! see: a token that is somebody else's, or a write twice.
 
 use std::collections::HashMap;
@@ -53,14 +53,14 @@ pub struct CheckedRequest {
     kind: Kind,
 }
 
-/// What an answer is worth.
+/// What a response is worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The right one.
     Right,
-    /// A whole answer with another status than 200.
+    /// A whole response with another status than 200.
     Status(u16),
-    /// An answer to another request.
+    /// A response to another request.
     Foreign(String),
     /// It looks whole, and is not what the server said.
     Mangled(String),
@@ -90,7 +90,7 @@ impl CheckedRequest {
         Self { bytes: bytes.into_bytes(), target, user: user.clone(), kind }
     }
 
-    /// Judges a whole answer.
+    /// Judges a whole response.
     pub fn judge(&self, response: &Response) -> Verdict {
         if response.status != 200 {
             let readable = response.body.is_empty()

@@ -1,4 +1,4 @@
-//! A client that is quick, and strict about where an answer ends.
+//! A client that is quick, and strict about where a response ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -24,10 +24,10 @@ pub struct Response {
     headers: Vec<(String, String)>,
 }
 
-/// Why there is no whole answer.
+/// Why there is no whole response.
 #[derive(Debug)]
 pub enum ResponseError {
-    /// The connection ended before the answer did, or nothing could be sent.
+    /// The connection ended before the response did, or nothing could be sent.
     Broken,
     /// Nothing happened for much too long.
     Hung,
@@ -54,7 +54,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub async fn ask(&mut self, request: &[u8]) -> Result<Response, ResponseError> {
         timeout(PATIENCE, async {
             // A server may answer and close before it has read all.
@@ -70,7 +70,7 @@ impl Connection {
         .unwrap_or(Err(ResponseError::Hung))
     }
 
-    /// Reads the next answer to what was sent.
+    /// Reads the next response to what was sent.
     pub async fn next(&mut self) -> Result<Response, ResponseError> {
         timeout(PATIENCE, self.response()).await.unwrap_or(Err(ResponseError::Hung))
     }
@@ -131,7 +131,7 @@ enum Framing {
     Chunked,
 }
 
-/// The final head of an answer and how long it is, once it is there.
+/// The final head of a response and how long it is, once it is there.
 fn head(bytes: &[u8]) -> Result<Option<(Response, Framing, usize)>, ResponseError> {
     let mut headers = [httparse::EMPTY_HEADER; 48];
     let mut head = httparse::Response::new(&mut headers);

@@ -50,7 +50,7 @@ pub struct Sample {
 /// What a client saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A whole answer.
+    /// A whole response.
     Response(Verdict),
     /// One that has visibly no end.
     Broken,
@@ -202,7 +202,7 @@ impl FaultyServer {
         std::mem::take(&mut *self.samples.lock().unwrap())
     }
 
-    /// Waits until each worker has had two right answers in a row to what it asked after `since`;
+    /// Waits until each worker has had two right responses in a row to what it asked after `since`;
     /// false when that takes longer than `bound`. All samples meanwhile are added to `samples`.
     pub async fn is_healthy(
         &self,
@@ -253,7 +253,7 @@ impl FaultyServer {
         }
     }
 
-    /// What befalls requests on their way to the server, or the answers.
+    /// What befalls requests on their way to the server, or the responses.
     pub fn request_faults(&self, wire: Faults) {
         self.proxy.requests(wire);
     }

@@ -21,7 +21,7 @@ pub enum Misbehaviour {
     AbortInBody,
     /// When a request is sent, by a reset.
     ResetBeforeResponse,
-    /// In the answer, by a reset.
+    /// In the response, by a reset.
     ResetInResponse,
     /// They close their side in the body of a request, and listen on.
     HalfClose,
@@ -29,7 +29,7 @@ pub enum Misbehaviour {
     Send(&'static [u8]),
     /// They send a request a byte at a time.
     Drip,
-    /// They read nothing of a large answer.
+    /// They read nothing of a large response.
     ReadNothing,
     /// They say nothing at all.
     Silent,
