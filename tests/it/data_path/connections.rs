@@ -345,16 +345,23 @@ async fn a_thousand_unfinished_heads_take_at_most_forty_mebibytes() {
     }
     control.write(format!("{head}\r\n").as_bytes()).await;
     assert_eq!(control.response().await.status, 200, "others are served");
-    assert_eq!(unfinished[0].response().await.status, 408, "the oldest was given up");
-    let mut last = unfinished.pop().unwrap();
-    last.write(b"\r\n\r\n").await;
-    assert_eq!(last.response().await.status, 200, "the newest was not");
     // Those that were given up take a moment to go.
     let grown = || process.memory().saturating_sub(before) / 1024;
     until(|| grown() <= 40).await;
     let most = process.peak_memory().saturating_sub(before) / 1024;
     assert!(most <= 64, "{most} MiB more for a moment");
-    drop(unfinished);
+    // The gateway need not read in the order in which the clients wrote. So that the oldest were
+    // given up shows in halves.
+    let mut served = [0, 0];
+    for (number, mut client) in unfinished.into_iter().enumerate() {
+        client.write(b"\r\n\r\n").await;
+        // A reset, `None`, may overtake the 408.
+        match client.try_response(false).await.map(|response| response.status) {
+            Some(200) => served[number / 500] += 1,
+            given_up => assert!(matches!(given_up, Some(408) | None), "{given_up:?}"),
+        }
+    }
+    assert!(served[0] < served[1], "{served:?} of 500 and 500 are served");
     assert!(process.log().contains("limits.unfinished_heads"), "{}", process.log());
 }
 
