@@ -1,4 +1,4 @@
-//! The load: keep-alive connections that send requests and check every answer.
+//! The load: keep-alive connections that send requests and check every response.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,30 +24,30 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
-    /// Sends a request and reads the whole answer: its status and its body.
+    /// Sends a request and reads the whole response: its status and its body.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> io::Result<(u16, &[u8])> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::Error::other("the connection was closed before an answer"));
+                return Err(io::Error::other("the connection was closed before a response"));
             }
-            if let Some((status, body)) = answer(&self.buffer)? {
+            if let Some((status, body)) = response(&self.buffer)? {
                 return Ok((status, &self.buffer[body..]));
             }
         }
     }
 }
 
-/// Status of an answer and where its body begins, once all of it is there.
-fn answer(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
+/// Status of a response and where its body begins, once all of it is there.
+fn response(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(body) = head.parse(bytes).map_err(io::Error::other)? else {
         return Ok(None);
     };
     let length = content_length(head.headers)
-        .ok_or_else(|| io::Error::other("an answer without Content-Length"))?;
+        .ok_or_else(|| io::Error::other("a response without Content-Length"))?;
     Ok((bytes.len() >= body + length).then_some((head.code.unwrap_or(0), body)))
 }
 
@@ -78,9 +78,9 @@ pub(crate) enum Until {
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
-    /// Answers with another status than 200.
+    /// Responses with another status than 200.
     pub(crate) wrong: u64,
-    /// Nanoseconds from when a request was due, or sent if that was the plan, to its answer.
+    /// Nanoseconds from when a request was due, or sent if that was the plan, to its response.
     latencies: Vec<u64>,
 }
 

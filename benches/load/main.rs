@@ -1,6 +1,6 @@
 //! What the gateway costs under load: requests that go to the stand-in directly and through the
 //! gateway, in turns, so that both meet the same machine. Loopback only; it ends by itself, with 1
-//! if any answer was not the right one.
+//! if any response was not the right one.
 //!
 //! `cargo bench --bench load -- --help`; see `benches/README.md`.
 #![expect(clippy::cast_precision_loss, reason = "figures are read to three digits")]
@@ -179,7 +179,7 @@ impl Target {
         let others = all.saturating_sub(used + processors::own()? - own);
         if first.wrong + load.wrong > 0 {
             let wrong = first.wrong + load.wrong;
-            return Err(format!("{}: {wrong} answers were not 200", self.name).into());
+            return Err(format!("{}: {wrong} responses were not 200", self.name).into());
         }
 
         self.per_second.push(load.per_second());
@@ -224,7 +224,7 @@ async fn instructions(
         let plan = Plan { requests: Arc::clone(&requests), until: Until::Sent(count), rate: None };
         let (connections, load) = drive(connections, &plan).await?;
         if load.wrong > 0 {
-            return Err(format!("{} answers were not 200", load.wrong).into());
+            return Err(format!("{} responses were not 200", load.wrong).into());
         }
         drop(connections);
         totals.push(gateway.stop()?.ok_or("valgrind has counted nothing")?);
@@ -242,7 +242,7 @@ async fn open(address: SocketAddr, count: usize) -> Result<Vec<Connection>, Fail
     Ok(connections)
 }
 
-/// A token that was refused would have been replaced without a trace in the answers.
+/// A token that was refused would have been replaced without a trace in the responses.
 fn all_exchanged_once(upstream: &StandIn, options: &Options, askers: usize) -> Result<(), Failure> {
     let (is, should) = (upstream.token_requests(), (options.tenants * askers) as u64);
     if is == should {
@@ -270,7 +270,7 @@ fn report(options: &Options, processors: &Processors, targets: &[Target]) -> Str
     format!(
         "{} rounds of {} s, {} connections, {} tenants, {} bytes, {pace}; {} processors.\n\
          Median (least–most) of the rounds.\n\n{}\n\
-         Every answer was 200, every token exchanged once.\n\
+         Every response was 200, every token exchanged once.\n\
          Processors busy with other work meanwhile: {}\n",
         options.rounds,
         options.seconds,

@@ -1,5 +1,5 @@
 //! What is behind the gateway: the stand-in, with sites `t0`, `t1` and so on. It gives each a token
-//! of its own and answers 401 to any other. It serves several times what the gateway can.
+//! of its own and responds with 401 to any other. It serves several times what the gateway can.
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::client::Connection;
 
 pub(crate) const USER: &str = "bench@example.com";
 pub(crate) const SECRET: &str = "bench-embed-secret";
-/// Bytes of an answer's body.
+/// Bytes of a response's body.
 pub(crate) const BODY: usize = 1024;
 
 /// Starts a stand-in with so many sites, in this thread's runtime.

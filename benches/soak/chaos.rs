@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::Failure;
 use crate::gateway::Gateway;
 use crate::population::{self, Population};
-use crate::proxy::{Connect, End, Fault, FaultProxy, Wire};
+use crate::proxy::{Connect, End, Fault, FaultProxy, Faults};
 use crate::random::Random;
 
 /// One mischief after the other, for a moment each, until it is dropped. `done` counts them.
@@ -58,7 +58,7 @@ impl Chaos<'_> {
             };
             *self.done.entry(what).or_default() += 1;
             sleep(Duration::from_millis(5 + self.random.below(40))).await;
-            self.calm();
+            self.end_faults();
         }
     }
 
@@ -85,7 +85,7 @@ impl Chaos<'_> {
             2 => {
                 self.revoke_one();
                 stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 20);
-                "token endpoint answers 503"
+                "token endpoint responds with 503"
             }
             3 => {
                 self.revoke_one();
@@ -94,15 +94,15 @@ impl Chaos<'_> {
             }
             4 => {
                 self.revoke_one();
-                proxy.exchanges(Wire { to_gateway: fault, ..Wire::default() });
+                proxy.exchanges(Faults { to_gateway: fault, ..Faults::default() });
                 "fault before the token endpoint"
             }
             1 | 5 | 6 => {
-                proxy.requests(Wire { to_gateway: fault, ..Wire::default() });
-                "fault in answers"
+                proxy.requests(Faults { to_gateway: fault, ..Faults::default() });
+                "fault in responses"
             }
             7 => {
-                proxy.requests(Wire { to_server, ..Wire::default() });
+                proxy.requests(Faults { to_server, ..Faults::default() });
                 "fault in requests"
             }
             8 => {
@@ -176,8 +176,8 @@ impl Chaos<'_> {
         }
     }
 
-    fn calm(&self) {
-        self.proxy.calm();
+    fn end_faults(&self) {
+        self.proxy.end_faults();
         self.stand_in.set_reply(TokenReply::Current);
         self.stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 0);
     }

@@ -1,4 +1,4 @@
-//! The load: clients of every kind, each answer checked.
+//! The load: clients of every kind, each response checked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,14 +9,14 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use crate::client::{Answer, Connection, Lost};
-use crate::question::{Asker, Kind, Question, Verdict};
+use crate::checked_request::{CheckedRequest, Identity, Kind, Verdict};
+use crate::client::{Connection, Response, ResponseError};
 use crate::random::Random;
 
 /// What all workers share.
 pub(crate) struct Plan {
     pub(crate) gateway: SocketAddr,
-    pub(crate) askers: Vec<Asker>,
+    pub(crate) identities: Vec<Identity>,
     /// Requests in all.
     pub(crate) requests: u64,
     /// The number of the next one.
@@ -28,9 +28,9 @@ pub(crate) struct Plan {
 pub(crate) struct Outcome {
     /// How many ended in which way.
     pub(crate) ends: BTreeMap<String, u64>,
-    /// Answers that were somebody else's, or not what the server said.
-    pub(crate) wrongs: Vec<String>,
-    /// Microseconds of each right answer.
+    /// Responses that were somebody else's, or not what the server said.
+    pub(crate) violations: Vec<String>,
+    /// Microseconds of each right response.
     pub(crate) latencies: Vec<u32>,
 }
 
@@ -42,48 +42,48 @@ impl Outcome {
         }
     }
 
-    fn answer(
+    fn response(
         &mut self,
-        question: &Question,
-        answer: Result<Answer, Lost>,
+        request: &CheckedRequest,
+        response: Result<Response, ResponseError>,
         begun: Instant,
     ) -> bool {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(Lost::Broken) => {
+        let response = match response {
+            Ok(response) => response,
+            Err(ResponseError::Broken) => {
                 self.end("visibly broken");
                 return false;
             }
-            Err(Lost::Hung) => {
-                self.wrongs.push("a request got no answer within 10 s".into());
+            Err(ResponseError::Hung) => {
+                self.violations.push("a request got no response within 10 s".into());
                 return false;
             }
         };
-        match question.judge(&answer) {
+        match request.judge(&response) {
             Verdict::Right => {
                 self.end("200, right");
                 let passed = begun.elapsed().as_micros();
                 self.latencies.push(u32::try_from(passed).unwrap_or(u32::MAX));
             }
             Verdict::Status(status) => {
-                let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
                 let code = body["code"].as_str().unwrap_or("of the server");
                 self.end(&format!("{status} {code}"));
             }
-            Verdict::Foreign(wrong) | Verdict::Mangled(wrong) => self.wrongs.push(wrong),
+            Verdict::Foreign(wrong) | Verdict::Mangled(wrong) => self.violations.push(wrong),
         }
-        answer.goes_on
+        response.keep_alive
     }
 
     pub(crate) fn add(&mut self, other: Self) {
         for (end, count) in other.ends {
             *self.ends.entry(end).or_default() += count;
         }
-        self.wrongs.extend(other.wrongs);
+        self.violations.extend(other.violations);
         self.latencies.extend(other.latencies);
     }
 
-    /// The latency that so many of a thousand right answers do not exceed, in milliseconds.
+    /// The latency that so many of a thousand right responses do not exceed, in milliseconds.
     pub(crate) fn quantile(&mut self, per_mille: usize) -> f64 {
         let at = self.latencies.len() * per_mille / 1000;
         let at = at.min(self.latencies.len().saturating_sub(1));
@@ -102,14 +102,14 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
         // Most go on with the connection that they have; whoever asks next is another caller.
         let act = random.below(100);
         let most = if act < BURSTS { 2 + random.below(6) } else { 1 };
-        let mut questions = Vec::new();
+        let mut requests = Vec::new();
         for _ in 0..most {
             let number = plan.next.fetch_add(1, Relaxed);
             if number < plan.requests {
-                questions.push(question(&plan, number, &mut random));
+                requests.push(request(&plan, number, &mut random));
             }
         }
-        let Some(first) = questions.first() else { return outcome };
+        let Some(first) = requests.first() else { return outcome };
         if act >= 100 - FRESH {
             kept = None;
         }
@@ -124,17 +124,17 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
         let begun = Instant::now();
         match act {
             _ if act < BURSTS => {
-                let all = questions.iter().flat_map(|q| &q.bytes).copied().collect::<Vec<_>>();
-                let mut goes_on = connection.stream.write_all(&all).await.is_ok();
-                for question in &questions {
-                    if !goes_on {
+                let all = requests.iter().flat_map(|q| &q.bytes).copied().collect::<Vec<_>>();
+                let mut keep_alive = connection.stream.write_all(&all).await.is_ok();
+                for request in &requests {
+                    if !keep_alive {
                         outcome.end("after the end of a burst");
                         continue;
                     }
-                    let answer = connection.next().await;
-                    goes_on = outcome.answer(question, answer, begun);
+                    let response = connection.next().await;
+                    keep_alive = outcome.response(request, response, begun);
                 }
-                kept = goes_on.then_some(connection);
+                kept = keep_alive.then_some(connection);
             }
             _ if act < BURSTS + ABORTED_REQUESTS => {
                 let some = 1 + random.below(first.bytes.len() as u64 - 1);
@@ -144,16 +144,16 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
                 leave(&connection, &mut random);
                 outcome.end("client left in the request");
             }
-            _ if act < BURSTS + ABORTED_REQUESTS + ABORTED_ANSWERS => {
+            _ if act < BURSTS + ABORTED_REQUESTS + ABORTED_RESPONSES => {
                 let _ = connection.stream.write_all(&first.bytes).await;
                 let _ = connection.stream.readable().await;
                 leave(&connection, &mut random);
-                outcome.end("client left in the answer");
+                outcome.end("client left in the response");
             }
             _ => {
-                let answer = connection.ask(&first.bytes).await;
-                let goes_on = outcome.answer(first, answer, begun);
-                kept = goes_on.then_some(connection);
+                let response = connection.ask(&first.bytes).await;
+                let keep_alive = outcome.response(first, response, begun);
+                kept = keep_alive.then_some(connection);
             }
         }
     }
@@ -166,22 +166,22 @@ fn leave(connection: &Connection, random: &mut Random) {
     }
 }
 
-fn question(plan: &Plan, number: u64, random: &mut Random) -> Question {
-    let asker = random.of(&plan.askers);
+fn request(plan: &Plan, number: u64, random: &mut Random) -> CheckedRequest {
+    let identity = random.of(&plan.identities);
     let kind = match random.below(100) {
-        0..50 => Kind::Look,
+        0..50 => Kind::Read,
         50..70 => Kind::Write(usize::try_from(random.below(2_000)).unwrap_or(0)),
         70..74 => Kind::Write(20_000),
         74..86 => Kind::Download(5_000, false),
         86..98 => Kind::Download(3_000, true),
         _ => Kind::Download(200_000, random.below(2) == 0),
     };
-    Question::new(asker, number, kind)
+    CheckedRequest::new(identity, number, kind)
 }
 
-/// Of a hundred: several requests in one write, one client that leaves in a request, in an answer,
+/// Of a hundred: several requests in one write, one client that leaves in a request, in a response,
 /// or that has a new connection.
 const BURSTS: u64 = 6;
 const ABORTED_REQUESTS: u64 = 2;
-const ABORTED_ANSWERS: u64 = 2;
+const ABORTED_RESPONSES: u64 = 2;
 const FRESH: u64 = 15;

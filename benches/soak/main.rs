@@ -1,7 +1,7 @@
 //! The gateway through everything at once: many tenants and callers, keep-alive and fresh
 //! connections, bursts, clients that leave, revoked tokens, a network and a token endpoint that
-//! fail. Every answer is checked by who asked, every token by the server. It ends with 1 if one
-//! token or answer was somebody else's, or a write was done twice. Loopback only.
+//! fail. Every response is checked by who asked, every token by the server. It ends with 1 if one
+//! token or response was somebody else's, or a write was done twice. Loopback only.
 //!
 //! `cargo bench --bench soak -- --help`; see `benches/README.md`.
 #![expect(unreachable_pub, reason = "what the fault tests share with it is public there")]
@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 mod chaos;
+#[path = "../../tests/it/support/faults/checked_request.rs"]
+mod checked_request;
 #[path = "../../tests/it/support/faults/client.rs"]
 mod client;
 mod gateway;
@@ -35,16 +37,14 @@ mod population;
     reason = "what changes bytes is for the tests: here it would look like a mix-up"
 )]
 mod proxy;
-#[path = "../../tests/it/support/faults/question.rs"]
-mod question;
 mod random;
 
 use chaos::{Chaos, Files};
+use checked_request::Ledger;
 use gateway::Gateway;
 use load::{Outcome, Plan, work};
 use population::Population;
 use proxy::FaultProxy;
-use question::Ledger;
 use random::Random;
 
 /// Every kind of trouble at once, and whether anybody gets what is not theirs
@@ -87,7 +87,7 @@ async fn main() -> ExitCode {
     match result.unwrap_or_else(|_| Err("it takes too long".into())) {
         Ok(report) => {
             say(&report.text);
-            if report.wrongs == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(failure) => {
             say(&format!("error: {failure}"));
@@ -98,7 +98,7 @@ async fn main() -> ExitCode {
 
 struct Report {
     text: String,
-    wrongs: usize,
+    violations: usize,
 }
 
 async fn run(options: &Options) -> Result<Report, Failure> {
@@ -120,7 +120,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
     let mut random = Random(options.seed);
     let plan = Arc::new(Plan {
         gateway: gateway.address,
-        askers: population.askers.clone(),
+        identities: population.identities.clone(),
         requests: options.requests,
         next: AtomicU64::new(0),
     });
@@ -162,7 +162,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
     memory.push(gateway.memory()?);
     let complaints = gateway.complaints.load(Relaxed);
     gateway.stop()?;
-    let wrongs = ledger.take_wrongs();
+    let violations = ledger.take_violations();
     Ok(report(
         options,
         outcome,
@@ -172,7 +172,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
             memory,
             complaints,
             acted: proxy.acted(),
-            wrongs,
+            violations,
             exchanges: stand_in.token_requests(),
         },
     ))
@@ -187,7 +187,7 @@ struct Facts {
     complaints: u64,
     /// How often the network did something to a connection or to bytes.
     acted: u64,
-    wrongs: Vec<String>,
+    violations: Vec<String>,
     exchanges: u64,
 }
 
@@ -214,27 +214,27 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     let worst = outcome.quantile(1000);
     let _ = writeln!(
         text,
-        "right answers: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} lines \
+        "right responses: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} lines \
          of complaint\nthe gateway's memory: {} MiB at the start, after a tenth and at the end",
         facts.exchanges,
         facts.complaints,
         facts.memory.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
     );
-    let wrongs = outcome.wrongs.len() + facts.wrongs.len();
+    let violations = outcome.violations.len() + facts.violations.len();
     let _ = writeln!(
         text,
-        "tokens, answers or writes that were somebody else's, mangled or done twice: {wrongs}"
+        "tokens, responses or writes that were somebody else's, mangled or done twice: {violations}"
     );
-    for wrong in outcome.wrongs.iter().chain(&facts.wrongs).take(20) {
+    for wrong in outcome.violations.iter().chain(&facts.violations).take(20) {
         let _ = writeln!(text, "  {wrong}");
     }
     // What never works proves nothing.
     let right = outcome.ends.get("200, right").copied().unwrap_or_default();
     let too_few = right * 2 < options.requests;
     if too_few {
-        text += "fewer than half of the answers were right: the run proves nothing\n";
+        text += "fewer than half of the responses were right: the run proves nothing\n";
     }
-    Report { text, wrongs: wrongs + usize::from(too_few) }
+    Report { text, violations: violations + usize::from(too_few) }
 }
 
 /// Requests a second; a busy machine makes 240 in the development profile.

@@ -9,12 +9,12 @@ use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::{StandInSite, StandInUser};
 
 use crate::Failure;
+use crate::checked_request::{Identity, api_key, key_hash};
 use crate::issuer::{ISSUER, Issuer};
-use crate::question::{Asker, api_key, key_hash};
 
 pub(crate) struct Population {
     /// Each user of each tenant, once for each way to be that user.
-    pub(crate) askers: Vec<Asker>,
+    pub(crate) identities: Vec<Identity>,
     pub(crate) tenants: usize,
     subjects: usize,
     issuer: Issuer,
@@ -26,10 +26,14 @@ impl Population {
     /// share.
     pub(crate) fn new(tenants: usize, subjects: usize) -> Result<Self, Failure> {
         let issuer = Issuer::new()?;
-        let mut askers = Vec::new();
+        let mut identities = Vec::new();
         for tenant in 0..tenants {
             let mut add = |subject, proof| {
-                askers.push(Asker { site: site(tenant), user: user(tenant, subject), proof });
+                identities.push(Identity {
+                    site: site(tenant),
+                    user: user(tenant, subject),
+                    proof,
+                });
             };
             add(0, api_key(&key(tenant)));
             for subject in 0..subjects {
@@ -38,7 +42,7 @@ impl Population {
                 add(subject, format!("{}{HEADER}: {name}\r\n", api_key(PROXY_KEY)));
             }
         }
-        Ok(Self { askers, tenants, subjects, issuer })
+        Ok(Self { identities, tenants, subjects, issuer })
     }
 
     /// All users, each once.

@@ -59,7 +59,7 @@ async fn the_admin_listener_answers_what_it_knows_and_nothing_else() {
     }
 }
 
-/// SLO-01: a probe that gets no answer has the whole pod restarted.
+/// SLO-01: a probe that gets no response has the whole pod restarted.
 #[tokio::test]
 async fn probes_are_answered_however_many_clients_say_nothing() {
     let (_stand_in, gateway) = both().await;
@@ -76,9 +76,9 @@ async fn probes_are_answered_however_many_clients_say_nothing() {
             held.push(client);
         }
         for path in ["/livez", "/readyz", "/metrics"] {
-            let answer = timeout(Duration::from_secs(1), ask(admin, "GET", path)).await;
+            let response = timeout(Duration::from_secs(1), ask(admin, "GET", path)).await;
             assert_eq!(
-                answer.expect("it is answered at once").status,
+                response.expect("it is answered at once").status,
                 200,
                 "{path} after {sent:?}"
             );
@@ -145,9 +145,9 @@ async fn on_loopback_the_admin_listener_serves_hosts_of_this_machine_only() {
         "",
     ] {
         for path in ["/metrics", "/livez", "/nothing"] {
-            let answer = get(path, &format!("Host: {host}\r\n")).await;
-            assert_eq!(answer.status, 421, "{host} {path}");
-            assert!(!answer.text().contains("acme"), "{host} {path}");
+            let response = get(path, &format!("Host: {host}\r\n")).await;
+            assert_eq!(response.status, 421, "{host} {path}");
+            assert!(!response.text().contains("acme"), "{host} {path}");
         }
     }
     let target = "http://evil.example/metrics";
@@ -276,11 +276,11 @@ async fn failed_exchanges_are_counted_apart() {
     stand_in.set_embed_secret(Some("site1"), "another");
     let echo = "/bi/api/site/site1/v5.0/echo";
     assert_eq!(gateway.get(echo).await.code(), "credential_refused");
-    // The next ones get the same answer, with the time that is left, but cost no exchange.
+    // The next ones get the same response, with the time that is left, but cost no exchange.
     for _ in 0..3 {
-        let answer = gateway.get(echo).await;
-        assert_eq!(answer.code(), "credential_refused");
-        let wait: u64 = answer.header("retry-after")[0].parse().unwrap();
+        let response = gateway.get(echo).await;
+        assert_eq!(response.code(), "credential_refused");
+        let wait: u64 = response.header("retry-after")[0].parse().unwrap();
         assert!((1..=5).contains(&wait), "{wait}");
     }
     assert_eq!(stand_in.token_requests(), 1);

@@ -10,7 +10,9 @@ use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
 use crate::support::process::{Process, boldgate};
-use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, give_token, ok, status};
+use crate::support::upstream::{
+    CANARY_TOKEN, RawResponse, Request, Upstream, give_token, ok, status,
+};
 use crate::support::waiting::until;
 
 /// A gateway with an audit log in a file, before a server that misbehaves as the site's name says.
@@ -26,23 +28,23 @@ const CALLERS: [&str; 3] = ["portal", "guest", "hasty"];
 const SITES: [&str; 9] =
     ["good", "strict", "refused", "garbled", "down", "late", "broken", "silent", "revoked"];
 
-fn misbehave(request: &Request) -> Answer {
+fn misbehave(request: &Request) -> RawResponse {
     let site = request.path().split('/').nth(4).unwrap_or_default();
-    let nothing = Answer { bytes: Vec::new(), keep: true };
+    let nothing = RawResponse { bytes: Vec::new(), keep: true };
     match (site, request.path().ends_with("/token")) {
         ("refused", true) | ("revoked", false) => status(401, "no"),
         ("garbled", true) => status(200, "no token"),
         ("down", true) => status(503, "no"),
         ("late", true) | ("silent", false) => nothing,
         (_, true) => give_token(request, 0),
-        ("broken", false) => Answer { bytes: b"what?\r\n\r\n".to_vec(), keep: false },
+        ("broken", false) => RawResponse { bytes: b"what?\r\n\r\n".to_vec(), keep: false },
         _ => ok("served"),
     }
 }
 
 impl Setup {
     async fn new() -> Self {
-        let upstream = Upstream::answering_all(misbehave).await;
+        let upstream = Upstream::with_handler_for_all(misbehave).await;
         let keys = [(); 3].map(|()| ApiKey::generate().unwrap());
         let folder = tempfile::tempdir().unwrap();
         let (mut servers, mut tenants, mut may) = (String::new(), String::new(), String::new());
@@ -275,14 +277,14 @@ const FAILED: [Case; 10] = [
 ];
 
 /// The line of a refusal says what the case does.
-fn assert_told(line: &Value, answer: &Response, case: &Case) {
+fn assert_told(line: &Value, response: &Response, case: &Case) {
     let (_, request, status, code, known) = case;
     let known: Vec<_> = known.split(' ').map(|word| word.trim_matches('-')).collect();
     let [caller, tenant, class, permission, subject] = known[..] else { panic!("{known:?}") };
     let grant = if tenant.is_empty() { "" } else { "embed_secret" };
     let fields = [
         ("event", "refusal"),
-        ("request.id", id(answer)),
+        ("request.id", id(response)),
         ("boldgate.outcome", code),
         ("boldgate.caller", caller),
         ("boldgate.tenant", tenant),
@@ -305,25 +307,25 @@ async fn each_refusal_has_one_line_with_all_known_facts_and_an_admitted_request_
     let setup = Setup::new().await;
     // The control: the one line is that of the exchange, all other requests find its token.
     for caller in ["portal", "portal", "hasty"] {
-        let answer = setup.ask(caller, "GET /bi/api/site/good/v5.0/dashboards").await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = setup.ask(caller, "GET /bi/api/site/good/v5.0/dashboards").await;
+        assert_eq!(response.status, 200, "{}", response.text());
     }
     assert_eq!(lines(&setup.path(), 1).await[0]["event"], "exchange");
 
     let cases: Vec<_> = DECIDED.into_iter().chain(FAILED).collect();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (caller, request, status, code, _) in &cases {
-        let answer = setup.ask(caller, request).await;
-        assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{request}");
-        answers.push(answer);
+        let response = setup.ask(caller, request).await;
+        assert_eq!((response.status, response.code().as_str()), (*status, *code), "{request}");
+        responses.push(response);
     }
     // Of good, refused, garbled, down, late, broken, silent, revoked.
     let exchanges = 8;
     let mut all = lines(&setup.path(), exchanges + cases.len()).await;
     all.retain(|line| line["event"] != "exchange");
     assert_eq!(all.len(), cases.len());
-    for ((line, answer), case) in all.iter().zip(&answers).zip(&cases) {
-        assert_told(line, answer, case);
+    for ((line, response), case) in all.iter().zip(&responses).zip(&cases) {
+        assert_told(line, response, case);
     }
     let text = std::fs::read_to_string(setup.path()).unwrap();
     for secret in ["canary", setup.keys[0].expose(), CANARY_SECRET, CANARY_TOKEN] {
@@ -343,7 +345,7 @@ async fn the_line_of_an_exchange_names_the_request_that_began_it_and_its_user() 
     assert_eq!((joe.status, revoked.status), (200, 401));
 
     let all = lines(&setup.path(), 4).await;
-    for (line, (answer, purpose, caller, by, tenant, user)) in all.iter().zip([
+    for (line, (response, purpose, caller, by, tenant, user)) in all.iter().zip([
         (&first, "request", "guest", "may[1]", "good", "jane@acme.example"),
         (&joe, "request", "guest", "may[1]", "good", "joe@acme.example"),
         (&revoked, "request", "portal", "may[8]", "revoked", "own@revoked.example"),
@@ -353,7 +355,7 @@ async fn the_line_of_an_exchange_names_the_request_that_began_it_and_its_user() 
             line,
             &[
                 ("event", "exchange"),
-                ("request.id", id(answer)),
+                ("request.id", id(response)),
                 ("boldgate.purpose", purpose),
                 ("boldgate.caller", caller),
                 ("boldgate.permission", by),

@@ -93,9 +93,9 @@ callers:
 
     async fn assert_admitted(&self, identity: &Identity, caller: &str, lines: &str) {
         let before = self.upstream.seen.requests().len();
-        let answer = self.ask(Some(identity), lines).await.expect("the handshake holds");
-        assert_eq!(answer.status, 200, "{caller}: {}", answer.text());
-        // Lines of other requests may come first, and this one a moment after its answer.
+        let response = self.ask(Some(identity), lines).await.expect("the handshake holds");
+        assert_eq!(response.status, 200, "{caller}: {}", response.text());
+        // Lines of other requests may come first, and this one a moment after its response.
         becomes(Duration::from_secs(10), caller, async || {
             let lines = self.gateway.access_lines(1).await;
             lines.iter().any(|line| line["boldgate.caller"] == caller)
@@ -168,8 +168,8 @@ async fn an_invalid_certificate_ends_the_connection_and_reaches_nothing() {
         ("of another CA of the same name", Some(&of_a_stranger)),
         ("self-signed", Some(&self_signed)),
     ] {
-        let answer = setup.ask(identity, "").await;
-        assert!(answer.is_none(), "{what}: {answer:?}");
+        let response = setup.ask(identity, "").await;
+        assert!(response.is_none(), "{what}: {response:?}");
         setup.upstream.seen.assert_untouched(what);
     }
     setup.assert_admitted(&ca.identity(&[known]), "by-dns", "").await;
@@ -196,8 +196,8 @@ async fn a_certificate_of_no_caller_is_refused_with_every_other_credential_besid
     let uri_as_dns = ca.identity(&[dns("spiffe.acme.example"), dns("acme.example")]);
     for identity in [&by_common_name, &by_another, &wildcard, &uri_as_dns] {
         for lines in [String::new(), key(&other)] {
-            let answer = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
-            assert_eq!((answer.status, answer.code().as_str()), (403, "certificate_unknown"));
+            let response = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
+            assert_eq!((response.status, response.code().as_str()), (403, "certificate_unknown"));
         }
     }
     let both = ca.identity(&[dns("both.example")]);
@@ -208,8 +208,8 @@ async fn a_certificate_of_no_caller_is_refused_with_every_other_credential_besid
         (&two_callers, String::new()),
         (&two_callers, key(&own)),
     ] {
-        let answer = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
-        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+        let response = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
+        assert_eq!((response.status, response.code().as_str()), (401, "caller_unauthenticated"));
     }
     setup.upstream.seen.assert_untouched("certificates of nobody");
 
@@ -278,8 +278,8 @@ audit: {{ to: \"{}\" }}
         (&by_uri, "X-User: jane@evil.example\r\n", "subject_refused"),
         (&nobody, jane, "certificate_unknown"),
     ] {
-        let answer = setup.ask(Some(identity), lines).await.expect("the handshake holds");
-        assert_eq!((answer.status, answer.code().as_str()), (403, code), "{lines}");
+        let response = setup.ask(Some(identity), lines).await.expect("the handshake holds");
+        assert_eq!((response.status, response.code().as_str()), (403, code), "{lines}");
     }
     setup.upstream.seen.assert_untouched("proxies that are not listed");
 
@@ -293,8 +293,8 @@ audit: {{ to: \"{}\" }}
     for (number, identity) in [&by_name, &by_uri, &by_email, &pinned].into_iter().enumerate() {
         let user = format!("jane{number}@acme.example");
         let lines = format!("X-User: {user}\r\n");
-        let answer = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
-        assert_eq!(answer.status, 200, "{user}: {}", answer.text());
+        let response = setup.ask(Some(identity), &lines).await.expect("the handshake holds");
+        assert_eq!(response.status, 200, "{user}: {}", response.text());
         users.push(user);
     }
     // Where nothing is mapped the header counts for nothing, and goes no further.

@@ -46,9 +46,9 @@ async fn a_thousand_requests_to_a_cold_tenant_make_one_exchange_although_the_fir
     drop(first);
 
     let mut served = 0;
-    while let Some(answer) = others.join_next().await {
-        let answer = answer.unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.text());
+    while let Some(response) = others.join_next().await {
+        let response = response.unwrap();
+        assert_eq!(response.status, 200, "{}", response.text());
         served += 1;
     }
     assert_eq!(served, 999);
@@ -81,9 +81,9 @@ async fn cold_tenants_make_one_exchange_each_and_never_see_each_others_tokens() 
         });
     }
     while let Some(answered) = requests.join_next().await {
-        let (site, answer) = answered.unwrap();
-        let seen: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!((answer.status, seen["site"].as_str()), (200, Some(site.as_str())));
+        let (site, response) = answered.unwrap();
+        let seen: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!((response.status, seen["site"].as_str()), (200, Some(site.as_str())));
     }
     assert_eq!(bold_bi.token_requests(), 20);
 }

@@ -21,7 +21,7 @@ use crate::support::identity_provider::Provider;
 use crate::support::process::Process;
 use crate::support::stand_in::stand_in;
 use crate::support::tls::SelfSigned;
-use crate::support::upstream::{Answer, Request, Upstream};
+use crate::support::upstream::{RawResponse, Request, Upstream};
 
 const PATH: &str = "/bi/api/site/site1/v5.0/dashboards";
 const UNKNOWN: &str = "/bi/api/site/nowhere/v5.0/dashboards";
@@ -74,16 +74,16 @@ const FRIENDS: [&str; 9] = [
     "Referer: https://evil.example/\r\n",
 ];
 
-/// An answer with the server's own CORS headers.
-fn with_cors(status: u16) -> Answer {
+/// A response with the server's own CORS headers.
+fn with_cors(status: u16) -> RawResponse {
     let body = if status == 304 { "" } else { "served" };
     let text =
         format!("HTTP/1.1 {status} Status\r\n{THEIRS}Content-Length: {}\r\n\r\n{body}", body.len());
-    Answer { bytes: text.into_bytes(), keep: true }
+    RawResponse { bytes: text.into_bytes(), keep: true }
 }
 
 async fn bold_bi() -> Upstream {
-    Upstream::answering(|request: &Request| match request.path().rsplit_once("status=") {
+    Upstream::with_handler(|request: &Request| match request.path().rsplit_once("status=") {
         Some((_, status)) => with_cors(status.parse().unwrap()),
         None => with_cors(200),
     })
@@ -115,7 +115,7 @@ fn access_control(response: &Response) -> Vec<(String, String)> {
     all
 }
 
-/// Asserts that the page of this origin may read the answer, and with whatever else of ours.
+/// Asserts that the page of this origin may read the response, and with whatever else of ours.
 fn assert_allows(response: &Response, origin: &str, what: &str) {
     let ours = [
         ("access-control-allow-origin".to_owned(), origin.to_owned()),
@@ -125,7 +125,7 @@ fn assert_allows(response: &Response, origin: &str, what: &str) {
     assert_varies(response, what);
 }
 
-/// Asserts that no page may read the answer.
+/// Asserts that no page may read the response.
 fn assert_allows_nobody(response: &Response, what: &str) {
     assert_eq!(access_control(response), [], "{what}\n{}", response.head);
     assert_varies(response, what);
@@ -177,8 +177,8 @@ async fn a_page_of_an_unlisted_origin_reaches_nothing_through_an_anonymous_liste
     let gateway = Gateway::start(&loopback(&upstream, CORS));
     for lines in FRIENDS {
         for method in ["GET", "OPTIONS"] {
-            let answer = gateway.send(request(method, PATH, lines)).await;
-            assert_eq!((answer.status, answer.text().as_str()), (200, "served"), "{lines}");
+            let response = gateway.send(request(method, PATH, lines)).await;
+            assert_eq!((response.status, response.text().as_str()), (200, "served"), "{lines}");
         }
         let post = request("POST", PATH, &format!("{lines}Content-Length: 2\r\n")) + "{}";
         assert_eq!(gateway.send(post).await.status, 200, "{lines}");
@@ -212,24 +212,27 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
             ("Access-Control-Request-Headers: a\u{e9}\r\n", &[]),
         ] {
             let lines = format!("Origin: {LISTED}\r\n{asked}Sec-Fetch-Site: cross-site\r\n");
-            let answer = gateway.send(preflight(PATH, &lines)).await;
-            assert_eq!(answer.status, 204, "{asked}: {}", answer.text());
-            assert_eq!(answer.header("access-control-allow-origin"), [LISTED]);
+            let response = gateway.send(preflight(PATH, &lines)).await;
+            assert_eq!(response.status, 204, "{asked}: {}", response.text());
+            assert_eq!(response.header("access-control-allow-origin"), [LISTED]);
             assert_eq!(
-                answer.header("access-control-allow-methods"),
+                response.header("access-control-allow-methods"),
                 ["GET, POST, PUT, DELETE, PATCH, HEAD, OPTIONS"]
             );
-            assert_eq!(answer.header("access-control-allow-headers"), allowed, "{asked}");
-            assert_eq!(answer.header("access-control-max-age"), ["600"]);
-            assert_eq!(answer.header("access-control-allow-credentials"), [""; 0]);
-            assert_eq!(answer.header("vary"), ["Origin"]);
-            assert_eq!(answer.header("content-length"), [""; 0]);
-            assert_eq!(answer.header("x-request-id").len(), 1);
+            assert_eq!(response.header("access-control-allow-headers"), allowed, "{asked}");
+            assert_eq!(response.header("access-control-max-age"), ["600"]);
+            assert_eq!(response.header("access-control-allow-credentials"), [""; 0]);
+            assert_eq!(response.header("vary"), ["Origin"]);
+            assert_eq!(response.header("content-length"), [""; 0]);
+            assert_eq!(response.header("x-request-id").len(), 1);
         }
         let many = vec!["a"; 200].join(",");
         let lines = format!("Origin: {LISTED}\r\nAccess-Control-Request-Headers: {many}\r\n");
-        let answer = gateway.send(preflight(PATH, &lines)).await;
-        assert_eq!((answer.status, answer.header("access-control-allow-headers").len()), (204, 0));
+        let response = gateway.send(preflight(PATH, &lines)).await;
+        assert_eq!(
+            (response.status, response.header("access-control-allow-headers").len()),
+            (204, 0)
+        );
         // On a connection that goes on.
         let mut client = Client::connect(gateway.address()).await;
         for _ in 0..3 {
@@ -276,40 +279,40 @@ async fn cors_headers_of_the_server_are_removed_where_our_token_was_sent() {
     let gateway = Gateway::start(&loopback(&upstream, CORS));
     for status in [200, 201, 304, 400, 401, 404, 500, 503] {
         let target = format!("{PATH}?status={status}");
-        let answer = gateway.send(request("GET", &target, "")).await;
-        assert_eq!(answer.status, status);
-        assert_allows_nobody(&answer, &target);
-        assert_eq!(answer.header("vary"), ["Accept-Encoding", "Origin"]);
+        let response = gateway.send(request("GET", &target, "")).await;
+        assert_eq!(response.status, status);
+        assert_allows_nobody(&response, &target);
+        assert_eq!(response.header("vary"), ["Accept-Encoding", "Origin"]);
         let listed = format!("Origin: {LISTED}\r\n");
-        let answer = gateway.send(request("GET", &target, &listed)).await;
-        assert_eq!(answer.status, status);
-        assert_allows(&answer, LISTED, &target);
+        let response = gateway.send(request("GET", &target, &listed)).await;
+        assert_eq!(response.status, status);
+        assert_allows(&response, LISTED, &target);
     }
     // The client's own token: the server's headers are for it.
     for lines in ["", "Origin: https://app.example\r\n", "Origin: https://evil.example\r\n"] {
         let own = format!("{lines}Authorization: Bearer canary-own\r\n");
-        let answer = gateway.send(request("GET", PATH, &own)).await;
-        assert_eq!(answer.status, 200, "{lines}");
-        assert_eq!(answer.header("access-control-allow-origin"), ["*"], "{lines}");
-        assert_eq!(access_control(&answer).len(), 7, "{}", answer.head);
-        assert_varies(&answer, lines);
+        let response = gateway.send(request("GET", PATH, &own)).await;
+        assert_eq!(response.status, 200, "{lines}");
+        assert_eq!(response.header("access-control-allow-origin"), ["*"], "{lines}");
+        assert_eq!(access_control(&response).len(), 7, "{}", response.head);
+        assert_varies(&response, lines);
     }
 }
 
 #[tokio::test]
 async fn a_listed_page_may_read_responses_to_its_own_token_where_the_server_allows_no_page() {
-    let upstream = Upstream::answering(|_| {
+    let upstream = Upstream::with_handler(|_| {
         let text = "HTTP/1.1 200 OK\r\nVary: *\r\nAccess-Control-Allow-Credentials: true\r\n\
                     Content-Length: 0\r\n\r\n";
-        Answer { bytes: text.into(), keep: true }
+        RawResponse { bytes: text.into(), keep: true }
     })
     .await;
     let gateway = Gateway::start(&loopback(&upstream, CORS));
     let own = format!("Origin: {LISTED}\r\nAuthorization: Bearer canary-own\r\n");
-    let answer = gateway.send(request("GET", PATH, &own)).await;
-    assert_eq!(answer.header("access-control-allow-origin"), [LISTED]);
-    assert_eq!(answer.header("access-control-allow-credentials"), [""; 0]);
-    assert_eq!(answer.header("vary"), ["*"], "nothing varies more");
+    let response = gateway.send(request("GET", PATH, &own)).await;
+    assert_eq!(response.header("access-control-allow-origin"), [LISTED]);
+    assert_eq!(response.header("access-control-allow-credentials"), [""; 0]);
+    assert_eq!(response.header("vary"), ["*"], "nothing varies more");
 }
 
 #[tokio::test]
@@ -329,9 +332,9 @@ async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
         ("GET", PATH, &known, 200),
         ("GET", PATH, &known, 429),
     ] {
-        let answer = gateway.send(request(method, path, lines)).await;
-        assert_eq!(answer.status, status, "{}", answer.text());
-        assert_allows(&answer, LISTED, &format!("{method} {status}"));
+        let response = gateway.send(request(method, path, lines)).await;
+        assert_eq!(response.status, status, "{}", response.text());
+        assert_allows(&response, LISTED, &format!("{method} {status}"));
     }
     for (method, path, host, status) in [
         ("GET", UNKNOWN, "localhost", 404),
@@ -340,15 +343,15 @@ async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
         ("TRACE", PATH, "localhost", 405),
     ] {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{known}\r\n");
-        let answer = gateway.send(request).await;
-        assert_eq!(answer.status, status, "{}", answer.text());
-        assert_allows_nobody(&answer, &format!("{method} {path} {status}"));
+        let response = gateway.send(request).await;
+        assert_eq!(response.status, status, "{}", response.text());
+        assert_allows_nobody(&response, &format!("{method} {path} {status}"));
     }
     // Also where the server is at fault.
     let down = loopback(&upstream, CORS).edit(&upstream.address.to_string(), "127.0.0.1:1");
-    let answer = Gateway::start(&down).send(request("GET", PATH, &listed)).await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "token_endpoint_unavailable"));
-    assert_allows(&answer, LISTED, "no server");
+    let response = Gateway::start(&down).send(request("GET", PATH, &listed)).await;
+    assert_eq!((response.status, response.code().as_str()), (503, "token_endpoint_unavailable"));
+    assert_allows(&response, LISTED, "no server");
     let refused = Gateway::start(&down).send(request("GET", PATH, "Origin: null\r\n")).await;
     assert_refused(&refused, "null");
 }
@@ -361,7 +364,7 @@ fn caller_with_key(key: &ApiKey) -> String {
     )
 }
 
-/// Two unequal requests whose answers must not tell them apart.
+/// Two unequal requests whose responses must not tell them apart.
 fn assert_alike(one: &Response, other: &Response) {
     let plain = |response: &Response| {
         let id = response.header("x-request-id")[0].to_owned();
@@ -424,9 +427,9 @@ async fn the_origin_of_the_requests_own_host_is_allowed_where_that_host_is_check
         (PATH, "gw", "http://gw"),
         (beta, "Beta.example:8080", "http://beta.example:8080"),
     ] {
-        let answer = ask(&gateway, path, host, origin).await;
-        assert_eq!(answer.status, 200, "{host} {origin}: {}", answer.text());
-        assert_allows(&answer, origin, host);
+        let response = ask(&gateway, path, host, origin).await;
+        assert_eq!(response.status, 200, "{host} {origin}: {}", response.text());
+        assert_allows(&response, origin, host);
     }
     let reached = upstream.seen.requests().len();
     for (path, host, origin) in [
@@ -576,9 +579,9 @@ async fn a_key_or_a_jwt_in_a_header_needs_no_listed_origin() {
     let jwt = format!("Authorization: Bearer {}\r\n", proofs.provider.token(|_| {}));
     for lines in STRANGERS {
         for proof in [&key, &jwt] {
-            let answer = proofs.over_tcp(&format!("{proof}{lines}")).await;
-            assert_eq!(answer.status, 200, "{lines}: {}", answer.text());
-            assert_allows_nobody(&answer, lines);
+            let response = proofs.over_tcp(&format!("{proof}{lines}")).await;
+            assert_eq!(response.status, 200, "{lines}: {}", response.text());
+            assert_allows_nobody(&response, lines);
         }
         // The key is in the page, whatever the browser proves besides.
         assert_eq!(proofs.with_certificate(&format!("{key}{lines}")).await.status, 200, "{lines}");
@@ -641,9 +644,9 @@ async fn the_log_names_a_refused_origin_and_the_key_that_would_list_it() {
         client.response().await
     };
     for _ in 0..20 {
-        let answer = send(PATH, "Origin: https://EVIL.example:8443\r\n").await;
-        assert_refused(&answer, "evil");
-        assert!(!answer.text().contains("evil") && !answer.text().contains("acme"));
+        let response = send(PATH, "Origin: https://EVIL.example:8443\r\n").await;
+        assert_refused(&response, "evil");
+        assert!(!response.text().contains("evil") && !response.text().contains("acme"));
     }
     assert_refused(&send(UNKNOWN, "Origin: https://lost.example\r\n").await, "lost");
     let injected = "Origin: https://a.example\u{e9}\"injected\r\n";

@@ -53,16 +53,16 @@ fn fault(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Answers the first connection with these bytes, whatever is asked, and then ends it.
-async fn raw_server(answer: Vec<u8>) -> SocketAddr {
+/// Responds the first connection with these bytes, whatever is asked, and then ends it.
+async fn raw_server(response: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _ = stream.read(&mut [0; 4096]).await;
-        let _ = stream.write_all(&answer).await;
+        let _ = stream.write_all(&response).await;
         let _ = stream.shutdown().await;
-        // Closing with unread input would reset the connection and take the answer along.
+        // Closing with unread input would reset the connection and take the response along.
         let _ = stream.read(&mut [0; 4096]).await;
     });
     address
@@ -151,8 +151,8 @@ async fn a_body_that_is_no_token_reply_is_unusable() {
     assert_eq!(fault(replied(raw(204, "")).await), "it is empty");
 }
 
-/// A whole answer of this status, with more lines in its head, and this body.
-fn answer(status: &str, lines: &str, body: &[u8]) -> Vec<u8> {
+/// A whole response of this status, with more lines in its head, and this body.
+fn response(status: &str, lines: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\n{lines}Content-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
@@ -164,8 +164,8 @@ fn told(error: &ExchangeError) -> String {
     told
 }
 
-async fn told_about(answer: Vec<u8>, credential: Credential) -> String {
-    told(&exchange_with(server(raw_server(answer).await), credential).await.unwrap_err())
+async fn told_about(response: Vec<u8>, credential: Credential) -> String {
+    told(&exchange_with(server(raw_server(response).await), credential).await.unwrap_err())
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
     ];
     for (status, lines, body, expected) in cases {
         for credential in [embed_secret(), password()] {
-            let told = told_about(answer(status, lines, body), credential).await;
+            let told = told_about(response(status, lines, body), credential).await;
             let about = |word: &str| told.to_lowercase().contains(word);
             assert!(told.contains(expected), "{status} {lines}: {told}");
             assert!(told.starts_with("token_reply_unusable"), "{status} {lines}: {told}");
@@ -225,7 +225,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
     }
     // A page that does not exist is one of Bold BI's web server, whatever its type.
     for lines in [html, ""] {
-        let told = told_about(answer("404 Not Found", lines, page), embed_secret()).await;
+        let told = told_about(response("404 Not Found", lines, page), embed_secret()).await;
         assert!(told.contains("in a browser") && !told.contains("Settings > Embed"), "{told}");
     }
     // Control: these are what Bold BI says of a credential, or may say.
@@ -236,7 +236,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
         ("403 Forbidden", b"\"canary\""),
         ("422 Unprocessable Content", json),
     ] {
-        let told = told_about(answer(status, "", body), embed_secret()).await;
+        let told = told_about(response(status, "", body), embed_secret()).await;
         assert!(told.starts_with("credential_refused"), "{status}: {told}");
         assert!(told.contains("Settings > Embed"), "{status}: {told}");
         // A firewall may say no in JSON, or nothing at all.
@@ -244,11 +244,11 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
     }
     for challenge in ["Bearer", "Bearer realm=\"Basic, NTLM\"", "Bearer realm=Basic"] {
         let line = format!("WWW-Authenticate: {challenge}\r\n");
-        let told = told_about(answer("401 Unauthorized", &line, b""), embed_secret()).await;
+        let told = told_about(response("401 Unauthorized", &line, b""), embed_secret()).await;
         assert!(told.contains("Settings > Embed"), "{challenge}: {told}");
     }
     for (status, body) in [("403 Forbidden", &b""[..]), ("403 Forbidden", b" \r\n")] {
-        let told = told_about(answer(status, "", body), password()).await;
+        let told = told_about(response(status, "", body), password()).await;
         assert!(told.starts_with("credential_refused") && told.contains("firewall"), "{told}");
     }
 }
@@ -317,12 +317,12 @@ async fn a_reply_that_is_said_to_be_compressed_is_not_read_and_its_coding_is_nam
         ("Content-Encoding: br\r\n", b"\x8b\x0c\x80", "is br"),
         ("Content-Encoding: canary\r\n", plain, "of an unknown name"),
     ] {
-        let told = told_about(answer("200 OK", lines, body), embed_secret()).await;
+        let told = told_about(response("200 OK", lines, body), embed_secret()).await;
         assert!(told.contains("token_reply_unusable"), "{told}");
         assert!(told.contains(expected) && told.contains("Accept-Encoding"), "{lines}: {told}");
     }
     for lines in ["", "Content-Encoding: identity\r\n", "Content-Encoding:\r\n"] {
-        let address = raw_server(answer("200 OK", lines, plain)).await;
+        let address = raw_server(response("200 OK", lines, plain)).await;
         exchange_with(server(address), embed_secret()).await.unwrap();
     }
 }
@@ -464,8 +464,8 @@ async fn tls_endpoint(name: &str) -> (SocketAddr, String) {
                 let _ = stream.read(&mut [0; 4096]).await;
                 let body = r#"{"access_token":"over-tls"}"#;
                 let length = body.len();
-                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+                let _ = stream.write_all(response.as_bytes()).await;
                 let _ = stream.read(&mut [0; 4096]).await;
             });
         }
@@ -533,8 +533,8 @@ async fn api(stand_in: &StandIn, route: &str, authorization: &str) -> (u16, Stri
          connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     (head[9..12].parse().unwrap(), body.to_owned())
 }

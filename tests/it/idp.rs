@@ -48,7 +48,7 @@ impl Provider {
         writeln!(self.orders.as_ref().unwrap(), "{names}").unwrap();
         let mut reply = String::new();
         self.replies.read_line(&mut reply).unwrap();
-        let (issuer, rest) = reply.split_once(' ').expect("the provider answers");
+        let (issuer, rest) = reply.split_once(' ').expect("the provider responds");
         assert_eq!(rest.trim_end(), format!("publishes {names}"));
         issuer.to_owned()
     }
@@ -87,9 +87,9 @@ impl Desk {
         );
         let mut connection = Client::connect(self.address.parse().unwrap()).await;
         connection.write(request.as_bytes()).await;
-        let answer = connection.response().await;
-        assert_eq!(answer.status, 200, "the provider gives a token: {}", answer.text());
-        let reply: Value = serde_json::from_slice(&answer.body).unwrap();
+        let response = connection.response().await;
+        assert_eq!(response.status, 200, "the provider gives a token: {}", response.text());
+        let reply: Value = serde_json::from_slice(&response.body).unwrap();
         reply["access_token"].as_str().unwrap().to_owned()
     }
 }
@@ -142,8 +142,8 @@ async fn the_tokens_of_a_real_provider_are_admitted_and_no_others_of_it() {
     let all = gateway(&upstream, issuer, issuer, "RS256, PS256, ES256, EdDSA");
     for algorithm in ["RS256", "PS256", "ES256", "EdDSA"] {
         let token = desk.token("boldgate", algorithm).await;
-        let answer = get(&all, &token).await;
-        assert_eq!(answer.status, 200, "{algorithm}: {}", answer.text());
+        let response = get(&all, &token).await;
+        assert_eq!(response.status, 200, "{algorithm}: {}", response.text());
         let seen = upstream.seen.take();
         assert!(!seen[0].head.contains(&token), "the token goes no further");
         assert_eq!(get(&all, &desk.token("another", algorithm).await).await.status, 401);
@@ -162,8 +162,8 @@ async fn an_issuer_that_differs_by_its_slash_is_refused() {
     let issuer = &provider.issuer;
     let slashed = gateway(&upstream, &format!("{issuer}/"), issuer, "RS256");
     let token = provider.desk().token("boldgate", "RS256").await;
-    let answer = get(&slashed, &token).await;
-    assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+    let response = get(&slashed, &token).await;
+    assert_eq!((response.status, response.code().as_str()), (401, "caller_unauthenticated"));
     upstream.seen.assert_untouched("an issuer that is spelled in another way");
     let exact = gateway(&upstream, issuer, issuer, "RS256");
     assert_eq!(get(&exact, &token).await.status, 200);

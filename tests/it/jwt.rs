@@ -81,8 +81,8 @@ async fn a_caller_with_a_good_jwt_is_served_with_our_token_and_the_jwt_goes_no_f
     let gateway = gateway(&upstream, &provider, &batch);
     let token = provider.token(|_| ());
 
-    let answer = get(&gateway, &bearer(&token)).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = get(&gateway, &bearer(&token)).await;
+    assert_eq!(response.status, 200, "{}", response.text());
     let seen = &upstream.seen.requests()[0];
     assert_eq!(seen.header("authorization"), ["Bearer canary-token-site1-0"]);
     assert!(!seen.head.contains(&token));
@@ -108,9 +108,9 @@ async fn an_invalid_jwt_reaches_nothing() {
         Provider::new().token(|_| ()),
         unsigned,
     ] {
-        let answer = get(&gateway, &bearer(&token)).await;
-        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
-        assert!(!answer.text().contains(&token));
+        let response = get(&gateway, &bearer(&token)).await;
+        assert_eq!((response.status, response.code().as_str()), (401, "caller_unauthenticated"));
+        assert!(!response.text().contains(&token));
     }
     upstream.seen.assert_untouched("a JWT that does not hold");
     assert_eq!(get(&gateway, &bearer(&good)).await.status, 200);
@@ -143,7 +143,7 @@ async fn keys_are_fetched_once_rotations_are_followed_and_failures_keep_the_last
     let (old, new) = (Provider::new(), Provider::with_key_id("two"));
     let published = Arc::new(Mutex::new((200, old.jwks())));
     let theirs = Arc::clone(&published);
-    let issuer = Upstream::answering(move |_| {
+    let issuer = Upstream::with_handler(move |_| {
         let (code, body) = theirs.lock().unwrap().clone();
         crate::support::upstream::status(code, &body)
     })
@@ -180,8 +180,8 @@ async fn an_issuer_whose_keys_are_unavailable_admits_nobody_and_affects_no_other
     let upstream = Upstream::echo().await;
     let batch = ApiKey::generate().unwrap();
     let gateway = gateway_with(&upstream, "jwks_url: http://127.0.0.1:1/keys", &batch);
-    let answer = get(&gateway, &bearer(&Provider::new().token(|_| ()))).await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_keys_unavailable"));
+    let response = get(&gateway, &bearer(&Provider::new().token(|_| ()))).await;
+    assert_eq!((response.status, response.code().as_str()), (503, "issuer_keys_unavailable"));
     upstream.seen.assert_untouched("an issuer without keys");
     let key = format!("X-Api-Key: {}\r\n", batch.expose());
     assert_eq!(get(&gateway, &key).await.status, 200);
@@ -196,7 +196,8 @@ async fn a_verified_jwt_is_refused_once_its_key_is_gone_or_it_has_expired() {
     let published = Arc::new(Mutex::new(old.jwks()));
     let theirs = Arc::clone(&published);
     let issuer =
-        Upstream::answering(move |_| crate::support::upstream::ok(&theirs.lock().unwrap())).await;
+        Upstream::with_handler(move |_| crate::support::upstream::ok(&theirs.lock().unwrap()))
+            .await;
     let keys = format!("jwks_url: http://{}/keys", issuer.address);
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
     let token = old.token(|_| ());
@@ -269,13 +270,13 @@ async fn the_scheme_bearer_may_have_any_case_and_any_number_of_spaces() {
     let gateway = gateway(&upstream, &provider, &batch);
     let token = provider.token(|_| ());
     for scheme in ["Bearer\t", "Bearer \t", "Bearer", "Bearer:", "Bearer=", "JWT ", ""] {
-        let answer = get(&gateway, &format!("Authorization: {scheme}{token}\r\n")).await;
-        assert_eq!(answer.status, 401, "{scheme:?}");
+        let response = get(&gateway, &format!("Authorization: {scheme}{token}\r\n")).await;
+        assert_eq!(response.status, 401, "{scheme:?}");
     }
     upstream.seen.assert_untouched("tokens that are not sent as RFC 6750 says");
     for scheme in ["Bearer ", "Bearer  ", "bearer   ", "BEARER ", "bEaReR          "] {
-        let answer = get(&gateway, &format!("Authorization: {scheme}{token} \r\n")).await;
-        assert_eq!(answer.status, 200, "{scheme:?}: {}", answer.text());
+        let response = get(&gateway, &format!("Authorization: {scheme}{token} \r\n")).await;
+        assert_eq!(response.status, 200, "{scheme:?}: {}", response.text());
     }
 }
 
@@ -298,9 +299,9 @@ async fn a_401_challenges_for_each_kind_of_credential_and_says_that_a_token_was_
         ("Authorization: Bearer opaque\r\n", [api_key, invalid]),
         ("Authorization: Bearer bgk_canary-wrong\r\n", [api_key, challenge]),
     ] {
-        let answer = get(&both, headers).await;
-        assert_eq!(answer.status, 401);
-        assert_eq!(answer.header("www-authenticate"), expected, "{headers}");
+        let response = get(&both, headers).await;
+        assert_eq!(response.status, 401);
+        assert_eq!(response.header("www-authenticate"), expected, "{headers}");
     }
     upstream.seen.assert_untouched("requests without a good credential");
     let served = get(&both, &bearer(&provider.token(|_| ()))).await;
@@ -339,11 +340,11 @@ async fn the_reason_of_a_refused_credential_is_in_the_access_log_and_a_metric_on
     ];
     let mut told = std::collections::HashSet::new();
     for (headers, reason) in &refused {
-        let answer = get(&gateway, headers).await;
-        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
-        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        let response = get(&gateway, headers).await;
+        assert_eq!((response.status, response.code().as_str()), (401, "caller_unauthenticated"));
+        let problem: Value = serde_json::from_slice(&response.body).unwrap();
         told.insert(problem["detail"].to_string());
-        assert!(!answer.text().contains(reason), "{}", answer.text());
+        assert!(!response.text().contains(reason), "{}", response.text());
     }
     assert_eq!(told.len(), 1, "the client is always told the same: {told:?}");
     upstream.seen.assert_untouched("refused credentials");
@@ -383,7 +384,8 @@ async fn unusable_keys_beside_usable_ones_lock_no_caller_out_and_let_none_in() {
     let published = Arc::new(Mutex::new(keys.to_string()));
     let theirs = Arc::clone(&published);
     let issuer =
-        Upstream::answering(move |_| crate::support::upstream::ok(&theirs.lock().unwrap())).await;
+        Upstream::with_handler(move |_| crate::support::upstream::ok(&theirs.lock().unwrap()))
+            .await;
     let keys = format!("jwks_url: http://{}/keys", issuer.address);
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
 
@@ -396,8 +398,8 @@ async fn unusable_keys_beside_usable_ones_lock_no_caller_out_and_let_none_in() {
     // Where nothing is left, nobody is let in, and everybody may come again.
     *published.lock().unwrap() = json!({ "keys": [null, parsed(&good)["x"]] }).to_string();
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
-    let answer = get(&gateway, &bearer(&good.token(|_| ()))).await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "issuer_keys_unavailable"));
+    let response = get(&gateway, &bearer(&good.token(|_| ()))).await;
+    assert_eq!((response.status, response.code().as_str()), (503, "issuer_keys_unavailable"));
 }
 
 #[tokio::test]
@@ -451,8 +453,11 @@ async fn a_jwt_in_which_a_name_stands_twice_is_refused_and_not_passed_on() {
         let token =
             provider.token_as_written(|claims| claims.replacen('{', &format!("{{{claim},"), 1));
         for headers in [bearer(&token), key.clone() + &bearer(&token)] {
-            let answer = get(&gateway, &headers).await;
-            assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+            let response = get(&gateway, &headers).await;
+            assert_eq!(
+                (response.status, response.code().as_str()),
+                (401, "caller_unauthenticated")
+            );
         }
     }
     upstream.seen.assert_untouched("tokens in which a name stands twice");

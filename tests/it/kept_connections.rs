@@ -21,21 +21,21 @@ use crate::support::tls::SelfSigned;
 /// The act of a server on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
-    /// Answers, and keeps the connection.
-    Answer,
-    /// Answers, and closes the connection soon afterwards, unasked.
-    AnswerAndClose,
+    /// Responds, and keeps the connection.
+    Respond,
+    /// Responds, and closes the connection soon afterwards, unasked.
+    RespondAndClose,
     /// Closes the connection without a byte.
     Close,
     /// Resets the connection without a byte.
     Reset,
-    /// Closes the connection after a part of the head of an answer.
+    /// Closes the connection after a part of the head of a response.
     Begin,
     /// Closes the connection after the head and a part of the body.
     BreakOff,
 }
 
-use Act::{Answer, AnswerAndClose, Begin, BreakOff, Close, Reset};
+use Act::{Begin, BreakOff, Close, Reset, Respond, RespondAndClose};
 
 /// A server that acts on each request by a list, in the order they come; the last entry is for all
 /// that come later.
@@ -98,15 +98,15 @@ async fn converse(
         let act = acts[number.min(acts.len()) - 1];
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         let (bytes, goes_on) = match act {
-            Answer => (head + body, true),
-            AnswerAndClose => (head + body, false),
+            Respond => (head + body, true),
+            RespondAndClose => (head + body, false),
             Close | Reset => (String::new(), false),
             Begin => ("HTTP/1.1 2".to_owned(), false),
             BreakOff => (head + &body[..body.len() / 2], false),
         };
         stream.write_all(bytes.as_bytes()).await.unwrap();
         match act {
-            AnswerAndClose => tokio::time::sleep(Duration::from_millis(5)).await,
+            RespondAndClose => tokio::time::sleep(Duration::from_millis(5)).await,
             // With TLS, the end is announced.
             Close => stream.shutdown().await.unwrap(),
             Reset => stream.reset_at_the_end(),
@@ -153,14 +153,14 @@ type Outcome = Result<AccessToken, ExchangeError>;
 
 #[tokio::test]
 async fn connections_are_kept_from_one_exchange_to_the_next() {
-    let (outcomes, seen) = exchanges(&[Answer], 5).await;
+    let (outcomes, seen) = exchanges(&[Respond], 5).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(seen, [1; 5]);
 }
 
 #[tokio::test]
 async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_on_a_new_one() {
-    for closes in [&[Answer, Close, Answer][..], &[Answer, Reset, Answer]] {
+    for closes in [&[Respond, Close, Respond][..], &[Respond, Reset, Respond]] {
         let (outcomes, seen) = exchanges(closes, 3).await;
         assert!(outcomes.iter().all(Result::is_ok), "{closes:?}: {outcomes:?}");
         assert_eq!(seen, [1, 1, 2, 2], "{closes:?}");
@@ -174,10 +174,10 @@ async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_under_tls
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), made.pem()).unwrap();
     for (acts, good, connections) in [
-        (&[Answer, Answer][..], true, &[1, 1][..]),
-        (&[Answer, Close, Answer], true, &[1, 1, 2]),
-        (&[Answer, Reset, Answer], true, &[1, 1, 2]),
-        (&[Answer, Begin, Answer], false, &[1, 1]),
+        (&[Respond, Respond][..], true, &[1, 1][..]),
+        (&[Respond, Close, Respond], true, &[1, 1, 2]),
+        (&[Respond, Reset, Respond], true, &[1, 1, 2]),
+        (&[Respond, Begin, Respond], false, &[1, 1]),
     ] {
         let fickle = Fickle::start(Some(tls.clone()), acts, TOKEN.to_owned()).await;
         let permit = permit(tls_server(fickle.address, "localhost", ca.path().to_owned()));
@@ -190,7 +190,7 @@ async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_under_tls
 
 #[tokio::test]
 async fn an_exchange_is_never_sent_a_third_time() {
-    for closes in [&[Answer, Close, Close, Answer][..], &[Answer, Reset, Reset, Answer]] {
+    for closes in [&[Respond, Close, Close, Respond][..], &[Respond, Reset, Reset, Respond]] {
         let (outcomes, seen) = exchanges(closes, 2).await;
         assert!(outcomes[0].is_ok() && outcomes[1].is_err(), "{closes:?}: {outcomes:?}");
         assert_eq!(seen, [1, 1, 2], "{closes:?}");
@@ -200,7 +200,7 @@ async fn an_exchange_is_never_sent_a_third_time() {
 #[tokio::test]
 async fn the_second_try_is_on_a_new_connection_although_others_are_idle() {
     // Two exchanges at once leave two idle connections, which the server then closes.
-    let fickle = Fickle::new(&[Answer, Answer, Close, Answer], TOKEN.to_owned()).await;
+    let fickle = Fickle::new(&[Respond, Respond, Close, Respond], TOKEN.to_owned()).await;
     let permit = permit(server(fickle.address));
     let bold_bi = bold_bi(&permit);
     let (one, other) = tokio::join!(bold_bi.exchange(&permit), bold_bi.exchange(&permit));
@@ -222,7 +222,7 @@ async fn an_exchange_on_a_new_connection_is_a_login_and_is_sent_once() {
 
 #[tokio::test]
 async fn an_exchange_that_was_answered_in_part_is_not_sent_again() {
-    for act in [&[Answer, Begin][..], &[Answer, BreakOff]] {
+    for act in [&[Respond, Begin][..], &[Respond, BreakOff]] {
         let (outcomes, seen) = exchanges(act, 2).await;
         assert!(outcomes[0].is_ok() && outcomes[1].is_err(), "{act:?}: {outcomes:?}");
         assert_eq!(seen, [1, 1], "{act:?}");
@@ -231,7 +231,7 @@ async fn an_exchange_that_was_answered_in_part_is_not_sent_again() {
 
 #[tokio::test]
 async fn no_exchange_fails_at_the_pace_at_which_the_server_closes_idle_connections() {
-    let fickle = Fickle::new(&[AnswerAndClose], TOKEN.to_owned()).await;
+    let fickle = Fickle::new(&[RespondAndClose], TOKEN.to_owned()).await;
     let permit = permit(server(fickle.address));
     let bold_bi = bold_bi(&permit);
     for number in 0..200 {
@@ -244,10 +244,10 @@ async fn no_exchange_fails_at_the_pace_at_which_the_server_closes_idle_connectio
 #[tokio::test]
 async fn keys_are_fetched_once_more_from_a_server_that_closes_an_idle_connection() {
     for (acts, good, connections) in [
-        (&[Answer, Close, Answer][..], true, &[1, 1, 2][..]),
-        (&[Answer, Reset, Answer], true, &[1, 1, 2]),
-        (&[Answer, Close, Close, Answer], false, &[1, 1, 2]),
-        (&[Answer, Begin, Answer], false, &[1, 1]),
+        (&[Respond, Close, Respond][..], true, &[1, 1, 2][..]),
+        (&[Respond, Reset, Respond], true, &[1, 1, 2]),
+        (&[Respond, Close, Close, Respond], false, &[1, 1, 2]),
+        (&[Respond, Begin, Respond], false, &[1, 1]),
     ] {
         let fickle = Fickle::new(acts, Provider::new().jwks()).await;
         let url = format!("http://{}/keys", fickle.address).parse().unwrap();
@@ -296,7 +296,7 @@ async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
                 let _ = stream.read(&mut [0; 4096]).await.unwrap();
             }
             let _ = stream.write_all(bytes).await;
-            // It waits for an answer in its own protocol.
+            // It waits for a response in its own protocol.
             tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
         }
     });

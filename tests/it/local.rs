@@ -58,8 +58,8 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
         let own = caller("cron", &format!("{process}\n    api_key: {{ sha256: {} }}", key.hash()));
         let gateway = Gateway::start(&at_socket(&upstream, &socket, &(own + &keyed)));
 
-        let answer = ask(&socket, "Host: gw\r\n").await;
-        assert_eq!(answer.status, status, "{process}: {}", answer.text());
+        let response = ask(&socket, "Host: gw\r\n").await;
+        assert_eq!(response.status, status, "{process}: {}", response.text());
         if status == 200 {
             assert_eq!(gateway.access_lines(1).await[0]["boldgate.caller"], "cron");
             // The process is one caller and the key another.
@@ -98,8 +98,8 @@ async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
         "127.1",
         "169.254.169.254",
     ] {
-        let answer = gateway.send(request(&format!("Host: {host}\r\n"))).await;
-        assert_eq!((answer.status, answer.code().as_str()), (421, "host_refused"), "{host}");
+        let response = gateway.send(request(&format!("Host: {host}\r\n"))).await;
+        assert_eq!((response.status, response.code().as_str()), (421, "host_refused"), "{host}");
     }
     let none = gateway.send(format!("GET {PATH} HTTP/1.0\r\n\r\n")).await;
     assert_eq!(none.status, 421);
@@ -108,8 +108,8 @@ async fn an_anonymous_loopback_listener_serves_hosts_of_this_machine_only() {
     for host in
         ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "127.9.9.9", "[::1]:80", "app.example"]
     {
-        let answer = gateway.send(request(&format!("Host: {host}\r\n"))).await;
-        assert_eq!(answer.status, 200, "{host}: {}", answer.text());
+        let response = gateway.send(request(&format!("Host: {host}\r\n"))).await;
+        assert_eq!(response.status, 200, "{host}: {}", response.text());
     }
     let by_tenant = "GET /bi/api/v5.0/items HTTP/1.1\r\nHost: BETA.example\r\n\r\n";
     assert_eq!(gateway.send(by_tenant).await.status, 200);
@@ -151,9 +151,9 @@ async fn an_expired_key_is_refused_like_an_unknown_one_and_is_a_warning_of_the_c
         + &caller("batch", &keys);
     let gateway = Gateway::start(&text);
     let ask = async |key: &str| {
-        let answer = gateway.send(request(&format!("Host: gw\r\nX-Api-Key: {key}\r\n"))).await;
-        let body = answer.text();
-        (answer.status, body.split("\"request_id\"").next().unwrap_or_default().to_owned())
+        let response = gateway.send(request(&format!("Host: gw\r\nX-Api-Key: {key}\r\n"))).await;
+        let body = response.text();
+        (response.status, body.split("\"request_id\"").next().unwrap_or_default().to_owned())
     };
     let expired = ask(old.expose()).await;
     assert_eq!(expired, ask("bgk_nobody").await);

@@ -19,7 +19,7 @@ mod idp;
 mod jwt;
 mod kept_connections;
 mod local;
-mod odd_answers;
+mod odd_responses;
 mod operating;
 mod pem_files;
 mod reload;

@@ -1,5 +1,5 @@
 //! Every way to fail, as the caller and the operator read it: one real gateway, a tenant for each
-//! failure, the answer and the line of the log side by side in a snapshot.
+//! failure, the response and the line of the log side by side in a snapshot.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::gateway::anonymous;
 use crate::support::process::Process;
 use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
 use crate::support::tls::{SelfSigned, TlsServer};
-use crate::support::upstream::{Answer, Upstream, dead_address, ok};
+use crate::support::upstream::{RawResponse, Upstream, dead_address, ok};
 
 const TENANTS: [(&str, &str, &str); 11] = [
     ("wrong-embed-secret", "main", "WRONG_SECRET"),
@@ -181,7 +181,7 @@ async fn a_failure_that_goes_on_does_not_flood_the_log() {
 async fn a_token_of_another_user_is_an_error_in_the_log_and_beside_a_login_name_a_warning() {
     let reply =
         r#"{"access_token":"canary-token","expires_in":3600,"email":"canary@acme.example"}"#;
-    let upstream = Upstream::answering_all(move |_| ok(reply)).await;
+    let upstream = Upstream::with_handler_for_all(move |_| ok(reply)).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let config = anonymous(upstream.address)
@@ -212,10 +212,10 @@ async fn a_token_of_another_user_is_an_error_in_the_log_and_beside_a_login_name_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn responses_that_are_cut_off_and_clients_that_are_rejected_are_logged() {
-    let upstream = Upstream::answering(|_| {
+    let upstream = Upstream::with_handler(|_| {
         let mut half = ok("0123456789");
         half.bytes.truncate(half.bytes.len() - 5);
-        Answer { keep: false, ..half }
+        RawResponse { keep: false, ..half }
     })
     .await;
     let folder = tempfile::tempdir().unwrap();
@@ -223,15 +223,15 @@ async fn responses_that_are_cut_off_and_clients_that_are_rejected_are_logged() {
     let config = anonymous(upstream.address).edit("SECRET_FILE", &secret)
         + "limits: { max_connections: 1 }\n";
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
-    let answer = get(&gateway, "site1", "").await;
-    assert!(!answer.whole);
+    let response = get(&gateway, "site1", "").await;
+    assert!(!response.whole);
     gateway.stderr(|text| text.contains("cut off"));
     let log = gateway.log();
     let line = log.last().unwrap();
     assert_eq!(line["severity"], "WARN");
     assert_eq!(line["boldgate.tenant"], "acme");
     assert_eq!(line["server.address"], format!("http://{}", upstream.address));
-    assert_eq!(answer.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
+    assert_eq!(response.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
     assert!(line["hint"].as_str().unwrap().contains("logs"), "{line}");
 
     // Its client sees the end of a connection a moment before its place is free.

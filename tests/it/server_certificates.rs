@@ -28,9 +28,9 @@ fn tls_config(server: &TlsServer, upstream: &Upstream, more: &str) -> String {
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
     [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// The answers of a gateway with `more` keys of its server: status with a token of ours, status
+/// The responses of a gateway with `more` keys of its server: status with a token of ours, status
 /// with one of the client's, and the bytes that reached the server.
-async fn answers(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
+async fn responses(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
     let mut all = Vec::new();
     for version in VERSIONS {
         let upstream = Upstream::echo().await;
@@ -52,14 +52,14 @@ async fn answers(made: &Made, more: &str) -> Vec<(u16, u16, usize)> {
 }
 
 async fn assert_trusted(what: &str, made: &Made, more: &str) {
-    for (by_token, by_own, bytes) in answers(made, more).await {
+    for (by_token, by_own, bytes) in responses(made, more).await {
         assert_eq!((by_token, by_own), (200, 200), "{what}");
         assert!(bytes > 0, "{what}");
     }
 }
 
 async fn assert_refused(what: &str, made: &Made, more: &str) {
-    for (by_token, by_own, bytes) in answers(made, more).await {
+    for (by_token, by_own, bytes) in responses(made, more).await {
         assert!([502, 503].contains(&by_token), "{what}: {by_token}");
         assert_eq!((by_own, bytes), (502, 0), "{what}");
     }
@@ -269,9 +269,9 @@ async fn assert_told(refused: &Refused<'_>) {
         let mut client = Client::connect(gateway.address()).await;
         let request = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         client.write(request.as_bytes()).await;
-        let answer = client.response().await;
-        assert!(!answer.text().contains("openssl"), "{what}: it is for operators");
-        let id = answer.header("x-request-id")[0].to_owned();
+        let response = client.response().await;
+        assert!(!response.text().contains("openssl"), "{what}: it is for operators");
+        let id = response.header("x-request-id")[0].to_owned();
         gateway.stderr(|log| log.contains(&id));
         let log = gateway.log();
         let line = log.iter().find(|line| line["request.id"] == *id).unwrap();

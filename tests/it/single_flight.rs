@@ -95,11 +95,13 @@ async fn a_thousand_waiters_share_one_exchange_after_its_initiator_is_gone() {
     starter.abort();
     assert!(starter.await.unwrap_err().is_cancelled());
 
-    let answers = waiters.join_all().await;
-    assert_eq!(answers.len(), 999);
-    let first = answers[0].as_ref().unwrap();
+    let responses = waiters.join_all().await;
+    assert_eq!(responses.len(), 999);
+    let first = responses[0].as_ref().unwrap();
     assert!(
-        answers.iter().all(|answer| Arc::ptr_eq(&answer.as_ref().unwrap().token, &first.token))
+        responses
+            .iter()
+            .all(|response| Arc::ptr_eq(&response.as_ref().unwrap().token, &first.token))
     );
     assert_eq!(stand_in.token_requests(), 1);
     assert_eq!(stand_in.connections(), 1);
@@ -117,8 +119,8 @@ async fn a_thousand_waiters_share_one_failure() {
         let (source, permit) = (source.clone(), permit.clone());
         waiters.spawn(async move { source.token(&permit).await });
     }
-    for answer in waiters.join_all().await {
-        let error = answer.unwrap_err();
+    for response in waiters.join_all().await {
+        let error = response.unwrap_err();
         assert!(
             matches!(error.cause.kind, ExchangeErrorKind::Unavailable { status: 503, .. }),
             "{error}"

@@ -12,7 +12,7 @@ use url::form_urlencoded;
 use crate::support::client::{Client, Response};
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
-use crate::support::upstream::{Answer, Upstream, ok, status};
+use crate::support::upstream::{RawResponse, Upstream, ok, status};
 
 /// A server that gives each user a token of the user's name, and a gateway before it.
 struct Setup {
@@ -39,7 +39,7 @@ impl Setup {
     async fn of(portal: &str, proxy: &str, reply: Box<Reply>) -> Self {
         let exchanged = Arc::new(Mutex::new(Vec::new()));
         let users = Arc::clone(&exchanged);
-        let upstream = Upstream::answering_all(move |request| -> Answer {
+        let upstream = Upstream::with_handler_for_all(move |request| -> RawResponse {
             if !request.path().ends_with("/token") {
                 return ok("served");
             }
@@ -145,14 +145,14 @@ const READ: &str = "/v5.0/dashboards";
 async fn each_user_of_a_jwt_acts_with_a_token_of_their_own_and_never_with_anothers() {
     let setup = Setup::mapped().await;
     for user in ["jane@acme.example", "joe@acme.example", "jane@acme.example"] {
-        let answer = setup.with_claims("alpha", json!({"email": user})).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = setup.with_claims("alpha", json!({"email": user})).await;
+        assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(setup.tokens(), [format!("Bearer canary-token-{user}")]);
     }
     assert_eq!(setup.exchanged(), ["jane@acme.example", "joe@acme.example"]);
     // The tenant that a claim names is acted on as its own user.
-    let answer = setup.with_claims("beta", json!({"sites": ["gamma", "beta"]})).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = setup.with_claims("beta", json!({"sites": ["gamma", "beta"]})).await;
+    assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(setup.exchanged(), ["own@beta.example"]);
     assert_eq!(setup.tokens(), ["Bearer canary-token-own@beta.example"]);
 }
@@ -181,8 +181,8 @@ async fn a_token_of_another_user_than_the_mapped_one_is_never_used_and_is_an_ala
     ] {
         let setup = naming(fields).await;
         for _ in 0..3 {
-            let answer = setup.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
-            let got = (answer.status, answer.code());
+            let response = setup.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
+            let got = (response.status, response.code());
             assert_eq!(got, (502, "token_reply_unusable".into()), "{fields}");
         }
         assert_eq!(setup.exchanged(), ["jane@acme.example"], "{fields}: it is remembered");
@@ -204,8 +204,8 @@ async fn a_reply_that_names_the_mapped_user_or_nobody_is_used() {
         r#","username":"somebody","UserDetail":"{\"Email\":\"joe@acme.example\"}""#,
     ] {
         let setup = naming(fields).await;
-        let answer = setup.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
-        assert_eq!(answer.status, 200, "{fields}: {}", answer.text());
+        let response = setup.with_claims("alpha", json!({"email": "jane@acme.example"})).await;
+        assert_eq!(response.status, 200, "{fields}: {}", response.text());
         assert_eq!(setup.tokens(), ["Bearer canary-token-jane@acme.example"], "{fields}");
         let metrics = setup.gateway.telemetry.render();
         let quiet = "boldgate_token_replies_for_another_user_total{tenant=\"alpha\"} 0\n";

@@ -15,7 +15,9 @@ use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::{Gateway, PATH, anonymous, config};
-use crate::support::scripted::{Scripted, Wire, answer, on_server, own_token, request, with_body};
+use crate::support::scripted::{
+    ScriptedUpstream, Wire, on_server, own_token, raw_response, request, with_body,
+};
 use crate::support::tls::{SelfSigned, TlsServer, tls_config};
 use crate::support::upstream::{Request, Seen, Upstream, dead_address, ok, status};
 use crate::support::waiting::{comes_true, until};
@@ -46,7 +48,7 @@ struct Mortal {
 impl Mortal {
     async fn new() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let upstream = runtime.spawn(Upstream::answering(|_| {
+        let upstream = runtime.spawn(Upstream::with_handler(|_| {
             // Long enough for requests to be there when it dies.
             std::thread::sleep(Duration::from_millis(1));
             ok("fine")
@@ -183,7 +185,7 @@ fn on_ca(config: &str, settings: &str) -> String {
 async fn a_health_check_ejects_and_restores_an_address_and_sends_no_token() {
     let well = Arc::new(AtomicBool::new(true));
     let says = Arc::clone(&well);
-    let one = Upstream::answering(move |request| match request.path() {
+    let one = Upstream::with_handler(move |request| match request.path() {
         "/bi/health-check" if !says.load(SeqCst) => status(503, "starting"),
         _ => ok("fine"),
     })
@@ -251,7 +253,7 @@ async fn a_name_with_several_addresses_is_served_by_those_that_are_there() {
 
 #[tokio::test]
 async fn each_deadline_that_passes_is_reported_by_its_name() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         if wire.head.contains("/drip") {
             wire.write("HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n").await?;
             loop {
@@ -260,7 +262,7 @@ async fn each_deadline_that_passes_is_reported_by_its_name() {
             }
         }
         sleep(Duration::from_millis(400)).await;
-        wire.write(answer("200 OK", "late")).await
+        wire.write(raw_response("200 OK", "late")).await
     })
     .await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -301,7 +303,7 @@ async fn each_deadline_that_passes_is_reported_by_its_name() {
 async fn a_tenant_that_floods_a_slow_server_does_not_starve_the_others() {
     let slow = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&slow);
-    let upstream = Scripted::new(move |mut wire: Wire| {
+    let upstream = ScriptedUpstream::new(move |mut wire: Wire| {
         let counted = Arc::clone(&counted);
         async move {
             loop {
@@ -309,7 +311,7 @@ async fn a_tenant_that_floods_a_slow_server_does_not_starve_the_others() {
                     counted.fetch_add(1, SeqCst);
                     sleep(Duration::from_secs(3)).await;
                 }
-                wire.write(answer("200 OK", "fine")).await?;
+                wire.write(raw_response("200 OK", "fine")).await?;
                 wire.next().await?;
             }
         }
@@ -333,8 +335,8 @@ async fn a_tenant_that_floods_a_slow_server_does_not_starve_the_others() {
         assert_eq!(gateway.get(&theirs).await.status, 200);
         assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
     }
-    let answers = storm.join_all().await;
-    let (served, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
+    let responses = storm.join_all().await;
+    let (served, refused): (Vec<_>, Vec<_>) = responses.iter().partition(|a| a.status == 200);
     assert_eq!((served.len(), refused.len()), (3, 9));
     for refused in refused {
         assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));

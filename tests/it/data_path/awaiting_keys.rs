@@ -46,9 +46,9 @@ impl Hanging {
                 may_go_on.notified().await;
                 let mut question = [0; 4096];
                 let _ = stream.read(&mut question).await;
-                let answer =
+                let response =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{keys}", keys.len());
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(response.as_bytes()).await;
                 held.lock().unwrap().push(stream);
             }
         });

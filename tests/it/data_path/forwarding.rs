@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, PATH, anonymous, config};
-use crate::support::scripted::{Scripted, answer, noise, request, with_body};
-use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
+use crate::support::scripted::{ScriptedUpstream, noise, raw_response, request, with_body};
+use crate::support::upstream::{CANARY_TOKEN, RawResponse, Upstream, ok};
 
 #[tokio::test]
 async fn a_get_reaches_the_server_with_our_token_and_its_target_byte_for_byte() {
@@ -117,21 +117,21 @@ async fn upstream_idle() {
 }
 
 #[tokio::test]
-async fn a_chunked_answer_reaches_the_client_whole_however_it_is_cut() {
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
-    let upstream = Scripted::new(|mut wire| async move {
+async fn a_chunked_response_reaches_the_client_whole_however_it_is_cut() {
+    const RESPONSE: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+    let upstream = ScriptedUpstream::new(|mut wire| async move {
         loop {
             let cut: usize = wire.head.split("cut=").nth(1).unwrap()[..3].parse().unwrap();
-            wire.write(&ANSWER[..cut]).await?;
+            wire.write(&RESPONSE[..cut]).await?;
             upstream_idle().await;
-            wire.write(&ANSWER[cut..]).await?;
+            wire.write(&RESPONSE[cut..]).await?;
             wire.next().await?;
         }
     })
     .await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address()).await;
-    for cut in 20..ANSWER.len() {
+    for cut in 20..RESPONSE.len() {
         client.write(request("GET", &format!("{PATH}?cut={cut:03}")).as_bytes()).await;
         let response = client.response().await;
         assert_eq!((response.status, response.text().as_str()), (200, "hello world"), "cut {cut}");
@@ -143,7 +143,7 @@ async fn a_chunked_answer_reaches_the_client_whole_however_it_is_cut() {
 
 #[tokio::test]
 async fn head_204_and_304_have_no_body_and_leave_the_connection_usable() {
-    let upstream = Upstream::answering(|request| {
+    let upstream = Upstream::with_handler(|request| {
         let text = match request.line() {
             line if line.starts_with("HEAD") => "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n",
             line if line.contains("/204") => "HTTP/1.1 204 No Content\r\n\r\n",
@@ -174,12 +174,12 @@ async fn head_204_and_304_have_no_body_and_leave_the_connection_usable() {
 }
 
 #[tokio::test]
-async fn a_large_answer_arrives_byte_for_byte() {
+async fn a_large_response_arrives_byte_for_byte() {
     let body = noise(5_000_000);
     let sent = body.clone();
-    let upstream = Upstream::answering(move |_| {
+    let upstream = Upstream::with_handler(move |_| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", sent.len());
-        Answer { bytes: [head.as_bytes(), &sent].concat(), keep: true }
+        RawResponse { bytes: [head.as_bytes(), &sent].concat(), keep: true }
     })
     .await;
     let gateway = Gateway::start(&anonymous(upstream.address));
@@ -189,8 +189,8 @@ async fn a_large_answer_arrives_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_length_is_chunked_and_the_client_s_connection_goes_on() {
-    let upstream = Upstream::answering(|_| Answer {
+async fn a_response_without_a_length_is_chunked_and_the_client_s_connection_goes_on() {
+    let upstream = Upstream::with_handler(|_| RawResponse {
         bytes: b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n\r\na,b,c".to_vec(),
         keep: false,
     })
@@ -206,8 +206,8 @@ async fn an_answer_without_a_length_is_chunked_and_the_client_s_connection_goes_
 }
 
 #[tokio::test]
-async fn an_http_1_0_client_gets_its_answer_without_chunks() {
-    let upstream = Upstream::answering(|request| {
+async fn an_http_1_0_client_gets_its_response_without_chunks() {
+    let upstream = Upstream::with_handler(|request| {
         if request.line().contains("/chunked") {
             return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
                 .into();
@@ -270,7 +270,7 @@ async fn a_body_behind_expect_100_continue_is_requested_once_the_request_is_admi
 
 #[tokio::test]
 async fn informational_responses_of_the_server_are_dropped_and_its_final_one_is_forwarded() {
-    let upstream = Upstream::answering(|request| {
+    let upstream = Upstream::with_handler(|request| {
         assert!(request.header("expect").is_empty());
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -289,7 +289,7 @@ async fn informational_responses_of_the_server_are_dropped_and_its_final_one_is_
 
 #[tokio::test]
 async fn a_server_that_switches_protocols_unasked_is_refused() {
-    let upstream = Upstream::answering(|_| {
+    let upstream = Upstream::with_handler(|_| {
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nGET / evil"
             .into()
     })
@@ -304,11 +304,11 @@ async fn a_server_that_switches_protocols_unasked_is_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_in_a_coding_that_we_do_not_know_is_refused() {
-    let upstream = Upstream::answering(|request| {
+async fn a_response_in_a_coding_that_we_do_not_know_is_refused() {
+    let upstream = Upstream::with_handler(|request| {
         let coding = if request.line().contains("identity") { "identity" } else { "gzip, chunked" };
         let text = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n");
-        Answer { bytes: text.into_bytes(), keep: false }
+        RawResponse { bytes: text.into_bytes(), keep: false }
     })
     .await;
     let gateway = Gateway::start(&anonymous(upstream.address));
@@ -324,7 +324,7 @@ async fn an_answer_in_a_coding_that_we_do_not_know_is_refused() {
 
 #[tokio::test]
 async fn the_server_s_own_refusals_pass_unchanged() {
-    let upstream = Upstream::answering(|request| {
+    let upstream = Upstream::with_handler(|request| {
         let status = request.line().split("status/").nth(1).unwrap()[..3].parse().unwrap();
         crate::support::upstream::status(
             status,
@@ -346,7 +346,7 @@ async fn the_server_s_own_refusals_pass_unchanged() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
-    let upstream = Upstream::answering(|request| ok(request.line())).await;
+    let upstream = Upstream::with_handler(|request| ok(request.line())).await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     for count in [3, 50] {
         let mut client = Client::connect(gateway.address()).await;
@@ -362,13 +362,13 @@ async fn pipelined_requests_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn a_request_that_arrives_while_the_one_before_it_is_answered_loses_no_byte() {
-    let upstream = Scripted::new(|mut wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire| async move {
         loop {
             let body = wire.body().await?;
             // The next request begins to arrive in the meantime.
             tokio::time::sleep(Duration::from_millis(50)).await;
             let text = format!("{} {}", wire.head.lines().next().unwrap(), body.len());
-            wire.write(answer("200 OK", &text)).await?;
+            wire.write(raw_response("200 OK", &text)).await?;
             wire.next().await?;
         }
     })

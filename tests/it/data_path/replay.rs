@@ -10,13 +10,13 @@ use tokio::time::sleep;
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::gateway::{Gateway, PATH, anonymous, config};
-use crate::support::scripted::{Scripted, Wire, answer, noise, request, with_body};
-use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
+use crate::support::scripted::{ScriptedUpstream, Wire, noise, raw_response, request, with_body};
+use crate::support::upstream::{CANARY_TOKEN, RawResponse, Request, Upstream, ok, status};
 use crate::support::waiting::until;
 
 /// Refuses the tokens that `revoked` names.
 async fn revoking(revoked: impl Fn(&str) -> bool + Send + Sync + 'static) -> Upstream {
-    Upstream::answering(move |request| {
+    Upstream::with_handler(move |request| {
         if revoked(token(request)) { status(401, "token expired") } else { ok("fine") }
     })
     .await
@@ -92,17 +92,20 @@ async fn a_body_beyond_what_is_kept_is_not_replayed_and_the_token_is_dropped() {
     }
 }
 
-/// Answers 401 to the first token before it has read the body, 200 to the next when it has.
-async fn refusing_early() -> Scripted {
-    Scripted::new(|mut wire: Wire| async move {
+/// Responds with 401 to the first token before it has read the body, 200 to the next when it has.
+async fn refusing_early() -> ScriptedUpstream {
+    ScriptedUpstream::new(|mut wire: Wire| async move {
         if wire.head.contains(&format!("{CANARY_TOKEN}-0")) {
-            wire.write(answer("401 Unauthorized", "early")).await?;
+            wire.write(raw_response("401 Unauthorized", "early")).await?;
             wire.wait_for_end().await;
             return Ok(());
         }
         let body = wire.body().await?;
-        wire.write(answer("200 OK", &format!("{} {}", body.len(), body == noise(body.len()))))
-            .await?;
+        wire.write(raw_response(
+            "200 OK",
+            &format!("{} {}", body.len(), body == noise(body.len())),
+        ))
+        .await?;
         wire.wait_for_end().await;
         Ok(())
     })
@@ -133,11 +136,11 @@ async fn a_401_before_the_end_of_the_body_is_replayed_with_all_of_it() {
 
 #[tokio::test]
 async fn a_401_before_the_end_of_a_body_of_which_too_much_was_sent_is_not_replayed() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         while wire.buffer.len() < 200_000 {
             tokio::io::AsyncReadExt::read_buf(&mut wire.stream, &mut wire.buffer).await?;
         }
-        wire.write(answer("401 Unauthorized", "early")).await?;
+        wire.write(raw_response("401 Unauthorized", "early")).await?;
         wire.wait_for_end().await;
         Ok(())
     })
@@ -173,7 +176,7 @@ async fn a_body_that_waited_for_100_continue_is_asked_for_once_and_replayed() {
 
 #[tokio::test]
 async fn a_401_to_the_clients_own_authorization_is_passed_to_the_client() {
-    let upstream = Upstream::answering(|_| status(401, "not you")).await;
+    let upstream = Upstream::with_handler(|_| status(401, "not you")).await;
     let setting = "    existing_authorization: pass_through\n";
     let gateway = Gateway::start(&config(upstream.address, setting));
     let head = format!("GET {PATH} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer own\r\n\r\n");
@@ -283,14 +286,18 @@ async fn tokens_revoked_three_times_in_a_row_under_load_fail_no_request() {
 
 #[tokio::test]
 async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {
             wire.body().await?;
             let old = wire.head.contains(&format!("{CANARY_TOKEN}-0"));
             if wire.head.contains("/slow") {
                 sleep(Duration::from_millis(400)).await;
             }
-            let text = if old { answer("401 Unauthorized", "") } else { answer("200 OK", "fine") };
+            let text = if old {
+                raw_response("401 Unauthorized", "")
+            } else {
+                raw_response("200 OK", "fine")
+            };
             wire.write(text).await?;
             wire.next().await?;
         }
@@ -315,7 +322,7 @@ async fn when_no_new_token_is_available_the_client_is_told_so() {
     ] {
         let exchanges = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&exchanges);
-        // Like `Scripted`, except for what its token endpoint says the second time.
+        // Like `ScriptedUpstream`, except for what its token endpoint says the second time.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
@@ -334,11 +341,11 @@ async fn when_no_new_token_is_available_the_client_is_told_so() {
                             .await
                             .unwrap();
                         let text = if !head.contains("/token ") {
-                            answer("401 Unauthorized", "revoked")
+                            raw_response("401 Unauthorized", "revoked")
                         } else if exchanges.fetch_add(1, SeqCst) == 0 {
-                            answer("200 OK", r#"{"access_token":"one","expires_in":3600}"#)
+                            raw_response("200 OK", r#"{"access_token":"one","expires_in":3600}"#)
                         } else {
-                            answer(reply, "{}")
+                            raw_response(reply, "{}")
                         };
                         let _ =
                             tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await;
@@ -357,12 +364,12 @@ async fn when_no_new_token_is_available_the_client_is_told_so() {
 #[tokio::test]
 async fn the_body_of_a_401_that_is_replayed_may_be_long_or_break_off() {
     for (bytes, keep) in [
-        (answer("401 Unauthorized", &"x".repeat(1_000_000)).into_bytes(), true),
+        (raw_response("401 Unauthorized", &"x".repeat(1_000_000)).into_bytes(), true),
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\nhalf".to_vec(), false),
     ] {
-        let upstream = Upstream::answering(move |request| {
+        let upstream = Upstream::with_handler(move |request| {
             if token(request) == nth(0) {
-                Answer { bytes: bytes.clone(), keep }
+                RawResponse { bytes: bytes.clone(), keep }
             } else {
                 ok("fine")
             }

@@ -8,27 +8,30 @@ use tokio::time::{Instant, sleep};
 use crate::support::client::Client;
 use crate::support::gateway::{PATH, anonymous};
 use crate::support::measured_process::MeasuredProcess;
-use crate::support::scripted::{Scripted, Wire, answer, request, with_body};
-use crate::support::waiting::{comes_true, until};
+use crate::support::scripted::{ScriptedUpstream, Wire, raw_response, request, with_body};
+use crate::support::waiting::until;
 
-/// Answers after the time that the path says, in milliseconds.
-async fn slow() -> Scripted {
-    Scripted::new(|mut wire: Wire| async move {
+/// Ends a wait that is not the subject of a test, also on a busy machine. The requests that must be
+/// cut off take a minute.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Responds after the time that the path says, in milliseconds.
+async fn slow() -> ScriptedUpstream {
+    ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {
             wire.body().await?;
             let path = wire.head.split(' ').nth(1).unwrap_or_default();
             let wait = path.rsplit('/').next().unwrap_or_default().parse().unwrap_or(0);
             sleep(Duration::from_millis(wait)).await;
-            wire.write(answer("200 OK", "fine")).await?;
+            wire.write(raw_response("200 OK", "fine")).await?;
             wire.next().await?;
         }
     })
     .await
 }
 
-async fn in_flight(upstream: &Scripted, count: usize) {
-    let there = comes_true(Duration::from_secs(5), || upstream.seen.heads().len() >= count).await;
-    assert!(there, "{count} requests are in flight");
+async fn in_flight(upstream: &ScriptedUpstream, count: usize) {
+    until(|| upstream.seen.heads().len() >= count).await;
 }
 
 #[tokio::test]
@@ -41,8 +44,8 @@ async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
     let mut silent = Client::connect(gateway.address).await;
     let mut busy = Vec::new();
     for bytes in [
-        request("GET", &format!("{PATH}/600")).into_bytes(),
-        with_body("POST", &format!("{PATH}/600"), b"hello"),
+        request("GET", &format!("{PATH}/2000")).into_bytes(),
+        with_body("POST", &format!("{PATH}/2000"), b"hello"),
     ] {
         let mut client = Client::connect(gateway.address).await;
         client.write(&bytes).await;
@@ -52,7 +55,7 @@ async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
     let told = Instant::now();
     gateway.terminate();
     assert!(idle.is_closed().await && silent.is_closed().await);
-    assert!(told.elapsed() < Duration::from_millis(500), "idle connections do not wait");
+    assert!(told.elapsed() < Duration::from_secs(2), "idle connections do not wait");
     assert!(TcpStream::connect(gateway.address).await.is_err(), "no new connections");
     for client in &mut busy {
         let response = client.response().await;
@@ -60,11 +63,10 @@ async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
         assert_eq!(response.header("connection"), ["close"]);
     }
     drop(busy);
-    let answered = Instant::now();
-    let status = gateway.ended_within(Duration::from_secs(5)).await.expect("it ends");
+    // The drain timeout is far longer.
+    let status = gateway.ended_within(PATIENCE).await.expect("it ends with the last of them");
     assert!(status.success(), "{status}: {}", gateway.log());
-    assert!(answered.elapsed() < Duration::from_secs(1), "it ends with the last of them");
-    assert!(gateway.log().contains("all requests were answered"), "{}", gateway.log());
+    until(|| gateway.log().contains("all requests were answered")).await;
 }
 
 #[tokio::test]
@@ -83,7 +85,7 @@ async fn a_body_that_waited_for_100_continue_is_finished_too() {
     let response = client.response().await;
     assert_eq!((response.status, response.header("connection")), (200, vec!["close"]));
     drop(client);
-    assert!(gateway.ended_within(Duration::from_secs(3)).await.expect("it ends").success());
+    assert!(gateway.ended_within(PATIENCE).await.expect("it ends").success());
 }
 
 #[tokio::test]
@@ -92,15 +94,14 @@ async fn the_drain_timeout_cuts_off_what_is_left() {
     let config = anonymous(upstream.address) + "limits: { drain_timeout: 300ms }\n";
     let mut gateway = MeasuredProcess::serve(&config);
     let mut client = Client::connect(gateway.address).await;
-    client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
+    client.write(request("GET", &format!("{PATH}/200000")).as_bytes()).await;
     in_flight(&upstream, 1).await;
     let told = Instant::now();
     gateway.terminate();
     assert!(client.is_closed().await);
-    assert!(gateway.ended_within(Duration::from_secs(5)).await.is_some());
-    let took = told.elapsed();
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
-    assert!(gateway.log().contains("some requests were cut off"), "{}", gateway.log());
+    assert!(gateway.ended_within(PATIENCE).await.is_some());
+    assert!(told.elapsed() >= Duration::from_millis(300), "{:?}", told.elapsed());
+    until(|| gateway.log().contains("some requests were cut off")).await;
 }
 
 #[tokio::test]
@@ -108,12 +109,12 @@ async fn a_second_sigterm_ends_the_gateway_at_once() {
     let upstream = slow().await;
     let mut gateway = MeasuredProcess::serve(&anonymous(upstream.address));
     let mut client = Client::connect(gateway.address).await;
-    client.write(request("GET", &format!("{PATH}/60000")).as_bytes()).await;
+    client.write(request("GET", &format!("{PATH}/200000")).as_bytes()).await;
     in_flight(&upstream, 1).await;
     gateway.terminate();
     until(|| gateway.log().contains("stopping")).await;
     gateway.terminate();
-    let status = gateway.ended_within(Duration::from_secs(2)).await.expect("it ends at once");
+    let status = gateway.ended_within(PATIENCE).await.expect("it ends at once");
     assert!(!status.success(), "somebody was cut off, so it did not go well");
     assert!(client.is_closed().await);
 }

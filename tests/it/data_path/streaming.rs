@@ -1,4 +1,4 @@
-//! Bodies on their way: answers that do not wait for the end of the request, both directions at
+//! Bodies on their way: responses that do not wait for the end of the request, both directions at
 //! once, and ends that come too early on either side.
 
 use std::sync::Arc;
@@ -14,8 +14,10 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, PATH, anonymous};
 use crate::support::http1::read_until;
 use crate::support::measured_process::{MeasuredProcess, megabytes};
-use crate::support::scripted::{Scripted, Wire, answer, noise, on_server, request, with_body};
-use crate::support::upstream::{Answer, CANARY_TOKEN, Upstream, ok};
+use crate::support::scripted::{
+    ScriptedUpstream, Wire, noise, on_server, raw_response, request, with_body,
+};
+use crate::support::upstream::{CANARY_TOKEN, RawResponse, Upstream, ok};
 use crate::support::waiting::until;
 
 const SOON: Duration = Duration::from_secs(1);
@@ -25,16 +27,16 @@ fn chunked_head(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_end_of_the_upload_is_passed_on() {
+async fn a_response_that_comes_before_the_end_of_the_upload_is_passed_on() {
     for (what, closes, after) in [
         ("at once, without reading", false, Duration::ZERO),
         ("later, when the socket is full", false, Duration::from_millis(300)),
         ("and closes", true, Duration::ZERO),
         ("later, and closes", true, Duration::from_millis(300)),
     ] {
-        let upstream = Scripted::new(move |mut wire: Wire| async move {
+        let upstream = ScriptedUpstream::new(move |mut wire: Wire| async move {
             sleep(after).await;
-            wire.write(answer("413 Too Large", "too large for us")).await?;
+            wire.write(raw_response("413 Too Large", "too large for us")).await?;
             if !closes {
                 // It neither reads nor closes, until the gateway does.
                 while wire.stream.ready(tokio::io::Interest::ERROR).await.is_err() {}
@@ -67,7 +69,7 @@ async fn an_answer_that_comes_before_the_end_of_the_upload_is_passed_on() {
 
 #[tokio::test]
 async fn an_upstream_may_answer_each_chunk_as_it_arrives() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
         echo_chunks(&mut wire).await
     })
@@ -112,7 +114,7 @@ async fn echo_chunks(wire: &mut Wire) -> std::io::Result<()> {
 
 #[tokio::test]
 async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
         // It reads nothing while it cannot write.
         echo_chunks(&mut wire).await
@@ -132,7 +134,7 @@ async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
         writing.write_all(b"0\r\n\r\n").await.unwrap();
         writing
     });
-    // A client that reads slowly, so that the answer is still on its way when all has been sent.
+    // A client that reads slowly, so that the response is still on its way when all has been sent.
     let mut client = Client::over(tokio::io::join(reading, tokio::io::sink()));
     sleep(Duration::from_millis(200)).await;
     let response = client.response().await;
@@ -142,10 +144,10 @@ async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
 
 #[tokio::test]
 async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_earlier() {
-    let upstream = Scripted::new(|wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|wire: Wire| async move {
         let Wire { stream, mut buffer, head } = wire;
         let (mut reading, mut writing) = stream.into_split();
-        let answering = tokio::spawn(async move {
+        let responding = tokio::spawn(async move {
             let head = "HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n";
             writing.write_all(head.as_bytes()).await?;
             writing.write_all(&noise(10_000_000)).await?;
@@ -153,7 +155,7 @@ async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_ea
         });
         let body = crate::support::http1::read_body(&mut reading, &mut buffer, &head).await?;
         assert!(body == noise(10_000_000));
-        let _writing = answering.await.unwrap()?;
+        let _writing = responding.await.unwrap()?;
         let _ = reading.read(&mut [0]).await;
         Ok(())
     })
@@ -162,7 +164,7 @@ async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_ea
     let mut client = Client::connect(gateway.address()).await;
     let body = noise(10_000_000);
     let sent = timeout(Duration::from_secs(20), client.write(&with_body("PUT", PATH, &body))).await;
-    sent.expect("the upload does not wait for the answer to be read");
+    sent.expect("the upload does not wait for the response to be read");
     let response = client.response().await;
     assert!(response.whole && response.body == body);
 }
@@ -171,11 +173,11 @@ async fn a_client_that_reads_only_after_sending_all_gets_a_response_that_came_ea
 async fn when_the_client_disconnects_its_request_ends_at_the_server_and_frees_its_connection() {
     let begun = Arc::new(Notify::new());
     let told = Arc::clone(&begun);
-    let upstream = Scripted::new(move |mut wire: Wire| {
+    let upstream = ScriptedUpstream::new(move |mut wire: Wire| {
         let begun = Arc::clone(&begun);
         async move {
             if wire.head.contains("/next") {
-                return wire.write(answer("200 OK", "next")).await;
+                return wire.write(raw_response("200 OK", "next")).await;
             }
             if wire.head.contains("/download") {
                 wire.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nbegin").await?;
@@ -188,8 +190,11 @@ async fn when_the_client_disconnects_its_request_ends_at_the_server_and_frees_it
     .await;
     let gateway = Gateway::start(&on_server(&anonymous(upstream.address), "max_connections: 1"));
     for (what, bytes) in [
-        ("before the answer", request("GET", PATH)),
-        ("before the answer to a body", String::from_utf8(with_body("POST", PATH, b"x")).unwrap()),
+        ("before the response", request("GET", PATH)),
+        (
+            "before the response to a body",
+            String::from_utf8(with_body("POST", PATH, b"x")).unwrap(),
+        ),
         (
             "in mid-upload",
             format!("POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegin"),
@@ -213,13 +218,13 @@ async fn when_the_client_disconnects_its_request_ends_at_the_server_and_frees_it
 
 #[tokio::test]
 async fn a_response_that_breaks_off_at_the_server_breaks_off_for_the_client() {
-    let upstream = Upstream::answering(|request| {
+    let upstream = Upstream::with_handler(|request| {
         let text = if request.line().contains("/chunked") {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
         } else {
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"
         };
-        Answer { bytes: text.into(), keep: false }
+        RawResponse { bytes: text.into(), keep: false }
     })
     .await;
     let gateway = Gateway::start(&anonymous(upstream.address));
@@ -239,8 +244,8 @@ async fn a_response_that_breaks_off_at_the_server_breaks_off_for_the_client() {
 }
 
 #[tokio::test]
-async fn a_post_that_gets_no_answer_is_not_sent_again() {
-    let upstream = Upstream::answering(|_| Answer { bytes: Vec::new(), keep: false }).await;
+async fn a_post_that_gets_no_response_is_not_sent_again() {
+    let upstream = Upstream::with_handler(|_| RawResponse { bytes: Vec::new(), keep: false }).await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     for (method, body) in [("POST", &b"hello"[..]), ("POST", b""), ("DELETE", b""), ("GET", b"")] {
         let before = upstream.seen.requests().len();
@@ -261,10 +266,10 @@ async fn on_a_connection_that_the_server_closes_only_a_safe_request_is_sent_agai
         ("POST", b"", 502, 2),
         ("DELETE", b"", 502, 2),
     ] {
-        let upstream = Scripted::new(|mut wire: Wire| async move {
+        let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
             wire.body().await?;
             let head = wire.head.starts_with("HEAD");
-            wire.write(answer("200 OK", if head { "" } else { "fine" })).await?;
+            wire.write(raw_response("200 OK", if head { "" } else { "fine" })).await?;
             wire.next().await
         })
         .await;
@@ -287,7 +292,7 @@ async fn on_a_connection_that_the_server_closes_only_a_safe_request_is_sent_agai
 
 #[tokio::test]
 async fn a_server_that_stays_silent_is_given_up() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         if wire.head.contains("/half") {
             wire.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await?;
         }
@@ -333,7 +338,7 @@ async fn a_client_that_stops_in_the_middle_of_its_body_is_told_so() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_of_its_response_is_disconnected() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         wire.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await?;
         loop {
             wire.write(vec![b'x'; 1 << 20]).await?;
@@ -353,7 +358,7 @@ async fn a_client_that_reads_nothing_of_its_response_is_disconnected() {
 
 #[tokio::test]
 async fn the_access_line_counts_the_bytes_of_both_bodies() {
-    let upstream = Upstream::answering(|_| ok(&"y".repeat(70_000))).await;
+    let upstream = Upstream::with_handler(|_| ok(&"y".repeat(70_000))).await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     gateway.send(with_body("POST", PATH, &noise(200_000))).await;
     let mut client = Client::connect(gateway.address()).await;
@@ -369,12 +374,12 @@ async fn the_access_line_counts_the_bytes_of_both_bodies() {
 }
 
 #[tokio::test]
-async fn what_the_server_has_sent_reaches_the_client_before_the_rest_of_the_answer_is_there() {
+async fn what_the_server_has_sent_reaches_the_client_before_the_rest_of_the_response_is_there() {
     // With a length, in chunks, or up to the end of the connection.
     for framing in ["Content-Length: 11\r\n", "Transfer-Encoding: chunked\r\n", ""] {
         let told = Arc::new(Notify::new());
         let read = Arc::clone(&told);
-        let upstream = Scripted::new(move |mut wire: Wire| {
+        let upstream = ScriptedUpstream::new(move |mut wire: Wire| {
             let read = Arc::clone(&read);
             async move {
                 let chunked = framing.contains("chunked");
@@ -400,8 +405,8 @@ async fn what_the_server_has_sent_reaches_the_client_before_the_rest_of_the_answ
 }
 
 #[tokio::test]
-async fn a_server_that_reads_slowly_gets_the_end_of_the_body_after_its_answer_has_begun() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+async fn a_server_that_reads_slowly_gets_the_end_of_the_body_after_its_response_has_begun() {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {
             wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
             // By now the sockets between us are full, and the end of the body waits in the gateway.
@@ -425,7 +430,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
     const SIZE: usize = 200_000_000;
     let taken = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&taken);
-    let upstream = Scripted::new(move |mut wire: Wire| {
+    let upstream = ScriptedUpstream::new(move |mut wire: Wire| {
         let taken = Arc::clone(&theirs);
         async move {
             let mut piece = vec![b'x'; 1 << 16];
@@ -435,7 +440,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
                     left -= wire.stream.read(&mut piece).await?;
                 }
                 taken.store(SIZE, SeqCst);
-                return wire.write(answer("200 OK", "taken")).await;
+                return wire.write(raw_response("200 OK", "taken")).await;
             }
             if wire.head.contains("/download") {
                 wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).await?;
@@ -445,7 +450,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
                 }
                 return Ok(());
             }
-            wire.write(answer("200 OK", "warm")).await
+            wire.write(raw_response("200 OK", "warm")).await
         }
     })
     .await;
@@ -473,7 +478,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
     let mut piece = vec![0; 1 << 16];
     while received < SIZE {
         let read = client.stream.read(&mut piece).await.unwrap();
-        assert!(read > 0, "the answer ended after {received} bytes");
+        assert!(read > 0, "the response ended after {received} bytes");
         received += read;
         if received % 64 == 0 {
             // A client slower than the server must not make the gateway hold the difference.
@@ -494,8 +499,8 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
 
 /// Our token, in an error that comes in pieces while the request is still going up.
 #[tokio::test]
-async fn a_token_is_hidden_in_an_answer_that_comes_before_the_end_of_the_request() {
-    let upstream = Scripted::new(|mut wire: Wire| async move {
+async fn a_token_is_hidden_in_a_response_that_comes_before_the_end_of_the_request() {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         let at = wire.head.find("Bearer ").expect("a token is put on");
         let shown = wire.head[at..].lines().next().unwrap().to_owned();
         let (first, second) = shown.split_at(shown.len() / 2);

@@ -11,71 +11,71 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::Response;
-use crate::support::faults::proxy::{Connect, Fault, FaultProxy, Wire};
+use crate::support::faults::proxy::{Connect, Fault, FaultProxy, Faults};
 use crate::support::gateway::{Gateway, get};
 use crate::support::identity_provider::{Provider, bearer};
-use crate::support::upstream::{Answer, Upstream, ok, status};
+use crate::support::upstream::{RawResponse, Upstream, ok, status};
 
 /// A fault from before the keys were fetched first.
 struct Script {
     name: &'static str,
     begin: fn(&FaultProxy),
     /// What the provider itself answers, while the fault lasts, instead of its keys.
-    answer: Option<fn() -> Answer>,
+    response: Option<fn() -> RawResponse>,
 }
 
-const fn on_the_way(name: &'static str, begin: fn(&FaultProxy)) -> Script {
-    Script { name, begin, answer: None }
+const fn network_fault(name: &'static str, begin: fn(&FaultProxy)) -> Script {
+    Script { name, begin, response: None }
 }
 
-const fn of_the_provider(name: &'static str, answer: fn() -> Answer) -> Script {
-    Script { name, begin: |_| (), answer: Some(answer) }
+const fn provider_fault(name: &'static str, response: fn() -> RawResponse) -> Script {
+    Script { name, begin: |_| (), response: Some(response) }
 }
 
 fn scripts() -> Vec<Script> {
     vec![
-        on_the_way("the provider is gone", |proxy| proxy.connect(Connect::Refused)),
-        on_the_way("connections to it are reset", |proxy| proxy.connect(Connect::Reset)),
-        on_the_way("connections to it are closed", |proxy| proxy.connect(Connect::Closed)),
-        on_the_way("a reset in the keys", |proxy| answers(proxy, Fault::ResetAfter(IN_KEYS))),
-        on_the_way("an end in the keys", |proxy| answers(proxy, Fault::CloseAfter(IN_KEYS))),
-        on_the_way("keys are corrupt", |proxy| answers(proxy, Fault::CorruptAfter(0))),
-        on_the_way("another protocol gives keys", |proxy| {
-            answers(proxy, Fault::Instead(b"220 mail.example ESMTP\r\n"));
+        network_fault("the provider is gone", |proxy| proxy.connect(Connect::Refused)),
+        network_fault("connections to it are reset", |proxy| proxy.connect(Connect::Reset)),
+        network_fault("connections to it are closed", |proxy| proxy.connect(Connect::Closed)),
+        network_fault("a reset in the keys", |proxy| responses(proxy, Fault::ResetAfter(IN_KEYS))),
+        network_fault("an end in the keys", |proxy| responses(proxy, Fault::CloseAfter(IN_KEYS))),
+        network_fault("keys are corrupt", |proxy| responses(proxy, Fault::CorruptAfter(0))),
+        network_fault("another protocol gives keys", |proxy| {
+            responses(proxy, Fault::Instead(b"220 mail.example ESMTP\r\n"));
         }),
-        of_the_provider("the provider answers 500", || status(500, "{}")),
-        of_the_provider("the provider answers 404", || status(404, "{}")),
-        of_the_provider("a page comes for keys", || ok("<html>Sign in</html>")),
-        of_the_provider("a set without keys comes", || ok(r#"{"keys":[]}"#)),
-        of_the_provider("the keys are too large", || ok(&" ".repeat(300_000))),
-        of_the_provider("the provider redirects", || {
+        provider_fault("the provider responds with 500", || status(500, "{}")),
+        provider_fault("the provider responds with 404", || status(404, "{}")),
+        provider_fault("a page comes for keys", || ok("<html>Sign in</html>")),
+        provider_fault("a set without keys comes", || ok(r#"{"keys":[]}"#)),
+        provider_fault("the keys are too large", || ok(&" ".repeat(300_000))),
+        provider_fault("the provider redirects", || {
             "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
                 .into()
         }),
     ]
 }
 
-fn answers(proxy: &FaultProxy, to_gateway: Fault) {
-    proxy.requests(Wire { to_gateway, ..Wire::default() });
+fn responses(proxy: &FaultProxy, to_gateway: Fault) {
+    proxy.requests(Faults { to_gateway, ..Faults::default() });
 }
 
 /// An identity provider with a proxy before it.
-struct Way {
+struct FaultyProvider {
     script: Script,
     issuer: String,
     provider: Provider,
     proxy: FaultProxy,
-    ill: Arc<AtomicBool>,
+    faulty: Arc<AtomicBool>,
     _published: Upstream,
 }
 
-impl Way {
+impl FaultyProvider {
     async fn new(number: usize, script: Script) -> Self {
         let provider = Provider::new();
         let keys = std::fs::read_to_string(provider.jwks.path()).unwrap();
-        let ill = Arc::new(AtomicBool::new(true));
-        let (theirs, wrong) = (Arc::clone(&ill), script.answer);
-        let published = Upstream::answering(move |_| match wrong {
+        let faulty = Arc::new(AtomicBool::new(true));
+        let (theirs, wrong) = (Arc::clone(&faulty), script.response);
+        let published = Upstream::with_handler(move |_| match wrong {
             Some(wrong) if theirs.load(SeqCst) => wrong(),
             _ => ok(&keys),
         })
@@ -83,7 +83,7 @@ impl Way {
         let proxy = FaultProxy::start(published.address);
         (script.begin)(&proxy);
         let issuer = format!("https://login{number}.example.com/");
-        Self { script, issuer, provider, proxy, ill, _published: published }
+        Self { script, issuer, provider, proxy, faulty, _published: published }
     }
 
     fn caller(&self, number: usize) -> String {
@@ -99,21 +99,22 @@ impl Way {
         get(gateway, &bearer(&token)).await
     }
 
-    fn calm(&self) {
-        self.ill.store(false, SeqCst);
-        self.proxy.calm();
+    fn end_faults(&self) {
+        self.faulty.store(false, SeqCst);
+        self.proxy.end_faults();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_of_an_identity_provider_needs_a_restart_or_shows_to_other_callers() {
     let upstream = Upstream::echo().await;
-    let mut ways = Vec::new();
+    let mut providers = Vec::new();
     for (number, script) in scripts().into_iter().enumerate() {
-        ways.push(Way::new(number, script).await);
+        providers.push(FaultyProvider::new(number, script).await);
     }
-    let (key, count) = (ApiKey::generate().unwrap(), ways.len());
-    let callers: String = ways.iter().enumerate().map(|(at, way)| way.caller(at)).collect();
+    let (key, count) = (ApiKey::generate().unwrap(), providers.len());
+    let callers: String =
+        providers.iter().enumerate().map(|(at, provider)| provider.caller(at)).collect();
     let gateway = Arc::new(Gateway::start(&format!(
         "listeners:\n  - {{ address: \"127.0.0.1:0\", callers: required }}\n\
          admin: {{ address: \"127.0.0.1:0\" }}\n\
@@ -125,25 +126,25 @@ async fn no_fault_of_an_identity_provider_needs_a_restart_or_shows_to_other_call
         upstream.address,
         key.hash(),
     )));
-    for way in &ways {
-        let refusal = way.ask(&gateway).await;
-        let (name, got) = (way.script.name, (refusal.status, refusal.code()));
+    for provider in &providers {
+        let refusal = provider.ask(&gateway).await;
+        let (name, got) = (provider.script.name, (refusal.status, refusal.code()));
         assert_eq!(got, (503, "issuer_keys_unavailable".into()), "{name}");
     }
     upstream.seen.assert_untouched("callers whose keys are not to be had");
 
     let begun = Instant::now();
     let mut running = JoinSet::new();
-    for way in ways {
-        way.calm();
+    for provider in providers {
+        provider.end_faults();
         let gateway = Arc::clone(&gateway);
         running.spawn(async move {
-            while way.ask(&gateway).await.status != 200 {
-                let name = way.script.name;
+            while provider.ask(&gateway).await.status != 200 {
+                let name = provider.script.name;
                 assert!(begun.elapsed() < RECOVERS, "fault {name}: not well after {RECOVERS:?}");
                 sleep(Duration::from_millis(50)).await;
             }
-            (way.script.name, begun.elapsed())
+            (provider.script.name, begun.elapsed())
         });
     }
     let key = format!("X-Api-Key: {}\r\n", key.expose());

@@ -6,25 +6,25 @@ use std::time::Duration;
 use boldgate::boldbi::stand_in::TokenReply;
 use http::StatusCode;
 
-use crate::support::faults::lane::{Lane, PATIENCE};
-use crate::support::faults::proxy::{Connect, End, Fault, Wire};
-use crate::support::faults::rabble::Ill;
+use crate::support::faults::faulty_server::{FaultyServer, PATIENCE};
+use crate::support::faults::misbehaving_clients::Misbehaviour;
+use crate::support::faults::proxy::{Connect, End, Fault, Faults};
 
 /// One fault.
 #[derive(Clone, Copy)]
 pub struct Script {
     pub name: &'static str,
-    /// Begins it; [`Lane::calm`] ends it when it has shown.
-    pub begin: fn(&Lane),
+    /// Begins it; [`FaultyServer::end_faults`] ends it when it has shown.
+    pub begin: fn(&FaultyServer),
     /// Whether all tokens are revoked as well, so that every tenant needs an exchange.
     pub revokes: bool,
     /// What must be seen of it, so that a fault that did nothing is noticed.
-    pub shows: Shows,
-    /// The statuses of whole answers that clients may see beside 200.
+    pub effect: Effect,
+    /// The statuses of whole responses that clients may see beside 200.
     pub may: &'static [u16],
-    /// Whether answers may visibly break off.
+    /// Whether responses may visibly break off.
     pub breaks: bool,
-    /// Whether answers may be whole and yet not what the server said. Only where bytes are changed
+    /// Whether responses may be whole and yet not what the server said. Only where bytes are changed
     /// on a connection without TLS.
     pub mangles: bool,
     /// So soon after its begin nothing fails any more although it goes on; none if it does.
@@ -36,14 +36,14 @@ pub struct Script {
 
 /// What is seen of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shows {
-    /// An answer with this status.
+pub enum Effect {
+    /// A response with this status.
     Status(u16),
     /// Any of the statuses that may be.
     AnyStatus,
-    /// An answer that breaks off.
+    /// A response that breaks off.
     Broken,
-    /// A right answer that took so long.
+    /// A right response that took so long.
     Slow(Duration),
     /// Another exchange, and not one failure.
     Exchange,
@@ -93,12 +93,12 @@ impl Script {
 }
 
 /// One that clients may notice as a 502 only, unless more is said.
-const fn fault(name: &'static str, shows: Shows, begin: fn(&Lane)) -> Script {
+const fn fault(name: &'static str, effect: Effect, begin: fn(&FaultyServer)) -> Script {
     Script {
         name,
         begin,
         revokes: false,
-        shows,
+        effect,
         may: &[502],
         breaks: false,
         mangles: false,
@@ -108,16 +108,16 @@ const fn fault(name: &'static str, shows: Shows, begin: fn(&Lane)) -> Script {
 }
 
 /// One that clients do not notice, except for the time it takes.
-const fn harmless(name: &'static str, shows: Shows, begin: fn(&Lane)) -> Script {
-    fault(name, shows, begin).may(&[])
+const fn harmless(name: &'static str, effect: Effect, begin: fn(&FaultyServer)) -> Script {
+    fault(name, effect, begin).may(&[])
 }
 
-const fn up(to_server: Fault) -> Wire {
-    Wire { to_server, to_gateway: Fault::None }
+const fn up(to_server: Fault) -> Faults {
+    Faults { to_server, to_gateway: Fault::None }
 }
 
-const fn down(to_gateway: Fault) -> Wire {
-    Wire { to_server: Fault::None, to_gateway }
+const fn down(to_gateway: Fault) -> Faults {
+    Faults { to_server: Fault::None, to_gateway }
 }
 
 /// An outage of the token endpoint is over within a second: while the breaker is open, an exchange
@@ -129,8 +129,8 @@ pub const RECOVERS: Duration = Duration::from_secs(1);
 pub fn scripts() -> Vec<Script> {
     [
         connections(),
-        answers(),
-        false_answers(),
+        responses(),
+        false_responses(),
         requests(),
         exchanges(),
         token_endpoint(),
@@ -142,146 +142,149 @@ pub fn scripts() -> Vec<Script> {
 
 fn connections() -> Vec<Script> {
     vec![
-        fault("the server is gone", Shows::Status(502), |lane| gone(lane, Connect::Refused)),
-        fault("connections are reset at once", Shows::Status(502), |lane| {
-            gone(lane, Connect::Reset);
+        fault("the server is gone", Effect::Status(502), |server| gone(server, Connect::Refused)),
+        fault("connections are reset at once", Effect::Status(502), |server| {
+            gone(server, Connect::Reset);
         }),
-        fault("connections are closed at once", Shows::Status(502), |lane| {
-            gone(lane, Connect::Closed);
+        fault("connections are closed at once", Effect::Status(502), |server| {
+            gone(server, Connect::Closed);
         }),
-        fault("connections are accepted, in silence", Shows::Status(504), |lane| {
-            gone(lane, Connect::Silent);
+        fault("connections are accepted, in silence", Effect::Status(504), |server| {
+            gone(server, Connect::Silent);
         })
         .may(&[502, 504]),
-        fault("the server is gone, the tokens too", Shows::Status(502), |lane| {
-            gone(lane, Connect::Refused);
+        fault("the server is gone, the tokens too", Effect::Status(502), |server| {
+            gone(server, Connect::Refused);
         })
         .revoking(),
-        fault("open connections are reset once", Shows::Nothing, |lane| {
-            lane.proxy.sever(End::Reset);
+        fault("open connections are reset once", Effect::Nothing, |server| {
+            server.proxy.sever(End::Reset);
         })
         .breaks(),
-        fault("open connections are closed once", Shows::Nothing, |lane| {
-            lane.proxy.sever(End::Closed);
+        fault("open connections are closed once", Effect::Nothing, |server| {
+            server.proxy.sever(End::Closed);
         })
         .breaks(),
     ]
 }
 
-fn gone(lane: &Lane, connect: Connect) {
-    lane.proxy.connect(connect);
-    lane.proxy.sever(End::Reset);
+fn gone(server: &FaultyServer, connect: Connect) {
+    server.proxy.connect(connect);
+    server.proxy.sever(End::Reset);
 }
 
-/// What befalls answers.
-fn answers() -> Vec<Script> {
+/// What befalls responses.
+fn responses() -> Vec<Script> {
     vec![
-        harmless("answers come late", Shows::Slow(LATE), |lane| {
-            lane.wire(down(Fault::Latency(LATE)));
+        harmless("responses come late", Effect::Slow(LATE), |server| {
+            server.request_faults(down(Fault::Latency(LATE)));
         }),
-        fault("answers come too late", Shows::Status(504), |lane| {
-            lane.wire(down(Fault::Latency(TOO_LATE)));
+        fault("responses come too late", Effect::Status(504), |server| {
+            server.request_faults(down(Fault::Latency(TOO_LATE)));
         })
         .lingers()
         .may(&[502, 504])
         .breaks(),
-        harmless("answers come slowly", Shows::Slow(LATE), |lane| {
-            lane.wire(down(Fault::Rate(20_000)));
+        harmless("responses come slowly", Effect::Slow(LATE), |server| {
+            server.request_faults(down(Fault::Rate(20_000)));
         }),
-        harmless("answers come in scraps", Shows::Nothing, |lane| {
-            lane.wire(down(Fault::Scraps));
+        harmless("responses come in scraps", Effect::Nothing, |server| {
+            server.request_faults(down(Fault::Scraps));
         }),
-        fault("no answer comes", Shows::Status(504), |lane| {
-            lane.wire(down(Fault::StallAfter(0)));
+        fault("no response comes", Effect::Status(504), |server| {
+            server.request_faults(down(Fault::StallAfter(0)));
         })
         .may(&[504])
         .breaks(),
-        fault("answers stall in the head", Shows::Status(504), |lane| {
-            lane.wire(down(Fault::StallAfter(IN_HEAD)));
+        fault("responses stall in the head", Effect::Status(504), |server| {
+            server.request_faults(down(Fault::StallAfter(IN_HEAD)));
         })
         .may(&[504])
         .breaks(),
-        fault("answers stall in the body", Shows::Broken, |lane| {
-            lane.wire(down(Fault::StallAfter(IN_BODY)));
+        fault("responses stall in the body", Effect::Broken, |server| {
+            server.request_faults(down(Fault::StallAfter(IN_BODY)));
         })
         .may(&[504])
         .breaks(),
-        fault("a reset in place of an answer", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::ResetAfter(0)));
+        fault("a reset in place of a response", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::ResetAfter(0)));
         })
         .breaks(),
-        fault("a reset in the head of an answer", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::ResetAfter(IN_HEAD)));
+        fault("a reset in the head of a response", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::ResetAfter(IN_HEAD)));
         })
         .breaks(),
-        fault("a reset in the body of an answer", Shows::Broken, |lane| {
-            lane.wire(down(Fault::ResetAfter(IN_BODY)));
+        fault("a reset in the body of a response", Effect::Broken, |server| {
+            server.request_faults(down(Fault::ResetAfter(IN_BODY)));
         })
         .breaks(),
-        fault("an end in place of an answer", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::CloseAfter(0)));
+        fault("an end in place of a response", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::CloseAfter(0)));
         })
         .breaks(),
-        fault("an end in the head of an answer", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::CloseAfter(IN_HEAD)));
+        fault("an end in the head of a response", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::CloseAfter(IN_HEAD)));
         })
         .breaks(),
-        fault("an end in the body of an answer", Shows::Broken, |lane| {
-            lane.wire(down(Fault::CloseAfter(IN_BODY)));
+        fault("an end in the body of a response", Effect::Broken, |server| {
+            server.request_faults(down(Fault::CloseAfter(IN_BODY)));
         })
         .breaks(),
-        fault("half an end in place of an answer", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::HalfCloseAfter(0)));
+        fault("half an end in place of a response", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::HalfCloseAfter(0)));
         })
         .breaks(),
-        fault("half an end in the body of an answer", Shows::Broken, |lane| {
-            lane.wire(down(Fault::HalfCloseAfter(IN_BODY)));
+        fault("half an end in the body of a response", Effect::Broken, |server| {
+            server.request_faults(down(Fault::HalfCloseAfter(IN_BODY)));
         })
         .breaks(),
     ]
 }
 
-/// Answers that are none.
-fn false_answers() -> Vec<Script> {
+/// Responses that are none.
+fn false_responses() -> Vec<Script> {
     vec![
-        fault("answers are corrupt from the start", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::CorruptAfter(0)));
+        fault("responses are corrupt from the start", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::CorruptAfter(0)));
         })
         .may(&[502, 504])
         .breaks()
         .mangles(),
-        fault("answers are corrupt in the head", Shows::AnyStatus, |lane| {
-            lane.wire(down(Fault::CorruptAfter(IN_HEAD)));
+        fault("responses are corrupt in the head", Effect::AnyStatus, |server| {
+            server.request_faults(down(Fault::CorruptAfter(IN_HEAD)));
         })
         .may(&[502, 504])
         .breaks()
         .mangles(),
-        fault("another protocol answers", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::Instead(b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n")));
+        fault("another protocol responds", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::Instead(
+                b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n",
+            )));
         })
         .breaks(),
-        fault("TLS answers", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::Instead(b"\x15\x03\x03\x00\x02\x02\x46")));
+        fault("TLS responds", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::Instead(b"\x15\x03\x03\x00\x02\x02\x46")));
         })
         .breaks(),
-        fault("an answer has two lengths", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::Instead(
+        fault("a response has two lengths", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::Instead(
                 b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
             )));
         })
         .breaks(),
-        fault("an answer switches protocols", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::Instead(
+        fault("a response switches protocols", Effect::Status(502), |server| {
+            server.request_faults(down(Fault::Instead(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
             )));
         })
         .breaks(),
-        fault("an answer ends between its head's lines", Shows::Status(502), |lane| {
-            lane.wire(down(Fault::Instead(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n")));
+        fault("a response ends between its head's lines", Effect::Status(502), |server| {
+            server
+                .request_faults(down(Fault::Instead(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n")));
         })
         .breaks(),
-        harmless("every answer comes twice", Shows::Nothing, |lane| {
-            lane.wire(down(Fault::Twice));
+        harmless("every response comes twice", Effect::Nothing, |server| {
+            server.request_faults(down(Fault::Twice));
         })
         .may(&[502])
         .breaks(),
@@ -291,27 +294,29 @@ fn false_answers() -> Vec<Script> {
 /// What befalls one of two addresses: once it is set aside, nobody notices.
 pub fn one_of_two_addresses() -> Vec<Script> {
     let scripts = [
-        fault("one of two addresses is gone", Shows::Nothing, |lane| {
-            gone(lane, Connect::Refused);
+        fault("one of two addresses is gone", Effect::Nothing, |server| {
+            gone(server, Connect::Refused);
         }),
-        fault("one of two addresses resets connections", Shows::Nothing, |lane| {
-            gone(lane, Connect::Reset);
+        fault("one of two addresses resets connections", Effect::Nothing, |server| {
+            gone(server, Connect::Reset);
         }),
-        fault("one of two addresses closes connections", Shows::Nothing, |lane| {
-            gone(lane, Connect::Closed);
+        fault("one of two addresses closes connections", Effect::Nothing, |server| {
+            gone(server, Connect::Closed);
         }),
-        fault("one of two addresses is silent", Shows::Nothing, |lane| gone(lane, Connect::Silent)),
-        fault("one of two addresses stalls", Shows::Nothing, |lane| {
-            lane.wire(down(Fault::StallAfter(0)));
+        fault("one of two addresses is silent", Effect::Nothing, |server| {
+            gone(server, Connect::Silent)
         }),
-        fault("one of two addresses resets answers", Shows::Nothing, |lane| {
-            lane.wire(down(Fault::ResetAfter(0)));
+        fault("one of two addresses stalls", Effect::Nothing, |server| {
+            server.request_faults(down(Fault::StallAfter(0)));
         }),
-        fault("one of two addresses speaks another protocol", Shows::Nothing, |lane| {
-            lane.wire(down(Fault::Instead(b"SSH-2.0-OpenSSH_9.2p1\r\n")));
+        fault("one of two addresses resets responses", Effect::Nothing, |server| {
+            server.request_faults(down(Fault::ResetAfter(0)));
         }),
-        fault("one of two addresses gives no tokens", Shows::Exchange, |lane| {
-            lane.exchange_wire(down(Fault::ResetAfter(0)));
+        fault("one of two addresses speaks another protocol", Effect::Nothing, |server| {
+            server.request_faults(down(Fault::Instead(b"SSH-2.0-OpenSSH_9.2p1\r\n")));
+        }),
+        fault("one of two addresses gives no tokens", Effect::Exchange, |server| {
+            server.exchange_faults(down(Fault::ResetAfter(0)));
         })
         .revoking(),
     ];
@@ -321,74 +326,80 @@ pub fn one_of_two_addresses() -> Vec<Script> {
 /// What other clients do.
 fn clients() -> Vec<Script> {
     vec![
-        harmless("clients leave in heads", Shows::Nothing, |lane| lane.behave(Ill::LeaveInHead)),
-        harmless("clients leave in bodies", Shows::Nothing, |lane| lane.behave(Ill::LeaveInBody)),
-        harmless("clients leave before the answer", Shows::Nothing, |lane| {
-            lane.behave(Ill::LeaveBeforeAnswer);
+        harmless("clients leave in heads", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::AbortInHead)
         }),
-        harmless("clients leave in answers", Shows::Nothing, |lane| {
-            lane.behave(Ill::LeaveInAnswer);
+        harmless("clients leave in bodies", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::AbortInBody)
         }),
-        harmless("clients close half of connections", Shows::Nothing, |lane| {
-            lane.behave(Ill::HalfClose);
+        harmless("clients leave before the response", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::ResetBeforeResponse);
         }),
-        harmless("clients speak another protocol", Shows::Nothing, |lane| {
-            lane.behave(Ill::Send(b"SSH-2.0-OpenSSH_9.2p1\r\n"));
+        harmless("clients leave in responses", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::ResetInResponse);
         }),
-        harmless("clients speak TLS", Shows::Nothing, |lane| {
-            lane.behave(Ill::Send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"));
+        harmless("clients close half of connections", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::HalfClose);
         }),
-        harmless("clients drip", Shows::Nothing, |lane| lane.behave(Ill::Drip)),
-        harmless("clients read nothing of answers", Shows::Nothing, |lane| {
-            lane.behave(Ill::ReadNothing);
+        harmless("clients speak another protocol", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::Send(b"SSH-2.0-OpenSSH_9.2p1\r\n"));
         }),
-        harmless("clients say nothing", Shows::Nothing, |lane| lane.behave(Ill::Silent)),
+        harmless("clients speak TLS", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::Send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"));
+        }),
+        harmless("clients drip", Effect::Nothing, |server| server.behave(Misbehaviour::Drip)),
+        harmless("clients read nothing of responses", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::ReadNothing);
+        }),
+        harmless("clients say nothing", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::Silent)
+        }),
     ]
 }
 
 /// What befalls requests on their way to the server.
 fn requests() -> Vec<Script> {
     vec![
-        harmless("requests come late", Shows::Slow(LATE), |lane| {
-            lane.wire(up(Fault::Latency(LATE)));
+        harmless("requests come late", Effect::Slow(LATE), |server| {
+            server.request_faults(up(Fault::Latency(LATE)));
         }),
-        harmless("requests come slowly", Shows::Slow(Duration::from_millis(20)), |lane| {
-            lane.wire(up(Fault::Rate(40_000)));
+        harmless("requests come slowly", Effect::Slow(Duration::from_millis(20)), |server| {
+            server.request_faults(up(Fault::Rate(40_000)));
         }),
-        harmless("requests come in scraps", Shows::Nothing, |lane| {
-            lane.wire(up(Fault::Scraps));
+        harmless("requests come in scraps", Effect::Nothing, |server| {
+            server.request_faults(up(Fault::Scraps));
         }),
-        fault("no request arrives", Shows::Status(504), |lane| {
-            lane.wire(up(Fault::StallAfter(0)));
+        fault("no request arrives", Effect::Status(504), |server| {
+            server.request_faults(up(Fault::StallAfter(0)));
         })
         .may(&[504]),
-        fault("requests stall in the head", Shows::Status(504), |lane| {
-            lane.wire(up(Fault::StallAfter(IN_HEAD)));
+        fault("requests stall in the head", Effect::Status(504), |server| {
+            server.request_faults(up(Fault::StallAfter(IN_HEAD)));
         })
         .may(&[504]),
-        fault("requests stall in the body", Shows::Status(504), |lane| {
-            lane.wire(up(Fault::StallAfter(IN_BODY)));
+        fault("requests stall in the body", Effect::Status(504), |server| {
+            server.request_faults(up(Fault::StallAfter(IN_BODY)));
         })
         .may(&[504]),
-        fault("a reset in the head of a request", Shows::Status(502), |lane| {
-            lane.wire(up(Fault::ResetAfter(IN_HEAD)));
+        fault("a reset in the head of a request", Effect::Status(502), |server| {
+            server.request_faults(up(Fault::ResetAfter(IN_HEAD)));
         })
         .breaks(),
-        fault("a reset in the body of a request", Shows::Status(502), |lane| {
-            lane.wire(up(Fault::ResetAfter(IN_BODY)));
+        fault("a reset in the body of a request", Effect::Status(502), |server| {
+            server.request_faults(up(Fault::ResetAfter(IN_BODY)));
         })
         .breaks(),
-        fault("an end in the head of a request", Shows::Status(502), |lane| {
-            lane.wire(up(Fault::CloseAfter(IN_HEAD)));
+        fault("an end in the head of a request", Effect::Status(502), |server| {
+            server.request_faults(up(Fault::CloseAfter(IN_HEAD)));
         })
         .breaks(),
-        fault("half an end in the head of a request", Shows::AnyStatus, |lane| {
-            lane.wire(up(Fault::HalfCloseAfter(IN_HEAD)));
+        fault("half an end in the head of a request", Effect::AnyStatus, |server| {
+            server.request_faults(up(Fault::HalfCloseAfter(IN_HEAD)));
         })
         .may(&[400, 502])
         .breaks(),
-        fault("requests are corrupt", Shows::AnyStatus, |lane| {
-            lane.wire(up(Fault::CorruptAfter(0)));
+        fault("requests are corrupt", Effect::AnyStatus, |server| {
+            server.request_faults(up(Fault::CorruptAfter(0)));
         })
         .may(&[400, 401, 404, 502, 504])
         .breaks()
@@ -399,46 +410,46 @@ fn requests() -> Vec<Script> {
 /// What befalls exchanges on their way. All tokens are revoked, so that all need one.
 fn exchanges() -> Vec<Script> {
     let scripts = [
-        harmless("tokens come late", Shows::Exchange, |lane| {
-            lane.exchange_wire(down(Fault::Latency(LATE)));
+        harmless("tokens come late", Effect::Exchange, |server| {
+            server.exchange_faults(down(Fault::Latency(LATE)));
         }),
-        harmless("tokens come in scraps", Shows::Exchange, |lane| {
-            lane.exchange_wire(Wire { to_server: Fault::Scraps, to_gateway: Fault::Scraps });
+        harmless("tokens come in scraps", Effect::Exchange, |server| {
+            server.exchange_faults(Faults { to_server: Fault::Scraps, to_gateway: Fault::Scraps });
         }),
-        fault("no token comes", Shows::Status(504), |lane| {
-            lane.exchange_wire(down(Fault::StallAfter(0)));
+        fault("no token comes", Effect::Status(504), |server| {
+            server.exchange_faults(down(Fault::StallAfter(0)));
         })
         .may(OUTAGE),
-        fault("tokens stall in the body", Shows::Status(504), |lane| {
-            lane.exchange_wire(down(Fault::StallAfter(IN_BODY)));
+        fault("tokens stall in the body", Effect::Status(504), |server| {
+            server.exchange_faults(down(Fault::StallAfter(IN_BODY)));
         })
         .may(OUTAGE),
-        fault("no exchange arrives", Shows::Status(504), |lane| {
-            lane.exchange_wire(up(Fault::StallAfter(0)));
+        fault("no exchange arrives", Effect::Status(504), |server| {
+            server.exchange_faults(up(Fault::StallAfter(0)));
         })
         .may(OUTAGE),
-        fault("a reset in place of a token", Shows::AnyStatus, |lane| {
-            lane.exchange_wire(down(Fault::ResetAfter(0)));
+        fault("a reset in place of a token", Effect::AnyStatus, |server| {
+            server.exchange_faults(down(Fault::ResetAfter(0)));
         })
         .may(OUTAGE),
-        fault("a reset in the reply with the token", Shows::AnyStatus, |lane| {
-            lane.exchange_wire(down(Fault::ResetAfter(IN_BODY)));
+        fault("a reset in the reply with the token", Effect::AnyStatus, |server| {
+            server.exchange_faults(down(Fault::ResetAfter(IN_BODY)));
         })
         .may(OUTAGE),
-        fault("an end in the reply with the token", Shows::AnyStatus, |lane| {
-            lane.exchange_wire(down(Fault::CloseAfter(IN_BODY)));
+        fault("an end in the reply with the token", Effect::AnyStatus, |server| {
+            server.exchange_faults(down(Fault::CloseAfter(IN_BODY)));
         })
         .may(OUTAGE),
-        fault("an end in the request for a token", Shows::AnyStatus, |lane| {
-            lane.exchange_wire(up(Fault::CloseAfter(IN_HEAD)));
+        fault("an end in the request for a token", Effect::AnyStatus, |server| {
+            server.exchange_faults(up(Fault::CloseAfter(IN_HEAD)));
         })
         .may(OUTAGE),
-        fault("tokens are corrupt", Shows::AnyStatus, |lane| {
-            lane.exchange_wire(down(Fault::CorruptAfter(IN_HEAD)));
+        fault("tokens are corrupt", Effect::AnyStatus, |server| {
+            server.exchange_faults(down(Fault::CorruptAfter(IN_HEAD)));
         })
         .may(OUTAGE),
-        fault("another protocol gives tokens", Shows::AnyStatus, |lane| {
-            lane.exchange_wire(down(Fault::Instead(b"220 mail.example ESMTP\r\n")));
+        fault("another protocol gives tokens", Effect::AnyStatus, |server| {
+            server.exchange_faults(down(Fault::Instead(b"220 mail.example ESMTP\r\n")));
         })
         .may(OUTAGE),
     ];
@@ -448,100 +459,100 @@ fn exchanges() -> Vec<Script> {
 /// What the token endpoint itself does wrong.
 fn token_endpoint() -> Vec<Script> {
     vec![
-        refused("the token endpoint answers 500", |lane| {
-            lane.stand_in.fail_next_token(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
+        refused("the token endpoint responds with 500", |server| {
+            server.stand_in.fail_next_token(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
         }),
-        refused("the token endpoint answers 503", |lane| {
-            lane.stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
+        refused("the token endpoint responds with 503", |server| {
+            server.stand_in.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
         }),
-        refused("the token endpoint answers 429 and asks to wait", |lane| {
-            lane.stand_in.set_reply(TokenReply::Raw {
+        refused("the token endpoint responds with 429 and asks to wait", |server| {
+            server.stand_in.set_reply(TokenReply::Raw {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 headers: vec![("Retry-After".into(), "1".into())],
                 body: b"{}".to_vec(),
             });
         })
         .held_back(Duration::from_secs(1)),
-        refused("the login fails", |lane| lane.stand_in.set_reply(TokenReply::FailedLogin))
+        refused("the login fails", |server| server.stand_in.set_reply(TokenReply::FailedLogin))
             .held_back(REFUSED),
-        refused("the secret was regenerated", |lane| {
-            for asker in lane.askers() {
-                lane.stand_in.set_embed_secret(Some(&asker.site), "another");
+        refused("the secret was regenerated", |server| {
+            for identity in server.identities() {
+                server.stand_in.set_embed_secret(Some(&identity.site), "another");
             }
         })
         .held_back(REFUSED),
-        refused("a page comes for a token", |lane| lane.stand_in.set_reply(TokenReply::Html)),
-        refused("nothing comes for a token", |lane| lane.stand_in.set_reply(TokenReply::Empty)),
-        refused("half a reply comes for a token", |lane| {
-            lane.stand_in.set_reply(TokenReply::Truncated);
+        refused("a page comes for a token", |server| server.stand_in.set_reply(TokenReply::Html)),
+        refused("nothing comes for a token", |server| server.stand_in.set_reply(TokenReply::Empty)),
+        refused("half a reply comes for a token", |server| {
+            server.stand_in.set_reply(TokenReply::Truncated);
         }),
-        refused("the reply with the token breaks off", |lane| {
-            lane.stand_in.set_reply(TokenReply::BrokenOff);
+        refused("the reply with the token breaks off", |server| {
+            server.stand_in.set_reply(TokenReply::BrokenOff);
         }),
-        refused("the reply with the token is too large", |lane| {
-            lane.stand_in.set_reply(TokenReply::Oversize);
+        refused("the reply with the token is too large", |server| {
+            server.stand_in.set_reply(TokenReply::Oversize);
         }),
-        refused("two tokens come", |lane| lane.stand_in.set_reply(TokenReply::DuplicateKeys)),
-        refused("a token has a line end in it", |lane| {
-            lane.stand_in.set_reply(TokenReply::LineEndInToken);
+        refused("two tokens come", |server| server.stand_in.set_reply(TokenReply::DuplicateKeys)),
+        refused("a token has a line end in it", |server| {
+            server.stand_in.set_reply(TokenReply::LineEndInToken);
         }),
-        refused("the token endpoint redirects", |lane| {
-            lane.stand_in.set_reply(TokenReply::Redirect("http://127.0.0.1:9/".into()));
+        refused("the token endpoint redirects", |server| {
+            server.stand_in.set_reply(TokenReply::Redirect("http://127.0.0.1:9/".into()));
         }),
-        fault("the token endpoint never answers", Shows::Status(504), |lane| {
-            lane.stand_in.set_reply(TokenReply::Never);
+        fault("the token endpoint never responds", Effect::Status(504), |server| {
+            server.stand_in.set_reply(TokenReply::Never);
         })
         .lingers()
         .may(OUTAGE)
         .revoking(),
-        harmless("tokens live for a second or two", Shows::Exchange, |lane| {
-            lane.stand_in.set_token_lifetime(Duration::from_secs(2));
+        harmless("tokens live for a second or two", Effect::Exchange, |server| {
+            server.stand_in.set_token_lifetime(Duration::from_secs(2));
         })
         .revoking(),
-        harmless("tokens say nothing of their end", Shows::Exchange, |lane| {
-            lane.stand_in.set_reply(TokenReply::NoExpiry);
+        harmless("tokens say nothing of their end", Effect::Exchange, |server| {
+            server.stand_in.set_reply(TokenReply::NoExpiry);
         })
         .revoking(),
     ]
 }
 
 /// No token can be had, for a reason that is no time-out.
-const fn refused(name: &'static str, begin: fn(&Lane)) -> Script {
-    fault(name, Shows::AnyStatus, begin).may(OUTAGE).revoking()
+const fn refused(name: &'static str, begin: fn(&FaultyServer)) -> Script {
+    fault(name, Effect::AnyStatus, begin).may(OUTAGE).revoking()
 }
 
 /// What the API does wrong.
 fn api() -> Vec<Script> {
     vec![
-        fault("the API answers 500", Shows::Status(500), |lane| {
-            lane.stand_in.fail_next_api(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
+        fault("the API responds with 500", Effect::Status(500), |server| {
+            server.stand_in.fail_next_api(StatusCode::INTERNAL_SERVER_ERROR, u64::MAX);
         })
         .may(&[500]),
-        fault("the API answers 503", Shows::Status(503), |lane| {
-            lane.stand_in.fail_next_api(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
+        fault("the API responds with 503", Effect::Status(503), |server| {
+            server.stand_in.fail_next_api(StatusCode::SERVICE_UNAVAILABLE, u64::MAX);
         })
         .may(&[503]),
-        fault("the API answers 429", Shows::Status(429), |lane| {
-            lane.stand_in.fail_next_api(StatusCode::TOO_MANY_REQUESTS, u64::MAX);
+        fault("the API responds with 429", Effect::Status(429), |server| {
+            server.stand_in.fail_next_api(StatusCode::TOO_MANY_REQUESTS, u64::MAX);
         })
         .may(&[429]),
-        fault("the API answers 401 to everything", Shows::Status(401), |lane| {
-            lane.stand_in.fail_next_api(StatusCode::UNAUTHORIZED, u64::MAX);
+        fault("the API responds with 401 to everything", Effect::Status(401), |server| {
+            server.stand_in.fail_next_api(StatusCode::UNAUTHORIZED, u64::MAX);
         })
         .may(&[401]),
-        fault("a burst of 401", Shows::Exchange, |lane| {
-            lane.stand_in.fail_next_api(StatusCode::UNAUTHORIZED, 20);
+        fault("a burst of 401", Effect::Exchange, |server| {
+            server.stand_in.fail_next_api(StatusCode::UNAUTHORIZED, 20);
         })
         .may(&[401]),
-        harmless("all tokens are revoked", Shows::Exchange, |lane| lane.stand_in.revoke_all()),
-        harmless("one user's tokens are revoked", Shows::Exchange, |lane| {
-            lane.stand_in.revoke(&lane.askers()[0].user);
+        harmless("all tokens are revoked", Effect::Exchange, |server| server.stand_in.revoke_all()),
+        harmless("one user's tokens are revoked", Effect::Exchange, |server| {
+            server.stand_in.revoke(&server.identities()[0].user);
         }),
-        harmless("the API is slow", Shows::Slow(LATE), |lane| {
-            lane.stand_in.set_latency(Duration::ZERO, LATE);
+        harmless("the API is slow", Effect::Slow(LATE), |server| {
+            server.stand_in.set_latency(Duration::ZERO, LATE);
         }),
-        fault("the API never answers", Shows::Status(504), |lane| {
-            lane.stand_in.set_latency(Duration::ZERO, Duration::from_secs(60));
+        fault("the API never responds", Effect::Status(504), |server| {
+            server.stand_in.set_latency(Duration::ZERO, Duration::from_secs(60));
         })
         .lingers()
         .may(&[504]),

@@ -219,8 +219,8 @@ async fn a_new_certificate_is_shown_within_a_second_and_open_connections_stay() 
     let took = becomes(CHANGE_DEADLINE, "the new certificate is shown", shown).await;
     println!("the new certificate is shown after {took:?}");
     open.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
-    let answer = open.response().await;
-    assert_eq!((answer.status, answer.header("connection")), (200, vec!["keep-alive"]));
+    let response = open.response().await;
+    assert_eq!((response.status, response.header("connection")), (200, vec!["keep-alive"]));
 }
 
 type Tls = Client<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;

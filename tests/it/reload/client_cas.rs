@@ -52,11 +52,11 @@ impl Setup {
         connect(self.gateway.address(), &self.server, Some(identity)).await
     }
 
-    /// The status of an answer on a connection of its own; none if the certificate is not good.
+    /// The status of a response on a connection of its own; none if the certificate is not good.
     async fn ask(&self, identity: &Identity) -> Option<u16> {
         let mut client = self.connect(identity).await?;
         client.write(ASK.as_bytes()).await;
-        client.try_response(false).await.map(|answer| answer.status)
+        client.try_response(false).await.map(|response| response.status)
     }
 
     /// Waits until a certificate is good or bad, within a second; says how long that took.
@@ -103,12 +103,12 @@ async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_
     assert!(ended < CHANGE_DEADLINE, "{ended:?}");
     let reached = setup.upstream.api_requests();
     half.write(rest.as_bytes()).await;
-    let answer = half.response().await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "configuration_changed"));
+    let response = half.response().await;
+    assert_eq!((response.status, response.code().as_str()), (503, "configuration_changed"));
     assert!(half.is_closed().await);
     assert_eq!(setup.upstream.api_requests(), reached, "it reached nothing");
-    let answer = busy.response().await;
-    assert_eq!((answer.status, answer.header("connection")), (200, vec!["close"]));
+    let response = busy.response().await;
+    assert_eq!((response.status, response.header("connection")), (200, vec!["close"]));
     assert!(busy.is_closed().await);
 }
 
@@ -153,8 +153,8 @@ async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_i
     let mut open = setup.connect(&identity).await.unwrap();
     let mut ask = async || {
         open.write(ASK.as_bytes()).await;
-        let answer = open.response().await;
-        (answer.status, answer.status != 200 && answer.code() == "certificate_unknown")
+        let response = open.response().await;
+        (response.status, response.status != 200 && response.code() == "certificate_unknown")
     };
     assert_eq!(ask().await, (200, false));
     let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();

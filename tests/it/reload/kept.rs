@@ -184,7 +184,7 @@ async fn a_request_under_way_stays_in_flight_through_a_change() {
 async fn the_keys_of_an_issuer_are_not_fetched_again_for_a_change() {
     let provider = Provider::new();
     let published = provider.jwks();
-    let issuer = Upstream::answering(move |_| crate::support::upstream::ok(&published)).await;
+    let issuer = Upstream::with_handler(move |_| crate::support::upstream::ok(&published)).await;
     let callers = format!(
         "callers:\n  portal:\n    jwt: {{ issuer: \"https://login.example.com/\", audience: boldgate, \
          algorithms: [EdDSA], jwks_url: \"http://{}/keys\" }}\n    may: [{{ tenant: acme, routes: \
@@ -245,9 +245,9 @@ async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_n
     setup.files.swap_in("secret", &secret);
     becomes(PATIENCE, "it is in force", async || setup.generation().await == 2).await;
     setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
-    let answer = waiting.response().await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
+    let response = waiting.response().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(response.text().contains("\"length\":1000"), "{}", response.text());
     assert_eq!((setup.upstream.token_requests(), setup.upstream.api_requests()), (2, 1));
 }
 
@@ -276,8 +276,8 @@ async fn a_request_that_is_readmitted_counts_once() {
     setup.upstream.set_embed_secret(Some("site1"), &secret);
     setup.files.swap_in("secret", &secret);
     becomes(PATIENCE, "it is in force", async || setup.generation().await == 2).await;
-    let answer = waiting.response().await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = waiting.response().await;
+    assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(setup.upstream.token_requests(), 2, "it was decided on anew");
     let refused = others.await.unwrap().iter().filter(|status| **status == 429).count();
     assert!(refused > 700, "the control: {refused} of 800 were too many");
@@ -299,8 +299,8 @@ async fn a_token_that_is_refused_after_its_secret_was_replaced_is_followed_by_on
     setup.files.swap_in("secret", &secret);
     becomes(PATIENCE, "it is in force", async || setup.generation().await == 2).await;
     setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
-    let answer = sent.response().await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.text().contains("\"length\":1000"), "{}", answer.text());
+    let response = sent.response().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(response.text().contains("\"length\":1000"), "{}", response.text());
     assert_eq!((setup.upstream.token_requests(), setup.upstream.api_requests()), (2, 3));
 }

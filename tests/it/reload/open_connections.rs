@@ -43,8 +43,8 @@ async fn half_a_head_from_before_a_change_is_not_admitted_by_the_old_listener_un
     half.write(b"\r\n").await;
     open.write(format!("{write}\r\n").as_bytes()).await;
     for client in [&mut half, &mut open] {
-        let answer = client.response().await;
-        assert_eq!((answer.status, answer.code().as_str()), (401, "caller_unauthenticated"));
+        let response = client.response().await;
+        assert_eq!((response.status, response.code().as_str()), (401, "caller_unauthenticated"));
     }
     assert_eq!((upstream.token_requests(), upstream.api_requests()), (0, 0));
 }
@@ -69,9 +69,9 @@ async fn a_request_on_a_connection_of_a_listener_that_is_gone_reaches_nothing() 
     files.swap_in("boldgate.yaml", &one);
     in_force(&gateway, 2).await;
     half.write(b"\r\n").await;
-    let answer = half.response().await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "configuration_changed"));
-    assert_eq!(answer.header("connection"), ["close"]);
+    let response = half.response().await;
+    assert_eq!((response.status, response.code().as_str()), (503, "configuration_changed"));
+    assert_eq!(response.header("connection"), ["close"]);
     assert_eq!((upstream.token_requests(), upstream.api_requests()), (1, 1));
     assert_eq!(get(gateway.address(), ACME).await.status, 200);
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::support::edit::Edit;
 use crate::support::files::{Files, every_kind_of_file};
 use crate::support::process::{Process, boldgate};
-use crate::support::reloads::{ACME, PATIENCE, get, log_lines, metric, two_sites};
+use crate::support::reloads::{ACME, PATIENCE, get, log_line, metric, two_sites};
 use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::{becomes, until};
 
@@ -108,14 +108,15 @@ async fn a_secret_that_becomes_a_pipe_is_reported_and_used_again_once_it_is_a_fi
     put("pipe", &files.path("new"));
     std::fs::rename(files.path("new"), files.path("secret")).unwrap();
     let successful = "boldgate_config_last_reload_successful";
-    becomes(PATIENCE, "it is told of", async || metric(admin, successful).await == 0).await;
+    becomes(PATIENCE, "it is reported", async || metric(admin, successful).await == 0).await;
     let refused = "the changed configuration cannot be used: the one in force stays, whole";
-    let findings = log_lines(&gateway, refused)[0]["findings"].as_str().unwrap().to_owned();
+    let findings = log_line(&gateway, refused).await["findings"].as_str().unwrap().to_owned();
     assert!(findings.contains("it is a pipe"), "{findings}");
     assert_eq!(get(address, ACME).await.status, 200);
     files.swap_in("secret", "another");
-    becomes(PATIENCE, "it counts", async || metric(admin, successful).await == 1).await;
-    assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
+    let generation = async || metric(admin, "boldgate_config_generation").await;
+    becomes(PATIENCE, "it is in force", async || generation().await == 2).await;
+    becomes(PATIENCE, "it is reported", async || metric(admin, successful).await == 1).await;
 }
 
 /// Below a folder `away` every open of a file, and every look at a link, hangs, as on a mount whose
@@ -267,9 +268,9 @@ async fn a_file_system_that_hangs_is_reported_after_the_deadline_and_tried_again
     assert!(in_step().await);
     mount.files.write("hangs", "");
     gateway.signal(rustix::process::Signal::HUP);
-    becomes(DEADLINE, "it is told of", async || !in_step().await).await;
+    becomes(DEADLINE, "it is reported", async || !in_step().await).await;
     let stuck = "the files of the configuration cannot be read: the one in force stays";
-    let line = log_lines(&gateway, stuck).remove(0);
+    let line = log_line(&gateway, stuck).await;
     assert!(line["error"].as_str().unwrap().contains(&mount.hangs()), "{line}");
     let timed_out = "boldgate_config_reloads_total{outcome=\"timed_out\"}";
     assert_eq!(metric(admin, timed_out).await, 1);
@@ -278,7 +279,8 @@ async fn a_file_system_that_hangs_is_reported_after_the_deadline_and_tried_again
     mount.files.swap_in("away/secret", "another");
     std::fs::remove_file(mount.files.path("hangs")).unwrap();
     becomes(DEADLINE, "it is tried again", in_step).await;
-    assert_eq!(metric(admin, "boldgate_config_generation").await, 2);
+    let generation = async || metric(admin, "boldgate_config_generation").await;
+    becomes(PATIENCE, "it is in force", async || generation().await == 2).await;
 }
 
 /// Errors that say nothing of the file, and go away by themselves.
@@ -330,20 +332,20 @@ async fn a_reading_that_fails_for_a_passing_reason_is_tried_again() {
     becomes(PATIENCE, "all is under watch", async || generation().await == 2).await;
     mount.fail(Errno::IO);
     mount.files.swap_in("away/secret", EMBED_SECRET);
-    becomes(PATIENCE, "it is told of", async || !in_step().await).await;
+    becomes(PATIENCE, "it is reported", async || !in_step().await).await;
     let unreadable = "the files of the configuration cannot be read: the one in force stays";
-    let line = log_lines(&gateway, unreadable).remove(0);
+    let line = log_line(&gateway, unreadable).await;
     let said = line["error"].as_str().unwrap();
     let words = "could not be read just now (Input/output error (os error 5)); the file itself may";
     assert!(said.contains(words) && said.contains("away/secret"), "{line}");
     assert_eq!(line["next_attempt_in"], "10s");
     let outcome = "boldgate_config_reloads_total{outcome=\"unreadable\"}";
-    assert_eq!(metric(admin, outcome).await, 1);
+    assert!(metric(admin, outcome).await >= 1, "once, or again on a busy machine");
     assert_eq!(metric(admin, "boldgate_config_reloads_total{outcome=\"refused\"}").await, 0);
     // Nobody asks for it, and nothing changes in the folder.
     std::fs::remove_file(mount.files.path("fails")).unwrap();
-    becomes(PATIENCE * 2, "it is tried again", in_step).await;
-    assert_eq!(generation().await, 3);
+    becomes(PATIENCE * 2, "it is tried again", async || generation().await == 3).await;
+    becomes(PATIENCE, "it is reported", in_step).await;
 }
 
 /// Of a mount that is gone for good, nothing comes any more.
@@ -358,14 +360,15 @@ async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
     becomes(PATIENCE, "all is under watch", async || generation().await == 2).await;
     mount.files.write("hangs", "");
     gateway.signal(rustix::process::Signal::HUP);
-    let told_of = async || metric(admin, successful).await == 0;
-    becomes(DEADLINE, "it is told of", told_of).await;
+    let reported = async || metric(admin, successful).await == 0;
+    becomes(DEADLINE, "it is reported", reported).await;
     let [here, away] = ["secret", "away/secret"].map(|name| mount.files.path(name));
     let config = std::fs::read_to_string(mount.files.path("boldgate.yaml")).unwrap();
     let config = config.edit(away.to_str().unwrap(), here.to_str().unwrap());
     mount.files.swap_in("boldgate.yaml", &config);
-    becomes(PATIENCE * 2, "it is taken", async || generation().await == 3).await;
-    assert_eq!(metric(admin, successful).await, 1);
+    // A reading of the former configuration may have begun just before. It hangs until its deadline.
+    becomes(2 * DEADLINE, "it is in force", async || generation().await == 3).await;
+    becomes(PATIENCE, "it is reported", async || metric(admin, successful).await == 1).await;
     // Changes are noticed by themselves again.
     mount.files.swap_in("secret", "another");
     becomes(PATIENCE, "it is noticed", async || generation().await == 4).await;

@@ -43,8 +43,8 @@ async fn the_gateway_announces_its_end_before_it_stops_accepting() {
     sleep(Duration::from_millis(1900).saturating_sub(told.elapsed())).await;
     assert!(TcpStream::connect(address).await.is_err(), "it accepts no more");
     for client in [&mut busy, &mut late] {
-        let answer = client.response().await;
-        assert_eq!((answer.status, answer.header("connection")), (200, vec!["close"]));
+        let response = client.response().await;
+        assert_eq!((response.status, response.header("connection")), (200, vec!["close"]));
     }
     drop((busy, late));
     let ended = gateway.end();

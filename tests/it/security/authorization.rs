@@ -39,16 +39,16 @@ async fn an_empty_authorization_counts_as_none() {
         let upstream = Upstream::echo().await;
         let gateway = Gateway::start(&config(upstream.address, tenant));
         for value in EMPTY {
-            let answer = gateway.send(anonymous(value)).await;
-            assert_eq!(answer.status, 200, "{value:?}: {}", answer.text());
+            let response = gateway.send(anonymous(value)).await;
+            assert_eq!(response.status, 200, "{value:?}: {}", response.text());
             assert_token_of(&upstream.seen.take()[0], "site1");
         }
         // Bold BI's own keys come bare, and a scheme that nobody knows may be such a key.
         for value in
             ["dGhpcyBpcyBhIGtleQ==", "a-key-of-bold-bi", "Basics", "Basic eDp5", "Bearer x"]
         {
-            let answer = gateway.send(anonymous(value)).await;
-            assert_eq!(answer.status, own, "{value}: {}", answer.text());
+            let response = gateway.send(anonymous(value)).await;
+            assert_eq!(response.status, own, "{value}: {}", response.text());
             for seen in upstream.seen.take() {
                 assert_eq!(seen.header("authorization"), [value]);
             }
@@ -123,8 +123,8 @@ async fn our_api_key_is_accepted_in_authorization_and_not_forwarded() {
         format!("bearer  {ALPHA_KEY} "),
         format!("ApiKey {ALPHA_KEY}"),
     ] {
-        let answer = setup.gateway.send(with(&value)).await;
-        assert_eq!(answer.status, 200, "{value}: {}", answer.text());
+        let response = setup.gateway.send(with(&value)).await;
+        assert_eq!(response.status, 200, "{value}: {}", response.text());
         let seen = &setup.upstream.seen.take()[0];
         assert_token_of(seen, "alpha");
         assert!(!seen.head.contains("bgk_"), "{}", seen.head);
@@ -148,12 +148,16 @@ async fn an_anonymous_listener_does_not_forward_our_api_key_either() {
     );
     let gateway = Gateway::start(&(config(upstream.address, "") + &callers));
     for value in places("bgk_canary-unknown") {
-        let answer = gateway.send(anonymous(&value)).await;
-        assert_eq!((answer.status, &*answer.code()), (401, "caller_unauthenticated"), "{value}");
+        let response = gateway.send(anonymous(&value)).await;
+        assert_eq!(
+            (response.status, &*response.code()),
+            (401, "caller_unauthenticated"),
+            "{value}"
+        );
     }
     upstream.seen.assert_untouched("keys that are not known");
-    let answer = gateway.send(anonymous(&format!("Bearer {key}"))).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = gateway.send(anonymous(&format!("Bearer {key}"))).await;
+    assert_eq!(response.status, 200, "{}", response.text());
     let seen = &upstream.seen.take()[0];
     assert_token_of(seen, "site1");
     assert!(!seen.head.contains("bgk_"), "{}", seen.head);

@@ -142,15 +142,15 @@ async fn a_flood_of_guessed_keys_reaches_nothing_and_keeps_no_good_caller_out() 
         for number in 0..1000 {
             let guess = key(&format!("bgk_canary-guess-{number}"));
             client.write(request("GET", "alpha", "/v5.0/dashboards", &guess).as_bytes()).await;
-            let answer = client.response().await;
-            assert_eq!((answer.status, &*answer.code()), (401, "caller_unauthenticated"));
+            let response = client.response().await;
+            assert_eq!((response.status, &*response.code()), (401, "caller_unauthenticated"));
         }
     };
     let good = async {
         for _ in 0..100 {
             let began = Instant::now();
-            let answer = setup.gateway.send(get(GOOD)).await;
-            assert_eq!(answer.status, 200, "{}", answer.text());
+            let response = setup.gateway.send(get(GOOD)).await;
+            assert_eq!(response.status, 200, "{}", response.text());
             assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         }
     };
@@ -178,9 +178,9 @@ async fn a_caller_with_too_many_requests_in_flight_is_refused_every_class_of_rou
     becomes(Duration::from_secs(10), "it is under way", async || read().await.status == 429).await;
     let before = setup.reached();
     for (method, route, class) in ROUTES {
-        let answer = setup.gateway.send(request(method, "alpha", route, &key(busy))).await;
-        assert_eq!((answer.status, &*answer.code()), (429, "rate_limited"), "{class}");
-        assert_eq!(answer.header("retry-after"), ["1"]);
+        let response = setup.gateway.send(request(method, "alpha", route, &key(busy))).await;
+        assert_eq!((response.status, &*response.code()), (429, "rate_limited"), "{class}");
+        assert_eq!(response.header("retry-after"), ["1"]);
     }
     let (_, exchanges, requests) = setup.reached();
     assert_eq!((exchanges, requests), (before.1, before.2));
@@ -222,7 +222,7 @@ async fn each_request_on_a_connection_is_authenticated_by_itself() {
         client.write(next.as_bytes()).await;
         assert_eq!(client.response().await.status, status, "{next}");
     }
-    // And the same without waiting for answers.
+    // And the same without waiting for responses.
     let without = request("GET", "alpha", "/v5.0/dashboards", "");
     let beta = request("GET", "beta", "/v5.0/dashboards", &key(BETA_KEY));
     client.write([good.as_str(), &without, &beta, &good].concat().as_bytes()).await;

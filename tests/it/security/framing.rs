@@ -14,7 +14,7 @@ fn smuggled() -> String {
     get("/bi/api/site/alpha/v5.0/smuggled")
 }
 
-/// Answers with one refusal and ends the connection; what follows is never read as a request.
+/// Responds with one refusal and ends the connection; what follows is never read as a request.
 async fn assert_refused_and_closed(setup: &Setup, request: &[u8]) {
     let what = String::from_utf8_lossy(request).into_owned();
     let before = setup.reached();
@@ -291,7 +291,7 @@ async fn a_body_where_servers_expect_none_is_refused() {
             let before = setup.reached();
             let mut client = Client::connect(setup.address()).await;
             client.write(request.as_bytes()).await;
-            let refusal = client.try_response(method == "HEAD").await.expect("an answer");
+            let refusal = client.try_response(method == "HEAD").await.expect("a response");
             assert_eq!(refusal.status, 400, "{request:?}");
             assert_eq!(client.rest().await, "", "{request:?}");
             assert_eq!(setup.reached(), before, "{request:?}");
@@ -300,7 +300,7 @@ async fn a_body_where_servers_expect_none_is_refused() {
         let none = format!("{none}X-Api-Key: {ALPHA_KEY}\r\nContent-Length: 0\r\n\r\n");
         let mut client = Client::connect(setup.address()).await;
         client.write(none.as_bytes()).await;
-        let response = client.try_response(method == "HEAD").await.expect("an answer");
+        let response = client.try_response(method == "HEAD").await.expect("a response");
         assert_eq!(response.status, 200, "{method} with an empty body");
         setup.upstream.seen.take();
     }

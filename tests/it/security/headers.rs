@@ -323,12 +323,12 @@ async fn an_authorization_for_bold_bi_is_no_credential_of_a_caller() {
 /// HDR-08: no session of a browser mixes with the user of our token, in either direction.
 #[tokio::test]
 async fn cookies_pass_only_where_no_token_of_ours_is_put_on() {
-    let upstream = Upstream::answering(|_| {
-        let mut answer = ok("served");
-        let text = String::from_utf8(answer.bytes).unwrap();
+    let upstream = Upstream::with_handler(|_| {
+        let mut response = ok("served");
+        let text = String::from_utf8(response.bytes).unwrap();
         let cookies = "Set-Cookie: a=b; HttpOnly\r\nset-cookie: c=d\r\nContent-Type";
-        answer.bytes = text.edit("Content-Type", cookies).into_bytes();
-        answer
+        response.bytes = text.edit("Content-Type", cookies).into_bytes();
+        response
     })
     .await;
     let gateway = Gateway::start(&config(upstream.address, "", ""));

@@ -147,8 +147,8 @@ async fn hosts_compare_as_names_and_addresses_and_not_as_text() {
         "[::ffff:192.0.2.8]",
         "fd00",
     ] {
-        let answer = gateway.send(get(host)).await;
-        assert_eq!((answer.status, &*answer.code()), (421, "host_refused"), "{host}");
+        let response = gateway.send(get(host)).await;
+        assert_eq!((response.status, &*response.code()), (421, "host_refused"), "{host}");
     }
     upstream.seen.assert_untouched("hosts of others");
     for host in [
@@ -162,7 +162,7 @@ async fn hosts_compare_as_names_and_addresses_and_not_as_text() {
         "[FD00:0:0:0:0:0:0:B]:8080",
         "192.0.2.7",
     ] {
-        let answer = gateway.send(get(host)).await;
-        assert_eq!(answer.status, 200, "{host}: {}", answer.text());
+        let response = gateway.send(get(host)).await;
+        assert_eq!(response.status, 200, "{host}: {}", response.text());
     }
 }

@@ -17,7 +17,7 @@ use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::gateway::CANARY_SECRET;
 use crate::support::two_callers::{self, ALPHA_KEY, READER_KEY, hex};
-use crate::support::upstream::{Answer, Request, Upstream, give_token, ok, status};
+use crate::support::upstream::{RawResponse, Request, Upstream, give_token, ok, status};
 
 const PASSWORD: &str = "canary-password \u{e9}&%+";
 /// Stands in every request that could show it.
@@ -157,13 +157,13 @@ fn copy(
     })
 }
 
-/// Answers exchanges and requests as the name of the site says; nearly all of it repeats what it
+/// Responds exchanges and requests as the name of the site says; nearly all of it repeats what it
 /// was sent.
-fn misbehave(request: &Request) -> Answer {
+fn misbehave(request: &Request) -> RawResponse {
     let site = request.path().split('/').nth(4).unwrap_or_default().to_owned();
     let sent =
         format!("{} {}", request.head.escape_debug(), String::from_utf8_lossy(&request.body));
-    let raw = |text: String| Answer { bytes: text.into_bytes(), keep: false };
+    let raw = |text: String| RawResponse { bytes: text.into_bytes(), keep: false };
     let reply = |kind: &str, body: &str| {
         let length = body.len();
         raw(format!(
@@ -358,7 +358,7 @@ fn requests() -> Vec<String> {
 #[tokio::test]
 async fn nothing_secret_shows_in_logs_metrics_or_refusals() {
     for format in ["json", "text"] {
-        let upstream = Upstream::answering_all(misbehave).await;
+        let upstream = Upstream::with_handler_for_all(misbehave).await;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.yaml");
         let audit_file = folder.path().join("audit.jsonl");
@@ -376,7 +376,7 @@ async fn nothing_secret_shows_in_logs_metrics_or_refusals() {
             let Some(response) = client.try_response(false).await else { continue };
             let code = response.code();
             if code.is_empty() {
-                // The server's own answer is the client's business.
+                // The server's own response is the client's business.
                 served += 1;
                 continue;
             }

@@ -108,14 +108,14 @@ async fn send(address: SocketAddr, bytes: &[u8], half_close: bool) -> Vec<u8> {
 /// What the gateway has read of the bytes: the requests that went on, and `None` in the place of
 /// those that it refused.
 async fn gateway_reads(gateway: &Gateway, upstream: &Upstream, bytes: &[u8]) -> Vec<Option<Read>> {
-    let answers = send(gateway.address(), bytes, false).await;
-    let answers = String::from_utf8_lossy(&answers).into_owned();
+    let responses = send(gateway.address(), bytes, false).await;
+    let responses = String::from_utf8_lossy(&responses).into_owned();
     let mut went_on = reads(upstream).into_iter();
-    let statuses = answers.split("HTTP/1.1 ").skip(1);
+    let statuses = responses.split("HTTP/1.1 ").skip(1);
     let finals = statuses.filter(|status| !status.starts_with("100"));
     let read = finals.map(|status| status.starts_with("200").then(|| went_on.next()).flatten());
     let read: Vec<_> = read.collect();
-    assert_eq!(went_on.next(), None, "what went on has an answer: {}", bytes.escape_ascii());
+    assert_eq!(went_on.next(), None, "what went on has a response: {}", bytes.escape_ascii());
     read
 }
 
@@ -167,7 +167,7 @@ struct Nginx {
 
 impl Nginx {
     async fn start() -> Self {
-        let upstream = Upstream::answering(|_| ok("")).await;
+        let upstream = Upstream::with_handler(|_| ok("")).await;
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
@@ -215,7 +215,7 @@ struct Tally {
 
 /// `cases` mutated requests to the gateway, and what went on of each beside what the others read.
 async fn compare(seed: u64, cases: usize, with_nginx: bool) -> Tally {
-    let upstream = Upstream::answering(|_| ok("")).await;
+    let upstream = Upstream::with_handler(|_| ok("")).await;
     let short = "limits: { request_head_timeout: 300ms, body_timeout: 300ms, \
                  keep_alive_timeout: 100ms }\n";
     let gateway = Gateway::start(&(anonymous(upstream.address) + short));

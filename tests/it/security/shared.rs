@@ -1,15 +1,17 @@
-//! What one client or one answer could leave behind for another: on a connection to the server that
+//! What one client or one response could leave behind for another: on a connection to the server that
 //! others use next, or in what the client is shown.
 
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
 use crate::support::two_callers::{GOOD, Setup, config, get, get_with};
-use crate::support::upstream::{Answer, CANARY_TOKEN, Request, Upstream, ok, status};
+use crate::support::upstream::{CANARY_TOKEN, RawResponse, Request, Upstream, ok, status};
 
 /// A setup in which clients may bring their own `Authorization`.
-async fn passing_through(answers: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Setup {
-    let upstream = Upstream::answering(answers).await;
+async fn passing_through(
+    responses: impl Fn(&Request) -> RawResponse + Send + Sync + 'static,
+) -> Setup {
+    let upstream = Upstream::with_handler(responses).await;
     let tenant = "    existing_authorization: pass_through\n";
     let gateway = Gateway::start(&config(upstream.address, tenant, ""));
     Setup { upstream, gateway }
@@ -53,7 +55,7 @@ async fn a_connection_that_a_server_may_sign_in_is_not_used_again() {
         let setup = passing_through(move |request| {
             let bound = request.path().ends_with("/bound");
             let line = if bound { format!("{line}\r\n") } else { String::new() };
-            Answer::from(&*format!("HTTP/1.1 200 OK\r\n{line}Content-Length: 0\r\n\r\n"))
+            RawResponse::from(&*format!("HTTP/1.1 200 OK\r\n{line}Content-Length: 0\r\n\r\n"))
         })
         .await;
         setup.assert_serves().await;
@@ -86,11 +88,11 @@ async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
     for code in [200, 400, 401, 404, 500, 503] {
         let setup = passing_through(move |request| {
             let shown = request.header("authorization").join(",");
-            let mut answer = status(code, &format!("<pre>{shown}</pre> and {shown}"));
+            let mut response = status(code, &format!("<pre>{shown}</pre> and {shown}"));
             let head = format!("HTTP/1.1 {code} X\r\nX-Echo: {shown}\r\nX-Other: kept\r\n");
-            let text = String::from_utf8(answer.bytes).unwrap();
-            answer.bytes = text.edit(&format!("HTTP/1.1 {code} Status\r\n"), &head).into();
-            answer
+            let text = String::from_utf8(response.bytes).unwrap();
+            response.bytes = text.edit(&format!("HTTP/1.1 {code} Status\r\n"), &head).into();
+            response
         })
         .await;
         let response = setup.gateway.send(get(GOOD)).await;
@@ -123,7 +125,7 @@ async fn a_token_is_hidden_across_pieces() {
             .bytes()
             .fold(String::new(), |all, byte| all + &format!("1\r\n{}\r\n", char::from(byte)));
         let head = "HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n";
-        Answer { bytes: format!("{head}{chunks}0\r\n\r\n").into(), keep: true }
+        RawResponse { bytes: format!("{head}{chunks}0\r\n\r\n").into(), keep: true }
     };
     let setup = passing_through(chunked).await;
     let response = setup.gateway.send(get(GOOD)).await;
@@ -135,7 +137,7 @@ async fn a_token_is_hidden_across_pieces() {
 
 /// RFC 9112, section 6.3: equal lengths are one. Two lines of them are an attack to some clients.
 #[tokio::test]
-async fn an_answer_has_one_length_and_it_is_the_one_that_was_used() {
+async fn a_response_has_one_length_and_it_is_the_one_that_was_used() {
     for (lines, good) in [
         ("Content-Length: 2\r\n", true),
         ("Content-Length: 2\r\nContent-Length: 2\r\n", true),
@@ -147,14 +149,17 @@ async fn an_answer_has_one_length_and_it_is_the_one_that_was_used() {
     ] {
         let setup = passing_through(move |request| {
             let body = if request.line().starts_with("HEAD") { "" } else { "{}" };
-            Answer { bytes: format!("HTTP/1.1 200 OK\r\n{lines}\r\n{body}").into(), keep: false }
+            RawResponse {
+                bytes: format!("HTTP/1.1 200 OK\r\n{lines}\r\n{body}").into(),
+                keep: false,
+            }
         })
         .await;
         for method in ["GET", "HEAD"] {
             let request = get(GOOD).edit("GET", method);
             let mut client = Client::connect(setup.address()).await;
             client.write(request.as_bytes()).await;
-            let response = client.try_response(method == "HEAD").await.expect("an answer");
+            let response = client.try_response(method == "HEAD").await.expect("a response");
             if good {
                 assert_eq!(response.status, 200, "{method} {lines:?}");
                 assert_eq!(response.header("content-length"), ["2"], "{method} {lines:?}");

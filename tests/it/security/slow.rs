@@ -32,12 +32,13 @@ async fn drip(stream: TcpStream, bytes: String) -> (Duration, String) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     // A reset is an end too.
-    let _ = timeout(Duration::from_secs(20), from.read_to_end(&mut answer)).await.expect("it ends");
+    let _ =
+        timeout(Duration::from_secs(20), from.read_to_end(&mut response)).await.expect("it ends");
     let ended = begun.elapsed();
     dripping.abort();
-    (ended, String::from_utf8_lossy(&answer).into_owned())
+    (ended, String::from_utf8_lossy(&response).into_owned())
 }
 
 /// SLO-01: the deadline is over the whole head.
@@ -50,9 +51,9 @@ async fn a_head_that_drips_is_cut_off_at_the_deadline() {
     }));
     // Meanwhile others are served.
     let (slow, ()) = tokio::join!(slow, setup.assert_serves());
-    for (ended, answer) in slow {
+    for (ended, response) in slow {
         assert!(ended < SOON, "{ended:?}");
-        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
     }
     assert_eq!(setup.reached().2, 1, "only the control has reached the server");
 }
@@ -64,15 +65,15 @@ async fn a_second_head_that_drips_is_cut_off_too() {
     let mut client = Client::connect(setup.address()).await;
     client.write(get(GOOD).as_bytes()).await;
     assert_eq!(client.response().await.status, 200);
-    let (ended, answer) = drip(client.stream, get(GOOD)).await;
-    assert!(ended < SOON && answer.starts_with("HTTP/1.1 408 "), "{ended:?} {answer}");
+    let (ended, response) = drip(client.stream, get(GOOD)).await;
+    assert!(ended < SOON && response.starts_with("HTTP/1.1 408 "), "{ended:?} {response}");
 
     // Its beginning came along with the request before.
     let mut client = Client::connect(setup.address()).await;
     client.write(format!("{}GET /bi", get(GOOD)).as_bytes()).await;
     assert_eq!(client.response().await.status, 200);
-    let (ended, answer) = drip(client.stream, "x".repeat(200)).await;
-    assert!(ended < SOON && answer.starts_with("HTTP/1.1 408 "), "{ended:?} {answer}");
+    let (ended, response) = drip(client.stream, "x".repeat(200)).await;
+    assert!(ended < SOON && response.starts_with("HTTP/1.1 408 "), "{ended:?} {response}");
     assert_eq!(setup.reached().2, 2);
 }
 

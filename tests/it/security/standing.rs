@@ -176,14 +176,14 @@ tenants:
         };
         match by {
             By::Tcp(_) => {
-                answer(Client::over(TcpStream::connect(tcp(0)).await.unwrap()), &request).await
+                response(Client::over(TcpStream::connect(tcp(0)).await.unwrap()), &request).await
             }
             By::Unix => {
                 let socket = UnixStream::connect(self.files.path().join("gateway.sock")).await;
-                answer(Client::over(socket.unwrap()), &request).await
+                response(Client::over(socket.unwrap()), &request).await
             }
             By::Tls(identity) => {
-                answer(connect(tcp(2), &self.server, *identity).await?, &request).await
+                response(connect(tcp(2), &self.server, *identity).await?, &request).await
             }
         }
     }
@@ -191,8 +191,8 @@ tenants:
     /// Every class of routes is closed to who comes like this, and nothing reaches the server.
     async fn assert_closed(&self, what: &str, by: By<'_>, refused: Refused) {
         for (method, route, class) in ROUTES {
-            let answer = self.ask(method, "alpha", route, &by).await;
-            let got = answer.map(|answer| (answer.status, answer.code()));
+            let response = self.ask(method, "alpha", route, &by).await;
+            let got = response.map(|response| (response.status, response.code()));
             let expected = refused.map(|(status, code)| (status, code.to_owned()));
             assert_eq!(got, expected, "{what}: {method} {route} ({class})");
         }
@@ -203,8 +203,13 @@ tenants:
     async fn assert_open(&self, what: &str, by: By<'_>) {
         for (method, route, class) in ROUTES {
             let before = self.upstream.seen.requests().len();
-            let answer = self.ask(method, "alpha", route, &by).await.expect(what);
-            assert_eq!(answer.status, 200, "{what}: {method} {route} ({class}): {}", answer.text());
+            let response = self.ask(method, "alpha", route, &by).await.expect(what);
+            assert_eq!(
+                response.status,
+                200,
+                "{what}: {method} {route} ({class}): {}",
+                response.text()
+            );
             let seen = self.upstream.seen.requests();
             // The token endpoint is a route like the others here, and tells of no request.
             for request in &seen[before..] {
@@ -215,7 +220,7 @@ tenants:
     }
 }
 
-async fn answer<S>(mut client: Client<S>, request: &str) -> Option<Response>
+async fn response<S>(mut client: Client<S>, request: &str) -> Option<Response>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {

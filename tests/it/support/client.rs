@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.write(bytes).await;
         let mut rest = Vec::new();
         let read = timeout(Duration::from_secs(10), self.stream.read_to_end(&mut rest)).await;
-        // A TLS alert is not an answer in the sense of HTTP.
+        // A TLS alert is not a response in the sense of HTTP.
         read.is_ok() && !rest.starts_with(b"HTTP")
     }
 

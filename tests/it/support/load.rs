@@ -41,7 +41,7 @@ impl Load {
                         match timeout(Duration::from_secs(20), one(address, kept.take())).await {
                             Ok(Ok(next)) => kept = next,
                             Ok(Err(failure)) => failures.push(failure),
-                            Err(_) => failures.push("no answer within 20 s".into()),
+                            Err(_) => failures.push("no response within 20 s".into()),
                         }
                     }
                     failures
@@ -62,7 +62,7 @@ impl Load {
     }
 }
 
-/// One request, on the connection that was kept or on a new one, which is given back if the answer
+/// One request, on the connection that was kept or on a new one, which is given back if the response
 /// does not say that it was the last. Nothing is tried twice.
 async fn one(address: SocketAddr, kept: Option<Client>) -> Result<Option<Client>, String> {
     let reused = kept.is_some();
@@ -75,12 +75,12 @@ async fn one(address: SocketAddr, kept: Option<Client>) -> Result<Option<Client>
     };
     client.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
     match client.try_response(false).await {
-        Some(answer) if answer.status == 200 && answer.whole => {
-            let last = answer.header("connection").contains(&"close");
+        Some(response) if response.status == 200 && response.whole => {
+            let last = response.header("connection").contains(&"close");
             Ok((!last).then_some(client))
         }
-        Some(answer) => Err(format!("{} {}", answer.head, answer.text())),
-        None => Err(format!("the connection ended without an answer; kept: {reused}")),
+        Some(response) => Err(format!("{} {}", response.head, response.text())),
+        None => Err(format!("the connection ended without a response; kept: {reused}")),
     }
 }
 

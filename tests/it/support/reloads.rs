@@ -50,6 +50,12 @@ pub async fn metric(admin: SocketAddr, name: &str) -> u64 {
         .unwrap()
 }
 
+/// Waits for a line of the log with this message. Metrics change before the line is written.
+pub async fn log_line(process: &Process, message: &str) -> serde_json::Value {
+    becomes(PATIENCE, message, async || !log_lines(process, message).is_empty()).await;
+    log_lines(process, message).remove(0)
+}
+
 /// Lines of the log with this message.
 pub fn log_lines(process: &Process, message: &str) -> Vec<serde_json::Value> {
     process.log().into_iter().filter(|line| line["message"] == message).collect()

@@ -17,7 +17,7 @@ use crate::support::gateway::PATH;
 
 /// A server that gives out tokens by itself; what happens to every other request is up to a script,
 /// which holds the connection from the request's head on.
-pub struct Scripted {
+pub struct ScriptedUpstream {
     pub address: SocketAddr,
     pub seen: Arc<Counts>,
     task: tokio::task::JoinHandle<()>,
@@ -46,7 +46,7 @@ pub struct Wire {
 
 type Script = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
 
-impl Scripted {
+impl ScriptedUpstream {
     pub async fn new<F>(script: impl Fn(Wire) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = std::io::Result<()>> + Send + 'static,
@@ -71,7 +71,7 @@ impl Scripted {
     }
 }
 
-impl Drop for Scripted {
+impl Drop for ScriptedUpstream {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -104,7 +104,7 @@ async fn follow(
         crate::support::http1::read_body(&mut stream, &mut buffer, &head).await?;
         let number = seen.exchanges.fetch_add(1, SeqCst);
         let body = format!(r#"{{"access_token":"{CANARY_TOKEN}-{number}","expires_in":3600}}"#);
-        stream.write_all(answer("200 OK", &body).as_bytes()).await?;
+        stream.write_all(raw_response("200 OK", &body).as_bytes()).await?;
     }
 }
 
@@ -148,8 +148,8 @@ impl Wire {
     }
 }
 
-/// An answer with its length.
-pub fn answer(status: &str, body: &str) -> String {
+/// A response with its length.
+pub fn raw_response(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 

@@ -67,7 +67,7 @@ impl Setup {
     }
 
     /// Sends a request after which the gateway must end the connection. What came: the statuses of
-    /// all answers.
+    /// all responses.
     pub async fn statuses(&self, request: impl AsRef<[u8]>) -> Vec<u16> {
         let mut client = Client::connect(self.address()).await;
         client.write(request.as_ref()).await;

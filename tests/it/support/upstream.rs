@@ -74,53 +74,55 @@ impl Seen {
     }
 }
 
-/// How the upstream answers a request: these bytes, and whether the connection goes on.
-pub struct Answer {
+/// How the upstream responds a request: these bytes, and whether the connection goes on.
+pub struct RawResponse {
     pub bytes: Vec<u8>,
     pub keep: bool,
 }
 
-impl From<&str> for Answer {
+impl From<&str> for RawResponse {
     fn from(text: &str) -> Self {
         Self { bytes: text.as_bytes().to_vec(), keep: true }
     }
 }
 
-/// An answer with a body of text.
-pub fn ok(body: &str) -> Answer {
+/// A response with a body of text.
+pub fn ok(body: &str) -> RawResponse {
     status(200, body)
 }
 
-/// An answer with this status and a body of text.
-pub fn status(status: u16, body: &str) -> Answer {
+/// A response with this status and a body of text.
+pub fn status(status: u16, body: &str) -> RawResponse {
     let text = format!(
         "HTTP/1.1 {status} Status\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    Answer { bytes: text.into_bytes(), keep: true }
+    RawResponse { bytes: text.into_bytes(), keep: true }
 }
 
 impl Upstream {
-    /// Answers 200 with the number of the request.
+    /// Responds with 200 with the number of the request.
     pub async fn echo() -> Self {
-        Self::answering(|request| ok(&format!("body of {} bytes", request.body.len()))).await
+        Self::with_handler(|request| ok(&format!("body of {} bytes", request.body.len()))).await
     }
 
-    /// Answers as `handler` says.
-    pub async fn answering(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    /// Responds as `handler` says.
+    pub async fn with_handler(
+        handler: impl Fn(&Request) -> RawResponse + Send + Sync + 'static,
+    ) -> Self {
         Self::start(Some(give_token), handler).await
     }
 
-    /// Answers as `handler` says, and exchanges too.
-    pub async fn answering_all(
-        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    /// Responds as `handler` says, and exchanges too.
+    pub async fn with_handler_for_all(
+        handler: impl Fn(&Request) -> RawResponse + Send + Sync + 'static,
     ) -> Self {
         Self::start(None, handler).await
     }
 
     async fn start(
         exchange: Option<Exchange>,
-        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+        handler: impl Fn(&Request) -> RawResponse + Send + Sync + 'static,
     ) -> Self {
         log_everything();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -152,21 +154,21 @@ async fn converse(
     mut stream: TcpStream,
     seen: &Seen,
     exchange: Option<Exchange>,
-    handler: &(dyn Fn(&Request) -> Answer + Send + Sync),
+    handler: &(dyn Fn(&Request) -> RawResponse + Send + Sync),
 ) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer).await? {
         let path = request.path().split('?').next().unwrap_or_default();
         let is_exchange = path.ends_with("/token");
-        let answer = match exchange.filter(|_| is_exchange) {
+        let response = match exchange.filter(|_| is_exchange) {
             Some(exchange) => exchange(&request, seen.exchanges.fetch_add(1, SeqCst)),
             None => {
                 seen.requests.lock().unwrap().push(request.clone());
                 handler(&request)
             }
         };
-        stream.write_all(&answer.bytes).await?;
-        if !answer.keep {
+        stream.write_all(&response.bytes).await?;
+        if !response.keep {
             return Ok(());
         }
     }
@@ -174,17 +176,17 @@ async fn converse(
 }
 
 /// Responds to an exchange; the number counts the exchanges before it.
-type Exchange = fn(&Request, usize) -> Answer;
+type Exchange = fn(&Request, usize) -> RawResponse;
 
 /// A token that names its site and its number.
-pub fn give_token(request: &Request, number: usize) -> Answer {
+pub fn give_token(request: &Request, number: usize) -> RawResponse {
     let site = request.path().rsplit('/').nth(1).unwrap_or_default();
     let body = format!(
         r#"{{"access_token":"{CANARY_TOKEN}-{site}-{number}","token_type":"bearer","expires_in":3600}}"#
     );
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
     let text = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    Answer { bytes: text.into_bytes(), keep: true }
+    RawResponse { bytes: text.into_bytes(), keep: true }
 }
 
 /// Reads one request. `None` at the end of the connection.

@@ -1,4 +1,4 @@
-//! A client that is quick, and strict about where an answer ends.
+//! A client that is quick, and strict about where a response ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,32 +14,32 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: Vec<u8>,
     /// Whether the connection can go on.
-    pub goes_on: bool,
+    pub keep_alive: bool,
     headers: Vec<(String, String)>,
 }
 
-/// Why there is no whole answer.
+/// Why there is no whole response.
 #[derive(Debug)]
-pub enum Lost {
-    /// The connection ended before the answer did, or nothing could be sent.
+pub enum ResponseError {
+    /// The connection ended before the response did, or nothing could be sent.
     Broken,
     /// Nothing happened for much too long.
     Hung,
 }
 
-impl From<io::Error> for Lost {
+impl From<io::Error> for ResponseError {
     fn from(_: io::Error) -> Self {
         Self::Broken
     }
 }
 
-impl Answer {
+impl Response {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -54,39 +54,43 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
-    /// Sends a request and reads the whole answer.
-    pub async fn ask(&mut self, request: &[u8]) -> Result<Answer, Lost> {
+    /// Sends a request and reads the whole response.
+    pub async fn ask(&mut self, request: &[u8]) -> Result<Response, ResponseError> {
         timeout(PATIENCE, async {
             // A server may answer and close before it has read all.
             let written = self.stream.write_all(request).await;
-            let answer = self.answer().await;
-            if answer.is_err() { written.map_err(Lost::from).and(answer) } else { answer }
+            let response = self.response().await;
+            if response.is_err() {
+                written.map_err(ResponseError::from).and(response)
+            } else {
+                response
+            }
         })
         .await
-        .unwrap_or(Err(Lost::Hung))
+        .unwrap_or(Err(ResponseError::Hung))
     }
 
-    /// Reads the next answer to what was sent.
-    pub async fn next(&mut self) -> Result<Answer, Lost> {
-        timeout(PATIENCE, self.answer()).await.unwrap_or(Err(Lost::Hung))
+    /// Reads the next response to what was sent.
+    pub async fn next(&mut self) -> Result<Response, ResponseError> {
+        timeout(PATIENCE, self.response()).await.unwrap_or(Err(ResponseError::Hung))
     }
 
-    async fn answer(&mut self) -> Result<Answer, Lost> {
-        let (mut answer, framing) = loop {
-            if let Some((answer, framing, length)) = head(&self.buffer)? {
+    async fn response(&mut self) -> Result<Response, ResponseError> {
+        let (mut response, framing) = loop {
+            if let Some((response, framing, length)) = head(&self.buffer)? {
                 self.buffer.drain(..length);
-                break (answer, framing);
+                break (response, framing);
             }
             self.more().await?;
         };
-        answer.body = match framing {
+        response.body = match framing {
             Framing::Length(length) => self.take(length).await?,
             Framing::Chunked => self.chunks().await?,
         };
-        Ok(answer)
+        Ok(response)
     }
 
-    async fn chunks(&mut self) -> Result<Vec<u8>, Lost> {
+    async fn chunks(&mut self) -> Result<Vec<u8>, ResponseError> {
         let mut body = Vec::new();
         loop {
             let end = loop {
@@ -98,7 +102,7 @@ impl Connection {
             let line = self.take(end + 2).await?;
             let size = std::str::from_utf8(&line[..end]).ok();
             let size = size.and_then(|text| usize::from_str_radix(text, 16).ok());
-            let size = size.ok_or(Lost::Broken)?;
+            let size = size.ok_or(ResponseError::Broken)?;
             let piece = self.take(size + 2).await?;
             if size == 0 {
                 return Ok(body);
@@ -107,16 +111,16 @@ impl Connection {
         }
     }
 
-    async fn take(&mut self, length: usize) -> Result<Vec<u8>, Lost> {
+    async fn take(&mut self, length: usize) -> Result<Vec<u8>, ResponseError> {
         while self.buffer.len() < length {
             self.more().await?;
         }
         Ok(self.buffer.drain(..length).collect())
     }
 
-    async fn more(&mut self) -> Result<(), Lost> {
+    async fn more(&mut self) -> Result<(), ResponseError> {
         match self.stream.read_buf(&mut self.buffer).await? {
-            0 => Err(Lost::Broken),
+            0 => Err(ResponseError::Broken),
             _ => Ok(()),
         }
     }
@@ -127,29 +131,31 @@ enum Framing {
     Chunked,
 }
 
-/// The final head of an answer and how long it is, once it is there.
-fn head(bytes: &[u8]) -> Result<Option<(Answer, Framing, usize)>, Lost> {
+/// The final head of a response and how long it is, once it is there.
+fn head(bytes: &[u8]) -> Result<Option<(Response, Framing, usize)>, ResponseError> {
     let mut headers = [httparse::EMPTY_HEADER; 48];
     let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(length) = head.parse(bytes).map_err(|_| Lost::Broken)? else {
+    let httparse::Status::Complete(length) =
+        head.parse(bytes).map_err(|_| ResponseError::Broken)?
+    else {
         return Ok(None);
     };
     let text = |h: &httparse::Header<'_>| {
         (h.name.to_owned(), String::from_utf8_lossy(h.value).into_owned())
     };
-    let answer = Answer {
+    let response = Response {
         status: head.code.unwrap_or_default(),
         body: Vec::new(),
-        goes_on: true,
+        keep_alive: true,
         headers: head.headers.iter().map(text).collect(),
     };
-    let framing = match answer.header("content-length").map(str::parse) {
+    let framing = match response.header("content-length").map(str::parse) {
         Some(Ok(length)) => Framing::Length(length),
-        None if answer.header("transfer-encoding") == Some("chunked") => Framing::Chunked,
-        _ => return Err(Lost::Broken),
+        None if response.header("transfer-encoding") == Some("chunked") => Framing::Chunked,
+        _ => return Err(ResponseError::Broken),
     };
-    let goes_on = answer.header("connection") != Some("close");
-    Ok(Some((Answer { goes_on, ..answer }, framing, length)))
+    let keep_alive = response.header("connection") != Some("close");
+    Ok(Some((Response { keep_alive, ..response }, framing, length)))
 }
 
 /// Much more than all of the gateway's deadlines together.

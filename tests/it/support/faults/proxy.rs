@@ -45,7 +45,7 @@ pub enum Fault {
 
 /// What befalls both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wire {
+pub struct Faults {
     pub to_server: Fault,
     pub to_gateway: Fault,
 }
@@ -82,8 +82,8 @@ pub struct FaultProxy {
 
 struct Control {
     server: SocketAddr,
-    requests: watch::Sender<Wire>,
-    exchanges: watch::Sender<Wire>,
+    requests: watch::Sender<Faults>,
+    exchanges: watch::Sender<Faults>,
     connect: watch::Sender<Connect>,
     severed: watch::Sender<End>,
     acted: AtomicU64,
@@ -114,12 +114,12 @@ impl FaultProxy {
     }
 
     /// What befalls the connections of requests, from now on.
-    pub fn requests(&self, wire: Wire) {
+    pub fn requests(&self, wire: Faults) {
         self.control.requests.send_replace(wire);
     }
 
     /// What befalls the connections of exchanges, from now on.
-    pub fn exchanges(&self, wire: Wire) {
+    pub fn exchanges(&self, wire: Faults) {
         self.control.exchanges.send_replace(wire);
     }
 
@@ -134,10 +134,10 @@ impl FaultProxy {
     }
 
     /// Lets everything pass again.
-    pub fn calm(&self) {
+    pub fn end_faults(&self) {
         self.connect(Connect::Made);
-        self.requests(Wire::default());
-        self.exchanges(Wire::default());
+        self.requests(Faults::default());
+        self.exchanges(Faults::default());
     }
 
     /// How often a fault has done something.
@@ -256,8 +256,8 @@ async fn is_exchange(client: &TcpStream) -> Option<bool> {
 
 /// One direction.
 struct Pump<'c> {
-    faults: watch::Receiver<Wire>,
-    of: fn(&Wire) -> Fault,
+    faults: watch::Receiver<Faults>,
+    of: fn(&Faults) -> Fault,
     control: &'c Control,
 }
 

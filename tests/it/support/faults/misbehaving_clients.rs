@@ -10,48 +10,48 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::question::{Asker, Kind, Question};
+use super::checked_request::{CheckedRequest, Identity, Kind};
 
 /// How they behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ill {
+pub enum Misbehaviour {
     /// They leave in the head of a request.
-    LeaveInHead,
+    AbortInHead,
     /// In the body.
-    LeaveInBody,
+    AbortInBody,
     /// When a request is sent, by a reset.
-    LeaveBeforeAnswer,
-    /// In the answer, by a reset.
-    LeaveInAnswer,
+    ResetBeforeResponse,
+    /// In the response, by a reset.
+    ResetInResponse,
     /// They close their side in the body of a request, and listen on.
     HalfClose,
     /// They send something else.
     Send(&'static [u8]),
     /// They send a request a byte at a time.
     Drip,
-    /// They read nothing of a large answer.
+    /// They read nothing of a large response.
     ReadNothing,
     /// They say nothing at all.
     Silent,
 }
 
 /// Some of them, until their end.
-pub struct Rabble {
+pub struct MisbehavingClients {
     tasks: JoinSet<()>,
     acted: Arc<AtomicU64>,
 }
 
-impl Rabble {
-    pub fn start(gateway: SocketAddr, asker: &Asker, ill: Ill) -> Self {
+impl MisbehavingClients {
+    pub fn start(gateway: SocketAddr, identity: &Identity, misbehaviour: Misbehaviour) -> Self {
         let (mut tasks, acted) = (JoinSet::new(), Arc::new(AtomicU64::new(0)));
         for client in 0..CLIENTS {
-            let (asker, acted) = (asker.clone(), Arc::clone(&acted));
+            let (identity, acted) = (identity.clone(), Arc::clone(&acted));
             tasks.spawn(async move {
                 for turn in 0.. {
-                    // No number of theirs is that of another question.
-                    let number = NUMBERS + client * 1_000_000 + turn;
+                    // No number of theirs is that of another request.
+                    let number = FIRST_NUMBER + client * 1_000_000 + turn;
                     // Whatever becomes of them is their own affair.
-                    let _ = behave(gateway, &asker, ill, number, &acted).await;
+                    let _ = behave(gateway, &identity, misbehaviour, number, &acted).await;
                     sleep(Duration::from_millis(5)).await;
                 }
             });
@@ -71,50 +71,50 @@ impl Rabble {
 
 async fn behave(
     gateway: SocketAddr,
-    asker: &Asker,
-    ill: Ill,
+    identity: &Identity,
+    misbehaviour: Misbehaviour,
     number: u64,
     acted: &AtomicU64,
 ) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(gateway).await?;
-    let write = Question::new(asker, number, Kind::Write(20_000)).bytes;
-    let download = Question::new(asker, number, Kind::Download(4_000_000, false)).bytes;
+    let write = CheckedRequest::new(identity, number, Kind::Write(20_000)).bytes;
+    let download = CheckedRequest::new(identity, number, Kind::Download(4_000_000, false)).bytes;
     let mut buffer = [0; 512];
-    match ill {
-        Ill::LeaveInHead => stream.write_all(&write[..60]).await?,
-        Ill::LeaveInBody => stream.write_all(&write[..5_000]).await?,
-        Ill::LeaveBeforeAnswer => {
+    match misbehaviour {
+        Misbehaviour::AbortInHead => stream.write_all(&write[..60]).await?,
+        Misbehaviour::AbortInBody => stream.write_all(&write[..5_000]).await?,
+        Misbehaviour::ResetBeforeResponse => {
             stream.write_all(&write).await?;
             stream.set_zero_linger()?;
         }
-        Ill::LeaveInAnswer => {
+        Misbehaviour::ResetInResponse => {
             stream.write_all(&download).await?;
             stream.read_exact(&mut buffer).await?;
             stream.set_zero_linger()?;
         }
-        Ill::HalfClose => {
+        Misbehaviour::HalfClose => {
             stream.write_all(&write[..5_000]).await?;
             stream.shutdown().await?;
             while stream.read(&mut buffer).await? > 0 {}
         }
-        Ill::Send(bytes) => {
+        Misbehaviour::Send(bytes) => {
             stream.write_all(bytes).await?;
-            let _ = timeout(STAY, stream.read(&mut buffer)).await;
+            let _ = timeout(OPEN_TIME, stream.read(&mut buffer)).await;
         }
-        Ill::Drip => {
+        Misbehaviour::Drip => {
             for byte in write.chunks(1).take(40) {
                 stream.write_all(byte).await?;
                 sleep(Duration::from_millis(2)).await;
             }
         }
-        Ill::ReadNothing => {
+        Misbehaviour::ReadNothing => {
             stream.write_all(&download).await?;
             acted.fetch_add(1, Relaxed);
-            sleep(STAY).await;
+            sleep(OPEN_TIME).await;
         }
-        Ill::Silent => {
+        Misbehaviour::Silent => {
             acted.fetch_add(1, Relaxed);
-            sleep(STAY).await;
+            sleep(OPEN_TIME).await;
         }
     }
     acted.fetch_add(1, Relaxed);
@@ -122,5 +122,5 @@ async fn behave(
 }
 
 const CLIENTS: u64 = 16;
-const NUMBERS: u64 = 1 << 40;
-const STAY: Duration = Duration::from_secs(1);
+const FIRST_NUMBER: u64 = 1 << 40;
+const OPEN_TIME: Duration = Duration::from_secs(1);

@@ -12,14 +12,14 @@ use http::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::client::{Connection, Lost};
-use super::proxy::{FaultProxy, Wire};
-use super::question::{Asker, Kind, Ledger, Question, Verdict, api_key, key_hash};
-use super::rabble::{Ill, Rabble};
+use super::checked_request::{CheckedRequest, Identity, Kind, Ledger, Verdict, api_key, key_hash};
+use super::client::{Connection, ResponseError};
+use super::misbehaving_clients::{MisbehavingClients, Misbehaviour};
+use super::proxy::{FaultProxy, Faults};
 use crate::support::gateway::CANARY_SECRET;
 
 /// A stand-in behind a proxy, its tenants, and what became of their requests.
-pub struct Lane {
+pub struct FaultyServer {
     pub name: String,
     pub stand_in: StandIn,
     /// Before its only address, or the first of two.
@@ -29,9 +29,9 @@ pub struct Lane {
     pub ledger: Ledger,
     gateway: Option<SocketAddr>,
     patience: Option<Duration>,
-    ill_behaved: Mutex<Vec<Rabble>>,
+    misbehaving: Mutex<Vec<MisbehavingClients>>,
     /// Those of each script apart.
-    groups: Vec<Vec<Asker>>,
+    groups: Vec<Vec<Identity>>,
     group: Arc<AtomicUsize>,
     number: Arc<AtomicU64>,
     samples: Arc<Mutex<Vec<Sample>>>,
@@ -44,14 +44,14 @@ pub struct Sample {
     pub worker: usize,
     pub begun: Instant,
     pub ended: Instant,
-    pub came: Came,
+    pub outcome: Outcome,
 }
 
 /// What a client saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Came {
-    /// A whole answer.
-    Answer(Verdict),
+pub enum Outcome {
+    /// A whole response.
+    Response(Verdict),
     /// One that has visibly no end.
     Broken,
     /// Nothing, for much too long.
@@ -60,11 +60,11 @@ pub enum Came {
 
 impl Sample {
     pub fn is_right(&self) -> bool {
-        self.came == Came::Answer(Verdict::Right)
+        self.outcome == Outcome::Response(Verdict::Right)
     }
 }
 
-impl Lane {
+impl FaultyServer {
     /// With three tenants for each of so many scripts.
     pub async fn start(name: &str, groups: usize) -> Self {
         Self { patience: Some(PATIENCE), ..Self::patient(name, groups, TENANTS).await }
@@ -72,30 +72,30 @@ impl Lane {
 
     /// The same server at two addresses, with checks of their health.
     pub async fn at_two_addresses(name: &str, groups: usize) -> Self {
-        let mut lane = Self::start(name, groups).await;
-        lane.second = Some(FaultProxy::start(lane.stand_in.addr()));
-        lane
+        let mut server = Self::start(name, groups).await;
+        server.second = Some(FaultProxy::start(server.stand_in.addr()));
+        server
     }
 
     /// With so many tenants for each of so many scripts, and the deadlines that are in force where
     /// none are configured: with so many, a busy machine alone takes longer than [`PATIENCE`].
     pub async fn patient(name: &str, groups: usize, tenants: usize) -> Self {
-        let asker = |number| Asker {
+        let identity = |number| Identity {
             site: format!("{name}{number}"),
             user: format!("user@{name}{number}.example"),
             proof: api_key(&key_of(&format!("{name}{number}"))),
         };
-        let group = |at| (at * tenants..(at + 1) * tenants).map(asker).collect();
+        let group = |at| (at * tenants..(at + 1) * tenants).map(identity).collect();
         let groups: Vec<Vec<_>> = (0..groups).map(group).collect();
         let user = |email: &str| StandInUser {
             email: email.into(),
             password: None,
             source: UserSource::AzureAd,
         };
-        let site = |asker: &Asker| StandInSite {
-            id: Some(asker.site.clone()),
+        let site = |identity: &Identity| StandInSite {
+            id: Some(identity.site.clone()),
             embed_secret: CANARY_SECRET.into(),
-            users: vec![user(&asker.user)],
+            users: vec![user(&identity.user)],
         };
         let ledger = Ledger::default();
         let options = StandInOptions {
@@ -114,7 +114,7 @@ impl Lane {
             ledger,
             gateway: None,
             patience: None,
-            ill_behaved: Mutex::default(),
+            misbehaving: Mutex::default(),
             groups,
             group: Arc::default(),
             number: Arc::default(),
@@ -124,7 +124,7 @@ impl Lane {
     }
 
     /// The tenants that are asked now.
-    pub fn askers(&self) -> &[Asker] {
+    pub fn identities(&self) -> &[Identity] {
         &self.groups[self.group.load(Relaxed)]
     }
 
@@ -151,8 +151,8 @@ impl Lane {
         let server =
             format!("  {name}: {{ url: \"http://{url}/bi\", {more}timeouts: {{ {timeouts} }} }}\n");
         let (mut tenants, mut callers) = (String::new(), String::new());
-        for asker in self.groups.iter().flatten() {
-            let (site, user) = (&asker.site, &asker.user);
+        for identity in self.groups.iter().flatten() {
+            let (site, user) = (&identity.site, &identity.user);
             tenants += &format!(
                 "  {site}: {{ server: {name}, site: {site}, credential: {{ grant: embed_secret, \
                  username: {user}, user_source: azure_ad, embed_secret: {{ file: SECRET_FILE }} }} }}\n"
@@ -180,18 +180,18 @@ impl Lane {
                     let n = number.fetch_add(1, Relaxed);
                     let turn = usize::try_from(n).unwrap();
                     let fresh = worker == tenants;
-                    let asker = if fresh { turn % tenants } else { worker };
-                    let asker = &groups[group.load(Relaxed)][asker];
+                    let identity = if fresh { turn % tenants } else { worker };
+                    let identity = &groups[group.load(Relaxed)][identity];
                     let kind = KINDS[turn % KINDS.len()];
-                    let question = Question::new(asker, n, kind);
+                    let request = CheckedRequest::new(identity, n, kind);
                     let begun = Instant::now();
-                    let came = ask(&mut connection, gateway, &question).await;
+                    let outcome = ask(&mut connection, gateway, &request).await;
                     if fresh {
                         connection = None;
                     }
-                    let sample = Sample { worker, begun, ended: Instant::now(), came };
+                    let sample = Sample { worker, begun, ended: Instant::now(), outcome };
                     samples.lock().unwrap().push(sample);
-                    sleep(PAUSE).await;
+                    sleep(REQUEST_INTERVAL).await;
                 }
             });
         }
@@ -202,9 +202,9 @@ impl Lane {
         std::mem::take(&mut *self.samples.lock().unwrap())
     }
 
-    /// Waits until each worker has had two right answers in a row to what it asked after `since`;
+    /// Waits until each worker has had two right responses in a row to what it asked after `since`;
     /// false when that takes longer than `bound`. All samples meanwhile are added to `samples`.
-    pub async fn is_well(
+    pub async fn is_healthy(
         &self,
         since: Instant,
         bound: Duration,
@@ -212,13 +212,13 @@ impl Lane {
     ) -> bool {
         loop {
             samples.append(&mut self.take());
-            let well = (0..=self.groups[0].len()).all(|worker| {
+            let healthy = (0..=self.groups[0].len()).all(|worker| {
                 let later = samples.iter().filter(|s| s.worker == worker && s.begun >= since);
                 let last: Vec<_> = later.rev().take(2).collect();
                 last.len() == 2 && last.iter().all(|sample| sample.is_right())
             });
-            if well || since.elapsed() > bound {
-                return well;
+            if healthy || since.elapsed() > bound {
+                return healthy;
             }
             sleep(Duration::from_millis(5)).await;
         }
@@ -226,40 +226,40 @@ impl Lane {
 
     /// How often a fault has done something.
     pub fn acted(&self) -> u64 {
-        let rabble = self.ill_behaved.lock().unwrap();
-        self.proxy.acted() + rabble.iter().map(Rabble::acted).sum::<u64>()
+        let clients = self.misbehaving.lock().unwrap();
+        self.proxy.acted() + clients.iter().map(MisbehavingClients::acted).sum::<u64>()
     }
 
-    /// Clients that behave ill, one after the other on several connections, besides those whose
+    /// Clients that behave misbehaviour, one after the other on several connections, besides those whose
     /// requests are watched.
-    pub fn behave(&self, ill: Ill) {
+    pub fn behave(&self, misbehaviour: Misbehaviour) {
         let gateway = self.gateway.expect("the load has begun");
-        let rabble = Rabble::start(gateway, &self.askers()[0], ill);
-        self.ill_behaved.lock().unwrap().push(rabble);
+        let clients = MisbehavingClients::start(gateway, &self.identities()[0], misbehaviour);
+        self.misbehaving.lock().unwrap().push(clients);
     }
 
     /// Ends every fault.
-    pub fn calm(&self) {
-        self.proxy.calm();
-        self.ill_behaved.lock().unwrap().iter_mut().for_each(Rabble::end);
+    pub fn end_faults(&self) {
+        self.proxy.end_faults();
+        self.misbehaving.lock().unwrap().iter_mut().for_each(MisbehavingClients::end);
         let stand_in = &self.stand_in;
         stand_in.set_reply(TokenReply::Current);
         stand_in.set_latency(Duration::ZERO, Duration::ZERO);
         stand_in.fail_next_token(StatusCode::INTERNAL_SERVER_ERROR, 0);
         stand_in.fail_next_api(StatusCode::INTERNAL_SERVER_ERROR, 0);
         stand_in.set_token_lifetime(LIFETIME);
-        for asker in self.askers() {
-            stand_in.set_embed_secret(Some(&asker.site), CANARY_SECRET);
+        for identity in self.identities() {
+            stand_in.set_embed_secret(Some(&identity.site), CANARY_SECRET);
         }
     }
 
-    /// What befalls requests on their way to the server, or the answers.
-    pub fn wire(&self, wire: Wire) {
+    /// What befalls requests on their way to the server, or the responses.
+    pub fn request_faults(&self, wire: Faults) {
         self.proxy.requests(wire);
     }
 
     /// What befalls exchanges.
-    pub fn exchange_wire(&self, wire: Wire) {
+    pub fn exchange_faults(&self, wire: Faults) {
         self.proxy.exchanges(wire);
     }
 }
@@ -268,35 +268,39 @@ fn key_of(site: &str) -> String {
     format!("canary-key-of-{site}-0123456789")
 }
 
-async fn ask(kept: &mut Option<Connection>, gateway: SocketAddr, question: &Question) -> Came {
+async fn ask(
+    kept: &mut Option<Connection>,
+    gateway: SocketAddr,
+    request: &CheckedRequest,
+) -> Outcome {
     let mut connection = match kept.take() {
         Some(connection) => connection,
         None => match Connection::open(gateway).await {
             Ok(connection) => connection,
-            Err(_) => return Came::Broken,
+            Err(_) => return Outcome::Broken,
         },
     };
-    match connection.ask(&question.bytes).await {
-        Ok(answer) => {
-            let verdict = question.judge(&answer);
-            *kept = answer.goes_on.then_some(connection);
-            Came::Answer(verdict)
+    match connection.ask(&request.bytes).await {
+        Ok(response) => {
+            let verdict = request.judge(&response);
+            *kept = response.keep_alive.then_some(connection);
+            Outcome::Response(verdict)
         }
-        Err(Lost::Broken) => Came::Broken,
-        Err(Lost::Hung) => Came::Hung,
+        Err(ResponseError::Broken) => Outcome::Broken,
+        Err(ResponseError::Hung) => Outcome::Hung,
     }
 }
 
-/// The gateway's patience with the servers of lanes, for each thing that it waits for. Ample where
+/// The gateway's patience with the servers of servers, for each thing that it waits for. Ample where
 /// nothing is wrong, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_millis(1_500);
 /// An address is set aside, and taken back, by the first check that says so.
 const CHECKED: &str = "{ interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }";
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const TENANTS: usize = 3;
-const PAUSE: Duration = Duration::from_millis(5);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
 const KINDS: [Kind; 5] = [
-    Kind::Look,
+    Kind::Read,
     Kind::Write(200),
     Kind::Download(5_000, false),
     Kind::Write(2_000),

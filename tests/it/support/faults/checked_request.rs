@@ -1,4 +1,4 @@
-//! Requests that can be told apart, what a right answer to each is, and what a server must never
+//! Requests that can be told apart, what a right response to each is, and what a server must never
 //! see: a token that is somebody else's, or a write twice.
 
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use http::{Method, StatusCode};
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
-use super::client::Answer;
+use super::client::Response;
 
 /// Somebody who asks as one user of one tenant.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct Identity {
     /// Identifier of the tenant's site.
     pub site: String,
     /// The Bold BI user that must be seen there.
@@ -37,7 +37,7 @@ pub fn key_hash(key: &str) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A GET, answered with what reached the server.
-    Look,
+    Read,
     /// A GET of so many bytes, in chunks or not.
     Download(usize, bool),
     /// A POST with so many bytes, answered with what reached the server.
@@ -46,37 +46,37 @@ pub enum Kind {
 
 /// One request.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct CheckedRequest {
     pub bytes: Vec<u8>,
     target: String,
     user: String,
     kind: Kind,
 }
 
-/// What an answer is worth.
+/// What a response is worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The right one.
     Right,
-    /// A whole answer with another status than 200.
+    /// A whole response with another status than 200.
     Status(u16),
-    /// An answer to another question.
+    /// A response to another request.
     Foreign(String),
     /// It looks whole, and is not what the server said.
     Mangled(String),
 }
 
-impl Question {
-    /// The question with this number; there must be no other with it.
-    pub fn new(asker: &Asker, number: u64, kind: Kind) -> Self {
+impl CheckedRequest {
+    /// The request with this number; there must be no other with it.
+    pub fn new(identity: &Identity, number: u64, kind: Kind) -> Self {
         let (method, extra) = match kind {
-            Kind::Look => ("GET", String::new()),
+            Kind::Read => ("GET", String::new()),
             Kind::Download(size, chunked) => {
                 ("GET", format!("&size={size}{}", if chunked { "&chunked" } else { "" }))
             }
             Kind::Write(_) => ("POST", String::new()),
         };
-        let Asker { site, user, proof } = asker;
+        let Identity { site, user, proof } = identity;
         let target = format!("/bi/api/site/{site}/v5.0/things/{number}?user={user}{extra}");
         let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{proof}");
         let bytes = match kind {
@@ -90,14 +90,19 @@ impl Question {
         Self { bytes: bytes.into_bytes(), target, user: user.clone(), kind }
     }
 
-    /// Judges a whole answer.
-    pub fn judge(&self, answer: &Answer) -> Verdict {
-        if answer.status != 200 {
-            let readable = answer.body.is_empty()
-                || serde_json::from_slice::<Value>(&answer.body).is_ok_and(|body| body.is_object());
-            return if readable { Verdict::Status(answer.status) } else { self.mangled(answer) };
+    /// Judges a whole response.
+    pub fn judge(&self, response: &Response) -> Verdict {
+        if response.status != 200 {
+            let readable = response.body.is_empty()
+                || serde_json::from_slice::<Value>(&response.body)
+                    .is_ok_and(|body| body.is_object());
+            return if readable {
+                Verdict::Status(response.status)
+            } else {
+                self.mangled(response)
+            };
         }
-        let says = |name| answer.header(name).unwrap_or_default();
+        let says = |name| response.header(name).unwrap_or_default();
         let (user, target) = (says("stand-in-user"), says("stand-in-target"));
         if (user, target) != (self.user.as_str(), self.target.as_str()) {
             // What is readable was meant for somebody; what is not was changed on the way.
@@ -105,17 +110,17 @@ impl Question {
                 let (own_user, own) = (&self.user, &self.target);
                 Verdict::Foreign(format!("`{own}` as {own_user} got `{target}` as {user}"))
             } else {
-                self.mangled(answer)
+                self.mangled(response)
             };
         }
         let right = match self.kind {
             Kind::Download(size, _) => {
-                answer.body.len() == size && answer.body.iter().all(|byte| *byte == b'x')
+                response.body.len() == size && response.body.iter().all(|byte| *byte == b'x')
             }
-            Kind::Look => self.is_echo(&answer.body, 0),
-            Kind::Write(size) => self.is_echo(&answer.body, size),
+            Kind::Read => self.is_echo(&response.body, 0),
+            Kind::Write(size) => self.is_echo(&response.body, size),
         };
-        if right { Verdict::Right } else { self.mangled(answer) }
+        if right { Verdict::Right } else { self.mangled(response) }
     }
 
     fn is_echo(&self, body: &[u8], size: usize) -> bool {
@@ -125,10 +130,10 @@ impl Question {
             && body["body"]["length"] == size
     }
 
-    fn mangled(&self, answer: &Answer) -> Verdict {
-        let body = String::from_utf8_lossy(&answer.body);
+    fn mangled(&self, response: &Response) -> Verdict {
+        let body = String::from_utf8_lossy(&response.body);
         let start: String = body.chars().take(300).collect();
-        Verdict::Mangled(format!("`{}` got {} {start}", self.target, answer.status))
+        Verdict::Mangled(format!("`{}` got {} {start}", self.target, response.status))
     }
 }
 
@@ -171,12 +176,13 @@ impl Ledger {
     }
 
     /// What must not have been, since this was asked last: writes done twice, others' tokens.
-    pub fn take_wrongs(&self) -> Vec<String> {
+    pub fn take_violations(&self) -> Vec<String> {
         let mut entries = self.entries();
         let doubled = entries.writes.iter().filter(|(_, times)| **times > 1);
-        let mut wrongs: Vec<_> = doubled.map(|(id, times)| format!("{id} done {times}×")).collect();
+        let mut violations: Vec<_> =
+            doubled.map(|(id, times)| format!("{id} done {times}×")).collect();
         entries.writes.clear();
-        wrongs.append(&mut entries.strays);
-        wrongs
+        violations.append(&mut entries.strays);
+        violations
     }
 }

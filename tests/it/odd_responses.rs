@@ -10,7 +10,7 @@ use boldgate::trust::Trust;
 use crate::support::client::Response;
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
-use crate::support::upstream::{Answer, Upstream};
+use crate::support::upstream::{RawResponse, Upstream};
 use crate::support::waiting::until;
 
 /// How a server dresses up a response with this body.
@@ -294,7 +294,7 @@ impl Setup {
     async fn new(dress: Dress, odd: Kind) -> Self {
         let provider = Provider::new();
         let keys = provider.jwks();
-        let upstream = Upstream::answering_all(move |request| {
+        let upstream = Upstream::with_handler_for_all(move |request| {
             let (kind, body) = match request.path() {
                 path if path.ends_with("/token") => {
                     (Kind::Tokens, r#"{"access_token":"canary-token"}"#)
@@ -308,7 +308,10 @@ impl Setup {
             let (length, coding) = (text.contains("content-length"), text.contains("encoding"));
             // What a reader may take for a response without an end gets one.
             let chunked = text.contains("encoding: chunked\r\n") && text.ends_with("0\r\n\r\n");
-            Answer { bytes, keep: if coding { chunked } else { length && text.ends_with(body) } }
+            RawResponse {
+                bytes,
+                keep: if coding { chunked } else { length && text.ends_with(body) },
+            }
         })
         .await;
         let gateway = Gateway::start(&format!(
@@ -412,8 +415,11 @@ async fn what_follows_a_response_unasked_is_never_read_as_the_next_one() {
         |keys| [with(b"", keys), b"\n".to_vec()].concat(),
     ] {
         let keys = Provider::new().jwks();
-        let upstream =
-            Upstream::answering_all(move |_| Answer { bytes: dress(&keys), keep: true }).await;
+        let upstream = Upstream::with_handler_for_all(move |_| RawResponse {
+            bytes: dress(&keys),
+            keep: true,
+        })
+        .await;
         let url = format!("http://{}/keys", upstream.address).parse().unwrap();
         let source = HttpKeySource::new(url, &Trust::default()).unwrap();
         for count in 1..=2 {
@@ -433,7 +439,7 @@ async fn keys_that_are_said_to_be_compressed_are_not_read_and_their_coding_is_na
         ("Content-Encoding: canary\r\n", Some("of an unknown name")),
     ] {
         let keys = Provider::new().jwks();
-        let upstream = Upstream::answering_all(move |_| Answer {
+        let upstream = Upstream::with_handler_for_all(move |_| RawResponse {
             bytes: with(line.as_bytes(), &keys),
             keep: true,
         })
