@@ -167,7 +167,7 @@ impl CallerAuth {
         jwts: Vec<JwtCaller>,
     ) -> Self {
         let keys = keys.into_iter().map(|(key, caller)| (key.into(), caller)).collect();
-        let verified = VerifiedCache::new(if jwts.is_empty() { 0 } else { SETS_OF_JWTS });
+        let verified = VerifiedCache::new(if jwts.is_empty() { 0 } else { MAX_JWT_SETS });
         Self { keys, key_header, jwts, verified, peers: PeerCallers::default() }
     }
 
@@ -212,8 +212,8 @@ impl CallerAuth {
     }
 
     /// The kinds of credentials that a request can bring, beside those of its connection.
-    pub fn proofs(&self) -> Proofs {
-        Proofs { api_keys: self.keys.len() > 0, jwts: !self.jwts.is_empty() }
+    pub fn credential_kinds(&self) -> CredentialKinds {
+        CredentialKinds { api_keys: self.keys.len() > 0, jwts: !self.jwts.is_empty() }
     }
 
     /// Who sends this request.
@@ -342,7 +342,7 @@ impl CallerAuth {
 /// The kinds of credentials that a request can bring, beside those of its connection. Each has a
 /// challenge of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proofs {
+pub struct CredentialKinds {
     /// Some caller has an API key.
     pub api_keys: bool,
     /// Some caller has JWTs.
@@ -353,10 +353,10 @@ pub struct Proofs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallerError {
     /// The certificate was issued by a trusted CA, and is no caller's.
-    #[error("the client certificate is no caller's")]
+    #[error("the client certificate belongs to no caller")]
     Certificate,
     /// No credential was sent.
-    #[error("the request proves no caller")]
+    #[error("the request has no credential of a caller")]
     Missing,
     /// The credential belongs to nobody.
     #[error("the API key is not known")]
@@ -365,13 +365,13 @@ pub enum CallerError {
     #[error("the API key has expired")]
     Expired,
     /// The `Bearer` token is about no caller.
-    #[error("the bearer token is no JWT of an issuer that is known")]
+    #[error("the bearer token is not a JWT of a configured issuer")]
     Bearer,
     /// Which of several credentials would count is anyone's guess.
-    #[error("the request has more than one credential of a caller")]
+    #[error("the request has credentials of several callers, or several API keys")]
     Several,
     /// The JWT is of an issuer that is known, and does not hold.
-    #[error("the caller's JWT does not hold: {0}")]
+    #[error("the caller's JWT is not valid: {0}")]
     Jwt(JwtError),
 }
 
@@ -397,4 +397,4 @@ pub fn may_bring_own_authorization(head: &RequestHead<'_>) -> bool {
 }
 
 /// Together 8,192 tokens of at most 4 KiB: 32 MiB, and their claims.
-const SETS_OF_JWTS: usize = 2048;
+const MAX_JWT_SETS: usize = 2048;

@@ -120,7 +120,7 @@ pub enum OriginFault {
     #[error("an origin with a path or a slash at its end")]
     Path(Option<WebOrigin>),
     /// Its host or its port is none.
-    #[error("an origin without a good host or with a bad port")]
+    #[error("an origin with an invalid host or port")]
     Host,
 }
 

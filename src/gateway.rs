@@ -327,8 +327,8 @@ impl Gatekeeper {
         enter: fn(&Throttles, &Caller, &Tenant) -> Result<InFlight, Throttled>,
     ) -> Result<Admission, Refusal> {
         let caller = self.callers.authenticate(terms, peer, head).await;
-        let caller =
-            caller.map_err(|why| Refusal::Caller { why, proofs: self.callers.proofs() })?;
+        let caller = caller
+            .map_err(|why| Refusal::Caller { why, accepted: self.callers.credential_kinds() })?;
         let tenant = self.tenants.resolve(head);
         if let Page::Unlisted(page) = page
             && (!caller.is_by_header() || self.is_user_named_by_header(head))

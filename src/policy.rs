@@ -297,16 +297,16 @@ pub enum Forbidden {
     #[error("the caller has no permission for this tenant")]
     Tenant,
     /// Not this class of routes.
-    #[error("routes of the class `{}` are not open to the caller", .0.as_str())]
+    #[error("the caller has no permission for routes of the class `{}`", .0.as_str())]
     Route(RouteClass),
     /// This class of routes, but not by this method.
-    #[error("routes of the class `{}` are not open to the caller by this method", .0.as_str())]
+    #[error("the caller has no permission for this method on routes of the class `{}`", .0.as_str())]
     Method(RouteClass),
     /// It is closed explicitly.
-    #[error("the caller's `{0}` closes it")]
+    #[error("the caller's `{0}` forbids the request")]
     Closed(PermissionId),
     /// There is no user to act as.
-    #[error("the caller's `{by}` opens it, but {why}")]
+    #[error("the caller's `{by}` allows the request, but {why}")]
     Subject {
         /// Why there is none.
         why: SubjectError,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::caller::jwt::JwtError;
-use crate::caller::{CallerError, CallerName, Proofs};
+use crate::caller::{CallerError, CallerName, CredentialKinds};
 use crate::cors::UnlistedPage;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
@@ -56,7 +56,7 @@ pub enum Refusal {
         limit: u64,
     },
     /// The listener is not for the host that is asked for.
-    #[error("the request asks for a host that is not among the `hosts` of the listener")]
+    #[error("the requested host is not among the `hosts` of the listener")]
     Host,
     /// A web page of an unlisted origin sent it, and the browser alone proves the caller.
     #[error("{page} {}", not_listed(page, .facts.as_deref()))]
@@ -72,7 +72,7 @@ pub enum Refusal {
         /// The fault of its credential.
         why: CallerError,
         /// The kinds of credentials that are accepted.
-        proofs: Proofs,
+        accepted: CredentialKinds,
     },
     /// No tenant.
     #[error("{why}")]
@@ -144,7 +144,7 @@ pub enum Refusal {
         hint: Option<CertificateHint>,
     },
     /// The server broke off before its answer, or sent what is no answer.
-    #[error("server `{server}` gave no valid answer: {cause}")]
+    #[error("server `{server}` sent no valid response: {cause}")]
     UpstreamInvalid {
         /// Name of the server.
         server: String,
@@ -152,7 +152,7 @@ pub enum Refusal {
         cause: String,
     },
     /// A deadline towards the server went by.
-    #[error("server `{server}` did not answer in time: {overdue}")]
+    #[error("server `{server}` did not respond in time: {overdue}")]
     UpstreamTimeout {
         /// Name of the server.
         server: String,
@@ -187,16 +187,16 @@ pub enum Overdue {
     #[error("no connection within {0:?} (`timeouts.connect`)")]
     Connection(Duration),
     /// The beginning of an answer.
-    #[error("no byte of an answer within {0:?} (`timeouts.first_byte`)")]
+    #[error("no byte of a response within {0:?} (`timeouts.first_byte`)")]
     FirstByte(Duration),
     /// The next part of an answer.
-    #[error("no further byte of the answer within {0:?} (`timeouts.read`)")]
+    #[error("no further byte of the response within {0:?} (`timeouts.read`)")]
     Read(Duration),
     /// The server's taking of the next part of the request.
-    #[error("nothing more of the request taken within {0:?} (`timeouts.write`)")]
+    #[error("no further byte of the request accepted within {0:?} (`timeouts.write`)")]
     Write(Duration),
     /// The end of it all.
-    #[error("the whole request not over within {0:?} (`timeouts.total`)")]
+    #[error("the request not complete within {0:?} (`timeouts.total`)")]
     Total(Duration),
 }
 
@@ -245,9 +245,7 @@ impl Refusal {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
             Self::Caller { why, .. } => unauthenticated(*why),
-            Self::Host => {
-                (421, "host_refused", "This listener is not for the host that was asked for.")
-            }
+            Self::Host => (421, "host_refused", "This listener does not serve the requested host."),
             Self::Origin { .. } => {
                 (403, "origin_refused", "Web pages of this origin may not use the gateway.")
             }
@@ -260,7 +258,7 @@ impl Refusal {
             Self::Forbidden {
                 why: Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_),
                 ..
-            } => (403, "route_closed", "This route is not open to the caller."),
+            } => (403, "route_closed", "The caller may not use this route."),
             Self::Forbidden { why: Forbidden::Subject { .. } | Forbidden::Password(_), .. } => {
                 (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
             }
@@ -270,7 +268,7 @@ impl Refusal {
             Self::AuthorizationRefused(_) => (
                 403,
                 "authorization_refused",
-                "Requests to this tenant must not bring an Authorization of their own.",
+                "Requests to this tenant must not have an Authorization header of their own.",
             ),
             Self::ConnectionAuthentication(_) => (
                 403,
@@ -282,20 +280,22 @@ impl Refusal {
             Self::ListenerChanged => (
                 503,
                 "configuration_changed",
-                "The gateway's listener was changed. Nothing was done. Please connect again.",
+                "The gateway's listener has changed. The request was not forwarded. Please connect again.",
             ),
             Self::WaitingEvicted { .. } | Self::Overloaded { .. } | Self::TokenEnded(_) => {
                 (503, "overloaded", "The gateway is at its limit.")
             }
             Self::BulkheadFull { .. } => {
-                (503, "overloaded", "Too many requests of this tenant are at Bold BI already.")
+                (503, "overloaded", "Too many requests of this tenant are in progress.")
             }
             Self::UpstreamUnreachable { .. } => {
                 (502, "upstream_unreachable", "Bold BI cannot be reached.")
             }
-            Self::UpstreamInvalid { .. } => {
-                (502, "upstream_invalid", "Bold BI broke off or gave no valid answer.")
-            }
+            Self::UpstreamInvalid { .. } => (
+                502,
+                "upstream_invalid",
+                "Bold BI closed the connection or sent no valid response.",
+            ),
             Self::UpstreamTimeout { overdue, .. } => (504, "upstream_timeout", overdue.detail()),
             Self::NotReplayable(_) => (
                 502,
@@ -317,9 +317,9 @@ impl Refusal {
     /// refused, its challenge says so (RFC 6750, section 3.1), and no more: the reason is for the
     /// operator.
     fn challenges(&self) -> &'static [&'static str] {
-        let Self::Caller { why, proofs } = self else { return &[] };
+        let Self::Caller { why, accepted } = self else { return &[] };
         let refused = matches!(why, CallerError::Bearer | CallerError::Jwt(_));
-        match (proofs.api_keys, proofs.jwts, refused) {
+        match (accepted.api_keys, accepted.jwts, refused) {
             (true, true, false) => &[API_KEY_CHALLENGE, BEARER_CHALLENGE],
             (true, true, true) => &[API_KEY_CHALLENGE, INVALID_TOKEN_CHALLENGE],
             (false, true, false) => &[BEARER_CHALLENGE],
@@ -392,12 +392,12 @@ impl Refusal {
             | Self::BulkheadFull { .. }
             | Self::ListenerChanged
             | Self::TokenEnded(_)
-            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(SOON),
+            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(MIN_RETRY_AFTER),
             Self::Throttled { why, .. } => Some(match why.over {
-                Over::Rate(wait) => wait.max(SOON),
-                Over::Concurrent => SOON,
+                Over::Rate(wait) => wait.max(MIN_RETRY_AFTER),
+                Over::Concurrent => MIN_RETRY_AFTER,
             }),
-            Self::Exchange(error) => Some(error.retry_after.max(SOON)),
+            Self::Exchange(error) => Some(error.retry_after.max(MIN_RETRY_AFTER)),
             _ => None,
         }
     }
@@ -409,13 +409,12 @@ fn not_listed(page: &UnlistedPage, facts: Option<&RequestFacts>) -> String {
         Some(RequestFacts { tenant, .. })
             if matches!(page, UnlistedPage::CrossSite | UnlistedPage::Opaque) =>
         {
-            format!("may not use tenant `{tenant}`: it says no origin that could be listed")
+            format!("may not use tenant `{tenant}`: it sends no origin that could be listed")
         }
         Some(RequestFacts { tenant, .. }) => format!(
             "may not use tenant `{tenant}`: its origin is not listed in `tenants.{tenant}.cors.origins`"
         ),
-        None => "may not ask for a tenant that is not known: no `cors.origins` lists its origin"
-            .to_owned(),
+        None => "asks for an unknown tenant: no `cors.origins` lists its origin".to_owned(),
     }
 }
 
@@ -427,7 +426,7 @@ fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
             "The keys of the issuer of your token cannot be fetched at the moment.",
         ),
         CallerError::Certificate => {
-            (403, "certificate_unknown", "The client certificate is no known caller's.")
+            (403, "certificate_unknown", "The client certificate belongs to no known caller.")
         }
         CallerError::Missing
         | CallerError::Unknown
@@ -435,7 +434,7 @@ fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
         | CallerError::Several
         | CallerError::Bearer
         | CallerError::Jwt(_) => {
-            (401, "caller_unauthenticated", "One valid credential of a caller is needed.")
+            (401, "caller_unauthenticated", "The request needs a valid credential of one caller.")
         }
     }
 }
@@ -451,7 +450,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         | ExchangeErrorKind::Encoded { .. }
         | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => {
-            (502, "Bold BI's token endpoint gave an answer that the gateway cannot use.")
+            (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
         }
         ExchangeErrorKind::BudgetExhausted { .. } => (503, "The gateway is at its limit."),
         ExchangeErrorKind::PermitRevoked => {
@@ -462,7 +461,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         | ExchangeErrorKind::BreakerOpen { .. } => {
             (503, "Bold BI's token endpoint cannot be reached or cannot serve.")
         }
-        ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not answer in time."),
+        ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not respond in time."),
     };
     (status, kind.code(), detail)
 }
@@ -471,9 +470,9 @@ impl Overdue {
     fn detail(self) -> &'static str {
         match self {
             Self::Connection(_) => "No connection to Bold BI could be made in time.",
-            Self::FirstByte(_) => "Bold BI did not begin to answer in time.",
-            Self::Read(_) => "Bold BI did not go on with its answer in time.",
-            Self::Write(_) => "Bold BI did not take the request in time.",
+            Self::FirstByte(_) => "Bold BI did not begin its response in time.",
+            Self::Read(_) => "Bold BI did not continue its response in time.",
+            Self::Write(_) => "Bold BI did not accept the request in time.",
             Self::Total(_) => "The request as a whole took longer than it may.",
         }
     }
@@ -494,7 +493,7 @@ impl RefusalResponse {
     }
 }
 
-const SOON: Duration = Duration::from_secs(1);
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 const API_KEY_CHALLENGE: &str = "ApiKey realm=\"boldgate\"";
 const BEARER_CHALLENGE: &str = "Bearer realm=\"boldgate\"";
 const INVALID_TOKEN_CHALLENGE: &str = "Bearer realm=\"boldgate\", error=\"invalid_token\"";

@@ -172,12 +172,12 @@ impl FromIterator<(KnownKey, CallerName)> for ApiKeys {
             by_hash.insert(key.hash, holders.len());
             holders.push(Holder { caller, expires_at: key.expires_at });
         }
-        let verified = VerifiedCache::new(holders.len().min(MAX_SETS));
+        let verified = VerifiedCache::new(holders.len().min(MAX_API_KEY_SETS));
         Self { holders, by_hash, verified }
     }
 }
 
-const MAX_SETS: usize = 4096;
+const MAX_API_KEY_SETS: usize = 4096;
 /// Begins every key; nothing else that begins like this is ever forwarded as a credential.
 pub(super) const PREFIX: &str = "bgk_";
 const MAX_KEY_BYTES: usize = 1024;

@@ -37,19 +37,19 @@ pub(super) enum Material {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeyFault {
     /// It is anything but a mapping.
-    #[error("it is no mapping of names")]
+    #[error("it is not a JSON object")]
     NoMapping,
     /// Two readers may take different values.
-    #[error("a name stands in it twice")]
+    #[error("a member name occurs twice in it")]
     Repeated,
     /// A member has another type than the standard says, or is missing.
     #[error("its `{0}` is missing or of a wrong type (RFC 7517, RFC 7518)")]
     Member(&'static str),
     /// A member is no number or coordinate.
-    #[error("its `{0}` is not base64url, or not as long as it must be")]
+    #[error("its `{0}` is not base64url, or has the wrong length")]
     Number(&'static str),
     /// It names an algorithm that keys of its kind do not have.
-    #[error("its `alg` is not one of keys of its kind")]
+    #[error("its `alg` does not fit its `kty`")]
     Algorithm,
     /// It is weaker than the standard allows, or larger than can be used.
     #[error(
@@ -66,16 +66,18 @@ pub(super) enum KeyFault {
     #[error("its point is not on the curve")]
     OffCurve,
     /// Signatures can be made for such a point without a private key.
-    #[error("its point is one of the few of small order, for which anybody can sign")]
+    #[error("its point has a small order, so anybody can sign for it")]
     SmallOrder,
     /// Every reader of the set can sign with it.
-    #[error("it is a private or shared key: every reader of it can sign, so a new one is needed")]
+    #[error(
+        "it is a private or shared key: every reader of the set can sign with it, so it must be replaced"
+    )]
     Private,
     /// It is the public half of a private key in the same set.
     #[error("its private key is published in the same set")]
     PrivateElsewhere,
     /// The set is longer than any issuer's.
-    #[error("it and all that follow are beyond the {} keys that are looked at", MAX_KEYS)]
+    #[error("it and all later keys exceed the {} keys that are read", MAX_KEYS)]
     TooMany,
 }
 
@@ -140,11 +142,11 @@ fn mapping(entry: &Json) -> Result<&Map<String, Value>, KeyFault> {
 fn is_private(members: &Map<String, Value>) -> bool {
     let has = |name: &&str| members.get(*name).is_some_and(|value| !value.is_null());
     let of_its_kind: &[&str] = match members.get("kty").and_then(Value::as_str) {
-        Some("RSA") => &PRIVATE_RSA,
+        Some("RSA") => &PRIVATE_RSA_MEMBERS,
         Some("oct") => &["k"],
         _ => &[],
     };
-    PRIVATE.iter().chain(of_its_kind).any(has)
+    PRIVATE_MEMBERS.iter().chain(of_its_kind).any(has)
 }
 
 /// A member that is text; `None` if it is absent or null, as some libraries write it.
@@ -319,13 +321,13 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
 /// More keys than any issuer publishes: each is checked, which takes a moment.
 pub(super) const MAX_KEYS: usize = 256;
 /// All members that are looked at.
-pub(super) const COUNTING: [&str; 19] = [
+pub(super) const READ_MEMBERS: [&str; 19] = [
     "kty", "kid", "use", "key_ops", "alg", "crv", "n", "e", "x", "y", "k", "d", "priv", "p", "q",
     "dp", "dq", "qi", "oth",
 ];
 /// Members of private keys (RFC 7518, section 6; RFC 8037, section 2; `priv` is that of new kinds).
-const PRIVATE: [&str; 2] = ["d", "priv"];
-const PRIVATE_RSA: [&str; 6] = ["p", "q", "dp", "dq", "qi", "oth"];
+const PRIVATE_MEMBERS: [&str; 2] = ["d", "priv"];
+const PRIVATE_RSA_MEMBERS: [&str; 6] = ["p", "q", "dp", "dq", "qi", "oth"];
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const EXPONENTS: std::ops::Range<u64> = 3..1 << 33;
 const ED25519_BYTES: usize = 32;

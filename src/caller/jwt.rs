@@ -103,37 +103,37 @@ impl VerifiedClaims {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
     /// It is no signed JWT, or larger than 16 KiB.
-    #[error("it is no signed JWT")]
+    #[error("it is not a signed JWT")]
     Malformed,
     /// A name stands twice in one of its mappings: two readers may take different values.
-    #[error("a name stands in it twice")]
+    #[error("a member name occurs twice in it")]
     Repeated,
     /// Its algorithm is not one of the issuer's.
-    #[error("its algorithm is not one that the issuer signs with")]
+    #[error("its algorithm is not one of those configured for the issuer")]
     Algorithm,
     /// Its header demands what is not known (`crit`), or is of another type.
-    #[error("its header is of another type, or demands an extension that is not known")]
+    #[error("its header has a wrong `typ` or `kid`, or demands an extension (`crit`)")]
     Header,
     /// The issuer's keys could not be fetched.
     #[error("the issuer's keys could not be fetched")]
     NoKeys,
     /// None of the issuer's keys is the one that it names.
-    #[error("none of the issuer's keys is the one that it names")]
+    #[error("the issuer has no key with its `kid` and algorithm")]
     UnknownKey,
     /// The signature does not fit.
-    #[error("its signature does not fit")]
+    #[error("its signature is not valid")]
     Signature,
     /// Its issuer is not spelled as the configured one.
     #[error("its issuer differs from the configured `issuer` by a slash at the end")]
     Slash,
     /// It is another issuer's.
-    #[error("it is another issuer's")]
+    #[error("it is from another issuer")]
     Issuer,
     /// It is meant for somebody else.
-    #[error("it is not meant for this gateway")]
+    #[error("its audience (`aud`) is not this gateway")]
     Audience,
     /// It has no end, or its times are not numbers.
-    #[error("its times are missing or not numbers")]
+    #[error("its `exp` is missing, or one of its times is not a number")]
     Times,
     /// It is over.
     #[error("it has expired")]
@@ -170,7 +170,7 @@ impl<'t> UnverifiedJwt<'t> {
     /// When it is not of the form `header.payload.signature`, or too large, or a name stands in it
     /// twice.
     pub fn parse(token: &'t str) -> Result<Self, JwtError> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > MAX_JWT_BYTES {
             return Err(JwtError::Malformed);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
@@ -314,12 +314,12 @@ fn seconds(number: &Number) -> Option<u64> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
         Some(float as u64)
     })?;
-    (whole <= LAST_SECOND).then_some(whole)
+    (whole <= MAX_UNIX_SECONDS).then_some(whole)
 }
 
-const MAX_TOKEN: usize = 16 * 1024;
+const MAX_JWT_BYTES: usize = 16 * 1024;
 /// The end of the year 9999.
-const LAST_SECOND: u64 = 253_402_300_799;
+const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests;

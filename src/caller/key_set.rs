@@ -13,12 +13,12 @@ use crate::secret::Secret;
 /// The keys of one issuer: its public keys, by their id, or one shared secret.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<VerificationKey>,
     left_out: Vec<LeftOut>,
 }
 
 #[derive(Clone, Debug)]
-struct Key {
+struct VerificationKey {
     id: Option<String>,
     algorithm: Option<Algorithm>,
     material: DecodingKey,
@@ -39,7 +39,7 @@ pub struct LeftOut {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     /// It is no JWKS (RFC 7517, section 5).
-    #[error("it is no JSON Web Key Set")]
+    #[error("it is no JSON Web VerificationKey Set")]
     Malformed,
     /// Nothing of it can be used.
     #[error("it holds no key that a signature could be checked with")]
@@ -59,7 +59,7 @@ impl KeySet {
         let (mut found, mut left_out) = (Vec::<(usize, Jwk)>::new(), Vec::new());
         let mut leaked: Vec<Material> = Vec::new();
         for (index, entry) in entries.iter().take(MAX_KEYS).enumerate() {
-            let entry = &entry::with_members(entry, &jwk::COUNTING);
+            let entry = &entry::with_members(entry, &jwk::READ_MEMBERS);
             match jwk::read(entry) {
                 // The same key twice is the same key.
                 Ok(Some(key)) if found.iter().any(|(_, other)| *other == key) => {}
@@ -84,7 +84,7 @@ impl KeySet {
     /// nothing else.
     pub fn shared(secret: &Secret) -> Self {
         let material = DecodingKey::from_secret(secret.expose().as_bytes());
-        let key = Key { id: None, algorithm: None, material, only: true };
+        let key = VerificationKey { id: None, algorithm: None, material, only: true };
         Self { keys: vec![key], left_out: Vec::new() }
     }
 
@@ -102,22 +102,22 @@ impl KeySet {
     }
 
     /// The keys that a token may have been signed with: those of this `kid`, or all if it names
-    /// none, that are for its algorithm. Several may have one id; [`MAX_TRIED`] are enough work.
+    /// none, that are for its algorithm. Several may have one id; [`MAX_KEYS_TRIED`] are enough work.
     pub(super) fn fitting(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &DecodingKey> {
-        let fits = move |key: &&Key| {
+        let fits = move |key: &&VerificationKey| {
             key.material.family() == algorithm.family()
                 && key.algorithm.is_none_or(|own| own == algorithm)
                 && (id.is_none() || key.only || key.id.as_deref() == id)
         };
-        self.keys.iter().filter(fits).take(MAX_TRIED).map(|key| &key.material)
+        self.keys.iter().filter(fits).take(MAX_KEYS_TRIED).map(|key| &key.material)
     }
 }
 
-impl From<Jwk> for Key {
+impl From<Jwk> for VerificationKey {
     fn from(jwk: Jwk) -> Self {
         let material = jwk.material.decoding_key();
         Self { id: jwk.id, algorithm: jwk.algorithm, material, only: false }
@@ -140,8 +140,9 @@ impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "key {}", self.place)?;
         if let Some(id) = &self.id {
-            let shown: String = id.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
-            let more = if id.chars().nth(MAX_SHOWN).is_some() { "…" } else { "" };
+            let shown: String =
+                id.chars().take(MAX_ID_SHOWN).flat_map(char::escape_debug).collect();
+            let more = if id.chars().nth(MAX_ID_SHOWN).is_some() { "…" } else { "" };
             write!(f, " (`kid` `{shown}{more}`)")?;
         }
         write!(f, ": {}", self.why)
@@ -149,9 +150,9 @@ impl fmt::Display for LeftOut {
 }
 
 /// Most keys that the signature of one token is checked with.
-const MAX_TRIED: usize = 4;
+const MAX_KEYS_TRIED: usize = 4;
 /// Characters of a key's id that a message shows.
-const MAX_SHOWN: usize = 64;
+const MAX_ID_SHOWN: usize = 64;
 
 #[cfg(test)]
 mod tests;

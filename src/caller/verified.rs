@@ -29,14 +29,14 @@ impl<V: Clone> VerifiedCache<V> {
 
     /// Keeps what was found out, in the place of what the set has had longest.
     pub(super) fn keep(&self, credential: &[u8], found: V) {
-        if credential.len() > MAX_BYTES {
+        if credential.len() > MAX_CREDENTIAL_BYTES {
             return;
         }
         let Some(set) = self.set(credential) else { return };
         let verified = Zeroizing::new(credential.into());
         let mut set = set.lock();
         set.retain(|(other, _)| !are_equal(other, credential));
-        if set.len() == IN_A_SET {
+        if set.len() == MAX_PER_SET {
             set.remove(0);
         }
         set.push((verified, found));
@@ -65,8 +65,8 @@ fn are_equal(one: &[u8], other: &[u8]) -> bool {
         && black_box(one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b))) == 0
 }
 
-const IN_A_SET: usize = 4;
-const MAX_BYTES: usize = 4096;
+const MAX_PER_SET: usize = 4;
+const MAX_CREDENTIAL_BYTES: usize = 4096;
 /// 2^64 divided by the golden ratio.
 const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -101,8 +101,8 @@ mod tests {
         }
         assert_eq!(verified.find(credential(4999).as_bytes()), Some(4999));
         let kept: usize = verified.0.iter().map(|set| set.lock().len()).sum();
-        assert_eq!(kept, 16 * IN_A_SET);
-        let huge = vec![b'x'; MAX_BYTES + 1];
+        assert_eq!(kept, 16 * MAX_PER_SET);
+        let huge = vec![b'x'; MAX_CREDENTIAL_BYTES + 1];
         verified.keep(&huge, 0);
         assert_eq!(verified.find(&huge), None);
     }

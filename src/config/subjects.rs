@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::invisible::Invisible;
 use crate::policy::Subject;
-use crate::policy::subject::{Mapping, SubjectSource, Template, TrustedProxy, is_domain};
+use crate::policy::subject::{SubjectMapping, SubjectSource, Template, TrustedProxy, is_domain};
 
 use super::Check;
 use super::callers::is_free;
@@ -22,7 +22,7 @@ impl Check<'_> {
         at: &Place<'_>,
         subject: file::Subject,
         proofs: Proofs,
-    ) -> Option<Mapping> {
+    ) -> Option<SubjectMapping> {
         if let (Field::Missing, Field::Missing, Field::Missing) =
             (&subject.map, &subject.template, &subject.domains)
         {
@@ -51,7 +51,7 @@ impl Check<'_> {
         let never = self.texts(&at.key("never"), subject.never, ADDRESS, |address| {
             Subject::parse(address).map(|_| address.to_ascii_lowercase())
         });
-        Some(Mapping {
+        Some(SubjectMapping {
             source: source?,
             map: map.ok()?,
             template: template.ok()?,

@@ -69,13 +69,13 @@ pub enum SubjectRule {
     #[default]
     Own,
     /// As the user that is mapped from what the caller is known by.
-    Mapped(Box<Mapping>),
+    Mapped(Box<SubjectMapping>),
 }
 
 /// From a value that is proven of the caller to the address of a user. What matches nothing, has
 /// another domain or is never to be is refused.
 #[derive(Clone, Debug)]
-pub struct Mapping {
+pub struct SubjectMapping {
     /// Where the value is from.
     pub source: SubjectSource,
     /// The addresses of some values; with no template, of all that there are.
@@ -144,7 +144,7 @@ impl Template {
     }
 }
 
-impl Mapping {
+impl SubjectMapping {
     /// The user that a request of `caller`, on the connection `peer` and with `headers`, acts as.
     ///
     /// # Errors
@@ -218,16 +218,16 @@ fn believed<'h>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// The caller is known by something else than a JWT.
-    #[error("the user is mapped from a claim, and no JWT proved the caller")]
+    #[error("the user is mapped from a claim, and the caller did not authenticate with a JWT")]
     NoClaims,
     /// The claim or the header is not there, or the claim is anything but one text.
     #[error("the claim or header that names the user is missing or not one text")]
     Absent,
     /// The header is there more than once.
-    #[error("the header that names the user is there more than once")]
+    #[error("the header that names the user occurs more than once")]
     Several,
     /// The header comes from somebody who is not listed.
-    #[error("the user is mapped from a header, and the sender is not a proxy that is listed")]
+    #[error("the user is mapped from a header, and the client is not a listed proxy")]
     Untrusted,
     /// The issuer says that the address is not verified.
     #[error("the issuer says that the user's e-mail address is not verified")]
@@ -236,7 +236,7 @@ pub enum SubjectError {
     #[error("the user is not in the map")]
     Unmapped,
     /// What comes out is no address.
-    #[error("what names the user makes no well-formed address")]
+    #[error("the user's name does not make a well-formed address")]
     Malformed,
     /// The address has a domain that is not listed.
     #[error("the user's address has a domain that is not listed")]
