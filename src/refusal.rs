@@ -1,5 +1,5 @@
-//! The gateway's own negative answers: one enum, one exhaustive match from the cause to status,
-//! code and text. What the client reads is fixed text; what is logged is the cause.
+//! The gateway's own negative responses: one enum, and one exhaustive match from the cause to
+//! status, code and text. Clients read a fixed text; the log has the cause.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ mod facts;
 
 pub use facts::RequestFacts;
 
-/// Why the gateway itself answers a request with no. In the order of a request's way.
+/// Why the gateway refuses a request, in the order of the checks.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The client did not send a whole head in time.
@@ -61,12 +61,12 @@ pub enum Refusal {
     /// A web page of an unlisted origin sent it, and the browser alone proves the caller.
     #[error("{page} {}", not_listed(page, .facts.as_deref()))]
     Origin {
-        /// What is known of the page.
+        /// The page.
         page: Box<UnlistedPage>,
-        /// What was known by then; none if there is no tenant.
+        /// The facts so far; `None` if there is no tenant.
         facts: Option<Box<RequestFacts>>,
     },
-    /// Nobody we know.
+    /// The caller is not authenticated.
     #[error("{why}")]
     Caller {
         /// The fault of its credential.
@@ -74,45 +74,45 @@ pub enum Refusal {
         /// The kinds of credentials that are accepted.
         accepted: CredentialKinds,
     },
-    /// No tenant.
+    /// The request names no tenant.
     #[error("{why}")]
     TenantUnknown {
-        /// What is not known.
+        /// The fault.
         why: TenantUnknown,
-        /// Who asked; none when anonymous.
+        /// Its caller; `None` if anonymous.
         caller: Option<CallerName>,
     },
-    /// Somebody we know, without leave.
+    /// The caller has no permission.
     #[error("{why}")]
     Forbidden {
-        /// What there is no leave for.
+        /// The missing permission.
         why: Forbidden,
-        /// What was known by then.
+        /// The facts so far.
         facts: Box<RequestFacts>,
     },
-    /// More requests than are allowed.
+    /// A throttle is exceeded.
     #[error("{why}")]
     Throttled {
-        /// Who exceeds what.
+        /// The throttle and its limit.
         why: Throttled,
-        /// What was known by then.
+        /// The facts so far.
         facts: Box<RequestFacts>,
     },
-    /// The request brings an `Authorization`, and the tenant is configured to refuse that, or
-    /// policy has decided on another user.
+    /// The request has an `Authorization` of its own, which the tenant is configured to refuse, or
+    /// which would override the user of a mapping.
     #[error(
-        "the request brings an Authorization of its own, which tenant `{}` or the mapping of its \
-         user refuses", .0.tenant
+        "the request has an Authorization of its own, which tenant `{}` or the mapping of its user \
+         refuses", .0.tenant
     )]
     AuthorizationRefused(Box<RequestFacts>),
-    /// The request's own `Authorization` would sign in the connection to the server, which others
-    /// use next.
+    /// The request's own `Authorization` would authenticate the connection to the server, which
+    /// other clients use next.
     #[error(
-        "the request brings NTLM or Negotiate, which would sign in a connection to Bold BI that \
-         other clients share"
+        "the request has NTLM or Negotiate, which would authenticate a connection to Bold BI that \
+         other clients use too"
     )]
     ConnectionAuthentication(Box<RequestFacts>),
-    /// No token could be had.
+    /// There is no token.
     #[error(transparent)]
     Exchange(NoToken),
     /// All connections to the server stayed busy for too long.
@@ -123,14 +123,16 @@ pub enum Refusal {
         /// `max_connections` of the server.
         limit: usize,
     },
-    /// All requests that the tenant may have at its server at the same time stayed there.
-    #[error("all {limit} requests that tenant `{tenant}` may have at server `{server}` are there")]
+    /// The tenant's bulkhead stayed full.
+    #[error(
+        "tenant `{tenant}` has all {limit} requests in progress that it may have at server `{server}`"
+    )]
     BulkheadFull {
         /// The tenant.
         tenant: TenantName,
         /// Name of the server.
         server: String,
-        /// Its share of the server's connections.
+        /// Most requests that it may have there.
         limit: usize,
     },
     /// No connection to the server.
@@ -138,39 +140,36 @@ pub enum Refusal {
     UpstreamUnreachable {
         /// Name of the server.
         server: String,
-        /// What went wrong.
+        /// The cause.
         cause: String,
-        /// What an operator can do about it, where that is more than to look at the server.
+        /// Advice for the operator, if it is about the certificate.
         hint: Option<CertificateHint>,
     },
-    /// The server broke off before its answer, or sent what is no answer.
+    /// The server closed the connection before its response, or sent no valid one.
     #[error("server `{server}` sent no valid response: {cause}")]
     UpstreamInvalid {
         /// Name of the server.
         server: String,
-        /// What went wrong.
+        /// The cause.
         cause: String,
     },
-    /// A deadline towards the server went by.
+    /// A deadline of the server has passed.
     #[error("server `{server}` did not respond in time: {overdue}")]
     UpstreamTimeout {
         /// Name of the server.
         server: String,
-        /// Which one.
+        /// The deadline.
         overdue: Overdue,
     },
-    /// The server refused our token, and the body is no longer there to be sent again.
+    /// The server refused our token, and the body was not kept to be sent again.
     #[error("tenant `{0}`: the token was refused, and the body is too large to be sent again")]
     NotReplayable(TenantName),
-    /// The connection is older than the configuration, and its listener is gone since or does not
-    /// believe what the client has proven.
-    #[error(
-        "the listener that the connection came through is gone, or demands another proof of clients"
-    )]
+    /// The connection is older than the configuration. Since then its listener was removed, or
+    /// demands another proof of clients.
+    #[error("the listener of the connection was removed, or now demands another proof of clients")]
     ListenerChanged,
-    /// While the request waited for a connection to the server, its token ended, and the next as
-    /// well.
-    #[error("tenant `{0}`: its tokens end while requests wait for a connection")]
+    /// The token of the request expired while it waited for a connection, and so did the next one.
+    #[error("tenant `{0}`: its tokens expire while requests wait for a connection")]
     TokenEnded(TenantName),
     /// The client did not send the body in time.
     #[error("the client did not send the whole body in time")]
@@ -180,34 +179,34 @@ pub enum Refusal {
     BodyMalformed,
 }
 
-/// What did not happen in time, as one of the keys of `timeouts` demands it.
+/// A passed deadline, with its key in `timeouts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Overdue {
     /// A connection.
     #[error("no connection within {0:?} (`timeouts.connect`)")]
     Connection(Duration),
-    /// The beginning of an answer.
+    /// The beginning of a response.
     #[error("no byte of a response within {0:?} (`timeouts.first_byte`)")]
     FirstByte(Duration),
-    /// The next part of an answer.
+    /// The next part of a response.
     #[error("no further byte of the response within {0:?} (`timeouts.read`)")]
     Read(Duration),
-    /// The server's taking of the next part of the request.
+    /// The server's acceptance of the next part of the request.
     #[error("no further byte of the request accepted within {0:?} (`timeouts.write`)")]
     Write(Duration),
-    /// The end of it all.
+    /// The end of the whole request.
     #[error("the request not complete within {0:?} (`timeouts.total`)")]
     Total(Duration),
 }
 
-/// What the client gets for a refusal.
+/// The response to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusalResponse {
     /// HTTP status.
     pub status: StatusCode,
     /// Stable, for programs.
     pub code: &'static str,
-    /// For people; it tells nothing of the inside.
+    /// For people. It has no internal details.
     pub detail: &'static str,
     /// Value of `Retry-After`.
     pub retry_after: Option<Duration>,
@@ -216,7 +215,7 @@ pub struct RefusalResponse {
 }
 
 impl Refusal {
-    /// What the client gets.
+    /// The response to the client.
     pub fn response(&self) -> RefusalResponse {
         let (status, code, detail) = match self {
             Self::HeadTimeout | Self::HeadEvicted { .. } => {
@@ -273,7 +272,7 @@ impl Refusal {
             Self::ConnectionAuthentication(_) => (
                 403,
                 "authorization_refused",
-                "NTLM and Negotiate sign in a connection, and connections to Bold BI are shared. \
+                "NTLM and Negotiate authenticate a connection, and connections to Bold BI are shared. \
                  Send a bearer token instead.",
             ),
             Self::Exchange(error) => exchange(&error.cause.kind),
@@ -313,9 +312,8 @@ impl Refusal {
         }
     }
 
-    /// A 401 names the schemes that are accepted (RFC 9110, section 15.5.2). Where a JWT was
-    /// refused, its challenge says so (RFC 6750, section 3.1), and no more: the reason is for the
-    /// operator.
+    /// A 401 names the accepted schemes (RFC 9110, section 15.5.2). For a refused JWT the challenge
+    /// has `invalid_token` (RFC 6750, section 3.1). The reason is for the operator only.
     fn challenges(&self) -> &'static [&'static str] {
         let Self::Caller { why, accepted } = self else { return &[] };
         let refused = matches!(why, CallerError::Bearer | CallerError::Jwt(_));
@@ -324,7 +322,7 @@ impl Refusal {
             (true, true, true) => &[API_KEY_CHALLENGE, INVALID_TOKEN_CHALLENGE],
             (false, true, false) => &[BEARER_CHALLENGE],
             (false, true, true) => &[INVALID_TOKEN_CHALLENGE],
-            // One scheme at least must be named; neither certificates nor processes have any.
+            // At least one scheme must be named. Certificates and processes have none.
             (_, false, _) => &[API_KEY_CHALLENGE],
         }
     }
@@ -337,8 +335,7 @@ impl Refusal {
         }
     }
 
-    /// Whether nothing more can be read from the client's connection: where this request ends, and
-    /// whether what follows is another, is anyone's guess.
+    /// Whether the client's connection must be closed, because the end of this request is unknown.
     pub fn ends_connection(&self) -> bool {
         matches!(
             self,
@@ -353,7 +350,7 @@ impl Refusal {
         )
     }
 
-    /// The tenant it is about, where one was found.
+    /// The tenant, if one was found.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::BulkheadFull { tenant, .. }
@@ -364,7 +361,7 @@ impl Refusal {
         }
     }
 
-    /// The caller, where one was found and the refusal is about what it may.
+    /// The caller, if one was authenticated.
     pub fn caller(&self) -> Option<&CallerName> {
         match self {
             Self::TenantUnknown { caller, .. } => caller.as_ref(),
@@ -372,8 +369,8 @@ impl Refusal {
         }
     }
 
-    /// What was known of a request that was refused when its caller and its tenant had been found,
-    /// and before it was admitted.
+    /// The facts of a request that was refused after its tenant was found and before it was
+    /// admitted.
     pub fn facts(&self) -> Option<&RequestFacts> {
         match self {
             Self::Forbidden { facts, .. }
@@ -403,7 +400,7 @@ impl Refusal {
     }
 }
 
-/// Where the origin of a page that was refused would have to be listed.
+/// The key that would have to list the origin of a refused page.
 fn not_listed(page: &UnlistedPage, facts: Option<&RequestFacts>) -> String {
     match facts {
         Some(RequestFacts { tenant, .. })

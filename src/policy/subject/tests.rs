@@ -155,8 +155,8 @@ fn rule() -> impl Strategy<Value = SubjectMapping> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
 
-    /// Whatever a claim says, what comes out is one address that the rule allows, made of the value
-    /// in the one way that the rule says; or nothing.
+    /// Any claim gives an address that the rule allows, made of the value as the rule says, or
+    /// nothing.
     #[test]
     fn no_spelling_of_a_value_leads_to_a_user_whom_the_rule_does_not_allow(
         rule in rule(),
