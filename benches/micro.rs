@@ -190,7 +190,7 @@ impl Scene {
         let caller = CallerName::new("bench");
         let open = |tenant| Permission {
             tenants: TenantRule::One(tenant),
-            routes: RouteClass::ALL.into_iter().collect(),
+            routes: RouteClass::ALL.iter().copied().collect(),
             methods: None,
             subject: SubjectRule::Own,
         };

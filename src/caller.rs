@@ -1,5 +1,4 @@
-//! Callers: who sends a request. Only [`CallerAuth`] makes a [`Caller`]; what a caller may do is
-//! not decided here.
+//! Authenticates callers. Only [`CallerAuth`] makes a [`Caller`]; `policy` decides on its rights.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +34,7 @@ use peer::PeerCallers;
 pub use peer::{Admits, AllowedHosts, ListenerTerms, PeerInfo, UnixIdentity, UnixPeer};
 use verified::VerifiedCache;
 
-/// Who sends a request, proven.
+/// The authenticated sender of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     name: Option<CallerName>,
@@ -45,23 +44,23 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The caller's name in the configuration; none for an anonymous caller.
+    /// The caller's name in the configuration; `None` for an anonymous caller.
     pub fn name(&self) -> Option<&CallerName> {
         self.name.as_ref()
     }
 
-    /// What the JWT says that proved the caller; none for any other credential.
+    /// The claims of the caller's JWT; `None` for any other credential.
     pub fn claims(&self) -> Option<&VerifiedClaims> {
         self.claims.as_deref()
     }
 
-    /// Whether an API key or a JWT in a header proved the caller. A browser adds neither by itself.
+    /// Whether an API key or a JWT in a header proved the caller. No browser adds one by itself.
     pub fn is_by_header(&self) -> bool {
         self.by_header
     }
 
-    /// Whether the request brings an `Authorization` that is the client's own, for Bold BI. One
-    /// that proved the caller, or is a key of ours, is for the gateway and goes no further.
+    /// Whether the request has an `Authorization` for Bold BI. A value that proved the caller, or
+    /// an API key of ours, is never forwarded.
     pub fn brings_own_authorization(&self) -> bool {
         self.own_authorization
     }
@@ -86,7 +85,7 @@ impl Caller {
 pub struct CallerName(Arc<str>);
 
 impl CallerName {
-    /// Takes over a name from the configuration.
+    /// A name from the configuration.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
@@ -106,16 +105,16 @@ impl fmt::Display for CallerName {
 /// A caller known by the JWTs of an issuer.
 #[derive(Debug)]
 pub struct JwtCaller {
-    /// Who it is.
+    /// Its name.
     pub name: CallerName,
-    /// What its tokens must be like.
+    /// The requirements on its tokens.
     pub issuer: Issuer,
     /// The keys that they are signed with.
     pub keys: IssuerKeys,
 }
 
 impl JwtCaller {
-    /// What the token says, and the keys that it was verified with.
+    /// The claims of the token, and the keys that it was verified with.
     async fn verify(
         &self,
         token: &mut UnverifiedJwt<'_>,
@@ -138,12 +137,12 @@ impl JwtCaller {
     }
 }
 
-/// What was found out about a JWT.
+/// The result of verifying a JWT.
 #[derive(Clone)]
 struct Verified {
     /// Index of the caller that it proves.
     caller: usize,
-    /// The keys that it was verified with. It counts only as long as they are the issuer's.
+    /// The keys that it was verified with. It is valid only while they are the issuer's.
     keys: Arc<KeySet>,
     claims: Arc<VerifiedClaims>,
 }
@@ -159,19 +158,18 @@ pub struct CallerAuth {
 }
 
 impl CallerAuth {
-    /// Knows callers by the hashes of their API keys, sent in the header `key_header`, and by their
-    /// JWTs.
+    /// Authenticates by API keys, sent in the header `key_header`, and by JWTs.
     pub fn new<K: Into<KnownKey>>(
         keys: impl IntoIterator<Item = (K, CallerName)>,
         key_header: HeaderName,
         jwts: Vec<JwtCaller>,
     ) -> Self {
         let keys = keys.into_iter().map(|(key, caller)| (key.into(), caller)).collect();
-        let verified = VerifiedCache::new(if jwts.is_empty() { 0 } else { SETS_OF_JWTS });
+        let verified = VerifiedCache::new(if jwts.is_empty() { 0 } else { MAX_JWT_SETS });
         Self { keys, key_header, jwts, verified, peers: PeerCallers::default() }
     }
 
-    /// Knows callers by names of their certificates as well.
+    /// Authenticates by names of client certificates as well.
     #[must_use]
     pub fn with_certificates(
         mut self,
@@ -181,7 +179,7 @@ impl CallerAuth {
         self
     }
 
-    /// Knows callers by their processes at Unix sockets as well.
+    /// Authenticates by processes at Unix sockets as well.
     #[must_use]
     pub fn with_unix(
         mut self,
@@ -191,8 +189,8 @@ impl CallerAuth {
         self
     }
 
-    /// Takes over the keys that were fetched for `old`, where an issuer still publishes them in the
-    /// same place: a new configuration is no reason to ask everybody again.
+    /// Takes over the fetched keys of `old` for issuers whose source is unchanged, so that a reload
+    /// does not fetch them again.
     pub fn carry_over(&mut self, old: &Self) {
         for caller in &mut self.jwts {
             let known = old.jwts.iter().filter(|other| other.issuer.issuer == caller.issuer.issuer);
@@ -200,27 +198,27 @@ impl CallerAuth {
         }
     }
 
-    /// How many credentials of callers are known.
+    /// The number of configured credentials.
     pub fn known(&self) -> usize {
         let peers = self.peers.certificates.len() + self.peers.unix.len();
         self.keys.len() + self.jwts.len() + peers
     }
 
-    /// The header that carries an API key; it never goes on to a server.
+    /// The header for API keys. It is never forwarded.
     pub fn key_header(&self) -> &HeaderName {
         &self.key_header
     }
 
-    /// The kinds of credentials that a request can bring, beside those of its connection.
-    pub fn proofs(&self) -> Proofs {
-        Proofs { api_keys: self.keys.len() > 0, jwts: !self.jwts.is_empty() }
+    /// The kinds of credentials that a request can have, beside those of its connection.
+    pub fn credential_kinds(&self) -> CredentialKinds {
+        CredentialKinds { api_keys: self.keys.len() > 0, jwts: !self.jwts.is_empty() }
     }
 
-    /// Who sends this request.
+    /// The caller of this request.
     ///
     /// # Errors
-    /// When the listener admits known callers only, and the request proves none, or two. When
-    /// `Authorization` holds a word of the form of our keys that is no good key.
+    /// When the listener admits known callers only, and the request has credentials of none or of
+    /// two. When `Authorization` holds a word in the form of our API keys that is not a valid key.
     pub async fn authenticate(
         &self,
         terms: &ListenerTerms,
@@ -240,7 +238,7 @@ impl CallerAuth {
             Authorization::Nothing | Authorization::Other => (None, None),
         };
         let by_header = by_key.is_some() || by_authorization.is_some();
-        // Each credential must be the same caller's: which of two would count is anyone's guess.
+        // Of two callers, readers could choose different ones: all credentials must be of one.
         let mut callers = [by_connection, by_key, by_authorization].into_iter().flatten();
         let Some(caller) = callers.next() else {
             let is_bearer = matches!(authorization, Authorization::Bearer(_));
@@ -255,14 +253,14 @@ impl CallerAuth {
         Ok(Caller { name: Some(caller.clone()), claims, by_header, own_authorization })
     }
 
-    /// Whether a request under `terms` brings a header that may authenticate its caller.
+    /// Whether a request under `terms` has a header that may authenticate its caller.
     pub fn may_prove_by_header(&self, terms: &ListenerTerms, head: &RequestHead<'_>) -> bool {
         terms.admits == Admits::Known
             && (head.headers.contains_key(&self.key_header)
                 || Authorization::of(head.headers) != Authorization::Nothing)
     }
 
-    /// Whether an `Authorization` is the client's own where nobody need prove anything.
+    /// Whether an `Authorization` of an anonymous caller is meant for Bold BI.
     fn is_own(&self, authorization: Authorization<'_>) -> Result<bool, CallerError> {
         match authorization {
             Authorization::Nothing => Ok(false),
@@ -281,8 +279,7 @@ impl CallerAuth {
         }
     }
 
-    /// The caller whose JWT this is. A token of no issuer that is known is not about the caller: it
-    /// is the client's own for Bold BI.
+    /// The caller of this JWT; `None` for a token of an unknown issuer, which is for Bold BI.
     async fn by_bearer(
         &self,
         bearer: &[u8],
@@ -303,7 +300,7 @@ impl CallerAuth {
         if self.jwts.is_empty() {
             return Ok(None);
         }
-        // Rare enough to be boxed: all others need none of its room.
+        // It is rare. In a box it takes no room in the futures of other requests.
         Box::pin(self.by_new_jwt(bearer, now)).await
     }
 
@@ -315,7 +312,7 @@ impl CallerAuth {
         let Ok(text) = std::str::from_utf8(bearer) else { return Ok(None) };
         let mut token = match UnverifiedJwt::parse(text) {
             Ok(token) => token,
-            // Whose it is depends on the reader, so it is not passed on to another one.
+            // Another reader could find another issuer in it, so it is not forwarded.
             Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error)),
             Err(_) => return Ok(None),
         };
@@ -339,39 +336,38 @@ impl CallerAuth {
     }
 }
 
-/// The kinds of credentials that a request can bring, beside those of its connection. Each has a
-/// challenge of its own.
+/// The kinds of credentials that a request can have. Each has a challenge of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proofs {
+pub struct CredentialKinds {
     /// Some caller has an API key.
     pub api_keys: bool,
     /// Some caller has JWTs.
     pub jwts: bool,
 }
 
-/// Why a caller is not known.
+/// Why a caller is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallerError {
-    /// The certificate was issued by a trusted CA, and is no caller's.
-    #[error("the client certificate is no caller's")]
+    /// A trusted CA issued the certificate, but it belongs to no caller.
+    #[error("the client certificate belongs to no caller")]
     Certificate,
     /// No credential was sent.
-    #[error("the request proves no caller")]
+    #[error("the request has no credential of a caller")]
     Missing,
-    /// The credential belongs to nobody.
+    /// No caller has this API key.
     #[error("the API key is not known")]
     Unknown,
-    /// The credential was somebody's, and is past its end.
+    /// The API key has expired.
     #[error("the API key has expired")]
     Expired,
-    /// The `Bearer` token is about no caller.
-    #[error("the bearer token is no JWT of an issuer that is known")]
+    /// The `Bearer` token is not of a configured issuer.
+    #[error("the bearer token is not a JWT of a configured issuer")]
     Bearer,
-    /// Which of several credentials would count is anyone's guess.
-    #[error("the request has more than one credential of a caller")]
+    /// The credentials are of several callers, or there are several API keys.
+    #[error("the request has credentials of several callers, or several API keys")]
     Several,
-    /// The JWT is of an issuer that is known, and does not hold.
-    #[error("the caller's JWT does not hold: {0}")]
+    /// The JWT is of a configured issuer, but not valid.
+    #[error("the caller's JWT is not valid: {0}")]
     Jwt(JwtError),
 }
 
@@ -390,11 +386,11 @@ impl CallerError {
     }
 }
 
-/// Whether a request brings an `Authorization` that may be the client's own, for Bold BI. Whether
-/// it is, only authentication finds out ([`Caller::brings_own_authorization`]).
+/// Whether the `Authorization` of a request may be for Bold BI. Authentication decides whether it
+/// is ([`Caller::brings_own_authorization`]).
 pub fn may_bring_own_authorization(head: &RequestHead<'_>) -> bool {
     matches!(Authorization::of(head.headers), Authorization::Bearer(_) | Authorization::Other)
 }
 
-/// Together 8,192 tokens of at most 4 KiB: 32 MiB, and their claims.
-const SETS_OF_JWTS: usize = 2048;
+/// Sets of four tokens: 8,192 tokens of at most 4 KiB, 32 MiB, and their claims.
+const MAX_JWT_SETS: usize = 2048;

@@ -27,7 +27,7 @@ impl WebOrigin {
     /// there are no wildcards, and `null` is no origin.
     ///
     /// # Errors
-    /// What is wrong with the text. It holds no part of the text.
+    /// The fault. It quotes no part of the text.
     pub fn parse(text: &str) -> Result<Self, OriginFault> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(match text {
@@ -70,7 +70,7 @@ fn port(digits: &str) -> Option<u16> {
     digits.parse().ok().filter(|port| plain && *port > 0)
 }
 
-/// A DNS name in lower case or an IP address in its one usual form; `None` for what is neither.
+/// A DNS name in lower case or an IP address in its usual form; `None` for any other text.
 fn host_as_browsers_write_it(host: &str) -> Option<String> {
     if let Some(address) = host.strip_prefix('[') {
         let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
@@ -101,7 +101,7 @@ impl fmt::Display for WebOrigin {
     }
 }
 
-/// Why a text is no origin.
+/// Why a text is not an origin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginFault {
     /// It has a `*`.
@@ -110,17 +110,17 @@ pub enum OriginFault {
     /// It is `null`.
     #[error("`null`")]
     Null,
-    /// It does not begin with `http://` or `https://`. With the origin that `https://` makes of it.
+    /// It does not begin with `http://` or `https://`. Holds the origin that `https://` would give.
     #[error("an origin that does not begin with `http://` or `https://`")]
     Scheme(Option<WebOrigin>),
-    /// There is user info before its host.
+    /// It has user info.
     #[error("an origin with user info")]
     UserInfo,
-    /// Something follows its host and port, at least a slash. With the origin in front of that.
+    /// It has a path, or at least a slash. Holds the origin in front of that.
     #[error("an origin with a path or a slash at its end")]
     Path(Option<WebOrigin>),
-    /// Its host or its port is none.
-    #[error("an origin without a good host or with a bad port")]
+    /// Its host or its port is invalid.
+    #[error("an origin with an invalid host or port")]
     Host,
 }
 
@@ -129,7 +129,7 @@ pub enum OriginFault {
 pub struct Origins(HashSet<WebOrigin>);
 
 impl Origins {
-    /// Whether pages of `origin` may.
+    /// Whether pages of `origin` may use the tenant.
     pub fn contain(&self, origin: &WebOrigin) -> bool {
         self.0.contains(origin)
     }
@@ -155,16 +155,16 @@ pub enum Page<'h> {
 /// A page without a listed origin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnlistedPage {
-    /// It has an origin, which is not listed.
+    /// Its origin is not listed.
     #[error("a page of `{0}`")]
     Origin(WebOrigin),
-    /// It has none that it could be listed by: a file, a sandbox, another scheme than HTTP.
+    /// It has no origin that could be listed: a file, a sandbox, another scheme than HTTP.
     #[error("a page without an origin of its own (`Origin: null` or the like)")]
     Opaque,
     /// There are several `Origin` headers.
     #[error("a page with several origins")]
     Several,
-    /// It does not say its origin, but the browser says that it is not of the same origin.
+    /// It has no `Origin`, and the browser says that it is not of the same origin.
     #[error("a page of another site (`Sec-Fetch-Site`)")]
     CrossSite,
 }
@@ -194,13 +194,13 @@ impl From<UnlistedPage> for Page<'_> {
     }
 }
 
-/// Whether a request says anything of a web page.
+/// Whether a request has headers about a web page.
 pub fn is_of_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_SITE)
 }
 
-/// Whether `Sec-Fetch-Site` is absent, or says once that no page of another origin asks. Every
-/// other value counts as a page of another origin, unknown ones included.
+/// Whether `Sec-Fetch-Site` is absent, or says once that no page of another origin sent the request.
+/// Unknown values count as a page of another origin.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all(&SEC_FETCH_SITE).iter();
     match (sites.next(), sites.next()) {
@@ -213,22 +213,22 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
 }
 
 /// Whether `origin` is the scheme and the `Host` of the request itself, which came by HTTPS if
-/// `secure`. Only a host that was checked makes this a reason for trust: by DNS rebinding any page
-/// can have its own host lead here.
+/// `secure`. This is a reason for trust only if the host was checked: by DNS rebinding the host of
+/// any page can lead here.
 pub fn is_of_request(origin: &WebOrigin, secure: bool, head: &RequestHead<'_>) -> bool {
     let authority = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
     authority.and_then(|authority| WebOrigin::at(secure, authority)).as_ref() == Some(origin)
 }
 
-/// Whether the request is a preflight: a browser asks for leave before it sends a page's request.
+/// Whether the request is a preflight, which a browser sends ahead of a page's request.
 pub fn is_preflight(head: &RequestHead<'_>) -> bool {
     *head.method == Method::OPTIONS
         && head.headers.contains_key(ORIGIN)
         && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The headers that a preflight asks for, as the answer lists them; `None` if it asks for none. A
-/// value that is no list of header names, or too long a list, is never repeated.
+/// The headers that a preflight asks for, in the form of the response; `None` if it asks for none. A
+/// value that is not a list of header names, or too long a list, is never repeated.
 pub fn headers_asked_for(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut names = Vec::new();
     for value in headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
@@ -252,7 +252,7 @@ pub fn headers_asked_for(headers: &HeaderMap) -> Option<HeaderValue> {
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Longest host name (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
-/// Most headers that a preflight may ask for: as many as a request may have.
+/// Most headers that a preflight may ask for, the same as a request may have.
 const MAX_HEADERS_ASKED_FOR: usize = 100;
 /// Longest name of a header that a preflight may ask for.
 const MAX_HEADER_NAME: usize = 128;

@@ -1,5 +1,5 @@
-//! The decisions on one request, in their order: arrive, admit, then token, then what to do when
-//! the server refuses the token.
+//! The decisions on one request, in their order: arrive, admit, token, and the replacement of a
+//! token that the server refuses.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Gateway {
     metrics: Vec<Arc<TenantMetrics>>,
 }
 
-/// Decides who may go on; it sends nothing to Bold BI.
+/// Decides which requests go on. It sends nothing to Bold BI.
 pub struct Gatekeeper {
     callers: CallerAuth,
     tenants: Tenants,
@@ -37,20 +37,20 @@ pub struct Gatekeeper {
 /// The outcome of the checks on a request before its caller is authenticated.
 #[derive(Debug)]
 pub enum Arrival<'a> {
-    /// It is a preflight of a page that may use the tenant: the gateway answers it.
+    /// A preflight of a page that may use the tenant: the gateway itself responds.
     Preflight(Preflight<'a>),
     /// It goes on to authentication.
     Request(Arrived<'a>),
 }
 
-/// A preflight that is answered with yes.
+/// An allowed preflight.
 #[derive(Debug)]
 pub struct Preflight<'a> {
     /// The tenant that the page may use.
     pub tenant: &'a Tenant,
     /// The page's origin.
     pub origin: &'a HeaderValue,
-    /// The headers that the page asked for.
+    /// The headers that the page wants to send.
     pub headers: Option<HeaderValue>,
 }
 
@@ -61,7 +61,7 @@ pub struct Arrived<'a> {
 }
 
 impl Arrived<'_> {
-    /// The origin whose pages may read the answer; `None` if no page may.
+    /// The origin whose pages may read the response; `None` if no page may.
     pub fn page(&self) -> Option<&HeaderValue> {
         match self.page {
             Page::Listed(origin) => Some(origin),
@@ -73,17 +73,17 @@ impl Arrived<'_> {
 /// A request that may go on.
 #[derive(Debug)]
 pub struct Admission {
-    /// Who sent it.
+    /// Its sender.
     pub caller: Caller,
-    /// What it may do.
+    /// The tenant and the subject.
     pub permit: Permit,
-    /// The permission that it rests on.
+    /// The permission that allows it.
     pub by: PermissionId,
     /// The class of its route.
     pub class: RouteClass,
     /// Whether our token is put on; otherwise the request's own `Authorization` goes on.
     pub injects: bool,
-    /// Its places among the requests that are under way.
+    /// Counts it as in flight.
     pub in_flight: InFlight,
 }
 
@@ -111,7 +111,7 @@ impl Gateway {
     /// own `Authorization`.
     ///
     /// # Errors
-    /// The refusal that the client gets when no token can be had.
+    /// The refusal that the client gets when there is no token.
     pub async fn token(
         &self,
         admission: &Admission,
@@ -128,11 +128,11 @@ impl Gateway {
         Ok(Some(found))
     }
 
-    /// The server answered 401 to `refused`. The token to try next; none when the answer is about
-    /// permissions, so that it is the client's.
+    /// The token to try after the server responded 401 to `refused`; `None` if the 401 is about
+    /// permissions and goes to the client.
     ///
     /// # Errors
-    /// The refusal that the client gets when no other token can be had.
+    /// The refusal that the client gets when there is no other token.
     pub async fn upstream_refused(
         &self,
         admission: &Admission,
@@ -149,7 +149,7 @@ impl Gateway {
         Ok((!next.is_same(refused)).then_some(next))
     }
 
-    /// The server answered 401 to `refused`, and the request cannot be sent again.
+    /// Rejects a token after a 401 to a request that cannot be sent again.
     pub fn reject(&self, permit: &Permit, refused: &Arc<AccessToken>) -> bool {
         self.tokens.reject(permit, refused)
     }
@@ -157,12 +157,12 @@ impl Gateway {
     /// Fetches the token of the tenant's own user, so that no request has to wait for it.
     ///
     /// # Errors
-    /// When none can be had.
+    /// When there is none.
     pub async fn warm_up(&self, tenant: &Tenant) -> Result<(), NoToken> {
         self.tokens.token(self.gatekeeper.policy.operator_permit(tenant)).await.map(drop)
     }
 
-    /// What decides who may go on.
+    /// The part that decides which requests go on.
     pub fn gatekeeper(&self) -> &Gatekeeper {
         &self.gatekeeper
     }
@@ -211,8 +211,7 @@ impl Gatekeeper {
         if !terms.allow_host(head.host) {
             return Err(Refusal::Host);
         }
-        // Most requests are of no page, and the tenant of one without a caller is nobody's
-        // business.
+        // Most requests come from no page. Their tenant is resolved after authentication only.
         if !cors::is_of_page(head.headers) {
             return Ok(Arrival::Request(Arrived { page: Page::None }));
         }
@@ -225,7 +224,7 @@ impl Gatekeeper {
             })
         });
         if cors::is_preflight(head) {
-            return self.answer_preflight(tenant, page, head).map(Arrival::Preflight);
+            return self.decide_preflight(tenant, page, head).map(Arrival::Preflight);
         }
         match page {
             Page::Unlisted(page) if self.is_by_browser_alone(terms, peer, head, tenant) => {
@@ -235,7 +234,7 @@ impl Gatekeeper {
         }
     }
 
-    fn answer_preflight<'a>(
+    fn decide_preflight<'a>(
         &self,
         tenant: Option<&'a Arc<Tenant>>,
         page: Page<'a>,
@@ -247,14 +246,14 @@ impl Gatekeeper {
                 return Ok(Preflight { tenant, origin, headers });
             }
             (_, Page::Unlisted(page)) => page,
-            // A preflight has an `Origin`, and nothing but a tenant lists one.
+            // A preflight has an `Origin`, and only tenants list origins.
             (None, Page::Listed(_)) | (_, Page::None) => Box::new(UnlistedPage::Opaque),
         };
         Err(self.refuse_page(page, tenant, None, head))
     }
 
-    /// Whether a token of ours would go on the request although a browser proves its caller by
-    /// itself, for any page.
+    /// Whether the request would get a token of ours although the browser alone proves its caller,
+    /// which it does for any page.
     fn is_by_browser_alone(
         &self,
         terms: &ListenerTerms,
@@ -268,8 +267,8 @@ impl Gatekeeper {
             && (by_connection() || self.is_user_named_by_header(head))
     }
 
-    /// Whether a header names the user, as a proxy's does. The proxy adds its own key or JWT to it,
-    /// so that neither is the page's.
+    /// Whether a header of a proxy names the user. The proxy adds its own key or JWT, which then
+    /// says nothing about the page.
     fn is_user_named_by_header(&self, head: &RequestHead<'_>) -> bool {
         self.policy.subject_headers().iter().any(|name| head.headers.contains_key(name))
     }
@@ -288,8 +287,8 @@ impl Gatekeeper {
         Refusal::Origin { page, facts }
     }
 
-    /// Whether a request may go on, and as which user. Nothing has been sent to anybody if it is
-    /// refused.
+    /// Decides whether a request goes on, and its user. A refused request has sent nothing to Bold
+    /// BI.
     ///
     /// # Errors
     /// The refusal that the client gets.
@@ -303,8 +302,8 @@ impl Gatekeeper {
         self.decide(terms, peer, head, arrived, Throttles::enter)
     }
 
-    /// The same for a request that an earlier configuration had admitted a moment ago: it counts
-    /// once among those of a second.
+    /// The same for a request that the previous configuration has admitted: its rate is counted
+    /// only once.
     ///
     /// # Errors
     /// The refusal that the client gets.
@@ -327,8 +326,8 @@ impl Gatekeeper {
         enter: fn(&Throttles, &Caller, &Tenant) -> Result<InFlight, Throttled>,
     ) -> Result<Admission, Refusal> {
         let caller = self.callers.authenticate(terms, peer, head).await;
-        let caller =
-            caller.map_err(|why| Refusal::Caller { why, proofs: self.callers.proofs() })?;
+        let caller = caller
+            .map_err(|why| Refusal::Caller { why, accepted: self.callers.credential_kinds() })?;
         let tenant = self.tenants.resolve(head);
         if let Page::Unlisted(page) = page
             && (!caller.is_by_header() || self.is_user_named_by_header(head))
@@ -359,8 +358,8 @@ impl Gatekeeper {
         Ok(Admission { caller, permit, by, class, injects, in_flight })
     }
 
-    /// Takes over from `old`, whose configuration this one replaces, what was used of throttles and
-    /// which keys were fetched, where both are still the same.
+    /// Takes over the usage of throttles and the fetched keys from `old`, the gatekeeper of the
+    /// previous configuration, where they are unchanged.
     pub fn carry_over(&mut self, old: &Self) {
         self.throttles.carry_over(&old.throttles);
         self.callers.carry_over(&old.callers);
@@ -372,22 +371,22 @@ impl Gatekeeper {
     }
 }
 
-/// Whether the host that a request asks for is configured, for the listener or for the tenant. Any
-/// other host may be a name of somebody else that leads here (DNS rebinding).
+/// Whether the requested host is configured, for the listener or for the tenant. Any other host may
+/// be an attacker's name for this address (DNS rebinding).
 fn is_host_checked(terms: &ListenerTerms, tenant: &Tenant, head: &RequestHead<'_>) -> bool {
     terms.hosts.is_some() || head.host.is_some_and(|host| tenant.has_host(host))
 }
 
-/// Whether our token would be put on if the caller is allowed the request. An unknown tenant counts
-/// as yes: no setting lets the client's own `Authorization` go on.
+/// Whether our token would be put on an allowed request. An unknown tenant counts as yes: it has no
+/// setting that forwards the client's own `Authorization`.
 fn would_inject(tenant: Option<&Arc<Tenant>>, brings_own: bool) -> bool {
     let replaces =
         |tenant: &Arc<Tenant>| tenant.existing_authorization == ExistingAuthorization::Replace;
     !brings_own || tenant.is_none_or(replaces)
 }
 
-/// Whether our token is put on; `None` where the request's own `Authorization` may not go on. Where
-/// policy has decided on a user, no other goes on in its place.
+/// Whether our token is put on; `None` refuses the request's own `Authorization`. It must not
+/// override the user of a mapping.
 fn injects(caller: &Caller, allowed: &Allowed) -> Option<bool> {
     match allowed.permit.tenant().existing_authorization {
         _ if !caller.brings_own_authorization() => Some(true),

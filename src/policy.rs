@@ -1,5 +1,5 @@
-//! Policy: which caller may do what on which tenant, and as whom. The only maker of a [`Permit`],
-//! without which no token can be had. Pure.
+//! Policy: the rights of callers on tenants, and the users that requests act as. It alone makes a
+//! [`Permit`], which every token needs. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,41 +21,40 @@ pub use route::{Classify, RouteClass, RouteClasses};
 pub use subject::{Subject, SubjectRule};
 use subject::{SubjectError, SubjectSource};
 
-/// What one caller may do, and what it may not although something else opens it.
+/// The permissions and prohibitions of one caller.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// In their order: the first that opens a request decides as whom it acts.
+    /// The first one that allows a request decides on its subject.
     pub may: Vec<Permission>,
-    /// What is closed whatever is opened.
+    /// Prohibitions. They override every permission.
     pub may_not: Vec<Permission>,
 }
 
-/// Opens (or closes) some routes of some tenants.
+/// Allows (in `may_not`: forbids) some routes of some tenants.
 #[derive(Clone, Debug)]
 pub struct Permission {
-    /// Which tenants.
+    /// The tenants.
     pub tenants: TenantRule,
-    /// Which classes of their routes.
+    /// The classes of their routes.
     pub routes: RouteClasses,
-    /// Which methods; none when all.
+    /// The methods; `None` means all.
     pub methods: Option<Vec<Method>>,
-    /// As whom; of no meaning where it closes.
+    /// The user that requests act as; unused in `may_not`.
     pub subject: SubjectRule,
 }
 
-/// Which tenants a permission is about.
+/// The tenants that a permission applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantRule {
     /// All of them.
     Any,
     /// The one with this [`Tenant::index`].
     One(usize),
-    /// Those whose names this claim of the caller's JWT gives, as one text or a list of texts.
+    /// Those that this claim of the caller's JWT names, as one text or a list of texts.
     Claimed(String),
 }
 
 impl Permission {
-    /// Whether it is about this tenant.
     fn is_about(&self, tenant: &Tenant, caller: &Caller) -> bool {
         match &self.tenants {
             TenantRule::Any => true,
@@ -71,12 +70,12 @@ impl Permission {
     }
 }
 
-/// The permissions of one caller, found by tenant: there may be thousands of them.
+/// The permissions of one caller, indexed by tenant: there may be thousands of them.
 #[derive(Debug, Default)]
 struct Permissions {
     all: Vec<Permission>,
     by_tenant: HashMap<usize, Vec<usize>>,
-    /// Those that are about no single tenant.
+    /// Those that do not name a single tenant.
     general: Vec<usize>,
 }
 
@@ -92,7 +91,7 @@ impl Permissions {
         found
     }
 
-    /// Those that are about `tenant`, with their place in the list, in its order.
+    /// Those that apply to `tenant`, each with its index, in the order of the list.
     fn about<'p>(
         &'p self,
         tenant: &'p Tenant,
@@ -127,35 +126,35 @@ impl Lists {
     }
 }
 
-/// Who may do what.
+/// The permissions of all callers.
 #[derive(Debug)]
 pub struct Policy {
     classify: Classify,
-    /// For each tenant, leave to act as the credential's own user.
+    /// For each tenant, the permit to act as the credential's own user.
     own: Vec<Permit>,
     known: HashMap<CallerName, Lists>,
-    /// Of anonymous callers; none when nothing is said of them.
+    /// Of anonymous callers; `None` if the configuration has none.
     anonymous: Option<Lists>,
     subject_headers: Vec<HeaderName>,
 }
 
-/// Leave for one request, and what it rests on.
+/// The decision to allow one request.
 #[derive(Clone, Debug)]
 pub struct Allowed {
-    /// Leave to act as a subject on a tenant.
+    /// The right to act as a subject on a tenant.
     pub permit: Permit,
-    /// Which permission gives it.
+    /// The permission that allows it.
     pub by: PermissionId,
     /// The class of the request's route.
     pub class: RouteClass,
-    /// Whether the subject is mapped from what is proven of the caller.
+    /// Whether the subject is mapped from the caller's claims or headers.
     pub mapped: bool,
 }
 
-/// Which permission of a caller decided: its place in the list `may` or `may_not`.
+/// The permission that decided: its index in `may` or `may_not`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermissionId {
-    /// What anonymous callers may where nothing else is said of them.
+    /// The default permission of anonymous callers.
     Anonymous,
     /// An entry of `may`.
     May(usize),
@@ -174,8 +173,8 @@ impl fmt::Display for PermissionId {
 }
 
 impl Policy {
-    /// Policy over `tenants`: known callers may do what their `rules` say, anonymous ones what
-    /// theirs say, or without any, everything but touch credentials.
+    /// Policy over `tenants`: known callers have the permissions of `rules`. Anonymous callers have
+    /// theirs, or by default all route classes but `credentials`.
     pub fn new(
         tenants: &Tenants,
         classify: Classify,
@@ -199,11 +198,11 @@ impl Policy {
         Self { classify, own, known, anonymous: anonymous.map(Lists::new), subject_headers }
     }
 
-    /// Leave for `caller`, whose connection is `peer`, to make this request on `tenant`.
+    /// Decides whether `caller`, connected as `peer`, may make this request on `tenant`.
     ///
     /// # Errors
-    /// When the caller has no business with this tenant, not with this class of routes or method,
-    /// or there is no user that it could act as.
+    /// When no permission allows tenant, route class and method, when a prohibition applies, or
+    /// when there is no user to act as.
     pub fn permit(
         &self,
         caller: &Caller,
@@ -251,21 +250,21 @@ impl Policy {
         (self.classify)(head.method, tenant.route(head.target.path()).unwrap_or("/"))
     }
 
-    /// Leave to act as the credential's own user, for the operator at the command line and for the
-    /// gateway's own start.
+    /// The permit to act as the credential's own user, for the operator at the command line and for
+    /// the warm-up at start.
     pub fn operator_permit(&self, tenant: &Tenant) -> &Permit {
         &self.own[tenant.index]
     }
 
-    /// Makes of a permit, be it an earlier configuration's, the one that is as good today; none of
-    /// one whose tenant or credential is no more.
+    /// Maps a permit, also of an earlier configuration, to this one's; `None` if its tenant or
+    /// credential is gone.
     pub fn reissue(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
         let own = self.own.iter().map(|own| (own.tenant().name.clone(), own.clone()));
         let own: HashMap<TenantName, Permit> = own.collect();
         move |permit| permit.reissued(own.get(&permit.tenant().name)?)
     }
 
-    /// The headers in which proxies name users: no client's go on to a server.
+    /// The headers in which proxies name users. They are never forwarded.
     pub fn subject_headers(&self) -> &[HeaderName] {
         &self.subject_headers
     }
@@ -274,7 +273,7 @@ impl Policy {
         Allowed { permit: self.own[tenant.index].clone(), by, class, mapped: false }
     }
 
-    /// Only an embed secret makes tokens for whom one likes; a password is one user's.
+    /// Only an embed secret gives tokens for any user. A password is for one.
     fn as_subject(
         &self,
         tenant: &Tenant,
@@ -290,30 +289,30 @@ impl Policy {
     }
 }
 
-/// Why a known caller may not.
+/// Why a request is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
-    /// Nothing on this tenant.
+    /// No permission applies to this tenant.
     #[error("the caller has no permission for this tenant")]
     Tenant,
-    /// Not this class of routes.
-    #[error("routes of the class `{}` are not open to the caller", .0.as_str())]
+    /// No permission for this class of routes.
+    #[error("the caller has no permission for routes of the class `{}`", .0.as_str())]
     Route(RouteClass),
-    /// This class of routes, but not by this method.
-    #[error("routes of the class `{}` are not open to the caller by this method", .0.as_str())]
+    /// No permission for this method on this class of routes.
+    #[error("the caller has no permission for this method on routes of the class `{}`", .0.as_str())]
     Method(RouteClass),
-    /// It is closed explicitly.
-    #[error("the caller's `{0}` closes it")]
+    /// A prohibition applies.
+    #[error("the caller's `{0}` forbids the request")]
     Closed(PermissionId),
     /// There is no user to act as.
-    #[error("the caller's `{by}` opens it, but {why}")]
+    #[error("the caller's `{by}` allows the request, but {why}")]
     Subject {
-        /// Why there is none.
+        /// The fault of the mapping.
         why: SubjectError,
-        /// The permission that says who it would be.
+        /// The permission with the mapping.
         by: PermissionId,
     },
-    /// The tenant's credential is a password, which is one user's.
+    /// The tenant's credential is a password, which cannot act as other users.
     #[error(
         "the caller's `{0}` maps users, and the tenant has a password, which is one user's: that \
          takes an embed secret"
@@ -322,7 +321,7 @@ pub enum Forbidden {
 }
 
 impl Forbidden {
-    /// The permission that it rests on; none where there is none.
+    /// The permission that decided, if one did.
     pub fn permission(&self) -> Option<PermissionId> {
         match self {
             Self::Closed(by) | Self::Subject { by, .. } | Self::Password(by) => Some(*by),
@@ -330,7 +329,7 @@ impl Forbidden {
         }
     }
 
-    /// The one that says more, of two permissions that both do not open a request.
+    /// The more specific of two reasons.
     fn or_nearer(self, other: Self) -> Self {
         match (self, other) {
             (Self::Tenant, other) | (Self::Route(_), other @ Self::Method(_)) => other,

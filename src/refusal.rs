@@ -1,12 +1,12 @@
-//! The gateway's own negative answers: one enum, one exhaustive match from the cause to status,
-//! code and text. What the client reads is fixed text; what is logged is the cause.
+//! The gateway's own negative responses: one enum, and one exhaustive match from the cause to
+//! status, code and text. Clients read a fixed text; the log has the cause.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::caller::jwt::JwtError;
-use crate::caller::{CallerError, CallerName, Proofs};
+use crate::caller::{CallerError, CallerName, CredentialKinds};
 use crate::cors::UnlistedPage;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
@@ -20,7 +20,7 @@ mod facts;
 
 pub use facts::RequestFacts;
 
-/// Why the gateway itself answers a request with no. In the order of a request's way.
+/// Why the gateway refuses a request, in the order of the checks.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The client did not send a whole head in time.
@@ -56,63 +56,63 @@ pub enum Refusal {
         limit: u64,
     },
     /// The listener is not for the host that is asked for.
-    #[error("the request asks for a host that is not among the `hosts` of the listener")]
+    #[error("the requested host is not among the `hosts` of the listener")]
     Host,
     /// A web page of an unlisted origin sent it, and the browser alone proves the caller.
     #[error("{page} {}", not_listed(page, .facts.as_deref()))]
     Origin {
-        /// What is known of the page.
+        /// The page.
         page: Box<UnlistedPage>,
-        /// What was known by then; none if there is no tenant.
+        /// The facts so far; `None` if there is no tenant.
         facts: Option<Box<RequestFacts>>,
     },
-    /// Nobody we know.
+    /// The caller is not authenticated.
     #[error("{why}")]
     Caller {
         /// The fault of its credential.
         why: CallerError,
         /// The kinds of credentials that are accepted.
-        proofs: Proofs,
+        accepted: CredentialKinds,
     },
-    /// No tenant.
+    /// The request names no tenant.
     #[error("{why}")]
     TenantUnknown {
-        /// What is not known.
+        /// The fault.
         why: TenantUnknown,
-        /// Who asked; none when anonymous.
+        /// Its caller; `None` if anonymous.
         caller: Option<CallerName>,
     },
-    /// Somebody we know, without leave.
+    /// The caller has no permission.
     #[error("{why}")]
     Forbidden {
-        /// What there is no leave for.
+        /// The missing permission.
         why: Forbidden,
-        /// What was known by then.
+        /// The facts so far.
         facts: Box<RequestFacts>,
     },
-    /// More requests than are allowed.
+    /// A throttle is exceeded.
     #[error("{why}")]
     Throttled {
-        /// Who exceeds what.
+        /// The throttle and its limit.
         why: Throttled,
-        /// What was known by then.
+        /// The facts so far.
         facts: Box<RequestFacts>,
     },
-    /// The request brings an `Authorization`, and the tenant is configured to refuse that, or
-    /// policy has decided on another user.
+    /// The request has an `Authorization` of its own, which the tenant is configured to refuse, or
+    /// which would override the user of a mapping.
     #[error(
-        "the request brings an Authorization of its own, which tenant `{}` or the mapping of its \
-         user refuses", .0.tenant
+        "the request has an Authorization of its own, which tenant `{}` or the mapping of its user \
+         refuses", .0.tenant
     )]
     AuthorizationRefused(Box<RequestFacts>),
-    /// The request's own `Authorization` would sign in the connection to the server, which others
-    /// use next.
+    /// The request's own `Authorization` would authenticate the connection to the server, which
+    /// other clients use next.
     #[error(
-        "the request brings NTLM or Negotiate, which would sign in a connection to Bold BI that \
-         other clients share"
+        "the request has NTLM or Negotiate, which would authenticate a connection to Bold BI that \
+         other clients use too"
     )]
     ConnectionAuthentication(Box<RequestFacts>),
-    /// No token could be had.
+    /// There is no token.
     #[error(transparent)]
     Exchange(NoToken),
     /// All connections to the server stayed busy for too long.
@@ -123,14 +123,16 @@ pub enum Refusal {
         /// `max_connections` of the server.
         limit: usize,
     },
-    /// All requests that the tenant may have at its server at the same time stayed there.
-    #[error("all {limit} requests that tenant `{tenant}` may have at server `{server}` are there")]
+    /// The tenant's bulkhead stayed full.
+    #[error(
+        "tenant `{tenant}` has all {limit} requests in progress that it may have at server `{server}`"
+    )]
     BulkheadFull {
         /// The tenant.
         tenant: TenantName,
         /// Name of the server.
         server: String,
-        /// Its share of the server's connections.
+        /// Most requests that it may have there.
         limit: usize,
     },
     /// No connection to the server.
@@ -138,39 +140,36 @@ pub enum Refusal {
     UpstreamUnreachable {
         /// Name of the server.
         server: String,
-        /// What went wrong.
+        /// The cause.
         cause: String,
-        /// What an operator can do about it, where that is more than to look at the server.
+        /// Advice for the operator, if it is about the certificate.
         hint: Option<CertificateHint>,
     },
-    /// The server broke off before its answer, or sent what is no answer.
-    #[error("server `{server}` gave no valid answer: {cause}")]
+    /// The server closed the connection before its response, or sent no valid one.
+    #[error("server `{server}` sent no valid response: {cause}")]
     UpstreamInvalid {
         /// Name of the server.
         server: String,
-        /// What went wrong.
+        /// The cause.
         cause: String,
     },
-    /// A deadline towards the server went by.
-    #[error("server `{server}` did not answer in time: {overdue}")]
+    /// A deadline of the server has passed.
+    #[error("server `{server}` did not respond in time: {overdue}")]
     UpstreamTimeout {
         /// Name of the server.
         server: String,
-        /// Which one.
+        /// The deadline.
         overdue: Overdue,
     },
-    /// The server refused our token, and the body is no longer there to be sent again.
+    /// The server refused our token, and the body was not kept to be sent again.
     #[error("tenant `{0}`: the token was refused, and the body is too large to be sent again")]
     NotReplayable(TenantName),
-    /// The connection is older than the configuration, and its listener is gone since or does not
-    /// believe what the client has proven.
-    #[error(
-        "the listener that the connection came through is gone, or demands another proof of clients"
-    )]
+    /// The connection is older than the configuration. Since then its listener was removed, or
+    /// demands another proof of clients.
+    #[error("the listener of the connection was removed, or now demands another proof of clients")]
     ListenerChanged,
-    /// While the request waited for a connection to the server, its token ended, and the next as
-    /// well.
-    #[error("tenant `{0}`: its tokens end while requests wait for a connection")]
+    /// The token of the request expired while it waited for a connection, and so did the next one.
+    #[error("tenant `{0}`: its tokens expire while requests wait for a connection")]
     TokenEnded(TenantName),
     /// The client did not send the body in time.
     #[error("the client did not send the whole body in time")]
@@ -180,34 +179,34 @@ pub enum Refusal {
     BodyMalformed,
 }
 
-/// What did not happen in time, as one of the keys of `timeouts` demands it.
+/// A passed deadline, with its key in `timeouts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Overdue {
     /// A connection.
     #[error("no connection within {0:?} (`timeouts.connect`)")]
     Connection(Duration),
-    /// The beginning of an answer.
-    #[error("no byte of an answer within {0:?} (`timeouts.first_byte`)")]
+    /// The beginning of a response.
+    #[error("no byte of a response within {0:?} (`timeouts.first_byte`)")]
     FirstByte(Duration),
-    /// The next part of an answer.
-    #[error("no further byte of the answer within {0:?} (`timeouts.read`)")]
+    /// The next part of a response.
+    #[error("no further byte of the response within {0:?} (`timeouts.read`)")]
     Read(Duration),
-    /// The server's taking of the next part of the request.
-    #[error("nothing more of the request taken within {0:?} (`timeouts.write`)")]
+    /// The server's acceptance of the next part of the request.
+    #[error("no further byte of the request accepted within {0:?} (`timeouts.write`)")]
     Write(Duration),
-    /// The end of it all.
-    #[error("the whole request not over within {0:?} (`timeouts.total`)")]
+    /// The end of the whole request.
+    #[error("the request not complete within {0:?} (`timeouts.total`)")]
     Total(Duration),
 }
 
-/// What the client gets for a refusal.
+/// The response to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusalResponse {
     /// HTTP status.
     pub status: StatusCode,
     /// Stable, for programs.
     pub code: &'static str,
-    /// For people; it tells nothing of the inside.
+    /// For people. It has no internal details.
     pub detail: &'static str,
     /// Value of `Retry-After`.
     pub retry_after: Option<Duration>,
@@ -216,7 +215,7 @@ pub struct RefusalResponse {
 }
 
 impl Refusal {
-    /// What the client gets.
+    /// The response to the client.
     pub fn response(&self) -> RefusalResponse {
         let (status, code, detail) = match self {
             Self::HeadTimeout | Self::HeadEvicted { .. } => {
@@ -245,9 +244,7 @@ impl Refusal {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
             Self::Caller { why, .. } => unauthenticated(*why),
-            Self::Host => {
-                (421, "host_refused", "This listener is not for the host that was asked for.")
-            }
+            Self::Host => (421, "host_refused", "This listener does not serve the requested host."),
             Self::Origin { .. } => {
                 (403, "origin_refused", "Web pages of this origin may not use the gateway.")
             }
@@ -260,7 +257,7 @@ impl Refusal {
             Self::Forbidden {
                 why: Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_),
                 ..
-            } => (403, "route_closed", "This route is not open to the caller."),
+            } => (403, "route_closed", "The caller may not use this route."),
             Self::Forbidden { why: Forbidden::Subject { .. } | Forbidden::Password(_), .. } => {
                 (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
             }
@@ -270,32 +267,34 @@ impl Refusal {
             Self::AuthorizationRefused(_) => (
                 403,
                 "authorization_refused",
-                "Requests to this tenant must not bring an Authorization of their own.",
+                "Requests to this tenant must not have an Authorization header of their own.",
             ),
             Self::ConnectionAuthentication(_) => (
                 403,
                 "authorization_refused",
-                "NTLM and Negotiate sign in a connection, and connections to Bold BI are shared. \
+                "NTLM and Negotiate authenticate a connection, and connections to Bold BI are shared. \
                  Send a bearer token instead.",
             ),
             Self::Exchange(error) => exchange(&error.cause.kind),
             Self::ListenerChanged => (
                 503,
                 "configuration_changed",
-                "The gateway's listener was changed. Nothing was done. Please connect again.",
+                "The gateway's listener has changed. The request was not forwarded. Please connect again.",
             ),
             Self::WaitingEvicted { .. } | Self::Overloaded { .. } | Self::TokenEnded(_) => {
                 (503, "overloaded", "The gateway is at its limit.")
             }
             Self::BulkheadFull { .. } => {
-                (503, "overloaded", "Too many requests of this tenant are at Bold BI already.")
+                (503, "overloaded", "Too many requests of this tenant are in progress.")
             }
             Self::UpstreamUnreachable { .. } => {
                 (502, "upstream_unreachable", "Bold BI cannot be reached.")
             }
-            Self::UpstreamInvalid { .. } => {
-                (502, "upstream_invalid", "Bold BI broke off or gave no valid answer.")
-            }
+            Self::UpstreamInvalid { .. } => (
+                502,
+                "upstream_invalid",
+                "Bold BI closed the connection or sent no valid response.",
+            ),
             Self::UpstreamTimeout { overdue, .. } => (504, "upstream_timeout", overdue.detail()),
             Self::NotReplayable(_) => (
                 502,
@@ -313,18 +312,17 @@ impl Refusal {
         }
     }
 
-    /// A 401 names the schemes that are accepted (RFC 9110, section 15.5.2). Where a JWT was
-    /// refused, its challenge says so (RFC 6750, section 3.1), and no more: the reason is for the
-    /// operator.
+    /// A 401 names the accepted schemes (RFC 9110, section 15.5.2). For a refused JWT the challenge
+    /// has `invalid_token` (RFC 6750, section 3.1). The reason is for the operator only.
     fn challenges(&self) -> &'static [&'static str] {
-        let Self::Caller { why, proofs } = self else { return &[] };
+        let Self::Caller { why, accepted } = self else { return &[] };
         let refused = matches!(why, CallerError::Bearer | CallerError::Jwt(_));
-        match (proofs.api_keys, proofs.jwts, refused) {
+        match (accepted.api_keys, accepted.jwts, refused) {
             (true, true, false) => &[API_KEY_CHALLENGE, BEARER_CHALLENGE],
             (true, true, true) => &[API_KEY_CHALLENGE, INVALID_TOKEN_CHALLENGE],
             (false, true, false) => &[BEARER_CHALLENGE],
             (false, true, true) => &[INVALID_TOKEN_CHALLENGE],
-            // One scheme at least must be named; neither certificates nor processes have any.
+            // At least one scheme must be named. Certificates and processes have none.
             (_, false, _) => &[API_KEY_CHALLENGE],
         }
     }
@@ -337,8 +335,7 @@ impl Refusal {
         }
     }
 
-    /// Whether nothing more can be read from the client's connection: where this request ends, and
-    /// whether what follows is another, is anyone's guess.
+    /// Whether the client's connection must be closed, because the end of this request is unknown.
     pub fn ends_connection(&self) -> bool {
         matches!(
             self,
@@ -353,7 +350,7 @@ impl Refusal {
         )
     }
 
-    /// The tenant it is about, where one was found.
+    /// The tenant, if one was found.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::BulkheadFull { tenant, .. }
@@ -364,7 +361,7 @@ impl Refusal {
         }
     }
 
-    /// The caller, where one was found and the refusal is about what it may.
+    /// The caller, if one was authenticated.
     pub fn caller(&self) -> Option<&CallerName> {
         match self {
             Self::TenantUnknown { caller, .. } => caller.as_ref(),
@@ -372,8 +369,8 @@ impl Refusal {
         }
     }
 
-    /// What was known of a request that was refused when its caller and its tenant had been found,
-    /// and before it was admitted.
+    /// The facts of a request that was refused after its tenant was found and before it was
+    /// admitted.
     pub fn facts(&self) -> Option<&RequestFacts> {
         match self {
             Self::Forbidden { facts, .. }
@@ -392,30 +389,29 @@ impl Refusal {
             | Self::BulkheadFull { .. }
             | Self::ListenerChanged
             | Self::TokenEnded(_)
-            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(SOON),
+            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(MIN_RETRY_AFTER),
             Self::Throttled { why, .. } => Some(match why.over {
-                Over::Rate(wait) => wait.max(SOON),
-                Over::Concurrent => SOON,
+                Over::Rate(wait) => wait.max(MIN_RETRY_AFTER),
+                Over::Concurrent => MIN_RETRY_AFTER,
             }),
-            Self::Exchange(error) => Some(error.retry_after.max(SOON)),
+            Self::Exchange(error) => Some(error.retry_after.max(MIN_RETRY_AFTER)),
             _ => None,
         }
     }
 }
 
-/// Where the origin of a page that was refused would have to be listed.
+/// The key that would have to list the origin of a refused page.
 fn not_listed(page: &UnlistedPage, facts: Option<&RequestFacts>) -> String {
     match facts {
         Some(RequestFacts { tenant, .. })
             if matches!(page, UnlistedPage::CrossSite | UnlistedPage::Opaque) =>
         {
-            format!("may not use tenant `{tenant}`: it says no origin that could be listed")
+            format!("may not use tenant `{tenant}`: it sends no origin that could be listed")
         }
         Some(RequestFacts { tenant, .. }) => format!(
             "may not use tenant `{tenant}`: its origin is not listed in `tenants.{tenant}.cors.origins`"
         ),
-        None => "may not ask for a tenant that is not known: no `cors.origins` lists its origin"
-            .to_owned(),
+        None => "asks for an unknown tenant: no `cors.origins` lists its origin".to_owned(),
     }
 }
 
@@ -427,7 +423,7 @@ fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
             "The keys of the issuer of your token cannot be fetched at the moment.",
         ),
         CallerError::Certificate => {
-            (403, "certificate_unknown", "The client certificate is no known caller's.")
+            (403, "certificate_unknown", "The client certificate belongs to no known caller.")
         }
         CallerError::Missing
         | CallerError::Unknown
@@ -435,7 +431,7 @@ fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
         | CallerError::Several
         | CallerError::Bearer
         | CallerError::Jwt(_) => {
-            (401, "caller_unauthenticated", "One valid credential of a caller is needed.")
+            (401, "caller_unauthenticated", "The request needs a valid credential of one caller.")
         }
     }
 }
@@ -451,7 +447,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         | ExchangeErrorKind::Encoded { .. }
         | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => {
-            (502, "Bold BI's token endpoint gave an answer that the gateway cannot use.")
+            (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
         }
         ExchangeErrorKind::BudgetExhausted { .. } => (503, "The gateway is at its limit."),
         ExchangeErrorKind::PermitRevoked => {
@@ -462,7 +458,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         | ExchangeErrorKind::BreakerOpen { .. } => {
             (503, "Bold BI's token endpoint cannot be reached or cannot serve.")
         }
-        ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not answer in time."),
+        ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not respond in time."),
     };
     (status, kind.code(), detail)
 }
@@ -471,9 +467,9 @@ impl Overdue {
     fn detail(self) -> &'static str {
         match self {
             Self::Connection(_) => "No connection to Bold BI could be made in time.",
-            Self::FirstByte(_) => "Bold BI did not begin to answer in time.",
-            Self::Read(_) => "Bold BI did not go on with its answer in time.",
-            Self::Write(_) => "Bold BI did not take the request in time.",
+            Self::FirstByte(_) => "Bold BI did not begin its response in time.",
+            Self::Read(_) => "Bold BI did not continue its response in time.",
+            Self::Write(_) => "Bold BI did not accept the request in time.",
             Self::Total(_) => "The request as a whole took longer than it may.",
         }
     }
@@ -494,7 +490,7 @@ impl RefusalResponse {
     }
 }
 
-const SOON: Duration = Duration::from_secs(1);
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 const API_KEY_CHALLENGE: &str = "ApiKey realm=\"boldgate\"";
 const BEARER_CHALLENGE: &str = "Bearer realm=\"boldgate\"";
 const INVALID_TOKEN_CHALLENGE: &str = "Bearer realm=\"boldgate\", error=\"invalid_token\"";

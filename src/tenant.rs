@@ -81,7 +81,7 @@ pub struct Tenant {
     pub existing_authorization: ExistingAuthorization,
     /// Longest time for which a token is used. The token reply may say a shorter one.
     pub max_token_lifetime: Duration,
-    /// Most requests that use its server at the same time; `None` leaves it to the gateway.
+    /// Most requests that use its server at the same time; `None` is the gateway's default.
     pub max_concurrent_requests: Option<usize>,
 }
 

@@ -1,5 +1,5 @@
-//! Throttles: how many requests a second, and how many at once, one caller may send and one tenant
-//! takes. Who exceeds that is told when to come again.
+//! Throttles: limits of the requests per second, and in flight, of one caller and of one tenant. A
+//! refused client is told when to send its request again.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -17,21 +17,21 @@ use tokio::time::Instant;
 use crate::caller::{Caller, CallerName};
 use crate::tenant::{Tenant, TenantName};
 
-/// What is allowed; nothing is bounded by what is not given.
+/// The limits of a throttle; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Allowance {
-    /// Requests a second, on average.
+    /// Requests per second.
     pub rate: Option<Rate>,
-    /// Requests that are under way at the same time.
+    /// Requests in flight at the same time.
     pub concurrent: Option<usize>,
 }
 
-/// Requests a second, and how many may come at once after a pause.
+/// A rate of requests, and the burst that is allowed after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// On average.
+    /// Average requests per second.
     pub per_second: NonZeroU32,
-    /// At once.
+    /// Most requests at once.
     pub burst: NonZeroU32,
 }
 
@@ -43,7 +43,7 @@ pub struct Throttles {
     tenants: HashMap<TenantName, Arc<Throttle>>,
 }
 
-/// One throttle and what has been used of it.
+/// One throttle and its usage.
 #[derive(Debug)]
 struct Throttle {
     allowance: Allowance,
@@ -52,7 +52,7 @@ struct Throttle {
     concurrent: Option<Arc<Semaphore>>,
 }
 
-/// A request's places among those that are under way. They are free when it is dropped.
+/// Counts a request as in flight, for its caller and its tenant, until it is dropped.
 #[derive(Debug, Default)]
 pub struct InFlight {
     _caller: Option<OwnedSemaphorePermit>,
@@ -60,7 +60,7 @@ pub struct InFlight {
 }
 
 impl Throttles {
-    /// Throttles with nothing used of them yet.
+    /// Throttles without any usage.
     pub fn new(
         callers: impl IntoIterator<Item = (CallerName, Allowance)>,
         anonymous: Option<Allowance>,
@@ -73,8 +73,8 @@ impl Throttles {
         }
     }
 
-    /// Takes over what has been used of `old`, where the allowance is the same: a new configuration
-    /// is no fresh start for those whom it does not change.
+    /// Takes over the usage from `old` where the allowance is the same, so that a reload gives no
+    /// new burst.
     pub fn carry_over(&mut self, old: &Self) {
         for (name, throttle) in &mut self.callers {
             throttle.carry_over(old.callers.get(name));
@@ -87,23 +87,23 @@ impl Throttles {
         }
     }
 
-    /// InFlight for one request of `caller` to `tenant`.
+    /// Counts one request of `caller` to `tenant`.
     ///
     /// # Errors
-    /// When either has used up what it is allowed.
+    /// When the caller or the tenant exceeds its allowance.
     pub fn enter(&self, caller: &Caller, tenant: &Tenant) -> Result<InFlight, Throttled> {
-        self.places(caller, tenant, Throttle::enter)
+        self.count(caller, tenant, Throttle::enter)
     }
 
-    /// The same for a request that was counted among those of its second before.
+    /// The same for a request whose rate was counted before.
     ///
     /// # Errors
-    /// When either has as many under way as it may.
+    /// When the caller or the tenant has too many requests in flight.
     pub fn reenter(&self, caller: &Caller, tenant: &Tenant) -> Result<InFlight, Throttled> {
-        self.places(caller, tenant, Throttle::place)
+        self.count(caller, tenant, Throttle::enter_concurrent)
     }
 
-    fn places(
+    fn count(
         &self,
         caller: &Caller,
         tenant: &Tenant,
@@ -116,8 +116,7 @@ impl Throttles {
         };
         let tenants = Some(&self.tenants).filter(|tenants| !tenants.is_empty());
         let of_tenant = tenants.and_then(|tenants| tenants.get(&tenant.name));
-        // The caller's first: what is too much of one caller takes nothing of the tenant's from the
-        // others.
+        // The caller comes first: its excess must not use up the tenant's allowance.
         let throttled = |whose| move |over: Over| Throttled { whose, over };
         let caller = of_caller.map(|t| enter(t)).transpose().map_err(throttled(Whose::Caller))?;
         let tenant = of_tenant.map(|t| enter(t)).transpose().map_err(throttled(Whose::Tenant))?;
@@ -143,31 +142,31 @@ impl Throttle {
         }
     }
 
-    fn place(&self) -> Result<Option<OwnedSemaphorePermit>, Over> {
-        let Some(places) = &self.concurrent else { return Ok(None) };
-        Arc::clone(places).try_acquire_owned().map(Some).map_err(|_| Over::Concurrent)
+    fn enter_concurrent(&self) -> Result<Option<OwnedSemaphorePermit>, Over> {
+        let Some(semaphore) = &self.concurrent else { return Ok(None) };
+        Arc::clone(semaphore).try_acquire_owned().map(Some).map_err(|_| Over::Concurrent)
     }
 
     fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Over> {
-        let place = self.place()?;
+        let permit = self.enter_concurrent()?;
         if let Some(rate) = &self.rate {
             rate.check().map_err(|until| Over::Rate(until.wait_time_from(self.clock.now())))?;
         }
-        Ok(place)
+        Ok(permit)
     }
 }
 
-/// Who exceeded what.
+/// An exceeded throttle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{whose} exceeds {over}")]
 pub struct Throttled {
-    /// Whose throttle it is.
+    /// The owner of the throttle.
     pub whose: Whose,
-    /// What of it.
+    /// The exceeded limit.
     pub over: Over,
 }
 
-/// Whose throttle.
+/// The owner of a throttle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
     /// The caller's.
@@ -185,13 +184,13 @@ impl std::fmt::Display for Whose {
     }
 }
 
-/// What was exceeded.
+/// The exceeded limit of a throttle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Over {
-    /// Requests a second; the next may come after so long.
+    /// Requests per second. The next is allowed after this time.
     #[error("its `requests_per_second`")]
     Rate(Duration),
-    /// Requests at once.
+    /// Requests in flight.
     #[error("its `concurrent_requests`")]
     Concurrent,
 }

@@ -1,10 +1,13 @@
 //! The user sources of Bold BI, which decide the grants that work for a user.
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::tenant::Grant;
 
 /// Where Bold BI keeps a user. (Bold BI: "Generate access token based on user type"; LinkedIn and
 /// Syncfusion on Cloud only.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum UserSource {
     /// Bold BI itself, with a password.
     Local,
@@ -29,34 +32,9 @@ pub enum UserSource {
 }
 
 impl UserSource {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Local,
-        Self::Csv,
-        Self::Database,
-        Self::AzureAd,
-        Self::WindowsAd,
-        Self::Oauth2,
-        Self::OpenidConnect,
-        Self::Jwt,
-        Self::Linkedin,
-        Self::Syncfusion,
-    ];
-
     /// Its name in configuration and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Csv => "csv",
-            Self::Database => "database",
-            Self::AzureAd => "azure_ad",
-            Self::WindowsAd => "windows_ad",
-            Self::Oauth2 => "oauth2",
-            Self::OpenidConnect => "openid_connect",
-            Self::Jwt => "jwt",
-            Self::Linkedin => "linkedin",
-            Self::Syncfusion => "syncfusion",
-        }
+        self.into()
     }
 
     /// Whether `grant` works for such a user: the embed secret works for all, a password only if
@@ -76,8 +54,8 @@ mod tests {
     #[test]
     fn only_three_sources_keep_passwords() {
         let with_password: Vec<_> =
-            UserSource::ALL.iter().filter(|s| s.allows(Grant::Password)).collect();
+            UserSource::VARIANTS.iter().filter(|s| s.allows(Grant::Password)).collect();
         assert_eq!(with_password, [&UserSource::Local, &UserSource::Csv, &UserSource::Database]);
-        assert!(UserSource::ALL.iter().all(|s| s.allows(Grant::EmbedSecret)));
+        assert!(UserSource::VARIANTS.iter().all(|s| s.allows(Grant::EmbedSecret)));
     }
 }

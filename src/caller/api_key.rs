@@ -30,30 +30,29 @@ impl ApiKey {
         Ok(Self(Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bits.as_ref())))))
     }
 
-    /// The key, to be shown once to whom it is for.
+    /// The key as text, to be shown once.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
-    /// What the configuration holds of it.
+    /// The hash that the configuration stores.
     pub fn hash(&self) -> ApiKeyHash {
         ApiKeyHash::of(self.0.expose().as_bytes())
     }
 }
 
-/// SHA-256 of an API key. A key has 256 random bits, so a plain hash cannot be searched backwards.
+/// SHA-256 of an API key. A key has 256 random bits, so no search finds it from its hash.
 #[derive(Clone, Copy, Eq)]
 pub struct ApiKeyHash([u8; 32]);
 
 impl Hash for ApiKeyHash {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Some bytes of a hash are a hash.
+        // A part of a hash is hash enough for a map.
         state.write(&self.0[..8]);
     }
 }
 
-/// In constant time, although what is compared are hashes: how far the hash of a guess agrees with
-/// a stored one says nothing about the key.
+/// In constant time, although the timing of a comparison of hashes would tell nothing of the key.
 impl PartialEq for ApiKeyHash {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -99,12 +98,12 @@ pub(super) fn hex_of(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// A key as it is known.
+/// A key of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownKey {
     /// Its hash.
     pub hash: ApiKeyHash,
-    /// From when on it is like any unknown key.
+    /// The time from which it is refused; `None` if it never expires.
     pub expires_at: Option<SystemTime>,
 }
 
@@ -119,7 +118,7 @@ impl From<ApiKeyHash> for KnownKey {
 pub(super) struct ApiKeys {
     holders: Vec<Holder>,
     by_hash: HashMap<ApiKeyHash, usize>,
-    /// Keys that were sent, with the index of who holds them.
+    /// Keys that were sent, each with the index of its holder.
     verified: VerifiedCache<usize>,
 }
 
@@ -134,10 +133,10 @@ impl ApiKeys {
         self.holders.len()
     }
 
-    /// The caller who holds this key.
+    /// The caller with this key.
     ///
     /// # Errors
-    /// When it is nobody's, or past its end.
+    /// When no caller has it, or it has expired.
     pub(super) fn find(&self, key: &[u8]) -> Result<&CallerName, CallerError> {
         self.find_at(key, SystemTime::now)
     }
@@ -157,7 +156,7 @@ impl ApiKeys {
     }
 
     fn find_by_hash(&self, key: &[u8]) -> Option<usize> {
-        // One key is hashed, whatever was sent: a longer one is nobody's and costs no more.
+        // No key is this long: hashing a longer value would only cost time.
         let key = if key.len() <= MAX_KEY_BYTES { key } else { &[] };
         let holder = *self.by_hash.get(&ApiKeyHash::of(key))?;
         self.verified.keep(key, holder);
@@ -172,13 +171,13 @@ impl FromIterator<(KnownKey, CallerName)> for ApiKeys {
             by_hash.insert(key.hash, holders.len());
             holders.push(Holder { caller, expires_at: key.expires_at });
         }
-        let verified = VerifiedCache::new(holders.len().min(MAX_SETS));
+        let verified = VerifiedCache::new(holders.len().min(MAX_API_KEY_SETS));
         Self { holders, by_hash, verified }
     }
 }
 
-const MAX_SETS: usize = 4096;
-/// Begins every key; nothing else that begins like this is ever forwarded as a credential.
+const MAX_API_KEY_SETS: usize = 4096;
+/// The beginning of every key. No credential that begins with it is ever forwarded.
 pub(super) const PREFIX: &str = "bgk_";
 const MAX_KEY_BYTES: usize = 1024;
 

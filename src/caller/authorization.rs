@@ -15,8 +15,8 @@ use super::api_key::PREFIX;
 pub(super) enum Authorization<'h> {
     /// Nothing: it is absent, empty, or a known scheme without credentials.
     Nothing,
-    /// A word of the form of our API keys, or a value that holds one in another place: whatever it
-    /// is, it is meant for the gateway.
+    /// A word in the form of our API keys, or a value with one in another place. It is for the
+    /// gateway, even if it is not a valid key.
     ApiKey(&'h [u8]),
     /// The token of the scheme `Bearer` (RFC 6750, section 2.1).
     Bearer(&'h [u8]),
@@ -61,7 +61,7 @@ impl<'h> Authorization<'h> {
     }
 }
 
-/// The token of the usual spelling, which is most of all that come: told in a few instructions.
+/// The token of the usual spelling. Most requests have it, so it is found in a few instructions.
 fn plain_bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_first_chunk::<7>()?;
     let is_word = |at: Option<&u8>| at.is_some_and(|&byte| !is_blank(byte));
@@ -72,15 +72,15 @@ fn plain_bearer(value: &[u8]) -> Option<&[u8]> {
     .then_some(token)
 }
 
-/// Whether a word of the form of our API keys stands anywhere in `value`. One that is not where a
-/// key belongs is nobody's, and goes no further than a known one does.
+/// Whether a word in the form of our API keys stands anywhere in `value`. It is not forwarded,
+/// even if it stands where no key belongs.
 pub(super) fn holds_key(value: &[u8]) -> bool {
     memchr::memmem::find_iter(value, PREFIX).any(|at| at == 0 || !is_of_token(value[at - 1]))
 }
 
 /// The pair that the scheme `Basic` encodes (RFC 7617, section 2); empty if it is malformed.
 fn name_and_password(credentials: &[u8]) -> Zeroizing<Vec<u8>> {
-    // Some readers take the first word of a list, either alphabet, and leave padding out.
+    // Some readers take the first word of a list, accept either alphabet, and need no padding.
     let end = credentials.iter().position(|&byte| is_blank(byte) || byte == b',');
     let first = &credentials[..end.unwrap_or(credentials.len())];
     let url_safe = first.iter().any(|byte| matches!(byte, b'-' | b'_'));
@@ -94,8 +94,8 @@ const ANY_PADDING: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, ANY_PADDING);
 const LENIENT_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, ANY_PADDING);
 
-/// Whether a byte can stand within a word. The signature of a JWT, too, may hold the beginning of
-/// our keys, but not at its own beginning: a dot goes on a word here.
+/// Whether a byte can stand within a word. The signature of a JWT may begin like our keys, so a
+/// dot does not end a word.
 fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
@@ -108,8 +108,8 @@ fn is_scheme(word: &[u8]) -> bool {
     SCHEMES.iter().any(|scheme| word.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
-/// The authentication schemes that are registered (RFC 9110, section 16.4.1), and those that
-/// clients use without. Any other word alone is a credential.
+/// The registered authentication schemes (RFC 9110, section 16.4.1), and unregistered ones in use.
+/// Any other single word is a credential.
 const SCHEMES: [&str; 21] = [
     "ApiKey",
     "AWS4-HMAC-SHA256",
@@ -165,7 +165,7 @@ mod tests {
         for value in ["Bearer\tx", "Bearer \tx", "Bearer,x", "Bearerx", "JWT x.y.z", "x.y.z"] {
             assert_eq!(parse(value), Authorization::Other, "{value:?}");
         }
-        assert_eq!(parse("Bearer x y"), Authorization::Bearer(b"x y"), "what it is, others judge");
+        assert_eq!(parse("Bearer x y"), Authorization::Bearer(b"x y"), "the JWT parser judges it");
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
             }
         }
 
-        /// The short way of the usual spelling is a short way, and no other reading.
+        /// The shortcut for the usual spelling gives the same result.
         #[test]
         fn the_usual_spelling_reads_as_all_others_do(
             value in "(Bearer|bearer|Basic)?[ \t]{0,2}(bgk_)?[!-~ \t]{0,12}", any: Vec<u8>

@@ -1,6 +1,6 @@
-//! Client certificates: the names by which one tells a caller. They are the alternative names that
-//! the CA vouches for, and the fingerprint. Common name, organisation and serial number are no
-//! names: CAs put into them what they are asked to.
+//! Client certificates and the names that identify a caller: the alternative names, which the CA
+//! has verified, and the fingerprint. Common name, organisation and serial number do not identify:
+//! CAs do not verify them.
 
 use std::fmt;
 
@@ -10,8 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::api_key::hex_of;
 
-/// A name of a certificate. Only what has the form of its kind is one, so that no spelling of
-/// another kind can pass for it.
+/// A name of a certificate. Each kind is checked for its form, so that none can pass for another.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum CertificateName {
     /// A DNS name among its alternative names, in lower case; never a wildcard.
@@ -84,8 +83,8 @@ impl fmt::Debug for CertificateName {
     }
 }
 
-/// A certificate that a client has proven to have, read once per connection. Whether its chain and
-/// its times hold is for the handshake to say.
+/// A client's certificate, read once per connection. The TLS handshake has verified its chain and
+/// its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate(Vec<CertificateName>);
 
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_a_fingerprint_only() {
+    fn bytes_that_are_no_certificate_have_a_fingerprint_only() {
         for der in [&b""[..], b"\x30\x03\x02\x01\x01", &[0xff; 4096]] {
             assert_eq!(ClientCertificate::from_der(der).names().count(), 1);
         }

@@ -1,6 +1,6 @@
-//! A key set as it came. Issuers put more into an entry than counts here, some of it beyond what a
-//! JSON library can hold: halves of surrogate pairs, numbers of 400 digits, deep nesting. So only
-//! the members that count are read, each for itself, and none of the others can spoil the set.
+//! The raw entries of a key set. Issuers publish members that no JSON library can represent: halves
+//! of surrogate pairs, numbers of 400 digits, deep nesting. So only the needed members are read,
+//! each on its own, and no other member can spoil the set.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::json::Json;
 
-/// The entries of a set; `None` if it is no set.
+/// The entries of a set; `None` if it is not a set.
 pub(super) fn entries(document: &str) -> Option<Vec<&RawValue>> {
     let Members(members) = serde_json::from_str(document).ok()?;
     let mut keys = members.iter().filter(|(name, _)| name == "keys");
@@ -20,7 +20,7 @@ pub(super) fn entries(document: &str) -> Option<Vec<&RawValue>> {
     }
 }
 
-/// An entry with the members `counting`, as far as it is a mapping. Otherwise its value is `null`.
+/// An entry with the members `counting`; `null` if it is not an object.
 pub(super) fn with_members(entry: &RawValue, counting: &[&str]) -> Json {
     let Ok(Members(members)) = serde_json::from_str(entry.get()) else { return Value::Null.into() };
     let (mut repeats, mut kept) = (false, Map::new());
@@ -35,7 +35,7 @@ pub(super) fn with_members(entry: &RawValue, counting: &[&str]) -> Json {
     Json { value: Value::Object(kept), repeats }
 }
 
-/// All members of a mapping in their order, their values unread.
+/// All members of an object in their order, their values unread.
 struct Members<'j>(Vec<(String, &'j RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// A name, in which half a surrogate pair is replaced: no name that counts has one.
+/// A name. Halves of surrogate pairs are replaced: no needed name has one.
 struct Name(String);
 
 impl<'de> Deserialize<'de> for Name {
@@ -83,5 +83,5 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Stands for a value that cannot be read. No member that counts is of this type.
+/// Replaces an unreadable value. No needed member has this type.
 const UNREADABLE: Value = Value::Bool(false);

@@ -1,12 +1,12 @@
-//! JSON that is read with an eye on names that stand twice in a mapping: which of the two values
-//! counts is left to each reader (RFC 8259, section 4), so that two of them may disagree.
+//! JSON that notices repeated names. Readers may choose different ones of the values (RFC 8259,
+//! section 4).
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// A value, and whether a name stands twice in it, at any depth.
+/// A value, and whether an object in it repeats a name, at any depth.
 #[derive(Debug)]
 pub(super) struct Json {
     pub(super) value: Value,

@@ -1,5 +1,5 @@
-//! One entry of a key set (RFC 7517, section 4), and its faults. No key is accepted that
-//! ring would refuse for every token, nor one that is known to be weak. Pure.
+//! One entry of a key set (RFC 7517, section 4), and its faults. A key that ring refuses for every
+//! token, or that is known to be weak, is not accepted. Pure.
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
@@ -17,7 +17,7 @@ use super::json::Json;
 pub(super) struct Jwk {
     /// `kid`.
     pub(super) id: Option<String>,
-    /// The only algorithm that it is for; `None` if any of its family will do.
+    /// The only algorithm that it is for; `None` allows any of its family.
     pub(super) algorithm: Option<Algorithm>,
     pub(super) material: Material,
 }
@@ -25,7 +25,7 @@ pub(super) struct Jwk {
 /// The numbers of a public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Material {
-    /// Modulus and exponent, without zeros before them.
+    /// Modulus and exponent, without leading zeros.
     Rsa { n: Vec<u8>, e: Vec<u8> },
     /// An uncompressed point of the curve of this algorithm.
     Ec { algorithm: Algorithm, point: Vec<u8> },
@@ -33,25 +33,25 @@ pub(super) enum Material {
     Ed(Vec<u8>),
 }
 
-/// Why an entry is no key that may be used.
+/// Why an entry must not be used as a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeyFault {
-    /// It is anything but a mapping.
-    #[error("it is no mapping of names")]
+    /// It is not a JSON object.
+    #[error("it is not a JSON object")]
     NoMapping,
     /// Two readers may take different values.
-    #[error("a name stands in it twice")]
+    #[error("a member name occurs twice in it")]
     Repeated,
-    /// A member has another type than the standard says, or is missing.
+    /// A member is missing or has a wrong type.
     #[error("its `{0}` is missing or of a wrong type (RFC 7517, RFC 7518)")]
     Member(&'static str),
-    /// A member is no number or coordinate.
-    #[error("its `{0}` is not base64url, or not as long as it must be")]
+    /// A member is not an encoded number or coordinate.
+    #[error("its `{0}` is not base64url, or has the wrong length")]
     Number(&'static str),
-    /// It names an algorithm that keys of its kind do not have.
-    #[error("its `alg` is not one of keys of its kind")]
+    /// Its algorithm does not fit its kind.
+    #[error("its `alg` does not fit its `kty`")]
     Algorithm,
-    /// It is weaker than the standard allows, or larger than can be used.
+    /// It is weaker than the standard allows, or larger than ring accepts.
     #[error(
         "its modulus has {0} bits, of which 2,048 to 8,192 are accepted (RFC 7518, section 3.3)"
     )]
@@ -59,23 +59,26 @@ pub(super) enum KeyFault {
     /// No product of two large primes is even.
     #[error("its modulus is even")]
     EvenModulus,
-    /// With an exponent of 1 every text is its own signature; an even one fits no modulus.
+    /// With an exponent of 1 every text is its own signature. An even exponent is never valid.
     #[error("its exponent is not an odd number from 3 to 2^33 - 1")]
     Exponent,
-    /// No signature fits such a point, or somebody's choice of signatures does.
+    /// With such a point no signature is valid, or forged ones are.
     #[error("its point is not on the curve")]
     OffCurve,
     /// Signatures can be made for such a point without a private key.
-    #[error("its point is one of the few of small order, for which anybody can sign")]
+    #[error("its point has a small order, so anybody can sign for it")]
     SmallOrder,
     /// Every reader of the set can sign with it.
-    #[error("it is a private or shared key: every reader of it can sign, so a new one is needed")]
+    #[error(
+        "it is a private or shared key: every reader of the set can sign with it, so it must be \
+         replaced"
+    )]
     Private,
     /// It is the public half of a private key in the same set.
     #[error("its private key is published in the same set")]
     PrivateElsewhere,
-    /// The set is longer than any issuer's.
-    #[error("it and all that follow are beyond the {} keys that are looked at", MAX_KEYS)]
+    /// The set is too long.
+    #[error("it and all later keys exceed the {} keys that are read", MAX_KEYS)]
     TooMany,
 }
 
@@ -86,11 +89,10 @@ impl KeyFault {
     }
 }
 
-/// Reads an entry; `None` if it is a key that is not for signatures, or of a kind that is not
-/// known.
+/// Reads an entry; `None` if the key is not for signatures, or of an unknown kind.
 ///
 /// # Errors
-/// When it is meant to be such a key, and must not be used as one.
+/// When it is a key for signatures that must not be used.
 pub(super) fn read(entry: &Json) -> Result<Option<Jwk>, KeyFault> {
     let members = mapping(entry)?;
     if is_private(members) {
@@ -116,18 +118,18 @@ pub(super) fn read(entry: &Json) -> Result<Option<Jwk>, KeyFault> {
     Ok(Some(Jwk { id, algorithm, material }))
 }
 
-/// The algorithm of this name; `None` if it is not known. RFC 9864 has a name of its own for
-/// `EdDSA` with the one curve that we know.
+/// The algorithm of this name; `None` if it is unknown. `Ed25519` is `EdDSA` with the one curve
+/// that we support (RFC 9864).
 pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     if name == "Ed25519" { Some(Algorithm::EdDSA) } else { name.parse().ok() }
 }
 
-/// The public half of an entry that is a private key, as far as it has one.
+/// The public half of a private key; `None` if it has none.
 pub(super) fn public_half(entry: &Json) -> Option<Material> {
     material(mapping(entry).ok()?).ok()?
 }
 
-/// The `kid` of an entry, as far as there is one.
+/// The `kid` of an entry.
 pub(super) fn id(entry: &Json) -> Option<&str> {
     entry.value.get("kid")?.as_str()
 }
@@ -136,18 +138,18 @@ fn mapping(entry: &Json) -> Result<&Map<String, Value>, KeyFault> {
     entry.value.as_object().ok_or(KeyFault::NoMapping)
 }
 
-/// Symmetric keys are secrets as well: a set that everybody can read must hold none.
+/// Symmetric keys are secrets too: a public set must not hold one.
 fn is_private(members: &Map<String, Value>) -> bool {
     let has = |name: &&str| members.get(*name).is_some_and(|value| !value.is_null());
     let of_its_kind: &[&str] = match members.get("kty").and_then(Value::as_str) {
-        Some("RSA") => &PRIVATE_RSA,
+        Some("RSA") => &PRIVATE_RSA_MEMBERS,
         Some("oct") => &["k"],
         _ => &[],
     };
-    PRIVATE.iter().chain(of_its_kind).any(has)
+    PRIVATE_MEMBERS.iter().chain(of_its_kind).any(has)
 }
 
-/// A member that is text; `None` if it is absent or null, as some libraries write it.
+/// A text member; `None` if it is absent, or null as some libraries write it.
 fn text<'m>(
     members: &'m Map<String, Value>,
     name: &'static str,
@@ -170,7 +172,7 @@ fn verifies(members: &Map<String, Value>) -> Result<bool, KeyFault> {
     Ok(is_for_signatures && operations.is_none_or(|all| all.iter().any(|one| one == "verify")))
 }
 
-/// `None` for kinds of keys and curves that are not known.
+/// `None` for unknown kinds of keys and curves.
 fn material(members: &Map<String, Value>) -> Result<Option<Material>, KeyFault> {
     let kind = text(members, "kty")?.ok_or(KeyFault::Member("kty"))?;
     let curve = || text(members, "crv").and_then(|curve| curve.ok_or(KeyFault::Member("crv")));
@@ -206,7 +208,7 @@ fn bytes(members: &Map<String, Value>, name: &'static str) -> Result<Vec<u8>, Ke
     BASE64_URL.decode(text).map_err(|_| KeyFault::Number(name))
 }
 
-/// A coordinate with as many bytes as its curve has; some libraries write its zeros differently.
+/// A coordinate of the curve's length. Some libraries write leading zeros differently.
 fn coordinate(
     members: &Map<String, Value>,
     name: &'static str,
@@ -276,7 +278,7 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyFault> {
     }
 }
 
-/// ring checks a point before it agrees on a key with its holder. That key is dropped.
+/// A key agreement with the point, whose result is dropped: ring checks the point first.
 fn is_on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> Result<(), KeyFault> {
     let own = EphemeralPrivateKey::generate(curve, &SystemRandom::new());
     let peer = agreement::UnparsedPublicKey::new(curve, point);
@@ -284,8 +286,8 @@ fn is_on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> Result<(),
 }
 
 /// Whether there is an `x` for the point's `y` (RFC 8032, section 5.1.3). Its square is the
-/// quotient of `y^2 - 1` and `d y^2 + 1`, which has a root if the product of the two has one, and
-/// Euler's criterion tells that. ring says of such a point only that no signature fits.
+/// quotient of `y^2 - 1` and `d y^2 + 1`. It has a root if their product has one, which Euler's
+/// criterion decides. With a point that is off the curve, ring merely refuses every signature.
 fn check_ed25519(point: &[u8]) -> Result<(), KeyFault> {
     let mut y = point.to_vec();
     if let Some(last) = y.last_mut() {
@@ -316,22 +318,22 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-/// More keys than any issuer publishes: each is checked, which takes a moment.
+/// Most keys of a set, more than any issuer publishes. Each is checked, which takes time.
 pub(super) const MAX_KEYS: usize = 256;
-/// All members that are looked at.
-pub(super) const COUNTING: [&str; 19] = [
+/// All members that are read.
+pub(super) const READ_MEMBERS: [&str; 19] = [
     "kty", "kid", "use", "key_ops", "alg", "crv", "n", "e", "x", "y", "k", "d", "priv", "p", "q",
     "dp", "dq", "qi", "oth",
 ];
 /// Members of private keys (RFC 7518, section 6; RFC 8037, section 2; `priv` is that of new kinds).
-const PRIVATE: [&str; 2] = ["d", "priv"];
-const PRIVATE_RSA: [&str; 6] = ["p", "q", "dp", "dq", "qi", "oth"];
+const PRIVATE_MEMBERS: [&str; 2] = ["d", "priv"];
+const PRIVATE_RSA_MEMBERS: [&str; 6] = ["p", "q", "dp", "dq", "qi", "oth"];
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const EXPONENTS: std::ops::Range<u64> = 3..1 << 33;
 const ED25519_BYTES: usize = 32;
 /// The constant of Ed25519, -121665/121666.
 const D: &str = "52036cee2b6ffe738cc740797779e89800700a4d4141d8ab75eb4dca135978a3";
-/// The `y` of the points of order 8. Those of orders 1, 2 and 4 have 1, -1 and 0.
+/// The `y` of the points of order 8. For orders 1, 2 and 4 it is 1, -1 and 0.
 const SMALL_ORDER: [&str; 2] = [
     "05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826",
     "7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7",

@@ -1,5 +1,5 @@
-//! JWTs of callers: what is read before the signature is checked, and what must hold of a token to
-//! prove a caller. Pure: keys and the time are given.
+//! JWTs of callers: parsing before the signature is verified, and all checks of a token. Pure:
+//! keys and the time are arguments.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,11 +14,10 @@ use super::key_set::KeySet;
 use super::signature;
 use crate::telemetry::Reason;
 
-/// A token whose signature has not been checked. Only which issuer's keys to look in, and which of
-/// them, is told of it; nothing else counts before then.
+/// A token whose signature has not been verified. It is used only to choose the issuer and the key.
 #[derive(Debug)]
 pub struct UnverifiedJwt<'t> {
-    /// Header and claims as they came: the signature is over these bytes.
+    /// Header and claims as received: the signature is over these bytes.
     message: &'t str,
     signature: &'t str,
     /// `iss` (RFC 7519, section 4.1.1).
@@ -27,63 +26,62 @@ pub struct UnverifiedJwt<'t> {
     claims: Map<String, Value>,
 }
 
-/// The members of a token's header that count (RFC 7515, section 4.1).
+/// The members of a token's header that are used (RFC 7515, section 4.1).
 #[derive(Debug)]
 struct Header {
-    /// `None` if it is not known.
+    /// `None` if it is unknown.
     algorithm: Option<Algorithm>,
     key_id: Option<String>,
     typ: Option<String>,
-    /// It demands an extension (`crit`), or a member is of another type than it must be.
+    /// It demands an extension (`crit`), or a member has the wrong type.
     is_unfit: bool,
 }
 
-/// What an issuer's tokens must be like.
+/// The requirements on an issuer's tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
     /// The exact value of `iss`.
     pub issuer: String,
     /// One of these values must be among those of `aud`.
     pub audiences: Vec<String>,
-    /// The only algorithms that count, whatever a token says.
+    /// The only accepted algorithms. A token cannot choose another.
     pub algorithms: Vec<Algorithm>,
-    /// The exact value of the header `typ`, where one is demanded, such as `at+jwt` (RFC 9068).
+    /// The required value of the header `typ`, such as `at+jwt` (RFC 9068); `None` accepts any.
     pub typ: Option<String>,
-    /// How much clocks may differ: added to `exp`, and allowed for `nbf` and `iat`.
+    /// Allowed clock skew: added to `exp`, and allowed for `nbf` and `iat`.
     pub leeway: Duration,
 }
 
-/// The claims of a token whose signature, issuer, audience and times hold.
+/// The claims of a token whose signature, issuer, audience and times are valid.
 #[derive(Clone, Debug)]
 pub struct VerifiedClaims {
     claims: Map<String, Value>,
-    /// When it stops to count, by the wall clock.
+    /// Its end, by the wall clock.
     pub expires_at: SystemTime,
 }
 
 impl Issuer {
-    /// Whether a token speaks of this issuer, if only but for a slash at the end: whoever meant
-    /// another has made a mistake that [`UnverifiedJwt::verify`] names.
+    /// Whether a token names this issuer, give or take a slash at the end. [`UnverifiedJwt::verify`]
+    /// reports a differing slash, which is a mistake in the configuration.
     pub fn is_meant_by(&self, token: &UnverifiedJwt<'_>) -> bool {
         bare(&self.issuer) == bare(&token.issuer)
     }
 }
 
 impl VerifiedClaims {
-    /// The text of a claim; none when it is absent or anything but text.
+    /// The text of a claim; `None` if it is absent or not text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.claims.get(name)?.as_str()
     }
 
-    /// Claims of a token that no test wants to sign.
+    /// Claims without a signed token.
     #[cfg(test)]
     pub(crate) fn as_if_verified(claims: Value) -> Self {
         let Value::Object(claims) = claims else { panic!("claims are an object") };
         Self { claims, expires_at: SystemTime::now() }
     }
 
-    /// The texts of a claim that is one text or a list of nothing but texts; none when it is
-    /// anything else.
+    /// The texts of a claim that is one text or a list of texts; empty for any other claim.
     pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
         let all = match self.claims.get(name) {
             Some(one @ Value::String(_)) => std::slice::from_ref(one),
@@ -93,52 +91,52 @@ impl VerifiedClaims {
         all.iter().filter_map(Value::as_str)
     }
 
-    /// Whether the claim is there and anything but `true`, which some issuers write as text.
+    /// Whether the claim is present and not `true`, which some issuers write as text.
     pub fn says_false(&self, name: &str) -> bool {
         self.claims.get(name).is_some_and(|value| value != true && value != "true")
     }
 }
 
-/// Why a token proves nobody.
+/// Why a token is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
-    /// It is no signed JWT, or larger than 16 KiB.
-    #[error("it is no signed JWT")]
+    /// It is not a signed JWT, or larger than 16 KiB.
+    #[error("it is not a signed JWT")]
     Malformed,
-    /// A name stands twice in one of its mappings: two readers may take different values.
-    #[error("a name stands in it twice")]
+    /// A member name occurs twice: two readers may take different values.
+    #[error("a member name occurs twice in it")]
     Repeated,
     /// Its algorithm is not one of the issuer's.
-    #[error("its algorithm is not one that the issuer signs with")]
+    #[error("its algorithm is not one of those configured for the issuer")]
     Algorithm,
-    /// Its header demands what is not known (`crit`), or is of another type.
-    #[error("its header is of another type, or demands an extension that is not known")]
+    /// Its header demands an extension (`crit`), or has a wrong `typ` or `kid`.
+    #[error("its header has a wrong `typ` or `kid`, or demands an extension (`crit`)")]
     Header,
     /// The issuer's keys could not be fetched.
     #[error("the issuer's keys could not be fetched")]
     NoKeys,
-    /// None of the issuer's keys is the one that it names.
-    #[error("none of the issuer's keys is the one that it names")]
+    /// The issuer has no key with its `kid` and algorithm.
+    #[error("the issuer has no key with its `kid` and algorithm")]
     UnknownKey,
-    /// The signature does not fit.
-    #[error("its signature does not fit")]
+    /// The signature is not valid.
+    #[error("its signature is not valid")]
     Signature,
-    /// Its issuer is not spelled as the configured one.
+    /// Its issuer differs from the configured one by a slash.
     #[error("its issuer differs from the configured `issuer` by a slash at the end")]
     Slash,
-    /// It is another issuer's.
-    #[error("it is another issuer's")]
+    /// It is from another issuer.
+    #[error("it is from another issuer")]
     Issuer,
-    /// It is meant for somebody else.
-    #[error("it is not meant for this gateway")]
+    /// Its audience is another.
+    #[error("its audience (`aud`) is not this gateway")]
     Audience,
-    /// It has no end, or its times are not numbers.
-    #[error("its times are missing or not numbers")]
+    /// It has no `exp`, or one of its times is not a number.
+    #[error("its `exp` is missing, or one of its times is not a number")]
     Times,
-    /// It is over.
+    /// It has expired.
     #[error("it has expired")]
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet.
     #[error("it is not valid yet")]
     NotYet,
 }
@@ -167,10 +165,9 @@ impl<'t> UnverifiedJwt<'t> {
     /// Reads the header and the issuer.
     ///
     /// # Errors
-    /// When it is not of the form `header.payload.signature`, or too large, or a name stands in it
-    /// twice.
+    /// When it is not of the form `header.payload.signature`, or too large, or repeats a name.
     pub fn parse(token: &'t str) -> Result<Self, JwtError> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > MAX_JWT_BYTES {
             return Err(JwtError::Malformed);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
@@ -193,7 +190,7 @@ impl<'t> UnverifiedJwt<'t> {
     }
 
     /// Waits for `wait` without the parsed claims, which may take thirty times the memory of their
-    /// text: nobody has proven anything yet.
+    /// text. The client is not authenticated yet, so it must not hold that much.
     pub async fn without_claims<T>(&mut self, wait: impl Future<Output = T>) -> T {
         self.claims = Map::new();
         let waited = wait.await;
@@ -207,7 +204,7 @@ impl<'t> UnverifiedJwt<'t> {
     /// Checks everything, with the keys of the issuer that the token names.
     ///
     /// # Errors
-    /// The first thing that does not hold.
+    /// The first failed check.
     pub fn verify(
         &self,
         issuer: &Issuer,
@@ -280,9 +277,9 @@ fn is_for(aud: Option<&Value>, audiences: &[String]) -> bool {
     }
 }
 
-/// `exp` must be there and ahead, `nbf` and `iat`, if they are there, must lie behind; a number
-/// that comes as text is no number (CVE-2026-25537). Clocks may differ by `leeway` seconds. Returns
-/// `exp`.
+/// Returns `exp`, which must be present and in the future. `nbf` and `iat`, if present, must be in
+/// the past. A number written as text is not one (CVE-2026-25537). Clocks may differ by `leeway`
+/// seconds.
 fn check_times(
     claims: &Map<String, Value>,
     now: SystemTime,
@@ -314,12 +311,12 @@ fn seconds(number: &Number) -> Option<u64> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
         Some(float as u64)
     })?;
-    (whole <= LAST_SECOND).then_some(whole)
+    (whole <= MAX_UNIX_SECONDS).then_some(whole)
 }
 
-const MAX_TOKEN: usize = 16 * 1024;
+const MAX_JWT_BYTES: usize = 16 * 1024;
 /// The end of the year 9999.
-const LAST_SECOND: u64 = 253_402_300_799;
+const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests;

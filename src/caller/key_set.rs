@@ -1,5 +1,5 @@
-//! The keys of one issuer. A published set is read entry by entry, so that one which cannot be used
-//! takes no other along. Pure.
+//! The keys of one issuer. A published set is read entry by entry, so that an unusable entry
+//! affects no other. Pure.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ use crate::secret::Secret;
 /// The keys of one issuer: its public keys, by their id, or one shared secret.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<VerificationKey>,
     left_out: Vec<LeftOut>,
 }
 
 #[derive(Clone, Debug)]
-struct Key {
+struct VerificationKey {
     id: Option<String>,
     algorithm: Option<Algorithm>,
     material: DecodingKey,
@@ -30,36 +30,36 @@ struct Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// Counted from 1.
-    place: usize,
+    number: usize,
     id: Option<String>,
     why: KeyFault,
 }
 
-/// Why a document is no set of keys.
+/// Why a document is not a set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
-    /// It is no JWKS (RFC 7517, section 5).
-    #[error("it is no JSON Web Key Set")]
+    /// It is not a JWKS (RFC 7517, section 5).
+    #[error("it is no JSON Web VerificationKey Set")]
     Malformed,
-    /// Nothing of it can be used.
+    /// It has no usable key.
     #[error("it holds no key that a signature could be checked with")]
     Empty,
 }
 
 impl KeySet {
-    /// Reads a JWKS. Entries that must not be used are left out, and told by [`KeySet::left_out`];
-    /// so are, in silence, keys that are not for signatures or of a kind that is not known.
+    /// Reads a JWKS. [`KeySet::left_out`] lists the entries that must not be used. Keys that are not
+    /// for signatures, or of an unknown kind, are ignored.
     ///
     /// # Errors
-    /// When it is no JWKS.
+    /// When it is not a JWKS.
     pub fn parse(json: &[u8]) -> Result<Self, KeySetError> {
-        // Text of another encoding spoils the values that hold it, and no other.
+        // Text in another encoding spoils only the values that hold it.
         let document = String::from_utf8_lossy(without_byte_order_mark(json));
         let entries = entry::entries(&document).ok_or(KeySetError::Malformed)?;
         let (mut found, mut left_out) = (Vec::<(usize, Jwk)>::new(), Vec::new());
         let mut leaked: Vec<Material> = Vec::new();
         for (index, entry) in entries.iter().take(MAX_KEYS).enumerate() {
-            let entry = &entry::with_members(entry, &jwk::COUNTING);
+            let entry = &entry::with_members(entry, &jwk::READ_MEMBERS);
             match jwk::read(entry) {
                 // The same key twice is the same key.
                 Ok(Some(key)) if found.iter().any(|(_, other)| *other == key) => {}
@@ -80,18 +80,17 @@ impl KeySet {
         Ok(Self { keys: found.into_iter().map(|(_, key)| key.into()).collect(), left_out })
     }
 
-    /// The secret that the issuer signs with and that we know as well: for HS256 and its kin, and
-    /// nothing else.
+    /// One secret that both the issuer and the gateway have, for HS256 and its relatives only.
     pub fn shared(secret: &Secret) -> Self {
         let material = DecodingKey::from_secret(secret.expose().as_bytes());
-        let key = Key { id: None, algorithm: None, material, only: true };
+        let key = VerificationKey { id: None, algorithm: None, material, only: true };
         Self { keys: vec![key], left_out: Vec::new() }
     }
 
-    /// The set itself, if there is any key in it.
+    /// The set itself, if it has a key.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it has none.
     pub fn with_keys(self) -> Result<Self, KeySetError> {
         if self.keys.is_empty() { Err(KeySetError::Empty) } else { Ok(self) }
     }
@@ -101,23 +100,23 @@ impl KeySet {
         &self.left_out
     }
 
-    /// The keys that a token may have been signed with: those of this `kid`, or all if it names
-    /// none, that are for its algorithm. Several may have one id; [`MAX_TRIED`] are enough work.
+    /// The keys that a token may have been signed with: those for its algorithm with this `kid`, or
+    /// all of them if it has none. Several may have one id: at most [`MAX_KEYS_TRIED`] are tried.
     pub(super) fn fitting(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &DecodingKey> {
-        let fits = move |key: &&Key| {
+        let fits = move |key: &&VerificationKey| {
             key.material.family() == algorithm.family()
                 && key.algorithm.is_none_or(|own| own == algorithm)
                 && (id.is_none() || key.only || key.id.as_deref() == id)
         };
-        self.keys.iter().filter(fits).take(MAX_TRIED).map(|key| &key.material)
+        self.keys.iter().filter(fits).take(MAX_KEYS_TRIED).map(|key| &key.material)
     }
 }
 
-impl From<Jwk> for Key {
+impl From<Jwk> for VerificationKey {
     fn from(jwk: Jwk) -> Self {
         let material = jwk.material.decoding_key();
         Self { id: jwk.id, algorithm: jwk.algorithm, material, only: false }
@@ -126,32 +125,33 @@ impl From<Jwk> for Key {
 
 impl LeftOut {
     fn new(index: usize, id: Option<&str>, why: KeyFault) -> Self {
-        Self { place: index + 1, id: id.map(str::to_owned), why }
+        Self { number: index + 1, id: id.map(str::to_owned), why }
     }
 
-    /// Whether a secret of the issuer is known to everybody who can read the set.
+    /// Whether the set publishes a secret of the issuer.
     pub fn is_leak(&self) -> bool {
         self.why.is_leak()
     }
 }
 
-/// With no more of its id than fits on a line: it is text of somebody else's choice.
+/// With a bounded, escaped part of its id: the issuer chose that text.
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key {}", self.place)?;
+        write!(f, "key {}", self.number)?;
         if let Some(id) = &self.id {
-            let shown: String = id.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
-            let more = if id.chars().nth(MAX_SHOWN).is_some() { "…" } else { "" };
+            let shown: String =
+                id.chars().take(MAX_ID_SHOWN).flat_map(char::escape_debug).collect();
+            let more = if id.chars().nth(MAX_ID_SHOWN).is_some() { "…" } else { "" };
             write!(f, " (`kid` `{shown}{more}`)")?;
         }
         write!(f, ": {}", self.why)
     }
 }
 
-/// Most keys that the signature of one token is checked with.
-const MAX_TRIED: usize = 4;
-/// Characters of a key's id that a message shows.
-const MAX_SHOWN: usize = 64;
+/// Most keys that are tried for the signature of one token.
+const MAX_KEYS_TRIED: usize = 4;
+/// Most characters of a key's id in a message.
+const MAX_ID_SHOWN: usize = 64;
 
 #[cfg(test)]
 mod tests;

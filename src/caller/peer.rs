@@ -1,6 +1,5 @@
-//! The facts of a client's connection, the terms of the listener that it came to, and the callers
-//! who are known by the connection alone: by a certificate, or by the user of the process at the
-//! other end of a Unix socket.
+//! The facts of a client's connection, the terms of its listener, and the callers that are known
+//! by the connection alone: by a certificate, or by the user of the process at a Unix socket.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -108,7 +107,7 @@ fn is_loopback(host: &str) -> bool {
         || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
 }
 
-/// The callers who are known by their connections.
+/// The callers that are known by their connections.
 #[derive(Debug, Default)]
 pub(super) struct PeerCallers {
     pub(super) certificates: HashMap<CertificateName, CallerName>,

@@ -14,11 +14,11 @@ use ring::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 
-/// Gives `jsonwebtoken` its cryptography; once is enough, more often does no harm.
+/// Installs ring as the cryptography of `jsonwebtoken`, once.
 pub(super) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // It fails where another has been installed already, which nothing in this program does.
+        // It fails only after another installation, and nothing else in this program installs one.
         let _ = RING.install_default();
     });
 }
@@ -27,7 +27,7 @@ static RING: CryptoProvider = CryptoProvider {
     // Nothing is signed here.
     signer_factory: |_, _| Err(ErrorKind::InvalidAlgorithm.into()),
     verifier_factory: |algorithm, key| {
-        // The key decides what it is for, never the token (RFC 8725, section 3.1).
+        // The key decides on the algorithm, never the token (RFC 8725, section 3.1).
         if algorithm.family() == key.family() {
             Ok(Box::new(RingVerifier { algorithm: *algorithm, key: key.clone() }))
         } else {
@@ -63,7 +63,7 @@ impl Verifier<Vec<u8>> for RingVerifier {
             Algorithm::ES256 => self.point(&ECDSA_P256_SHA256_FIXED, message, signature),
             Algorithm::ES384 => self.point(&ECDSA_P384_SHA384_FIXED, message, signature),
             Algorithm::EdDSA => self.point(&ED25519, message, signature),
-            // One that a later version of the library knows and we do not.
+            // An algorithm that a later version of the library adds.
             _ => false,
         };
         if verified { Ok(()) } else { Err(Error::new()) }

@@ -1,6 +1,5 @@
-//! Credentials that were found good a moment ago, so that the signature of a JWT or the hash of a
-//! key is worked out once and not for every request that brings the same. What does not hold is
-//! never kept here.
+//! A cache of verified credentials: the signature of a JWT is verified, and a key is hashed, once
+//! and not for each request. It never holds an invalid credential.
 
 use std::fmt;
 use std::hint::black_box;
@@ -8,46 +7,45 @@ use std::hint::black_box;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-/// Credentials with what was found out about each, in sets of a few; the set is found by the
-/// credential's end.
+/// Credentials with the result for each, in small sets. The end of a credential selects the set.
 pub(super) struct VerifiedCache<V>(Box<[Set<V>]>);
 
 type Set<V> = Mutex<Vec<(Zeroizing<Box<[u8]>>, V)>>;
 
 impl<V: Clone> VerifiedCache<V> {
-    /// Room for four times as many credentials as there are to be sets, of at most 4 KiB each.
+    /// A cache of `sets` sets, each for four credentials of at most 4 KiB.
     pub(super) fn new(sets: usize) -> Self {
         Self((0..sets).map(|_| Mutex::default()).collect())
     }
 
-    /// What was found out about this very credential.
+    /// The result for exactly this credential.
     pub(super) fn find(&self, credential: &[u8]) -> Option<V> {
         let set = self.set(credential)?.lock();
         let (_, found) = set.iter().find(|(verified, _)| are_equal(verified, credential))?;
         Some(found.clone())
     }
 
-    /// Keeps what was found out, in the place of what the set has had longest.
+    /// Stores a result, and drops the oldest one of a full set.
     pub(super) fn keep(&self, credential: &[u8], found: V) {
-        if credential.len() > MAX_BYTES {
+        if credential.len() > MAX_CREDENTIAL_BYTES {
             return;
         }
         let Some(set) = self.set(credential) else { return };
         let verified = Zeroizing::new(credential.into());
         let mut set = set.lock();
         set.retain(|(other, _)| !are_equal(other, credential));
-        if set.len() == IN_A_SET {
+        if set.len() == MAX_PER_SET {
             set.remove(0);
         }
         set.push((verified, found));
     }
 
-    /// Keys are random and tokens end with their signature, so their ends tell them apart. There is
-    /// no secret in this hash and need be none: only who has good credentials gets any in.
+    /// Keys are random and tokens end with their signature, so their ends differ. The hash needs no
+    /// secret: only valid credentials are stored, so no attacker chooses them.
     fn set(&self, credential: &[u8]) -> Option<&Set<V>> {
         let end = u64::from_le_bytes(*credential.last_chunk()?);
-        // Multiplicative hashing: what is in the lower bits, and first of all in the upper ones
-        // folded upon them, goes to the upper ones.
+        // Multiplicative hashing moves the entropy to the upper bits. The upper bits of the input
+        // are folded onto the lower ones first.
         let hash = (end ^ (end >> 32)).wrapping_mul(GOLDEN_RATIO) >> 32;
         self.0.get(usize::try_from(hash.checked_rem(self.0.len() as u64)?).ok()?)
     }
@@ -59,14 +57,14 @@ impl<V> fmt::Debug for VerifiedCache<V> {
     }
 }
 
-/// Whether all of both is the same, in a time that tells nothing of where they differ.
+/// Compares in a time that does not depend on where the two differ.
 fn are_equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && black_box(one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b))) == 0
 }
 
-const IN_A_SET: usize = 4;
-const MAX_BYTES: usize = 4096;
+const MAX_PER_SET: usize = 4;
+const MAX_CREDENTIAL_BYTES: usize = 4096;
 /// 2^64 divided by the golden ratio.
 const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -75,15 +73,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_very_same_credential_is_found() {
+    fn only_exactly_the_same_credential_is_found() {
         let verified = VerifiedCache::new(8);
         let token = b"header.payload.signature-of-it";
         verified.keep(token, 7);
         assert_eq!(verified.find(token), Some(7));
-        for place in 0..token.len() {
+        for at in 0..token.len() {
             let mut other = *token;
-            other[place] ^= 1;
-            assert_eq!(verified.find(&other), None, "differs at {place}");
+            other[at] ^= 1;
+            assert_eq!(verified.find(&other), None, "differs at {at}");
         }
         for other in [&b""[..], b"short", &token[..29], &token[1..], &[&token[..], b"x"].concat()] {
             assert_eq!(verified.find(other), None);
@@ -101,8 +99,8 @@ mod tests {
         }
         assert_eq!(verified.find(credential(4999).as_bytes()), Some(4999));
         let kept: usize = verified.0.iter().map(|set| set.lock().len()).sum();
-        assert_eq!(kept, 16 * IN_A_SET);
-        let huge = vec![b'x'; MAX_BYTES + 1];
+        assert_eq!(kept, 16 * MAX_PER_SET);
+        let huge = vec![b'x'; MAX_CREDENTIAL_BYTES + 1];
         verified.keep(&huge, 0);
         assert_eq!(verified.find(&huge), None);
     }

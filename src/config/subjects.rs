@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::invisible::Invisible;
 use crate::policy::Subject;
-use crate::policy::subject::{Mapping, SubjectSource, Template, TrustedProxy, is_domain};
+use crate::policy::subject::{SubjectMapping, SubjectSource, Template, TrustedProxy, is_domain};
 
 use super::Check;
 use super::callers::is_free;
@@ -24,7 +24,7 @@ impl Check<'_> {
         at: &Place<'_>,
         subject: file::Subject,
         proofs: Proofs,
-    ) -> Result<Mapping, Noted> {
+    ) -> Result<SubjectMapping, Noted> {
         if let (Field::Missing, Field::Missing, Field::Missing) =
             (&subject.map, &subject.template, &subject.domains)
         {
@@ -48,7 +48,7 @@ impl Check<'_> {
         let never = self.texts(&at.key("never"), subject.never, ADDRESS, |address| {
             Subject::parse(address).map(|_| address.to_ascii_lowercase())
         });
-        Ok(Mapping {
+        Ok(SubjectMapping {
             source: source?,
             map: map?,
             template: template?,

@@ -37,7 +37,7 @@ fn an_origin_is_written_in_one_way_however_it_came() {
 }
 
 #[test]
-fn what_is_no_exact_origin_is_none() {
+fn a_text_that_is_not_exactly_an_origin_is_refused() {
     let without_scheme = |text| OriginFault::Scheme(Some(origin(text)));
     let without_path = |text| OriginFault::Path(Some(origin(text)));
     for (text, fault) in [
@@ -84,7 +84,7 @@ fn what_is_no_exact_origin_is_none() {
 }
 
 #[test]
-fn a_page_is_what_its_one_origin_says_and_else_what_the_browser_says() {
+fn a_page_is_judged_by_its_origin_or_else_by_sec_fetch_site() {
     let listed = |o: &WebOrigin| *o == origin("https://app.example");
     for (lines, expected) in [
         (&[][..], "None"),
@@ -160,7 +160,7 @@ fn the_origin_of_a_request_is_its_scheme_and_host() {
 proptest! {
     /// An origin is written as browsers write it, and read again as the same.
     #[test]
-    fn what_is_read_as_an_origin_is_written_as_the_same(
+    fn an_origin_that_is_written_and_read_again_is_the_same(
         text in "(HTTP|http|https)://[a-zA-Z0-9.:_\\[\\]*@/-]{0,12}(:[0-9]{0,6})?"
     ) {
         if let Ok(parsed) = WebOrigin::parse(&text) {
@@ -174,7 +174,7 @@ proptest! {
 
     /// No text makes it panic, and nothing but an equal origin is listed.
     #[test]
-    fn no_text_is_a_listed_origin_but_its_own_spellings(text in "\\PC{0,40}") {
+    fn only_spellings_of_a_listed_origin_are_listed(text in "\\PC{0,40}") {
         let headers = match HeaderValue::from_str(&text) {
             Ok(value) => HeaderMap::from_iter([(ORIGIN, value)]),
             Err(_) => return Ok(()),

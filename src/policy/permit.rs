@@ -1,4 +1,4 @@
-//! Permits: made by policy alone.
+//! Permits, which policy alone makes.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -7,9 +7,8 @@ use std::sync::Arc;
 use super::Subject;
 use crate::tenant::{Grant, Tenant};
 
-/// Leave to act as one subject on one tenant. Equal permits are the same token's: a permit is the
-/// key of the token cache, and it covers the version of the credential, so that a changed
-/// credential is another key.
+/// The right to act as one subject on one tenant, and the key of the token cache. It includes the
+/// version of the credential, so that a changed credential is another key.
 #[derive(Clone)]
 pub struct Permit(Arc<PermitParts>);
 
@@ -34,9 +33,8 @@ impl Permit {
         &self.0.tenant
     }
 
-    /// The same leave by what `own`'s tenant is today; `own` is the leave to act as its
-    /// credential's own user. None when the credential is another one, or cannot act as this
-    /// subject.
+    /// This permit reissued for the tenant of `own`, the permit of the credential's own user; `None`
+    /// if the credential has changed or cannot act as this subject.
     pub(super) fn reissued(&self, own: &Self) -> Option<Self> {
         if self.0.credential_version != own.0.credential_version {
             None

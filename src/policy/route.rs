@@ -1,36 +1,31 @@
 //! Classes of routes, from harmless to dangerous.
 
 use http::Method;
+use strum::{IntoStaticStr, VariantArray};
 
-/// What kind of thing a route does, from harmless to dangerous.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// The effect of a route, from harmless to dangerous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum RouteClass {
-    /// Looks at things.
+    /// It shows data.
     Read,
-    /// Takes data out in bulk.
+    /// It exports data in bulk.
     Export,
-    /// Changes things.
+    /// It changes data.
     Write,
-    /// Changes who may do what: users, groups, permissions, settings.
+    /// It changes users, groups, permissions or settings.
     Admin,
-    /// Shows, makes or rotates secrets and tokens. Closed unless named.
+    /// It shows, makes or rotates secrets and tokens. Forbidden unless a permission names it.
     Credentials,
 }
 
 impl RouteClass {
-    /// All of them, in the order of danger.
-    pub const ALL: [Self; 5] =
-        [Self::Read, Self::Export, Self::Write, Self::Admin, Self::Credentials];
+    /// All of them, from harmless to dangerous.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word for it in configuration and logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Export => "export",
-            Self::Write => "write",
-            Self::Admin => "admin",
-            Self::Credentials => "credentials",
-        }
+        self.into()
     }
 }
 
@@ -57,5 +52,5 @@ impl FromIterator<RouteClass> for RouteClasses {
     }
 }
 
-/// Tells the class of a route: its method and its path below the tenant's API base.
+/// Gives the class of a route by its method and its path below the tenant's API base.
 pub type Classify = fn(&Method, &str) -> RouteClass;

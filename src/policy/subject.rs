@@ -1,5 +1,5 @@
-//! Subjects: the users that requests act as, and the rules that map what is proven of a caller to
-//! one of them. A mapping gives one well-formed address or nothing.
+//! Subjects: the users that requests act as, and the mappings of claims and headers to users. A
+//! mapping gives one well-formed address or nothing.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::caller::{Caller, CertificateName, PeerInfo};
 pub struct Subject(Arc<str>);
 
 impl Subject {
-    /// The user of a credential, whose name is the operator's own and may be a login name.
+    /// The user of a credential. The operator chose the name, which may be a login name.
     pub(super) fn own(username: &Arc<str>) -> Self {
         Self(Arc::clone(username))
     }
 
     /// Parses an e-mail address: ASCII, a dot-atom, one `@`, a domain of two labels at least (RFC
-    /// 5321, section 4.1.2, without quoted local parts and address literals). Nothing in it could
-    /// end a form field or a log line, and no other character folds to one of it.
+    /// 5321, section 4.1.2, without quoted local parts and address literals). No character of it
+    /// ends a form field or a log line, and case folding adds none.
     pub fn parse(address: &str) -> Option<Self> {
         let (local, domain) = address.split_once('@')?;
         let atoms = local.len() <= 64 && local.split('.').all(is_atom);
@@ -62,38 +62,38 @@ fn is_atom(atom: &str) -> bool {
     !atom.is_empty() && atom.bytes().all(is_atext)
 }
 
-/// As whom a request acts.
+/// The user that a request acts as.
 #[derive(Clone, Debug, Default)]
 pub enum SubjectRule {
-    /// As the credential's own user.
+    /// The credential's own user.
     #[default]
     Own,
-    /// As the user that is mapped from what the caller is known by.
-    Mapped(Box<Mapping>),
+    /// A user that is mapped from a claim or a header.
+    Mapped(Box<SubjectMapping>),
 }
 
-/// From a value that is proven of the caller to the address of a user. What matches nothing, has
-/// another domain or is never to be is refused.
+/// Maps a claim or a header to the address of a user. Unmapped values, other domains and excluded
+/// addresses are refused.
 #[derive(Clone, Debug)]
-pub struct Mapping {
-    /// Where the value is from.
+pub struct SubjectMapping {
+    /// The source of the value.
     pub source: SubjectSource,
-    /// The addresses of some values; with no template, of all that there are.
+    /// The addresses of some values. Without a template, all other values are refused.
     pub map: Option<HashMap<String, Subject>>,
-    /// How a value becomes an address.
+    /// The form of an address made of a value.
     pub template: Option<Template>,
-    /// The domains that an address may have, in lower case; empty when all may.
+    /// The domains that an address may have, in lower case; empty allows all.
     pub domains: Vec<String>,
-    /// Addresses that are never acted as, in lower case.
+    /// Excluded addresses, in lower case.
     pub never: Vec<String>,
 }
 
-/// Where the value is from that tells the user.
+/// The source of the value that names the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectSource {
     /// A claim of the JWT that proved the caller.
     Claim(String),
-    /// A header, believed only of these proxies.
+    /// A header that these proxies set. It is ignored from other clients.
     Header {
         /// Its name.
         name: HeaderName,
@@ -102,12 +102,12 @@ pub enum SubjectSource {
     },
 }
 
-/// A proxy whose word on users counts.
+/// A proxy that is trusted to name users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustedProxy {
-    /// Every one with an address in this network.
+    /// Any proxy with an address in this network.
     Network(IpNet),
-    /// The one that proved to have a certificate of this name.
+    /// The proxy that has a client certificate of this name.
     Certificate(CertificateName),
 }
 
@@ -144,7 +144,7 @@ impl Template {
     }
 }
 
-impl Mapping {
+impl SubjectMapping {
     /// The user that a request of `caller`, on the connection `peer` and with `headers`, acts as.
     ///
     /// # Errors
@@ -187,8 +187,8 @@ impl Mapping {
     }
 }
 
-/// The one text of a claim. An address of which the issuer itself says that it is not verified is
-/// none (OpenID Connect Core 1.0, section 5.1, `email_verified`).
+/// The text of a claim. An address that the issuer marks as not verified is refused (OpenID Connect
+/// Core 1.0, section 5.1, `email_verified`).
 fn claimed<'c>(caller: &'c Caller, claim: &str) -> Result<&'c str, SubjectError> {
     let claims = caller.claims().ok_or(SubjectError::NoClaims)?;
     if claim == "email" && claims.says_false("email_verified") {
@@ -214,20 +214,20 @@ fn believed<'h>(
     }
 }
 
-/// Why there is no user to act as. No variant holds a value: it may be about a person.
+/// Why there is no user to act as. No variant holds a value: it may be personal data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
-    /// The caller is known by something else than a JWT.
-    #[error("the user is mapped from a claim, and no JWT proved the caller")]
+    /// The caller did not authenticate with a JWT.
+    #[error("the user is mapped from a claim, and the caller did not authenticate with a JWT")]
     NoClaims,
-    /// The claim or the header is not there, or the claim is anything but one text.
+    /// The claim or header is absent, or the claim is not one text.
     #[error("the claim or header that names the user is missing or not one text")]
     Absent,
-    /// The header is there more than once.
-    #[error("the header that names the user is there more than once")]
+    /// The header occurs more than once.
+    #[error("the header that names the user occurs more than once")]
     Several,
-    /// The header comes from somebody who is not listed.
-    #[error("the user is mapped from a header, and the sender is not a proxy that is listed")]
+    /// The client is not a listed proxy.
+    #[error("the user is mapped from a header, and the client is not a listed proxy")]
     Untrusted,
     /// The issuer says that the address is not verified.
     #[error("the issuer says that the user's e-mail address is not verified")]
@@ -235,8 +235,8 @@ pub enum SubjectError {
     /// The value is not in the map.
     #[error("the user is not in the map")]
     Unmapped,
-    /// What comes out is no address.
-    #[error("what names the user makes no well-formed address")]
+    /// The result is not an address.
+    #[error("the user's name does not make a well-formed address")]
     Malformed,
     /// The address has a domain that is not listed.
     #[error("the user's address has a domain that is not listed")]
@@ -246,7 +246,7 @@ pub enum SubjectError {
     Never,
 }
 
-/// What stands for the value in a [`Template`].
+/// The placeholder for the value in a [`Template`].
 const VALUE: &str = "{value}";
 
 #[cfg(test)]

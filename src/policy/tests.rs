@@ -51,15 +51,15 @@ fn policy(tenants: &Tenants) -> Policy {
     let with = |method: Method, p| Permission { methods: Some(vec![method]), ..p };
     let rules = HashMap::from([
         ("reader", may([one(0, &[Read]), one(0, &[Export])])),
-        ("rotator", may([one(1, &RouteClass::ALL)])),
+        ("rotator", may([one(1, RouteClass::ALL)])),
         ("nobody", may([])),
         ("everywhere", may([open(TenantRule::Any, &[Read])])),
         (
             "all-but-beta",
             Rules {
-                may: vec![open(TenantRule::Any, &RouteClass::ALL)],
+                may: vec![open(TenantRule::Any, RouteClass::ALL)],
                 may_not: vec![
-                    open(TenantRule::One(1), &RouteClass::ALL),
+                    open(TenantRule::One(1), RouteClass::ALL),
                     with(Method::POST, open(TenantRule::Any, &[Write])),
                 ],
             },
@@ -156,7 +156,7 @@ fn a_refusal_says_what_is_closed_and_by_what() {
 #[test]
 fn the_first_permission_that_opens_a_request_counts_wherever_it_stands() {
     let tenants = tenants();
-    let everything = |tenants| open(tenants, &RouteClass::ALL);
+    let everything = |tenants| open(tenants, RouteClass::ALL);
     let (any, beta) = (TenantRule::Any, TenantRule::One(1));
     for (rules, alphas, betas) in [
         ([any.clone(), beta.clone()], 0, 0),
@@ -196,7 +196,7 @@ fn permits_are_equal_only_for_the_same_tenant_subject_and_credential() {
 }
 
 #[test]
-fn a_permit_is_renewed_by_what_its_tenant_is_today_and_by_the_same_credential_only() {
+fn a_permit_is_reissued_for_todays_tenant_if_the_credential_is_the_same() {
     let policy = |tenant: Tenant| {
         Policy::new(&Tenants::new(vec![tenant]).unwrap(), by_name, HashMap::new(), None)
     };
@@ -205,9 +205,9 @@ fn a_permit_is_renewed_by_what_its_tenant_is_today_and_by_the_same_credential_on
     let mapped = Permit::new(Arc::clone(own.tenant()), Subject::parse("b@x.example").unwrap());
     let today = policy(tenant(0, "alpha", "a@x", 1));
     for permit in [&own, &mapped] {
-        let renewed = today.reissue()(permit).unwrap();
-        assert_eq!(&renewed, permit, "it is the same key");
-        assert!(Arc::ptr_eq(renewed.tenant(), today.own[0].tenant()));
+        let reissued = today.reissue()(permit).unwrap();
+        assert_eq!(&reissued, permit, "it is the same key");
+        assert!(Arc::ptr_eq(reissued.tenant(), today.own[0].tenant()));
     }
     let mut by_password = tenant(0, "alpha", "a@x", 1);
     by_password.credential.grant = Grant::Password;

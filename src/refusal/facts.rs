@@ -1,28 +1,28 @@
-//! What had been found out about a request when it was refused.
+//! The facts of a refused request, for the logs.
 
 use crate::caller::CallerName;
 use crate::policy::{PermissionId, RouteClass, Subject};
 use crate::tenant::{Grant, Tenant, TenantName};
 
-/// What is known of a request between its tenant and its admission.
+/// The facts of a request whose tenant is known and which is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// Who sent it; none when anonymous, or not looked at yet.
+    /// Its caller; `None` if anonymous or not authenticated yet.
     pub caller: Option<CallerName>,
-    /// The tenant it is about.
+    /// Its tenant.
     pub tenant: TenantName,
-    /// How that gets its tokens.
+    /// The tenant's grant.
     pub grant: Grant,
     /// The class of its route.
     pub class: RouteClass,
-    /// The permission that opens or closes it, if one does.
+    /// The permission that allows or forbids it, if one does.
     pub permission: Option<PermissionId>,
-    /// The user that it would act as, if there is one.
+    /// The user that it would act as.
     pub subject: Option<Subject>,
 }
 
 impl RequestFacts {
-    /// These, without what else is known of them.
+    /// The facts, in a box to keep refusals small.
     pub fn of(
         caller: Option<&CallerName>,
         tenant: &Tenant,

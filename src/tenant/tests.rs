@@ -95,7 +95,7 @@ fn two_tenants_that_the_same_request_would_mean_are_a_conflict() {
 }
 
 #[test]
-fn names_and_authorities_are_written_as_they_are_meant() {
+fn names_are_checked_and_origins_have_their_usual_form() {
     for good in ["a", "0", "Acme-1_x.y", &"a".repeat(63)] {
         assert!(TenantName::parse(good).is_some(), "{good}");
     }
@@ -111,7 +111,7 @@ fn names_and_authorities_are_written_as_they_are_meant() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
 
-    /// Whoever is resolved, the path is below that tenant's own API base, byte for byte.
+    /// The path is below the API base of the resolved tenant, byte for byte.
     #[test]
     fn a_resolved_path_is_below_the_base_of_its_tenant(
         host in "(gw|cloud\\.example\\.com|hosted\\.example\\.com|HOSTED\\.example\\.com)",

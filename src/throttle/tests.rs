@@ -15,7 +15,7 @@ fn wait(over: Over) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_lets_a_burst_through_and_then_one_at_a_time_when_it_says() {
+async fn a_rate_allows_a_burst_and_then_one_request_after_the_stated_time() {
     let throttle = Throttle::new(allowance(10, 3, None));
     for _ in 0..3 {
         assert!(throttle.enter().is_ok());
@@ -31,7 +31,7 @@ async fn a_rate_lets_a_burst_through_and_then_one_at_a_time_when_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_a_minute_no_more_passes_than_is_allowed_and_no_less() {
+async fn over_a_minute_exactly_the_allowed_number_passes() {
     let throttle = Throttle::new(allowance(50, 50, None));
     let mut passed = 0;
     for _ in 0..60_000 {
@@ -42,7 +42,7 @@ async fn over_a_minute_no_more_passes_than_is_allowed_and_no_less() {
 }
 
 #[tokio::test]
-async fn a_place_is_free_when_the_request_is_over() {
+async fn a_request_that_has_ended_no_longer_counts_as_in_flight() {
     let throttle = Throttle::new(allowance(0, 0, Some(2)));
     let (one, two) = (throttle.enter().unwrap(), throttle.enter().unwrap());
     assert_eq!(throttle.enter().unwrap_err(), Over::Concurrent);
@@ -52,7 +52,7 @@ async fn a_place_is_free_when_the_request_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_used_outlives_a_new_configuration_that_allows_the_same() {
+async fn usage_is_kept_across_a_reload_with_the_same_allowance() {
     let of = |allowance| Throttles::new([(CallerName::new("one"), allowance)], None, []);
     let old = of(allowance(1, 1, None));
     let of_one = |throttles: &Throttles| throttles.callers[&CallerName::new("one")].enter();

@@ -208,7 +208,7 @@ fn times_are_numbers_and_hold() {
             json!(u64::MAX),
         ] {
             let judged = judged(&with(text, value.clone()));
-            // Some of these the library refuses before we do.
+            // The library refuses some of these first.
             let refused = matches!(judged, Err(JwtError::Times | JwtError::Malformed));
             assert!(refused, "{text} {value}: {judged:?}");
         }
@@ -257,7 +257,7 @@ fn issuer_and_audience_are_exact() {
 
 /// JWT-09
 #[test]
-fn what_is_no_signed_jwt_is_malformed_at_once() {
+fn a_text_that_is_not_a_signed_jwt_is_malformed() {
     let provider = Provider::new();
     let good_token = provider.sign(&json!({ "alg": "EdDSA", "kid": "ed" }), &good());
     let deep = format!("{{\"iss\":\"x\",\"a\":{}", "[".repeat(10_000));
@@ -329,7 +329,7 @@ fn oddities() -> Vec<Value> {
 }
 
 #[test]
-fn one_odd_entry_takes_no_other_key_along() {
+fn one_odd_entry_affects_no_other_key() {
     let provider = Provider::new();
     for odd in oddities() {
         let mut jwks = provider.jwks();
@@ -344,7 +344,7 @@ fn one_odd_entry_takes_no_other_key_along() {
 }
 
 #[test]
-fn of_several_keys_with_one_id_those_count_that_fit_the_algorithm() {
+fn of_several_keys_with_one_id_only_those_for_the_algorithm_are_used() {
     let (provider, other) = (Provider::new(), Provider::new());
     let mut jwks = provider.jwks();
     let of_other = other.jwks()["keys"].clone();
@@ -411,7 +411,7 @@ fn zeros_before_a_number_are_no_part_of_a_key() {
         let at = UNIX_EPOCH + Duration::from_secs(1_300_819_000);
         assert_eq!(parsed.verify(&joe, &keys, at).unwrap_err(), JwtError::Audience, "{n} {e}");
     }
-    // One coordinate in 256 begins with a zero, which some libraries leave away.
+    // One coordinate in 256 begins with a zero, which some libraries omit.
     let short = std::iter::repeat_with(Provider::new);
     let provider = short.take(20_000).find(|p| p.p256.public_key().as_ref()[1] == 0).unwrap();
     let point = provider.p256.public_key().as_ref();

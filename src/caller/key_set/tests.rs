@@ -21,7 +21,7 @@ fn rsa(n: &[u8], e: &[u8]) -> Value {
     json!({ "kty": "RSA", "kid": "r", "n": encoded(n), "e": encoded(e) })
 }
 
-/// An odd number of so many bits; whether it has two factors nobody asks.
+/// An odd number of this many bits. Its factors do not matter.
 fn modulus(bits: usize) -> Vec<u8> {
     let mut n = vec![0xff; bits.div_ceil(8)];
     n[0] >>= (8 - bits % 8) % 8;
@@ -73,7 +73,7 @@ fn assert_left_out(keys: &[Value], why: &KeyFault) {
         let set = set(&[good.clone(), key.clone()]);
         assert_eq!(set.keys.len(), 1, "{key}");
         let [left_out] = set.left_out() else { panic!("{key}: {:?}", set.left_out()) };
-        assert_eq!((left_out.place, &left_out.why), (2, why), "{key}");
+        assert_eq!((left_out.number, &left_out.why), (2, why), "{key}");
         let alone = KeySet::parse(json!({ "keys": [key] }).to_string().as_bytes()).unwrap();
         assert_eq!(alone.with_keys().unwrap_err(), KeySetError::Empty, "{key}");
     }
@@ -92,7 +92,7 @@ fn rsa_keys_that_are_weak_or_that_ring_refuses_are_left_out() {
     let exponents: [&[u8]; 8] =
         [&[], &[0], &[1], &[0, 1], &[2], &[1, 0, 0], &[2, 0, 0, 0, 1], &[1, 0, 0, 0, 0, 1]];
     assert_left_out(&exponents.map(|e| rsa(&n, e)), &KeyFault::Exponent);
-    // Some libraries pad base64url, which is no reason to turn a key down.
+    // Some libraries pad base64url. The key is accepted.
     let padded = json!({ "kty": "RSA", "n": format!("{}==", encoded(&n)), "e": "Aw==" });
     assert_eq!(set(&[padded]).keys.len(), 1);
     // Controls: the bounds themselves.
@@ -118,8 +118,8 @@ fn points_off_their_curve_and_points_of_small_order_are_left_out() {
             assert_eq!(set(&[ec(curve, &new_ec(curve))]).keys.len(), 1);
         }
     }
-    // Of small numbers these are none's `y`; the last is 2^255 - 19 and more, which is no number
-    // here.
+    // These small numbers are the `y` of no point. The last ones are 2^255 - 19 and more, which is
+    // out of range.
     let off = [
         y(2, 0, 0),
         y(7, 0, 0),
@@ -178,7 +178,7 @@ fn numbers_of_the_wrong_length_and_members_of_the_wrong_type_are_left_out() {
 }
 
 #[test]
-fn keys_that_are_not_for_us_are_left_out_in_silence() {
+fn keys_that_are_not_for_signatures_are_ignored() {
     let (o, r) = (ed(&new_ed()), rsa(&modulus(2048), &[3]));
     for key in [
         json!({ "kty": "EC", "crv": "P-521", "x": "AA", "y": "AA" }),
@@ -187,7 +187,7 @@ fn keys_that_are_not_for_us_are_left_out_in_silence() {
         with(&r, "use", json!("enc")),
         with(&r, "alg", json!("RSA-OAEP-256")),
         with(&r, "key_ops", json!(["encrypt", "wrapKey"])),
-        // Too short as well, but for encryption: none of our business.
+        // It is too short as well, but for encryption, so it is ignored.
         with(&rsa(&modulus(1024), &[3]), "use", json!("enc")),
     ] {
         let set = set(&[o.clone(), key.clone()]);
@@ -222,7 +222,7 @@ fn a_private_key_is_left_out_wherever_its_public_half_stands() {
         let renamed = with(key, "kid", json!("another name"));
         let set = set(&[renamed, ed(&new_ed()), with(key, "d", json!("AA"))]);
         assert_eq!(set.keys.len(), 1, "{key}");
-        let why: Vec<_> = set.left_out().iter().map(|key| (key.place, key.is_leak())).collect();
+        let why: Vec<_> = set.left_out().iter().map(|key| (key.number, key.is_leak())).collect();
         assert_eq!(why, [(3, true), (1, false)], "{key}");
         // Control: a member that is null is not there.
         let nothing = with(key, "d", json!(null));
@@ -246,12 +246,12 @@ fn a_left_out_key_is_described_on_one_short_line() {
 }
 
 #[test]
-fn of_a_set_without_end_a_beginning_counts() {
+fn of_a_set_that_is_too_long_only_the_first_keys_are_used() {
     let keys: Vec<_> = (0..MAX_KEYS + 10).map(|_| ed(&new_ed())).collect();
     let set = set(&keys);
     assert_eq!(set.keys.len(), MAX_KEYS);
     let [left_out] = set.left_out() else { panic!("{:?}", set.left_out()) };
-    assert_eq!((left_out.place, &left_out.why), (MAX_KEYS + 1, &KeyFault::TooMany));
+    assert_eq!((left_out.number, &left_out.why), (MAX_KEYS + 1, &KeyFault::TooMany));
 }
 
 /// The bytes of a set of two keys: an odd one, to which `more` is added, and a good one.
@@ -262,7 +262,7 @@ fn beside_a_good_key(more: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn odd_values_of_members_that_do_not_count_take_no_key_along() {
+fn odd_values_of_unused_members_affect_no_key() {
     let digits = format!("\"iat\":{}", "9".repeat(400));
     let deep = format!("\"z\":{}{}", "[".repeat(20_000), "]".repeat(20_000));
     let odd: [&[u8]; 10] = [
@@ -290,7 +290,7 @@ fn odd_values_of_members_that_do_not_count_take_no_key_along() {
 }
 
 #[test]
-fn odd_values_of_members_that_count_take_their_own_key_along_and_no_other() {
+fn odd_values_of_used_members_affect_only_their_own_key() {
     let deep = format!("\"use\":{}{}", "[".repeat(200), "]".repeat(200));
     for (more, why) in [
         (&br#""use":"\ud800""#[..], KeyFault::Member("use")),
@@ -298,7 +298,7 @@ fn odd_values_of_members_that_count_take_their_own_key_along_and_no_other() {
         (deep.as_bytes(), KeyFault::Member("use")),
         (br#""\u006bid":"o""#, KeyFault::Repeated),
         (br#""key_ops":["\udc00"]"#, KeyFault::Member("key_ops")),
-        // What nobody can read may be a private key all the same.
+        // An unreadable member may be a private key too.
         (br#""d":"\ud800""#, KeyFault::Private),
         (br#""d":1e999"#, KeyFault::Private),
     ] {
@@ -306,12 +306,12 @@ fn odd_values_of_members_that_count_take_their_own_key_along_and_no_other() {
         let set = KeySet::parse(&beside_a_good_key(more)).unwrap_or_else(|e| panic!("{said}: {e}"));
         assert_eq!(set.keys.len(), 1, "{said}");
         let [left_out] = set.left_out() else { panic!("{said}: {:?}", set.left_out()) };
-        assert_eq!((left_out.place, &left_out.why), (1, &why), "{said}");
+        assert_eq!((left_out.number, &left_out.why), (1, &why), "{said}");
     }
 }
 
 #[test]
-fn a_byte_order_mark_before_a_set_is_ignored_and_what_is_no_set_is_none() {
+fn a_byte_order_mark_before_a_set_is_ignored_and_other_documents_are_refused() {
     let good = beside_a_good_key(br#""z":1"#);
     let marked = [b"\xef\xbb\xbf", &good[..]].concat();
     assert_eq!(KeySet::parse(&marked).unwrap().keys.len(), 2);

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::caller::ClientCertificate;
 
-fn mapping() -> Mapping {
-    Mapping {
+fn mapping() -> SubjectMapping {
+    SubjectMapping {
         source: SubjectSource::Claim("email".into()),
         map: None,
         template: None,
@@ -18,7 +18,7 @@ fn peer(address: [u8; 4]) -> PeerInfo {
     PeerInfo { address: Some(address.into()), ..PeerInfo::default() }
 }
 
-fn by_claims(mapping: &Mapping, claims: Value) -> Result<String, SubjectError> {
+fn by_claims(mapping: &SubjectMapping, claims: Value) -> Result<String, SubjectError> {
     let caller = Caller::with_claims("portal", claims);
     let subject = mapping.subject(&caller, &peer([192, 0, 2, 1]), &HeaderMap::new());
     subject.map(|subject| subject.to_string())
@@ -67,16 +67,16 @@ fn a_claim_names_the_user_as_it_stands_within_the_domains() {
 fn a_map_decides_alone_unless_there_is_a_template() {
     let known = Subject::parse("boss@acme.example").unwrap();
     let map = HashMap::from([("42".to_owned(), known)]);
-    let only_map = Mapping {
+    let only_map = SubjectMapping {
         source: SubjectSource::Claim("sub".into()),
         map: Some(map),
         domains: Vec::new(),
         ..mapping()
     };
-    let mapped = |mapping: &Mapping, sub: &str| by_claims(mapping, json!({"sub": sub}));
+    let mapped = |mapping: &SubjectMapping, sub: &str| by_claims(mapping, json!({"sub": sub}));
     assert_eq!(mapped(&only_map, "42").unwrap(), "boss@acme.example");
     assert_eq!(mapped(&only_map, "jane@acme.example"), Err(SubjectError::Unmapped));
-    let both = Mapping { template: Template::parse("u-{value}@acme.example"), ..only_map };
+    let both = SubjectMapping { template: Template::parse("u-{value}@acme.example"), ..only_map };
     assert_eq!(mapped(&both, "42").unwrap(), "boss@acme.example");
     assert_eq!(mapped(&both, "jane").unwrap(), "u-jane@acme.example");
     for value in ["", "a@evil.example", "a@", ".", "a..b", "a b", "{value}@x.example"] {
@@ -105,7 +105,7 @@ fn a_header_is_believed_once_and_of_a_listed_proxy_only() {
     let name = HeaderName::from_static("x-user");
     let from = vec![TrustedProxy::Network("10.0.0.0/31".parse().unwrap())];
     let mapping =
-        Mapping { source: SubjectSource::Header { name: name.clone(), from }, ..mapping() };
+        SubjectMapping { source: SubjectSource::Header { name: name.clone(), from }, ..mapping() };
     // With a JWT or without: the header alone counts.
     let caller = Caller::with_claims("proxy", json!({"email": "other@acme.example"}));
     let ask = |address, values: &[&'static str]| {
@@ -139,10 +139,10 @@ fn value() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
 }
 
-fn rule() -> impl Strategy<Value = Mapping> {
+fn rule() -> impl Strategy<Value = SubjectMapping> {
     let map = prop::option::of(prop::sample::select(vec!["jane", "admin", "42"]));
     let template = prop::option::of(Just(Template::parse("{value}@acme.example").unwrap()));
-    (map, template, any::<bool>()).prop_map(|(key, template, bounded)| Mapping {
+    (map, template, any::<bool>()).prop_map(|(key, template, bounded)| SubjectMapping {
         map: key.map(|key| {
             HashMap::from([(key.to_owned(), Subject::parse("joe@acme.example").unwrap())])
         }),
@@ -155,8 +155,8 @@ fn rule() -> impl Strategy<Value = Mapping> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
 
-    /// Whatever a claim says, what comes out is one address that the rule allows, made of the value
-    /// in the one way that the rule says; or nothing.
+    /// Any claim gives an address that the rule allows, made of the value as the rule says, or
+    /// nothing.
     #[test]
     fn no_spelling_of_a_value_leads_to_a_user_whom_the_rule_does_not_allow(
         rule in rule(),
@@ -194,7 +194,7 @@ fn a_header_is_believed_of_a_listed_certificate_wherever_it_comes_from() {
         TrustedProxy::Network("10.0.0.0/31".parse().unwrap()),
     ];
     let mapping =
-        Mapping { source: SubjectSource::Header { name: name.clone(), from }, ..mapping() };
+        SubjectMapping { source: SubjectSource::Header { name: name.clone(), from }, ..mapping() };
     let caller = Caller::with_claims("proxy", json!({}));
     let headers = HeaderMap::from_iter([(name, "jane@acme.example".parse().unwrap())]);
     let ask = |peer: PeerInfo| mapping.subject(&caller, &peer, &headers).map(|s| s.to_string());

@@ -267,8 +267,8 @@ async fn each_deadline_that_passes_is_reported_by_its_name() {
     .await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let cases = [
-        ("first_byte: 100ms", "Bold BI did not begin to answer in time."),
-        ("read: 100ms", "Bold BI did not begin to answer in time."),
+        ("first_byte: 100ms", "Bold BI did not begin its response in time."),
+        ("read: 100ms", "Bold BI did not begin its response in time."),
         ("read: 100ms, first_byte: 5s", ""),
         ("total: 100ms", "The request as a whole took longer than it may."),
     ];
