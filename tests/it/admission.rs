@@ -50,7 +50,7 @@ tenants:
     Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy, settings.throttles)
 }
 
-/// Who it is admitted for, as whom; or nothing.
+/// The caller and user that it is admitted for, if it is.
 fn decide(
     gatekeeper: &Gatekeeper,
     method: &Method,

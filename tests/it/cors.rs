@@ -399,7 +399,7 @@ async fn a_refused_origin_does_not_reveal_which_tenants_exist() {
         }
     }
     upstream.seen.assert_untouched("refusals");
-    // The control: who proves to be somebody learns it.
+    // Control: an authenticated client learns it.
     let lines = format!("X-Api-Key: {}\r\n", key.expose());
     assert_eq!(gateway.send(request("GET", UNKNOWN, &lines)).await.status, 404);
     assert_eq!(gateway.send(request("GET", PATH, &lines)).await.status, 200);

@@ -344,7 +344,7 @@ callers:
         self.gateway.send(format!("{head}{bearer}")).await
     }
 
-    /// Whether its health checks find the server well, once there were some.
+    /// Whether the server is healthy, after its first health check.
     async fn is_healthy(&self) -> bool {
         let checks = || {
             let seen = self.upstream.seen.requests();

@@ -399,7 +399,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     assert_eq!(run(&["check", "--no-secrets", &config]).code, Some(0));
 }
 
-/// Doubts about a file of several servers are told once, faults for each of them.
+/// A warning about a file of several servers is reported once, a fault for each server.
 #[test]
 fn pins_beside_cas_are_a_warning_and_a_fault_of_a_shared_file_is_found_for_each_use() {
     let folder = Folder::new();
@@ -411,7 +411,7 @@ fn pins_beside_cas_are_a_warning_and_a_fault_of_a_shared_file_is_found_for_each_
     let warnings: Vec<_> = warnings.lines().collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("found CAs beside `certificate_sha256`, which alone counts"));
-    // A fault is told of each of those that share it.
+    // A fault is reported for each server with the file.
     let issuer = folder.path("issuer.pem").display().to_string();
     let shared =
         folder.read("gateway.yaml").edit(&issuer, &folder.path("ca.pem").display().to_string());

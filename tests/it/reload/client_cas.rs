@@ -144,7 +144,7 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
     assert_eq!(setup.ask(&good).await, Some(200));
 }
 
-/// The certificate is the connection's; who that is, is decided with each request.
+/// The certificate belongs to the connection. Its caller is decided with each request.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_in_force() {
     let ca = Ca::new("clients");

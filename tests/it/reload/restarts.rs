@@ -107,7 +107,7 @@ async fn running_out_of_file_descriptors_is_logged_once_in_ten_seconds() {
     becomes(PATIENCE, "it serves", async || get(address, ACME).await.status == 200).await;
 }
 
-/// What the system lets a process leave of its memory when it crashes.
+/// The limit on core files.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_leaves_no_core_file_unless_it_is_told_to() {
     let upstream = two_sites().await;
@@ -178,7 +178,7 @@ async fn an_address_of_systemds_that_goes_and_comes_back_is_served_again() {
         files.swap_in("boldgate.yaml", &without);
         becomes(PATIENCE, "it goes", async || in_force(&gateway).await == 2 * number + 2).await;
         assert_eq!(get(other, ACME).await.status, 200, "{number}: the other one stays");
-        // Who comes now waits in the kernel, as while there is no process.
+        // New connections wait in the kernel, as while there is no process.
         let waiting = tokio::spawn(async move { get(address, ACME).await.status });
         sleep(Duration::from_millis(100)).await;
         assert!(!waiting.is_finished(), "{number}: nobody serves it");

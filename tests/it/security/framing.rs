@@ -1,4 +1,4 @@
-//! Requests whose end two servers could see in different places (request smuggling).
+//! Requests whose end two servers could see at different bytes (request smuggling).
 
 use std::time::Duration;
 

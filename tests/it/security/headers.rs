@@ -38,7 +38,7 @@ fn leniently(request: &Request) -> Vec<(String, String)> {
         .collect()
 }
 
-/// HDR-01, HDR-06, HDR-07: nothing that says who the client is, where it comes from or what it
+/// HDR-01, HDR-06, HDR-07: no header that says who the client is, where it comes from or what it
 /// asks for goes on from the client, under no spelling; ours goes on once.
 #[tokio::test]
 async fn forwarding_headers_never_come_from_the_client() {
@@ -106,7 +106,7 @@ async fn forwarding_headers_never_come_from_the_client() {
 }
 
 /// Who a client is, as proxies, gateways and web servers in front of applications say it. None of
-/// them is ours to believe, and whoever stands between us and Bold BI might.
+/// them may be believed by us, and a proxy between us and Bold BI might believe them.
 #[tokio::test]
 async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
     let setup = Setup::new().await;

@@ -94,7 +94,7 @@ fn mutated(seeds: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
 /// Sends the bytes on a connection of their own, and reads all that comes until it ends.
 async fn send(address: SocketAddr, bytes: &[u8], half_close: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // Who refuses them may close before all are written.
+    // A server that refuses them may close before all are written.
     let _ = stream.write_all(bytes).await;
     if half_close {
         let _ = stream.shutdown().await;

@@ -1,4 +1,4 @@
-//! What one client or one response could leave behind for another: on a connection to the server that
+//! Nothing of one client or one response reaches another: on a connection to the server that
 //! others use next, or in what the client is shown.
 
 use crate::support::client::Client;

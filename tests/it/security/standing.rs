@@ -72,7 +72,7 @@ const KEYED: [(&str, &str); 6] = [
 ];
 
 impl Setup {
-    /// `process` is who may come to the Unix socket.
+    /// `process` is the process that may use the Unix socket.
     async fn new(process: &str) -> Self {
         let upstream = Upstream::echo().await;
         let (provider, files) = (Provider::new(), tempfile::tempdir().unwrap());
@@ -188,7 +188,7 @@ tenants:
         }
     }
 
-    /// Every class of routes is closed to who comes like this, and nothing reaches the server.
+    /// Every class of routes is closed to this client, and nothing reaches the server.
     async fn assert_closed(&self, what: &str, by: By<'_>, refused: Refused) {
         for (method, route, class) in ROUTES {
             let response = self.ask(method, "alpha", route, &by).await;
@@ -199,7 +199,7 @@ tenants:
         self.upstream.seen.assert_untouched(what);
     }
 
-    /// Every class of routes is open to who comes like this, with alpha's token of that user.
+    /// Every class of routes is open to this client, with alpha's token of that user.
     async fn assert_open(&self, what: &str, by: By<'_>) {
         for (method, route, class) in ROUTES {
             let before = self.upstream.seen.requests().len();

@@ -230,8 +230,7 @@ impl FaultyServer {
         self.proxy.acted() + clients.iter().map(MisbehavingClients::acted).sum::<u64>()
     }
 
-    /// Clients that behave misbehaviour, one after the other on several connections, besides those whose
-    /// requests are watched.
+    /// Starts clients that misbehave, beside the clients whose requests are checked.
     pub fn behave(&self, misbehaviour: Misbehaviour) {
         let gateway = self.gateway.expect("the load has begun");
         let clients = MisbehavingClients::start(gateway, &self.identities()[0], misbehaviour);
