@@ -22,7 +22,7 @@ use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
 #[tokio::test]
-async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
+async fn a_line_has_the_outcome_and_the_request_id_that_the_client_has() {
     let upstream = Upstream::echo().await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let before = OffsetDateTime::now_utc();

@@ -34,7 +34,7 @@ async fn both() -> (StandIn, Gateway) {
 }
 
 #[tokio::test]
-async fn the_admin_listener_answers_what_it_knows_and_nothing_else() {
+async fn the_admin_listener_serves_its_paths_and_nothing_else() {
     let (_stand_in, gateway) = both().await;
     let admin = gateway.running.admin_address();
     for (path, status, text) in [

@@ -152,7 +152,7 @@ fn long_prose(markdown: &str) -> Vec<String> {
     too_long(columns, MAX_PROSE_COLUMNS)
 }
 
-/// Lines of Rust that are nothing but a comment, and too long. Rustfmt leaves them alone.
+/// Comment lines of Rust that are too long. Rustfmt does not wrap them.
 fn long_comments(rust: &str) -> Vec<String> {
     let lines = (1..).zip(rust.lines()).filter(|(_, line)| line.trim_start().starts_with("//"));
     too_long(lines.map(|(number, line)| (number, line.chars().count())), MAX_COMMENT_COLUMNS)

@@ -18,7 +18,7 @@ mod scripts;
 /// Several servers, so that faults run side by side and a fault of one would show in the traffic of
 /// another. The last server has no faults.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_fault_needs_a_restart_or_gives_a_client_what_is_not_its_own() {
+async fn no_fault_needs_a_restart_or_gives_a_client_the_response_of_another() {
     let scripts = shuffled(scripts(), SEED);
     assert!(scripts.len() >= 40, "there are {} scripts", scripts.len());
     let addresses = shuffled(one_of_two_addresses(), SEED);

@@ -1,5 +1,5 @@
 //! Callers whose JWTs come from a real identity provider, tests/idp/provider.mjs. `make test-idp`
-//! installs it and runs these; `make test` leaves them out, for it needs no Node.
+//! installs it and runs these; `make test` skips them, because it needs no Node.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

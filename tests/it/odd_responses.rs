@@ -407,7 +407,7 @@ async fn a_broken_body_is_refused_for_data_tokens_and_keys_alike() {
 }
 
 #[tokio::test]
-async fn what_follows_a_response_unasked_is_never_read_as_the_next_one() {
+async fn bytes_after_a_response_are_never_read_as_the_next_response() {
     for dress in [
         (|keys| [with(b"", keys), plain("{}")].concat()) as Dress,
         |keys| [chunked(HEAD, hex, keys, "0\r\n\r\n"), plain("{}")].concat(),

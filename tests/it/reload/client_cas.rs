@@ -69,7 +69,7 @@ impl Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_let_in() {
+async fn a_removed_client_ca_admits_no_client_and_its_connections_close() {
     let (old, new) = (Ca::new("old"), Ca::new("new"));
     let [by_old, by_new] = [&old, &new].map(|ca| ca.identity(&[dns("reports.example")]));
     let setup = Setup::new(&old.pem, &old.revocations(&SerialNumber::from(1))).await;

@@ -109,7 +109,7 @@ async fn running_out_of_file_descriptors_is_logged_once_in_ten_seconds() {
 
 /// The limit on core files.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_leaves_no_core_file_unless_it_is_told_to() {
+async fn a_gateway_writes_no_core_file_unless_it_is_allowed_to() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -123,7 +123,7 @@ async fn a_gateway_leaves_no_core_file_unless_it_is_told_to() {
     assert_eq!(limits(&gateway), ["0", "0"]);
     gateway.signal(rustix::process::Signal::ABORT);
     assert!(!ended_by(gateway).core_dumped());
-    // Control: told to, it leaves the limits as it finds them.
+    // Control: if it is allowed to, it does not change the limits.
     let mut command = under("ulimit -c unlimited", &files);
     command.env("BOLDGATE_CORE_DUMPS", "true");
     let gateway = Process::start(command);
@@ -263,7 +263,7 @@ async fn a_socket_that_does_not_listen_is_reported_and_the_gateway_does_not_star
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn systemd_is_told_of_start_reload_and_stop() {
+async fn systemd_is_notified_of_start_reload_and_stop() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));

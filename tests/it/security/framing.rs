@@ -275,7 +275,7 @@ async fn no_byte_of_a_target_is_repaired() {
     setup.assert_serves().await;
 }
 
-/// RFC 9110, section 9.3.1: a server that expects no body leaves it unread, and on a connection
+/// RFC 9110, section 9.3.1: a server that expects no body does not read it, and on a connection
 /// that others use next it would become the beginning of their request.
 #[tokio::test]
 async fn a_body_where_servers_expect_none_is_refused() {

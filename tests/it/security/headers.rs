@@ -322,7 +322,7 @@ async fn an_authorization_for_bold_bi_is_no_credential_of_a_caller() {
 
 /// HDR-08: no session of a browser mixes with the user of our token, in either direction.
 #[tokio::test]
-async fn cookies_pass_only_where_no_token_of_ours_is_put_on() {
+async fn cookies_pass_only_without_a_token_of_ours() {
     let upstream = Upstream::with_handler(|_| {
         let mut response = ok("served");
         let text = String::from_utf8(response.bytes).unwrap();

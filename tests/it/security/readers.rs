@@ -274,7 +274,7 @@ async fn requests_of_odd_bytes_are_forwarded_as_hyper_reads_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nginx; `make readers` runs it"]
-async fn what_goes_on_of_ten_thousand_odd_requests_is_what_nginx_and_hyper_read_too() {
+async fn ten_thousand_odd_requests_are_forwarded_as_nginx_and_hyper_read_them() {
     let tally = compare_at_once(32, 320, true).await;
     assert!(tally.went_on > 1000 && tally.refused > 1000, "both happen often enough");
 }
