@@ -1,4 +1,4 @@
-//! What a gateway says of itself on stderr.
+//! The log of a gateway on its stderr.
 
 use std::io::BufRead;
 use std::net::SocketAddr;

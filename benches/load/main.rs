@@ -1,4 +1,4 @@
-//! What the gateway costs under load: requests that go to the stand-in directly and through the
+//! The cost of the gateway under load: requests that go to the stand-in directly and through the
 //! gateway, in turns, so that both meet the same machine. Loopback only; it ends by itself, with 1
 //! if any response was not the right one.
 //!

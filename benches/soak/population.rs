@@ -1,5 +1,5 @@
-//! Tenants, their users, and all ways in which a request can act as a user; for the stand-in and for
-//! the configuration.
+//! Tenants, their users, and all ways in which a request can act as a user; for the stand-in and
+//! for the configuration.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

@@ -122,10 +122,7 @@ fn schema_is_the_shipped_one() {
     let ended = run(&["schema"]);
     let shipped = std::fs::read_to_string("config/boldgate.schema.json").unwrap();
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    assert!(
-        ended.stdout == shipped,
-        "`boldgate schema > config/boldgate.schema.json` makes it anew"
-    );
+    assert!(ended.stdout == shipped, "`boldgate schema > config/boldgate.schema.json` updates it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -694,7 +691,7 @@ fn explain_trusts_a_proxy_by_the_given_address() {
     }
 }
 
-/// What a connection tells of a client is told to `explain` by options, and judged as in `serve`.
+/// Options give `explain` the facts of a connection, and it decides as `serve` does.
 #[test]
 fn explain_and_check_know_certificates_processes_and_expired_keys() {
     let folder = tempfile::tempdir().unwrap();

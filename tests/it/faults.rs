@@ -1,5 +1,5 @@
-//! One gateway through all scripted faults of networks, servers and clients, and its time to recover
-//! from each.
+//! One gateway through all scripted faults of networks, servers and clients, and its time to
+//! recover from each.
 
 use std::fmt::Write;
 use std::time::Duration;

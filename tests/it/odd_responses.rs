@@ -306,7 +306,7 @@ impl Setup {
             let bytes = if kind == odd { dress(body) } else { plain(body) };
             let text = String::from_utf8_lossy(&bytes).to_lowercase();
             let (length, coding) = (text.contains("content-length"), text.contains("encoding"));
-            // What a reader may take for a response without an end gets one.
+            // A response that a reader may take for one without an end gets an end.
             let chunked = text.contains("encoding: chunked\r\n") && text.ends_with("0\r\n\r\n");
             RawResponse {
                 bytes,

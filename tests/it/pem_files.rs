@@ -464,7 +464,7 @@ fn cas_whose_key_no_signature_can_be_verified_with_are_warnings_in_each_file() {
     }
 }
 
-/// What can be read is not said to be unreadable.
+/// A readable file is not reported as unreadable.
 #[test]
 fn a_private_key_of_a_kind_that_cannot_be_used_is_named_as_such() {
     let folder = Folder::new();
@@ -570,7 +570,7 @@ fn a_revocation_list_that_no_client_ca_has_signed_verifiably_is_a_finding_with_i
     assert!(said.contains("clients.pem:") && said.contains("no revocation list"), "{said}");
 }
 
-/// What a client that is not let in learns is nothing, so the operator has to.
+/// A rejected client learns no reason, so the log must have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_ten_seconds() {
     let folder = Folder::new();
@@ -616,7 +616,7 @@ async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_
         assert!(told[0]["hint"].to_string().contains(hint), "{cause}: {}", told[0]);
         assert_eq!(told[0]["client.address"], "127.0.0.1");
     }
-    // What no client certificate is at fault for is nothing to warn of.
+    // No warning without a faulty client certificate.
     let mut plain = Client::connect(gateway.address()).await;
     plain.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     plain.rest().await;

@@ -1,5 +1,5 @@
-//! Servers with several addresses: what is sent where, what happens when one of them fails, and
-//! that no tenant takes all that there is.
+//! Servers with several addresses: the choice of an address, failover, and the limits that keep one
+//! tenant from taking all connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

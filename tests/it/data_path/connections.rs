@@ -1,4 +1,4 @@
-//! Connections of both sides: how many there are, what carries them, and whom they trust.
+//! Connections of both sides: their number, transport and trust.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

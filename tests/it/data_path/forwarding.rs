@@ -1,4 +1,4 @@
-//! What reaches the server, and what comes back, of requests that go well.
+//! Successful requests: the bytes that reach the server, and those that come back.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Faults between the gateway and an identity provider: its callers are refused until the keys can be
-//! fetched, other callers do not notice, and no restart is needed.
+//! Faults between the gateway and an identity provider: its callers are refused until the keys can
+//! be fetched, other callers do not notice, and no restart is needed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

@@ -1,5 +1,5 @@
-//! The faults as data: the fault, the responses that clients may and must see meanwhile, and the time
-//! to recover.
+//! The faults as data: the fault, the responses that clients may and must see meanwhile, and the
+//! time to recover.
 
 use std::time::Duration;
 
@@ -303,7 +303,7 @@ pub fn one_of_two_addresses() -> Vec<Script> {
             gone(server, Connect::Closed);
         }),
         fault("one of two addresses is silent", Effect::Nothing, |server| {
-            gone(server, Connect::Silent)
+            gone(server, Connect::Silent);
         }),
         fault("one of two addresses stalls", Effect::Nothing, |server| {
             server.request_faults(down(Fault::StallAfter(0)));
@@ -326,10 +326,10 @@ pub fn one_of_two_addresses() -> Vec<Script> {
 fn clients() -> Vec<Script> {
     vec![
         harmless("clients abort in heads", Effect::Nothing, |server| {
-            server.behave(Misbehaviour::AbortInHead)
+            server.behave(Misbehaviour::AbortInHead);
         }),
         harmless("clients abort in bodies", Effect::Nothing, |server| {
-            server.behave(Misbehaviour::AbortInBody)
+            server.behave(Misbehaviour::AbortInBody);
         }),
         harmless("clients reset before the response", Effect::Nothing, |server| {
             server.behave(Misbehaviour::ResetBeforeResponse);
@@ -351,7 +351,7 @@ fn clients() -> Vec<Script> {
             server.behave(Misbehaviour::ReadNothing);
         }),
         harmless("clients say nothing", Effect::Nothing, |server| {
-            server.behave(Misbehaviour::Silent)
+            server.behave(Misbehaviour::Silent);
         }),
     ]
 }

@@ -52,7 +52,7 @@ impl Setup {
         connect(self.gateway.address(), &self.server, Some(identity)).await
     }
 
-    /// The status of a response on a connection of its own; none if the certificate is not good.
+    /// The status of a response on a connection of its own. `None` if the certificate is refused.
     async fn ask(&self, identity: &Identity) -> Option<u16> {
         let mut client = self.connect(identity).await?;
         client.write(ASK.as_bytes()).await;

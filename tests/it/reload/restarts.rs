@@ -292,7 +292,7 @@ async fn systemd_is_told_that_a_change_was_refused_until_it_is_good() {
     let good = files.config(&upstream, &["acme"], "");
     files.write("boldgate.yaml", &good);
     let told = tokio::net::UnixDatagram::bind(files.path("notify")).unwrap();
-    // What is told until this is, that included.
+    // All notifications up to and including this one.
     let until = async |last: &str| {
         let mut all = Vec::new();
         loop {

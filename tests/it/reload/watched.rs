@@ -32,7 +32,7 @@ fn each_file_of_a_configuration_is_recognised_by_its_content() {
         assert_eq!(before.changed(&read()), 1, "{name}");
         files.write(name, content);
     }
-    // What cannot be read is watched all the same: it may come back.
+    // An unreadable file is watched all the same: it may come back.
     std::fs::remove_file(files.path("keys.json")).unwrap();
     let (gone, settings) = Settings::read(&path);
     assert!(settings.is_err());

@@ -159,8 +159,8 @@ async fn a_flood_of_guessed_keys_reaches_nothing_and_keeps_no_good_caller_out() 
     assert_eq!((exchanges, requests), (before.1, before.2 + 100), "none of the guesses");
 }
 
-/// AUT-01 for throttles: who has too much under way gets no class of routes, and takes nothing of
-/// others.
+/// AUT-01 for throttles: a caller with too many requests in flight is refused every class of
+/// routes, and takes nothing from others.
 #[tokio::test]
 async fn a_caller_with_too_many_requests_in_flight_is_refused_every_class_of_routes() {
     let busy = "bgk_canary-key-of-the-busy";

@@ -38,8 +38,8 @@ fn leniently(request: &Request) -> Vec<(String, String)> {
         .collect()
 }
 
-/// HDR-01, HDR-06, HDR-07: no header that says who the client is, where it comes from or what it
-/// asks for goes on from the client, under no spelling; ours goes on once.
+/// HDR-01, HDR-06, HDR-07: headers of the client about its identity, address or target are not
+/// forwarded in any spelling. Ours are, once.
 #[tokio::test]
 async fn forwarding_headers_never_come_from_the_client() {
     let setup = Setup::new().await;
@@ -105,8 +105,8 @@ async fn forwarding_headers_never_come_from_the_client() {
     assert_eq!(request.header("x-custom"), ["kept"]);
 }
 
-/// Who a client is, as proxies, gateways and web servers in front of applications say it. None of
-/// them may be believed by us, and a proxy between us and Bold BI might believe them.
+/// Headers in which proxies, gateways and web servers name the user to an application. We believe
+/// none of them, but a proxy between us and Bold BI might.
 #[tokio::test]
 async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
     let setup = Setup::new().await;
@@ -174,7 +174,7 @@ async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
             assert_token_of(&request, "alpha");
         }
     }
-    // What clients of Bold BI and of APIs do send, and tracing.
+    // Headers that clients of Bold BI and of APIs send, and tracing.
     for name in [
         "X-Custom",
         "X-Requested-With",

@@ -105,8 +105,8 @@ async fn send(address: SocketAddr, bytes: &[u8], half_close: bool) -> Vec<u8> {
     all
 }
 
-/// What the gateway has read of the bytes: the requests that went on, and `None` in the place of
-/// those that it refused.
+/// The requests that the gateway has read: those that it forwarded, and `None` for each refused
+/// one.
 async fn gateway_reads(gateway: &Gateway, upstream: &Upstream, bytes: &[u8]) -> Vec<Option<Read>> {
     let responses = send(gateway.address(), bytes, false).await;
     let responses = String::from_utf8_lossy(&responses).into_owned();

@@ -15,7 +15,7 @@ use crate::support::two_callers::{GOOD, Setup, config, get, get_with, post};
 use crate::support::upstream::Upstream;
 
 const IMPATIENT: &str = "limits: { request_head_timeout: 500ms, body_timeout: 500ms }\n";
-/// What 500 ms may become on a machine that is busy with other tests. A head that drips takes far
+/// A deadline of 500 ms on a machine that is busy with other tests. A head that drips takes far
 /// longer.
 const DEADLINE_WITH_SLACK: Duration = Duration::from_secs(4);
 

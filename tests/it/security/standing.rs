@@ -1,5 +1,5 @@
-//! AUT-01: every class of routes by every kind of standing that is not enough, at each kind of
-//! listener; and beside it, what each kind of credential opens.
+//! AUT-01: every class of routes with every kind of insufficient credential, at each kind of
+//! listener; as a control, the routes that each kind of credential opens.
 
 use std::net::SocketAddr;
 
@@ -32,7 +32,7 @@ enum By<'h> {
     Tls(Option<&'h Identity>),
 }
 
-/// Why it is not enough; none where not even a connection comes about.
+/// The refusal. `None` if there is not even a connection.
 type Refused = Option<(u16, &'static str)>;
 
 const NOBODY: Refused = Some((401, "caller_unauthenticated"));
@@ -162,7 +162,7 @@ tenants:
         bearer(&token)
     }
 
-    /// What comes of a request; none if there is no connection.
+    /// The response to a request. `None` if there is no connection.
     async fn ask(&self, method: &str, site: &str, route: &str, by: &By<'_>) -> Option<Response> {
         let lines = if let By::Tcp(lines) = by { lines } else { "" };
         let request =

@@ -40,7 +40,8 @@ pub enum Kind {
     Read,
     /// A GET of this number of bytes, in chunks or not.
     Download(usize, bool),
-    /// A POST with this number of bytes. The response describes the request that reached the server.
+    /// A POST with this number of bytes. The response describes the request that reached the
+    /// server.
     Write(usize),
 }
 
