@@ -147,7 +147,7 @@ fn admit(kind: &Kind, turns: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     runtime.expect("it starts").block_on(async {
         if refused {
-            // What refused keys are compared with.
+            // The keys that refused keys are compared with.
             let head = RequestHead::parse(&known);
             let admission = decide(&gatekeepers[0], &terms, &head.expect("it is good")).await;
             assert!(admission.is_ok(), "the known key is admitted");
@@ -178,7 +178,7 @@ async fn decide(
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What a request of this kind sends for a key.
+/// The key that a request of this kind sends.
 fn key_sent(kind: &str, known: &ApiKey) -> String {
     let known = known.expose();
     match kind {

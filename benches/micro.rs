@@ -1,5 +1,5 @@
-//! What the gateway's own decisions cost, without any socket: the way of a request whose token is
-//! in the cache, the token source under contention, the pure functions that know Bold BI.
+//! The cost of the gateway's own decisions, without any socket: a request whose token is in the
+//! cache, the token source under contention, the pure functions that know Bold BI.
 //!
 //! `cargo bench --bench micro`; see `benches/README.md`.
 #![expect(clippy::cast_precision_loss, reason = "figures are read to three digits")]

@@ -56,7 +56,7 @@ fn content_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
     std::str::from_utf8(length.value).ok()?.parse().ok()
 }
 
-/// What to send, and for how long.
+/// The requests to send, and the time to send them.
 #[derive(Clone)]
 pub(crate) struct Plan {
     /// Sent in turn.
@@ -74,7 +74,7 @@ pub(crate) enum Until {
     Sent(usize),
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,

@@ -67,7 +67,7 @@ impl Gateway {
             format!("cannot start {}: {error}", command.get_program().display())
         })?;
         let said = BufReader::new(child.stderr.take().ok_or("it has no stderr")?);
-        let address = listening(said, crate::complain);
+        let address = listening(said, crate::warn);
         // It is made first, so that the child ends with it whatever happens.
         let mut gateway = Self { address: SocketAddr::from(([0; 4], 0)), child, folder };
         gateway.address = address.recv_timeout(START)?;

@@ -1,13 +1,13 @@
-//! What a gateway says of itself on stderr.
+//! The log of a gateway on its stderr.
 
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 
-/// Waits in a thread for the address it listens on, and passes on what it complains about.
+/// Waits in a thread for the address it listens on, and passes its warnings on.
 pub(crate) fn listening(
     said: impl BufRead + Send + 'static,
-    complain: impl Fn(&str) + Send + 'static,
+    warn: impl Fn(&str) + Send + 'static,
 ) -> mpsc::Receiver<SocketAddr> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -22,7 +22,7 @@ pub(crate) fn listening(
                     let _ = address.map(|address| sender.send(address));
                 }
                 _ if event["severity"] == "INFO" => {}
-                _ => complain(&line),
+                _ => warn(&line),
             }
         }
     });

@@ -1,4 +1,4 @@
-//! What the gateway costs under load: requests that go to the stand-in directly and through the
+//! The cost of the gateway under load: requests that go to the stand-in directly and through the
 //! gateway, in turns, so that both meet the same machine. Loopback only; it ends by itself, with 1
 //! if any response was not the right one.
 //!
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            complain(&format!("error: {failure}"));
+            warn(&format!("error: {failure}"));
             ExitCode::FAILURE
         }
     }
@@ -113,11 +113,11 @@ async fn run(options: &Options) -> Result<String, Failure> {
         }
         // Back and forth, so that none always comes after the same other.
         targets.reverse();
-        complain(&format!("round {round} of {}", options.rounds));
+        warn(&format!("round {round} of {}", options.rounds));
     }
     targets.sort_by_key(|target| target.place);
-    let askers = targets.len();
-    all_exchanged_once(&upstream, options, askers)?;
+    let permits = targets.len();
+    all_exchanged_once(&upstream, options, permits)?;
     Ok(report(options, &processors, &targets))
 }
 
@@ -243,8 +243,12 @@ async fn open(address: SocketAddr, count: usize) -> Result<Vec<Connection>, Fail
 }
 
 /// A token that was refused would have been replaced without a trace in the responses.
-fn all_exchanged_once(upstream: &StandIn, options: &Options, askers: usize) -> Result<(), Failure> {
-    let (is, should) = (upstream.token_requests(), (options.tenants * askers) as u64);
+fn all_exchanged_once(
+    upstream: &StandIn,
+    options: &Options,
+    permits: usize,
+) -> Result<(), Failure> {
+    let (is, should) = (upstream.token_requests(), (options.tenants * permits) as u64);
     if is == should {
         return Ok(());
     }
@@ -307,7 +311,7 @@ fn say(line: &str) {
 }
 
 #[expect(clippy::print_stderr, reason = "how it goes, apart from the result")]
-pub(crate) fn complain(line: &str) {
+pub(crate) fn warn(line: &str) {
     eprintln!("{line}");
 }
 

@@ -1,5 +1,6 @@
-//! What is behind the gateway: the stand-in, with sites `t0`, `t1` and so on. It gives each a token
-//! of its own and responds with 401 to any other. It serves several times what the gateway can.
+//! The upstream of the gateway: the stand-in, with sites `t0`, `t1` and so on. It gives each a
+//! token of its own and responds with 401 to any other. It serves several times what the gateway
+//! can.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What goes wrong meanwhile.
+//! The faults and changes during a run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::population::{self, Population};
 use crate::proxy::{Connect, End, Fault, FaultProxy, Faults};
 use crate::random::Random;
 
-/// One mischief after the other, for a moment each, until it is dropped. `done` counts them.
+/// Causes one fault after the other, for a moment each. `done` counts them.
 pub(crate) struct Chaos<'c> {
     pub(crate) stand_in: &'c StandIn,
     pub(crate) proxy: &'c FaultProxy,
@@ -22,29 +22,29 @@ pub(crate) struct Chaos<'c> {
     pub(crate) users: Vec<String>,
     pub(crate) files: Option<Files>,
     pub(crate) random: Random,
-    /// When a user's tokens were revoked last.
+    /// The last revocation of each user's tokens.
     pub(crate) revoked: HashMap<String, Instant>,
     pub(crate) done: BTreeMap<&'static str, u64>,
 }
 
-/// What has become of the gateway's files.
+/// The changes of the gateway's files.
 #[derive(Default)]
 pub(crate) struct Files {
     /// Changes of the configuration.
     changes: u64,
     /// Changes of each tenant's secret.
     rotations: HashMap<usize, u64>,
-    /// Tenants of which two secrets count, and since when.
+    /// Tenants with two valid secrets, and the start of that time.
     overlaps: Vec<(Instant, usize)>,
 }
 
 impl Chaos<'_> {
-    /// Never ends by itself, unless the gateway cannot be told any more.
-    pub(crate) async fn reign(&mut self, gateway: &Gateway) -> Failure {
+    /// Runs until a change cannot be made.
+    pub(crate) async fn run(&mut self, gateway: &Gateway) -> Failure {
         let mut all_revoked = Instant::now();
         loop {
             sleep(Duration::from_millis(40 + self.random.below(120))).await;
-            let what = if all_revoked.elapsed() > ALL_REVOKED {
+            let what = if all_revoked.elapsed() > REVOKE_ALL_INTERVAL {
                 all_revoked = Instant::now();
                 for user in self.users.clone() {
                     self.revoke(&user);
@@ -95,7 +95,7 @@ impl Chaos<'_> {
             4 => {
                 self.revoke_one();
                 proxy.exchanges(Faults { to_gateway: fault, ..Faults::default() });
-                "fault before the token endpoint"
+                "fault in front of the token endpoint"
             }
             1 | 5 | 6 => {
                 proxy.requests(Faults { to_gateway: fault, ..Faults::default() });
@@ -142,7 +142,7 @@ impl Chaos<'_> {
                 let what = if at == 0 {
                     self.stand_in.rotate_embed_secret(Some(&site), &secret);
                     files.overlaps.push((Instant::now(), tenant));
-                    "secret rotated, the old one good for a while"
+                    "secret rotated, the old one valid for a while"
                 } else {
                     self.stand_in.set_embed_secret(Some(&site), &secret);
                     "secret regenerated"
@@ -158,7 +158,7 @@ impl Chaos<'_> {
             }
         };
         if self.random.below(2) == 0 {
-            gateway.hang_up()?;
+            gateway.reload()?;
         }
         Ok(what)
     }
@@ -170,7 +170,8 @@ impl Chaos<'_> {
 
     /// Revokes a user's tokens, unless that was done a moment ago.
     fn revoke(&mut self, user: &str) {
-        if self.revoked.get(user).is_none_or(|at: &Instant| at.elapsed() > NOT_AGAIN) {
+        if self.revoked.get(user).is_none_or(|at: &Instant| at.elapsed() > MIN_REVOCATION_INTERVAL)
+        {
             self.revoked.insert(user.to_owned(), Instant::now());
             self.stand_in.revoke(user);
         }
@@ -183,8 +184,8 @@ impl Chaos<'_> {
     }
 }
 
-const ALL_REVOKED: Duration = Duration::from_secs(20);
-/// A token in the place of a refused one that was not accepted yet is not replaced for a second.
-const NOT_AGAIN: Duration = Duration::from_secs(1);
-/// So long an old secret counts beside the new one; longer than the gateway needs to notice.
+const REVOKE_ALL_INTERVAL: Duration = Duration::from_secs(20);
+/// The gateway does not replace a token for a second after it has replaced a refused one.
+const MIN_REVOCATION_INTERVAL: Duration = Duration::from_secs(1);
+/// An old secret stays valid this long beside the new one: longer than a reload takes.
 const OVERLAP: Duration = Duration::from_secs(5);

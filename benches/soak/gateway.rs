@@ -18,7 +18,7 @@ use crate::listening::listening;
 /// A running gateway; dropping it ends it at once.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
-    pub(crate) complaints: Arc<AtomicU64>,
+    pub(crate) warnings: Arc<AtomicU64>,
     child: Child,
     folder: TempDir,
 }
@@ -45,15 +45,15 @@ impl Gateway {
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         let said = BufReader::new(child.stderr.take().ok_or("it has no stderr")?);
-        let complaints = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&complaints);
+        let warnings = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&warnings);
         let address = listening(said, move |_| {
             count.fetch_add(1, Relaxed);
         });
         // It is made first, so that the child ends with it whatever happens.
         let address_later = SocketAddr::from(([0; 4], 0));
-        let mut gateway = Self { address: address_later, complaints, child, folder };
-        gateway.address = address.recv_timeout(START)?;
+        let mut gateway = Self { address: address_later, warnings, child, folder };
+        gateway.address = address.recv_timeout(START_TIMEOUT)?;
         Ok(gateway)
     }
 
@@ -74,8 +74,8 @@ impl Gateway {
         Ok(fs::rename(next, self.folder.path().join(name))?)
     }
 
-    /// Tells it to look at its files.
-    pub(crate) fn hang_up(&self) -> Result<(), Failure> {
+    /// Sends it SIGHUP.
+    pub(crate) fn reload(&self) -> Result<(), Failure> {
         Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
     }
 
@@ -108,4 +108,4 @@ impl Drop for Gateway {
 }
 
 const FILE: &str = "gateway.yaml";
-const START: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -22,7 +22,7 @@ impl Issuer {
         Ok(Self(key))
     }
 
-    /// What it publishes of its key (RFC 7517, RFC 8037).
+    /// Its public key as a key set (RFC 7517, RFC 8037).
     pub(crate) fn key_set(&self) -> String {
         let x = URL_SAFE_NO_PAD.encode(self.0.public_key());
         json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "soak", "x": x}]}).to_string()

@@ -13,7 +13,7 @@ use crate::checked_request::{CheckedRequest, Identity, Kind, Verdict};
 use crate::client::{Connection, Response, ResponseError};
 use crate::random::Random;
 
-/// What all workers share.
+/// The plan that all workers follow.
 pub(crate) struct Plan {
     pub(crate) gateway: SocketAddr,
     pub(crate) identities: Vec<Identity>,
@@ -23,12 +23,12 @@ pub(crate) struct Plan {
     pub(crate) next: AtomicU64,
 }
 
-/// What came of it.
+/// The outcome of the load.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    /// How many ended in which way.
+    /// The number of requests for each way to end.
     pub(crate) ends: BTreeMap<String, u64>,
-    /// Responses that were somebody else's, or not what the server said.
+    /// Responses to another request, or corrupt ones.
     pub(crate) violations: Vec<String>,
     /// Microseconds of each right response.
     pub(crate) latencies: Vec<u32>,
@@ -83,7 +83,7 @@ impl Outcome {
         self.latencies.extend(other.latencies);
     }
 
-    /// The latency that so many of a thousand right responses do not exceed, in milliseconds.
+    /// The quantile of the latencies of right responses, in milliseconds.
     pub(crate) fn quantile(&mut self, per_mille: usize) -> f64 {
         let at = self.latencies.len() * per_mille / 1000;
         let at = at.min(self.latencies.len().saturating_sub(1));
@@ -99,7 +99,7 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
     let mut outcome = Outcome::default();
     let mut kept = None;
     loop {
-        // Most go on with the connection that they have; whoever asks next is another caller.
+        // Most go on with the connection that they have, as another caller.
         let act = random.below(100);
         let most = if act < BURSTS { 2 + random.below(6) } else { 1 };
         let mut requests = Vec::new();
@@ -141,17 +141,17 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
                 let some = usize::try_from(some).unwrap_or(1);
                 let _ = connection.stream.write_all(&first.bytes[..some]).await;
                 tokio::task::yield_now().await;
-                leave(&connection, &mut random);
-                outcome.end("client left in the request");
+                maybe_reset(&connection, &mut random);
+                outcome.end("client aborted in the request");
             }
             _ if act < BURSTS + ABORTED_REQUESTS + ABORTED_RESPONSES => {
                 let _ = connection.stream.write_all(&first.bytes).await;
                 let _ = connection.stream.readable().await;
-                leave(&connection, &mut random);
-                outcome.end("client left in the response");
+                maybe_reset(&connection, &mut random);
+                outcome.end("client aborted in the response");
             }
             _ => {
-                let response = connection.ask(&first.bytes).await;
+                let response = connection.send(&first.bytes).await;
                 let keep_alive = outcome.response(first, response, begun);
                 kept = keep_alive.then_some(connection);
             }
@@ -159,8 +159,8 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
     }
 }
 
-/// Its connection will be reset when it is dropped, or end in order.
-fn leave(connection: &Connection, random: &mut Random) {
+/// Lets the connection be reset when it is dropped, half of the time.
+fn maybe_reset(connection: &Connection, random: &mut Random) {
     if random.below(2) == 0 {
         let _ = connection.stream.set_zero_linger();
     }
@@ -179,8 +179,8 @@ fn request(plan: &Plan, number: u64, random: &mut Random) -> CheckedRequest {
     CheckedRequest::new(identity, number, kind)
 }
 
-/// Of a hundred: several requests in one write, one client that leaves in a request, in a response,
-/// or that has a new connection.
+/// Percentages: several requests in one write, an abort in a request, an abort in a response, a new
+/// connection.
 const BURSTS: u64 = 6;
 const ABORTED_REQUESTS: u64 = 2;
 const ABORTED_RESPONSES: u64 = 2;

@@ -1,7 +1,7 @@
 //! The gateway through everything at once: many tenants and callers, keep-alive and fresh
-//! connections, bursts, clients that leave, revoked tokens, a network and a token endpoint that
-//! fail. Every response is checked by who asked, every token by the server. It ends with 1 if one
-//! token or response was somebody else's, or a write was done twice. Loopback only.
+//! connections, bursts, clients that abort, revoked tokens, a network and a token endpoint that
+//! fail. The client checks each response, the server each token. It ends with 1 if one
+//! token or response was of another request, or a write was done twice. Loopback only.
 //!
 //! `cargo bench --bench soak -- --help`; see `benches/README.md`.
 #![expect(unreachable_pub, reason = "what the fault tests share with it is public there")]
@@ -47,7 +47,7 @@ use population::Population;
 use proxy::FaultProxy;
 use random::Random;
 
-/// Every kind of trouble at once, and whether anybody gets what is not theirs
+/// All kinds of faults at once; checks that no client gets a response of another
 #[derive(Debug, Parser)]
 struct Options {
     /// How many requests are made
@@ -82,15 +82,15 @@ type Failure = Box<dyn Error + Send + Sync>;
 async fn main() -> ExitCode {
     let options = Options::parse();
     // A request that hangs is found after 10 s; this is for a gateway that only crawls.
-    let limit = Duration::from_secs(120 + options.requests / SLOWEST);
+    let limit = Duration::from_secs(120 + options.requests / MIN_REQUESTS_PER_SECOND);
     let result = timeout(limit, run(&options)).await;
     match result.unwrap_or_else(|_| Err("it takes too long".into())) {
         Ok(report) => {
-            say(&report.text);
+            print(&report.text);
             if report.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(failure) => {
-            say(&format!("error: {failure}"));
+            print(&format!("error: {failure}"));
             ExitCode::FAILURE
         }
     }
@@ -140,7 +140,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
         workers.spawn(work(Arc::clone(&plan), random.fork()));
     }
     let mut outcome = Outcome::default();
-    // What it needs by then, it needs for so many tenants and clients; more would be a leak.
+    // By then it has the memory that these tenants and clients need. More would be a leak.
     let tenth = async {
         while plan.next.load(Relaxed) < options.requests / 10 {
             sleep(Duration::from_millis(20)).await;
@@ -155,12 +155,12 @@ async fn run(options: &Options) -> Result<Report, Failure> {
             }
             memory.push(tenth?);
         }
-        failure = chaos.reign(&gateway) => return Err(failure),
+        failure = chaos.run(&gateway) => return Err(failure),
     }
     let elapsed = begun.elapsed();
     let done = chaos.done;
     memory.push(gateway.memory()?);
-    let complaints = gateway.complaints.load(Relaxed);
+    let warnings = gateway.warnings.load(Relaxed);
     gateway.stop()?;
     let violations = ledger.take_violations();
     Ok(report(
@@ -170,7 +170,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
             elapsed,
             done,
             memory,
-            complaints,
+            warnings,
             acted: proxy.acted(),
             violations,
             exchanges: stand_in.token_requests(),
@@ -178,14 +178,14 @@ async fn run(options: &Options) -> Result<Report, Failure> {
     ))
 }
 
-/// What was seen elsewhere than by the clients.
+/// The observations beside those of the clients.
 struct Facts {
     elapsed: Duration,
     done: BTreeMap<&'static str, u64>,
     /// MiB of the gateway at the start, after a tenth of the requests, and at the end.
     memory: Vec<u64>,
-    complaints: u64,
-    /// How often the network did something to a connection or to bytes.
+    warnings: u64,
+    /// How often a fault of the network took effect.
     acted: u64,
     violations: Vec<String>,
     exchanges: u64,
@@ -202,33 +202,33 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     for (end, count) in &outcome.ends {
         let _ = writeln!(text, "{count:>10}  {end}");
     }
-    let troubles: Vec<_> = facts.done.iter().map(|(what, n)| format!("{what} {n}")).collect();
+    let faults: Vec<_> = facts.done.iter().map(|(what, n)| format!("{what} {n}")).collect();
     let _ = writeln!(
         text,
-        "meanwhile {} troubles: {}; the network did something {} times",
+        "meanwhile {} faults and changes: {}; the network took effect {} times",
         facts.done.values().sum::<u64>(),
-        troubles.join(", "),
+        faults.join(", "),
         facts.acted
     );
     let (p50, p99) = (outcome.quantile(500), outcome.quantile(990));
     let worst = outcome.quantile(1000);
     let _ = writeln!(
         text,
-        "right responses: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} lines \
-         of complaint\nthe gateway's memory: {} MiB at the start, after a tenth and at the end",
+        "right responses: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms; {} exchanges; {} warnings \
+         or errors\nthe gateway's memory: {} MiB at the start, after a tenth and at the end",
         facts.exchanges,
-        facts.complaints,
+        facts.warnings,
         facts.memory.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
     );
     let violations = outcome.violations.len() + facts.violations.len();
     let _ = writeln!(
         text,
-        "tokens, responses or writes that were somebody else's, mangled or done twice: {violations}"
+        "tokens, responses or writes that were of another request, mangled or done twice: {violations}"
     );
     for wrong in outcome.violations.iter().chain(&facts.violations).take(20) {
         let _ = writeln!(text, "  {wrong}");
     }
-    // What never works proves nothing.
+    // A run in which most requests fail proves nothing.
     let right = outcome.ends.get("200, right").copied().unwrap_or_default();
     let too_few = right * 2 < options.requests;
     if too_few {
@@ -237,10 +237,10 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     Report { text, violations: violations + usize::from(too_few) }
 }
 
-/// Requests a second; a busy machine makes 240 in the development profile.
-const SLOWEST: u64 = 150;
+/// Requests a second at least. A busy machine makes 240 in the development profile.
+const MIN_REQUESTS_PER_SECOND: u64 = 150;
 
 #[expect(clippy::print_stdout, reason = "it is what the bench is for")]
-fn say(line: &str) {
+fn print(line: &str) {
     println!("{line}");
 }

@@ -1,5 +1,5 @@
-//! Who asks: tenants, the users of each, and every way in which a request can come to act as one of
-//! them. What they are to the stand-in and to the configuration.
+//! Tenants, their users, and all ways in which a request can act as a user; for the stand-in and
+//! for the configuration.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -22,8 +22,7 @@ pub(crate) struct Population {
 
 impl Population {
     /// The first of the `subjects` of a tenant is its own user, as whom its own caller acts by an
-    /// API key. Each can be named by a claim of a JWT, and by a header of the one proxy that all
-    /// share.
+    /// API key. Each can be named by a claim of a JWT, and by a header of the one proxy.
     pub(crate) fn new(tenants: usize, subjects: usize) -> Result<Self, Failure> {
         let issuer = Issuer::new()?;
         let mut identities = Vec::new();
@@ -61,7 +60,7 @@ impl Population {
         (0..self.tenants).map(site).collect()
     }
 
-    /// The files that the configuration names, and what is in them.
+    /// The names and contents of the files that the configuration names.
     pub(crate) fn files(&self) -> Vec<(String, String)> {
         let secret = |tenant| (secret_file(tenant), secret(tenant, 0));
         let mut files: Vec<_> = (0..self.tenants).map(secret).collect();
@@ -70,8 +69,8 @@ impl Population {
     }
 
     /// The gateway's configuration, whose files are in `folder`. The deadlines are short, so that a
-    /// stall is soon over. What `change` changes is no matter to any request: in which order things
-    /// are listed, and a deadline, with which the pool of the server changes.
+    /// stall is soon over. `change` affects no request: it changes the order of the tenants, and a
+    /// timeout, with which the pool of the server changes.
     pub(crate) fn configuration(&self, server: SocketAddr, folder: &Path, change: u64) -> String {
         let folder = folder.display();
         let (turn, read) =

@@ -22,7 +22,7 @@ use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
 
 #[tokio::test]
-async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
+async fn a_line_has_the_outcome_and_the_request_id_that_the_client_has() {
     let upstream = Upstream::echo().await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let before = OffsetDateTime::now_utc();
@@ -72,7 +72,7 @@ async fn a_line_says_what_happened_under_the_id_that_the_client_has() {
             assert!(!text.contains(secret), "{text}");
         }
     }
-    // What went to Bold BI has the same id, so that its logs can be found.
+    // The request to Bold BI has the same id, so that its logs can be found.
     let id = lines[0]["request.id"].as_str().unwrap();
     assert_eq!(upstream.seen.requests()[0].header("x-request-id"), [id]);
 }
@@ -270,7 +270,7 @@ fn lines_dropped_by_a_full_buffer_are_counted_and_later_ones_are_written() {
     for _ in 0..20_000 {
         log.write(&line);
     }
-    // What was taken waits in two buffers of 1 MiB at most: the one being written, the next one.
+    // At most two buffers of 1 MiB hold lines: the one being written, and the next one.
     assert!(dropped.get() > 17_000, "{}", dropped.get());
     assert!(begun.elapsed() < Duration::from_secs(10));
     drop(release);

@@ -34,7 +34,7 @@ async fn both() -> (StandIn, Gateway) {
 }
 
 #[tokio::test]
-async fn the_admin_listener_answers_what_it_knows_and_nothing_else() {
+async fn the_admin_listener_serves_its_paths_and_nothing_else() {
     let (_stand_in, gateway) = both().await;
     let admin = gateway.running.admin_address();
     for (path, status, text) in [
@@ -302,15 +302,15 @@ async fn open_and_rejected_connections_are_counted() {
     first.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(first.response().await.status, 404);
     let mut second = Client::connect(gateway.address()).await;
-    let turned_away = second.response().await;
-    assert_eq!((turned_away.status, &*turned_away.code()), (503, "overloaded"));
-    assert_eq!(turned_away.header("retry-after"), ["1"]);
+    let rejected = second.response().await;
+    assert_eq!((rejected.status, &*rejected.code()), (503, "overloaded"));
+    assert_eq!(rejected.header("retry-after"), ["1"]);
     let metrics = Metrics::read(admin).await;
     assert_eq!(metrics.value("connections", "", ""), Some(1));
     assert_eq!(metrics.value("connections_refused_total", "", ""), Some(1));
 }
 
-/// Whoever renames one breaks dashboards and alerts: say so in the changelog.
+/// Renaming one breaks dashboards and alerts: it needs a line in the changelog.
 #[tokio::test]
 async fn the_names_of_the_metrics_are_a_contract() {
     let (_stand_in, gateway) = both().await;

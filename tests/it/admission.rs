@@ -50,7 +50,7 @@ tenants:
     Gatekeeper::new(settings.caller_auth, settings.tenants, settings.policy, settings.throttles)
 }
 
-/// Who it is admitted for, as whom; or nothing.
+/// The caller and user that it is admitted for, if it is.
 fn decide(
     gatekeeper: &Gatekeeper,
     method: &Method,
@@ -59,7 +59,7 @@ fn decide(
 ) -> Option<(String, String, bool)> {
     let mut raw = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
     for (name, value) in headers {
-        // What is no header at all never gets here.
+        // An invalid header never gets here.
         let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
         else {
@@ -174,7 +174,7 @@ const NAMES: &[&str] = &[
     "via",
 ];
 
-/// What is looked at, changed and minted in turn.
+/// The objects that are read, changed and minted in turn.
 const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS];
 
 type Case = (Method, String, String, Vec<(&'static str, String)>);

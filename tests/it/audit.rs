@@ -1,4 +1,4 @@
-//! The audit log of a running gateway: who gets one line, with what, and who gets none.
+//! The audit log of a running gateway: the requests that get a line, and its fields.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -423,7 +423,7 @@ async fn an_audit_log_that_cannot_be_opened_keeps_the_gateway_from_starting() {
     Gateway::try_start(&config).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Names of callers and users are text of whoever wrote them, paths are the client's.
+/// Names of callers and users are text of other people, and paths come from clients.
 #[tokio::test]
 async fn no_name_and_no_path_makes_a_line_of_its_own() {
     let upstream = Upstream::echo().await;

@@ -52,7 +52,7 @@ fn the_version_is_the_one_of_the_package() {
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_says_what_is_right() {
+fn wrong_usage_ends_with_2_and_prints_the_right_usage() {
     let nothing = run(&[]);
     assert_eq!((nothing.code, &*nothing.stdout), (Some(2), ""));
     assert_eq!(nothing.stderr, run(&["--help"]).stdout, "help, where a script does not take it");
@@ -122,10 +122,7 @@ fn schema_is_the_shipped_one() {
     let ended = run(&["schema"]);
     let shipped = std::fs::read_to_string("config/boldgate.schema.json").unwrap();
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    assert!(
-        ended.stdout == shipped,
-        "`boldgate schema > config/boldgate.schema.json` makes it anew"
-    );
+    assert!(ended.stdout == shipped, "`boldgate schema > config/boldgate.schema.json` updates it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +175,7 @@ fn a_pipe_that_its_reader_closes_early_is_no_failure() {
 }
 
 /// Where a result may be meant to go, and what the system says of it.
-const NO_PLACES: [(&str, &str); 2] =
+const INVALID_PLACES: [(&str, &str); 2] =
     [(">/dev/full", "No space left on device"), ("1</proc/version", "Bad file descriptor")];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +207,7 @@ async fn a_result_that_cannot_be_written_is_reported_as_a_failure() {
         "help serve".into(),
         "serve --help".into(),
     ] {
-        for (place, says) in NO_PLACES {
+        for (place, says) in INVALID_PLACES {
             let ended = shell(&arguments, place);
             assert_eq!(ended.code, Some(1), "{arguments} {place}: {}", ended.stderr);
             let line = format!("error: the result cannot be written: {says}");
@@ -472,7 +469,7 @@ fn serve_binds_nothing_when_the_configuration_is_bad() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_finishes_its_requests_when_it_is_told_to_stop() {
+async fn serve_finishes_its_requests_on_a_signal_to_stop() {
     let stand_in = acme().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
@@ -583,7 +580,7 @@ const CALLERS: &str = "callers:\n  portal:\n    \
     may: [ { tenant: acme, routes: [read] } ]\n";
 
 #[test]
-fn explain_says_what_would_become_of_a_request_and_why() {
+fn explain_prints_the_decision_on_a_request_and_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let key = boldgate::caller::ApiKey::generate().unwrap();
@@ -668,7 +665,7 @@ fn explain_knows_pages_by_their_origin() {
 }
 
 #[test]
-fn explain_believes_a_proxy_by_the_address_that_it_is_told() {
+fn explain_trusts_a_proxy_by_the_given_address() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let key = boldgate::caller::ApiKey::generate().unwrap();
@@ -694,7 +691,7 @@ fn explain_believes_a_proxy_by_the_address_that_it_is_told() {
     }
 }
 
-/// What a connection tells of a client is told to `explain` by options, and judged as in `serve`.
+/// Options give `explain` the facts of a connection, and it decides as `serve` does.
 #[test]
 fn explain_and_check_know_certificates_processes_and_expired_keys() {
     let folder = tempfile::tempdir().unwrap();

@@ -82,12 +82,13 @@ callers:
         connect(self.address(), &self.server, identity).await
     }
 
-    /// What comes of a request; none if the handshake fails.
+    /// The response to a request. `None` if the handshake fails.
     async fn ask(&self, identity: Option<&Identity>, lines: &str) -> Option<Response> {
         let mut client = self.connect(identity).await?;
         let path = "/bi/api/site/site1/v5.0/dashboards";
         client.write(format!("GET {path} HTTP/1.1\r\nHost: gw\r\n{lines}\r\n").as_bytes()).await;
-        // With TLS 1.3 the client is told of a bad certificate only after its own side is done.
+        // With TLS 1.3 the client learns of a bad certificate only after its own side of the
+        // handshake.
         client.try_response(false).await
     }
 

@@ -25,7 +25,7 @@ async fn bold_bi(sites: &[&str]) -> StandIn {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_requests_to_a_cold_tenant_make_one_exchange_although_the_first_client_leaves() {
+async fn a_thousand_requests_to_a_cold_tenant_make_one_exchange_although_the_first_client_aborts() {
     let bold_bi = bold_bi(&["site1"]).await;
     bold_bi.set_latency(Duration::from_millis(400), Duration::ZERO);
     let gateway = Gateway::start(&crate::support::gateway::anonymous(bold_bi.addr()));

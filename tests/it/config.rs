@@ -31,7 +31,7 @@ fn settings(file: &str) -> Settings {
     Settings::load(Path::new(file)).unwrap_or_else(|findings| panic!("{findings}"))
 }
 
-/// What is said about `text`.
+/// The findings about `text`.
 fn findings(text: &str) -> String {
     Settings::parse(text, "gateway.yaml").expect_err("it is not valid").to_string()
 }

@@ -1,5 +1,5 @@
-//! Web pages at the gateway: which origins may use a tenant, what preflights are answered, and that
-//! a page of a stranger reaches nothing through a browser that proves the caller by itself.
+//! Web pages at the gateway: the origins that may use a tenant, the responses to preflights, and
+//! the refusal of foreign pages in a browser that authenticates the caller by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -27,7 +27,7 @@ const PATH: &str = "/bi/api/site/site1/v5.0/dashboards";
 const UNKNOWN: &str = "/bi/api/site/nowhere/v5.0/dashboards";
 const LISTED: &str = "https://app.example";
 const CORS: &str = "    cors: { origins: [https://app.example, \"http://localhost:3000\"] }\n";
-/// What Bold BI's default policy says, and what else a policy can say.
+/// The headers of Bold BI's default policy, and others that a policy can have.
 const THEIRS: &str = "Access-Control-Allow-Origin: *\r\naccess-control-allow-credentials: true\r\n\
                       Access-Control-Allow-Methods: *\r\nAccess-Control-Allow-Headers: *\r\n\
                       Access-Control-Expose-Headers: *\r\nAccess-Control-Max-Age: 9\r\n\
@@ -205,7 +205,7 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
                 &["a, b"],
             ),
             ("Access-Control-Request-Headers:\r\n", &[]),
-            // What is no list of names is not repeated.
+            // A value that is no list of names is not repeated.
             ("Access-Control-Request-Headers: a b\r\n", &[]),
             ("Access-Control-Request-Headers: a, \"b\"\r\n", &[]),
             ("Access-Control-Request-Headers: *, a:b\r\n", &[]),
@@ -399,7 +399,7 @@ async fn a_refused_origin_does_not_reveal_which_tenants_exist() {
         }
     }
     upstream.seen.assert_untouched("refusals");
-    // The control: who proves to be somebody learns it.
+    // Control: an authenticated client learns it.
     let lines = format!("X-Api-Key: {}\r\n", key.expose());
     assert_eq!(gateway.send(request("GET", UNKNOWN, &lines)).await.status, 404);
     assert_eq!(gateway.send(request("GET", PATH, &lines)).await.status, 200);

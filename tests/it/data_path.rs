@@ -1,5 +1,5 @@
-//! What lies between client and server: bytes, their order, their framing and their limits, over
-//! real connections.
+//! The data path between client and server over real connections: bytes, their order, framing and
+//! limits.
 
 mod addresses;
 mod awaiting_keys;

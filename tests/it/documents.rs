@@ -134,7 +134,7 @@ fn sections_that_are_too_long_are_found() {
     assert_eq!(long_sections(&text), ["`Two` has 11 lines"]);
 }
 
-/// What `find` finds in each of the files, each finding with its file in front.
+/// The findings of `find` in each of the files, with the file's name in front.
 fn check(files: &[PathBuf], find: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String> {
     let mut found = Vec::new();
     for path in files {
@@ -152,7 +152,7 @@ fn long_prose(markdown: &str) -> Vec<String> {
     too_long(columns, MAX_PROSE_COLUMNS)
 }
 
-/// Lines of Rust that are nothing but a comment, and too long. Rustfmt leaves them alone.
+/// Comment lines of Rust that are too long. Rustfmt does not wrap them.
 fn long_comments(rust: &str) -> Vec<String> {
     let lines = (1..).zip(rust.lines()).filter(|(_, line)| line.trim_start().starts_with("//"));
     too_long(lines.map(|(number, line)| (number, line.chars().count())), MAX_COMMENT_COLUMNS)
@@ -235,7 +235,7 @@ fn anchors(markdown: &str) -> Vec<String> {
         .collect()
 }
 
-/// What is wrong with the tests that hold each promise. Below the heading of a subject, every
+/// The faults in the lists of tests. Below the heading of a subject, every
 /// paragraph is a promise, and the list behind it names its tests.
 fn wrong_holders(invariants: &str, tests: &str, makefile: &str) -> Vec<String> {
     let mut wrong = Vec::new();

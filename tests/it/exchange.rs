@@ -1,4 +1,4 @@
-//! Exchanges over real connections: every way in which a token endpoint can answer.
+//! Exchanges over real connections: every way in which a token endpoint can respond.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

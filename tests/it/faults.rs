@@ -1,5 +1,5 @@
-//! The gateway while the world around it fails: every fault scripted, one gateway through all of
-//! them, and the time until all is well again.
+//! One gateway through all scripted faults of networks, servers and clients, and its time to
+//! recover from each.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::support::gateway::Gateway;
 mod keys;
 mod scripts;
 
-/// Each server is a server of its own, so that faults run side by side, and so that a fault of one
-/// server would show in the traffic of another. Nothing ever happens to the last.
+/// Several servers, so that faults run side by side and a fault of one would show in the traffic of
+/// another. The last server has no faults.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_fault_needs_a_restart_or_gives_a_client_what_is_not_its_own() {
+async fn no_fault_needs_a_restart_or_gives_a_client_the_response_of_another() {
     let scripts = shuffled(scripts(), SEED);
     assert!(scripts.len() >= 40, "there are {} scripts", scripts.len());
     let addresses = shuffled(one_of_two_addresses(), SEED);
@@ -63,7 +63,7 @@ async fn no_fault_needs_a_restart_or_gives_a_client_what_is_not_its_own() {
     assert_eq!(calm.ledger.take_violations(), [""; 0]);
 }
 
-/// At a steady load, so that there is always something on its way when the tokens go.
+/// The load is steady, so that requests are in flight when the tokens are revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_tokens_are_revoked_in_mid_load_nothing_fails_and_each_permit_exchanges_once() {
     const ROUNDS: usize = 3;
@@ -102,7 +102,7 @@ async fn when_all_tokens_are_revoked_in_mid_load_nothing_fails_and_each_permit_e
     );
 }
 
-/// What became of a script.
+/// The outcome of a script.
 struct Report {
     name: &'static str,
     requests: usize,
@@ -128,7 +128,7 @@ async fn through(server: FaultyServer, scripts: Vec<Script>) -> Vec<Report> {
     reports
 }
 
-/// Runs a script until it has shown.
+/// Runs a script until its effect was seen.
 async fn run(
     server: &FaultyServer,
     script: &Script,
@@ -164,7 +164,7 @@ async fn run(
 
     let mut violations: Vec<String> = server.ledger.take_violations();
     if !warm {
-        violations.push("all was not well before it".into());
+        violations.push("not every client was served before it".into());
     }
     let during = samples.iter().filter(|sample| sample.ended >= begun);
     let before = samples.iter().filter(|sample| sample.ended < begun);
@@ -195,7 +195,7 @@ async fn run(
     }
     if !shown {
         violations
-            .push(format!("it did not show as {:?}: the check proves nothing", script.effect));
+            .push(format!("its effect {:?} was not seen: the check proves nothing", script.effect));
     }
     violations.sort();
     violations.dedup();
@@ -249,8 +249,7 @@ fn config(servers: &[FaultyServer]) -> String {
     )
 }
 
-/// In an order that the seed decides, so that what one fault leaves behind meets others than its
-/// neighbours.
+/// In an order from the seed, so that the after-effects of a fault meet different faults.
 fn shuffled(mut scripts: Vec<Script>, mut seed: u64) -> Vec<Script> {
     for last in (1..scripts.len()).rev() {
         // SplitMix64.
@@ -263,14 +262,14 @@ fn shuffled(mut scripts: Vec<Script>, mut seed: u64) -> Vec<Script> {
     scripts
 }
 
-/// Their servers have two addresses.
+/// The servers with two addresses.
 const TWO_ADDRESSES: [&str; 2] = ["x", "y"];
-/// Nothing ever happens to the last.
+/// The last one has no faults.
 const SERVERS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "calm"];
 const SEED: u64 = 0x00b0_1d6a_7e00_0001;
-/// So long a fault lasts at least.
+/// A fault lasts at least this long.
 const MIN_FAULT_TIME: Duration = Duration::from_millis(100);
-/// So long it goes on when another address has taken over.
+/// A fault lasts this long after another address has taken over.
 const MIN_SETTLED_TIME: Duration = Duration::from_millis(500);
-/// So long is waited for it to show, and for recovery, at most.
+/// The deadline for the effect of a fault, and for recovery.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);

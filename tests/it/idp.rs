@@ -1,5 +1,5 @@
 //! Callers whose JWTs come from a real identity provider, tests/idp/provider.mjs. `make test-idp`
-//! installs it and runs these; `make test` leaves them out, for it needs no Node.
+//! installs it and runs these; `make test` skips them, because it needs no Node.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -197,7 +197,7 @@ async fn a_real_provider_rotates_its_keys_without_a_failed_request_and_a_removed
     }
     load.run().await;
 
-    // A rotation that is not announced: the first token with the new key makes for its fetch.
+    // A rotation that is not announced: the first token with the new key causes a fetch.
     provider.publish("third second");
     let by_third = desk.token("boldgate", "RS256").await;
     load.sends(&by_third);
@@ -267,5 +267,5 @@ impl Load {
     }
 }
 
-/// So long a removed key works at most: `jwks_refresh`, here.
+/// A removed key works at most this long: `jwks_refresh`, here.
 const BOUND: Duration = Duration::from_secs(2);

@@ -403,7 +403,7 @@ async fn unusable_keys_beside_usable_ones_lock_no_caller_out_and_let_none_in() {
 }
 
 #[tokio::test]
-async fn one_of_several_audiences_is_enough_and_the_leeway_is_what_the_file_says() {
+async fn one_of_several_audiences_is_enough_and_the_leeway_is_the_configured_one() {
     let upstream = Upstream::echo().await;
     let provider = Provider::new();
     let keys = |more: &str| format!("jwks_file: {}{more}", provider.jwks.path().display());

@@ -152,7 +152,7 @@ async fn exchanges(acts: &'static [Act], count: usize) -> (Vec<Outcome>, Vec<usi
 type Outcome = Result<AccessToken, ExchangeError>;
 
 #[tokio::test]
-async fn connections_are_kept_from_one_exchange_to_the_next() {
+async fn connections_are_reused_between_exchanges() {
     let (outcomes, seen) = exchanges(&[Respond], 5).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(seen, [1; 5]);
@@ -199,7 +199,7 @@ async fn an_exchange_is_never_sent_a_third_time() {
 
 #[tokio::test]
 async fn the_second_try_is_on_a_new_connection_although_others_are_idle() {
-    // Two exchanges at once leave two idle connections, which the server then closes.
+    // After two exchanges at once there are two idle connections, which the server then closes.
     let fickle = Fickle::new(&[Respond, Respond, Close, Respond], TOKEN.to_owned()).await;
     let permit = permit(server(fickle.address));
     let bold_bi = bold_bi(&permit);

@@ -306,7 +306,7 @@ impl Setup {
             let bytes = if kind == odd { dress(body) } else { plain(body) };
             let text = String::from_utf8_lossy(&bytes).to_lowercase();
             let (length, coding) = (text.contains("content-length"), text.contains("encoding"));
-            // What a reader may take for a response without an end gets one.
+            // A response that a reader may take for one without an end gets an end.
             let chunked = text.contains("encoding: chunked\r\n") && text.ends_with("0\r\n\r\n");
             RawResponse {
                 bytes,
@@ -344,7 +344,7 @@ callers:
         self.gateway.send(format!("{head}{bearer}")).await
     }
 
-    /// Whether its health checks find the server well, once there were some.
+    /// Whether the server is healthy, after its first health check.
     async fn is_healthy(&self) -> bool {
         let checks = || {
             let seen = self.upstream.seen.requests();
@@ -407,7 +407,7 @@ async fn a_broken_body_is_refused_for_data_tokens_and_keys_alike() {
 }
 
 #[tokio::test]
-async fn what_follows_a_response_unasked_is_never_read_as_the_next_one() {
+async fn bytes_after_a_response_are_never_read_as_the_next_response() {
     for dress in [
         (|keys| [with(b"", keys), plain("{}")].concat()) as Dress,
         |keys| [chunked(HEAD, hex, keys, "0\r\n\r\n"), plain("{}")].concat(),

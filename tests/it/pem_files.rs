@@ -399,7 +399,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     assert_eq!(run(&["check", "--no-secrets", &config]).code, Some(0));
 }
 
-/// Doubts about a file of several servers are told once, faults for each of them.
+/// A warning about a file of several servers is reported once, a fault for each server.
 #[test]
 fn pins_beside_cas_are_a_warning_and_a_fault_of_a_shared_file_is_found_for_each_use() {
     let folder = Folder::new();
@@ -411,7 +411,7 @@ fn pins_beside_cas_are_a_warning_and_a_fault_of_a_shared_file_is_found_for_each_
     let warnings: Vec<_> = warnings.lines().collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("found CAs beside `certificate_sha256`, which alone counts"));
-    // A fault is told of each of those that share it.
+    // A fault is reported for each server with the file.
     let issuer = folder.path("issuer.pem").display().to_string();
     let shared =
         folder.read("gateway.yaml").edit(&issuer, &folder.path("ca.pem").display().to_string());
@@ -464,7 +464,7 @@ fn cas_whose_key_no_signature_can_be_verified_with_are_warnings_in_each_file() {
     }
 }
 
-/// What can be read is not said to be unreadable.
+/// A readable file is not reported as unreadable.
 #[test]
 fn a_private_key_of_a_kind_that_cannot_be_used_is_named_as_such() {
     let folder = Folder::new();
@@ -570,7 +570,7 @@ fn a_revocation_list_that_no_client_ca_has_signed_verifiably_is_a_finding_with_i
     assert!(said.contains("clients.pem:") && said.contains("no revocation list"), "{said}");
 }
 
-/// What a client that is not let in learns is nothing, so the operator has to.
+/// A rejected client learns no reason, so the log must have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_ten_seconds() {
     let folder = Folder::new();
@@ -616,7 +616,7 @@ async fn a_client_certificate_that_is_refused_is_a_warning_with_the_cause_every_
         assert!(told[0]["hint"].to_string().contains(hint), "{cause}: {}", told[0]);
         assert_eq!(told[0]["client.address"], "127.0.0.1");
     }
-    // What no client certificate is at fault for is nothing to warn of.
+    // No warning without a faulty client certificate.
     let mut plain = Client::connect(gateway.address()).await;
     plain.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     plain.rest().await;

@@ -440,7 +440,7 @@ async fn a_certificate_that_the_library_cannot_read_or_match_is_explained() {
     assert!(told.contains("another host name") && !told.contains("IP:"), "{told}");
 }
 
-/// What the log says of a server that is asked for by its address.
+/// The log lines about a server that is requested by its address.
 async fn told_by_address(made: &Made, keys: &str) -> String {
     let upstream = Upstream::echo().await;
     let server = made.serve(&rustls::version::TLS13, &upstream).await;

@@ -82,7 +82,7 @@ async fn a_thousand_waiters_share_one_exchange_after_its_initiator_is_gone() {
     let permit = permit(server(stand_in.addr()));
     let source = source(bold_bi(&permit));
 
-    let starter = tokio::spawn({
+    let initiator = tokio::spawn({
         let (source, permit) = (source.clone(), permit.clone());
         async move { source.token(&permit).await }
     });
@@ -92,8 +92,8 @@ async fn a_thousand_waiters_share_one_exchange_after_its_initiator_is_gone() {
         let (source, permit) = (source.clone(), permit.clone());
         waiters.spawn(async move { source.token(&permit).await });
     }
-    starter.abort();
-    assert!(starter.await.unwrap_err().is_cancelled());
+    initiator.abort();
+    assert!(initiator.await.unwrap_err().is_cancelled());
 
     let responses = waiters.join_all().await;
     assert_eq!(responses.len(), 999);

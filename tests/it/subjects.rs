@@ -1,5 +1,5 @@
-//! Users mapped from what is proven of a caller: whose token goes up, and what happens to those who
-//! have none. With them, what callers and tenants are allowed to use up.
+//! Users mapped from the proof of a caller: the token that is sent, and the refusal of callers
+//! without a user. With them, the limits of callers and tenants.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the tests share: servers, gateways and clients to test with, and ways to make and to change
+//! Helpers of the tests: servers, gateways and clients to test with, and ways to make and to change
 //! what they need.
 
 pub mod client;

@@ -1,5 +1,5 @@
-//! Servers with several addresses: what is sent where, what happens when one of them fails, and
-//! that no tenant takes all that there is.
+//! Servers with several addresses: the choice of an address, failover, and the limits that keep one
+//! tenant from taking all connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -183,8 +183,8 @@ fn on_ca(config: &str, settings: &str) -> String {
 
 #[tokio::test]
 async fn a_health_check_ejects_and_restores_an_address_and_sends_no_token() {
-    let well = Arc::new(AtomicBool::new(true));
-    let says = Arc::clone(&well);
+    let is_healthy = Arc::new(AtomicBool::new(true));
+    let says = Arc::clone(&is_healthy);
     let one = Upstream::with_handler(move |request| match request.path() {
         "/bi/health-check" if !says.load(SeqCst) => status(503, "starting"),
         _ => ok("fine"),
@@ -205,9 +205,9 @@ async fn a_health_check_ejects_and_restores_an_address_and_sends_no_token() {
         requests.len()
     };
     let soon = Duration::from_secs(5);
-    for (well_now, at_one) in [(true, 5), (false, 0), (true, 5)] {
-        well.store(well_now, SeqCst);
-        let expected = 1 + i64::from(well_now);
+    for (healthy_now, at_one) in [(true, 5), (false, 0), (true, 5)] {
+        is_healthy.store(healthy_now, SeqCst);
+        let expected = 1 + i64::from(healthy_now);
         assert!(comes_true(soon, || healthy(&gateway) == expected).await, "{expected} are healthy");
         served(&one);
         served(&two);
@@ -216,9 +216,9 @@ async fn a_health_check_ejects_and_restores_an_address_and_sends_no_token() {
         }
         assert_eq!((served(&one), served(&two)), (at_one, 10 - at_one));
     }
-    // Where none is well, they are used all the same.
+    // Where none is healthy, they are used all the same.
     drop(two);
-    well.store(false, SeqCst);
+    is_healthy.store(false, SeqCst);
     until(|| healthy(&gateway) == 0).await;
     assert_eq!(gateway.get(PATH).await.status, 200);
 }

@@ -1,4 +1,4 @@
-//! Connections of both sides: how many there are, what carries them, and whom they trust.
+//! Connections of both sides: their number, transport and trust.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -203,7 +203,7 @@ async fn a_listener_with_tls_serves_and_says_so_to_the_server() {
     let seen = upstream.seen.requests();
     assert!(seen.last().unwrap().body == body);
     assert!(seen.iter().all(|seen| seen.header("x-forwarded-proto") == ["https"]));
-    // Somebody who does not speak TLS gets nothing.
+    // A client without TLS gets nothing.
     assert!(
         Client::connect(gateway.address()).await.is_closed_after(b"GET / HTTP/1.1\r\n\r\n").await
     );
@@ -281,7 +281,7 @@ async fn a_unix_socket_replaces_a_dead_one_but_not_one_in_use() {
     let upstream = Upstream::echo().await;
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("gateway.sock");
-    // What a process leaves behind that was killed.
+    // The file that a killed process has not removed.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let address = format!("unix:{}", path.display());

@@ -1,4 +1,4 @@
-//! What reaches the server, and what comes back, of requests that go well.
+//! Successful requests: the bytes that reach the server, and those that come back.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -142,7 +142,7 @@ async fn a_chunked_response_reaches_the_client_whole_however_it_is_cut() {
 }
 
 #[tokio::test]
-async fn head_204_and_304_have_no_body_and_leave_the_connection_usable() {
+async fn head_204_and_304_have_no_body_and_the_connection_stays_usable() {
     let upstream = Upstream::with_handler(|request| {
         let text = match request.line() {
             line if line.starts_with("HEAD") => "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n",

@@ -76,7 +76,7 @@ async fn a_chunked_body_is_replayed_too() {
 }
 
 #[tokio::test]
-async fn a_body_beyond_what_is_kept_is_not_replayed_and_the_token_is_dropped() {
+async fn a_body_over_the_replay_limit_is_not_replayed_and_the_token_is_dropped() {
     for length in [65_537, 3_000_000] {
         let upstream = revoking(|token| token == nth(0)).await;
         let gateway = Gateway::start(&anonymous(upstream.address));
@@ -285,7 +285,7 @@ async fn tokens_revoked_three_times_in_a_row_under_load_fail_no_request() {
 }
 
 #[tokio::test]
-async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
+async fn a_late_401_to_an_old_token_does_not_drop_the_newer_one() {
     let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         loop {
             wire.body().await?;
@@ -315,7 +315,7 @@ async fn a_late_401_to_an_old_token_leaves_the_newer_one_in_its_place() {
 }
 
 #[tokio::test]
-async fn when_no_new_token_is_available_the_client_is_told_so() {
+async fn a_client_gets_an_error_when_no_new_token_is_available() {
     for (reply, refused, code) in [
         ("503 Service Unavailable", 503, "token_endpoint_unavailable"),
         ("400 Bad Request", 502, "credential_refused"),

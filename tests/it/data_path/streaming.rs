@@ -374,7 +374,7 @@ async fn the_access_line_counts_the_bytes_of_both_bodies() {
 }
 
 #[tokio::test]
-async fn what_the_server_has_sent_reaches_the_client_before_the_rest_of_the_response_is_there() {
+async fn each_piece_of_a_response_reaches_the_client_before_the_next_is_there() {
     // With a length, in chunks, or up to the end of the connection.
     for framing in ["Content-Length: 11\r\n", "Transfer-Encoding: chunked\r\n", ""] {
         let told = Arc::new(Notify::new());

@@ -1,5 +1,5 @@
-//! Faults between the gateway and an identity provider: who comes with its JWTs waits for the keys,
-//! nobody else notices, and no restart is needed.
+//! Faults between the gateway and an identity provider: its callers are refused until the keys can
+//! be fetched, other callers do not notice, and no restart is needed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -16,11 +16,11 @@ use crate::support::gateway::{Gateway, get};
 use crate::support::identity_provider::{Provider, bearer};
 use crate::support::upstream::{RawResponse, Upstream, ok, status};
 
-/// A fault from before the keys were fetched first.
+/// A fault that begins before the first fetch of the keys.
 struct Script {
     name: &'static str,
     begin: fn(&FaultProxy),
-    /// What the provider itself answers, while the fault lasts, instead of its keys.
+    /// The response of the provider itself in place of its keys, while the fault lasts.
     response: Option<fn() -> RawResponse>,
 }
 
@@ -59,7 +59,7 @@ fn responses(proxy: &FaultProxy, to_gateway: Fault) {
     proxy.requests(Faults { to_gateway, ..Faults::default() });
 }
 
-/// An identity provider with a proxy before it.
+/// An identity provider behind a proxy.
 struct FaultyProvider {
     script: Script,
     issuer: String,
@@ -141,7 +141,10 @@ async fn no_fault_of_an_identity_provider_needs_a_restart_or_shows_to_other_call
         running.spawn(async move {
             while provider.ask(&gateway).await.status != 200 {
                 let name = provider.script.name;
-                assert!(begun.elapsed() < RECOVERS, "fault {name}: not well after {RECOVERS:?}");
+                assert!(
+                    begun.elapsed() < RECOVERS,
+                    "fault {name}: not recovered after {RECOVERS:?}"
+                );
                 sleep(Duration::from_millis(50)).await;
             }
             (provider.script.name, begun.elapsed())
@@ -165,7 +168,7 @@ async fn no_fault_of_an_identity_provider_needs_a_restart_or_shows_to_other_call
     }
 }
 
-/// Keys are fetched anew a second after the last try at the soonest, so that no flood of JWTs is
-/// one of fetches; the rest is for a busy machine.
+/// Keys are fetched at most once a second, so that many JWTs do not cause many fetches. The rest is
+/// for a busy machine.
 const RECOVERS: Duration = Duration::from_secs(4);
 const IN_KEYS: usize = 100;

@@ -1,5 +1,5 @@
-//! The faults, as data: what happens, what clients may see meanwhile and what they must, and how
-//! soon all is well again.
+//! The faults as data: the fault, the responses that clients may and must see meanwhile, and the
+//! time to recover.
 
 use std::time::Duration;
 
@@ -14,40 +14,39 @@ use crate::support::faults::proxy::{Connect, End, Fault, Faults};
 #[derive(Clone, Copy)]
 pub struct Script {
     pub name: &'static str,
-    /// Begins it; [`FaultyServer::end_faults`] ends it when it has shown.
+    /// Begins the fault. [`FaultyServer::end_faults`] ends it when its effect was seen.
     pub begin: fn(&FaultyServer),
     /// Whether all tokens are revoked as well, so that every tenant needs an exchange.
     pub revokes: bool,
-    /// What must be seen of it, so that a fault that did nothing is noticed.
+    /// The effect that must be seen. Without it the check would prove nothing.
     pub effect: Effect,
-    /// The statuses of whole responses that clients may see beside 200.
+    /// The statuses that clients may see beside 200.
     pub may: &'static [u16],
     /// Whether responses may visibly break off.
     pub breaks: bool,
-    /// Whether responses may be whole and yet not what the server said. Only where bytes are changed
-    /// on a connection without TLS.
+    /// Whether whole responses may be corrupt: only where bytes change on a connection without TLS.
     pub mangles: bool,
-    /// So soon after its begin nothing fails any more although it goes on; none if it does.
+    /// Nothing fails any more after this time, although the fault goes on. `None` if it may.
     pub settles: Option<Duration>,
-    /// So soon after its end nothing fails any more; on a busy machine so much later as a request
-    /// takes there that meets no fault.
+    /// Nothing fails any more this long after its end, plus the time that a request without a fault
+    /// takes on a busy machine.
     pub recovers: Duration,
 }
 
-/// What is seen of a fault.
+/// The visible effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A response with this status.
     Status(u16),
-    /// Any of the statuses that may be.
+    /// A response with any of the allowed statuses.
     AnyStatus,
     /// A response that breaks off.
     Broken,
-    /// A right response that took so long.
+    /// A right response that took at least this long.
     Slow(Duration),
-    /// Another exchange, and not one failure.
+    /// Another exchange.
     Exchange,
-    /// Nothing at all, although the proxy did something.
+    /// Nothing for the clients, although the fault took effect.
     Nothing,
 }
 
@@ -67,20 +66,20 @@ impl Script {
         self
     }
 
-    /// What is on its way when the fault ends is still lost.
+    /// Requests that are in flight at the end of the fault may still fail.
     const fn lingers(mut self) -> Self {
         self.recovers = self.recovers.saturating_add(PATIENCE);
         self
     }
 
-    /// The gateway waits for so long before it asks again, so that nothing is well any sooner.
+    /// The gateway waits this long before it tries again, so it cannot recover sooner.
     const fn held_back(mut self, wait: Duration) -> Self {
         self.recovers = self.recovers.saturating_add(wait);
         self
     }
 
-    /// Another address takes over: when a check has found the fault (every 1.1 s at most, within
-    /// 0.5 s), and after the pauses of an exchange.
+    /// Another address takes over after a check has found the fault (one each 1.1 s, each within
+    /// 0.5 s), and after the pauses between exchanges.
     const fn settles(mut self) -> Self {
         self.settles = Some(Duration::from_millis(2_500));
         self
@@ -92,7 +91,7 @@ impl Script {
     }
 }
 
-/// One that clients may notice as a 502 only, unless more is said.
+/// A fault that clients may notice as a 502 only, unless a script allows more.
 const fn fault(name: &'static str, effect: Effect, begin: fn(&FaultyServer)) -> Script {
     Script {
         name,
@@ -107,7 +106,7 @@ const fn fault(name: &'static str, effect: Effect, begin: fn(&FaultyServer)) -> 
     }
 }
 
-/// One that clients do not notice, except for the time it takes.
+/// A fault that clients notice only by the time that requests take.
 const fn harmless(name: &'static str, effect: Effect, begin: fn(&FaultyServer)) -> Script {
     fault(name, effect, begin).may(&[])
 }
@@ -122,7 +121,7 @@ const fn down(to_gateway: Fault) -> Faults {
 
 /// An outage of the token endpoint is over within a second: while the breaker is open, an exchange
 /// begins every 600 to 800 ms, and what one permit remembers of a failure it remembers for 800 ms
-/// at most. All else is well with the next connection.
+/// at most. Everything else recovers with the next connection.
 pub const RECOVERS: Duration = Duration::from_secs(1);
 
 /// All faults of servers with one address, each once.
@@ -173,7 +172,7 @@ fn gone(server: &FaultyServer, connect: Connect) {
     server.proxy.sever(End::Reset);
 }
 
-/// What befalls responses.
+/// Faults of responses.
 fn responses() -> Vec<Script> {
     vec![
         harmless("responses come late", Effect::Slow(LATE), |server| {
@@ -241,7 +240,7 @@ fn responses() -> Vec<Script> {
     ]
 }
 
-/// Responses that are none.
+/// Invalid responses.
 fn false_responses() -> Vec<Script> {
     vec![
         fault("responses are corrupt from the start", Effect::Status(502), |server| {
@@ -291,7 +290,7 @@ fn false_responses() -> Vec<Script> {
     ]
 }
 
-/// What befalls one of two addresses: once it is set aside, nobody notices.
+/// Faults of one of two addresses: clients notice nothing once it is ejected.
 pub fn one_of_two_addresses() -> Vec<Script> {
     let scripts = [
         fault("one of two addresses is gone", Effect::Nothing, |server| {
@@ -304,7 +303,7 @@ pub fn one_of_two_addresses() -> Vec<Script> {
             gone(server, Connect::Closed);
         }),
         fault("one of two addresses is silent", Effect::Nothing, |server| {
-            gone(server, Connect::Silent)
+            gone(server, Connect::Silent);
         }),
         fault("one of two addresses stalls", Effect::Nothing, |server| {
             server.request_faults(down(Fault::StallAfter(0)));
@@ -323,19 +322,19 @@ pub fn one_of_two_addresses() -> Vec<Script> {
     scripts.map(|script| script.may(OUTAGE).breaks().settles()).into()
 }
 
-/// What other clients do.
+/// Faults of other clients.
 fn clients() -> Vec<Script> {
     vec![
-        harmless("clients leave in heads", Effect::Nothing, |server| {
-            server.behave(Misbehaviour::AbortInHead)
+        harmless("clients abort in heads", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::AbortInHead);
         }),
-        harmless("clients leave in bodies", Effect::Nothing, |server| {
-            server.behave(Misbehaviour::AbortInBody)
+        harmless("clients abort in bodies", Effect::Nothing, |server| {
+            server.behave(Misbehaviour::AbortInBody);
         }),
-        harmless("clients leave before the response", Effect::Nothing, |server| {
+        harmless("clients reset before the response", Effect::Nothing, |server| {
             server.behave(Misbehaviour::ResetBeforeResponse);
         }),
-        harmless("clients leave in responses", Effect::Nothing, |server| {
+        harmless("clients reset in responses", Effect::Nothing, |server| {
             server.behave(Misbehaviour::ResetInResponse);
         }),
         harmless("clients close half of connections", Effect::Nothing, |server| {
@@ -352,12 +351,12 @@ fn clients() -> Vec<Script> {
             server.behave(Misbehaviour::ReadNothing);
         }),
         harmless("clients say nothing", Effect::Nothing, |server| {
-            server.behave(Misbehaviour::Silent)
+            server.behave(Misbehaviour::Silent);
         }),
     ]
 }
 
-/// What befalls requests on their way to the server.
+/// Faults of requests on their way to the server.
 fn requests() -> Vec<Script> {
     vec![
         harmless("requests come late", Effect::Slow(LATE), |server| {
@@ -407,7 +406,7 @@ fn requests() -> Vec<Script> {
     ]
 }
 
-/// What befalls exchanges on their way. All tokens are revoked, so that all need one.
+/// Faults of exchanges on their way. All tokens are revoked, so that each tenant needs one.
 fn exchanges() -> Vec<Script> {
     let scripts = [
         harmless("tokens come late", Effect::Exchange, |server| {
@@ -456,7 +455,7 @@ fn exchanges() -> Vec<Script> {
     scripts.map(Script::revoking).into()
 }
 
-/// What the token endpoint itself does wrong.
+/// Faults of the token endpoint itself.
 fn token_endpoint() -> Vec<Script> {
     vec![
         refused("the token endpoint responds with 500", |server| {
@@ -521,7 +520,7 @@ const fn refused(name: &'static str, begin: fn(&FaultyServer)) -> Script {
     fault(name, Effect::AnyStatus, begin).may(OUTAGE).revoking()
 }
 
-/// What the API does wrong.
+/// Faults of the API.
 fn api() -> Vec<Script> {
     vec![
         fault("the API responds with 500", Effect::Status(500), |server| {
@@ -559,13 +558,13 @@ fn api() -> Vec<Script> {
     ]
 }
 
-/// A refused credential is not tried again any sooner, so that no account is locked. With the same
-/// credential it cannot be well before that; a changed one is asked for at once.
+/// A refused credential is tried again after this time, so that no account is locked. A changed
+/// credential is tried at once.
 const REFUSED: Duration = Duration::from_secs(5);
 const LATE: Duration = Duration::from_millis(50);
 /// Longer than the gateway waits.
 const TOO_LATE: Duration = PATIENCE.saturating_add(LATE);
 const IN_HEAD: usize = 40;
 const IN_BODY: usize = 500;
-/// What clients may see while no token can be had.
+/// The statuses that clients may see while no token can be had.
 const OUTAGE: &[u16] = &[502, 503, 504];

@@ -52,7 +52,7 @@ impl Setup {
         connect(self.gateway.address(), &self.server, Some(identity)).await
     }
 
-    /// The status of a response on a connection of its own; none if the certificate is not good.
+    /// The status of a response on a connection of its own. `None` if the certificate is refused.
     async fn ask(&self, identity: &Identity) -> Option<u16> {
         let mut client = self.connect(identity).await?;
         client.write(ASK.as_bytes()).await;
@@ -69,7 +69,7 @@ impl Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_ca_that_is_removed_lets_nobody_in_and_ends_the_connections_it_let_in() {
+async fn a_removed_client_ca_admits_no_client_and_its_connections_close() {
     let (old, new) = (Ca::new("old"), Ca::new("new"));
     let [by_old, by_new] = [&old, &new].map(|ca| ca.identity(&[dns("reports.example")]));
     let setup = Setup::new(&old.pem, &old.revocations(&SerialNumber::from(1))).await;
@@ -144,7 +144,7 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
     assert_eq!(setup.ask(&good).await, Some(200));
 }
 
-/// The certificate is the connection's; who that is, is decided with each request.
+/// The certificate belongs to the connection. Its caller is decided with each request.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_certificate_is_judged_by_the_callers_of_the_configuration_in_force() {
     let ca = Ca::new("clients");

@@ -1,4 +1,4 @@
-//! What a change leaves alone goes on as it was: tokens, connections, throttles, key sets,
+//! Everything that a change does not touch goes on: tokens, connections, throttles, key sets,
 //! breakers. And a request that a change meets in the middle is decided on by what is in force
 //! then.
 
@@ -76,7 +76,7 @@ async fn tokens_and_connections_outlive_a_change_that_is_not_about_them() {
     setup.upstream.revoke_all();
     assert_eq!(setup.ask("").await.status, 200);
     assert_eq!((setup.upstream.token_requests(), setup.upstream.connections()), (2, 2));
-    // Control: where the server's settings change, its connections are made anew; tokens stay.
+    // Control: where the server's settings change, its connections are made again; tokens stay.
     let config = setup.config.edit("/bi\" }", "/bi\", max_connections: 9 }");
     assert_ne!(config, setup.config);
     setup.put(&config).await;
@@ -141,7 +141,7 @@ async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
     becomes(PATIENCE, "the next is counted", async || metrics().await.contains(counted)).await;
     let gone = metrics().await;
     assert!(!gone.contains("bolt"), "the end of a request brings nothing back: {gone}");
-    // One that comes back begins anew.
+    // A throttle that comes back starts from zero.
     setup.put(&both).await;
     let served = "boldgate_http_requests_total{tenant=\"bolt\",outcome=\"served\"}";
     assert_eq!(metric(admin, served).await, 0);
@@ -161,7 +161,7 @@ async fn the_used_part_of_a_throttle_stays_used_unless_the_throttle_changes() {
     }
     assert_eq!(statuses[..3], [200; 3]);
     assert!(statuses[3..].contains(&429), "{statuses:?}: a reload gave nothing back");
-    // Control: another allowance begins anew.
+    // Control: another allowance starts from zero.
     setup.put(&setup.config.edit("burst: 3", "burst: 4")).await;
     assert_eq!(setup.ask("").await.status, 200);
 }
@@ -252,7 +252,7 @@ async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_n
 }
 
 /// The others use up whatever the throttle gives back each second; in the middle of one the request
-/// is decided on anew, and has to do with what it took the first time.
+/// is decided again, and has to do with what it took the first time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_readmitted_counts_once() {
     let limits = "    limits: { requests_per_second: 1, burst: 1 }\n";
@@ -278,7 +278,7 @@ async fn a_request_that_is_readmitted_counts_once() {
     becomes(PATIENCE, "it is in force", async || setup.generation().await == 2).await;
     let response = waiting.response().await;
     assert_eq!(response.status, 200, "{}", response.text());
-    assert_eq!(setup.upstream.token_requests(), 2, "it was decided on anew");
+    assert_eq!(setup.upstream.token_requests(), 2, "it was decided again");
     let refused = others.await.unwrap().iter().filter(|status| **status == 429).count();
     assert!(refused > 700, "the control: {refused} of 800 were too many");
 }

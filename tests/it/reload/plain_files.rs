@@ -15,7 +15,7 @@ use crate::support::reloads::{ACME, PATIENCE, get, log_line, metric, two_sites};
 use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::{becomes, until};
 
-/// What a file may have been replaced by, and the word for it.
+/// The things that may replace a file, and the words for them.
 const NO_PLAIN_FILES: [(&str, &str); 4] =
     [("pipe", "a pipe"), ("socket", "a socket"), ("folder", "a directory"), ("device", "a device")];
 
@@ -366,7 +366,8 @@ async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
     let config = std::fs::read_to_string(mount.files.path("boldgate.yaml")).unwrap();
     let config = config.edit(away.to_str().unwrap(), here.to_str().unwrap());
     mount.files.swap_in("boldgate.yaml", &config);
-    // A reading of the former configuration may have begun just before. It hangs until its deadline.
+    // A reading of the former configuration may have begun just before. It hangs until its
+    // deadline.
     becomes(2 * DEADLINE, "it is in force", async || generation().await == 3).await;
     becomes(PATIENCE, "it is reported", async || metric(admin, successful).await == 1).await;
     // Changes are noticed by themselves again.

@@ -1,4 +1,4 @@
-//! What cannot be used changes nothing, and is told of.
+//! A configuration that cannot be used changes nothing, and is reported.
 
 use rustix::process::Signal;
 
@@ -41,10 +41,10 @@ async fn an_unusable_change_alters_nothing_and_is_reported_with_its_place() {
         let successful = "boldgate_config_last_reload_successful";
         becomes(PATIENCE, what, async || metric(admin, successful).await == 1).await;
     }
-    assert_eq!(metric(admin, "boldgate_config_generation").await, 1, "nothing was put in force");
+    assert_eq!(metric(admin, "boldgate_config_generation").await, 1, "nothing was activated");
 }
 
-/// Who mends a file wrongly reads what is wrong with it now.
+/// A second faulty file is reported with its own faults.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_fault_in_the_same_file_is_reported_too() {
     let upstream = two_sites().await;

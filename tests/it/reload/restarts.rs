@@ -107,9 +107,9 @@ async fn running_out_of_file_descriptors_is_logged_once_in_ten_seconds() {
     becomes(PATIENCE, "it serves", async || get(address, ACME).await.status == 200).await;
 }
 
-/// What the system lets a process leave of its memory when it crashes.
+/// The limit on core files.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_leaves_no_core_file_unless_it_is_told_to() {
+async fn a_gateway_writes_no_core_file_unless_it_is_allowed_to() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -123,7 +123,7 @@ async fn a_gateway_leaves_no_core_file_unless_it_is_told_to() {
     assert_eq!(limits(&gateway), ["0", "0"]);
     gateway.signal(rustix::process::Signal::ABORT);
     assert!(!ended_by(gateway).core_dumped());
-    // Control: told to, it leaves the limits as it finds them.
+    // Control: if it is allowed to, it does not change the limits.
     let mut command = under("ulimit -c unlimited", &files);
     command.env("BOLDGATE_CORE_DUMPS", "true");
     let gateway = Process::start(command);
@@ -178,7 +178,7 @@ async fn an_address_of_systemds_that_goes_and_comes_back_is_served_again() {
         files.swap_in("boldgate.yaml", &without);
         becomes(PATIENCE, "it goes", async || in_force(&gateway).await == 2 * number + 2).await;
         assert_eq!(get(other, ACME).await.status, 200, "{number}: the other one stays");
-        // Who comes now waits in the kernel, as while there is no process.
+        // New connections wait in the kernel, as while there is no process.
         let waiting = tokio::spawn(async move { get(address, ACME).await.status });
         sleep(Duration::from_millis(100)).await;
         assert!(!waiting.is_finished(), "{number}: nobody serves it");
@@ -263,7 +263,7 @@ async fn a_socket_that_does_not_listen_is_reported_and_the_gateway_does_not_star
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn systemd_is_told_of_start_reload_and_stop() {
+async fn systemd_is_notified_of_start_reload_and_stop() {
     let upstream = two_sites().await;
     let files = Files::new();
     files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
@@ -292,7 +292,7 @@ async fn systemd_is_told_that_a_change_was_refused_until_it_is_good() {
     let good = files.config(&upstream, &["acme"], "");
     files.write("boldgate.yaml", &good);
     let told = tokio::net::UnixDatagram::bind(files.path("notify")).unwrap();
-    // What is told until this is, that included.
+    // All notifications up to and including this one.
     let until = async |last: &str| {
         let mut all = Vec::new();
         loop {

@@ -33,7 +33,7 @@ async fn the_gateway_announces_its_end_before_it_stops_accepting() {
     let told = Instant::now();
     gateway.signal(Signal::TERM);
     gateway.stderr(|log| log.contains("stopping"));
-    // On its way when the signal came: it is answered, and told that the connection ends.
+    // A request in flight at the signal gets a response that closes the connection.
     busy.write(ask.as_bytes()).await;
     assert_eq!(get(admin, "/readyz").await.status, 503, "not ready");
     assert!(idle.is_closed().await, "an idle connection ends");
@@ -100,7 +100,7 @@ async fn tenants_to_warm_up_have_their_token_soon_after_the_change_that_needs_on
     until(|| upstream.token_requests() == 2).await;
     assert_eq!(get(address, BOLT).await.status, 200);
     assert_eq!(upstream.token_requests(), 2, "its token was there");
-    // A changed credential has none, whoever else there is.
+    // A changed credential has no tokens, whatever other tenants there are.
     let secret = format!("{EMBED_SECRET}-2");
     upstream.set_embed_secret(Some("site1"), &secret);
     upstream.set_embed_secret(Some("site2"), &secret);

@@ -11,7 +11,7 @@ use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::becomes;
 
 #[test]
-fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
+fn each_file_of_a_configuration_is_recognised_by_its_content() {
     let files = Files::new();
     let contents = every_kind_of_file(&files);
     let path = files.path("boldgate.yaml");
@@ -32,7 +32,7 @@ fn each_file_that_a_configuration_names_is_known_by_what_it_holds() {
         assert_eq!(before.changed(&read()), 1, "{name}");
         files.write(name, content);
     }
-    // What cannot be read is watched all the same: it may come back.
+    // An unreadable file is watched all the same: it may come back.
     std::fs::remove_file(files.path("keys.json")).unwrap();
     let (gone, settings) = Settings::read(&path);
     assert!(settings.is_err());

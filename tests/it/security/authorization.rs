@@ -68,7 +68,7 @@ fn with(authorization: &str) -> String {
 }
 
 /// Every place of a header value in which a client may put a key of ours.
-fn places(key: &str) -> [String; 14] {
+fn positions(key: &str) -> [String; 14] {
     [
         key.to_owned(),
         format!("Bearer {key}"),
@@ -98,7 +98,7 @@ async fn a_value_of_the_form_of_our_api_keys_is_never_forwarded() {
     ))
     .await;
     for key in ["bgk_canary-unknown", "bgk_", expired, &ALPHA_KEY[..ALPHA_KEY.len() - 1]] {
-        for value in places(key) {
+        for value in positions(key) {
             let code = setup.assert_refused(with(&value), &[401]).await.code();
             assert_eq!(code, "caller_unauthenticated", "{value}");
             // Beside another credential it is refused as well, and not forwarded as the client's
@@ -147,7 +147,7 @@ async fn an_anonymous_listener_does_not_forward_our_api_key_either() {
         hex(digest(&SHA256, key.as_bytes()).as_ref())
     );
     let gateway = Gateway::start(&(config(upstream.address, "") + &callers));
-    for value in places("bgk_canary-unknown") {
+    for value in positions("bgk_canary-unknown") {
         let response = gateway.send(anonymous(&value)).await;
         assert_eq!(
             (response.status, &*response.code()),

@@ -1,4 +1,4 @@
-//! Who may not, gets nothing: no token is fetched, no byte goes to the server.
+//! A caller without the right gets nothing: no token is fetched, no byte goes to the server.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn no_route_opens_to_a_caller_that_may_not_use_it() {
     setup.assert_serves().await;
 }
 
-/// AUT-01: whether a tenant exists is not told to those who are nobody.
+/// AUT-01: a client without a credential does not learn whether a tenant exists.
 #[tokio::test]
 async fn without_a_key_every_tenant_looks_the_same() {
     let setup = Setup::new().await;
@@ -131,7 +131,7 @@ async fn a_key_of_any_size_or_bytes_is_just_unknown() {
     setup.assert_serves().await;
 }
 
-/// KEY-03: who guesses keys as fast as it can is told nothing, and keeps nobody from being served.
+/// KEY-03: a client that guesses keys at full speed learns nothing, others are served.
 #[tokio::test]
 async fn a_flood_of_guessed_keys_reaches_nothing_and_keeps_no_good_caller_out() {
     let setup = Setup::new().await;
@@ -159,8 +159,8 @@ async fn a_flood_of_guessed_keys_reaches_nothing_and_keeps_no_good_caller_out() 
     assert_eq!((exchanges, requests), (before.1, before.2 + 100), "none of the guesses");
 }
 
-/// AUT-01 for throttles: who has too much under way gets no class of routes, and takes nothing of
-/// others.
+/// AUT-01 for throttles: a caller with too many requests in flight is refused every class of
+/// routes, and takes nothing from others.
 #[tokio::test]
 async fn a_caller_with_too_many_requests_in_flight_is_refused_every_class_of_routes() {
     let busy = "bgk_canary-key-of-the-busy";
@@ -206,7 +206,7 @@ async fn a_health_checker_has_no_special_rights() {
     setup.assert_serves().await;
 }
 
-/// A connection remembers nobody: each request on it proves who sends it.
+/// A connection remembers no caller: each request on it needs its own proof.
 #[tokio::test]
 async fn each_request_on_a_connection_is_authenticated_by_itself() {
     let setup = Setup::new().await;

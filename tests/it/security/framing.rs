@@ -1,4 +1,4 @@
-//! Requests whose end two servers could see in different places (request smuggling).
+//! Requests whose end two servers could see at different bytes (request smuggling).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::two_callers::{ALPHA_KEY, GOOD, Setup, get, get_with, post};
 
-/// What is smuggled: well-formed, and admitted if it were ever read as a request.
+/// The smuggled bytes: well-formed, and admitted if they were ever read as a request.
 fn smuggled() -> String {
     get("/bi/api/site/alpha/v5.0/smuggled")
 }
@@ -275,7 +275,7 @@ async fn no_byte_of_a_target_is_repaired() {
     setup.assert_serves().await;
 }
 
-/// RFC 9110, section 9.3.1: a server that expects no body leaves it unread, and on a connection
+/// RFC 9110, section 9.3.1: a server that expects no body does not read it, and on a connection
 /// that others use next it would become the beginning of their request.
 #[tokio::test]
 async fn a_body_where_servers_expect_none_is_refused() {
@@ -330,7 +330,7 @@ async fn a_connection_that_carried_the_body_of_a_delete_is_not_used_again() {
     }
 }
 
-/// What is not read is announced: a client that has sent more behind chunks knows to send it again.
+/// `Connection: close` tells a client that has sent more behind chunks to send it again.
 #[tokio::test]
 async fn a_response_after_which_nothing_is_read_says_close() {
     let setup = Setup::new().await;
@@ -357,7 +357,7 @@ async fn a_response_after_which_nothing_is_read_says_close() {
     setup.assert_serves().await;
 }
 
-/// What comes in a later segment is judged like what comes in the first.
+/// Bytes in a later segment are judged like those in the first.
 #[tokio::test]
 async fn chunks_in_segments_of_their_own_are_judged_alike() {
     let setup = Setup::with("limits: { body_timeout: 500ms }\n").await;
@@ -538,7 +538,7 @@ async fn no_odd_byte_around_the_framing_makes_two_requests_of_one() {
                 let (first, rest) = ended.unwrap_or_else(|_| panic!("{} hangs", what()));
                 let status = first.map(|response| response.status);
                 assert!(matches!(status, Some(200 | 400 | 408 | 501)), "{}: {status:?}", what());
-                // What is behind the body is a second request, which may be refused as none.
+                // The bytes behind the body are a second request, which may be refused as invalid.
                 let more = rest.matches("HTTP/1.1 ").count();
                 assert_eq!(more, rest.matches("HTTP/1.1 400").count(), "{}\n{rest}", what());
             }

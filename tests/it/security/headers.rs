@@ -38,8 +38,8 @@ fn leniently(request: &Request) -> Vec<(String, String)> {
         .collect()
 }
 
-/// HDR-01, HDR-06, HDR-07: nothing that says who the client is, where it comes from or what it
-/// asks for goes on from the client, under no spelling; ours goes on once.
+/// HDR-01, HDR-06, HDR-07: headers of the client about its identity, address or target are not
+/// forwarded in any spelling. Ours are, once.
 #[tokio::test]
 async fn forwarding_headers_never_come_from_the_client() {
     let setup = Setup::new().await;
@@ -105,8 +105,8 @@ async fn forwarding_headers_never_come_from_the_client() {
     assert_eq!(request.header("x-custom"), ["kept"]);
 }
 
-/// Who a client is, as proxies, gateways and web servers in front of applications say it. None of
-/// them is ours to believe, and whoever stands between us and Bold BI might.
+/// Headers in which proxies, gateways and web servers name the user to an application. We believe
+/// none of them, but a proxy between us and Bold BI might.
 #[tokio::test]
 async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
     let setup = Setup::new().await;
@@ -174,7 +174,7 @@ async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
             assert_token_of(&request, "alpha");
         }
     }
-    // What clients of Bold BI and of APIs do send, and tracing.
+    // Headers that clients of Bold BI and of APIs send, and tracing.
     for name in [
         "X-Custom",
         "X-Requested-With",
@@ -322,7 +322,7 @@ async fn an_authorization_for_bold_bi_is_no_credential_of_a_caller() {
 
 /// HDR-08: no session of a browser mixes with the user of our token, in either direction.
 #[tokio::test]
-async fn cookies_pass_only_where_no_token_of_ours_is_put_on() {
+async fn cookies_pass_only_without_a_token_of_ours() {
     let upstream = Upstream::with_handler(|_| {
         let mut response = ok("served");
         let text = String::from_utf8(response.bytes).unwrap();

@@ -47,7 +47,7 @@ async fn two_host_headers_are_refused() {
     setup.assert_serves().await;
 }
 
-/// HST-05: whatever host the caller asks for, the server gets its own, once. It is told of no other
+/// HST-05: for any host of a caller the server gets its own, once. It is sent no other
 /// than those that the configuration names: Bold BI may store it as the URL of the site.
 #[tokio::test]
 async fn the_server_gets_its_own_host() {

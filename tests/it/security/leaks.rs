@@ -87,7 +87,7 @@ impl Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_boldgate"))
             .args(["--log-level", "trace", "--log-format", format, "serve", "--config"])
             .arg(config)
-            // What makes libraries talk must not make ours.
+            // Variables that make libraries log must not make ours do so.
             .env("RUST_LOG", "trace")
             .env("SSLKEYLOGFILE", config.with_file_name("keys.log"))
             .stdin(Stdio::null())

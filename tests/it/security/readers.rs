@@ -94,7 +94,7 @@ fn mutated(seeds: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
 /// Sends the bytes on a connection of their own, and reads all that comes until it ends.
 async fn send(address: SocketAddr, bytes: &[u8], half_close: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // Who refuses them may close before all are written.
+    // A server that refuses them may close before all are written.
     let _ = stream.write_all(bytes).await;
     if half_close {
         let _ = stream.shutdown().await;
@@ -105,8 +105,8 @@ async fn send(address: SocketAddr, bytes: &[u8], half_close: bool) -> Vec<u8> {
     all
 }
 
-/// What the gateway has read of the bytes: the requests that went on, and `None` in the place of
-/// those that it refused.
+/// The requests that the gateway has read: those that it forwarded, and `None` for each refused
+/// one.
 async fn gateway_reads(gateway: &Gateway, upstream: &Upstream, bytes: &[u8]) -> Vec<Option<Read>> {
     let responses = send(gateway.address(), bytes, false).await;
     let responses = String::from_utf8_lossy(&responses).into_owned();
@@ -274,7 +274,7 @@ async fn requests_of_odd_bytes_are_forwarded_as_hyper_reads_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nginx; `make readers` runs it"]
-async fn what_goes_on_of_ten_thousand_odd_requests_is_what_nginx_and_hyper_read_too() {
+async fn ten_thousand_odd_requests_are_forwarded_as_nginx_and_hyper_read_them() {
     let tally = compare_at_once(32, 320, true).await;
     assert!(tally.went_on > 1000 && tally.refused > 1000, "both happen often enough");
 }

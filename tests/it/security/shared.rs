@@ -1,4 +1,4 @@
-//! What one client or one response could leave behind for another: on a connection to the server that
+//! Nothing of one client or one response reaches another: on a connection to the server that
 //! others use next, or in what the client is shown.
 
 use crate::support::client::Client;
@@ -110,7 +110,7 @@ async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
         }
         let length = response.header("content-length")[0].parse::<usize>().unwrap();
         assert_eq!(response.body.len(), length, "as many bytes");
-        // What the client sent itself is no secret of ours.
+        // The bytes of the client itself are no secret of ours.
         let own = setup.gateway.send(own("Bearer theirs")).await;
         assert!(own.text().contains("Bearer theirs"), "{}", own.text());
     }

@@ -1,4 +1,4 @@
-//! Clients that take their time, that are many, or that send much.
+//! Slow clients, many clients, and clients that send much.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::support::two_callers::{GOOD, Setup, config, get, get_with, post};
 use crate::support::upstream::Upstream;
 
 const IMPATIENT: &str = "limits: { request_head_timeout: 500ms, body_timeout: 500ms }\n";
-/// What 500 ms may become on a machine that is busy with other tests. A head that drips takes far
+/// A deadline of 500 ms on a machine that is busy with other tests. A head that drips takes far
 /// longer.
-const SOON: Duration = Duration::from_secs(4);
+const DEADLINE_WITH_SLACK: Duration = Duration::from_secs(4);
 
 /// Sends a byte every 100 ms until the connection breaks, and tells when the end of it came. Each
 /// pause is shorter than any timeout, so that only a deadline over the whole ends it.
@@ -52,7 +52,7 @@ async fn a_head_that_drips_is_cut_off_at_the_deadline() {
     // Meanwhile others are served.
     let (slow, ()) = tokio::join!(slow, setup.assert_serves());
     for (ended, response) in slow {
-        assert!(ended < SOON, "{ended:?}");
+        assert!(ended < DEADLINE_WITH_SLACK, "{ended:?}");
         assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
     }
     assert_eq!(setup.reached().2, 1, "only the control has reached the server");
@@ -66,18 +66,24 @@ async fn a_second_head_that_drips_is_cut_off_too() {
     client.write(get(GOOD).as_bytes()).await;
     assert_eq!(client.response().await.status, 200);
     let (ended, response) = drip(client.stream, get(GOOD)).await;
-    assert!(ended < SOON && response.starts_with("HTTP/1.1 408 "), "{ended:?} {response}");
+    assert!(
+        ended < DEADLINE_WITH_SLACK && response.starts_with("HTTP/1.1 408 "),
+        "{ended:?} {response}"
+    );
 
     // Its beginning came along with the request before.
     let mut client = Client::connect(setup.address()).await;
     client.write(format!("{}GET /bi", get(GOOD)).as_bytes()).await;
     assert_eq!(client.response().await.status, 200);
     let (ended, response) = drip(client.stream, "x".repeat(200)).await;
-    assert!(ended < SOON && response.starts_with("HTTP/1.1 408 "), "{ended:?} {response}");
+    assert!(
+        ended < DEADLINE_WITH_SLACK && response.starts_with("HTTP/1.1 408 "),
+        "{ended:?} {response}"
+    );
     assert_eq!(setup.reached().2, 2);
 }
 
-/// SLO-01, SLO-05: who says nothing is not kept.
+/// SLO-01, SLO-05: a connection that sends nothing is closed.
 #[tokio::test]
 async fn a_silent_connection_is_closed() {
     let limits = "limits: { request_head_timeout: 500ms, keep_alive_timeout: 300ms }\n";
@@ -89,7 +95,7 @@ async fn a_silent_connection_is_closed() {
     let begun = Instant::now();
     assert_eq!(silent.rest().await, "");
     assert_eq!(served.rest().await, "");
-    assert!(begun.elapsed() < SOON);
+    assert!(begun.elapsed() < DEADLINE_WITH_SLACK);
     setup.assert_serves().await;
 }
 
@@ -112,10 +118,10 @@ async fn a_tls_handshake_has_a_deadline() {
         client.write(sent.as_bytes()).await;
         client.rest().await;
     }
-    assert!(begun.elapsed() < 3 * SOON);
+    assert!(begun.elapsed() < 3 * DEADLINE_WITH_SLACK);
     let dripping = TcpStream::connect(setup.address()).await.unwrap();
     let (ended, _) = drip(dripping, format!("{hello}{}", "\0".repeat(500))).await;
-    assert!(ended < SOON, "{ended:?}");
+    assert!(ended < DEADLINE_WITH_SLACK, "{ended:?}");
     // Plain HTTP is no handshake: it ends at once.
     let mut plain = Client::connect(setup.address()).await;
     plain.write(get(GOOD).as_bytes()).await;
@@ -146,15 +152,15 @@ async fn a_request_whose_body_stops_is_ended() {
         let begun = Instant::now();
         let statuses = setup.statuses(post(GOOD, framing, part)).await;
         assert_eq!(statuses, [408], "{framing}{part}");
-        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < DEADLINE_WITH_SLACK, "{:?}", begun.elapsed());
         assert_eq!(setup.reached().2, requests, "{framing}{part}: half a request is none");
         setup.assert_serves().await;
         assert_eq!(setup.reached().0, connections + 1, "its connection was used again");
     }
 }
 
-/// The bound on connections: one too many is told so at once, the others are served, and a place
-/// that is given back can be had.
+/// The bound on connections: one too many is refused at once, the others are served, and a closed
+/// connection makes room for another.
 #[tokio::test]
 async fn one_connection_too_many_is_rejected_at_once() {
     let setup = Setup::with("limits: { max_connections: 8 }\n").await;
@@ -173,10 +179,10 @@ async fn one_connection_too_many_is_rejected_at_once() {
         let refusal = outside.response().await;
         assert_eq!((refusal.status, refusal.code().as_str()), (503, "overloaded"));
         assert!(refusal.whole && refusal.header("connection") == ["close"]);
-        // Pages differ in what they are answered: no cache may take this for another page's.
+        // Responses differ from page to page: no cache may use this one for another page.
         assert_eq!(refusal.header("vary"), ["Origin"]);
         assert_eq!(outside.rest().await, "");
-        assert!(begun.elapsed() < SOON);
+        assert!(begun.elapsed() < DEADLINE_WITH_SLACK);
         assert_eq!(setup.reached(), before);
     }
     for client in &mut inside {
@@ -188,7 +194,7 @@ async fn one_connection_too_many_is_rejected_at_once() {
         // The gateway sees the end of the connection in its own time.
         while setup.gateway.send(get(GOOD)).await.status != 200 {}
     });
-    freed.await.expect("the place can be had again");
+    freed.await.expect("there is room again");
 }
 
 /// BOD-01

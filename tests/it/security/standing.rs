@@ -1,5 +1,5 @@
-//! AUT-01: every class of routes by every kind of standing that is not enough, at each kind of
-//! listener; and beside it, what each kind of credential opens.
+//! AUT-01: every class of routes with every kind of insufficient credential, at each kind of
+//! listener; as a control, the routes that each kind of credential opens.
 
 use std::net::SocketAddr;
 
@@ -32,7 +32,7 @@ enum By<'h> {
     Tls(Option<&'h Identity>),
 }
 
-/// Why it is not enough; none where not even a connection comes about.
+/// The refusal. `None` if there is not even a connection.
 type Refused = Option<(u16, &'static str)>;
 
 const NOBODY: Refused = Some((401, "caller_unauthenticated"));
@@ -72,7 +72,7 @@ const KEYED: [(&str, &str); 6] = [
 ];
 
 impl Setup {
-    /// `process` is who may come to the Unix socket.
+    /// `process` is the process that may use the Unix socket.
     async fn new(process: &str) -> Self {
         let upstream = Upstream::echo().await;
         let (provider, files) = (Provider::new(), tempfile::tempdir().unwrap());
@@ -162,7 +162,7 @@ tenants:
         bearer(&token)
     }
 
-    /// What comes of a request; none if there is no connection.
+    /// The response to a request. `None` if there is no connection.
     async fn ask(&self, method: &str, site: &str, route: &str, by: &By<'_>) -> Option<Response> {
         let lines = if let By::Tcp(lines) = by { lines } else { "" };
         let request =
@@ -188,7 +188,7 @@ tenants:
         }
     }
 
-    /// Every class of routes is closed to who comes like this, and nothing reaches the server.
+    /// Every class of routes is closed to this client, and nothing reaches the server.
     async fn assert_closed(&self, what: &str, by: By<'_>, refused: Refused) {
         for (method, route, class) in ROUTES {
             let response = self.ask(method, "alpha", route, &by).await;
@@ -199,7 +199,7 @@ tenants:
         self.upstream.seen.assert_untouched(what);
     }
 
-    /// Every class of routes is open to who comes like this, with alpha's token of that user.
+    /// Every class of routes is open to this client, with alpha's token of that user.
     async fn assert_open(&self, what: &str, by: By<'_>) {
         for (method, route, class) in ROUTES {
             let before = self.upstream.seen.requests().len();

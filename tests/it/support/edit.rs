@@ -53,6 +53,6 @@ fn a_pattern_that_is_there_twice_fails() {
 
 #[test]
 #[should_panic(expected = "`3` is not in:\na: 1, b: 2")]
-fn a_pattern_for_all_places_that_is_in_none_fails() {
+fn a_pattern_for_all_matches_without_a_match_fails() {
     let _ = "a: 1, b: 2".edit_all("3", "4");
 }

@@ -62,8 +62,8 @@ impl Load {
     }
 }
 
-/// One request, on the connection that was kept or on a new one, which is given back if the response
-/// does not say that it was the last. Nothing is tried twice.
+/// One request, on the connection that was kept or on a new one, which is given back if the
+/// response does not say that it was the last. Nothing is tried twice.
 async fn one(address: SocketAddr, kept: Option<Client>) -> Result<Option<Client>, String> {
     let reused = kept.is_some();
     let mut client = match kept {

@@ -32,7 +32,7 @@ impl MeasuredProcess {
         Self { serving, address, _files: files }
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.serving.stderr(|_| true)
     }

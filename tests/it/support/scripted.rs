@@ -15,15 +15,15 @@ use super::waiting::comes_true;
 use crate::support::edit::Edit;
 use crate::support::gateway::PATH;
 
-/// A server that gives out tokens by itself; what happens to every other request is up to a script,
-/// which holds the connection from the request's head on.
+/// A server that gives out tokens by itself. A script handles every other request, and gets its
+/// connection once the head is read.
 pub struct ScriptedUpstream {
     pub address: SocketAddr,
     pub seen: Arc<Counts>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What a scripted server saw, exchanges aside.
+/// The record of a scripted server.
 #[derive(Default)]
 pub struct Counts {
     /// Heads of requests, in the order they came.
@@ -39,7 +39,7 @@ pub struct Counts {
 /// A connection whose request's head has been read.
 pub struct Wire {
     pub stream: TcpStream,
-    /// What has been read and belongs to nothing yet.
+    /// Bytes that were read behind the head.
     pub buffer: Vec<u8>,
     pub head: String,
 }

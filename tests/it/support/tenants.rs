@@ -1,4 +1,4 @@
-//! What the tests share: a tenant of a server at some address, and a permit for it.
+//! Helpers: a tenant of a server at some address, and a permit for it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -21,7 +21,7 @@ pub struct Upstream {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What reached the upstream.
+/// The record of everything that reached the upstream.
 #[derive(Default)]
 pub struct Seen {
     /// Connections that were opened, those of exchanges included.

@@ -1,5 +1,5 @@
-//! Requests that can be told apart, what a right response to each is, and what a server must never
-//! see: a token that is somebody else's, or a write twice.
+//! Distinguishable requests, the check of the response to each, and a record of the two things that
+//! a server must never see: the token of another user, and a write twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,36 +11,37 @@ use serde_json::Value;
 
 use super::client::Response;
 
-/// Somebody who asks as one user of one tenant.
+/// A user of a tenant, and the proof of it.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Identifier of the tenant's site.
     pub site: String,
-    /// The Bold BI user that must be seen there.
+    /// The Bold BI user as whom the requests must arrive.
     pub user: String,
-    /// The lines of a head that prove it.
+    /// The header lines that prove it.
     pub proof: String,
 }
 
-/// The line of a head with an API key.
+/// The header line with an API key.
 pub fn api_key(key: &str) -> String {
     format!("X-Api-Key: {key}\r\n")
 }
 
-/// What the configuration holds of an API key.
+/// The hash of an API key, for the configuration.
 pub fn key_hash(key: &str) -> String {
     let hash = digest(&SHA256, key.as_bytes());
     hash.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// What is asked for.
+/// The kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A GET, answered with what reached the server.
+    /// A GET. The response describes the request that reached the server.
     Read,
-    /// A GET of so many bytes, in chunks or not.
+    /// A GET of this number of bytes, in chunks or not.
     Download(usize, bool),
-    /// A POST with so many bytes, answered with what reached the server.
+    /// A POST with this number of bytes. The response describes the request that reached the
+    /// server.
     Write(usize),
 }
 
@@ -53,21 +54,21 @@ pub struct CheckedRequest {
     kind: Kind,
 }
 
-/// What a response is worth.
+/// The judgement of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The right one.
+    /// The right response.
     Right,
     /// A whole response with another status than 200.
     Status(u16),
     /// A response to another request.
     Foreign(String),
-    /// It looks whole, and is not what the server said.
+    /// A response that looks whole, and that the server did not send like this.
     Mangled(String),
 }
 
 impl CheckedRequest {
-    /// The request with this number; there must be no other with it.
+    /// The request with this number, which no other request may have.
     pub fn new(identity: &Identity, number: u64, kind: Kind) -> Self {
         let (method, extra) = match kind {
             Kind::Read => ("GET", String::new()),
@@ -105,7 +106,7 @@ impl CheckedRequest {
         let says = |name| response.header(name).unwrap_or_default();
         let (user, target) = (says("stand-in-user"), says("stand-in-target"));
         if (user, target) != (self.user.as_str(), self.target.as_str()) {
-            // What is readable was meant for somebody; what is not was changed on the way.
+            // A readable response was meant for another request. An unreadable one was changed.
             return if user.contains('@') && target.contains("/things/") {
                 let (own_user, own) = (&self.user, &self.target);
                 Verdict::Foreign(format!("`{own}` as {own_user} got `{target}` as {user}"))
@@ -137,20 +138,20 @@ impl CheckedRequest {
     }
 }
 
-/// What reached the server, in so far as it matters.
+/// The record of the requests that reached the server.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// How often each write was carried out, or may have been.
+    /// How often each write was, or may have been, carried out.
     writes: HashMap<String, u32>,
-    /// Requests with somebody else's token.
+    /// Requests with the token of another user.
     strays: Vec<String>,
 }
 
 impl Ledger {
-    /// What makes a stand-in write into it.
+    /// Lets a stand-in write into it.
     pub fn observer(&self) -> Observer {
         let ledger = self.clone();
         Observer::new(move |request| ledger.note(request))
@@ -165,7 +166,7 @@ impl Ledger {
         {
             entries.strays.push(format!("{} with the token of {holder}", request.target));
         }
-        // Whatever else it was answered with, it may have done something.
+        // With any status but 401 the write may have been carried out.
         if *request.method == Method::POST && request.status != StatusCode::UNAUTHORIZED {
             *entries.writes.entry(request.target.to_owned()).or_default() += 1;
         }
@@ -175,7 +176,7 @@ impl Ledger {
         self.0.lock().expect("nothing panics with it")
     }
 
-    /// What must not have been, since this was asked last: writes done twice, others' tokens.
+    /// The violations since the last call: writes done twice, and tokens of other users.
     pub fn take_violations(&self) -> Vec<String> {
         let mut entries = self.entries();
         let doubled = entries.writes.iter().filter(|(_, times)| **times > 1);

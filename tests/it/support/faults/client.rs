@@ -1,4 +1,4 @@
-//! A client that is quick, and strict about where a response ends.
+//! A fast client that is strict about the end of a response.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A connection that is used for one request after the other.
+/// A connection for one request after the other.
 pub struct Connection {
     pub stream: TcpStream,
     buffer: Vec<u8>,
@@ -19,17 +19,17 @@ pub struct Connection {
 pub struct Response {
     pub status: u16,
     pub body: Vec<u8>,
-    /// Whether the connection can go on.
+    /// Whether the connection can be used again.
     pub keep_alive: bool,
     headers: Vec<(String, String)>,
 }
 
-/// Why there is no whole response.
+/// The reason why there is no whole response.
 #[derive(Debug)]
 pub enum ResponseError {
-    /// The connection ended before the response did, or nothing could be sent.
+    /// The connection ended before the response, or nothing could be sent.
     Broken,
-    /// Nothing happened for much too long.
+    /// The response did not end within [`PATIENCE`].
     Hung,
 }
 
@@ -55,9 +55,9 @@ impl Connection {
     }
 
     /// Sends a request and reads the whole response.
-    pub async fn ask(&mut self, request: &[u8]) -> Result<Response, ResponseError> {
+    pub async fn send(&mut self, request: &[u8]) -> Result<Response, ResponseError> {
         timeout(PATIENCE, async {
-            // A server may answer and close before it has read all.
+            // A server may respond and close before it has read the whole request.
             let written = self.stream.write_all(request).await;
             let response = self.response().await;
             if response.is_err() {
@@ -70,7 +70,7 @@ impl Connection {
         .unwrap_or(Err(ResponseError::Hung))
     }
 
-    /// Reads the next response to what was sent.
+    /// Reads the next response.
     pub async fn next(&mut self) -> Result<Response, ResponseError> {
         timeout(PATIENCE, self.response()).await.unwrap_or(Err(ResponseError::Hung))
     }
@@ -131,7 +131,7 @@ enum Framing {
     Chunked,
 }
 
-/// The final head of a response and how long it is, once it is there.
+/// The head of the response and its length. `None` until it is complete.
 fn head(bytes: &[u8]) -> Result<Option<(Response, Framing, usize)>, ResponseError> {
     let mut headers = [httparse::EMPTY_HEADER; 48];
     let mut head = httparse::Response::new(&mut headers);
@@ -158,5 +158,5 @@ fn head(bytes: &[u8]) -> Result<Option<(Response, Framing, usize)>, ResponseErro
     Ok(Some((Response { keep_alive, ..response }, framing, length)))
 }
 
-/// Much more than all of the gateway's deadlines together.
+/// Much longer than all deadlines of the gateway together.
 const PATIENCE: Duration = Duration::from_secs(10);

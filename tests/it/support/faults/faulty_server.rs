@@ -1,5 +1,5 @@
-//! One server with faults before it and traffic that never stops: keep-alive and fresh connections,
-//! GETs, downloads and small writes, for several tenants.
+//! One server behind a proxy that causes faults, under traffic that never stops: keep-alive and new
+//! connections, GETs, downloads and small writes, for several tenants.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,19 +18,19 @@ use super::misbehaving_clients::{MisbehavingClients, Misbehaviour};
 use super::proxy::{FaultProxy, Faults};
 use crate::support::gateway::CANARY_SECRET;
 
-/// A stand-in behind a proxy, its tenants, and what became of their requests.
+/// A stand-in behind a proxy, its tenants, and the outcomes of their requests.
 pub struct FaultyServer {
     pub name: String,
     pub stand_in: StandIn,
-    /// Before its only address, or the first of two.
+    /// In front of its only address, or of the first of two.
     pub proxy: FaultProxy,
-    /// Before the second address, to which nothing ever happens.
+    /// In front of the second address. It causes no faults.
     second: Option<FaultProxy>,
     pub ledger: Ledger,
     gateway: Option<SocketAddr>,
     patience: Option<Duration>,
     misbehaving: Mutex<Vec<MisbehavingClients>>,
-    /// Those of each script apart.
+    /// The identities of each script.
     groups: Vec<Vec<Identity>>,
     group: Arc<AtomicUsize>,
     number: Arc<AtomicU64>,
@@ -38,7 +38,7 @@ pub struct FaultyServer {
     workers: JoinSet<()>,
 }
 
-/// What became of one request.
+/// One request and its outcome.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub worker: usize,
@@ -47,14 +47,14 @@ pub struct Sample {
     pub outcome: Outcome,
 }
 
-/// What a client saw.
+/// The outcome of a request for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A whole response.
     Response(Verdict),
-    /// One that has visibly no end.
+    /// A response that visibly breaks off, or no connection.
     Broken,
-    /// Nothing, for much too long.
+    /// No response before the deadline.
     Hung,
 }
 
@@ -65,7 +65,7 @@ impl Sample {
 }
 
 impl FaultyServer {
-    /// With three tenants for each of so many scripts.
+    /// A server with three tenants for each script.
     pub async fn start(name: &str, groups: usize) -> Self {
         Self { patience: Some(PATIENCE), ..Self::patient(name, groups, TENANTS).await }
     }
@@ -77,8 +77,8 @@ impl FaultyServer {
         server
     }
 
-    /// With so many tenants for each of so many scripts, and the deadlines that are in force where
-    /// none are configured: with so many, a busy machine alone takes longer than [`PATIENCE`].
+    /// A server with `tenants` for each script, and the default timeouts: with many tenants a busy
+    /// machine alone takes longer than [`PATIENCE`].
     pub async fn patient(name: &str, groups: usize, tenants: usize) -> Self {
         let identity = |number| Identity {
             site: format!("{name}{number}"),
@@ -123,18 +123,18 @@ impl FaultyServer {
         }
     }
 
-    /// The tenants that are asked now.
+    /// The identities in use.
     pub fn identities(&self) -> &[Identity] {
         &self.groups[self.group.load(Relaxed)]
     }
 
-    /// From now on the tenants of this script are asked. Tokens that are refused again and again
-    /// are replaced more and more rarely, so that scripts which revoke tokens must not share any.
+    /// Switches to the tenants of this script. Tokens that are refused repeatedly are replaced more
+    /// and more rarely, so each script that revokes tokens needs tenants of its own.
     pub fn turn_to(&self, group: usize) {
         self.group.store(group, Relaxed);
     }
 
-    /// Its parts of a configuration: servers, tenants and callers.
+    /// The parts of a configuration: servers, tenants and callers.
     pub fn config(&self) -> [String; 3] {
         let (name, address) = (&self.name, self.proxy.address);
         let timeouts = self.patience.map_or_else(String::new, |patience| {
@@ -166,8 +166,8 @@ impl FaultyServer {
         [server, tenants, callers]
     }
 
-    /// Begins the traffic, or adds to it: a keep-alive connection for each tenant, and fresh ones
-    /// for all.
+    /// Starts the traffic, or adds to it: a keep-alive connection for each tenant, and one new
+    /// connection after the other for all of them.
     pub fn load(&mut self, gateway: SocketAddr) {
         self.gateway = Some(gateway);
         let tenants = self.groups[0].len();
@@ -185,7 +185,7 @@ impl FaultyServer {
                     let kind = KINDS[turn % KINDS.len()];
                     let request = CheckedRequest::new(identity, n, kind);
                     let begun = Instant::now();
-                    let outcome = ask(&mut connection, gateway, &request).await;
+                    let outcome = send(&mut connection, gateway, &request).await;
                     if fresh {
                         connection = None;
                     }
@@ -197,13 +197,13 @@ impl FaultyServer {
         }
     }
 
-    /// All that has ended since this was asked last.
+    /// The requests that have ended since the last call.
     pub fn take(&self) -> Vec<Sample> {
         std::mem::take(&mut *self.samples.lock().unwrap())
     }
 
-    /// Waits until each worker has had two right responses in a row to what it asked after `since`;
-    /// false when that takes longer than `bound`. All samples meanwhile are added to `samples`.
+    /// Waits until each worker has had two right responses in a row to requests after `since`.
+    /// Returns false after `bound`. Adds all new samples to `samples`.
     pub async fn is_healthy(
         &self,
         since: Instant,
@@ -224,14 +224,13 @@ impl FaultyServer {
         }
     }
 
-    /// How often a fault has done something.
+    /// How often a fault has taken effect.
     pub fn acted(&self) -> u64 {
         let clients = self.misbehaving.lock().unwrap();
         self.proxy.acted() + clients.iter().map(MisbehavingClients::acted).sum::<u64>()
     }
 
-    /// Clients that behave misbehaviour, one after the other on several connections, besides those whose
-    /// requests are watched.
+    /// Starts clients that misbehave, beside the clients whose requests are checked.
     pub fn behave(&self, misbehaviour: Misbehaviour) {
         let gateway = self.gateway.expect("the load has begun");
         let clients = MisbehavingClients::start(gateway, &self.identities()[0], misbehaviour);
@@ -253,14 +252,14 @@ impl FaultyServer {
         }
     }
 
-    /// What befalls requests on their way to the server, or the responses.
-    pub fn request_faults(&self, wire: Faults) {
-        self.proxy.requests(wire);
+    /// Sets the faults of requests and responses.
+    pub fn request_faults(&self, faults: Faults) {
+        self.proxy.requests(faults);
     }
 
-    /// What befalls exchanges.
-    pub fn exchange_faults(&self, wire: Faults) {
-        self.proxy.exchanges(wire);
+    /// Sets the faults of exchanges.
+    pub fn exchange_faults(&self, faults: Faults) {
+        self.proxy.exchanges(faults);
     }
 }
 
@@ -268,7 +267,7 @@ fn key_of(site: &str) -> String {
     format!("canary-key-of-{site}-0123456789")
 }
 
-async fn ask(
+async fn send(
     kept: &mut Option<Connection>,
     gateway: SocketAddr,
     request: &CheckedRequest,
@@ -280,7 +279,7 @@ async fn ask(
             Err(_) => return Outcome::Broken,
         },
     };
-    match connection.ask(&request.bytes).await {
+    match connection.send(&request.bytes).await {
         Ok(response) => {
             let verdict = request.judge(&response);
             *kept = response.keep_alive.then_some(connection);
@@ -291,10 +290,9 @@ async fn ask(
     }
 }
 
-/// The gateway's patience with the servers of servers, for each thing that it waits for. Ample where
-/// nothing is wrong, also on a busy machine.
+/// Each timeout of the gateway for such a server. Ample without a fault, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_millis(1_500);
-/// An address is set aside, and taken back, by the first check that says so.
+/// One check ejects an address, or restores it.
 const CHECKED: &str = "{ interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }";
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const TENANTS: usize = 3;

@@ -1,4 +1,4 @@
-//! Clients that behave ill.
+//! Clients that misbehave.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::checked_request::{CheckedRequest, Identity, Kind};
 /// How they behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misbehaviour {
-    /// They leave in the head of a request.
+    /// They close the connection in the head of a request.
     AbortInHead,
-    /// In the body.
+    /// They close it in the body.
     AbortInBody,
-    /// When a request is sent, by a reset.
+    /// They reset the connection when a request is sent.
     ResetBeforeResponse,
-    /// In the response, by a reset.
+    /// They reset it in the response.
     ResetInResponse,
-    /// They close their side in the body of a request, and listen on.
+    /// They close their side in the body of a request, and go on reading.
     HalfClose,
     /// They send something else.
     Send(&'static [u8]),
@@ -31,11 +31,11 @@ pub enum Misbehaviour {
     Drip,
     /// They read nothing of a large response.
     ReadNothing,
-    /// They say nothing at all.
+    /// They send nothing.
     Silent,
 }
 
-/// Some of them, until their end.
+/// Several such clients. They run until `end`.
 pub struct MisbehavingClients {
     tasks: JoinSet<()>,
     acted: Arc<AtomicU64>,
@@ -48,9 +48,9 @@ impl MisbehavingClients {
             let (identity, acted) = (identity.clone(), Arc::clone(&acted));
             tasks.spawn(async move {
                 for turn in 0.. {
-                    // No number of theirs is that of another request.
+                    // No other request has this number.
                     let number = FIRST_NUMBER + client * 1_000_000 + turn;
-                    // Whatever becomes of them is their own affair.
+                    // Their errors do not matter.
                     let _ = behave(gateway, &identity, misbehaviour, number, &acted).await;
                     sleep(Duration::from_millis(5)).await;
                 }
@@ -59,7 +59,7 @@ impl MisbehavingClients {
         Self { tasks, acted }
     }
 
-    /// How often one of them has done it.
+    /// How often one of them has misbehaved.
     pub fn acted(&self) -> u64 {
         self.acted.load(Relaxed)
     }

@@ -1,6 +1,6 @@
-//! A TCP proxy that does to a connection what networks and dying servers do. It stands between the
-//! gateway and a server; what it does is switched while it runs, apart for requests and exchanges
-//! and for each direction.
+//! A TCP proxy between the gateway and a server that causes the faults of networks and of dying
+//! servers. Faults are switched while it runs, separately for requests and exchanges and for each
+//! direction.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,46 +14,45 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// What befalls the bytes of one direction. Bytes are counted on each connection from when the
-/// fault was switched on.
+/// The fault of one direction. Bytes are counted on each connection from the begin of the fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
-    /// They pass.
+    /// Bytes pass.
     #[default]
     None,
-    /// Each piece comes later.
+    /// Each piece is late by this time.
     Latency(Duration),
-    /// So many bytes a second.
+    /// This number of bytes a second.
     Rate(usize),
-    /// Few bytes at a time, so that no border of a message is one of a piece.
+    /// A few bytes at a time, so that pieces do not end where messages do.
     Scraps,
-    /// After so many bytes there is silence, until the fault ends.
+    /// Silence after this number of bytes, until the fault ends.
     StallAfter(usize),
-    /// After so many bytes both ends are reset.
+    /// Both ends are reset after this number of bytes.
     ResetAfter(usize),
-    /// After so many bytes both ends are closed in order.
+    /// Both ends are closed in order after this number of bytes.
     CloseAfter(usize),
-    /// After so many bytes this direction is closed, and the other is not.
+    /// Only this direction is closed after this number of bytes.
     HalfCloseAfter(usize),
-    /// After so many bytes, every sixteenth has a bit flipped.
+    /// Every sixteenth byte after this number has a bit flipped.
     CorruptAfter(usize),
-    /// These come instead, and then the end.
+    /// These bytes come instead, and then the end.
     Instead(&'static [u8]),
     /// Every piece comes twice.
     Twice,
 }
 
-/// What befalls both directions.
+/// The faults of both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     pub to_server: Fault,
     pub to_gateway: Fault,
 }
 
-/// What befalls new connections.
+/// The fault of new connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Connect {
-    /// They are made.
+    /// They are established.
     #[default]
     Made,
     /// Nobody listens.
@@ -62,18 +61,18 @@ pub enum Connect {
     Reset,
     /// Accepted, and closed in order.
     Closed,
-    /// Accepted, and then nothing.
+    /// Accepted, and then silent.
     Silent,
 }
 
-/// What ends a connection.
+/// The ways to end a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Reset,
     Closed,
 }
 
-/// The proxy; it ends with all its connections when it is dropped.
+/// The proxy. Dropping it ends it and its connections.
 pub struct FaultProxy {
     pub address: SocketAddr,
     control: Arc<Control>,
@@ -90,9 +89,9 @@ struct Control {
 }
 
 impl FaultProxy {
-    /// Stands in front of `server`, and lets everything pass.
+    /// Starts in front of `server`, without a fault.
     pub fn start(server: SocketAddr) -> Self {
-        // It never listens; while it is bound, nobody else is given the port when we do not listen.
+        // This socket never listens. It keeps the port from others while nobody listens on it.
         let (placeholder, any) = (socket(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         placeholder.bind(any).expect("there is a free port");
         let address = placeholder.local_addr().expect("it is bound");
@@ -113,34 +112,34 @@ impl FaultProxy {
         Self { address, control, task }
     }
 
-    /// What befalls the connections of requests, from now on.
-    pub fn requests(&self, wire: Faults) {
-        self.control.requests.send_replace(wire);
+    /// Sets the faults of connections that carry requests.
+    pub fn requests(&self, faults: Faults) {
+        self.control.requests.send_replace(faults);
     }
 
-    /// What befalls the connections of exchanges, from now on.
-    pub fn exchanges(&self, wire: Faults) {
-        self.control.exchanges.send_replace(wire);
+    /// Sets the faults of connections that carry exchanges.
+    pub fn exchanges(&self, faults: Faults) {
+        self.control.exchanges.send_replace(faults);
     }
 
-    /// What befalls new connections, from now on.
+    /// Sets the fault of new connections.
     pub fn connect(&self, connect: Connect) {
         self.control.connect.send_replace(connect);
     }
 
-    /// Ends all connections that there are.
+    /// Ends all open connections.
     pub fn sever(&self, end: End) {
         self.control.severed.send_replace(end);
     }
 
-    /// Lets everything pass again.
+    /// Ends all faults.
     pub fn end_faults(&self) {
         self.connect(Connect::Made);
         self.requests(Faults::default());
         self.exchanges(Faults::default());
     }
 
-    /// How often a fault has done something.
+    /// How often a fault has taken effect.
     pub fn acted(&self) -> u64 {
         self.control.acted.load(Relaxed)
     }
@@ -205,7 +204,7 @@ async fn accept(listener: TcpListener, address: SocketAddr, control: Arc<Control
     }
 }
 
-/// Keeps a connection open until that fault ends; what was accepted so is never served.
+/// Keeps a connection open until the fault ends. It is never served.
 async fn hold(stream: TcpStream, control: Arc<Control>) {
     let _ = control.connect.subscribe().wait_for(|connect| *connect != Connect::Silent).await;
     drop(stream);
@@ -214,7 +213,7 @@ async fn hold(stream: TcpStream, control: Arc<Control>) {
 async fn relay(mut client: TcpStream, control: Arc<Control>) {
     let mut severed = control.severed.subscribe();
     let Ok(mut server) = TcpStream::connect(control.server).await else { return };
-    // Otherwise delays of the system's would be added to those of the faults.
+    // Nagle's algorithm would add delays of its own.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let end = tokio::select! {
         end = both(&mut client, &mut server, &control) => end,
@@ -230,18 +229,18 @@ async fn relay(mut client: TcpStream, control: Arc<Control>) {
 
 async fn both(client: &mut TcpStream, server: &mut TcpStream, control: &Control) -> End {
     let Some(is_exchange) = is_exchange(client).await else { return End::Closed };
-    let wire = if is_exchange { &control.exchanges } else { &control.requests };
+    let faults = if is_exchange { &control.exchanges } else { &control.requests };
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let up = Pump { faults: wire.subscribe(), of: |wire| wire.to_server, control };
-    let down = Pump { faults: wire.subscribe(), of: |wire| wire.to_gateway, control };
+    let up = Pump { faults: faults.subscribe(), of: |faults| faults.to_server, control };
+    let down = Pump { faults: faults.subscribe(), of: |faults| faults.to_gateway, control };
     match tokio::try_join!(up.run(from_client, to_server), down.run(from_server, to_client)) {
         Ok(_) => End::Closed,
         Err(end) => end,
     }
 }
 
-/// The first line of a connection tells what all of it is for: exchanges have a pool of their own.
+/// Exchanges have a pool of their own, so the first line of a connection decides for all of it.
 async fn is_exchange(client: &TcpStream) -> Option<bool> {
     let mut first = [0; 4096];
     loop {
@@ -262,7 +261,7 @@ struct Pump<'c> {
 }
 
 impl Pump<'_> {
-    /// Ends well when its source does.
+    /// Returns `Ok` at the end of its source.
     async fn run(mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> Result<(), End> {
         let mut buffer = vec![0; 16 * 1024];
         let (mut fault, mut passed) = (self.fault(), 0);
@@ -284,7 +283,7 @@ impl Pump<'_> {
             }
             let passing = self.pass(fault, passed, &mut buffer[..read], &mut to).await?;
             if passing == Passing::Over {
-                // Whoever still sends is listened to, so that it does not get stuck.
+                // Reads on, so that the sender does not get stuck.
                 while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
                 return Ok(());
             }
@@ -329,8 +328,7 @@ impl Pump<'_> {
             Fault::Scraps => {
                 for (at, scrap) in rest.chunks(61).enumerate() {
                     write(to, scrap).await?;
-                    // So that the first are read apart for sure; each turn is dear on a busy
-                    // machine.
+                    // The first are surely read one by one. Each turn takes long on a busy machine.
                     if at < 5 {
                         tokio::task::yield_now().await;
                     }
@@ -338,7 +336,7 @@ impl Pump<'_> {
             }
             Fault::StallAfter(_) => {
                 let of = self.of;
-                let _ = self.faults.wait_for(|wire| of(wire) != fault).await;
+                let _ = self.faults.wait_for(|faults| of(faults) != fault).await;
                 self.faults.mark_changed();
                 write(to, rest).await?;
             }
