@@ -1,4 +1,4 @@
-//! The connections to one origin that wait for the next request.
+//! The idle connections to one origin.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::http1::Connection;
 
-/// IdleConnections connections, each with the time since when it is idle; the one used last is at the end.
+/// Idle connections, each with the time of its last use, in that order.
 #[derive(Default)]
 pub(super) struct IdleConnections(Mutex<Vec<(Instant, Box<Connection>)>>);
 
@@ -20,7 +20,7 @@ impl IdleConnections {
         all.pop().map(|(_, connection)| connection)
     }
 
-    /// Keeps a connection for the next request, and closes it where none comes.
+    /// Keeps a connection for the next request, until it times out.
     pub(super) fn keep(self: &Arc<Self>, connection: Box<Connection>) {
         let mut all = self.all();
         all.push((Instant::now(), connection));
@@ -37,7 +37,6 @@ impl IdleConnections {
         });
     }
 
-    /// Closes all.
     pub(super) fn clear(&self) {
         self.all().clear();
     }
@@ -47,12 +46,12 @@ impl IdleConnections {
     }
 }
 
-/// Whether a connection is not too old, and nothing has arrived on it, not even its end.
+/// Whether a connection is recent, and nothing has arrived on it, not even its end.
 fn is_usable((since, connection): &mut (Instant, Box<Connection>)) -> bool {
     since.elapsed() < IDLE_TIMEOUT && connection.is_quiet()
 }
 
-/// Shorter than proxies keep an idle connection, usually; a stale one costs a second try.
+/// Shorter than the usual keep-alive of proxies; a connection that is closed costs a second try.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Such requests are rare; more than a few at once are rarer.
+/// Few, because such requests are rare.
 const MAX_IDLE: usize = 4;

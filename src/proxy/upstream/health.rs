@@ -76,7 +76,7 @@ impl Upstream {
         let contrary_checks = address.checked(failed.is_none());
         match failed {
             Some(cause) if contrary_checks >= check.unhealthy_after => {
-                self.eject(address, &cause, None)
+                self.eject(address, &cause, None);
             }
             None if contrary_checks >= check.healthy_after => self.restore(address),
             _ => {}
