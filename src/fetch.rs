@@ -1,6 +1,6 @@
 //! Small requests of our own, to one origin each: token exchanges and key sets. Redirects are never
-//! followed, no proxy is taken from the environment, and bodies have a bound. Responses are read like
-//! those of the data path, because they come from the same servers.
+//! followed, no proxy is taken from the environment, and bodies have a bound. Responses are read
+//! like those of the data path, because they come from the same servers.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ mod idle;
 use connector::Connector;
 use idle::IdleConnections;
 
-/// The connections to one origin. Plain ones have no TLS configuration, so that they work in an image
-/// without CA certificates.
+/// The connections to one origin. Plain ones have no TLS configuration, so that they work in an
+/// image without CA certificates.
 pub struct Fetcher {
     connector: Connector,
     turn: AddressTurn,
     idle: Arc<IdleConnections>,
 }
 
-/// The addresses to use instead of the URL's, if there are any. One is used until it fails, then the
-/// next.
+/// The addresses to use instead of the URL's, if there are any. One is used until it fails, then
+/// the next.
 struct AddressTurn {
     elsewhere: Vec<Uri>,
     failures: AtomicUsize,
@@ -214,8 +214,8 @@ impl ResponseBody {
         Ok(whole)
     }
 
-    /// The first piece of the body, to recognise the kind of response; `None` if it is empty or cannot
-    /// be read.
+    /// The first piece of the body, to recognise the kind of response; `None` if it is empty or
+    /// cannot be read.
     pub async fn first_piece(mut self) -> Option<Bytes> {
         self.session.read_body().await.ok()?
     }

@@ -12,8 +12,9 @@ use crate::request::{RequestError, nominated};
 /// The id of a request, towards the server and the client.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Chooses the headers of a request that go on to the server. Headers that the gateway sets (`Host`,
-/// the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never come from the client.
+/// Chooses the headers of a request that go on to the server. Headers that the gateway sets
+/// (`Host`, the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never come from the
+/// client.
 #[derive(Debug)]
 pub struct ToServer<'h> {
     headers: &'h HeaderMap,
@@ -192,8 +193,8 @@ static PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 /// RFC 2965: obsolete, but still a cookie to some servers.
 static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
 
-/// Prefixes of the headers in which proxies and web servers describe the client and its request. The
-/// first byte selects them, so that most headers of a request are compared with none.
+/// Prefixes of the headers in which proxies and web servers describe the client and its request.
+/// The first byte selects them, so that most headers of a request are compared with none.
 fn families(first: Option<u8>) -> &'static [&'static str] {
     match first {
         Some(b'a') => &["auth-user"],

@@ -1,6 +1,6 @@
-//! The one strict parse of a request's head. Tenant, policy, cache and forwarding use its result and
-//! nothing else of the request. A request that two servers could read in two ways is refused, never
-//! normalised. Pure: it knows no socket and no tenant.
+//! The one strict parse of a request's head. Tenant, policy, cache and forwarding use its result
+//! and nothing else of the request. A request that two servers could read in two ways is refused,
+//! never normalised. Pure: it knows no socket and no tenant.
 
 use std::borrow::Cow;
 
@@ -214,8 +214,8 @@ fn absolute_form_prefix(target: &[u8], host: Option<&str>) -> Result<usize, Requ
     }
 }
 
-/// A host and perhaps a port in their plain spelling: the host without a final dot, the port without
-/// leading zeros. Port 0 is dropped. The case of letters stays.
+/// A host and perhaps a port in their plain spelling: the host without a final dot, the port
+/// without leading zeros. Port 0 is dropped. The case of letters stays.
 pub fn plain_authority(authority: &str) -> Cow<'_, str> {
     let host = without_port(authority);
     let port = authority[host.len()..].strip_prefix(':');
@@ -378,8 +378,8 @@ fn content_length(headers: &HeaderMap) -> Result<BodyFraming, RequestError> {
     }
 }
 
-/// The forwarded methods. TRACE would show the token to the client (RFC 9110, section 9.3.8), CONNECT
-/// would open a tunnel, and Bold BI uses no others.
+/// The forwarded methods. TRACE would show the token to the client (RFC 9110, section 9.3.8),
+/// CONNECT would open a tunnel, and Bold BI uses no others.
 pub const METHODS: [Method; 7] = [
     Method::GET,
     Method::POST,

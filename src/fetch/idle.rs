@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::http1::Connection;
@@ -15,14 +15,14 @@ pub(super) struct IdleConnections(Mutex<Vec<(Instant, Box<Connection>)>>);
 impl IdleConnections {
     /// The connection used last that is still open.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
-        let mut all = self.all();
+        let mut all = self.0.lock();
         all.retain_mut(is_usable);
         all.pop().map(|(_, connection)| connection)
     }
 
     /// Keeps a connection for the next request, until it times out.
     pub(super) fn keep(self: &Arc<Self>, connection: Box<Connection>) {
-        let mut all = self.all();
+        let mut all = self.0.lock();
         all.push((Instant::now(), connection));
         if all.len() > MAX_IDLE {
             all.remove(0);
@@ -32,17 +32,13 @@ impl IdleConnections {
         tokio::spawn(async move {
             sleep(IDLE_TIMEOUT).await;
             if let Some(this) = this.upgrade() {
-                this.all().retain_mut(is_usable);
+                this.0.lock().retain_mut(is_usable);
             }
         });
     }
 
     pub(super) fn clear(&self) {
-        self.all().clear();
-    }
-
-    fn all(&self) -> MutexGuard<'_, Vec<(Instant, Box<Connection>)>> {
-        self.0.lock()
+        self.0.lock().clear();
     }
 }
 

@@ -25,8 +25,8 @@ pub struct ChunkReader {
     from: Sender,
 }
 
-/// The sender. Of servers, harmless deviations are accepted: blanks behind a size, as old Apaches pad
-/// it; an extension with every chunk; trailers that are not fields.
+/// The sender. Of servers, harmless deviations are accepted: blanks behind a size, as old Apaches
+/// pad it; an extension with every chunk; trailers that are not fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Sender {
     #[default]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
@@ -23,7 +23,7 @@ use super::connection::Connection;
 pub(super) struct HeadStream {
     connection: Box<Connection>,
     /// Never contended: [`super::ClientSession`] looks at it only between two heads.
-    heads: Mutex<HeadState>,
+    state: Mutex<HeadState>,
 }
 
 /// The state of reading a response's head.
@@ -40,7 +40,7 @@ struct HeadState {
 
 impl HeadStream {
     pub(super) fn new(connection: Box<Connection>) -> Self {
-        Self { connection, heads: Mutex::default() }
+        Self { connection, state: Mutex::default() }
     }
 
     /// The stream in a session of pingora's.
@@ -59,23 +59,19 @@ impl HeadStream {
 
     /// Whether any byte of a response has arrived.
     pub(super) fn has_received(&self) -> bool {
-        self.heads().received
+        self.state.lock().received
     }
 
     /// Ends a head, so that another can begin; returns how many bytes the session was given.
     pub(super) fn end_head(&self) -> usize {
-        let mut heads = self.heads();
-        heads.end = HeadEnd::default();
-        std::mem::take(&mut heads.given)
+        let mut state = self.state.lock();
+        state.end = HeadEnd::default();
+        std::mem::take(&mut state.given)
     }
 
     /// Takes the bytes that arrived behind the head.
     pub(super) fn take_rest(&self) -> BytesMut {
-        std::mem::take(&mut self.heads().rest)
-    }
-
-    fn heads(&self) -> MutexGuard<'_, HeadState> {
-        self.heads.lock()
+        std::mem::take(&mut self.state.lock().rest)
     }
 }
 
@@ -86,26 +82,26 @@ impl AsyncRead for HeadStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let heads = this.heads.get_mut();
+        let state = this.state.get_mut();
         let before = buffer.filled().len();
-        if heads.rest.is_empty() {
+        if state.rest.is_empty() {
             ready!(Pin::new(&mut *this.connection).poll_read(cx, buffer))?;
         } else {
-            let here = heads.rest.len().min(buffer.remaining());
-            buffer.put_slice(&heads.rest[..here]);
-            heads.rest.advance(here);
+            let here = state.rest.len().min(buffer.remaining());
+            buffer.put_slice(&state.rest[..here]);
+            state.rest.advance(here);
         }
         let new = &buffer.filled()[before..];
-        heads.received |= !new.is_empty();
-        let head = heads.end.find(new).unwrap_or(new.len());
+        state.received |= !new.is_empty();
+        let head = state.end.find(new).unwrap_or(new.len());
         if head < new.len() {
             // In front of the other rest, of which it was the beginning.
             let mut rest = BytesMut::from(&new[head..]);
-            rest.extend_from_slice(&heads.rest);
-            heads.rest = rest;
+            rest.extend_from_slice(&state.rest);
+            state.rest = rest;
             buffer.set_filled(before + head);
         }
-        heads.given += head;
+        state.given += head;
         Poll::Ready(Ok(()))
     }
 }

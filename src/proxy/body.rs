@@ -1,5 +1,5 @@
-//! Sends the body of a request, while listening for an early response of the server and for a client
-//! that disconnects.
+//! Sends the body of a request, while listening for an early response of the server and for a
+//! client that disconnects.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -65,8 +65,8 @@ pub(super) async fn await_response(
     }
 }
 
-/// Sends the body, beginning with the part `kept` from an earlier try, until all of it is sent or the
-/// response's head has arrived.
+/// Sends the body, beginning with the part `kept` from an earlier try, until all of it is sent or
+/// the response's head has arrived.
 pub(super) async fn upload(
     down: &mut Session,
     up: &mut ClientSession,

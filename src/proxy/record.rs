@@ -48,8 +48,8 @@ pub(super) struct Record {
     body_sent: u64,
 }
 
-/// The parts of an admission that are logged. The admission itself ends with the request, because it
-/// counts as in flight.
+/// The parts of an admission that are logged. The admission itself ends with the request, because
+/// it counts as in flight.
 struct Granted {
     permit: Permit,
     by: PermissionId,
@@ -104,7 +104,8 @@ impl Record {
         self.decided_before
     }
 
-    /// Records the method, if it is one that is forwarded: any other is text of the client's choice.
+    /// Records the method, if it is one that is forwarded: any other is text of the client's
+    /// choice.
     pub(super) fn method(&mut self, method: &Method) {
         self.method = METHODS.contains(method).then(|| method.clone());
     }
@@ -121,7 +122,6 @@ impl Record {
         self.page.as_deref()
     }
 
-    /// Records an allowed preflight.
     pub(super) fn preflight(&mut self, tenant: &TenantName) {
         self.tenant = Some(tenant.clone());
         self.outcome = RequestOutcome::Preflight;
@@ -145,7 +145,6 @@ impl Record {
         self.token = Some("exchange");
     }
 
-    /// Records the server's response.
     pub(super) fn status(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.outcome = match status.as_u16() {
@@ -163,7 +162,6 @@ impl Record {
         self.outcome = outcome;
     }
 
-    /// Records a response that was cut off.
     pub(super) fn truncated(&mut self, cause: &str) {
         self.outcome = RequestOutcome::Truncated;
         self.warn(
@@ -179,8 +177,8 @@ impl Record {
         granted.or(self.tenant.as_ref())
     }
 
-    /// Records a refusal, and writes its audit line. A failure inside or behind the gateway is logged
-    /// with its cause, and a refused credential too, at `info`.
+    /// Records a refusal, and writes its audit line. A failure inside or behind the gateway is
+    /// logged with its cause, and a refused credential too, at `info`.
     pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
         let answer = refusal.answer();
         self.refusal = Some(answer.code);
@@ -300,7 +298,6 @@ impl Record {
         );
     }
 
-    /// Records the bytes of the bodies of request and response.
     pub(super) fn bodies(&mut self, received: u64, sent: u64) {
         (self.body_received, self.body_sent) = (received, sent);
     }

@@ -24,7 +24,6 @@ use redact::Redactor;
 use response::Framing;
 use unfinished::UnfinishedHead;
 
-/// See the module.
 pub(super) struct Session {
     connection: Box<Connection>,
     /// Bytes read from the client and not used yet.
@@ -47,7 +46,6 @@ pub(super) struct Session {
     redactor: Option<Redactor>,
 }
 
-/// The outcome of reading a head.
 pub(super) enum HeadOutcome {
     Read(RawHead),
     /// The client closed the connection before the end of a head.
@@ -179,7 +177,6 @@ impl Session {
         }
     }
 
-    /// Whether the client asks for another protocol.
     pub(super) fn wants_upgrade(&self) -> bool {
         self.request.as_ref().is_some_and(|request| request.upgrade)
     }
@@ -255,7 +252,6 @@ impl Session {
         }
     }
 
-    /// How many bytes of the body were read.
     pub(super) fn body_received(&self) -> u64 {
         self.body_received
     }
@@ -284,13 +280,12 @@ impl Session {
         let _ = poll_fn(|cx| self.connection.poll_write_pending(cx)).await;
     }
 
-    /// The connection, for the state of its writes.
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Whether the bytes behind a chunked body must not be read as a request. A proxy in front of us
-    /// may be less strict with chunks, and count them to the body.
+    /// Whether the bytes behind a chunked body must not be read as a request. A proxy in front of
+    /// us may be less strict with chunks, and count them to the body.
     fn is_end_doubtful(&self) -> bool {
         !self.buffer.is_empty() && self.request.as_ref().is_some_and(|request| request.chunked)
     }
@@ -306,14 +301,14 @@ impl Session {
         }
     }
 
-    /// Copies the unused bytes into a buffer of their own: they may be the rest of a larger one, all
-    /// of which they keep alive.
+    /// Copies the unused bytes into a buffer of their own: they may be the rest of a larger one,
+    /// all of which they keep alive.
     fn release_buffer(&mut self) {
         self.buffer = BytesMut::from(&self.buffer[..]);
     }
 
-    /// Ends the request. Returns the connection, with the bytes read of the next request, if another
-    /// request can follow.
+    /// Ends the request. Returns the connection, with the bytes read of the next request, if
+    /// another request can follow.
     pub(super) async fn finish(self) -> Option<(Box<Connection>, BytesMut)> {
         if self.keep_alive && !self.is_end_doubtful() {
             return Some((self.connection, self.buffer));

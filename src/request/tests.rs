@@ -164,8 +164,8 @@ fn only_known_methods_and_one_authorization_pass() {
     assert!(parse(two).is_err());
 }
 
-/// A path as the most lenient server reads it: decoded twice, slashes merged, parameters cut off, dots
-/// resolved.
+/// A path as the most lenient server reads it: decoded twice, slashes merged, parameters cut off,
+/// dots resolved.
 fn leniently(path: &str) -> Vec<String> {
     let decoded =
         (0..2).fold(path.as_bytes().to_vec(), |bytes, _| percent_decode(&bytes).collect());

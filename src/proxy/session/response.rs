@@ -18,7 +18,6 @@ use crate::http1::Body;
 /// How a response's body ends (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// There is no body.
     Bodiless,
     /// After this number of bytes.
     Length(u64),
@@ -37,18 +36,16 @@ impl Session {
         self.flush().await
     }
 
-    /// Makes the response the last on its connection.
     pub(in super::super) fn close_after_response(&mut self) {
         self.keep_alive = false;
     }
 
-    /// Whether the response has begun.
     pub(in super::super) fn has_responded(&self) -> bool {
         self.response.is_some()
     }
 
-    /// Writes the head of the response, framed for the client's version of HTTP. It goes out with the
-    /// first piece of the body, or with the next flush.
+    /// Writes the head of the response, framed for the client's version of HTTP. It goes out with
+    /// the first piece of the body, or with the next flush.
     pub(in super::super) fn write_head(
         &mut self,
         status: StatusCode,
@@ -162,8 +159,8 @@ impl Session {
         write_within(self.limits.body, self.connection.flush()).await
     }
 
-    /// Ends the response without its proper end, so that the client can tell: without a last chunk, or
-    /// with a reset where the end of the connection would be the end of the response.
+    /// Ends the response without its proper end, so that the client can tell: without a last chunk,
+    /// or with a reset where the end of the connection would be the end of the response.
     pub(in super::super) async fn break_off(&mut self) {
         // A client that takes nothing gets no more.
         let _ = timeout(BREAK_OFF_TIMEOUT, self.write_pending()).await;
@@ -184,7 +181,6 @@ async fn write_within(
     }
 }
 
-/// Status line and header fields, in one piece.
 fn response_head(status: StatusCode, headers: &HeaderMap, keep_alive: bool) -> Vec<u8> {
     let mut head = Vec::with_capacity(USUAL_RESPONSE_HEAD);
     head.extend_from_slice(b"HTTP/1.1 ");

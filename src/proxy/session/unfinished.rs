@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// All unfinished heads of the process, and everything else whose client is not authenticated yet.
@@ -38,7 +38,7 @@ impl UnfinishedHeads {
     /// Adds a head, which takes no memory yet.
     pub fn enter(&self) -> UnfinishedHead<'_> {
         let evicted = Arc::new(Notify::new());
-        let mut heads = self.heads();
+        let mut heads = self.0.lock();
         let number = heads.next;
         heads.next += 1;
         heads.by_age.insert(number, TrackedHead { held: 0, evicted: Arc::clone(&evicted) });
@@ -64,17 +64,13 @@ impl UnfinishedHeads {
             caller = caller => Some(caller),
         }
     }
-
-    fn heads(&self) -> MutexGuard<'_, HeadTable> {
-        self.0.lock()
-    }
 }
 
 impl UnfinishedHead<'_> {
     /// Records that this head takes `held` bytes. While all together take more than `limit`, the
     /// oldest is evicted, which may be this one. Returns whether any was.
     pub fn hold(&self, held: usize, limit: usize) -> bool {
-        let mut all = self.all.heads();
+        let mut all = self.all.0.lock();
         let Some(this) = all.by_age.get_mut(&self.number) else { return false };
         let before = std::mem::replace(&mut this.held, held);
         all.held = all.held - before + held;
@@ -97,7 +93,7 @@ impl UnfinishedHead<'_> {
 
 impl Drop for UnfinishedHead<'_> {
     fn drop(&mut self) {
-        let mut heads = self.all.heads();
+        let mut heads = self.all.0.lock();
         if let Some(head) = heads.by_age.remove(&self.number) {
             heads.held -= head.held;
         }
@@ -127,7 +123,7 @@ mod tests {
         third.hold(101, 100);
         assert!(evicted(&third), "one that is too large alone is the oldest");
         drop((first, third));
-        let heads = all.heads();
+        let heads = all.0.lock();
         assert_eq!((heads.held, heads.by_age.len()), (0, 0));
     }
 
@@ -140,9 +136,9 @@ mod tests {
         assert!(oldest.as_mut().now_or_never().is_none());
         assert!(newest.as_mut().now_or_never().is_none(), "the oldest goes");
         assert_eq!(oldest.await, None);
-        assert_eq!(all.heads().held, 60);
+        assert_eq!(all.0.lock().held, 60);
         known.send("portal").unwrap();
         assert_eq!(newest.await, Some(Ok("portal")));
-        assert_eq!(all.heads().held, 0);
+        assert_eq!(all.0.lock().held, 0);
     }
 }
