@@ -1,6 +1,6 @@
 //! Small requests of our own, to one origin each: token exchanges and key sets. Redirects are never
-//! followed, no proxy is taken from the environment, and bodies have a bound. Responses are read as
-//! those of the data path, because they come from the same servers.
+//! followed, no proxy is taken from the environment, and bodies have a bound. Responses are read
+//! like those of the data path, because they come from the same servers.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -24,23 +24,22 @@ mod idle;
 use connector::Connector;
 use idle::IdleConnections;
 
-/// The connections to one origin. Plain ones have no TLS configuration, so that an image without
-/// any CA certificates serves where there is no TLS.
+/// The connections to one origin. Plain ones have no TLS configuration, so that they work in an
+/// image without CA certificates.
 pub struct Fetcher {
     connector: Connector,
     turn: AddressTurn,
     idle: Arc<IdleConnections>,
 }
 
-/// Other addresses than that of the URL, if there are any, and the one whose turn it is: the same
-/// until it fails.
+/// The addresses to use instead of the URL's, if there are any. One is used until it fails, then
+/// the next.
 struct AddressTurn {
     elsewhere: Vec<Uri>,
     failures: AtomicUsize,
 }
 
-/// A request that counts as a failure of its address unless it is taken back: the caller may stop
-/// waiting for it at any time.
+/// Counts as a failure of its address unless it succeeds, also if the caller drops the request.
 struct AddressAttempt<'f>(Option<&'f Fetcher>);
 
 impl AddressTurn {
@@ -82,7 +81,7 @@ pub enum FetchError {
     /// No connection could be made, or it broke.
     #[error("the connection failed")]
     Connection(#[source] Box<dyn Error + Send + Sync>),
-    /// Something answers, but its response cannot be read as HTTP.
+    /// The response cannot be read as HTTP.
     #[error("it answers, but not in HTTP")]
     NotHttp(#[source] Box<dyn Error + Send + Sync>),
     /// The body is larger than the bound.
@@ -91,18 +90,18 @@ pub enum FetchError {
 }
 
 impl Fetcher {
-    /// Prepares for an origin that is spoken to with TLS, and trusted by `trust`, or without. It is
-    /// looked for at the addresses `elsewhere`, each a host and a port, if there are any.
+    /// Prepares for an origin, with TLS and its certificates checked by `trust`, or without. The
+    /// addresses `elsewhere` (host and port), if there are any, are connected to instead.
     ///
     /// # Errors
-    /// When the certificates to trust are not to be had.
+    /// When the certificates to trust cannot be read.
     pub fn new(
         tls: bool,
         trust: &Trust,
         connect: Duration,
         elsewhere: &[(&str, u16)],
     ) -> Result<Self, TrustError> {
-        // So that the last one has its turn too.
+        // The last address needs its part of the time too.
         let parts = u32::try_from(elsewhere.len().max(1)).unwrap_or(u32::MAX);
         let connector = Connector::new(tls, trust, connect / parts)?;
         let elsewhere = elsewhere.iter().map(url_of).collect::<Result<_, _>>()?;
@@ -113,7 +112,7 @@ impl Fetcher {
     /// Sends a request and waits for the head of its response; the deadline is the caller's. Where
     /// one address cannot be connected to, the next is tried.
     ///
-    /// A server may close an idle connection at the moment in which a request leaves. If the
+    /// A server may close an idle connection at the moment in which a request is sent. If the
     /// connection was used before and no byte of a response came, the request is sent once more, on
     /// a new connection. It is never sent a third time, and never again if the first connection was
     /// new: an exchange is a login.
@@ -193,7 +192,7 @@ impl From<ResponseError> for FetchError {
 }
 
 impl ResponseBody {
-    /// The whole of it, at most `max` bytes, in memory that is overwritten afterwards.
+    /// The whole body, at most `max` bytes, in memory that is overwritten afterwards.
     ///
     /// # Errors
     /// When it is larger, the connection breaks, or its framing is not HTTP.
@@ -201,7 +200,7 @@ impl ResponseBody {
         if self.session.content_length().is_some_and(|length| length > max as u64) {
             return Err(FetchError::TooLarge);
         }
-        // The room for the largest is taken at once: a growing vector would leave copies behind.
+        // Reserved at once, because a growing vector would not overwrite its copies.
         let mut whole = Zeroizing::new(Vec::with_capacity(max));
         while let Some(piece) = self.session.read_body().await? {
             if whole.len() + piece.len() > max {
@@ -215,8 +214,8 @@ impl ResponseBody {
         Ok(whole)
     }
 
-    /// The first piece of it, to recognise the kind of response; `None` if it is empty or does not
-    /// come.
+    /// The first piece of the body, to recognise the kind of response; `None` if it is empty or
+    /// cannot be read.
     pub async fn first_piece(mut self) -> Option<Bytes> {
         self.session.read_body().await.ok()?
     }
@@ -261,7 +260,7 @@ fn url_of((host, port): &(&str, u16)) -> Result<Uri, TrustError> {
 }
 
 const AGENT: &str = concat!("boldgate/", env!("CARGO_PKG_VERSION"));
-/// The names that an error may repeat. No other text of a server gets into an error.
+/// The names that an error may show. No other text of a server gets into an error.
 const CODINGS: [&str; 8] =
     ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb"];
 
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_is_named_whatever_is_around_it() {
+    fn a_coding_is_found_among_others() {
         for none in [&[][..], &["identity"], &[""], &["Identity, identity"], &[" , "]] {
             assert_eq!(coding_of(none), None, "{none:?}");
         }
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_the_host_of_its_url_and_no_port_that_goes_without_saying() {
+    fn a_request_names_the_host_of_its_url_without_a_default_port() {
         for (url, host, target) in [
             ("http://bi.example.com/bi/token?a=b", "bi.example.com", "/bi/token?a=b"),
             ("http://bi.example.com:443", "bi.example.com:443", "/"),

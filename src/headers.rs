@@ -12,8 +12,9 @@ use crate::request::{RequestError, nominated};
 /// The id of a request, towards the server and the client.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Chooses the headers of a request that go on to the server. What the gateway itself sets (`Host`,
-/// the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never comes from the client.
+/// Chooses the headers of a request that go on to the server. Headers that the gateway sets
+/// (`Host`, the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never come from the
+/// client.
 #[derive(Debug)]
 pub struct ToServer<'h> {
     headers: &'h HeaderMap,
@@ -24,11 +25,11 @@ pub struct ToServer<'h> {
 
 impl<'h> ToServer<'h> {
     /// Chooses among `headers`. The `private` ones are for the gateway and go nowhere; with
-    /// `injects`, a token of ours is put on, so that the client's `Authorization` and cookies stay
-    /// behind: a session of some browser must not mix with the user of the token.
+    /// `injects`, our token is put on, so the client's `Authorization` and cookies are dropped: a
+    /// browser's session must not mix with the user of the token.
     ///
     /// # Errors
-    /// When `Connection` names what is no header, or more than ten (RFC 9110, section 7.6.1).
+    /// When `Connection` is malformed or names more than ten headers (RFC 9110, section 7.6.1).
     pub fn new(
         headers: &'h HeaderMap,
         private: &'h [HeaderName],
@@ -54,17 +55,17 @@ impl<'h> ToServer<'h> {
 }
 
 /// `X_Forwarded_For` reads as `X-Forwarded-For` to servers that map names to variables
-/// (CVE-2025-64484), so names with anything but letters, digits and dashes stay behind, and so do
-/// the headers of proxies that the gateway does not trust.
+/// (CVE-2025-64484), so names with other characters than letters, digits and dashes are dropped. So
+/// are the headers in which other proxies describe the client.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         && !families(name.as_bytes().first().copied()).iter().any(|start| name.starts_with(start))
 }
 
-/// Chooses the headers of an answer that go back to the client: all but those of the connection,
+/// Chooses the headers of a response that go back to the client: all but those of the connection,
 /// its length, which `http1` decides, and, where our token was put on, `Set-Cookie`, which
 /// belongs to the token's user, and `Access-Control-*`: the server cannot know which pages may use
-/// our token. `page` is the origin whose pages may read the answer.
+/// our token. `page` is the origin whose pages may read the response.
 pub fn to_client<'h>(
     headers: &'h HeaderMap,
     injected: bool,
@@ -79,7 +80,7 @@ pub fn to_client<'h>(
         .flat_map(|value| value.split(',').map(str::trim))
         .filter(|option| {
             !matches!(*option, "" | "close" | "keep-alive")
-                // An answer cannot take its own framing away.
+                // A response cannot take its own framing away.
                 && !option.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str())
         })
         .collect();
@@ -93,9 +94,8 @@ pub fn to_client<'h>(
     })
 }
 
-/// Whether these are credentials that authenticate the connection that they are sent on, not the
-/// request alone: whatever follows on the connection counts as the same user's (RFC 4559, section
-/// 6).
+/// Whether these credentials authenticate the connection, so that later requests on it count as the
+/// same user's (RFC 4559, section 6).
 pub fn authenticates_connection(credentials: &HeaderValue) -> bool {
     // Some servers read a list here, although one credential is all that there may be.
     let mut schemes = credentials.as_bytes().split(|&byte| byte == b',').map(|credential| {
@@ -106,8 +106,8 @@ pub fn authenticates_connection(credentials: &HeaderValue) -> bool {
     schemes.any(is_connection_scheme)
 }
 
-/// Whether these credentials are known to be for the request alone: a bare word, or one of the
-/// usual schemes. A connection that carried others is nobody else's.
+/// Whether these credentials authenticate the request alone: a bare word, or one of the usual
+/// schemes. A connection that carried others is never reused.
 pub fn authenticates_request(credentials: &HeaderValue) -> bool {
     let mut words = credentials.as_bytes().split(|byte| matches!(byte, b' ' | b'\t'));
     let scheme = words.find(|word| !word.is_empty()).unwrap_or_default();
@@ -117,21 +117,21 @@ pub fn authenticates_request(credentials: &HeaderValue) -> bool {
 
 /// Whether a server may take more than this one request on the connection for the user's: it offers
 /// to authenticate connections, or says that it has done so.
-pub fn may_bind_connection(answer: &HeaderMap) -> bool {
-    let challenges = answer.get_all(WWW_AUTHENTICATE).iter();
-    let challenges = challenges.chain(answer.get_all(PROXY_AUTHENTICATE));
+pub fn may_bind_connection(response: &HeaderMap) -> bool {
+    let challenges = response.get_all(WWW_AUTHENTICATE).iter();
+    let challenges = challenges.chain(response.get_all(PROXY_AUTHENTICATE));
     let mut words = challenges.flat_map(|line| {
         line.as_bytes().split(|byte| matches!(byte, b' ' | b'\t' | b',')).filter(|w| !w.is_empty())
     });
-    words.any(is_connection_scheme) || answer.contains_key(&PERSISTENT_AUTH)
+    words.any(is_connection_scheme) || response.contains_key(&PERSISTENT_AUTH)
 }
 
 fn is_connection_scheme(scheme: &[u8]) -> bool {
     CONNECTION_SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// Lets pages of the origin `page` read an answer, unless the server has said itself which pages
-/// may, for the client's own token. Caches are told that the answer depends on the origin.
+/// Lets pages of the origin `page` read a response, unless the server has said itself which pages
+/// may, for the client's own token. Caches are told that the response depends on the origin.
 pub fn allow_page(headers: &mut HeaderMap, page: Option<&HeaderValue>) {
     if let Some(origin) = page
         && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
@@ -156,8 +156,8 @@ static HOP_BY_HOP: [HeaderName; 5] = [
     UPGRADE,
 ];
 
-/// What the client cannot tell the server: headers of the connection, those that are set anew, and
-/// those in which somebody says that the sender, the target or the method is another.
+/// Headers that never go on: those of the connection, those that the gateway sets, and those that
+/// override the sender, the target or the method.
 static NEVER_TO_SERVER: [HeaderName; 21] = [
     HOST,
     CONNECTION,
@@ -182,19 +182,19 @@ static NEVER_TO_SERVER: [HeaderName; 21] = [
     HeaderName::from_static("x-method-override"),
 ];
 
-/// Schemes of Windows authentication, which sign a connection in.
+/// Schemes of Windows authentication, which authenticate a connection.
 const CONNECTION_SCHEMES: [&str; 6] =
     ["negotiate", "ntlm", "kerberos", "nego2", "negoex", "spnego"];
-/// Schemes that say who sends a request, in each request anew.
+/// Schemes that authenticate each request by itself.
 const REQUEST_SCHEMES: [&str; 3] = ["bearer", "basic", "digest"];
-/// By which IIS says that a connection stays signed in.
+/// Set by IIS on a connection that stays authenticated.
 static PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 
-/// RFC 2965; long obsolete, and still a cookie to some.
+/// RFC 2965: obsolete, but still a cookie to some servers.
 static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
 
-/// Prefixes of the headers in which proxies and web servers say who a client is and what it asked
-/// for. They are found by the first byte, so that most headers of a request are compared with none.
+/// Prefixes of the headers in which proxies and web servers describe the client and its request.
+/// The first byte selects them, so that most headers of a request are compared with none.
 fn families(first: Option<u8>) -> &'static [&'static str] {
     match first {
         Some(b'a') => &["auth-user"],
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gateway_says_itself_never_comes_from_the_client() {
+    fn headers_that_the_gateway_sets_never_come_from_the_client() {
         let headers = map(&[
             ("host", "evil"),
             ("accept", "*/*"),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_connection_names_stays_on_the_connection() {
+    fn headers_named_by_connection_are_not_forwarded() {
         let headers = map(&[
             ("connection", "close, X-Drop ,TE"),
             ("x-drop", "1"),
@@ -323,20 +323,21 @@ mod tests {
             ("accept", "*/*"),
         ]);
         assert_eq!(names_to_server(&headers, true), ["accept"]);
-        let answer = map(&[
+        let response = map(&[
             ("connection", "x-drop, content-length"),
             ("x-drop", "1"),
             ("content-length", "3"),
             ("set-cookie", "a=b"),
         ]);
-        let kept: Vec<_> = to_client(&answer, true, None).map(|(name, _)| name.clone()).collect();
+        let kept: Vec<_> = to_client(&response, true, None).map(|(name, _)| name.clone()).collect();
         assert_eq!(kept, [""; 0]);
-        let kept: Vec<_> = to_client(&answer, false, None).map(|(name, _)| name.clone()).collect();
+        let kept: Vec<_> =
+            to_client(&response, false, None).map(|(name, _)| name.clone()).collect();
         assert_eq!(kept, [SET_COOKIE]);
     }
 
     #[test]
-    fn relatives_of_identity_headers_stay_behind_and_headers_of_bold_bi_go_on() {
+    fn variants_of_identity_headers_are_dropped_and_headers_of_bold_bi_go_on() {
         for name in [
             "x-clientcert-dn",
             "x-sslclient-cn",

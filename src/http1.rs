@@ -1,6 +1,5 @@
-//! HTTP/1.1 as every side here speaks it: the connections, the bodies, and requests to servers. All
-//! responses of servers are read here, so that data, tokens, keys and health checks get the same
-//! verdict on the same bytes.
+//! HTTP/1.1: connections, bodies, and requests to servers. All responses of servers are read here,
+//! so that data, tokens, keys and health checks get the same verdict on the same bytes.
 
 mod body;
 mod chunks;

@@ -1,5 +1,4 @@
-//! Key sets over HTTP: the issuer's URL, asked within a deadline and a bound, redirects not
-//! followed.
+//! Fetches the key sets of issuers over HTTP, within a deadline and a bound, without redirects.
 
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ impl HttpKeySource {
     /// Prepares to fetch from `url`, at a server that is trusted by `trust`.
     ///
     /// # Errors
-    /// When the certificates to trust are not to be had.
+    /// When the certificates to trust cannot be read.
     pub fn new(url: Uri, trust: &Trust) -> Result<Self, TrustError> {
         let tls = url.scheme_str() == Some("https");
         let fetcher = Fetcher::new(tls, trust, FETCH_TIMEOUT, &[])?;
@@ -67,7 +66,7 @@ impl KeySource for HttpKeySource {
     }
 }
 
-/// The error with its innermost cause, which is the one that says something.
+/// The text of the innermost cause, which is the most specific.
 fn innermost(error: &FetchError) -> String {
     match error {
         FetchError::NotHttp(cause) => format!("{error}: {}", root_of(&**cause)),

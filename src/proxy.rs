@@ -260,9 +260,9 @@ impl Proxy {
         Ok(())
     }
 
-    /// Sends the request, beginning with the body kept from an earlier try, and waits for the head of
-    /// its response. A request that may be sent twice is sent again if the server closes a reused
-    /// connection without a response, or any connection while it has another address.
+    /// Sends the request, beginning with the body kept from an earlier try, and waits for the head
+    /// of its response. A request that may be sent twice is sent again if the server closes a
+    /// reused connection without a response, or any connection while it has another address.
     async fn send(
         &self,
         down: &mut Session,
@@ -490,8 +490,9 @@ impl Proxy {
     }
 }
 
-/// Makes the response the last on its connection while the gateway stops or the listener has changed,
-/// and for a client that asks for another protocol: no byte of that is ever read as a request.
+/// Makes the response the last on its connection while the gateway stops or the listener has
+/// changed, and for a client that asks for another protocol: no byte of that is ever read as a
+/// request.
 fn end_if_last(down: &mut Session, peer: &Peer) {
     if peer.closing.is_cancelled() || down.wants_upgrade() {
         down.close_after_response();

@@ -1,5 +1,5 @@
-//! The one strict parse of a request's head. Tenant, policy, cache and forwarding all use what is
-//! parsed here and nothing else of the request. What two servers could read in two ways is refused,
+//! The one strict parse of a request's head. Tenant, policy, cache and forwarding use its result
+//! and nothing else of the request. A request that two servers could read in two ways is refused,
 //! never normalised. Pure: it knows no socket and no tenant.
 
 use std::borrow::Cow;
@@ -16,14 +16,14 @@ mod head;
 
 pub use head::{HeadReader, MAX_HEAD, RawHead};
 
-/// A request's head that has passed every check, borrowed from the one that was read.
+/// A request's head that has passed every check, borrowed from the raw one.
 #[derive(Debug)]
 pub struct RequestHead<'h> {
     /// One of [`METHODS`].
     pub method: &'h Method,
     /// Path and query.
     pub target: Target,
-    /// The host asked for, as it was sent, without its port. None only with HTTP/1.0.
+    /// The requested host, as it was sent, without its port. `None` only with HTTP/1.0.
     pub host: Option<&'h str>,
     /// All headers, as they were sent.
     pub headers: &'h HeaderMap,
@@ -36,7 +36,7 @@ pub struct RequestHead<'h> {
 /// How a request's body is framed (RFC 9112, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFraming {
-    /// There is none.
+    /// There is no body.
     Empty,
     /// `Content-Length`, in bytes.
     Length(u64),
@@ -55,19 +55,19 @@ impl Target {
         self.0.path()
     }
 
-    /// What is put on the request line towards the server.
+    /// Path and query, for the request line to the server.
     pub fn path_and_query(&self) -> &PathAndQuery {
         &self.0
     }
 }
 
-/// Why a request is refused by its form alone.
+/// Why a request is refused for its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// Two servers could read it in two ways; the text says which part.
     #[error("{0}")]
     Malformed(&'static str),
-    /// Its method is none of [`METHODS`].
+    /// Its method is not one of [`METHODS`].
     #[error("the method is none that is forwarded")]
     Method,
     /// Its path is longer than 4 KiB, or its whole target longer than 16 KiB.
@@ -76,7 +76,7 @@ pub enum RequestError {
     /// Its head is larger than 64 KiB or has more than 100 header lines.
     #[error("the request head is too large")]
     HeadTooLarge,
-    /// With the header lines of the gateway it has more than a server takes.
+    /// With the header lines that the gateway adds, it has more than a server takes.
     #[error("with the header lines that the gateway adds, more than 100 would reach the server")]
     TooManyLines,
 }
@@ -85,7 +85,7 @@ impl<'h> RequestHead<'h> {
     /// Checks a head.
     ///
     /// # Errors
-    /// The first thing that makes the head ambiguous, too large or not allowed.
+    /// The first fault that makes the head ambiguous, too large or not allowed.
     pub fn parse(raw: &'h RawHead) -> Result<Self, RequestError> {
         let (method, version, headers) = (raw.method(), raw.version(), raw.headers());
         if raw.target().len() > MAX_TARGET {
@@ -155,10 +155,10 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// The headers that `Connection` names, without the options that are no headers here.
+/// The headers that `Connection` names, without the options `close` and `keep-alive`.
 ///
 /// # Errors
-/// When it names what is no header, or more than ten (RFC 9110, section 7.6.1).
+/// When it is malformed or names more than ten headers (RFC 9110, section 7.6.1).
 pub fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
     const BAD: RequestError = RequestError::Malformed("the Connection header is malformed");
     let mut names = Vec::new();
@@ -214,8 +214,8 @@ fn absolute_form_prefix(target: &[u8], host: Option<&str>) -> Result<usize, Requ
     }
 }
 
-/// A host and perhaps a port as all readers understand them: the host without the dot of the root,
-/// the port without zeros in front. Port 0 is none. The case of letters stays.
+/// A host and perhaps a port in their plain spelling: the host without a final dot, the port
+/// without leading zeros. Port 0 is dropped. The case of letters stays.
 pub fn plain_authority(authority: &str) -> Cow<'_, str> {
     let host = without_port(authority);
     let port = authority[host.len()..].strip_prefix(':');
@@ -274,9 +274,9 @@ fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
     }
 }
 
-/// What a segment with percent-encodings may hold.
+/// Checks a segment that had percent-encodings.
 fn check_decoded(decoded: &[u8]) -> Result<(), RequestError> {
-    // Some decoders read overlong forms (`%C0%AF`) as the slashes and dots that they are not.
+    // Some decoders read overlong forms (`%C0%AF`) as slashes and dots.
     let text = std::str::from_utf8(decoded)
         .map_err(|_| RequestError::Malformed("the path is not encoded in UTF-8"))?;
     if text.contains(|c: char| c.is_control() || matches!(c, '/' | '\\')) {
@@ -294,10 +294,10 @@ fn check_decoded(decoded: &[u8]) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// A dot segment is one also with parameters, `..;x`, for servers that know them (CVE-2026-3872 and
-/// its kin), and with white space around it, which some servers leave out.
+/// A dot segment with parameters, `..;x`, counts as one, because it is one to some servers
+/// (CVE-2026-3872 and its kin). So does one with white space around it, which some servers strip.
 fn check_name(decoded: &[u8]) -> Result<(), RequestError> {
-    // Nearly every segment begins like this, and none of them is all dots and white space.
+    // Fast path: nearly every segment begins like this.
     if decoded.first().is_some_and(u8::is_ascii_alphanumeric) {
         return Ok(());
     }
@@ -308,9 +308,9 @@ fn check_name(decoded: &[u8]) -> Result<(), RequestError> {
     }
 }
 
-/// A query never decides anything; it only must not end the request line or the target early, nor
-/// hold what the library that writes it would refuse. Raw braces and the like are allowed, although
-/// RFC 3986 has none: Bold BI's SDK sends them.
+/// Checks a query. No decision depends on it, but it must not end the request line or the target
+/// early, nor contain bytes that the library that writes it refuses. Raw braces and the like are
+/// allowed, although RFC 3986 has none: Bold BI's SDK sends them.
 fn check_query(query: &[u8]) -> Result<(), RequestError> {
     let odd =
         query.iter().find(|&&b| !b.is_ascii_graphic() || matches!(b, b'#' | b'"' | b'<' | b'>'));
@@ -378,8 +378,8 @@ fn content_length(headers: &HeaderMap) -> Result<BodyFraming, RequestError> {
     }
 }
 
-/// The methods that are forwarded. TRACE would show the token to the client (RFC 9110, section
-/// 9.3.8), CONNECT would open a tunnel, and Bold BI uses no others.
+/// The forwarded methods. TRACE would show the token to the client (RFC 9110, section 9.3.8),
+/// CONNECT would open a tunnel, and Bold BI uses no others.
 pub const METHODS: [Method; 7] = [
     Method::GET,
     Method::POST,

@@ -13,7 +13,6 @@ use tower_service::Service;
 use crate::http1::{Connection, Counted, Transport};
 use crate::trust::{Trust, TrustError};
 
-/// Makes connections.
 pub(super) struct Connector {
     tcp: HttpConnector,
     tls: Option<TlsConnector>,
@@ -29,8 +28,7 @@ impl Connector {
         Ok(Self { tcp, tls })
     }
 
-    /// A connection to the host and port of `at`, where a certificate of the host of `url` is asked
-    /// for.
+    /// A connection to the host and port of `at`. Its certificate must be for the host of `url`.
     pub(super) async fn connect(&self, at: &Uri, url: &Uri) -> Result<Box<Connection>, Cause> {
         let tcp = self.tcp.clone().call(at.clone()).await?.into_inner();
         let transport = match &self.tls {

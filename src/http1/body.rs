@@ -1,4 +1,4 @@
-//! What is left of a body, by its framing (RFC 9112, section 6.3).
+//! The rest of a body, by its framing (RFC 9112, section 6.3).
 
 use bytes::BytesMut;
 
@@ -18,11 +18,10 @@ pub enum Body {
 }
 
 impl Body {
-    /// Takes the next part of the body off the front of `buffer`, and nothing that lies behind its
-    /// end.
+    /// Takes the next part of the body off the front of `buffer`, and nothing behind its end.
     ///
     /// # Errors
-    /// When the bytes are no chunks, where they should be.
+    /// When the body should be chunked and is not.
     pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Step, NotChunked> {
         let (step, is_done) = match self {
             Self::Done | Self::Length(0) => (Step::End, true),

@@ -1,18 +1,18 @@
-//! A body in chunks (RFC 9112, section 7.1), read strictly: what one reader could take for the end
-//! of a chunk and another one not is refused, for behind it could hide another message
-//! (CVE-2025-55315 and its kin). What goes on is framed again.
+//! Reads a chunked body (RFC 9112, section 7.1) strictly. Bytes that only some readers take for the
+//! end of a chunk are refused, because another message could hide behind them (CVE-2025-55315 and
+//! its kin). A body that is forwarded is framed again.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 
-/// What a body gives next.
+/// The next part of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Some of its content; never empty.
     Piece(Bytes),
     /// Its end.
     End,
-    /// Nothing, before more has arrived.
+    /// More bytes must arrive first.
     Wait,
 }
 
@@ -20,13 +20,13 @@ pub enum Step {
 #[derive(Debug, Default)]
 pub struct ChunkReader {
     expected: Expected,
-    /// Bytes of extensions and trailers so far: none of them is of use to anybody here.
+    /// Bytes of extensions and trailers so far, which are dropped.
     overhead: usize,
     from: Sender,
 }
 
-/// The sender. What servers in use write harmlessly is read: blanks behind a size, as old Apaches
-/// pad it; an extension with every chunk; trailers that are no fields.
+/// The sender. Of servers, harmless deviations are accepted: blanks behind a size, as old Apaches
+/// pad it; an extension with every chunk; trailers that are not fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Sender {
     #[default]
@@ -39,7 +39,7 @@ enum Expected {
     /// The line with the size of a chunk.
     #[default]
     Size,
-    /// So many bytes of a chunk.
+    /// This number of bytes of a chunk.
     Data(u64),
     /// The CR LF behind a chunk.
     DataEnd,
@@ -159,7 +159,7 @@ fn size(line: &[u8], from: Sender) -> Result<(u64, usize), NotChunked> {
     Ok((size, extension.len()))
 }
 
-/// Checks a trailer field. It goes nowhere; but a line that is none hints at another reading.
+/// Checks a trailer field. It is dropped, but a malformed one hints at another reading of the body.
 fn field(line: &[u8]) -> Result<(), NotChunked> {
     let colon = memchr::memchr(b':', line).ok_or(NotChunked)?;
     HeaderName::from_bytes(&line[..colon]).map_err(|_| NotChunked)?;
@@ -171,9 +171,9 @@ fn field(line: &[u8]) -> Result<(), NotChunked> {
 const MAX_LINE: usize = 4 * 1024;
 /// Most bytes of extensions and trailer fields of one body.
 const MAX_OVERHEAD: usize = 16 * 1024;
-/// Sizes of more digits could overflow at a server.
+/// Most digits of a size from a client: more could overflow at a server.
 const MAX_SIZE_DIGITS: usize = 15;
-/// Sizes of more digits would overflow here.
+/// Most digits of a size from a server: more would overflow here.
 const MAX_PADDED_DIGITS: usize = 16;
 
 #[cfg(test)]
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_server_could_read_as_a_chunk_and_another_not_is_refused() {
+    fn bytes_that_only_some_servers_read_as_a_chunk_are_refused() {
         for bytes in [
             &b"\r\n"[..],
             b";a\r\n",
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn of_servers_more_is_read_but_nothing_that_two_readers_could_take_apart_differently() {
+    fn harmless_deviations_of_servers_are_read_and_ambiguous_ones_refused() {
         let read = |bytes: &[u8], size| read_by(ChunkReader::of_response(), bytes, size);
         for bytes in [
             &b"3\r\nabc\r\n0\r\n\r\nrest"[..],
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_needs_is_bounded() {
+    fn extensions_and_trailers_are_bounded() {
         let extension = "x".repeat(4000);
         let body = |chunks| format!("1;{extension}\r\na\r\n").repeat(chunks) + "0\r\n\r\n";
         assert!(read(body(4).as_bytes(), 999).is_ok());
@@ -334,7 +334,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
-        fn what_arrives_in_pieces_is_judged_as_the_whole(
+        fn pieces_of_any_size_are_judged_as_the_whole(
             bytes in "([0-3]{1,2}( {0,2}(;[a\t]{0,2})?)?[\r\n]{1,2}[ab]{0,3}[\r\n]{1,2}){0,3}0\r\n(X:y\r?\n)?\r\n.{0,3}",
             size in 1_usize..9,
         ) {

@@ -22,19 +22,19 @@ use super::head::HeadStream;
 /// See the module.
 pub struct ClientSession {
     session: HttpSession,
-    /// Whether the request was HEAD.
+    /// The request was HEAD.
     head_only: bool,
-    /// How many informational responses came.
+    /// Informational responses so far.
     informational: usize,
-    /// What is left of the response's body.
+    /// The rest of the response's body.
     body: Body,
-    /// Read from the server, and not used yet.
+    /// Bytes read from the server and not used yet.
     buffer: BytesMut,
-    /// The room for the next read.
+    /// Most bytes of the next read.
     room: usize,
 }
 
-/// Why there is no response, or no whole one. No byte of what was received stands in it.
+/// Why there is no response, or no whole one. It contains no received byte.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
     /// The connection ended before the response.
@@ -43,10 +43,10 @@ pub enum ResponseError {
     /// The connection ended within the response.
     #[error("the server closed the connection in the middle of its response")]
     Truncated,
-    /// It broke while it was read from.
+    /// Reading failed.
     #[error("{0}")]
     Read(#[source] io::Error),
-    /// It broke while it was written to.
+    /// Writing failed.
     #[error("{0}")]
     Write(#[source] io::Error),
     /// Nothing came within the session's read timeout.
@@ -55,13 +55,13 @@ pub enum ResponseError {
     /// Nothing was taken within the session's write timeout.
     #[error("the server takes no more of the request")]
     WriteTimeout,
-    /// What came is not HTTP, or not what HTTP allows here.
+    /// The response is not HTTP, or violates it.
     #[error("{0}")]
     NotHttp(Cow<'static, str>),
 }
 
 impl ResponseError {
-    /// Whether the server closed the connection: while it was idle, or because the server ended.
+    /// Whether the server closed the connection, because it was idle or the server stopped.
     pub fn is_end(&self) -> bool {
         match self {
             Self::Closed | Self::Truncated | Self::Write(_) => true,
@@ -81,7 +81,7 @@ impl From<Box<Error>> for ResponseError {
             ErrorType::WriteTimedout => return Self::WriteTimeout,
             _ => {}
         }
-        // Other texts of pingora's quote what was received.
+        // Other texts of pingora's quote received bytes.
         let text = match (&error.context, &error.cause) {
             (_, Some(cause)) if cause.is::<httparse::Error>() => cause.to_string().into(),
             (Some(ImmutStr::Static(text)), _) => Cow::Borrowed(*text),
@@ -97,7 +97,7 @@ impl From<Box<Error>> for ResponseError {
 }
 
 impl ClientSession {
-    /// A request on `connection`, on which all responses to earlier ones were read.
+    /// A request on `connection`, on which every earlier response was read to its end.
     pub fn new(connection: Box<Connection>) -> Self {
         Self {
             session: HttpSession::new(Box::new(HeadStream::new(connection))),
@@ -109,17 +109,17 @@ impl ClientSession {
         }
     }
 
-    /// How long nothing may come; the one before.
+    /// Sets the longest pause of the response; returns the one before.
     pub fn set_read_timeout(&mut self, limit: Option<Duration>) -> Option<Duration> {
         std::mem::replace(&mut self.session.read_timeout, limit)
     }
 
-    /// How long nothing may be taken.
+    /// Sets the longest time in which the server may take nothing.
     pub fn set_write_timeout(&mut self, limit: Duration) {
         self.session.write_timeout = Some(limit);
     }
 
-    /// How long nothing may be taken.
+    /// The longest time in which the server may take nothing.
     pub fn write_timeout(&self) -> Option<Duration> {
         self.session.write_timeout
     }
@@ -140,7 +140,7 @@ impl ClientSession {
     /// When the connection breaks, or the server does not take it in time.
     pub async fn write_head(&mut self, head: Box<RequestHeader>) -> Result<(), ResponseError> {
         self.head_only = head.method == Method::HEAD;
-        // The session watches over its writing, but not over its flush.
+        // The session's timeout covers its writes, but not its flush.
         let limit = self.session.write_timeout.unwrap_or(Duration::MAX);
         match timeout(limit, self.session.write_request_header(head)).await {
             Ok(written) => written.map(drop).map_err(ResponseError::from),
@@ -156,7 +156,7 @@ impl ClientSession {
         self.session.write_body(piece).await.map(drop).map_err(ResponseError::from)
     }
 
-    /// Ends the request's body, and sends what was written.
+    /// Ends the request's body, and flushes.
     ///
     /// # Errors
     /// When the connection breaks.
@@ -164,11 +164,10 @@ impl ClientSession {
         self.session.finish_body().await.map(drop).map_err(ResponseError::from)
     }
 
-    /// Reads the final head of the response; informational ones before it are for us alone. Nothing
-    /// is lost when the future is dropped.
+    /// Reads the final head of the response; informational ones before it are dropped. Cancel-safe.
     ///
     /// # Errors
-    /// When there is none, it is not HTTP, or its body could not be read.
+    /// When there is none, it is not HTTP, or the framing of its body is not accepted.
     pub async fn read_head(&mut self) -> Result<(), ResponseError> {
         loop {
             let length = match self.session.read_response().await.map_err(ResponseError::from) {
@@ -218,8 +217,7 @@ impl ClientSession {
         content_length(self.headers())
     }
 
-    /// The next piece of the body, never an empty one; `None` at its end. Nothing is lost when the
-    /// future is dropped.
+    /// The next piece of the body, never an empty one; `None` at its end. Cancel-safe.
     ///
     /// # Errors
     /// When the connection ends before the body does, or its framing is broken.
@@ -246,21 +244,21 @@ impl ClientSession {
         }
     }
 
-    /// Reads more into the buffer; how many bytes there were.
+    /// Reads more into the buffer; returns the number of bytes.
     async fn fill(&mut self) -> io::Result<usize> {
         self.buffer.reserve(self.room);
         let before = self.buffer.len();
         let mut connection = HeadStream::of(self.session.stream()).connection();
         let read = connection.read_buf(&mut self.buffer).await;
-        // A slow body holds little memory, and a fast one takes few reads.
+        // A slow body keeps little memory, and a fast one needs few reads.
         if self.buffer.len() - before >= self.room {
             self.room = (self.room * 2).min(MAX_READ);
         }
         read
     }
 
-    /// The connection, if another request may go out on it: its server keeps it, the response was
-    /// read to its end, and nothing follows that.
+    /// The connection, if it can carry another request: the server keeps it, and the response was
+    /// read to its end, with nothing behind it.
     pub fn into_reusable(mut self) -> Option<Box<Connection>> {
         self.session.respect_keepalive();
         let is_clean = self.body.is_done() && self.buffer.is_empty();
@@ -285,7 +283,7 @@ fn body_of(head: &ResponseHeader, head_only: bool) -> Result<Option<Body>, Respo
         _ if coding.is_some() && head.version != Version::HTTP_11 => {
             return Err(not_http("its body is in a transfer coding, which HTTP/1.0 does not have"));
         }
-        // Chunks are all that can be undone for a client to whom they mean nothing.
+        // No other coding can be undone for a client of HTTP/1.0.
         _ if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
             || codings.next().is_some() =>
         {
@@ -307,8 +305,8 @@ fn not_http(text: &'static str) -> ResponseError {
     ResponseError::NotHttp(Cow::Borrowed(text))
 }
 
-/// The length that a response's `Content-Length` says, however often it says it; `None` if it says
-/// none or several (RFC 9112, section 6.3).
+/// The length in a response's `Content-Length`, also if it is repeated; `None` if there is none, or
+/// several differ (RFC 9112, section 6.3).
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(CONTENT_LENGTH).iter();
     let mut lengths = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
@@ -343,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_lengths_are_one_and_others_are_none() {
+    fn repeated_equal_lengths_count_as_one_and_different_ones_as_none() {
         for (lines, length) in [
             (&["3"][..], Some(3)),
             (&["3", "3"], Some(3)),

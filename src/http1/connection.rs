@@ -1,10 +1,9 @@
 //! A connection: TCP, Unix socket or TLS, the same towards clients and servers.
 //!
 //! What it adds to the socket: a small buffer that joins a head and the first bytes of its body
-//! into one write, given back while the connection is idle; reads that push along what is still to
-//! be written; and the *elastic* mode, in which writes never wait. With it one task can send a body
-//! and listen for the response at the same time, although a session can only be asked for one of
-//! the two.
+//! into one write, freed while the connection is idle; reads that also advance pending writes; and
+//! the *elastic* mode, in which writes never wait. With it one task can send a body and listen for
+//! the response at the same time, although a session does only one of the two at a time.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -30,16 +29,16 @@ pub struct Connection {
     state: Arc<WriteState>,
 }
 
-/// The socket, and what is still to go into it.
+/// The socket and the pending writes.
 struct Wire {
     transport: Transport,
-    /// Written by a session, not yet by the socket.
+    /// Written by a session, not yet taken by the socket.
     out: Vec<u8>,
     /// The TLS layer may hold bytes that the socket has not taken.
     unflushed: bool,
 }
 
-/// What carries the bytes.
+/// The socket of a connection.
 pub enum Transport {
     /// Plain TCP.
     Tcp(TcpStream),
@@ -57,12 +56,12 @@ pub struct WriteState {
 }
 
 impl WriteState {
-    /// Whether anything written has not reached the socket.
+    /// Whether the socket has not taken all writes yet.
     pub fn is_pending(&self) -> bool {
         self.pending.load(Relaxed) > 0
     }
 
-    /// From now on writes do not wait.
+    /// Switches the elastic mode, in which writes do not wait.
     pub fn set_elastic(&self, on: bool) {
         self.elastic.store(on, Relaxed);
     }
@@ -82,7 +81,7 @@ impl Connection {
         &self.state
     }
 
-    /// Writes what waits. A shared reference will do, so that a session need not be asked.
+    /// Advances the pending writes. A shared reference suffices, which a session gives.
     pub fn poll_write_pending(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
         let pushed = wire.poll_write_pending(cx);
@@ -143,7 +142,7 @@ impl Connection {
                 }
             };
             match read {
-                // Sockets are said to be readable more often than they are.
+                // Readiness can be spurious.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => first = BytesMut::new(),
                 other => return other.map(|_| first),
             }
@@ -181,7 +180,6 @@ impl Wire {
         }
     }
 
-    /// Writes all that waits.
     fn poll_write_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let written = ready!(self.poll_transport_write(cx, &[]))?;
@@ -207,7 +205,7 @@ impl Wire {
         if state.is_pending() {
             // A session that reads waits for a response to what was written.
             let pushed = self.poll_write_pending(cx);
-            // One may be there although the other side takes no more: it is read first.
+            // It may be there although the other side takes no more: it is read first.
             if let Poll::Ready(Err(_)) = pushed {
                 self.out = Vec::new();
                 self.unflushed = false;
@@ -308,15 +306,15 @@ impl AsyncWrite for Connection {
 }
 
 impl fmt::Debug for Connection {
-    /// The bytes that wait hold tokens.
+    /// Prints no field: pending writes contain tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").finish_non_exhaustive()
     }
 }
 
-/// Room for the head of a usual request.
+/// Bytes of the first read: the head of a usual request.
 const FIRST_READ: usize = 4 * 1024;
-/// Up to here writes are gathered until a flush: a head and a small body.
+/// Most bytes that are gathered until a flush: a head and a small body.
 const MAX_CORKED: usize = 4 * 1024;
-/// Up to here the elastic mode takes more: a session writes pieces of 64 KiB.
+/// Most pending bytes at which the elastic mode takes more: a session writes pieces of 64 KiB.
 const MAX_ELASTIC: usize = 128 * 1024;

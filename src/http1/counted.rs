@@ -1,4 +1,4 @@
-//! A stream that counts what arrives.
+//! A stream that counts the bytes received.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,12 +16,12 @@ pub struct Counted<S> {
 }
 
 impl<S> Counted<S> {
-    /// Counts in `received` what arrives on `stream`.
+    /// Counts the bytes that arrive on `stream` in `received`.
     pub fn new(stream: S, received: Arc<AtomicU64>) -> Self {
         Self { stream, received }
     }
 
-    /// The stream.
+    /// The counted stream.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }

@@ -1,5 +1,5 @@
-//! A connection as pingora's client session gets to see it: up to the end of a response's head, and
-//! not a byte further. What lies behind the head is read by [`super::ClientSession`].
+//! Shows pingora's client session a connection up to the end of a response's head, and not a byte
+//! further. The body is read by [`super::ClientSession`].
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
@@ -23,32 +23,32 @@ use super::connection::Connection;
 pub(super) struct HeadStream {
     connection: Box<Connection>,
     /// Never contended: [`super::ClientSession`] looks at it only between two heads.
-    heads: Mutex<HeadState>,
+    state: Mutex<HeadState>,
 }
 
-/// What was read of a response's head.
+/// The state of reading a response's head.
 #[derive(Default)]
 struct HeadState {
     end: HeadEnd,
-    /// How many bytes of the head in question were given to the session.
+    /// How many bytes of this head were given to the session.
     given: usize,
     /// Whether any byte has arrived.
     received: bool,
-    /// What arrived behind the end of a head.
+    /// Bytes that arrived behind the end of a head.
     rest: BytesMut,
 }
 
 impl HeadStream {
     pub(super) fn new(connection: Box<Connection>) -> Self {
-        Self { connection, heads: Mutex::default() }
+        Self { connection, state: Mutex::default() }
     }
 
-    /// The stream that a session of pingora's holds.
+    /// The stream in a session of pingora's.
     pub(super) fn of(stream: &Stream) -> &Self {
         stream.as_any().downcast_ref().expect("every stream of ours is a HeadStream")
     }
 
-    /// The connection that a session of pingora's gives back.
+    /// The connection in the stream that a session of pingora's returns.
     pub(super) fn into_connection(stream: Stream) -> Option<Box<Connection>> {
         Some(stream.into_any().downcast::<Self>().ok()?.connection)
     }
@@ -59,23 +59,19 @@ impl HeadStream {
 
     /// Whether any byte of a response has arrived.
     pub(super) fn has_received(&self) -> bool {
-        self.heads().received
+        self.state.lock().received
     }
 
-    /// Ends a head, so that another can begin; how many bytes of it the session was given.
+    /// Ends a head, so that another can begin; returns how many bytes the session was given.
     pub(super) fn end_head(&self) -> usize {
-        let mut heads = self.heads();
-        heads.end = HeadEnd::default();
-        std::mem::take(&mut heads.given)
+        let mut state = self.state.lock();
+        state.end = HeadEnd::default();
+        std::mem::take(&mut state.given)
     }
 
-    /// What arrived behind the head.
+    /// Takes the bytes that arrived behind the head.
     pub(super) fn take_rest(&self) -> BytesMut {
-        std::mem::take(&mut self.heads().rest)
-    }
-
-    fn heads(&self) -> MutexGuard<'_, HeadState> {
-        self.heads.lock()
+        std::mem::take(&mut self.state.lock().rest)
     }
 }
 
@@ -86,32 +82,32 @@ impl AsyncRead for HeadStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let heads = this.heads.get_mut();
+        let state = this.state.get_mut();
         let before = buffer.filled().len();
-        if heads.rest.is_empty() {
+        if state.rest.is_empty() {
             ready!(Pin::new(&mut *this.connection).poll_read(cx, buffer))?;
         } else {
-            let here = heads.rest.len().min(buffer.remaining());
-            buffer.put_slice(&heads.rest[..here]);
-            heads.rest.advance(here);
+            let here = state.rest.len().min(buffer.remaining());
+            buffer.put_slice(&state.rest[..here]);
+            state.rest.advance(here);
         }
         let new = &buffer.filled()[before..];
-        heads.received |= !new.is_empty();
-        let head = heads.end.find(new).unwrap_or(new.len());
+        state.received |= !new.is_empty();
+        let head = state.end.find(new).unwrap_or(new.len());
         if head < new.len() {
-            // Before what is left of the rest, of which it was the beginning.
+            // In front of the other rest, of which it was the beginning.
             let mut rest = BytesMut::from(&new[head..]);
-            rest.extend_from_slice(&heads.rest);
-            heads.rest = rest;
+            rest.extend_from_slice(&state.rest);
+            state.rest = rest;
             buffer.set_filled(before + head);
         }
-        heads.given += head;
+        state.given += head;
         Poll::Ready(Ok(()))
     }
 }
 
-/// Finds the empty line that ends a head. Lines end with CR LF or LF, as pingora's parser has it,
-/// and empty lines ahead of the head do not count.
+/// Finds the empty line that ends a head. As in pingora's parser, lines end with CR LF or LF, and
+/// empty lines in front of the head do not count.
 #[derive(Debug, Default)]
 struct HeadEnd {
     begun: bool,
@@ -120,7 +116,7 @@ struct HeadEnd {
 }
 
 impl HeadEnd {
-    /// The end of the head, if it is within these bytes, which continue those before.
+    /// The end of the head, if it is within `bytes`, which continue the bytes before.
     fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         let start =
@@ -163,7 +159,7 @@ impl AsyncWrite for HeadStream {
 }
 
 impl fmt::Debug for HeadStream {
-    /// Pingora prints streams in its debug logs; the bytes that wait hold tokens.
+    /// Pingora prints streams in its debug logs, and pending writes contain tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HeadStream({})", self.id())
     }
@@ -172,7 +168,7 @@ impl fmt::Debug for HeadStream {
 #[async_trait]
 impl Shutdown for HeadStream {
     async fn shutdown(&mut self) {
-        // The peer may be gone; there is nothing to be done about it.
+        // An error only means that the peer is gone.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

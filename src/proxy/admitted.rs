@@ -16,7 +16,6 @@ use crate::refusal::Refusal;
 use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target, plain_authority};
 use crate::token::AccessToken;
 
-/// See the module.
 pub(super) struct Admitted<'h> {
     pub(super) admission: Admission,
     pub(super) framing: BodyFraming,
@@ -53,9 +52,9 @@ impl<'h> Admitted<'h> {
         self.raw.method().is_safe() && self.framing == BodyFraming::Empty
     }
 
-    /// Whether the request may affect the next one on its connection. Many servers expect no body with
-    /// DELETE, and would read one as the beginning of a request. An `Authorization` of the client in
-    /// an unknown scheme may authenticate the connection.
+    /// Whether the request may affect the next one on its connection. Many servers expect no body
+    /// with DELETE, and would read one as the beginning of a request. An `Authorization` of the
+    /// client in an unknown scheme may authenticate the connection.
     pub(super) fn may_leave_traces(&self) -> bool {
         let body = *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty;
         let own = self.raw.headers().get(AUTHORIZATION).filter(|_| !self.admission.injects);
@@ -76,8 +75,8 @@ impl<'h> Admitted<'h> {
         if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
 
-    /// The head for the server, rebuilt from the parsed request. Only the client's headers that may go
-    /// on are copied.
+    /// The head for the server, rebuilt from the parsed request. Only the client's headers that may
+    /// go on are copied.
     pub(super) fn head(
         &self,
         private: &[HeaderName],
@@ -131,8 +130,8 @@ fn in_plain_spelling(host: &HeaderValue) -> HeaderValue {
     }
 }
 
-/// Whether the configuration names `host`, for the tenant or for the listener. Bold BI may store the
-/// forwarded host as the URL of the site, so the client must not choose it.
+/// Whether the configuration names `host`, for the tenant or for the listener. Bold BI may store
+/// the forwarded host as the URL of the site, so the client must not choose it.
 fn is_configured(host: &str, admission: &Admission, terms: &ListenerTerms) -> bool {
     admission.tenant().has_host(host) || terms.hosts.as_ref().is_some_and(|hosts| hosts.lists(host))
 }

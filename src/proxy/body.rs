@@ -1,5 +1,5 @@
-//! Sends the body of a request, while listening for an early response of the server and for a client
-//! that disconnects.
+//! Sends the body of a request, while listening for an early response of the server and for a
+//! client that disconnects.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -65,8 +65,8 @@ pub(super) async fn await_response(
     }
 }
 
-/// Sends the body, beginning with the part `kept` from an earlier try, until all of it is sent or the
-/// response's head has arrived.
+/// Sends the body, beginning with the part `kept` from an earlier try, until all of it is sent or
+/// the response's head has arrived.
 pub(super) async fn upload(
     down: &mut Session,
     up: &mut ClientSession,
@@ -160,8 +160,8 @@ async fn send_piece(
     }
 }
 
-/// Both directions at once: the rest of the body goes up while the answer's body comes down. Ends
-/// when either is complete; `Done` when that was the request's body.
+/// Sends the rest of the body while it relays the response. Ends when either is complete; `Done` if
+/// that is the request's body.
 pub(super) async fn duplex(
     down: &mut Session,
     up: &mut ClientSession,
@@ -171,13 +171,43 @@ pub(super) async fn duplex(
     let to_server = Arc::clone(up.connection().write_state());
     to_client.set_elastic(true);
     to_server.set_elastic(true);
-    // It may be waiting for the client.
-    let patience = up.set_read_timeout(None);
-    let result = both_ways(down, up, limits, &to_client, &to_server).await;
-    up.set_read_timeout(patience);
+    // The server may be waiting for the client.
+    let read_timeout = up.set_read_timeout(None);
+    let transfer = Duplex {
+        down,
+        up,
+        limits,
+        to_client: &to_client,
+        to_server: &to_server,
+        going_up: None,
+        coming_down: None,
+        client_done: false,
+        server_done: false,
+        server_takes: true,
+    };
+    let result = transfer.run().await;
+    up.set_read_timeout(read_timeout);
     to_client.set_elastic(false);
     to_server.set_elastic(false);
     result
+}
+
+/// Both directions at once. While one side still writes the piece before, nothing more is read from
+/// the other, so that each direction holds one piece.
+struct Duplex<'d> {
+    down: &'d mut Session,
+    up: &'d mut ClientSession,
+    limits: &'d UploadLimits,
+    to_client: &'d WriteState,
+    to_server: &'d WriteState,
+    /// Read from the client, to be sent to the server.
+    going_up: Option<Bytes>,
+    /// Read from the server, to be sent to the client.
+    coming_down: Option<Bytes>,
+    client_done: bool,
+    server_done: bool,
+    /// A server that has responded may take no more of the body; its response counts all the same.
+    server_takes: bool,
 }
 
 enum Event {
@@ -186,95 +216,90 @@ enum Event {
     Drained,
 }
 
-async fn both_ways(
-    down: &mut Session,
-    up: &mut ClientSession,
-    limits: &UploadLimits,
-    to_client: &WriteState,
-    to_server: &WriteState,
-) -> Result<Upload, TransferError> {
-    // Read on one side, and the other is still busy with what came before: then nothing more is
-    // read of the first, so that each holds one piece.
-    let (mut going_up, mut coming_down) = (None::<Bytes>, None::<Bytes>);
-    let (mut client_done, mut server_done) = (false, false);
-    // A server that has answered may close its ears; its answer counts all the same.
-    let mut listening = true;
-    loop {
-        if !to_server.is_pending()
-            && let Some(piece) = going_up.take()
-        {
-            listening = up.write_body(&piece).await.is_ok();
-        }
-        if !to_client.is_pending()
-            && let Some(piece) = coming_down.take()
-        {
-            down.write_body(&piece).await?;
-        }
-        if server_done && coming_down.is_none() {
-            return Ok(Upload::Unfinished);
-        }
-        if client_done && going_up.is_none() && listening {
-            listening = up.finish_body().await.is_ok();
-            if let Some(piece) = coming_down.take() {
-                down.write_body(&piece).await?;
+impl Duplex<'_> {
+    async fn run(mut self) -> Result<Upload, TransferError> {
+        loop {
+            if !self.to_server.is_pending()
+                && let Some(piece) = self.going_up.take()
+            {
+                self.server_takes = self.up.write_body(&piece).await.is_ok();
             }
-            if listening {
-                return Ok(Upload::Done);
+            if !self.to_client.is_pending() {
+                self.write_down().await?;
+            }
+            if self.server_done && self.coming_down.is_none() {
+                return Ok(Upload::Unfinished);
+            }
+            if self.client_done && self.going_up.is_none() && self.server_takes {
+                self.server_takes = self.up.finish_body().await.is_ok();
+                self.write_down().await?;
+                if self.server_takes {
+                    return Ok(Upload::Done);
+                }
+            }
+            match self.next_event().await? {
+                Event::Drained => {}
+                Event::FromServer(Ok(Some(piece))) => self.coming_down = Some(piece),
+                Event::FromServer(Ok(None)) => self.server_done = true,
+                Event::FromServer(Err(error)) => return Err(TransferError::Server(error)),
+                Event::FromClient(Ok(Some(piece))) => {
+                    if self.down.body_received() > self.limits.max_body {
+                        return Err(TransferError::TooLarge);
+                    }
+                    self.going_up = Some(piece);
+                }
+                Event::FromClient(Ok(None)) => self.client_done = true,
+                Event::FromClient(Err(fault)) => return Err(fault.into()),
             }
         }
-        let (up_waits, down_waits) = (going_up.is_some(), coming_down.is_some());
-        let event = {
-            let mut from_client = pin!(async {
-                if client_done || up_waits || !listening {
-                    down.write_pending().await;
-                    std::future::pending().await
-                } else {
-                    down.read_body().await
-                }
-            });
-            let mut from_server = pin!(async {
-                if server_done || down_waits {
-                    let _ = poll_fn(|cx| up.connection().poll_write_pending(cx)).await;
-                    std::future::pending().await
-                } else {
-                    up.read_body().await
-                }
-            });
-            let next = poll_fn(|cx| {
-                if let Poll::Ready(piece) = from_server.as_mut().poll(cx) {
-                    return Poll::Ready(Event::FromServer(piece));
-                }
-                if let Poll::Ready(piece) = from_client.as_mut().poll(cx) {
-                    return Poll::Ready(Event::FromClient(piece));
-                }
-                let drained = (up_waits && !to_server.is_pending())
-                    || (down_waits && !to_client.is_pending());
-                if drained { Poll::Ready(Event::Drained) } else { Poll::Pending }
-            });
-            // Whoever is not read from is not told that it is late.
-            match (up_waits, down_waits) {
-                (_, true) => {
-                    timeout(limits.client, next).await.map_err(|_| TransferError::ClientGone)?
-                }
-                (true, false) => timeout(limits.write, next)
-                    .await
-                    .map_err(|_| TransferError::Server(ResponseError::WriteTimeout))?,
-                (false, false) => next.await,
+    }
+
+    async fn write_down(&mut self) -> Result<(), ClientGone> {
+        match self.coming_down.take() {
+            Some(piece) => self.down.write_body(&piece).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for a piece from either side, or until a side has taken the piece that waits for it.
+    async fn next_event(&mut self) -> Result<Event, TransferError> {
+        let (up_waits, down_waits) = (self.going_up.is_some(), self.coming_down.is_some());
+        let (down, up) = (&mut *self.down, &mut *self.up);
+        let mut from_client = pin!(async {
+            if self.client_done || up_waits || !self.server_takes {
+                down.write_pending().await;
+                std::future::pending().await
+            } else {
+                down.read_body().await
             }
-        };
-        match event {
-            Event::Drained => {}
-            Event::FromServer(Ok(Some(piece))) => coming_down = Some(piece),
-            Event::FromServer(Ok(None)) => server_done = true,
-            Event::FromServer(Err(error)) => return Err(TransferError::Server(error)),
-            Event::FromClient(Ok(Some(piece))) => {
-                if down.body_received() > limits.max_body {
-                    return Err(TransferError::TooLarge);
-                }
-                going_up = Some(piece);
+        });
+        let mut from_server = pin!(async {
+            if self.server_done || down_waits {
+                let _ = poll_fn(|cx| up.connection().poll_write_pending(cx)).await;
+                std::future::pending().await
+            } else {
+                up.read_body().await
             }
-            Event::FromClient(Ok(None)) => client_done = true,
-            Event::FromClient(Err(fault)) => return Err(fault.into()),
+        });
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(piece) = from_server.as_mut().poll(cx) {
+                return Poll::Ready(Event::FromServer(piece));
+            }
+            if let Poll::Ready(piece) = from_client.as_mut().poll(cx) {
+                return Poll::Ready(Event::FromClient(piece));
+            }
+            let drained = (up_waits && !self.to_server.is_pending())
+                || (down_waits && !self.to_client.is_pending());
+            if drained { Poll::Ready(Event::Drained) } else { Poll::Pending }
+        });
+        // A side that is not read from cannot be late.
+        let write_timeout = |_| TransferError::Server(ResponseError::WriteTimeout);
+        match (up_waits, down_waits) {
+            (_, true) => {
+                timeout(self.limits.client, next).await.map_err(|_| TransferError::ClientGone)
+            }
+            (true, false) => timeout(self.limits.write, next).await.map_err(write_timeout),
+            (false, false) => Ok(next.await),
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The client's side: its connection, its limits, and closing the connection so that the client can
-//! read the last response.
+//! The client's side: its connection and limits, and a close that lets it read the last response.
 
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ impl Peer {
     }
 }
 
-/// The limits that clients are held to.
+/// The limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLimits {
     /// Deadline over the whole head.
@@ -45,8 +44,8 @@ pub struct ClientLimits {
     pub body: Duration,
     /// Most bytes of a body.
     pub max_body: u64,
-    /// Most memory that all unfinished heads, and all requests that wait for the keys of an issuer,
-    /// hold together, in bytes.
+    /// Most memory of all unfinished heads and all requests that wait for the keys of an issuer, in
+    /// bytes.
     pub unfinished_heads: usize,
 }
 

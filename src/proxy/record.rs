@@ -1,4 +1,4 @@
-//! What is told of one request when it is over.
+//! The access line, the audit line and the metrics of one request.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use crate::telemetry::{
 };
 use crate::tenant::{Grant, TenantName};
 
-/// Filled in as the request goes its way.
+/// The facts of one request, filled in as it is served.
 pub(super) struct Record {
     begun: SystemTime,
     started: Instant,
@@ -32,7 +32,7 @@ pub(super) struct Record {
     method: Option<Method>,
     target: Option<PathAndQuery>,
     tenant: Option<TenantName>,
-    /// The origin whose web pages may read the answer. In a box, as most requests have none.
+    /// The origin whose web pages may read the response. In a box, because most requests have none.
     page: Option<Box<HeaderValue>>,
     caller: Option<CallerName>,
     granted: Option<Granted>,
@@ -48,17 +48,17 @@ pub(super) struct Record {
     body_sent: u64,
 }
 
-/// What an admitted request may do.
+/// The parts of an admission that are logged. The admission itself ends with the request, because
+/// it counts as in flight.
 struct Granted {
     permit: Permit,
     by: PermissionId,
     class: RouteClass,
-    /// Whether it acts as the subject of the permit, and not by a token of its own.
+    /// Whether our token is put on, so that the request acts as the permit's subject.
     injects: bool,
 }
 
 impl Record {
-    /// Of a request that begins now.
     pub(super) fn new(peer: &Peer) -> Self {
         Self {
             begun: SystemTime::now(),
@@ -92,19 +92,20 @@ impl Record {
         HeaderValue::from_str(&self.id).expect("hexadecimal digits")
     }
 
-    /// Forgets the decision of an earlier configuration, because a newer one decides again.
+    /// Clears the decision of an earlier configuration, because a newer one decides again.
     pub(super) fn reset(&mut self) {
         (self.tenant, self.caller, self.granted) = (None, None, None);
         (self.page, self.metrics, self.token) = (None, None, None);
         self.decided_before = true;
     }
 
-    /// Whether a configuration has decided on it before.
+    /// Whether an earlier configuration has decided on the request.
     pub(super) fn was_decided_before(&self) -> bool {
         self.decided_before
     }
 
-    /// Only methods that are forwarded are told: any other is text of the client's choice.
+    /// Records the method, if it is one that is forwarded: any other is text of the client's
+    /// choice.
     pub(super) fn method(&mut self, method: &Method) {
         self.method = METHODS.contains(method).then(|| method.clone());
     }
@@ -117,12 +118,10 @@ impl Record {
         self.page = arrived.page().cloned().map(Box::new);
     }
 
-    /// The origin whose web pages may read the answer.
     pub(super) fn page(&self) -> Option<&HeaderValue> {
         self.page.as_deref()
     }
 
-    /// It is a preflight for a tenant, which is answered.
     pub(super) fn preflight(&mut self, tenant: &TenantName) {
         self.tenant = Some(tenant.clone());
         self.outcome = RequestOutcome::Preflight;
@@ -136,7 +135,7 @@ impl Record {
         self.metrics = Some(Arc::clone(metrics));
     }
 
-    /// Where the token came from; none when none was put on.
+    /// Records whether the token came from the cache; `None` if no token was put on.
     pub(super) fn token(&mut self, cached: Option<bool>) {
         self.token = cached.map(|cached| if cached { "cache" } else { "exchange" });
     }
@@ -146,7 +145,6 @@ impl Record {
         self.token = Some("exchange");
     }
 
-    /// The server answered.
     pub(super) fn status(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.outcome = match status.as_u16() {
@@ -164,12 +162,11 @@ impl Record {
         self.outcome = outcome;
     }
 
-    /// The answer had begun and has no end.
     pub(super) fn truncated(&mut self, cause: &str) {
         self.outcome = RequestOutcome::Truncated;
         self.warn(
             "truncated",
-            &format_args!("an answer of Bold BI was cut off in the middle: {cause}"),
+            &format_args!("a response of Bold BI was cut off in the middle: {cause}"),
             Some("look into Bold BI's own logs, and those of proxies in between, at this time"),
         );
     }
@@ -180,8 +177,8 @@ impl Record {
         granted.or(self.tenant.as_ref())
     }
 
-    /// The gateway answers itself: a line in the audit log. What failed inside or behind it is
-    /// logged with its cause; so is, at `info`, the cause of a refused credential.
+    /// Records a refusal, and writes its audit line. A failure inside or behind the gateway is
+    /// logged with its cause, and a refused credential too, at `info`.
     pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
         let response = refusal.response();
         self.refusal = Some(response.code);
@@ -200,7 +197,7 @@ impl Record {
             self.warn_once(Some(limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. } = refusal {
-            // Neither the page nor the browser shows which origin was refused, and why.
+            // Neither the page nor the browser shows the refused origin and the reason.
             let tenant = self.tenant().map(|name| telemetry.tenant(name.as_str()));
             let log_limiter = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter;
             self.warn_once(Some(log_limiter), response.code, refusal, hint(refusal));
@@ -258,31 +255,35 @@ impl Record {
         });
     }
 
-    /// Says what failed, in fields of the same names as in the access log. While the same goes on
-    /// for the same tenant, it is said every few seconds only; `repeated` is how often it was not.
-    fn warn(&self, code: &'static str, what: &dyn Display, hint: Option<&str>) {
-        self.warn_once(self.metrics.as_ref().map(|metrics| &metrics.log_limiter), code, what, hint);
+    /// Logs a failure, with the field names of the access log. Repetitions for the same tenant are
+    /// logged every few seconds only; `repeated` counts those in between.
+    fn warn(&self, code: &'static str, failure: &dyn Display, hint: Option<&str>) {
+        self.warn_once(
+            self.metrics.as_ref().map(|metrics| &metrics.log_limiter),
+            code,
+            failure,
+            hint,
+        );
     }
 
-    /// The same, with what has been said before.
     fn warn_once(
         &self,
         log_limiter: Option<&LogLimiter>,
         code: &'static str,
-        what: &dyn Display,
+        failure: &dyn Display,
         hint: Option<&str>,
     ) {
-        let told = log_limiter.map_or(Some(0), |log_limiter| log_limiter.allow(code));
+        let repeated = log_limiter.map_or(Some(0), |log_limiter| log_limiter.allow(code));
         let id = self.id.as_str();
         let tenant = self.tenant().map(display);
         let server = self.granted.as_ref().map(|granted| granted.permit.tenant().server.origin());
-        let Some(repeated) = told else {
+        let Some(repeated) = repeated else {
             tracing::debug!(
                 boldgate.refusal = code,
                 boldgate.tenant = tenant,
                 server.address = server,
                 request.id = id,
-                "{what}"
+                "{failure}"
             );
             return;
         };
@@ -293,16 +294,15 @@ impl Record {
             request.id = id,
             repeated = (repeated > 0).then_some(repeated),
             hint,
-            "{what}"
+            "{failure}"
         );
     }
 
-    /// How many bytes the bodies of the request and of the response had.
     pub(super) fn bodies(&mut self, received: u64, sent: u64) {
         (self.body_received, self.body_sent) = (received, sent);
     }
 
-    /// Counts and logs.
+    /// Updates the metrics and writes the access line.
     pub(super) fn finish(&self, telemetry: &Telemetry, log: &AccessLog) {
         let duration = self.started.elapsed();
         let metrics = match (&self.metrics, self.tenant()) {
@@ -333,7 +333,7 @@ impl Record {
     }
 }
 
-/// What an operator can try.
+/// The advice to operators in the log line of a refusal.
 fn hint(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
         Refusal::Origin { facts: None, .. } => {
@@ -349,19 +349,19 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
              page from an address of its own and list that"
         }
         Refusal::Origin { .. } => {
-            "if the page is one of yours, list its origin there; if not, somebody has a page open that \
-             tries to use the gateway through a browser"
+            "if the page is one of yours, list its origin there; if not, a page of somebody else tries \
+             to use the gateway through a user's browser"
         }
         Refusal::WaitingEvicted { .. } => {
-            "find out why the keys of the issuer are so long in coming, and who sends so many requests \
-             by JWTs of it, or raise `limits.unfinished_heads`"
+            "find out why the issuer's keys take so long to arrive, and which clients send so many \
+             requests with its JWTs, or raise `limits.unfinished_heads`"
         }
         Refusal::Exchange(error) => crate::boldbi::hint(&error.cause),
         Refusal::Overloaded { .. } => {
-            "look for what makes Bold BI slow, or raise `max_connections` of the server"
+            "find out why Bold BI is slow, or raise `max_connections` of the server"
         }
         Refusal::TokenEnded(_) => {
-            "requests wait longer for a connection than a token lives: look for what makes Bold BI \
+            "requests wait longer for a connection than a token lives: find out why Bold BI is \
              slow, raise `max_connections` of the server, or let its tokens live longer"
         }
         Refusal::UpstreamUnreachable { hint: Some(hint), .. } => hint.as_str(),
@@ -373,7 +373,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
             "look into Bold BI's own logs, and those of proxies in between, at this time"
         }
         Refusal::BulkheadFull { .. } => {
-            "one tenant sends more than Bold BI answers: look for who asks so much, or raise \
+            "one tenant sends more requests than Bold BI answers: find out which clients, or raise \
              `max_concurrent_requests` of the tenant"
         }
         Refusal::UpstreamTimeout { overdue, .. } => match overdue {
@@ -395,14 +395,14 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
             }
         },
         Refusal::NotReplayable(_) => {
-            "there is nothing to repair: the client may send the request again, and it will go \
-             with a new token"
+            "nothing needs repair: the client may send the request again, which will then carry a \
+             new token"
         }
         _ => return None,
     })
 }
 
-/// 16 hexadecimal digits, which very likely differ from all others.
+/// 16 random hexadecimal digits.
 fn next_id() -> String {
     format!("{:016x}", fastrand::u64(..))
 }

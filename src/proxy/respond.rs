@@ -77,8 +77,8 @@ pub(super) async fn relay(
     Ok(upload)
 }
 
-/// Hides our token where the server repeats it: in the head of its response and, because error pages
-/// for developers show the request, in the beginning of the body of an error.
+/// Hides our token where the server repeats it: in the head of its response and, because error
+/// pages for developers show the request, in the beginning of the body of an error.
 fn hide_token(
     token: &AccessToken,
     status: StatusCode,

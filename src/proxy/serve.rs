@@ -1,4 +1,4 @@
-//! A client's connection: its requests one after the other, each by the configuration in force.
+//! A client's connection: its requests one after the other, each by the active configuration.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ use crate::refusal::Refusal;
 
 /// The configuration that serves the next request of a connection.
 pub trait Current: Send + Sync {
-    /// The proxy in force.
+    /// The active proxy.
     fn proxy(&self) -> Arc<Proxy>;
 
-    /// The proxy in force, and the terms of the connection's listener from the same generation:
+    /// The active proxy, and the terms of the connection's listener from the same generation:
     /// terms and permissions must never come from two configurations. `None` if the listener is
     /// gone, or no longer trusts the client's proof.
     fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>);
 }
 
 impl Proxy {
-    /// Serves a connection to its end. Each request is served by the proxy that is in force when
-    /// its head is complete.
+    /// Serves a connection to its end. Each request is served by the proxy that is active when its
+    /// head is complete.
     pub async fn serve(current: &impl Current, mut connection: Box<Connection>, peer: &Peer) {
         let mut closing = pin!(peer.closing.cancelled());
-        let (mut closes, mut patience) = (false, current.proxy().limits.head);
+        let (mut closes, mut idle_timeout) = (false, current.proxy().limits.head);
         loop {
             // Between requests only the connection is held: no session, no buffer.
             let first = tokio::select! {
                 biased;
-                first = timeout(patience, connection.first_bytes()) => first,
+                first = timeout(idle_timeout, connection.first_bytes()) => first,
                 () = &mut closing, if !closes => {
-                    (closes, patience) = (true, patience.min(LAST_REQUEST_TIMEOUT));
+                    (closes, idle_timeout) = (true, idle_timeout.min(LAST_REQUEST_TIMEOUT));
                     continue;
                 }
             };
@@ -50,7 +50,7 @@ impl Proxy {
                 Some(idle) => connection = idle,
                 None => return,
             }
-            patience = current.proxy().limits.keep_alive;
+            idle_timeout = current.proxy().limits.keep_alive;
         }
     }
 
@@ -101,7 +101,7 @@ impl Proxy {
             };
             record.bodies(down.body_received(), down.body_sent());
             proxy.finish(&record);
-            // They are not held while the connection lingers.
+            // The connection may linger: free them first.
             drop((head, record));
             if !complete {
                 return None;
@@ -137,7 +137,7 @@ impl Proxy {
     }
 }
 
-/// Longest wait for a request that may be on its way when the connection begins to close. Its
+/// Longest wait for a request that may be in transit when the connection begins to close. Its
 /// response says that it is the last.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -175,7 +175,6 @@ mod tests {
         }
     }
 
-    /// There is nobody to exchange anything with.
     struct NoExchange;
 
     #[async_trait]
@@ -203,7 +202,7 @@ callers:
     may: [ { tenant: acme, routes: [read] } ]
 ";
 
-    /// A proxy that admits nobody.
+    /// A proxy that refuses every request.
     fn refusing() -> Always {
         let mut secret = tempfile::NamedTempFile::new().unwrap();
         secret.write_all(b"canary").unwrap();
@@ -223,13 +222,13 @@ callers:
             max_body: 1024,
             unfinished_heads: 32 << 20,
         };
-        let (lanes, unfinished) = (Vec::new(), Arc::default());
-        let proxy = Proxy::new(gateway, lanes, limits, unfinished, telemetry, Arc::new(log));
+        let (upstreams, unfinished) = (Vec::new(), Arc::default());
+        let proxy = Proxy::new(gateway, upstreams, limits, unfinished, telemetry, Arc::new(log));
         Always(Arc::new(proxy))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_take_its_refusals_is_given_up_after_five_seconds() {
+    async fn a_connection_whose_client_does_not_read_refusals_is_closed_after_five_seconds() {
         for takes in [true, false] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let (mut refusals, mut requests) = theirs.into_split();
@@ -268,13 +267,13 @@ callers:
         }
     }
 
-    /// The size of the future that `of` makes; it is never polled, nor even made.
+    /// The size of the future that a function returns; it is never made.
     fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
-    fn what_is_held_for_a_connection_and_for_a_request_stays_small() {
+    fn an_idle_connection_a_busy_one_and_a_request_hold_a_bounded_number_of_bytes() {
         type Request<'a> =
             (&'a Proxy, &'a mut Session, &'a RawHead, &'a Peer, &'a ListenerTerms, &'a mut Record);
         let connection = size(|(current, connection, peer): (&Always, Box<Connection>, &Peer)| {

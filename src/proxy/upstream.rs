@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -120,7 +120,7 @@ impl Upstream {
 
     /// Whether there is an address besides `address`.
     pub fn has_another(&self, address: SocketAddr) -> bool {
-        self.addresses().untried(&[address]) > 0
+        self.addresses.lock().untried(&[address]) > 0
     }
 
     /// A session on an idle connection, or else on a new one. After a connection to the address
@@ -158,7 +158,7 @@ impl Upstream {
         let Lease { session, open, busy, permit, bulkhead, .. } = lease;
         if let Some(connection) = session.into_reusable() {
             let idle = IdleConnection { since: Instant::now(), connection, open };
-            self.addresses().keep(busy.address(), idle);
+            self.addresses.lock().keep(busy.address(), idle);
         }
         // After the connection is kept, so that the next request with the permit finds it.
         drop((busy, permit, bulkhead));
@@ -179,12 +179,12 @@ impl Upstream {
 
     /// Picks an address, with an idle connection to it on which nothing has arrived.
     fn take(&self) -> (Option<Busy>, Option<IdleConnection>) {
-        let Some((busy, mut idle)) = self.addresses().take() else { return (None, None) };
+        let Some((busy, mut idle)) = self.addresses.lock().take() else { return (None, None) };
         while let Some(kept) = &mut idle {
             if kept.since.elapsed() < IDLE_TIMEOUT && kept.connection.is_quiet() {
                 break;
             }
-            idle = self.addresses().take_of(busy.address());
+            idle = self.addresses.lock().take_of(busy.address());
         }
         (Some(busy), idle)
     }
@@ -205,10 +205,10 @@ impl Upstream {
         }
         let open = self.make_room();
         // The lookup may have removed it.
-        picked.take_if(|busy| self.addresses().is_listed(busy.address()) != Some(true));
+        picked.take_if(|busy| self.addresses.lock().is_listed(busy.address()) != Some(true));
         let (mut tried, mut refused) = (Vec::new(), None);
         loop {
-            let Some(busy) = picked.take().or_else(|| self.addresses().pick(&tried, avoided))
+            let Some(busy) = picked.take().or_else(|| self.addresses.lock().pick(&tried, avoided))
             else {
                 return Err(match refused {
                     Some(error) => Refusal::UpstreamUnreachable {
@@ -221,7 +221,7 @@ impl Upstream {
             };
             let address = Arc::clone(busy.address());
             tried.push(address.at);
-            let (begun, others) = (Instant::now(), self.addresses().untried(&tried));
+            let (begun, others) = (Instant::now(), self.addresses.lock().untried(&tried));
             let until = begun + fair_wait(deadline - begun, others);
             match timeout_at(until, self.connect_to(address.at)).await {
                 Ok(Ok(connection)) => {
@@ -237,7 +237,8 @@ impl Upstream {
                     refused = Some(error);
                 }
                 Err(_) => {
-                    // After a long wait for a permit, the time left can be too short for any server.
+                    // After a long wait for a permit, the time left can be too short for any
+                    // server.
                     let waited = until - begun;
                     if waited >= limit / MAX_PARTS {
                         self.eject(&address, &format!("no connection within {waited:?}"), None);
@@ -268,13 +269,9 @@ impl Upstream {
     fn make_room(&self) -> OpenConnection {
         let (open, before) = OpenConnection::new(&self.open);
         if before >= self.server.max_connections {
-            drop(self.addresses().oldest());
+            drop(self.addresses.lock().oldest());
         }
         open
-    }
-
-    fn addresses(&self) -> MutexGuard<'_, Addresses> {
-        self.addresses.lock()
     }
 
     fn is_in_use(&self) -> bool {
@@ -314,13 +311,13 @@ fn all_failed(error: &io::Error, tried: &[SocketAddr]) -> String {
     }
 }
 
-/// Closes idle connections until the pool is dropped. While the pool is in use, also looks its names
-/// up, so that new addresses are found although no connection is made.
+/// Closes idle connections until the pool is dropped. While the pool is in use, also looks its
+/// names up, so that new addresses are found although no connection is made.
 async fn sweep(upstream: Weak<Upstream>) {
     loop {
         tokio::time::sleep(IDLE_TIMEOUT / 4).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        drop(upstream.addresses().stale(IDLE_TIMEOUT));
+        drop(upstream.addresses.lock().stale(IDLE_TIMEOUT));
         if upstream.is_in_use() {
             // A failure is logged already.
             let _ = upstream.look_up().await;

@@ -1,13 +1,12 @@
-//! A request's head as it came: taken apart, and nothing of it changed or judged beyond its syntax.
+//! A request's raw head: split into its parts, checked for its syntax only, and not changed.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::RequestError;
 
-/// A request line and its header fields (RFC 9112, sections 3 and 5). The target is what stood
-/// between the two blanks, byte for byte. Values have lost the white space around them, and names
-/// their case; neither has a meaning.
+/// A request line and its header fields (RFC 9112, sections 3 and 5). The target is kept byte for
+/// byte. Values have lost the white space around them, and names their case; neither has a meaning.
 #[derive(Debug)]
 pub struct RawHead {
     method: Method,
@@ -16,12 +15,12 @@ pub struct RawHead {
     headers: HeaderMap,
 }
 
-/// Finds the end of a head in bytes that arrive in pieces, each looked at once.
+/// Finds the end of a head in bytes that arrive in pieces, and scans each byte once.
 #[derive(Debug, Default)]
 pub struct HeadReader {
-    /// Everything in front of it belongs to lines whose end has been found.
+    /// Start of the first line whose end has not been found.
     line: usize,
-    /// No line end is in front of it.
+    /// End of the bytes that have been scanned.
     scanned: usize,
     passed_empty_line: bool,
 }
@@ -32,7 +31,7 @@ impl HeadReader {
     /// 2.2).
     ///
     /// # Errors
-    /// As soon as what has arrived cannot become a head, or is larger than [`MAX_HEAD`].
+    /// As soon as the bytes cannot become a head, or are more than [`MAX_HEAD`].
     pub fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<RawHead>, RequestError> {
         if !self.passed_empty_line && self.scanned == 0 && buffer.starts_with(b"\r\n") {
             buffer.advance(2);
@@ -88,11 +87,11 @@ impl RawHead {
         HeadReader::default().take(&mut BytesMut::from(bytes))?.ok_or(LINE_END)
     }
 
-    /// Takes a head apart whose lines all end in CR LF, the last one empty.
+    /// Parses a head whose lines all end in CR LF, the last one empty.
     fn parse(bytes: &Bytes) -> Result<Self, RequestError> {
         let next_line = memchr::memchr(b'\n', bytes).ok_or(REQUEST_LINE)? + 1;
         let line = bytes[..next_line].strip_suffix(b"\r\n").ok_or(LINE_END)?;
-        // Two blanks exactly, and nothing else that a server could take for one.
+        // Exactly two blanks, and no other byte that a server could take for one.
         let method_end = memchr::memchr(b' ', line).ok_or(REQUEST_LINE)?;
         let target_end = memchr::memrchr(b' ', line).ok_or(REQUEST_LINE)?;
         let version = match &line[target_end + 1..] {
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_apart_and_nothing_of_it_is_changed() {
+    fn a_head_is_split_into_its_parts_unchanged() {
         let bytes = b"GET /a%20b?c=\"{|}\" HTTP/1.1\r\nHost: gw\r\nX-Odd:\t a \x80b \t\r\nX-Odd:\r\n\r\nrest";
         for size in 1..=bytes.len() {
             let (head, rest) = in_pieces(bytes, size);
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_at_a_plain_listener_is_told_at_its_first_byte() {
+    fn tls_at_a_plain_listener_is_recognised_by_its_first_byte() {
         assert!(refused(b"\x16\x03\x01").contains("TLS"));
     }
 
@@ -327,7 +326,7 @@ mod tests {
 
         /// In pieces or as a whole: the same head, the same refusal.
         #[test]
-        fn what_arrives_in_pieces_is_judged_as_the_whole(
+        fn heads_in_pieces_are_judged_as_the_whole(
             bytes in "(GET|post|\r|\n|\r\n)[ \t]?(/|/a\"<|http://gw/)[ \0]?( HTTP/1\\.[01])?\r?\n(X:? ?y\r?\n){0,3}\r\n.{0,3}",
             size in 1_usize..9,
         ) {

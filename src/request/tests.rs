@@ -164,7 +164,7 @@ fn only_known_methods_and_one_authorization_pass() {
     assert!(parse(two).is_err());
 }
 
-/// What a lenient server could make of a path: decoded twice, slashes merged, parameters cut off,
+/// A path as the most lenient server reads it: decoded twice, slashes merged, parameters cut off,
 /// dots resolved.
 fn leniently(path: &str) -> Vec<String> {
     let decoded =
@@ -184,7 +184,7 @@ fn leniently(path: &str) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
-    /// PTH: an accepted path below one site is below that site for the most lenient reader too.
+    /// An accepted path below one site is below that site for the most lenient reader too.
     #[test]
     fn an_accepted_path_stays_below_its_site_however_it_is_read(
         tail in "(/|\\.|%2e|%2E|%2f|%5c|%25|%252e|;|\\\\|a|b|%00|%41|\\?|#){0,12}"
@@ -197,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn no_target_whatever_makes_the_parser_panic_or_changes_on_its_way(target in "[ -~]{0,40}") {
+    fn no_target_makes_the_parser_panic_and_accepted_ones_are_not_changed(target in "[ -~]{0,40}") {
         if !target.contains(' ')
             && let Ok(parsed) = get(&target)
         {
@@ -207,7 +207,7 @@ proptest! {
 }
 
 #[test]
-fn an_authority_goes_on_without_what_readers_understand_differently() {
+fn an_authority_is_forwarded_in_its_plain_spelling() {
     for (sent, plain) in [
         ("gw", "gw"),
         ("gw:8080", "gw:8080"),

@@ -1,15 +1,14 @@
-//! Hides a secret in a body that streams by.
+//! Hides a secret in a streamed body.
 
 use bytes::Bytes;
 
-/// Puts as many other bytes in the place of a secret, wherever it stands in the beginning of a
-/// body, also across the borders of pieces.
+/// Overwrites a secret in the beginning of a body, also across the borders of pieces.
 #[derive(Debug)]
 pub(super) struct Redactor {
     secret: Bytes,
-    /// The end of what came so far, if it could be the beginning of the secret.
+    /// The last bytes of the body so far, if they could be the beginning of the secret.
     held: Vec<u8>,
-    /// How many more bytes are looked at.
+    /// How many more bytes are searched.
     left: usize,
 }
 
@@ -19,10 +18,10 @@ impl Redactor {
         Self { secret, held: Vec::new(), left: MAX_SEARCHED }
     }
 
-    /// What may be written of the body now that `piece` has come.
+    /// The bytes of the body that may be written after `piece` has come.
     pub(super) fn pass(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.held);
-        // One that has begun is looked for to its end.
+        // A secret that has begun is searched for to its end.
         let begun = !bytes.is_empty();
         bytes.extend_from_slice(piece);
         if self.left == 0 && !begun {
@@ -41,7 +40,7 @@ impl Redactor {
     }
 }
 
-/// Puts as many other bytes in the place of `secret`. Whether it was there.
+/// Overwrites each `secret` in `bytes`; returns whether there was one.
 pub(in super::super) fn hide(secret: &[u8], bytes: &mut [u8]) -> bool {
     let found: Vec<_> = memchr::memmem::find_iter(bytes, secret).collect();
     for &at in &found {
@@ -56,7 +55,7 @@ fn beginning_at_end(secret: &[u8], bytes: &[u8]) -> usize {
     (1..=longest).rev().find(|&length| bytes.ends_with(&secret[..length])).unwrap_or(0)
 }
 
-/// Error pages that show a request are shorter.
+/// Longer than an error page that shows a request.
 const MAX_SEARCHED: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_beginning_of_a_body_is_looked_at() {
+    fn only_the_beginning_of_a_body_is_searched() {
         let far = [vec![b'x'; MAX_SEARCHED + 1000], b"secret".to_vec()].concat();
         assert!(redacted("secret", &far, 1000) == far);
         let near = [vec![b'x'; MAX_SEARCHED - 6], b"secret".to_vec()].concat();

@@ -1,23 +1,22 @@
-//! The heads of requests, and the TLS handshakes, that have begun to arrive and have no end yet,
-//! and requests that wait for the keys of an issuer of JWTs. Nobody is known by then, so together
-//! they are bounded.
+//! Bounds the memory of unauthenticated clients, together: unfinished request heads and TLS
+//! handshakes, and requests that wait for the keys of an issuer of JWTs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// All unfinished heads of the process, and what else has no known client.
+/// All unfinished heads of the process, and everything else whose client is not authenticated yet.
 #[derive(Debug, Default)]
 pub struct UnfinishedHeads(Mutex<HeadTable>);
 
 #[derive(Debug, Default)]
 struct HeadTable {
-    /// Memory that they take, in bytes.
+    /// Memory of all together, in bytes.
     held: usize,
     next: u64,
-    /// The oldest one comes first.
+    /// The oldest head comes first.
     by_age: BTreeMap<u64, TrackedHead>,
 }
 
@@ -27,7 +26,7 @@ struct TrackedHead {
     evicted: Arc<Notify>,
 }
 
-/// One of them, for as long as this lives.
+/// An unfinished head, which counts until it is dropped.
 #[derive(Debug)]
 pub struct UnfinishedHead<'h> {
     all: &'h UnfinishedHeads,
@@ -36,10 +35,10 @@ pub struct UnfinishedHead<'h> {
 }
 
 impl UnfinishedHeads {
-    /// One more, which takes no memory yet.
+    /// Adds a head, which takes no memory yet.
     pub fn enter(&self) -> UnfinishedHead<'_> {
         let evicted = Arc::new(Notify::new());
-        let mut heads = self.heads();
+        let mut heads = self.0.lock();
         let number = heads.next;
         heads.next += 1;
         heads.by_age.insert(number, TrackedHead { held: 0, evicted: Arc::clone(&evicted) });
@@ -56,7 +55,7 @@ impl UnfinishedHeads {
     ) -> Option<T> {
         let request = self.enter();
         if request.hold(held, limit) {
-            // Those that were evicted give their memory back first.
+            // Lets the evicted ones free their memory first.
             tokio::task::yield_now().await;
         }
         tokio::select! {
@@ -65,17 +64,13 @@ impl UnfinishedHeads {
             caller = caller => Some(caller),
         }
     }
-
-    fn heads(&self) -> MutexGuard<'_, HeadTable> {
-        self.0.lock()
-    }
 }
 
 impl UnfinishedHead<'_> {
-    /// Notes that this head takes `held` bytes of memory. While all together take more than
-    /// `limit`, the oldest ones are evicted, which may be this one. Whether any was.
+    /// Records that this head takes `held` bytes. While all together take more than `limit`, the
+    /// oldest is evicted, which may be this one. Returns whether any was.
     pub fn hold(&self, held: usize, limit: usize) -> bool {
-        let mut all = self.all.heads();
+        let mut all = self.all.0.lock();
         let Some(this) = all.by_age.get_mut(&self.number) else { return false };
         let before = std::mem::replace(&mut this.held, held);
         all.held = all.held - before + held;
@@ -98,7 +93,7 @@ impl UnfinishedHead<'_> {
 
 impl Drop for UnfinishedHead<'_> {
     fn drop(&mut self) {
-        let mut heads = self.all.heads();
+        let mut heads = self.all.0.lock();
         if let Some(head) = heads.by_age.remove(&self.number) {
             heads.held -= head.held;
         }
@@ -124,11 +119,11 @@ mod tests {
         assert!(evicted(&first) && !evicted(&second) && !evicted(&third));
         drop(second);
         third.hold(100, 100);
-        assert!(!evicted(&third), "what has ended counts no more");
+        assert!(!evicted(&third), "a dropped head no longer counts");
         third.hold(101, 100);
         assert!(evicted(&third), "one that is too large alone is the oldest");
         drop((first, third));
-        let heads = all.heads();
+        let heads = all.0.lock();
         assert_eq!((heads.held, heads.by_age.len()), (0, 0));
     }
 
@@ -141,9 +136,9 @@ mod tests {
         assert!(oldest.as_mut().now_or_never().is_none());
         assert!(newest.as_mut().now_or_never().is_none(), "the oldest goes");
         assert_eq!(oldest.await, None);
-        assert_eq!(all.heads().held, 60);
+        assert_eq!(all.0.lock().held, 60);
         known.send("portal").unwrap();
         assert_eq!(newest.await, Some(Ok("portal")));
-        assert_eq!(all.heads().held, 0);
+        assert_eq!(all.0.lock().held, 0);
     }
 }

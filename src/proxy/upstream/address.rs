@@ -31,7 +31,6 @@ pub(super) struct IdleConnection {
     pub(super) open: OpenConnection,
 }
 
-/// See the module.
 #[derive(Default)]
 pub(super) struct Addresses {
     known: Vec<KnownAddress>,

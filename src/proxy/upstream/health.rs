@@ -21,7 +21,7 @@ impl Upstream {
         if !address.set_ejected(true) {
             return;
         }
-        drop(self.addresses().clear(address));
+        drop(self.addresses.lock().clear(address));
         let left = self.update_metrics();
         tracing::warn!(
             server.address = self.server.origin(),
@@ -54,7 +54,7 @@ impl Upstream {
 
     /// Updates the metrics of addresses; returns how many are healthy.
     pub fn update_metrics(&self) -> usize {
-        let addresses = self.addresses();
+        let addresses = self.addresses.lock();
         let (all, healthy) =
             addresses.listed().fold((0_usize, 0_usize), |(all, healthy), address| {
                 (all + 1, healthy + usize::from(!address.is_ejected()))
@@ -76,14 +76,15 @@ impl Upstream {
         let contrary_checks = address.checked(failed.is_none());
         match failed {
             Some(cause) if contrary_checks >= check.unhealthy_after => {
-                self.eject(address, &cause, None)
+                self.eject(address, &cause, None);
             }
             None if contrary_checks >= check.healthy_after => self.restore(address),
             _ => {}
         }
     }
 
-    /// The status of the response to a health check, which carries no token and nothing of a client.
+    /// The status of the response to a health check, which carries no token and nothing of a
+    /// client.
     async fn probe(&self, address: &Address, check: &HealthCheck) -> Result<u16, String> {
         let connection = self.connect_to(address.at).await.map_err(|error| error.to_string())?;
         let mut session = ClientSession::new(Box::new(connection));
@@ -114,7 +115,7 @@ pub(super) async fn check_always(upstream: Weak<Upstream>, check: HealthCheck) {
             let Some(upstream) = upstream.upgrade() else { return };
             // A failure is logged already.
             let _ = upstream.look_up().await;
-            let listed: Vec<_> = upstream.addresses().listed().cloned().collect();
+            let listed: Vec<_> = upstream.addresses.lock().listed().cloned().collect();
             let mut checks = JoinSet::new();
             for address in listed {
                 let (upstream, check) = (Arc::clone(&upstream), check.clone());
@@ -133,7 +134,7 @@ async fn reconnect_until_restored(upstream: Weak<Upstream>, address: Arc<Address
         sleep(jittered(pause)).await;
         let Some(upstream) = upstream.upgrade() else { return };
         // A request may have restored it in the meantime.
-        let listed = upstream.addresses().is_listed(&address);
+        let listed = upstream.addresses.lock().is_listed(&address);
         let Some(listed) = listed.filter(|_| address.is_ejected()) else { return };
         let limit = upstream.server.timeouts.connect;
         if listed && matches!(timeout(limit, upstream.connect_to(address.at)).await, Ok(Ok(_))) {

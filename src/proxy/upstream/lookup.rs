@@ -57,8 +57,11 @@ impl Upstream {
             }
         }
         // With known addresses, a request does not wait long for newer ones.
-        let limit =
-            if self.addresses().untried(&[]) > 0 { LOOKUP_TIMEOUT } else { FIRST_LOOKUP_TIMEOUT };
+        let limit = if self.addresses.lock().untried(&[]) > 0 {
+            LOOKUP_TIMEOUT
+        } else {
+            FIRST_LOOKUP_TIMEOUT
+        };
         let mut failed = None;
         for (index, endpoint) in self.lookup.endpoints.iter().enumerate() {
             if literal(endpoint).is_some() {
@@ -69,7 +72,7 @@ impl Upstream {
                 Ok(Ok(found)) => {
                     let found: Vec<_> = found.take(MAX_ADDRESSES).collect();
                     if !found.is_empty() {
-                        self.addresses().list(index, found);
+                        self.addresses.lock().list(index, found);
                         continue;
                     }
                     "the name has no address".to_owned()
@@ -81,7 +84,7 @@ impl Upstream {
             failed = Some(cause);
         }
         self.update_metrics();
-        let failure = failed.filter(|_| self.addresses().untried(&[]) == 0);
+        let failure = failed.filter(|_| self.addresses.lock().untried(&[]) == 0);
         *last = Some(Last { at: Instant::now(), failure: failure.clone() });
         failure.map_or(Ok(()), Err)
     }

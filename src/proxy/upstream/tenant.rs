@@ -65,8 +65,8 @@ impl TenantUpstream {
         &self.upstream
     }
 
-    /// A session to the server. After a connection to the address `avoided` has failed, it is on a new
-    /// connection, to another address if there is one.
+    /// A session to the server. After a connection to the address `avoided` has failed, it is on a
+    /// new connection, to another address if there is one.
     ///
     /// # Errors
     /// When no connection became free, or none could be made, within the connect timeout.
