@@ -1,13 +1,13 @@
-//! How hosts compare: names without case and without the dot of the DNS root at their end, IPv6
-//! addresses as addresses, whatever their spelling. Pure.
+//! The comparison of hosts: names without regard to case and to the dot of the DNS root at their
+//! end, IPv6 addresses by value.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The one spelling of `host`, which has no port. Two hosts are the same if theirs is the same.
+/// The canonical spelling of `host`, which has no port. Two hosts are the same if theirs is equal.
 ///
-/// An IPv6 address stands in brackets, as in `Host` (RFC 3986, section 3.2.2). Text that is no host
-/// stays unchanged, and so equals no host.
+/// An IPv6 address is in brackets, as in `Host` (RFC 3986, section 3.2.2). Text that is no host is
+/// not changed, so that it equals no host.
 pub fn canonical(host: &str) -> Cow<'_, str> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match address.parse::<Ipv6Addr>() {

@@ -1,45 +1,45 @@
-//! Characters that nobody sees in a secret or a name, and that come along when it is copied from a
-//! page or saved by an editor: with one of them it is another secret, or another user.
+//! Invisible characters in a secret or a name. A copy from a page or an editor can add one, which
+//! makes it another secret or another user.
 
 use std::fmt;
 
-/// A character that nobody sees.
+/// An invisible character of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invisible {
     character: char,
-    place: Place,
+    place: TextPlace,
 }
 
-/// In the order in which they are told.
+/// In the order in which they are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum TextPlace {
     Beginning,
     End,
     Middle,
 }
 
 impl Invisible {
-    /// The first one in `text`. A blank is one at either end only, as it can be seen elsewhere.
+    /// The first one in `text`. A blank counts at either end only: elsewhere it can be seen.
     pub fn find(text: &str) -> Option<Self> {
         let mut before = None;
         let hidden = text.char_indices().filter_map(|(start, character)| {
             let previous = before.replace(character);
             let behind = &text[start + character.len_utf8()..];
             let place = match (start, behind) {
-                (0, _) => Place::Beginning,
-                (_, "") => Place::End,
-                _ => Place::Middle,
+                (0, _) => TextPlace::Beginning,
+                (_, "") => TextPlace::End,
+                _ => TextPlace::Middle,
             };
             let is_hidden = is_invisible(character)
-                || is_blank(character) && place != Place::Middle
-                || is_selector(character) && !is_selected(previous, behind);
+                || is_blank(character) && place != TextPlace::Middle
+                || is_selector(character) && !has_forms(previous, behind);
             is_hidden.then_some(Self { character, place })
         });
         hidden.min_by_key(|found| found.place)
     }
 }
 
-/// Words for it that show nothing else of the text.
+/// A description that shows nothing else of the text.
 impl fmt::Display for Invisible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.character {
@@ -52,33 +52,32 @@ impl fmt::Display for Invisible {
             _ => "an invisible character",
         };
         let place = match self.place {
-            Place::Beginning => "at its beginning",
-            Place::End => "at its end",
-            Place::Middle => "in its middle",
+            TextPlace::Beginning => "at its beginning",
+            TextPlace::End => "at its end",
+            TextPlace::Middle => "in its middle",
         };
         write!(f, "{name} (U+{:04X}) {place}", u32::from(self.character))
     }
 }
 
-/// JSON without the byte order mark that may stand before it: a reader may ignore one (RFC 8259,
-/// section 8.1), and .NET writes it.
+/// JSON without a byte order mark in front: a reader may ignore it (RFC 8259, section 8.1), and .NET
+/// writes it.
 pub fn without_byte_order_mark(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }
 
-/// Line ends have words of their own.
+/// Line ends are reported elsewhere.
 fn is_blank(character: char) -> bool {
     matches!(character, ' ' | '\t')
 }
 
-/// Chooses between forms of the character before it, such as an emoji's.
+/// Selects a form of the character before it, such as an emoji's.
 fn is_selector(character: char) -> bool {
     matches!(character, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
 }
 
-/// Whether a character has forms to choose from. Of ASCII only the signs of keycaps have, before
-/// the keycap itself.
-fn is_selected(character: Option<char>, behind: &str) -> bool {
+/// Whether a character has several forms. In ASCII these are the signs in front of a keycap.
+fn has_forms(character: Option<char>, behind: &str) -> bool {
     match character {
         Some('0'..='9' | '#' | '*') => behind.starts_with('\u{20E3}'),
         Some(character) => {
@@ -88,8 +87,8 @@ fn is_selected(character: Option<char>, behind: &str) -> bool {
     }
 }
 
-/// White space that looks like a blank and is none, and what Unicode calls ignorable by default,
-/// without the variation selectors: those may be a part of the character before them.
+/// White space other than ASCII's, and the default ignorable characters of Unicode. Variation
+/// selectors are none of these: they may be a part of the character before them.
 fn is_invisible(character: char) -> bool {
     character.is_whitespace() && !character.is_ascii() && character != '\u{85}'
         || matches!(
@@ -121,12 +120,12 @@ mod tests {
 
     use super::*;
 
-    fn said(text: &str) -> Option<String> {
+    fn description(text: &str) -> Option<String> {
         Invisible::find(text).map(|found| found.to_string())
     }
 
     #[test]
-    fn what_nobody_sees_is_found_wherever_it_is_and_has_a_name() {
+    fn invisible_characters_are_found_and_named_at_each_place() {
         for (text, expected) in [
             ("\u{FEFF}secret", "a byte order mark (U+FEFF) at its beginning"),
             (" secret", "a blank (U+0020) at its beginning"),
@@ -150,12 +149,12 @@ mod tests {
             ("a\u{FE00}b ", "a blank (U+0020) at its end"),
             ("secret\u{E0041}", "an invisible character (U+E0041) at its end"),
         ] {
-            assert_eq!(said(text).as_deref(), Some(expected), "{text:?}");
+            assert_eq!(description(text).as_deref(), Some(expected), "{text:?}");
         }
     }
 
     #[test]
-    fn what_can_be_seen_is_left_alone() {
+    fn visible_texts_are_accepted() {
         let texts = [
             "secret",
             "two words",
@@ -169,14 +168,14 @@ mod tests {
             "",
         ];
         for text in texts {
-            assert_eq!(said(text), None, "{text:?}");
+            assert_eq!(description(text), None, "{text:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_text_of_visible_characters_stays_fine_with_blanks_between(words in "[!-~]{1,8}( [!-~]{1,8}){0,3}") {
-            prop_assert_eq!(said(&words), None);
+        fn words_with_blanks_between_are_accepted(words in "[!-~]{1,8}( [!-~]{1,8}){0,3}") {
+            prop_assert_eq!(description(&words), None);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The one way to read a file that a configuration is made of: a plain file, opened without a wait,
-//! within a bound, and all files of one reading together within a deadline.
+//! The one way to read a file of a configuration: a plain file, opened without a wait, at most a
+//! given size. [`ReadThreads`] adds a deadline for all files of a configuration together.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -15,13 +15,13 @@ mod threads;
 use threads::HANGING_HINT;
 pub use threads::{AccessGuard, ReadError, ReadThreads};
 
-/// Bounds on files, by what they hold.
+/// Largest files, by their content.
 pub mod limit {
     /// The configuration file.
     pub const MAX_CONFIGURATION: usize = 10 << 20;
     /// A secret, which is one line.
     pub const MAX_SECRET: usize = 64 << 10;
-    /// A private key, which may stand in one file with its certificates.
+    /// A private key, which may be in one file with its certificates.
     pub const MAX_PRIVATE_KEY: usize = 1 << 20;
     /// Certificates: a chain, or a bundle of CAs.
     pub const MAX_CERTIFICATES: usize = 4 << 20;
@@ -31,36 +31,36 @@ pub mod limit {
     pub const MAX_KEY_SET: usize = 1 << 20;
 }
 
-/// What the plain file at `path` holds, at most `max` bytes. It is overwritten when it is dropped.
+/// The content of the plain file at `path`, at most `max` bytes. It is overwritten when dropped.
 ///
 /// # Errors
-/// When there is no such file, it is not plain, it is larger than `max`, it goes on changing, or
-/// earlier readings hang there. The path is not part of the error.
+/// When the file is missing, not plain, larger than `max`, or keeps changing, or when earlier reads
+/// hang there. The error does not name the path.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let _looking = AccessGuard::unless_hanging(path)?;
-    at_rest(|| Opened::new(path, max)?.content(max))
+    let _access = AccessGuard::unless_hanging(path)?;
+    retry_changed(|| OpenFile::open(path, max)?.content(max))
 }
 
-/// What `once` gives, of several attempts: it gives `None` for a file that changes meanwhile.
-fn at_rest<T>(mut once: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+/// Calls `read` again while it gives `None`, for a file that has changed while it was read.
+fn retry_changed<T>(mut read: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     for _ in 0..MAX_ATTEMPTS {
-        if let Some(content) = once()? {
+        if let Some(content) = read()? {
             return Ok(content);
         }
     }
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes while it is read"))
 }
 
-/// A plain file, and its state before it is read.
-struct Opened {
+/// A plain file, and its metadata before it is read.
+struct OpenFile {
     file: File,
     before: Metadata,
 }
 
-impl Opened {
-    fn new(path: &Path, max: usize) -> io::Result<Self> {
-        // A look before it is opened, because opening is an act: it releases the writer of a pipe,
-        // and a device may do something. A look afterwards, because it may be another file by then.
+impl OpenFile {
+    fn open(path: &Path, max: usize) -> io::Result<Self> {
+        // Checked before the open, which would release the writer of a pipe and may trigger a device;
+        // and after it, because the path may lead to another file by then.
         must_be_plain(&std::fs::metadata(path)?)?;
         let no_wait = OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
@@ -72,17 +72,16 @@ impl Opened {
         Ok(Self { file, before })
     }
 
-    /// `None` if the file has changed in the meantime.
+    /// `None` if the file has changed since it was opened.
     fn content(self, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        // The room for the whole is taken at once: a growing vector would leave copies behind.
+        // Allocated at once: a growing vector would leave copies of a secret behind.
         let size = usize::try_from(self.before.len()).unwrap_or(max);
-        let mut content = Zeroizing::new(Vec::with_capacity(size.max(MIN_ROOM).min(max) + 1));
+        let mut content = Zeroizing::new(Vec::with_capacity(size.max(MIN_CAPACITY).min(max) + 1));
         (&self.file).take(max as u64 + 1).read_to_end(&mut content)?;
         if content.len() > max {
             return Err(too_large(max));
         }
-        // The length that was read proves nothing: files that the kernel makes up, such as those in
-        // /proc and /sys, have another size than they say.
+        // The length proves nothing: files in /proc and /sys have another size than they state.
         Ok((version(&self.before) == version(&self.file.metadata()?)).then_some(content))
     }
 }
@@ -108,7 +107,7 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Changes when somebody writes to the file.
+/// Changes with each write to the file.
 fn version(file: &Metadata) -> (u64, i64, i64) {
     (file.len(), file.mtime(), file.mtime_nsec())
 }
@@ -118,19 +117,17 @@ fn too_large(max: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it holds more than {number} {unit}"))
 }
 
-/// Why a file could not be read just now, where that says nothing of the file: the same reading may
-/// succeed a moment later.
+/// A transient failure to read a file, which may be valid: the same read may succeed a moment later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file} could not be read just now ({cause}); the file itself may be good")]
 pub struct Unreadable {
     file: String,
     cause: String,
-    reason: Passing,
+    kind: TransientKind,
 }
 
-/// Whose fault it is that a file cannot be read for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Passing {
+enum TransientKind {
     Descriptors,
     Memory,
     Changes,
@@ -139,45 +136,47 @@ enum Passing {
 }
 
 impl Unreadable {
-    /// Of the file at `path`, where reading it has failed with `error` for such a reason.
+    /// `Some` if `error`, of reading the file at `path`, is transient.
     pub fn of(path: &Path, error: &io::Error) -> Option<Self> {
-        let reason = Passing::of(error)?;
-        // Below the working directory, a secret may stand in the place of a path.
+        let kind = TransientKind::of(error)?;
+        // A relative path may be a secret, written where a path belongs.
         let file = if path.is_absolute() {
             format!("`{}`", path.display().to_string().escape_debug())
         } else {
             "a file".to_owned()
         };
-        Some(Self { file, cause: error.to_string(), reason })
+        Some(Self { file, cause: error.to_string(), kind })
     }
 
-    /// Whether the file hangs, as it did before.
+    /// Whether earlier reads of the file still hang.
     pub fn hangs(&self) -> bool {
-        self.reason == Passing::Hangs
+        self.kind == TransientKind::Hangs
     }
 
-    /// What to do about it, if it does not pass.
+    /// Advice, for a failure that lasts.
     pub fn hint(&self) -> &'static str {
-        match self.reason {
-            Passing::Descriptors => "raise the limit on open files (`LimitNOFILE=`, fs.file-max)",
-            Passing::Memory => {
-                "see what takes the memory of this machine, or raise the limit on it"
+        match self.kind {
+            TransientKind::Descriptors => {
+                "raise the limit on open files (`LimitNOFILE=`, fs.file-max)"
             }
-            Passing::Changes => {
-                "write a new file beside it and rename it, which changes it at once"
+            TransientKind::Memory => {
+                "find out what uses the memory of this machine, or raise the memory limit"
             }
-            Passing::Hangs => HANGING_HINT,
-            Passing::FileSystem => "look at the file system that the file is on, and at its server",
+            TransientKind::Changes => {
+                "to change the file in one step, write a new one beside it and rename it"
+            }
+            TransientKind::Hangs => HANGING_HINT,
+            TransientKind::FileSystem => "check the file system of the file, and its server",
         }
     }
 }
 
-impl Passing {
+impl TransientKind {
     fn of(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error) {
             Some(Errno::MFILE | Errno::NFILE) => Some(Self::Descriptors),
             Some(Errno::NOMEM | Errno::NOBUFS) => Some(Self::Memory),
-            // A lease on the file is being taken back, or a signal has come.
+            // The kernel breaks a lease on the file, or a signal has come.
             Some(Errno::AGAIN | Errno::BUSY | Errno::INTR) => Some(Self::Changes),
             Some(
                 Errno::IO
@@ -195,7 +194,7 @@ impl Passing {
                 | Errno::SHUTDOWN,
             ) => Some(Self::FileSystem),
             Some(_) => None,
-            // Our own.
+            // Errors of this module.
             None => match error.kind() {
                 io::ErrorKind::ResourceBusy => Some(Self::Changes),
                 io::ErrorKind::TimedOut => Some(Self::Hangs),
@@ -205,10 +204,10 @@ impl Passing {
     }
 }
 
-/// The path as a part of a message, behind the word for the file; empty if nothing is there. Such a
-/// path may be a secret that stands in the wrong place. A path that hangs is not looked at.
+/// The path, to follow the word for the file in a message. Empty if there is no file, because the
+/// path may then be a secret in the wrong place; and if the path hangs.
 pub fn named(path: &Path) -> String {
-    let Ok(_looking) = AccessGuard::unless_hanging(path) else { return String::new() };
+    let Ok(_access) = AccessGuard::unless_hanging(path) else { return String::new() };
     if path.is_absolute() && std::fs::symlink_metadata(path).is_ok() {
         format!(", `{}`", path.display().to_string().escape_debug())
     } else {
@@ -216,10 +215,10 @@ pub fn named(path: &Path) -> String {
     }
 }
 
-/// Reads of a file that somebody writes to.
+/// Reads of a file that keeps changing.
 const MAX_ATTEMPTS: usize = 3;
-/// Room for files whose size is not known before they are read.
-const MIN_ROOM: usize = 64 << 10;
+/// Buffer for files of unknown size, e.g. in /proc.
+const MIN_CAPACITY: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_plain_file_is_read_and_nothing_is_waited_for() {
+    fn only_plain_files_are_read_and_no_open_blocks() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
@@ -260,9 +259,9 @@ mod tests {
         assert!(!read(Path::new("/proc/self/stat"), MAX).unwrap().is_empty());
     }
 
-    /// An open of the pipe would let its writer go on, into the end of what we read.
+    /// An open would release a process that waits to write to the pipe.
     #[test]
-    fn a_pipe_is_left_alone() {
+    fn a_pipe_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -279,7 +278,7 @@ mod tests {
         assert_eq!(read(file.path(), MAX).unwrap().len(), MAX);
         file.as_file().set_len(MAX as u64 + 1).unwrap();
         assert_eq!(said(file.path()), "it holds more than 4 KiB");
-        // Without a byte of it on the disk or in memory.
+        // A sparse file: it takes no disk, and is not read into memory.
         file.as_file().set_len(1 << 40).unwrap();
         let error = read(file.path(), limit::MAX_REVOCATIONS).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
@@ -291,23 +290,23 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let write = |text: &str| file.as_file().write_all(text.as_bytes()).unwrap();
         write("half");
-        let opened = Opened::new(file.path(), MAX).unwrap();
+        let opened = OpenFile::open(file.path(), MAX).unwrap();
         write("whole");
-        assert!(opened.content(MAX).unwrap().is_none(), "nobody takes it for whole");
-        let opened = Opened::new(file.path(), MAX).unwrap();
+        assert!(opened.content(MAX).unwrap().is_none(), "it has grown");
+        let opened = OpenFile::open(file.path(), MAX).unwrap();
         file.as_file().set_len(4).unwrap();
-        assert!(opened.content(MAX).unwrap().is_none(), "nor for what it was");
-        // Control: it is at rest.
-        let opened = Opened::new(file.path(), MAX).unwrap();
+        assert!(opened.content(MAX).unwrap().is_none(), "it has shrunk");
+        // Control: it does not change.
+        let opened = OpenFile::open(file.path(), MAX).unwrap();
         assert_eq!(**opened.content(MAX).unwrap().unwrap(), *b"half");
     }
 
     #[test]
-    fn a_file_that_comes_to_rest_is_read_and_one_that_does_not_is_an_error() {
+    fn a_file_that_stops_changing_is_read_and_one_that_does_not_is_an_error() {
         let mut changes = [None, None, Some("whole")].into_iter();
-        assert_eq!(at_rest(|| Ok(changes.next().flatten())).unwrap(), "whole");
+        assert_eq!(retry_changed(|| Ok(changes.next().flatten())).unwrap(), "whole");
         let mut attempts = 0;
-        let endless = at_rest(|| {
+        let endless = retry_changed(|| {
             attempts += 1;
             Ok(None::<()>)
         });
@@ -316,26 +315,26 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_passes_is_told_from_one_that_stays() {
+    fn transient_errors_are_told_from_permanent_ones() {
         let path = Path::new("/run/secret");
-        let told = |error: &io::Error| Unreadable::of(path, error).map(|told| told.to_string());
-        for passing in [Errno::MFILE, Errno::NOMEM, Errno::IO, Errno::STALE, Errno::NOTCONN] {
-            let error = io::Error::from(passing);
+        let text = |error: &io::Error| Unreadable::of(path, error).map(|error| error.to_string());
+        for transient in [Errno::MFILE, Errno::NOMEM, Errno::IO, Errno::STALE, Errno::NOTCONN] {
+            let error = io::Error::from(transient);
             let words = format!(
                 "`/run/secret` could not be read just now ({error}); the file itself may be good"
             );
-            assert_eq!(told(&error), Some(words), "{passing}");
+            assert_eq!(text(&error), Some(words), "{transient}");
         }
-        let changes = at_rest(|| Ok(None::<()>)).unwrap_err();
-        assert!(told(&changes).unwrap().contains("(it changes while it is read)"));
-        for stays in [Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR] {
-            assert_eq!(told(&io::Error::from(stays)), None, "{stays}");
+        let changes = retry_changed(|| Ok(None::<()>)).unwrap_err();
+        assert!(text(&changes).unwrap().contains("(it changes while it is read)"));
+        for permanent in [Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR] {
+            assert_eq!(text(&io::Error::from(permanent)), None, "{permanent}");
         }
-        for stays in [too_large(MAX), read(Path::new("/dev/zero"), MAX).unwrap_err()] {
-            assert_eq!(told(&stays), None, "{stays}");
+        for permanent in [too_large(MAX), read(Path::new("/dev/zero"), MAX).unwrap_err()] {
+            assert_eq!(text(&permanent), None, "{permanent}");
         }
         // A secret may stand where a path belongs.
-        let told = Unreadable::of(Path::new("canary"), &changes).unwrap().to_string();
-        assert!(told.starts_with("a file could not be read just now"), "{told}");
+        let text = Unreadable::of(Path::new("canary"), &changes).unwrap().to_string();
+        assert!(text.starts_with("a file could not be read just now"), "{text}");
     }
 }

@@ -1,5 +1,4 @@
-//! Secrets as types: a [`Secret`] cannot be printed, a [`SecretRef`] says where one is kept.
-//! Nothing here knows what a secret is for.
+//! Secrets as types: a [`Secret`] cannot be printed, a [`SecretRef`] names its source.
 
 use std::fmt;
 use std::io;
@@ -17,16 +16,15 @@ use crate::plain_file::limit::MAX_SECRET;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes over `value`.
+    /// Makes a secret of `value`.
     pub fn new(value: String) -> Self {
         Self(Zeroizing::new(value))
     }
 
-    /// The secret in a file, as far as that could be read. One line end at the end is no part of
-    /// it.
+    /// The secret in a file with this content. One line end at the end is not part of it.
     ///
     /// # Errors
-    /// When it could not be read, or what it holds cannot be a secret.
+    /// When the file could not be read, or its content cannot be a secret.
     pub fn from_file(content: io::Result<Zeroizing<Vec<u8>>>) -> Result<Self, SecretError> {
         checked(content.map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => SecretError::TooLarge,
@@ -34,7 +32,7 @@ impl Secret {
         })?)
     }
 
-    /// The secret itself, for the one place that must send it.
+    /// The secret itself, for sending it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -46,7 +44,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is kept. A configuration file may hold nothing else: literals are refused.
+/// The source of a secret. A configuration file holds only sources: literal secrets are refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretRef {
     /// The environment variable of this name.
@@ -56,11 +54,11 @@ pub enum SecretRef {
 }
 
 impl SecretRef {
-    /// Reads the secret from where it is kept.
+    /// Reads the secret.
     ///
     /// # Errors
-    /// When the variable is unset, the file cannot be read, or what is there cannot be a secret.
-    /// No error holds any part of a value.
+    /// When the variable is unset, the file cannot be read, or the value cannot be a secret. No error
+    /// holds any part of the value.
     pub fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::Env(name) => {
@@ -94,13 +92,13 @@ pub enum SecretError {
     /// The file cannot be opened or read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),
-    /// Nothing is there, or nothing but a line end.
+    /// It has no character, or only a line end.
     #[error("it is empty")]
     Empty,
     /// More than 64 KiB: most likely the wrong file.
     #[error("it is larger than 64 KiB, which no secret is")]
     TooLarge,
-    /// A character that nobody sees. It is not trimmed, because it may be a part of the secret.
+    /// An invisible character. It is not trimmed, because it may be a part of the secret.
     #[error("it has {0}")]
     Invisible(Invisible),
     /// Binary data, or more than one line.
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_secret_is_refused_without_showing_it() {
+    fn invalid_secrets_are_refused_without_showing_them() {
         assert!(matches!(in_file(b""), Err(SecretError::Empty)));
         assert!(matches!(in_file(b"\n"), Err(SecretError::Empty)));
         assert!(matches!(in_file(b"canary\nsecond"), Err(SecretError::NotText)));
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_sees_is_told_of_and_never_trimmed() {
+    fn invisible_characters_are_reported_and_never_trimmed() {
         for (content, says) in [
             ("\u{FEFF}canary", "a byte order mark (U+FEFF) at its beginning"),
             ("\u{FEFF}canary\r\n", "a byte order mark (U+FEFF) at its beginning"),
@@ -180,7 +178,7 @@ mod tests {
             let error = in_file(content.as_bytes()).unwrap_err().to_string();
             assert_eq!(error, format!("it has {says}"), "{content:?}");
         }
-        // Two line ends are one too many.
+        // Of two line ends, one would be a part of the secret.
         assert!(matches!(in_file(b"canary\n\n"), Err(SecretError::NotText)));
         assert!(matches!(in_file(b"canary\r\n\r\n"), Err(SecretError::NotText)));
         assert!(matches!(in_file(b"canary\r"), Err(SecretError::NotText)));
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_source_says_so() {
+    fn a_missing_source_is_an_error() {
         let gone = SecretRef::File("/nonexistent/secret".into());
         assert!(matches!(gone.read(), Err(SecretError::Unreadable(_))));
         assert!(matches!(SecretRef::Env("BOLDGATE_UNSET".into()).read(), Err(SecretError::Unset)));

@@ -1,5 +1,5 @@
-//! Trust: which certificates make a server believable. Every TLS connection to a server, for
-//! tokens and for data alike, is configured here; verification cannot be switched off.
+//! Trust in servers: the certificates that are accepted. All TLS connections to servers, for tokens
+//! and for data, are configured here. Verification cannot be switched off.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -20,12 +20,12 @@ pub use certificate::{
 };
 pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, message_of};
 pub use revocation::{RevocationList, RevocationListFault};
-use verifier::{Trusted, Verifier};
+use verifier::{Accepted, Verifier};
 
-/// Whom to take for a server. Two are equal if they trust the same certificates.
+/// The accepted server certificates. Two values are equal if they accept the same ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// The system's roots where there are none.
+    /// `None` for the system's roots.
     cas: Option<Arc<Cas>>,
     pins: Vec<Fingerprint>,
 }
@@ -34,17 +34,17 @@ pub struct Trust {
 struct Cas {
     listed: Arc<[CertificateDer<'static>]>,
     roots: Arc<RootCertStore>,
-    /// Changes with every certificate.
+    /// Of all certificates.
     digest: [u8; 32],
 }
 
 impl Trust {
-    /// Servers that these certificates vouch for, or that show one of them. If there is none, no
-    /// server is trusted.
+    /// Accepts certificates that these CAs have signed, and the listed ones themselves. Without any,
+    /// no server is trusted.
     pub fn in_cas(listed: &[ListedCertificate]) -> Self {
         let listed: Arc<[_]> = listed.iter().map(|one| one.der().clone()).collect();
         let mut roots = RootCertStore::empty();
-        // None is left out: `ListedCertificate` are those that can be parsed.
+        // All are added: a `ListedCertificate` has been parsed.
         roots.add_parsable_certificates(listed.iter().cloned());
         let digest = digest(&listed);
         Self {
@@ -53,22 +53,21 @@ impl Trust {
         }
     }
 
-    /// Servers that show a certificate with one of these fingerprints; no other certificate is
-    /// trusted beside them. Without any it stays as it is.
+    /// Accepts only certificates with one of these fingerprints. Without any, nothing changes.
     #[must_use]
     pub fn pinned(self, pins: Vec<Fingerprint>) -> Self {
         Self { pins, ..self }
     }
 
-    /// TLS 1.2 and 1.3 towards such servers. The system's roots are read only when they are asked
-    /// for, so that an image without any can still run.
+    /// The TLS settings (1.2 and 1.3) towards such servers. The system's roots are read on demand, so
+    /// that an image without any can run.
     ///
     /// # Errors
     /// When there is no certificate to trust.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, TrustError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
-        let trusted = if self.pins.is_empty() {
+        let accepted = if self.pins.is_empty() {
             let (roots, listed) = match &self.cas {
                 Some(cas) => (Arc::clone(&cas.roots), Arc::clone(&cas.listed)),
                 None => (system_roots()?, Arc::default()),
@@ -77,24 +76,24 @@ impl Trust {
                 WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                     .build()
                     .map_err(TrustError::Verifier)?;
-            Trusted::Vouched { authorities, listed }
+            Accepted::SignedBy { authorities, listed }
         } else {
-            Trusted::Pinned(self.pins.clone())
+            Accepted::Pinned(self.pins.clone())
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TrustError::Provider)?
-            // Nothing is left out by it: this verifier puts its own checks before the library's.
+            // No check is skipped: this verifier adds its own to the library's.
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier::new(trusted, algorithms)))
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(accepted, algorithms)))
             .with_no_client_auth();
         Ok(Arc::new(config))
     }
 
-    /// Whether all is there that [`Trust::client_config`] needs.
+    /// Checks that there are certificates to trust.
     ///
     /// # Errors
-    /// As there.
+    /// When the system has no roots and would need them.
     pub fn check(&self) -> Result<(), TrustError> {
         if self.cas.is_none() && self.pins.is_empty() {
             system_roots()?;
@@ -117,7 +116,7 @@ impl fmt::Debug for Cas {
     }
 }
 
-/// Why there is nobody to trust.
+/// Why TLS towards a server cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A server's name is neither a DNS name nor an IP address.
@@ -134,7 +133,7 @@ pub enum TrustError {
     Provider(#[source] rustls::Error),
 }
 
-/// The system's roots, read once: there are many, and each server asks for them.
+/// The system's roots, read once: there are many, and each server needs them.
 fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
     static READ: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     if let Some(roots) = READ.get() {
@@ -145,7 +144,7 @@ fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
         tracing::warn!(%error, "some of the system's CA certificates cannot be read");
     }
     let mut roots = RootCertStore::empty();
-    // Systems carry odd certificates; one that cannot be parsed vouches for nobody.
+    // Systems have odd certificates; one that cannot be parsed is not trusted.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         return Err(TrustError::NoSystemRoots);
@@ -156,7 +155,7 @@ fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
 fn digest(certificates: &[CertificateDer<'_>]) -> [u8; 32] {
     let mut hash = Context::new(&SHA256);
     for certificate in certificates {
-        // With its length, so that no part can pass for the end of another.
+        // The length keeps certificates apart.
         hash.update(&(certificate.len() as u64).to_be_bytes());
         hash.update(certificate);
     }

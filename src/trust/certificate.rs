@@ -1,4 +1,4 @@
-//! Certificates of a file or of a server, and the facts that one states about itself.
+//! Certificates of a file or of a server, and the statements of one about itself.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ use super::pem::{self, PemFault, Section};
 /// SHA-256 of a whole certificate.
 pub type Fingerprint = [u8; 32];
 
-/// A certificate of a file, which can be parsed.
+/// A certificate of a file. It has been parsed.
 pub struct ListedCertificate {
     der: CertificateDer<'static>,
     line: usize,
@@ -31,16 +31,16 @@ impl ListedCertificate {
         &self.der
     }
 
-    /// The line of the file that it begins in, from 1.
+    /// The line in which it begins, from 1.
     pub fn line(&self) -> usize {
         self.line
     }
 }
 
-/// All certificates of a PEM file. Sections of the kinds `beside` may be in it as well.
+/// All certificates of a PEM file, perhaps none. It may also have sections of the kinds `beside`.
 ///
 /// # Errors
-/// Everything that is wrong with the file; that there is no certificate in it is not.
+/// All faults of the file.
 pub fn certificates(
     content: &[u8],
     beside: &[SectionKind],
@@ -53,7 +53,7 @@ pub fn certificates(
             continue;
         }
         let der = CertificateDer::from(der.to_vec());
-        // The one parser that knows version 1 as well.
+        // Among the library's parsers, this one alone also reads version 1.
         match RootCertStore::empty().add(der.clone()) {
             Ok(()) => listed.push(ListedCertificate { der, line }),
             Err(_) => faults.push(PemFault {
@@ -88,7 +88,7 @@ impl<'d> CertificateInfo<'d> {
         self.0.version() == X509Version::V1
     }
 
-    /// Whether it says that it is the certificate of an authority.
+    /// Whether it claims to be a CA certificate.
     pub fn is_authority(&self) -> bool {
         self.0.is_ca()
     }
@@ -103,12 +103,12 @@ impl<'d> CertificateInfo<'d> {
         self.0.issuer().as_raw() == self.0.subject().as_raw()
     }
 
-    /// The digest that it is signed with, if it is one that is not believed any more.
+    /// The digest of its signature, if that is weak.
     pub fn weak_digest(&self) -> Option<&'static str> {
         weak_digest(&self.0.signature_algorithm.algorithm.to_id_string())
     }
 
-    /// Bits of its RSA key, if they are too few for a signature to be verified.
+    /// Bits of its RSA key, if they are too few to verify a signature.
     pub fn short_rsa_key(&self) -> Option<usize> {
         match self.0.public_key().parsed() {
             Ok(PublicKey::RSA(key)) if key.key_size() < *RSA_BITS.start() => Some(key.key_size()),
@@ -116,7 +116,7 @@ impl<'d> CertificateInfo<'d> {
         }
     }
 
-    /// Why no signature can be verified with its key, in words, if that is so.
+    /// Why its key cannot verify a signature, as a clause about the certificate.
     pub fn unverifiable_key(&self) -> Option<String> {
         if let Ok(PublicKey::RSA(key)) = self.0.public_key().parsed()
             && !RSA_BITS.contains(&key.key_size())
@@ -130,14 +130,14 @@ impl<'d> CertificateInfo<'d> {
         (!known).then(|| "with a kind of key that cannot be verified".to_owned())
     }
 
-    /// The identifier of an extension that must not be passed over and that is not known.
+    /// The identifier of a critical extension that is not known.
     pub fn unknown_critical_extension(&self) -> Option<String> {
         let critical = self.0.extensions().iter().filter(|extension| extension.critical);
         let mut oids = critical.map(|extension| extension.oid.to_id_string());
         oids.find(|oid| !KNOWN_EXTENSIONS.contains(&oid.as_str()))
     }
 
-    /// Whether this address stands among its alternative names as if it were a DNS name.
+    /// Whether this address is among its alternative names, wrongly as a DNS name.
     pub fn has_as_dns_name(&self, address: IpAddr) -> bool {
         self.0.subject_alternative_name().ok().flatten().is_some_and(|alternative| {
             alternative.value.general_names.iter().any(|name| match name {
@@ -147,7 +147,7 @@ impl<'d> CertificateInfo<'d> {
         })
     }
 
-    /// Whether it has alternative names, of whatever kind.
+    /// Whether it has alternative names of any kind.
     pub fn has_alternative_names(&self) -> bool {
         !matches!(self.0.subject_alternative_name(), Ok(None))
     }
@@ -169,8 +169,7 @@ impl<'d> CertificateInfo<'d> {
         names.next().is_none().then_some(name)
     }
 
-    /// Whether it may be used by a server as far as its extended key usage says: it names that use,
-    /// or none at all.
+    /// Whether its extended key usage, if it has one, allows servers.
     pub fn is_for_servers(&self) -> bool {
         match self.0.extended_key_usage() {
             Ok(None) => true,
@@ -179,10 +178,10 @@ impl<'d> CertificateInfo<'d> {
         }
     }
 
-    /// The seconds since 1970 from which and to which it is valid.
+    /// The first and last second of its validity, since 1970.
     pub fn validity(&self) -> (u64, u64) {
         let validity = self.0.validity();
-        // Before 1970 is as good as 1970.
+        // No certificate of use ends before 1970.
         let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
         (seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp()))
     }
@@ -209,8 +208,7 @@ impl<'d> CertificateInfo<'d> {
     }
 }
 
-/// The digest of a signature algorithm, by its identifier, if it is one that is not believed any
-/// more.
+/// The digest of the signature algorithm with this identifier, if it is weak.
 pub(super) fn weak_digest(oid: &str) -> Option<&'static str> {
     match () {
         () if SIGNED_WITH_SHA1.contains(&oid) => Some("SHA-1"),
@@ -219,28 +217,28 @@ pub(super) fn weak_digest(oid: &str) -> Option<&'static str> {
     }
 }
 
-/// Outside of its time.
+/// A time outside of a certificate's validity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutOfDate {
-    /// It is valid later.
+    /// Before it.
     NotYet {
-        /// From then on.
+        /// The first moment of the validity.
         from: UnixTime,
     },
-    /// It was valid before.
+    /// After it.
     Expired {
-        /// The last moment.
+        /// The last moment of the validity.
         since: UnixTime,
     },
 }
 
-/// RSA and ECDSA with SHA-1 by their identifiers (RFC 8017, appendix C; RFC 5758, section 3.2), and
-/// the older identifier of OIW for the first.
+/// RSA and ECDSA with SHA-1 (RFC 8017, appendix C; RFC 5758, section 3.2), and OIW's older identifier
+/// of RSA with SHA-1.
 const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
 const SIGNED_WITH_MD5: [&str; 1] = ["1.2.840.113549.1.1.4"];
-/// Those that the library knows: key usage, alternative names, basic and name constraints,
-/// distribution points of revocation lists, extended key usage (RFC 5280, section 4.2.1).
+/// The extensions that the library knows: key usage, alternative names, basic and name constraints,
+/// CRL distribution points, extended key usage (RFC 5280, section 4.2.1).
 const KNOWN_EXTENSIONS: [&str; 6] =
     ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
-/// Bits of an RSA key that ring verifies a signature with.
+/// Bits of RSA keys that ring accepts.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;

@@ -1,5 +1,4 @@
-//! Faults of server certificates in words. The library says that it does not accept a certificate,
-//! and hardly why.
+//! Faults of server certificates, explained: the library hardly says why it refuses one.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,18 +11,18 @@ use rustls::{CertificateError, Error, OtherError};
 
 use super::certificate::{CertificateInfo, fingerprint};
 
-/// Why the certificate of a server is not accepted.
+/// The reason for which a server's certificate is not accepted.
 pub struct CertificateFault {
-    kind: Kind,
+    kind: FaultKind,
     text: String,
 }
 
-/// Advice to an operator about a certificate. One byte, because refusals carry it.
+/// Advice to an operator about a certificate. It is one byte, because refusals hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertificateHint(Kind);
+pub struct CertificateHint(FaultKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FaultKind {
     NotPinned,
     UnknownIssuer,
     SelfSigned,
@@ -48,10 +47,10 @@ impl CertificateFault {
             "none of `certificate_sha256` is the fingerprint of the server's certificate, {}",
             hexadecimal(certificate)
         );
-        Self { kind: Kind::NotPinned, text }
+        Self { kind: FaultKind::NotPinned, text }
     }
 
-    /// The same error, explained by the certificates' own statements where they are the reason.
+    /// The same error, with the reason that the certificates' own statements give, if any.
     pub(super) fn explain(
         error: Error,
         certificate: &CertificateDer<'_>,
@@ -59,62 +58,64 @@ impl CertificateFault {
     ) -> Error {
         let Error::InvalidCertificate(cause) = &error else { return error };
         let Some(facts) = CertificateInfo::of(certificate) else { return error };
-        let (kind, text) = match kind_of(cause) {
+        let (kind, text): (_, String) = match kind_of(cause) {
             _ if is_ours(cause) => return error,
-            Kind::WrongDate => return error,
-            Kind::WrongName if facts.has_alternative_names() => {
+            FaultKind::WrongDate => return error,
+            FaultKind::WrongName if facts.has_alternative_names() => {
                 match address_of(cause).filter(|address| facts.has_as_dns_name(*address)) {
                     Some(address) => {
                         let text = format!(
                             "the address {address} stands in the subjectAltName as a DNS name; it must \
                              be IP:{address}"
                         );
-                        (Kind::AddressAsName, text)
+                        (FaultKind::AddressAsName, text)
                     }
                     None => return error,
                 }
             }
-            Kind::WrongName => {
-                let text = "the server's certificate names no host: it has no subjectAltName";
-                (Kind::NoNames, text.to_owned())
-            }
-            _ if facts.is_version_1() => {
-                let text = "the server's certificate is of version 1, which has no subjectAltName";
-                (Kind::Version1, text.to_owned())
-            }
-            Kind::Other if plain(cause).ends_with("CriticalExtension") => {
+            FaultKind::WrongName => (
+                FaultKind::NoNames,
+                "the server's certificate names no host: it has no subjectAltName".into(),
+            ),
+            _ if facts.is_version_1() => (
+                FaultKind::Version1,
+                "the server's certificate is of version 1, which has no subjectAltName".into(),
+            ),
+            FaultKind::Other if plain(cause).ends_with("CriticalExtension") => {
                 let Some(oid) = critical_extension(&facts, intermediates) else { return error };
                 let text = format!(
                     "the server's certificate, or one above it, has a critical extension that is not \
                      known here, {oid}"
                 );
-                (Kind::CriticalExtension, text)
+                (FaultKind::CriticalExtension, text)
             }
-            Kind::UnknownIssuer | Kind::Other if facts.is_self_issued() => {
-                let text = "the server's certificate is signed by itself, and is not listed itself";
-                (Kind::SelfSigned, text.to_owned())
-            }
-            Kind::WrongPurpose => {
-                let text = "the server's certificate is not made for servers (extendedKeyUsage)";
-                (Kind::WrongPurpose, text.to_owned())
-            }
+            FaultKind::UnknownIssuer | FaultKind::Other if facts.is_self_issued() => (
+                FaultKind::SelfSigned,
+                "the server's certificate is signed by itself, and is not listed itself".into(),
+            ),
+            FaultKind::WrongPurpose => (
+                FaultKind::WrongPurpose,
+                "the server's certificate is not made for servers (extendedKeyUsage)".into(),
+            ),
             _ => match weak_digest(&facts, intermediates) {
                 Some(digest) => {
                     let text = format!(
                         "the server's certificate, or one above it, is signed with {digest}"
                     );
-                    (Kind::WeakDigest, text)
+                    (FaultKind::WeakDigest, text)
                 }
-                None if plain(cause).starts_with("UnsupportedSignatureAlgorithm") => {
-                    let text = "the server's certificate, or one above it, is signed in a way that \
-                                cannot be verified";
-                    (Kind::Algorithm, text.to_owned())
-                }
-                None if facts.is_authority() => {
-                    let text = "the server's certificate is an authority's (CA:TRUE), and is not \
-                                listed itself";
-                    (Kind::Authority, text.to_owned())
-                }
+                None if plain(cause).starts_with("UnsupportedSignatureAlgorithm") => (
+                    FaultKind::Algorithm,
+                    "the server's certificate, or one above it, is signed in a way that \
+                                cannot be verified"
+                        .into(),
+                ),
+                None if facts.is_authority() => (
+                    FaultKind::Authority,
+                    "the server's certificate is an authority's (CA:TRUE), and is not \
+                                listed itself"
+                        .into(),
+                ),
                 None => return error,
             },
         };
@@ -123,18 +124,19 @@ impl CertificateFault {
         Self { kind, text }.into()
     }
 
-    /// The same error about a signature of the handshake.
+    /// The same for an error about a signature of the handshake.
     pub(super) fn explain_signature(error: Error, certificate: &CertificateDer<'_>) -> Error {
         let Error::InvalidCertificate(cause) = &error else { return error };
         let bits = CertificateInfo::of(certificate).and_then(|facts| facts.short_rsa_key());
-        let (kind, text) = match bits {
-            Some(bits) => {
-                (Kind::ShortKey, format!("the key of the server's certificate has {bits} bits"))
-            }
-            None => {
-                let text = "the server does not prove that it has the key to its certificate";
-                (Kind::NoKey, text.to_owned())
-            }
+        let (kind, text): (_, String) = match bits {
+            Some(bits) => (
+                FaultKind::ShortKey,
+                format!("the key of the server's certificate has {bits} bits"),
+            ),
+            None => (
+                FaultKind::NoKey,
+                "the server does not prove that it has the key to its certificate".into(),
+            ),
         };
         Self { kind, text: format!("{text}: {}", plain(cause)) }.into()
     }
@@ -146,7 +148,7 @@ impl fmt::Display for CertificateFault {
     }
 }
 
-/// As it is displayed: the library shows errors that it does not know by this.
+/// As `Display`, because the library prints other errors by `Debug`.
 impl fmt::Debug for CertificateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -161,7 +163,7 @@ impl From<CertificateFault> for Error {
     }
 }
 
-/// The advice on `error`, if it or one of its causes is about a server's certificate.
+/// Advice on `error`, if it or one of its causes is about a server's certificate.
 pub fn certificate_hint(error: &(dyn StdError + 'static)) -> Option<CertificateHint> {
     causes(error).find_map(|cause| {
         let Error::InvalidCertificate(cause) = cause.downcast_ref()? else { return None };
@@ -173,7 +175,7 @@ pub fn certificate_hint(error: &(dyn StdError + 'static)) -> Option<CertificateH
     })
 }
 
-/// The words of an error of a TLS connection, without those that the library puts around ours.
+/// The text of an error of a TLS connection, without the library's words around ours.
 pub fn message_of(error: &(dyn StdError + 'static)) -> String {
     if let Some(wrapped) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         return message_of(wrapped);
@@ -198,21 +200,23 @@ pub fn causes<'e>(
     })
 }
 
-fn kind_of(cause: &CertificateError) -> Kind {
+fn kind_of(cause: &CertificateError) -> FaultKind {
     match cause {
-        // The latter: an authority of the same name, e.g. made anew, with another key.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => Kind::UnknownIssuer,
+        // The latter: a CA of the same name with another key, e.g. a new one.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            FaultKind::UnknownIssuer
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Kind::WrongName
+            FaultKind::WrongName
         }
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => Kind::WrongDate,
+        | CertificateError::NotValidYetContext { .. } => FaultKind::WrongDate,
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            Kind::WrongPurpose
+            FaultKind::WrongPurpose
         }
-        _ => Kind::Other,
+        _ => FaultKind::Other,
     }
 }
 
@@ -220,8 +224,7 @@ fn is_ours(cause: &CertificateError) -> bool {
     matches!(cause, CertificateError::Other(OtherError(inner)) if inner.is::<CertificateFault>())
 }
 
-/// The words of the library, without the names of its types around an error that it passes on, and
-/// without its lists of all algorithms that it knows.
+/// The library's text, without the names of its types and its lists of algorithms.
 fn plain(cause: &CertificateError) -> String {
     match cause {
         CertificateError::Other(OtherError(inner)) => inner.to_string(),
@@ -233,7 +236,7 @@ fn plain(cause: &CertificateError) -> String {
     }
 }
 
-/// The address that a server was asked for by, if it was by one.
+/// The address by which the server was addressed, if it was not a name.
 fn address_of(cause: &CertificateError) -> Option<IpAddr> {
     match cause {
         CertificateError::NotValidForNameContext {
@@ -244,23 +247,30 @@ fn address_of(cause: &CertificateError) -> Option<IpAddr> {
     }
 }
 
-fn critical_extension(facts: &CertificateInfo<'_>, above: &[CertificateDer<'_>]) -> Option<String> {
-    let of_those_above =
-        || above.iter().find_map(|der| CertificateInfo::of(der)?.unknown_critical_extension());
-    facts.unknown_critical_extension().or_else(of_those_above)
+fn critical_extension(
+    facts: &CertificateInfo<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Option<String> {
+    let of_intermediates = || {
+        intermediates.iter().find_map(|der| CertificateInfo::of(der)?.unknown_critical_extension())
+    };
+    facts.unknown_critical_extension().or_else(of_intermediates)
 }
 
-fn weak_digest(facts: &CertificateInfo<'_>, above: &[CertificateDer<'_>]) -> Option<&'static str> {
-    // Nobody relies on the signature of a root on itself.
+fn weak_digest(
+    facts: &CertificateInfo<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Option<&'static str> {
+    // A root's signature on itself is not verified.
     let of = |facts: &CertificateInfo<'_>| facts.weak_digest().filter(|_| !facts.is_self_issued());
-    of(facts).or_else(|| above.iter().find_map(|der| of(&CertificateInfo::of(der)?)))
+    of(facts).or_else(|| intermediates.iter().find_map(|der| of(&CertificateInfo::of(der)?)))
 }
 
 fn hexadecimal(certificate: &[u8]) -> String {
     fingerprint(certificate).iter().fold(String::new(), |all, byte| all + &format!("{byte:02x}"))
 }
 
-/// The openssl command that makes a certificate which is accepted once it is listed.
+/// The command that makes a certificate that can be listed.
 macro_rules! make_one {
     () => {
         "`openssl req -x509 -newkey rsa:2048 -nodes -sha256 -days 365 -subj /CN=bi.example.com \
@@ -270,83 +280,83 @@ macro_rules! make_one {
 }
 
 impl CertificateHint {
-    /// In one sentence.
+    /// The advice, in one sentence.
     pub fn as_str(self) -> &'static str {
         match self.0 {
-            Kind::NotPinned => {
+            FaultKind::NotPinned => {
                 "if the server's certificate was renewed, compare this fingerprint with the one that \
              `openssl x509 -in server.pem -noout -fingerprint -sha256` prints on the server, and \
              add it to `certificate_sha256` of the server"
             }
-            Kind::UnknownIssuer => {
+            FaultKind::UnknownIssuer => {
                 "the server's certificate is signed by an authority that is not trusted here: set \
              `ca_file` of the server to that authority's certificate"
             }
-            Kind::SelfSigned => {
+            FaultKind::SelfSigned => {
                 "list the server's certificate itself in `ca_file` of the server, or its fingerprint \
              in `certificate_sha256`, once you have compared it with the one that `openssl x509 \
              -in server.pem -noout -fingerprint -sha256` prints on the server"
             }
-            Kind::Authority => {
+            FaultKind::Authority => {
                 "list the certificate that the server shows itself in `ca_file` of the server, byte \
              for byte, or its fingerprint in `certificate_sha256`; or give the server one that the \
              authority has signed, with CA:FALSE and a subjectAltName"
             }
-            Kind::Version1 => concat!(
+            FaultKind::Version1 => concat!(
                 "give the server a certificate of version 3 with a subjectAltName, signed by the \
              authority in `ca_file` of the server, or pin this one by its fingerprint in \
              `certificate_sha256`; one of its own, to be listed in `ca_file`, is made by ",
                 make_one!()
             ),
-            Kind::WeakDigest => concat!(
+            FaultKind::WeakDigest => concat!(
                 "SHA-1 and MD5 are not accepted as signature algorithm: have the certificate signed \
              again with SHA-256, or pin this one by its fingerprint in `certificate_sha256` of the \
              server; one of its own, to be listed in `ca_file`, is made by ",
                 make_one!()
             ),
-            Kind::CriticalExtension => {
+            FaultKind::CriticalExtension => {
                 "give the server a certificate without that extension, or one where it is not critical; or \
              pin this one by its fingerprint in `certificate_sha256` of the server, which works"
             }
-            Kind::Algorithm => concat!(
+            FaultKind::Algorithm => concat!(
                 "RSA from 2048 to 8192 bits, P-256, P-384 and Ed25519, with SHA-256 or SHA-384, can be \
              verified, other algorithms cannot be verified: have the certificate signed again with one of \
              them, or pin this one by its fingerprint in `certificate_sha256` of the server; one of its \
              own, to be listed in `ca_file`, is made by ",
                 make_one!()
             ),
-            Kind::ShortKey => concat!(
+            FaultKind::ShortKey => concat!(
                 "give the server a certificate with an RSA key of 2048 bits or more, or an ECDSA key; \
              one of its own, listed in `ca_file` of the server, is made by ",
                 make_one!()
             ),
-            Kind::NoKey => {
-                "look at what answers at the server's `url`: it shows this certificate without having \
-             its key, as a server does whose key was exchanged, and as an attacker does"
+            FaultKind::NoKey => {
+                "find out what responds at the server's `url`: it shows this certificate without having its key, \
+             as after a wrong change of the server's key, or as an attacker does"
             }
-            Kind::NoNames => concat!(
+            FaultKind::NoNames => concat!(
                 "the common name does not count: give the server a certificate whose subjectAltName is \
              the host of the server's `url`, or list its fingerprint in `certificate_sha256` of \
              the server; one to be listed in `ca_file` is made by ",
                 make_one!()
             ),
-            Kind::WrongName => {
+            FaultKind::WrongName => {
                 "the server's certificate is for another host name: use the name it is for in the \
              server's `url`"
             }
-            Kind::AddressAsName => {
-                "clients that ask for an address look for it among the IP addresses of the subjectAltName: \
-             make the certificate with `subjectAltName=IP:` and the address, in the place of `DNS:`"
+            FaultKind::AddressAsName => {
+                "clients that connect to an address look for it among the IP addresses of the subjectAltName: \
+             make the certificate with `subjectAltName=IP:` and the address instead of `DNS:`"
             }
-            Kind::WrongDate => {
+            FaultKind::WrongDate => {
                 "the server's certificate has expired or is not valid yet: renew it, and check the \
              clock here"
             }
-            Kind::WrongPurpose => {
-                "give the server a certificate whose extendedKeyUsage has serverAuth; that of an \
-             authority or of a client is none"
+            FaultKind::WrongPurpose => {
+                "give the server a certificate whose extendedKeyUsage has serverAuth; a certificate for \
+             clients or authorities does not have it"
             }
-            Kind::Other => concat!(
+            FaultKind::Other => concat!(
                 "the server's certificate cannot be used: give the server another one; one to be \
              listed in `ca_file` of the server is made by ",
                 make_one!()

@@ -1,39 +1,37 @@
-//! PEM files (RFC 7468), read strictly. Each line belongs to a section that is used, or is plain
-//! text that can hide no section, or is a fault. The library below skips unknown lines, so a CA
-//! that an operator has listed would be lost without a word.
+//! PEM files (RFC 7468), read strictly: a line is part of an accepted section, or text that can hide
+//! no section, or a fault. The library alone would silently skip a CA behind a damaged line.
 
 use std::fmt;
 
 use rustls::pki_types::pem::{SectionKind, SliceIter};
 use zeroize::Zeroizing;
 
-/// A section that was asked for.
+/// A section of an accepted kind.
 pub struct Section {
-    /// Its kind, one of those that were asked for.
+    /// Its kind.
     pub kind: SectionKind,
     /// Its contents, which may be a private key.
     pub der: Zeroizing<Vec<u8>>,
-    /// The line of its beginning, from 1.
+    /// Its first line, from 1.
     pub line: usize,
 }
 
-/// A fault of a file. It shows nothing of the contents of a section.
+/// A fault of a PEM file, without any part of the contents of a section.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PemFault {
     /// The line, from 1.
     pub line: usize,
-    /// The faulty thing.
+    /// The fault.
     pub what: String,
-    /// How to mend it, unless removing it is all.
+    /// Advice; `None` if removing the line is enough.
     pub hint: Option<&'static str>,
 }
 
-/// All sections of `content`, which may be of the kinds `accepted` only. With private keys in SEC 1
-/// form the parameters of their curve are accepted as well: `openssl ecparam` writes them before a
-/// key, although the key names the curve itself.
+/// All sections of `content`, which must be of the kinds `accepted`. With SEC 1 private keys, curve
+/// parameters are accepted too: `openssl ecparam` writes them, although the key names its curve.
 ///
 /// # Errors
-/// Everything that is wrong with it, at most [`MAX_FAULTS`].
+/// All its faults, at most [`MAX_FAULTS`].
 pub fn sections(content: &[u8], accepted: &[SectionKind]) -> Result<Vec<Section>, Vec<PemFault>> {
     if let Some(fault) = not_text(content) {
         return Err(vec![fault]);
@@ -54,7 +52,6 @@ pub fn sections(content: &[u8], accepted: &[SectionKind]) -> Result<Vec<Section>
     if parser.faults.is_empty() { Ok(parser.found) } else { Err(parser.faults) }
 }
 
-/// A file on its way through the reader.
 struct Parser<'c> {
     content: &'c [u8],
     accepted: &'c [SectionKind],
@@ -63,32 +60,29 @@ struct Parser<'c> {
     faults: Vec<PemFault>,
 }
 
-/// Where the reader is.
 enum Position<'c> {
     /// Between sections.
     Text,
-    /// In a section.
     Section(OpenSection<'c>),
-    /// Behind a fault that has been noted. The rest of that section is no fault of its own.
+    /// After a fault. The rest of that section is not another one.
     AfterFault,
 }
 
-/// A section without its end.
+/// A section whose END has not come yet.
 struct OpenSection<'c> {
     label: &'c str,
-    /// Where its first line begins, in bytes.
+    /// The offset of its first line, in bytes.
     start: usize,
     line: usize,
     usage: Usage,
 }
 
-/// The use of a section.
 #[derive(Clone, Copy)]
 enum Usage {
     Used,
-    /// It says nothing that the key does not say.
+    /// Skipped, as the key names its curve.
     CurveParameters,
-    /// A fault in it has been noted.
+    /// Skipped, after a fault.
     Faulty,
 }
 
@@ -102,7 +96,7 @@ struct Line<'c> {
 enum LineKind<'c> {
     Begin(&'c str),
     End(&'c str),
-    /// Something like a boundary that programs pass over.
+    /// A line that looks like a boundary, but is skipped by programs.
     Damaged(&'c [u8]),
     Plain(&'c [u8]),
 }
@@ -121,19 +115,18 @@ impl<'c> Parser<'c> {
             LineKind::Begin(label) => return self.begin(label, line),
             LineKind::End(_) if after_fault => return Position::Text,
             LineKind::End(label) => {
-                self.note(line.number, format!("the END of `{label}` without a BEGIN before it"));
+                self.add(
+                    line.number,
+                    format!("the END of `{label}` without a BEGIN before it"),
+                    None,
+                );
             }
-            LineKind::Damaged(text) if !after_fault => self.note_damaged(text, line.number),
-            LineKind::Plain(text) if !after_fault && hides_base64(text) => self.faults.push(PemFault {
-                line: line.number,
-                what: "base64 outside of a section".into(),
-                hint: Some(
-                    "a section begins with a line such as `-----BEGIN CERTIFICATE-----`; if the \
-                     whole file was encoded once more, decode it with `base64 -d`",
-                ),
-            }),
+            LineKind::Damaged(text) if !after_fault => self.add_damaged(text, line.number),
+            LineKind::Plain(text) if !after_fault && hides_base64(text) => {
+                self.add(line.number, "base64 outside of a section", Some(NO_SECTION));
+            }
             LineKind::Plain(_) if !after_fault => return Position::Text,
-            // The last line of base64 may be too short to be told from text.
+            // The last line of base64 may be too short to be recognised.
             LineKind::Damaged(_) | LineKind::Plain(_) => {}
         }
         Position::AfterFault
@@ -146,11 +139,8 @@ impl<'c> Parser<'c> {
         } else if label == CURVE_PARAMETERS && self.accepted.contains(&SectionKind::EcPrivateKey) {
             Usage::CurveParameters
         } else {
-            self.faults.push(PemFault {
-                line: line.number,
-                what: format!("a section `{label}`, which is of no use here"),
-                hint: hint_about(label),
-            });
+            let what = format!("a section `{label}`, which is of no use here");
+            self.add(line.number, what, hint_about(label));
             Usage::Faulty
         };
         Position::Section(OpenSection { label, start: line.start, line: line.number, usage })
@@ -165,19 +155,20 @@ impl<'c> Parser<'c> {
             LineKind::End(label) => {
                 let (began, at) = (open.label, open.line);
                 let what = format!("the END of `{label}`, where `{began}` began in line {at}");
-                self.note(line.number, what);
+                self.add(line.number, what, None);
                 return Position::Text;
             }
             LineKind::Begin(label) => {
-                self.note_unended(&open);
+                self.add_about(&open, WITHOUT_END);
                 return self.begin(label, line);
             }
             LineKind::Damaged(text) => {
-                self.note_damaged(text, line.number);
+                self.add_damaged(text, line.number);
                 return Position::AfterFault;
             }
             LineKind::Plain(text) if matches!(open.usage, Usage::Used) && !is_base64(text) => {
-                self.faults.push(not_base64(text, line.number));
+                let (what, hint) = not_base64(text);
+                self.add(line.number, what, hint);
                 open.usage = Usage::Faulty;
             }
             LineKind::Plain(_) => {}
@@ -194,13 +185,8 @@ impl<'c> Parser<'c> {
                 let der = Zeroizing::new(der);
                 self.found.push(Section { kind, der, line: open.line });
             }
-            Some(Ok(_)) => {
-                self.note(open.line, format!("a section `{}` that is empty", open.label));
-            }
-            _ => {
-                let what = format!("a section `{}` with base64 that cannot be decoded", open.label);
-                self.note(open.line, what);
-            }
+            Some(Ok(_)) => self.add_about(open, "that is empty"),
+            _ => self.add_about(open, "with base64 that cannot be decoded"),
         }
     }
 
@@ -209,32 +195,25 @@ impl<'c> Parser<'c> {
         if let Position::Section(open) = at
             && self.faults.len() < MAX_FAULTS
         {
-            self.note_unended(&open);
+            self.add_about(&open, WITHOUT_END);
         }
     }
 
-    fn note_unended(&mut self, open: &OpenSection<'c>) {
-        self.note(open.line, format!("a section `{}` without its END", open.label));
-    }
-
-    fn note_damaged(&mut self, text: &[u8], line: usize) {
+    fn add_damaged(&mut self, text: &[u8], line: usize) {
         let what = match text {
             [0xef, 0xbb, 0xbf, ..] => "a byte order mark before the boundary of a section",
             [b' ' | b'\t', ..] => "an indented boundary of a section",
             _ => "a damaged boundary of a section",
         };
-        self.faults.push(PemFault {
-            line,
-            what: what.into(),
-            hint: Some(
-                "it must be alone on its line, from the first column on, such as \
-                 `-----BEGIN CERTIFICATE-----`; remove sections that are not to be used",
-            ),
-        });
+        self.add(line, what, Some(DAMAGED));
     }
 
-    fn note(&mut self, line: usize, what: String) {
-        self.faults.push(PemFault { line, what, hint: None });
+    fn add_about(&mut self, open: &OpenSection<'c>, what: &str) {
+        self.add(open.line, format!("a section `{}` {what}", open.label), None);
+    }
+
+    fn add(&mut self, line: usize, what: impl Into<String>, hint: Option<&'static str>) {
+        self.faults.push(PemFault { line, what: what.into(), hint });
     }
 }
 
@@ -254,13 +233,13 @@ impl<'c> LineKind<'c> {
     }
 }
 
-/// Without blanks and carriage returns behind it, which the decoder takes as well.
+/// Without the blanks and carriage returns at the end, which the decoder accepts too.
 fn trimmed_end(line: &[u8]) -> &[u8] {
     let end = line.iter().rposition(|byte| !matches!(byte, b' ' | b'\r'));
     &line[..end.map_or(0, |last| last + 1)]
 }
 
-/// Whether a line is the exact beginning or the exact end of a section, and its label.
+/// The label of an exact boundary of a section, and whether it is a BEGIN.
 fn boundary(line: &[u8]) -> Option<(bool, &str)> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix("-----")?;
     let begin = line.strip_prefix("-----BEGIN ").map(|label| (true, label));
@@ -271,8 +250,8 @@ fn boundary(line: &[u8]) -> Option<(bool, &str)> {
     (words && label.len() <= MAX_LABEL && label.bytes().all(fits)).then_some((is_begin, label))
 }
 
-/// Whether a line looks like a boundary to a person and is none: BEGIN or END, a known label, and
-/// dashes of any kind.
+/// Whether a person would take a line for a boundary: BEGIN or END, a known label, and dashes of any
+/// kind.
 fn is_like_a_boundary(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line);
     if text.contains("-----BEGIN") || text.contains("-----END") {
@@ -295,13 +274,13 @@ fn is_like_a_boundary(line: &[u8]) -> bool {
     })
 }
 
-/// Whether a line can be one within a section.
+/// Whether a line can be part of a section.
 fn is_base64(line: &[u8]) -> bool {
     line.iter().all(|byte| is_data(*byte) || *byte == b'=')
 }
 
-/// Whether a line between sections holds base64, alone or behind blanks or signs of a comment or a
-/// quotation. Fingerprints in hexadecimal and rulers are text.
+/// Whether a line between sections has base64, alone or after signs of a comment or a quotation.
+/// Fingerprints in hexadecimal and rulers are text.
 fn hides_base64(line: &[u8]) -> bool {
     let Some(first) = line.iter().position(|byte| is_data(*byte)) else { return false };
     let last = line.iter().rposition(|byte| is_data(*byte)).unwrap_or(first);
@@ -316,26 +295,21 @@ fn is_data(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')
 }
 
-/// A fault within a section. Only the name of a header is shown: anything else may be part of a
-/// key.
-fn not_base64(text: &[u8], line: usize) -> PemFault {
+/// The fault of a line within a section, and advice. Only the name of a header is shown: anything
+/// else may be part of a key.
+fn not_base64(text: &[u8]) -> (String, Option<&'static str>) {
     let header = std::str::from_utf8(text).ok().and_then(|text| text.split_once(':'));
     let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
     match header {
-        Some((name, _)) if is_name(name) && name.len() <= MAX_LABEL => PemFault {
-            line,
-            what: format!("the header `{name}` within a section"),
-            hint: ["Proc-Type", "DEK-Info"].contains(&name).then_some(DECRYPT),
-        },
-        _ => PemFault {
-            line,
-            what: "characters within a section that are no base64".into(),
-            hint: None,
-        },
+        Some((name, _)) if is_name(name) && name.len() <= MAX_LABEL => {
+            let hint = ["Proc-Type", "DEK-Info"].contains(&name).then_some(DECRYPT);
+            (format!("the header `{name}` within a section"), hint)
+        }
+        _ => ("characters within a section that are no base64".to_owned(), None),
     }
 }
 
-/// A file that is not text as PEM files are.
+/// The fault of a file that is not UTF-8 text.
 fn not_text(content: &[u8]) -> Option<PemFault> {
     let nul = content.iter().position(|byte| *byte == 0);
     let (what, hint) = match content {
@@ -343,7 +317,7 @@ fn not_text(content: &[u8]) -> Option<PemFault> {
         [0xef, 0xbb, 0xbf, ..] => {
             ("a byte order mark at its beginning", "save it as UTF-8 without a byte order mark")
         }
-        // DER begins like this.
+        // The beginning of DER.
         [0x30, length, ..] if !length.is_ascii() => ("binary data", DER),
         _ if nul.is_some() => (NUL, UTF8),
         _ => return None,
@@ -384,18 +358,23 @@ impl fmt::Display for PemFault {
     }
 }
 
-/// Most faults that are told of one file: where a whole file is something else, each line is one.
+/// Most faults that are reported of one file: in a file of another format, each line is one.
 pub const MAX_FAULTS: usize = 10;
 /// Longest label of a section, and longest name of a header in it, that are shown.
 const MAX_LABEL: usize = 64;
-/// Longest line that a person would take for a boundary.
+/// Longest line that may look like a boundary.
 const MAX_BOUNDARY: usize = 1000;
-/// Fewest characters of base64 in a line that are not taken for a word of a text.
+/// Shortest base64 that is not taken for a word.
 const MIN_DATA: usize = 40;
 const CURVE_PARAMETERS: &str = "EC PARAMETERS";
-/// Words of the labels of sections that programs write.
+/// Words in the labels that programs write.
 const LABELS: [&str; 8] =
     ["CERTIFICATE", "KEY", "CRL", "REQUEST", "PARAMETERS", "PKCS7", "PKCS12", "CMS"];
+const WITHOUT_END: &str = "without its END";
+const NO_SECTION: &str = "a section begins with a line such as `-----BEGIN CERTIFICATE-----`; if the whole file was \
+                          encoded once more, decode it with `base64 -d`";
+const DAMAGED: &str = "it must be alone on its line, from the first column on, such as \
+                       `-----BEGIN CERTIFICATE-----`; remove sections that are not to be used";
 const NUL: &str = "a NUL, which is in binary data and in text of UTF-16";
 const UTF8: &str =
     "save it as UTF-8, or write it with `openssl`'s own `-out` instead of a redirection";
@@ -423,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn all_sections_come_in_their_order_with_their_lines() {
+    fn all_sections_are_found_in_order_with_their_lines() {
         let (one, two) = (certificate("one.example"), certificate("two.example"));
         let text = format!("subject=CN = one\n{one}\n# the other\n{two}");
         let found = sections(text.as_bytes(), &CERTIFICATE).unwrap();
@@ -435,30 +414,30 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_once_and_the_next_one_too() {
+    fn each_fault_is_reported_once() {
         let good = certificate("one.example");
         let lines = good.lines().count();
         let indented = good.lines().fold(String::new(), |all, line| all + "  " + line + "\n");
-        let told = faults(&format!("{indented}{good}{indented}"));
-        let lines_told: Vec<_> = told.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines_told, [1, 2 * lines + 1], "{told:?}");
+        let found = faults(&format!("{indented}{good}{indented}"));
+        let fault_lines: Vec<_> = found.iter().map(|(line, _)| *line).collect();
+        assert_eq!(fault_lines, [1, 2 * lines + 1], "{found:?}");
         let unended = good.replace("-----END CERTIFICATE-----\n", "");
-        let told = faults(&(unended.clone() + &unended));
-        assert_eq!(told.len(), 2, "{told:?}");
+        let found = faults(&(unended.clone() + &unended));
+        assert_eq!(found.len(), 2, "{found:?}");
         let nothing = "-----END CERTIFICATE-----\n".repeat(1000);
         assert!(faults(&nothing).len() <= MAX_FAULTS);
     }
 
     #[test]
-    fn a_fault_shows_nothing_of_what_a_section_holds() {
+    fn a_fault_shows_nothing_of_the_contents_of_a_section() {
         let secret = "canaryCANARYcanaryCANARYcanaryCANARYcanaryCANARY";
         let text =
             format!("-----BEGIN CERTIFICATE-----\n!{secret}: {secret}\n{secret}\n# {secret}");
-        let told = sections(text.as_bytes(), &CERTIFICATE).err().unwrap();
-        assert!(!told.is_empty() && !format!("{told:?}").to_lowercase().contains("canary"));
+        let found = sections(text.as_bytes(), &CERTIFICATE).err().unwrap();
+        assert!(!found.is_empty() && !format!("{found:?}").to_lowercase().contains("canary"));
     }
 
-    /// Lines as they stand in such files, and as hasty hands leave them.
+    /// Lines of PEM files, whole and damaged.
     fn line() -> impl Strategy<Value = String> {
         let body = "MIIBgjCCASmgAwIBAgIUdpDB9mTpw9/EVjtpuG7dSxDN06gwCgYIKoZIzj0EAwIw";
         prop_oneof![
@@ -483,7 +462,7 @@ mod tests {
             ..ProptestConfig::default()
         })]
 
-        /// Whatever stands around them: either all sections are found, or there is a fault.
+        /// Among any other lines, either all sections are found or there is a fault.
         #[test]
         fn no_section_is_lost_without_a_fault(
             lines in prop::collection::vec(line(), 0..12),

@@ -1,5 +1,5 @@
-//! Revocation lists, and whether one can be believed. The library below asks that only when a
-//! client comes, and then refuses the client.
+//! Certificate revocation lists and their signatures. The library checks a list only when a client
+//! connects, and then refuses the client.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ pub struct RevocationList<'d> {
     algorithm: &'d [u8],
 }
 
-/// Why a revocation list cannot be believed.
+/// Why the signature of a revocation list is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevocationListFault {
-    /// No CA has the name of its issuer.
+    /// No CA has the name of the issuer.
     UnknownIssuer,
-    /// Nobody can verify a signature of this kind here.
+    /// Signatures of this algorithm cannot be verified.
     Algorithm(String),
-    /// The CA with the name of its issuer has another key.
+    /// The CA with the name of the issuer has another key.
     BadSignature,
 }
 
@@ -39,7 +39,7 @@ impl<'d> RevocationList<'d> {
         Some(Self { list, algorithm: algorithm.data })
     }
 
-    /// The end of its time, if it is over.
+    /// The time by which it was to be renewed, if that has passed.
     pub fn overdue(&self) -> Option<UnixTime> {
         let next = u64::try_from(self.list.next_update()?.timestamp()).ok()?;
         let next = UnixTime::since_unix_epoch(Duration::from_secs(next));
@@ -51,15 +51,15 @@ impl<'d> RevocationList<'d> {
         self.list.issuer().to_string()
     }
 
-    /// Whether this is the name of its issuer.
+    /// Whether `ca` has the name of its issuer.
     pub fn is_of(&self, ca: &CertificateInfo<'_>) -> bool {
         self.list.issuer().as_raw() == ca.subject()
     }
 
-    /// Whether one of these CAs has signed it.
+    /// Verifies that one of these CAs has signed it.
     ///
     /// # Errors
-    /// The reason for which none has, as far as can be verified.
+    /// When none has, or that cannot be verified.
     pub fn verify<'c>(
         &self,
         mut cas: impl Iterator<Item = &'c CertificateInfo<'c>>,
@@ -75,19 +75,19 @@ impl<'d> RevocationList<'d> {
         let fitting: Vec<_> = fitting.collect();
         let (signed, signature) =
             (self.list.tbs_cert_list.as_ref(), &self.list.signature_value.data);
-        let mut is_known = false;
+        let mut issuer_found = false;
         let has_signed = |ca: &CertificateInfo<'_>| {
             let Some((kind, key)) = ca.public_key() else { return false };
             let mut of_its_kind =
                 fitting.iter().filter(|known| known.public_key_alg_id().as_ref() == kind);
             of_its_kind.any(|known| known.verify_signature(key, signed, signature).is_ok())
         };
-        let believed = cas.any(|ca| {
+        let verified = cas.any(|ca| {
             let is_issuer = self.is_of(ca);
-            is_known |= is_issuer;
+            issuer_found |= is_issuer;
             is_issuer && has_signed(ca)
         });
-        match (believed, is_known) {
+        match (verified, issuer_found) {
             (true, _) => Ok(()),
             (false, true) => Err(RevocationListFault::BadSignature),
             (false, false) => Err(RevocationListFault::UnknownIssuer),

@@ -1,5 +1,5 @@
-//! Whether a server's certificate is one to be trusted. That the server has its key is verified in
-//! every handshake, whatever the certificate is trusted for.
+//! The verification of server certificates. Every handshake also verifies that the server has the
+//! key of its certificate.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,33 +14,33 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, Sig
 use super::certificate::{CertificateInfo, Fingerprint, OutOfDate, fingerprint};
 use super::fault::CertificateFault;
 
-/// Trusts pinned certificates alone; or, where there is no pin, certificates that are listed
-/// themselves, and those that an authority vouches for.
+/// Accepts pinned certificates only; or, without pins, listed certificates and those that a CA has
+/// signed.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    trusted: Trusted,
+    accepted: Accepted,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 #[derive(Debug)]
-pub(super) enum Trusted {
-    /// Exactly these certificates, whatever they say of themselves but their dates.
+pub(super) enum Accepted {
+    /// Exactly these certificates, of which only the dates are checked.
     Pinned(Vec<Fingerprint>),
-    /// Those that these authorities vouch for, and exactly the certificates `listed` for the names
-    /// that they have.
-    Vouched { authorities: Arc<WebPkiServerVerifier>, listed: Arc<[CertificateDer<'static>]> },
+    /// Certificates that these authorities have signed, and exactly those in `listed`, for their
+    /// names.
+    SignedBy { authorities: Arc<WebPkiServerVerifier>, listed: Arc<[CertificateDer<'static>]> },
 }
 
 impl Verifier {
-    pub(super) fn new(trusted: Trusted, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { trusted, algorithms }
+    pub(super) fn new(accepted: Accepted, algorithms: WebPkiSupportedAlgorithms) -> Self {
+        Self { accepted, algorithms }
     }
 
-    /// Whether a certificate is trusted for itself, and not for an authority's signature on it.
-    fn is_trusted_itself(&self, certificate: &CertificateDer<'_>) -> bool {
-        match &self.trusted {
-            Trusted::Pinned(pins) => pins.contains(&fingerprint(certificate)),
-            Trusted::Vouched { listed, .. } => listed.iter().any(|one| one == certificate),
+    /// Whether a certificate is accepted itself, without an authority's signature.
+    fn is_accepted_itself(&self, certificate: &CertificateDer<'_>) -> bool {
+        match &self.accepted {
+            Accepted::Pinned(pins) => pins.contains(&fingerprint(certificate)),
+            Accepted::SignedBy { listed, .. } => listed.iter().any(|one| one == certificate),
         }
     }
 
@@ -52,13 +52,12 @@ impl Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let is_trusted_itself = self.is_trusted_itself(certificate);
-        match &self.trusted {
-            Trusted::Pinned(_) if is_trusted_itself => in_time(&readable(certificate)?, now)?,
-            Trusted::Pinned(_) => return Err(CertificateFault::not_pinned(certificate).into()),
-            // No chain is built: the library takes no authority for a server, while this one is
-            // both, and has been listed as it is.
-            Trusted::Vouched { .. } if is_trusted_itself => {
+        let is_accepted_itself = self.is_accepted_itself(certificate);
+        match &self.accepted {
+            Accepted::Pinned(_) if is_accepted_itself => in_time(&readable(certificate)?, now)?,
+            Accepted::Pinned(_) => return Err(CertificateFault::not_pinned(certificate).into()),
+            // The library accepts no CA certificate for a server. A listed one may be both.
+            Accepted::SignedBy { .. } if is_accepted_itself => {
                 let facts = readable(certificate)?;
                 in_time(&facts, now)?;
                 if !facts.is_for_servers() {
@@ -66,7 +65,7 @@ impl Verifier {
                 }
                 has_name(certificate, &facts, name)?;
             }
-            Trusted::Vouched { authorities, .. } => {
+            Accepted::SignedBy { authorities, .. } => {
                 return authorities.verify_server_cert(certificate, intermediates, name, ocsp, now);
             }
         }
@@ -81,8 +80,8 @@ impl Verifier {
         signed: &DigitallySignedStruct,
         is_tls13: bool,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let is_of_use = ParsedCertificate::try_from(certificate).is_ok();
-        if is_of_use || !self.is_trusted_itself(certificate) {
+        let is_readable = ParsedCertificate::try_from(certificate).is_ok();
+        if is_readable || !self.is_accepted_itself(certificate) {
             let verify = if is_tls13 { verify_tls13_signature } else { verify_tls12_signature };
             return verify(message, certificate, signed, &self.algorithms);
         }
@@ -169,9 +168,9 @@ fn in_time(facts: &CertificateInfo<'_>, now: UnixTime) -> Result<(), Error> {
     Err(Error::InvalidCertificate(error))
 }
 
-/// Whether a listed certificate is for this name. One without any alternative name, as
-/// `openssl req -x509` makes it, is for the host that is its common name: an authority would
-/// put any name there, but this certificate has been listed as it is.
+/// Checks that a listed certificate is for this name. Without alternative names, as by `openssl req
+/// -x509`, its common name counts. An authority could sign any common name, but this certificate is
+/// listed itself.
 fn has_name(
     certificate: &CertificateDer<'_>,
     facts: &CertificateInfo<'_>,
