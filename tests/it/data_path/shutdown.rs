@@ -64,7 +64,7 @@ async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
     let status = gateway.ended_within(Duration::from_secs(5)).await.expect("it ends");
     assert!(status.success(), "{status}: {}", gateway.log());
     assert!(answered.elapsed() < Duration::from_secs(1), "it ends with the last of them");
-    assert!(gateway.log().contains("all requests were answered"), "{}", gateway.log());
+    assert!(gateway.log().contains("all requests have finished"), "{}", gateway.log());
 }
 
 #[tokio::test]
