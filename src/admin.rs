@@ -1,6 +1,6 @@
-//! What operators ask: whether the process lives, whether it is ready, its metrics. On a listener
-//! of its own, with nothing about tenants but their names in metrics. A probe is answered however
-//! many other clients are connected, because a probe without an answer restarts the process.
+//! The admin endpoints: liveness, readiness and metrics, on a listener of their own. They show
+//! nothing about tenants but their names, in metrics. A probe gets its response however many other
+//! clients are connected: without one, an orchestrator restarts the process.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,85 +19,87 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-mod clients;
+mod connections;
 
 use crate::caller::AllowedHosts;
 use crate::telemetry::Telemetry;
-use clients::{Client, Clients};
+use connections::{AdminConnections, ConnectionGuard};
 
 /// The admin endpoints.
 #[derive(Clone)]
-pub struct Admin {
+pub struct AdminServer {
     telemetry: Arc<Telemetry>,
     readiness: Arc<Readiness>,
-    /// The hosts that may be asked for; `None` for any.
+    /// The accepted hosts; `None` for any.
     hosts: Option<Arc<AllowedHosts>>,
 }
 
-/// Whether the gateway is ready: it is not yet, then it is, then it is no more.
+/// Whether the gateway is ready: first starting, then ready, then stopping.
 #[derive(Debug, Default)]
 pub struct Readiness(AtomicU8);
 
 impl Readiness {
-    /// It serves, unless it has begun to stop.
-    pub fn serves(&self) {
+    /// Reports the gateway as ready, unless it is stopping.
+    pub(crate) fn set_ready(&self) {
         let _ = self.0.compare_exchange(STARTING, READY, Relaxed, Relaxed);
     }
 
-    /// It begins to stop.
-    pub fn stops(&self) {
+    /// Reports the gateway as stopping.
+    pub(crate) fn set_stopping(&self) {
         self.0.store(STOPPING, Relaxed);
     }
 }
 
-impl Admin {
-    /// Shows these metrics, and this readiness.
+impl AdminServer {
+    /// Endpoints that show this telemetry and this readiness.
     pub fn new(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Self {
         Self { telemetry, readiness, hosts: None }
     }
 
     /// Serves until the task is dropped.
     pub async fn serve(mut self, listener: TcpListener) {
-        // A page whose own name comes to mean this machine (DNS rebinding) can connect to a
-        // loopback address, but it asks for that name. Other addresses are known by any name.
-        let at = listener.local_addr();
-        let is_loopback = at.is_ok_and(|at| at.ip().to_canonical().is_loopback());
+        // DNS rebinding: a web page whose name resolves to this machine can connect to a loopback
+        // address, but its requests have that name as their host. Other addresses accept any host.
+        let address = listener.local_addr();
+        let is_loopback = address.is_ok_and(|address| address.ip().to_canonical().is_loopback());
         self.hosts = is_loopback
             .then(|| Arc::new(AllowedHosts { loopback: true, ..AllowedHosts::default() }));
-        let clients = Clients::default();
+        let connections = AdminConnections::default();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => clients.add(|client| self.clone().converse(stream, client)),
+                Ok((stream, _)) => {
+                    connections.add(|guard| self.clone().serve_connection(stream, guard))
+                }
                 Err(_) => {
-                    // Out of file descriptors: one is given back at once, others in a moment.
-                    clients.drop_oldest();
-                    tokio::time::sleep(NO_DESCRIPTORS).await;
+                    // Out of file descriptors: free one, and wait for others.
+                    connections.drop_oldest();
+                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
                 }
             }
         }
     }
 
-    async fn converse(self, stream: TcpStream, client: Client) {
-        // A silent client holds no buffer. One that leaves without a word was never active.
+    async fn serve_connection(self, stream: TcpStream, guard: ConnectionGuard) {
+        // A silent client holds no buffer. A client that closes without a byte was never active.
         let mut first = [0];
         let Ok(Ok(1)) = timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await else { return };
-        client.is_active();
+        guard.set_active();
         let service = service_fn(move |request| {
-            client.is_active();
-            let answer = self.answer(&request);
-            async move { Ok::<_, Infallible>(answer) }
+            guard.set_active();
+            let response = self.respond(&request);
+            async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
-        // A client that breaks off is no concern of ours.
+        // A client that aborts is no error of the gateway.
         let _ = timeout(CONNECTION_TIMEOUT, connection).await;
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if self.hosts.as_ref().is_some_and(|hosts| !asks_for(request, hosts)) {
-            return text(StatusCode::MISDIRECTED_REQUEST, THIS_MACHINE);
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if self.hosts.as_ref().is_some_and(|hosts| !has_allowed_hosts(request, hosts)) {
+            return text(StatusCode::MISDIRECTED_REQUEST, LOOPBACK_ONLY);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal =
@@ -122,13 +124,14 @@ impl Admin {
     }
 }
 
-/// Whether all hosts that `request` names are among `hosts`. It may name none: pages always do.
-fn asks_for(request: &Request<Incoming>, hosts: &AllowedHosts) -> bool {
+/// Whether all hosts that `request` names are in `hosts`. A request without a host is none of a web
+/// page.
+fn has_allowed_hosts(request: &Request<Incoming>, hosts: &AllowedHosts) -> bool {
     let in_head = request.headers().get_all(HOST).iter().map(|value| value.to_str().ok());
     let in_target = request.uri().authority().map(|authority| Some(authority.as_str()));
     in_head.chain(in_target).all(|named| {
         let authority = named.and_then(|named| named.parse::<Authority>().ok());
-        authority.is_some_and(|at| !at.as_str().contains('@') && hosts.contains(at.host()))
+        authority.is_some_and(|name| !name.as_str().contains('@') && hosts.contains(name.host()))
     })
 }
 
@@ -145,9 +148,9 @@ const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const THIS_MACHINE: &str = "only localhost and loopback addresses are served here\n";
-/// For the first byte of a connection, for a whole head, and for the next head.
+const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";
+/// Bounds the wait for the first byte of a connection, for a whole head, and for the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// For all requests of a connection.
+/// Bounds all requests of a connection together.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);

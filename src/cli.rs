@@ -1,4 +1,4 @@
-//! The command line: one file a command, and what they share. The only place that prints.
+//! The command line: one file per command, and their common parts. The only module that prints.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Settings;
 use crate::plain_file::ReadThreads;
-use output::{complain, say};
+use output::{print, warn};
 
 mod check;
 mod completions;
@@ -22,12 +22,12 @@ mod schema;
 mod serve;
 mod token;
 
-/// Authentication gateway for Bold BI: applications call its REST API without a token, boldgate
-/// admits them, obtains and keeps the tokens, and puts them on
+/// Authentication gateway for Bold BI: applications call its REST API without a token; boldgate
+/// authenticates them, obtains and caches the tokens, and adds them to the requests
 #[derive(Debug, Parser)]
 #[command(name = "boldgate", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// How much boldgate logs about itself, on stderr; the access log is not affected
+    /// Level of the log on stderr; the access log is not affected
     #[arg(
         long,
         global = true,
@@ -39,7 +39,7 @@ pub struct Cli {
         help_heading = LOGS
     )]
     log_level: LogLevel,
-    /// How both logs look; `auto` is text on a terminal and JSON elsewhere
+    /// Format of both logs; `auto` is text on a terminal and JSON elsewhere
     #[arg(
         long,
         global = true,
@@ -58,26 +58,26 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
-    Serve(serve::Serve),
-    /// Check configuration files, and all that they refer to, as `serve` would
-    Check(check::Check),
-    /// Say what would become of a request, and why, without sending anything to Bold BI
-    Explain(explain::Explain),
-    /// Obtain one token as `serve` would, and say what it is good for
-    Token(token::Token),
-    /// Show it all on this machine: a pretend Bold BI, the gateway before it, two tenants
-    Demo(demo::Demo),
-    /// Make an API key for a caller, and the hash of it for the configuration
-    Key(key::Key),
+    Serve(serve::ServeCommand),
+    /// Check configuration files, and the files that they refer to, as `serve` would
+    Check(check::CheckCommand),
+    /// Show whether a request would be admitted, and why; nothing is sent to Bold BI
+    Explain(explain::ExplainCommand),
+    /// Obtain one token as `serve` would, and describe it
+    Token(token::TokenCommand),
+    /// Run the gateway on this machine, in front of a pretend Bold BI with two tenants
+    Demo(demo::DemoCommand),
+    /// Make an API key for a caller, and its hash for the configuration
+    Key(key::KeyCommand),
     /// Print the JSON Schema of the configuration file
-    Schema(schema::Schema),
+    Schema(schema::SchemaCommand),
     /// Print completions for a shell
-    Completions(completions::Completions),
+    Completions(completions::CompletionsCommand),
 }
 
 impl Command {
-    /// All others end before anybody could want one.
-    fn may_leave_core_dumps(&self) -> bool {
+    /// Only `serve` runs long enough for a core file to be of use.
+    fn may_dump_core(&self) -> bool {
         matches!(self, Self::Serve(serve) if serve.core_dumps)
     }
 }
@@ -99,15 +99,15 @@ enum LogFormat {
 }
 
 impl Cli {
-    /// Runs the command that the arguments of the process name. The exit code says how it went: 0
-    /// well, 1 it failed, 2 wrong usage, 78 the configuration is bad (`EX_CONFIG` of sysexits.h).
+    /// Runs the command that the arguments of the process name. The exit codes are those of
+    /// `--help`; 78 is `EX_CONFIG` of sysexits.h.
     pub fn main() -> ExitCode {
-        output::outlive_full_files();
+        output::ignore_sigxfsz();
         let result = match Self::try_parse() {
             Ok(cli) => cli.run(),
-            // Help, or the version, that was asked for.
-            Err(told) if !told.use_stderr() => say_help(&told),
-            Err(wrong) => wrong.exit(),
+            // The arguments ask for the help or the version.
+            Err(help) if !help.use_stderr() => print_help(&help),
+            Err(usage) => usage.exit(),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -120,7 +120,7 @@ impl Cli {
 
     fn run(self) -> Result<(), Failure> {
         logging::start(self.log_level, self.log_format);
-        if !self.command.may_leave_core_dumps() {
+        if !self.command.may_dump_core() {
             core_dumps::forbid();
         }
         match self.command {
@@ -133,26 +133,26 @@ impl Cli {
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
         }?;
-        output::settle()
+        output::sync_stdout()
     }
 }
 
-fn say_help(help: &clap::Error) -> Result<(), Failure> {
+fn print_help(help: &clap::Error) -> Result<(), Failure> {
     let text = help.render();
     let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
-    say(text.trim_end())?;
-    output::settle()
+    print(text.trim_end())?;
+    output::sync_stdout()
 }
 
-/// How a command fails.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
-    /// The configuration is bad; all that is wrong with it, as text.
+    /// The configuration is invalid, with these findings.
     Config(String),
-    /// Anything else, and what to do about it, if that is known.
+    /// Another error, with its remedy if one is known.
     Other { what: String, hint: Option<String> },
-    /// It has said what was wrong already.
-    Said,
+    /// The command has printed the reason already.
+    Reported,
 }
 
 impl Failure {
@@ -163,7 +163,7 @@ impl Failure {
     fn code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(78),
-            Self::Other { .. } | Self::Said => ExitCode::FAILURE,
+            Self::Other { .. } | Self::Reported => ExitCode::FAILURE,
         }
     }
 
@@ -172,14 +172,14 @@ impl Failure {
             Self::Config(findings) => findings.trim_end(),
             Self::Other { what, hint: None } => &format!("error: {what}"),
             Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
-            Self::Said => return,
+            Self::Reported => return,
         };
-        // If not even that can be written, the exit code says it.
-        let _ = complain(text);
+        // If stderr cannot be written to, the exit code remains.
+        let _ = warn(text);
     }
 }
 
-/// The configuration file, where a command needs one.
+/// The argument of commands that need a configuration.
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration file
@@ -201,8 +201,8 @@ impl ConfigFile {
     }
 }
 
-/// Reads and checks a configuration. That a file could not be read for a passing reason is no fault
-/// of the configuration: a supervisor may start the gateway again.
+/// Reads and checks a configuration. A file that cannot be read at the moment does not make the
+/// configuration invalid: a supervisor may start the gateway again.
 fn load(path: &Path) -> Result<Settings, Failure> {
     let (files, read) = Settings::read(path);
     read.map_err(|findings| match files.unreadable() {
@@ -214,7 +214,7 @@ fn load(path: &Path) -> Result<Settings, Failure> {
     })
 }
 
-/// Does work that reads the files of a configuration, within the deadline for that.
+/// Runs `work`, which reads files of a configuration, within the deadline for it.
 fn read_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     ReadThreads::default().run(work).map_err(|stuck| Failure::Other {
         what: stuck.to_string(),
@@ -222,7 +222,6 @@ fn read_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> R
     })
 }
 
-/// The runtime that a command works in.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,13 +1,13 @@
-//! boldgate, an authentication gateway for Bold BI, as a library for its binary, its tests and its
-//! benches. The modules in the order of their imports, each line knowing only the lines below it:
+//! boldgate, an authentication gateway for Bold BI, as a library for its binary, tests and benches.
+//! The modules in the order of their imports. Each imports only modules in lines below it:
 //!
 //! ```text
 //! cli
 //! run
 //! proxy
 //! admin
-//! config              the configuration file, parsed into values that cannot be wrong
-//! boldbi  jwks        everything that is particular to Bold BI; key sets over HTTP
+//! config              the configuration file, parsed into valid values
+//! boldbi  jwks        everything particular to Bold BI; key sets over HTTP
 //! gateway             the decisions on one request, in order
 //! refusal  headers
 //! token
@@ -18,7 +18,7 @@
 //! request
 //! fetch
 //! host  http1  secret  telemetry  trust     of these, `http1` alone names pingora
-//! invisible           characters that nobody sees
+//! invisible           invisible characters in secrets and names
 //! plain_file          the one way to read a file of the configuration
 //! ```
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
-//! The process: it binds the listeners, serves by the generation in force, activates the next one,
-//! and stops without dropping a request.
+//! The process: binds the listeners, serves with the active generation, activates the next one, and
+//! stops without dropping a request.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,13 +20,13 @@ pub mod systemd;
 mod warm_up;
 mod watch;
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{AdminServer, Readiness};
 use crate::config::{ListenAddress, Settings};
 use crate::telemetry::{AccessLog, AuditSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
 use connections::Connections;
-use generation::{Generation, ListenerId, Shared};
+use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
 use socket::Socket;
 use warm_up::{fetch_tokens, warm_up};
@@ -34,12 +34,12 @@ use warm_up::{fetch_tokens, warm_up};
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
 pub struct Running {
     connections: Arc<Connections>,
-    shared: Shared,
+    state: ProcessState,
     generation: u64,
     accept_loops: Vec<AcceptLoop>,
     next_listener: ListenerId,
     inherited: Inherited,
-    fixed: Fixed,
+    restart_only: RestartOnly,
     addresses: Vec<ListenAddress>,
     admin_address: SocketAddr,
     admin: JoinHandle<()>,
@@ -58,15 +58,15 @@ struct AcceptLoop {
     task: JoinHandle<()>,
 }
 
-/// The settings of the start that a reload cannot change.
+/// The settings that a reload cannot change.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Fixed {
+struct RestartOnly {
     admin: SocketAddr,
     max_connections: usize,
     token_cache_entries: u64,
 }
 
-impl Fixed {
+impl RestartOnly {
     fn of(settings: &Settings) -> Self {
         Self {
             admin: settings.admin,
@@ -75,7 +75,7 @@ impl Fixed {
         }
     }
 
-    /// The keys whose values differ in `other`.
+    /// The keys with other values in `other`.
     fn differing(self, other: Self) -> Vec<&'static str> {
         let keys = [
             ("admin.address", self.admin == other.admin),
@@ -91,7 +91,7 @@ impl Fixed {
 pub struct Reloaded {
     /// The number of the generation.
     pub generation: u64,
-    /// Keys whose new values are only used after a restart.
+    /// Keys whose new values need a restart.
     pub needs_restart: Vec<&'static str>,
 }
 
@@ -103,28 +103,28 @@ pub enum StartError {
     Bind {
         /// The address in the configuration.
         address: String,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         cause: io::Error,
     },
     /// A socket that systemd passes cannot be used.
-    #[error("a socket that systemd passes cannot be listened on: {0}")]
+    #[error("cannot listen on a socket that systemd passes: {0}")]
     Inherited(#[source] io::Error),
-    /// The certificates that a server is trusted by cannot be used.
+    /// The certificates for the trust in a server cannot be used.
     #[error("server `{server}`: {cause}")]
     Trust {
-        /// Name of the server.
+        /// The name of the server.
         server: String,
-        /// What is wrong.
+        /// The fault of the certificates.
         #[source]
         cause: TrustError,
     },
     /// The audit log cannot be opened.
     #[error("cannot write the audit log to `{sink}` (`audit.to`): {cause}")]
     Audit {
-        /// Where the configuration sends it.
+        /// The destination in the configuration.
         sink: AuditSink,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         cause: io::Error,
     },
@@ -157,17 +157,17 @@ impl Running {
         };
         let admin_address = admin_socket.local_addr().unwrap_or(admin_address);
 
-        let (limits, fixed, audit) =
-            (settings.limits, Fixed::of(&settings), settings.audit.clone());
+        let (limits, restart_only, audit) =
+            (settings.limits, RestartOnly::of(&settings), settings.audit.clone());
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let (access_log, closing) = (Arc::new(access_log), CancellationToken::new());
         let unfinished_heads = Arc::default();
-        let shared = Shared { tokens, unfinished_heads, telemetry, access_log, closing };
+        let state = ProcessState { tokens, unfinished_heads, telemetry, access_log, closing };
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
-        let generation = Arc::new(Generation::build(settings, &ids, None, &shared)?);
-        open_audit_log(audit.as_ref(), &shared.telemetry)?;
+        let generation = Arc::new(Generation::build(settings, &ids, None, &state)?);
+        open_audit_log(audit.as_ref(), &state.telemetry)?;
 
-        let telemetry = &shared.telemetry;
+        let telemetry = &state.telemetry;
         let connections = Connections::new(
             Arc::clone(&generation),
             Arc::clone(telemetry),
@@ -182,24 +182,24 @@ impl Running {
         let readiness = Arc::new(Readiness::default());
         let (gateway, tenants) = (Arc::clone(&generation.gateway), generation.without_tokens(None));
         let warming_up = tokio::spawn(warm_up(gateway, tenants, Arc::clone(&readiness)));
-        let admin = Admin::new(Arc::clone(telemetry), Arc::clone(&readiness));
+        let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness));
         telemetry.reloads.in_force(1);
         for address in inherited.unused() {
             tracing::warn!(
                 %address,
-                hint = "name the address under `listeners`, or take it out of the socket unit",
+                hint = "add the address to `listeners`, or remove it from the socket unit",
                 "systemd has passed a socket that no listener uses"
             );
         }
         Ok(Self {
             connections,
-            shared,
+            state,
             generation: 1,
             addresses: addresses(&accept_loops),
             next_listener: accept_loops.len() as ListenerId,
             accept_loops,
             inherited,
-            fixed,
+            restart_only,
             admin_address,
             admin: tokio::spawn(admin.serve(admin_socket)),
             readiness,
@@ -207,20 +207,20 @@ impl Running {
         })
     }
 
-    /// Activates `settings` as a whole, or changes nothing. Requests that have begun finish as they
-    /// began. Connections stay open, unless their listener is gone or no longer trusts the client's
-    /// proof.
+    /// Activates `settings` as a whole, or changes nothing. Requests in flight finish with the old
+    /// generation. Connections stay open, unless their listener is removed or no longer trusts the
+    /// client's proof.
     ///
     /// # Errors
-    /// The first problem; the configuration in force stays.
+    /// The first problem; the active generation stays.
     pub fn reload(
         &mut self,
         settings: Settings,
         exchange: Arc<dyn TokenExchange>,
     ) -> Result<Reloaded, StartError> {
-        // Remove the metrics that a refused configuration has registered.
+        // Removes the metrics that the refused configuration has registered.
         self.reconfigure(settings, exchange).inspect_err(|_| {
-            self.connections.generation().publish_metrics(&self.shared.telemetry);
+            self.connections.generation().publish_metrics(&self.state.telemetry);
         })
     }
 
@@ -229,20 +229,20 @@ impl Running {
         settings: Settings,
         exchange: Arc<dyn TokenExchange>,
     ) -> Result<Reloaded, StartError> {
-        // All that can fail comes first.
+        // All steps that can fail come first.
         let before = self.connections.generation();
         let (ids, mut bound) = self.bind_new(&settings)?;
         let configured: Vec<_> = settings.listeners.iter().map(|l| l.address.clone()).collect();
-        let (fixed, audit) = (Fixed::of(&settings), settings.audit.clone());
-        let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.shared)?);
-        open_audit_log(audit.as_ref(), &self.shared.telemetry)?;
+        let (restart_only, audit) = (RestartOnly::of(&settings), settings.audit.clone());
+        let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.state)?);
+        open_audit_log(audit.as_ref(), &self.state.telemetry)?;
 
-        let reissue = next.gateway.gatekeeper().reissue();
-        self.shared.tokens.reconfigure(exchange, reissue, &next.servers, || {
+        let renewal = next.gateway.gatekeeper().reissue();
+        self.state.tokens.reconfigure(exchange, renewal, &next.servers, || {
             self.connections.activate(Arc::clone(&next));
         });
 
-        next.publish_metrics(&self.shared.telemetry);
+        next.publish_metrics(&self.state.telemetry);
         fetch_tokens(&next.gateway, next.without_tokens(Some(&before))).detach_all();
         next.close_untrusted(&before);
         self.next_listener += bound.len() as ListenerId;
@@ -260,8 +260,8 @@ impl Running {
         }
         self.addresses = addresses(&self.accept_loops);
         self.generation += 1;
-        self.shared.telemetry.reloads.in_force(self.generation);
-        let needs_restart = self.fixed.differing(fixed);
+        self.state.telemetry.reloads.in_force(self.generation);
+        let needs_restart = self.restart_only.differing(restart_only);
         Ok(Reloaded { generation: self.generation, needs_restart })
     }
 
@@ -306,11 +306,11 @@ impl Running {
     }
 
     /// Reports the gateway as not ready, closes each connection after its current request, and
-    /// continues to accept for `lame_duck`. Then stops accepting and lets running requests finish.
-    /// True if all finished within `drain_timeout`; the others are cut off.
+    /// continues to accept for `lame_duck`. Then it stops accepting, and requests in flight may
+    /// finish. False if some did not within `drain_timeout` and are cut off.
     pub async fn stop(mut self) -> bool {
-        self.readiness.stops();
-        self.shared.closing.cancel();
+        self.readiness.set_stopping();
+        self.state.closing.cancel();
         let limits = self.connections.generation().limits;
         if !limits.lame_duck.is_zero() {
             sleep(limits.lame_duck).await;
@@ -326,15 +326,15 @@ impl Running {
     }
 }
 
-/// The problems that would keep a gateway with `settings` from starting, as far as they can be
-/// found without a change, and beside a gateway that serves with the same settings.
-pub fn obstacles(settings: &Settings) -> Vec<StartError> {
+/// The errors of a start with `settings`, as far as they can be found without a change. A gateway
+/// that runs with the same settings causes none.
+pub fn start_errors(settings: &Settings) -> Vec<StartError> {
     let addresses = settings.listeners.iter().map(|listener| &listener.address);
-    let cannot = |address: &ListenAddress| {
+    let bind_error = |address: &ListenAddress| {
         let cause = socket::can_be_bound(address).err()?;
         Some(StartError::Bind { address: address.to_string(), cause })
     };
-    let mut found: Vec<_> = addresses.filter_map(cannot).collect();
+    let mut found: Vec<_> = addresses.filter_map(bind_error).collect();
     if let Some(sink) = &settings.audit
         && let Err(cause) = sink.check()
     {
@@ -350,7 +350,7 @@ fn open_audit_log(sink: Option<&AuditSink>, telemetry: &Telemetry) -> Result<(),
         cause,
     })?;
     if let Some(former) = former {
-        // The former log writes its last lines in a thread, or here if there can be none.
+        // The former log writes its last lines in a thread, or here if none can be started.
         let _ = std::thread::Builder::new().spawn(move || drop(former));
     }
     Ok(())
@@ -358,14 +358,14 @@ fn open_audit_log(sink: Option<&AuditSink>, telemetry: &Telemetry) -> Result<(),
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shared.closing.cancel();
+        self.state.closing.cancel();
         self.warming_up.abort();
         self.admin.abort();
         for running in &self.accept_loops {
             running.stop.cancel();
         }
-        self.shared.access_log.finish();
-        self.shared.telemetry.audit.finish();
+        self.state.access_log.finish();
+        self.state.telemetry.audit.finish();
     }
 }
 
@@ -393,8 +393,8 @@ fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Socket, St
         .map_err(|cause| StartError::Bind { address: address.to_string(), cause })
 }
 
-/// Raises the soft limit of open files to the hard one. Each client connection may need one to a
-/// server, and the usual soft limit is 1,024.
+/// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and each
+/// client connection may need another one to a server.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

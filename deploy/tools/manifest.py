@@ -1,8 +1,8 @@
-"""Prints the gateway's configuration that a Kubernetes manifest carries.
+"""Prints the gateway's configuration that is embedded in a Kubernetes manifest.
 
-Before that it makes sure that pod and configuration fit each other, which no schema can see:
-that the configuration is mounted where it is read, that each secret file is there, that probes
-ask the admin listener at an address the kubelet reaches, and that the drain has its time.
+First it checks that pod and configuration match, which no schema can do: the configuration and
+each secret file are mounted where they are read, probes use an address of the admin listener that
+the kubelet reaches, and the grace period is longer than the drain timeout.
 """
 
 import ipaddress
@@ -12,7 +12,7 @@ import sys
 
 import yaml
 
-# What the configuration says when it says nothing.
+# The default of `limits.drain_timeout`.
 DRAIN_TIMEOUT = "25s"
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -28,39 +28,39 @@ def main(path: str) -> None:
     files = mounted_files(pod, gateway, maps)
     config_path = gateway["args"][gateway["args"].index("--config") + 1]
     text = files.get(config_path)
-    expect(text, f"--config names {config_path}, where nothing is mounted")
+    expect(text, f"--config names {config_path}, but nothing is mounted there")
     config = yaml.safe_load(text)
 
     for secret in secret_files(config):
-        expect(secret in files, f"the configuration reads {secret}, where nothing is mounted")
+        expect(secret in files, f"the configuration reads {secret}, but nothing is mounted there")
 
     host, admin_port = config["admin"]["address"].rsplit(":", 1)
     for probe in ("startupProbe", "readinessProbe"):
         port = gateway[probe]["httpGet"]["port"]
-        expect(port == int(admin_port), f"{probe} asks {port}, admin listens on {admin_port}")
+        expect(port == int(admin_port), f"{probe} uses port {port}, but admin listens on {admin_port}")
     address = ipaddress.ip_address(host.strip("[]"))
     expect(not address.is_loopback, f"the kubelet cannot reach admin on {host}")
 
     grace = pod["terminationGracePeriodSeconds"]
     drain = config.get("limits", {}).get("drain_timeout", DRAIN_TIMEOUT)
     number, unit = re.fullmatch(r"(\d+)(\w+)", drain).groups()
-    expect(grace > int(number) * SECONDS[unit], f"{grace} s of grace end the drain of {drain}")
+    expect(grace > int(number) * SECONDS[unit], f"a grace period of {grace} s is no longer than the drain timeout of {drain}")
     print(text, end="")
 
 
 def mounted_files(pod: dict, container: dict, maps: dict) -> dict:
-    """The files that the container finds: their text, or True for those of a secret."""
+    """The files in the container by path: their text, or True for secrets."""
     files = {}
     volumes = {v["name"]: v for v in pod["volumes"]}
     for mount in container["volumeMounts"]:
-        expect(mount.get("readOnly"), f"the mount {mount['name']} can be written to")
+        expect(mount.get("readOnly"), f"the mount {mount['name']} is writable")
         volume, root = volumes[mount["name"]], mount["mountPath"]
         if "configMap" in volume:
             for key, text in maps[volume["configMap"]["name"]].items():
                 files[f"{root}/{key}"] = text
         if "secret" in volume:
             mode = volume["secret"]["defaultMode"]
-            expect(mode & 0o007 == 0, f"anyone may read the secret: its mode is {mode:o}")
+            expect(mode & 0o007 == 0, f"all users may read the secret: its mode is {mode:o}")
             for item in volume["secret"]["items"]:
                 files[f"{root}/{item['path']}"] = True
     return files

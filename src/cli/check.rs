@@ -3,28 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use super::serve::hint;
-use super::{Failure, complain, say};
+use super::{Failure, print, warn};
 use crate::config::{Findings, Settings};
-use crate::run::obstacles;
+use crate::run::start_errors;
 
-/// Check configuration files, and all that they refer to, as `serve` would
+/// Check configuration files, and the files that they refer to, as `serve` would
 #[derive(Debug, clap::Args)]
-pub(super) struct Check {
+pub(super) struct CheckCommand {
     /// The configuration files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Leave aside secrets, certificates and keys, which may be elsewhere
+    /// Skip secrets, certificates and keys, which may be on another machine
     #[arg(long)]
     no_secrets: bool,
 }
 
-impl Check {
+impl CheckCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (mut findings, mut failed) = (Vec::new(), false);
         for file in &self.files {
             let (path, no_secrets) = (file.clone(), self.no_secrets);
             let checked = super::read_files(move || check(&path, no_secrets)).flatten();
-            match checked.and_then(|warnings| tell(file, &warnings)) {
+            match checked.and_then(|warnings| report(file, &warnings)) {
                 Ok(()) => {}
                 Err(Failure::Config(found)) => findings.push(found),
                 Err(failure) => {
@@ -33,29 +33,29 @@ impl Check {
                 }
             }
         }
-        let found = Failure::Config(findings.join("\n"));
+        let invalid = Failure::Config(findings.join("\n"));
         match (findings.is_empty(), failed) {
             (true, false) => Ok(()),
-            (false, false) => Err(found),
-            (true, true) => Err(Failure::Said),
+            (false, false) => Err(invalid),
+            (true, true) => Err(Failure::Reported),
             (false, true) => {
-                found.print();
-                Err(Failure::Said)
+                invalid.print();
+                Err(Failure::Reported)
             }
         }
     }
 }
 
-/// Warnings, or what keeps `serve` from starting with the file. What is missing on this machine is
-/// no fault of the file and ends with 1, as with `serve`: a supervisor may try again a moment
-/// later, when the folder is there.
+/// The warnings about a file, or the reason why `serve` could not start with it. Something that is
+/// missing on this machine, such as a folder, gives exit code 1 and not 78, as with `serve`: a
+/// supervisor may succeed a moment later.
 fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
     if no_secrets {
         return Settings::check_without_secrets(file)
             .map_err(|found| Failure::Config(found.to_string()));
     }
     let settings = super::load(file)?;
-    let mut missing = obstacles(&settings).into_iter().map(|error| Failure::Other {
+    let mut missing = start_errors(&settings).into_iter().map(|error| Failure::Other {
         what: format!("{}: {error}", file.display()),
         hint: hint(&error).map(Into::into),
     });
@@ -64,10 +64,9 @@ fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
     Err(first)
 }
 
-/// Says that `file` is good, and what is doubtful in it.
-fn tell(file: &Path, warnings: &Findings) -> Result<(), Failure> {
+fn report(file: &Path, warnings: &Findings) -> Result<(), Failure> {
     for warning in warnings.lines() {
-        complain(&format!("warning: {warning}"))?;
+        warn(&format!("warning: {warning}"))?;
     }
-    say(&format!("{}: good", file.display()))
+    print(&format!("{}: OK", file.display()))
 }

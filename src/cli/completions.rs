@@ -7,15 +7,15 @@ use super::{Cli, Failure};
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
-pub(super) struct Completions {
-    /// The shell they are for
+pub(super) struct CompletionsCommand {
+    /// The shell
     shell: Shell,
 }
 
-impl Completions {
+impl CompletionsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "boldgate", &mut script);
-        super::say(String::from_utf8_lossy(&script).trim_end())
+        super::print(String::from_utf8_lossy(&script).trim_end())
     }
 }

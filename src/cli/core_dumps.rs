@@ -1,11 +1,10 @@
-//! Core files: a process that crashes would leave its memory behind, with secrets, tokens and
-//! private keys in it.
+//! Core files are prevented: they would hold secrets, tokens and private keys.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Sees to it that this process leaves no core file. The limit alone does not bind a program that
-/// takes core files through a pipe, and a process that is not dumpable cannot be attached to by
-/// another one of its user either.
+/// Prevents core files of this process. The limit does not apply to a program that receives core
+/// files through a pipe, so the process is also made not dumpable. Then other processes of its user
+/// cannot attach to it either.
 pub(super) fn forbid() {
     let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     if let Err(error) = limited.and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
@@ -13,7 +12,7 @@ pub(super) fn forbid() {
         tracing::warn!(
             %error,
             hint = "set `LimitCORE=0` in the unit, or `ulimit -c 0`",
-            "core files cannot be forbidden: a crash may leave secrets on the disk"
+            "core files cannot be prevented: a crash may write secrets to the disk"
         );
     }
 }

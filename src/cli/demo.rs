@@ -1,4 +1,4 @@
-//! `boldgate demo`: a pretend Bold BI and the gateway before it, in this process.
+//! `boldgate demo`: a pretend Bold BI, and the gateway in front of it, in this process.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::serve::{Signals, start};
-use super::{Failure, LogFormat, runtime, say};
+use super::{Failure, LogFormat, print, runtime};
 use crate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 use crate::boldbi::{BoldBi, UserSource};
 use crate::config::{ListenAddress, Settings};
@@ -16,33 +16,33 @@ use crate::telemetry::{AccessLog, Format, Telemetry};
 
 mod script;
 
-/// Show it all on this machine: a pretend Bold BI, the gateway before it, two tenants
+/// Run the gateway on this machine, in front of a pretend Bold BI with two tenants
 #[derive(Debug, clap::Args)]
-pub(super) struct Demo {
-    /// Send the requests itself, say what happened, and end: with 0 only if all went as it should
+pub(super) struct DemoCommand {
+    /// Send requests, print what happened, and end; exit code 0 if all results were as expected
     #[arg(long)]
     once: bool,
-    /// Port of the gateway, on loopback; 0 for any that is free
+    /// Port of the gateway on loopback; 0 for any free port
     #[arg(long, default_value_t = 8080)]
     port: u16,
 }
 
-impl Demo {
+impl DemoCommand {
     pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
-        let files = Files::make()?;
+        let files = DemoFiles::make()?;
         let runtime = runtime()?;
-        runtime.block_on(if self.once {
-            futures_util::future::Either::Left(once(&files))
+        if self.once {
+            runtime.block_on(once(&files))
         } else {
-            futures_util::future::Either::Right(until_interrupted(&files, self.port, format))
-        })
+            runtime.block_on(until_interrupted(&files, self.port, format))
+        }
     }
 }
 
-async fn until_interrupted(files: &Files, port: u16, format: LogFormat) -> Result<(), Failure> {
+async fn until_interrupted(files: &DemoFiles, port: u16, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let stand_in = stand_in().await?;
-    // Whoever runs a demo wants to read it, also through a pipe.
+    // People read a demo, also through a pipe.
     let format = if matches!(format, LogFormat::Auto) { LogFormat::Text } else { format };
     let settings = files.configure(&stand_in, port)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
@@ -50,21 +50,25 @@ async fn until_interrupted(files: &Files, port: u16, format: LogFormat) -> Resul
     let running = start(settings, exchange, format).map_err(|failure| match failure {
         Failure::Other { what, .. } => Failure::Other {
             what,
-            hint: Some("`boldgate demo --port 0` takes any port that is free".into()),
+            hint: Some("`boldgate demo --port 0` takes any free port".into()),
         },
         other => other,
     })?;
-    introduce(files, &stand_in, &running)?;
+    print_introduction(files, &stand_in, &running)?;
     signals.next().await;
-    say("\nstopping")?;
+    print("\nstopping")?;
     running.stop().await;
     Ok(())
 }
 
-fn introduce(files: &Files, stand_in: &StandIn, running: &Running) -> Result<(), Failure> {
+fn print_introduction(
+    files: &DemoFiles,
+    stand_in: &StandIn,
+    running: &Running,
+) -> Result<(), Failure> {
     let gateway = gateway_url(running);
     let admin = running.admin_address();
-    say(&format!(
+    print(&format!(
         "boldgate is running in front of a pretend Bold BI.
 
   gateway   {gateway}
@@ -72,7 +76,7 @@ fn introduce(files: &Files, stand_in: &StandIn, running: &Running) -> Result<(),
   admin     http://{admin}
   settings  {}
 
-Paste these into another terminal; none of them has a token:
+Run these in another terminal; none of them has a token:
 
   # tenant acme: the token comes from its embed secret, for a user of Azure AD
   curl -i {gateway}/bi/api/site/site1/v5.0/dashboards
@@ -80,36 +84,36 @@ Paste these into another terminal; none of them has a token:
   # tenant globex: the token comes from the password of a local user
   curl -i {gateway}/bi/api/site/site2/v5.0/dashboards
 
-  # what reached Bold BI, with whose token
+  # what Bold BI received, and the user of its token
   curl -s {gateway}/bi/api/site/site1/v5.0/echo -d '{{\"hello\": \"Bold BI\"}}'
 
-  # no such tenant; a route that hands out tokens
+  # refused: no such tenant; a route that issues tokens
   curl -i {gateway}/bi/api/site/nowhere/v5.0/dashboards
   curl -i -X POST {gateway}/bi/api/site/site1/token
 
-  # exchanges, cache hits, when tokens end
+  # exchanges, cache hits, expiry of tokens
   curl -s http://{admin}/metrics
 
-Each request gives a line here. Ctrl-C ends it.
+Each request prints a line here. Press Ctrl-C to end.
 ",
         stand_in.url(),
         files.config().display(),
     ))
 }
 
-async fn once(files: &Files) -> Result<(), Failure> {
+async fn once(files: &DemoFiles) -> Result<(), Failure> {
     let stand_in = stand_in().await?;
     let settings = files.configure(&stand_in, 0)?;
     let telemetry = Arc::new(Telemetry::default());
-    let nowhere = Box::new(std::io::sink());
-    let log = AccessLog::new(Format::Text, nowhere, telemetry.access_lines_dropped.clone())
+    let discarded = Box::new(std::io::sink());
+    let log = AccessLog::new(Format::Text, discarded, telemetry.access_lines_dropped.clone())
         .map_err(Failure::other)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let running =
         Running::start(settings, Arc::new(exchange), telemetry, log).map_err(Failure::other)?;
-    let held = script::play(&stand_in, &gateway_url(&running)).await?;
+    let passed = script::play(&stand_in, &gateway_url(&running)).await?;
     running.stop().await;
-    if held { Ok(()) } else { Err(Failure::other("not everything went as it should")) }
+    if passed { Ok(()) } else { Err(Failure::other("some results were not as expected")) }
 }
 
 fn gateway_url(running: &Running) -> String {
@@ -151,10 +155,10 @@ async fn stand_in() -> Result<StandIn, Failure> {
         .map_err(|error| Failure::other(format!("the pretend Bold BI cannot start: {error}")))
 }
 
-/// The files of a demo, in a folder that goes away with it.
-struct Files(PathBuf);
+/// The files of a demo, in a folder that is removed on drop.
+struct DemoFiles(PathBuf);
 
-impl Files {
+impl DemoFiles {
     fn make() -> Result<Self, Failure> {
         let folder = std::env::temp_dir().join(format!("boldgate-demo-{}", std::process::id()));
         let files = Self(folder);
@@ -165,7 +169,7 @@ impl Files {
     }
 
     fn write(&self) -> std::io::Result<()> {
-        // Made anew, for the owner alone: in a folder for everybody, somebody may have been first.
+        // It must not exist yet and is the owner's alone: other users may write to its parent.
         fs::DirBuilder::new().mode(0o700).create(&self.0)?;
         fs::write(self.0.join("embed-secret"), EMBED_SECRET)?;
         fs::write(self.0.join("password"), PASSWORD)
@@ -184,9 +188,9 @@ impl Files {
     }
 }
 
-impl Drop for Files {
+impl Drop for DemoFiles {
     fn drop(&mut self) {
-        // What is left in a folder for temporary files is the system's to remove.
+        // If that fails, the system cleans up its folder of temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -9,7 +9,7 @@ use http::Method;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::pem::SectionKind;
 
-use super::{ConfigFile, Failure, runtime, say};
+use super::{ConfigFile, Failure, print, runtime};
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
 use crate::config::{ListenAddress, Listener, Settings};
 use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
@@ -19,27 +19,25 @@ use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
 use crate::trust::certificates;
 
-/// Say what would become of a request, and why, without sending anything to Bold BI
+/// Show whether a request would be admitted, and why; nothing is sent to Bold BI
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Ends with 0 if the request would be admitted and with 1 if not. The decision is \
-made by the same code as in `serve`; keys of JWT issuers are fetched as there."
-)]
-pub(super) struct Explain {
+#[command(after_help = "Exit code 0: the request would be admitted; 1: it would be refused. The \
+decision is made by the same code as in `serve`, which may fetch the keys of JWT issuers.")]
+pub(super) struct ExplainCommand {
     /// The method of the request, such as GET
     method: String,
-    /// Its URL, as a client would send it to the gateway; a path alone will do
+    /// The URL as a client would send it to the gateway; a path is enough
     url: String,
-    /// A header of it, such as `X-Api-Key: …`; may be given several times
+    /// A header, such as `X-Api-Key: …`; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The listener it comes to, by its address in the configuration; the first if not given
+    /// The listener, by its address in the configuration; the first if not given
     #[arg(long, value_name = "ADDRESS")]
     listener: Option<String>,
-    /// The IP address that the client has, for permissions that believe a proxy by its address
+    /// The IP address of the client, for permissions that trust a proxy by its address
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
-    /// PEM file of the certificate that the client has; its chain and times are taken to be good
+    /// PEM file of the client's certificate; its chain and dates are not checked
     #[arg(long, value_name = "FILE")]
     client_cert: Option<PathBuf>,
     /// The user of the process at the other end of a Unix socket
@@ -52,7 +50,7 @@ pub(super) struct Explain {
     config: ConfigFile,
 }
 
-impl Explain {
+impl ExplainCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let method = Method::from_bytes(self.method.as_bytes())
             .map_err(|_| Failure::other(format!("`{}` is no method", self.method)))?;
@@ -74,19 +72,19 @@ impl Explain {
             let head = RequestHead::parse(&raw)?;
             let arrived = match gatekeeper.arrive(&terms, &peer, &head)? {
                 Arrival::Preflight(preflight) => {
-                    return Ok(tell_preflight(admits, &preflight));
+                    return Ok(print_preflight(admits, &preflight));
                 }
                 Arrival::Request(arrived) => arrived,
             };
             let page = arrived.page().cloned();
             let admission = gatekeeper.admit(&terms, &peer, &head, arrived).await?;
-            Ok(tell(admits, &admission, page.as_ref()))
+            Ok(print_admission(admits, &admission, page.as_ref()))
         });
         match decided {
-            Ok(told) => told,
+            Ok(printed) => printed,
             Err(refusal) => {
-                tell_refusal(admits, &refusal)?;
-                Err(Failure::Said)
+                print_refusal(admits, &refusal)?;
+                Err(Failure::Reported)
             }
         }
     }
@@ -94,7 +92,7 @@ impl Explain {
     fn header_map(&self, host: Option<&str>) -> Result<HeaderMap, Failure> {
         let mut headers = HeaderMap::new();
         for header in &self.headers {
-            // Neither the text nor its value is shown: it may be a key.
+            // The message does not show the header: it may be a key.
             let malformed = || Failure::other("a header must look like `Name: value`");
             let (name, value) = header.split_once(':').ok_or_else(malformed)?;
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed())?;
@@ -117,11 +115,14 @@ impl Explain {
         };
         found.ok_or_else(|| {
             let all: Vec<_> = settings.listeners.iter().map(|l| l.address.to_string()).collect();
-            Failure::other(format!("there is no such listener; there are: {}", all.join(", ")))
+            Failure::other(format!(
+                "there is no such listener; the configuration has: {}",
+                all.join(", ")
+            ))
         })
     }
 
-    /// The facts of the connection that `listener` would know.
+    /// The facts of a connection to `listener`.
     fn peer(&self, listener: &Listener) -> Result<PeerInfo, Failure> {
         let demands = listener.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         let certificate = match (&self.client_cert, demands) {
@@ -129,16 +130,18 @@ impl Explain {
             (Some(file), true) => Some(Arc::new(client_certificate(file)?)),
             (None, true) => {
                 return Err(Failure::other(
-                    "without a certificate this listener ends the connection: give `--client-cert`",
+                    "this listener demands a client certificate: give `--client-cert`",
                 ));
             }
             (Some(_), false) => {
-                return Err(Failure::other("this listener asks for no client certificate"));
+                return Err(Failure::other("this listener does not ask for a client certificate"));
             }
         };
         let unix_peer = self.uid.zip(self.gid).map(|(user, group)| UnixPeer { user, group });
         if unix_peer.is_some() && !matches!(listener.address, ListenAddress::Unix(_)) {
-            return Err(Failure::other("this listener is no Unix socket: it knows no processes"));
+            return Err(Failure::other(
+                "this listener is no Unix socket: its clients have no user and group",
+            ));
         }
         if self.from.is_some() && matches!(listener.address, ListenAddress::Unix(_)) {
             return Err(Failure::other(
@@ -150,7 +153,7 @@ impl Explain {
     }
 }
 
-/// The first certificate of a file, in which its chain and its key may be as well.
+/// The first certificate of a file, which may also contain its chain and its key.
 fn client_certificate(file: &Path) -> Result<ClientCertificate, Failure> {
     let failed = |cause: &dyn Display| {
         let file = file.display();
@@ -163,7 +166,7 @@ fn client_certificate(file: &Path) -> Result<ClientCertificate, Failure> {
     match certificates(&content, &keys) {
         Ok(all) => match all.first() {
             Some(own) => Ok(ClientCertificate::from_der(own.der())),
-            None => Err(failed(&"there is none in it")),
+            None => Err(failed(&"it contains none")),
         },
         Err(faults) => {
             let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
@@ -172,7 +175,7 @@ fn client_certificate(file: &Path) -> Result<ClientCertificate, Failure> {
     }
 }
 
-/// Takes a URL apart as it is written: nothing of it is resolved or encoded on the way.
+/// Splits a URL as it is written: nothing is resolved or encoded.
 fn host_and_target(url: &str) -> (Option<&str>, &str) {
     match url.split_once("://") {
         Some((_, rest)) => {
@@ -195,63 +198,67 @@ fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Vec<u8> {
     raw
 }
 
-fn tell(admits: Admits, admission: &Admission, page: Option<&HeaderValue>) -> Result<(), Failure> {
+fn print_admission(
+    admits: Admits,
+    admission: &Admission,
+    page: Option<&HeaderValue>,
+) -> Result<(), Failure> {
     let tenant = admission.tenant();
     let caller = admission.caller.name().map_or("anonymous", |name| name.as_str());
-    tell_listener(admits)?;
-    tell_page(page)?;
-    say(&format!("caller:    {caller}"))?;
-    say(&format!("tenant:    {}", tenant.name))?;
-    say(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base))?;
-    say(&format!("class:     {}", admission.class.as_str()))?;
+    print_listener(admits)?;
+    print_page(page)?;
+    print(&format!("caller:    {caller}"))?;
+    print(&format!("tenant:    {}", tenant.name))?;
+    print(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base))?;
+    print(&format!("class:     {}", admission.class.as_str()))?;
     if admission.injects {
-        say(&format!("subject:   {}", admission.permit.subject()))?;
-        say(&format!("by:        {}", admission.by))?;
-        say("decision:  admitted, with a token of the subject put on")
+        print(&format!("subject:   {}", admission.permit.subject()))?;
+        print(&format!("by:        {}", admission.by))?;
+        print("decision:  admitted, with a token of the subject")
     } else {
-        say(&format!("by:        {}", admission.by))?;
-        say("decision:  admitted, with the Authorization that it brings")
+        print(&format!("by:        {}", admission.by))?;
+        print("decision:  admitted, with the client's own Authorization header")
     }
 }
 
-fn tell_preflight(admits: Admits, preflight: &Preflight<'_>) -> Result<(), Failure> {
-    tell_listener(admits)?;
-    tell_page(Some(preflight.origin))?;
-    say(&format!("tenant:    {}", preflight.tenant.name))?;
-    say("decision:  answered with 204 by the gateway itself: a preflight of a listed origin")
+fn print_preflight(admits: Admits, preflight: &Preflight<'_>) -> Result<(), Failure> {
+    print_listener(admits)?;
+    print_page(Some(preflight.origin))?;
+    print(&format!("tenant:    {}", preflight.tenant.name))?;
+    print("decision:  preflight of a listed origin: the gateway itself responds with 204")
 }
 
-fn tell_page(page: Option<&HeaderValue>) -> Result<(), Failure> {
+fn print_page(page: Option<&HeaderValue>) -> Result<(), Failure> {
     let Some(origin) = page else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
-    say(&format!("origin:    {origin}, which may use the tenant"))
+    print(&format!("origin:    {origin}, which may use the tenant"))
 }
 
-fn tell_refusal(admits: Admits, refusal: &Refusal) -> Result<(), Failure> {
+fn print_refusal(admits: Admits, refusal: &Refusal) -> Result<(), Failure> {
     let response = refusal.response();
-    tell_listener(admits)?;
+    print_listener(admits)?;
     if let Some(caller) = refusal.caller() {
-        say(&format!("caller:    {caller}"))?;
+        print(&format!("caller:    {caller}"))?;
     }
     if let Some(tenant) = refusal.tenant() {
-        say(&format!("tenant:    {tenant}"))?;
+        print(&format!("tenant:    {tenant}"))?;
     }
-    if let Some(facts) = refusal.facts() {
-        say(&format!("class:     {}", facts.class.as_str()))?;
-        if let Some(subject) = &facts.subject {
-            say(&format!("subject:   {subject}"))?;
+    if let Some(known) = refusal.facts() {
+        print(&format!("class:     {}", known.class.as_str()))?;
+        if let Some(subject) = &known.subject {
+            print(&format!("subject:   {subject}"))?;
         }
-        if let Some(permission) = facts.permission {
-            say(&format!("by:        {permission}"))?;
+        if let Some(permission) = known.permission {
+            print(&format!("by:        {permission}"))?;
         }
     }
-    say(&format!("decision:  refused, {} {}", response.status.as_u16(), response.code))?;
-    say(&format!("because:   {refusal}"))
+    print(&format!("decision:  refused, {} {}", response.status.as_u16(), response.code))?;
+    print(&format!("because:   {refusal}"))
 }
 
-fn tell_listener(admits: Admits) -> Result<(), Failure> {
-    say(match admits {
-        Admits::Anonymous => "listener:  admits everybody",
+fn print_listener(admits: Admits) -> Result<(), Failure> {
+    print(match admits {
+        Admits::Anonymous => "listener:  admits all clients (anonymous)",
         Admits::Known => "listener:  admits known callers",
     })
 }

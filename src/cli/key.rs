@@ -1,20 +1,20 @@
 //! `boldgate key`.
 
-use super::{Failure, complain, output, say};
+use super::{Failure, output, print, warn};
 use crate::caller::ApiKey;
 
-/// Make an API key for a caller, and the hash of it for the configuration
+/// Make an API key for a caller, and its hash for the configuration
 #[derive(Debug, clap::Args)]
-pub(super) struct Key {}
+pub(super) struct KeyCommand {}
 
-impl Key {
+impl KeyCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        output::must_be_kept()?;
+        output::require_kept_stdout()?;
         let key = ApiKey::generate()
-            .map_err(|_| Failure::other("the system has no randomness to make a key from"))?;
-        say(key.expose())?;
-        complain("")?;
-        complain("This is the key, for the caller; it is shown only now. For the configuration:")?;
-        complain(&format!("    api_key: {{ sha256: \"{}\" }}", key.hash()))
+            .map_err(|_| Failure::other("the system provides no random numbers for a key"))?;
+        print(key.expose())?;
+        warn("")?;
+        warn("This is the key for the caller; it is not shown again. For the configuration:")?;
+        warn(&format!("    api_key: {{ sha256: \"{}\" }}", key.hash()))
     }
 }

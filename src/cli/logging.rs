@@ -1,4 +1,4 @@
-//! Logs of the process: on stderr, only boldgate's own.
+//! The log of the process, on stderr.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -18,9 +18,9 @@ use tracing_subscriber::registry::LookupSpan;
 use super::{LogFormat, LogLevel};
 use crate::telemetry::timestamp;
 
-/// Starts logging. Libraries are heard from `warn` on only: at `debug` some print headers. What
-/// pingora says goes to the `log` crate, which is not listened to for the same reason; all that
-/// matters of it reaches us as errors.
+/// Starts logging. Libraries log from `warn` on only: at `debug` some print headers. For the same
+/// reason pingora's messages, which go to the `log` crate, are dropped; its errors are returned to
+/// us.
 pub(super) fn start(level: LogLevel, format: LogFormat) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -38,11 +38,11 @@ pub(super) fn start(level: LogLevel, format: LogFormat) {
         layer.event_format(JsonLines).boxed()
     };
     let subscriber = tracing_subscriber::registry().with(layer.with_filter(ours));
-    // It fails where there is one already, in tests that run several commands; that one stays.
+    // It fails in tests that run several commands; the first subscriber stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Whether to write text for people to `stream`.
+/// Whether `stream` gets text instead of JSON.
 pub(super) fn is_text(format: LogFormat, stream: &impl IsTerminal) -> bool {
     match format {
         LogFormat::Auto => stream.is_terminal(),
@@ -51,8 +51,8 @@ pub(super) fn is_text(format: LogFormat, stream: &impl IsTerminal) -> bool {
     }
 }
 
-/// One JSON object a line, as the access log has them, so that both can go to one place: the same
-/// `timestamp` and `severity`, then the message, then the fields.
+/// One JSON object per line, with the same `timestamp` and `severity` as in the access log, so that
+/// one collector can read both.
 struct JsonLines;
 
 impl<S, N> FormatEvent<S, N> for JsonLines
@@ -66,7 +66,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
+        let mut fields = EventFields::default();
         event.record(&mut fields);
         let at = Value::from(timestamp(SystemTime::now()));
         let severity = event.metadata().level().as_str();
@@ -80,18 +80,18 @@ where
 }
 
 #[derive(Default)]
-struct Fields {
+struct EventFields {
     message: String,
     others: Vec<(&'static str, Value)>,
 }
 
-impl Fields {
+impl EventFields {
     fn push(&mut self, field: &Field, value: impl Into<Value>) {
         self.others.push((field.name(), value.into()));
     }
 }
 
-impl Visit for Fields {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");

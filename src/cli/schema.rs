@@ -1,14 +1,14 @@
 //! `boldgate schema`.
 
-use super::{Failure, say};
+use super::{Failure, print};
 use crate::config::Settings;
 
 /// Print the JSON Schema of the configuration file
 #[derive(Debug, clap::Args)]
-pub(super) struct Schema {}
+pub(super) struct SchemaCommand {}
 
-impl Schema {
+impl SchemaCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        say(Settings::schema().trim_end())
+        print(Settings::schema().trim_end())
     }
 }

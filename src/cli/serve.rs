@@ -17,27 +17,28 @@ use crate::telemetry::{self, AccessLog, Format, Telemetry};
 /// Run the gateway
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The access log goes to stdout, all other logs to stderr. SIGTERM or SIGINT: \
-requests in flight are finished, then it ends; a second one ends it at once. Changes of the configuration and of the \
-files that it names take effect by themselves; SIGHUP: they are looked for at once."
+    after_help = "The access log goes to stdout, the log of the process to stderr. On SIGTERM or \
+SIGINT, requests in flight finish before the process ends; a second signal ends it at once. Changes \
+of the configuration, and of the files that it names, apply without a restart; on SIGHUP, they are \
+looked for at once."
 )]
-pub(super) struct Serve {
+pub(super) struct ServeCommand {
     #[command(flatten)]
     config: ConfigFile,
-    /// Let a crash leave a core file, as far as the system's limits do; it holds secrets and tokens
+    /// Allow core files, within the system's limits; they hold secrets and tokens
     #[arg(long, env = "BOLDGATE_CORE_DUMPS", hide_env_values = true)]
     pub(super) core_dumps: bool,
 }
 
-impl Serve {
+impl ServeCommand {
     pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
         let settings = self.config.load()?;
         for (warning, hint) in settings.warnings.told() {
-            tracing::warn!(warning, hint, "the configuration is good, but");
+            tracing::warn!(warning, hint, "configuration warning");
         }
         let runtime = runtime()?;
         let ended = runtime.block_on(serve(&self.config.path, settings, format));
-        // A file system that hangs while files are read again must not hold up the end.
+        // A reload that hangs in a file system must not delay the end.
         runtime.shutdown_background();
         ended
     }
@@ -45,7 +46,7 @@ impl Serve {
 
 async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let reload = listen_to(SignalKind::hangup())?;
+    let reload = signals_of(SignalKind::hangup())?;
     let exchange = Arc::new(BoldBi::new(settings.servers.iter()).map_err(Failure::other)?);
     let reloader = Reloader::new(path, &settings, Arc::clone(&exchange));
     let (tenants, servers) = (settings.tenants.iter().len(), settings.servers.len());
@@ -77,8 +78,8 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
     systemd::ready(systemd::SERVING);
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        () = reloader.follow(&mut running, reload) => unreachable!("it goes on for ever"),
-        () = systemd::keep_alive() => unreachable!("it goes on for ever"),
+        () = reloader.follow(&mut running, reload) => unreachable!("it never ends"),
+        () = systemd::keep_alive() => unreachable!("it never ends"),
     };
     stop(running, signals, signal).await
 }
@@ -89,20 +90,20 @@ async fn stop(running: Running, mut signals: Signals, signal: &'static str) -> R
     tokio::select! {
         clean = running.stop() => {
             if clean {
-                tracing::info!("stopped: all requests were answered");
+                tracing::info!("stopped: all requests have finished");
             } else {
-                tracing::warn!("stopped: the drain timeout was over and some requests were cut off");
+                tracing::warn!("stopped: some requests were cut off at the end of `limits.drain_timeout`");
             }
             Ok(())
         }
         signal = signals.next() => {
-            tracing::warn!(signal, "stopped at once, as told by a second signal");
-            Err(Failure::Said)
+            tracing::warn!(signal, "stopped at once by a second signal");
+            Err(Failure::Reported)
         }
     }
 }
 
-/// Starts a gateway that exchanges at Bold BI and writes its access log to stdout.
+/// Starts a gateway that writes its access log to stdout.
 pub(super) fn start(
     settings: Settings,
     exchange: Arc<BoldBi>,
@@ -120,7 +121,7 @@ pub(super) fn start(
     })
 }
 
-/// What an operator can do about a start that fails.
+/// The remedy for a start that failed.
 pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     let cause = match error {
         StartError::Bind { cause, .. } => cause,
@@ -129,23 +130,23 @@ pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     };
     match cause.kind() {
         ErrorKind::AddrInUse => Some(
-            "another process listens there, perhaps another boldgate: end it, or choose another \
-             address",
+            "another process listens on this address, perhaps another boldgate: end it, or choose \
+             another address",
         ),
         ErrorKind::PermissionDenied => Some(
             "ports below 1024 need the capability CAP_NET_BIND_SERVICE; a Unix socket needs a \
              folder that this user may write to",
         ),
         ErrorKind::AddrNotAvailable => {
-            Some("this machine has no such address; 0.0.0.0 and [::] stand for all that it has")
+            Some("this machine has no such address; 0.0.0.0 and [::] stand for all its addresses")
         }
         ErrorKind::NotFound => Some("make the folder of the Unix socket first"),
         _ => None,
     }
 }
 
-fn listen_to(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::other(format!("no signals to be had: {error}")))
+fn signals_of(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::other(format!("cannot listen for signals: {error}")))
 }
 
 fn audit_hint(kind: ErrorKind) -> Option<&'static str> {
@@ -153,14 +154,14 @@ fn audit_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::NotFound => Some("make the folder of the audit log first"),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
             "the user that boldgate runs as must be able to write to the file, and to its folder if \
-             the log is to be rotated",
+             the log is rotated",
         ),
         ErrorKind::IsADirectory => Some("`audit.to` is the path of a file, not of a folder"),
         _ => None,
     }
 }
 
-/// The signals that end the process (a terminal's Ctrl-C is an interrupt).
+/// The signals that end the process.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -169,12 +170,12 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn listen() -> Result<Self, Failure> {
         Ok(Self {
-            terminate: listen_to(SignalKind::terminate())?,
-            interrupt: listen_to(SignalKind::interrupt())?,
+            terminate: signals_of(SignalKind::terminate())?,
+            interrupt: signals_of(SignalKind::interrupt())?,
         })
     }
 
-    /// The name of the next one.
+    /// The name of the next signal.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -1,4 +1,4 @@
-//! The clients' connections: accepted within a limit, and served by the generation in force.
+//! The clients' connections: accepted within a limit, and served with the active generation.
 
 use std::io;
 use std::net::IpAddr;
@@ -35,8 +35,8 @@ pub(super) struct Connections {
     tracker: TaskTracker,
 }
 
-/// The configuration in force for one connection, whose client was authenticated on the basis of
-/// `trust`.
+/// Gives one connection the active generation, unless its listener no longer has the `trust` that
+/// authenticated the client.
 struct ConnectionConfig<'c> {
     connections: &'c Connections,
     listener: ListenerId,
@@ -74,13 +74,12 @@ impl Connections {
         })
     }
 
-    /// The generation in force.
+    /// The active generation.
     pub(super) fn generation(&self) -> Arc<Generation> {
         self.generation.load_full()
     }
 
-    /// Makes `next` the generation in force, for all connections and requests that begin from now
-    /// on.
+    /// Makes `next` the active generation, for all connections and requests that begin later.
     pub(super) fn activate(&self, next: Arc<Generation>) {
         self.generation.store(next);
     }
@@ -141,7 +140,7 @@ impl Connections {
                 let repeated = (repeated > 0).then_some(repeated);
                 tracing::warn!(
                     repeated,
-                    hint = "raise `limits.max_connections`, or find out who opens so many",
+                    hint = "raise `limits.max_connections`, or find the client that opens so many",
                     "a client was rejected: the limit of open connections is reached"
                 );
             }
@@ -157,7 +156,7 @@ impl Connections {
         });
     }
 
-    /// Rejects a client with a 503, or without a word if too many are being rejected already.
+    /// Rejects a client with a 503, or closes at once if too many are being rejected already.
     fn reject(&self, accepted: Accepted) {
         let Ok(permit) = Arc::clone(&self.rejections).try_acquire_owned() else { return };
         tokio::spawn(async move {
@@ -241,8 +240,7 @@ fn is_client_abort(error: &io::Error) -> bool {
     )
 }
 
-/// The send buffer of a new connection takes the response at once. Otherwise the connection closes
-/// without one.
+/// Writes without waiting: the send buffer of a new connection is empty and takes the response.
 async fn write_503(mut client: impl AsyncRead + AsyncWrite + Unpin) {
     if client.write_all(OVERLOADED).now_or_never().is_some_and(|written| written.is_ok()) {
         linger(client).await;
@@ -257,7 +255,7 @@ fn hint(error: &io::Error) -> &'static str {
              lower `limits.max_connections`"
         }
         Some(Errno::NFILE) => "raise the system's limit of open file descriptors, `fs.file-max`",
-        _ => "look at the memory of the machine, or of the container",
+        _ => "check the memory of the machine, or of the container",
     }
 }
 

@@ -1,5 +1,5 @@
-//! A generation: everything that is made of one valid configuration. It is built whole before it is
-//! activated, and never changes afterwards.
+//! A generation: everything made of one valid configuration. It is complete before it is activated,
+//! and never changes.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::telemetry::{AccessLog, Telemetry};
 use crate::tenant::{Server, Tenant};
 use crate::token::TokenSource;
 
-/// See the module.
+/// Everything made of one configuration.
 pub(super) struct Generation {
     pub(super) proxy: Arc<Proxy>,
     pub(super) gateway: Arc<Gateway>,
@@ -31,8 +31,8 @@ pub(super) struct Generation {
 /// Identifies a listener while the process runs.
 pub(super) type ListenerId = u64;
 
-/// The parts of the process that all generations use.
-pub(super) struct Shared {
+/// The state of the process that all generations use.
+pub(super) struct ProcessState {
     pub(super) tokens: TokenSource,
     pub(super) unfinished_heads: Arc<UnfinishedHeads>,
     pub(super) telemetry: Arc<Telemetry>,
@@ -43,22 +43,22 @@ pub(super) struct Shared {
 
 impl Generation {
     /// Builds the generation of `settings`, whose listeners have these `ids`. It continues the
-    /// upstreams, throttles, issuers' keys and connections of the generation `before`, where
-    /// nothing that they depend on has changed.
+    /// upstreams, throttles, issuers' keys and connections of the generation `before`, unless a
+    /// setting that they depend on has changed.
     ///
     /// # Errors
-    /// When the certificates that a server is trusted by cannot be used.
+    /// When the certificates for the trust in a server cannot be used.
     pub(super) fn build(
         settings: Settings,
         ids: &[ListenerId],
         before: Option<&Self>,
-        shared: &Shared,
+        process: &ProcessState,
     ) -> Result<Self, StartError> {
-        let telemetry = &shared.telemetry;
+        let telemetry = &process.telemetry;
         let upstreams = upstreams(&settings, before, telemetry)?;
         let listeners = ids.iter().zip(&settings.listeners).map(|(&id, listener)| {
             let before = before.and_then(|before| before.listener(id));
-            (id, Arc::new(Listener::new(listener, &settings.files, before, &shared.closing)))
+            (id, Arc::new(Listener::new(listener, &settings.files, before, &process.closing)))
         });
         let listeners = listeners.collect();
         let mut gatekeeper = Gatekeeper::new(
@@ -70,15 +70,15 @@ impl Generation {
         if let Some(before) = before {
             gatekeeper.carry_over(before.gateway.gatekeeper());
         }
-        let gateway = Arc::new(Gateway::new(gatekeeper, shared.tokens.clone(), telemetry));
+        let gateway = Arc::new(Gateway::new(gatekeeper, process.tokens.clone(), telemetry));
         let limits = settings.limits;
         let proxy = Arc::new(Proxy::new(
             Arc::clone(&gateway),
             upstreams,
             client_limits(&limits),
-            Arc::clone(&shared.unfinished_heads),
+            Arc::clone(&process.unfinished_heads),
             Arc::clone(telemetry),
-            Arc::clone(&shared.access_log),
+            Arc::clone(&process.access_log),
         ));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
         Ok(Self { proxy, gateway, listeners, servers, limits, warm_up })
@@ -115,11 +115,11 @@ impl Generation {
         }
     }
 
-    /// Closes the connections of `before` whose listener is gone, or no longer trusts the client's
-    /// proof.
+    /// Closes the connections of `before` whose listener is removed, or no longer trusts the
+    /// client's proof.
     pub(super) fn close_untrusted(&self, before: &Self) {
         for (id, listener) in &before.listeners {
-            if self.listener(*id).is_none_or(|now| now.trust != listener.trust) {
+            if self.listener(*id).is_none_or(|next| next.trust != listener.trust) {
                 listener.closing.cancel();
             }
         }
@@ -135,7 +135,7 @@ pub(super) struct Listener {
     pub(super) closing: CancellationToken,
 }
 
-/// The basis on which a listener has authenticated its clients. A client remains authenticated
+/// The basis on which a listener authenticates clients. An open connection remains authenticated
 /// while it is equal. A renewed certificate of the listener itself does not matter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientTrust {
@@ -145,7 +145,7 @@ pub(super) struct ClientTrust {
 }
 
 impl Listener {
-    /// A listener with its certificates as they are now. The connections of `before` stay open if
+    /// A listener with the current content of its files. The connections of `before` stay open if
     /// their clients remain authenticated.
     fn new(
         settings: &config::Listener,

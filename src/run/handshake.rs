@@ -1,5 +1,5 @@
 //! TLS handshakes with clients. Their memory is bounded together with unfinished heads. The log
-//! says why a client's certificate was refused; the client only learns that the handshake failed.
+//! has the reason for a refused certificate; the client only learns that the handshake failed.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,8 +18,8 @@ use crate::proxy::UnfinishedHeads;
 use crate::telemetry::Telemetry;
 use crate::trust::message_of;
 
-/// Performs the handshake with a client. The bytes beyond a usual handshake count among all
-/// `unfinished` heads, which hold at most `bound` bytes.
+/// Performs the handshake with a client. The bytes beyond a usual handshake count towards
+/// `unfinished` heads, which hold at most `bound` bytes together.
 ///
 /// # Errors
 /// When the handshake fails, or is evicted because all unfinished ones hold too much.
@@ -32,7 +32,7 @@ pub(super) async fn accept(
     let unfinished = unfinished.enter();
     let received = Arc::<AtomicU64>::default();
     let mut handshake = pin!(acceptor.accept(Counted::new(tcp, Arc::clone(&received))));
-    // The library keeps a message until it is whole, and a message may have 64 KiB.
+    // rustls buffers a message until it is complete, and a message may have 64 KiB.
     let counted = poll_fn(|cx| {
         let polled = handshake.as_mut().poll(cx);
         let large = received.load(Relaxed).saturating_sub(USUAL_HANDSHAKE);
@@ -43,7 +43,7 @@ pub(super) async fn accept(
     });
     tokio::select! {
         biased;
-        () = unfinished.evicted() => Err(io::Error::other(TOO_MUCH)),
+        () = unfinished.evicted() => Err(io::Error::other(EVICTED)),
         tls = counted => tls,
     }
 }
@@ -72,31 +72,31 @@ fn refused(error: &Error) -> Option<(&'static str, &'static str)> {
     Some(match error {
         Error::NoCertificatesPresented => (
             "client_certificate_missing",
-            "this listener has a `client_ca_file`, so every client has to show a certificate of one \
-             of its CAs",
+            "this listener has a `client_ca_file`, so every client needs a certificate of one of its \
+             CAs",
         ),
         Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)
         | Error::InvalidCertRevocationList(_) => (
             "client_certificate_revocations",
-            "add a list of the CA that has signed the client's certificate, and of each CA above it, to \
-             `client_crl_file` of the listener",
+            "add to the listener's `client_crl_file` a list of the CA that signed the client's \
+             certificate, and of each CA above it",
         ),
         Error::InvalidCertificate(CertificateError::Revoked) => (
             "client_certificate_revoked",
-            "the certificate is in a list of `client_crl_file`: nothing is to be done if it was revoked \
-             on purpose, otherwise give the client another one",
+            "the certificate is in a list of `client_crl_file`: give the client another one, unless it \
+             was revoked on purpose",
         ),
         Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         ) => (
             "client_certificate_unknown_issuer",
             "give the client a certificate of a CA in `client_ca_file` of the listener, or add its CA \
-             there; a client also has to send the CAs in between",
+             there; the client must also send the intermediate CAs",
         ),
         Error::InvalidCertificate(_) => (
             "client_certificate_refused",
-            "give the client a certificate that is valid now, is made for clients (extendedKeyUsage \
-             clientAuth) and has a key of RSA from 2048 bits, P-256, P-384 or Ed25519",
+            "give the client a certificate that is currently valid, for client authentication \
+             (extendedKeyUsage clientAuth), with a key of RSA from 2048 bits, P-256, P-384 or Ed25519",
         ),
         _ => return None,
     })
@@ -104,5 +104,5 @@ fn refused(error: &Error) -> Option<(&'static str, &'static str)> {
 
 /// Size of all messages of a client without certificates, in bytes.
 const USUAL_HANDSHAKE: u64 = 4 * 1024;
-const TOO_MUCH: &str =
-    "all unfinished heads and handshakes together held too much (`limits.unfinished_heads`)";
+const EVICTED: &str =
+    "evicted: unfinished heads and handshakes together exceed `limits.unfinished_heads`";

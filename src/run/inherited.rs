@@ -1,5 +1,5 @@
 //! Listening sockets that systemd has bound for us. It keeps them open when we end, so that clients
-//! who connect in the meantime wait in the kernel for the next process.
+//! that connect meanwhile wait in the kernel for the next process.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,8 +13,8 @@ use rustix::net::sockopt::socket_acceptconn;
 use super::socket::{Socket, SocketFile};
 use crate::config::ListenAddress;
 
-/// The sockets of this process. They are handed out as duplicates: an address that leaves the
-/// configuration and returns could not be bound again, because systemd holds it.
+/// The sockets that systemd passed. Listeners get duplicates: an address that is removed from the
+/// configuration and added again could not be bound, because systemd holds it.
 pub(super) struct Inherited(Vec<Passed>);
 
 struct Passed {
@@ -29,10 +29,10 @@ enum PassedSocket {
 }
 
 impl Inherited {
-    /// The sockets that the environment names for this process (`LISTEN_FDS`, `LISTEN_PID`).
+    /// Takes the sockets of this process from the environment (`LISTEN_FDS`, `LISTEN_PID`).
     ///
     /// # Errors
-    /// When one of them is no stream socket that listens.
+    /// When one of them is not a listening stream socket.
     pub(super) fn take() -> io::Result<Self> {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
@@ -57,12 +57,12 @@ impl Inherited {
         }
     }
 
-    /// Hands out the socket at `address` to nobody from now on.
+    /// Excludes the socket at `address`: a reload must not use it for a listener.
     pub(super) fn reserve(&mut self, address: &ListenAddress) {
         self.0.retain(|passed| passed.address != *address);
     }
 
-    /// The addresses of the sockets that were never handed out.
+    /// The addresses of the sockets that no listener has used.
     pub(super) fn unused(&self) -> impl Iterator<Item = &ListenAddress> {
         self.0.iter().filter(|passed| !passed.used).map(|passed| &passed.address)
     }
@@ -101,7 +101,7 @@ impl Passed {
     }
 }
 
-/// A socket that does not listen would fail each `accept` at once, for ever.
+/// Without this check, each `accept` on a socket that does not listen would fail at once.
 fn must_listen(socket: impl AsFd, address: &ListenAddress) -> io::Result<()> {
     if socket_acceptconn(socket)? {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Keeps a gateway in step with its files: whatever changes in them, all of it is read and checked
-//! again, and put in force as a whole or not at all.
+//! Reloads the configuration. After any change, all files are read and checked again, and activated
+//! as a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,46 +16,45 @@ use crate::config::{Files, Findings, Settings};
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
 use crate::telemetry::ReloadOutcome;
 
-/// See the module.
+/// Reloads the configuration of one gateway.
 pub struct Reloader {
     path: PathBuf,
     reading: ReadThreads,
     watch: Watch,
     exchange: Arc<BoldBi>,
-    /// What is in force.
-    in_force: Outline,
-    /// The files as they were looked at last, and whether nothing could be made of them.
-    seen: Files,
+    active: ConfigSummary,
+    /// The files as they were read last.
+    last_read: Files,
+    /// Whether the last read configuration was refused.
     refused: bool,
-    /// After a reading that did not end, or that failed for a passing reason: the pause before the
-    /// next one.
-    stuck: Option<Duration>,
+    /// The pause before the next attempt; `Some` after a reading that hung or failed temporarily.
+    retry_pause: Option<Duration>,
 }
 
-/// One reading of everything.
-struct Read {
+/// The result of reading all files.
+struct ReadResult {
     files: Files,
     settings: Result<Settings, Findings>,
     watch: Watch,
-    /// Something came under watch by it, and may have changed unseen.
-    more: bool,
+    /// More is watched than before, and may have changed unnoticed.
+    watch_grew: bool,
 }
 
-/// Why nothing can be said of the files for now.
-struct Failed {
+/// Why the files cannot be read at the moment.
+struct ReadFailure {
     outcome: ReloadOutcome,
     error: String,
     hint: &'static str,
 }
 
-impl From<ReadError> for Failed {
+impl From<ReadError> for ReadFailure {
     fn from(stuck: ReadError) -> Self {
         let outcome = ReloadOutcome::TimedOut;
         Self { outcome, error: stuck.to_string(), hint: stuck.hint() }
     }
 }
 
-impl From<&Unreadable> for Failed {
+impl From<&Unreadable> for ReadFailure {
     fn from(file: &Unreadable) -> Self {
         let outcome =
             if file.hangs() { ReloadOutcome::TimedOut } else { ReloadOutcome::Unreadable };
@@ -64,136 +63,146 @@ impl From<&Unreadable> for Failed {
 }
 
 impl Reloader {
-    /// Of a gateway that was started with `exchange` and `settings`, read from the file at `path`.
+    /// For a gateway that was started with `exchange` and with `settings` from the file at `path`.
     pub fn new(path: &Path, settings: &Settings, exchange: Arc<BoldBi>) -> Self {
-        let (path, seen) = (path.to_owned(), settings.files.clone());
-        let in_force = Outline::of(settings);
+        let (path, last_read) = (path.to_owned(), settings.files.clone());
+        let active = ConfigSummary::of(settings);
         let (reading, watch) = (ReadThreads::default(), Watch::new());
-        Self { path, reading, watch, exchange, in_force, seen, refused: false, stuck: None }
+        Self {
+            path,
+            reading,
+            watch,
+            exchange,
+            active,
+            last_read,
+            refused: false,
+            retry_pause: None,
+        }
     }
 
-    /// Goes on as long as it is polled; a signal of `asked` is a reload without a change.
-    pub async fn follow(mut self, running: &mut Running, mut asked: Signal) {
-        // Something may have changed between the start and now.
-        self.look(running, false).await;
-        if self.refused || self.stuck.is_some() {
+    /// Reloads after each change of the files, and on each `signal`. Never returns.
+    pub async fn follow(mut self, running: &mut Running, mut signal: Signal) {
+        // The files may have changed since the start.
+        self.reload(running, false).await;
+        if self.refused || self.retry_pause.is_some() {
             systemd::status(self.status());
         }
         loop {
-            let by_signal = tokio::select! {
+            let on_signal = tokio::select! {
                 () = self.watch.changed() => false,
-                () = sleep(self.stuck.unwrap_or_default()), if self.stuck.is_some() => false,
-                heard = asked.recv() => heard.is_some(),
+                () = sleep(self.retry_pause.unwrap_or_default()), if self.retry_pause.is_some() => false,
+                received = signal.recv() => received.is_some(),
             };
-            if by_signal {
+            if on_signal {
                 systemd::reloading();
             }
-            self.look(running, by_signal).await;
-            // systemd waits for the end of a reload, and knows no word for one that was refused.
-            let tell = if by_signal { systemd::ready } else { systemd::status };
-            tell(self.status());
+            self.reload(running, on_signal).await;
+            // systemd waits for the end of a reload that it asked for, even of a refused one.
+            let notify = if on_signal { systemd::ready } else { systemd::status };
+            notify(self.status());
         }
     }
 
-    /// What systemd shows.
+    /// The status for systemd.
     fn status(&self) -> &'static str {
-        match (self.stuck, self.refused) {
-            (Some(_), _) => CANNOT_READ,
-            (None, true) => SERVING_THE_FORMER,
+        match (self.retry_pause, self.refused) {
+            (Some(_), _) => STATUS_UNREADABLE,
+            (None, true) => STATUS_REFUSED,
             (None, false) => systemd::SERVING,
         }
     }
 
-    /// Reads everything again; more than once if what is to be watched changes by it.
-    async fn look(&mut self, running: &mut Running, asked: bool) {
-        let mut asked = asked;
-        for _ in 0..MAX_LOOKS {
-            let Read { files, settings, watch, more } = match self.read(asked).await {
+    /// Reads all files and activates them if they have changed. Reads them again if more files are
+    /// watched than before.
+    async fn reload(&mut self, running: &mut Running, mut on_signal: bool) {
+        for _ in 0..MAX_REREADS {
+            let ReadResult { files, settings, watch, watch_grew } = match self.read(on_signal).await
+            {
                 Ok(read) => read,
-                Err(stuck) => return self.give_up(running, &stuck.into()),
+                Err(stuck) => return self.read_failed(running, &stuck.into()),
             };
             self.watch = watch;
             if let Some(unreadable) = files.unreadable() {
-                return self.give_up(running, &unreadable.into());
+                return self.read_failed(running, &unreadable.into());
             }
-            self.judge(running, files, settings, asked);
-            if !more {
+            self.apply_if_changed(running, files, settings, on_signal);
+            if !watch_grew {
                 return;
             }
-            asked = false;
+            on_signal = false;
         }
     }
 
-    /// Reads all files and puts them under watch, within the deadline for both. A reading that
-    /// hangs keeps the watch, because setting one asks the file system too. The next reading makes
-    /// a watch of its own.
+    /// Reads and watches all files within one deadline. A reading that hangs keeps the watch,
+    /// because watching uses the file system too. The next reading makes a new watch.
     ///
-    /// While one of the files hangs, only those that could be read are watched: asking for others
-    /// may hang as well, and the file that hangs may be of the configuration in force alone.
-    async fn read(&mut self, asked: bool) -> Result<Read, ReadError> {
+    /// While a file hangs, only files that could be read are watched: watching others may hang too,
+    /// and perhaps only the active configuration names the file that hangs.
+    async fn read(&mut self, on_signal: bool) -> Result<ReadResult, ReadError> {
         let path = self.path.clone();
-        let reading = if asked { self.reading.on_request() } else { self.reading.clone() };
+        let reading = if on_signal { self.reading.on_request() } else { self.reading.clone() };
         let threads = reading.clone();
-        let mut watch = std::mem::replace(&mut self.watch, Watch::blind());
-        let in_force = self.in_force.files.clone();
-        let watch_is_lost = self.stuck.is_some();
+        let mut watch = std::mem::replace(&mut self.watch, Watch::polling());
+        let active = self.active.files.clone();
+        let watch_is_lost = self.retry_pause.is_some();
         let read = move || {
             let (files, settings) = Settings::read(&path);
-            if watch_is_lost && watch.is_blind() {
+            if watch_is_lost && watch.is_polling() {
                 watch = Watch::new();
             }
-            let hangs = files.paths().chain(in_force.paths()).any(|path| threads.hangs_at(path));
-            let more = if hangs {
+            let hangs = files.paths().chain(active.paths()).any(|path| threads.hangs_at(path));
+            let watch_grew = if hangs {
                 watch.follow(files.readable())
             } else {
-                watch.follow(files.paths().chain(in_force.paths()))
+                watch.follow(files.paths().chain(active.paths()))
             };
-            Read { files, settings, watch, more }
+            ReadResult { files, settings, watch, watch_grew }
         };
         match tokio::task::spawn_blocking(move || reading.run(read)).await {
             Ok(read) => read,
-            // It waits for another thread and does nothing that could panic.
+            // The task only waits for another thread, so it cannot panic.
             Err(_) => Err(ReadError::Panicked),
         }
     }
 
-    fn give_up(&mut self, running: &Running, failed: &Failed) {
-        running.shared.telemetry.reloads.ended(failed.outcome);
-        let pause = self.stuck.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
-        self.stuck = Some(pause);
+    fn read_failed(&mut self, running: &Running, failed: &ReadFailure) {
+        running.state.telemetry.reloads.ended(failed.outcome);
+        let pause =
+            self.retry_pause.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
+        self.retry_pause = Some(pause);
         tracing::error!(
             error = failed.error,
             hint = failed.hint,
             next_attempt_in = ?pause,
-            "the files of the configuration cannot be read: the one in force stays"
+            "the files of the configuration cannot be read: the active configuration stays"
         );
     }
 
-    fn judge(
+    fn apply_if_changed(
         &mut self,
         running: &mut Running,
         files: Files,
         settings: Result<Settings, Findings>,
-        asked: bool,
+        on_signal: bool,
     ) {
-        // What was refused for a reason outside the files, such as an address that is taken, is
-        // tried again when somebody asks for it.
-        let was_stuck = self.stuck.take().is_some();
-        if files == self.seen && !(asked && self.refused) {
-            if was_stuck {
+        // The reason of a refusal may be outside the files, such as an address in use. So a signal
+        // tries a refused configuration again.
+        let had_failed = self.retry_pause.take().is_some();
+        if files == self.last_read && !(on_signal && self.refused) {
+            if had_failed {
                 tracing::info!(
-                    "the files of the configuration can be read again, and hold the same"
+                    "the files of the configuration can be read again and have not changed"
                 );
                 if !self.refused {
-                    running.shared.telemetry.reloads.in_sync();
+                    running.state.telemetry.reloads.in_sync();
                 }
-            } else if asked {
-                tracing::info!("nothing has changed in the configuration and its files");
+            } else if on_signal {
+                tracing::info!("the configuration and its files have not changed");
             }
             return;
         }
-        self.seen = files;
-        let metrics = Arc::clone(&running.shared.telemetry);
+        self.last_read = files;
+        let metrics = Arc::clone(&running.state.telemetry);
         let settings = match settings {
             Ok(settings) => settings,
             Err(findings) => {
@@ -201,10 +210,10 @@ impl Reloader {
                 return self.refuse(&in_one_line(&findings.to_string()));
             }
         };
-        if settings.files == self.in_force.files {
+        if settings.files == self.active.files {
             self.refused = false;
             metrics.reloads.in_sync();
-            tracing::info!("the configuration and its files are again what is in force");
+            tracing::info!("the files hold the active configuration again");
             return;
         }
         match self.apply(running, settings) {
@@ -220,17 +229,17 @@ impl Reloader {
     }
 
     fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<(), String> {
-        let next = Outline::of(&settings);
+        let next = ConfigSummary::of(&settings);
         for (warning, hint) in settings.warnings.told() {
-            tracing::warn!(warning, hint, "the changed configuration is good, but");
+            tracing::warn!(warning, hint, "configuration warning");
         }
         let exchange = self.exchange.reconfigured(settings.servers.iter());
         let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);
-        let theirs = Arc::clone(&exchange);
-        let reloaded = running.reload(settings, theirs).map_err(|error| error.to_string())?;
+        let new_exchange = Arc::clone(&exchange);
+        let reloaded = running.reload(settings, new_exchange).map_err(|error| error.to_string())?;
         self.exchange = exchange;
-        self.in_force.tell(&next, &reloaded);
-        self.in_force = next;
+        self.active.log_change(&next, &reloaded);
+        self.active = next;
         Ok(())
     }
 
@@ -238,22 +247,23 @@ impl Reloader {
         self.refused = true;
         tracing::error!(
             findings,
-            hint = "correct it, or put back what was there; `boldgate check` says the same",
-            "the changed configuration cannot be used: the one in force stays, whole"
+            hint =
+                "correct it, or restore the former files; `boldgate check` shows the same findings",
+            "the changed configuration is refused: the active configuration stays as a whole"
         );
     }
 }
 
-/// What is told of a configuration when it changes.
-struct Outline {
+/// The parts of a configuration whose changes are logged.
+struct ConfigSummary {
     files: Files,
-    /// Each with the version of its credential.
+    /// The tenants, each with the version of its credential.
     tenants: BTreeMap<String, u64>,
     callers: BTreeSet<String>,
     listeners: BTreeSet<String>,
 }
 
-impl Outline {
+impl ConfigSummary {
     fn of(settings: &Settings) -> Self {
         let tenants = settings.tenants.iter();
         let tenants = tenants.map(|t| (t.name.to_string(), t.credential.version)).collect();
@@ -262,11 +272,11 @@ impl Outline {
         Self { files: settings.files.clone(), tenants, callers, listeners }
     }
 
-    fn tell(&self, next: &Self, reloaded: &Reloaded) {
+    fn log_change(&self, next: &Self, reloaded: &Reloaded) {
         let renewed = next.tenants.iter().filter(|(name, version)| {
             self.tenants.get(*name).is_some_and(|before| before != *version)
         });
-        let tenants = |outline: &Self| outline.tenants.keys().cloned().collect::<BTreeSet<_>>();
+        let tenants = |summary: &Self| summary.tenants.keys().cloned().collect::<BTreeSet<_>>();
         let (tenants, next_tenants) = (tenants(self), tenants(next));
         tracing::info!(
             generation = reloaded.generation,
@@ -278,18 +288,18 @@ impl Outline {
             callers_removed = names(self.callers.difference(&next.callers)),
             listeners_added = names(next.listeners.difference(&self.listeners)),
             listeners_removed = names(self.listeners.difference(&next.listeners)),
-            "the changed configuration is in force"
+            "the changed configuration is active"
         );
         if !reloaded.needs_restart.is_empty() {
             tracing::warn!(
                 keys = reloaded.needs_restart.join(", "),
-                "these keys keep their old values until boldgate is restarted"
+                "new values of these keys need a restart of boldgate"
             );
         }
     }
 }
 
-/// The first names of a list that may be long; none of an empty one.
+/// The first names of a list; `None` if it is empty.
 fn names<'n>(mut list: impl Iterator<Item = &'n String>) -> Option<String> {
     let first: Vec<_> = list.by_ref().take(MAX_NAMES).map(String::as_str).collect();
     let more = list.count();
@@ -304,12 +314,12 @@ fn in_one_line(findings: &str) -> String {
     findings.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-const SERVING_THE_FORMER: &str = "serving; the changed configuration was refused: see the log";
-const CANNOT_READ: &str = "serving; the files of the configuration cannot be read: see the log";
-/// After a reading that did not end, or that failed for a passing reason, the next one begins after
-/// this time, and after twice as long each time until the longest pause.
+const STATUS_REFUSED: &str = "serving; the changed configuration was refused: see the log";
+const STATUS_UNREADABLE: &str =
+    "serving; the files of the configuration cannot be read: see the log";
+/// The pause after a failed reading; it doubles with each further one, up to the maximum.
 const MIN_RETRY_PAUSE: Duration = Duration::from_secs(10);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 const MAX_NAMES: usize = 10;
-/// Whoever keeps changing links is followed a moment later.
-const MAX_LOOKS: usize = 3;
+/// Bounds the readings at once; links that change further are followed at the next reload.
+const MAX_REREADS: usize = 3;

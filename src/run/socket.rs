@@ -21,7 +21,7 @@ use crate::config::ListenAddress;
 pub(super) enum Socket {
     /// A TCP port.
     Tcp(TcpListener, SocketAddr),
-    /// A Unix socket, whose file goes away with it.
+    /// A Unix socket and its file.
     Unix(UnixListener, SocketFile),
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Accepted {
     Unix(UnixStream, Option<UnixPeer>),
 }
 
-/// The file of a Unix socket. It is removed when this is dropped, unless systemd made it.
+/// The file of a Unix socket, removed on drop unless systemd made it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -50,7 +50,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.ours {
-            // It may be gone already.
+            // It may have been removed already.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -76,7 +76,7 @@ impl Socket {
         match self {
             Self::Tcp(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
-                // It fails if the client has closed already. Reading from it reports that.
+                // It fails if the client has closed already, and then reading fails too.
                 let _ = stream.set_nodelay(true);
                 Ok(Accepted::Tcp(stream, peer.ip().to_canonical()))
             }
@@ -89,7 +89,7 @@ impl Socket {
         }
     }
 
-    /// Its address. For port 0 in the configuration it has the port that the system chose.
+    /// The bound address. Port 0 is replaced by the port that the system chose.
     pub(super) fn address(&self) -> ListenAddress {
         match self {
             Self::Tcp(listener, address) => {
@@ -153,7 +153,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
     match connect_nonblocking(path) {
         Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
-        // More clients wait in its queue than it takes.
+        // `AGAIN`: its accept queue is full.
         Ok(()) | Err(Errno::AGAIN) => {
             Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"))
         }
@@ -170,7 +170,7 @@ fn is_socket(path: &Path) -> io::Result<bool> {
         Ok(file) if file.file_type().is_socket() => Ok(true),
         Ok(_) => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is a file of this name that is no socket",
+            "a file with this name exists and is no socket",
         )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -184,7 +184,7 @@ fn connect_nonblocking(path: &Path) -> rustix::io::Result<()> {
     connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
-/// The kernel queues a burst of thousands of new connections instead of dropping it.
+/// Length of the accept queue, for bursts of thousands of new connections.
 const BACKLOG: u32 = 8192;
 
 #[cfg(test)]
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_unix_socket_that_cannot_be_bound_leaves_no_file_behind() {
+    async fn a_unix_socket_that_cannot_be_bound_creates_no_file() {
         let folder = tempfile::tempdir().unwrap();
         assert!(bind_unix(&folder.path().join("nowhere/socket")).is_err());
         let path = folder.path().join("file");

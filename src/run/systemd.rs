@@ -1,49 +1,49 @@
-//! What systemd is told (`sd_notify(3)`). Nothing happens where there is no systemd that asks.
+//! Notifications to systemd (`sd_notify(3)`). Without systemd they do nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The status of a gateway with nothing to complain about.
+/// The usual status.
 pub const SERVING: &str = "serving";
 
-/// The gateway is ready, or is done with a reload.
+/// Reports that the gateway is ready, or that a reload has ended.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// How it serves, when that may have changed while it went on.
+/// Reports a status.
 pub fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+    notify(&[NotifyState::Status(status)]);
 }
 
-/// A reload that somebody asked for begins.
+/// Reports that a reload by SIGHUP begins.
 pub fn reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
+        notify(&[NotifyState::Reloading, now]);
     }
 }
 
-/// The gateway begins to stop.
+/// Reports that the gateway is stopping.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("requests in flight are finished")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("waiting for requests in flight")]);
 }
 
-/// Says that the process is alive, as often as systemd asks for it; never comes back.
+/// Feeds systemd's watchdog, if it is enabled. Never returns.
 pub async fn keep_alive() {
-    let mut within = 0;
-    if !sd_notify::watchdog_enabled(false, &mut within) {
+    let mut timeout_us = 0;
+    if !sd_notify::watchdog_enabled(false, &mut timeout_us) {
         return std::future::pending().await;
     }
-    let mut ticks = tokio::time::interval(Duration::from_micros(within.max(2) / 2));
+    let mut ticks = tokio::time::interval(Duration::from_micros(timeout_us.max(2) / 2));
     loop {
         ticks.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
-        tracing::debug!(%error, "systemd cannot be told of the state");
+        tracing::debug!(%error, "cannot notify systemd");
     }
 }

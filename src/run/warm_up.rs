@@ -16,7 +16,7 @@ pub(super) async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readines
     let mut fetching = fetch_tokens(&gateway, tenants);
     let all = async { while fetching.join_next().await.is_some() {} };
     let _ = timeout(READINESS_TIMEOUT, all).await;
-    readiness.serves();
+    readiness.set_ready();
     fetching.detach_all();
 }
 
@@ -27,12 +27,12 @@ pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinS
     for index in tenants {
         let (gateway, running) = (Arc::clone(gateway), Arc::clone(&running));
         fetching.spawn(async move {
-            // Gateways that start together must not ask together.
+            // Gateways that start together must not exchange at the same moment.
             sleep(MAX_JITTER.mul_f64(fastrand::f64())).await;
             let _running = running.acquire_owned().await;
             let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
             match gateway.warm_up(tenant).await {
-                // A reload that changed the tenant in the meantime fetches its token.
+                // A reload has changed the tenant and fetches its token.
                 Err(error) if !error.is_permit_revoked() => {
                     let hint = crate::boldbi::hint(&error.cause);
                     let tenant = &tenant.name;
@@ -45,7 +45,7 @@ pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinS
     fetching
 }
 
-/// Longest time for which readiness waits for tokens.
+/// Bounds the time for which readiness waits for tokens.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONCURRENT_EXCHANGES: usize = 8;
 const MAX_JITTER: Duration = Duration::from_millis(500);

@@ -1,6 +1,6 @@
-//! The watch over files: it tells when any of them may have changed and has come to rest. Folders
-//! are watched, not files, because a file may be replaced by another of its name, and because it
-//! may be reached through links that change, as those of Kubernetes' volumes do.
+//! Watches files and reports changes, debounced. It watches folders, not files, because a file may
+//! be replaced by another one of the same name, or reached through links that change, as in
+//! Kubernetes' volumes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -20,89 +20,93 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::plain_file::AccessGuard;
 
-/// See the module.
+/// A watch over the files of a configuration.
 pub(super) struct Watch {
-    folders: Folders,
+    folders: WatchedFolders,
     events: mpsc::Receiver<Event>,
-    told: Arc<Told>,
-    /// Something came under watch with the last look, and may have changed unseen.
-    unseen: bool,
+    state: Arc<WatcherState>,
+    /// A file or folder is newly watched, and may have changed before.
+    changed_unnoticed: bool,
 }
 
-/// What the watcher's thread has to know and to say.
+/// State that the watcher's thread uses too.
 #[derive(Default)]
-struct Told {
-    /// The files, and the links through which they are reached.
+struct WatcherState {
+    /// The files, and the links that lead to them.
     files: ArcSwap<BTreeSet<PathBuf>>,
-    /// Events were lost, because there was no room for them.
+    /// Events were lost, because the channel was full.
     lost: AtomicBool,
 }
 
 /// The folders that are watched.
 #[derive(Default)]
-struct Folders {
-    /// None where the system has no watches to give; then files are looked at from time to time.
+struct WatchedFolders {
+    /// `None` if the system provides no watcher; then files are polled.
     watcher: Option<RecommendedWatcher>,
-    /// Each with what tells it from another one of its name; none once it may have gone, after
-    /// which another one may be the same by that, too.
+    /// Device and inode of each folder; `None` once it may have been replaced (inodes are reused).
     watched: BTreeMap<PathBuf, Option<(u64, u64)>>,
 }
 
 impl Watch {
-    /// A watch over nothing so far.
+    /// A watch over no files yet.
     pub(super) fn new() -> Self {
-        let (tell, events) = mpsc::channel(EVENTS);
-        let told = Arc::new(Told::default());
-        let theirs = Arc::clone(&told);
+        let (sender, events) = mpsc::channel(MAX_EVENTS);
+        let state = Arc::new(WatcherState::default());
+        let watcher_state = Arc::clone(&state);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Ok(event) = event
-                && tells_of_a_change(event.kind)
-                && concerns(&event, &theirs.files.load())
-                && tell.try_send(event).is_err()
+                && is_change(event.kind)
+                && concerns(&event, &watcher_state.files.load())
+                && sender.try_send(event).is_err()
             {
-                theirs.lost.store(true, Relaxed);
+                watcher_state.lost.store(true, Relaxed);
             }
         });
         let watcher = watcher.map_err(|error| {
             tracing::warn!(
                 %error,
                 hint = "raise fs.inotify.max_user_instances; SIGHUP reads the files at once",
-                "files cannot be watched: changes are found within {POLL:?}"
+                "files cannot be watched: changes are found within {POLL_INTERVAL:?}"
             );
         });
-        let folders = Folders { watcher: watcher.ok(), watched: BTreeMap::new() };
-        Self { folders, events, told, unseen: false }
+        let folders = WatchedFolders { watcher: watcher.ok(), watched: BTreeMap::new() };
+        Self { folders, events, state, changed_unnoticed: false }
     }
 
-    /// A watch that tells of nothing; files are looked at from time to time.
-    pub(super) fn blind() -> Self {
+    /// A watch without a watcher: files are polled.
+    pub(super) fn polling() -> Self {
         let (_, events) = mpsc::channel(1);
-        Self { folders: Folders::default(), events, told: Arc::default(), unseen: false }
+        Self {
+            folders: WatchedFolders::default(),
+            events,
+            state: Arc::default(),
+            changed_unnoticed: false,
+        }
     }
 
-    /// Whether it is a watch that tells of nothing.
-    pub(super) fn is_blind(&self) -> bool {
+    /// Whether files are polled.
+    pub(super) fn is_polling(&self) -> bool {
         self.folders.watcher.is_none()
     }
 
-    /// Watches over these files from now on. True when something came under watch by that, so that
-    /// it may have changed unseen. It asks the file system, which may hang.
+    /// Watches these files from now on. True if some were not watched before: they may have changed
+    /// unnoticed. It uses the file system, which may hang.
     pub(super) fn follow<'p>(&mut self, files: impl Iterator<Item = &'p Path>) -> bool {
-        let files: BTreeSet<_> = files.flat_map(steps).collect();
-        let more = !files.is_subset(&self.told.files.load());
-        self.told.files.store(Arc::new(files.clone()));
-        let more_folders = self.folders.follow(&files);
-        self.unseen = (more || more_folders) && self.folders.watcher.is_some();
-        self.unseen
+        let files: BTreeSet<_> = files.flat_map(resolution_steps).collect();
+        let more = !files.is_subset(&self.state.files.load());
+        self.state.files.store(Arc::new(files.clone()));
+        let new_folders = self.folders.follow(&files);
+        self.changed_unnoticed = (more || new_folders) && self.folders.watcher.is_some();
+        self.changed_unnoticed
     }
 
-    /// Comes when something may have changed. It waits for a moment without further changes, and as
-    /// long as somebody has one of the files open to write it, both within bounds.
+    /// Returns when something may have changed. It debounces, and waits while a process has one of
+    /// the files open for writing, both within bounds.
     pub(super) async fn changed(&mut self) {
-        let poll = if self.unseen { LONGEST } else { POLL };
+        let poll = if self.changed_unnoticed { MAX_DEBOUNCE } else { POLL_INTERVAL };
         let first = match timeout(poll, self.events.recv()).await {
             Ok(Some(first)) => first,
-            // There is no watcher that could tell of anything.
+            // There is no watcher.
             Ok(None) => return sleep(poll).await,
             Err(_) => return,
         };
@@ -112,28 +116,28 @@ impl Watch {
         loop {
             let elapsed = begun.elapsed();
             let wait = if being_written.is_empty() {
-                QUIET.min(LONGEST.saturating_sub(elapsed))
+                DEBOUNCE.min(MAX_DEBOUNCE.saturating_sub(elapsed))
             } else {
-                STILL_OPEN.saturating_sub(elapsed)
+                MAX_WRITE_WAIT.saturating_sub(elapsed)
             };
             match timeout(wait, self.events.recv()).await {
                 Ok(Some(event)) if !wait.is_zero() => self.note(event, &mut being_written),
                 _ => break,
             }
         }
-        if self.told.lost.swap(false, Relaxed) {
-            self.folders.may_all_have_gone();
+        if self.state.lost.swap(false, Relaxed) {
+            self.folders.forget_inodes();
         }
     }
 
     fn note(&mut self, event: Event, being_written: &mut HashSet<PathBuf>) {
         if event.need_rescan() {
-            self.folders.may_all_have_gone();
+            self.folders.forget_inodes();
         }
-        let files = self.told.files.load();
+        let files = self.state.files.load();
         for path in event.paths {
-            if let Some(is) = self.folders.watched.get_mut(&path) {
-                *is = None;
+            if let Some(inode) = self.folders.watched.get_mut(&path) {
+                *inode = None;
             }
             if !files.contains(&path) {
                 continue;
@@ -146,22 +150,22 @@ impl Watch {
     }
 }
 
-impl Folders {
-    /// Watches those in which `files` are. True when there are some among them that were not
-    /// watched.
+impl WatchedFolders {
+    /// Watches the folders of `files`. True if some were not watched before.
     fn follow(&mut self, files: &BTreeSet<PathBuf>) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
         let folders = files.iter().filter_map(|file| existing_folder(file));
-        let mut folders: BTreeMap<_, _> = folders.map(|(folder, is)| (folder, Some(is))).collect();
-        for (folder, is) in &self.watched {
-            if folders.get(folder) != Some(is) {
-                // It may be gone already, and its watch with it.
+        let mut folders: BTreeMap<_, _> =
+            folders.map(|(folder, inode)| (folder, Some(inode))).collect();
+        for (folder, inode) in &self.watched {
+            if folders.get(folder) != Some(inode) {
+                // It fails if the folder was removed already.
                 let _ = watcher.unwatch(folder);
             }
         }
         let mut more = false;
-        for (folder, is) in &mut folders {
-            if self.watched.get(folder) == Some(&*is) {
+        for (folder, inode) in &mut folders {
+            if self.watched.get(folder) == Some(&*inode) {
                 continue;
             }
             let _looking = AccessGuard::new(folder);
@@ -171,9 +175,9 @@ impl Folders {
                     tracing::warn!(
                         folder = %folder.display(),
                         %error,
-                        "a folder cannot be watched: changes are found within {POLL:?}"
+                        "a folder cannot be watched: changes are found within {POLL_INTERVAL:?}"
                     );
-                    *is = None;
+                    *inode = None;
                 }
             }
         }
@@ -181,17 +185,17 @@ impl Folders {
         more
     }
 
-    /// All are watched anew the next time.
-    fn may_all_have_gone(&mut self) {
-        self.watched.values_mut().for_each(|is| *is = None);
+    /// The next `follow` watches all folders again.
+    fn forget_inodes(&mut self) {
+        self.watched.values_mut().for_each(|inode| *inode = None);
     }
 }
 
-/// Whether it is about one of `files` or a folder above it. Other files in their folders may be
-/// written all the time, such as a log.
+/// Whether `event` is about one of `files` or a folder above it. Other files in these folders, such
+/// as a log, may be written all the time.
 fn concerns(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
     let is_above_one = |path: &PathBuf| {
-        // Behind a folder comes what is in it.
+        // The content of a folder sorts after the folder.
         let mut behind =
             files.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
         behind.next().is_some_and(|file| file.starts_with(path))
@@ -199,8 +203,8 @@ fn concerns(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
     event.paths.is_empty() || event.paths.iter().any(is_above_one)
 }
 
-/// Everything but that somebody reads, which is what we do ourselves.
-fn tells_of_a_change(kind: EventKind) -> bool {
+/// Reads are no change: we read the files ourselves.
+fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => false,
@@ -208,9 +212,9 @@ fn tells_of_a_change(kind: EventKind) -> bool {
     }
 }
 
-/// The names that lead to a file: its own, and those of all links on the way, each with nothing but
-/// folders before it. Whatever is done to the file or to its content is done to one of them.
-fn steps(file: &Path) -> BTreeSet<PathBuf> {
+/// The paths whose changes can change a file: its own path, and the paths of all links that lead to
+/// it, each without links in its parents.
+fn resolution_steps(file: &Path) -> BTreeSet<PathBuf> {
     let _looking = AccessGuard::new(file);
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let mut found = BTreeSet::new();
@@ -242,26 +246,25 @@ fn parts(path: &Path) -> Vec<PathBuf> {
     parts.map(|part| PathBuf::from(part.as_os_str())).collect()
 }
 
-/// The folder that a file is in, and what tells it from another one of its name; as long as that is
-/// not there, the nearest one above it.
+/// The folder of a file, or the nearest existing one above it, with its device and inode.
 fn existing_folder(file: &Path) -> Option<(PathBuf, (u64, u64))> {
     let _looking = AccessGuard::new(file);
     file.ancestors().skip(1).find_map(|folder| {
-        let is = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
-        Some((folder.to_owned(), (is.dev(), is.ino())))
+        let metadata = fs::metadata(folder).ok().filter(fs::Metadata::is_dir)?;
+        Some((folder.to_owned(), (metadata.dev(), metadata.ino())))
     })
 }
 
-/// Without events, files are looked at this often: some file systems tell of no changes.
-const POLL: Duration = Duration::from_secs(60);
-/// Files are at rest after this long without a change,
-const QUIET: Duration = Duration::from_millis(120);
-/// or when they have not come to rest for so long.
-const LONGEST: Duration = Duration::from_millis(500);
-/// So long a file that somebody writes is not believed to be whole.
-const STILL_OPEN: Duration = Duration::from_secs(5);
-const EVENTS: usize = 1024;
-/// As many as the kernel follows (`path_resolution(7)`).
+/// Files are also polled, because some file systems report no changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
+/// Time without an event after which a change is reported.
+const DEBOUNCE: Duration = Duration::from_millis(120);
+/// Bounds the debouncing of events that continue.
+const MAX_DEBOUNCE: Duration = Duration::from_millis(500);
+/// Bounds the wait for a file that is open for writing.
+const MAX_WRITE_WAIT: Duration = Duration::from_secs(5);
+const MAX_EVENTS: usize = 1024;
+/// The limit of the kernel (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
 #[cfg(test)]
@@ -269,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_link_on_the_way_to_a_file_is_a_step() {
+    fn every_link_to_a_file_is_a_resolution_step() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("volume/..2024_1")).unwrap();
@@ -279,8 +282,8 @@ mod tests {
         std::os::unix::fs::symlink("../volume", root.join("volume/../current")).unwrap();
         let expected = ["volume/..2024_1/a.yaml", "volume/..data", "volume/a.yaml"];
         let expected: BTreeSet<_> = expected.iter().map(|name| root.join(name)).collect();
-        assert_eq!(steps(&root.join("volume/a.yaml")), expected);
-        let gone = steps(&root.join("gone/deeper/b.yaml"));
+        assert_eq!(resolution_steps(&root.join("volume/a.yaml")), expected);
+        let gone = resolution_steps(&root.join("gone/deeper/b.yaml"));
         assert_eq!(gone, BTreeSet::from([root.join("gone/deeper/b.yaml")]));
         let folder = existing_folder(&root.join("gone/deeper/b.yaml"));
         assert_eq!(folder.map(|(folder, _)| folder), Some(root));
@@ -291,11 +294,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("b", folder.path().join("a")).unwrap();
         std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
-        assert!(!steps(&folder.path().join("a")).is_empty());
+        assert!(!resolution_steps(&folder.path().join("a")).is_empty());
     }
 
     #[tokio::test]
-    async fn what_else_is_written_in_the_folder_is_no_change() {
+    async fn writes_to_other_files_of_the_folder_are_no_change() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         let (config, log) = (root.join("boldgate.yaml"), root.join("audit.log"));
@@ -307,35 +310,35 @@ mod tests {
             fs::write(&log, number.to_string()).unwrap();
             fs::rename(&log, root.join("audit.log.1")).unwrap();
         }
-        let seen = timeout(2 * LONGEST, watch.changed()).await;
+        let seen = timeout(2 * MAX_DEBOUNCE, watch.changed()).await;
         assert!(seen.is_err(), "nothing that is followed has changed");
         // Control: the file itself, written in place and replaced.
         fs::write(&config, "b").unwrap();
-        timeout(POLL / 6, watch.changed()).await.unwrap();
+        timeout(POLL_INTERVAL / 6, watch.changed()).await.unwrap();
         fs::write(&log, "c").unwrap();
         fs::rename(&log, &config).unwrap();
-        timeout(POLL / 6, watch.changed()).await.unwrap();
+        timeout(POLL_INTERVAL / 6, watch.changed()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_file_that_is_followed_from_now_on_may_have_changed_unseen() {
+    async fn a_newly_watched_file_may_have_changed_before() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         let [one, two] = ["one", "two"].map(|name| root.join(name));
         let mut watch = Watch::new();
         assert!(watch.follow([one.as_path()].into_iter()));
         assert!(watch.follow([one.as_path(), &two].into_iter()), "in the same folder");
-        timeout(POLL / 6, watch.changed()).await.unwrap();
+        timeout(POLL_INTERVAL / 6, watch.changed()).await.unwrap();
         assert!(!watch.follow([one.as_path()].into_iter()));
-        let seen = timeout(2 * LONGEST, watch.changed()).await;
+        let seen = timeout(2 * MAX_DEBOUNCE, watch.changed()).await;
         assert!(seen.is_err(), "all has been seen");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_watcher_files_are_looked_at_from_time_to_time_and_not_all_the_time() {
-        let (mut watch, begun) = (Watch::blind(), Instant::now());
+    async fn without_a_watcher_files_are_polled_at_an_interval() {
+        let (mut watch, begun) = (Watch::polling(), Instant::now());
         watch.changed().await;
-        assert_eq!(begun.elapsed(), POLL);
+        assert_eq!(begun.elapsed(), POLL_INTERVAL);
     }
 
     #[test]

@@ -84,11 +84,11 @@ fn check_reports_the_faults_of_every_file() {
 
     let ended = run(&["check", &good]);
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    assert_eq!(ended.stdout, format!("{good}: good\n"));
+    assert_eq!(ended.stdout, format!("{good}: OK\n"));
 
     let ended = run(&["check", &typo, &good, &two, "/nonexistent.yaml"]);
     assert_eq!(ended.code, Some(78));
-    assert_eq!(ended.stdout, format!("{good}: good\n"));
+    assert_eq!(ended.stdout, format!("{good}: OK\n"));
     for said in [&typo, "user_sorce", "hint", &two, "embed_secrets", "listeners[0].address"] {
         assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
     }
@@ -114,7 +114,7 @@ fn shipped_files_pass_the_check_in_one_call() {
     arguments.extend(shipped);
     let ended = run(&arguments);
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    assert_eq!(ended.stdout, shipped.map(|file| format!("{file}: good\n")).concat());
+    assert_eq!(ended.stdout, shipped.map(|file| format!("{file}: OK\n")).concat());
 }
 
 #[test]
@@ -327,7 +327,7 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
     let mut command = boldgate(&["demo", "--port", "0"]);
     command.env("TMPDIR", folder.path());
     let demo = Process::start(command);
-    let introduction = demo.stdout(|text| text.contains("Ctrl-C ends it."));
+    let introduction = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
 
     let mut statuses = Vec::new();
     for line in introduction.lines().filter(|line| line.trim_start().starts_with("curl ")) {
@@ -412,7 +412,9 @@ async fn token_describes_a_token_and_prints_it_only_on_request() {
 
     let unknown = run(&["token", "acne", "--config", &file]);
     assert_eq!((unknown.code, &*unknown.stdout), (Some(1), ""));
-    assert!(unknown.stderr.contains("`acne`") && unknown.stderr.contains("there are: acme"));
+    assert!(
+        unknown.stderr.contains("`acne`") && unknown.stderr.contains("the configuration has: acme")
+    );
 
     write(&folder, "secret", "canary-of-another-site");
     let refused = run(&["token", "acme", "--config", &file]);
@@ -432,14 +434,14 @@ fn serve_says_which_address_is_taken() {
     let text = config("http://127.0.0.1:1/bi", &secret);
     let socket = format!("unix:{}/none/gateway.sock", folder.path().display());
     for (text, address, hint) in [
-        (listening_at(&address, &text), &*address, "another process listens there"),
+        (listening_at(&address, &text), &*address, "another process listens on this address"),
         (
             text.edit(
                 "admin: { address: \"127.0.0.1:0\" }",
                 &format!("admin: {{ address: \"{address}\" }}"),
             ),
             &address,
-            "another process listens there",
+            "another process listens on this address",
         ),
         (
             listening_at("192.0.2.1:0", &text).edit("anonymous", "required") + CALLERS,
@@ -486,7 +488,7 @@ async fn serve_finishes_its_requests_on_a_signal_to_stop() {
         assert_eq!(client.response().await.status, 200, "what was begun is finished");
         let ended = gateway.end();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        assert!(ended.stderr.contains("stopped: all requests were answered"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("stopped: all requests have finished"), "{}", ended.stderr);
         let access: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
         assert_eq!(access["boldgate.outcome"], "served", "the last line is written");
     }
@@ -604,7 +606,7 @@ fn explain_prints_the_decision_on_a_request_and_its_reason() {
         "tenant:    acme",
         "class:     read",
         "subject:   reports@acme.example",
-        "decision:  admitted, with a token of the subject put on",
+        "decision:  admitted, with a token of the subject",
     ] {
         assert!(admitted.stdout.contains(said), "{said}: {}", admitted.stdout);
     }
@@ -651,7 +653,7 @@ fn explain_knows_pages_by_their_origin() {
         ("GET", &["Sec-Fetch-Site: none"], 0, "decision:  admitted"),
         ("GET", &["Origin: https://evil.example"], 1, "refused, 403 origin_refused"),
         ("GET", &["Origin: https://evil.example"], 1, "not listed in `tenants.acme.cors.origins`"),
-        ("OPTIONS", &["Origin: https://app.example", preflight], 0, "answered with 204"),
+        ("OPTIONS", &["Origin: https://app.example", preflight], 0, "responds with 204"),
         ("OPTIONS", &["Origin: null", preflight], 1, "refused, 403 origin_refused"),
     ] {
         let headers = headers.iter().flat_map(|header| ["-H", header]);
@@ -722,7 +724,7 @@ fn explain_and_check_know_certificates_processes_and_expired_keys() {
     for (options, code, said) in [
         (vec!["--client-cert", &known], 0, "caller:    reports"),
         (vec!["--client-cert", &stranger], 1, "refused, 403 certificate_unknown"),
-        (vec![], 1, "without a certificate this listener ends the connection"),
+        (vec![], 1, "this listener demands a client certificate"),
         ([&socket[..], &["1000"]].concat(), 0, "caller:    cron"),
         ([&socket[..], &["1001"]].concat(), 1, "refused, 401 caller_unauthenticated"),
         (vec!["--listener", "127.0.0.1:0"], 0, "caller:    anonymous"),

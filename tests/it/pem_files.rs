@@ -367,7 +367,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
         let address = format!("address: unix:{}\n", folder.path(at).display());
         good.edit("address: 127.0.0.1:0\n", &address)
     };
-    let no_socket = "there is a file of this name that is no socket";
+    let no_socket = "a file with this name exists and is no socket";
     for (at, words) in [
         ("socket", ""),
         ("stale", ""),
@@ -642,5 +642,5 @@ fn explain_reads_a_client_certificate_as_strictly_as_serve() {
     let explained = explain(format!("  {good}"));
     assert_eq!(explained.code, Some(1), "{}", explained.stdout);
     assert!(explained.stderr.contains("line 1: an indented boundary"), "{}", explained.stderr);
-    assert!(explain("text\n".into()).stderr.contains("there is none in it"));
+    assert!(explain("text\n".into()).stderr.contains("it contains none"));
 }

@@ -1,5 +1,5 @@
-//! What `boldgate demo --once` plays: each step says what it expects of the gateway and of Bold BI,
-//! and whether it came so.
+//! The steps of `boldgate demo --once`. Each prints the expected result of the gateway and of Bold
+//! BI, and whether it occurred.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -10,56 +10,60 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use crate::boldbi::stand_in::StandIn;
-use crate::cli::{Failure, say};
+use crate::cli::{Failure, print};
 
-/// Plays all steps and prints them; true if all came as expected.
+/// Runs and prints all steps. True if all results were as expected.
 pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> Result<bool, Failure> {
-    let mut stage = Stage {
+    let mut runner = Runner {
         stand_in,
         gateway,
         client: Client::builder(TokioExecutor::new()).build_http(),
-        held: true,
+        passed: true,
     };
     let acme = "/bi/api/site/site1/v5.0/echo";
     let globex = "/bi/api/site/site2/v5.0/echo";
     let served =
-        |user: &'static str| Expected { status: 200, says: user, exchanges: 0, requests: 1 };
+        |user: &'static str| Expectation { status: 200, says: user, exchanges: 0, requests: 1 };
 
-    say("A request without a token, for tenant acme (embed secret, a user of Azure AD):")?;
-    stage
-        .step(Method::GET, acme, Expected { exchanges: 1, ..served("reports@acme.example") })
+    print("A request without a token, for tenant acme (embed secret, a user of Azure AD):")?;
+    runner
+        .step(Method::GET, acme, Expectation { exchanges: 1, ..served("reports@acme.example") })
         .await?;
-    say("The same again; its token is in the cache:")?;
-    stage.step(Method::GET, acme, served("reports@acme.example")).await?;
-    say("Tenant globex has a credential and a token of its own (password, a local user):")?;
-    stage
-        .step(Method::GET, globex, Expected { exchanges: 1, ..served("svc@globex.example") })
+    print("The same request again; its token is in the cache:")?;
+    runner.step(Method::GET, acme, served("reports@acme.example")).await?;
+    print("Tenant globex has a credential and a token of its own (password, a local user):")?;
+    runner
+        .step(Method::GET, globex, Expectation { exchanges: 1, ..served("svc@globex.example") })
         .await?;
-    say("Bold BI revokes all tokens: it says 401, one exchange, and the request is sent again:")?;
+    print("Bold BI revokes all tokens: 401, one exchange, and the request is sent again:")?;
     stand_in.revoke_all();
-    let replayed = Expected { exchanges: 1, requests: 2, ..served("reports@acme.example") };
-    stage.step(Method::POST, acme, replayed).await?;
-    say("No such tenant; nothing reaches Bold BI:")?;
-    let refused = |status, says| Expected { status, says, exchanges: 0, requests: 0 };
-    stage
+    let replayed = Expectation { exchanges: 1, requests: 2, ..served("reports@acme.example") };
+    runner.step(Method::POST, acme, replayed).await?;
+    print("No such tenant; Bold BI receives nothing:")?;
+    let refused = |status, says| Expectation { status, says, exchanges: 0, requests: 0 };
+    runner
         .step(Method::GET, "/bi/api/site/nowhere/v5.0/echo", refused(404, "tenant_unknown"))
         .await?;
-    say("A route that hands out tokens is closed, even to those whom the gateway serves:")?;
-    stage.step(Method::POST, "/bi/api/site/site1/token", refused(403, "route_closed")).await?;
+    print("A route that issues tokens is closed, also to callers that the gateway admits:")?;
+    runner.step(Method::POST, "/bi/api/site/site1/token", refused(403, "route_closed")).await?;
 
-    say(if stage.held { "All of it went as it should." } else { "Something went wrong." })?;
-    Ok(stage.held)
+    print(if runner.passed {
+        "All results were as expected."
+    } else {
+        "Some results were not as expected."
+    })?;
+    Ok(runner.passed)
 }
 
-struct Stage<'s> {
+struct Runner<'s> {
     stand_in: &'s StandIn,
     gateway: &'s str,
     client: Client<HttpConnector, Full<Bytes>>,
-    held: bool,
+    passed: bool,
 }
 
-/// What a step should come to.
-struct Expected {
+/// The expected result of a step.
+struct Expectation {
     status: u16,
     /// The user whose token reached Bold BI, or the code of the refusal.
     says: &'static str,
@@ -67,47 +71,47 @@ struct Expected {
     requests: u64,
 }
 
-/// What a step came to.
-struct Came {
+/// The result of a step.
+struct Observed {
     status: StatusCode,
     says: String,
     exchanges: u64,
     requests: u64,
 }
 
-impl Stage<'_> {
+impl Runner<'_> {
     async fn step(
         &mut self,
         method: Method,
         path: &str,
-        expected: Expected,
+        expected: Expectation,
     ) -> Result<(), Failure> {
-        say(&format!("  {method} {path}"))?;
+        print(&format!("  {method} {path}"))?;
         match self.send(method, path).await {
-            Ok(came) => {
-                let held = came.status.as_u16() == expected.status
-                    && came.says == expected.says
-                    && came.exchanges == expected.exchanges
-                    && came.requests == expected.requests;
-                say(&format!(
+            Ok(observed) => {
+                let passed = observed.status.as_u16() == expected.status
+                    && observed.says == expected.says
+                    && observed.exchanges == expected.exchanges
+                    && observed.requests == expected.requests;
+                print(&format!(
                     "    {} {}; exchanges: {}, requests to Bold BI: {} {}",
-                    came.status.as_u16(),
-                    came.says,
-                    came.exchanges,
-                    came.requests,
-                    if held { "- as expected" } else { "- NOT AS EXPECTED" },
+                    observed.status.as_u16(),
+                    observed.says,
+                    observed.exchanges,
+                    observed.requests,
+                    if passed { "- as expected" } else { "- NOT AS EXPECTED" },
                 ))?;
-                if !held {
-                    say(&format!(
+                if !passed {
+                    print(&format!(
                         "    expected: {} {}; exchanges: {}, requests to Bold BI: {}",
                         expected.status, expected.says, expected.exchanges, expected.requests
                     ))?;
                 }
-                self.held &= held;
+                self.passed &= passed;
             }
             Err(error) => {
-                say(&format!("    no answer: {error} - NOT AS EXPECTED"))?;
-                self.held = false;
+                print(&format!("    no response: {error} - NOT AS EXPECTED"))?;
+                self.passed = false;
             }
         }
         Ok(())
@@ -117,7 +121,7 @@ impl Stage<'_> {
         &self,
         method: Method,
         path: &str,
-    ) -> Result<Came, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Observed, Box<dyn std::error::Error + Send + Sync>> {
         let (exchanges, requests) = (self.stand_in.token_requests(), self.stand_in.api_requests());
         let body = if method == Method::POST { "{\"from\": \"the demo\"}" } else { "" };
         let request = Request::builder()
@@ -127,7 +131,7 @@ impl Stage<'_> {
         let (head, body) = self.client.request(request).await?.into_parts();
         let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
         let says = body["user"].as_str().or(body["code"].as_str()).unwrap_or_default();
-        Ok(Came {
+        Ok(Observed {
             status: head.status,
             says: says.to_owned(),
             exchanges: self.stand_in.token_requests() - exchanges,

@@ -66,7 +66,7 @@ async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
     // The drain timeout is far longer.
     let status = gateway.ended_within(PATIENCE).await.expect("it ends with the last of them");
     assert!(status.success(), "{status}: {}", gateway.log());
-    until(|| gateway.log().contains("all requests were answered")).await;
+    until(|| gateway.log().contains("all requests have finished")).await;
 }
 
 #[tokio::test]

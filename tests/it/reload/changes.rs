@@ -69,7 +69,7 @@ async fn a_configuration_takes_effect_within_a_second_however_it_is_written() {
         kept.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
         assert_eq!(kept.response().await.status, 404, "{how}");
     }
-    let applied = log_lines(&gateway, "the changed configuration is in force");
+    let applied = log_lines(&gateway, "the changed configuration is active");
     assert!(applied.len() >= 2 * WRITES.len());
     assert_eq!(applied[0]["tenants_added"], "bolt");
     assert_eq!(applied[1]["tenants_removed"], "bolt");
@@ -334,12 +334,12 @@ async fn the_audit_log_moves_with_the_configuration_and_stays_where_it_cannot_go
 
     files.swap_in("boldgate.yaml", &to("two.jsonl"));
     becomes(PATIENCE, "the second is there", async || files.path("two.jsonl").exists()).await;
-    gateway.stderr(|log| log.contains("the changed configuration is in force"));
+    gateway.stderr(|log| log.contains("the changed configuration is active"));
     assert_eq!(get(gateway.address(), BOLT).await.status, 404);
     becomes(PATIENCE, "a line in the second", async || refusals("two.jsonl") == 1).await;
 
     files.swap_in("boldgate.yaml", &to("nowhere/three.jsonl"));
-    gateway.stderr(|log| log.contains("the changed configuration cannot be used"));
+    gateway.stderr(|log| log.contains("the changed configuration is refused"));
     assert_eq!(get(gateway.address(), BOLT).await.status, 404);
     becomes(PATIENCE, "another in the second", async || refusals("two.jsonl") == 2).await;
     assert_eq!(refusals("one.jsonl"), 1);

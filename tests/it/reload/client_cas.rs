@@ -139,7 +139,7 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
 
     // A list that cannot be read is no list of none: what there was counts on.
     setup.files.swap_in("revoked.pem", "-----BEGIN X509 CRL-----\n");
-    setup.gateway.stderr(|log| log.contains("the one in force stays, whole"));
+    setup.gateway.stderr(|log| log.contains("the active configuration stays as a whole"));
     assert_eq!(setup.ask(&stolen).await, None);
     assert_eq!(setup.ask(&good).await, Some(200));
 }

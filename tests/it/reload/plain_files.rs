@@ -109,7 +109,7 @@ async fn a_secret_that_becomes_a_pipe_is_reported_and_used_again_once_it_is_a_fi
     std::fs::rename(files.path("new"), files.path("secret")).unwrap();
     let successful = "boldgate_config_last_reload_successful";
     becomes(PATIENCE, "it is reported", async || metric(admin, successful).await == 0).await;
-    let refused = "the changed configuration cannot be used: the one in force stays, whole";
+    let refused = "the changed configuration is refused: the active configuration stays as a whole";
     let findings = log_line(&gateway, refused).await["findings"].as_str().unwrap().to_owned();
     assert!(findings.contains("it is a pipe"), "{findings}");
     assert_eq!(get(address, ACME).await.status, 200);
@@ -269,7 +269,7 @@ async fn a_file_system_that_hangs_is_reported_after_the_deadline_and_tried_again
     mount.files.write("hangs", "");
     gateway.signal(rustix::process::Signal::HUP);
     becomes(DEADLINE, "it is reported", async || !in_step().await).await;
-    let stuck = "the files of the configuration cannot be read: the one in force stays";
+    let stuck = "the files of the configuration cannot be read: the active configuration stays";
     let line = log_line(&gateway, stuck).await;
     assert!(line["error"].as_str().unwrap().contains(&mount.hangs()), "{line}");
     let timed_out = "boldgate_config_reloads_total{outcome=\"timed_out\"}";
@@ -333,7 +333,8 @@ async fn a_reading_that_fails_for_a_passing_reason_is_tried_again() {
     mount.fail(Errno::IO);
     mount.files.swap_in("away/secret", EMBED_SECRET);
     becomes(PATIENCE, "it is reported", async || !in_step().await).await;
-    let unreadable = "the files of the configuration cannot be read: the one in force stays";
+    let unreadable =
+        "the files of the configuration cannot be read: the active configuration stays";
     let line = log_line(&gateway, unreadable).await;
     let said = line["error"].as_str().unwrap();
     let words = "could not be read just now (Input/output error (os error 5)); the file itself may";

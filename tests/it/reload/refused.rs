@@ -9,7 +9,8 @@ use crate::support::reloads::{
 };
 use crate::support::waiting::becomes;
 
-const REFUSED: &str = "the changed configuration cannot be used: the one in force stays, whole";
+const REFUSED: &str =
+    "the changed configuration is refused: the active configuration stays as a whole";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unusable_change_alters_nothing_and_is_reported_with_its_place() {
@@ -144,6 +145,6 @@ async fn keys_that_need_a_restart_are_named_and_a_signal_without_a_change_is_log
     gateway.stderr(|log| log.contains("nothing has changed"));
     files.swap_in("boldgate.yaml", &(config + "limits: { max_connections: 77 }\n"));
     gateway.stderr(|log| log.contains("until boldgate is restarted"));
-    let line = log_lines(&gateway, "these keys keep their old values until boldgate is restarted");
+    let line = log_lines(&gateway, "new values of these keys need a restart of boldgate");
     assert_eq!(line[0]["keys"], "limits.max_connections");
 }

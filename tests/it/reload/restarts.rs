@@ -201,7 +201,7 @@ async fn a_refused_change_loses_no_socket_of_systemds() {
     // The address of systemd's comes first; then one that cannot be had.
     let refused = beside(&config, taken.local_addr().unwrap()).0;
     files.swap_in("boldgate.yaml", &refused);
-    gateway.stderr(|log| log.contains("the one in force stays, whole"));
+    gateway.stderr(|log| log.contains("the active configuration stays as a whole"));
     assert_eq!(in_force(&gateway).await, 1);
     files.swap_in("boldgate.yaml", &config);
     assert_eq!(timeout(PATIENCE, get(address, ACME)).await.unwrap().status, 200);
@@ -232,7 +232,7 @@ async fn the_admin_listeners_socket_of_systemds_is_given_to_no_other() {
     assert_eq!(gateway.ready().1, address);
     // The admin listener moves at a restart only, so its address is still its own.
     files.swap_in("boldgate.yaml", &beside(&config, address).0);
-    gateway.stderr(|log| log.contains("the one in force stays, whole"));
+    gateway.stderr(|log| log.contains("the active configuration stays as a whole"));
     for _ in 0..20 {
         assert_eq!(get(address, "/livez").await.status, 200);
     }
