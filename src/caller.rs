@@ -114,7 +114,6 @@ pub struct JwtCaller {
 }
 
 impl JwtCaller {
-    /// The claims of the token, and the keys that it was verified with.
     async fn verify(
         &self,
         token: &mut UnverifiedJwt<'_>,
@@ -137,7 +136,6 @@ impl JwtCaller {
     }
 }
 
-/// The result of verifying a JWT.
 #[derive(Clone)]
 struct Verified {
     /// Index of the caller that it proves.
@@ -260,7 +258,6 @@ impl CallerAuth {
                 || Authorization::of(head.headers) != Authorization::Nothing)
     }
 
-    /// Whether an `Authorization` of an anonymous caller is meant for Bold BI.
     fn is_own(&self, authorization: Authorization<'_>) -> Result<bool, CallerError> {
         match authorization {
             Authorization::Nothing => Ok(false),

@@ -199,7 +199,7 @@ pub fn is_of_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_SITE)
 }
 
-/// Whether `Sec-Fetch-Site` is absent, or says once that no page of another origin sent the request.
+/// Whether `Sec-Fetch-Site` is absent, or says once that no page of another origin is the sender.
 /// Unknown values count as a page of another origin.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all(&SEC_FETCH_SITE).iter();
@@ -227,8 +227,8 @@ pub fn is_preflight(head: &RequestHead<'_>) -> bool {
         && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The headers that a preflight asks for, in the form of the response; `None` if it asks for none. A
-/// value that is not a list of header names, or too long a list, is never repeated.
+/// The headers that a preflight asks for, written as in the response; `None` if it asks for none.
+/// A value that is not a list of header names, or too long a list, is never repeated.
 pub fn headers_asked_for(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut names = Vec::new();
     for value in headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {

@@ -113,7 +113,6 @@ impl Permissions {
     }
 }
 
-/// `may` and `may_not` of one caller.
 #[derive(Debug)]
 struct Lists {
     may: Permissions,

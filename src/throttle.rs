@@ -43,7 +43,6 @@ pub struct Throttles {
     tenants: HashMap<TenantName, Arc<Throttle>>,
 }
 
-/// One throttle and its usage.
 #[derive(Debug)]
 struct Throttle {
     allowance: Allowance,

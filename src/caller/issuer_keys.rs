@@ -198,7 +198,6 @@ const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(1);
 const UNKNOWN_ID_TTL: Duration = Duration::from_secs(10);
 /// Most remembered ids that no key had.
 const MAX_UNKNOWN_IDS: u64 = 4096;
-/// Longest of them.
 const MAX_ID_BYTES: usize = 256;
 /// Most requests that wait for an issuer's newer keys; for others an unknown key stays unknown.
 const MAX_WAITING_REQUESTS: usize = 256;

@@ -15,14 +15,12 @@ use super::json::Json;
 /// A public key that signatures can be checked with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Jwk {
-    /// `kid`.
     pub(super) id: Option<String>,
     /// The only algorithm that it is for; `None` allows any of its family.
     pub(super) algorithm: Option<Algorithm>,
     pub(super) material: Material,
 }
 
-/// The numbers of a public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Material {
     /// Modulus and exponent, without leading zeros.
@@ -320,7 +318,6 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
 );
 /// Most keys of a set, more than any issuer publishes. Each is checked, which takes time.
 pub(super) const MAX_KEYS: usize = 256;
-/// All members that are read.
 pub(super) const READ_MEMBERS: [&str; 19] = [
     "kty", "kid", "use", "key_ops", "alg", "crv", "n", "e", "x", "y", "k", "d", "priv", "p", "q",
     "dp", "dq", "qi", "oth",

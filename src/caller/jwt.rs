@@ -61,8 +61,8 @@ pub struct VerifiedClaims {
 }
 
 impl Issuer {
-    /// Whether a token names this issuer, give or take a slash at the end. [`UnverifiedJwt::verify`]
-    /// reports a differing slash, which is a mistake in the configuration.
+    /// Whether a token names this issuer, give or take a slash at the end. A differing slash is a
+    /// mistake in the configuration, which [`UnverifiedJwt::verify`] reports.
     pub fn is_meant_by(&self, token: &UnverifiedJwt<'_>) -> bool {
         bare(&self.issuer) == bare(&token.issuer)
     }

@@ -39,7 +39,7 @@ pub struct LeftOut {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     /// It is not a JWKS (RFC 7517, section 5).
-    #[error("it is no JSON Web VerificationKey Set")]
+    #[error("it is not a JSON Web Key Set")]
     Malformed,
     /// It has no usable key.
     #[error("it holds no key that a signature could be checked with")]
@@ -47,8 +47,8 @@ pub enum KeySetError {
 }
 
 impl KeySet {
-    /// Reads a JWKS. [`KeySet::left_out`] lists the entries that must not be used. Keys that are not
-    /// for signatures, or of an unknown kind, are ignored.
+    /// Reads a JWKS. [`KeySet::left_out`] lists the entries that must not be used. Keys of unknown
+    /// kinds, or not for signatures, are ignored.
     ///
     /// # Errors
     /// When it is not a JWKS.
@@ -150,7 +150,6 @@ impl fmt::Display for LeftOut {
 
 /// Most keys that are tried for the signature of one token.
 const MAX_KEYS_TRIED: usize = 4;
-/// Most characters of a key's id in a message.
 const MAX_ID_SHOWN: usize = 64;
 
 #[cfg(test)]

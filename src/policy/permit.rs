@@ -33,8 +33,8 @@ impl Permit {
         &self.0.tenant
     }
 
-    /// This permit reissued for the tenant of `own`, the permit of the credential's own user; `None`
-    /// if the credential has changed or cannot act as this subject.
+    /// This permit reissued for the tenant of `own`, the permit of the credential's own user.
+    /// `None` if the credential has changed or cannot act as this subject.
     pub(super) fn reissued(&self, own: &Self) -> Option<Self> {
         if self.0.credential_version != own.0.credential_version {
             None

@@ -231,7 +231,7 @@ async fn an_issuer_that_keeps_failing_is_logged_every_ten_seconds_with_the_conse
     assert!(lines.iter().all(|line| line.contains(none_held)), "{lines:#?}");
     assert!(!lines[0].contains("repeated") && lines[1].contains("repeated="), "{lines:#?}");
 
-    // Stored keys stay in use, and the log says until when. After that it says that no caller is admitted.
+    // Stored keys stay in use, and the log says until when. Later no caller is admitted.
     let (keys, fetches) = issuer(1);
     assert!(keys.current().await.is_some());
     tokio::time::advance(REFRESH).await;
