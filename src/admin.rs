@@ -67,9 +67,7 @@ impl AdminServer {
         let connections = AdminConnections::default();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    connections.add(|guard| self.clone().serve_connection(stream, guard))
-                }
+                Ok((stream, _)) => connections.add(|guard| self.clone().handle(stream, guard)),
                 Err(_) => {
                     // Out of file descriptors: free one, and wait for others.
                     connections.drop_oldest();
@@ -79,7 +77,7 @@ impl AdminServer {
         }
     }
 
-    async fn serve_connection(self, stream: TcpStream, guard: ConnectionGuard) {
+    async fn handle(self, stream: TcpStream, guard: ConnectionGuard) {
         // A silent client holds no buffer. A client that closes without a byte was never active.
         let mut first = [0];
         let Ok(Ok(1)) = timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await else { return };
@@ -124,8 +122,8 @@ impl AdminServer {
     }
 }
 
-/// Whether all hosts that `request` names are in `hosts`. A request without a host is none of a web
-/// page.
+/// Whether all hosts that `request` names are in `hosts`. Requests of web
+/// pages always name one.
 fn has_allowed_hosts(request: &Request<Incoming>, hosts: &AllowedHosts) -> bool {
     let in_head = request.headers().get_all(HOST).iter().map(|value| value.to_str().ok());
     let in_target = request.uri().authority().map(|authority| Some(authority.as_str()));

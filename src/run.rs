@@ -6,9 +6,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod connections;
 mod generation;
@@ -54,7 +55,8 @@ struct AcceptLoop {
     configured: ListenAddress,
     /// The bound address, with the port that the system chose.
     address: ListenAddress,
-    stop: CancellationToken,
+    /// Stops the task when it is dropped.
+    _stop: DropGuard,
     task: JoinHandle<()>,
 }
 
@@ -255,9 +257,8 @@ impl Running {
             };
             self.accept_loops.extend(running);
         }
-        for removed in kept.into_values() {
-            removed.stop.cancel();
-        }
+        // Stops the accept loops of removed listeners.
+        drop(kept);
         self.addresses = addresses(&self.accept_loops);
         self.generation += 1;
         self.state.telemetry.reloads.in_force(self.generation);
@@ -315,13 +316,9 @@ impl Running {
         if !limits.lame_duck.is_zero() {
             sleep(limits.lame_duck).await;
         }
-        for running in &self.accept_loops {
-            running.stop.cancel();
-        }
-        for running in self.accept_loops.drain(..) {
-            // The task never fails.
-            let _ = running.task.await;
-        }
+        // Without their guards, all tasks stop.
+        let tasks: Vec<_> = self.accept_loops.drain(..).map(|running| running.task).collect();
+        join_all(tasks).await;
         timeout(limits.drain_timeout, self.connections.drained()).await.is_ok()
     }
 }
@@ -361,9 +358,7 @@ impl Drop for Running {
         self.state.closing.cancel();
         self.warming_up.abort();
         self.admin.abort();
-        for running in &self.accept_loops {
-            running.stop.cancel();
-        }
+        self.accept_loops.clear();
         self.state.access_log.finish();
         self.state.telemetry.audit.finish();
     }
@@ -379,7 +374,8 @@ impl AcceptLoop {
     ) -> Self {
         let (address, stop) = (socket.address(), CancellationToken::new());
         let task = Arc::clone(connections).accept(socket, listener, stop.clone());
-        Self { listener, configured, address, stop, task: tokio::spawn(task) }
+        let task = tokio::spawn(task);
+        Self { listener, configured, address, _stop: stop.drop_guard(), task }
     }
 }
 
@@ -393,8 +389,8 @@ fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Socket, St
         .map_err(|cause| StartError::Bind { address: address.to_string(), cause })
 }
 
-/// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and each
-/// client connection may need another one to a server.
+/// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and
+/// each client connection may need another one to a server.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

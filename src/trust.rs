@@ -39,8 +39,8 @@ struct Cas {
 }
 
 impl Trust {
-    /// Accepts certificates that these CAs have signed, and the listed ones themselves. Without any,
-    /// no server is trusted.
+    /// Accepts certificates that these CAs have signed, and the listed ones themselves. Without
+    /// any, no server is trusted.
     pub fn in_cas(listed: &[ListedCertificate]) -> Self {
         let listed: Arc<[_]> = listed.iter().map(|one| one.der().clone()).collect();
         let mut roots = RootCertStore::empty();
@@ -59,8 +59,8 @@ impl Trust {
         Self { pins, ..self }
     }
 
-    /// The TLS settings (1.2 and 1.3) towards such servers. The system's roots are read on demand, so
-    /// that an image without any can run.
+    /// The TLS settings (1.2 and 1.3) towards such servers. The system's roots are read on demand,
+    /// so that an image without any can run.
     ///
     /// # Errors
     /// When there is no certificate to trust.

@@ -59,7 +59,7 @@ impl ExplainCommand {
         let settings = self.config.load()?;
         let listener = self.listener(&settings)?;
         let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
-        let admits = terms.admits;
+        print_listener(terms.admits)?;
         let raw = raw_head(&method, target, &headers);
         let gatekeeper = Gatekeeper::new(
             settings.caller_auth,
@@ -72,18 +72,18 @@ impl ExplainCommand {
             let head = RequestHead::parse(&raw)?;
             let arrived = match gatekeeper.arrive(&terms, &peer, &head)? {
                 Arrival::Preflight(preflight) => {
-                    return Ok(print_preflight(admits, &preflight));
+                    return Ok(print_preflight(&preflight));
                 }
                 Arrival::Request(arrived) => arrived,
             };
             let page = arrived.page().cloned();
             let admission = gatekeeper.admit(&terms, &peer, &head, arrived).await?;
-            Ok(print_admission(admits, &admission, page.as_ref()))
+            Ok(print_admission(&admission, page.as_ref()))
         });
         match decided {
             Ok(printed) => printed,
             Err(refusal) => {
-                print_refusal(admits, &refusal)?;
+                print_refusal(&refusal)?;
                 Err(Failure::Reported)
             }
         }
@@ -115,10 +115,7 @@ impl ExplainCommand {
         };
         found.ok_or_else(|| {
             let all: Vec<_> = settings.listeners.iter().map(|l| l.address.to_string()).collect();
-            Failure::other(format!(
-                "there is no such listener; the configuration has: {}",
-                all.join(", ")
-            ))
+            Failure::other(format!("no such listener; the configuration has: {}", all.join(", ")))
         })
     }
 
@@ -139,9 +136,7 @@ impl ExplainCommand {
         };
         let unix_peer = self.uid.zip(self.gid).map(|(user, group)| UnixPeer { user, group });
         if unix_peer.is_some() && !matches!(listener.address, ListenAddress::Unix(_)) {
-            return Err(Failure::other(
-                "this listener is no Unix socket: its clients have no user and group",
-            ));
+            return Err(Failure::other("only clients of a Unix socket have a user and a group"));
         }
         if self.from.is_some() && matches!(listener.address, ListenAddress::Unix(_)) {
             return Err(Failure::other(
@@ -198,14 +193,9 @@ fn raw_head(method: &Method, target: &str, headers: &HeaderMap) -> Vec<u8> {
     raw
 }
 
-fn print_admission(
-    admits: Admits,
-    admission: &Admission,
-    page: Option<&HeaderValue>,
-) -> Result<(), Failure> {
+fn print_admission(admission: &Admission, page: Option<&HeaderValue>) -> Result<(), Failure> {
     let tenant = admission.tenant();
     let caller = admission.caller.name().map_or("anonymous", |name| name.as_str());
-    print_listener(admits)?;
     print_page(page)?;
     print(&format!("caller:    {caller}"))?;
     print(&format!("tenant:    {}", tenant.name))?;
@@ -221,8 +211,7 @@ fn print_admission(
     }
 }
 
-fn print_preflight(admits: Admits, preflight: &Preflight<'_>) -> Result<(), Failure> {
-    print_listener(admits)?;
+fn print_preflight(preflight: &Preflight<'_>) -> Result<(), Failure> {
     print_page(Some(preflight.origin))?;
     print(&format!("tenant:    {}", preflight.tenant.name))?;
     print("decision:  preflight of a listed origin: the gateway itself responds with 204")
@@ -234,9 +223,8 @@ fn print_page(page: Option<&HeaderValue>) -> Result<(), Failure> {
     print(&format!("origin:    {origin}, which may use the tenant"))
 }
 
-fn print_refusal(admits: Admits, refusal: &Refusal) -> Result<(), Failure> {
+fn print_refusal(refusal: &Refusal) -> Result<(), Failure> {
     let response = refusal.response();
-    print_listener(admits)?;
     if let Some(caller) = refusal.caller() {
         print(&format!("caller:    {caller}"))?;
     }

@@ -28,7 +28,7 @@ pub struct Reloader {
     /// Whether the last read configuration was refused.
     refused: bool,
     /// The pause before the next attempt; `Some` after a reading that hung or failed temporarily.
-    retry_pause: Option<Duration>,
+    retry_in: Option<Duration>,
 }
 
 /// The result of reading all files.
@@ -68,29 +68,20 @@ impl Reloader {
         let (path, last_read) = (path.to_owned(), settings.files.clone());
         let active = ConfigSummary::of(settings);
         let (reading, watch) = (ReadThreads::default(), Watch::new());
-        Self {
-            path,
-            reading,
-            watch,
-            exchange,
-            active,
-            last_read,
-            refused: false,
-            retry_pause: None,
-        }
+        Self { path, reading, watch, exchange, active, last_read, refused: false, retry_in: None }
     }
 
     /// Reloads after each change of the files, and on each `signal`. Never returns.
     pub async fn follow(mut self, running: &mut Running, mut signal: Signal) {
         // The files may have changed since the start.
         self.reload(running, false).await;
-        if self.refused || self.retry_pause.is_some() {
+        if self.refused || self.retry_in.is_some() {
             systemd::status(self.status());
         }
         loop {
             let on_signal = tokio::select! {
                 () = self.watch.changed() => false,
-                () = sleep(self.retry_pause.unwrap_or_default()), if self.retry_pause.is_some() => false,
+                () = sleep(self.retry_in.unwrap_or_default()), if self.retry_in.is_some() => false,
                 received = signal.recv() => received.is_some(),
             };
             if on_signal {
@@ -105,7 +96,7 @@ impl Reloader {
 
     /// The status for systemd.
     fn status(&self) -> &'static str {
-        match (self.retry_pause, self.refused) {
+        match (self.retry_in, self.refused) {
             (Some(_), _) => STATUS_UNREADABLE,
             (None, true) => STATUS_REFUSED,
             (None, false) => systemd::SERVING,
@@ -144,7 +135,7 @@ impl Reloader {
         let threads = reading.clone();
         let mut watch = std::mem::replace(&mut self.watch, Watch::polling());
         let active = self.active.files.clone();
-        let watch_is_lost = self.retry_pause.is_some();
+        let watch_is_lost = self.retry_in.is_some();
         let read = move || {
             let (files, settings) = Settings::read(&path);
             if watch_is_lost && watch.is_polling() {
@@ -167,9 +158,8 @@ impl Reloader {
 
     fn read_failed(&mut self, running: &Running, failed: &ReadFailure) {
         running.state.telemetry.reloads.ended(failed.outcome);
-        let pause =
-            self.retry_pause.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
-        self.retry_pause = Some(pause);
+        let pause = self.retry_in.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
+        self.retry_in = Some(pause);
         tracing::error!(
             error = failed.error,
             hint = failed.hint,
@@ -187,7 +177,7 @@ impl Reloader {
     ) {
         // The reason of a refusal may be outside the files, such as an address in use. So a signal
         // tries a refused configuration again.
-        let had_failed = self.retry_pause.take().is_some();
+        let had_failed = self.retry_in.take().is_some();
         if files == self.last_read && !(on_signal && self.refused) {
             if had_failed {
                 tracing::info!(

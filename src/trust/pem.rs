@@ -1,5 +1,5 @@
-//! PEM files (RFC 7468), read strictly: a line is part of an accepted section, or text that can hide
-//! no section, or a fault. The library alone would silently skip a CA behind a damaged line.
+//! PEM files (RFC 7468), read strictly: a line is part of an accepted section, or text that can
+//! hide no section, or a fault. The library alone would silently skip a CA behind a damaged line.
 
 use std::fmt;
 
@@ -250,8 +250,8 @@ fn boundary(line: &[u8]) -> Option<(bool, &str)> {
     (words && label.len() <= MAX_LABEL && label.bytes().all(fits)).then_some((is_begin, label))
 }
 
-/// Whether a person would take a line for a boundary: BEGIN or END, a known label, and dashes of any
-/// kind.
+/// Whether a person would take a line for a boundary: BEGIN or END, a known label, and dashes of
+/// any kind.
 fn is_like_a_boundary(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line);
     if text.contains("-----BEGIN") || text.contains("-----END") {

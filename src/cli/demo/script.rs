@@ -1,8 +1,10 @@
 //! The steps of `boldgate demo --once`. Each prints the expected result of the gateway and of Bold
 //! BI, and whether it occurred.
 
+use std::fmt::{self, Display};
+
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,24 +25,25 @@ pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> Result<bool, Fail
     let acme = "/bi/api/site/site1/v5.0/echo";
     let globex = "/bi/api/site/site2/v5.0/echo";
     let served =
-        |user: &'static str| Expectation { status: 200, says: user, exchanges: 0, requests: 1 };
+        |user: &str| StepResult { status: 200, says: user.into(), exchanges: 0, requests: 1 };
 
     print("A request without a token, for tenant acme (embed secret, a user of Azure AD):")?;
     runner
-        .step(Method::GET, acme, Expectation { exchanges: 1, ..served("reports@acme.example") })
+        .step(Method::GET, acme, StepResult { exchanges: 1, ..served("reports@acme.example") })
         .await?;
     print("The same request again; its token is in the cache:")?;
     runner.step(Method::GET, acme, served("reports@acme.example")).await?;
     print("Tenant globex has a credential and a token of its own (password, a local user):")?;
     runner
-        .step(Method::GET, globex, Expectation { exchanges: 1, ..served("svc@globex.example") })
+        .step(Method::GET, globex, StepResult { exchanges: 1, ..served("svc@globex.example") })
         .await?;
     print("Bold BI revokes all tokens: 401, one exchange, and the request is sent again:")?;
     stand_in.revoke_all();
-    let replayed = Expectation { exchanges: 1, requests: 2, ..served("reports@acme.example") };
+    let replayed = StepResult { exchanges: 1, requests: 2, ..served("reports@acme.example") };
     runner.step(Method::POST, acme, replayed).await?;
     print("No such tenant; Bold BI receives nothing:")?;
-    let refused = |status, says| Expectation { status, says, exchanges: 0, requests: 0 };
+    let refused =
+        |status, says: &str| StepResult { status, says: says.into(), exchanges: 0, requests: 0 };
     runner
         .step(Method::GET, "/bi/api/site/nowhere/v5.0/echo", refused(404, "tenant_unknown"))
         .await?;
@@ -62,21 +65,21 @@ struct Runner<'s> {
     passed: bool,
 }
 
-/// The expected result of a step.
-struct Expectation {
+/// The result of a step.
+#[derive(PartialEq, Eq)]
+struct StepResult {
     status: u16,
     /// The user whose token reached Bold BI, or the code of the refusal.
-    says: &'static str,
+    says: String,
     exchanges: u64,
     requests: u64,
 }
 
-/// The result of a step.
-struct Observed {
-    status: StatusCode,
-    says: String,
-    exchanges: u64,
-    requests: u64,
+impl Display for StepResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, says, exchanges, requests } = self;
+        write!(f, "{status} {says}; exchanges: {exchanges}, requests to Bold BI: {requests}")
+    }
 }
 
 impl Runner<'_> {
@@ -84,44 +87,25 @@ impl Runner<'_> {
         &mut self,
         method: Method,
         path: &str,
-        expected: Expectation,
+        expected: StepResult,
     ) -> Result<(), Failure> {
         print(&format!("  {method} {path}"))?;
-        match self.send(method, path).await {
-            Ok(observed) => {
-                let passed = observed.status.as_u16() == expected.status
-                    && observed.says == expected.says
-                    && observed.exchanges == expected.exchanges
-                    && observed.requests == expected.requests;
-                print(&format!(
-                    "    {} {}; exchanges: {}, requests to Bold BI: {} {}",
-                    observed.status.as_u16(),
-                    observed.says,
-                    observed.exchanges,
-                    observed.requests,
-                    if passed { "- as expected" } else { "- NOT AS EXPECTED" },
-                ))?;
-                if !passed {
-                    print(&format!(
-                        "    expected: {} {}; exchanges: {}, requests to Bold BI: {}",
-                        expected.status, expected.says, expected.exchanges, expected.requests
-                    ))?;
-                }
-                self.passed &= passed;
+        let result = self.send(method, path).await;
+        self.passed &= result.as_ref().is_ok_and(|result| *result == expected);
+        match result {
+            Ok(result) if result == expected => print(&format!("    {result} - as expected")),
+            Ok(result) => {
+                print(&format!("    {result} - NOT AS EXPECTED\n    expected: {expected}"))
             }
-            Err(error) => {
-                print(&format!("    no response: {error} - NOT AS EXPECTED"))?;
-                self.passed = false;
-            }
+            Err(error) => print(&format!("    no response: {error} - NOT AS EXPECTED")),
         }
-        Ok(())
     }
 
     async fn send(
         &self,
         method: Method,
         path: &str,
-    ) -> Result<Observed, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<StepResult, Box<dyn std::error::Error + Send + Sync>> {
         let (exchanges, requests) = (self.stand_in.token_requests(), self.stand_in.api_requests());
         let body = if method == Method::POST { "{\"from\": \"the demo\"}" } else { "" };
         let request = Request::builder()
@@ -131,8 +115,8 @@ impl Runner<'_> {
         let (head, body) = self.client.request(request).await?.into_parts();
         let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
         let says = body["user"].as_str().or(body["code"].as_str()).unwrap_or_default();
-        Ok(Observed {
-            status: head.status,
+        Ok(StepResult {
+            status: head.status.as_u16(),
             says: says.to_owned(),
             exchanges: self.stand_in.token_requests() - exchanges,
             requests: self.stand_in.api_requests() - requests,

@@ -58,7 +58,7 @@ async fn restart_under_load(times: usize, per_second: u64) {
             old
         };
         assert_eq!(old.code, Some(0), "{}", old.stderr);
-        assert!(old.stderr.contains("all requests were answered"), "{}", old.stderr);
+        assert!(old.stderr.contains("all requests have finished"), "{}", old.stderr);
     }
     let took = begun.elapsed();
     let sent = load.end().await;
