@@ -389,8 +389,8 @@ fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Socket, St
         .map_err(|cause| StartError::Bind { address: address.to_string(), cause })
 }
 
-/// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and each
-/// client connection may need another one to a server.
+/// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and
+/// each client connection may need another one to a server.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
