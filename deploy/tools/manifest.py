@@ -37,14 +37,14 @@ def main(path: str) -> None:
     host, admin_port = config["admin"]["address"].rsplit(":", 1)
     for probe in ("startupProbe", "readinessProbe"):
         port = gateway[probe]["httpGet"]["port"]
-        expect(port == int(admin_port), f"{probe} uses port {port}, but admin listens on {admin_port}")
+        expect(port == int(admin_port), f"{probe} uses port {port}, admin listens on {admin_port}")
     address = ipaddress.ip_address(host.strip("[]"))
     expect(not address.is_loopback, f"the kubelet cannot reach admin on {host}")
 
     grace = pod["terminationGracePeriodSeconds"]
     drain = config.get("limits", {}).get("drain_timeout", DRAIN_TIMEOUT)
     number, unit = re.fullmatch(r"(\d+)(\w+)", drain).groups()
-    expect(grace > int(number) * SECONDS[unit], f"a grace period of {grace} s is no longer than the drain timeout of {drain}")
+    expect(grace > int(number) * SECONDS[unit], f"{grace} s of grace must exceed the {drain} drain")
     print(text, end="")
 
 

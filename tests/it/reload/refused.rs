@@ -142,9 +142,9 @@ async fn keys_that_need_a_restart_are_named_and_a_signal_without_a_change_is_log
     files.write("boldgate.yaml", &config);
     let gateway = files.serve();
     gateway.signal(Signal::HUP);
-    gateway.stderr(|log| log.contains("nothing has changed"));
+    gateway.stderr(|log| log.contains("have not changed"));
     files.swap_in("boldgate.yaml", &(config + "limits: { max_connections: 77 }\n"));
-    gateway.stderr(|log| log.contains("until boldgate is restarted"));
+    gateway.stderr(|log| log.contains("need a restart of boldgate"));
     let line = log_lines(&gateway, "new values of these keys need a restart of boldgate");
     assert_eq!(line[0]["keys"], "limits.max_connections");
 }
