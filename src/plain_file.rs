@@ -74,7 +74,7 @@ impl OpenFile {
 
     /// `None` if the file has changed since it was opened.
     fn content(self, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        // Allocated at once: a growing vector would leave copies of a secret behind.
+        // Allocated at once: a growing vector would not erase its earlier copies of a secret.
         let size = usize::try_from(self.before.len()).unwrap_or(max);
         let mut content = Zeroizing::new(Vec::with_capacity(size.max(MIN_CAPACITY).min(max) + 1));
         (&self.file).take(max as u64 + 1).read_to_end(&mut content)?;

@@ -21,7 +21,7 @@ use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange}
 use crate::trust::TrustError;
 
 /// Exchanges credentials for tokens at the token endpoints of Bold BI. Each server has its own
-/// client, so that servers with different trusted certificates share no connection.
+/// client, so that servers with different trusted certificates use no connection in common.
 pub struct BoldBi {
     clients: HashMap<String, Client>,
 }

@@ -1,5 +1,5 @@
 //! The body of a request to the token endpoint, and its type. Pure. Buffers have their final size
-//! from the start, because growing would leave a copy of the secret behind. They are zeroised when
+//! from the start, because growing would make a copy of the secret that is not erased. They are zeroised when
 //! dropped.
 
 use bytes::Bytes;
@@ -47,7 +47,7 @@ fn form(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
 /// `EmbedSecretAuth`.)
 fn json(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
     #[derive(Serialize)]
-    struct Fields<'c> {
+    struct FormFields<'c> {
         username: &'c str,
         #[serde(skip_serializing_if = "Option::is_none")]
         embed_secret: Option<&'c str>,
@@ -56,7 +56,7 @@ fn json(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
         grant_type: &'static str,
     }
     let secret = credential.secret.expose();
-    let fields = Fields {
+    let fields = FormFields {
         username,
         embed_secret: (credential.grant == Grant::EmbedSecret).then_some(secret),
         password: (credential.grant == Grant::Password).then_some(secret),

@@ -14,7 +14,7 @@ use super::key_set::KeySet;
 mod fetcher;
 
 pub use fetcher::KeySource;
-use fetcher::{Fetcher, MAX_STALE, StoredKeys};
+use fetcher::{KeyFetcher, MAX_STALE, StoredKeys};
 
 /// The keys of one issuer.
 pub struct IssuerKeys(Keys);
@@ -25,7 +25,7 @@ enum Keys {
 }
 
 struct Fetched {
-    fetcher: Fetcher,
+    fetcher: KeyFetcher,
     /// The age at which keys must be fetched again: a key that the issuer has removed is not used
     /// for longer.
     refresh: Duration,
@@ -49,7 +49,7 @@ impl IssuerKeys {
     /// This fetches nothing yet.
     pub fn fetched(issuer: &str, source: Box<dyn KeySource>, refresh: Duration) -> Self {
         Self(Keys::Fetched(Arc::new(Fetched {
-            fetcher: Fetcher::new(issuer, source),
+            fetcher: KeyFetcher::new(issuer, source),
             refresh,
             for_age: Arc::default(),
             for_unknown_key: Mutex::default(),

@@ -79,7 +79,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The faults of one file, or the doubts about it, in the order of the file.
+/// The faults of one file, or the warnings about it, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     file: String,

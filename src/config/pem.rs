@@ -84,11 +84,11 @@ impl Check<'_> {
         at: &Place<'_>,
         file: &str,
         listed: &[ListedCertificate],
-        doubts: &[fn(&CertificateInfo<'_>) -> Option<Doubt>],
+        checks: &[fn(&CertificateInfo<'_>) -> Option<Doubt>],
     ) {
         for one in listed {
             let Some(facts) = CertificateInfo::of(one.der()) else { continue };
-            for (what, hint) in doubts.iter().filter_map(|doubt| doubt(&facts)) {
+            for (what, hint) in checks.iter().filter_map(|doubt| doubt(&facts)) {
                 let fault = PemFault { line: one.line(), what, hint };
                 self.notes.warn(fault_at(at, file, &fault, GOOD));
             }

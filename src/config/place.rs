@@ -1,5 +1,5 @@
-//! A place in the file: a key path with its position and its value. Findings are made from places,
-//! and places decide which text of a file a finding may show.
+//! A place in the file: a key path with its position and its value. A finding is made from
+//! it, and it decides which text of the file the finding may show.
 
 use super::finding::{Finding, Position};
 use super::node::{CONFIDENTIAL, Kind, Node};

@@ -43,7 +43,7 @@ impl ServerUrl {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (full, port) = host_and_port(authority).ok_or(fault(BAD_HOST))?;
         let host = without_root(full);
-        // A name that no certificate can hold would leave a TLS connection without verification.
+        // A name that no certificate can hold would switch verification off.
         let is_host = is_ip(host) || is_dns_name(host) || !tls && is_compose_name(host);
         if !is_host {
             return Err(fault(BAD_HOST));

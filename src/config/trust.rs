@@ -49,7 +49,7 @@ impl Check<'_> {
         Ok(trust)
     }
 
-    /// The CAs of a file, or else the system's. Servers with the same file share one value, because
+    /// The CAs of a file, or else the system's. Servers with the same file have one value, because
     /// thousands of servers with a hundred CAs each would take seconds and much memory.
     pub(super) fn ca_trust(self, at: &Place<'_>, ca_file: &Field<String>) -> Result<Trust, Noted> {
         let Some(file) = ca_file.as_ref().optional()? else { return Ok(Trust::default()) };

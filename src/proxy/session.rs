@@ -32,7 +32,7 @@ pub(super) struct Session {
     /// Size of the buffer that the head was read into, which the head keeps alive.
     head_buffer: usize,
     /// `None` until the head has been read.
-    request: Option<RequestFacts>,
+    request: Option<ReadRequest>,
     /// The rest of the request's body; `None` until its framing is known.
     body: Option<Body>,
     kept: KeptBody,
@@ -55,14 +55,14 @@ pub(super) enum HeadOutcome {
 
 /// The parts of a request that the response depends on.
 #[derive(Debug)]
-struct RequestFacts {
+struct ReadRequest {
     version: Version,
     head_only: bool,
     chunked: bool,
     upgrade: bool,
 }
 
-impl RequestFacts {
+impl ReadRequest {
     fn of(head: &RawHead) -> Self {
         Self {
             version: head.version(),
@@ -132,7 +132,7 @@ impl Session {
             match reader.take(&mut self.buffer) {
                 Ok(Some(head)) => {
                     self.keep_alive = wants_keep_alive(&head);
-                    self.request = Some(RequestFacts::of(&head));
+                    self.request = Some(ReadRequest::of(&head));
                     return HeadOutcome::Read(head);
                 }
                 Ok(None) => {}

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::generation::{ClientTrust, Generation, Listener, ListenerId};
 use super::handshake;
-use super::socket::{Accepted, Socket};
+use super::socket::{AcceptedClient, Socket};
 use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
 use crate::http1::{Connection, Counted, Transport};
 use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, linger};
@@ -131,7 +131,7 @@ impl Connections {
         }
     }
 
-    fn open(self: &Arc<Self>, accepted: Accepted, id: ListenerId, listener: &Arc<Listener>) {
+    fn open(self: &Arc<Self>, accepted: AcceptedClient, id: ListenerId, listener: &Arc<Listener>) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.telemetry.connections_refused.inc();
             if let Some(repeated) =
@@ -157,12 +157,12 @@ impl Connections {
     }
 
     /// Rejects a client with a 503, or closes at once if too many are being rejected already.
-    fn reject(&self, accepted: Accepted) {
+    fn reject(&self, accepted: AcceptedClient) {
         let Ok(permit) = Arc::clone(&self.rejections).try_acquire_owned() else { return };
         tokio::spawn(async move {
             match accepted {
-                Accepted::Tcp(tcp, _) => write_503(tcp).await,
-                Accepted::Unix(unix, _) => write_503(unix).await,
+                AcceptedClient::Tcp(tcp, _) => write_503(tcp).await,
+                AcceptedClient::Unix(unix, _) => write_503(unix).await,
             }
             drop(permit);
         });
@@ -170,18 +170,18 @@ impl Connections {
 
     async fn serve(
         &self,
-        accepted: Accepted,
+        accepted: AcceptedClient,
         id: ListenerId,
         listener: &Listener,
         permit: OwnedSemaphorePermit,
     ) {
         let mut peer = PeerInfo { tls: listener.tls.is_some(), ..PeerInfo::default() };
         let transport = match accepted {
-            Accepted::Unix(unix, process) => {
+            AcceptedClient::Unix(unix, process) => {
                 peer.unix_peer = process;
                 Transport::Unix(unix)
             }
-            Accepted::Tcp(tcp, address) => {
+            AcceptedClient::Tcp(tcp, address) => {
                 peer.address = Some(address);
                 match &listener.tls {
                     None => Transport::Tcp(tcp),

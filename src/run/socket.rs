@@ -26,7 +26,7 @@ pub(super) enum Socket {
 }
 
 /// A client that has connected.
-pub(super) enum Accepted {
+pub(super) enum AcceptedClient {
     /// Over TCP, from this address.
     Tcp(TcpStream, IpAddr),
     /// Over a Unix socket, from this process; `None` if the kernel does not name it.
@@ -72,19 +72,19 @@ impl Socket {
     ///
     /// # Errors
     /// When the process is out of file descriptors, or the client has closed already.
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self) -> io::Result<AcceptedClient> {
         match self {
             Self::Tcp(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
                 // It fails if the client has closed already, and then reading fails too.
                 let _ = stream.set_nodelay(true);
-                Ok(Accepted::Tcp(stream, peer.ip().to_canonical()))
+                Ok(AcceptedClient::Tcp(stream, peer.ip().to_canonical()))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = stream.peer_cred().ok();
                 let peer = peer.map(|peer| UnixPeer { user: peer.uid(), group: peer.gid() });
-                Ok(Accepted::Unix(stream, peer))
+                Ok(AcceptedClient::Unix(stream, peer))
             }
         }
     }

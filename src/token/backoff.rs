@@ -81,7 +81,7 @@ fn doubled(first: Duration, times: u32, max: Duration) -> Duration {
 
 /// The shortest pause after any failure.
 pub(super) const MIN_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest pause in an outage. It leaves room within a second for the exchange that ends it.
+/// The longest pause in an outage. There is time within a second for the exchange that ends it.
 const MAX_OUTAGE_BACKOFF: Duration = Duration::from_millis(800);
 /// The first pause after a refused credential; it doubles each time.
 const MIN_REFUSED_BACKOFF: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use crate::policy::Permit;
 
 /// The token of each permit, with a plan of their refreshes.
 pub(super) struct TokenCache {
-    entries: Cache<Permit, Entry>,
+    entries: Cache<Permit, CacheEntry>,
     schedule: Arc<Mutex<Schedule>>,
     /// Notified when a refresh is due sooner than all others that are planned.
     sooner: Arc<Notify>,
@@ -28,7 +28,7 @@ pub(super) struct TokenCache {
 
 /// A token with what the cache has to know of it.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct CacheEntry {
     token: Arc<AccessToken>,
     /// The replacements of refused tokens that led to this one.
     replacements: Replacements,
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     suspended: Duration,
 }
 
-impl Entry {
+impl CacheEntry {
     pub(super) fn new(token: AccessToken, suspended: Duration) -> Self {
         let replacements = Replacements::default();
         Self { token: Arc::new(token), replacements, refused: false, suspended }
@@ -123,7 +123,7 @@ impl TokenCache {
                 let age = Instant::now() - rejected.obtained_at();
                 replaceable = e.value().replacements.allow(age, rejected.was_accepted());
                 if replaceable {
-                    Op::Put(Entry { refused: true, ..e.into_value() })
+                    Op::Put(CacheEntry { refused: true, ..e.into_value() })
                 } else {
                     Op::Nop
                 }
@@ -149,7 +149,7 @@ impl TokenCache {
     pub(super) fn insert(
         &self,
         permit: &Permit,
-        mut new: Entry,
+        mut new: CacheEntry,
         purpose: Purpose,
     ) -> Arc<AccessToken> {
         let now = Instant::now();

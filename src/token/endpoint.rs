@@ -1,4 +1,4 @@
-//! The token endpoint of one server, which all its permits share: a budget of concurrent exchanges,
+//! The token endpoint of one server, common to all its permits: a budget of concurrent exchanges,
 //! and a circuit breaker.
 
 use std::collections::HashMap;

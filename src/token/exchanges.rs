@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::audit::{AuditGuard, OwnedInitiator};
 use super::backoff::NegativeEntry;
-use super::cache::{Entry, TokenCache};
+use super::cache::{CacheEntry, TokenCache};
 use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
 use super::suspend::SuspendClock;
 use super::{
@@ -290,15 +290,15 @@ impl Exchanges {
         permit: &Permit,
         token: AccessToken,
         suspended: Duration,
-    ) -> Result<Entry, ExchangeError> {
-        Entry::new(token, suspended).aged(self.clock.total()).ok_or_else(|| {
+    ) -> Result<CacheEntry, ExchangeError> {
+        CacheEntry::new(token, suspended).aged(self.clock.total()).ok_or_else(|| {
             let fault = ENDED_ON_ITS_WAY;
             ExchangeError::new(permit, ExchangeErrorKind::Unusable { status: 200, fault })
         })
     }
 
     /// Stores a new token. Returns the token to use from now on.
-    fn keep(&self, permit: &Permit, new: Entry, purpose: Purpose) -> Arc<AccessToken> {
+    fn keep(&self, permit: &Permit, new: CacheEntry, purpose: Purpose) -> Arc<AccessToken> {
         if self.is_revoked(permit) {
             return Arc::clone(new.token());
         }

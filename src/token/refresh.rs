@@ -1,5 +1,5 @@
 //! Refreshing ahead: one background task for all tokens. It starts exchanges for tokens in use
-//! before they end. It keeps nothing alive, waits for no exchange, and leaves the queue for the
+//! before they end. It keeps nothing alive, waits for no exchange, and yields the queue to the
 //! budget to requests.
 
 use std::sync::{Arc, Weak};

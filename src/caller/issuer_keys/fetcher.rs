@@ -23,7 +23,7 @@ pub trait KeySource: Send + Sync + 'static {
     fn identity(&self) -> String;
 }
 
-pub(super) struct Fetcher {
+pub(super) struct KeyFetcher {
     issuer: String,
     pub(super) source: Box<dyn KeySource>,
     stored: RwLock<Option<StoredKeys>>,
@@ -54,7 +54,7 @@ impl StoredKeys {
     }
 }
 
-impl Fetcher {
+impl KeyFetcher {
     pub(super) fn new(issuer: &str, source: Box<dyn KeySource>) -> Self {
         Self {
             issuer: issuer.to_owned(),

@@ -96,7 +96,7 @@ pub(crate) struct Jwt {
     /// File with the issuer's public keys, in place of `jwks_url`.
     #[serde(default)]
     pub jwks_file: Field<String>,
-    /// The secret that an issuer shares with the gateway which signs with `HS256`, `HS384` or
+    /// The common secret of an issuer and the gateway, which signs with `HS256`, `HS384` or
     /// `HS512`, in place of public keys. Anybody who knows it can make such tokens.
     #[serde(default)]
     pub secret: Field<SecretSource>,
