@@ -59,8 +59,8 @@ struct OpenFile {
 
 impl OpenFile {
     fn open(path: &Path, max: usize) -> io::Result<Self> {
-        // Checked before the open, which would release the writer of a pipe and may trigger a device;
-        // and after it, because the path may lead to another file by then.
+        // Checked before the open, which would release the writer of a pipe and may trigger a
+        // device; and after it, because the path may lead to another file by then.
         must_be_plain(&std::fs::metadata(path)?)?;
         let no_wait = OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
@@ -117,7 +117,7 @@ fn too_large(max: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it holds more than {number} {unit}"))
 }
 
-/// A transient failure to read a file, which may be valid: the same read may succeed a moment later.
+/// A transient failure to read a file: the same read may succeed a moment later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file} could not be read just now ({cause}); the file itself may be good")]
 pub struct Unreadable {

@@ -57,8 +57,8 @@ impl SecretRef {
     /// Reads the secret.
     ///
     /// # Errors
-    /// When the variable is unset, the file cannot be read, or the value cannot be a secret. No error
-    /// holds any part of the value.
+    /// When the variable is unset, the file cannot be read, or the value cannot be a secret. No
+    /// error holds any part of the value.
     pub fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::Env(name) => {

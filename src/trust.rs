@@ -20,7 +20,7 @@ pub use certificate::{
 };
 pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, message_of};
 pub use revocation::{RevocationList, RevocationListFault};
-use verifier::{Accepted, Verifier};
+use verifier::{ServerTrust, Verifier};
 
 /// The accepted server certificates. Two values are equal if they accept the same ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +39,8 @@ struct Cas {
 }
 
 impl Trust {
-    /// Accepts certificates that these CAs have signed, and the listed ones themselves. Without any,
-    /// no server is trusted.
+    /// Accepts certificates that these CAs have signed, and the listed ones themselves. Without
+    /// any, no server is trusted.
     pub fn in_cas(listed: &[ListedCertificate]) -> Self {
         let listed: Arc<[_]> = listed.iter().map(|one| one.der().clone()).collect();
         let mut roots = RootCertStore::empty();
@@ -59,8 +59,8 @@ impl Trust {
         Self { pins, ..self }
     }
 
-    /// The TLS settings (1.2 and 1.3) towards such servers. The system's roots are read on demand, so
-    /// that an image without any can run.
+    /// The TLS settings (1.2 and 1.3) towards such servers. The system's roots are read on demand,
+    /// so that an image without any can run.
     ///
     /// # Errors
     /// When there is no certificate to trust.
@@ -76,9 +76,9 @@ impl Trust {
                 WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                     .build()
                     .map_err(TrustError::Verifier)?;
-            Accepted::SignedBy { authorities, listed }
+            ServerTrust::SignedBy { authorities, listed }
         } else {
-            Accepted::Pinned(self.pins.clone())
+            ServerTrust::Pinned(self.pins.clone())
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Runs work that reads files on threads of its own, because nothing can end a read of a file system
-/// that hangs. Clones have the bounds on such threads in common.
+/// Runs work that reads files on threads of its own, because nothing can end a read of a file
+/// system that hangs. Clones have the bounds on such threads in common.
 ///
 /// A file at which several threads hang is not read, nor is any file after it, which may be on the
 /// same mount. Work that reads no such file succeeds.

@@ -35,8 +35,8 @@ struct QueuedLines {
 }
 
 impl LogWriter {
-    /// Writes to `out`, for the log of this name. `lost` counts the lines that could not be written,
-    /// and those that came while more than `bound` bytes waited.
+    /// Writes to `out`, for the log of this name. `lost` counts the lines that could not be
+    /// written, and those that came while more than `bound` bytes waited.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -60,7 +60,7 @@ impl LogWriter {
         Ok(Self { queue, bound, lost })
     }
 
-    /// Takes a line with its line end. All requests wait for this lock, so the line comes formatted.
+    /// Takes a formatted line with its line end. All requests use this lock, so it is held shortly.
     pub(super) fn write(&self, line: &str) {
         let mut state = self.queue.state.lock();
         if state.lines.len() > self.bound {

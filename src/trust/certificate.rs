@@ -232,8 +232,8 @@ pub enum OutOfDate {
     },
 }
 
-/// RSA and ECDSA with SHA-1 (RFC 8017, appendix C; RFC 5758, section 3.2), and OIW's older identifier
-/// of RSA with SHA-1.
+/// RSA and ECDSA with SHA-1 (RFC 8017, appendix C; RFC 5758, section 3.2), and OIW's older
+/// identifier of RSA with SHA-1.
 const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
 const SIGNED_WITH_MD5: [&str; 1] = ["1.2.840.113549.1.1.4"];
 /// The extensions that the library knows: key usage, alternative names, basic and name constraints,
