@@ -60,7 +60,7 @@ impl fmt::Display for Invisible {
     }
 }
 
-/// JSON without a byte order mark in front: a reader may ignore it (RFC 8259, section 8.1), and
+/// JSON without a byte order mark in front: readers may ignore it (RFC 8259, section 8.1), and
 /// .NET writes it.
 pub fn without_byte_order_mark(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)

@@ -117,8 +117,7 @@ fn too_large(max: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it holds more than {number} {unit}"))
 }
 
-/// A transient failure to read a file, which may be valid: the same read may succeed a moment
-/// later.
+/// A transient failure to read a file: the same read may succeed a moment later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file} could not be read just now ({cause}); the file itself may be good")]
 pub struct Unreadable {

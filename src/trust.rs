@@ -20,7 +20,7 @@ pub use certificate::{
 };
 pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, message_of};
 pub use revocation::{RevocationList, RevocationListFault};
-use verifier::{Accepted, Verifier};
+use verifier::{ServerTrust, Verifier};
 
 /// The accepted server certificates. Two values are equal if they accept the same ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,9 +76,9 @@ impl Trust {
                 WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                     .build()
                     .map_err(TrustError::Verifier)?;
-            Accepted::SignedBy { authorities, listed }
+            ServerTrust::SignedBy { authorities, listed }
         } else {
-            Accepted::Pinned(self.pins.clone())
+            ServerTrust::Pinned(self.pins.clone())
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

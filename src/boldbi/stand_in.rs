@@ -18,8 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::respond::Body;
-use self::state::{Shared, State};
+use self::respond::StandInBody;
+use self::state::{SharedState, State};
 use super::UserSource;
 
 mod api;
@@ -131,7 +131,7 @@ impl Default for StandInOptions {
 /// A running stand-in. When it is dropped, it stops; requests in flight have a moment to end.
 pub struct StandIn {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     stop: CancellationToken,
 }
 
@@ -147,7 +147,7 @@ impl StandIn {
         }
         let listener = TcpListener::bind(options.address).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::new(options, format!("http://{address}/bi")));
+        let shared = Arc::new(SharedState::new(options, format!("http://{address}/bi")));
         let stop = CancellationToken::new();
         tokio::spawn(accept(listener, Arc::clone(&shared), stop.clone()));
         Ok(Self { address, shared, stop })
@@ -252,7 +252,7 @@ impl Drop for StandIn {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+async fn accept(listener: TcpListener, shared: Arc<SharedState>, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -269,7 +269,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) {
+async fn serve(stream: TcpStream, shared: Arc<SharedState>, stop: CancellationToken) {
     // Otherwise benches would measure a delay of the system, not of the code under test.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| respond(&shared, request));
@@ -287,9 +287,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) 
 }
 
 async fn respond(
-    shared: &Shared,
+    shared: &SharedState,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<StandInBody>, Infallible> {
     let path = request.uri().path();
     if path.ends_with("/health-check") {
         return Ok(respond::text("Healthy"));

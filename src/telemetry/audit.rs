@@ -50,8 +50,7 @@ impl fmt::Display for AuditSink {
 pub struct AuditLine<'a> {
     /// When it began.
     pub begun: SystemTime,
-    /// The request that began the exchange or was refused; `None` for an exchange ahead of
-    /// requests.
+    /// The request that began the exchange or was refused; `None` for other exchanges.
     pub request_id: Option<&'a str>,
     /// The caller, once known; `None` also for an anonymous one.
     pub caller: Option<&'a str>,

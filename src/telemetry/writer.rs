@@ -60,8 +60,7 @@ impl LogWriter {
         Ok(Self { queue, bound, lost })
     }
 
-    /// Takes a line with its line end. All requests wait for this lock, so the line comes
-    /// formatted.
+    /// Takes a formatted line with its line end. All requests use this lock, so it is held shortly.
     pub(super) fn write(&self, line: &str) {
         let mut state = self.queue.state.lock();
         if state.lines.len() > self.bound {

@@ -13,16 +13,16 @@ use super::certificate::{CertificateInfo, fingerprint};
 
 /// The reason for which a server's certificate is not accepted.
 pub struct CertificateFault {
-    kind: FaultKind,
+    kind: CertificateFaultKind,
     text: String,
 }
 
 /// Advice to an operator about a certificate. It is one byte, because refusals hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertificateHint(FaultKind);
+pub struct CertificateHint(CertificateFaultKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FaultKind {
+enum CertificateFaultKind {
     NotPinned,
     UnknownIssuer,
     SelfSigned,
@@ -47,7 +47,7 @@ impl CertificateFault {
             "none of `certificate_sha256` is the fingerprint of the server's certificate, {}",
             hexadecimal(certificate)
         );
-        Self { kind: FaultKind::NotPinned, text }
+        Self { kind: CertificateFaultKind::NotPinned, text }
     }
 
     /// The same error, with the reason that the certificates' own statements give, if any.
@@ -60,41 +60,45 @@ impl CertificateFault {
         let Some(facts) = CertificateInfo::of(certificate) else { return error };
         let (kind, text): (_, String) = match kind_of(cause) {
             _ if is_ours(cause) => return error,
-            FaultKind::WrongDate => return error,
-            FaultKind::WrongName if facts.has_alternative_names() => {
+            CertificateFaultKind::WrongDate => return error,
+            CertificateFaultKind::WrongName if facts.has_alternative_names() => {
                 match address_of(cause).filter(|address| facts.has_as_dns_name(*address)) {
                     Some(address) => {
                         let text = format!(
                             "the address {address} stands in the subjectAltName as a DNS name; it must \
                              be IP:{address}"
                         );
-                        (FaultKind::AddressAsName, text)
+                        (CertificateFaultKind::AddressAsName, text)
                     }
                     None => return error,
                 }
             }
-            FaultKind::WrongName => (
-                FaultKind::NoNames,
+            CertificateFaultKind::WrongName => (
+                CertificateFaultKind::NoNames,
                 "the server's certificate names no host: it has no subjectAltName".into(),
             ),
             _ if facts.is_version_1() => (
-                FaultKind::Version1,
+                CertificateFaultKind::Version1,
                 "the server's certificate is of version 1, which has no subjectAltName".into(),
             ),
-            FaultKind::Other if plain(cause).ends_with("CriticalExtension") => {
+            CertificateFaultKind::Other if plain(cause).ends_with("CriticalExtension") => {
                 let Some(oid) = critical_extension(&facts, intermediates) else { return error };
                 let text = format!(
                     "the server's certificate, or one above it, has a critical extension that is not \
                      known here, {oid}"
                 );
-                (FaultKind::CriticalExtension, text)
+                (CertificateFaultKind::CriticalExtension, text)
             }
-            FaultKind::UnknownIssuer | FaultKind::Other if facts.is_self_issued() => (
-                FaultKind::SelfSigned,
-                "the server's certificate is signed by itself, and is not listed itself".into(),
-            ),
-            FaultKind::WrongPurpose => (
-                FaultKind::WrongPurpose,
+            CertificateFaultKind::UnknownIssuer | CertificateFaultKind::Other
+                if facts.is_self_issued() =>
+            {
+                (
+                    CertificateFaultKind::SelfSigned,
+                    "the server's certificate is signed by itself, and is not listed itself".into(),
+                )
+            }
+            CertificateFaultKind::WrongPurpose => (
+                CertificateFaultKind::WrongPurpose,
                 "the server's certificate is not made for servers (extendedKeyUsage)".into(),
             ),
             _ => match weak_digest(&facts, intermediates) {
@@ -102,16 +106,16 @@ impl CertificateFault {
                     let text = format!(
                         "the server's certificate, or one above it, is signed with {digest}"
                     );
-                    (FaultKind::WeakDigest, text)
+                    (CertificateFaultKind::WeakDigest, text)
                 }
                 None if plain(cause).starts_with("UnsupportedSignatureAlgorithm") => (
-                    FaultKind::Algorithm,
+                    CertificateFaultKind::Algorithm,
                     "the server's certificate, or one above it, is signed in a way that \
                                 cannot be verified"
                         .into(),
                 ),
                 None if facts.is_authority() => (
-                    FaultKind::Authority,
+                    CertificateFaultKind::Authority,
                     "the server's certificate is an authority's (CA:TRUE), and is not \
                                 listed itself"
                         .into(),
@@ -130,11 +134,11 @@ impl CertificateFault {
         let bits = CertificateInfo::of(certificate).and_then(|facts| facts.short_rsa_key());
         let (kind, text): (_, String) = match bits {
             Some(bits) => (
-                FaultKind::ShortKey,
+                CertificateFaultKind::ShortKey,
                 format!("the key of the server's certificate has {bits} bits"),
             ),
             None => (
-                FaultKind::NoKey,
+                CertificateFaultKind::NoKey,
                 "the server does not prove that it has the key to its certificate".into(),
             ),
         };
@@ -200,23 +204,23 @@ pub fn causes<'e>(
     })
 }
 
-fn kind_of(cause: &CertificateError) -> FaultKind {
+fn kind_of(cause: &CertificateError) -> CertificateFaultKind {
     match cause {
         // The latter: a CA of the same name with another key, e.g. a new one.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            FaultKind::UnknownIssuer
+            CertificateFaultKind::UnknownIssuer
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            FaultKind::WrongName
+            CertificateFaultKind::WrongName
         }
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => FaultKind::WrongDate,
+        | CertificateError::NotValidYetContext { .. } => CertificateFaultKind::WrongDate,
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            FaultKind::WrongPurpose
+            CertificateFaultKind::WrongPurpose
         }
-        _ => FaultKind::Other,
+        _ => CertificateFaultKind::Other,
     }
 }
 
@@ -283,80 +287,80 @@ impl CertificateHint {
     /// The advice, in one sentence.
     pub fn as_str(self) -> &'static str {
         match self.0 {
-            FaultKind::NotPinned => {
+            CertificateFaultKind::NotPinned => {
                 "if the server's certificate was renewed, compare this fingerprint with the one that \
              `openssl x509 -in server.pem -noout -fingerprint -sha256` prints on the server, and \
              add it to `certificate_sha256` of the server"
             }
-            FaultKind::UnknownIssuer => {
+            CertificateFaultKind::UnknownIssuer => {
                 "the server's certificate is signed by an authority that is not trusted here: set \
              `ca_file` of the server to that authority's certificate"
             }
-            FaultKind::SelfSigned => {
+            CertificateFaultKind::SelfSigned => {
                 "list the server's certificate itself in `ca_file` of the server, or its fingerprint \
              in `certificate_sha256`, once you have compared it with the one that `openssl x509 \
              -in server.pem -noout -fingerprint -sha256` prints on the server"
             }
-            FaultKind::Authority => {
+            CertificateFaultKind::Authority => {
                 "list the certificate that the server shows itself in `ca_file` of the server, byte \
              for byte, or its fingerprint in `certificate_sha256`; or give the server one that the \
              authority has signed, with CA:FALSE and a subjectAltName"
             }
-            FaultKind::Version1 => concat!(
+            CertificateFaultKind::Version1 => concat!(
                 "give the server a certificate of version 3 with a subjectAltName, signed by the \
              authority in `ca_file` of the server, or pin this one by its fingerprint in \
              `certificate_sha256`; one of its own, to be listed in `ca_file`, is made by ",
                 make_one!()
             ),
-            FaultKind::WeakDigest => concat!(
+            CertificateFaultKind::WeakDigest => concat!(
                 "SHA-1 and MD5 are not accepted as signature algorithm: have the certificate signed \
              again with SHA-256, or pin this one by its fingerprint in `certificate_sha256` of the \
              server; one of its own, to be listed in `ca_file`, is made by ",
                 make_one!()
             ),
-            FaultKind::CriticalExtension => {
+            CertificateFaultKind::CriticalExtension => {
                 "give the server a certificate without that extension, or one where it is not critical; or \
              pin this one by its fingerprint in `certificate_sha256` of the server, which works"
             }
-            FaultKind::Algorithm => concat!(
+            CertificateFaultKind::Algorithm => concat!(
                 "RSA from 2048 to 8192 bits, P-256, P-384 and Ed25519, with SHA-256 or SHA-384, can be \
              verified, other algorithms cannot be verified: have the certificate signed again with one of \
              them, or pin this one by its fingerprint in `certificate_sha256` of the server; one of its \
              own, to be listed in `ca_file`, is made by ",
                 make_one!()
             ),
-            FaultKind::ShortKey => concat!(
+            CertificateFaultKind::ShortKey => concat!(
                 "give the server a certificate with an RSA key of 2048 bits or more, or an ECDSA key; \
              one of its own, listed in `ca_file` of the server, is made by ",
                 make_one!()
             ),
-            FaultKind::NoKey => {
+            CertificateFaultKind::NoKey => {
                 "find out what responds at the server's `url`: it shows this certificate without having its key, \
              as after a wrong change of the server's key, or as an attacker does"
             }
-            FaultKind::NoNames => concat!(
+            CertificateFaultKind::NoNames => concat!(
                 "the common name does not count: give the server a certificate whose subjectAltName is \
              the host of the server's `url`, or list its fingerprint in `certificate_sha256` of \
              the server; one to be listed in `ca_file` is made by ",
                 make_one!()
             ),
-            FaultKind::WrongName => {
+            CertificateFaultKind::WrongName => {
                 "the server's certificate is for another host name: use the name it is for in the \
              server's `url`"
             }
-            FaultKind::AddressAsName => {
+            CertificateFaultKind::AddressAsName => {
                 "clients that connect to an address look for it among the IP addresses of the subjectAltName: \
              make the certificate with `subjectAltName=IP:` and the address instead of `DNS:`"
             }
-            FaultKind::WrongDate => {
+            CertificateFaultKind::WrongDate => {
                 "the server's certificate has expired or is not valid yet: renew it, and check the \
              clock here"
             }
-            FaultKind::WrongPurpose => {
+            CertificateFaultKind::WrongPurpose => {
                 "give the server a certificate whose extendedKeyUsage has serverAuth; a certificate for \
              clients or authorities does not have it"
             }
-            FaultKind::Other => concat!(
+            CertificateFaultKind::Other => concat!(
                 "the server's certificate cannot be used: give the server another one; one to be \
              listed in `ca_file` of the server is made by ",
                 make_one!()

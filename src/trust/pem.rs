@@ -36,8 +36,13 @@ pub fn sections(content: &[u8], accepted: &[SectionKind]) -> Result<Vec<Section>
     if let Some(fault) = not_text(content) {
         return Err(vec![fault]);
     }
-    let mut parser =
-        Parser { content, accepted, at: Position::Text, found: Vec::new(), faults: Vec::new() };
+    let mut parser = Parser {
+        content,
+        accepted,
+        state: ParserState::Text,
+        found: Vec::new(),
+        faults: Vec::new(),
+    };
     let (mut start, mut number) = (0, 0);
     for line in content.split_inclusive(|byte| *byte == b'\n') {
         number += 1;
@@ -55,12 +60,12 @@ pub fn sections(content: &[u8], accepted: &[SectionKind]) -> Result<Vec<Section>
 struct Parser<'c> {
     content: &'c [u8],
     accepted: &'c [SectionKind],
-    at: Position<'c>,
+    state: ParserState<'c>,
     found: Vec<Section>,
     faults: Vec<PemFault>,
 }
 
-enum Position<'c> {
+enum ParserState<'c> {
     /// Between sections.
     Text,
     Section(OpenSection<'c>),
@@ -103,17 +108,17 @@ enum LineKind<'c> {
 
 impl<'c> Parser<'c> {
     fn line(&mut self, line: &Line<'c>) {
-        let at = std::mem::replace(&mut self.at, Position::Text);
-        self.at = match at {
-            Position::Section(open) => self.within(open, line),
-            outside => self.outside(line, matches!(outside, Position::AfterFault)),
+        let at = std::mem::replace(&mut self.state, ParserState::Text);
+        self.state = match at {
+            ParserState::Section(open) => self.within(open, line),
+            outside => self.outside(line, matches!(outside, ParserState::AfterFault)),
         };
     }
 
-    fn outside(&mut self, line: &Line<'c>, after_fault: bool) -> Position<'c> {
+    fn outside(&mut self, line: &Line<'c>, after_fault: bool) -> ParserState<'c> {
         match line.kind {
             LineKind::Begin(label) => return self.begin(label, line),
-            LineKind::End(_) if after_fault => return Position::Text,
+            LineKind::End(_) if after_fault => return ParserState::Text,
             LineKind::End(label) => {
                 self.add(
                     line.number,
@@ -125,14 +130,14 @@ impl<'c> Parser<'c> {
             LineKind::Plain(text) if !after_fault && hides_base64(text) => {
                 self.add(line.number, "base64 outside of a section", Some(NO_SECTION));
             }
-            LineKind::Plain(_) if !after_fault => return Position::Text,
+            LineKind::Plain(_) if !after_fault => return ParserState::Text,
             // The last line of base64 may be too short to be recognised.
             LineKind::Damaged(_) | LineKind::Plain(_) => {}
         }
-        Position::AfterFault
+        ParserState::AfterFault
     }
 
-    fn begin(&mut self, label: &'c str, line: &Line<'c>) -> Position<'c> {
+    fn begin(&mut self, label: &'c str, line: &Line<'c>) -> ParserState<'c> {
         let kind = SectionKind::try_from(label.as_bytes()).ok();
         let usage = if kind.is_some_and(|kind| self.accepted.contains(&kind)) {
             Usage::Used
@@ -143,20 +148,20 @@ impl<'c> Parser<'c> {
             self.add(line.number, what, hint_about(label));
             Usage::Faulty
         };
-        Position::Section(OpenSection { label, start: line.start, line: line.number, usage })
+        ParserState::Section(OpenSection { label, start: line.start, line: line.number, usage })
     }
 
-    fn within(&mut self, mut open: OpenSection<'c>, line: &Line<'c>) -> Position<'c> {
+    fn within(&mut self, mut open: OpenSection<'c>, line: &Line<'c>) -> ParserState<'c> {
         match line.kind {
             LineKind::End(label) if label == open.label => {
                 self.close(&open, line.end);
-                return Position::Text;
+                return ParserState::Text;
             }
             LineKind::End(label) => {
                 let (began, at) = (open.label, open.line);
                 let what = format!("the END of `{label}`, where `{began}` began in line {at}");
                 self.add(line.number, what, None);
-                return Position::Text;
+                return ParserState::Text;
             }
             LineKind::Begin(label) => {
                 self.add_about(&open, WITHOUT_END);
@@ -164,7 +169,7 @@ impl<'c> Parser<'c> {
             }
             LineKind::Damaged(text) => {
                 self.add_damaged(text, line.number);
-                return Position::AfterFault;
+                return ParserState::AfterFault;
             }
             LineKind::Plain(text) if matches!(open.usage, Usage::Used) && !is_base64(text) => {
                 let (what, hint) = not_base64(text);
@@ -173,7 +178,7 @@ impl<'c> Parser<'c> {
             }
             LineKind::Plain(_) => {}
         }
-        Position::Section(open)
+        ParserState::Section(open)
     }
 
     fn close(&mut self, open: &OpenSection<'c>, end: usize) {
@@ -191,8 +196,8 @@ impl<'c> Parser<'c> {
     }
 
     fn end(&mut self) {
-        let at = std::mem::replace(&mut self.at, Position::Text);
-        if let Position::Section(open) = at
+        let at = std::mem::replace(&mut self.state, ParserState::Text);
+        if let ParserState::Section(open) = at
             && self.faults.len() < MAX_FAULTS
         {
             self.add_about(&open, WITHOUT_END);

@@ -18,12 +18,12 @@ use super::fault::CertificateFault;
 /// signed.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    accepted: Accepted,
+    accepted: ServerTrust,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 #[derive(Debug)]
-pub(super) enum Accepted {
+pub(super) enum ServerTrust {
     /// Exactly these certificates, of which only the dates are checked.
     Pinned(Vec<Fingerprint>),
     /// Certificates that these authorities have signed, and exactly those in `listed`, for their
@@ -32,15 +32,15 @@ pub(super) enum Accepted {
 }
 
 impl Verifier {
-    pub(super) fn new(accepted: Accepted, algorithms: WebPkiSupportedAlgorithms) -> Self {
+    pub(super) fn new(accepted: ServerTrust, algorithms: WebPkiSupportedAlgorithms) -> Self {
         Self { accepted, algorithms }
     }
 
     /// Whether a certificate is accepted itself, without an authority's signature.
     fn is_accepted_itself(&self, certificate: &CertificateDer<'_>) -> bool {
         match &self.accepted {
-            Accepted::Pinned(pins) => pins.contains(&fingerprint(certificate)),
-            Accepted::SignedBy { listed, .. } => listed.iter().any(|one| one == certificate),
+            ServerTrust::Pinned(pins) => pins.contains(&fingerprint(certificate)),
+            ServerTrust::SignedBy { listed, .. } => listed.iter().any(|one| one == certificate),
         }
     }
 
@@ -54,10 +54,12 @@ impl Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let is_accepted_itself = self.is_accepted_itself(certificate);
         match &self.accepted {
-            Accepted::Pinned(_) if is_accepted_itself => in_time(&readable(certificate)?, now)?,
-            Accepted::Pinned(_) => return Err(CertificateFault::not_pinned(certificate).into()),
+            ServerTrust::Pinned(_) if is_accepted_itself => in_time(&readable(certificate)?, now)?,
+            ServerTrust::Pinned(_) => {
+                return Err(CertificateFault::not_pinned(certificate).into());
+            }
             // The library accepts no CA certificate for a server. A listed one may be both.
-            Accepted::SignedBy { .. } if is_accepted_itself => {
+            ServerTrust::SignedBy { .. } if is_accepted_itself => {
                 let facts = readable(certificate)?;
                 in_time(&facts, now)?;
                 if !facts.is_for_servers() {
@@ -65,7 +67,7 @@ impl Verifier {
                 }
                 has_name(certificate, &facts, name)?;
             }
-            Accepted::SignedBy { authorities, .. } => {
+            ServerTrust::SignedBy { authorities, .. } => {
                 return authorities.verify_server_cert(certificate, intermediates, name, ocsp, now);
             }
         }

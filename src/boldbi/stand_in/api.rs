@@ -15,18 +15,18 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::ObservedRequest;
-use super::respond::{self, Body};
-use super::state::{Issued, Shared, failure};
+use super::respond::{self, StandInBody};
+use super::state::{Issued, SharedState, failure};
 
 pub(super) async fn respond(
-    shared: &Shared,
+    shared: &SharedState,
     site: Option<&str>,
     route: &str,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Response<StandInBody> {
     shared.counts.api_request();
     let (head, body) = request.into_parts();
-    let Ok(body) = Digest::of(body).await else {
+    let Ok(body) = BodyDigest::of(body).await else {
         return respond::json(StatusCode::BAD_REQUEST, &json!({"Message": "broken body"}));
     };
     shared.record(&head, body.length);
@@ -72,7 +72,7 @@ pub(super) async fn respond(
 }
 
 /// Site and user of a token. They are in the token itself, if it has ended and is a JWT.
-fn holder(shared: &Shared, token: &str) -> Option<(Option<String>, String)> {
+fn holder(shared: &SharedState, token: &str) -> Option<(Option<String>, String)> {
     if let Some(issued) = shared.state().tokens.get(token) {
         return Some((issued.site.clone(), issued.user.clone()));
     }
@@ -87,8 +87,8 @@ fn served(
     route: &str,
     site: Option<&str>,
     issued: &Issued,
-    body: &Digest,
-) -> Response<Body> {
+    body: &BodyDigest,
+) -> Response<StandInBody> {
     let query = head.uri.query().unwrap_or_default();
     let parameter = |name: &str| {
         form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, v)| v)
@@ -156,12 +156,12 @@ fn bearer(head: &Parts) -> Option<&str> {
 }
 
 /// Length and hash of a body, which is read to its end but not kept.
-struct Digest {
+struct BodyDigest {
     length: u64,
     sha256: String,
 }
 
-impl Digest {
+impl BodyDigest {
     async fn of(mut body: Incoming) -> Result<Self, hyper::Error> {
         let mut length = 0;
         let mut context = digest::Context::new(&digest::SHA256);

@@ -13,36 +13,36 @@ use hyper::body::Frame;
 use serde_json::Value;
 
 /// A body that may be streamed, or break off.
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type StandInBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A whole body of some type.
 pub(super) fn whole(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,
-) -> Response<Body> {
+) -> Response<StandInBody> {
     let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
     typed(status, content_type, body)
 }
 
 /// JSON, as Bold BI types it. (Bold BI: a reply of 2020.)
-pub(super) fn json(status: StatusCode, body: &Value) -> Response<Body> {
+pub(super) fn json(status: StatusCode, body: &Value) -> Response<StandInBody> {
     whole(status, JSON, body.to_string())
 }
 
 /// Plain text with status 200.
-pub(super) fn text(body: &'static str) -> Response<Body> {
+pub(super) fn text(body: &'static str) -> Response<StandInBody> {
     whole(StatusCode::OK, "text/plain; charset=utf-8", body)
 }
 
 /// A page of HTML, as from a web server that has no such site.
-pub(super) fn page(status: StatusCode) -> Response<Body> {
+pub(super) fn page(status: StatusCode) -> Response<StandInBody> {
     let body = "<!DOCTYPE html><html><title>Bold BI</title><body>Not here</body></html>";
     whole(status, "text/html; charset=utf-8", body)
 }
 
 /// JSON that is sent byte by byte.
-pub(super) fn dripped(body: String, pause: Duration) -> Response<Body> {
+pub(super) fn dripped(body: String, pause: Duration) -> Response<StandInBody> {
     let drops = stream::unfold(body.into_bytes().into_iter(), move |mut bytes| async move {
         tokio::time::sleep(pause).await;
         let drop = Bytes::from(vec![bytes.next()?]);
@@ -52,7 +52,7 @@ pub(super) fn dripped(body: String, pause: Duration) -> Response<Body> {
 }
 
 /// JSON that breaks off in the middle, with the connection.
-pub(super) fn broken_off(body: &str) -> Response<Body> {
+pub(super) fn broken_off(body: &str) -> Response<StandInBody> {
     let half = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
     let lost = io::Error::from(io::ErrorKind::ConnectionReset);
     let frames = stream::iter([Ok(Frame::data(half)), Err(lost)]);
@@ -62,7 +62,7 @@ pub(super) fn broken_off(body: &str) -> Response<Body> {
 }
 
 /// `size` bytes in pieces, with a `Content-Length` or chunked.
-pub(super) fn download(size: u64, chunked: bool) -> Response<Body> {
+pub(super) fn download(size: u64, chunked: bool) -> Response<StandInBody> {
     static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
     let pieces = stream::unfold(size, |left| async move {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE.len());
@@ -77,7 +77,11 @@ pub(super) fn download(size: u64, chunked: bool) -> Response<Body> {
     response
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+fn typed(
+    status: StatusCode,
+    content_type: &'static str,
+    body: StandInBody,
+) -> Response<StandInBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

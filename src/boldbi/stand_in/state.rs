@@ -24,8 +24,8 @@ pub struct Recorded {
     pub body_length: u64,
 }
 
-/// The state that all connections of a stand-in share.
-pub(super) struct Shared {
+/// The state of all connections of a stand-in.
+pub(super) struct SharedState {
     pub(super) url: String,
     pub(super) counts: Counts,
     pub(super) observer: Option<Observer>,
@@ -60,7 +60,7 @@ pub(super) struct Issued {
     pub(super) expires_at: Instant,
 }
 
-impl Shared {
+impl SharedState {
     pub(super) fn new(options: StandInOptions, url: String) -> Self {
         let none = (StatusCode::INTERNAL_SERVER_ERROR, 0);
         Self {

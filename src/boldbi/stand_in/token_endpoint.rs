@@ -17,8 +17,8 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use url::form_urlencoded;
 
-use super::respond::{self, Body};
-use super::state::{Shared, State, failure};
+use super::respond::{self, StandInBody};
+use super::state::{SharedState, State, failure};
 use crate::tenant::Grant;
 
 /// The reply of the token endpoint to a valid request.
@@ -68,10 +68,10 @@ pub enum TokenReply {
 }
 
 pub(super) async fn respond(
-    shared: &Shared,
+    shared: &SharedState,
     site: Option<&str>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Response<StandInBody> {
     shared.counts.token_request();
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
@@ -97,7 +97,7 @@ pub(super) async fn respond(
         let state = shared.state();
         match authenticate(&state, site, &fields) {
             Ok(()) => state.reply.clone(),
-            Err(refusal) => return refusal.response(),
+            Err(failure) => return failure.response(),
         }
     };
     granted(shared, site, &fields["username"], reply).await
@@ -120,16 +120,16 @@ fn fields(headers: &HeaderMap, body: &[u8]) -> HashMap<String, String> {
     }
 }
 
-enum Refusal {
+enum LoginFailure {
     NoUsername,
     UnknownUser,
     WrongCredential,
 }
 
-impl Refusal {
+impl LoginFailure {
     /// The first two are documented (Bold BI: REST API v1.0 to v6.0). The reply to a wrong secret
     /// is not; but a `LoginResult` in replies makes sense only if it can be false.
-    fn response(&self) -> Response<Body> {
+    fn response(&self) -> Response<StandInBody> {
         match self {
             Self::NoUsername => message(StatusCode::BAD_REQUEST, "Email address is empty"),
             Self::UnknownUser => message(StatusCode::NOT_FOUND, "User detail not found"),
@@ -142,13 +142,14 @@ fn authenticate(
     state: &State,
     site: Option<&str>,
     fields: &HashMap<String, String>,
-) -> Result<(), Refusal> {
+) -> Result<(), LoginFailure> {
     let field = |name| fields.get(name).map_or("", String::as_str);
     let email = Some(field("username")).filter(|email| !email.is_empty());
-    let email = email.ok_or(Refusal::NoUsername)?;
+    let email = email.ok_or(LoginFailure::NoUsername)?;
     let site = state.sites.iter().find(|known| known.id.as_deref() == site);
-    let site = site.ok_or(Refusal::UnknownUser)?;
-    let user = site.users.iter().find(|user| user.email == email).ok_or(Refusal::UnknownUser)?;
+    let site = site.ok_or(LoginFailure::UnknownUser)?;
+    let user =
+        site.users.iter().find(|user| user.email == email).ok_or(LoginFailure::UnknownUser)?;
     let good = match field("grant_type") {
         "embed_secret" => {
             let (given, former) = (field("embed_secret"), state.former_secrets.get(&site.id));
@@ -160,15 +161,15 @@ fn authenticate(
         }
         _ => false,
     };
-    good.then_some(()).ok_or(Refusal::WrongCredential)
+    good.then_some(()).ok_or(LoginFailure::WrongCredential)
 }
 
 async fn granted(
-    shared: &Shared,
+    shared: &SharedState,
     site: Option<&str>,
     email: &str,
     reply: TokenReply,
-) -> Response<Body> {
+) -> Response<StandInBody> {
     let jwt = !matches!(reply, TokenReply::Dated | TokenReply::Published | TokenReply::NoExpiry);
     let good = issue(shared, site, email, jwt);
     tracing::debug!(site, user = email, serial = good.serial, "a token was given");
@@ -220,7 +221,7 @@ async fn granted(
 }
 
 /// A token that was just issued.
-struct Given<'e> {
+struct NewToken<'e> {
     token: String,
     email: &'e str,
     serial: u64,
@@ -228,7 +229,7 @@ struct Given<'e> {
     lifetime: Duration,
 }
 
-fn issue<'e>(shared: &Shared, site: Option<&str>, email: &'e str, jwt: bool) -> Given<'e> {
+fn issue<'e>(shared: &SharedState, site: Option<&str>, email: &'e str, jwt: bool) -> NewToken<'e> {
     let mut state = shared.state();
     state.last_serial += 1;
     let (serial, lifetime) = (state.last_serial, state.token_lifetime);
@@ -247,10 +248,10 @@ fn issue<'e>(shared: &Shared, site: Option<&str>, email: &'e str, jwt: bool) -> 
     state.issue(token.clone(), site, email, serial);
     let issued = OffsetDateTime::from_unix_timestamp(now.cast_signed());
     let issued = issued.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    Given { token, email, serial, issued, lifetime }
+    NewToken { token, email, serial, issued, lifetime }
 }
 
-impl Given<'_> {
+impl NewToken<'_> {
     fn current(&self) -> Value {
         json!({
             "email": self.email,
@@ -298,11 +299,11 @@ fn failed_login() -> Value {
     json!({"access_token": null, "LoginResult": "False", "LoginStatusInfo": "Invalid credentials"})
 }
 
-fn message(status: StatusCode, text: &str) -> Response<Body> {
+fn message(status: StatusCode, text: &str) -> Response<StandInBody> {
     respond::json(status, &json!({"Message": text, "Status": false}))
 }
 
-fn insert(response: &mut Response<Body>, name: &str, value: &str) {
+fn insert(response: &mut Response<StandInBody>, name: &str, value: &str) {
     let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) else {
         tracing::warn!(name, "a stand-in was told to send a header that cannot be sent");
         return;

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use super::{code_lines, sources};
 
-/// Names that may be declared more than once, each with its reason.
-const EXCEPTIONS: [(&str, &str); 5] = [
-    ("ExistingAuthorization", "the form in the file and the value made of it"),
-    ("Grant", "the form in the file and the value made of it"),
-    ("Listener", "the form in the file, the settings made of it, and the listener that runs"),
-    ("Proxy", "the form in the file; the gateway's own type"),
-    ("UserSource", "the form in the file and the value made of it"),
-];
+/// The types of the configuration file as it is written. Each may have the name of the value
+/// that is made of it.
+const WRITTEN_FORMS: [&str; 2] = ["config/file.rs", "config/file/"];
+
+/// Other names that may be declared more than once, each with its reason.
+const EXCEPTIONS: [(&str, &str); 0] = [];
 
 #[test]
 #[ignore = "types are being renamed; prints the names that are left"]
 fn no_type_name_stands_for_two_things() {
     let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (file, _, text) in sources() {
-        for name in declarations(&text) {
-            declared.entry(name).or_default().push(file.clone());
+        if !WRITTEN_FORMS.iter().any(|form| file.starts_with(form)) {
+            for name in declarations(&text) {
+                declared.entry(name).or_default().push(file.clone());
+            }
         }
     }
     let is_exception = |name: &str| EXCEPTIONS.iter().any(|(exception, _)| *exception == name);
@@ -29,9 +29,9 @@ fn no_type_name_stands_for_two_things() {
         .map(|(name, files)| format!("{name}: {}", files.join(", ")))
         .collect();
     assert!(twice.is_empty(), "declared more than once:\n{}", twice.join("\n"));
-    for (name, _) in EXCEPTIONS {
+    for (name, reason) in EXCEPTIONS {
         let files = declared.get(name).map_or(0, Vec::len);
-        assert!(files > 1, "`{name}` is no exception any more: it is declared {files} times");
+        assert!(files > 1, "`{name}` ({reason}) is declared {files} times: no exception any more");
     }
 }
 
