@@ -51,7 +51,7 @@ pub use files::{Digest, Files};
 pub use finding::{Finding, Findings, Position};
 use finding::{Noted, Notes};
 use listeners::ListenerProofs;
-pub use listeners::{ListenAddress, Listener, TlsFiles};
+pub use listeners::{ListenAddress, ListenerSettings, TlsFiles};
 use node::Node;
 use place::Place;
 
@@ -59,7 +59,7 @@ use place::Place;
 #[derive(Debug)]
 pub struct Settings {
     /// Where clients connect; at least one.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerSettings>,
     /// Where health checks and metrics are served.
     pub admin: SocketAddr,
     /// All servers, in the order of the file.
@@ -82,7 +82,7 @@ pub struct Settings {
     pub files: Files,
     /// Where the audit log goes, if there is to be one.
     pub audit: Option<AuditSink>,
-    /// Doubts that the operator should know of. They are no faults.
+    /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
 }
 

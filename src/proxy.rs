@@ -410,7 +410,7 @@ impl Proxy {
     /// Keeps the connection for the next request, unless a trace of this one may remain on it.
     fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
         let bound = headers::may_bind_connection(lease.session.headers());
-        if !bound && !admitted.may_leave_traces() {
+        if !bound && !admitted.may_affect_next_request() {
             self.upstream(admitted).give_back(lease);
         }
     }

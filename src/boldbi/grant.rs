@@ -1,6 +1,6 @@
 //! The body of a request to the token endpoint, and its type. Pure. Buffers have their final size
-//! from the start, because growing would make a copy of the secret that is not erased. They are zeroised when
-//! dropped.
+//! from the start, because growing would make a copy of the secret that is not erased. They are
+//! zeroised when dropped.
 
 use bytes::Bytes;
 use http::HeaderValue;

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::SectionKind;
 
 use super::{ConfigFile, Failure, print, runtime};
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
-use crate::config::{ListenAddress, Listener, Settings};
+use crate::config::{ListenAddress, ListenerSettings, Settings};
 use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
 use crate::plain_file;
 use crate::plain_file::limit::MAX_CERTIFICATES;
@@ -107,7 +107,7 @@ impl ExplainCommand {
         Ok(headers)
     }
 
-    fn listener<'s>(&self, settings: &'s Settings) -> Result<&'s Listener, Failure> {
+    fn listener<'s>(&self, settings: &'s Settings) -> Result<&'s ListenerSettings, Failure> {
         let mut listeners = settings.listeners.iter();
         let found = match &self.listener {
             None => listeners.next(),
@@ -120,7 +120,7 @@ impl ExplainCommand {
     }
 
     /// The facts of a connection to `listener`.
-    fn peer(&self, listener: &Listener) -> Result<PeerInfo, Failure> {
+    fn peer(&self, listener: &ListenerSettings) -> Result<PeerInfo, Failure> {
         let demands = listener.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         let certificate = match (&self.client_cert, demands) {
             (None, false) => None,

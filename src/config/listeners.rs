@@ -18,7 +18,7 @@ use super::tenants::FoundTenants;
 
 /// Where clients connect.
 #[derive(Clone, Debug)]
-pub struct Listener {
+pub struct ListenerSettings {
     /// Its address.
     pub address: ListenAddress,
     /// The terms on which it admits requests.
@@ -129,7 +129,7 @@ impl Check<'_> {
         callers: &Field<Named<file::Caller>>,
         admin: Option<&SocketAddr>,
         tenants: &FoundTenants,
-    ) -> Result<Vec<Listener>, Noted> {
+    ) -> Result<Vec<ListenerSettings>, Noted> {
         let at = root.key("listeners");
         let listeners = listeners.required(&at, "a list of listeners", self.notes)?;
         let no_callers = match callers {
@@ -181,7 +181,7 @@ impl Check<'_> {
                 Err(NotBuilt::Noted(noted)) => return Err(noted),
             };
             let terms = Arc::new(ListenerTerms { admits: admits?, hosts: hosts? });
-            Ok(Some(Listener { address: address?, terms, tls }))
+            Ok(Some(ListenerSettings { address: address?, terms, tls }))
         })?;
         Ok(all.into_iter().flatten().collect())
     }

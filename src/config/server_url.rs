@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_leave_a_doubt_are_refused() {
+    fn ambiguous_urls_are_refused() {
         let all = [
             "",
             "bi.example.com",

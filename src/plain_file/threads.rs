@@ -130,7 +130,8 @@ impl ReadError {
     }
 }
 
-/// All threads that read files. Each change is one step, so that after a panic nothing is half done.
+/// All threads that read files. Each change is one step, so that after a panic nothing is half
+/// done.
 #[derive(Debug, Default)]
 struct Threads(Mutex<ThreadTable>);
 

@@ -55,7 +55,7 @@ impl<'h> Admitted<'h> {
     /// Whether the request may affect the next one on its connection. Many servers expect no body
     /// with DELETE, and would read one as the beginning of a request. An `Authorization` of the
     /// client in an unknown scheme may authenticate the connection.
-    pub(super) fn may_leave_traces(&self) -> bool {
+    pub(super) fn may_affect_next_request(&self) -> bool {
         let body = *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty;
         let own = self.raw.headers().get(AUTHORIZATION).filter(|_| !self.admission.injects);
         body || own.is_some_and(|own| !headers::authenticates_request(own))

@@ -148,7 +148,7 @@ impl Listener {
     /// A listener with the current content of its files. The connections of `before` stay open if
     /// their clients remain authenticated.
     fn new(
-        settings: &config::Listener,
+        settings: &config::ListenerSettings,
         files: &Files,
         before: Option<&Arc<Self>>,
         closing: &CancellationToken,

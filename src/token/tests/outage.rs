@@ -125,7 +125,7 @@ async fn a_refused_credential_is_asked_for_rarely_and_a_changed_one_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_refresh_leaves_the_token_in_use_to_its_end() {
+async fn a_token_is_used_to_its_end_after_a_refused_refresh() {
     let script = Script::giving(HOUR);
     let (source, permit) = (script.source(), permit());
     let token = source.token(&permit).await.unwrap().token;

@@ -177,7 +177,7 @@ async fn a_token_without_lifetime_is_asked_for_again_for_two_seconds_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_and_a_request_that_finds_no_token_share_one_exchange() {
+async fn one_exchange_serves_a_refresh_and_a_request_that_finds_no_token() {
     let script = Script::new(new_tokens(Duration::from_secs(2)));
     let script = Arc::new(Script {
         latency: Duration::from_millis(700),

@@ -12,7 +12,6 @@ const WRITTEN_FORMS: [&str; 2] = ["config/file.rs", "config/file/"];
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 #[test]
-#[ignore = "types are being renamed; prints the names that are left"]
 fn no_type_name_stands_for_two_things() {
     let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (file, _, text) in sources() {
