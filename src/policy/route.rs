@@ -35,10 +35,10 @@ pub struct RouteClasses(u8);
 
 impl RouteClasses {
     /// Every class but [`RouteClass::Credentials`].
-    pub const ALL_BUT_CREDENTIALS: Self = Self(0b0_1111);
+    pub const ALL_BUT_CREDENTIALS: Self = Self(Self::ALL.0 & !(1 << RouteClass::Credentials as u8));
 
     /// Every class.
-    pub const ALL: Self = Self(0b1_1111);
+    pub const ALL: Self = Self((1 << RouteClass::VARIANTS.len()) - 1);
 
     /// Whether `class` is one of them.
     pub fn contains(self, class: RouteClass) -> bool {
@@ -54,3 +54,17 @@ impl FromIterator<RouteClass> for RouteClasses {
 
 /// Gives the class of a route by its method and its path below the tenant's API base.
 pub type Classify = fn(&Method, &str) -> RouteClass;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sets_of_all_classes_hold_every_class_and_all_but_credentials() {
+        for &class in RouteClass::ALL {
+            assert!(RouteClasses::ALL.contains(class), "{class:?}");
+            let harmless = class != RouteClass::Credentials;
+            assert_eq!(RouteClasses::ALL_BUT_CREDENTIALS.contains(class), harmless, "{class:?}");
+        }
+    }
+}
