@@ -172,7 +172,7 @@ impl Settings {
     }
 }
 
-/// What to do about the files and variables that a configuration refers to.
+/// The treatment of the files and variables that a configuration refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum References {
     Read,

@@ -50,7 +50,7 @@ pub enum TenantRule {
     Any,
     /// The one with this [`Tenant::index`].
     One(usize),
-    /// Those that this claim of the caller's JWT names, as one text or a list of texts.
+    /// The tenants that this claim of the caller's JWT names, as one text or a list of texts.
     Claimed(String),
 }
 
@@ -75,7 +75,7 @@ impl Permission {
 struct Permissions {
     all: Vec<Permission>,
     by_tenant: HashMap<usize, Vec<usize>>,
-    /// Those that do not name a single tenant.
+    /// The permissions that do not name a single tenant.
     general: Vec<usize>,
 }
 
@@ -91,7 +91,7 @@ impl Permissions {
         found
     }
 
-    /// Those that apply to `tenant`, each with its index, in the order of the list.
+    /// The permissions that apply to `tenant`, each with its index, in the order of the list.
     fn about<'p>(
         &'p self,
         tenant: &'p Tenant,

@@ -198,7 +198,7 @@ pub struct Initiator<'a> {
     pub permission: PermissionId,
 }
 
-/// What an exchange is for.
+/// The purpose of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     /// There is no usable token.
@@ -219,7 +219,7 @@ pub struct ExchangeError {
     pub endpoint: String,
     /// The grant that was used.
     pub grant: Grant,
-    /// What went wrong.
+    /// The kind of the failure.
     #[source]
     pub kind: ExchangeErrorKind,
 }
@@ -258,7 +258,7 @@ impl NoToken {
     }
 }
 
-/// What went wrong in an exchange. No variant prints any text of the reply.
+/// The kind of an exchange's failure. No variant prints any text of the reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeErrorKind {
     /// The server refused the credential: with a client error, or with a success without a token.
@@ -274,7 +274,7 @@ pub enum ExchangeErrorKind {
     Unusable {
         /// HTTP status.
         status: u16,
-        /// What is wrong with it.
+        /// The fault of the reply.
         fault: &'static str,
     },
     /// The reply gives this token a lifetime of zero. A server that gives its token out again until

@@ -39,7 +39,7 @@ struct Client {
 pub struct BoldBiError {
     /// Name of the server.
     pub server: String,
-    /// What is wrong.
+    /// The fault of the certificates.
     #[source]
     pub cause: TrustError,
 }

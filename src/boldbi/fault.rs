@@ -88,7 +88,7 @@ impl FaultKind {
     }
 }
 
-/// What an operator can do about `error`, in one sentence.
+/// The remedy for `error`, in one sentence for operators.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
         ExchangeErrorKind::Refused { detail: reply::NO_SUCH_PAGE, .. }

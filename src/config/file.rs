@@ -80,7 +80,7 @@ pub(super) struct Listener {
     /// IP address and port (`127.0.0.1:8080`, `[::1]:8080`), or `unix:` and the path of a socket.
     #[schemars(example = "127.0.0.1:8080", example = "unix:/run/boldgate/gateway.sock")]
     pub address: Field<String>,
-    /// Whom it lets in.
+    /// The callers that it admits.
     pub callers: Field<Callers>,
     /// The only hosts that requests may ask for, in `Host`, without ports; beside the `hosts` of
     /// tenants and, on loopback addresses and Unix sockets, `localhost` and loopback addresses. If
@@ -94,7 +94,7 @@ pub(super) struct Listener {
     pub tls: Field<Tls>,
 }
 
-/// Whom a listener lets in.
+/// The callers that a listener admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Callers {

@@ -27,7 +27,7 @@ impl Files {
         self.held.keys().map(PathBuf::as_path)
     }
 
-    /// Those that could be read.
+    /// The paths of the files that could be read.
     pub fn readable(&self) -> impl Iterator<Item = &Path> {
         self.held.iter().filter(|(_, held)| held.is_some()).map(|(path, _)| path.as_path())
     }

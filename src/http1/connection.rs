@@ -1,6 +1,6 @@
 //! A connection: TCP, Unix socket or TLS, the same towards clients and servers.
 //!
-//! What it adds to the socket: a small buffer that joins a head and the first bytes of its body
+//! It adds to the socket: a small buffer that joins a head and the first bytes of its body
 //! into one write, freed while the connection is idle; reads that also advance pending writes; and
 //! the *elastic* mode, in which writes never wait. With it one task can send a body and listen for
 //! the response at the same time, although a session does only one of the two at a time.

@@ -70,7 +70,7 @@ fn policy(tenants: &Tenants) -> Policy {
     Policy::new(tenants, by_name, rules, None)
 }
 
-/// What `policy` says to a request for the route of this class on the tenant with this index.
+/// The decision of `policy` on a request for the route of this class on the tenant with this index.
 fn ask(
     policy: &Policy,
     tenants: &Tenants,

@@ -1,4 +1,4 @@
-//! What the client gets: the server's response as it comes, or a refusal. Nothing else writes to
+//! The response to the client: the server's as it comes, or a refusal. Nothing else writes to
 //! clients.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::http1::ClientSession;
 use crate::refusal::Refusal;
 use crate::token::AccessToken;
 
-/// What the gateway itself adds to the head of a response.
+/// The fields that the gateway itself adds to the head of a response.
 pub(super) struct Additions<'t> {
     /// The token that was put on the request.
     pub(super) token: Option<&'t AccessToken>,

@@ -27,7 +27,7 @@ impl AuditSink {
     /// Checks that it can be opened, without creating a file.
     ///
     /// # Errors
-    /// Those of opening it.
+    /// When it cannot be opened.
     pub fn check(&self) -> io::Result<()> {
         match self {
             Self::Stdout => Ok(()),

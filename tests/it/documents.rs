@@ -24,6 +24,14 @@ fn no_comment_is_longer_than_100_columns() {
 }
 
 #[test]
+fn no_comment_of_the_sources_begins_with_a_clause_without_a_subject() {
+    let sources: Vec<_> =
+        files("rs").into_iter().filter(|path| path.starts_with(root().join("src"))).collect();
+    let found = check(&sources, |_, text| riddles(text));
+    assert!(found.is_empty(), "name the subject:\n{}", found.join("\n"));
+}
+
+#[test]
 fn every_link_between_documents_resolves() {
     let found = check(&files("md"), |path, text| {
         let folder = path.parent().unwrap();
@@ -78,6 +86,14 @@ fn long_comments_are_found_and_long_code_is_not() {
     let long = "word ".repeat(20);
     let text = format!("// short\n    /// {long}\n//! {long}\nlet x = \"// {long}\";\n");
     assert_eq!(long_comments(&text), ["2: 108 columns", "3: 104 columns"]);
+}
+
+#[test]
+fn comments_that_begin_with_a_clause_are_found_and_others_are_not() {
+    let text = "/// What is wrong.\n//! Whoever comes.\n    // Those of it.\n/// What\n";
+    assert_eq!(riddles(text).len(), 4);
+    let text = "/// The fault. What is more.\n/// Whatsoever.\nlet a = \"What\";\n//\n";
+    assert_eq!(riddles(text), [""; 0]);
 }
 
 #[test]
@@ -156,6 +172,20 @@ fn long_prose(markdown: &str) -> Vec<String> {
 fn long_comments(rust: &str) -> Vec<String> {
     let lines = (1..).zip(rust.lines()).filter(|(_, line)| line.trim_start().starts_with("//"));
     too_long(lines.map(|(number, line)| (number, line.chars().count())), MAX_COMMENT_COLUMNS)
+}
+
+/// Comments that begin with a clause instead of their subject (see CONTRIBUTING).
+fn riddles(rust: &str) -> Vec<String> {
+    let clauses = ["What", "Who", "Whom", "Whoever", "Those", "So long", "As many"];
+    let begins = |comment: &str| {
+        let rest =
+            |clause| comment.trim_start_matches(['/', '!']).trim_start().strip_prefix(clause);
+        let is_word = |rest: &str| !rest.starts_with(char::is_alphanumeric);
+        clauses.iter().any(|clause| rest(*clause).is_some_and(is_word))
+    };
+    let lines = rust.lines().enumerate().map(|(index, line)| (index + 1, line.trim_start()));
+    let comments = lines.filter(|(_, line)| line.starts_with("//") && begins(line));
+    comments.map(|(number, line)| format!("{number}: {line}")).collect()
 }
 
 fn too_long(lines: impl Iterator<Item = (usize, usize)>, limit: usize) -> Vec<String> {
