@@ -177,14 +177,15 @@ fn long_comments(rust: &str) -> Vec<String> {
 /// Comments that begin with a clause instead of their subject (see CONTRIBUTING).
 fn riddles(rust: &str) -> Vec<String> {
     let clauses = ["What", "Who", "Whom", "Whoever", "Those", "So long", "As many"];
-    let begins = |comment: &str| {
-        let rest =
-            |clause| comment.trim_start_matches(['/', '!']).trim_start().strip_prefix(clause);
-        let is_word = |rest: &str| !rest.starts_with(char::is_alphanumeric);
-        clauses.iter().any(|clause| rest(*clause).is_some_and(is_word))
+    let is_riddle = |comment: &str| {
+        let words = comment.trim_start_matches(['/', '!']).trim_start();
+        clauses
+            .iter()
+            .filter_map(|clause| words.strip_prefix(clause))
+            .any(|behind| !behind.starts_with(char::is_alphanumeric))
     };
     let lines = rust.lines().enumerate().map(|(index, line)| (index + 1, line.trim_start()));
-    let comments = lines.filter(|(_, line)| line.starts_with("//") && begins(line));
+    let comments = lines.filter(|(_, line)| line.starts_with("//") && is_riddle(line));
     comments.map(|(number, line)| format!("{number}: {line}")).collect()
 }
 
