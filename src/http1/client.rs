@@ -330,9 +330,9 @@ const MAX_HEAD: usize = 1024 * 1024;
 /// Bounds the informational responses to a request: a server may send some for hours, as `102`.
 const MAX_INFORMATIONAL: usize = 100;
 /// Bounds the room for a read of a body of unknown length, which grows while reads fill it.
-const MIN_READ: usize = 16 * 1024;
+const MIN_READ: usize = 8 * 1024;
 /// Bounds the room for a read of any body.
-const MAX_READ: usize = 64 * 1024;
+const MAX_READ: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
