@@ -11,6 +11,6 @@ mod head;
 pub use body::Body;
 pub use chunks::{ChunkReader, NotChunked, Step};
 pub use client::{ClientSession, ResponseError};
-pub use connection::{Connection, Transport, WriteState};
+pub use connection::{Connection, FirstBytes, Transport, WriteState};
 pub use counted::Counted;
 pub use pingora::http::RequestHeader;

@@ -6,6 +6,7 @@
 //! the response at the same time, although a session does only one of the two at a time.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -67,6 +68,16 @@ impl WriteState {
     }
 }
 
+/// The beginning of a request, or the reason why there is none.
+pub enum FirstBytes {
+    /// The first bytes of a request.
+    Arrived(BytesMut),
+    /// This number of bytes has arrived, and they are not yet a complete TLS record.
+    Undecrypted(u64),
+    /// The client has closed the connection.
+    Closed,
+}
+
 impl Connection {
     /// A connection over `transport`.
     pub fn new(transport: Transport) -> Self {
@@ -113,38 +124,42 @@ impl Connection {
         self.wire.lock()
     }
 
-    /// Waits for the beginning of a request, and reads what there is of it; nothing at the end of
-    /// the connection. While it waits it needs no buffer.
+    /// Waits for the beginning of a request, and reads what there is of it. While it waits it needs
+    /// no buffer.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub async fn first_bytes(&mut self) -> io::Result<BytesMut> {
-        let mut first = BytesMut::new();
+    pub fn first_bytes(&mut self) -> impl Future<Output = io::Result<FirstBytes>> {
+        if let Transport::Tls(tls) = &self.wire.get_mut().transport {
+            tls.get_ref().0.reset();
+        }
+        self.more_bytes(0)
+    }
+
+    /// The same after [`FirstBytes::Undecrypted`] with `undecrypted` bytes.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn more_bytes(&mut self, undecrypted: u64) -> io::Result<FirstBytes> {
         loop {
-            let read = match &mut self.wire.get_mut().transport {
-                Transport::Tcp(tcp) => {
-                    tcp.readable().await?;
-                    first.reserve(FIRST_READ);
-                    tcp.try_read_buf(&mut first)
-                }
-                Transport::Unix(unix) => {
-                    unix.readable().await?;
-                    first.reserve(FIRST_READ);
-                    unix.try_read_buf(&mut first)
-                }
-                // The socket's readiness says little about TLS: a request may lie decrypted
-                // already, or what arrives is not yet one.
-                Transport::Tls(tls) => {
-                    let mut byte = [0];
-                    let read = tls.read(&mut byte).await;
-                    first.extend_from_slice(&byte[..*read.as_ref().unwrap_or(&0)]);
-                    read
-                }
+            // The socket's readiness says little about TLS: a request may lie decrypted already, or
+            // what arrives is not yet one.
+            match &mut self.wire.get_mut().transport {
+                Transport::Tcp(tcp) => tcp.readable().await?,
+                Transport::Unix(unix) => unix.readable().await?,
+                Transport::Tls(tls) => return poll_fn(|cx| poll_first(tls, undecrypted, cx)).await,
+            }
+            let mut first = BytesMut::with_capacity(FIRST_READ);
+            let read = match &self.wire.get_mut().transport {
+                Transport::Tcp(tcp) => tcp.try_read_buf(&mut first),
+                Transport::Unix(unix) => unix.try_read_buf(&mut first),
+                Transport::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
             };
             match read {
                 // Readiness can be spurious.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => first = BytesMut::new(),
-                other => return other.map(|_| first),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Ok(FirstBytes::Closed),
+                other => return other.map(|_| FirstBytes::Arrived(first)),
             }
         }
     }
@@ -155,6 +170,28 @@ impl Connection {
         let mut buffer = ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(std::task::Waker::noop());
         Pin::new(self).poll_read(&mut context, &mut buffer).is_pending()
+    }
+}
+
+/// The first decrypted byte. More than `undecrypted` bytes without one are a result too.
+fn poll_first(
+    tls: &mut TlsStream<Counted<TcpStream>>,
+    undecrypted: u64,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<FirstBytes>> {
+    let mut byte = [0];
+    let mut buffer = ReadBuf::new(&mut byte);
+    let read = Pin::new(&mut *tls).poll_read(cx, &mut buffer);
+    let received = tls.get_ref().0.received();
+    match read {
+        Poll::Ready(read) => Poll::Ready(read.map(|()| match buffer.filled() {
+            [] => FirstBytes::Closed,
+            first => FirstBytes::Arrived(first.into()),
+        })),
+        Poll::Pending if received > undecrypted.max(USUAL_UNDECRYPTED) => {
+            Poll::Ready(Ok(FirstBytes::Undecrypted(received)))
+        }
+        Poll::Pending => Poll::Pending,
     }
 }
 
@@ -314,6 +351,8 @@ impl fmt::Debug for Connection {
 
 /// Bytes of the first read: the head of a usual request.
 const FIRST_READ: usize = 4 * 1024;
+/// The bytes of TLS that an honest client may send without a request, such as key updates.
+const USUAL_UNDECRYPTED: u64 = 1024;
 /// Most bytes that are gathered until a flush: a head and a small body.
 const MAX_CORKED: usize = 4 * 1024;
 /// Most pending bytes at which the elastic mode takes more: a session writes pieces of 64 KiB.

@@ -21,6 +21,16 @@ impl<S> Counted<S> {
         Self { stream, received }
     }
 
+    /// The number of bytes that have arrived since the last [`Self::reset`].
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// Counts from 0 again.
+    pub(super) fn reset(&self) {
+        self.received.store(0, Relaxed);
+    }
+
     /// The counted stream.
     pub fn get_ref(&self) -> &S {
         &self.stream

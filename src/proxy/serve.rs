@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Proxy;
 use super::downstream::Peer;
 use super::record::Record;
 use super::session::{HeadOutcome, Session};
 use crate::caller::ListenerTerms;
-use crate::http1::Connection;
+use crate::http1::{Connection, FirstBytes};
 use crate::refusal::Refusal;
 
 /// The configuration that serves the next request of a connection.
@@ -43,9 +43,6 @@ impl Proxy {
                 }
             };
             let Ok(Ok(first)) = first else { return };
-            if first.is_empty() {
-                return;
-            }
             match Box::pin(Self::requests(current, connection, first, peer)).await {
                 Some(idle) => connection = idle,
                 None => return,
@@ -54,14 +51,47 @@ impl Proxy {
         }
     }
 
-    /// Serves the request that begins with the bytes `read`, and those that follow without a pause.
-    /// Returns the connection if it can carry more requests.
+    /// Waits for the rest of a TLS record. It is bounded as an unfinished head is, in time and,
+    /// together with all others, in memory; `None` if it ends by that.
+    async fn rest_of_record(
+        current: &impl Current,
+        connection: &mut Connection,
+        mut undecrypted: u64,
+    ) -> Option<BytesMut> {
+        let proxy = current.proxy();
+        let unfinished = proxy.unfinished_heads.enter();
+        let deadline = Instant::now() + proxy.limits.head;
+        loop {
+            let held = usize::try_from(2 * undecrypted).unwrap_or(usize::MAX);
+            unfinished.hold(held, proxy.limits.unfinished_heads);
+            let more = tokio::select! {
+                biased;
+                () = unfinished.evicted() => return None,
+                more = timeout_at(deadline, connection.more_bytes(undecrypted)) => more.ok()?.ok()?,
+            };
+            match more {
+                FirstBytes::Arrived(first) => return Some(first),
+                FirstBytes::Undecrypted(bytes) => undecrypted = bytes,
+                FirstBytes::Closed => return None,
+            }
+        }
+    }
+
+    /// Serves the request that begins with the `first` bytes, and those that follow without a
+    /// pause. Returns the connection if it can carry more requests.
     async fn requests(
         current: &impl Current,
         mut connection: Box<Connection>,
-        mut read: BytesMut,
+        first: FirstBytes,
         peer: &Peer,
     ) -> Option<Box<Connection>> {
+        let mut read = match first {
+            FirstBytes::Arrived(read) => read,
+            FirstBytes::Undecrypted(bytes) => {
+                Box::pin(Self::rest_of_record(current, &mut connection, bytes)).await?
+            }
+            FirstBytes::Closed => return None,
+        };
         loop {
             let mut proxy = current.proxy();
             let mut down = Session::new(connection, read, proxy.limits);
@@ -148,7 +178,6 @@ mod tests {
     use async_trait::async_trait;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
-    use tokio::time::Instant;
     use tokio_util::sync::CancellationToken;
 
     use super::super::ClientLimits;

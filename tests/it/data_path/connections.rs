@@ -1,5 +1,6 @@
 //! Connections of both sides: their number, transport and trust.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -382,6 +383,61 @@ async fn a_head_that_begins_behind_a_large_one_holds_its_own_bytes_alone() {
     }
     let grown = process.memory().saturating_sub(before) / 1024;
     assert!(grown <= 16, "{grown} MiB for 500 beginnings of heads");
+}
+
+/// A TLS record cannot be decrypted before it is complete. Until then its bytes count as those of
+/// an unfinished head.
+#[tokio::test]
+async fn unfinished_tls_records_are_bounded_together_with_unfinished_heads() {
+    let upstream = Upstream::echo().await;
+    let folder = tempfile::tempdir().unwrap();
+    let signed = SelfSigned::new("localhost");
+    let tls = format!("tls: {{ {} }}", signed.listener_keys(folder.path()));
+    let listener = "callers: anonymous";
+    let config = anonymous(upstream.address).edit(listener, &format!("{listener}, {tls}"));
+    let gateway = Gateway::start(&(config + "limits: { unfinished_heads: 1MiB }\n"));
+    // Each says that it has 16,384 bytes, and one is missing.
+    let record = [&[0x17, 3, 3, 0x40, 0][..], &[0; 16_383]].concat();
+    let mut unfinished = Vec::new();
+    for _ in 0..100 {
+        let (mut tcp, _) = signed.connect(gateway.address(), "localhost").await.stream.into_inner();
+        tcp.write_all(&record).await.unwrap();
+        unfinished.push(tcp);
+    }
+    let (newest, oldest) = unfinished.split_last_mut().unwrap();
+    for (number, client) in oldest.iter_mut().take(50).enumerate() {
+        let ended = timeout(Duration::from_secs(5), read_to_its_end(client)).await;
+        assert!(ended.is_ok(), "client {number} was evicted");
+    }
+    let ended = timeout(Duration::from_millis(200), read_to_its_end(newest)).await;
+    assert!(ended.is_err(), "there is room for the newest");
+    // Control: a request whose record arrives in pieces is served.
+    let control = signed.connect(gateway.address(), "localhost").await;
+    let (mut tcp, mut session) = control.stream.into_inner();
+    for _ in 0..2 {
+        let padding = format!("{PATH}?padding={}", "a".repeat(4000));
+        session.writer().write_all(request("GET", &padding).as_bytes()).unwrap();
+        let mut record = Vec::new();
+        session.write_tls(&mut record).unwrap();
+        for piece in record.chunks(1500) {
+            tcp.write_all(piece).await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+        }
+        let mut response = Vec::new();
+        while !response.starts_with(b"HTTP/1.1 200 OK\r\n") {
+            let mut bytes = Vec::new();
+            assert_ne!(tcp.read_buf(&mut bytes).await.unwrap(), 0, "the connection stays open");
+            session.read_tls(&mut bytes.as_slice()).unwrap();
+            session.process_new_packets().unwrap();
+            // It ends with `WouldBlock` when all was read.
+            let _ = session.reader().read_to_end(&mut response);
+        }
+    }
+}
+
+async fn read_to_its_end(stream: &mut TcpStream) {
+    // The end may be a reset.
+    let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 
 /// The library keeps a message of a handshake until it is whole; the bound is the same.
