@@ -184,7 +184,7 @@ fn key_sent(kind: &str, known: &ApiKey) -> String {
     match kind {
         "key_unknown" => "bgk_".to_owned() + &"k".repeat(known.len() - 4),
         "key_first_byte_differs" => format!("B{}", &known[1..]),
-        // No key of this size ends so: of its last digit four bits count.
+        // The last digit of a key of this size stands for four bits, so this one ends no valid key.
         "key_last_byte_differs" => format!("{}_", &known[..known.len() - 1]),
         _ => known.to_owned(),
     }

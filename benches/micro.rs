@@ -66,7 +66,8 @@ fn admitted(criterion: &mut Criterion) {
             });
             let id = BenchmarkId::new(name, format!("{tenants}_tenants"));
             group.bench_function(id, |bencher| {
-                // One entry into the runtime for all, or that would be most of what is measured.
+                // One entry into the runtime covers all iterations; one each would be most of the
+                // figure.
                 bencher.iter_custom(|times| {
                     runtime.block_on(async {
                         let started = Instant::now();

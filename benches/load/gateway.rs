@@ -68,7 +68,7 @@ impl Gateway {
         })?;
         let said = BufReader::new(child.stderr.take().ok_or("it has no stderr")?);
         let address = listening(said, crate::warn);
-        // It is made first, so that the child ends with it whatever happens.
+        // The guard is made first, so that the child is ended whatever happens next.
         let mut gateway = Self { address: SocketAddr::from(([0; 4], 0)), child, folder };
         gateway.address = address.recv_timeout(START)?;
         Ok(gateway)
@@ -78,7 +78,7 @@ impl Gateway {
     pub(crate) fn cpu(&self) -> io::Result<u64> {
         let mut sum = 0;
         for task in fs::read_dir(self.proc("task"))? {
-            // A thread may have ended since.
+            // A thread may have ended since the list was read.
             let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
             sum += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
         }
@@ -112,7 +112,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -18,7 +18,7 @@ pub(crate) fn listening(
                 Some("listening") => address = event["address"].as_str().map(str::to_owned),
                 Some("boldgate is ready") => {
                     let address = address.as_ref().and_then(|text| text.parse().ok());
-                    // Nobody waits for it any more when it came too late.
+                    // The receiver is gone if the line came too late; that is no error.
                     let _ = address.map(|address| sender.send(address));
                 }
                 _ if event["severity"] == "INFO" => {}

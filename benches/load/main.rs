@@ -86,8 +86,8 @@ fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<String, Failure> {
     let processors = Processors::divide()?;
     if processors.count > 1 {
-        // While there is always something to do, this thread never sleeps, and the gateway's writes
-        // need not wake it: in a virtual machine that is dear, and would count as the gateway's.
+        // This thread never sleeps while there is load, so the gateway's writes need not wake it.
+        // In a virtual machine a wake-up is dear, and would count as the gateway's.
         tokio::spawn(async {
             loop {
                 yield_now().await;
@@ -111,7 +111,7 @@ async fn run(options: &Options) -> Result<String, Failure> {
         for target in &mut targets {
             target.turn(options, upstream.addr()).await?;
         }
-        // Back and forth, so that none always comes after the same other.
+        // The order alternates, so that no gateway always runs after the same other one.
         targets.reverse();
         warn(&format!("round {round} of {}", options.rounds));
     }

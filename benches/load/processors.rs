@@ -46,7 +46,8 @@ pub(crate) fn busy() -> io::Result<u64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let mut fields = stat.split_ascii_whitespace().skip(1).map_while(|f| f.parse::<u64>().ok());
     let (user, nice, system) = (fields.next(), fields.next(), fields.next());
-    // Then idle and waiting for disks; then interrupts and what the host took.
+    // Then follow the times idle and waiting for disks, then interrupts and the time that the host
+    // took.
     let others: u64 = fields.skip(2).take(3).sum();
     let ticks = user.unwrap_or(0) + nice.unwrap_or(0) + system.unwrap_or(0) + others;
     Ok(ticks * NANOSECONDS_PER_TICK)

@@ -50,7 +50,7 @@ impl Gateway {
         let address = listening(said, move |_| {
             count.fetch_add(1, Relaxed);
         });
-        // It is made first, so that the child ends with it whatever happens.
+        // The guard is made first, so that the child is ended whatever happens next.
         let address_later = SocketAddr::from(([0; 4], 0));
         let mut gateway = Self { address: address_later, warnings, child, folder };
         gateway.address = address.recv_timeout(START_TIMEOUT)?;
@@ -101,7 +101,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -99,7 +99,7 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
     let mut outcome = Outcome::default();
     let mut kept = None;
     loop {
-        // Most go on with the connection that they have, as another caller.
+        // Most callers go on with the connection of the caller before.
         let act = random.below(100);
         let most = if act < BURSTS { 2 + random.below(6) } else { 1 };
         let mut requests = Vec::new();

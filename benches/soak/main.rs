@@ -81,7 +81,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    // A request that hangs is found after 10 s; this is for a gateway that only crawls.
+    // A hanging request is found after 10 s; this bound is for a gateway that has become slow.
     let limit = Duration::from_secs(120 + options.requests / MIN_REQUESTS_PER_SECOND);
     let result = timeout(limit, run(&options)).await;
     match result.unwrap_or_else(|_| Err("it takes too long".into())) {
@@ -140,7 +140,8 @@ async fn run(options: &Options) -> Result<Report, Failure> {
         workers.spawn(work(Arc::clone(&plan), random.fork()));
     }
     let mut outcome = Outcome::default();
-    // By then it has the memory that these tenants and clients need. More would be a leak.
+    // After a tenth of the requests the gateway has the memory that these tenants and clients need.
+    // More at the end would be a leak.
     let tenth = async {
         while plan.next.load(Relaxed) < options.requests / 10 {
             sleep(Duration::from_millis(20)).await;

@@ -166,7 +166,7 @@ fn written(format: Format, lines: &[AccessLine<'_>]) -> String {
     for line in lines {
         log.write(line);
     }
-    // Dropping it writes what is left.
+    // Dropping the log writes the remaining lines.
     drop(log);
     String::from_utf8(std::mem::take(&mut *out.lock().unwrap())).unwrap()
 }
@@ -234,7 +234,7 @@ async fn requests_do_not_wait_for_a_log_that_is_stuck() {
     }
     assert!(telemetry.render().contains("boldgate_access_log_lines_dropped_total 1"));
 
-    // Nor does the end of the process wait for long.
+    // The end of the process does not wait for long either.
     let begun = Instant::now();
     drop(client);
     assert!(running.stop().await);

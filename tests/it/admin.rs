@@ -91,7 +91,7 @@ async fn when_the_admin_listener_is_full_the_client_that_was_silent_for_longest_
     let (_stand_in, gateway) = both().await;
     let admin = gateway.running.admin_address();
     let mut oldest = Client::connect(admin).await;
-    // It has sent a request, so no silent client takes its place.
+    // This client has sent a request, so no silent client takes its place.
     let get = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     oldest.write(get).await;
     assert_eq!(oldest.response().await.status, 200);
@@ -99,7 +99,7 @@ async fn when_the_admin_listener_is_full_the_client_that_was_silent_for_longest_
     for _ in 0..64 {
         silent.push(Client::connect(admin).await);
     }
-    // Before that, each silent one has 100 ms.
+    // Before that, each silent client has 100 ms.
     tokio::time::sleep(Duration::from_millis(150)).await;
     silent.push(Client::connect(admin).await);
     let begun = Instant::now();

@@ -59,7 +59,7 @@ fn decide(
 ) -> Option<(String, String, bool)> {
     let mut raw = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
     for (name, value) in headers {
-        // An invalid header never gets here.
+        // The strict parse refuses an invalid header before this step.
         let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
         else {

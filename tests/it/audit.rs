@@ -122,7 +122,7 @@ audit: {{ to: \"{}\" }}
 async fn lines(path: &Path, count: usize) -> Vec<Value> {
     let read = || std::fs::read_to_string(path).unwrap_or_default();
     until(|| read().lines().count() >= count).await;
-    // Another one would come with the next that is gathered.
+    // Another line would come with the next flush.
     tokio::time::sleep(Duration::from_millis(60)).await;
     let text = read();
     let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -216,7 +216,7 @@ const FAILED: [Case; 10] = [
         "credential_refused",
         "portal refused read may[2] own@refused.example",
     ),
-    // From what is remembered.
+    // The second refusal comes from the remembered failure.
     (
         "portal",
         "GET /bi/api/site/refused/v5.0/x",
@@ -266,7 +266,7 @@ const FAILED: [Case; 10] = [
         "body_not_replayable",
         "portal revoked write may[8] own@revoked.example",
     ),
-    // With a token of its own it acts as nobody whom we know.
+    // With a token of the client's own, the user is not known to the gateway.
     (
         "portal",
         "GET /bi/api/site/away/v5.0/x | Authorization: Bearer canary-own",
@@ -340,7 +340,7 @@ async fn the_line_of_an_exchange_names_the_request_that_began_it_and_its_user() 
     let first = setup.ask("guest", jane).await;
     assert_eq!((first.status, setup.ask("guest", jane).await.status), (200, 200));
     let joe = setup.ask("guest", &jane.edit("jane", "joe")).await;
-    // Its token is refused, and so is the next one: an exchange for each.
+    // Bold BI refuses this token and the next one, so there are two exchanges.
     let revoked = setup.ask("portal", "GET /bi/api/site/revoked/v5.0/x").await;
     assert_eq!((joe.status, revoked.status), (200, 401));
 
@@ -430,7 +430,7 @@ async fn no_name_and_no_path_makes_a_line_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
     let long = "u".repeat(10 * 1024);
-    // Characters that nobody sees are refused with the configuration.
+    // Invisible characters are refused with the configuration.
     let quotes = "own\\\"},{\\\"event\\\":\\\"exchange\\\"}";
     for username in [quotes, "\\u00fc\\u0301{}\\\\", &long] {
         let config = anonymous(upstream.address)
@@ -478,7 +478,7 @@ async fn the_program_writes_every_audit_line_to_stdout_among_its_access_lines() 
     events.sort_unstable();
     assert_eq!(events, ["access", "access", "exchange", "refusal"]);
 
-    // `check`, `explain` and `token` write none, not even a file.
+    // `check`, `explain` and `token` write no audit line, and make no file.
     let path = folder.path().join("audit.jsonl");
     let text = std::fs::read_to_string(&config).unwrap();
     let to = format!("to: \"{}\"", path.display());

@@ -214,14 +214,14 @@ async fn a_result_that_cannot_be_written_is_reported_as_a_failure() {
             assert!(ended.stderr.contains(&line), "{arguments} {place}: {}", ended.stderr);
             assert!(!ended.stderr.contains("sha256"), "the hash of a key that nobody has");
         }
-        // Controls: with room, and to a reader that has gone.
+        // Controls: a device with room, and a reader that has closed the pipe.
         let ended = shell(&arguments, "| cat");
         assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
         let ended = shell(&arguments, "| true");
         assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
         assert!(!ended.stderr.contains("error"), "{arguments}: {}", ended.stderr);
     }
-    // Where it fails anyway, that it cannot say so is told as well.
+    // If the command has failed for another reason, the failed write is reported as well.
     let ended = shell(&format!("{} --config {file}", explain.edit("site1", "none")), ">/dev/full");
     assert!(ended.code == Some(1) && ended.stderr.contains("cannot be written"), "{ended:?}");
     let ended = shell("demo --port 0", ">/dev/full");
@@ -256,7 +256,7 @@ async fn a_key_that_is_shown_only_once_is_not_generated_for_a_closed_stdout() {
         }
     }
     assert_eq!(stand_in.token_requests(), 0, "no token is fetched that nobody sees");
-    // Controls: with a place for it, and results of which nobody needs the text.
+    // Controls: a place for the key, and commands whose text is not their result.
     for (arguments, place) in
         [("key", "| cat"), (&show, "| cat"), (&*format!("check {file}"), ">/dev/null")]
     {
@@ -342,7 +342,7 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
     }
     assert_eq!(statuses, [200, 200, 200, 404, 403, 200]);
 
-    // One readable line for each request to the gateway, although stdout is no terminal.
+    // stdout is no terminal here, and yet there is one readable line for each request.
     let lines = demo.stdout(|text| text.matches(" request=").count() == 5);
     for said in ["served tenant=acme token=exchange", "tenant=globex", "refusal=route_closed"] {
         assert!(lines.contains(said), "{said}: {lines}");
@@ -533,7 +533,7 @@ async fn serve_says_what_listens_where() {
     );
     drop(gateway);
 
-    // As text, and by the environment; RUST_LOG means nothing here.
+    // The same as text, and set by the environment; RUST_LOG has no effect.
     let mut command = boldgate(&["serve"]);
     command.env("BOLDGATE_CONFIG", &file).env("BOLDGATE_LOG_FORMAT", "text").env("RUST_LOG", "off");
     let gateway = Process::start(command);
@@ -541,7 +541,7 @@ async fn serve_says_what_listens_where() {
     assert!(log.contains("INFO listening address=[::1]:"), "{log}");
     drop(gateway);
 
-    // It says nothing at all, so that its address must be known beforehand.
+    // At this level the gateway logs nothing, so its address must be known beforehand.
     let address = dead_address();
     let file = write(&folder, "quiet.yaml", &text.edit("[::1]:0", &address.to_string()));
     let mut command = boldgate(&["serve", "--log-level", "error", "--config", &file]);

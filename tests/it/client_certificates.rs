@@ -96,7 +96,7 @@ callers:
         let before = self.upstream.seen.requests().len();
         let response = self.ask(Some(identity), lines).await.expect("the handshake holds");
         assert_eq!(response.status, 200, "{caller}: {}", response.text());
-        // Lines of other requests may come first, and this one a moment after its response.
+        // Lines of other requests may come first, and this line a moment after its response.
         becomes(Duration::from_secs(10), caller, async || {
             let lines = self.gateway.access_lines(1).await;
             lines.iter().any(|line| line["boldgate.caller"] == caller)
@@ -125,7 +125,7 @@ async fn a_caller_is_known_by_each_kind_of_alternative_name_and_by_its_fingerpri
         (&ca.identity(&[email("reports@acme.example")]), "by-email"),
         (&pinned, "by-fingerprint"),
     ] {
-        // One each, so that the last access line is that of the request.
+        // A client each, so that the last access line is that of the request.
         let setup = Setup::new(&[&ca, &second], &more, None).await;
         setup.assert_admitted(identity, caller, "").await;
     }
@@ -193,7 +193,7 @@ async fn a_certificate_of_no_caller_is_refused_with_every_other_credential_besid
     let by_common_name = ca.identity(&[]);
     let by_another = ca.identity(&[dns("reports.acme.example.evil.example")]);
     let wildcard = ca.identity(&[dns("*.acme.example")]);
-    // A name of one kind is no name of another.
+    // A name of one kind does not count as a name of another kind.
     let uri_as_dns = ca.identity(&[dns("spiffe.acme.example"), dns("acme.example")]);
     for identity in [&by_common_name, &by_another, &wildcard, &uri_as_dns] {
         for lines in [String::new(), key(&other)] {
@@ -298,7 +298,7 @@ audit: {{ to: \"{}\" }}
         assert_eq!(response.status, 200, "{user}: {}", response.text());
         users.push(user);
     }
-    // Where nothing is mapped the header counts for nothing, and goes no further.
+    // Where nothing is mapped, the header has no effect and is not forwarded.
     let known = ca.identity(&[dns("reports.acme.example")]);
     assert_eq!(setup.ask(Some(&known), jane).await.unwrap().status, 200);
     users.push("reports@acme.example".to_owned());

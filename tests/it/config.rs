@@ -253,7 +253,7 @@ fn the_version_of_a_credential_changes_with_everything_a_token_depends_on() {
         }
         assert_ne!(version(&text), version(&base), "{to}");
     }
-    // Neither the process nor what is beside the point changes it.
+    // Neither the environment of the process nor keys that do not matter here change the result.
     assert_eq!(version(&base.edit("8080", "8081").edit("acme:", "other:")), version(&base));
     assert_eq!(version(&base), version(&base));
 }

@@ -205,7 +205,7 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
                 &["a, b"],
             ),
             ("Access-Control-Request-Headers:\r\n", &[]),
-            // A value that is no list of names is not repeated.
+            // A value that is no list of names is not echoed.
             ("Access-Control-Request-Headers: a b\r\n", &[]),
             ("Access-Control-Request-Headers: a, \"b\"\r\n", &[]),
             ("Access-Control-Request-Headers: *, a:b\r\n", &[]),
@@ -233,7 +233,7 @@ async fn a_preflight_of_a_listed_origin_is_answered_and_reaches_nothing() {
             (response.status, response.header("access-control-allow-headers").len()),
             (204, 0)
         );
-        // On a connection that goes on.
+        // The same on a connection that carries further requests.
         let mut client = Client::connect(gateway.address()).await;
         for _ in 0..3 {
             client.write(preflight(PATH, "Origin: http://localhost:3000\r\n").as_bytes()).await;
@@ -288,7 +288,7 @@ async fn cors_headers_of_the_server_are_removed_where_our_token_was_sent() {
         assert_eq!(response.status, status);
         assert_allows(&response, LISTED, &target);
     }
-    // The client's own token: the server's headers are for it.
+    // With the client's own token, the server's CORS headers are meant for the client.
     for lines in ["", "Origin: https://app.example\r\n", "Origin: https://evil.example\r\n"] {
         let own = format!("{lines}Authorization: Bearer canary-own\r\n");
         let response = gateway.send(request("GET", PATH, &own)).await;
@@ -347,7 +347,7 @@ async fn refusals_let_a_listed_page_read_them_once_their_tenant_is_found() {
         assert_eq!(response.status, status, "{}", response.text());
         assert_allows_nobody(&response, &format!("{method} {path} {status}"));
     }
-    // Also where the server is at fault.
+    // The same when the server fails.
     let down = loopback(&upstream, CORS).edit(&upstream.address.to_string(), "127.0.0.1:1");
     let response = Gateway::start(&down).send(request("GET", PATH, &listed)).await;
     assert_eq!((response.status, response.code().as_str()), (503, "token_endpoint_unavailable"));
@@ -399,7 +399,7 @@ async fn a_refused_origin_does_not_reveal_which_tenants_exist() {
         }
     }
     upstream.seen.assert_untouched("refusals");
-    // Control: an authenticated client learns it.
+    // Control: an authenticated client sees the reason.
     let lines = format!("X-Api-Key: {}\r\n", key.expose());
     assert_eq!(gateway.send(request("GET", UNKNOWN, &lines)).await.status, 404);
     assert_eq!(gateway.send(request("GET", PATH, &lines)).await.status, 200);
@@ -448,7 +448,8 @@ async fn the_origin_of_the_requests_own_host_is_allowed_where_that_host_is_check
     assert_eq!((rebound.status, rebound.code().as_str()), (421, "host_refused"));
     assert_allows_nobody(&rebound, "rebound");
 
-    // Where any host will do, a page of evil.example whose name leads here has its own as well.
+    // Where any host is served, a page of evil.example whose name resolves to the gateway counts as
+    // same-origin too.
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("any.sock").display().to_string();
     let any = (loopback(&upstream, "") + named).edit(
@@ -555,13 +556,13 @@ async fn a_page_of_an_unlisted_origin_is_refused_where_the_browser_adds_the_cred
     for lines in STRANGERS {
         assert_refused(&proofs.with_certificate(lines).await, lines);
         assert_refused(&proofs.at_socket(lines).await, lines);
-        // The scheme alone is no credential of the page's.
+        // A scheme alone does not count as a credential of the page.
         let scheme = format!("Authorization: Bearer\r\n{lines}");
         assert_refused(&proofs.with_certificate(&scheme).await, &scheme);
         assert_refused(&proofs.at_socket(&scheme).await, &scheme);
-        // A proxy may prove itself by a JWT, too.
+        // A proxy may authenticate by a JWT, too.
         assert_refused(&proofs.over_tcp(&format!("{signed_user}{lines}")).await, lines);
-        // A proxy puts both on: its own key, and the user whose session the browser has.
+        // A proxy sends two headers: its own key, and the user of the browser's session.
         assert_refused(&proofs.over_tcp(&format!("{user}{lines}")).await, lines);
     }
     proofs.upstream.seen.assert_untouched("strangers with what browsers prove");
@@ -583,13 +584,13 @@ async fn a_key_or_a_jwt_in_a_header_needs_no_listed_origin() {
             assert_eq!(response.status, 200, "{lines}: {}", response.text());
             assert_allows_nobody(&response, lines);
         }
-        // The key is in the page, whatever the browser proves besides.
+        // The page itself has the key, so the browser's other proofs do not matter.
         assert_eq!(proofs.with_certificate(&format!("{key}{lines}")).await.status, 200, "{lines}");
         assert_eq!(proofs.at_socket(&format!("{key}{lines}")).await.status, 200, "{lines}");
     }
     let reached = proofs.upstream.seen.requests().len();
     for lines in STRANGERS {
-        // A key of nobody, or of somebody else, proves nothing.
+        // An unknown key, or a key of another caller, proves nothing.
         for key in ["bgk_nobody", proofs.other_key.expose()] {
             let lines = format!("X-Api-Key: {key}\r\n{lines}");
             assert_eq!(proofs.with_certificate(&lines).await.status, 401, "{lines}");
@@ -612,7 +613,7 @@ async fn a_token_that_proves_no_caller_does_not_bypass_the_check_of_origins() {
     }
     proofs.upstream.seen.assert_untouched("ours would have taken its place");
     assert_eq!(proofs.with_certificate(own).await.status, 200);
-    // Where the client's own goes up, none of ours is used.
+    // Where the client's own token goes up, none of ours is used.
     let proofs = Proofs::new("").await;
     let lines = format!("{own}Origin: http://evil.example\r\n");
     assert_eq!(proofs.with_certificate(&lines).await.status, 200);

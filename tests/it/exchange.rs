@@ -223,12 +223,12 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
             assert!(!about("the password is wrong") && !about("was refused"), "{status}: {told}");
         }
     }
-    // A page that does not exist is one of Bold BI's web server, whatever its type.
+    // A page that does not exist is the web server's response, whatever its content type.
     for lines in [html, ""] {
         let told = told_about(response("404 Not Found", lines, page), embed_secret()).await;
         assert!(told.contains("in a browser") && !told.contains("Settings > Embed"), "{told}");
     }
-    // Control: these are what Bold BI says of a credential, or may say.
+    // Control: Bold BI responds so to a wrong credential, or may.
     for (status, body) in [
         ("400 Bad Request", &b"{}"[..]),
         ("401 Unauthorized", b""),
@@ -239,7 +239,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
         let told = told_about(response(status, "", body), embed_secret()).await;
         assert!(told.starts_with("credential_refused"), "{status}: {told}");
         assert!(told.contains("Settings > Embed"), "{status}: {told}");
-        // A firewall may say no in JSON, or nothing at all.
+        // A firewall may refuse in JSON, or with an empty body.
         assert_eq!(told.contains("firewall"), status.starts_with("403"), "{status}: {told}");
     }
     for challenge in ["Bearer", "Bearer realm=\"Basic, NTLM\"", "Bearer realm=Basic"] {
@@ -428,7 +428,7 @@ async fn certificates_are_verified_against_the_ca_file_alone() {
     let outcome = |host: &'static str, path| async move {
         exchange_with(tls_server(address, host, path), embed_secret()).await
     };
-    // The second certificate of a bundle counts as the first does.
+    // The second certificate of a bundle counts like the first.
     let bundle = file("bundle.crt", other.clone() + &ca);
     let token = outcome("localhost", bundle.clone()).await.unwrap();
     assert_eq!(token.authorization(), "Bearer over-tls");

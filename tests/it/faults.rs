@@ -252,7 +252,7 @@ fn config(servers: &[FaultyServer]) -> String {
 /// In an order from the seed, so that the after-effects of a fault meet different faults.
 fn shuffled(mut scripts: Vec<Script>, mut seed: u64) -> Vec<Script> {
     for last in (1..scripts.len()).rev() {
-        // SplitMix64.
+        // The generator is SplitMix64.
         seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

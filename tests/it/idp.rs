@@ -189,7 +189,7 @@ async fn a_real_provider_rotates_its_keys_without_a_failed_request_and_a_removed
     load.run().await;
     assert_eq!(get(&gateway, &by_first).await.status, 200, "the first key is still published");
 
-    // Then the old one goes.
+    // Then the old key is removed.
     provider.publish("second");
     sleep(BOUND).await;
     for _ in 0..20 {
@@ -204,7 +204,7 @@ async fn a_real_provider_rotates_its_keys_without_a_failed_request_and_a_removed
     load.run().await;
     assert_eq!(load.end().await, [0; 0], "no request failed");
 
-    // A key that is removed while nobody asks for anything.
+    // A key is removed while no request comes.
     assert_eq!(get(&gateway, &by_second).await.status, 200);
     provider.publish("third");
     sleep(BOUND).await;

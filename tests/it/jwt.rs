@@ -127,7 +127,7 @@ async fn credentials_of_two_callers_are_refused_and_a_token_for_bold_bi_is_no_cr
     assert_eq!(two.status, 401);
     upstream.seen.assert_untouched("credentials of two callers");
 
-    // A token of Bold BI's own, from an issuer that is not known, passes through untouched.
+    // A token of Bold BI's own, from an issuer that is not configured, is forwarded unchanged.
     let own = provider.token(|claims| claims["iss"] = json!("http://bi/bi/site/site1"));
     let passed = get(&gateway, &(key + &bearer(&own))).await;
     assert_eq!(passed.status, 200);
@@ -157,12 +157,13 @@ async fn keys_are_fetched_once_rotations_are_followed_and_failures_keep_the_last
     assert_eq!(issuer.seen.requests().len(), 1, "the keys are fetched once");
     assert_eq!(issuer.seen.requests()[0].line(), "GET /keys HTTP/1.1");
 
-    // The issuer rotates: the first token with the new key is admitted, the old key is gone.
+    // The issuer rotates: the first token with the new key is admitted, and the old key no longer
+    // counts.
     *published.lock().unwrap() = (200, new.jwks());
     assert_eq!(get(&gateway, &bearer(&new.token(|_| ()))).await.status, 200);
     assert_eq!(get(&gateway, &bearer(&old.token(|_| ()))).await.status, 401);
 
-    // It fails: what is known goes on to be served, and made-up keys make no flood of fetches.
+    // The issuer fails: known keys still count, and made-up key ids cause no flood of fetches.
     *published.lock().unwrap() = (500, "<html>".into());
     let (fetches, began) = (issuer.seen.requests().len(), Instant::now());
     for _ in 0..200 {
@@ -201,7 +202,7 @@ async fn a_verified_jwt_is_refused_once_its_key_is_gone_or_it_has_expired() {
     let keys = format!("jwks_url: http://{}/keys", issuer.address);
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
     let token = old.token(|_| ());
-    // Within the leeway, it is verified each time.
+    // Within the leeway, each token is verified every time.
     let ending = old.token(|claims| claims["exp"] = json!(claims["iat"].as_u64().unwrap() - 5));
     for token in [&token, &token, &ending, &ending] {
         assert_eq!(get(&gateway, &bearer(token)).await.status, 200);
@@ -395,7 +396,7 @@ async fn unusable_keys_beside_usable_ones_lock_no_caller_out_and_let_none_in() {
     let served = get(&gateway, &bearer(&good.token(|_| ()))).await;
     assert_eq!(served.status, 200, "{}", served.text());
 
-    // Where nothing is left, nobody is let in, and everybody may come again.
+    // Without a usable key nobody is admitted; with keys again, everybody is.
     *published.lock().unwrap() = json!({ "keys": [null, parsed(&good)["x"]] }).to_string();
     let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
     let response = get(&gateway, &bearer(&good.token(|_| ()))).await;

@@ -107,7 +107,7 @@ async fn converse(
         stream.write_all(bytes.as_bytes()).await.unwrap();
         match act {
             RespondAndClose => tokio::time::sleep(Duration::from_millis(5)).await,
-            // With TLS, the end is announced.
+            // With TLS, the server announces the end.
             Close => stream.shutdown().await.unwrap(),
             Reset => stream.reset_at_the_end(),
             _ => {}
@@ -268,7 +268,7 @@ async fn a_response_counts_although_the_server_takes_no_more_of_the_request() {
         let permit = permit(server(listener.local_addr().unwrap()));
         tokio::spawn(async move {
             loop {
-                // It closes without reading, which is a reset as soon as the request comes.
+                // The server closes without reading, so the next request gets a reset.
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let _ = stream.write_all(response.as_bytes()).await;
             }
@@ -296,7 +296,7 @@ async fn speaking(bytes: &'static [u8], first: bool) -> SocketAddr {
                 let _ = stream.read(&mut [0; 4096]).await.unwrap();
             }
             let _ = stream.write_all(bytes).await;
-            // It waits for a response in its own protocol.
+            // This client waits for a response in its own protocol.
             tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
         }
     });

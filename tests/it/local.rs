@@ -62,7 +62,7 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
         assert_eq!(response.status, status, "{process}: {}", response.text());
         if status == 200 {
             assert_eq!(gateway.access_lines(1).await[0]["boldgate.caller"], "cron");
-            // The process is one caller and the key another.
+            // The process is one caller and the key is another.
             let seen = upstream.seen.requests().len();
             let lines = format!("Host: gw\r\nX-Api-Key: {}\r\n", other.expose());
             assert_eq!(ask(&socket, &lines).await.status, 401);
@@ -70,7 +70,7 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
         } else {
             upstream.seen.assert_untouched(&process);
         }
-        // With a key of its own it is the same caller, whatever its process is.
+        // With a key of its own the process is the same caller.
         let lines = format!("Host: gw\r\nX-Api-Key: {}\r\n", key.expose());
         assert_eq!(ask(&socket, &lines).await.status, 200, "{process}");
     }

@@ -306,7 +306,7 @@ impl Setup {
             let bytes = if kind == odd { dress(body) } else { plain(body) };
             let text = String::from_utf8_lossy(&bytes).to_lowercase();
             let (length, coding) = (text.contains("content-length"), text.contains("encoding"));
-            // A response that a reader may take for one without an end gets an end.
+            // A response that a reader may take for one without an end gets a clear end.
             let chunked = text.contains("encoding: chunked\r\n") && text.ends_with("0\r\n\r\n");
             RawResponse {
                 bytes,
@@ -396,7 +396,7 @@ async fn a_head_that_is_not_http_is_refused_for_data_tokens_keys_and_health_chec
 #[tokio::test]
 async fn a_broken_body_is_refused_for_data_tokens_and_keys_alike() {
     check(&BROKEN, |Verdicts { data, tokens, keys, is_healthy }| {
-        // Of the response to a health check only the head counts.
+        // Only the head of a response to a health check counts.
         data.status == 200
             && !data.whole
             && tokens.0 >= 502

@@ -129,7 +129,7 @@ async fn every_failure_says_what_happened_where_and_what_to_try() {
     let fingerprint = boldgate::trust::fingerprint(&theirs.der());
     let fingerprint = fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
     all = all.edit(&fingerprint, "[fingerprint]");
-    // Resolvers have words of their own for a name that does not exist.
+    // Resolvers differ in their texts for a name that does not exist.
     for said in ["Name or service not known", "Temporary failure in name resolution"] {
         all = all.edit_any(said, "[what the resolver says]");
     }
@@ -234,7 +234,7 @@ async fn responses_that_are_cut_off_and_clients_that_are_rejected_are_logged() {
     assert_eq!(response.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
     assert!(line["hint"].as_str().unwrap().contains("logs"), "{line}");
 
-    // Its client sees the end of a connection a moment before its place is free.
+    // The client sees the end of a connection a moment before its place is free.
     let (_, admin) = gateway.ready();
     let metrics = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     loop {

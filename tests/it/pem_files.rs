@@ -165,7 +165,7 @@ fn everything_unused_in_a_pem_file_is_a_finding_with_its_line() {
     let mut missed = Vec::new();
     for (key, file) in KEYS {
         let good = folder.read(file);
-        // Of private keys there is one, so the damaged one stands alone behind some text.
+        // Only one private key is read, so the damaged one stands alone behind some text.
         let before = match file {
             "tls.key" => "Key Attributes: <No Attributes>\n\n".to_owned(),
             _ => good.clone(),
@@ -182,7 +182,7 @@ fn everything_unused_in_a_pem_file_is_a_finding_with_its_line() {
                 Err(_) => {}
             }
             if what.contains("byte order mark") || what.contains("kind") {
-                // The first section of a file is looked at as the others are.
+                // The first section of a file is checked like the others.
                 folder.write(file, &section);
                 if folder.settings().is_ok() {
                     missed.push(format!("{key}, {what}, at the beginning: accepted"));
@@ -257,7 +257,7 @@ fn text_of_openssl_between_sections_and_other_line_ends_are_accepted() {
         folder.settings().unwrap_or_else(|findings| panic!("{content}\n{findings}"));
         folder.write(file, before);
     }
-    // One file with both, as other programs have it, is named twice.
+    // A file that holds both, as other programs write it, is named for both keys.
     folder.write("tls.crt", &combined);
     let config = folder.read("gateway.yaml").edit("tls.key", "tls.crt");
     folder.write("gateway.yaml", config);
@@ -384,7 +384,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
         let said = served.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or_default();
         assert!(checked.contains(said), "{at}: {checked}\n{served}");
     }
-    // All of it is told at once, and a gateway that runs is no reason.
+    // All findings are reported at once, also while a gateway is running.
     let text = unix("pipe") + &format!("audit: {{ to: {} }}\n", folder.path("no-roots").display());
     folder.write("gateway.yaml", text);
     let checked = run(&["check", &config]);
@@ -394,7 +394,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     let _gateway = Process::serve(&config);
     let checked = run(&["check", &config]);
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
-    // Where the files are used elsewhere, so is the socket.
+    // Where the same files are used by another gateway, so is the socket.
     folder.write("gateway.yaml", unix("pipe"));
     assert_eq!(run(&["check", "--no-secrets", &config]).code, Some(0));
 }
@@ -541,7 +541,7 @@ fn a_revocation_list_that_no_client_ca_has_signed_verifiably_is_a_finding_with_i
             assert!(findings.contains(word), "{what}: {word:?} is not in {findings}");
         }
     }
-    // Beside a good one it could still be looked at first.
+    // Beside a valid list, the faulty one could still be looked at first.
     for list in [&renamed, &tampered, &with_sha1(&good)] {
         folder.write("revoked.pem", good.clone() + list);
         let findings = folder.settings().expect_err("the second list counts as well");

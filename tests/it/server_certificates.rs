@@ -171,7 +171,7 @@ async fn a_pin_replaces_the_checks_of_chain_and_name_and_no_other() {
     ] {
         assert_refused(what, &made, &pinned(&[&made])).await;
     }
-    // A pin counts alone: no CA vouches for another certificate beside it.
+    // Beside a pin no CA counts: none can vouch for another certificate.
     let folder = tempfile::tempdir().unwrap();
     let path = write(&folder, "ca.pem", &good.pem());
     let both = format!("{}, ca_file: \"{path}\"", pinned(&[&next]));

@@ -54,7 +54,7 @@ async fn the_sidecar_serves_as_its_first_lines_say() {
     let mut command = boldgate(&["serve", "--config", &file]);
     command.env("BOLDGATE_EMBED_SECRET", EMBED_SECRET);
     let gateway = Process::start(command);
-    // The request of its first lines.
+    // The request is the one in the first lines of the file.
     let mut client = Client::connect(gateway.address()).await;
     client
         .write(b"GET /bi/api/site/site1/v5.0/dashboards HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n")
@@ -95,7 +95,7 @@ async fn the_gateway_serves_its_callers_over_tls() {
             ("/etc/boldgate/company-ca.pem", &company_ca),
             ("/run/secrets/boldgate", folder.path().to_str().unwrap()),
             ("/var/log/boldgate", folder.path().to_str().unwrap()),
-            // The name is nobody's; it is reached at its addresses.
+            // The name does not resolve; the server is reached at its `addresses`.
             ("https://bi.example.com/bi", "https://bi.example.invalid/bi"),
             ("[10.0.1.11, 10.0.1.12, bi-3.internal:8443]", &format!("[\"{}\"]", behind.address)),
             ("https://globex.boldbi.com/bi", &cloud.url()),
@@ -175,7 +175,7 @@ async fn many_tenants_are_served_over_a_unix_socket() {
         client.write(echo(&site, host, "").as_bytes()).await;
         assert_eq!(user(&client.response().await), *email);
     }
-    // `existing_authorization: replace`.
+    // The key is `existing_authorization: replace`.
     let mut client = Client::over(UnixStream::connect(&socket).await.unwrap());
     let request = echo("/site/initech", "localhost", "Authorization: Bearer another\r\n");
     client.write(request.as_bytes()).await;

@@ -168,7 +168,7 @@ async fn tenants_never_share_a_token() {
     second.id = Some("site2".into());
     options.sites.push(second);
     let stand_in = StandIn::start(options).await.unwrap();
-    // The same user, the same secret, the same server: only the site differs.
+    // User, secret and server are the same: only the site differs.
     let credentials = vec![embed_secret(), embed_secret()];
     let [one, two] = &permits(server(stand_in.addr()), credentials)[..] else { unreachable!() };
     let source = source(bold_bi(one));
@@ -238,7 +238,7 @@ async fn an_expired_token_is_never_returned() {
             assert!(Instant::now() < token.expires_at(), "after {:?}", started.elapsed());
             tokio::time::advance(lifetime / 97).await;
         }
-        // 500/97 lifetimes went by, of each 72 to 80 % in use.
+        // 500/97 lifetimes pass, and each token is in use for 72 to 80 % of its own.
         assert!((5..=8).contains(&exchange.exchanges()), "{}", exchange.exchanges());
     }
 }

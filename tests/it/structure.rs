@@ -33,7 +33,7 @@ fn the_order_in_the_library_lists_each_module_once_and_no_other() {
 
 #[test]
 fn one_module_reads_all_responses_and_alone_names_pingora() {
-    // Two readers would disagree about some response. This one is `http1::ClientSession`.
+    // Two readers would disagree about some response. The only one is `http1::ClientSession`.
     for (file, module, text) in sources() {
         if module != "http1" {
             let client = code_lines(&text).any(|line| line.contains("hyper::client"));

@@ -150,7 +150,7 @@ async fn each_user_of_a_jwt_acts_with_a_token_of_their_own_and_never_with_anothe
         assert_eq!(setup.tokens(), [format!("Bearer canary-token-{user}")]);
     }
     assert_eq!(setup.exchanged(), ["jane@acme.example", "joe@acme.example"]);
-    // The tenant that a claim names is acted on as its own user.
+    // For a tenant that a claim names, the subject is the tenant's own user.
     let response = setup.with_claims("beta", json!({"sites": ["gamma", "beta"]})).await;
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(setup.exchanged(), ["own@beta.example"]);
@@ -293,7 +293,7 @@ async fn a_caller_over_its_rate_is_told_when_to_retry_and_takes_nothing_from_oth
 async fn a_tenant_takes_no_more_requests_at_once_than_it_is_allowed() {
     let open = "    may: [ { tenant: \"*\", routes: [read, write] } ]";
     let setup = Setup::new(open, open).await;
-    // The one request that beta takes is under way until its body is whole.
+    // The only request that beta takes is in flight until its body is whole.
     let mut slow = Client::connect(setup.gateway.address()).await;
     let head = format!(
         "POST /bi/api/site/beta/v5.0/items HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {}\r\n\

@@ -49,7 +49,7 @@ impl Mortal {
     async fn new() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let upstream = runtime.spawn(Upstream::with_handler(|_| {
-            // Long enough for requests to be there when it dies.
+            // Long enough for requests to be in flight when the address dies.
             std::thread::sleep(Duration::from_millis(1));
             ok("fine")
         }));
@@ -149,7 +149,7 @@ async fn addresses_that_hang_or_show_a_wrong_certificate_are_skipped_and_get_no_
     let server = TlsServer::start(identity.acceptor(), upstream.address).await;
     let stranger =
         TlsServer::start(SelfSigned::new("localhost").acceptor(), upstream.address).await;
-    // Takes connections, and says nothing.
+    // It accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let files = tempfile::tempdir().unwrap();
     let bundle = write(&files, "ca.crt", &identity.pem());
@@ -170,7 +170,7 @@ async fn addresses_that_hang_or_show_a_wrong_certificate_are_skipped_and_get_no_
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(stranger.bytes.load(SeqCst), 0);
     assert_eq!(upstream.seen.requests().len(), 12);
-    // Tokens are fetched there too.
+    // Tokens are fetched from the same address.
     let gateway = Gateway::start(&addresses(""));
     assert_eq!(gateway.get(PATH).await.status, 200);
     assert_eq!((stranger.bytes.load(SeqCst), upstream.seen.exchanges.load(SeqCst)), (0, 1));
@@ -216,7 +216,7 @@ async fn a_health_check_ejects_and_restores_an_address_and_sends_no_token() {
         }
         assert_eq!((served(&one), served(&two)), (at_one, 10 - at_one));
     }
-    // Where none is healthy, they are used all the same.
+    // When no address is healthy, all are used.
     drop(two);
     is_healthy.store(false, SeqCst);
     until(|| healthy(&gateway) == 0).await;

@@ -123,7 +123,7 @@ async fn beyond_their_bound_the_request_that_has_waited_longest_for_keys_is_refu
     // Control: a known caller is served meanwhile.
     let key = format!("X-Api-Key: {}\r\n", batch.expose());
     assert_eq!(gateway.send(request(&key)).await.status, 200);
-    // Control: the newest one has kept its place, and a small one that is signed is served.
+    // Control: the newest request still waits, and a small signed one is served.
     let mut known = Client::connect(gateway.address()).await;
     let signed = issuer.provider.token(|_| ());
     known.write(&request(&format!("Authorization: Bearer {signed}\r\n"))).await;
@@ -176,7 +176,7 @@ async fn a_thousand_requests_that_wait_for_keys_take_at_most_forty_mebibytes() {
         waiting.spawn(async move {
             client.write(&large).await;
             let refusal = client.try_response_unbounded().await.unwrap();
-            // Some are over the bound in the middle of their heads.
+            // Some clients are over the bound in the middle of their heads.
             assert!(matches!(refusal.code().as_str(), "overloaded" | "request_timeout"));
             refused.fetch_add(usize::from(refusal.status == 503), SeqCst);
             std::future::pending::<()>().await;
@@ -185,7 +185,7 @@ async fn a_thousand_requests_that_wait_for_keys_take_at_most_forty_mebibytes() {
     until(|| refused.load(SeqCst) >= 300).await;
     control.write(&request(&key)).await;
     assert_eq!(control.response().await.status, 200, "others are served");
-    // Those that were refused take a moment to go.
+    // Connections of refused requests take a moment to close.
     let grown = || process.memory().saturating_sub(before) / 1024;
     until(|| grown() <= 40).await;
     let most = process.peak_memory().saturating_sub(before) / 1024;

@@ -189,7 +189,8 @@ async fn a_listener_with_tls_serves_and_says_so_to_the_server() {
     let tls = format!("callers: anonymous, tls: {{ {} }}", identity.listener_keys(files.path()));
     let gateway = Gateway::start(&anonymous(upstream.address).edit("callers: anonymous", &tls));
     let mut client = identity.connect(gateway.address(), "gateway.example").await;
-    // One after the other, two in one record, and one that is cut in the middle of its head.
+    // Requests one after the other, two in one record, and one that is cut in the middle of its
+    // head.
     for _ in 0..3 {
         client.write(request("GET", PATH).as_bytes()).await;
         assert_eq!(client.response().await.status, 200);
@@ -265,7 +266,7 @@ async fn servers_at_one_address_with_different_trust_share_no_connection() {
         .edit("site: site1", "site: site2");
     let gateway =
         Gateway::start(&format!("{head}{other_server}\ntenants:\n{tenants}{other_tenant}"));
-    // A connection of the one that trusts is idle now.
+    // A connection to the server that is trusted is idle now.
     assert_eq!(gateway.get(PATH).await.status, 200);
     let shaken = server.handshakes.load(SeqCst);
     let path = PATH.edit("site1", "site2");
@@ -282,7 +283,7 @@ async fn a_unix_socket_replaces_a_dead_one_but_not_one_in_use() {
     let upstream = Upstream::echo().await;
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("gateway.sock");
-    // The file that a killed process has not removed.
+    // A killed process has not removed this file.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let address = format!("unix:{}", path.display());
@@ -301,7 +302,7 @@ async fn a_unix_socket_replaces_a_dead_one_but_not_one_in_use() {
     drop(client);
     assert!(gateway.running.stop().await);
     assert!(!path.exists(), "the socket's file goes away with it");
-    // A file that is no socket is somebody else's.
+    // A file that is no socket belongs to another program.
     std::fs::write(&path, "precious").unwrap();
     assert!(Gateway::try_start(&config).is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
@@ -314,7 +315,7 @@ async fn a_client_that_sends_nothing_gets_no_response() {
     let gateway = Gateway::start(&(anonymous(upstream.address) + limits));
     let mut silent = Client::connect(gateway.address()).await;
     assert_eq!(silent.try_response(false).await.map(|response| response.status), None);
-    // Between requests there is more time, whatever the one before was like.
+    // Between requests the longer timeout holds, whatever the request before was like.
     for bytes in [request("GET", PATH).into_bytes(), with_body("PUT", PATH, &noise(65_536))] {
         let mut client = Client::connect(gateway.address()).await;
         client.write(&bytes).await;
@@ -340,23 +341,23 @@ async fn a_thousand_unfinished_heads_take_at_most_forty_mebibytes() {
     let mut unfinished = Vec::new();
     for _ in 0..1000 {
         let mut client = Client::connect(process.address).await;
-        // One that was given up meanwhile takes no more.
+        // An evicted connection takes no more bytes.
         let _ = client.stream.write_all(long.as_bytes()).await;
         unfinished.push(client);
     }
     control.write(format!("{head}\r\n").as_bytes()).await;
     assert_eq!(control.response().await.status, 200, "others are served");
-    // Those that were given up take a moment to go.
+    // Evicted connections take a moment to close.
     let grown = || process.memory().saturating_sub(before) / 1024;
     until(|| grown() <= 40).await;
     let most = process.peak_memory().saturating_sub(before) / 1024;
     assert!(most <= 64, "{most} MiB more for a moment");
-    // The gateway need not read in the order in which the clients wrote. So that the oldest were
-    // given up shows in halves.
+    // The gateway need not read in the order in which the clients wrote, so only the halves show
+    // that the oldest were evicted.
     let mut served = [0, 0];
     for (number, mut client) in unfinished.into_iter().enumerate() {
         client.write(b"\r\n\r\n").await;
-        // A reset, `None`, may overtake the 408.
+        // A reset (`None`) may overtake the 408.
         match client.try_response(false).await.map(|response| response.status) {
             Some(200) => served[number / 500] += 1,
             given_up => assert!(matches!(given_up, Some(408) | None), "{given_up:?}"),
@@ -396,7 +397,7 @@ async fn unfinished_tls_records_are_bounded_together_with_unfinished_heads() {
     let listener = "callers: anonymous";
     let config = anonymous(upstream.address).edit(listener, &format!("{listener}, {tls}"));
     let gateway = Gateway::start(&(config + "limits: { unfinished_heads: 1MiB }\n"));
-    // Each says that it has 16,384 bytes, and one is missing.
+    // Each record announces 16,384 bytes, and one byte is missing.
     let record = [&[0x17, 3, 3, 0x40, 0][..], &[0; 16_383]].concat();
     let mut unfinished = Vec::new();
     for _ in 0..100 {
@@ -429,7 +430,7 @@ async fn unfinished_tls_records_are_bounded_together_with_unfinished_heads() {
             assert_ne!(tcp.read_buf(&mut bytes).await.unwrap(), 0, "the connection stays open");
             session.read_tls(&mut bytes.as_slice()).unwrap();
             session.process_new_packets().unwrap();
-            // It ends with `WouldBlock` when all was read.
+            // The read ends with `WouldBlock` when all was read.
             let _ = session.reader().read_to_end(&mut response);
         }
     }
@@ -465,7 +466,7 @@ async fn unfinished_handshakes_are_bounded_together_as_heads_are() {
     let mut unfinished = Vec::new();
     for _ in 0..1000 {
         let mut client = TcpStream::connect(process.address).await.unwrap();
-        // One that was given up meanwhile takes no more.
+        // An evicted connection takes no more bytes.
         let _ = client.write_all(&records).await;
         unfinished.push(client);
     }

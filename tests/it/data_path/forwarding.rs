@@ -93,8 +93,8 @@ async fn a_chunked_body_reaches_the_server_whole_however_it_is_cut() {
     let gateway = Gateway::start(&anonymous(upstream.address));
     let head = format!("POST {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     let whole = format!("{head}5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n").into_bytes();
-    // Wherever it is cut, nothing is lost and no end of the body is made up: what followed such an
-    // end would be read as a request of its own.
+    // Wherever the body is cut, nothing is lost and no end of the body is invented: the bytes
+    // behind such an end would be read as a request.
     let mut client = Client::connect(gateway.address()).await;
     for cut in head.len()..whole.len() {
         client.write(&whole[..cut]).await;
@@ -238,7 +238,7 @@ async fn an_http_1_0_client_gets_its_response_without_chunks() {
             assert!(client.is_closed().await);
         }
     }
-    // Towards the server it is always HTTP/1.1 on one connection.
+    // Towards the server the gateway always speaks HTTP/1.1, on one connection.
     assert_eq!(upstream.seen.connections.load(SeqCst), 2);
 }
 
@@ -261,7 +261,7 @@ async fn a_body_behind_expect_100_continue_is_requested_once_the_request_is_admi
         assert_eq!(response.header("connection"), ["keep-alive"]);
     }
     assert!(upstream.seen.requests().iter().all(|seen| seen.header("expect").is_empty()));
-    // One that is refused is told so at once, and sends no body.
+    // A refused client gets its response at once, and sends no body.
     client.write(head("/elsewhere").as_bytes()).await;
     let response = client.response().await;
     assert_eq!((response.status, response.code().as_str()), (404, "tenant_unknown"));

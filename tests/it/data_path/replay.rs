@@ -54,7 +54,7 @@ async fn a_request_whose_token_was_revoked_is_sent_once_more_the_same_with_a_new
         assert_eq!(first.head.edit(&nth(0), &nth(1)), second.head, "{method} {length}");
         assert!(first.body == second.body && second.body.len() == length, "{method} {length}");
         assert_eq!(upstream.seen.exchanges.load(SeqCst), 2, "{method} {length}");
-        // The client's connection goes on, with the new token.
+        // The client's connection goes on, and its next request gets the new token.
         client.write(request("GET", PATH).as_bytes()).await;
         assert_eq!(client.response().await.status, 200);
         assert_eq!(upstream.seen.exchanges.load(SeqCst), 2);
@@ -122,7 +122,8 @@ async fn a_401_before_the_end_of_the_body_is_replayed_with_all_of_it() {
     until(|| upstream.seen.heads().len() == 2).await;
     client.write(&bytes[20_000..]).await;
     assert_eq!(client.response().await.text(), "50000 true");
-    // Also when the body as a whole is more than is kept: what counts is how much had been read.
+    // The same when the whole body is larger than the part that is kept: the part that was read so
+    // far counts.
     let upstream = refusing_early().await;
     let gateway = Gateway::start(&anonymous(upstream.address));
     let bytes = with_body("POST", PATH, &noise(3_000_000));
@@ -194,7 +195,7 @@ async fn a_401_to_every_token_is_passed_to_the_client_after_two_tries() {
     assert_eq!((response.status, response.text().as_str()), (401, "token expired"));
     assert_eq!(upstream.seen.requests().len(), 2);
     assert_eq!(upstream.seen.exchanges.load(SeqCst), 2);
-    // The token is new: for a while, a 401 is about permissions, and costs no exchange.
+    // The token is new. For a while a 401 is taken to be about permissions, and costs no exchange.
     for _ in 0..5 {
         assert_eq!(gateway.get(PATH).await.status, 401);
     }
@@ -250,7 +251,7 @@ async fn a_token_revoked_under_load_fails_no_request_and_costs_one_exchange() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_revoked_three_times_in_a_row_under_load_fail_no_request() {
-    // As many tokens as this do not count any more.
+    // After this many tokens the oldest no longer count.
     let revoked = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&revoked);
     let upstream =
@@ -262,7 +263,7 @@ async fn tokens_revoked_three_times_in_a_row_under_load_fail_no_request() {
         all.spawn(async move {
             let mut client = Client::connect(gateway.address()).await;
             let mut turn = 0;
-            // A while after the last revocation as well.
+            // The same a while after the last revocation.
             while revoked.load(SeqCst) < 3 || turn % 20 != 0 {
                 turn += 1;
                 if (worker + turn) % 2 == 0 {

@@ -38,7 +38,7 @@ async fn a_response_that_comes_before_the_end_of_the_upload_is_passed_on() {
             sleep(after).await;
             wire.write(raw_response("413 Too Large", "too large for us")).await?;
             if !closes {
-                // It neither reads nor closes, until the gateway does.
+                // The client neither reads nor closes, until the gateway does.
                 while wire.stream.ready(tokio::io::Interest::ERROR).await.is_err() {}
             }
             Ok(())
@@ -116,7 +116,7 @@ async fn echo_chunks(wire: &mut Wire) -> std::io::Result<()> {
 async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
     let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
-        // It reads nothing while it cannot write.
+        // The server reads nothing while it cannot write.
         echo_chunks(&mut wire).await
     })
     .await;
@@ -134,7 +134,7 @@ async fn ten_megabytes_each_way_at_the_same_time_do_not_block_each_other() {
         writing.write_all(b"0\r\n\r\n").await.unwrap();
         writing
     });
-    // A client that reads slowly, so that the response is still on its way when all has been sent.
+    // This client reads slowly, so the response is still under way when the request was sent.
     let mut client = Client::over(tokio::io::join(reading, tokio::io::sink()));
     sleep(Duration::from_millis(200)).await;
     let response = client.response().await;
@@ -257,8 +257,8 @@ async fn a_post_that_gets_no_response_is_not_sent_again() {
 
 #[tokio::test]
 async fn on_a_connection_that_the_server_closes_only_a_safe_request_is_sent_again() {
-    // The server answers one request on each connection, and closes it when the second arrives: to
-    // the gateway that looks the same as a connection that was closed while it was idle.
+    // The server answers one request on each connection, and closes it when the second arrives. To
+    // the gateway that looks like a connection that was closed while it was idle.
     for (method, body, status, hits) in [
         ("GET", &b""[..], 200, 3),
         ("HEAD", b"", 200, 3),
@@ -349,7 +349,7 @@ async fn a_client_that_reads_nothing_of_its_response_is_disconnected() {
     let gateway = Gateway::start(&config);
     let mut client = Client::connect(gateway.address()).await;
     client.write(request("GET", PATH).as_bytes()).await;
-    // It stays connected and reads nothing.
+    // The client stays connected and reads nothing.
     assert_eq!(gateway.access_lines(1).await[0]["boldgate.outcome"], "client_gone");
     upstream.seen.all_closed_within(SOON).await;
     let telemetry = &gateway.telemetry;
@@ -375,7 +375,7 @@ async fn the_access_line_counts_the_bytes_of_both_bodies() {
 
 #[tokio::test]
 async fn each_piece_of_a_response_reaches_the_client_before_the_next_is_there() {
-    // With a length, in chunks, or up to the end of the connection.
+    // Bodies with a length, in chunks, and up to the end of the connection.
     for framing in ["Content-Length: 11\r\n", "Transfer-Encoding: chunked\r\n", ""] {
         let told = Arc::new(Notify::new());
         let read = Arc::clone(&told);
@@ -393,7 +393,7 @@ async fn each_piece_of_a_response_reaches_the_client_before_the_next_is_there() 
         .await;
         let gateway = Gateway::start(&anonymous(upstream.address));
         let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
-        // One byte of a next request must not stand in the way.
+        // One byte of a next request must not block the response.
         stream.write_all((request("GET", PATH) + "G").as_bytes()).await.unwrap();
         let mut buffer = Vec::new();
         for part in [&b"\r\n\r\n"[..], b"first", b"second"] {
@@ -481,7 +481,7 @@ async fn memory_stays_flat_through_two_hundred_megabytes_each_way() {
         assert!(read > 0, "the response ended after {received} bytes");
         received += read;
         if received % 64 == 0 {
-            // A client slower than the server must not make the gateway hold the difference.
+            // A client slower than the server must not make the gateway buffer the difference.
             tokio::task::yield_now().await;
         }
     }

@@ -63,7 +63,7 @@ async fn a_configuration_takes_effect_within_a_second_however_it_is_written() {
             added < CHANGE_DEADLINE && removed < CHANGE_DEADLINE,
             "{how}: {added:?}, {removed:?}"
         );
-        // A connection from before is served on, by what is in force.
+        // A connection from before the change is served by the configuration in force.
         kept.write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
         assert_eq!(kept.response().await.status, 200, "{how}");
         kept.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
@@ -115,7 +115,7 @@ async fn a_changed_secret_makes_new_tokens_at_once_and_the_old_one_is_used_no_mo
         upstream.set_embed_secret(Some("site1"), &secret);
         write(&files, "secret", &secret);
         let written = Instant::now();
-        // The old token still counts at the server, so only a new exchange shows the change.
+        // Bold BI still takes the old token, so only a new exchange shows the change.
         let took = becomes(CHANGE_DEADLINE, how, async || {
             assert_eq!(get(address, ACME).await.status, 200, "{how}");
             upstream.token_requests() > before
@@ -211,7 +211,7 @@ async fn a_new_certificate_is_shown_within_a_second_and_open_connections_stay() 
     let gateway = files.serve();
     let (mut open, shown) = connect_tls(gateway.address()).await;
     assert_eq!(shown, first.der());
-    // Between the two writes they do not belong together, and the old pair stays.
+    // Between the two writes, certificate and key do not belong together, and the old pair stays.
     files.swap_in("tls.crt", &second.pem());
     sleep(Duration::from_millis(300)).await;
     files.swap_in("tls.key", &second.key_pem());
@@ -369,7 +369,7 @@ async fn a_change_of_five_thousand_tenants_and_servers_takes_less_than_a_second(
     let mut gateway = Gateway::start(&config(""));
     let next = Settings::parse(&config(", max_connections: 9"), "next.yaml");
     let next = next.unwrap_or_else(|findings| panic!("{findings}"));
-    // No token is asked for here.
+    // These requests need no token.
     let exchange = Arc::new(BoldBi::new(std::iter::empty()).unwrap());
     let begun = Instant::now();
     let reloaded = gateway.running.reload(next, exchange).unwrap();

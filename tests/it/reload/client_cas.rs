@@ -81,12 +81,13 @@ async fn a_removed_client_ca_admits_no_client_and_its_connections_close() {
     }
     assert_eq!(setup.ask(&by_new).await, None, "it is not trusted yet");
 
-    // One request is under way when the CA goes; it ends as it began, and its connection with it.
+    // One request is in flight when the CA is removed; it ends as it began, and its connection ends
+    // with it.
     setup.upstream.set_latency(Duration::ZERO, Duration::from_millis(1500));
     busy.write(ASK.as_bytes()).await;
     setup.upstream_has_asked(3).await;
     setup.upstream.set_latency(Duration::ZERO, Duration::ZERO);
-    // Of another there is half a head.
+    // Of another request half a head has arrived.
     let mut half = setup.connect(&by_old).await.unwrap();
     let (some, rest) = ASK.split_at(ASK.len() / 2);
     half.write(some.as_bytes()).await;
@@ -137,7 +138,7 @@ async fn a_certificate_that_is_revoked_is_refused_within_a_second_and_its_connec
     assert!(changed.elapsed() < CHANGE_DEADLINE);
     assert_eq!(setup.ask(&good).await, Some(200), "another one of the CA is served on");
 
-    // A list that cannot be read is no list of none: what there was counts on.
+    // An unreadable list does not count as an empty one: the former list stays in force.
     setup.files.swap_in("revoked.pem", "-----BEGIN X509 CRL-----\n");
     setup.gateway.stderr(|log| log.contains("the active configuration stays as a whole"));
     assert_eq!(setup.ask(&stolen).await, None);

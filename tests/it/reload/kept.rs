@@ -71,12 +71,12 @@ async fn tokens_and_connections_outlive_a_change_that_is_not_about_them() {
     }
     assert_eq!(setup.ask("").await.status, 200);
     assert_eq!(setup.upstream.token_requests(), 1);
-    // One for exchanges, one for all requests.
+    // One counts exchanges, the other all requests.
     assert_eq!(setup.upstream.connections(), 2);
     setup.upstream.revoke_all();
     assert_eq!(setup.ask("").await.status, 200);
     assert_eq!((setup.upstream.token_requests(), setup.upstream.connections()), (2, 2));
-    // Control: where the server's settings change, its connections are made again; tokens stay.
+    // Control: where the server's settings change, connections are made again; tokens stay.
     let config = setup.config.edit("/bi\" }", "/bi\", max_connections: 9 }");
     assert_ne!(config, setup.config);
     setup.put(&config).await;
@@ -151,7 +151,7 @@ async fn a_tenant_that_is_removed_is_in_no_metric_and_one_that_stays_is() {
 async fn the_used_part_of_a_throttle_stays_used_unless_the_throttle_changes() {
     let limits = "    limits: { requests_per_second: 1, burst: 3 }\n";
     let setup = Setup::new(limits, "anonymous").await;
-    // A token first, which takes one of the three.
+    // The first request fetches the token, which takes one of the three.
     let mut statuses = Vec::new();
     for number in 0..10 {
         statuses.push(setup.ask("").await.status);
@@ -225,7 +225,7 @@ async fn a_token_endpoint_that_is_down_is_not_flooded_after_a_change() {
         "10 changes within {:?} while the endpoint is down: {asked} exchanges",
         begun.elapsed()
     );
-    // One begins every 600 ms at most, as without a change.
+    // A fetch begins every 600 ms at most, as without a change.
     let least = Duration::from_millis(600) * u32::try_from(asked).unwrap().saturating_sub(1);
     assert!(begun.elapsed() >= least, "{asked}");
 }
@@ -239,7 +239,7 @@ async fn a_request_that_waits_for_a_token_by_a_replaced_secret_gets_one_by_the_n
     let head = format!("POST {ACME} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
     waiting.write(format!("{head}{body}").as_bytes()).await;
     until(|| setup.upstream.token_requests() == 1).await;
-    // Bold BI takes the old secret no more, and the exchange that is under way is refused.
+    // Bold BI no longer takes the old secret, and refuses the exchange in flight.
     let secret = format!("{EMBED_SECRET}-2");
     setup.upstream.set_embed_secret(Some("site1"), &secret);
     setup.files.swap_in("secret", &secret);

@@ -86,7 +86,7 @@ fn a_file_that_is_larger_than_its_kind_can_be_is_a_finding() {
     let files = Files::new();
     let contents = every_kind_of_file(&files);
     for (name, content) in &contents {
-        // Without a byte on the disk.
+        // The file is sparse and takes no space on the disk.
         let file = std::fs::File::create(files.path(name)).unwrap();
         file.set_len(1 << 40).unwrap();
         let ended = check(&files);
@@ -275,7 +275,7 @@ async fn a_file_system_that_hangs_is_reported_after_the_deadline_and_tried_again
     let timed_out = "boldgate_config_reloads_total{outcome=\"timed_out\"}";
     assert_eq!(metric(admin, timed_out).await, 1);
     assert_eq!(get(address, ACME).await.status, 200, "requests go on");
-    // Nobody asks for it: it is tried again, and what has changed in the meantime counts.
+    // Without a signal the files are read again, and changes made meanwhile count.
     mount.files.swap_in("away/secret", "another");
     std::fs::remove_file(mount.files.path("hangs")).unwrap();
     becomes(DEADLINE, "it is tried again", in_step).await;
@@ -343,7 +343,7 @@ async fn a_reading_that_fails_for_a_passing_reason_is_tried_again() {
     let outcome = "boldgate_config_reloads_total{outcome=\"unreadable\"}";
     assert!(metric(admin, outcome).await >= 1, "once, or again on a busy machine");
     assert_eq!(metric(admin, "boldgate_config_reloads_total{outcome=\"refused\"}").await, 0);
-    // Nobody asks for it, and nothing changes in the folder.
+    // There is no signal, and nothing changes in the folder.
     std::fs::remove_file(mount.files.path("fails")).unwrap();
     becomes(PATIENCE * 2, "it is tried again", async || generation().await == 3).await;
     becomes(PATIENCE, "it is reported", in_step).await;
@@ -371,7 +371,7 @@ async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
     // deadline.
     becomes(2 * DEADLINE, "it is in force", async || generation().await == 3).await;
     becomes(PATIENCE, "it is reported", async || metric(admin, successful).await == 1).await;
-    // Changes are noticed by themselves again.
+    // Changes are noticed without a signal again.
     mount.files.swap_in("secret", "another");
     becomes(PATIENCE, "it is noticed", async || generation().await == 4).await;
     assert_eq!(get(address, ACME).await.status, 502, "the secret is another one");

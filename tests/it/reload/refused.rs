@@ -112,7 +112,7 @@ async fn a_refused_change_does_not_alter_the_metrics() {
         "  - {{ address: \"{}\", callers: anonymous }}\nadmin:",
         taken.local_addr().unwrap()
     );
-    // A server and a tenant more, and another idea of the server that is there.
+    // This change adds a server and a tenant, and alters the existing server.
     let main = "/bi\" }";
     let more = "/bi\", addresses: [\"127.0.0.1:1\", \"127.0.0.1:2\"] }\n  more: { url: \
                 \"http://127.0.0.1:3/bi\" }";

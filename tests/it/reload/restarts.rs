@@ -96,7 +96,7 @@ async fn running_out_of_file_descriptors_is_logged_once_in_ten_seconds() {
     }
     let message = "cannot accept connections at the moment";
     gateway.stderr(|log| log.contains(message));
-    // Each attempt in that time fails.
+    // In that time each attempt fails.
     sleep(Duration::from_millis(1500)).await;
     let lines = log_lines(&gateway, message);
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -123,7 +123,7 @@ async fn a_gateway_writes_no_core_file_unless_it_is_allowed_to() {
     assert_eq!(limits(&gateway), ["0", "0"]);
     gateway.signal(rustix::process::Signal::ABORT);
     assert!(!ended_by(gateway).core_dumped());
-    // Control: if it is allowed to, it does not change the limits.
+    // Control: a privileged process does not change the limits.
     let mut command = under("ulimit -c unlimited", &files);
     command.env("BOLDGATE_CORE_DUMPS", "true");
     let gateway = Process::start(command);
@@ -178,7 +178,7 @@ async fn an_address_of_systemds_that_goes_and_comes_back_is_served_again() {
         files.swap_in("boldgate.yaml", &without);
         becomes(PATIENCE, "it goes", async || in_force(&gateway).await == 2 * number + 2).await;
         assert_eq!(get(other, ACME).await.status, 200, "{number}: the other one stays");
-        // New connections wait in the kernel, as while there is no process.
+        // New connections wait in the kernel, as they do while there is no process.
         let waiting = tokio::spawn(async move { get(address, ACME).await.status });
         sleep(Duration::from_millis(100)).await;
         assert!(!waiting.is_finished(), "{number}: nobody serves it");
@@ -198,7 +198,7 @@ async fn a_refused_change_loses_no_socket_of_systemds() {
     let gateway = activated(&files, &kept);
     gateway.ready();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // The address of systemd's comes first; then one that cannot be had.
+    // systemd's address comes first, then an address that cannot be bound.
     let refused = beside(&config, taken.local_addr().unwrap()).0;
     files.swap_in("boldgate.yaml", &refused);
     gateway.stderr(|log| log.contains("the active configuration stays as a whole"));

@@ -100,7 +100,8 @@ async fn tenants_to_warm_up_have_their_token_soon_after_the_change_that_needs_on
     until(|| upstream.token_requests() == 2).await;
     assert_eq!(get(address, BOLT).await.status, 200);
     assert_eq!(upstream.token_requests(), 2, "its token was there");
-    // A changed credential has no tokens, whatever other tenants there are.
+    // A changed credential has no tokens, so its tenant is warmed up again, whatever other tenants
+    // there are.
     let secret = format!("{EMBED_SECRET}-2");
     upstream.set_embed_secret(Some("site1"), &secret);
     upstream.set_embed_secret(Some("site2"), &secret);
@@ -109,7 +110,7 @@ async fn tenants_to_warm_up_have_their_token_soon_after_the_change_that_needs_on
     for path in [ACME, BOLT] {
         assert_eq!(get(address, path).await.status, 200);
     }
-    // Control: what has its token, or is not to be warmed up, is not fetched for a change.
+    // Control: a tenant with a token, or not in `warm_up`, causes no exchange at a change.
     change(&["acme"], "warm_up: [acme]\n").await;
     change(&["acme", "bolt"], "warm_up: [acme]\n").await;
     sleep(CHANGE_DEADLINE).await;

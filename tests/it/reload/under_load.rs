@@ -33,13 +33,14 @@ async fn change_under_load(times: usize, per_second: u64) {
     let load = Load::start(address, per_second);
     let begun = Instant::now();
     for number in 1..=times {
-        // As it is done by hand: Bold BI first, then the file. Tokens live on meanwhile.
+        // The order of a rotation by hand: Bold BI first, then the file. Tokens live on meanwhile.
         let secret = format!("{EMBED_SECRET}-{number}");
         upstream.set_embed_secret(Some("site1"), &secret);
         upstream.set_embed_secret(Some("site2"), &secret);
         files.swap_in("secret", &secret);
         in_force(admin, 2 * number).await;
-        // The next change makes this secret invalid at once. An exchange with it must be over then.
+        // The next change makes this secret invalid at once, so an exchange with it must be over by
+        // then.
         until_status(address, ACME, 200).await;
         files.swap_in("boldgate.yaml", &configs[number % 2]);
         in_force(admin, 2 * number + 1).await;
@@ -51,7 +52,7 @@ async fn change_under_load(times: usize, per_second: u64) {
         "{times} rotations and {times} reloads within {took:.1?}: {sent} requests, 0 failed, \
          {exchanges} exchanges"
     );
-    // A busy machine makes fewer than `per_second`.
+    // A busy machine sends fewer than `per_second`.
     assert!(sent >= 10 * times as u64, "there was a load: {sent} requests");
     assert!(exchanges > times as u64, "each rotation has made new tokens");
 }

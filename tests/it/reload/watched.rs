@@ -24,7 +24,7 @@ fn each_file_of_a_configuration_is_recognised_by_its_content() {
     let names = contents.iter().map(|(name, _)| *name).chain(["boldgate.yaml"]);
     let expected: BTreeSet<_> = names.map(|name| files.path(name)).collect();
     assert_eq!(before.paths().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
-    // A change of one is a change of one. The line end behind a secret is none of it.
+    // Each change of a file counts as one. The line end behind a secret is no part of it.
     for (name, content) in &contents {
         assert_eq!(before.changed(&read()), 0);
         let end = if ["secret", "shared"].contains(name) { "2\n" } else { "\n" };
@@ -32,7 +32,7 @@ fn each_file_of_a_configuration_is_recognised_by_its_content() {
         assert_eq!(before.changed(&read()), 1, "{name}");
         files.write(name, content);
     }
-    // An unreadable file is watched all the same: it may come back.
+    // An unreadable file is watched too: it may become readable.
     std::fs::remove_file(files.path("keys.json")).unwrap();
     let (gone, settings) = Settings::read(&path);
     assert!(settings.is_err());
@@ -43,7 +43,7 @@ fn each_file_of_a_configuration_is_recognised_by_its_content() {
 async fn a_folder_that_is_removed_and_made_again_is_still_watched() {
     let upstream = two_sites().await;
     let files = Files::new();
-    // Nothing else is in the folder above it, so that it is not watched.
+    // The folder above holds nothing else, so it is not watched.
     std::fs::create_dir_all(files.path("above/tls")).unwrap();
     files.write("above/tls/secret", EMBED_SECRET);
     let secret = files.path("secret").display().to_string();
@@ -53,7 +53,7 @@ async fn a_folder_that_is_removed_and_made_again_is_still_watched() {
     let gateway = files.serve();
     for number in 2..6 {
         std::fs::remove_dir_all(files.path("above/tls")).unwrap();
-        // Some file systems give it the number of the one that is gone.
+        // Some file systems give a new file the inode number of the removed one.
         std::fs::create_dir(files.path("above/tls")).unwrap();
         files.write("above/tls/secret", &format!("{EMBED_SECRET}-{number}"));
         let in_force = async || metric(gateway.ready().1, "boldgate_config_generation").await;

@@ -43,7 +43,7 @@ async fn an_empty_authorization_counts_as_none() {
             assert_eq!(response.status, 200, "{value:?}: {}", response.text());
             assert_token_of(&upstream.seen.take()[0], "site1");
         }
-        // Bold BI's own keys come bare, and a scheme that nobody knows may be such a key.
+        // Bold BI's own keys come bare, and a scheme that is not known may be such a key.
         for value in
             ["dGhpcyBpcyBhIGtleQ==", "a-key-of-bold-bi", "Basics", "Basic eDp5", "Bearer x"]
         {
@@ -110,7 +110,7 @@ async fn a_value_of_the_form_of_our_api_keys_is_never_forwarded() {
     setup.assert_serves().await;
     let lines = setup.gateway.access_lines(4 * 28 + 1).await;
     let of = |reason| lines.iter().filter(|line| line["boldgate.reason"] == reason).count();
-    // Only where a key belongs is it looked at, and found to be past its end.
+    // In the header for keys it is compared with the keys, and found expired.
     assert_eq!((of("key_expired"), of("key_unknown")), (12, 100));
 }
 
@@ -129,7 +129,8 @@ async fn our_api_key_is_accepted_in_authorization_and_not_forwarded() {
         assert_token_of(seen, "alpha");
         assert!(!seen.head.contains("bgk_"), "{}", seen.head);
     }
-    // It is the same caller's as any other credential, or the request is nobody's.
+    // It must belong to the same caller as any other credential; otherwise the request has no
+    // caller.
     let lines = |key| format!("Authorization: Bearer {key}\r\n");
     assert_eq!(setup.gateway.send(get_with(GOOD, &lines(ALPHA_KEY))).await.status, 200);
     setup.assert_refused(get_with(GOOD, &lines(BETA_KEY)), &[401]).await;

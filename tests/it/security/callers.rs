@@ -222,7 +222,7 @@ async fn each_request_on_a_connection_is_authenticated_by_itself() {
         client.write(next.as_bytes()).await;
         assert_eq!(client.response().await.status, status, "{next}");
     }
-    // And the same without waiting for responses.
+    // The same without waiting for responses.
     let without = request("GET", "alpha", "/v5.0/dashboards", "");
     let beta = request("GET", "beta", "/v5.0/dashboards", &key(BETA_KEY));
     client.write([good.as_str(), &without, &beta, &good].concat().as_bytes()).await;

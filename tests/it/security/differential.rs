@@ -249,7 +249,7 @@ fn a_forwarded_request_is_the_admitted_tenants_to_the_most_lenient_reader_too() 
             Ok(())
         });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    // Both happen often enough to mean something.
+    // Both must happen often enough to prove something.
     assert!(forwarded.get() > 200 && refused.get() > 200, "{forwarded:?} {refused:?}");
     runtime.block_on(setup.assert_serves());
 }

@@ -180,7 +180,7 @@ async fn malformed_chunks_end_both_connections() {
         let (connections, _, requests) = setup.reached();
         let request = post(GOOD, "Transfer-Encoding: chunked\r\n", body) + &smuggled();
         let statuses = setup.statuses(request).await;
-        // Or what could still become a chunk, and does not in time.
+        // These bytes could still become a chunk, and do not in time.
         assert!(matches!(statuses[..], [400 | 408]), "{body:?}: {statuses:?}");
         assert_eq!(setup.reached().2, requests, "{body:?}: a whole request reached the server");
         setup.assert_serves().await;
@@ -341,8 +341,8 @@ async fn a_response_after_which_nothing_is_read_says_close() {
         let response = client.response().await;
         assert_eq!((response.status, response.header("connection")), (200, vec![connection]));
     }
-    // Behind a refusal a few requests are served, and a flood of them is forgotten. A large head
-    // makes room for many of them.
+    // Behind a refusal a few requests are still served, and a flood of them is discarded. A large
+    // head leaves room for many of them.
     let large = format!("X: {}\r\n", "x".repeat(5000));
     let refused = get_with("/bi/api/site/nowhere/x", &large);
     for (behind, connection) in [(1, "keep-alive"), (200, "close")] {
@@ -373,7 +373,7 @@ async fn chunks_in_segments_of_their_own_are_judged_alike() {
         client.stream.set_nodelay(true).unwrap();
         client.write(post(GOOD, "Transfer-Encoding: chunked\r\n", "").as_bytes()).await;
         for piece in pieces {
-            // Each arrives alone: the one before has reached the server, or was judged.
+            // Each request arrives alone: the one before has reached the server, or was refused.
             tokio::time::sleep(Duration::from_millis(20)).await;
             if client.stream.write_all(piece.as_bytes()).await.is_err() {
                 break;
@@ -530,7 +530,7 @@ async fn no_odd_byte_around_the_framing_makes_two_requests_of_one() {
                 client.write(request).await;
                 let ended = async {
                     let first = client.try_response(false).await;
-                    // Then the client has no more to say, so that the connection ends.
+                    // Then the client sends no more, so the connection ends.
                     let _ = client.stream.shutdown().await;
                     (first, client.rest().await)
                 };

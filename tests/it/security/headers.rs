@@ -86,7 +86,7 @@ async fn forwarding_headers_never_come_from_the_client() {
             name.replace('-', "."),
         ];
         for name in spellings {
-            // Not our own key once more, which would be one key too many.
+            // Our own key is not repeated here: that would be one key too many.
             let lines = format!("{name}: evil.example\r\n");
             let request = through(&setup, &lines).await;
             assert!(!request.head.contains("evil.example"), "{name}\n{}", request.head);
@@ -237,7 +237,7 @@ async fn the_connection_header_removes_nothing_that_policy_or_the_gateway_has_se
     );
     assert_eq!(setup.gateway.send(body).await.status, 200);
     assert_eq!(setup.upstream.seen.take()[0].body, b"abc", "its framing is not taken away");
-    // A key that stays on the connection proves nothing less.
+    // A key that is repeated on the connection proves no less.
     let lines = format!("Host: localhost\r\nConnection: X-Api-Key\r\nX-Api-Key: {BETA_KEY}\r\n");
     setup.assert_refused(format!("GET {GOOD} HTTP/1.1\r\n{lines}\r\n"), &[403]).await;
     setup.assert_serves().await;
@@ -275,7 +275,7 @@ async fn exactly_one_authorization_reaches_the_server() {
         for name in ["Authorization", "authorization", "AUTHORIZATION", "aUTHORIZATION"] {
             for value in ["Bearer canary-stolen", "", "Basic Og=="] {
                 let request = through(&setup, &format!("{name}: {value}\r\n")).await;
-                // An empty one is none.
+                // An empty header counts as absent.
                 if replace || value.is_empty() {
                     assert_token_of(&request, "alpha");
                     assert!(!request.head.contains("canary-stolen"));

@@ -93,7 +93,7 @@ async fn host_and_path_must_mean_the_same_tenant() {
     {
         setup.assert_refused(to(host, "/bi/api/v5.0/x", BETA_KEY), &[404]).await;
     }
-    // The host that counts is Host, not what a header says.
+    // `Host` counts, not what another header says.
     for name in ["X-Forwarded-Host", "X-Host", "X-Original-Host", "Forwarded", "X-Forwarded-Server"]
     {
         let lines = format!("{name}: host=gamma.example\r\n{name}: gamma.example\r\n");
@@ -119,7 +119,7 @@ async fn a_name_with_the_dot_of_the_root_is_the_same_host() {
         };
         assert_eq!(setup.gateway.send(to("/bi/api/v5.0/x", BETA_KEY)).await.status, 200, "{host}");
         assert_token_of(&setup.upstream.seen.take()[0], "api");
-        // So it decides on the tenant as the name without the dot does.
+        // With the dot it decides on the tenant like the name without it.
         setup.assert_refused(to(GOOD, ALPHA_KEY), &[404]).await;
         setup.assert_refused(to("/bi/api/v5.0/x", ALPHA_KEY), &[403]).await;
     }

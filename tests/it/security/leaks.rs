@@ -41,7 +41,8 @@ fn canary_in(text: &str) -> Option<String> {
     ];
     let lower = text.to_lowercase();
     forms.retain(|form| lower.contains(form));
-    // In Base64 it has three faces, by its place among the bytes; only whole characters count.
+    // Base64 has three forms of a text, by its offset in the bytes; only whole characters are
+    // compared.
     for before in 0..3 {
         let encoded = STANDARD.encode(["x".repeat(before), MARK.to_owned()].concat());
         let whole = &encoded[(before * 8).div_ceil(6)..(before + MARK.len()) * 8 / 6];
@@ -87,7 +88,7 @@ impl Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_boldgate"))
             .args(["--log-level", "trace", "--log-format", format, "serve", "--config"])
             .arg(config)
-            // Variables that make libraries log must not make ours do so.
+            // Variables that make libraries log must not make them log here.
             .env("RUST_LOG", "trace")
             .env("SSLKEYLOGFILE", config.with_file_name("keys.log"))
             .stdin(Stdio::null())
@@ -139,7 +140,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It has ended already, unless the test has failed.
+        // The process has ended already, unless the test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -376,7 +377,7 @@ async fn nothing_secret_shows_in_logs_metrics_or_refusals() {
             let Some(response) = client.try_response(false).await else { continue };
             let code = response.code();
             if code.is_empty() {
-                // The server's own response is the client's business.
+                // The server's own response may show anything to its client.
                 served += 1;
                 continue;
             }
@@ -446,7 +447,7 @@ async fn nothing_secret_shows_in_logs_metrics_or_refusals() {
                 assert!(!line.contains("?q="), "a query in the {what}");
             }
         }
-        // The canaries were really there to be shown.
+        // Control: the canaries were there to be found.
         let seen = upstream.seen.requests();
         assert!(seen.iter().any(|r| String::from_utf8_lossy(&r.body).contains(CANARY_SECRET)));
         assert!(seen.iter().any(|r| r.head.contains("Bearer canary-token-good")));

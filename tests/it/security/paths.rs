@@ -206,7 +206,7 @@ async fn fragments_are_refused_and_queries_decide_nothing() {
     ] {
         setup.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
     }
-    // For a server that decodes first, the route would end there.
+    // For a server that decodes first, the route would end at this character.
     for mark in ["%3f", "%3F", "%23"] {
         for path in ["users%", "users%/x", "%users", "users;%", "us%ers", "users/%", "users/a%b/c"]
         {
@@ -269,7 +269,7 @@ async fn long_targets_are_refused_as_such_and_quickly() {
         let begun = Instant::now();
         let refusal = setup.assert_refused(get(&target), &[414]).await;
         assert_eq!(refusal.code(), "target_too_long");
-        // 5 ms on a machine of its own; here other tests are running.
+        // On a machine of its own this takes 5 ms; here other tests are running.
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
     let longest = format!("{SITES}/alpha/v5.0/{}", "a".repeat(4096 - SITES.len() - 12));

@@ -110,7 +110,7 @@ async fn a_token_that_the_server_shows_is_hidden_from_the_client() {
         }
         let length = response.header("content-length")[0].parse::<usize>().unwrap();
         assert_eq!(response.body.len(), length, "as many bytes");
-        // The bytes of the client itself are no secret of ours.
+        // The client's own bytes are no secret of the gateway.
         let own = setup.gateway.send(own("Bearer theirs")).await;
         assert!(own.text().contains("Bearer theirs"), "{}", own.text());
     }

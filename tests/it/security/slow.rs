@@ -33,7 +33,7 @@ async fn drip(stream: TcpStream, bytes: String) -> (Duration, String) {
         }
     });
     let mut response = Vec::new();
-    // A reset is an end too.
+    // A reset counts as an end too.
     let _ =
         timeout(Duration::from_secs(20), from.read_to_end(&mut response)).await.expect("it ends");
     let ended = begun.elapsed();
@@ -71,7 +71,7 @@ async fn a_second_head_that_drips_is_cut_off_too() {
         "{ended:?} {response}"
     );
 
-    // Its beginning came along with the request before.
+    // Its first bytes came along with the request before.
     let mut client = Client::connect(setup.address()).await;
     client.write(format!("{}GET /bi", get(GOOD)).as_bytes()).await;
     assert_eq!(client.response().await.status, 200);
@@ -128,7 +128,7 @@ async fn a_tls_handshake_has_a_deadline() {
     assert!(!plain.rest().await.contains("HTTP/1.1"));
     setup.upstream.seen.assert_untouched("no handshake");
 
-    // Silent behind a handshake is silent all the same.
+    // A client that is silent after the handshake counts as silent too.
     assert_eq!(made.connect(setup.address(), "localhost").await.rest().await, "");
     let mut good = made.connect(setup.address(), "localhost").await;
     good.write(get(GOOD).as_bytes()).await;
@@ -179,7 +179,7 @@ async fn one_connection_too_many_is_rejected_at_once() {
         let refusal = outside.response().await;
         assert_eq!((refusal.status, refusal.code().as_str()), (503, "overloaded"));
         assert!(refusal.whole && refusal.header("connection") == ["close"]);
-        // Responses differ from page to page: no cache may use this one for another page.
+        // Responses differ by the page's origin: no cache may use this one for another page.
         assert_eq!(refusal.header("vary"), ["Origin"]);
         assert_eq!(outside.rest().await, "");
         assert!(begun.elapsed() < DEADLINE_WITH_SLACK);

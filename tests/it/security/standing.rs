@@ -211,7 +211,7 @@ tenants:
                 response.text()
             );
             let seen = self.upstream.seen.requests();
-            // The token endpoint is a route like the others here, and tells of no request.
+            // The token endpoint is an ordinary route here, and says nothing about a request.
             for request in &seen[before..] {
                 let ours = format!("Bearer {CANARY_TOKEN}-alpha-");
                 assert!(request.header("authorization")[0].starts_with(&ours), "{}", request.head);

@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.write(bytes).await;
         let mut rest = Vec::new();
         let read = timeout(Duration::from_secs(10), self.stream.read_to_end(&mut rest)).await;
-        // A TLS alert is not a response in the sense of HTTP.
+        // A TLS alert is not an HTTP response.
         read.is_ok() && !rest.starts_with(b"HTTP")
     }
 
@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn rest(&mut self) -> String {
         let mut rest = std::mem::take(&mut self.buffer);
         let end = timeout(Duration::from_secs(10), self.stream.read_to_end(&mut rest)).await;
-        // A reset is an end too.
+        // A reset counts as an end too.
         let _ = end.expect("the gateway closes the connection within 10 s");
         String::from_utf8_lossy(&rest).into_owned()
     }

@@ -47,7 +47,7 @@ impl Ca {
 
     pub fn identity_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        // Callers are not known by these fields.
+        // Callers are not matched by these fields.
         params.distinguished_name.push(DnType::CommonName, "reports.acme.example");
         params.distinguished_name.push(DnType::OrganizationName, "reports");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

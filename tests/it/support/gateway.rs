@@ -25,7 +25,7 @@ pub fn log_everything() {
     let all =
         Targets::new().with_default(LevelFilter::WARN).with_target("boldgate", LevelFilter::TRACE);
     let lines = tracing_subscriber::fmt::layer().with_test_writer();
-    // Every test asks for it; the first has set it up for all.
+    // Every test calls this; the first call sets it up for all.
     let _ = tracing::subscriber::set_global_default(
         tracing_subscriber::registry().with(all).with(lines),
     );

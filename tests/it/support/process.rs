@@ -123,7 +123,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has ended already, unless a test failed.
+        // The process has ended already, unless a test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

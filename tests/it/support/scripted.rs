@@ -62,7 +62,7 @@ impl ScriptedUpstream {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (seen, script) = (Arc::clone(&theirs), Arc::clone(&script));
                 tokio::spawn(async move {
-                    // A gateway that breaks off is what some tests are about.
+                    // Some tests are about a gateway that breaks off.
                     let _ = follow(stream, &seen, &*script).await;
                 });
             }

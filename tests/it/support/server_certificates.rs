@@ -103,7 +103,7 @@ impl Made {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let key = provider.key_provider.load_private_key(key).unwrap();
-        // Without a look at whether they belong together.
+        // Certificate and key are not compared.
         let shown = CertifiedKey::new(vec![CertificateDer::from(self.der.clone())], key);
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])

@@ -135,7 +135,7 @@ impl Upstream {
                 theirs.connections.fetch_add(1, SeqCst);
                 let (seen, handler) = (Arc::clone(&theirs), Arc::clone(&handler));
                 tokio::spawn(async move {
-                    // A gateway that breaks off is what some tests are about.
+                    // Some tests are about a gateway that breaks off.
                     let _ = converse(stream, &seen, exchange, &*handler).await;
                 });
             }

@@ -106,7 +106,7 @@ impl CheckedRequest {
         let says = |name| response.header(name).unwrap_or_default();
         let (user, target) = (says("stand-in-user"), says("stand-in-target"));
         if (user, target) != (self.user.as_str(), self.target.as_str()) {
-            // A readable response was meant for another request. An unreadable one was changed.
+            // A readable response was meant for another request. An unreadable one was altered.
             return if user.contains('@') && target.contains("/things/") {
                 let (own_user, own) = (&self.user, &self.target);
                 Verdict::Foreign(format!("`{own}` as {own_user} got `{target}` as {user}"))
@@ -166,7 +166,7 @@ impl Ledger {
         {
             entries.strays.push(format!("{} with the token of {holder}", request.target));
         }
-        // With any status but 401 the write may have been carried out.
+        // With any status but 401 the server may have carried the write out.
         if *request.method == Method::POST && request.status != StatusCode::UNAUTHORIZED {
             *entries.writes.entry(request.target.to_owned()).or_default() += 1;
         }

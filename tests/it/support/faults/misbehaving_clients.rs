@@ -50,7 +50,7 @@ impl MisbehavingClients {
                 for turn in 0.. {
                     // No other request has this number.
                     let number = FIRST_NUMBER + client * 1_000_000 + turn;
-                    // Their errors do not matter.
+                    // Errors of these clients do not matter.
                     let _ = behave(gateway, &identity, misbehaviour, number, &acted).await;
                     sleep(Duration::from_millis(5)).await;
                 }

@@ -91,7 +91,7 @@ struct Control {
 impl FaultProxy {
     /// Starts in front of `server`, without a fault.
     pub fn start(server: SocketAddr) -> Self {
-        // This socket never listens. It keeps the port from others while nobody listens on it.
+        // This socket never listens. It reserves the port while nothing listens on it.
         let (placeholder, any) = (socket(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         placeholder.bind(any).expect("there is a free port");
         let address = placeholder.local_addr().expect("it is bound");
@@ -283,7 +283,7 @@ impl Pump<'_> {
             }
             let passing = self.pass(fault, passed, &mut buffer[..read], &mut to).await?;
             if passing == Passing::Over {
-                // Reads on, so that the sender does not get stuck.
+                // The proxy reads on, so that the sender does not block.
                 while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
                 return Ok(());
             }
@@ -328,7 +328,8 @@ impl Pump<'_> {
             Fault::Scraps => {
                 for (at, scrap) in rest.chunks(61).enumerate() {
                     write(to, scrap).await?;
-                    // The first are surely read one by one. Each turn takes long on a busy machine.
+                    // The first bytes are certainly read one by one. Each turn takes long on a busy
+                    // machine.
                     if at < 5 {
                         tokio::task::yield_now().await;
                     }
