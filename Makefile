@@ -34,7 +34,17 @@ test-idp: $(target)/idp/ready ## do JWTs of a real identity provider work, throu
 	install -m 644 tests/idp/provider.mjs $(target)/idp
 	BOLDGATE_TEST_IDP=$(abspath $(target)/idp/provider.mjs) cargo test --locked --test it idp:: -- --ignored
 
-check: fmt crates deploy-files clippy docs test soak-short test-idp configs ## all that must hold before a merge, cheapest first
+# Cheapest first.
+checks := fmt crates deploy-files clippy docs test soak-short test-idp configs
+
+check: ## all that must hold before a merge, with a line for each step
+	@for step in $(checks); do \
+	    begun=$$SECONDS; \
+	    CARGO_TERM_QUIET=true $(MAKE) --silent --no-print-directory $$step || \
+	        { echo "check: FAILED in 'make $$step', after $$SECONDS s" >&2; exit 1; }; \
+	    echo "check: $$step passed in $$((SECONDS - begun)) s"; \
+	done; \
+	echo "check: all steps passed in $$SECONDS s"
 
 # The load is put on a copy of the binary that is released: `cargo bench` builds another in its place,
 # whose crates have what only tests need of them.
