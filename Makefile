@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp check bench admission readers reloads soak soak-short fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp check bench admission readers reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -69,6 +69,16 @@ soak: build ## a million requests among faults: does anybody get what is not the
 	install -D $(target)/release/boldgate $(target)/bench/boldgate
 	cargo bench --locked --bench soak -- --reloads --gateway $(target)/bench/boldgate
 
+image: build ## build the image without pulling anything: an OCI and a docker archive (uses Debian's packages)
+	.ci/need image
+	deploy/image/build.sh $(target)/release/boldgate $(target)/image
+
+image-test: image ## is the image what the Dockerfile says, and does it start?
+	python3 deploy/image/test.py $(target)/image
+
+# Minutes to hours, some as root.
+acceptance: readers reloads soak image-test ## the heavy proofs, before a release
+
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build
 	cargo test --locked --bench soak -- --reloads --requests 20000
@@ -85,7 +95,7 @@ crates: ## does no crate bring a second TLS or crypto library?
 	fi
 
 deploy-files: $(tools)/ready $(carried) ## are image, manifests and scripts well-formed?
-	$(tools)/bin/shellcheck .ci/* tests/*.sh
+	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh
 	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy $(wildcard config)
 	$(tools)/bin/hadolint --failure-threshold style deploy/Dockerfile
 	$(tools)/bin/kubernetes-validate --kubernetes-version 1.32 --strict $(manifests)
