@@ -17,12 +17,11 @@ use crate::plain_file;
 use crate::plain_file::limit::{MAX_CONFIGURATION, MAX_SECRET};
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
-use crate::telemetry::AuditSink;
+use crate::telemetry::{AccessLogSettings, LogSink};
 use crate::tenant::{Server, Tenants};
 use crate::throttle::Throttles;
 use crate::trust::Trust;
 
-mod audit;
 mod callers;
 mod cors;
 mod credentials;
@@ -33,6 +32,7 @@ mod finding;
 mod jwt;
 mod limits;
 mod listeners;
+mod logs;
 mod node;
 mod pem;
 mod permissions;
@@ -80,8 +80,10 @@ pub struct Settings {
     pub limits: Limits,
     /// The files that all this was read from.
     pub files: Files,
+    /// The access log.
+    pub access_log: AccessLogSettings,
     /// Where the audit log goes, if there is to be one.
-    pub audit: Option<AuditSink>,
+    pub audit: Option<LogSink>,
     /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
 }
@@ -206,6 +208,8 @@ impl Check<'_> {
         let warm_up = self.warm_up(&at.key("warm_up"), file.warm_up, &tenants);
         let limits = self.limits(&at.key("limits"), file.limits);
         let audit = self.audit(&at.key("audit"), file.audit);
+        let audit_sink = audit.as_ref().ok().and_then(Option::as_ref);
+        let access_log = self.access_log(&at.key("access_log"), file.access_log, audit_sink);
         let throttles = Throttles::new(
             callers.allowances,
             callers.anonymous_allowance,
@@ -229,6 +233,7 @@ impl Check<'_> {
             warm_up: warm_up?,
             limits: limits?,
             files: Files::default(),
+            access_log: access_log?,
             audit: audit?,
             warnings: Findings::new("", Vec::new()),
         })

@@ -23,7 +23,7 @@ mod watch;
 
 use crate::admin::{AdminServer, Readiness};
 use crate::config::{ListenAddress, Settings};
-use crate::telemetry::{AccessLog, AuditSink, Telemetry};
+use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
 use connections::Connections;
@@ -121,11 +121,15 @@ pub enum StartError {
         #[source]
         cause: TrustError,
     },
-    /// The audit log cannot be opened.
-    #[error("cannot write the audit log to `{sink}` (`audit.to`): {cause}")]
-    Audit {
+    /// A log cannot be opened.
+    #[error("cannot write the {log} to `{sink}` (`{key}`): {cause}")]
+    Log {
+        /// Its name.
+        log: &'static str,
+        /// The key of its destination.
+        key: &'static str,
         /// The destination in the configuration.
-        sink: AuditSink,
+        sink: LogSink,
         /// The error of the system.
         #[source]
         cause: io::Error,
@@ -159,15 +163,15 @@ impl Running {
         };
         let admin_address = admin_socket.local_addr().unwrap_or(admin_address);
 
-        let (limits, restart_only, audit) =
-            (settings.limits, RestartOnly::of(&settings), settings.audit.clone());
+        let (limits, restart_only, logs) =
+            (settings.limits, RestartOnly::of(&settings), LogDestinations::of(&settings));
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let (access_log, closing) = (Arc::new(access_log), CancellationToken::new());
         let unfinished_heads = Arc::default();
         let state = ProcessState { tokens, unfinished_heads, telemetry, access_log, closing };
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
         let generation = Arc::new(Generation::build(settings, &ids, None, &state)?);
-        open_audit_log(audit.as_ref(), &state.telemetry)?;
+        logs.open(&state)?;
 
         let telemetry = &state.telemetry;
         let connections = Connections::new(
@@ -235,9 +239,9 @@ impl Running {
         let before = self.connections.generation();
         let (ids, mut bound) = self.bind_new(&settings)?;
         let configured: Vec<_> = settings.listeners.iter().map(|l| l.address.clone()).collect();
-        let (restart_only, audit) = (RestartOnly::of(&settings), settings.audit.clone());
+        let (restart_only, logs) = (RestartOnly::of(&settings), LogDestinations::of(&settings));
         let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.state)?);
-        open_audit_log(audit.as_ref(), &self.state.telemetry)?;
+        logs.open(&self.state)?;
 
         let renewal = next.gateway.gatekeeper().reissue();
         self.state.tokens.reconfigure(exchange, renewal, &next.servers, || {
@@ -332,25 +336,49 @@ pub fn start_errors(settings: &Settings) -> Vec<StartError> {
         Some(StartError::Bind { address: address.to_string(), cause })
     };
     let mut found: Vec<_> = addresses.filter_map(bind_error).collect();
-    if let Some(sink) = &settings.audit
-        && let Err(cause) = sink.check()
-    {
-        found.push(StartError::Audit { sink: sink.clone(), cause });
+    let audit = settings.audit.as_ref().map(|sink| (AUDIT_LOG, sink));
+    for ((log, key), sink) in [(ACCESS_LOG, &settings.access_log.to)].into_iter().chain(audit) {
+        let failed = |cause| StartError::Log { log, key, sink: sink.clone(), cause };
+        found.extend(sink.check().err().map(failed));
     }
     found
 }
 
-/// Sends audit lines to `sink` from now on.
-fn open_audit_log(sink: Option<&AuditSink>, telemetry: &Telemetry) -> Result<(), StartError> {
-    let former = telemetry.audit.send_to(sink).map_err(|cause| StartError::Audit {
-        sink: sink.expect("only a log that is configured fails to open").clone(),
-        cause,
-    })?;
-    if let Some(former) = former {
-        // The former log writes its last lines in a thread, or here if none can be started.
-        let _ = std::thread::Builder::new().spawn(move || drop(former));
+/// Names of logs, and keys of their destinations.
+const ACCESS_LOG: (&str, &str) = ("access log", "access_log.to");
+const AUDIT_LOG: (&str, &str) = ("audit log", "audit.to");
+
+/// Where logs go, by a configuration.
+struct LogDestinations {
+    access_log: AccessLogSettings,
+    audit: Option<LogSink>,
+}
+
+impl LogDestinations {
+    fn of(settings: &Settings) -> Self {
+        Self { access_log: settings.access_log.clone(), audit: settings.audit.clone() }
     }
-    Ok(())
+
+    /// Writes the logs there from now on; both, or none.
+    fn open(&self, state: &ProcessState) -> Result<(), StartError> {
+        let failed = |(log, key), sink: Option<&LogSink>, cause| StartError::Log {
+            log,
+            key,
+            sink: sink.expect("only a log that is configured fails to open").clone(),
+            cause,
+        };
+        let access_log = state.access_log.open(&self.access_log);
+        let access_log =
+            access_log.map_err(|cause| failed(ACCESS_LOG, Some(&self.access_log.to), cause))?;
+        let audit = state.telemetry.audit.send_to(self.audit.as_ref());
+        let audit = audit.map_err(|cause| failed(AUDIT_LOG, self.audit.as_ref(), cause))?;
+        let access_log = state.access_log.activate(access_log);
+        // Former logs write their last lines in a thread, or here if none can be started.
+        if audit.is_some() || access_log.is_some() {
+            let _ = std::thread::Builder::new().spawn(move || drop((audit, access_log)));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Running {

@@ -21,11 +21,14 @@ mod metrics;
 mod outcome;
 mod reason;
 mod reloads;
+mod sink;
 mod values;
 mod writer;
 
-pub use access_log::{AccessLine, AccessLog, Format};
-pub use audit::{AuditEvent, AuditLine, AuditLog, AuditSink};
+pub use access_log::{
+    AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
+};
+pub use audit::{AuditEvent, AuditLine, AuditLog};
 pub use gauge_guard::GaugeGuard;
 pub use log_limiter::LogLimiter;
 use metrics::Families;
@@ -33,6 +36,7 @@ pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
 pub use outcome::{ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome};
 pub use reason::{Reason, ReasonCounts};
 pub use reloads::ReloadMetrics;
+pub use sink::LogSink;
 pub use writer::stdout;
 
 /// All metrics of the process.

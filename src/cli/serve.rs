@@ -125,7 +125,7 @@ pub(super) fn start(
 pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     let cause = match error {
         StartError::Bind { cause, .. } => cause,
-        StartError::Audit { cause, .. } => return audit_hint(cause.kind()),
+        StartError::Log { cause, .. } => return log_hint(cause.kind()),
         _ => return None,
     };
     match cause.kind() {
@@ -149,14 +149,16 @@ fn signals_of(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::other(format!("cannot listen for signals: {error}")))
 }
 
-fn audit_hint(kind: ErrorKind) -> Option<&'static str> {
+fn log_hint(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::NotFound => Some("make the folder of the audit log first"),
+        ErrorKind::NotFound => Some("make the folder of the log first"),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some(
             "the user that boldgate runs as must be able to write to the file, and to its folder if \
              the log is rotated",
         ),
-        ErrorKind::IsADirectory => Some("`audit.to` is the path of a file, not of a folder"),
+        ErrorKind::IsADirectory => {
+            Some("the destination of a log is the path of a file, not of a folder")
+        }
         _ => None,
     }
 }

@@ -52,10 +52,64 @@ pub(super) struct File {
     /// Bounds on what clients may use up.
     #[serde(default = "default_limits")]
     pub limits: Field<Limits>,
+    /// The access log: a line for each request, without its query and without users.
+    #[serde(default = "default_access_log")]
+    pub access_log: Field<AccessLog>,
     /// A log of every exchange and every refusal, with caller, tenant, user, permission and
     /// outcome. It names users, so it is only written if you give it a place.
     #[serde(default)]
     pub audit: Field<Audit>,
+}
+
+/// The access log.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AccessLog {
+    /// The requests that have a line.
+    pub write: Field<WriteLines>,
+    /// With `sampled`: one of this number of requests without a failure has a line; 100 if it is
+    /// not given.
+    #[schemars(with = "u64", range(min = 1, max = 1_000_000))]
+    pub one_in: Field<u64>,
+    /// `stdout`; or the absolute path of a file. The file is made with the mode 0600 if it is not
+    /// there, only ever appended to, and opened again when it was moved away.
+    #[schemars(
+        example = &"stdout",
+        example = &"/var/log/boldgate/access.jsonl",
+        extend("pattern" = "^(stdout|/.*[^/])$")
+    )]
+    pub to: Field<String>,
+    /// The form of lines. If it is not given, it is `json` in a file, and on standard output the
+    /// one of `--log-format`.
+    #[schemars(with = "LogFormat")]
+    pub format: Field<LogFormat>,
+}
+
+/// The requests that have a line in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WriteLines {
+    /// All.
+    All,
+    /// Only failures: refusals of the gateway, responses of Bold BI with 400 and above,
+    /// responses that broke off, clients that left.
+    Failures,
+    /// All failures, and of the other requests one in `one_in`.
+    Sampled,
+    /// None.
+    Off,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object, with the field names of OpenTelemetry.
+    Json,
+    /// A JSON object, with the field names of the Elastic Common Schema.
+    Ecs,
 }
 
 /// The audit log: one JSON object a line.
@@ -299,6 +353,17 @@ impl Default for Admin {
     }
 }
 
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            write: Field::Given(WriteLines::All),
+            one_in: Field::Missing,
+            to: Field::Given("stdout".to_owned()),
+            format: Field::Missing,
+        }
+    }
+}
+
 impl Default for HealthCheck {
     fn default() -> Self {
         Self {
@@ -347,6 +412,10 @@ impl Default for Limits {
 
 fn default_admin() -> Field<Admin> {
     Field::Given(Admin::default())
+}
+
+fn default_access_log() -> Field<AccessLog> {
+    Field::Given(AccessLog::default())
 }
 
 fn default_limits() -> Field<Limits> {

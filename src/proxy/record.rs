@@ -324,7 +324,7 @@ impl Record {
             bytes_received: self.body_received,
             tenant: self.tenant().map(TenantName::as_str),
             caller: self.caller.as_ref().map(CallerName::as_str),
-            outcome: self.outcome.as_str(),
+            outcome: self.outcome,
             refusal: self.refusal,
             reason: self.reason.map(Reason::as_str),
             token: self.token,

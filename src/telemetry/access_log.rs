@@ -3,10 +3,15 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 
+use super::RequestOutcome;
+use super::sink::LogSink;
 use super::values::{
     push_address, push_escaped, push_number, push_seconds, push_timestamp, text_field,
 };
@@ -38,7 +43,7 @@ pub struct AccessLine<'a> {
     /// The caller, once known; `None` also for an anonymous one.
     pub caller: Option<&'a str>,
     /// How it ended.
-    pub outcome: &'static str,
+    pub outcome: RequestOutcome,
     /// Code of the refusal, if it was one.
     pub refusal: Option<&'static str>,
     /// The reason for which a credential was refused.
@@ -56,38 +61,147 @@ pub enum Format {
     Text,
     /// One JSON object per line, with the field names of OpenTelemetry.
     Json,
+    /// One JSON object per line, with the field names of the Elastic Common Schema.
+    Ecs,
+}
+
+/// The requests that have a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteLines {
+    /// All.
+    All,
+    /// Only failures ([`RequestOutcome::is_failure`]).
+    Failures,
+    /// All failures, and of the other requests one in this number, by chance.
+    Sampled(NonZeroU32),
+    /// None.
+    Off,
+}
+
+impl WriteLines {
+    fn takes(self, outcome: RequestOutcome) -> bool {
+        match self {
+            Self::All => true,
+            Self::Off => false,
+            Self::Failures => outcome.is_failure(),
+            Self::Sampled(one_in) => outcome.is_failure() || fastrand::u32(..one_in.get()) == 0,
+        }
+    }
+}
+
+/// The configuration of the access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogSettings {
+    /// The requests that have a line.
+    pub write: WriteLines,
+    /// The destination.
+    pub to: LogSink,
+    /// The form of lines. `None` is JSON in a file, and the form of the process on standard output.
+    pub format: Option<Format>,
+}
+
+impl Default for AccessLogSettings {
+    /// All lines, to standard output.
+    fn default() -> Self {
+        Self { write: WriteLines::All, to: LogSink::Stdout, format: None }
+    }
 }
 
 /// Writes access log lines in the background. Dropping it writes the rest, for at most two seconds.
 #[derive(Debug)]
 pub struct AccessLog {
-    writer: LogWriter,
+    stdout: Arc<LogWriter>,
+    /// The form of lines on standard output, unless the settings name another.
+    stdout_format: Format,
+    dropped: Counter,
+    active: ArcSwap<ActiveLog>,
+}
+
+/// The log by its settings in force.
+#[derive(Debug)]
+struct ActiveLog {
+    settings: AccessLogSettings,
     format: Format,
+    writer: Arc<LogWriter>,
+}
+
+/// An access log that is open and not yet written to.
+#[derive(Debug)]
+pub struct NewAccessLog(ActiveLog);
+
+/// The access log at the former destination. Dropping it writes its last lines, for at most two
+/// seconds.
+#[derive(Debug)]
+pub struct FormerAccessLog(Arc<LogWriter>);
+
+impl Drop for FormerAccessLog {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
 }
 
 impl AccessLog {
-    /// Writes to `out`. `dropped` counts the lines that found the buffer full, or could not be
-    /// written.
+    /// Writes all lines to `out`, which stands for standard output. `dropped` counts the lines that
+    /// found the buffer full, or could not be written.
     ///
     /// # Errors
     /// When the writing thread cannot be started.
     pub fn new(format: Format, out: Box<dyn Write + Send>, dropped: Counter) -> io::Result<Self> {
-        Ok(Self { writer: LogWriter::start("access log", out, MAX_BUFFERED, dropped)?, format })
+        let stdout = Arc::new(LogWriter::start(LOG, out, MAX_BUFFERED, dropped.clone())?);
+        let settings = AccessLogSettings::default();
+        let active = ActiveLog { settings, format, writer: Arc::clone(&stdout) };
+        Ok(Self { stdout, stdout_format: format, dropped, active: ArcSwap::from_pointee(active) })
     }
 
-    /// Queues a line, or drops it if more than 1 MiB waits to be written.
+    /// Opens the log that `settings` describe, for [`Self::activate`]. A log at the same
+    /// destination stays open.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or the writing thread cannot be started.
+    pub fn open(&self, settings: &AccessLogSettings) -> io::Result<NewAccessLog> {
+        let active = self.active.load();
+        let writer = match &settings.to {
+            _ if settings.to == active.settings.to => Arc::clone(&active.writer),
+            LogSink::Stdout => Arc::clone(&self.stdout),
+            file @ LogSink::File(_) => {
+                let dropped = self.dropped.clone();
+                Arc::new(LogWriter::start(LOG, file.open()?, MAX_BUFFERED, dropped)?)
+            }
+        };
+        let format = settings.format.unwrap_or(match settings.to {
+            LogSink::Stdout => self.stdout_format,
+            LogSink::File(_) => Format::Json,
+        });
+        Ok(NewAccessLog(ActiveLog { settings: settings.clone(), format, writer }))
+    }
+
+    /// Writes to `new` from now on. Gives the former log if it was another file.
+    pub fn activate(&self, new: NewAccessLog) -> Option<FormerAccessLog> {
+        let new = Arc::new(new.0);
+        let former = Arc::clone(&self.active.swap(Arc::clone(&new)).writer);
+        let stays = Arc::ptr_eq(&former, &new.writer) || Arc::ptr_eq(&former, &self.stdout);
+        (!stays).then(|| FormerAccessLog(former))
+    }
+
+    /// Queues a line, if the settings want it; drops it if more than 1 MiB waits to be written.
     pub fn write(&self, line: &AccessLine<'_>) {
+        let active = self.active.load();
+        if !active.settings.write.takes(line.outcome) {
+            return;
+        }
         let mut text = String::with_capacity(TYPICAL_LINE);
-        match self.format {
+        match active.format {
             Format::Text => line.text(&mut text),
             Format::Json => line.json(&mut text),
+            Format::Ecs => line.ecs(&mut text),
         }
-        self.writer.write(&text);
+        active.writer.write(&text);
     }
 
     /// Writes the last lines. At the end of the process, others may still hold a reference.
     pub fn finish(&self) {
-        self.writer.finish();
+        self.active.load().writer.finish();
+        self.stdout.finish();
     }
 }
 
@@ -114,14 +228,53 @@ impl AccessLine<'_> {
             push_address(out, client);
             out.push('"');
         }
+        self.own_fields(out);
+    }
+
+    /// The fields that no convention has, and the end of the line.
+    fn own_fields(&self, out: &mut String) {
         text_field(out, "boldgate.tenant", self.tenant);
         text_field(out, "boldgate.caller", self.caller);
-        text_field(out, "boldgate.outcome", Some(self.outcome));
+        text_field(out, "boldgate.outcome", Some(self.outcome.as_str()));
         text_field(out, "boldgate.refusal", self.refusal);
         text_field(out, "boldgate.reason", self.reason);
         text_field(out, "boldgate.token", self.token);
         out.push_str(",\"boldgate.replayed\":");
         out.push_str(if self.replayed { "true}\n" } else { "false}\n" });
+    }
+
+    /// Elastic Common Schema 8; its durations are in nanoseconds.
+    fn ecs(&self, out: &mut String) {
+        out.push_str("{\"@timestamp\":\"");
+        push_timestamp(out, self.begun);
+        out.push_str(
+            "\",\"ecs.version\":\"8.11.0\",\"log.level\":\"info\",\"event.kind\":\"event\",\
+             \"event.category\":[\"web\"],\"event.type\":[\"access\"],\
+             \"event.dataset\":\"boldgate.access\",\"service.name\":\"boldgate\"",
+        );
+        let result = if self.outcome.is_failure() { "failure" } else { "success" };
+        text_field(out, "event.outcome", Some(result));
+        out.push_str(",\"event.duration\":");
+        push_number(out, u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX));
+        text_field(out, "http.request.id", Some(self.request_id));
+        text_field(out, "http.request.method", self.method);
+        text_field(out, "url.path", self.path);
+        if let Some(status) = self.status {
+            out.push_str(",\"http.response.status_code\":");
+            push_number(out, status.into());
+        }
+        out.push_str(",\"http.request.body.bytes\":");
+        push_number(out, self.bytes_received);
+        out.push_str(",\"http.response.body.bytes\":");
+        push_number(out, self.bytes_sent);
+        if let Some(client) = self.client {
+            for name in [",\"client.address\":\"", ",\"client.ip\":\""] {
+                out.push_str(name);
+                push_address(out, client);
+                out.push('"');
+            }
+        }
+        self.own_fields(out);
     }
 
     fn text(&self, out: &mut String) {
@@ -137,7 +290,7 @@ impl AccessLine<'_> {
             None => out.push_str(dash),
         }
         let milliseconds = self.duration.as_secs_f64() * 1e3;
-        let _ = write!(out, " {milliseconds:.1}ms {}", self.outcome);
+        let _ = write!(out, " {milliseconds:.1}ms {}", self.outcome.as_str());
         let fields = [
             ("tenant", self.tenant),
             ("caller", self.caller),
@@ -161,6 +314,7 @@ impl AccessLine<'_> {
     }
 }
 
+const LOG: &str = "access log";
 /// The first allocation of a line, enough for most.
 const TYPICAL_LINE: usize = 640;
 const MAX_BUFFERED: usize = 1024 * 1024;
@@ -184,7 +338,7 @@ mod tests {
             bytes_received: 0,
             tenant: Some("acme"),
             caller: None,
-            outcome: "served",
+            outcome: RequestOutcome::Served,
             refusal: None,
             reason: None,
             token: Some("cache"),

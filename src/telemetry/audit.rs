@@ -1,49 +1,16 @@
 //! The audit log: one line for each exchange and each refusal, with its caller, tenant, subject,
 //! permission and outcome; never a token or a secret.
 
-use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 
-use super::file::{self, LogFile};
+use super::sink::LogSink;
 use super::values::{push_address, push_number, push_seconds, push_timestamp, text_field};
-use super::writer::{LogWriter, stdout};
-
-/// The destination of the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditSink {
-    /// Standard output, among the lines of the access log.
-    Stdout,
-    /// The file at this path.
-    File(PathBuf),
-}
-
-impl AuditSink {
-    /// Checks that it can be opened, without creating a file.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn check(&self) -> io::Result<()> {
-        match self {
-            Self::Stdout => Ok(()),
-            Self::File(path) => file::check(path),
-        }
-    }
-}
-
-impl fmt::Display for AuditSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("stdout"),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
+use super::writer::LogWriter;
 
 /// A line of the audit log. Values that are too long for a name are cut off.
 #[derive(Debug)]
@@ -109,7 +76,7 @@ pub struct FormerLog(#[expect(dead_code, reason = "it is there to be dropped")] 
 
 #[derive(Debug)]
 struct OpenLog {
-    sink: AuditSink,
+    sink: LogSink,
     writer: LogWriter,
 }
 
@@ -120,7 +87,7 @@ impl AuditLog {
     /// # Errors
     /// When the file cannot be opened or the writing thread cannot be started. The former log stays
     /// in use then.
-    pub fn send_to(&self, sink: Option<&AuditSink>) -> io::Result<Option<FormerLog>> {
+    pub fn send_to(&self, sink: Option<&LogSink>) -> io::Result<Option<FormerLog>> {
         let is = |open: &Option<OpenLog>| open.as_ref().map(|open| &open.sink) == sink;
         if is(&self.open.read()) {
             return Ok(None);
@@ -149,12 +116,8 @@ impl AuditLog {
 }
 
 impl OpenLog {
-    fn new(sink: &AuditSink, lost: Counter) -> io::Result<Self> {
-        let out: Box<dyn Write + Send> = match sink {
-            AuditSink::Stdout => stdout(),
-            AuditSink::File(path) => Box::new(LogFile::open(path)?),
-        };
-        let writer = LogWriter::start("audit log", out, MAX_BUFFERED, lost)?;
+    fn new(sink: &LogSink, lost: Counter) -> io::Result<Self> {
+        let writer = LogWriter::start("audit log", sink.open()?, MAX_BUFFERED, lost)?;
         Ok(Self { sink: sink.clone(), writer })
     }
 }
@@ -222,6 +185,7 @@ const MAX_BUFFERED: usize = 16 << 20;
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use serde_json::Value;
 
@@ -319,13 +283,13 @@ mod tests {
         let log = AuditLog::default();
         log.write(&exchange());
         let lines = |path: &PathBuf| fs::read_to_string(path).map_or(0, |t| t.lines().count());
-        assert!(log.send_to(Some(&AuditSink::File(one.clone()))).unwrap().is_none());
+        assert!(log.send_to(Some(&LogSink::File(one.clone()))).unwrap().is_none());
         log.write(&exchange());
-        let same = log.send_to(Some(&AuditSink::File(one.clone()))).unwrap();
+        let same = log.send_to(Some(&LogSink::File(one.clone()))).unwrap();
         assert!(same.is_none(), "there is no former log to wait for");
-        log.send_to(Some(&AuditSink::File(folder.path().join("no/file")))).unwrap_err();
+        log.send_to(Some(&LogSink::File(folder.path().join("no/file")))).unwrap_err();
         log.write(&refusal());
-        assert!(log.send_to(Some(&AuditSink::File(two.clone()))).unwrap().is_some());
+        assert!(log.send_to(Some(&LogSink::File(two.clone()))).unwrap().is_some());
         assert_eq!((lines(&one), lines(&two)), (2, 0), "the first is complete by now");
         log.write(&refusal());
         log.send_to(None).unwrap();

@@ -69,6 +69,11 @@ pub enum ReloadOutcome {
 }
 
 impl RequestOutcome {
+    /// Whether the client did not get what it asked for, for whatever cause.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Served | Self::Preflight)
+    }
+
     /// The word for it in metrics and in the access log.
     pub fn as_str(self) -> &'static str {
         self.into()

@@ -63,7 +63,7 @@ impl LogWriter {
     /// Takes a formatted line with its line end. All requests use this lock, so it is held shortly.
     pub(super) fn write(&self, line: &str) {
         let mut state = self.queue.state.lock();
-        if state.lines.len() > self.bound {
+        if state.lines.len() > self.bound || state.closed {
             state.dropped += 1;
             drop(state);
             self.lost.inc();

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use boldgate::boldbi::BoldBi;
 use boldgate::config::{ListenAddress, Settings};
 use boldgate::run::Running;
-use boldgate::telemetry::{AccessLine, AccessLog, Format, Telemetry};
+use boldgate::telemetry::{AccessLine, AccessLog, Format, RequestOutcome, Telemetry};
 use proptest::prelude::*;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -91,7 +91,7 @@ fn text_lines_are_written_for_people() {
         bytes_received: 0,
         tenant: Some("acme"),
         caller: Some("portal"),
-        outcome: "served",
+        outcome: RequestOutcome::Served,
         refusal: None,
         reason: None,
         token: Some("cache"),
@@ -132,7 +132,7 @@ proptest! {
                 bytes_received: bytes,
                 tenant: Some(text),
                 caller: Some(text),
-                outcome: "served",
+                outcome: RequestOutcome::Served,
                 refusal: None,
                 reason: None,
                 token: None,
@@ -260,7 +260,7 @@ fn lines_dropped_by_a_full_buffer_are_counted_and_later_ones_are_written() {
         bytes_received: 0,
         tenant: None,
         caller: None,
-        outcome: "served",
+        outcome: RequestOutcome::Served,
         refusal: None,
         reason: None,
         token: None,
@@ -277,4 +277,159 @@ fn lines_dropped_by_a_full_buffer_are_counted_and_later_ones_are_written() {
     let before = dropped.get();
     drop(log);
     assert_eq!(dropped.get(), before);
+}
+
+/// The gateway with this section, and the folder `FOLDER` in it.
+async fn with_section(section: &str, folder: &tempfile::TempDir) -> (Upstream, Gateway) {
+    let upstream = Upstream::echo().await;
+    let section = section.edit_any("FOLDER", &folder.path().display().to_string());
+    let gateway = Gateway::start(&format!("{}{section}", anonymous(upstream.address)));
+    (upstream, gateway)
+}
+
+const SERVED: &str = "GET /bi/api/site/site1/v5.0/items?name=canary-query HTTP/1.1\r\nHost: a\r\n\
+                      Referer: http://a/canary-referrer?canary-query\r\n\r\n";
+const REFUSED: &str = "GET /bi/api/site/nowhere/v5.0/items?name=canary-query HTTP/1.1\r\nHost: a\r\n\
+                       Referer: http://a/canary-referrer?canary-query\r\n\r\n";
+
+#[tokio::test]
+async fn no_format_has_a_query_or_a_referrer() {
+    for (format, marks) in [
+        ("text", &["GET /bi/api/site/site1/v5.0/items 200", "served tenant=acme"][..]),
+        ("json", &["\"event\":\"access\"", "\"url.path\":\"/bi/api/site/site1/v5.0/items\""]),
+        ("ecs", &["\"event.dataset\":\"boldgate.access\"", "\"client.ip\":\"127.0.0.1\""]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let section = format!("access_log: {{ to: FOLDER/access, format: {format} }}\n");
+        let (_upstream, gateway) = with_section(&section, &folder).await;
+        assert_eq!(gateway.send(SERVED).await.status, 200);
+        assert_eq!(gateway.send(REFUSED).await.status, 404);
+        let text = lines_in(&folder.path().join("access"), 2).await;
+        for mark in marks {
+            assert!(text.contains(mark), "{mark} is not in {text}");
+        }
+        assert!(!text.contains("canary"), "{text}");
+        assert_eq!(gateway.stop().await, "", "nothing goes to standard output");
+    }
+}
+
+#[tokio::test]
+async fn an_ecs_line_has_the_names_and_units_of_the_elastic_common_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, gateway) = with_section("access_log: { format: ecs }\n", &folder).await;
+    let begun = Instant::now();
+    let served = gateway.send(SERVED).await;
+    let most = u64::try_from(begun.elapsed().as_nanos()).unwrap();
+    assert_eq!(gateway.send(REFUSED).await.status, 404);
+    let lines = gateway.access_lines(2).await;
+    let line = &lines[0];
+    let at = line["@timestamp"].as_str().unwrap();
+    OffsetDateTime::parse(at, &Rfc3339).unwrap();
+    let nanoseconds = line["event.duration"].as_u64().unwrap();
+    assert!((10_000..=most).contains(&nanoseconds), "{nanoseconds} of {most}");
+    for (name, value) in [
+        ("ecs.version", Value::from("8.11.0")),
+        ("log.level", "info".into()),
+        ("event.kind", "event".into()),
+        ("event.category", vec!["web"].into()),
+        ("event.type", vec!["access"].into()),
+        ("event.outcome", "success".into()),
+        ("service.name", "boldgate".into()),
+        ("http.request.method", "GET".into()),
+        ("http.request.id", served.header("x-request-id")[0].into()),
+        ("http.request.body.bytes", 0.into()),
+        ("http.response.body.bytes", served.body.len().into()),
+        ("http.response.status_code", 200.into()),
+        ("url.path", "/bi/api/site/site1/v5.0/items".into()),
+        ("client.address", "127.0.0.1".into()),
+        ("client.ip", "127.0.0.1".into()),
+        ("boldgate.tenant", "acme".into()),
+        ("boldgate.outcome", "served".into()),
+        ("boldgate.token", "exchange".into()),
+    ] {
+        assert_eq!(line[name], value, "{name}");
+    }
+    assert_eq!(lines[1]["event.outcome"], "failure");
+    assert_eq!(lines[1]["boldgate.refusal"], "tenant_unknown");
+}
+
+#[tokio::test]
+async fn failures_are_written_whatever_share_of_the_others_is_and_none_when_it_is_off() {
+    for (write, served, refused) in [
+        ("all", 20, 5),
+        ("failures", 0, 5),
+        ("sampled, one_in: 1000000", 0, 5),
+        ("sampled, one_in: 1", 20, 5),
+        ("off", 0, 0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let section = format!("access_log: {{ write: {write} }}\n");
+        let (_upstream, gateway) = with_section(&section, &folder).await;
+        for (request, status, times) in [(SERVED, 200, 20), (REFUSED, 404, 5)] {
+            for _ in 0..times {
+                assert_eq!(gateway.send(request).await.status, status);
+            }
+        }
+        // The end of the gateway writes all lines.
+        let text = gateway.stop().await;
+        let count = |word: &str| text.matches(word).count();
+        let counts = (count("\"served\""), count("\"tenant_unknown\""));
+        assert_eq!(counts, (served, refused), "{write}");
+    }
+}
+
+#[tokio::test]
+async fn about_the_configured_share_of_requests_without_a_failure_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, gateway) =
+        with_section("access_log: { write: sampled, one_in: 4 }\n", &folder).await;
+    let mut client = Client::connect(gateway.address()).await;
+    for _ in 0..800 {
+        client.write(SERVED.as_bytes()).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    drop(client);
+    let lines = gateway.stop().await.lines().count();
+    // 200 ± 8 standard deviations.
+    assert!((100..=300).contains(&lines), "{lines} of 800");
+}
+
+#[tokio::test]
+async fn logrotate_may_move_the_access_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_upstream, gateway) = with_section("access_log: { to: FOLDER/access }\n", &folder).await;
+    let [at, moved] = ["access", "access.1"].map(|name| folder.path().join(name));
+    gateway.send(REFUSED).await;
+    lines_in(&at, 1).await;
+    std::fs::rename(&at, &moved).unwrap();
+    gateway.send(REFUSED).await;
+    gateway.send(REFUSED).await;
+    lines_in(&at, 2).await;
+    assert_eq!(lines_in(&moved, 1).await.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn an_access_log_that_cannot_be_opened_keeps_the_gateway_from_starting() {
+    let upstream = Upstream::echo().await;
+    let config = anonymous(upstream.address);
+    let error = Gateway::try_start(&format!("{config}access_log: {{ to: /no/where.jsonl }}\n"));
+    let error = error.err().expect("there is no such folder").to_string();
+    assert_eq!(
+        error,
+        "cannot write the access log to `/no/where.jsonl` (`access_log.to`): No such file or directory \
+         (os error 2)"
+    );
+}
+
+/// The text of the log at `path`, as soon as it has `count` lines.
+async fn lines_in(path: &std::path::Path, count: usize) -> String {
+    let begun = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if text.lines().count() >= count {
+            return text;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{count} lines: {text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

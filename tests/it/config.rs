@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boldgate::caller::Admits;
 use boldgate::config::{ListenAddress, Settings};
-use boldgate::telemetry::AuditSink;
+use boldgate::telemetry::{AccessLogSettings, Format, LogSink, WriteLines};
 use boldgate::tenant::{ExchangeBody, ExistingAuthorization, Grant};
 use proptest::prelude::*;
 
@@ -104,8 +104,15 @@ fn a_complete_file_becomes_these_settings() {
     assert_eq!(settings.caller_auth.key_header(), "x-gateway-key");
     assert_eq!(settings.limits.max_body, 1 << 30);
     assert_eq!(settings.limits.keep_alive_timeout, Duration::from_secs(120));
-    let audit = AuditSink::File("/var/log/boldgate/audit.jsonl".into());
+    let audit = LogSink::File("/var/log/boldgate/audit.jsonl".into());
     assert_eq!(settings.audit, Some(audit));
+
+    let access_log = AccessLogSettings {
+        write: WriteLines::Sampled(10.try_into().unwrap()),
+        to: LogSink::File("/var/log/boldgate/access.jsonl".into()),
+        format: Some(Format::Ecs),
+    };
+    assert_eq!(settings.access_log, access_log);
 
     let main = &settings.servers[0];
     assert_eq!(main.origin(), "https://bi.example.com:8443");

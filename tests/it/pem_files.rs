@@ -348,7 +348,7 @@ fn check_finds_the_other_reasons_for_which_serve_would_not_start() {
     let audit = |to: &str| format!("{good}audit: {{ to: {} }}\n", folder.path(to).display());
     for (to, words) in [
         ("audit.jsonl", ""),
-        ("no-folder/audit.jsonl", "make the folder of the audit log first"),
+        ("no-folder/audit.jsonl", "make the folder of the log first"),
         ("no-roots", "is the path of a file, not of a folder"),
         ("secret/audit.jsonl", "Not a directory"),
     ] {

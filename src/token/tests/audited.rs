@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::*;
-use crate::telemetry::AuditSink;
+use crate::telemetry::LogSink;
 
 type Failure = Box<dyn Fn() -> ExchangeErrorKind + Send>;
 
@@ -21,7 +21,7 @@ impl Audited {
     fn new(script: &Arc<Script>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (telemetry, path) = (Arc::<Telemetry>::default(), folder.path().join("audit.jsonl"));
-        telemetry.audit.send_to(Some(&AuditSink::File(path.clone()))).unwrap();
+        telemetry.audit.send_to(Some(&LogSink::File(path.clone()))).unwrap();
         let source = script.observed_source(Arc::clone(&telemetry));
         Self { source, telemetry, path, _folder: folder }
     }

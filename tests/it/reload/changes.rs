@@ -346,6 +346,40 @@ async fn the_audit_log_moves_with_the_configuration_and_stays_where_it_cannot_go
 }
 
 #[tokio::test]
+async fn the_access_log_moves_with_the_configuration_and_stays_where_it_cannot_go() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let to = |section: &str| {
+        let section = section.edit_any("FOLDER", &files.path("").display().to_string());
+        files.config(&upstream, &["acme"], &section)
+    };
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(files.path(name)).unwrap_or_default();
+        text.lines().filter(|line| line.contains("tenant_unknown")).count()
+    };
+    files.write("boldgate.yaml", &to("access_log: { to: FOLDER/one.jsonl }\n"));
+    let gateway = files.serve();
+    assert_eq!(get(gateway.address(), BOLT).await.status, 404);
+    becomes(PATIENCE, "a line in the first", async || lines("one.jsonl") == 1).await;
+
+    files.swap_in("boldgate.yaml", &to("access_log: { to: FOLDER/two.jsonl, format: text }\n"));
+    gateway.stderr(|log| log.contains("the changed configuration is active"));
+    assert_eq!(get(gateway.address(), BOLT).await.status, 404);
+    becomes(PATIENCE, "a line in the second", async || lines("two.jsonl") == 1).await;
+    let text = std::fs::read_to_string(files.path("two.jsonl")).unwrap();
+    assert!(text.contains(" 404 "), "{text}");
+
+    // Neither log moves if one of them cannot.
+    let nowhere = "access_log: { to: FOLDER/nowhere/three.jsonl }\naudit: { to: FOLDER/audit }\n";
+    files.swap_in("boldgate.yaml", &to(nowhere));
+    gateway.stderr(|log| log.contains("the changed configuration is refused"));
+    assert_eq!(get(gateway.address(), BOLT).await.status, 404);
+    becomes(PATIENCE, "another in the second", async || lines("two.jsonl") == 2).await;
+    assert_eq!(lines("one.jsonl"), 1);
+    assert_eq!(lines("audit"), 0);
+}
+
+#[tokio::test]
 async fn a_change_of_five_thousand_tenants_and_servers_takes_less_than_a_second() {
     let files = Files::new();
     let secret = files.path("secret").display().to_string();

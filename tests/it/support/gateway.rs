@@ -118,6 +118,12 @@ impl Gateway {
         waited.await.expect("the access lines come within 5 s")
     }
 
+    /// Stops, and gives all that was written to the access log on standard output.
+    pub async fn stop(self) -> String {
+        assert!(self.running.stop().await, "all requests have finished");
+        String::from_utf8(std::mem::take(&mut *self.access.lock().unwrap())).unwrap()
+    }
+
     /// Sends raw bytes on a connection of their own and reads one response.
     pub async fn send(&self, bytes: impl AsRef<[u8]>) -> Response {
         let mut client = Client::connect(self.address()).await;
