@@ -14,6 +14,7 @@ mod check;
 mod completions;
 mod core_dumps;
 mod demo;
+mod doctor;
 mod explain;
 mod key;
 mod logging;
@@ -65,6 +66,8 @@ enum Command {
     Explain(explain::ExplainCommand),
     /// Obtain one token as `serve` would, and describe it
     Token(token::TokenCommand),
+    /// Examine the whole way to Bold BI, step by step, and say what to do about a broken step
+    Doctor(doctor::DoctorCommand),
     /// Run the gateway on this machine, in front of a pretend Bold BI with two tenants
     Demo(demo::DemoCommand),
     /// Make an API key for a caller, and its hash for the configuration
@@ -128,6 +131,7 @@ impl Cli {
             Command::Check(command) => command.run(),
             Command::Explain(command) => command.run(),
             Command::Token(command) => command.run(),
+            Command::Doctor(command) => command.run(),
             Command::Demo(command) => command.run(self.log_format),
             Command::Key(command) => command.run(),
             Command::Schema(command) => command.run(),
@@ -151,8 +155,12 @@ enum Failure {
     Config(String),
     /// Another error, with its remedy if one is known.
     Other { what: String, hint: Option<String> },
+    /// The arguments do not fit the configuration.
+    Usage(String),
     /// The command has printed the reason already.
     Reported,
+    /// The configuration is invalid, and the command has printed its findings already.
+    ReportedConfig,
 }
 
 impl Failure {
@@ -162,7 +170,8 @@ impl Failure {
 
     fn code(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::from(78),
+            Self::Config(_) | Self::ReportedConfig => ExitCode::from(78),
+            Self::Usage(_) => ExitCode::from(2),
             Self::Other { .. } | Self::Reported => ExitCode::FAILURE,
         }
     }
@@ -170,9 +179,9 @@ impl Failure {
     fn print(&self) {
         let text = match self {
             Self::Config(findings) => findings.trim_end(),
-            Self::Other { what, hint: None } => &format!("error: {what}"),
+            Self::Usage(what) | Self::Other { what, hint: None } => &format!("error: {what}"),
             Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
-            Self::Reported => return,
+            Self::Reported | Self::ReportedConfig => return,
         };
         // If stderr cannot be written to, the exit code remains.
         let _ = warn(text);

@@ -20,9 +20,11 @@ use crate::trust::{Trust, TrustError};
 
 mod connector;
 mod idle;
+mod staged;
 
 use connector::Connector;
 use idle::IdleConnections;
+pub use staged::{TcpConnection, TlsPeer};
 
 /// The connections to one origin. Plain ones have no TLS configuration, so that they work in an
 /// image without CA certificates.

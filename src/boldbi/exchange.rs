@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, Request};
 use tokio::time::{Instant, timeout};
 
 use super::fault::ConnectionFault;
+use super::probe::Probe;
 use super::reply::{self, Asked, MAX_BODY};
 use super::{grant, token_url};
 use crate::fetch::{FetchError, Fetcher};
@@ -31,6 +32,15 @@ pub struct BoldBi {
 struct Client {
     server: Arc<Server>,
     fetcher: Arc<Fetcher>,
+}
+
+/// The result of an exchange that gave a token.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// The token.
+    pub token: AccessToken,
+    /// Whether the reply names another user than the credential's, which may be a login name.
+    pub names_another_user: bool,
 }
 
 /// Why there is no client for a server.
@@ -73,7 +83,34 @@ impl BoldBi {
         Ok(Self { clients })
     }
 
-    async fn ask(&self, permit: &Permit, url: &str) -> Result<AccessToken, ExchangeErrorKind> {
+    /// The means to examine `server` with its own connections; `None` if there is no client for it.
+    pub fn probe(&self, server: &Arc<Server>) -> Option<Probe> {
+        let client = self.clients.get(&server.name)?;
+        Some(Probe::new(Arc::clone(server), Arc::clone(&client.fetcher)))
+    }
+
+    /// Exchanges as [`TokenExchange::exchange`] does. It reports a token of another user without a
+    /// log line.
+    ///
+    /// # Errors
+    /// As [`TokenExchange::exchange`].
+    pub async fn exchange_once(&self, permit: &Permit) -> Result<Exchanged, ExchangeError> {
+        let tenant = permit.tenant();
+        let url = token_url(tenant);
+        let deadline = tenant.server.timeouts.exchange;
+        let exchanged = match timeout(deadline, self.ask(permit, &url)).await {
+            Ok(exchanged) => exchanged,
+            Err(_) => Err(ExchangeErrorKind::Timeout(deadline)),
+        };
+        exchanged.map_err(|kind| ExchangeError {
+            tenant: tenant.name.clone(),
+            endpoint: url,
+            grant: tenant.credential.grant,
+            kind,
+        })
+    }
+
+    async fn ask(&self, permit: &Permit, url: &str) -> Result<Exchanged, ExchangeErrorKind> {
         let tenant = permit.tenant();
         let client = self.clients.get(&tenant.server.name);
         let client = client.ok_or_else(|| unreachable(UnknownServer))?;
@@ -106,8 +143,11 @@ impl BoldBi {
         })?;
         let max_lifetime = tenant.max_token_lifetime;
         let token = reply::token(head.status, &head.headers, &body, asked, max_lifetime)?;
-        check_user(permit, &body)?;
-        Ok(token)
+        let names_another_user = reply::names_another(&body, permit.subject().as_str());
+        if names_another_user && is_mapped(permit) {
+            return Err(ExchangeErrorKind::AnotherUser);
+        }
+        Ok(Exchanged { token, names_another_user })
     }
 }
 
@@ -124,41 +164,26 @@ impl Client {
 #[async_trait]
 impl TokenExchange for BoldBi {
     async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
-        let tenant = permit.tenant();
-        let url = token_url(tenant);
-        let deadline = tenant.server.timeouts.exchange;
-        let token = match timeout(deadline, self.ask(permit, &url)).await {
-            Ok(token) => token,
-            Err(_) => Err(ExchangeErrorKind::Timeout(deadline)),
-        };
-        token.map_err(|kind| ExchangeError {
-            tenant: tenant.name.clone(),
-            endpoint: url,
-            grant: tenant.credential.grant,
-            kind,
-        })
+        let Exchanged { token, names_another_user } = self.exchange_once(permit).await?;
+        if names_another_user {
+            let tenant = permit.tenant();
+            tracing::warn!(
+                boldgate.tenant = %tenant.name,
+                server.address = tenant.server.origin(),
+                hint = "ignore this if `username` is a login name; otherwise set it to the user's email address \
+                        in Bold BI",
+                "the token reply is for another user than the tenant's `username`; the token is used"
+            );
+        }
+        Ok(token)
     }
 }
 
-/// Compares the user in the reply with the permit's user. A request acts as the user of its token,
-/// so a mapped user gets a token of that user or none. The username of a credential may be a login
-/// name, while replies have email addresses: a difference there is only a warning.
-fn check_user(permit: &Permit, body: &[u8]) -> Result<(), ExchangeErrorKind> {
-    let (tenant, user) = (permit.tenant(), permit.subject().as_str());
-    if !reply::names_another(body, user) {
-        return Ok(());
-    }
-    if user != &*tenant.credential.username {
-        return Err(ExchangeErrorKind::AnotherUser);
-    }
-    tracing::warn!(
-        boldgate.tenant = %tenant.name,
-        server.address = tenant.server.origin(),
-        hint = "ignore this if `username` is a login name; otherwise set it to the user's email address \
-                in Bold BI",
-        "the token reply is for another user than the tenant's `username`; the token is used"
-    );
-    Ok(())
+/// Whether the permit acts as another user than the credential's. A request acts as the user of its
+/// token, so a mapped user gets a token of that user or none. The username of a credential may be a
+/// login name, while replies have email addresses: a difference there is only a warning.
+fn is_mapped(permit: &Permit) -> bool {
+    permit.subject().as_str() != &*permit.tenant().credential.username
 }
 
 fn failed(error: FetchError) -> ExchangeErrorKind {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 
 use http::StatusCode;
 use rustls::InvalidMessage;
@@ -24,6 +25,10 @@ pub struct ConnectionFault {
 enum FaultKind {
     Name,
     Refused,
+    /// Nothing responded to the attempt to connect.
+    TimedOut,
+    /// This machine has no route to the address.
+    NoRoute,
     /// A fault of the server's certificate.
     Certificate(CertificateHint),
     /// The server does not speak TLS.
@@ -41,6 +46,21 @@ impl ConnectionFault {
         let cause = cause.into();
         let kind = trust::causes(&*cause).find_map(FaultKind::of).unwrap_or(FaultKind::Other);
         Self { cause, kind }
+    }
+
+    /// The remedy, in one sentence for operators.
+    pub fn hint(&self) -> &'static str {
+        unreachable(Some(self.kind))
+    }
+
+    /// Whether the server responded to a TLS handshake in another protocol.
+    pub fn is_without_tls(&self) -> bool {
+        self.kind == FaultKind::NoTls
+    }
+
+    /// Whether the certificate was refused, which a server with TLS alone can cause.
+    pub fn is_about_certificate(&self) -> bool {
+        matches!(self.kind, FaultKind::Certificate(_))
     }
 }
 
@@ -80,8 +100,12 @@ impl FaultKind {
             _ => {}
         }
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return (error.kind() == std::io::ErrorKind::ConnectionRefused)
-                .then_some(Self::Refused);
+            return match error.kind() {
+                ErrorKind::ConnectionRefused => Some(Self::Refused),
+                ErrorKind::TimedOut => Some(Self::TimedOut),
+                ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => Some(Self::NoRoute),
+                _ => None,
+            };
         }
         // hyper-util's type for this is private.
         (error.to_string() == "dns error").then_some(Self::Name)
@@ -136,6 +160,18 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
         }
     }
+}
+
+/// Whether `error` is about the credential, the user or the site of one tenant. Otherwise it is
+/// about the server, or the way to it.
+pub fn is_about_tenant(error: &ExchangeError) -> bool {
+    matches!(
+        error.kind,
+        ExchangeErrorKind::Refused { .. }
+            | ExchangeErrorKind::Unusable { fault: reply::HTML, .. }
+            | ExchangeErrorKind::AnotherUser
+            | ExchangeErrorKind::PermitRevoked
+    )
 }
 
 fn refused(status: u16, grant: Grant) -> &'static str {
@@ -235,6 +271,11 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
         FaultKind::Refused => {
             "nothing listens at the host and port of the server's `url`, or a firewall refuses"
         }
+        FaultKind::TimedOut => CONNECT_TIMEOUT_HINT,
+        FaultKind::NoRoute => {
+            "this machine has no route to that address: check the address, the network of this machine \
+             or container, and whether it has IPv6 if the address is one"
+        }
         FaultKind::Certificate(hint) => hint.as_str(),
         FaultKind::NoTls => {
             "the service there does not speak TLS: should the server's `url` begin with `http://`, or \
@@ -258,6 +299,9 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
     }
 }
 
+/// The hint on an attempt to connect without a response.
+pub const CONNECT_TIMEOUT_HINT: &str = "nothing responds at this address: a firewall, security group or network policy may drop the \
+     packets, the address may be another machine's, or Bold BI's machine is down or overloaded";
 const LIFETIME_HINT: &str =
     "check how long tokens live at this Bold BI, its machine's clock and the clock here";
 

@@ -225,7 +225,7 @@ fn detail(status: u16) -> &'static str {
     }
 }
 
-fn is_html(headers: &HeaderMap) -> bool {
+pub(super) fn is_html(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let has = |kind: &[u8]| {
         content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
@@ -262,7 +262,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// A date in a header (RFC 9110, section 5.6.7).
-fn date(value: &HeaderValue) -> Option<SystemTime> {
+pub(super) fn date(value: &HeaderValue) -> Option<SystemTime> {
     let text = value.to_str().ok()?.trim_ascii();
     Some(OffsetDateTime::parse(text, &Rfc2822).ok()?.into())
 }

@@ -45,19 +45,21 @@ impl TokenCommand {
 
     fn find<'s>(&self, settings: &'s Settings) -> Result<&'s Tenant, Failure> {
         let mut tenants = settings.tenants.iter();
-        tenants.find(|t| t.name.as_str() == self.tenant).map(|t| &**t).ok_or_else(|| {
-            let mut names: Vec<&str> =
-                settings.tenants.iter().map(|t| t.name.as_str()).take(MAX_NAMES + 1).collect();
-            if names.len() > MAX_NAMES {
-                names[MAX_NAMES] = "…";
-            }
-            Failure::other(format!(
-                "`{}` is no tenant; the configuration has: {}",
-                self.tenant,
-                names.join(", ")
-            ))
-        })
+        tenants
+            .find(|t| t.name.as_str() == self.tenant)
+            .map(|t| &**t)
+            .ok_or_else(|| Failure::other(no_such_tenant(&self.tenant, settings)))
     }
+}
+
+/// The error of a name that no tenant has.
+pub(super) fn no_such_tenant(name: &str, settings: &Settings) -> String {
+    let mut names: Vec<&str> =
+        settings.tenants.iter().map(|t| t.name.as_str()).take(MAX_NAMES + 1).collect();
+    if names.len() > MAX_NAMES {
+        names[MAX_NAMES] = "…";
+    }
+    format!("`{name}` is no tenant; the configuration has: {}", names.join(", "))
 }
 
 /// Printed before the exchange, so that a failure is read beside it.

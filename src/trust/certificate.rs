@@ -169,6 +169,13 @@ impl<'d> CertificateInfo<'d> {
         names.next().is_none().then_some(name)
     }
 
+    /// The name of its issuer, to be shown: the common name, or else the organisation.
+    pub fn issuer_name(&self) -> Option<String> {
+        let issuer = self.0.issuer();
+        let name = issuer.iter_common_name().chain(issuer.iter_organization()).next()?;
+        Some(name.as_str().ok()?.chars().take(MAX_NAME).flat_map(char::escape_debug).collect())
+    }
+
     /// Whether its extended key usage, if it has one, allows servers.
     pub fn is_for_servers(&self) -> bool {
         match self.0.extended_key_usage() {
@@ -232,6 +239,8 @@ pub enum OutOfDate {
     },
 }
 
+/// Characters of a name that are shown.
+const MAX_NAME: usize = 100;
 /// RSA and ECDSA with SHA-1 (RFC 8017, appendix C; RFC 5758, section 3.2), and OIW's older
 /// identifier of RSA with SHA-1.
 const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];

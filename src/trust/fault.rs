@@ -25,6 +25,8 @@ pub struct CertificateHint(CertificateFaultKind);
 enum CertificateFaultKind {
     NotPinned,
     UnknownIssuer,
+    /// The server sends no certificate of its issuer, which may be an intermediate CA.
+    MissingIssuer,
     SelfSigned,
     Authority,
     Version1,
@@ -120,6 +122,12 @@ impl CertificateFault {
                                 listed itself"
                         .into(),
                 ),
+                None if matches!(cause, CertificateError::UnknownIssuer) => {
+                    match unknown_issuer(&facts, intermediates) {
+                        Some(explained) => explained,
+                        None => return error,
+                    }
+                }
                 None => return error,
             },
         };
@@ -251,6 +259,26 @@ fn address_of(cause: &CertificateError) -> Option<IpAddr> {
     }
 }
 
+/// The issuer that ends the chain without being trusted; `None` if it has no name.
+fn unknown_issuer(
+    facts: &CertificateInfo<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Option<(CertificateFaultKind, String)> {
+    let Some(last) = intermediates.last() else {
+        let name = facts.issuer_name()?;
+        let text = format!(
+            "the server's certificate is issued by `{name}`, whose certificate the server does not send, \
+             and which is not trusted here"
+        );
+        return Some((CertificateFaultKind::MissingIssuer, text));
+    };
+    let name = CertificateInfo::of(last)?.issuer_name()?;
+    let text = format!(
+        "the chain of the server's certificate ends at `{name}`, which is not trusted here"
+    );
+    Some((CertificateFaultKind::UnknownIssuer, text))
+}
+
 fn critical_extension(
     facts: &CertificateInfo<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -295,6 +323,10 @@ impl CertificateHint {
             CertificateFaultKind::UnknownIssuer => {
                 "the server's certificate is signed by an authority that is not trusted here: set \
              `ca_file` of the server to that authority's certificate"
+            }
+            CertificateFaultKind::MissingIssuer => {
+                "if the issuer is an intermediate CA, have the server send the whole chain (in nginx \
+             `fullchain.pem`); otherwise set `ca_file` of the server to the issuer's certificate"
             }
             CertificateFaultKind::SelfSigned => {
                 "list the server's certificate itself in `ca_file` of the server, or its fingerprint \

@@ -99,6 +99,16 @@ impl Made {
         TlsServer::start(self.acceptor(version), upstream.address).await
     }
 
+    /// Shows this certificate in TLS 1.3.
+    pub fn acceptor_in_tls_13(&self) -> TlsAcceptor {
+        self.acceptor(&rustls::version::TLS13)
+    }
+
+    pub fn fingerprint_in_lower_case(&self) -> String {
+        let hash = ring::digest::digest(&ring::digest::SHA256, &self.der);
+        hash.as_ref().iter().fold(String::new(), |all, byte| all + &format!("{byte:02x}"))
+    }
+
     fn acceptor(&self, version: &'static rustls::SupportedProtocolVersion) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));

@@ -1,0 +1,246 @@
+//! Probes of a server for a diagnosis, stage by stage: TCP, TLS, and single GET requests. They use
+//! the connector and the trust of exchanges, and carry no secret.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LOCATION};
+use http::{HeaderMap, Request, StatusCode, Uri};
+use tokio::time::{Instant, timeout};
+
+use super::fault::ConnectionFault;
+use super::reply;
+use crate::fetch::{FetchError, Fetcher, TcpConnection, TlsPeer};
+use crate::tenant::Server;
+use crate::token::AccessToken;
+use crate::trust::Trust;
+
+/// The route of the request that a diagnosis sends as a user: the user's own favourites, which every
+/// user may read and which no GET changes. (Bold BI: REST API v2.0 to v5.0, "Get Favorite
+/// Dashboards".)
+pub const HARMLESS_ROUTE: &str = "/v4.0/dashboards/favorite";
+
+/// Examines one server.
+pub struct Probe {
+    server: Arc<Server>,
+    fetcher: Arc<Fetcher>,
+}
+
+/// The head of a response. It holds no text of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeResponse {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Whether its body is a page of HTML.
+    pub is_html: bool,
+    /// Whether its body is JSON.
+    pub is_json: bool,
+    /// Whether it redirects to a URL that begins with `https://`.
+    pub redirects_to_https: bool,
+    /// The clock of the server, less the clock here, in seconds; `None` if it tells no time.
+    pub clock_ahead: Option<i64>,
+    /// The time until the response.
+    pub took: Duration,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The connection failed or broke.
+    #[error("{0}")]
+    Connection(ConnectionFault),
+    /// The response is not HTTP.
+    #[error("it answers, but not in HTTP: {0}")]
+    NotHttp(ConnectionFault),
+    /// There was no response in time.
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+}
+
+impl Probe {
+    pub(super) fn new(server: Arc<Server>, fetcher: Arc<Fetcher>) -> Self {
+        Self { server, fetcher }
+    }
+
+    /// Connects to `at` by TCP.
+    ///
+    /// # Errors
+    /// When no connection can be made within `timeouts.connect` of the server.
+    pub async fn tcp(&self, at: SocketAddr) -> Result<TcpConnection, ProbeError> {
+        self.connecting(self.fetcher.connect_tcp(at)).await
+    }
+
+    /// Completes a TLS handshake on `tcp`; `None` if the server is used without TLS.
+    ///
+    /// # Errors
+    /// When the handshake fails, or the certificate is not accepted.
+    pub async fn tls(&self, tcp: TcpConnection) -> Result<Option<TlsPeer>, ProbeError> {
+        self.connecting(self.fetcher.handshake(tcp, &self.server.host)).await
+    }
+
+    /// The head of the response to a GET of `path`, with `token` if there is one.
+    ///
+    /// # Errors
+    /// When there is no response in HTTP within `timeouts.token_exchange` of the server.
+    pub async fn get(
+        &self,
+        path: &str,
+        token: Option<&AccessToken>,
+    ) -> Result<ProbeResponse, ProbeError> {
+        get(&self.fetcher, &self.server, self.server.tls, path, token).await
+    }
+
+    /// Whether plain HTTP is spoken at the host and port of a server with TLS.
+    pub async fn speaks_plain_http(&self) -> bool {
+        match self.other_scheme(false) {
+            Some(plain) => get(&plain, &self.server, false, "/", None).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Whether TLS is spoken at an address of a server without TLS.
+    pub async fn speaks_tls(&self, at: SocketAddr) -> bool {
+        let Some(tls) = self.other_scheme(true) else { return false };
+        let handshake =
+            async { tls.handshake(tls.connect_tcp(at).await?, &self.server.host).await };
+        match self.connecting(handshake).await {
+            Ok(_) => true,
+            Err(ProbeError::Connection(fault)) => fault.is_about_certificate(),
+            Err(_) => false,
+        }
+    }
+
+    /// A fetcher that trusts no server, for a port that may be of the other scheme.
+    fn other_scheme(&self, tls: bool) -> Option<Fetcher> {
+        let addresses: Vec<_> =
+            self.server.addresses.iter().map(|at| (at.host.as_str(), at.port)).collect();
+        // No certificate has this fingerprint.
+        let nobody = Trust::default().pinned(vec![[0; 32]]);
+        Fetcher::new(tls, &nobody, self.server.timeouts.connect, &addresses).ok()
+    }
+
+    async fn connecting<T>(
+        &self,
+        work: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, ProbeError> {
+        let limit = self.server.timeouts.connect;
+        match timeout(limit, work).await {
+            Ok(done) => done.map_err(ProbeError::from),
+            Err(_) => Err(ProbeError::Timeout(limit)),
+        }
+    }
+}
+
+async fn get(
+    fetcher: &Fetcher,
+    server: &Server,
+    tls: bool,
+    path: &str,
+    token: Option<&AccessToken>,
+) -> Result<ProbeResponse, ProbeError> {
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}{path}", server.authority());
+    let request = Request::get(url).header(ACCEPT, HeaderValue::from_static("application/json"));
+    let request = match token {
+        Some(token) => request.header(AUTHORIZATION, token.authorization()),
+        None => request,
+    };
+    let request = request.body(Bytes::new());
+    let request = request.map_err(|error| ProbeError::Connection(ConnectionFault::new(error)))?;
+    let (limit, begun) = (server.timeouts.exchange, Instant::now());
+    match timeout(limit, fetcher.send(request)).await {
+        Ok(Ok(response)) => {
+            let (head, _) = response.into_parts();
+            Ok(ProbeResponse::of(head.status, &head.headers, begun.elapsed()))
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(ProbeError::Timeout(limit)),
+    }
+}
+
+impl ProbeResponse {
+    fn of(status: StatusCode, headers: &HeaderMap, took: Duration) -> Self {
+        let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| {
+            let kind = value.as_bytes().split(|&b| b == b';').next().unwrap_or_default();
+            let kind = kind.trim_ascii().to_ascii_lowercase();
+            kind == b"application/json" || kind.ends_with(b"+json")
+        });
+        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.and_then(|text| text.parse::<Uri>().ok());
+        Self {
+            status,
+            is_html: reply::is_html(headers),
+            is_json,
+            redirects_to_https: status.is_redirection()
+                && location.is_some_and(|url| url.scheme_str() == Some("https")),
+            clock_ahead: headers.get(DATE).and_then(reply::date).map(|date| ahead(date, took)),
+            took,
+        }
+    }
+}
+
+/// How far `date`, which the server wrote while a response `took` its time, is ahead of now.
+fn ahead(date: SystemTime, took: Duration) -> i64 {
+    let written = SystemTime::now() - took / 2;
+    match (date.duration_since(written), written.duration_since(date)) {
+        (Ok(ahead), _) => i64::try_from(ahead.as_secs()).unwrap_or(i64::MAX),
+        (_, Ok(behind)) => i64::try_from(behind.as_secs()).map_or(i64::MIN, |seconds| -seconds),
+        _ => 0,
+    }
+}
+
+impl From<FetchError> for ProbeError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::NotHttp(cause) => Self::NotHttp(ConnectionFault::new(cause)),
+            FetchError::Connection(cause) => Self::Connection(ConnectionFault::new(cause)),
+            FetchError::TooLarge => Self::Connection(ConnectionFault::new(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderName;
+
+    use super::*;
+
+    fn response(status: u16, fields: &[(HeaderName, &str)]) -> ProbeResponse {
+        let field = |(name, value): &(HeaderName, &str)| {
+            (name.clone(), HeaderValue::from_str(value).unwrap())
+        };
+        let headers = fields.iter().map(field).collect();
+        ProbeResponse::of(StatusCode::from_u16(status).unwrap(), &headers, Duration::ZERO)
+    }
+
+    #[test]
+    fn the_kind_of_a_response_is_known_by_its_head() {
+        let json = response(200, &[(CONTENT_TYPE, "Application/JSON; charset=utf-8")]);
+        assert!(json.is_json && !json.is_html && json.clock_ahead.is_none());
+        let problem = response(404, &[(CONTENT_TYPE, "application/problem+json")]);
+        assert!(problem.is_json);
+        let page = response(200, &[(CONTENT_TYPE, "text/html")]);
+        assert!(page.is_html && !page.is_json);
+        for (status, location, redirects) in [
+            (301, "https://bi.example.com/bi", true),
+            (301, "http://bi.example.com/bi", false),
+            (301, "/login", false),
+            (200, "https://bi.example.com/bi", false),
+        ] {
+            let found = response(status, &[(LOCATION, location)]).redirects_to_https;
+            assert_eq!(found, redirects, "{status} {location}");
+        }
+    }
+
+    #[test]
+    fn the_clocks_are_compared_in_the_middle_of_the_request() {
+        let now = SystemTime::now();
+        assert_eq!(ahead(now, Duration::ZERO), 0);
+        assert!((599..=600).contains(&ahead(now + Duration::from_secs(600), Duration::ZERO)));
+        assert!((-601..=-600).contains(&ahead(now - Duration::from_secs(600), Duration::ZERO)));
+        let slow = Duration::from_secs(10);
+        assert_eq!(ahead(now - slow / 2, slow), 0);
+    }
+}

@@ -1,0 +1,100 @@
+//! The steps about this machine: the configuration with its files, and descriptors.
+
+use std::path::Path;
+
+use rustix::process::{Resource, geteuid, getrlimit};
+
+use super::super::serve::hint;
+use super::report::Steps;
+use crate::config::{Findings, Settings};
+use crate::plain_file::Unreadable;
+use crate::run::start_errors;
+
+/// A configuration that could not be read.
+pub(super) struct NotLoaded {
+    findings: Findings,
+    /// The file that could not be read for a passing reason, if one is the cause.
+    pub(super) unreadable: Option<Unreadable>,
+}
+
+/// Reads a configuration, and all files that it names.
+pub(super) fn load(path: &Path) -> Result<Settings, NotLoaded> {
+    let (files, read) = Settings::read(path);
+    read.map_err(|findings| NotLoaded { findings, unreadable: files.unreadable().cloned() })
+}
+
+/// The steps of a configuration that could not be read.
+pub(super) fn not_loaded(error: &NotLoaded) -> Steps {
+    let mut steps = Steps::default();
+    for (finding, hint) in error.findings.told() {
+        let to_do =
+            hint.unwrap_or("change the file as the line says: `accepted` has what it may be");
+        steps.failed("configuration", finding, to_do);
+    }
+    if let Some(file) = &error.unreadable {
+        steps.failed("files", file.to_string(), file.hint());
+    }
+    steps.skip_rest(&STEPS, "the configuration cannot be used");
+    steps
+}
+
+pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
+    let mut steps = Steps::default();
+    let (servers, tenants) = (settings.servers.len(), settings.tenants.iter().len());
+    let summary = format!("{}: {servers} servers, {tenants} tenants", path.display());
+    steps.ok("configuration", summary);
+    for (warning, hint) in settings.warnings.told() {
+        steps.warning("configuration", warning, hint.unwrap_or("see the line"));
+    }
+    files(&mut steps, settings);
+    descriptors(&mut steps, settings, getrlimit(Resource::Nofile).maximum);
+    steps
+}
+
+fn files(steps: &mut Steps, settings: &Settings) {
+    let errors = start_errors(settings);
+    for error in &errors {
+        steps.failed("files", error.to_string(), hint(error).unwrap_or("make it possible"));
+    }
+    if !errors.is_empty() {
+        return;
+    }
+    let (number, user) = (settings.files.readable().count(), geteuid());
+    let note = if user.is_root() {
+        ", root: where the gateway runs as another user, run this as that user"
+    } else {
+        ""
+    };
+    steps.ok("files", format!("{number} files were read as user id {}{note}", user.as_raw()));
+}
+
+/// Compares the limit on open files, up to which `serve` raises its own, with the number of files
+/// that the configuration can use.
+fn descriptors(steps: &mut Steps, settings: &Settings, limit: Option<u64>) {
+    let clients = settings.limits.max_connections;
+    let servers = settings.servers.iter().map(|one| one.max_connections + one.max_exchanges).sum();
+    let needed = (clients + usize::min(servers, clients) + RESERVED_DESCRIPTORS) as u64;
+    match limit {
+        Some(limit) if limit < needed => steps.warning(
+            "descriptors",
+            format!(
+                "{limit} files may be open (hard limit), and the configuration can use {needed}: \
+                 {clients} for clients, the others for servers and files"
+            ),
+            format!(
+                "raise the hard limit (`LimitNOFILE={needed}` in systemd, `--ulimit nofile={needed}` \
+                 in Docker), or lower `limits.max_connections`"
+            ),
+        ),
+        Some(limit) => steps.ok(
+            "descriptors",
+            format!("{limit} files may be open, and the configuration can use {needed}"),
+        ),
+        None => steps.ok("descriptors", "the number of open files is not limited"),
+    }
+}
+
+/// All steps, in their order.
+pub(super) const STEPS: [&str; 3] = ["configuration", "files", "descriptors"];
+/// Listeners, logs, the files of a reload, health checks, the admin listener.
+const RESERVED_DESCRIPTORS: usize = 64;

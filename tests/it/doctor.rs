@@ -1,0 +1,5 @@
+//! `boldgate doctor`: planted faults of a set-up, and its output and exit codes.
+
+mod faults;
+mod output;
+mod plant;

@@ -1,0 +1,810 @@
+//! A table of faults that people make in a set-up. The doctor names the cause of each in its first
+//! step that is not OK. The messages are in a snapshot, to be read.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::{StandIn, TokenReply};
+use http::StatusCode;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::plant::{FirstFault, Plant, USER, sound, sound_for, with_password};
+use crate::support::client_certificates::dns;
+use crate::support::server_certificates::Made;
+use crate::support::stand_in::{EMBED_SECRET, PASSWORD};
+use crate::support::tls::{SelfSigned, TlsServer};
+use crate::support::upstream::{RawResponse, Request, Upstream, dead_address, status};
+
+/// A fault, and what the doctor must say of it.
+struct Row {
+    fault: &'static str,
+    plant: Plant,
+    code: i32,
+    /// The subject and the step that is the first with a fault.
+    step: (&'static str, &'static str),
+    /// Words of the message that name the cause.
+    cause: Vec<&'static str>,
+}
+
+impl Row {
+    /// The message that the doctor prints about the fault, or the way in which it is wrong.
+    async fn diagnosed(&self) -> Result<String, String> {
+        let ended = self.plant.diagnose(&["--json"]).await;
+        let everything = format!("{}{}", ended.stdout, ended.stderr);
+        let first = FirstFault::of(&ended.stdout)
+            .ok_or_else(|| format!("nothing was found: {everything}"))?;
+        let FirstFault { subject, step, found, to_do } = first;
+        if (subject, step.as_str()) != self.step || ended.code != Some(self.code) {
+            return Err(format!("{subject}, {step}, {:?}: {everything}", ended.code));
+        }
+        let message = format!("{found}\n{to_do}");
+        if let Some(word) = self.cause.iter().find(|word| !message.contains(**word)) {
+            return Err(format!("`{word}` is not in {message}"));
+        }
+        for secret in [EMBED_SECRET, PASSWORD, "canary", "eyJ"] {
+            if everything.contains(secret) {
+                return Err(format!("`{secret}` shows: {everything}"));
+            }
+        }
+        let (fault, code) = (self.fault, self.code);
+        let message =
+            format!("{fault}\n  {subject}, {step}: {found}\n  to do: {to_do}\n  exit {code}\n\n");
+        Ok(self.plant.steady(&message))
+    }
+}
+
+fn row(
+    fault: &'static str,
+    plant: Plant,
+    code: i32,
+    step: (&'static str, &'static str),
+    cause: impl AsRef<[&'static str]>,
+) -> Row {
+    Row { fault, plant, code, step, cause: cause.as_ref().to_vec() }
+}
+
+const CONFIGURATION: (&str, &str) = ("machine", "configuration");
+const DNS: (&str, &str) = ("server", "dns");
+const TCP: (&str, &str) = ("server", "tcp");
+const TLS: (&str, &str) = ("server", "tls");
+const HTTP: (&str, &str) = ("server", "http");
+const CLOCK: (&str, &str) = ("server", "clock");
+const URL: (&str, &str) = ("server", "url");
+const HEALTH: (&str, &str) = ("server", "health");
+const EXCHANGE: (&str, &str) = ("tenant", "exchange");
+const REQUEST: (&str, &str) = ("tenant", "request");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn doctor_names_the_cause_of_each_planted_fault_in_its_first_broken_step() {
+    let mut rows = in_the_configuration().await;
+    rows.extend(on_this_machine().await);
+    rows.extend(on_the_way().await);
+    rows.extend(in_the_certificate().await);
+    rows.extend(in_front_of_bold_bi().await);
+    rows.extend(in_the_credential().await);
+    rows.extend(in_bold_bi().await);
+    assert!(rows.len() >= 30, "there are {} faults", rows.len());
+    let (mut all, mut wrong) = (String::new(), Vec::new());
+    for row in rows {
+        match row.diagnosed().await {
+            Ok(message) => all += &message,
+            Err(error) => wrong.push(format!("{}: {error}", row.fault)),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    // Resolvers have words of their own for a name that does not exist.
+    for said in ["Name or service not known", "Temporary failure in name resolution"] {
+        all = crate::support::edit::Edit::edit_any(all.as_str(), said, "[the resolver's words]");
+    }
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("faults", all) });
+}
+
+async fn in_the_configuration() -> Vec<Row> {
+    let plant = || Plant::new("http://127.0.0.1:1/bi", "");
+    let to = |url: &str| Plant::new(url, "");
+    vec![
+        row(
+            "the configuration file is missing",
+            plant().shell("rm \"${@:4:1}\"; exec \"$@\""),
+            78,
+            CONFIGURATION,
+            &["cannot be read", "No such file"],
+        ),
+        row(
+            "a tab in the configuration",
+            plant().edit("    server: main", "\tserver: main"),
+            78,
+            CONFIGURATION,
+            &["gateway.yaml:9:2", "tab"],
+        ),
+        row(
+            "a misspelt key",
+            plant().edit("user_source", "user_sorce"),
+            78,
+            CONFIGURATION,
+            &["user_sorce", "did you mean `user_source`?"],
+        ),
+        row(
+            "the `url` goes on to /api",
+            to("http://127.0.0.1:1/bi/api"),
+            78,
+            CONFIGURATION,
+            &["`/api`", "end the URL before `/api`"],
+        ),
+        row(
+            "the `url` has the site",
+            to("http://127.0.0.1:1/bi/site/site1"),
+            78,
+            CONFIGURATION,
+            &["`/site`", "key `site`"],
+        ),
+        row(
+            "a password for a user of Azure AD",
+            plant().password(PASSWORD).edit("source: local", "source: azure_ad"),
+            78,
+            CONFIGURATION,
+            &["no password for users of this source", "`grant: embed_secret`"],
+        ),
+        row(
+            "the secret has a blank at its end",
+            plant().secret(&format!("{EMBED_SECRET} \n")),
+            78,
+            CONFIGURATION,
+            &["a blank (U+0020) at its end", "secret"],
+        ),
+        row(
+            "the secret has an empty line behind it, with line ends of Windows",
+            plant().secret(&format!("{EMBED_SECRET}\r\n\r\n")),
+            78,
+            CONFIGURATION,
+            &["line breaks"],
+        ),
+        row(
+            "the secret begins with a byte order mark",
+            plant().secret(&format!("\u{feff}{EMBED_SECRET}")),
+            78,
+            CONFIGURATION,
+            &["byte order mark"],
+        ),
+        row("the secret is empty", plant().secret("\n"), 78, CONFIGURATION, &["it is empty"]),
+        row(
+            "the secret's file is missing",
+            plant().shell("rm \"${4%/*}/secret\"; exec \"$@\""),
+            78,
+            CONFIGURATION,
+            &["No such file"],
+        ),
+        row(
+            "the secret's file belongs to another user",
+            plant().shell(
+                "chmod 600 \"${4%/*}/secret\"; exec setpriv --reuid=65534 --regid=65534 \
+                 --clear-groups \"$@\"",
+            ),
+            78,
+            CONFIGURATION,
+            &["Permission denied"],
+        ),
+        row(
+            "the secret's variable is not set",
+            {
+                let plant = plant();
+                let file = format!("file: \"{}\"", plant.path("secret"));
+                plant.edit(&file, "env: ACME_SECRET")
+            },
+            78,
+            CONFIGURATION,
+            &["it is not set"],
+        ),
+    ]
+}
+
+async fn on_this_machine() -> Vec<Row> {
+    let (stand_in, plant) = sound().await;
+    let few = plant
+        .edit("max_connections: 100 ", "max_connections: 2000 ")
+        .shell("ulimit -n 256; exec \"$@\"")
+        .with(stand_in);
+    let (stand_in, plant) = sound().await;
+    let audit =
+        plant.edit("tenants:", "audit: { to: /nonexistent/audit.log }\ntenants:").with(stand_in);
+    vec![
+        row(
+            "the audit log has no folder",
+            audit,
+            1,
+            ("machine", "files"),
+            &["/nonexistent/audit.log", "make the folder"],
+        ),
+        row(
+            "too few descriptors",
+            few,
+            0,
+            ("machine", "descriptors"),
+            &["256 files may be open", "LimitNOFILE"],
+        ),
+    ]
+}
+
+async fn on_the_way() -> Vec<Row> {
+    let quick = ", timeouts: { connect: 500ms, token_exchange: 500ms }";
+    let dead = dead_address();
+    let (filtered, filtered_guard) = filtering().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_address = silent.local_addr().unwrap();
+    let (closing, closing_task) = responding("").await;
+    let (ssh, ssh_task) = responding("SSH-2.0-OpenSSH_9.2\r\n").await;
+    let (stand_in, _) = sound().await;
+    let url = |address: SocketAddr| format!("http://{address}/bi");
+    let ipv6 = SocketAddr::from((Ipv6Addr::LOCALHOST, dead_address().port()));
+    let (second, sound_plant) = sound().await;
+    let one_of_two = format!(", addresses: [\"{}\", \"{dead}\"]", second.addr());
+    let own = SelfSigned::new("localhost");
+    let (secure, _) = sound().await;
+    let tls = TlsServer::start(own.acceptor(), secure.addr()).await;
+    let http_to_tls = Plant::new(&format!("http://{}/bi", tls.address), "");
+    vec![
+        row(
+            "the host is unknown",
+            Plant::new("http://bold-bi.invalid/bi", ""),
+            1,
+            DNS,
+            &["`bold-bi.invalid`", "getent hosts"],
+        ),
+        row(
+            "the wrong port, where nothing listens",
+            Plant::new(&url(dead), "").shows(dead, "[server]"),
+            1,
+            TCP,
+            &["Connection refused", "nothing listens"],
+        ),
+        row(
+            "a firewall drops the packets",
+            Plant::new(&url(filtered), quick).with(filtered_guard).shows(filtered, "[server]"),
+            1,
+            TCP,
+            &["firewall", "drop"],
+        ),
+        row(
+            "only an IPv6 address, at which Bold BI does not listen",
+            Plant::new("http://localhost/bi", &format!(", addresses: [\"{ipv6}\"]"))
+                .shows(ipv6, "[server]"),
+            1,
+            TCP,
+            &["all are IPv6 addresses", "IPv4 address in `addresses`"],
+        ),
+        row(
+            "one of two addresses is dead",
+            Plant::new("http://localhost/bi", &one_of_two)
+                .with(second)
+                .with(sound_plant)
+                .shows(dead, "[server]"),
+            0,
+            TCP,
+            &["Connection refused"],
+        ),
+        row(
+            "`https` for a port of plain HTTP",
+            Plant::new(&format!("https://localhost:{}/bi", stand_in.addr().port()), "")
+                .shows(stand_in.addr(), "[server]")
+                .with(stand_in),
+            1,
+            TLS,
+            &["speaks plain HTTP", "`http://`"],
+        ),
+        row(
+            "`http` for a port of TLS",
+            http_to_tls.shows(tls.address, "[server]").with(tls).with(secure),
+            1,
+            HTTP,
+            &["speaks TLS", "`https://`"],
+        ),
+        row(
+            "the server accepts connections and is silent",
+            Plant::new(&url(silent_address), quick).with(silent),
+            1,
+            HTTP,
+            &["no response within", "says nothing"],
+        ),
+        row(
+            "the server closes each connection",
+            Plant::new(&url(closing), "").with(closing_task),
+            1,
+            HTTP,
+            &["closed the connection without a response"],
+        ),
+        row(
+            "the port of another protocol",
+            Plant::new(&url(ssh), "").with(ssh_task),
+            1,
+            HTTP,
+            &["not in HTTP", "check the port"],
+        ),
+    ]
+}
+
+async fn in_the_certificate() -> Vec<Row> {
+    let at = |name: &str, server: &TlsServer, trust: &str| {
+        Plant::new(&format!("https://{name}:{}/bi", server.port()), trust)
+            .shows(server.address, "[server]")
+    };
+    let mut rows = Vec::new();
+    let days = |days: i64| OffsetDateTime::now_utc() + time::Duration::days(days);
+    let shown: [(&str, Made, i32, &[&str]); 6] = [
+        (
+            "the certificate has expired",
+            Made::by_req(|params| {
+                params.subject_alt_names = vec![dns("localhost")];
+                (params.not_before, params.not_after) = (days(-40), days(-10));
+            }),
+            1,
+            &["expired", "renew it"],
+        ),
+        (
+            "the certificate is not valid yet",
+            Made::by_req(|params| {
+                params.subject_alt_names = vec![dns("localhost")];
+                (params.not_before, params.not_after) = (days(10), days(40));
+            }),
+            1,
+            &["not valid", "the clock here"],
+        ),
+        (
+            "the certificate ends in five days",
+            Made::by_req(|params| {
+                params.subject_alt_names = vec![dns("localhost")];
+                params.is_ca = IsCa::NoCa;
+                (params.not_before, params.not_after) = (days(-40), days(5));
+            }),
+            0,
+            &["ends in 4 days", "renew"],
+        ),
+        (
+            "the certificate is for another name",
+            Made::named("bi.other.example"),
+            1,
+            &["bi.other.example", "another host name"],
+        ),
+        (
+            "the certificate names no host",
+            Made::by_req(|params| {
+                params.distinguished_name.push(DnType::CommonName, "bi.example.com");
+            }),
+            1,
+            &["no subjectAltName"],
+        ),
+        (
+            "the certificate is of version 1",
+            Made::named("localhost").in_version_1(),
+            1,
+            &["version 1"],
+        ),
+    ];
+    for (fault, made, code, cause) in shown {
+        let (tls, guards) = behind(made.acceptor_in_tls_13()).await;
+        let plant = at("localhost", &tls, "").file("ca.pem", &made.pem());
+        let trust = if fault.contains("version 1") {
+            // It is listed nowhere.
+            plant.file("ca.pem", &Made::named("localhost").pem())
+        } else {
+            plant
+        };
+        let ca = trust.path("ca.pem");
+        let plant = trust
+            .edit("max_connections: 10 ", &format!("max_connections: 10, ca_file: \"{ca}\" "))
+            .shows(made.fingerprint_in_lower_case(), "[fingerprint]")
+            .with((tls, guards));
+        rows.push(row(fault, plant, code, TLS, cause));
+    }
+    let own = SelfSigned::new("localhost");
+    let (tls, guards) = behind(own.acceptor()).await;
+    let other = SelfSigned::new("localhost");
+    let plant = at("localhost", &tls, "").file("ca.pem", &other.pem());
+    let ca = plant.path("ca.pem");
+    let fingerprint = boldgate::trust::fingerprint(&own.der());
+    let fingerprint = fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
+    rows.push(row(
+        "the certificate has signed itself, and is not listed",
+        plant
+            .edit("max_connections: 10 ", &format!("max_connections: 10, ca_file: \"{ca}\" "))
+            .shows(&fingerprint, "[fingerprint]")
+            .with((tls, guards)),
+        1,
+        TLS,
+        &["signed by itself", "`ca_file`"],
+    ));
+    let (tls, guards) = behind(own.acceptor()).await;
+    let pin = format!(", certificate_sha256: [\"{}\"]", "0".repeat(64));
+    rows.push(row(
+        "the certificate is not the pinned one",
+        at("localhost", &tls, &pin).shows(&fingerprint, "[fingerprint]").with((tls, guards)),
+        1,
+        TLS,
+        &["none of `certificate_sha256`", "renewed"],
+    ));
+    let chain = Chain::new();
+    for (fault, sent, listed, cause) in [
+        (
+            "the server does not send the certificate of the intermediate CA",
+            chain.acceptor(false),
+            &chain.root,
+            &["issued by `Intermediate`", "does not send", "whole chain"][..],
+        ),
+        (
+            "the certificate is of a CA that is not trusted",
+            chain.acceptor(true),
+            &other.pem(),
+            &["`Root`", "`ca_file`"],
+        ),
+    ] {
+        let (tls, guards) = behind(sent).await;
+        let plant = at("localhost", &tls, "").file("ca.pem", listed);
+        let ca = plant.path("ca.pem");
+        let plant = plant
+            .edit("max_connections: 10 ", &format!("max_connections: 10, ca_file: \"{ca}\" "))
+            .shows(&chain.fingerprint, "[fingerprint]");
+        rows.push(row(fault, plant.with((tls, guards)), 1, TLS, cause));
+    }
+    rows
+}
+
+async fn in_front_of_bold_bi() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let (stand_in, _) = sound().await;
+    let address = stand_in.addr();
+    let plant =
+        |path: &str| Plant::new(&format!("http://{address}{path}"), "").shows(address, "[server]");
+    let (without, doubled) = (plant(""), plant("/bi/bi"));
+    rows.push(row(
+        "the `url` lacks /bi",
+        without.with(stand_in),
+        1,
+        URL,
+        &["but at /bi/api/site/site1/token", "/bi`"],
+    ));
+    let (stand_in, _) = sound().await;
+    let doubled = doubled.edit(&address.to_string(), &stand_in.addr().to_string());
+    let doubled = doubled.shows(stand_in.addr(), "[server]").with(stand_in);
+    rows.push(row(
+        "the `url` has /bi twice",
+        doubled,
+        1,
+        URL,
+        &["but at /bi/api/site/site1/token"],
+    ));
+    let (stand_in, plant) = sound().await;
+    let health = plant
+        .edit("max_connections: 10 ", "max_connections: 10, health_check: { path: /healthz } ")
+        .with(stand_in);
+    rows.push(row(
+        "the path of the health check is wrong",
+        health,
+        1,
+        HEALTH,
+        &["GET /healthz: status 404", "`health_check.path`"],
+    ));
+    for (fault, minutes, cause) in [
+        ("the clock here is ten minutes slow", 10_i64, "the server's clock is 10 minutes ahead"),
+        ("the clock here is ten minutes fast", -10, "the clock here is 10 minutes ahead"),
+    ] {
+        let upstream = Upstream::with_handler_for_all(move |_| {
+            let now = OffsetDateTime::from(SystemTime::now());
+            // Some seconds of the way, so that the whole minutes do not depend on the moment.
+            let date = now + time::Duration::seconds(60 * minutes + 5 * minutes.signum());
+            let date = date.format(&time::format_description::well_known::Rfc2822).unwrap();
+            let body = r#"{"access_token":"canary-token","expires_in":3600}"#;
+            let head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {}", body.len());
+            RawResponse { bytes: format!("{head}\r\n\r\n{body}").into_bytes(), keep: true }
+        })
+        .await;
+        let plant = Plant::new(&format!("http://{}/bi", upstream.address), "").with(upstream);
+        rows.push(row(fault, plant, 1, CLOCK, vec![cause, "NTP"]));
+    }
+    rows.push(row(
+        "the port redirects to https",
+        handled("", |_| {
+            "HTTP/1.1 301 Moved\r\nLocation: https://bi.example.com/bi\r\nContent-Length: 0\r\n\r\n"
+                .into()
+        })
+        .await,
+        1,
+        HTTP,
+        &["redirected to `https://`"],
+    ));
+    rows.push(row(
+        "a token reply that breaks off",
+        handled("", |request| {
+            let whole = status(405, "POST alone");
+            if request.line().starts_with("GET") {
+                return whole;
+            }
+            let half = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{".to_vec();
+            RawResponse { bytes: half, keep: false }
+        })
+        .await,
+        1,
+        EXCHANGE,
+        &["in the middle of its response"],
+    ));
+    rows.push(row(
+        "the allow-list of Bold BI refuses this machine",
+        handled("", |_| html("403 Forbidden", "Access Denied")).await,
+        1,
+        EXCHANGE,
+        &["403", "list of allowed addresses"],
+    ));
+    rows.push(row(
+        "the proxy in front does not know the host",
+        handled("", |_| status(421, "Misdirected Request")).await,
+        1,
+        EXCHANGE,
+        &["421", "does not serve the host"],
+    ));
+    rows
+}
+
+async fn in_the_credential() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let (stand_in, plant) = sound().await;
+    rows.push(row(
+        "the wrong embed secret",
+        plant.secret("canary-that-is-wrong").with(stand_in),
+        1,
+        EXCHANGE,
+        &["the credential was refused", "embed secret is this site's"],
+    ));
+    rows.push(row(
+        "the wrong password",
+        with_password(UserSource::Local, "canary-that-is-wrong").await,
+        1,
+        EXCHANGE,
+        &["the credential was refused", "the password is wrong"],
+    ));
+    rows.push(row(
+        "a password for a user of single sign-on",
+        with_password(UserSource::AzureAd, PASSWORD).await,
+        1,
+        EXCHANGE,
+        &["(single sign-on): such a user needs the grant `embed_secret`"],
+    ));
+    let (stand_in, plant) = sound().await;
+    rows.push(row(
+        "an unknown user",
+        plant.edit(USER, "nobody@acme.example").with(stand_in),
+        1,
+        EXCHANGE,
+        &["unknown user"],
+    ));
+    let (stand_in, plant) = sound().await;
+    rows.push(row(
+        "the wrong site",
+        plant.edit("site: site1", "site: Site1").with(stand_in),
+        1,
+        EXCHANGE,
+        &["site identifier"],
+    ));
+    let (stand_in, plant) = sound().await;
+    let plant = plant.file("new", "canary-that-is-wrong");
+    let new = plant.path("new");
+    rows.push(row(
+        "a new secret that is wrong",
+        plant.arguments(&["acme", "--secret-file", &new]).with(stand_in),
+        1,
+        EXCHANGE,
+        &["the credential was refused"],
+    ));
+    let (stand_in, plant) = sound().await;
+    rows.push(row(
+        "a new secret whose file is missing",
+        plant.arguments(&["acme", "--secret-file", "/nonexistent/new"]).with(stand_in),
+        1,
+        ("machine", "secret"),
+        &["/nonexistent/new", "No such file"],
+    ));
+    rows
+}
+
+async fn in_bold_bi() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (fault, reply, step, cause) in [
+        (
+            "a sign-in page in place of the token endpoint",
+            TokenReply::Html,
+            EXCHANGE,
+            &["it is HTML, not JSON"][..],
+        ),
+        (
+            "a firewall in front of the token endpoint",
+            raw(403, &[("Content-Type", "text/html")], "<html>Blocked</html>"),
+            EXCHANGE,
+            &["403", "firewall"],
+        ),
+        (
+            "IIS asks for its own sign-in",
+            raw(401, &[("WWW-Authenticate", "Negotiate")], ""),
+            EXCHANGE,
+            &["WWW-Authenticate", "requires its own sign-in"],
+        ),
+        (
+            "a compressed token reply",
+            raw(200, &[("Content-Encoding", "gzip")], "\u{1f}"),
+            EXCHANGE,
+            &["gzip", "switch off compression"],
+        ),
+        (
+            "the token endpoint redirects",
+            TokenReply::Redirect("/login".into()),
+            EXCHANGE,
+            &["redirect", "the address that the redirect leads to"],
+        ),
+        (
+            "a token that lives for three thousand years",
+            raw(200, &[], r#"{"access_token":"canary","expires_in":99999999999}"#),
+            EXCHANGE,
+            &["check how long tokens live"],
+        ),
+        (
+            "a token for another user",
+            raw(
+                200,
+                &[],
+                r#"{"access_token":"canary","expires_in":600,"email":"joe@acme.example"}"#,
+            ),
+            EXCHANGE,
+            &["a token of another user"],
+        ),
+    ] {
+        let (stand_in, plant) = sound().await;
+        stand_in.set_reply(reply);
+        rows.push(row(fault, plant.with(stand_in), 1, step, cause));
+    }
+    let (stand_in, plant) = sound().await;
+    stand_in.set_token_lifetime(Duration::from_secs(60));
+    let short = plant.with(stand_in);
+    rows.push(row(
+        "a token that lives for a minute",
+        short,
+        0,
+        EXCHANGE,
+        &["lives for 60 seconds"],
+    ));
+    for (fault, status, cause) in [
+        ("the token endpoint limits the rate", StatusCode::TOO_MANY_REQUESTS, "limits the rate"),
+        ("the token endpoint cannot serve", StatusCode::SERVICE_UNAVAILABLE, "health and logs"),
+    ] {
+        let (stand_in, plant) = sound().await;
+        // The first request is the one that looks for the token endpoint.
+        stand_in.fail_next_token(status, 2);
+        rows.push(row(fault, plant.with(stand_in), 1, EXCHANGE, [cause]));
+    }
+    for (fault, status, cause) in [
+        ("Bold BI does not accept its own token", StatusCode::UNAUTHORIZED, &["Lock site URL"][..]),
+        ("the user may not use the API", StatusCode::FORBIDDEN, &["may not use the API"]),
+        ("the API is not published", StatusCode::NOT_FOUND, &["no such route"]),
+        ("the API fails", StatusCode::BAD_GATEWAY, &["status 502", "health and logs"]),
+    ] {
+        let (stand_in, plant) = sound_for(UserSource::Local).await;
+        stand_in.fail_next_api(status, 1);
+        rows.push(row(fault, plant.with(stand_in), 1, REQUEST, cause));
+    }
+    rows
+}
+
+/// A server that responds to every request as `handler` says.
+async fn handled(
+    server: &str,
+    handler: impl Fn(&Request) -> RawResponse + Send + Sync + 'static,
+) -> Plant {
+    let upstream = Upstream::with_handler_for_all(handler).await;
+    Plant::new(&format!("http://{}/bi", upstream.address), server)
+        .shows(upstream.address, "[server]")
+        .with(upstream)
+}
+
+fn html(status: &str, text: &str) -> RawResponse {
+    let body = format!("<html><body>{text}</body></html>");
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {length}");
+    RawResponse { bytes: format!("{head}\r\n\r\n{body}").into_bytes(), keep: true }
+}
+
+fn raw(status: u16, headers: &[(&str, &str)], body: &str) -> TokenReply {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let status = StatusCode::from_u16(status).unwrap();
+    TokenReply::Raw { status, headers: headers.collect(), body: body.into() }
+}
+
+/// An address at which the kernel drops the packets of new connections: its queue is full.
+async fn filtering() -> (SocketAddr, impl Sized + Send + 'static) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(listener.as_fd(), 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(connected) =
+        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        queued.push(connected.unwrap());
+        assert!(queued.len() < 100, "the queue is never full");
+    }
+    (address, (listener, queued))
+}
+
+/// A server that writes `text` to each connection, then closes it.
+async fn responding(text: &'static str) -> (SocketAddr, impl Sized + Send + 'static) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(text.as_bytes()).await;
+                let _ = stream.shutdown().await;
+                // Unread input would turn the end into a reset.
+                let _ = stream.read(&mut [0; 4096]).await;
+            });
+        }
+    });
+    (address, task)
+}
+
+/// A sound stand-in behind TLS.
+async fn behind(acceptor: TlsAcceptor) -> (TlsServer, StandIn) {
+    let (stand_in, _) = sound().await;
+    (TlsServer::start(acceptor, stand_in.addr()).await, stand_in)
+}
+
+/// A server's certificate, signed by an intermediate CA, which a root has signed.
+struct Chain {
+    root: String,
+    intermediate: CertificateDer<'static>,
+    server: CertificateDer<'static>,
+    key: KeyPair,
+    fingerprint: String,
+}
+
+impl Chain {
+    fn new() -> Self {
+        let authority = |name: &str| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            (params, KeyPair::generate().unwrap())
+        };
+        let (root, root_key) = authority("Root");
+        let root_pem = root.self_signed(&root_key).unwrap().pem();
+        let root = rcgen::Issuer::new(root, root_key);
+        let (middle, middle_key) = authority("Intermediate");
+        let intermediate = middle.signed_by(&middle_key, &root).unwrap().der().clone();
+        let middle = rcgen::Issuer::new(middle, middle_key);
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = vec![dns("localhost")];
+        let key = KeyPair::generate().unwrap();
+        let server = params.signed_by(&key, &middle).unwrap().der().clone();
+        let fingerprint = boldgate::trust::fingerprint(&server);
+        let fingerprint =
+            fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
+        Self { root: root_pem, intermediate, server, key, fingerprint }
+    }
+
+    /// Shows the server's certificate, with the one of the intermediate CA if `whole`.
+    fn acceptor(&self, whole: bool) -> TlsAcceptor {
+        let mut chain = vec![self.server.clone()];
+        chain.extend(whole.then(|| self.intermediate.clone()));
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key.into())
+            .unwrap();
+        TlsAcceptor::from(std::sync::Arc::new(config))
+    }
+}

@@ -1,0 +1,1 @@
+//! The output of the doctor, its exit codes, and its bounds.
