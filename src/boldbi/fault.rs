@@ -58,6 +58,11 @@ impl ConnectionFault {
         self.kind == FaultKind::NoTls
     }
 
+    /// Whether nothing responded to the attempt to connect.
+    pub fn is_timed_out(&self) -> bool {
+        self.kind == FaultKind::TimedOut
+    }
+
     /// Whether the certificate was refused, which a server with TLS alone can cause.
     pub fn is_about_certificate(&self) -> bool {
         matches!(self.kind, FaultKind::Certificate(_))

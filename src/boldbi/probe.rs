@@ -126,8 +126,11 @@ impl Probe {
         work: impl Future<Output = Result<T, FetchError>>,
     ) -> Result<T, ProbeError> {
         let limit = self.server.timeouts.connect;
-        match timeout(limit, work).await {
-            Ok(done) => done.map_err(ProbeError::from),
+        match timeout(limit, work).await.map(|done| done.map_err(ProbeError::from)) {
+            Ok(Err(ProbeError::Connection(fault))) if fault.is_timed_out() => {
+                Err(ProbeError::Timeout(limit))
+            }
+            Ok(done) => done,
             Err(_) => Err(ProbeError::Timeout(limit)),
         }
     }

@@ -134,7 +134,7 @@ fn with_secret(
         Ok(secret) => secret,
         Err(error) => {
             let found = format!("no secret can be read from `{}`: {error}", file.display());
-            steps.failed("secret", found, "write the secret on one line, without blanks around it");
+            steps.failed("secret", found, "give the path of a file that holds the new secret on one line, without blanks around it");
             return Ok(None);
         }
     };
@@ -358,7 +358,11 @@ fn span(seconds: u64) -> String {
         7_200..172_800 => (seconds / 3_600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    if number == 1 { format!("1 {unit}") } else { format!("{number} {unit}s") }
+    counted(usize::try_from(number).unwrap_or(usize::MAX), unit)
+}
+
+fn counted(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 const AFTER_HELP: &str = "\

@@ -6,8 +6,10 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, OtherError};
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 use super::certificate::{CertificateInfo, fingerprint};
 
@@ -62,7 +64,10 @@ impl CertificateFault {
         let Some(facts) = CertificateInfo::of(certificate) else { return error };
         let (kind, text): (_, String) = match kind_of(cause) {
             _ if is_ours(cause) => return error,
-            CertificateFaultKind::WrongDate => return error,
+            CertificateFaultKind::WrongDate => match out_of_date(cause) {
+                Some(text) => return Self { kind: CertificateFaultKind::WrongDate, text }.into(),
+                None => return error,
+            },
             CertificateFaultKind::WrongName if facts.has_alternative_names() => {
                 match address_of(cause).filter(|address| facts.has_as_dns_name(*address)) {
                     Some(address) => {
@@ -257,6 +262,23 @@ fn address_of(cause: &CertificateError) -> Option<IpAddr> {
         } => Some(IpAddr::from(*address)),
         _ => None,
     }
+}
+
+/// The dates of a certificate that is out of date, by the clock that shows it.
+fn out_of_date(cause: &CertificateError) -> Option<String> {
+    let shown = |time: UnixTime| {
+        let time = OffsetDateTime::from_unix_timestamp(time.as_secs().try_into().ok()?).ok()?;
+        time.format(format_description!("[year]-[month]-[day] [hour]:[minute] UTC")).ok()
+    };
+    let (what, date, now) = match cause {
+        CertificateError::ExpiredContext { time, not_after } => ("expired on", not_after, time),
+        CertificateError::NotValidYetContext { time, not_before } => {
+            ("is not valid before", not_before, time)
+        }
+        _ => return None,
+    };
+    let (date, now) = (shown(*date)?, shown(*now)?);
+    Some(format!("the server's certificate {what} {date}; the clock here says {now}"))
 }
 
 /// The issuer that ends the chain without being trusted; `None` if it has no name.

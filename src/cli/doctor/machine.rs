@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::super::serve::hint;
+use super::counted;
 use super::report::Steps;
 use crate::config::{Findings, Settings};
 use crate::plain_file::Unreadable;
@@ -27,9 +28,7 @@ pub(super) fn load(path: &Path) -> Result<Settings, NotLoaded> {
 pub(super) fn not_loaded(error: &NotLoaded) -> Steps {
     let mut steps = Steps::default();
     for (finding, hint) in error.findings.told() {
-        let to_do =
-            hint.unwrap_or("change the file as the line says: `accepted` has what it may be");
-        steps.failed("configuration", finding, to_do);
+        steps.failed("configuration", finding, hint.unwrap_or(FINDING_TO_DO));
     }
     if let Some(file) = &error.unreadable {
         steps.failed("files", file.to_string(), file.hint());
@@ -41,10 +40,10 @@ pub(super) fn not_loaded(error: &NotLoaded) -> Steps {
 pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
     let mut steps = Steps::default();
     let (servers, tenants) = (settings.servers.len(), settings.tenants.iter().len());
-    let summary = format!("{}: {servers} servers, {tenants} tenants", path.display());
-    steps.ok("configuration", summary);
+    let (servers, tenants) = (counted(servers, "server"), counted(tenants, "tenant"));
+    steps.ok("configuration", format!("{}: {servers}, {tenants}", path.display()));
     for (warning, hint) in settings.warnings.told() {
-        steps.warning("configuration", warning, hint.unwrap_or("see the line"));
+        steps.warning("configuration", warning, hint.unwrap_or(FINDING_TO_DO));
     }
     files(&mut steps, settings);
     descriptors(&mut steps, settings, getrlimit(Resource::Nofile).maximum);
@@ -54,7 +53,7 @@ pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
 fn files(steps: &mut Steps, settings: &Settings) {
     let errors = start_errors(settings);
     for error in &errors {
-        steps.failed("files", error.to_string(), hint(error).unwrap_or("make it possible"));
+        steps.failed("files", error.to_string(), hint(error).unwrap_or(START_TO_DO));
     }
     if !errors.is_empty() {
         return;
@@ -65,7 +64,10 @@ fn files(steps: &mut Steps, settings: &Settings) {
     } else {
         ""
     };
-    steps.ok("files", format!("{number} files were read as user id {}{note}", user.as_raw()));
+    steps.ok(
+        "files",
+        format!("{} read as user id {}{note}", counted(number, "file"), user.as_raw()),
+    );
 }
 
 /// Compares the limit on open files, up to which `serve` raises its own, with the number of files
@@ -94,6 +96,9 @@ fn descriptors(steps: &mut Steps, settings: &Settings, limit: Option<u64>) {
     }
 }
 
+const START_TO_DO: &str = "`serve` cannot start before this is put right";
+const FINDING_TO_DO: &str = "correct this line (`accepted` says what it may be), or the file or \
+                             variable that it refers to";
 /// All steps, in their order.
 pub(super) const STEPS: [&str; 3] = ["configuration", "files", "descriptors"];
 /// Listeners, logs, the files of a reload, health checks, the admin listener.

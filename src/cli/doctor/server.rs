@@ -109,7 +109,7 @@ impl Exam<'_> {
             more => format!(", and to {more} more addresses"),
         };
         let found = format!("no connection to {at}{more}: {first}");
-        let to_do = connect_to_do(*at, first);
+        let to_do = connect_to_do(first);
         if connected.is_empty() {
             let only_ipv6 = addresses.iter().all(SocketAddr::is_ipv6);
             let found = if only_ipv6 { format!("{found}; all are IPv6 addresses") } else { found };
@@ -117,7 +117,12 @@ impl Exam<'_> {
             steps.failed("tcp", found, format!("{to_do}{ipv6}"));
             return None;
         }
-        steps.warning("tcp", format!("{found}; connected to {}", connected.len()), to_do);
+        let (of, all) = (connected.len(), addresses.len());
+        steps.warning(
+            "tcp",
+            format!("{of} of {all} addresses can be connected to; {found}"),
+            to_do,
+        );
         Some(connected)
     }
 
@@ -202,7 +207,7 @@ impl Exam<'_> {
             }
             Err(error) => {
                 let to_do = match &error {
-                    ProbeError::Connection(fault) => fault.hint(),
+                    ProbeError::Connection(_) => CLOSED_TO_DO,
                     ProbeError::NotHttp(_) => PORT_TO_DO,
                     ProbeError::Timeout(_) => SILENT_TO_DO,
                 };
@@ -279,12 +284,10 @@ impl Exam<'_> {
     }
 }
 
-fn connect_to_do(at: SocketAddr, error: &ProbeError) -> String {
+fn connect_to_do(error: &ProbeError) -> &'static str {
     match error {
-        ProbeError::Timeout(_) => CONNECT_TIMEOUT_HINT.into(),
-        ProbeError::Connection(fault) | ProbeError::NotHttp(fault) => {
-            format!("{} (it was {at})", fault.hint())
-        }
+        ProbeError::Timeout(_) => CONNECT_TIMEOUT_HINT,
+        ProbeError::Connection(fault) | ProbeError::NotHttp(fault) => fault.hint(),
     }
 }
 
@@ -362,6 +365,9 @@ const TLS_TO_DO: &str =
     "let the server's `url` begin with `https://`, or give it the port without TLS";
 const PORT_TO_DO: &str =
     "check the port in the server's `url`: the service there is not Bold BI's, nor a web server's";
+const CLOSED_TO_DO: &str = "look into the log of the service at that port, and check the port in the \
+                            server's `url`: it accepts connections, and serves neither HTTP nor TLS \
+                            as Bold BI's web server does";
 const SILENT_TO_DO: &str = "something accepts connections there and says nothing: check the port in the \
                             server's `url`, whether Bold BI hangs, and proxies in between";
 const CLOCK_TO_DO: &str = "find out which is wrong (`date -u` on both machines), and have both set by NTP: \

@@ -5,6 +5,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::{StandIn, TokenReply};
 use http::StatusCode;
@@ -316,7 +318,7 @@ async fn on_the_way() -> Vec<Row> {
             Plant::new(&url(closing), "").with(closing_task),
             1,
             HTTP,
-            &["closed the connection without a response"],
+            &["closed the connection without a response", "serves neither HTTP nor TLS"],
         ),
         row(
             "the port of another protocol",
@@ -343,7 +345,7 @@ async fn in_the_certificate() -> Vec<Row> {
                 (params.not_before, params.not_after) = (days(-40), days(-10));
             }),
             1,
-            &["expired", "renew it"],
+            &["expired on", "the clock here says", "renew it"],
         ),
         (
             "the certificate is not valid yet",
@@ -352,7 +354,7 @@ async fn in_the_certificate() -> Vec<Row> {
                 (params.not_before, params.not_after) = (days(10), days(40));
             }),
             1,
-            &["not valid", "the clock here"],
+            &["is not valid before", "the clock here says"],
         ),
         (
             "the certificate ends in five days",
@@ -399,6 +401,11 @@ async fn in_the_certificate() -> Vec<Row> {
             .edit("max_connections: 10 ", &format!("max_connections: 10, ca_file: \"{ca}\" "))
             .shows(made.fingerprint_in_lower_case(), "[fingerprint]")
             .with((tls, guards));
+        let plant = plant.shows(minute(days(-10)), "[date]").shows(minute(days(10)), "[date]");
+        // The doctor runs a little later.
+        let plant = (0..3).fold(plant, |plant, later| {
+            plant.shows(minute(days(0) + time::Duration::minutes(later)), "[now]")
+        });
         rows.push(row(fault, plant, code, TLS, cause));
     }
     let own = SelfSigned::new("localhost");
@@ -530,6 +537,13 @@ async fn in_front_of_bold_bi() -> Vec<Row> {
         1,
         EXCHANGE,
         &["in the middle of its response"],
+    ));
+    rows.push(row(
+        "the port of another web server",
+        handled("", |_| html("404 Not Found", "nginx")).await,
+        1,
+        EXCHANGE,
+        &["404, as a page of HTML", "open the server's `url` in a browser"],
     ));
     rows.push(row(
         "the allow-list of Bold BI refuses this machine",
@@ -682,6 +696,19 @@ async fn in_bold_bi() -> Vec<Row> {
         stand_in.fail_next_token(status, 2);
         rows.push(row(fault, plant.with(stand_in), 1, EXCHANGE, [cause]));
     }
+    let claims = r#"{"aud":"https://bi.other.example/bi/site/site1","exp":4102444800}"#;
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let token = format!("{}.{}.{}", encode(r#"{"alg":"HS256"}"#), encode(claims), encode("canary"));
+    let body = format!(r#"{{"access_token":"{token}","expires_in":3600}}"#);
+    let (stand_in, plant) = sound().await;
+    stand_in.set_reply(raw(200, &[], &body));
+    rows.push(row(
+        "the site has another URL, and its API accepts no token for this one",
+        plant.with(stand_in),
+        1,
+        REQUEST,
+        &["401", "the site is at `bi.other.example`", "*Lock site URL*"],
+    ));
     for (fault, status, cause) in [
         ("Bold BI does not accept its own token", StatusCode::UNAUTHORIZED, &["Lock site URL"][..]),
         ("the user may not use the API", StatusCode::FORBIDDEN, &["may not use the API"]),
@@ -704,6 +731,11 @@ async fn handled(
     Plant::new(&format!("http://{}/bi", upstream.address), server)
         .shows(upstream.address, "[server]")
         .with(upstream)
+}
+
+fn minute(date: OffsetDateTime) -> String {
+    let form = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    date.format(form).unwrap()
 }
 
 fn html(status: &str, text: &str) -> RawResponse {

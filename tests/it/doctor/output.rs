@@ -1,1 +1,197 @@
-//! The output of the doctor, its exit codes, and its bounds.
+//! The output of the doctor, its exit codes, its requests, and its bounds.
+
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::TokenReply;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::plant::{Plant, USER, sound};
+use crate::support::edit::Edit;
+use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
+use crate::support::upstream::dead_address;
+
+/// A configuration of tenants on one server; those that are not `good` have a wrong secret.
+async fn many(tenants: &[(&str, bool)]) -> (boldgate::boldbi::stand_in::StandIn, Plant) {
+    let sites = tenants.iter().map(|(name, _)| site(Some(name), &[(USER, UserSource::Local)]));
+    let stand_in = stand_in(sites.collect()).await;
+    let plant = Plant::new(&stand_in.url(), ", max_exchanges: 2").file("wrong", "canary-wrong");
+    let (head, _) = plant.config.split_once("tenants:\n").unwrap();
+    let mut config = format!("{head}tenants:\n");
+    for (name, good) in tenants {
+        let file = plant.path(if *good { "secret" } else { "wrong" });
+        config += &format!(
+            "  {name}:\n    server: main\n    site: {name}\n    credential: {{ grant: embed_secret, \
+             username: {USER}, embed_secret: {{ file: \"{file}\" }}, user_source: local }}\n"
+        );
+    }
+    let mut plant = plant;
+    plant.config = config;
+    (stand_in, plant)
+}
+
+fn document(text: &str) -> Value {
+    serde_json::from_str(text).expect(text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_set_up_is_ok_in_every_step_after_one_exchange_and_one_harmless_request() {
+    let (stand_in, plant) = sound().await;
+    let ended = plant.diagnose(&[]).await;
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+    assert_eq!((stand_in.token_requests(), stand_in.api_requests()), (2, 1));
+    let requests = stand_in.last_requests();
+    let lines: Vec<_> = requests.iter().map(|r| format!("{} {}", r.method, r.target)).collect();
+    let token = "/bi/api/site/site1/token";
+    let favorite = "/bi/api/site/site1/v4.0/dashboards/favorite";
+    assert_eq!(lines, [format!("GET {token}"), format!("POST {token}"), format!("GET {favorite}")]);
+    assert!(
+        !requests[0].headers.contains_key("authorization"),
+        "no token goes before the exchange"
+    );
+    assert!(requests[2].headers.contains_key("authorization"));
+    let user = rustix::process::geteuid().as_raw();
+    let mut shown =
+        plant.steady(&ended.stdout).edit_any(&format!("user id {user}"), "user id [id]");
+    if user == 0 {
+        let note = ", root: where the gateway runs as another user, run this as that user";
+        shown = shown.edit(note, "");
+    }
+    // The limit of files and the milliseconds differ from run to run.
+    let lines = shown.lines().map(|line| match line.split_once("files may be open") {
+        Some(_) => "  ok       descriptors    [limit]".to_owned(),
+        None => match line.rsplit_once(" in ") {
+            Some((rest, ms)) if ms.ends_with(" ms") => format!("{rest} in [time]"),
+            _ => line.to_owned(),
+        },
+    });
+    let shown = lines.collect::<Vec<_>>().join("\n");
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("sound", shown) });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_names_each_server_gets_one_exchange_and_with_all_each_tenant_within_the_budget() {
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let (stand_in, plant) = many(&names.map(|name| (name, true))).await;
+    let ended = plant.diagnose(&["--json"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    let tenants = document(&ended.stdout)["tenants"].as_array().unwrap().len();
+    assert_eq!((tenants, stand_in.token_requests()), (1, 2));
+    stand_in.set_latency(Duration::from_millis(200), Duration::ZERO);
+    let begun = Instant::now();
+    let ended = plant.diagnose(&["--json", "--all"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    // One look at the endpoint, then seven exchanges, two at a time.
+    assert!(begun.elapsed() >= Duration::from_millis(5 * 200), "{:?}", begun.elapsed());
+    let document = document(&ended.stdout);
+    let found: Vec<_> = document["tenants"].as_array().unwrap().iter().collect();
+    assert_eq!(found.iter().map(|t| t["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    assert!(found.iter().all(|tenant| tenant["failed"] == false), "{document}");
+    assert_eq!(stand_in.token_requests(), 2 + 1 + 7);
+    // Named tenants alone.
+    let ended = plant.diagnose(&["--json", "c", "f", "c"]).await;
+    let found = serde_json::from_str::<Value>(&ended.stdout).unwrap()["tenants"].clone();
+    assert_eq!((found[0]["name"].as_str(), found[1]["name"].as_str()), (Some("c"), Some("f")));
+    assert_eq!(found.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_tenant_among_others_fails_only_a_strict_run_and_all_bad_ones_fail_any() {
+    let (_stand_in, plant) = many(&[("good", true), ("bad", false)]).await;
+    for (arguments, code) in [
+        (&["--all"][..], 0),
+        (&["--all", "--strict"], 1),
+        (&["good", "--strict"], 0),
+        (&["bad"], 1),
+        (&["good", "bad"], 0),
+    ] {
+        let ended = plant.diagnose(arguments).await;
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.stdout);
+        let names = ended.stdout.contains("tenant `bad` at `exchange`");
+        assert_eq!(names, arguments[0] != "good" || arguments.len() > 1 && arguments[1] == "bad");
+        assert!(!ended.stdout.contains("canary"), "{}", ended.stdout);
+    }
+    let (_stand_in, plant) = many(&[("one", false), ("two", false)]).await;
+    assert_eq!(plant.diagnose(&["--all"]).await.code, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_fails_the_run_although_all_tenants_of_another_are_ok() {
+    let (_stand_in, plant) = sound().await;
+    let down = format!("servers:\n  down: {{ url: \"http://{}/bi\" }}\n", dead_address());
+    let plant = plant.edit("servers:\n", &down);
+    let ended = plant.diagnose(&["--json"]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let found = document(&ended.stdout);
+    let failed =
+        found["servers"].as_array().unwrap().iter().map(|s| s["failed"].as_bool().unwrap());
+    assert_eq!(failed.collect::<Vec<_>>(), [true, false], "{found}");
+    // Control: the tenant of the other server alone.
+    assert_eq!(plant.diagnose(&["acme"]).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_arguments_end_with_2_and_send_nothing() {
+    let (stand_in, plant) = sound().await;
+    let secret = plant.path("secret");
+    for (arguments, says) in [
+        (&["nobody"][..], "`nobody` is no tenant; the configuration has: acme"),
+        (&["acme", "--all"], "--all"),
+        (&["--secret-file", &secret], "TENANT"),
+        (&["acme", "acme", "--secret-file", &secret], "exactly one tenant"),
+        (&["--time-limit", "0"], "--time-limit"),
+    ] {
+        let ended = plant.diagnose(arguments).await;
+        assert_eq!((ended.code, &*ended.stdout), (Some(2), ""), "{arguments:?}");
+        assert!(ended.stderr.contains(says), "{arguments:?}: {}", ended.stderr);
+    }
+    assert_eq!(stand_in.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_secret_is_tried_before_it_is_configured() {
+    let (stand_in, plant) = sound().await;
+    stand_in.rotate_embed_secret(Some("site1"), "canary-next");
+    stand_in.set_embed_secret(Some("site1"), "canary-next");
+    let plant = plant.file("next", "canary-next\n");
+    let next = plant.path("next");
+    assert_eq!(plant.diagnose(&["acme"]).await.code, Some(1), "the old one is over");
+    let ended = plant.diagnose(&["acme", "--secret-file", &next]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert!(ended.stdout.contains("it differs from the one in use"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("canary") && !ended.stderr.contains("canary"));
+    assert_eq!(std::fs::read_to_string(plant.path("secret")).unwrap(), EMBED_SECRET);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_of_a_server_that_gives_no_tokens_are_skipped_after_some_failures() {
+    let names: Vec<_> = (0..40).map(|number| format!("t{number}")).collect();
+    let tenants: Vec<_> = names.iter().map(|name| (name.as_str(), true)).collect();
+    let (stand_in, plant) = many(&tenants).await;
+    stand_in.set_reply(TokenReply::Never);
+    let plant =
+        plant.edit("max_exchanges: 2", "max_exchanges: 2, timeouts: { token_exchange: 300ms }");
+    let begun = Instant::now();
+    let ended = plant.diagnose(&["--all"]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(stand_in.token_requests() <= 1 + 7, "{}", stand_in.token_requests());
+    assert!(ended.stdout.contains("server `main`, which gives no token"), "{}", ended.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_run_ends_at_its_time_limit_and_says_how_far_it_came() {
+    let names: Vec<_> = (0..30).map(|number| format!("t{number}")).collect();
+    let tenants: Vec<_> = names.iter().map(|name| (name.as_str(), true)).collect();
+    let (stand_in, plant) = many(&tenants).await;
+    stand_in.set_latency(Duration::from_millis(1500), Duration::ZERO);
+    let begun = Instant::now();
+    let ended = plant.diagnose(&["--all", "--time-limit", "7"]).await;
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert_eq!(ended.code, Some(0), "some tenants are proven: {}", ended.stdout);
+    assert!(ended.stdout.contains("not examined within 7s"), "{}", ended.stdout);
+    // Progress is on stderr alone.
+    assert!(ended.stderr.contains(" of 30 tenants examined, 0 failed"), "{}", ended.stderr);
+    assert!(!ended.stdout.contains("tenants examined"), "{}", ended.stdout);
+}
