@@ -17,8 +17,8 @@ use crate::tenant::Server;
 use crate::token::AccessToken;
 use crate::trust::Trust;
 
-/// The route of the request that a diagnosis sends as a user: the user's own favourites, which every
-/// user may read and which no GET changes. (Bold BI: REST API v2.0 to v5.0, "Get Favorite
+/// The route of the request that a diagnosis sends as a user: the user's own favourites, which
+/// every user may read and no GET changes. (Bold BI: REST API v2.0 to v5.0, "Get Favorite
 /// Dashboards".)
 pub const HARMLESS_ROUTE: &str = "/v4.0/dashboards/favorite";
 
@@ -235,6 +235,12 @@ mod tests {
             let found = response(status, &[(LOCATION, location)]).redirects_to_https;
             assert_eq!(found, redirects, "{status} {location}");
         }
+    }
+
+    #[test]
+    fn the_harmless_route_only_reads() {
+        let class = super::super::classify(&http::Method::GET, HARMLESS_ROUTE);
+        assert_eq!(class, crate::policy::RouteClass::Read);
     }
 
     #[test]

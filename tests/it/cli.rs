@@ -20,12 +20,14 @@ use crate::support::tls::SelfSigned;
 use crate::support::upstream::dead_address;
 use crate::support::waiting::until;
 
-const COMMANDS: [&str; 7] = ["serve", "check", "token", "demo", "key", "schema", "completions"];
+const COMMANDS: [&str; 8] =
+    ["serve", "check", "token", "doctor", "demo", "key", "schema", "completions"];
 
 #[test]
 fn help_lists_every_command() {
     let mut all = String::new();
-    for command in ["", "serve", "check", "token", "demo", "key", "schema", "completions"] {
+    for command in ["", "serve", "check", "token", "doctor", "demo", "key", "schema", "completions"]
+    {
         let mut arguments = vec![command, "--help"];
         arguments.retain(|argument| !argument.is_empty());
         let ended = run(&arguments);

@@ -70,6 +70,45 @@ fn the_architecture_and_each_decision_stay_short() {
 }
 
 #[test]
+fn each_code_of_a_refusal_has_a_row_in_the_troubleshooting() {
+    let document = read("docs/troubleshooting.md");
+    let (_, rows) = document.split_once("## Codes of refusals").unwrap();
+    let mut codes = refusal_codes(&read("src/refusal.rs"));
+    let tokens = read("src/token.rs");
+    let (_, of_exchanges) = tokens.split_once("fn code(&self)").unwrap();
+    codes.extend(literals(of_exchanges.split_once("\n    }\n").unwrap().0));
+    assert!(codes.len() > 25, "the codes were found: {codes:?}");
+    let missing = codes.iter().filter(|code| !rows.contains(&format!("| `{code}` |")));
+    let missing: Vec<_> = missing.collect();
+    assert!(missing.is_empty(), "no row in docs/troubleshooting.md for {missing:?}");
+}
+
+#[test]
+fn codes_of_refusals_are_found_in_the_sources() {
+    let text = "(408, \"one_code\", \"A text.\")\n(\n  431,\n  \"two_codes\",\n)\nallow(\"no_code\")\n\
+        (12, \"number\")";
+    assert_eq!(refusal_codes(text), ["one_code", "two_codes"]);
+    assert_eq!(literals("A => \"a\",\nB => {\n \"b_c\"\n}"), ["a", "b_c"]);
+}
+
+/// The texts behind a status, such as `(404, "tenant_unknown"`.
+fn refusal_codes(text: &str) -> Vec<String> {
+    let parts: Vec<_> = text.split('"').collect();
+    let is_status = |before: &str| {
+        let digits = before.trim_end().strip_suffix(',').unwrap_or_default().trim_end();
+        let digits = digits.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        digits.len() == 3
+    };
+    let is_code = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let found = parts.windows(2).filter(|pair| is_status(pair[0]) && is_code(pair[1]));
+    found.map(|pair| pair[1].to_owned()).collect()
+}
+
+fn literals(text: &str) -> Vec<String> {
+    text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
 fn long_lines_of_prose_are_found_and_nothing_else() {
     let long = "word ".repeat(25);
     let (table, code) = (format!("| {long} |"), format!("    {long}"));

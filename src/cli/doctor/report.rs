@@ -19,9 +19,9 @@ pub(super) enum Status {
     Skipped,
 }
 
-/// One step.
+/// One step and its outcome.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Step {
+pub(super) struct StepOutcome {
     step: &'static str,
     status: Status,
     found: String,
@@ -32,7 +32,7 @@ pub(super) struct Step {
 /// The steps about one subject, in their order.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
-pub(super) struct Steps(Vec<Step>);
+pub(super) struct Steps(Vec<StepOutcome>);
 
 impl Steps {
     pub(super) fn ok(&mut self, step: &'static str, found: impl Into<String>) {
@@ -64,7 +64,7 @@ impl Steps {
         found: impl Into<String>,
         to_do: Option<String>,
     ) {
-        self.0.push(Step { step, status, found: found.into(), to_do });
+        self.0.push(StepOutcome { step, status, found: found.into(), to_do });
     }
 
     pub(super) fn unclear(&mut self, step: &'static str, found: impl Into<String>) {
@@ -244,8 +244,9 @@ impl Report {
 fn write_steps(text: &mut String, steps: &Steps) {
     let mut left = steps.0.as_slice();
     while let Some(step) = left.first() {
-        let alike =
-            |other: &&Step| step.status == Status::Skipped && **other == alike_of(step, other);
+        let alike = |other: &&StepOutcome| {
+            step.status == Status::Skipped && **other == alike_of(step, other)
+        };
         let together = left.iter().take_while(alike).count().max(1);
         let word: &str = step.status.into();
         let word = if step.status == Status::Failed { "FAILED" } else { word };
@@ -264,8 +265,8 @@ fn write_steps(text: &mut String, steps: &Steps) {
 }
 
 /// `step` under the name of `other`.
-fn alike_of(step: &Step, other: &Step) -> Step {
-    Step {
+fn alike_of(step: &StepOutcome, other: &StepOutcome) -> StepOutcome {
+    StepOutcome {
         step: other.step,
         status: step.status,
         found: step.found.clone(),
