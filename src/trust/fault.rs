@@ -347,8 +347,9 @@ impl CertificateHint {
              `ca_file` of the server to that authority's certificate"
             }
             CertificateFaultKind::MissingIssuer => {
-                "if the issuer is an intermediate CA, have the server send the whole chain (in nginx \
-             `fullchain.pem`); otherwise set `ca_file` of the server to the issuer's certificate"
+                "the server's certificate is signed by an authority that is not trusted here: set \
+             `ca_file` of the server to that authority's certificate; if it is an intermediate CA, \
+             have the server send the whole chain instead (in nginx, `fullchain.pem`)"
             }
             CertificateFaultKind::SelfSigned => {
                 "list the server's certificate itself in `ca_file` of the server, or its fingerprint \

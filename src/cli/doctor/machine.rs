@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::super::serve::hint;
-use super::counted;
+use super::quantity::counted;
 use super::report::Steps;
 use crate::config::{Findings, Settings};
 use crate::plain_file::Unreadable;

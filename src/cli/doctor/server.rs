@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
+use super::quantity::span;
 use super::report::{Status, Steps};
 use crate::boldbi::{CONNECT_TIMEOUT_HINT, Probe, ProbeError, ProbeResponse, api_base};
 use crate::fetch::{TcpConnection, TlsPeer};
@@ -232,11 +233,16 @@ impl Exam<'_> {
             format!("{}/token", api_base(&moved, tenant.site.as_deref()))
         };
         let (own, there) = (endpoint(base), endpoint(&other));
-        if self.is_token_endpoint(&own).await {
+        let at_own = self.status_of(&own).await;
+        if at_own.is_some_and(|(status, is_json)| {
+            status == 405 || is_json && matches!(status, 400 | 401 | 404 | 415)
+        }) {
             steps.ok("url", format!("the token endpoint is at {own}"));
             return Some(());
         }
-        if self.is_token_endpoint(&there).await {
+        // Another API of Bold BI can be under the other path, and refuses with JSON too.
+        let is_not_here = at_own.is_some_and(|(status, _)| matches!(status, 200..=399 | 404));
+        if is_not_here && self.status_of(&there).await.is_some_and(|(status, _)| status == 405) {
             let url = format!("{}{other}", self.server.origin());
             steps.failed(
                 "url",
@@ -252,14 +258,11 @@ impl Exam<'_> {
         Some(())
     }
 
-    /// Whether a GET shows a token endpoint, which takes POST alone. (Bold BI: REST API v1.0 to
-    /// v6.0, 405.)
-    async fn is_token_endpoint(&self, path: &str) -> bool {
-        self.probe.get(path, None).await.is_ok_and(|response| match response.status.as_u16() {
-            405 => true,
-            400 | 401 | 404 | 415 => response.is_json,
-            _ => false,
-        })
+    /// The status of a GET of `path`, and whether the response is JSON. A token endpoint takes POST
+    /// alone. (Bold BI: REST API v1.0 to v6.0, 405.)
+    async fn status_of(&self, path: &str) -> Option<(u16, bool)> {
+        let response = self.probe.get(path, None).await.ok()?;
+        Some((response.status.as_u16(), response.is_json))
     }
 
     fn health(&self, steps: &mut Steps, response: &ProbeResponse) {
@@ -301,7 +304,7 @@ fn certificate(steps: &mut Steps, at: SocketAddr, peer: &TlsPeer) {
     let issuer = info.issuer_name().map_or_else(String::new, |name| format!(" from `{name}`"));
     let found = format!(
         "{version} with {at}; the certificate{issuer} is accepted and ends in {} ({} sent)",
-        super::span(left.unsigned_abs()),
+        span(left.unsigned_abs()),
         peer.certificates.len()
     );
     if left < MIN_CERTIFICATE_LEFT {
@@ -323,7 +326,7 @@ fn clock(steps: &mut Steps, response: &ProbeResponse) {
         return steps.skipped("clock", "the server tells no time (`Date`)");
     };
     let apart = ahead.unsigned_abs();
-    let span = super::span(apart);
+    let span = span(apart);
     let found = match ahead {
         _ if apart <= MAX_CLOCK_NOISE => {
             return steps.ok("clock", "equal to the server's `Date`, within 2 s");
@@ -331,10 +334,12 @@ fn clock(steps: &mut Steps, response: &ProbeResponse) {
         1.. => format!("the server's clock is {span} ahead of the clock here"),
         _ => format!("the clock here is {span} ahead of the server's"),
     };
-    match apart {
-        ..=MAX_CLOCK_DIFFERENCE => steps.ok("clock", found),
-        ..=MAX_CLOCK_WARNING => steps.warning("clock", found, CLOCK_TO_DO),
-        _ => steps.failed("clock", found, CLOCK_TO_DO),
+    if apart <= MAX_CLOCK_DIFFERENCE {
+        steps.ok("clock", found);
+    } else if apart <= MAX_CLOCK_WARNING {
+        steps.warning("clock", found, CLOCK_TO_DO);
+    } else {
+        steps.failed("clock", found, CLOCK_TO_DO);
     }
 }
 

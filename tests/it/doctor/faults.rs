@@ -8,23 +8,19 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use boldgate::boldbi::UserSource;
-use boldgate::boldbi::stand_in::{StandIn, TokenReply};
+use boldgate::boldbi::stand_in::TokenReply;
 use http::StatusCode;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
+use super::certificates::in_the_certificate;
 use super::plant::{FirstFault, Plant, USER, sound, sound_for, with_password};
-use crate::support::client_certificates::dns;
-use crate::support::server_certificates::Made;
 use crate::support::stand_in::{EMBED_SECRET, PASSWORD};
 use crate::support::tls::{SelfSigned, TlsServer};
 use crate::support::upstream::{RawResponse, Request, Upstream, dead_address, status};
 
 /// A fault, and what the doctor must say of it.
-struct Row {
+pub struct Row {
     fault: &'static str,
     plant: Plant,
     code: i32,
@@ -61,20 +57,20 @@ impl Row {
     }
 }
 
-fn row(
+pub fn row(
     fault: &'static str,
     plant: Plant,
     code: i32,
     step: (&'static str, &'static str),
-    cause: impl AsRef<[&'static str]>,
+    cause: &[&'static str],
 ) -> Row {
-    Row { fault, plant, code, step, cause: cause.as_ref().to_vec() }
+    Row { fault, plant, code, step, cause: cause.to_vec() }
 }
 
 const CONFIGURATION: (&str, &str) = ("machine", "configuration");
 const DNS: (&str, &str) = ("server", "dns");
 const TCP: (&str, &str) = ("server", "tcp");
-const TLS: (&str, &str) = ("server", "tls");
+pub const TLS: (&str, &str) = ("server", "tls");
 const HTTP: (&str, &str) = ("server", "http");
 const CLOCK: (&str, &str) = ("server", "clock");
 const URL: (&str, &str) = ("server", "url");
@@ -84,7 +80,7 @@ const REQUEST: (&str, &str) = ("tenant", "request");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn doctor_names_the_cause_of_each_planted_fault_in_its_first_broken_step() {
-    let mut rows = in_the_configuration().await;
+    let mut rows = in_the_configuration();
     rows.extend(on_this_machine().await);
     rows.extend(on_the_way().await);
     rows.extend(in_the_certificate().await);
@@ -107,7 +103,7 @@ async fn doctor_names_the_cause_of_each_planted_fault_in_its_first_broken_step()
     insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("faults", all) });
 }
 
-async fn in_the_configuration() -> Vec<Row> {
+fn in_the_configuration() -> Vec<Row> {
     let plant = || Plant::new("http://127.0.0.1:1/bi", "");
     let to = |url: &str| Plant::new(url, "");
     vec![
@@ -183,10 +179,11 @@ async fn in_the_configuration() -> Vec<Row> {
             &["No such file"],
         ),
         row(
-            "the secret's file belongs to another user",
+            "the secret's file may not be read",
             plant().shell(
-                "chmod 600 \"${4%/*}/secret\"; exec setpriv --reuid=65534 --regid=65534 \
-                 --clear-groups \"$@\"",
+                "chmod 0 \"${4%/*}/secret\"; \
+                 [ \"$(id -u)\" = 0 ] || exec \"$@\"; \
+                 exec setpriv --bounding-set=-dac_override,-dac_read_search \"$@\"",
             ),
             78,
             CONFIGURATION,
@@ -330,136 +327,6 @@ async fn on_the_way() -> Vec<Row> {
     ]
 }
 
-async fn in_the_certificate() -> Vec<Row> {
-    let at = |name: &str, server: &TlsServer, trust: &str| {
-        Plant::new(&format!("https://{name}:{}/bi", server.port()), trust)
-            .shows(server.address, "[server]")
-    };
-    let mut rows = Vec::new();
-    let days = |days: i64| OffsetDateTime::now_utc() + time::Duration::days(days);
-    let shown: [(&str, Made, i32, &[&str]); 6] = [
-        (
-            "the certificate has expired",
-            Made::by_req(|params| {
-                params.subject_alt_names = vec![dns("localhost")];
-                (params.not_before, params.not_after) = (days(-40), days(-10));
-            }),
-            1,
-            &["expired on", "the clock here says", "renew it"],
-        ),
-        (
-            "the certificate is not valid yet",
-            Made::by_req(|params| {
-                params.subject_alt_names = vec![dns("localhost")];
-                (params.not_before, params.not_after) = (days(10), days(40));
-            }),
-            1,
-            &["is not valid before", "the clock here says"],
-        ),
-        (
-            "the certificate ends in five days",
-            Made::by_req(|params| {
-                params.subject_alt_names = vec![dns("localhost")];
-                params.is_ca = IsCa::NoCa;
-                (params.not_before, params.not_after) = (days(-40), days(5));
-            }),
-            0,
-            &["ends in 4 days", "renew"],
-        ),
-        (
-            "the certificate is for another name",
-            Made::named("bi.other.example"),
-            1,
-            &["bi.other.example", "another host name"],
-        ),
-        (
-            "the certificate names no host",
-            Made::by_req(|params| {
-                params.distinguished_name.push(DnType::CommonName, "bi.example.com");
-            }),
-            1,
-            &["no subjectAltName"],
-        ),
-        (
-            "the certificate is of version 1",
-            Made::named("localhost").in_version_1(),
-            1,
-            &["version 1"],
-        ),
-    ];
-    for (fault, made, code, cause) in shown {
-        let (tls, guards) = behind(made.acceptor_in_tls_13()).await;
-        let plant = at("localhost", &tls, "").file("ca.pem", &made.pem());
-        let trust = if fault.contains("version 1") {
-            // It is listed nowhere.
-            plant.file("ca.pem", &Made::named("localhost").pem())
-        } else {
-            plant
-        };
-        let ca = trust.path("ca.pem");
-        let plant = trust
-            .edit("max_connections: 10 ", &format!("max_connections: 10, ca_file: \"{ca}\" "))
-            .shows(made.fingerprint_in_lower_case(), "[fingerprint]")
-            .with((tls, guards));
-        let plant = plant.shows(minute(days(-10)), "[date]").shows(minute(days(10)), "[date]");
-        // The doctor runs a little later.
-        let plant = (0..3).fold(plant, |plant, later| {
-            plant.shows(minute(days(0) + time::Duration::minutes(later)), "[now]")
-        });
-        rows.push(row(fault, plant, code, TLS, cause));
-    }
-    let own = SelfSigned::new("localhost");
-    let (tls, guards) = behind(own.acceptor()).await;
-    let other = SelfSigned::new("localhost");
-    let plant = at("localhost", &tls, "").file("ca.pem", &other.pem());
-    let ca = plant.path("ca.pem");
-    let fingerprint = boldgate::trust::fingerprint(&own.der());
-    let fingerprint = fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
-    rows.push(row(
-        "the certificate has signed itself, and is not listed",
-        plant
-            .edit("max_connections: 10 ", &format!("max_connections: 10, ca_file: \"{ca}\" "))
-            .shows(&fingerprint, "[fingerprint]")
-            .with((tls, guards)),
-        1,
-        TLS,
-        &["signed by itself", "`ca_file`"],
-    ));
-    let (tls, guards) = behind(own.acceptor()).await;
-    let pin = format!(", certificate_sha256: [\"{}\"]", "0".repeat(64));
-    rows.push(row(
-        "the certificate is not the pinned one",
-        at("localhost", &tls, &pin).shows(&fingerprint, "[fingerprint]").with((tls, guards)),
-        1,
-        TLS,
-        &["none of `certificate_sha256`", "renewed"],
-    ));
-    let chain = Chain::new();
-    for (fault, sent, listed, cause) in [
-        (
-            "the server does not send the certificate of the intermediate CA",
-            chain.acceptor(false),
-            &chain.root,
-            &["issued by `Intermediate`", "does not send", "whole chain"][..],
-        ),
-        (
-            "the certificate is of a CA that is not trusted",
-            chain.acceptor(true),
-            &other.pem(),
-            &["`Root`", "`ca_file`"],
-        ),
-    ] {
-        let (tls, guards) = behind(sent).await;
-        let plant = at("localhost", &tls, "").file("ca.pem", listed);
-        let ca = plant.path("ca.pem");
-        let plant = plant
-            .edit("max_connections: 10 ", &format!("max_connections: 10, ca_file: \"{ca}\" "))
-            .shows(&chain.fingerprint, "[fingerprint]");
-        rows.push(row(fault, plant.with((tls, guards)), 1, TLS, cause));
-    }
-    rows
-}
-
 async fn in_front_of_bold_bi() -> Vec<Row> {
     let mut rows = Vec::new();
     let (stand_in, _) = sound().await;
@@ -510,7 +377,7 @@ async fn in_front_of_bold_bi() -> Vec<Row> {
         })
         .await;
         let plant = Plant::new(&format!("http://{}/bi", upstream.address), "").with(upstream);
-        rows.push(row(fault, plant, 1, CLOCK, vec![cause, "NTP"]));
+        rows.push(row(fault, plant, 1, CLOCK, &[cause, "NTP"]));
     }
     rows.push(row(
         "the port redirects to https",
@@ -694,7 +561,7 @@ async fn in_bold_bi() -> Vec<Row> {
         let (stand_in, plant) = sound().await;
         // The first request is the one that looks for the token endpoint.
         stand_in.fail_next_token(status, 2);
-        rows.push(row(fault, plant.with(stand_in), 1, EXCHANGE, [cause]));
+        rows.push(row(fault, plant.with(stand_in), 1, EXCHANGE, &[cause]));
     }
     let claims = r#"{"aud":"https://bi.other.example/bi/site/site1","exp":4102444800}"#;
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
@@ -731,11 +598,6 @@ async fn handled(
     Plant::new(&format!("http://{}/bi", upstream.address), server)
         .shows(upstream.address, "[server]")
         .with(upstream)
-}
-
-fn minute(date: OffsetDateTime) -> String {
-    let form = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
-    date.format(form).unwrap()
 }
 
 fn html(status: &str, text: &str) -> RawResponse {
@@ -784,59 +646,4 @@ async fn responding(text: &'static str) -> (SocketAddr, impl Sized + Send + 'sta
         }
     });
     (address, task)
-}
-
-/// A sound stand-in behind TLS.
-async fn behind(acceptor: TlsAcceptor) -> (TlsServer, StandIn) {
-    let (stand_in, _) = sound().await;
-    (TlsServer::start(acceptor, stand_in.addr()).await, stand_in)
-}
-
-/// A server's certificate, signed by an intermediate CA, which a root has signed.
-struct Chain {
-    root: String,
-    intermediate: CertificateDer<'static>,
-    server: CertificateDer<'static>,
-    key: KeyPair,
-    fingerprint: String,
-}
-
-impl Chain {
-    fn new() -> Self {
-        let authority = |name: &str| {
-            let mut params = CertificateParams::new(Vec::new()).unwrap();
-            params.distinguished_name.push(DnType::CommonName, name);
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            (params, KeyPair::generate().unwrap())
-        };
-        let (root, root_key) = authority("Root");
-        let root_pem = root.self_signed(&root_key).unwrap().pem();
-        let root = rcgen::Issuer::new(root, root_key);
-        let (middle, middle_key) = authority("Intermediate");
-        let intermediate = middle.signed_by(&middle_key, &root).unwrap().der().clone();
-        let middle = rcgen::Issuer::new(middle, middle_key);
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = vec![dns("localhost")];
-        let key = KeyPair::generate().unwrap();
-        let server = params.signed_by(&key, &middle).unwrap().der().clone();
-        let fingerprint = boldgate::trust::fingerprint(&server);
-        let fingerprint =
-            fingerprint.iter().fold(String::new(), |all, b| all + &format!("{b:02x}"));
-        Self { root: root_pem, intermediate, server, key, fingerprint }
-    }
-
-    /// Shows the server's certificate, with the one of the intermediate CA if `whole`.
-    fn acceptor(&self, whole: bool) -> TlsAcceptor {
-        let mut chain = vec![self.server.clone()];
-        chain.extend(whole.then(|| self.intermediate.clone()));
-        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key.into())
-            .unwrap();
-        TlsAcceptor::from(std::sync::Arc::new(config))
-    }
 }

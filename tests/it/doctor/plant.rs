@@ -84,7 +84,7 @@ impl Plant {
     }
 
     /// The same, with `text` shown as `shown` in the snapshot.
-    pub fn shows(mut self, text: impl ToString, shown: &str) -> Self {
+    pub fn shows(mut self, text: impl std::fmt::Display, shown: &str) -> Self {
         self.varying.push((text.to_string(), shown.to_owned()));
         self
     }
