@@ -1,7 +1,7 @@
 //! A connection made in stages, for a diagnosis that names the stage at which one fails. The stages
 //! are those of every other connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
@@ -11,6 +11,13 @@ use super::{FetchError, Fetcher, url_of};
 
 /// A TCP connection on which nothing was sent.
 pub struct TcpConnection(TcpStream);
+
+impl TcpConnection {
+    /// The address of this machine in it; `None` if the connection has ended.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.0.local_addr().ok().map(|at| at.ip())
+    }
+}
 
 /// The facts of a TLS handshake that succeeded.
 #[derive(Debug)]

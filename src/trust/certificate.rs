@@ -251,3 +251,24 @@ const KNOWN_EXTENSIONS: [&str; 6] =
     ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
 /// Bits of RSA keys that ring accepts.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_issuer_is_shown_without_control_characters_and_cut() {
+        for (name, shown) in [
+            ("Example CA", "Example CA".to_owned()),
+            ("\u{1b}[31mred\n", "\\u{1b}[31mred\\n".to_owned()),
+            (&"x".repeat(MAX_NAME + 1), "x".repeat(MAX_NAME)),
+        ] {
+            let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let made = params.self_signed(&key).unwrap();
+            assert_eq!(CertificateInfo::of(made.der()).unwrap().issuer_name(), Some(shown));
+        }
+    }
+}

@@ -201,6 +201,7 @@ async fn a_result_that_cannot_be_written_is_reported_as_a_failure() {
         format!("check {file}"),
         format!("{explain} --config {file}"),
         format!("token acme --config {file}"),
+        format!("doctor --config {file}"),
         format!("token acme --show --config {file}"),
         "demo --once".into(),
         "--version".into(),

@@ -27,8 +27,10 @@ pub(super) fn load(path: &Path) -> Result<Settings, NotLoaded> {
 /// The steps of a configuration that could not be read.
 pub(super) fn not_loaded(error: &NotLoaded) -> Steps {
     let mut steps = Steps::default();
-    for (finding, hint) in error.findings.told() {
-        steps.failed("configuration", finding, hint.unwrap_or(FINDING_TO_DO));
+    let of_lines = error.findings.iter().map(|finding| finding.position.is_some());
+    for ((finding, hint), of_line) in error.findings.told().zip(of_lines) {
+        let usual = if of_line { FINDING_TO_DO } else { FILE_TO_DO };
+        steps.failed("configuration", finding, hint.unwrap_or(usual));
     }
     if let Some(file) = &error.unreadable {
         steps.failed("files", file.to_string(), file.hint());
@@ -97,6 +99,7 @@ fn descriptors(steps: &mut Steps, settings: &Settings, limit: Option<u64>) {
 }
 
 const START_TO_DO: &str = "`serve` cannot start before this is put right";
+const FILE_TO_DO: &str = "give the right file with `--config`, one that this user may read";
 const FINDING_TO_DO: &str = "correct this line (`accepted` says what it may be), or the file or \
                              variable that it refers to";
 /// All steps, in their order.

@@ -102,7 +102,10 @@ impl Exam<'_> {
         }
         let Some((at, first)) = faults.first() else {
             let all: Vec<_> = connected.iter().map(|(at, _)| at.to_string()).collect();
-            steps.ok("tcp", format!("connected to {}", all.join(", ")));
+            // The address that an allow-list has to have, unless something in between changes it.
+            let own = connected.first().and_then(|(_, tcp)| tcp.local_ip());
+            let from = own.map_or_else(String::new, |own| format!(" from {own}"));
+            steps.ok("tcp", format!("connected to {}{from}", all.join(", ")));
             return Some(connected);
         };
         let more = match faults.len() - 1 {
@@ -251,10 +254,13 @@ impl Exam<'_> {
             );
             return None;
         }
-        steps.unclear(
-            "url",
-            format!("neither {own} nor {there} shows by a GET that it is the token endpoint"),
-        );
+        let found = match at_own {
+            Some((status, _)) => {
+                format!("GET {own} has status {status}, which shows no token endpoint")
+            }
+            None => format!("GET {own} has no response"),
+        };
+        steps.unclear("url", format!("{found}; the exchange decides"));
         Some(())
     }
 

@@ -112,7 +112,7 @@ fn in_the_configuration() -> Vec<Row> {
             plant().shell("rm \"${@:4:1}\"; exec \"$@\""),
             78,
             CONFIGURATION,
-            &["cannot be read", "No such file"],
+            &["cannot be read", "No such file", "`--config`"],
         ),
         row(
             "a tab in the configuration",
@@ -250,7 +250,8 @@ async fn on_the_way() -> Vec<Row> {
     vec![
         row(
             "the host is unknown",
-            Plant::new("http://bold-bi.invalid/bi", ""),
+            // A resolver without a network may take ten seconds.
+            Plant::new("http://bold-bi.invalid/bi", ", timeouts: { connect: 60s }"),
             1,
             DNS,
             &["`bold-bi.invalid`", "getent hosts"],
