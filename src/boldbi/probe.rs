@@ -1,4 +1,4 @@
-//! Probes of a server for a diagnosis, stage by stage: TCP, TLS, and single GET requests. They use
+//! Probes of a server for a diagnosis, stage by stage: TCP, TLS, and single requests. They use
 //! the connector and the trust of exchanges, and carry no secret.
 
 use std::net::SocketAddr;
@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LOCATION};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, LOCATION,
+};
+use http::request::Builder;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use tokio::time::{Instant, timeout};
 
@@ -89,13 +92,26 @@ impl Probe {
         path: &str,
         token: Option<&AccessToken>,
     ) -> Result<ProbeResponse, ProbeError> {
-        get(&self.fetcher, &self.server, self.server.tls, path, token).await
+        self.ask(&self.fetcher, self.server.tls, Request::get(path), token).await
+    }
+
+    /// The head of the response to a POST of an empty form, which a token endpoint refuses as one
+    /// without a user. (Bold BI: REST API v1.0 to v6.0, 400.)
+    ///
+    /// # Errors
+    /// As [`Probe::get`].
+    pub async fn post_nothing(&self, path: &str) -> Result<ProbeResponse, ProbeError> {
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = Request::post(path)
+            .header(CONTENT_TYPE, form)
+            .header(CONTENT_LENGTH, HeaderValue::from(0));
+        self.ask(&self.fetcher, self.server.tls, request, None).await
     }
 
     /// Whether plain HTTP is spoken at the host and port of a server with TLS.
     pub async fn speaks_plain_http(&self) -> bool {
         match self.other_scheme(false) {
-            Some(plain) => get(&plain, &self.server, false, "/", None).await.is_ok(),
+            Some(plain) => self.ask(&plain, false, Request::get("/"), None).await.is_ok(),
             None => false,
         }
     }
@@ -134,32 +150,36 @@ impl Probe {
             Err(_) => Err(ProbeError::Timeout(limit)),
         }
     }
-}
 
-async fn get(
-    fetcher: &Fetcher,
-    server: &Server,
-    tls: bool,
-    path: &str,
-    token: Option<&AccessToken>,
-) -> Result<ProbeResponse, ProbeError> {
-    let scheme = if tls { "https" } else { "http" };
-    let url = format!("{scheme}://{}{path}", server.authority());
-    let request = Request::get(url).header(ACCEPT, HeaderValue::from_static("application/json"));
-    let request = match token {
-        Some(token) => request.header(AUTHORIZATION, token.authorization()),
-        None => request,
-    };
-    let request = request.body(Bytes::new());
-    let request = request.map_err(|error| ProbeError::Connection(ConnectionFault::new(error)))?;
-    let (limit, begun) = (server.timeouts.exchange, Instant::now());
-    match timeout(limit, fetcher.send(request)).await {
-        Ok(Ok(response)) => {
-            let (head, _) = response.into_parts();
-            Ok(ProbeResponse::of(head.status, &head.headers, begun.elapsed()))
+    /// The head of the response to `request`, whose URL is only a path.
+    async fn ask(
+        &self,
+        fetcher: &Fetcher,
+        tls: bool,
+        request: Builder,
+        token: Option<&AccessToken>,
+    ) -> Result<ProbeResponse, ProbeError> {
+        let scheme = if tls { "https" } else { "http" };
+        let path = request.uri_ref().map(ToString::to_string).unwrap_or_default();
+        let request = request
+            .uri(format!("{scheme}://{}{path}", self.server.authority()))
+            .header(ACCEPT, HeaderValue::from_static("application/json"));
+        let request = match token {
+            Some(token) => request.header(AUTHORIZATION, token.authorization()),
+            None => request,
+        };
+        let request = request.body(Bytes::new());
+        let request =
+            request.map_err(|error| ProbeError::Connection(ConnectionFault::new(error)))?;
+        let (limit, begun) = (self.server.timeouts.exchange, Instant::now());
+        match timeout(limit, fetcher.send(request)).await {
+            Ok(Ok(response)) => {
+                let (head, _) = response.into_parts();
+                Ok(ProbeResponse::of(head.status, &head.headers, begun.elapsed()))
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(ProbeError::Timeout(limit)),
         }
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(ProbeError::Timeout(limit)),
     }
 }
 

@@ -34,6 +34,14 @@ pub(super) fn is_usable(steps: &Steps) -> bool {
     steps.failure().is_none_or(|step| NOT_FATAL.contains(&step))
 }
 
+/// The signs of a token endpoint at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Endpoint,
+    Nothing,
+    Unclear,
+}
+
 struct Exam<'e> {
     probe: &'e Probe,
     server: &'e Server,
@@ -236,16 +244,12 @@ impl Exam<'_> {
             format!("{}/token", api_base(&moved, tenant.site.as_deref()))
         };
         let (own, there) = (endpoint(base), endpoint(&other));
-        let at_own = self.status_of(&own).await;
-        if at_own.is_some_and(|(status, is_json)| {
-            status == 405 || is_json && matches!(status, 400 | 401 | 404 | 415)
-        }) {
+        let at_own = self.look_for_endpoint(&own).await;
+        if at_own == Shown::Endpoint {
             steps.ok("url", format!("the token endpoint is at {own}"));
             return Some(());
         }
-        // Another API of Bold BI can be under the other path, and refuses with JSON too.
-        let is_not_here = at_own.is_some_and(|(status, _)| matches!(status, 200..=399 | 404));
-        if is_not_here && self.status_of(&there).await.is_some_and(|(status, _)| status == 405) {
+        if at_own == Shown::Nothing && self.look_for_endpoint(&there).await == Shown::Endpoint {
             let url = format!("{}{other}", self.server.origin());
             steps.failed(
                 "url",
@@ -254,21 +258,30 @@ impl Exam<'_> {
             );
             return None;
         }
-        let found = match at_own {
-            Some((status, _)) => {
-                format!("GET {own} has status {status}, which shows no token endpoint")
-            }
-            None => format!("GET {own} has no response"),
-        };
-        steps.unclear("url", format!("{found}; the exchange decides"));
+        let found =
+            format!("it cannot be seen without a login whether {own} is the token endpoint");
+        steps.unclear("url", format!("{found}: the exchange decides"));
         Some(())
     }
 
-    /// The status of a GET of `path`, and whether the response is JSON. A token endpoint takes POST
-    /// alone. (Bold BI: REST API v1.0 to v6.0, 405.)
-    async fn status_of(&self, path: &str) -> Option<(u16, bool)> {
-        let response = self.probe.get(path, None).await.ok()?;
-        Some((response.status.as_u16(), response.is_json))
+    /// Looks for a token endpoint at `path`. It takes POST alone, and refuses one without a user.
+    /// (Bold BI: REST API v1.0 to v6.0, 405 and 400.)
+    async fn look_for_endpoint(&self, path: &str) -> Shown {
+        match self.probe.get(path, None).await.map(|response| response.status.as_u16()) {
+            Ok(405) => return Shown::Endpoint,
+            Ok(200..=404 | 501) => {}
+            _ => return Shown::Unclear,
+        }
+        match self.probe.post_nothing(path).await {
+            Ok(response) if response.is_html => Shown::Nothing,
+            Ok(response) => match response.status.as_u16() {
+                200 if response.is_json => Shown::Endpoint,
+                400 => Shown::Endpoint,
+                200..=399 | 404 | 405 => Shown::Nothing,
+                _ => Shown::Unclear,
+            },
+            Err(_) => Shown::Unclear,
+        }
     }
 
     fn health(&self, steps: &mut Steps, response: &ProbeResponse) {

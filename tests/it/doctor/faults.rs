@@ -352,6 +352,18 @@ async fn in_front_of_bold_bi() -> Vec<Row> {
         URL,
         &["but at /bi/api/site/site1/token"],
     ));
+    rows.push(row(
+        "the `url` lacks /bi, and the token endpoint hides from a GET",
+        handled("", |request| match request.line() {
+            "POST /bi/api/site/site1/token HTTP/1.1" => status(400, "Email address is empty"),
+            _ => html("404 Not Found", "nginx"),
+        })
+        .await
+        .edit("/bi\"", "\""),
+        1,
+        URL,
+        &["but at /bi/api/site/site1/token"],
+    ));
     let (stand_in, plant) = sound().await;
     let health = plant
         .edit("max_connections: 10 ", "max_connections: 10, health_check: { path: /healthz } ")
