@@ -84,6 +84,7 @@ async fn doctor_names_the_cause_of_each_planted_fault_in_its_first_broken_step()
     rows.extend(on_this_machine().await);
     rows.extend(on_the_way().await);
     rows.extend(in_the_certificate().await);
+    rows.extend(in_the_url().await);
     rows.extend(in_front_of_bold_bi().await);
     rows.extend(in_the_credential().await);
     rows.extend(in_bold_bi().await);
@@ -328,30 +329,15 @@ async fn on_the_way() -> Vec<Row> {
     ]
 }
 
-async fn in_front_of_bold_bi() -> Vec<Row> {
+async fn in_the_url() -> Vec<Row> {
     let mut rows = Vec::new();
-    let (stand_in, _) = sound().await;
-    let address = stand_in.addr();
-    let plant =
-        |path: &str| Plant::new(&format!("http://{address}{path}"), "").shows(address, "[server]");
-    let (without, doubled) = (plant(""), plant("/bi/bi"));
-    rows.push(row(
-        "the `url` lacks /bi",
-        without.with(stand_in),
-        1,
-        URL,
-        &["but at /bi/api/site/site1/token", "/bi`"],
-    ));
-    let (stand_in, _) = sound().await;
-    let doubled = doubled.edit(&address.to_string(), &stand_in.addr().to_string());
-    let doubled = doubled.shows(stand_in.addr(), "[server]").with(stand_in);
-    rows.push(row(
-        "the `url` has /bi twice",
-        doubled,
-        1,
-        URL,
-        &["but at /bi/api/site/site1/token"],
-    ));
+    for (fault, path) in [("the `url` lacks /bi", ""), ("the `url` has /bi twice", "/bi/bi")] {
+        let (stand_in, _) = sound().await;
+        let plant = Plant::new(&format!("http://{}{path}", stand_in.addr()), "")
+            .shows(stand_in.addr(), "[server]")
+            .with(stand_in);
+        rows.push(row(fault, plant, 1, URL, &["but at /bi/api/site/site1/token", "/bi`"]));
+    }
     rows.push(row(
         "the `url` lacks /bi, and the token endpoint hides from a GET",
         handled("", |request| match request.line() {
@@ -364,6 +350,11 @@ async fn in_front_of_bold_bi() -> Vec<Row> {
         URL,
         &["but at /bi/api/site/site1/token"],
     ));
+    rows
+}
+
+async fn in_front_of_bold_bi() -> Vec<Row> {
+    let mut rows = Vec::new();
     let (stand_in, plant) = sound().await;
     let health = plant
         .edit("max_connections: 10 ", "max_connections: 10, health_check: { path: /healthz } ")
