@@ -95,8 +95,8 @@ crates: ## does no crate bring a second TLS or crypto library?
 	fi
 
 deploy-files: $(tools)/ready $(carried) ## are image, manifests and scripts well-formed?
-	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh
-	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy $(wildcard config)
+	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh deploy/tools/*.sh
+	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy tests/deploy $(wildcard config)
 	$(tools)/bin/hadolint --failure-threshold style deploy/Dockerfile
 	$(tools)/bin/kubernetes-validate --kubernetes-version 1.32 --strict $(manifests)
 
@@ -112,6 +112,12 @@ configs: $(tools)/ready $(carried) ## does the gateway take every configuration 
 	.ci/need rust build
 	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
 	$(BOLDGATE) check --no-secrets config/*.yaml $(carried)
+	deploy/tools/kubernetes.sh $(tools) $(target)/kubernetes
+	for folder in deploy/kustomize/gateway tests/deploy/*/; do \
+	    name=$$(basename $$folder); \
+	    $(tools)/bin/python deploy/tools/manifest.py $(target)/kubernetes/$$name.yaml >$(target)/deploy/$$name.yaml; \
+	    $(BOLDGATE) check --no-secrets $(target)/deploy/$$name.yaml; \
+	done
 	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json config/*.yaml $(carried)
 
 deny: ## do the licences, sources and advisories of all crates pass? (needs the network)
@@ -120,11 +126,13 @@ deny: ## do the licences, sources and advisories of all crates pass? (needs the 
 	cargo deny --locked check
 
 # The validators, pinned, apart from the system's Python.
-$(tools)/ready: deploy/tools/requirements.txt
-	.ci/need python
+$(tools)/ready: deploy/tools/requirements.txt deploy/tools/package.json deploy/tools/package-lock.json
+	.ci/need python node
 	rm -rf $(tools)
 	python3 -m venv $(tools)
 	$(tools)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	cp $(filter %.json,$^) $(tools)
+	npm ci --prefix $(tools) --ignore-scripts --no-audit --no-fund --loglevel error
 	touch $@
 
 # The identity provider of `make test-idp`, pinned; its scripts are not run.
