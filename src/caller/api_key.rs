@@ -65,6 +65,13 @@ impl ApiKeyHash {
         hex_of(text).map(Self)
     }
 
+    /// The hash of `key`; `None` if it is not of the form of keys that are made here.
+    pub fn of_key(key: &Secret) -> Option<Self> {
+        let bits = key.expose().strip_prefix(PREFIX)?;
+        let decoded = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(bits).ok()?);
+        (decoded.len() == 32).then(|| Self::of(key.expose().as_bytes()))
+    }
+
     fn of(key: &[u8]) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, key).as_ref());
@@ -230,6 +237,10 @@ mod tests {
         let (one, two) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
         assert_ne!(one.expose(), two.expose());
         assert!(one.expose().starts_with("bgk_") && one.expose().len() == 47);
+        assert_eq!(ApiKeyHash::of_key(&Secret::new(one.expose().to_owned())), Some(one.hash()));
+        for wrong in ["", "bgk_", "secret", &one.expose()[4..], &one.expose()[..46]] {
+            assert_eq!(ApiKeyHash::of_key(&Secret::new(wrong.to_owned())), None, "{wrong}");
+        }
         assert!(!format!("{one:?}").contains(&one.expose()[4..]));
     }
 

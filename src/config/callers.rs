@@ -14,7 +14,6 @@ use crate::caller::{
 use crate::policy::Rules;
 use crate::throttle::Allowance;
 
-use super::Check;
 use super::field::{Field, Named, some};
 use super::file;
 use super::finding::Noted;
@@ -22,6 +21,7 @@ use super::listeners::ListenerProofs;
 use super::permissions::Proofs;
 use super::place::Place;
 use super::tenants::FoundTenants;
+use super::{Check, References};
 
 /// The callers of a file as far as they could be read.
 pub(super) struct FoundCallers {
@@ -174,10 +174,21 @@ impl Check<'_> {
             .expires
             .optional()
             .and_then(|text| text.map(|text| self.expiry(&expires_at, &text)).transpose());
-        let text = key.sha256.required(&hash_at, HASH, self.notes)?;
-        let Some(hash) = ApiKeyHash::parse(&text) else {
-            let is_key = text.starts_with("bgk_");
-            return Err(self.notes.add(hash_at.wrong(HASH).hint_if(is_key.then_some(KEY_ITSELF))));
+        let hash = if key.key.is_missing() {
+            self.key_hash(&hash_at, key.sha256)?
+        } else {
+            if !key.sha256.is_missing() {
+                let finding = hash_at.key_finding("found a hash beside `key`", "one of both");
+                return Err(self.notes.add(finding));
+            }
+            let key_at = at.key("key");
+            let secret = self.stored_secret(&key_at, key.key)?;
+            if self.references == References::Ignore {
+                return Ok(());
+            }
+            ApiKeyHash::of_key(&secret).ok_or_else(|| {
+                self.notes.add(key_at.finding("found text that is no API key", MADE_KEY))
+            })?
         };
         // A key with a faulty time is known all the same, so that it is found if it is there again.
         let key = KnownKey { hash, expires_at: expires.ok().flatten() };
@@ -187,6 +198,14 @@ impl Check<'_> {
             return Err(self.notes.add(finding));
         }
         Ok(())
+    }
+
+    fn key_hash(self, at: &Place<'_>, hash: Field<String>) -> Result<ApiKeyHash, Noted> {
+        let text = hash.required(at, HASH, self.notes)?;
+        ApiKeyHash::parse(&text).ok_or_else(|| {
+            let is_key = text.starts_with("bgk_");
+            self.notes.add(at.wrong(HASH).hint_if(is_key.then_some(KEY_ITSELF)))
+        })
     }
 
     /// A key that has expired is no fault: a gateway must start all the same.
@@ -255,6 +274,7 @@ fn is_without_credential(caller: &file::Caller) -> bool {
     )
 }
 
+const MADE_KEY: &str = "a key that `boldgate key` has made";
 const CREDENTIALS: &str = "`api_key`, `api_keys`, `jwt`, `certificates` or `unix`";
 const CERTIFICATE: &str = "one of `san_dns`, `san_uri`, `san_email`, `sha256`";
 const FINGERPRINT: &str =

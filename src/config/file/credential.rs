@@ -11,11 +11,17 @@ use super::SecretSource;
 use crate::config::field::Field;
 use crate::config::quantity::Period;
 
-/// An API key, known by its hash.
+/// An API key, known by its hash (`sha256`) or read from where it is kept (`key`): exactly one of
+/// these.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKey {
+    /// Where the key itself is kept, as `boldgate key` has made it: for a Kubernetes Secret that the
+    /// application has too. Only its hash stays in memory.
+    #[serde(default)]
+    pub key: Field<SecretSource>,
     /// SHA-256 of the key as `boldgate key` prints it.
+    #[serde(default)]
     #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
     pub sha256: Field<String>,
     /// The time from which on it no longer counts.

@@ -167,6 +167,37 @@ async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_in_a_file_admits_its_caller_until_the_file_has_another() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let [old, new] = [(); 2].map(|()| boldgate::caller::ApiKey::generate().unwrap());
+    files.write("key", old.expose());
+    let callers = format!(
+        "callers:\n  portal:\n    api_key: {{ key: {{ file: {:?} }} }}\n    may: [{{ tenant: acme, \
+         routes: [read] }}]\n",
+        files.path("key")
+    );
+    let config = files.config(&upstream, &["acme"], &callers);
+    files.write("boldgate.yaml", &config.edit("callers: anonymous", "callers: required"));
+    let gateway = files.serve();
+    let ask = async |key: &boldgate::caller::ApiKey| {
+        let mut client = Client::connect(gateway.address()).await;
+        let key = key.expose();
+        let head = format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n\r\n");
+        client.write(head.as_bytes()).await;
+        client.response().await.status
+    };
+    for (how, write) in WRITES {
+        write(&files, "key", old.expose());
+        becomes(CHANGE_DEADLINE, how, async || ask(&old).await == 200).await;
+        assert_eq!(ask(&new).await, 401, "{how}");
+        write(&files, "key", &format!("{}\n", new.expose()));
+        becomes(CHANGE_DEADLINE, how, async || ask(&new).await == 200).await;
+        assert_eq!(ask(&old).await, 401, "{how}: the old key counts no more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_set_counts_within_a_second_and_the_old_keys_no_more() {
     let upstream = two_sites().await;
     let (files, old, new) = (Files::new(), Provider::new(), Provider::new());

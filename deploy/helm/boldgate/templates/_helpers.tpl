@@ -64,7 +64,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $config "tenants" (dict $site (dict "server" "main" "site" $site "credential" $credential)) -}}
 {{- if not .Values.config.callers -}}
 {{- $may := list (dict "tenant" $site "routes" .Values.routes) -}}
-{{- $_ := set $config "callers" (dict "default" (dict "api_key" (dict "file" "/run/secrets/boldgate/api-key") "may" $may)) -}}
+{{- $_ := set $config "callers" (dict "default" (dict "api_key" (dict "key" (dict "file" "/run/secrets/boldgate/api-key")) "may" $may)) -}}
 {{- end -}}
 {{- end -}}
 {{- mergeOverwrite $config (deepCopy .Values.config) | toYaml -}}
