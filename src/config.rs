@@ -220,12 +220,7 @@ impl Check<'_> {
             listeners: listeners?,
             admin: admin?,
             servers: servers.into_domain()?,
-            policy: Policy::new(
-                &tenants,
-                crate::boldbi::classify,
-                callers.rules,
-                callers.anonymous,
-            ),
+            policy: Policy::new(&tenants, crate::boldbi::ROUTES, callers.rules, callers.anonymous),
             tenants,
             caller_auth: callers.auth?,
             callers: names,
