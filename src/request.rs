@@ -13,8 +13,10 @@ use percent_encoding::percent_decode;
 use crate::host::{canonical, without_root};
 
 mod head;
+mod upgrade;
 
 pub use head::{HeadReader, MAX_HEAD, RawHead};
+pub use upgrade::Upgrade;
 
 /// A request's head that has passed every check, borrowed from the raw one.
 #[derive(Debug)]
