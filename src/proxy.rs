@@ -390,6 +390,7 @@ impl Proxy {
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout());
         let additions = respond::Additions {
+            server: upstream.server(),
             token: token.as_deref(),
             page: record.page(),
             request_id: record.request_id_value(),
