@@ -42,6 +42,7 @@ mod read;
 mod schema;
 mod server_url;
 mod servers;
+mod shown;
 mod subjects;
 mod tenants;
 mod tls;
