@@ -25,6 +25,7 @@ use crate::trust::Trust;
 mod callers;
 mod cors;
 mod credentials;
+mod excerpt;
 mod field;
 mod file;
 mod files;
@@ -49,7 +50,7 @@ mod tls;
 mod trust;
 
 pub use files::{Digest, Files};
-pub use finding::{Finding, Findings, Position};
+pub use finding::{Excerpt, Finding, Findings, Position};
 use finding::{Noted, Notes};
 use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, ListenerSettings, TlsFiles};
@@ -170,7 +171,10 @@ impl Settings {
             let check = Check { notes: &notes, references, files, cas: &RefCell::default() };
             Node::read(text, &notes).and_then(|root| check.settings(&root))
         };
-        let (settings, warnings) = notes.finish(built, file)?;
+        let built = notes
+            .finish(built, file)
+            .map_err(|faults| faults.with_lines(|at| excerpt::excerpt(text, at)));
+        let (settings, warnings) = built?;
         Ok(Self { files: files.borrow().clone(), warnings, ..settings })
     }
 }

@@ -42,7 +42,7 @@ fn reads_like_a_path(path: &Path) -> bool {
 
 /// Letters, or a short mixture of letters and digits. Random text of the length of a secret is
 /// neither.
-fn is_word(word: &str) -> bool {
+pub(super) fn is_word(word: &str) -> bool {
     let is_alphanumeric = word.bytes().all(|b| b.is_ascii_alphanumeric());
     let has_digits = word.bytes().any(|b| b.is_ascii_digit());
     is_alphanumeric && word.len() <= if has_digits { MAX_MIXED } else { MAX_LETTERS }
