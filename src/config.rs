@@ -48,6 +48,7 @@ mod subjects;
 mod tenants;
 mod tls;
 mod trust;
+mod warnings;
 
 pub use files::{Digest, Files};
 pub use finding::{Excerpt, Finding, Findings, Position};

@@ -97,7 +97,11 @@ impl Check<'_> {
                 SecretRef::Env(name)
             }
         };
-        self.secret(&source).map_err(|error| {
+        let secret = self.secret(&source);
+        if let (Ok(_), SecretRef::File(path)) = (&secret, &source) {
+            self.warn_of_secret_file(at, path);
+        }
+        secret.map_err(|error| {
             let (kind, named, what) = match &source {
                 SecretRef::File(path) => {
                     ("a file", shown::file(path), "a file that holds the secret on one line")
