@@ -323,6 +323,35 @@ async fn a_response_in_a_coding_that_we_do_not_know_is_refused() {
     }
 }
 
+/// Chunks count where both framings are there, and the next response on the connection may begin at
+/// another byte for the server than for us (RFC 9112, section 6.3).
+#[tokio::test]
+async fn a_response_with_two_framings_is_the_last_on_its_connection_to_the_server() {
+    for (framing, connections) in [
+        ("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", 4),
+        ("Content-Length: 15\r\nTransfer-Encoding: chunked\r\n", 4),
+        // Control.
+        ("Transfer-Encoding: chunked\r\n", 2),
+    ] {
+        let upstream = Upstream::with_handler(move |_| {
+            let text = format!("HTTP/1.1 200 OK\r\n{framing}\r\n5\r\nhello\r\n0\r\n\r\n");
+            RawResponse { bytes: text.into_bytes(), keep: true }
+        })
+        .await;
+        let gateway = Gateway::start(&anonymous(upstream.address));
+        let mut client = Client::connect(gateway.address()).await;
+        for _ in 0..3 {
+            client.write(request("GET", PATH).as_bytes()).await;
+            let response = client.response().await;
+            assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{framing}");
+            assert_eq!(response.header("content-length"), [""; 0], "{}", response.head);
+            assert_eq!(response.header("transfer-encoding"), ["chunked"]);
+        }
+        // One of them is for the token.
+        assert_eq!(upstream.seen.connections.load(SeqCst), connections, "{framing}");
+    }
+}
+
 /// Clients reach the server through the gateway alone, so its own URL is of no use to them.
 #[tokio::test]
 async fn a_redirect_to_the_url_of_the_server_leads_back_through_the_gateway() {
