@@ -137,6 +137,7 @@ impl Findings {
     }
 
     /// The same without lines of the file, for a log.
+    #[must_use]
     pub fn without_lines(mut self) -> Self {
         self.list.iter_mut().for_each(|finding| finding.excerpt = Excerpt::None);
         self

@@ -89,8 +89,8 @@ const CLEAR_TEXT: &str = "an embed secret lets its reader act as every user of t
                           (with a certificate of your own: `ca_file`)";
 const NO_TLS: &str = "give the listener a certificate (`tls`); or let a proxy on this machine end TLS, and \
                       listen on a loopback address or a Unix socket";
-const OPEN_TO_ALL: &str = "`chmod 0400` and `chown` it to that user; in Kubernetes, `defaultMode: 0400` with \
-                           `fsGroup`, or `0440`";
+const OPEN_TO_ALL: &str = "`chmod 0400` and `chown` it to that user; in Kubernetes, set `defaultMode: 0440` and \
+                           `fsGroup`";
 
 #[cfg(test)]
 mod tests {

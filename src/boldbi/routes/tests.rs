@@ -261,7 +261,7 @@ fn name() -> impl Strategy<Value = (String, Vec<String>)> {
     ]);
     let slash = prop::sample::select(vec!["%2F", "%2f", "%5C", "%5c"]);
     prop::collection::vec((slash, parts), 1..5).prop_map(|parts| {
-        let name: String = parts.iter().map(|(slash, part)| format!("{slash}{part}")).collect();
+        let name: String = parts.iter().flat_map(|(slash, part)| [*slash, *part]).collect();
         (name[3..].to_owned(), parts.iter().map(|(_, part)| (*part).to_owned()).collect())
     })
 }

@@ -396,7 +396,7 @@ async fn a_redirect_to_the_url_of_the_server_leads_back_through_the_gateway() {
         format!("{server}\\@evil.example/bi/x"),
         format!("{server}/bi2/x"),
         format!("{server}/x"),
-        format!("{server}"),
+        server.clone(),
         format!("{server}//evil.example/bi/x"),
     ] {
         let head = format!("X-Name: Location\r\nX-Value: {value}\r\n\r\n");
