@@ -17,15 +17,17 @@ impl SyntaxFault {
         let info = error.info();
         let problem = format!("this is not YAML: {info}");
         let line = |number: usize| text.lines().nth(number.wrapping_sub(1)).unwrap_or_default();
-        // The parser reports a tab at the end of the line before.
         if info.contains("tab") {
-            let tab = [at.line, at.line + 1].into_iter().find_map(|number| {
-                let found = line(number).chars().take_while(|c| matches!(c, ' ' | '\t'));
-                let column = found.collect::<String>().chars().position(|c| c == '\t')? + 1;
-                Some(Position { line: number, column })
-            });
             let hint = Some(TAB.to_owned());
-            return Self { position: tab.unwrap_or(at), problem, hint };
+            let tab = |number| {
+                line(number).find(|c| c != ' ').filter(|&at| line(number)[at..].starts_with('\t'))
+            };
+            // The parser may report a tab at the end of the line before.
+            let position = match (tab(at.line), tab(at.line + 1)) {
+                (None, Some(blanks)) => Position { line: at.line + 1, column: blanks + 1 },
+                _ => at,
+            };
+            return Self { position, problem, hint };
         }
         let before: String = line(at.line).chars().take(at.column.saturating_sub(1)).collect();
         let mark = line(at.line).chars().nth(at.column.saturating_sub(1));
