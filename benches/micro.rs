@@ -152,7 +152,7 @@ fn routes(criterion: &mut Criterion) {
         ("credentials", Method::POST, "/v5.0/Settings/%65mbed-Secret"),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| boldbi::classify(black_box(&method), black_box(route)));
+            bencher.iter(|| (boldbi::ROUTES.classify)(black_box(&method), black_box(route)));
         });
     }
     group.finish();
@@ -197,7 +197,7 @@ impl Scene {
         };
         let rules = Rules { may: (0..count).map(open).collect(), may_not: Vec::new() };
         let policy =
-            Policy::new(&tenants, boldbi::classify, HashMap::from([(caller.clone(), rules)]), None);
+            Policy::new(&tenants, boldbi::ROUTES, HashMap::from([(caller.clone(), rules)]), None);
         let callers = CallerAuth::new([(key.hash(), caller)], KEY_HEADER.clone(), Vec::new());
         let tokens = source(Arc::new(Exchange::taking(Duration::ZERO)));
         let telemetry = Telemetry::default();
@@ -313,7 +313,7 @@ fn tenants(count: usize) -> Tenants {
 }
 
 fn permits(tenants: &Tenants) -> Vec<Permit> {
-    let policy = Policy::new(tenants, boldbi::classify, HashMap::new(), None);
+    let policy = Policy::new(tenants, boldbi::ROUTES, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }
 

@@ -16,7 +16,7 @@ pub use claims::token_claims;
 pub use exchange::{BoldBi, BoldBiError, Exchanged};
 pub use fault::{CONNECT_TIMEOUT_HINT, ConnectionFault, hint, is_about_tenant};
 pub use probe::{HARMLESS_ROUTE, Probe, ProbeError, ProbeResponse};
-pub use routes::classify;
+pub use routes::ROUTES;
 pub use urls::{api_base, token_url};
 pub use user_source::UserSource;
 

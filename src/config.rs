@@ -25,6 +25,7 @@ use crate::trust::Trust;
 mod callers;
 mod cors;
 mod credentials;
+mod excerpt;
 mod field;
 mod file;
 mod files;
@@ -42,13 +43,15 @@ mod read;
 mod schema;
 mod server_url;
 mod servers;
+mod shown;
 mod subjects;
 mod tenants;
 mod tls;
 mod trust;
+mod warnings;
 
 pub use files::{Digest, Files};
-pub use finding::{Finding, Findings, Position};
+pub use finding::{Excerpt, Finding, Findings, Position};
 use finding::{Noted, Notes};
 use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, ListenerSettings, TlsFiles};
@@ -169,7 +172,10 @@ impl Settings {
             let check = Check { notes: &notes, references, files, cas: &RefCell::default() };
             Node::read(text, &notes).and_then(|root| check.settings(&root))
         };
-        let (settings, warnings) = notes.finish(built, file)?;
+        let built = notes
+            .finish(built, file)
+            .map_err(|faults| faults.with_lines(|at| excerpt::excerpt(text, at)));
+        let (settings, warnings) = built?;
         Ok(Self { files: files.borrow().clone(), warnings, ..settings })
     }
 }
@@ -220,12 +226,7 @@ impl Check<'_> {
             listeners: listeners?,
             admin: admin?,
             servers: servers.into_domain()?,
-            policy: Policy::new(
-                &tenants,
-                crate::boldbi::classify,
-                callers.rules,
-                callers.anonymous,
-            ),
+            policy: Policy::new(&tenants, crate::boldbi::ROUTES, callers.rules, callers.anonymous),
             tenants,
             caller_auth: callers.auth?,
             callers: names,

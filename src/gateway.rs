@@ -11,7 +11,7 @@ use crate::cors::{self, Page, UnlistedPage};
 use crate::headers::authenticates_connection;
 use crate::policy::{Allowed, PermissionId, Permit, Policy, RouteClass};
 use crate::refusal::{Refusal, RequestFacts};
-use crate::request::RequestHead;
+use crate::request::{RequestError, RequestHead};
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
 use crate::throttle::{InFlight, Throttled, Throttles};
@@ -211,6 +211,10 @@ impl Gatekeeper {
         if !terms.allow_host(head.host) {
             return Err(Refusal::Host);
         }
+        // Without the tenant, which an unknown caller must not find out.
+        if head.target.has_encoded_slash() && !self.policy.may_take_name(head) {
+            return Err(RequestError::ENCODED_SLASH.into());
+        }
         // Most requests come from no page. Their tenant is resolved after authentication only.
         if !cors::is_of_page(head.headers) {
             return Ok(Arrival::Request(Arrived { page: Page::None }));
@@ -337,6 +341,9 @@ impl Gatekeeper {
         }
         let tenant =
             tenant.map_err(|why| Refusal::TenantUnknown { why, caller: caller.name().cloned() })?;
+        if head.target.has_encoded_slash() && !self.policy.takes_name(tenant, head) {
+            return Err(RequestError::ENCODED_SLASH.into());
+        }
         let allowed = self.policy.permit(&caller, peer, tenant, head).map_err(|why| {
             let class = self.policy.class_of(tenant, head);
             let facts = RequestFacts::of(caller.name(), tenant, class, why.permission(), None);

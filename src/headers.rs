@@ -2,12 +2,14 @@
 
 use http::header::{
     self, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION,
-    CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
-    WWW_AUTHENTICATE,
+    CONTENT_LENGTH, CONTENT_LOCATION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, ORIGIN, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    VARY, WWW_AUTHENTICATE,
 };
 
+use crate::host::canonical;
 use crate::request::{RequestError, nominated};
+use crate::tenant::Server;
 
 /// The id of a request, towards the server and the client.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -92,6 +94,49 @@ pub fn to_client<'h>(
             || nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()));
         !stays
     })
+}
+
+/// Takes scheme and authority from a `Location` and a `Content-Location` that begin with the URL of
+/// the server: clients reach it through the gateway alone. Other values stay as they are.
+pub fn localize(headers: &mut HeaderMap, server: &Server) {
+    for name in [LOCATION, CONTENT_LOCATION] {
+        if let header::Entry::Occupied(mut values) = headers.entry(name) {
+            for value in values.iter_mut() {
+                if let Some(local) = local(value, server) {
+                    *value = local;
+                }
+            }
+        }
+    }
+}
+
+/// The path, query and fragment of a URL on the server; `None` for every other value.
+fn local(location: &HeaderValue, server: &Server) -> Option<HeaderValue> {
+    let text = location.to_str().ok()?;
+    let (scheme, rest) = text.split_once("://")?;
+    let (expected, default) = if server.tls { ("https", 443) } else { ("http", 80) };
+    // A browser ends the authority at a backslash, too.
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#', '\\'])?);
+    let (host, port) = match authority.rfind([':', ']']) {
+        Some(at) if authority.as_bytes()[at] == b':' => authority.split_at(at),
+        _ => (authority, ""),
+    };
+    let port = match port.get(1..).unwrap_or_default() {
+        "" => Some(default),
+        port => port.parse().ok(),
+    };
+    let own = server.authority();
+    let own = own.strip_suffix(&format!(":{}", server.port)).unwrap_or(&own);
+    let is_server = scheme.eq_ignore_ascii_case(expected)
+        && canonical(host) == canonical(own)
+        && port == Some(server.port);
+    let below = path.strip_prefix(server.base_path.as_str()).filter(|_| is_server)?;
+    // `//` and `/\` begin the name of a host for a browser, which ignores tabs in between.
+    let is_path = path.starts_with('/')
+        && !path[1..].starts_with(['/', '\\'])
+        && path.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_below = below.is_empty() || below.starts_with(['/', '?', '#']);
+    if is_path && is_below { HeaderValue::from_str(path).ok() } else { None }
 }
 
 /// Whether these credentials authenticate the connection, so that later requests on it count as the
@@ -375,6 +420,55 @@ mod tests {
         }
         for name in ["clientid", "client-type", "dashboardpath", "mode", "isembed", "x-custom"] {
             assert_eq!(names_to_server(&map(&[(name, "x")]), true), [name]);
+        }
+    }
+
+    #[test]
+    fn a_url_of_the_server_is_known_by_scheme_host_and_port_in_any_spelling() {
+        let location = |url: &str, value: &str| {
+            let mut server = crate::tenant::samples::server();
+            let (scheme, rest) = url.split_once("://").unwrap();
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let (host, port) = authority.rsplit_once('|').unwrap();
+            server.host = host.to_owned();
+            server.port = port.parse().unwrap();
+            (server.tls, server.base_path) = (scheme == "https", path.to_owned());
+            let mut headers = map(&[("accept", "*/*")]);
+            headers.insert(LOCATION, HeaderValue::from_str(value).unwrap());
+            localize(&mut headers, &server);
+            headers[LOCATION].to_str().unwrap().to_owned()
+        };
+        for (url, value, local) in [
+            ("https://bi.example.com|443/bi", "https://bi.example.com/bi/x", "/bi/x"),
+            ("https://bi.example.com|443/bi", "https://BI.example.com.:443/bi/x", "/bi/x"),
+            ("https://bi.example.com|443/bi", "https://bi.example.com:/bi/x", "/bi/x"),
+            ("http://bi|80", "http://bi/", "/"),
+            ("http://bi|80", "http://bi:0080/x//y", "/x//y"),
+            ("http://bi|6005/bi", "http://bi:6005/bi#x", "/bi#x"),
+            ("https://fd00::a|443/bi", "https://[FD00:0::a]/bi/x", "/bi/x"),
+            ("https://fd00::a|8443/bi", "https://[fd00::a]:8443/bi/x", "/bi/x"),
+        ] {
+            assert_eq!(location(url, value), local, "{url} {value}");
+        }
+        for (url, value) in [
+            ("https://bi.example.com|443/bi", "https://bi.example.com:80/bi/x"),
+            ("https://bi.example.com|443/bi", "http://bi.example.com/bi/x"),
+            ("https://bi.example.com|443/bi", "http://bi.example.com:443/bi/x"),
+            ("https://bi.example.com|8443/bi", "https://bi.example.com/bi/x"),
+            ("https://bi.example.com|443/bi", "https://bi.example.com.evil/bi/x"),
+            ("https://bi.example.com|443/bi", "https://bi.example.com..:443/bi/x"),
+            ("https://bi.example.com|443/bi", "https://bi.example.com:443:443/bi/x"),
+            ("https://bi.example.com|443/bi", "https://bi.example.com%2f/bi/x"),
+            ("https://bi.example.com|443/bi", "https://bi.example.com/%62i/x"),
+            ("https://bi.example.com|443", "https://bi.example.com"),
+            ("https://bi.example.com|443", "https://bi.example.com?x"),
+            ("https://bi.example.com|443", "https://bi.example.com//evil.example"),
+            ("https://bi.example.com|443", "https://bi.example.com/\\evil.example"),
+            ("https://bi.example.com|443", "https://bi.example.com/\t/evil.example"),
+            ("https://fd00::a|443/bi", "https://fd00::a/bi/x"),
+            ("https://fd00::a|443/bi", "https://[fd00::b]/bi/x"),
+        ] {
+            assert_eq!(location(url, value), value, "{url}");
         }
     }
 

@@ -10,8 +10,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+mod denied;
 mod threads;
 
+pub use denied::is_open_to_all;
 use threads::HANGING_HINT;
 pub use threads::{AccessGuard, ReadError, ReadThreads};
 
@@ -35,10 +37,12 @@ pub mod limit {
 ///
 /// # Errors
 /// When the file is missing, not plain, larger than `max`, or keeps changing, or when earlier reads
-/// hang there. The error does not name the path.
+/// hang there. The error does not name the path. If the user of this process may not read the file,
+/// the error names both, and the owner and mode of the file.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let _access = AccessGuard::unless_hanging(path)?;
-    retry_changed(|| OpenFile::open(path, max)?.content(max))
+    let read = retry_changed(|| OpenFile::open(path, max)?.content(max));
+    read.map_err(|error| denied::explained(path, error))
 }
 
 /// Calls `read` again while it gives `None`, for a file that has changed while it was read.
@@ -204,12 +208,12 @@ impl TransientKind {
     }
 }
 
-/// The path, to follow the word for the file in a message. Empty if there is no file, because the
-/// path may then be a secret in the wrong place; and if the path hangs.
+/// A blank and the path, to follow the word for the file in a message. Empty if there is no file,
+/// because the path may then be a secret in the wrong place; and if the path hangs.
 pub fn named(path: &Path) -> String {
     let Ok(_access) = AccessGuard::unless_hanging(path) else { return String::new() };
     if path.is_absolute() && std::fs::symlink_metadata(path).is_ok() {
-        format!(", `{}`", path.display().to_string().escape_debug())
+        format!(" `{}`", path.display().to_string().escape_debug())
     } else {
         String::new()
     }

@@ -17,7 +17,7 @@ mod route;
 pub mod subject;
 
 pub use permit::Permit;
-pub use route::{Classify, RouteClass, RouteClasses};
+pub use route::{RouteClass, RouteClasses, Routes};
 pub use subject::{Subject, SubjectRule};
 use subject::{SubjectError, SubjectSource};
 
@@ -128,7 +128,7 @@ impl Lists {
 /// The permissions of all callers.
 #[derive(Debug)]
 pub struct Policy {
-    classify: Classify,
+    routes: Routes,
     /// For each tenant, the permit to act as the credential's own user.
     own: Vec<Permit>,
     known: HashMap<CallerName, Lists>,
@@ -176,7 +176,7 @@ impl Policy {
     /// theirs, or by default all route classes but `credentials`.
     pub fn new(
         tenants: &Tenants,
-        classify: Classify,
+        routes: Routes,
         rules: HashMap<CallerName, Rules>,
         anonymous: Option<Rules>,
     ) -> Self {
@@ -194,7 +194,7 @@ impl Policy {
             }
         }
         let known = rules.into_iter().map(|(name, rules)| (name, Lists::new(rules))).collect();
-        Self { classify, own, known, anonymous: anonymous.map(Lists::new), subject_headers }
+        Self { routes, own, known, anonymous: anonymous.map(Lists::new), subject_headers }
     }
 
     /// Decides whether `caller`, connected as `peer`, may make this request on `tenant`.
@@ -246,7 +246,20 @@ impl Policy {
 
     /// The class of the route of a request on `tenant`.
     pub fn class_of(&self, tenant: &Tenant, head: &RequestHead<'_>) -> RouteClass {
-        (self.classify)(head.method, tenant.route(head.target.path()).unwrap_or("/"))
+        (self.routes.classify)(head.method, tenant.route(head.target.path()).unwrap_or("/"))
+    }
+
+    /// Whether the last segment of the path of a request on `tenant` is a name.
+    pub fn takes_name(&self, tenant: &Tenant, head: &RequestHead<'_>) -> bool {
+        let route = tenant.route(head.target.path());
+        route.is_some_and(|route| (self.routes.takes_name)(head.method, route))
+    }
+
+    /// Whether it may be a name, for a tenant that is not known yet.
+    pub fn may_take_name(&self, head: &RequestHead<'_>) -> bool {
+        let path = head.target.path();
+        let mut routes = path.match_indices('/').map(|(at, _)| &path[at..]);
+        routes.any(|route| (self.routes.takes_name)(head.method, route))
     }
 
     /// The permit to act as the credential's own user, for the operator at the command line and for

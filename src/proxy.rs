@@ -29,7 +29,7 @@ use crate::gateway::{Arrival, Gateway};
 use crate::headers;
 use crate::http1::{RequestHeader, ResponseError};
 use crate::refusal::{Overdue, Refusal};
-use crate::request::{BodyFraming, RawHead, RequestHead};
+use crate::request::{BodyFraming, RawHead, RequestHead, Upgrade};
 use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
 use crate::token::AccessToken;
 use admitted::Admitted;
@@ -229,6 +229,9 @@ impl Proxy {
             }
         };
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
+        if down.upgrade() == Upgrade::WebSocket {
+            return Err(Refusal::WebSocket);
+        }
         if let BodyFraming::Length(length) = head.body
             && length > self.limits.max_body
         {
@@ -387,6 +390,7 @@ impl Proxy {
         record.status(status);
         let limits = self.upload_limits(lease.session.write_timeout());
         let additions = respond::Additions {
+            server: upstream.server(),
             token: token.as_deref(),
             page: record.page(),
             request_id: record.request_id_value(),
@@ -491,10 +495,10 @@ impl Proxy {
 }
 
 /// Makes the response the last on its connection while the gateway stops or the listener has
-/// changed, and for a client that asks for another protocol: no byte of that is ever read as a
+/// changed, and for a client that may go on in another protocol: no byte of that is ever read as a
 /// request.
 fn end_if_last(down: &mut Session, peer: &Peer) {
-    if peer.closing.is_cancelled() || down.wants_upgrade() {
+    if peer.closing.is_cancelled() || down.upgrade().ends_connection() {
         down.close_after_response();
     }
 }

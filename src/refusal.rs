@@ -112,6 +112,10 @@ pub enum Refusal {
          other clients use too"
     )]
     ConnectionAuthentication(Box<RequestFacts>),
+    /// The client asks for WebSocket, which is not forwarded: as a plain request, it would get a
+    /// response that it cannot use.
+    #[error("the request asks for WebSocket, which the gateway does not forward")]
+    WebSocket,
     /// There is no token.
     #[error(transparent)]
     Exchange(NoToken),
@@ -274,6 +278,11 @@ impl Refusal {
                 "authorization_refused",
                 "NTLM and Negotiate authenticate a connection, and connections to Bold BI are shared. \
                  Send a bearer token instead.",
+            ),
+            Self::WebSocket => (
+                501,
+                "upgrade_refused",
+                "WebSocket is not forwarded. Send the request without `Upgrade`.",
             ),
             Self::Exchange(error) => exchange(&error.cause.kind),
             Self::ListenerChanged => (

@@ -13,8 +13,10 @@ use percent_encoding::percent_decode;
 use crate::host::{canonical, without_root};
 
 mod head;
+mod upgrade;
 
 pub use head::{HeadReader, MAX_HEAD, RawHead};
+pub use upgrade::Upgrade;
 
 /// A request's head that has passed every check, borrowed from the raw one.
 #[derive(Debug)]
@@ -45,19 +47,29 @@ pub enum BodyFraming {
 }
 
 /// Path and query in origin form (RFC 9112, section 3.2.1), checked: no dot segments, no empty
-/// segments, no encoded slashes, nothing that a second decoding would change.
+/// segments, nothing that a second decoding would change, and encoded slashes in the last segment
+/// at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target(PathAndQuery);
+pub struct Target {
+    path_and_query: PathAndQuery,
+    has_encoded_slash: bool,
+}
 
 impl Target {
     /// The path, as the client sent it.
     pub fn path(&self) -> &str {
-        self.0.path()
+        self.path_and_query.path()
     }
 
     /// Path and query, for the request line to the server.
     pub fn path_and_query(&self) -> &PathAndQuery {
-        &self.0
+        &self.path_and_query
+    }
+
+    /// Whether the last segment has an encoded slash or backslash. It is several segments for a
+    /// server that decodes before it splits, so only routes that take names may have it.
+    pub fn has_encoded_slash(&self) -> bool {
+        self.has_encoded_slash
     }
 }
 
@@ -79,6 +91,12 @@ pub enum RequestError {
     /// With the header lines that the gateway adds, it has more than a server takes.
     #[error("with the header lines that the gateway adds, more than 100 would reach the server")]
     TooManyLines,
+}
+
+impl RequestError {
+    /// An encoded slash or backslash outside of a name.
+    pub const ENCODED_SLASH: Self =
+        Self::Malformed("the path has an encoded slash, backslash or control character");
 }
 
 impl<'h> RequestHead<'h> {
@@ -186,9 +204,10 @@ fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
     if path_end > MAX_PATH {
         return Err(RequestError::TargetTooLong);
     }
-    check_path(&origin_form[..path_end])?;
+    let has_encoded_slash = check_path(&origin_form[..path_end])?;
     check_query(&origin_form[path_end..])?;
-    PathAndQuery::from_maybe_shared(origin_form).map(Target).map_err(|_| NO_TARGET)
+    let path_and_query = PathAndQuery::from_maybe_shared(origin_form).map_err(|_| NO_TARGET)?;
+    Ok(Target { path_and_query, has_encoded_slash })
 }
 
 /// Length of `http://host` before the path, which must name the same host as `Host` does
@@ -233,25 +252,30 @@ fn is_same(one: &str, other: &str) -> bool {
     canonical(host) == canonical(other_host) && one[host.len()..] == other[other_host.len()..]
 }
 
-/// Checks each segment as it is and as it would be after one decoding.
-fn check_path(path: &[u8]) -> Result<(), RequestError> {
+/// Checks each segment as it is and as it would be after one decoding. Returns whether the last one
+/// has an encoded slash or backslash.
+fn check_path(path: &[u8]) -> Result<bool, RequestError> {
     let segments = path.strip_prefix(b"/").ok_or(NO_TARGET)?;
     let mut rest = segments;
     loop {
         let end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
         let last = end == rest.len();
-        check_segment(&rest[..end], last)?;
+        let has_encoded_slash = check_segment(&rest[..end], last)?;
         if last {
-            return Ok(());
+            return Ok(has_encoded_slash);
+        }
+        if has_encoded_slash {
+            return Err(RequestError::ENCODED_SLASH);
         }
         rest = &rest[end + 1..];
     }
 }
 
-fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
+/// Returns whether the segment has an encoded slash or backslash.
+fn check_segment(segment: &[u8], last: bool) -> Result<bool, RequestError> {
     if segment.is_empty() {
         let empty = RequestError::Malformed("the path has an empty segment");
-        return if last { Ok(()) } else { Err(empty) };
+        return if last { Ok(false) } else { Err(empty) };
     }
     let mut rest = segment;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -269,20 +293,21 @@ fn check_segment(segment: &[u8], last: bool) -> Result<(), RequestError> {
         };
     }
     match Cow::from(percent_decode(segment)) {
-        Cow::Borrowed(plain) => check_name(plain),
-        Cow::Owned(decoded) => check_decoded(&decoded).and_then(|()| check_name(&decoded)),
+        Cow::Borrowed(plain) => check_name(plain).map(|()| false),
+        Cow::Owned(decoded) => {
+            let has_encoded_slash = check_decoded(&decoded)?;
+            check_name(&decoded).map(|()| has_encoded_slash)
+        }
     }
 }
 
-/// Checks a segment that had percent-encodings.
-fn check_decoded(decoded: &[u8]) -> Result<(), RequestError> {
+/// Checks a segment that had percent-encodings. Returns whether it has a slash or backslash now.
+fn check_decoded(decoded: &[u8]) -> Result<bool, RequestError> {
     // Some decoders read overlong forms (`%C0%AF`) as slashes and dots.
     let text = std::str::from_utf8(decoded)
         .map_err(|_| RequestError::Malformed("the path is not encoded in UTF-8"))?;
-    if text.contains(|c: char| c.is_control() || matches!(c, '/' | '\\')) {
-        return Err(RequestError::Malformed(
-            "the path has an encoded slash, backslash or control character",
-        ));
+    if text.contains(char::is_control) {
+        return Err(RequestError::ENCODED_SLASH);
     }
     // For a server that decodes before it splits, the path would end there.
     if text.contains(['?', '#']) {
@@ -291,7 +316,20 @@ fn check_decoded(decoded: &[u8]) -> Result<(), RequestError> {
     if text.match_indices('%').any(|(at, _)| is_hex_pair(decoded.get(at + 1..at + 3))) {
         return Err(RequestError::Malformed("the path is encoded twice"));
     }
-    Ok(())
+    let has_slash = text.contains(SLASHES);
+    if has_slash && text.split(SLASHES).any(is_dots_or_empty) {
+        return Err(RequestError::Malformed(
+            "the path has an encoded slash beside a dot segment or an empty one",
+        ));
+    }
+    Ok(has_slash)
+}
+
+/// Whether some server removes this part of a path, perhaps with the part before it: it has nothing
+/// but dots and white space before its parameters.
+fn is_dots_or_empty(part: &str) -> bool {
+    let name = part.split(';').next().unwrap_or_default();
+    name.chars().all(|c| c == '.' || c.is_whitespace())
 }
 
 /// A dot segment with parameters, `..;x`, counts as one, because it is one to some servers
@@ -395,6 +433,8 @@ const BODILESS: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];
 const MAX_NOMINATED: usize = 10;
 const MAX_TARGET: usize = 16 * 1024;
 const MAX_PATH: usize = 4 * 1024;
+/// Some servers take a backslash for a slash.
+const SLASHES: [char; 2] = ['/', '\\'];
 const NO_TARGET: RequestError = RequestError::Malformed("the request target is not a path");
 
 /// `pchar` of RFC 3986, section 3.3, apart from percent-encoding.

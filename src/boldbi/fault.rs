@@ -228,8 +228,8 @@ fn unusable(status: u16, fault: &str) -> &'static str {
 fn stopped_on_the_way(status: u16) -> &'static str {
     match status {
         400 | 426 => {
-            "a proxy in between does not understand the request: does the server's `url` have to \
-             begin with `https`?"
+            "a web server or proxy in front of Bold BI rejects the request: does the server's `url` have \
+             to begin with `https`, and does that web server know the host in the server's `url`?"
         }
         401 | 407 => {
             "a proxy or firewall in between requires its own sign-in: allow anonymous requests to the \

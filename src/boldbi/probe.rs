@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_harmless_route_only_reads() {
-        let class = super::super::classify(&http::Method::GET, HARMLESS_ROUTE);
+        let class = (super::super::ROUTES.classify)(&http::Method::GET, HARMLESS_ROUTE);
         assert_eq!(class, crate::policy::RouteClass::Read);
     }
 

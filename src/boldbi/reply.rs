@@ -83,7 +83,7 @@ pub fn refined(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     let text = without_byte_order_mark(beginning).trim_ascii_start();
     match text.first() {
         Some(b'<') => refusal(status, true),
-        Some(first) if status == 403 && !b"{[\"".contains(first) => {
+        Some(first) if matches!(status, 400 | 403) && !b"{[\"".contains(first) => {
             ExchangeErrorKind::Unusable { status, fault: REFUSED_IN_TEXT }
         }
         _ => kind,
@@ -274,7 +274,7 @@ pub(super) const HTML: &str =
     "it is HTML, not JSON: the URL or the site identifier is likely wrong";
 pub(super) const NO_SUCH_PAGE: &str =
     ", as a page of HTML: the URL or the site identifier is likely wrong";
-const REFUSED_IN_HTML: &str = "it is a page of HTML, but Bold BI refuses with JSON";
+const REFUSED_IN_HTML: &str = "it is a web server's page (HTML), but Bold BI refuses with JSON";
 const REFUSED_IN_TEXT: &str = "it is text, but Bold BI refuses with JSON";
 pub(super) const OWN_SIGN_IN: &str =
     "it asks for a sign-in (`WWW-Authenticate`) that is not Bold BI's";

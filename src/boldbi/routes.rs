@@ -6,14 +6,17 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::policy::RouteClass;
+use crate::policy::{RouteClass, Routes};
 
 mod catalogue;
 
 use catalogue::{
-    BELOW, CREDENTIAL_SEGMENTS, EXPORT_BEGINNINGS, FAMILIES, HARMLESS_POSTS, On, SECRET_ENDINGS,
-    is_secret_word,
+    BELOW, CREDENTIAL_SEGMENTS, EXPORT_BEGINNINGS, FAMILIES, HARMLESS_POSTS, METHODS_OF_NAMED,
+    NAMED, On, SECRET_ENDINGS, is_secret_word,
 };
+
+/// The facts about routes of Bold BI.
+pub const ROUTES: Routes = Routes { classify, takes_name };
 
 /// The class of a route, by its method and its path below the API base. The path begins with a
 /// slash and is as the client spelled it.
@@ -22,7 +25,10 @@ use catalogue::{
 /// for the same route: case, encoding, parameters, dots and white space at the ends of segments,
 /// empty segments and the version do not matter. The catalogue lowers it for the plain spelling
 /// only, so no other spelling ever gets a weaker class.
-pub fn classify(method: &Method, route: &str) -> RouteClass {
+///
+/// An encoded slash splits a segment. This is the more dangerous reading of the two: no segment has
+/// a higher class than all of its parts.
+fn classify(method: &Method, route: &str) -> RouteClass {
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let suggested = if looks { RouteClass::Read } else { RouteClass::Write };
     let class = suggested.max(raised(looks, &plain(route)));
@@ -32,6 +38,13 @@ pub fn classify(method: &Method, route: &str) -> RouteClass {
         return harmless.map_or(class, |(_, class)| *class);
     }
     class
+}
+
+/// Whether the last segment of a route is a name, which may have slashes. Only the published
+/// spelling of the other segments counts.
+fn takes_name(method: &Method, route: &str) -> bool {
+    let parent = below_version(route).rsplit_once('/').map(|(parent, _)| parent);
+    parent.is_some_and(|parent| NAMED.contains(&parent)) && METHODS_OF_NAMED.contains(method)
 }
 
 /// The most dangerous class that the catalogue has for a plain route.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigFile, Failure, print, read_files, runtime};
-use crate::boldbi::classify;
+use crate::boldbi::ROUTES;
 use crate::config::Settings;
 use crate::plain_file;
 use crate::plain_file::limit::MAX_SECRET;
@@ -152,7 +152,7 @@ fn with_secret(
         );
         let tenants = Tenants::new(vec![tenant])
             .map_err(|_| Failure::other("the tenant cannot be examined alone"))?;
-        let policy = Policy::new(&tenants, classify, HashMap::new(), None);
+        let policy = Policy::new(&tenants, ROUTES, HashMap::new(), None);
         permits.extend(tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()));
     }
     Ok(Some(permits))

@@ -6,15 +6,14 @@ use std::time::Duration;
 use ring::digest::{Context, SHA256};
 
 use crate::invisible::Invisible;
-use crate::plain_file;
 use crate::secret::{Secret, SecretError, SecretRef};
 use crate::tenant::{Credential, ExchangeBody, Grant, Server};
 
-use super::Check;
 use super::field::Field;
 use super::file::{self, SecretSource, UserSource};
 use super::finding::Noted;
 use super::place::Place;
+use super::{Check, shown};
 
 impl Check<'_> {
     /// A credential without its version.
@@ -98,20 +97,26 @@ impl Check<'_> {
                 SecretRef::Env(name)
             }
         };
-        self.secret(&source).map_err(|error| {
-            // The secret itself may stand in the place of a name or a path by mistake. So a name is
-            // not shown, and a path only if there is something at it.
+        let secret = self.secret(&source);
+        if let (Ok(_), SecretRef::File(path)) = (&secret, &source) {
+            self.warn_of_secret_file(at, path);
+        }
+        secret.map_err(|error| {
             let (kind, named, what) = match &source {
                 SecretRef::File(path) => {
-                    ("a file", plain_file::named(path), "a file that holds the secret on one line")
+                    ("a file", shown::file(path), "a file that holds the secret on one line")
                 }
-                SecretRef::Env(_) => {
-                    ("a variable", String::new(), "a variable that holds the secret")
+                SecretRef::Env(name) => {
+                    ("a variable", shown::variable(name), "a variable that holds the secret")
                 }
             };
-            let problem = format!("found {kind} from which no secret can be read{named}: {error}");
-            let is_invisible = matches!(error, SecretError::Invisible(_));
-            self.notes.add(at.finding(problem, what).hint_if(is_invisible.then_some(INVISIBLE)))
+            let problem = format!("found {kind}{named} from which no secret can be read: {error}");
+            let hint = match error {
+                SecretError::Invisible(_) => Some(INVISIBLE),
+                SecretError::Unset => Some(UNSET),
+                _ => None,
+            };
+            self.notes.add(at.finding(problem, what).hint_if(hint))
         })
     }
 }
@@ -177,6 +182,8 @@ pub(super) fn stand_in() -> Credential {
 
 const INVISIBLE: &str = "write it again without that character, which copying or an editor brings \
                          along; if it belongs to the secret, choose another secret";
+const UNSET: &str = "set it for boldgate itself: with `EnvironmentFile=` in its systemd unit, or with \
+                     `env` of its container; `sudo` and other users' shells do not pass it on";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
 const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \
                        `openid_connect`, `jwt`, `linkedin`, `syncfusion`";

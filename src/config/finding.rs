@@ -33,6 +33,20 @@ pub struct Finding {
     pub accepted: Option<String>,
     /// How to mend it, where that is more than to write an accepted value.
     pub hint: Option<String>,
+    /// The line in the file and a caret below the place, for faults of the form of the file.
+    pub excerpt: Excerpt,
+}
+
+/// The line of a fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Excerpt {
+    /// The finding says everything.
+    #[default]
+    None,
+    /// It is to be shown, once the text of the file is at hand.
+    Wanted,
+    /// The line and the caret.
+    Lines(String),
 }
 
 impl Finding {
@@ -44,7 +58,13 @@ impl Finding {
             problem: problem.into(),
             accepted: Some(accepted.to_owned()),
             hint: None,
+            excerpt: Excerpt::None,
         }
+    }
+
+    /// The same with its line in the file.
+    pub(super) fn show_line(self) -> Self {
+        Self { excerpt: Excerpt::Wanted, ..self }
     }
 
     /// The same with a hint.
@@ -71,6 +91,9 @@ impl fmt::Display for Finding {
         f.write_str(&self.problem)?;
         if let Some(accepted) = &self.accepted {
             write!(f, "; accepted: {accepted}")?;
+        }
+        if let Excerpt::Lines(lines) = &self.excerpt {
+            write!(f, "\n{lines}")?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  hint: {hint}")?;
@@ -103,10 +126,27 @@ impl Findings {
         self.list.iter()
     }
 
+    /// The same with the lines of the file, as `excerpt` shows them.
+    pub(super) fn with_lines(mut self, excerpt: impl Fn(Position) -> Option<String>) -> Self {
+        let wanted = self.list.iter_mut().filter(|finding| finding.excerpt == Excerpt::Wanted);
+        for finding in wanted.take(MAX_EXCERPTS) {
+            let lines = finding.position.and_then(&excerpt);
+            finding.excerpt = lines.map_or(Excerpt::None, Excerpt::Lines);
+        }
+        self
+    }
+
+    /// The same without lines of the file, for a log.
+    #[must_use]
+    pub fn without_lines(mut self) -> Self {
+        self.list.iter_mut().for_each(|finding| finding.excerpt = Excerpt::None);
+        self
+    }
+
     /// Each of them with the file and its place there, and its hint apart.
     pub fn told(&self) -> impl Iterator<Item = (String, Option<&str>)> {
         self.list.iter().map(|finding| {
-            let alone = Finding { hint: None, ..finding.clone() };
+            let alone = Finding { hint: None, excerpt: Excerpt::None, ..finding.clone() };
             (self.line(&alone), finding.hint.as_deref())
         })
     }
@@ -207,6 +247,8 @@ impl Notes {
 
 /// Findings that are shown, the first ones of the file.
 const MAX_SHOWN: usize = 500;
+/// Findings that are shown with their line: each costs a look at the whole file.
+const MAX_EXCERPTS: usize = 20;
 /// Findings that are kept until it is known which come first.
 const MAX_KEPT: usize = 10_000;
 

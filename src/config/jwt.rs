@@ -11,7 +11,6 @@ use crate::caller::jwt::Issuer;
 use crate::caller::key_set::KeySet;
 use crate::caller::{CallerName, JwtCaller};
 use crate::jwks::HttpKeySource;
-use crate::plain_file;
 use crate::plain_file::limit::MAX_KEY_SET;
 
 use super::field::{Field, some};
@@ -19,7 +18,7 @@ use super::file::{self, SecretSource};
 use super::finding::Noted;
 use super::place::Place;
 use super::quantity::Period;
-use super::{Check, References};
+use super::{Check, References, shown};
 
 impl Check<'_> {
     pub(super) fn jwt(
@@ -218,8 +217,8 @@ impl Check<'_> {
             return Ok(KeySet::default());
         }
         let unusable = |problem: String| {
-            let named = plain_file::named(file.as_ref());
-            let problem = format!("the file cannot be used{named}: {problem}");
+            let named = shown::file(file.as_ref());
+            let problem = format!("the file{named} cannot be used: {problem}");
             self.notes.add(at.finding(problem, "a JSON Web Key Set (RFC 7517)"))
         };
         let json = self

@@ -88,7 +88,7 @@ impl std::fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    fn is_private(&self) -> bool {
+    pub(super) fn is_private(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
@@ -160,6 +160,10 @@ impl Check<'_> {
                 let hint = "name callers under the key `callers`; `boldgate key` makes API keys";
                 let accepted = "`required` with callers, `anonymous`";
                 self.notes.add(at.key("callers").finding(problem, accepted).hint(hint));
+            }
+            if admits == Ok(Admits::Known) {
+                let has_tls = !listener.tls.is_missing();
+                self.warn_of_listener(&at.key("address"), address_known, has_tls, callers);
             }
             let hosts = self.allowed_hosts(at, listener.hosts, address_known, admits.ok(), tenants);
             let tls = self.listener_tls(&at.key("tls"), &listener.tls);

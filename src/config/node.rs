@@ -7,6 +7,8 @@ use granit_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::finding::{Finding, Noted, Notes, Position};
 
+mod syntax;
+
 /// A value in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -47,6 +49,7 @@ impl Node {
         let parser = Parser::new_from_str(text);
         let mut builder = Builder {
             parser,
+            text,
             notes,
             anchors: HashMap::new(),
             size: 0,
@@ -110,6 +113,7 @@ impl Entry {
 
 struct Builder<'t, 'n> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
+    text: &'t str,
     notes: &'n Notes,
     anchors: HashMap<usize, Node>,
     size: usize,
@@ -150,8 +154,11 @@ impl<'t> Builder<'t, '_> {
             }
             Some(Err(error)) => {
                 let mark = error.marker();
-                self.at = Position { line: mark.line().max(1), column: mark.col() + 1 };
-                self.stop(&format!("this is not YAML: {}", error.info()), "YAML 1.2")
+                let at = Position { line: mark.line().max(1), column: mark.col() + 1 };
+                let fault = syntax::SyntaxFault::of(&error, at, self.text);
+                let finding = Finding::whole_file(fault.problem, "YAML 1.2").hint_if(fault.hint);
+                let finding = Finding { position: Some(fault.position), ..finding };
+                Err(self.notes.add(finding.show_line()))
             }
         }
     }
@@ -264,7 +271,7 @@ impl<'t> Builder<'t, '_> {
     }
 
     fn note(&self, position: Position, problem: &str, accepted: &str) -> Noted {
-        let finding = Finding::whole_file(problem, accepted);
+        let finding = Finding::whole_file(problem, accepted).show_line();
         self.notes.add(Finding { position: Some(position), ..finding })
     }
 

@@ -7,14 +7,13 @@ use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem::SectionKind;
 use time::OffsetDateTime;
 
-use crate::plain_file;
 use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::trust::pem::PemFault;
 use crate::trust::{CertificateInfo, ListedCertificate, OutOfDate, certificates};
 
 use super::finding::{Finding, Noted};
 use super::place::Place;
-use super::{Check, References};
+use super::{Check, References, shown};
 
 /// Why nothing could be made of a file.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +48,8 @@ impl Check<'_> {
             return Err(NotBuilt::NotRead);
         }
         let content = self.content(file.as_ref(), max).map_err(|error| {
-            let named = plain_file::named(file.as_ref());
-            let problem = format!("found a file that cannot be read{named}: {error}");
+            let named = shown::file(file.as_ref());
+            let problem = format!("found a file{named} that cannot be read: {error}");
             self.notes.add(at.finding(problem, PEM))
         })?;
         let faults = match read(&content) {

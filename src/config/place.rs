@@ -1,7 +1,7 @@
 //! A place in the file: a key path with its position and its value. A finding is made from
 //! it, and it decides which text of the file the finding may show.
 
-use super::finding::{Finding, Position};
+use super::finding::{Excerpt, Finding, Position};
 use super::node::{CONFIDENTIAL, Kind, Node};
 
 /// Where a value stands, or would stand if it were given.
@@ -64,9 +64,9 @@ impl<'n> Place<'n> {
     /// The same, where only some words are accepted.
     pub(super) fn wrong_word(&self, accepted: &[&str]) -> Finding {
         let near = self.text().and_then(|t| nearest(t, accepted));
-        // A value that resembles an accepted word is a slip of the pen and no secret.
-        let shown = match (self.text(), near) {
-            (Some(text), Some(_)) => quoted(text),
+        // A value that resembles an accepted word, or any single word, is no secret.
+        let shown = match self.text() {
+            Some(text) if near.is_some() || is_single_word(text) => quoted(text),
             _ => self.shown(),
         };
         self.finding(format!("found {shown}"), words(accepted)).did_you_mean(near)
@@ -126,6 +126,7 @@ impl<'n> Place<'n> {
             problem: problem.into(),
             accepted: Some(accepted.into()),
             hint: None,
+            excerpt: Excerpt::None,
         }
     }
 
@@ -184,6 +185,17 @@ pub(super) fn nearest<'w>(text: &str, known: &[&'w str]) -> Option<&'w str> {
         .then_some(*near)
 }
 
+/// Whether a text is one word as closed sets have them, such as `ldap`, `saml2` or `azure-ad`.
+fn is_single_word(text: &str) -> bool {
+    let is_word = |word: &str| {
+        let letters = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        !letters.is_empty()
+            && word.len() - letters.len() <= 1
+            && letters.bytes().all(|b| b.is_ascii_alphabetic())
+    };
+    text.len() <= MAX_WORD && text.split(['-', '_']).all(is_word)
+}
+
 /// One key of a path. Names are the operator's: a key that could not be a name is put in quotes.
 fn step(key: &str) -> String {
     let is_name = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
@@ -191,3 +203,4 @@ fn step(key: &str) -> String {
 }
 
 const MAX_SHOWN: usize = 64;
+const MAX_WORD: usize = 20;

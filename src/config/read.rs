@@ -68,6 +68,7 @@ impl<'n> Reader<'n, '_> {
                 let (line, column) = (first.line, first.column);
                 let problem = format!("found a second time, first on line {line}, column {column}");
                 let finding = self.at.key(&entry.key).key_finding(problem, "each key once");
+                let finding = finding.show_line().hint(REPEATED);
                 self.notes.add(Finding { position: Some(entry.position), ..finding });
             }
         }
@@ -118,6 +119,8 @@ impl<'n> Reader<'n, '_> {
         self.refuse(finding)
     }
 }
+
+const REPEATED: &str = "remove one of the two; or a key between them is lost or indented wrongly";
 
 /// Reads the variant `name` of an enum.
 fn visit_variant<'n, V: Visitor<'n>>(

@@ -1,9 +1,11 @@
 //! The JSON Schema of the file, for editors.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
 
 use super::field::{Field, Named};
 use super::file::File;
@@ -12,6 +14,23 @@ use super::file::File;
 pub(super) fn text() -> String {
     let generator = SchemaSettings::draft07().into_generator();
     format!("{:#}\n", generator.into_root_schema_for::<File>().to_value())
+}
+
+/// All keys of the file that are no names.
+pub(super) fn keys() -> HashSet<String> {
+    fn collect(schema: &Value, keys: &mut HashSet<String>) {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        keys.extend(properties.into_iter().flat_map(|properties| properties.keys().cloned()));
+        match schema {
+            Value::Object(parts) => parts.values().for_each(|part| collect(part, keys)),
+            Value::Array(parts) => parts.iter().for_each(|part| collect(part, keys)),
+            _ => {}
+        }
+    }
+    let mut keys = HashSet::new();
+    let generator = SchemaSettings::draft07().into_generator();
+    collect(&generator.into_root_schema_for::<File>().to_value(), &mut keys);
+    keys
 }
 
 impl<T: JsonSchema> JsonSchema for Field<T> {

@@ -95,6 +95,9 @@ impl Check<'_> {
             self.number(&at.key("max_exchanges"), server.max_exchanges, MAX_EXCHANGES);
         let timeouts = self.timeouts(&at.key("timeouts"), server.timeouts);
         let addresses = self.addresses(&at.key("addresses"), server.addresses, &url);
+        if let (Some(url), Ok(addresses)) = (known_url, &addresses) {
+            self.warn_of_url(&at.key("url"), url, addresses);
+        }
         let base_path = known_url.map_or("", |url| &url.base_path);
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);
@@ -236,7 +239,7 @@ const ADDRESS: &str = "an IP address or a host name, with a port where it is not
                        `10.0.0.1:8080`, `[2001:db8::1]:8080` or `bi-1.internal`";
 const PATH: &str = "a path of letters, digits, `-`, `.`, `_` and `~` from the root on, such as \
                     `/bi/health-check`";
-const URL: &str = "a URL such as `https://bi.example.com/bi`";
+pub(super) const URL: &str = "a URL such as `https://bi.example.com/bi`";
 const NAME: &str = "1 to 63 letters, digits, `.`, `_` and `-`, beginning with a letter or a digit";
 const MAX_NAMES: usize = 20;
 const MAX_EXCHANGES: usize = 1000;

@@ -125,6 +125,7 @@ impl Check<'_> {
                 None => Ok(keys),
             }
         })?;
+        self.warn_of_secret_file(at, file.as_ref());
         let Section { kind, der, line } = keys.swap_remove(0);
         let is_readable = is_key(&der);
         let der = der.to_vec();

@@ -257,11 +257,23 @@ impl ClientSession {
         read
     }
 
+    /// Whether the response has a `Content-Length` beside its `Transfer-Encoding`. The session has
+    /// removed it from the parsed head.
+    fn has_two_framings(&self) -> bool {
+        let name = CONTENT_LENGTH.as_str().as_bytes();
+        let is_length = |line: &[u8]| {
+            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+        };
+        let head = self.session.resp_header();
+        head.is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING))
+            && self.session.get_headers_raw_bytes().split(|&byte| byte == b'\n').any(is_length)
+    }
+
     /// The connection, if it can carry another request: the server keeps it, and the response was
-    /// read to its end, with nothing behind it.
+    /// read to its end, with nothing behind it and one framing (RFC 9112, section 6.3).
     pub fn into_reusable(mut self) -> Option<Box<Connection>> {
         self.session.respect_keepalive();
-        let is_clean = self.body.is_done() && self.buffer.is_empty();
+        let is_clean = self.body.is_done() && self.buffer.is_empty() && !self.has_two_framings();
         if is_clean && self.session.will_keepalive() {
             HeadStream::into_connection(self.session.into_inner())
         } else {

@@ -52,8 +52,14 @@ impl FromIterator<RouteClass> for RouteClasses {
     }
 }
 
-/// Gives the class of a route by its method and its path below the tenant's API base.
-pub type Classify = fn(&Method, &str) -> RouteClass;
+/// Facts about routes, each by its method and its path below the tenant's API base.
+#[derive(Clone, Copy, Debug)]
+pub struct Routes {
+    /// The class of a route.
+    pub classify: fn(&Method, &str) -> RouteClass,
+    /// Whether the last segment of a route is a name, which may have slashes.
+    pub takes_name: fn(&Method, &str) -> bool,
+}
 
 #[cfg(test)]
 mod tests {

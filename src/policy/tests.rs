@@ -22,6 +22,8 @@ fn by_name(_: &Method, route: &str) -> RouteClass {
     *RouteClass::ALL.iter().find(|class| route == format!("/{}", class.as_str())).unwrap()
 }
 
+const BY_NAME: Routes = Routes { classify: by_name, takes_name: |_, _| false };
+
 /// Only authentication makes callers, in tests as elsewhere.
 fn caller(named: Option<&str>) -> Caller {
     let key = ApiKey::generate().unwrap();
@@ -67,7 +69,7 @@ fn policy(tenants: &Tenants) -> Policy {
         ("getter", may([with(Method::GET, one(0, &[Read, Write]))])),
     ]);
     let rules = rules.into_iter().map(|(name, rules)| (CallerName::new(name), rules)).collect();
-    Policy::new(tenants, by_name, rules, None)
+    Policy::new(tenants, BY_NAME, rules, None)
 }
 
 /// The decision of `policy` on a request for the route of this class on the tenant with this index.
@@ -124,7 +126,7 @@ fn every_caller_has_exactly_the_classes_that_its_rules_name() {
 fn anonymous_callers_have_only_what_is_said_of_them_once_anything_is() {
     let tenants = tenants();
     let only_read = may([open(TenantRule::One(0), &[RouteClass::Read])]);
-    let policy = Policy::new(&tenants, by_name, HashMap::new(), Some(only_read));
+    let policy = Policy::new(&tenants, BY_NAME, HashMap::new(), Some(only_read));
     let ask =
         |index, class| ask(&policy, &tenants, &caller(None), (index, &Method::GET, class), &[]);
     assert_eq!(ask(0, RouteClass::Read).unwrap().by, PermissionId::May(0));
@@ -164,7 +166,7 @@ fn the_first_permission_that_opens_a_request_counts_wherever_it_stands() {
         ([beta.clone(), beta], 9, 0),
     ] {
         let rules = HashMap::from([(CallerName::new("one"), may(rules.map(everything)))]);
-        let policy = Policy::new(&tenants, by_name, rules, None);
+        let policy = Policy::new(&tenants, BY_NAME, rules, None);
         for (index, expected) in [(0, alphas), (1, betas)] {
             let request = (index, &Method::GET, RouteClass::Read);
             match ask(&policy, &tenants, &caller(Some("one")), request, &[]) {
@@ -180,7 +182,7 @@ fn permits_are_equal_only_for_the_same_tenant_subject_and_credential() {
     let permit = |name, username, version| {
         let tenant = tenant(0, name, username, version);
         let tenants = Tenants::new(vec![tenant]).unwrap();
-        let policy = Policy::new(&tenants, by_name, HashMap::new(), None);
+        let policy = Policy::new(&tenants, BY_NAME, HashMap::new(), None);
         policy.operator_permit(tenants.iter().next().unwrap()).clone()
     };
     let one = permit("alpha", "a@x", 1);
@@ -198,7 +200,7 @@ fn permits_are_equal_only_for_the_same_tenant_subject_and_credential() {
 #[test]
 fn a_permit_is_reissued_for_todays_tenant_if_the_credential_is_the_same() {
     let policy = |tenant: Tenant| {
-        Policy::new(&Tenants::new(vec![tenant]).unwrap(), by_name, HashMap::new(), None)
+        Policy::new(&Tenants::new(vec![tenant]).unwrap(), BY_NAME, HashMap::new(), None)
     };
     let before = policy(tenant(0, "alpha", "a@x", 1));
     let own = before.own[0].clone();

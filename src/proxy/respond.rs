@@ -18,10 +18,13 @@ use crate::gateway::Preflight;
 use crate::headers::{self, REQUEST_ID};
 use crate::http1::ClientSession;
 use crate::refusal::Refusal;
+use crate::tenant::Server;
 use crate::token::AccessToken;
 
 /// The fields that the gateway itself adds to the head of a response.
 pub(super) struct Additions<'t> {
+    /// The server of the response, which redirects to itself by its own URL.
+    pub(super) server: &'t Server,
     /// The token that was put on the request.
     pub(super) token: Option<&'t AccessToken>,
     /// The origin whose pages may read the response.
@@ -36,13 +39,14 @@ pub(super) async fn relay(
     up: &mut ClientSession,
     upload: Upload,
     limits: &UploadLimits,
-    Additions { token, page, request_id }: Additions<'_>,
+    Additions { server, token, page, request_id }: Additions<'_>,
 ) -> Result<Upload, TransferError> {
     let status = up.status().unwrap_or(StatusCode::BAD_GATEWAY);
     let mut headers = HeaderMap::with_capacity(up.headers().len() + MAX_ADDED);
     for (name, value) in headers::to_client(up.headers(), token.is_some(), page) {
         headers.append(name, value.clone());
     }
+    headers::localize(&mut headers, server);
     if let Some(length) = up.content_length() {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }

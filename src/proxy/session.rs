@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{Method, Version};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ pub use unfinished::UnfinishedHeads;
 use super::downstream::{ClientLimits, linger};
 use crate::http1::{Body, ChunkReader, Connection, Step};
 use crate::refusal::Refusal;
-use crate::request::{BodyFraming, HeadReader, MAX_HEAD, RawHead};
+use crate::request::{BodyFraming, HeadReader, MAX_HEAD, RawHead, Upgrade};
 use redact::Redactor;
 use response::Framing;
 use unfinished::UnfinishedHead;
@@ -59,7 +59,7 @@ struct ReadRequest {
     version: Version,
     head_only: bool,
     chunked: bool,
-    upgrade: bool,
+    upgrade: Upgrade,
 }
 
 impl ReadRequest {
@@ -68,7 +68,7 @@ impl ReadRequest {
             version: head.version(),
             head_only: *head.method() == Method::HEAD,
             chunked: head.headers().contains_key(TRANSFER_ENCODING),
-            upgrade: head.headers().contains_key(UPGRADE),
+            upgrade: Upgrade::of(head),
         }
     }
 }
@@ -177,8 +177,9 @@ impl Session {
         }
     }
 
-    pub(super) fn wants_upgrade(&self) -> bool {
-        self.request.as_ref().is_some_and(|request| request.upgrade)
+    /// The other protocol that the request asks for.
+    pub(super) fn upgrade(&self) -> Upgrade {
+        self.request.as_ref().map_or(Upgrade::None, |request| request.upgrade)
     }
 
     /// Sets the framing of the body, which the strict parse has found.

@@ -37,6 +37,16 @@ fn ordinary_targets_go_on_as_they_came() {
 }
 
 #[test]
+fn an_encoded_slash_in_the_last_segment_is_reported_for_the_route_to_decide() {
+    for target in ["/a%2fb", "/a%2Fb?c", "/x/a%5cb", "/x/a%5Cb%2fc;d", "/x/a%2F..b"] {
+        assert!(get(target).unwrap().has_encoded_slash(), "{target}");
+    }
+    for target in ["/a/b", "/a%20b?c=%2F", "/a/"] {
+        assert!(!get(target).unwrap().has_encoded_slash(), "{target}");
+    }
+}
+
+#[test]
 fn the_absolute_form_becomes_the_origin_form_when_it_names_the_same_host() {
     let same = get("http://gw/bi/x?y=1").unwrap();
     assert_eq!(same.path_and_query().as_str(), "/bi/x?y=1");
@@ -65,9 +75,20 @@ fn a_path_that_two_servers_could_read_in_two_ways_is_refused() {
         "/a/.%2E/b",
         "/a/%2e/b",
         "/a/%2E%2e;x/b",
-        "/a%2fb",
-        "/a%2Fb",
-        "/a%5cb",
+        "/a%2fb/c",
+        "/a%2Fb/",
+        "/a%5cb/c",
+        "/a%2F..",
+        "/a%5C..%2Fb",
+        "/%2E%2fb",
+        "/a%2F",
+        "/%2Fa",
+        "/a%2F%5Cb",
+        "/a%2F;x%2Fb",
+        "/a%2F..;x",
+        "/a%2F%C2%A0..%2Fb",
+        "/a%252fb",
+        "/a%2Fb%252fc",
         "/a\\b",
         "//a",
         "/a//b",

@@ -197,7 +197,7 @@ impl Reloader {
             Ok(settings) => settings,
             Err(findings) => {
                 metrics.reloads.ended(ReloadOutcome::Refused);
-                return self.refuse(&in_one_line(&findings.to_string()));
+                return self.refuse(&in_one_line(&findings.without_lines().to_string()));
             }
         };
         if settings.files == self.active.files {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::suspend::SuspendClock;
 use super::*;
-use crate::policy::{Policy, RouteClass};
+use crate::policy::{Policy, RouteClass, Routes};
 use crate::telemetry::Telemetry;
 use crate::tenant::{Credential, Server, Tenant, Tenants, Timeouts, samples};
 
@@ -31,7 +31,8 @@ fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit
         ..samples::tenant(index, &format!("tenant-{index}"), Arc::clone(&server))
     };
     let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();
-    let policy = Policy::new(&tenants, |_, _| RouteClass::Read, HashMap::new(), None);
+    let routes = Routes { classify: |_, _| RouteClass::Read, takes_name: |_, _| false };
+    let policy = Policy::new(&tenants, routes, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }
 

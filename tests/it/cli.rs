@@ -1,13 +1,15 @@
 //! The command line: the real binary, its words and its exit codes.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use tokio::net::TcpStream;
 
 use crate::support::client::Client;
@@ -96,6 +98,73 @@ fn check_reports_the_faults_of_every_file() {
     }
     assert!(ended.stderr.contains("/nonexistent.yaml: cannot be read"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("canary"), "{}", ended.stderr);
+}
+
+/// As root, in a process of another user, because root may read everything.
+#[test]
+fn check_names_the_user_that_may_not_read_a_file_and_the_files_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(folder.path(), 0o755);
+    let (binary, secret, closed) = (at("boldgate"), at("secret"), at("closed"));
+    std::fs::copy(env!("CARGO_BIN_EXE_boldgate"), &binary).unwrap();
+    std::fs::write(&secret, "canary").unwrap();
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::write(closed.join("secret"), "canary").unwrap();
+    let owner = std::fs::metadata(&secret).unwrap().uid();
+    let is_root = geteuid().is_root();
+    let user = if is_root { 65_534 } else { owner };
+    let check = |config: &str| {
+        std::fs::write(at("gateway.yaml"), config).unwrap();
+        let mut command = Command::new(&binary);
+        command.arg("check").arg(at("gateway.yaml")).env_clear();
+        if is_root {
+            command.uid(user).gid(user);
+        }
+        Process::start(command).end()
+    };
+    let open = config("https://bi.example.com/bi", secret.to_str().unwrap());
+    mode(&secret, if is_root { 0o600 } else { 0o000 });
+    let expected = format!(
+        "found a file `{}` from which no secret can be read: it cannot be read: Permission denied \
+         (os error 13): boldgate runs as user {user} and group ",
+        secret.display()
+    );
+    let ended = check(&open);
+    assert_eq!(ended.code, Some(78));
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+    let belongs = format!(", the file belongs to user {owner} and group ");
+    assert!(ended.stderr.contains(&belongs), "{}", ended.stderr);
+
+    mode(&closed, if is_root { 0o700 } else { 0o000 });
+    let ended =
+        check(&open.edit(&secret.display().to_string(), closed.join("secret").to_str().unwrap()));
+    mode(&closed, 0o700);
+    let expected = format!(", the folder `{}` belongs to user {owner} and ", closed.display());
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("runs as user {user} and ")), "{}", ended.stderr);
+
+    // Control: the user may read it.
+    mode(&secret, 0o644);
+    let ended = check(&open);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn check_warns_of_settings_that_are_most_likely_not_meant_and_ends_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let file = write(&folder, "gateway.yaml", &config("http://bi.example.com", &secret));
+    let ended = run(&["check", &file]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stdout, format!("{file}: OK\n"));
+    for said in ["found `http://` to `bi.example.com`", "does not end in `/bi`"] {
+        let line = ended.stderr.lines().find(|line| line.contains(said));
+        assert!(line.is_some_and(|line| line.starts_with("warning: ")), "{}", ended.stderr);
+    }
 }
 
 #[test]
@@ -453,10 +522,13 @@ fn serve_says_which_address_is_taken() {
         ),
         (listening_at(&socket, &text), &socket, "make the folder"),
     ] {
+        // The warning is that keys would cross the network in clear text.
+        let warnings = usize::from(address.starts_with("192"));
         let ended = run(&["serve", "-c", &write(&folder, "gateway.yaml", &text)]);
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         let said = format!("error: cannot listen on `{address}`: ");
-        assert!(ended.stderr.starts_with(&said), "{}", ended.stderr);
+        let line = ended.stderr.lines().nth(warnings).unwrap_or_default();
+        assert!(line.starts_with(&said), "{}", ended.stderr);
         assert!(ended.stderr.contains(hint), "{}", ended.stderr);
     }
 }

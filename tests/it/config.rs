@@ -1,5 +1,6 @@
 //! The configuration file: what is accepted, and the exact words about what is not.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,9 +52,74 @@ fn invalid_files_are_refused_in_these_words() {
     }
 }
 
+/// Without the files they refer to, whose modes depend on the machine.
+#[test]
+fn doubtful_files_are_accepted_with_these_warnings() {
+    for file in files("tests/config/doubtful") {
+        let warnings = Settings::check_without_secrets(&file).unwrap_or_else(|f| panic!("{f}"));
+        let warnings = warnings.to_string();
+        assert!(!warnings.is_empty(), "{}", file.display());
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        insta::with_settings!({
+            snapshot_path => "../config/doubtful", prepend_module_to_snapshot => false, omit_expression => true
+        }, { insta::assert_snapshot!(name, warnings) });
+    }
+}
+
+#[test]
+fn a_file_with_a_secret_that_every_user_can_read_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let at = |name: &str| folder.path().join(name);
+    let pair = SelfSigned::new("gateway.example");
+    for (name, content) in
+        [("secret", "canary"), ("tls.crt", &pair.pem()), ("tls.key", &pair.key_pem())]
+    {
+        std::fs::write(at(name), content).unwrap();
+    }
+    let shown = |name: &str| at(name).display().to_string();
+    let tls = format!(
+        "tls: {{ certificate_file: {}, key_file: {} }}",
+        shown("tls.crt"),
+        shown("tls.key")
+    );
+    let text = text(Path::new("tests/config/valid/minimal.yaml"))
+        .edit("tests/config/secret", &shown("secret"))
+        .edit("callers: anonymous", &format!("callers: anonymous\n    {tls}"));
+    let warnings = || {
+        let settings = Settings::parse(&text, "gateway.yaml").unwrap_or_else(|f| panic!("{f}"));
+        settings.warnings.to_string()
+    };
+    mode(&at("secret"), 0o644);
+    mode(&at("tls.key"), 0o604);
+    mode(folder.path(), 0o755);
+    let found = warnings();
+    for (key, name) in [
+        ("listeners[0].tls.key_file", "tls.key"),
+        ("tenants.acme.credential.embed_secret", "secret"),
+    ] {
+        let name = shown(name);
+        let expected =
+            format!("{key}: found a file `{name}` that every user of this machine can read");
+        assert!(found.contains(&expected), "{expected}\n{found}");
+    }
+    assert_eq!(found.matches("\n  hint: `chmod 0400`").count(), 2, "{found}");
+    assert!(!found.contains(CANARY), "{found}");
+    // Controls: a folder that others cannot enter, and files that they cannot read.
+    mode(folder.path(), 0o750);
+    assert_eq!(warnings(), "");
+    mode(folder.path(), 0o755);
+    mode(&at("secret"), 0o640);
+    mode(&at("tls.key"), 0o600);
+    assert_eq!(warnings(), "");
+}
+
 #[test]
 fn no_snapshot_is_left_of_a_configuration_that_is_gone() {
-    for entry in std::fs::read_dir("tests/config/invalid").unwrap() {
+    let folders = ["tests/config/invalid", "tests/config/doubtful"];
+    for entry in folders.into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
         let file = entry.unwrap().path();
         assert!(file.with_extension("yaml").exists(), "{}", file.display());
     }

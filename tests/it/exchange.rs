@@ -173,7 +173,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
     let html = "Content-Type: text/html; charset=utf-8\r\n";
     let page = b"<html><title>canary</title>Access denied</html>";
     let json = b"{\"Message\":\"canary\"}";
-    let cases: [(&str, &str, &[u8], &str); 28] = [
+    let cases: [(&str, &str, &[u8], &str); 31] = [
         ("403 Forbidden", html, page, "firewall"),
         ("403 Forbidden", "Content-Type: TEXT/HTML\r\n", b"", "firewall"),
         ("403 Forbidden", "Content-Type: application/xhtml+xml\r\n", page, "firewall"),
@@ -186,6 +186,14 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
         ),
         ("403 Forbidden", "Content-Type: text/plain\r\n", b"Access denied: canary", "firewall"),
         ("400 Bad Request", html, page, "https"),
+        ("400 Bad Request", html, page, "web server's page"),
+        ("400 Bad Request", "", b"<center>nginx</center>", "the host in the server's `url`"),
+        (
+            "400 Bad Request",
+            "Content-Type: text/plain\r\n",
+            b"Client sent an HTTP request to an HTTPS server.\n",
+            "https",
+        ),
         ("401 Unauthorized", html, page, "sign-in"),
         ("401 Unauthorized", "WWW-Authenticate: NTLM\r\n", b"", "IIS or a proxy"),
         ("401 Unauthorized", "www-authenticate: negotiate\r\n", json, "IIS or a proxy"),
@@ -221,6 +229,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
             assert!(told.starts_with("token_reply_unusable"), "{status} {lines}: {told}");
             assert!(!about("embed secret") && !about("settings > embed"), "{status}: {told}");
             assert!(!about("the password is wrong") && !about("was refused"), "{status}: {told}");
+            assert!(!about("username"), "{status} {lines}: {told}");
         }
     }
     // A page that does not exist is the web server's response, whatever its content type.

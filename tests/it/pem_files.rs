@@ -1,6 +1,7 @@
 //! PEM files of a configuration: all of a file is used, or there is a finding with its line.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -77,6 +78,8 @@ impl Folder {
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
+        // The gateway warns of secrets that all can read.
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     fn read(&self, name: &str) -> String {

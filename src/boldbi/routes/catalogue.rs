@@ -4,6 +4,8 @@
 //!
 //! All other routes have the class of their method: `read` for GET, HEAD and OPTIONS, else `write`.
 
+use http::Method;
+
 use crate::policy::RouteClass::{self, Admin, Credentials, Export, Read, Write};
 
 /// The methods for which a route has another class than its method suggests.
@@ -78,6 +80,14 @@ pub(super) const HARMLESS_POSTS: [(&str, RouteClass); 5] = [
     ("/items/is-name-exists", Read),
     ("/pinboard/is-name-exists", Read),
 ];
+
+/// Published routes whose next and last segment is a name that people choose, without the version.
+/// A user is named by login name, such as `EXAMPLE\jane`, or by e-mail address.
+pub(super) const NAMED: [&str; 3] = ["/users", "/pinboard", "/pinboard/rename"];
+
+/// The methods of these routes.
+pub(super) const METHODS_OF_NAMED: [Method; 4] =
+    [Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
 
 /// Segments that mean credentials anywhere in a route, for unpublished routes.
 pub(super) const CREDENTIAL_SEGMENTS: [&str; 3] = ["authorize", "authentication", "get-user-key"];

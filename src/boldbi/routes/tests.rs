@@ -206,6 +206,105 @@ fn only_the_plain_spelling_of_a_post_is_harmless() {
 }
 
 #[test]
+fn published_routes_of_users_and_pinboards_take_names() {
+    let takes = |method: Method, route| takes_name(&method, route);
+    for route in ["/v5.0/users/x", "/v1.0/users/x", "/pinboard/x", "/v5.0/pinboard/rename/x"] {
+        for method in METHODS_OF_NAMED {
+            assert!(takes(method, route), "{route}");
+        }
+        assert!(!takes(Method::POST, route), "{route}");
+    }
+    for route in [
+        "/v5.0/users",
+        "/v5.0/users/x/groups",
+        "/v5.0/groups/x",
+        "/V5.0/users/x",
+        "/v5.0/Users/x",
+        "/v5.0/x/users/y",
+        "/v5.0/v5.0/users/y",
+        "//users/y",
+        "/v5.0//users/y",
+        "users/y",
+        "",
+    ] {
+        assert!(!takes(Method::GET, route), "{route}");
+    }
+}
+
+/// A name of parts with encoded slashes between them, and its plain parts.
+fn name() -> impl Strategy<Value = (String, Vec<String>)> {
+    let parts = prop::sample::select(vec![
+        "a",
+        "jane@b.example",
+        "token",
+        "Tokens",
+        "api-keys",
+        "get-user-key",
+        "embed-secret",
+        "export",
+        "download",
+        "public",
+        "groups",
+        "users",
+        "settings",
+        "rename",
+        "run",
+        "..b",
+        "x;y",
+        "v5.0",
+        "%74oken",
+        "to%6ben",
+        "tok%65n;x",
+        "%C5%BFecret",
+        "secret%20",
+        "key.",
+    ]);
+    let slash = prop::sample::select(vec!["%2F", "%2f", "%5C", "%5c"]);
+    prop::collection::vec((slash, parts), 1..5).prop_map(|parts| {
+        let name: String = parts.iter().flat_map(|(slash, part)| [*slash, *part]).collect();
+        (name[3..].to_owned(), parts.iter().map(|(_, part)| (*part).to_owned()).collect())
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Servers decode before they split, or after it, or not at all; some cut off parameters. Each
+    /// of them finds a route of at most the class that was admitted.
+    #[test]
+    fn no_reading_of_a_name_with_slashes_has_a_higher_class_than_was_admitted(
+        (name, parts) in name(),
+        family in prop::sample::select(vec!["/v5.0/users", "/pinboard", "/v4.0/pinboard/rename"]),
+        method in prop::sample::select(METHODS_OF_NAMED.to_vec()),
+    ) {
+        let route = format!("{family}/{name}");
+        let raw = format!("{method} {route} HTTP/1.1\r\nHost: gw\r\n\r\n");
+        let raw = crate::request::RawHead::read(raw.as_bytes()).unwrap();
+        let head = crate::request::RequestHead::parse(&raw).unwrap();
+        prop_assert_eq!(head.target.has_encoded_slash(), parts.len() > 1);
+        prop_assert!(takes_name(&method, head.target.path()));
+        let admitted = classify(&method, head.target.path());
+        let decoded = percent_decode_str(&name).decode_utf8_lossy().into_owned();
+        let cut = |text: &str| text.split(';').next().unwrap_or_default().to_owned();
+        let split: Vec<String> = parts.iter().map(|part| cut(part)).collect();
+        for reading in [
+            name.clone(),
+            decoded.clone(),
+            decoded.replace('\\', "/"),
+            decoded.replace('/', "\\"),
+            cut(&decoded),
+            cut(&name),
+            split.join("/"),
+            // One name, whatever it is.
+            "a".to_owned(),
+        ] {
+            let class = classify(&method, &format!("{family}/{reading}"));
+            prop_assert!(class <= admitted, "{} {}: {}", method, route, reading);
+        }
+    }
+}
+
+#[test]
 fn a_plain_route_is_not_copied() {
     assert!(matches!(plain("/v5.0/dashboards/91e76354-60f3"), Cow::Borrowed(_)));
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::{Gateway, PATH, anonymous, config};
 use crate::support::scripted::{ScriptedUpstream, noise, raw_response, request, with_body};
 use crate::support::upstream::{CANARY_TOKEN, RawResponse, Upstream, ok};
@@ -319,6 +320,90 @@ async fn a_response_in_a_coding_that_we_do_not_know_is_refused() {
             (502, "upstream_invalid"),
             "{path}"
         );
+    }
+}
+
+/// Chunks count where both framings are there, and the next response on the connection may begin at
+/// another byte for the server than for us (RFC 9112, section 6.3).
+#[tokio::test]
+async fn a_response_with_two_framings_is_the_last_on_its_connection_to_the_server() {
+    for (framing, connections) in [
+        ("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", 4),
+        ("Content-Length: 15\r\nTransfer-Encoding: chunked\r\n", 4),
+        // Control.
+        ("Transfer-Encoding: chunked\r\n", 2),
+    ] {
+        let upstream = Upstream::with_handler(move |_| {
+            let text = format!("HTTP/1.1 200 OK\r\n{framing}\r\n5\r\nhello\r\n0\r\n\r\n");
+            RawResponse { bytes: text.into_bytes(), keep: true }
+        })
+        .await;
+        let gateway = Gateway::start(&anonymous(upstream.address));
+        let mut client = Client::connect(gateway.address()).await;
+        for _ in 0..3 {
+            client.write(request("GET", PATH).as_bytes()).await;
+            let response = client.response().await;
+            assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{framing}");
+            assert_eq!(response.header("content-length"), [""; 0], "{}", response.head);
+            assert_eq!(response.header("transfer-encoding"), ["chunked"]);
+        }
+        // One of them is for the token.
+        assert_eq!(upstream.seen.connections.load(SeqCst), connections, "{framing}");
+    }
+}
+
+/// Clients reach the server through the gateway alone, so its own URL is of no use to them.
+#[tokio::test]
+async fn a_redirect_to_the_url_of_the_server_leads_back_through_the_gateway() {
+    let upstream = Upstream::with_handler(|request| {
+        let name = request.header("x-name").concat();
+        let value = request.header("x-value").concat();
+        let text = format!("HTTP/1.1 302 Found\r\n{name}: {value}\r\nContent-Length: 0\r\n\r\n");
+        RawResponse { bytes: text.into_bytes(), keep: true }
+    })
+    .await;
+    let gateway = Gateway::start(&anonymous(upstream.address));
+    let mut client = Client::connect(gateway.address()).await;
+    let server = format!("http://{}", upstream.address);
+    let port = upstream.address.port();
+    for (value, arrives) in [
+        (format!("{server}/bi/api/x?y=http://z#f"), "/bi/api/x?y=http://z#f".to_owned()),
+        (format!("HTTP://127.0.0.1:0{port}/bi"), "/bi".to_owned()),
+        (format!("{server}/bi?x"), "/bi?x".to_owned()),
+        (format!("{server}/bi/"), "/bi/".to_owned()),
+    ] {
+        for name in ["Location", "Content-Location"] {
+            let head = format!("X-Name: {name}\r\nX-Value: {value}\r\n\r\n");
+            client
+                .write(request("GET", PATH).edit("\r\n\r\n", &format!("\r\n{head}")).as_bytes())
+                .await;
+            let response = client.response().await;
+            assert_eq!(response.header(&name.to_lowercase()), [&*arrives], "{value}");
+        }
+    }
+    for value in [
+        "/bi/api/x".to_owned(),
+        "x".to_owned(),
+        String::new(),
+        format!("https://127.0.0.1:{port}/bi/x"),
+        format!("//127.0.0.1:{port}/bi/x"),
+        format!("{server}.evil.example/bi/x"),
+        format!("{server}0/bi/x"),
+        format!("http://127.0.0.1/bi/x?{server}/bi/"),
+        format!("http://u@127.0.0.1:{port}/bi/x"),
+        format!("http://evil.example@127.0.0.1:{port}/bi/x"),
+        format!("http://127.0.0.1:{port}@evil.example/bi/x"),
+        format!("{server}\\@evil.example/bi/x"),
+        format!("{server}/bi2/x"),
+        format!("{server}/x"),
+        server.clone(),
+        format!("{server}//evil.example/bi/x"),
+    ] {
+        let head = format!("X-Name: Location\r\nX-Value: {value}\r\n\r\n");
+        client
+            .write(request("GET", PATH).edit("\r\n\r\n", &format!("\r\n{head}")).as_bytes())
+            .await;
+        assert_eq!(client.response().await.header("location"), [&*value], "{value}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
+use rustix::process::{getegid, geteuid};
 use serde_json::Value;
 
 use crate::support::edit::Edit;
@@ -42,7 +43,11 @@ impl Plant {
              grant: embed_secret\n      username: {USER}\n      \
              embed_secret: {{ file: \"{secret}\" }}\n      user_source: local\n"
         );
-        let varying = vec![(folder.path().display().to_string(), "[folder]".to_owned())];
+        let user = format!("user {} and group {}", geteuid().as_raw(), getegid().as_raw());
+        let varying = vec![
+            (folder.path().display().to_string(), "[folder]".to_owned()),
+            (user, "[user]".to_owned()),
+        ];
         Self { config, arguments: Vec::new(), shell: None, folder, varying, alive: Vec::new() }
     }
 

@@ -6,7 +6,9 @@ use tokio::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::edit::Edit;
-use crate::support::two_callers::{ALPHA_KEY, BETA_KEY, GOOD, SITES, Setup, assert_token_of, get};
+use crate::support::two_callers::{
+    ALPHA_KEY, BETA_KEY, GOOD, READER_KEY, SITES, Setup, assert_token_of, get,
+};
 use crate::support::upstream::Request;
 
 /// PTH-01, PTH-02
@@ -65,6 +67,107 @@ async fn slashes_that_are_hidden_are_refused_and_nothing_is_decoded_twice() {
     ] {
         setup.assert_refused(get(&format!("{SITES}{path}")), &[400]).await;
     }
+    setup.assert_serves().await;
+}
+
+/// PTH-03: names of users and pinboards may have slashes. No server finds another route in them
+/// than one that the caller may use.
+#[tokio::test]
+async fn an_encoded_slash_in_the_name_of_a_user_or_a_pinboard_is_forwarded_as_sent() {
+    let setup = Setup::new().await;
+    let alpha = format!("{SITES}/alpha");
+    for (method, route) in [
+        ("GET", "/v5.0/users/EXAMPLE%5Cjane"),
+        ("GET", "/v5.0/users/EXAMPLE%5cjane"),
+        ("DELETE", "/v4.0/users/a%2Fb"),
+        ("PUT", "/v2.0/users/a%2fb%2Fc%5cd?x=%2F"),
+        ("HEAD", "/v5.0/users/a%2Fb"),
+        ("GET", "/pinboard/Sales%2FEMEA%202026"),
+        ("GET", "/v5.0/pinboard/Sales%2F%C3%84rger"),
+        ("DELETE", "/v5.0/pinboard/a%2Frename"),
+        ("PUT", "/v5.0/pinboard/rename/a%2Fb"),
+        ("GET", "/v5.0/users/a%2F..b"),
+        ("GET", "/v5.0/users/a%2Fb;v=1"),
+    ] {
+        let target = format!("{alpha}{route}");
+        let request = get(&target).edit(&format!("GET {target}"), &format!("{method} {target}"));
+        let mut client = Client::connect(setup.address()).await;
+        client.write(request.as_bytes()).await;
+        let response = client.try_response(method == "HEAD").await.unwrap();
+        assert_eq!(response.status, 200, "{method} {route}");
+        let seen = setup.upstream.seen.take();
+        assert_eq!(seen[0].path(), target);
+        assert_token_of(&seen[0], "alpha");
+    }
+    // Controls: the same routes with a slash that is encoded twice, elsewhere or beside nothing,
+    // other routes, other spellings of the route, and other methods.
+    for (method, route) in [
+        ("GET", "/v5.0/users/a%252Fb"),
+        ("GET", "/v5.0/users/a%2Fb%252Fc"),
+        ("GET", "/v5.0/users/a%25%32%46b"),
+        ("GET", "/v5.0/users/a%%32%46b"),
+        ("GET", "/v5.0/users/a%c0%afb"),
+        ("GET", "/v5.0/users/a%2F..%2Fb"),
+        ("GET", "/v5.0/users/..%2Fb"),
+        ("GET", "/v5.0/users/a%5C.."),
+        ("GET", "/v5.0/users/a%2F%2e%2E"),
+        ("GET", "/v5.0/users/a%2F.%5Cb"),
+        ("GET", "/v5.0/users/a%2F..;x%2Fb"),
+        ("GET", "/v5.0/users/a%2F..%3Bx"),
+        ("GET", "/v5.0/users/a%2F%20..%09%2Fb"),
+        ("GET", "/v5.0/users/a%2F..%20%2Fb"),
+        ("GET", "/v5.0/users/a%2F...%2Fb"),
+        ("GET", "/v5.0/users/%2Fa"),
+        ("GET", "/v5.0/users/a%2F"),
+        ("GET", "/v5.0/users/a%2F%5Cb"),
+        ("GET", "/v5.0/users/a%2F;x%2Fb"),
+        ("GET", "/v5.0/users/a%2F%20%2Fb"),
+        ("GET", "/v5.0/users/%5C"),
+        ("GET", "/v5.0/users/a%2Fb%00"),
+        ("GET", "/v5.0/users/a%2Fb%3Fc"),
+        ("GET", "/v5.0/users/a%2Fb/"),
+        ("GET", "/v5.0/users/a%2Fb/groups"),
+        ("GET", "/v5.0/users%2Fa"),
+        ("GET", "/v5.0%2Fusers/a"),
+        ("GET", "/v5.0/Users/a%2Fb"),
+        ("GET", "/v5.0/use%72s/a%2Fb"),
+        ("GET", "/v5.0/users;x/a%2Fb"),
+        ("GET", "/v5.0/x/users/a%2Fb"),
+        ("GET", "/v5.0/groups/a%2Fb"),
+        ("GET", "/v5.0/dashboards/a%2Fb"),
+        ("GET", "/v5.0/pinboard/x/a%2Fb"),
+        ("POST", "/v5.0/users/a%2Fb"),
+        ("OPTIONS", "/v5.0/users/a%2Fb"),
+        ("PATCH", "/v5.0/pinboard/a%2Fb"),
+    ] {
+        let target = format!("{alpha}{route}");
+        let request = get(&target).edit(&format!("GET {target}"), &format!("{method} {target}"));
+        setup.assert_refused(request, &[400]).await;
+    }
+    // The class is that of the more dangerous reading.
+    for route in [
+        "/v5.0/users/a%2Fapi-keys",
+        "/v5.0/users/a%5Ctoken",
+        "/v5.0/users/a%2FTo%6Ben",
+        "/pinboard/a%2Fembed-secret%5Cb",
+        "/pinboard/token%2Fb",
+        "/v5.0/users/get-user-key%2Fx",
+    ] {
+        let refusal = setup.assert_refused(get(&format!("{alpha}{route}")), &[403]).await;
+        assert_eq!(refusal.code(), "route_closed", "{route}");
+    }
+    let reader = |target: &str| get(&format!("{alpha}{target}")).edit(ALPHA_KEY, READER_KEY);
+    let export = setup.assert_refused(reader("/pinboard/a%2Fexport"), &[403]).await;
+    assert_eq!(export.code(), "route_closed");
+    // Before a caller is known, a known tenant and an unknown one look the same.
+    for site in ["alpha", "nobody"] {
+        let target = format!("{SITES}/{site}/v5.0/users/a%2Fb");
+        setup.assert_refused(get(&target).edit(ALPHA_KEY, "bgk_other"), &[401]).await;
+        let target = format!("{SITES}/{site}/v5.0/groups/a%2Fb");
+        setup.assert_refused(get(&target).edit(ALPHA_KEY, "bgk_other"), &[400]).await;
+    }
+    let beta = get(&format!("{SITES}/beta/v5.0/users/a%2F..b"));
+    setup.assert_refused(beta, &[403]).await;
     setup.assert_serves().await;
 }
 

@@ -1,6 +1,7 @@
 //! Files made for a test.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use boldgate::boldbi::stand_in::StandIn;
 use rcgen::SerialNumber;
@@ -15,8 +16,14 @@ use crate::support::edit::Edit;
 /// Writes a file into `folder`. Returns its path.
 pub fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
+    write_private(&path, text);
     path.to_str().unwrap().to_owned()
+}
+
+/// Writes a file that only its owner can read, because the gateway warns of other secrets.
+fn write_private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// The files of a gateway.
@@ -35,13 +42,13 @@ impl Files {
     }
 
     pub fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).unwrap();
+        write_private(&self.path(name), text);
     }
 
     /// Renames a new file over the one of this name.
     pub fn swap_in(&self, name: &str, text: &str) {
         let new = self.path(&format!("{name}.new"));
-        std::fs::write(&new, text).unwrap();
+        write_private(&new, text);
         std::fs::rename(new, self.path(name)).unwrap();
     }
 

@@ -85,7 +85,7 @@ pub fn permits(server: Server, credentials: Vec<Credential>) -> Vec<Permit> {
     };
     let tenants = credentials.into_iter().enumerate().map(tenant).collect();
     let tenants = Tenants::new(tenants).unwrap();
-    let policy = Policy::new(&tenants, boldbi::classify, HashMap::new(), None);
+    let policy = Policy::new(&tenants, boldbi::ROUTES, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }
 
