@@ -16,8 +16,8 @@ use crate::config::quantity::Period;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKey {
-    /// Where the key itself is kept, as `boldgate key` has made it: for a Kubernetes Secret that the
-    /// application has too. Only its hash stays in memory.
+    /// Where the key itself is kept, as `boldgate key` has made it: for a Kubernetes Secret that
+    /// the application has too. Only its hash stays in memory.
     #[serde(default)]
     pub key: Field<SecretSource>,
     /// SHA-256 of the key as `boldgate key` prints it.
