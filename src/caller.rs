@@ -369,9 +369,9 @@ pub enum CallerError {
 }
 
 impl CallerError {
-    /// The word for it in the access log; `None` if it is not about a credential.
-    pub fn reason(self) -> Option<Reason> {
-        Some(match self {
+    /// The word for it in logs and metrics.
+    pub fn reason(self) -> Reason {
+        match self {
             Self::Certificate => Reason::CertificateUnknown,
             Self::Missing => Reason::Missing,
             Self::Unknown => Reason::KeyUnknown,
@@ -379,7 +379,7 @@ impl CallerError {
             Self::Bearer => Reason::BearerUnknown,
             Self::Several => Reason::Several,
             Self::Jwt(error) => error.reason(),
-        })
+        }
     }
 }
 

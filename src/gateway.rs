@@ -209,7 +209,7 @@ impl Gatekeeper {
         head: &RequestHead<'a>,
     ) -> Result<Arrival<'a>, Refusal> {
         if !terms.allow_host(head.host) {
-            return Err(Refusal::Host);
+            return Err(Refusal::Host { missing: head.host.is_none() });
         }
         // Without the tenant, which an unknown caller must not find out.
         if head.target.has_encoded_slash() && !self.policy.may_take_name(head) {
@@ -353,8 +353,10 @@ impl Gatekeeper {
             let subject = Some(allowed.permit.subject());
             RequestFacts::of(caller.name(), tenant, allowed.class, Some(allowed.by), subject)
         };
-        let injects =
-            injects(&caller, &allowed).ok_or_else(|| Refusal::AuthorizationRefused(granted()))?;
+        let injects = injects(&caller, &allowed).ok_or_else(|| Refusal::AuthorizationRefused {
+            mapped: allowed.mapped,
+            facts: granted(),
+        })?;
         let own = head.headers.get(AUTHORIZATION).filter(|_| !injects);
         if own.is_some_and(authenticates_connection) {
             return Err(Refusal::ConnectionAuthentication(granted()));

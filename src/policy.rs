@@ -10,6 +10,7 @@ use http::header::HeaderName;
 
 use crate::caller::{Caller, CallerName, PeerInfo};
 use crate::request::RequestHead;
+use crate::telemetry::Reason;
 use crate::tenant::{Grant, Tenant, TenantName, Tenants};
 
 mod permit;
@@ -338,6 +339,18 @@ impl Forbidden {
         match self {
             Self::Closed(by) | Self::Subject { by, .. } | Self::Password(by) => Some(*by),
             Self::Tenant | Self::Route(_) | Self::Method(_) => None,
+        }
+    }
+
+    /// The word for it in logs and metrics.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Tenant => Reason::NoMayForTenant,
+            Self::Route(_) => Reason::NoMayForRoute,
+            Self::Method(_) => Reason::NoMayForMethod,
+            Self::Closed(_) => Reason::MayNot,
+            Self::Subject { why, .. } => why.reason(),
+            Self::Password(_) => Reason::SubjectByPassword,
         }
     }
 

@@ -29,8 +29,8 @@ use crate::gateway::{Arrival, Gateway};
 use crate::headers;
 use crate::http1::{RequestHeader, ResponseError};
 use crate::refusal::{Overdue, Refusal};
-use crate::request::{BodyFraming, RawHead, RequestHead, Upgrade};
-use crate::telemetry::{AccessLog, RequestOutcome, Telemetry};
+use crate::request::{self, BodyFraming, RawHead, RequestHead, Upgrade};
+use crate::telemetry::{AccessLog, Reason, RequestOutcome, Telemetry, TokenOrigin};
 use crate::token::AccessToken;
 use admitted::Admitted;
 use body::{TransferError, Upload, UploadLimits};
@@ -69,7 +69,7 @@ enum RequestFailure {
     Refused(Refusal),
     ClientGone,
     /// The server broke off in the middle of its response.
-    Truncated(String),
+    Truncated(String, Option<Reason>),
 }
 
 impl<R: Into<Refusal>> From<R> for RequestFailure {
@@ -183,7 +183,11 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
         let granted = self.gateway.token(&admitted.admission, record.request_id()).await?;
-        record.token(granted.as_ref().map(|granted| granted.cached));
+        record.token(match &granted {
+            None => TokenOrigin::Own,
+            Some(granted) if granted.cached => TokenOrigin::Cache,
+            Some(_) => TokenOrigin::Exchange,
+        });
         Ok(granted.map(|granted| granted.token))
     }
 
@@ -197,7 +201,8 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Decision<'h>, Refusal> {
         record.method(raw.method());
-        let head = RequestHead::parse(raw)?;
+        let head = RequestHead::parse(raw)
+            .inspect_err(|_| record.refused_path(request::refused_path(raw.target())))?;
         down.expect_body(head.body, head.expects_continue);
         record.target(&head.target);
         let gatekeeper = self.gateway.gatekeeper();
@@ -404,7 +409,7 @@ impl Proxy {
                 let reading = Overdue::Read(upstream.server().timeouts.read);
                 let late = late(&error, upstream, reading);
                 let cause = late.map_or_else(|| error.to_string(), |late| late.to_string());
-                return Err(RequestFailure::Truncated(cause));
+                return Err(RequestFailure::Truncated(cause, late.map(Overdue::reason)));
             }
             Err(error) => return Err(self.failure(error, upstream)),
         }
@@ -435,8 +440,10 @@ impl Proxy {
                 record.outcome(RequestOutcome::ClientGone);
                 return false;
             }
-            RequestFailure::Refused(refusal) => record.truncated(&refusal.to_string()),
-            RequestFailure::Truncated(cause) => record.truncated(&cause),
+            RequestFailure::Refused(refusal) => {
+                record.truncated(&refusal.to_string(), refusal.reason());
+            }
+            RequestFailure::Truncated(cause, reason) => record.truncated(&cause, reason),
         }
         // A missing end tells the client that the response is not whole.
         down.break_off().await;
@@ -450,7 +457,7 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
-        record.refused(refusal, &self.telemetry);
+        record.refused(refusal, peer, &self.telemetry);
         end_if_last(down, peer);
         if refusal.ends_connection() {
             down.close_after_response();

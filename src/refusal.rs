@@ -57,7 +57,10 @@ pub enum Refusal {
     },
     /// The listener is not for the host that is asked for.
     #[error("the requested host is not among the `hosts` of the listener")]
-    Host,
+    Host {
+        /// Whether the request has no host.
+        missing: bool,
+    },
     /// A web page of an unlisted origin sent it, and the browser alone proves the caller.
     #[error("{page} {}", not_listed(page, .facts.as_deref()))]
     Origin {
@@ -102,9 +105,14 @@ pub enum Refusal {
     /// which would override the user of a mapping.
     #[error(
         "the request has an Authorization of its own, which tenant `{}` or the mapping of its user \
-         refuses", .0.tenant
+         refuses", .facts.tenant
     )]
-    AuthorizationRefused(Box<RequestFacts>),
+    AuthorizationRefused {
+        /// Whether the user comes from a mapping.
+        mapped: bool,
+        /// The facts so far.
+        facts: Box<RequestFacts>,
+    },
     /// The request's own `Authorization` would authenticate the connection to the server, which
     /// other clients use next.
     #[error(
@@ -144,6 +152,8 @@ pub enum Refusal {
     UpstreamUnreachable {
         /// Name of the server.
         server: String,
+        /// The step that failed.
+        reason: Reason,
         /// The cause.
         cause: String,
         /// Advice for the operator, if it is about the certificate.
@@ -228,15 +238,15 @@ impl Refusal {
             Self::BodyTimeout => {
                 (408, "request_timeout", "The request body did not arrive in time.")
             }
-            Self::Request(RequestError::Malformed(part)) => (400, "request_refused", *part),
+            Self::Request(RequestError::Malformed(rule)) => (400, "request_refused", rule.text()),
             Self::BodyMalformed => (400, "request_refused", "the request body is malformed"),
             Self::Request(RequestError::Method) => {
                 (405, "method_refused", "This method is not forwarded.")
             }
-            Self::Request(RequestError::TargetTooLong) => {
+            Self::Request(RequestError::PathTooLong | RequestError::TargetTooLong) => {
                 (414, "target_too_long", "The path or the query is too long.")
             }
-            Self::Request(RequestError::HeadTooLarge) => {
+            Self::Request(RequestError::HeadTooLarge | RequestError::TooManyHeaders) => {
                 (431, "headers_too_large", "The request head is too large.")
             }
             Self::Request(RequestError::TooManyLines) => (
@@ -248,7 +258,9 @@ impl Refusal {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
             Self::Caller { why, .. } => unauthenticated(*why),
-            Self::Host => (421, "host_refused", "This listener does not serve the requested host."),
+            Self::Host { .. } => {
+                (421, "host_refused", "This listener does not serve the requested host.")
+            }
             Self::Origin { .. } => {
                 (403, "origin_refused", "Web pages of this origin may not use the gateway.")
             }
@@ -268,7 +280,7 @@ impl Refusal {
             Self::Throttled { .. } => {
                 (429, "rate_limited", "The caller or the tenant has too many requests.")
             }
-            Self::AuthorizationRefused(_) => (
+            Self::AuthorizationRefused { .. } => (
                 403,
                 "authorization_refused",
                 "Requests to this tenant must not have an Authorization header of their own.",
@@ -336,12 +348,41 @@ impl Refusal {
         }
     }
 
-    /// Why a credential was refused, for the operator; `None` for every other refusal.
+    /// The reason, for the operator; `None` where the code has only one.
     pub fn reason(&self) -> Option<Reason> {
-        match self {
+        Some(match self {
+            Self::HeadTimeout => Reason::HeadTimeout,
+            Self::BodyTimeout => Reason::BodyTimeout,
+            Self::HeadEvicted { .. } | Self::WaitingEvicted { .. } => Reason::UnfinishedHeads,
+            Self::Request(error) => return error.reason(),
+            Self::BodyMalformed => Reason::BodyFraming,
+            Self::Host { missing: true } => Reason::HostMissing,
+            Self::Host { missing: false } => Reason::HostUnlisted,
+            Self::Origin { page, .. } => match **page {
+                UnlistedPage::Origin(_) => Reason::OriginUnlisted,
+                UnlistedPage::Opaque => Reason::OriginOpaque,
+                UnlistedPage::Several => Reason::OriginSeveral,
+                UnlistedPage::CrossSite => Reason::OriginCrossSite,
+            },
             Self::Caller { why, .. } => why.reason(),
-            _ => None,
-        }
+            Self::Forbidden { why, .. } => why.reason(),
+            Self::Throttled { why, .. } => why.reason(),
+            Self::AuthorizationRefused { mapped: true, .. } => Reason::AuthorizationBesideSubject,
+            Self::AuthorizationRefused { mapped: false, .. } => Reason::AuthorizationByTenant,
+            Self::ConnectionAuthentication(_) => Reason::AuthorizationOfConnection,
+            Self::Exchange(error) => return error.cause.kind.reason(),
+            Self::Overloaded { .. } => Reason::ServerConnections,
+            Self::BulkheadFull { .. } => Reason::TenantBulkhead,
+            Self::TokenEnded(_) => Reason::TokenEnded,
+            Self::UpstreamUnreachable { reason, .. } => *reason,
+            Self::UpstreamTimeout { overdue, .. } => overdue.reason(),
+            Self::BodyTooLarge { .. }
+            | Self::WebSocket
+            | Self::TenantUnknown { .. }
+            | Self::UpstreamInvalid { .. }
+            | Self::ListenerChanged
+            | Self::NotReplayable(_) => return None,
+        })
     }
 
     /// Whether the client's connection must be closed, because the end of this request is unknown.
@@ -384,7 +425,7 @@ impl Refusal {
         match self {
             Self::Forbidden { facts, .. }
             | Self::Throttled { facts, .. }
-            | Self::AuthorizationRefused(facts)
+            | Self::AuthorizationRefused { facts, .. }
             | Self::ConnectionAuthentication(facts) => Some(facts),
             Self::Origin { facts, .. } => facts.as_deref(),
             _ => None,
@@ -451,6 +492,10 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             502,
             "Bold BI refused the gateway's credential. This is not about your own credential.",
         ),
+        ExchangeErrorKind::SubjectUnknown { .. } => (
+            403,
+            "Bold BI does not know the user that the request acts as, or lets no such user in.",
+        ),
         ExchangeErrorKind::Unusable { .. }
         | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
@@ -473,6 +518,17 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
 }
 
 impl Overdue {
+    /// The word for it in logs and metrics.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Connection(_) => Reason::ConnectTimeout,
+            Self::FirstByte(_) => Reason::FirstByteTimeout,
+            Self::Read(_) => Reason::ReadTimeout,
+            Self::Write(_) => Reason::WriteTimeout,
+            Self::Total(_) => Reason::TotalTimeout,
+        }
+    }
+
     fn detail(self) -> &'static str {
         match self {
             Self::Connection(_) => "No connection to Bold BI could be made in time.",

@@ -11,11 +11,16 @@ use http::{HeaderMap, HeaderName, Method, Version};
 use percent_encoding::percent_decode;
 
 use crate::host::{canonical, without_root};
+use crate::telemetry::Reason;
 
 mod head;
+mod refused_path;
+mod rule;
 mod upgrade;
 
 pub use head::{HeadReader, MAX_HEAD, RawHead};
+pub use refused_path::refused_path;
+pub use rule::Rule;
 pub use upgrade::Upgrade;
 
 /// A request's head that has passed every check, borrowed from the raw one.
@@ -76,18 +81,24 @@ impl Target {
 /// Why a request is refused for its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Two servers could read it in two ways; the text says which part.
-    #[error("{0}")]
-    Malformed(&'static str),
+    /// It breaks this rule, so that two servers could read it in two ways.
+    #[error(transparent)]
+    Malformed(Rule),
     /// Its method is not one of [`METHODS`].
     #[error("the method is none that is forwarded")]
     Method,
-    /// Its path is longer than 4 KiB, or its whole target longer than 16 KiB.
+    /// Its path is longer than 4 KiB.
+    #[error("the path of the request target is too long")]
+    PathTooLong,
+    /// Its whole target is longer than 16 KiB.
     #[error("the request target is too long")]
     TargetTooLong,
-    /// Its head is larger than 64 KiB or has more than 100 header lines.
+    /// Its head is larger than 64 KiB.
     #[error("the request head is too large")]
     HeadTooLarge,
+    /// It has more than 100 header lines.
+    #[error("the request head has more than 100 header lines")]
+    TooManyHeaders,
     /// With the header lines that the gateway adds, it has more than a server takes.
     #[error("with the header lines that the gateway adds, more than 100 would reach the server")]
     TooManyLines,
@@ -95,8 +106,20 @@ pub enum RequestError {
 
 impl RequestError {
     /// An encoded slash or backslash outside of a name.
-    pub const ENCODED_SLASH: Self =
-        Self::Malformed("the path has an encoded slash, backslash or control character");
+    pub const ENCODED_SLASH: Self = Self::Malformed(Rule::PathEncodedSeparator);
+
+    /// The word for it in logs and metrics; `None` where the code of the refusal says it.
+    pub fn reason(self) -> Option<Reason> {
+        Some(match self {
+            Self::Malformed(rule) => rule.reason(),
+            Self::Method => return None,
+            Self::PathTooLong => Reason::PathSize,
+            Self::TargetTooLong => Reason::TargetSize,
+            Self::HeadTooLarge => Reason::HeadSize,
+            Self::TooManyHeaders => Reason::HeaderCount,
+            Self::TooManyLines => Reason::HeaderCountForwarded,
+        })
+    }
 }
 
 impl<'h> RequestHead<'h> {
@@ -113,7 +136,7 @@ impl<'h> RequestHead<'h> {
             return Err(RequestError::Method);
         }
         if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
-            return Err(RequestError::Malformed("there is more than one Authorization header"));
+            return Err(RequestError::Malformed(Rule::AuthorizationRepeated));
         }
         nominated(headers)?;
         let host = host(version, headers)?;
@@ -140,11 +163,11 @@ fn host(version: Version, headers: &HeaderMap) -> Result<Option<&str>, RequestEr
         return if version == Version::HTTP_10 && !headers.contains_key(HOST) {
             Ok(None)
         } else {
-            Err(RequestError::Malformed("there must be exactly one Host header"))
+            Err(RequestError::Malformed(Rule::HostCount))
         };
     };
     let text = host.to_str().ok().filter(|host| is_authority(host));
-    text.map(Some).ok_or(RequestError::Malformed("the Host header is not a host"))
+    text.map(Some).ok_or(RequestError::Malformed(Rule::HostMalformed))
 }
 
 /// A host of letters, digits, `.`, `-`, `_`, or an IPv6 address in brackets; then perhaps a port.
@@ -178,7 +201,7 @@ fn without_port(authority: &str) -> &str {
 /// # Errors
 /// When it is malformed or names more than ten headers (RFC 9110, section 7.6.1).
 pub fn nominated(headers: &HeaderMap) -> Result<Vec<&str>, RequestError> {
-    const BAD: RequestError = RequestError::Malformed("the Connection header is malformed");
+    const BAD: RequestError = RequestError::Malformed(Rule::ConnectionHeader);
     let mut names = Vec::new();
     for value in headers.get_all(CONNECTION) {
         for option in value.to_str().map_err(|_| BAD)?.split(',').map(str::trim) {
@@ -202,7 +225,7 @@ fn target(raw: &Bytes, host: Option<&str>) -> Result<Target, RequestError> {
     let origin_form = raw.slice(absolute_form_prefix(raw, host)?..);
     let path_end = memchr::memchr(b'?', &origin_form).unwrap_or(origin_form.len());
     if path_end > MAX_PATH {
-        return Err(RequestError::TargetTooLong);
+        return Err(RequestError::PathTooLong);
     }
     let has_encoded_slash = check_path(&origin_form[..path_end])?;
     check_query(&origin_form[path_end..])?;
@@ -216,7 +239,7 @@ fn absolute_form_prefix(target: &[u8], host: Option<&str>) -> Result<usize, Requ
     if target.first() == Some(&b'/') {
         return Ok(0);
     }
-    let other = RequestError::Malformed("the request target names another host than Host");
+    let other = RequestError::Malformed(Rule::TargetHost);
     let scheme = [&b"http://"[..], b"https://"]
         .into_iter()
         .find(|s| target.get(..s.len()).is_some_and(|t| t.eq_ignore_ascii_case(s)))
@@ -274,22 +297,16 @@ fn check_path(path: &[u8]) -> Result<bool, RequestError> {
 /// Returns whether the segment has an encoded slash or backslash.
 fn check_segment(segment: &[u8], last: bool) -> Result<bool, RequestError> {
     if segment.is_empty() {
-        let empty = RequestError::Malformed("the path has an empty segment");
+        let empty = RequestError::Malformed(Rule::PathEmptySegment);
         return if last { Ok(false) } else { Err(empty) };
     }
     let mut rest = segment;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = match byte {
             b'%' if is_hex_pair(tail.get(..2)) => &tail[2..],
-            b'%' => {
-                return Err(RequestError::Malformed("the path has a broken percent-encoding"));
-            }
+            b'%' => return Err(RequestError::Malformed(Rule::PathPercentEncoding)),
             _ if PATH_BYTES[usize::from(byte)] => tail,
-            _ => {
-                return Err(RequestError::Malformed(
-                    "the path has a character that must be percent-encoded",
-                ));
-            }
+            _ => return Err(RequestError::Malformed(Rule::PathCharacter)),
         };
     }
     match Cow::from(percent_decode(segment)) {
@@ -304,23 +321,21 @@ fn check_segment(segment: &[u8], last: bool) -> Result<bool, RequestError> {
 /// Checks a segment that had percent-encodings. Returns whether it has a slash or backslash now.
 fn check_decoded(decoded: &[u8]) -> Result<bool, RequestError> {
     // Some decoders read overlong forms (`%C0%AF`) as slashes and dots.
-    let text = std::str::from_utf8(decoded)
-        .map_err(|_| RequestError::Malformed("the path is not encoded in UTF-8"))?;
+    let text =
+        std::str::from_utf8(decoded).map_err(|_| RequestError::Malformed(Rule::PathNotUtf8))?;
     if text.contains(char::is_control) {
         return Err(RequestError::ENCODED_SLASH);
     }
     // For a server that decodes before it splits, the path would end there.
     if text.contains(['?', '#']) {
-        return Err(RequestError::Malformed("the path has an encoded `?` or `#`"));
+        return Err(RequestError::Malformed(Rule::PathEncodedQuery));
     }
     if text.match_indices('%').any(|(at, _)| is_hex_pair(decoded.get(at + 1..at + 3))) {
-        return Err(RequestError::Malformed("the path is encoded twice"));
+        return Err(RequestError::Malformed(Rule::PathEncodedTwice));
     }
     let has_slash = text.contains(SLASHES);
     if has_slash && text.split(SLASHES).any(is_dots_or_empty) {
-        return Err(RequestError::Malformed(
-            "the path has an encoded slash beside a dot segment or an empty one",
-        ));
+        return Err(RequestError::Malformed(Rule::PathEncodedSlashAndDots));
     }
     Ok(has_slash)
 }
@@ -341,7 +356,7 @@ fn check_name(decoded: &[u8]) -> Result<(), RequestError> {
     }
     let end = memchr::memchr(b';', decoded).unwrap_or(decoded.len());
     match std::str::from_utf8(&decoded[..end]).map(str::trim) {
-        Ok("." | "..") => Err(RequestError::Malformed("the path has a dot segment")),
+        Ok("." | "..") => Err(RequestError::Malformed(Rule::PathDotSegment)),
         _ => Ok(()),
     }
 }
@@ -354,11 +369,11 @@ fn check_query(query: &[u8]) -> Result<(), RequestError> {
         query.iter().find(|&&b| !b.is_ascii_graphic() || matches!(b, b'#' | b'"' | b'<' | b'>'));
     let Some(odd) = odd else { return Ok(()) };
     Err(RequestError::Malformed(match odd {
-        b'#' => "the query has a `#`, which must be percent-encoded (%23)",
-        b'"' => "the query has a `\"`, which must be percent-encoded (%22)",
-        b'<' => "the query has a `<`, which must be percent-encoded (%3C)",
-        b'>' => "the query has a `>`, which must be percent-encoded (%3E)",
-        _ => "the query has a character that must be percent-encoded",
+        b'#' => Rule::QueryHash,
+        b'"' => Rule::QueryQuote,
+        b'<' => Rule::QueryLess,
+        b'>' => Rule::QueryGreater,
+        _ => Rule::QueryCharacter,
     }))
 }
 
@@ -379,7 +394,7 @@ fn body_framing(
     // A server that expects no body would read it as the next request on a shared connection
     // (RFC 9110, section 9.3.1).
     if framing != BodyFraming::Empty && BODILESS.contains(method) {
-        return Err(RequestError::Malformed("a GET, HEAD or OPTIONS request has a body"));
+        return Err(RequestError::Malformed(Rule::BodyNotAllowed));
     }
     Ok(framing)
 }
@@ -388,16 +403,14 @@ fn chunked(version: Version, headers: &HeaderMap) -> Result<BodyFraming, Request
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let only = codings.next().filter(|_| codings.next().is_none());
     if !only.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err(RequestError::Malformed("only a single `chunked` is accepted"));
+        return Err(RequestError::Malformed(Rule::TransferEncoding));
     }
     if headers.contains_key(CONTENT_LENGTH) {
-        return Err(RequestError::Malformed(
-            "Content-Length and Transfer-Encoding exclude each other",
-        ));
+        return Err(RequestError::Malformed(Rule::TwoFramings));
     }
     // Servers of HTTP/1.0 know no chunks (RFC 9112, section 6.1).
     if version == Version::HTTP_10 {
-        return Err(RequestError::Malformed("HTTP/1.0 has no Transfer-Encoding"));
+        return Err(RequestError::Malformed(Rule::TransferEncodingInHttp10));
     }
     Ok(BodyFraming::Chunked)
 }
@@ -412,7 +425,7 @@ fn content_length(headers: &HeaderMap) -> Result<BodyFraming, RequestError> {
     match (digits, lengths.next()) {
         (Some(0), None) => Ok(BodyFraming::Empty),
         (Some(length), None) => Ok(BodyFraming::Length(length)),
-        _ => Err(RequestError::Malformed("Content-Length must be one decimal number")),
+        _ => Err(RequestError::Malformed(Rule::ContentLength)),
     }
 }
 
@@ -435,7 +448,7 @@ const MAX_TARGET: usize = 16 * 1024;
 const MAX_PATH: usize = 4 * 1024;
 /// Some servers take a backslash for a slash.
 const SLASHES: [char; 2] = ['/', '\\'];
-const NO_TARGET: RequestError = RequestError::Malformed("the request target is not a path");
+const NO_TARGET: RequestError = RequestError::Malformed(Rule::TargetForm);
 
 /// `pchar` of RFC 3986, section 3.3, apart from percent-encoding.
 static PATH_BYTES: [bool; 256] = {

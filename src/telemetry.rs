@@ -33,8 +33,8 @@ pub use gauge_guard::GaugeGuard;
 pub use log_limiter::LogLimiter;
 use metrics::Families;
 pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
-pub use outcome::{ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome};
-pub use reason::{Reason, ReasonCounts};
+pub use outcome::{ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome, TokenOrigin};
+pub use reason::{Reason, Refusals};
 pub use reloads::ReloadMetrics;
 pub use sink::LogSink;
 pub use writer::stdout;
@@ -56,8 +56,8 @@ pub struct Telemetry {
     pub connections: Gauge,
     /// Connections of clients that were rejected because too many were open.
     pub connections_refused: Counter,
-    /// Credentials of callers that were refused.
-    pub credentials_refused: ReasonCounts,
+    /// Requests that were refused.
+    pub refusals: Refusals,
     /// Reloads of the configuration, and the configuration in force.
     pub reloads: ReloadMetrics,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
@@ -90,7 +90,7 @@ impl Default for Telemetry {
             "Access log lines dropped because the log could not be written, or not fast enough",
             access_lines_dropped.clone(),
         );
-        let credentials_refused = ReasonCounts::register(&mut registry);
+        let refusals = Refusals::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
@@ -112,7 +112,7 @@ impl Default for Telemetry {
             no_tenant,
             connections,
             connections_refused,
-            credentials_refused,
+            refusals,
             reloads,
             access_lines_dropped,
             audit,

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::caller::{Caller, CallerName};
+use crate::telemetry::Reason;
 use crate::tenant::{Tenant, TenantName};
 
 /// The limits of a throttle; `None` is no limit.
@@ -163,6 +164,18 @@ pub struct Throttled {
     pub whose: Whose,
     /// The exceeded limit.
     pub over: Over,
+}
+
+impl Throttled {
+    /// The word for it in logs and metrics.
+    pub fn reason(self) -> Reason {
+        match (self.whose, self.over) {
+            (Whose::Caller, Over::Rate(_)) => Reason::CallerRate,
+            (Whose::Caller, Over::Concurrent) => Reason::CallerConcurrency,
+            (Whose::Tenant, Over::Rate(_)) => Reason::TenantRate,
+            (Whose::Tenant, Over::Concurrent) => Reason::TenantConcurrency,
+        }
+    }
 }
 
 /// The owner of a throttle.

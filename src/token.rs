@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::caller::CallerName;
 use crate::policy::{PermissionId, Permit};
+use crate::telemetry::Reason;
 use crate::tenant::{Grant, TenantName};
 
 mod audit;
@@ -207,6 +208,8 @@ enum Purpose {
     Refused,
     /// The token nears its end.
     Refresh,
+    /// The server refused another user of the tenant.
+    Comparison,
 }
 
 /// An exchange that gave no token.
@@ -264,6 +267,18 @@ pub enum ExchangeErrorKind {
     /// The server refused the credential: with a client error, or with a success without a token.
     #[error("the credential was refused ({status}{detail})")]
     Refused {
+        /// HTTP status.
+        status: u16,
+        /// Other signs of the refusal than the status; empty, or begins with a comma.
+        detail: &'static str,
+    },
+    /// The server does not know the user of a mapping, or does not let that user in. It is not the
+    /// credential: with the same one, the server gave another user a token meanwhile.
+    #[error(
+        "the server knows no such user, or lets no such user in ({status}{detail}); another user of \
+         the tenant got a token"
+    )]
+    SubjectUnknown {
         /// HTTP status.
         status: u16,
         /// Other signs of the refusal than the status; empty, or begins with a comma.
@@ -335,6 +350,7 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
+            Self::SubjectUnknown { .. } => "subject_unknown",
             Self::Unusable { .. }
             | Self::NoLifetime(_)
             | Self::Encoded { .. }
@@ -348,9 +364,32 @@ impl ExchangeErrorKind {
             Self::PermitRevoked => "configuration_changed",
         }
     }
+
+    /// The word for it in logs and metrics; `None` where the code says it.
+    pub fn reason(&self) -> Option<Reason> {
+        Some(match self {
+            Self::Refused { status: 200..=299, .. } => Reason::LoginFailed,
+            Self::Refused { detail: NO_SUCH_PAGE, .. } => Reason::TokenEndpointMissing,
+            Self::Refused { status: 404, .. } => Reason::UserOrSiteUnknown,
+            Self::Refused { .. } => Reason::CredentialRefused,
+            Self::Unusable { .. } => Reason::TokenReplyMalformed,
+            Self::NoLifetime(_) => Reason::TokenLifetimeZero,
+            Self::Encoded { .. } => Reason::TokenReplyEncoded,
+            Self::AnotherUser => Reason::TokenOfAnotherUser,
+            Self::NotHttp(_) => Reason::TokenEndpointNotHttp,
+            Self::Unavailable { .. } => Reason::TokenEndpointStatus,
+            Self::Unreachable(_) => Reason::TokenEndpointUnreachable,
+            Self::BreakerOpen { .. } => Reason::BreakerOpen,
+            Self::BudgetExhausted { .. } => Reason::ExchangeBudget,
+            Self::SubjectUnknown { .. } | Self::Timeout(_) | Self::PermitRevoked => return None,
+        })
+    }
 }
 
 const SCHEME: &str = "Bearer ";
+/// The detail of a 404 that is a page of a web server, not a reply of Bold BI.
+pub const NO_SUCH_PAGE: &str =
+    ", as a page of HTML: the URL or the site identifier is likely wrong";
 /// The fault of a reply whose token had ended when it arrived.
 pub const ENDED_ON_ITS_WAY: &str = "its token had ended when it arrived";
 /// Bounds the time that is left for a request to arrive in.

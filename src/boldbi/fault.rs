@@ -10,7 +10,7 @@ use rustls::InvalidMessage;
 use super::reply;
 use crate::http1::ResponseError;
 use crate::tenant::Grant;
-use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind};
+use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, NO_SUCH_PAGE};
 use crate::trust::{self, CertificateHint};
 
 /// A connection that failed or broke. It prints all of its causes: the outermost one alone is only
@@ -120,13 +120,16 @@ impl FaultKind {
 /// The remedy for `error`, in one sentence for operators.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
-        ExchangeErrorKind::Refused { detail: reply::NO_SUCH_PAGE, .. }
+        ExchangeErrorKind::Refused { detail: NO_SUCH_PAGE, .. }
         | ExchangeErrorKind::Unusable { fault: reply::HTML, .. } => {
             "open the server's `url` in a browser: it should end as Bold BI's own address does \
              (usually with `/bi`), and the site identifier must be spelled exactly as in Bold BI"
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
+        ExchangeErrorKind::SubjectUnknown { .. } => {
+            "add the user to the site in Bold BI, or correct the mapping; the audit log has the name"
+        }
         ExchangeErrorKind::NoLifetime(_) => LIFETIME_HINT,
         ExchangeErrorKind::Encoded { .. } => {
             "switch off compression for the token endpoint in the proxy in front of Bold BI: it ignores \

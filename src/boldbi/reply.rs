@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::fetch;
 use crate::invisible::without_byte_order_mark;
-use crate::token::{AccessToken, ExchangeErrorKind};
+use crate::token::{AccessToken, ExchangeErrorKind, NO_SUCH_PAGE};
 
 mod lifetime;
 mod names;
@@ -272,8 +272,6 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 pub(super) const TOO_LARGE: &str = "it is larger than 64 KiB";
 pub(super) const HTML: &str =
     "it is HTML, not JSON: the URL or the site identifier is likely wrong";
-pub(super) const NO_SUCH_PAGE: &str =
-    ", as a page of HTML: the URL or the site identifier is likely wrong";
 const REFUSED_IN_HTML: &str = "it is a web server's page (HTML), but Bold BI refuses with JSON";
 const REFUSED_IN_TEXT: &str = "it is text, but Bold BI refuses with JSON";
 pub(super) const OWN_SIGN_IN: &str =

@@ -2,7 +2,7 @@
 //! has verified, and the fingerprint. Common name, organisation and serial number do not identify:
 //! CAs do not verify them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use ring::digest::{SHA256, digest};
 use x509_parser::extensions::GeneralName;
@@ -106,6 +106,19 @@ impl ClientCertificate {
             }));
         }
         Self(names)
+    }
+
+    /// SHA-256 of the whole certificate, as OpenTelemetry and the Elastic Common Schema write it.
+    pub fn fingerprint(&self) -> String {
+        let hash = self.0.iter().find_map(|name| match name {
+            CertificateName::Sha256(hash) => Some(hash),
+            _ => None,
+        });
+        let hash = hash.expect("every certificate has its fingerprint");
+        hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02X}");
+            text
+        })
     }
 
     /// All its names.

@@ -10,6 +10,7 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 
 use crate::caller::{Caller, CertificateName, PeerInfo};
+use crate::telemetry::Reason;
 
 /// The user a request acts as.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -244,6 +245,23 @@ pub enum SubjectError {
     /// The user is one that is never acted as.
     #[error("the user is one that is never acted as")]
     Never,
+}
+
+impl SubjectError {
+    /// The word for it in logs and metrics.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::NoClaims => Reason::SubjectNoClaims,
+            Self::Absent => Reason::SubjectAbsent,
+            Self::Several => Reason::SubjectSeveral,
+            Self::Untrusted => Reason::SubjectUntrusted,
+            Self::Unverified => Reason::SubjectUnverified,
+            Self::Unmapped => Reason::SubjectUnmapped,
+            Self::Malformed => Reason::SubjectMalformed,
+            Self::Domain => Reason::SubjectDomain,
+            Self::Never => Reason::SubjectNever,
+        }
+    }
 }
 
 /// The placeholder for the value in a [`Template`].

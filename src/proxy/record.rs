@@ -19,7 +19,7 @@ use crate::refusal::{Overdue, Refusal, RefusalResponse};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
     AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, LogLimiter, Reason, RequestOutcome,
-    Telemetry, TenantMetrics,
+    Telemetry, TenantMetrics, TokenOrigin,
 };
 use crate::tenant::{Grant, TenantName};
 
@@ -31,6 +31,8 @@ pub(super) struct Record {
     client: Option<IpAddr>,
     method: Option<Method>,
     target: Option<PathAndQuery>,
+    /// The path of a request that the strict parse refused, as it can be logged.
+    refused_path: Option<Box<str>>,
     tenant: Option<TenantName>,
     /// The origin whose web pages may read the response. In a box, because most requests have none.
     page: Option<Box<HeaderValue>>,
@@ -44,6 +46,8 @@ pub(super) struct Record {
     outcome: RequestOutcome,
     refusal: Option<&'static str>,
     reason: Option<Reason>,
+    /// SHA-256 of a verified client certificate that no caller has.
+    certificate: Option<Box<str>>,
     body_received: u64,
     body_sent: u64,
 }
@@ -67,6 +71,7 @@ impl Record {
             client: peer.info.address,
             method: None,
             target: None,
+            refused_path: None,
             tenant: None,
             page: None,
             caller: None,
@@ -79,6 +84,7 @@ impl Record {
             outcome: RequestOutcome::Served,
             refusal: None,
             reason: None,
+            certificate: None,
             body_received: 0,
             body_sent: 0,
         }
@@ -114,6 +120,17 @@ impl Record {
         self.target = Some(target.path_and_query().clone());
     }
 
+    /// Records the path of a request that the strict parse refused.
+    pub(super) fn refused_path(&mut self, path: Option<Box<str>>) {
+        self.refused_path = path;
+    }
+
+    /// The path for the logs, without the query.
+    fn path(&self) -> Option<&str> {
+        let target = self.target.as_ref().map(PathAndQuery::path);
+        target.or(self.refused_path.as_deref())
+    }
+
     pub(super) fn arrived(&mut self, arrived: &Arrived<'_>) {
         self.page = arrived.page().cloned().map(Box::new);
     }
@@ -135,14 +152,14 @@ impl Record {
         self.metrics = Some(Arc::clone(metrics));
     }
 
-    /// Records whether the token came from the cache; `None` if no token was put on.
-    pub(super) fn token(&mut self, cached: Option<bool>) {
-        self.token = cached.map(|cached| if cached { "cache" } else { "exchange" });
+    /// Records the source of the token that goes up.
+    pub(super) fn token(&mut self, origin: TokenOrigin) {
+        self.token = Some(origin.into());
     }
 
     pub(super) fn replayed(&mut self) {
         self.replayed = true;
-        self.token = Some("exchange");
+        self.token(TokenOrigin::Exchange);
     }
 
     pub(super) fn status(&mut self, status: StatusCode) {
@@ -162,7 +179,8 @@ impl Record {
         self.outcome = outcome;
     }
 
-    pub(super) fn truncated(&mut self, cause: &str) {
+    pub(super) fn truncated(&mut self, cause: &str, reason: Option<Reason>) {
+        self.reason = reason;
         self.outcome = RequestOutcome::Truncated;
         self.warn(
             "truncated",
@@ -179,10 +197,15 @@ impl Record {
 
     /// Records a refusal, and writes its audit line. A failure inside or behind the gateway is
     /// logged with its cause, and a refused credential too, at `info`.
-    pub(super) fn refused(&mut self, refusal: &Refusal, telemetry: &Telemetry) {
+    pub(super) fn refused(&mut self, refusal: &Refusal, peer: &Peer, telemetry: &Telemetry) {
         let response = refusal.response();
         self.refusal = Some(response.code);
         self.reason = refusal.reason();
+        if self.reason == Some(Reason::CertificateUnknown) {
+            let certificate = peer.info.certificate.as_deref();
+            self.certificate = certificate.map(|known| known.fingerprint().into());
+        }
+        telemetry.refusals.count(response.code, self.reason);
         if self.tenant().is_none() {
             self.tenant = refusal.tenant().cloned();
         }
@@ -190,7 +213,8 @@ impl Record {
             self.caller = refusal.caller().cloned();
         }
         self.audit(refusal, &response, &telemetry.audit);
-        let repeated = self.reason.and_then(|reason| telemetry.credentials_refused.count(reason));
+        let of_credential = self.reason.filter(|_| matches!(refusal, Refusal::Caller { .. }));
+        let repeated = of_credential.and_then(|reason| telemetry.refusals.allow_line(reason));
         // A 501 is about the client's request: nothing has failed.
         let has_failed =
             response.status.is_server_error() && response.status != StatusCode::NOT_IMPLEMENTED;
@@ -211,6 +235,7 @@ impl Record {
                 Some(repeated) => tracing::info!(
                     boldgate.refusal = response.code,
                     boldgate.reason = reason,
+                    tls.client.hash.sha256 = self.certificate.as_deref(),
                     request.id = id,
                     repeated = (repeated > 0).then_some(repeated),
                     "{refusal}"
@@ -251,7 +276,9 @@ impl Record {
             event: AuditEvent::Refusal {
                 client: self.client,
                 method: self.method.as_ref().map(Method::as_str),
-                path: self.target.as_ref().map(PathAndQuery::path),
+                path: self.path(),
+                certificate: self.certificate.as_deref(),
+                reason: self.reason.map(Reason::as_str),
                 class: class.map(RouteClass::as_str),
                 status: response.status.as_u16(),
             },
@@ -283,6 +310,7 @@ impl Record {
         let Some(repeated) = repeated else {
             tracing::debug!(
                 boldgate.refusal = code,
+                boldgate.reason = self.reason.map(Reason::as_str),
                 boldgate.tenant = tenant,
                 server.address = server,
                 request.id = id,
@@ -292,6 +320,7 @@ impl Record {
         };
         tracing::warn!(
             boldgate.refusal = code,
+            boldgate.reason = self.reason.map(Reason::as_str),
             boldgate.tenant = tenant,
             server.address = server,
             request.id = id,
@@ -321,7 +350,8 @@ impl Record {
             request_id: &self.id,
             client: self.client,
             method: self.method.as_ref().map(Method::as_str),
-            path: self.target.as_ref().map(PathAndQuery::path),
+            path: self.path(),
+            certificate: self.certificate.as_deref(),
             status: self.status.map(|status| status.as_u16()),
             bytes_sent: self.body_sent,
             bytes_received: self.body_received,

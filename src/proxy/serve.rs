@@ -103,7 +103,8 @@ impl Proxy {
             (proxy, terms) = current.proxy_and_terms();
             let head = match head {
                 HeadOutcome::Closed => return None,
-                HeadOutcome::Refused(refusal) => {
+                HeadOutcome::Refused(refusal, path) => {
+                    record.refused_path(path);
                     Box::pin(proxy.end_unread(down, refusal, peer, record)).await;
                     return None;
                 }

@@ -50,7 +50,8 @@ pub(super) enum HeadOutcome {
     Read(RawHead),
     /// The client closed the connection before the end of a head.
     Closed,
-    Refused(Refusal),
+    /// The head is refused; its path, if it can be logged.
+    Refused(Refusal, Option<Box<str>>),
 }
 
 /// The parts of a request that the response depends on.
@@ -120,7 +121,7 @@ impl Session {
     pub(super) async fn read_head(&mut self, unfinished: &UnfinishedHeads) -> HeadOutcome {
         match timeout(self.limits.head, self.whole_head(unfinished)).await {
             Ok(head) => head,
-            Err(_) => HeadOutcome::Refused(Refusal::HeadTimeout),
+            Err(_) => HeadOutcome::Refused(Refusal::HeadTimeout, None),
         }
     }
 
@@ -136,7 +137,10 @@ impl Session {
                     return HeadOutcome::Read(head);
                 }
                 Ok(None) => {}
-                Err(error) => return HeadOutcome::Refused(error.into()),
+                Err(error) => {
+                    let path = reader.refused_path(&self.buffer);
+                    return HeadOutcome::Refused(error.into(), path);
+                }
             }
             if waiting.is_none() {
                 self.release_buffer();
@@ -154,7 +158,7 @@ impl Session {
                 () = waiting.evicted() => {
                     self.buffer = BytesMut::new();
                     let limit = self.limits.unfinished_heads;
-                    return HeadOutcome::Refused(Refusal::HeadEvicted { limit });
+                    return HeadOutcome::Refused(Refusal::HeadEvicted { limit }, None);
                 }
                 read = self.connection.read_buf(&mut self.buffer) => read,
             };

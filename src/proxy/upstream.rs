@@ -25,7 +25,7 @@ pub use tenant::TenantUpstream;
 
 use crate::http1::{ClientSession, Connection, Counted, Transport};
 use crate::refusal::{Overdue, Refusal};
-use crate::telemetry::{LogLimiter, ServerMetrics, Telemetry};
+use crate::telemetry::{LogLimiter, Reason, ServerMetrics, Telemetry};
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
 use address::{Addresses, Busy, IdleConnection, OpenConnection};
@@ -201,7 +201,13 @@ impl Upstream {
         let too_late =
             || Refusal::UpstreamTimeout { server: server(), overdue: Overdue::Connection(limit) };
         if let Err(cause) = timeout_at(deadline, self.look_up()).await.map_err(|_| too_late())? {
-            return Err(Refusal::UpstreamUnreachable { server: server(), cause, hint: None });
+            let reason = Reason::UpstreamLookup;
+            return Err(Refusal::UpstreamUnreachable {
+                server: server(),
+                reason,
+                cause,
+                hint: None,
+            });
         }
         let open = self.make_room();
         // The lookup may have removed it.
@@ -213,6 +219,7 @@ impl Upstream {
                 return Err(match refused {
                     Some(error) => Refusal::UpstreamUnreachable {
                         server: server(),
+                        reason: TlsFault::reason(&error),
                         cause: all_failed(&error, &tried),
                         hint: trust::certificate_hint(&error),
                     },
@@ -292,6 +299,12 @@ impl TlsFault {
     fn wrap(cause: io::Error) -> io::Error {
         let text = trust::causes(&cause).last().map(trust::message_of).unwrap_or_default();
         io::Error::new(cause.kind(), Self { text, cause })
+    }
+
+    /// The step at which a connection failed.
+    fn reason(error: &io::Error) -> Reason {
+        let is_tls = error.get_ref().is_some_and(|cause| cause.is::<Self>());
+        if is_tls { Reason::UpstreamTls } else { Reason::UpstreamConnect }
     }
 }
 

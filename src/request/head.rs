@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
-use super::RequestError;
+use super::{RequestError, Rule, refused_path};
 
 /// A request line and its header fields (RFC 9112, sections 3 and 5). The target is kept byte for
 /// byte. Values have lost the white space around them, and names their case; neither has a meaning.
@@ -23,6 +23,8 @@ pub struct HeadReader {
     /// End of the bytes that have been scanned.
     scanned: usize,
     passed_empty_line: bool,
+    /// The bytes of a head that was taken off the buffer and could not be parsed.
+    refused: Option<Bytes>,
 }
 
 impl HeadReader {
@@ -48,7 +50,10 @@ impl HeadReader {
         match self.end(buffer)? {
             Some(end) if end <= MAX_HEAD => {
                 *self = Self::default();
-                RawHead::parse(&buffer.split_to(end).freeze()).map(Some)
+                let head = buffer.split_to(end).freeze();
+                let parsed = RawHead::parse(&head).map(Some);
+                self.refused = parsed.is_err().then_some(head);
+                parsed
             }
             None if buffer.len() < MAX_HEAD => Ok(None),
             _ if memchr::memchr(b'\n', &buffer[..MAX_HEAD]).is_none() => {
@@ -56,6 +61,20 @@ impl HeadReader {
             }
             _ => Err(RequestError::HeadTooLarge),
         }
+    }
+
+    /// The path of a head that [`Self::take`] has refused, for the logs: see [`refused_path`].
+    /// `buffer` is the one that it was taken from.
+    pub fn refused_path(&self, buffer: &[u8]) -> Option<Box<str>> {
+        let head = self.refused.as_deref().unwrap_or(buffer);
+        let line = &head[..memchr::memchr2(b'\r', b'\n', head).unwrap_or(head.len())];
+        let (method, rest) = line.split_at(memchr::memchr(b' ', line)?);
+        // Without a method it is no request of HTTP, and its bytes may be anything.
+        Method::from_bytes(method).ok()?;
+        // The version follows the last blank, if the line has one.
+        let rest = &rest[1..];
+        let end = memchr::memmem::rfind(rest, b" HTTP/").unwrap_or(rest.len());
+        refused_path(&rest[..end])
     }
 
     /// Where the head ends: behind the first empty line. Each line ends in CR LF; a lone LF ends a
@@ -106,10 +125,10 @@ impl RawHead {
         let method = Method::from_bytes(&line[..method_end]).map_err(|_| REQUEST_LINE)?;
         if let Some(&odd) = target.iter().find(|byte| !byte.is_ascii_graphic()) {
             return Err(RequestError::Malformed(match odd {
-                b' ' => "the request target has a blank, which must be percent-encoded (%20)",
-                b'\t' => "the request target has a tab, which must be percent-encoded (%09)",
-                0x80.. => "the request target has a character that must be percent-encoded",
-                _ => "the request target has a control character",
+                b' ' => Rule::TargetBlank,
+                b'\t' => Rule::TargetTab,
+                0x80.. => Rule::TargetCharacter,
+                _ => Rule::TargetControl,
             }));
         }
         let target = bytes.slice(method_end + 1..target_end);
@@ -157,7 +176,7 @@ fn headers(bytes: &Bytes, start: usize) -> Result<HeaderMap, RequestError> {
 
 fn fault(error: httparse::Error) -> RequestError {
     match error {
-        httparse::Error::TooManyHeaders => RequestError::HeadTooLarge,
+        httparse::Error::TooManyHeaders => RequestError::TooManyHeaders,
         httparse::Error::HeaderName => NAME,
         httparse::Error::HeaderValue => VALUE,
         _ => LINE_END,
@@ -167,18 +186,12 @@ fn fault(error: httparse::Error) -> RequestError {
 /// Most bytes of a head. Bold BI's own ingress takes request heads of four buffers of 16 KiB.
 pub const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADER_LINES: usize = 100;
-const REQUEST_LINE: RequestError =
-    RequestError::Malformed("the request line is not a method, a target and a version");
-const VERSION: RequestError =
-    RequestError::Malformed("the version of the request is not HTTP/1.0 or 1.1");
-const LINE_END: RequestError = RequestError::Malformed("a line does not end in CR LF");
-const NAME: RequestError = RequestError::Malformed(
-    "the name of a header is empty or has a character that is not allowed in it",
-);
-const VALUE: RequestError =
-    RequestError::Malformed("the value of a header has a control character");
-const TLS: RequestError =
-    RequestError::Malformed("the client speaks TLS, and the listener speaks plain HTTP");
+const REQUEST_LINE: RequestError = RequestError::Malformed(Rule::RequestLine);
+const VERSION: RequestError = RequestError::Malformed(Rule::HttpVersion);
+const LINE_END: RequestError = RequestError::Malformed(Rule::LineEnd);
+const NAME: RequestError = RequestError::Malformed(Rule::HeaderName);
+const VALUE: RequestError = RequestError::Malformed(Rule::HeaderValue);
+const TLS: RequestError = RequestError::Malformed(Rule::TlsOnPlainListener);
 
 #[cfg(test)]
 mod tests {
@@ -201,9 +214,9 @@ mod tests {
         }
     }
 
-    fn refused(bytes: &[u8]) -> &'static str {
+    fn refused(bytes: &[u8]) -> String {
         match RawHead::read(bytes) {
-            Err(RequestError::Malformed(text)) => text,
+            Err(RequestError::Malformed(rule)) => rule.to_string(),
             other => panic!("{other:?} for {:?}", bytes.escape_ascii().to_string()),
         }
     }
@@ -312,7 +325,7 @@ mod tests {
         assert!(RawHead::read(lines(MAX_HEADER_LINES).as_bytes()).is_ok());
         assert_eq!(
             RawHead::read(lines(MAX_HEADER_LINES + 1).as_bytes()).unwrap_err(),
-            RequestError::HeadTooLarge
+            RequestError::TooManyHeaders
         );
     }
 

@@ -126,7 +126,7 @@ fn a_path_that_two_servers_could_read_in_two_ways_is_refused() {
 #[test]
 fn long_targets_are_told_apart_from_malformed_ones() {
     let long_path = format!("/{}", "a".repeat(MAX_PATH));
-    assert_eq!(get(&long_path).unwrap_err(), RequestError::TargetTooLong);
+    assert_eq!(get(&long_path).unwrap_err(), RequestError::PathTooLong);
     assert!(get(&long_path[..MAX_PATH]).is_ok());
     let segments = "/a".repeat(10_000);
     assert_eq!(get(&segments).unwrap_err(), RequestError::TargetTooLong);

@@ -30,7 +30,7 @@ pub struct AccessLine<'a> {
     pub client: Option<IpAddr>,
     /// The method; `None` if the head could not be parsed or the method is not forwarded.
     pub method: Option<&'a str>,
-    /// The path without its query; `None` if the head could not be parsed.
+    /// The path without its query; `None` if the head has none.
     pub path: Option<&'a str>,
     /// Status sent to the client; `None` if nothing was sent.
     pub status: Option<u16>,
@@ -46,9 +46,11 @@ pub struct AccessLine<'a> {
     pub outcome: RequestOutcome,
     /// Code of the refusal, if it was one.
     pub refusal: Option<&'static str>,
-    /// The reason for which a credential was refused.
+    /// The reason of the refusal, where its code has more than one.
     pub reason: Option<&'static str>,
-    /// The source of the token: `cache` or `exchange`; `None` if none was injected.
+    /// SHA-256 of a verified client certificate that no caller has.
+    pub certificate: Option<&'a str>,
+    /// The source of the token ([`TokenOrigin`](super::TokenOrigin)); `None` if none went up.
     pub token: Option<&'static str>,
     /// Whether the request was sent again with another token.
     pub replayed: bool,
@@ -238,6 +240,7 @@ impl AccessLine<'_> {
         text_field(out, "boldgate.outcome", Some(self.outcome.as_str()));
         text_field(out, "boldgate.refusal", self.refusal);
         text_field(out, "boldgate.reason", self.reason);
+        text_field(out, "tls.client.hash.sha256", self.certificate);
         text_field(out, "boldgate.token", self.token);
         out.push_str(",\"boldgate.replayed\":");
         out.push_str(if self.replayed { "true}\n" } else { "false}\n" });
@@ -296,6 +299,7 @@ impl AccessLine<'_> {
             ("caller", self.caller),
             ("refusal", self.refusal),
             ("reason", self.reason),
+            ("certificate", self.certificate),
             ("token", self.token),
             ("request", Some(self.request_id)),
         ];
@@ -341,6 +345,7 @@ mod tests {
             outcome: RequestOutcome::Served,
             refusal: None,
             reason: None,
+            certificate: None,
             token: Some("cache"),
             replayed: false,
         }

@@ -44,6 +44,8 @@ pub enum AuditEvent<'a> {
         purpose: &'static str,
         /// Its duration.
         duration: Duration,
+        /// The reason of its failure, where the outcome has more than one.
+        reason: Option<&'static str>,
         /// Lifetime of the token that it gave.
         lifetime: Option<Duration>,
     },
@@ -53,8 +55,12 @@ pub enum AuditEvent<'a> {
         client: Option<IpAddr>,
         /// The method; `None` if the head could not be parsed or the method is not forwarded.
         method: Option<&'a str>,
-        /// The path without its query; `None` if the head could not be parsed.
+        /// The path without its query; `None` if the head has none.
         path: Option<&'a str>,
+        /// SHA-256 of a verified client certificate that no caller has.
+        certificate: Option<&'a str>,
+        /// The reason of the refusal, where its code has more than one.
+        reason: Option<&'static str>,
         /// The class of its route, once known.
         class: Option<&'static str>,
         /// The status of the response.
@@ -139,7 +145,8 @@ impl AuditLine<'_> {
         name_field(out, "boldgate.grant", self.grant);
         name_field(out, "boldgate.outcome", Some(self.outcome));
         match &self.event {
-            AuditEvent::Exchange { purpose, duration, lifetime } => {
+            AuditEvent::Exchange { purpose, duration, reason, lifetime } => {
+                text_field(out, "boldgate.reason", *reason);
                 text_field(out, "boldgate.purpose", Some(purpose));
                 out.push_str(",\"boldgate.exchange_duration\":");
                 push_seconds(out, *duration);
@@ -148,10 +155,12 @@ impl AuditLine<'_> {
                     push_number(out, lifetime.as_secs());
                 }
             }
-            AuditEvent::Refusal { client, method, path, class, status } => {
+            AuditEvent::Refusal { client, method, path, certificate, reason, class, status } => {
+                text_field(out, "boldgate.reason", *reason);
                 text_field(out, "boldgate.route_class", *class);
                 name_field(out, "http.request.method", *method);
                 name_field(out, "url.path", *path);
+                text_field(out, "tls.client.hash.sha256", *certificate);
                 out.push_str(",\"http.response.status_code\":");
                 push_number(out, (*status).into());
                 if let Some(client) = client {
@@ -204,6 +213,7 @@ mod tests {
             event: AuditEvent::Exchange {
                 purpose: "request",
                 duration: Duration::from_micros(20_345),
+                reason: None,
                 lifetime: Some(Duration::from_secs(3600)),
             },
         }
@@ -216,6 +226,8 @@ mod tests {
                 client: Some(IpAddr::from([192, 0, 2, 10])),
                 method: Some("GET"),
                 path: Some("/bi/api/site/site1/v5.0/users"),
+                certificate: None,
+                reason: Some("may_not"),
                 class: Some("admin"),
                 status: 403,
             },
@@ -244,7 +256,7 @@ mod tests {
         let expected = format!(
             "{{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
              \"event\":\"refusal\",{who},\"boldgate.outcome\":\"route_closed\",\
-             \"boldgate.route_class\":\"admin\",\"http.request.method\":\"GET\",\
+             \"boldgate.reason\":\"may_not\",\"boldgate.route_class\":\"admin\",\"http.request.method\":\"GET\",\
              \"url.path\":\"/bi/api/site/site1/v5.0/users\",\
              \"http.response.status_code\":403,\"client.address\":\"192.0.2.10\"}}\n"
         );

@@ -24,6 +24,18 @@ pub enum RequestOutcome {
     Preflight,
 }
 
+/// The source of the `Authorization` that goes up with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum TokenOrigin {
+    /// The token was in the cache.
+    Cache,
+    /// The request waited for an exchange.
+    Exchange,
+    /// The client's own `Authorization`.
+    Own,
+}
+
 /// How a token exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
@@ -32,6 +44,8 @@ pub enum ExchangeOutcome {
     Success,
     /// The server refused the credential.
     Refused,
+    /// The server does not know the user, and gives tokens to others of the same tenant.
+    SubjectUnknown,
     /// The token reply could not be used.
     Unusable,
     /// The endpoint could not be reached, or could not serve.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{AccessToken, ExchangeError, Initiator, Purpose};
 use crate::caller::CallerName;
 use crate::policy::{PermissionId, Permit};
-use crate::telemetry::{AuditEvent, AuditLine, AuditLog};
+use crate::telemetry::{AuditEvent, AuditLine, AuditLog, Reason};
 
 /// An [`Initiator`] that outlives its request.
 pub(super) struct OwnedInitiator {
@@ -50,6 +50,7 @@ impl<'a> AuditGuard<'a> {
             (Purpose::Missing, None) => "warm_up",
             (Purpose::Refused, _) => "replacement",
             (Purpose::Refresh, _) => "refresh",
+            (Purpose::Comparison, _) => "comparison",
         };
         let (at, begun) = (SystemTime::now(), Instant::now());
         Self { audit, permit, initiator, purpose, at, begun, written: false }
@@ -58,12 +59,12 @@ impl<'a> AuditGuard<'a> {
     /// The exchange has ended.
     pub(super) fn ended(mut self, result: Result<&AccessToken, &ExchangeError>) {
         match result {
-            Ok(token) => self.write("granted", Some(token.lifetime())),
-            Err(error) => self.write(error.kind.code(), None),
+            Ok(token) => self.write("granted", None, Some(token.lifetime())),
+            Err(error) => self.write(error.kind.code(), error.kind.reason(), None),
         }
     }
 
-    fn write(&mut self, outcome: &str, lifetime: Option<Duration>) {
+    fn write(&mut self, outcome: &str, reason: Option<Reason>, lifetime: Option<Duration>) {
         self.written = true;
         let (tenant, initiator) = (self.permit.tenant(), self.initiator);
         let permission = initiator.map(|initiator| initiator.permission.to_string());
@@ -81,6 +82,7 @@ impl<'a> AuditGuard<'a> {
             event: AuditEvent::Exchange {
                 purpose: self.purpose,
                 duration: self.begun.elapsed(),
+                reason: reason.map(Reason::as_str),
                 lifetime,
             },
         });
@@ -91,7 +93,7 @@ impl Drop for AuditGuard<'_> {
     /// The gateway ended during the exchange. Bold BI may have made a token all the same.
     fn drop(&mut self) {
         if !self.written {
-            self.write("abandoned", None);
+            self.write("abandoned", None, None);
         }
     }
 }

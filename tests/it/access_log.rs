@@ -94,6 +94,7 @@ fn text_lines_are_written_for_people() {
         outcome: RequestOutcome::Served,
         refusal: None,
         reason: None,
+        certificate: None,
         token: Some("cache"),
         replayed: true,
     };
@@ -135,6 +136,7 @@ proptest! {
                 outcome: RequestOutcome::Served,
                 refusal: None,
                 reason: None,
+                certificate: None,
                 token: None,
                 replayed: false,
             });
@@ -263,6 +265,7 @@ fn lines_dropped_by_a_full_buffer_are_counted_and_later_ones_are_written() {
         outcome: RequestOutcome::Served,
         refusal: None,
         reason: None,
+        certificate: None,
         token: None,
         replayed: false,
     };

@@ -315,7 +315,8 @@ async fn open_and_rejected_connections_are_counted() {
 async fn the_names_of_the_metrics_are_a_contract() {
     let (_stand_in, gateway) = both().await;
     gateway.get("/bi/api/site/site1/v5.0/echo").await;
-    gateway.access_lines(1).await;
+    gateway.get("/refused").await;
+    gateway.access_lines(2).await;
     let metrics = Metrics::read(gateway.running.admin_address()).await;
     let mut list = String::new();
     for (name, family) in &metrics.families {

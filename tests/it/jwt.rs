@@ -356,14 +356,12 @@ async fn the_reason_of_a_refused_credential_is_in_the_access_log_and_a_metric_on
     }
     assert!(lines[refused.len()].get("boldgate.reason").is_none());
     let metrics = gateway.telemetry.render();
-    for (reason, count) in [
-        ("missing", 1),
-        ("key_unknown", 2),
-        ("bearer_unknown", 2),
-        ("jwt_expired", 1),
-        ("key_expired", 0),
-    ] {
-        let line = format!("boldgate_credentials_refused_total{{reason=\"{reason}\"}} {count}\n");
+    for (reason, count) in
+        [("missing", 1), ("key_unknown", 2), ("bearer_unknown", 2), ("jwt_expired", 1)]
+    {
+        let line = format!(
+            "boldgate_refusals_total{{code=\"caller_unauthenticated\",reason=\"{reason}\"}} {count}\n"
+        );
         assert!(metrics.contains(&line), "{line}{metrics}");
     }
 }
