@@ -16,6 +16,7 @@ mod access_log;
 mod audit;
 mod file;
 mod gauge_guard;
+mod handshakes;
 mod log_limiter;
 mod metrics;
 mod outcome;
@@ -30,6 +31,7 @@ pub use access_log::{
 };
 pub use audit::{AuditEvent, AuditLine, AuditLog};
 pub use gauge_guard::GaugeGuard;
+pub use handshakes::{HandshakeFailure, Handshakes};
 pub use log_limiter::LogLimiter;
 use metrics::Families;
 pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
@@ -58,6 +60,8 @@ pub struct Telemetry {
     pub connections_refused: Counter,
     /// Requests that were refused.
     pub refusals: Refusals,
+    /// TLS handshakes with clients.
+    pub handshakes: Handshakes,
     /// Reloads of the configuration, and the configuration in force.
     pub reloads: ReloadMetrics,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
@@ -91,6 +95,7 @@ impl Default for Telemetry {
             access_lines_dropped.clone(),
         );
         let refusals = Refusals::register(&mut registry);
+        let handshakes = Handshakes::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
@@ -113,6 +118,7 @@ impl Default for Telemetry {
             connections,
             connections_refused,
             refusals,
+            handshakes,
             reloads,
             access_lines_dropped,
             audit,

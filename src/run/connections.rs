@@ -186,7 +186,14 @@ impl Connections {
                 match &listener.tls {
                     None => Transport::Tcp(tcp),
                     Some(acceptor) => {
-                        match Box::pin(self.tls_handshake(acceptor, tcp, address)).await {
+                        match Box::pin(self.tls_handshake(
+                            acceptor,
+                            tcp,
+                            address,
+                            &listener.address,
+                        ))
+                        .await
+                        {
                             Some(tls) => {
                                 peer.certificate = certificate(&tls);
                                 Transport::Tls(Box::new(TlsStream::from(tls)))
@@ -208,6 +215,7 @@ impl Connections {
         acceptor: &TlsAcceptor,
         tcp: TcpStream,
         client: IpAddr,
+        listener: &str,
     ) -> Option<server::TlsStream<Counted<TcpStream>>> {
         let limits = self.generation.load().limits;
         let bound = limits.unfinished_heads;
@@ -215,10 +223,14 @@ impl Connections {
         match timeout(limits.request_head_timeout, handshake).await {
             Ok(Ok(tls)) => Some(tls),
             Ok(Err(error)) => {
-                handshake::log_failure(&self.telemetry, client, &error);
+                handshake::failed(&self.telemetry, listener, client, &error);
                 None
             }
-            Err(_) => None,
+            Err(_) => {
+                let error = std::io::ErrorKind::TimedOut.into();
+                handshake::failed(&self.telemetry, listener, client, &error);
+                None
+            }
         }
     }
 }

@@ -109,6 +109,8 @@ impl Generation {
             &tenants.map(|tenant| tenant.name.as_str()).collect(),
             &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
         );
+        let tls = self.listeners.iter().filter(|(_, listener)| listener.tls.is_some());
+        telemetry.handshakes.export(&tls.map(|(_, listener)| &*listener.address).collect());
         // A refused configuration may have set the metrics of a server with the same name.
         for upstream in upstreams() {
             upstream.update_metrics();
@@ -128,6 +130,8 @@ impl Generation {
 
 /// A listener as one configuration has it.
 pub(super) struct Listener {
+    /// Its address, as the configuration has it.
+    pub(super) address: Arc<str>,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) terms: Arc<ListenerTerms>,
     pub(super) trust: ClientTrust,
@@ -162,6 +166,7 @@ impl Listener {
         };
         let before = before.filter(|before| before.trust == trust);
         Self {
+            address: settings.address.to_string().into(),
             tls: tls.map(|tls| TlsAcceptor::from(Arc::clone(&tls.config))),
             terms: Arc::clone(&settings.terms),
             trust,

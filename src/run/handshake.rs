@@ -8,14 +8,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, Error, InvalidMessage};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::http1::Counted;
 use crate::proxy::UnfinishedHeads;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{HandshakeFailure, Telemetry};
 use crate::trust::message_of;
 
 /// Performs the handshake with a client. The bytes beyond a usual handshake count towards
@@ -43,66 +43,114 @@ pub(super) async fn accept(
     });
     tokio::select! {
         biased;
-        () = unfinished.evicted() => Err(io::Error::other(EVICTED)),
+        () = unfinished.evicted() => Err(io::Error::other(Evicted)),
         tls = counted => tls,
     }
 }
 
-/// Logs a failed handshake, as a warning if the client's certificate was refused.
-pub(super) fn log_failure(telemetry: &Telemetry, client: IpAddr, error: &io::Error) {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
-    let Some((kind, hint)) = cause.and_then(refused) else {
-        tracing::debug!(%error, "a TLS handshake failed");
+/// Counts and logs a failed handshake, as a warning if the client's certificate was refused.
+pub(super) fn failed(telemetry: &Telemetry, listener: &str, client: IpAddr, error: &io::Error) {
+    let failure = classify(error);
+    let Some(repeated) = telemetry.handshakes.failed(listener, failure) else {
+        tracing::debug!(%error, boldgate.reason = failure.as_str(), "a TLS handshake failed");
         return;
     };
-    if let Some(repeated) = telemetry.no_tenant.log_limiter.allow(kind) {
-        let repeated = (repeated > 0).then_some(repeated);
-        tracing::warn!(
+    let repeated = (repeated > 0).then_some(repeated);
+    let (reason, error) = (failure.as_str(), message_of(error));
+    match certificate_hint(failure) {
+        Some(hint) => tracing::warn!(
+            boldgate.listener = listener,
             client.address = %client,
-            error = message_of(error),
+            boldgate.reason = reason,
+            error,
             repeated,
             hint,
             "a client was rejected: its certificate is missing or not accepted"
-        );
+        ),
+        None => tracing::info!(
+            boldgate.listener = listener,
+            client.address = %client,
+            boldgate.reason = reason,
+            error,
+            repeated,
+            "a TLS handshake with a client failed"
+        ),
     }
 }
 
-/// The kind of a refusal, and its remedy.
-fn refused(error: &Error) -> Option<(&'static str, &'static str)> {
-    Some(match error {
-        Error::NoCertificatesPresented => (
-            "client_certificate_missing",
+fn classify(error: &io::Error) -> HandshakeFailure {
+    let cause = error.get_ref();
+    if cause.is_some_and(|cause| cause.is::<Evicted>()) {
+        return HandshakeFailure::Evicted;
+    }
+    match cause.and_then(|cause| cause.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => HandshakeFailure::NoCertificate,
+        Some(Error::InvalidCertificate(fault)) => certificate_fault(fault),
+        Some(Error::InvalidCertRevocationList(_)) => HandshakeFailure::RevocationUnknown,
+        Some(Error::AlertReceived(_)) => HandshakeFailure::ClientAlert,
+        // The first byte of a TLS record is its type: rustls refuses other protocols by it.
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => HandshakeFailure::NotTls,
+        Some(_) => HandshakeFailure::Protocol,
+        None if error.kind() == io::ErrorKind::TimedOut => HandshakeFailure::Timeout,
+        None => HandshakeFailure::Closed,
+    }
+}
+
+fn certificate_fault(fault: &CertificateError) -> HandshakeFailure {
+    match fault {
+        CertificateError::UnknownRevocationStatus => HandshakeFailure::RevocationUnknown,
+        CertificateError::Revoked => HandshakeFailure::Revoked,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            HandshakeFailure::UnknownCa
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            HandshakeFailure::Expired
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            HandshakeFailure::NotYetValid
+        }
+        _ => HandshakeFailure::Certificate,
+    }
+}
+
+/// The remedy where the client's certificate was refused.
+fn certificate_hint(failure: HandshakeFailure) -> Option<&'static str> {
+    Some(match failure {
+        HandshakeFailure::NoCertificate => {
             "this listener has a `client_ca_file`, so every client needs a certificate of one of its \
-             CAs",
-        ),
-        Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)
-        | Error::InvalidCertRevocationList(_) => (
-            "client_certificate_revocations",
+             CAs"
+        }
+        HandshakeFailure::RevocationUnknown => {
             "add to the listener's `client_crl_file` a list of the CA that signed the client's \
-             certificate, and of each CA above it",
-        ),
-        Error::InvalidCertificate(CertificateError::Revoked) => (
-            "client_certificate_revoked",
+             certificate, and of each CA above it"
+        }
+        HandshakeFailure::Revoked => {
             "the certificate is in a list of `client_crl_file`: give the client another one, unless it \
-             was revoked on purpose",
-        ),
-        Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => (
-            "client_certificate_unknown_issuer",
+             was revoked on purpose"
+        }
+        HandshakeFailure::UnknownCa => {
             "give the client a certificate of a CA in `client_ca_file` of the listener, or add its CA \
-             there; the client must also send the intermediate CAs",
-        ),
-        Error::InvalidCertificate(_) => (
-            "client_certificate_refused",
+             there; the client must also send the intermediate CAs"
+        }
+        HandshakeFailure::Expired
+        | HandshakeFailure::NotYetValid
+        | HandshakeFailure::Certificate => {
             "give the client a certificate that is currently valid, for client authentication \
-             (extendedKeyUsage clientAuth), with a key of RSA from 2048 bits, P-256, P-384 or Ed25519",
-        ),
-        _ => return None,
+             (extendedKeyUsage clientAuth), with a key of RSA from 2048 bits, P-256, P-384 or Ed25519"
+        }
+        HandshakeFailure::ClientAlert
+        | HandshakeFailure::NotTls
+        | HandshakeFailure::Protocol
+        | HandshakeFailure::Timeout
+        | HandshakeFailure::Closed
+        | HandshakeFailure::Evicted => return None,
     })
 }
 
+/// The handshake was given up for the memory of others.
+#[derive(Debug, thiserror::Error)]
+#[error("evicted: unfinished heads and handshakes together exceed `limits.unfinished_heads`")]
+struct Evicted;
+
 /// Size of all messages of a client without certificates, in bytes.
 const USUAL_HANDSHAKE: u64 = 4 * 1024;
-const EVICTED: &str =
-    "evicted: unfinished heads and handshakes together exceed `limits.unfinished_heads`";

@@ -317,6 +317,7 @@ async fn the_names_of_the_metrics_are_a_contract() {
     gateway.get("/bi/api/site/site1/v5.0/echo").await;
     gateway.get("/refused").await;
     gateway.access_lines(2).await;
+    gateway.telemetry.handshakes.export(&["127.0.0.1:443"].into());
     let metrics = Metrics::read(gateway.running.admin_address()).await;
     let mut list = String::new();
     for (name, family) in &metrics.families {
