@@ -25,6 +25,7 @@ mod replacement;
 mod schedule;
 mod source;
 mod suspend;
+mod users;
 
 pub use source::{TokenLookup, TokenSource};
 

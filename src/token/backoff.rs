@@ -12,6 +12,7 @@ use super::{ExchangeError, ExchangeErrorKind, NoToken};
 pub(super) struct NegativeEntry {
     last: Arc<ExchangeError>,
     count: u32,
+    failed_at: Instant,
     again_at: Instant,
 }
 
@@ -20,12 +21,18 @@ impl NegativeEntry {
     pub(super) fn after(before: Option<&Self>, error: Arc<ExchangeError>, now: Instant) -> Self {
         let same_kind = before.filter(|b| is_refusal(&b.last.kind) == is_refusal(&error.kind));
         let count = same_kind.map_or(0, |b| b.count.saturating_add(1));
-        Self { again_at: now + pause(&error.kind, count), last: error, count }
+        Self { failed_at: now, again_at: now + pause(&error.kind, count), last: error, count }
     }
 
     /// The failure of a request for a token at `now`; `None` if another exchange may begin.
     pub(super) fn holds_at(&self, now: Instant) -> Option<NoToken> {
         (now < self.again_at).then(|| self.no_token(now))
+    }
+
+    /// When the last exchange failed, if it is undecided whether the server refused the user or the
+    /// credential of the tenant.
+    pub(super) fn undecided_since(&self) -> Option<Instant> {
+        matches!(self.last.kind, ExchangeErrorKind::Refused { .. }).then_some(self.failed_at)
     }
 
     /// The last failure, and how long to wait from `now` on.
@@ -65,6 +72,7 @@ pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
     matches!(
         kind,
         ExchangeErrorKind::Refused { .. }
+            | ExchangeErrorKind::SubjectUnknown { .. }
             | ExchangeErrorKind::Unusable { status: 400..=499, .. }
             | ExchangeErrorKind::AnotherUser
     )

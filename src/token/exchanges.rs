@@ -9,16 +9,17 @@ use std::time::Duration;
 use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::audit::{AuditGuard, OwnedInitiator};
-use super::backoff::NegativeEntry;
+use super::backoff::{NegativeEntry, is_refusal};
 use super::cache::{CacheEntry, TokenCache};
 use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
 use super::suspend::SuspendClock;
+use super::users::{LastUsers, TenantUsers};
 use super::{
-    AccessToken, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, Initiator, NoToken, Purpose,
-    TokenExchange,
+    AccessToken, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, Initiator, NO_SUCH_PAGE,
+    NoToken, Purpose, TokenExchange,
 };
 use crate::policy::Permit;
 use crate::telemetry::{ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
@@ -28,6 +29,7 @@ use crate::tenant::Server;
 pub(super) struct Exchanges {
     cache: TokenCache,
     failures: Cache<Permit, Arc<NegativeEntry>>,
+    users: LastUsers,
     flights: Mutex<HashMap<Permit, Flight>>,
     endpoints: Endpoints,
     active: RwLock<Arc<Active>>,
@@ -84,6 +86,7 @@ impl Exchanges {
         Self {
             cache: TokenCache::new(capacity),
             failures: Cache::builder().max_capacity(capacity).time_to_idle(FAILURE_TIMEOUT).build(),
+            users: LastUsers::default(),
             flights: Mutex::default(),
             endpoints: Endpoints::default(),
             active: RwLock::new(Arc::new(Active { exchange, reissue })),
@@ -121,6 +124,7 @@ impl Exchanges {
         }
         let still = |permit: &Permit| (new.reissue)(permit).is_some();
         self.cache.retain(still);
+        self.users.retain(still);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.failures.invalidate(&*permit);
         }
@@ -157,7 +161,8 @@ impl Exchanges {
         if let Some(token) = self.cache.usable(permit) {
             return Ok(Joined::Cached(token));
         }
-        if let Some(failure) = failure().and_then(|failure| failure.holds_at(Instant::now())) {
+        let failure = failure().filter(|failure| !self.can_be_decided(permit, failure));
+        if let Some(failure) = failure.and_then(|failure| failure.holds_at(Instant::now())) {
             return remembered(failure);
         }
         let flight = self.start(permit, purpose, initiator.map(OwnedInitiator::from), None);
@@ -234,17 +239,21 @@ impl Exchanges {
         // The configuration may have changed while it waited for the budget.
         let active = self.active();
         let permit = &(active.reissue)(permit).ok_or_else(|| revoked(permit))?;
-        let (begun, suspended) = (Instant::now(), self.clock.total());
+        let begun = Instant::now();
         let audit = AuditGuard::begin(&self.telemetry.audit, permit, purpose, initiator);
-        let result = active.exchange.exchange(permit).await;
-        let metrics = self.metrics(permit);
-        metrics.exchange_seconds.observe(begun.elapsed().as_secs_f64());
-        let result = result.and_then(|token| self.received(permit, token, suspended));
+        let mut result = self.ask(&active, permit).await;
+        if let Err(error) = &mut result
+            && let Some(kind) = self.unknown_subject(&active, permit, &error.kind, begun).await
+        {
+            error.kind = kind;
+        }
         audit.ended(result.as_ref().map(|new| &**new.token()));
+        let metrics = self.metrics(permit);
         let error = match result {
             Ok(new) => {
                 metrics.exchanged(ExchangeOutcome::Success);
                 guard.succeeded(&permit.tenant().name);
+                self.users.granted(permit, begun);
                 self.failures.invalidate(permit);
                 return Ok(Some(self.keep(permit, new, purpose)));
             }
@@ -273,6 +282,79 @@ impl Exchanges {
         }
         guard.failed(&error, begun);
         Err(self.remember(permit, error))
+    }
+
+    async fn ask(&self, active: &Active, permit: &Permit) -> Result<CacheEntry, ExchangeError> {
+        let (begun, suspended) = (Instant::now(), self.clock.total());
+        let result = active.exchange.exchange(permit).await;
+        self.metrics(permit).exchange_seconds.observe(begun.elapsed().as_secs_f64());
+        result.and_then(|token| self.received(permit, token, suspended))
+    }
+
+    /// [`ExchangeErrorKind::SubjectUnknown`], if the server refused the user of `permit`, in an
+    /// exchange that began at `begun`, and not the credential. A server may give the same reply to
+    /// an unknown user, a renamed site and a wrong secret. They differ in another user of the same
+    /// tenant, so one that got a token before is asked for again. It waits no longer than an
+    /// exchange may take.
+    async fn unknown_subject(
+        &self,
+        active: &Active,
+        permit: &Permit,
+        kind: &ExchangeErrorKind,
+        begun: Instant,
+    ) -> Option<ExchangeErrorKind> {
+        let &ExchangeErrorKind::Refused { status, detail } = kind else { return None };
+        if detail == NO_SUCH_PAGE || !is_mapped(permit) {
+            return None;
+        }
+        let users = self.users.of(permit)?;
+        let deadline = permit.tenant().server.timeouts.exchange;
+        let another = timeout(deadline, self.lets_another_in(active, permit, &users, begun)).await;
+        (another == Ok(true)).then_some(ExchangeErrorKind::SubjectUnknown { status, detail })
+    }
+
+    /// Whether another user of the tenant gets a token by an exchange that begins after `since`.
+    async fn lets_another_in(
+        &self,
+        active: &Active,
+        permit: &Permit,
+        users: &TenantUsers,
+        since: Instant,
+    ) -> bool {
+        // One exchange tells it for all users that are refused at the time.
+        let _asking = users.asking.lock().await;
+        let Some(other) = users.other_than(permit) else { return false };
+        if other.begun >= since {
+            return true;
+        }
+        let Some(other) = (active.reissue)(&other.permit) else { return false };
+        let begun = Instant::now();
+        let audit = AuditGuard::begin(&self.telemetry.audit, &other, Purpose::Comparison, None);
+        let result = self.ask(active, &other).await;
+        audit.ended(result.as_ref().map(|new| &**new.token()));
+        let metrics = self.metrics(&other);
+        match result {
+            Ok(new) => {
+                metrics.exchanged(ExchangeOutcome::Success);
+                self.users.granted(&other, begun);
+                self.keep(&other, new, Purpose::Comparison);
+                true
+            }
+            Err(error) => {
+                metrics.exchanged(outcome(&error.kind));
+                if is_refusal(&error.kind) {
+                    users.forget(&other);
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether another exchange would decide if the server refused the user of `permit` or the
+    /// credential of its tenant: another user got a token since.
+    fn can_be_decided(&self, permit: &Permit, failure: &NegativeEntry) -> bool {
+        is_mapped(permit)
+            && failure.undecided_since().is_some_and(|at| self.users.another_since(permit, at))
     }
 
     /// Waits for room in the budget of the permit's server.
@@ -369,13 +451,17 @@ fn alarm(metrics: &TenantMetrics, permit: &Permit) {
     let tenant = permit.tenant();
     tracing::error!(
         boldgate.tenant = %tenant.name,
-        boldgate.subject = %permit.subject(),
         server.address = tenant.server.origin(),
         repeated,
         hint = "look for a proxy or cache that responds in place of Bold BI; if the email address of \
-                the user was changed in Bold BI, map to the new one",
+                the user was changed in Bold BI, map to the new one; the audit log has the user",
         "the token endpoint gave a token of another user than was asked for; it is not used"
     );
+}
+
+/// Whether the user is not the credential's own one.
+fn is_mapped(permit: &Permit) -> bool {
+    permit.subject().as_str() != &*permit.tenant().credential.username
 }
 
 fn revoked(permit: &Permit) -> NoToken {
@@ -385,6 +471,7 @@ fn revoked(permit: &Permit) -> NoToken {
 fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
     match kind {
         ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
+        ExchangeErrorKind::SubjectUnknown { .. } => ExchangeOutcome::SubjectUnknown,
         ExchangeErrorKind::Unusable { .. }
         | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
