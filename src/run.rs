@@ -174,6 +174,7 @@ impl Running {
         logs.open(&state)?;
 
         let telemetry = &state.telemetry;
+        generation.publish_metrics(telemetry);
         let connections = Connections::new(
             Arc::clone(&generation),
             Arc::clone(telemetry),
