@@ -18,14 +18,14 @@ pub(super) struct LastUsers(Mutex<HashMap<TenantName, Arc<TenantUsers>>>);
 #[derive(Debug, Default)]
 pub(super) struct TenantUsers {
     /// The latest first.
-    granted: Mutex<Vec<Granted>>,
+    granted: Mutex<Vec<GrantedUser>>,
     /// Held while the server is asked for a token of one of them.
     pub(super) asking: tokio::sync::Mutex<()>,
 }
 
 /// A user that got a token.
 #[derive(Clone, Debug)]
-pub(super) struct Granted {
+pub(super) struct GrantedUser {
     pub(super) permit: Permit,
     /// When the exchange began.
     pub(super) begun: Instant,
@@ -37,7 +37,7 @@ impl LastUsers {
         let users = Arc::clone(self.0.lock().entry(permit.tenant().name.clone()).or_default());
         let mut granted = users.granted.lock();
         granted.retain(|user| user.permit.subject() != permit.subject());
-        granted.insert(0, Granted { permit: permit.clone(), begun });
+        granted.insert(0, GrantedUser { permit: permit.clone(), begun });
         granted.truncate(MAX_USERS);
     }
 
@@ -64,7 +64,7 @@ impl LastUsers {
 
 impl TenantUsers {
     /// The last user that is not the one of `permit`.
-    pub(super) fn other_than(&self, permit: &Permit) -> Option<Granted> {
+    pub(super) fn other_than(&self, permit: &Permit) -> Option<GrantedUser> {
         self.granted.lock().iter().find(|user| user.permit.subject() != permit.subject()).cloned()
     }
 

@@ -171,7 +171,9 @@ impl Setup {
         for (name, url, of_server, of_tenant) in SITES {
             let url = match *url {
                 "" => format!("http://{}/bi", upstream.address),
-                url => url.replace("TLS", &tls.to_string()).replace("SILENT", &silent.to_string()),
+                url => {
+                    url.edit_any("TLS", &tls.to_string()).edit_any("SILENT", &silent.to_string())
+                }
             };
             servers += &format!("  {name}: {{ url: \"{url}\", {of_server} }}\n");
             let existing = if of_tenant.contains("existing") {

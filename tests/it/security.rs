@@ -9,6 +9,7 @@ mod framing;
 mod headers;
 mod hosts;
 mod leaks;
+mod names;
 mod paths;
 mod readers;
 mod shared;

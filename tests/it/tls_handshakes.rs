@@ -49,7 +49,7 @@ async fn each_failed_handshake_is_counted_by_listener_and_reason() {
         write(&folder, "revoked.pem", &ca.revocations(&serial)),
     );
     let config = anonymous(upstream.address)
-        .replace("callers: anonymous", &format!("callers: required, {tls}"));
+        .edit("callers: anonymous", &format!("callers: required, {tls}"));
     let gateway = Gateway::start(&format!(
         "{config}limits: {{ request_head_timeout: 1s, unfinished_heads: 1MiB }}
 callers:
