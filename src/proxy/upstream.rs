@@ -2,6 +2,7 @@
 //! [`Server`] of one configuration, hence to one trust domain (addresses, server name, CA set): no
 //! connection is ever used for another.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
@@ -303,7 +304,7 @@ impl TlsFault {
 
     /// The step at which a connection failed.
     fn reason(error: &io::Error) -> Reason {
-        let is_tls = error.get_ref().is_some_and(|cause| cause.is::<Self>());
+        let is_tls = error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Self>);
         if is_tls { Reason::UpstreamTls } else { Reason::UpstreamConnect }
     }
 }

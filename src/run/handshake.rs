@@ -80,7 +80,7 @@ pub(super) fn failed(telemetry: &Telemetry, listener: &str, client: IpAddr, erro
 
 fn classify(error: &io::Error) -> HandshakeFailure {
     let cause = error.get_ref();
-    if cause.is_some_and(|cause| cause.is::<Evicted>()) {
+    if cause.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Evicted>) {
         return HandshakeFailure::Evicted;
     }
     match cause.and_then(|cause| cause.downcast_ref::<Error>()) {

@@ -155,6 +155,38 @@ struct Setup {
     expected: Vec<(&'static str, Refused)>,
 }
 
+/// The sections of all sites: servers, tenants, and the permissions of a caller for all of them.
+async fn sites(upstream: SocketAddr) -> (String, String, String) {
+    let tls = raw_server(b"HTTP/1.1 400 No\r\n\r\n", true).await;
+    let silent = raw_server(b"", false).await;
+    let (mut servers, mut tenants, mut may) = (String::new(), String::new(), String::new());
+    for (name, url, of_server, of_tenant) in SITES {
+        let url = match *url {
+            "" => format!("http://{}/bi", upstream),
+            url => url.edit_any("TLS", &tls.to_string()).edit_any("SILENT", &silent.to_string()),
+        };
+        servers += &format!("  {name}: {{ url: \"{url}\", {of_server} }}\n");
+        let existing = if of_tenant.contains("existing") {
+            String::new()
+        } else {
+            "    existing_authorization: pass_through\n".to_owned()
+        };
+        let more = if of_tenant.is_empty() { String::new() } else { format!("    {of_tenant}\n") };
+        let credential = if *name == "password" {
+            "      grant: password\n      username: own@acme.example\n      password: { file: \
+                 SECRET_FILE }\n      user_source: local\n"
+        } else {
+            "      grant: embed_secret\n      username: own@acme.example\n      embed_secret: { \
+                 file: SECRET_FILE }\n      user_source: azure_ad\n"
+        };
+        tenants += &format!(
+            "  {name}:\n    server: {name}\n    site: {name}\n{existing}{more}    credential:\n{credential}"
+        );
+        may += &format!("      - {{ tenant: {name}, routes: [read, write] }}\n");
+    }
+    (servers, tenants, may)
+}
+
 const CALLERS: [&str; 6] = ["portal", "guest", "hasty", "single", "old", "people"];
 
 impl Setup {
@@ -165,36 +197,7 @@ impl Setup {
         let keys: BTreeMap<_, _> =
             CALLERS.map(|name| (name, ApiKey::generate().unwrap())).into_iter().collect();
         let folder = tempfile::tempdir().unwrap();
-        let tls = raw_server(b"HTTP/1.1 400 No\r\n\r\n", true).await;
-        let silent = raw_server(b"", false).await;
-        let (mut servers, mut tenants, mut may) = (String::new(), String::new(), String::new());
-        for (name, url, of_server, of_tenant) in SITES {
-            let url = match *url {
-                "" => format!("http://{}/bi", upstream.address),
-                url => {
-                    url.edit_any("TLS", &tls.to_string()).edit_any("SILENT", &silent.to_string())
-                }
-            };
-            servers += &format!("  {name}: {{ url: \"{url}\", {of_server} }}\n");
-            let existing = if of_tenant.contains("existing") {
-                String::new()
-            } else {
-                "    existing_authorization: pass_through\n".to_owned()
-            };
-            let more =
-                if of_tenant.is_empty() { String::new() } else { format!("    {of_tenant}\n") };
-            let credential = if *name == "password" {
-                "      grant: password\n      username: own@acme.example\n      password: { file: \
-                 SECRET_FILE }\n      user_source: local\n"
-            } else {
-                "      grant: embed_secret\n      username: own@acme.example\n      embed_secret: { \
-                 file: SECRET_FILE }\n      user_source: azure_ad\n"
-            };
-            tenants += &format!(
-                "  {name}:\n    server: {name}\n    site: {name}\n{existing}{more}    credential:\n{credential}"
-            );
-            may += &format!("      - {{ tenant: {name}, routes: [read, write] }}\n");
-        }
+        let (servers, tenants, may) = sites(upstream.address).await;
         let mapped = |tenant: &str, rule: &str| {
             format!("      - {{ tenant: {tenant}, routes: [read], subject: {{ {rule} }} }}\n")
         };
@@ -279,7 +282,7 @@ audit: {{ to: \"{}\" }}
     fn address(&self, listener: usize) -> SocketAddr {
         match &self.gateway.running.addresses()[listener] {
             ListenAddress::Tcp(address) => *address,
-            other => panic!("{other:?}"),
+            ListenAddress::Unix(path) => panic!("{path:?}"),
         }
     }
 
@@ -414,7 +417,7 @@ async fn parse(setup: &mut Setup) {
         ("path_percent_encoding", get("/a%zz")),
         ("path_character", get("/a\"b")),
         ("path_not_utf8", get("/a%ff")),
-        ("path_encoded_separator", get("/a%2fb")),
+        ("path_encoded_separator", get("/a%2fb/c")),
         ("path_encoded_query", get("/a%3fcanary-query")),
         ("path_encoded_twice", get("/a%2561")),
         ("query_character", get("/a?canary-query<")),

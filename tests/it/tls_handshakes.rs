@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::client_certificates::{Ca, Identity, connect};
+use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::{Gateway, anonymous};
 use crate::support::tls::SelfSigned;
