@@ -162,7 +162,7 @@ async fn sites(upstream: SocketAddr) -> (String, String, String) {
     let (mut servers, mut tenants, mut may) = (String::new(), String::new(), String::new());
     for (name, url, of_server, of_tenant) in SITES {
         let url = match *url {
-            "" => format!("http://{}/bi", upstream),
+            "" => format!("http://{upstream}/bi"),
             url => url.edit_any("TLS", &tls.to_string()).edit_any("SILENT", &silent.to_string()),
         };
         servers += &format!("  {name}: {{ url: \"{url}\", {of_server} }}\n");
