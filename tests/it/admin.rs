@@ -17,9 +17,13 @@ use crate::support::stand_in::{site, stand_in};
 use crate::support::waiting::until;
 
 async fn ask(address: SocketAddr, method: &str, path: &str) -> Response {
+    ask_with(address, method, path, "").await
+}
+
+async fn ask_with(address: SocketAddr, method: &str, path: &str, lines: &str) -> Response {
     let mut client = Client::connect(address).await;
     let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n");
     client.write(request.as_bytes()).await;
     if method == "HEAD" { client.response_to_head().await } else { client.response().await }
 }
@@ -266,8 +270,56 @@ async fn metrics_count_what_happened_and_nothing_more() {
     assert_eq!(requests("acme", "upstream_client_error"), 1);
     assert_eq!(requests("acme", "upstream_server_error"), 1);
     assert_eq!(requests("acme", "failed"), 0);
-    assert_eq!(metrics.value("http_request_duration_seconds_count", "acme", ""), Some(6));
-    assert_eq!(metrics.value("token_exchange_duration_seconds_count", "acme", ""), Some(2));
+    assert_eq!(metrics.value("token_exchange_duration_seconds_count", "", ""), Some(2));
+    let of_routes = |name, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    let server = ("server", "main");
+    for (labels, expected) in [
+        (&[server, ("class", "read"), ("outcome", "served"), ("status", "2xx")][..], 3),
+        (&[server, ("outcome", "upstream_client_error"), ("status", "4xx")], 1),
+        (&[server, ("outcome", "upstream_server_error"), ("status", "5xx")], 1),
+        (&[server, ("class", "read")], 5),
+        (&[server], 5),
+        (&[("server", "_none"), ("class", "_none"), ("outcome", "refused"), ("status", "4xx")], 3),
+        (&[], 8),
+    ] {
+        assert_eq!(of_routes("route_requests_total", labels), expected, "{labels:?}");
+    }
+    assert_eq!(of_routes("http_request_duration_seconds_count", &[server]), 5);
+    for name in ["upstream_response_duration_seconds_count", "added_duration_seconds_count"] {
+        assert_eq!(of_routes(name, &[server, ("class", "read")]), 5, "{name}");
+        assert_eq!(of_routes(name, &[]), 5, "{name}: none for what was refused");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_has_the_format_that_the_client_asks_for_and_is_sorted() {
+    let (_stand_in, gateway) = both().await;
+    assert_eq!(gateway.get("/bi/api/site/site1/v5.0/echo").await.status, 200);
+    let admin = gateway.running.admin_address();
+    let text = ask(admin, "GET", "/metrics").await;
+    assert_eq!(text.header("content-type"), ["text/plain; version=0.0.4; charset=utf-8"]);
+    assert_eq!(text.header("vary"), ["Accept, Accept-Encoding"]);
+    let page = text.text();
+    assert!(page.contains("# TYPE boldgate_replays_total counter\n"), "{page}");
+    assert!(!page.contains("# UNIT") && !page.contains("# EOF"), "{page}");
+    let families: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(families.is_sorted() && families.len() > 30, "{families:?}");
+    let requests: Vec<_> =
+        page.lines().filter(|line| line.starts_with("boldgate_http_requests_total{")).collect();
+    assert!(requests.is_sorted() && requests.len() >= 16, "{requests:?}");
+
+    let accept = "Accept: text/plain;q=0.5, application/openmetrics-text;q=0.8\r\n";
+    let gzip = format!("{accept}Accept-Encoding: gzip\r\n");
+    let plain = ask_with(admin, "GET", "/metrics", accept).await;
+    assert!(plain.text().ends_with("# EOF\n"));
+    assert!(plain.header("content-encoding").is_empty());
+    let compressed = ask_with(admin, "GET", "/metrics", &gzip).await;
+    assert_eq!(compressed.header("content-encoding"), ["gzip"]);
+    assert!(compressed.body.len() < plain.body.len() / 4);
+    let mut read = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(&*compressed.body);
+    std::io::Read::read_to_string(&mut decoder, &mut read).unwrap();
+    Metrics::parse(&read);
 }
 
 #[tokio::test]
@@ -369,7 +421,8 @@ struct Sample {
 
 impl Metrics {
     async fn read(admin: SocketAddr) -> Self {
-        let response = ask(admin, "GET", "/metrics").await;
+        let accept = "Accept: application/openmetrics-text\r\n";
+        let response = ask_with(admin, "GET", "/metrics", accept).await;
         assert_eq!(response.status, 200);
         let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         assert_eq!(response.header("content-type"), [form]);
@@ -425,13 +478,14 @@ impl Metrics {
 
     fn check(&self) {
         for (name, family) in &self.families {
-            assert!(name.starts_with("boldgate_"), "{name}");
+            let is_ours = name.starts_with("boldgate_");
+            assert!(is_ours || name.starts_with("process_"), "{name}");
             assert!(!family.help.is_empty() && !family.kind.is_empty(), "{name}");
             if let Some(unit) = &family.unit {
                 assert!(name.ends_with(&format!("_{unit}")), "{name} ends with its unit");
             }
             let of_time = family.kind == "histogram" || name.contains("timestamp");
-            assert_eq!(of_time, family.unit.as_deref() == Some("seconds"), "{name}");
+            assert_eq!(of_time && is_ours, family.unit.is_some() && is_ours, "{name}");
         }
         let mut seen = BTreeSet::new();
         for sample in &self.samples {
@@ -459,6 +513,17 @@ impl Metrics {
                 && (label(sample, "outcome") + &label(sample, "result")) == kind
         });
         found.map(|sample| sample.value.parse().expect("a whole number"))
+    }
+
+    /// The sum of the samples of this name (without `boldgate_`) that have these labels.
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let found = self.samples.iter().filter(|sample| {
+            sample.name == format!("boldgate_{name}")
+                && labels
+                    .iter()
+                    .all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value))
+        });
+        found.map(|sample| sample.value.parse::<u64>().expect("a whole number")).sum()
     }
 }
 
