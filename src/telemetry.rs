@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 mod access_log;
 mod audit;
+mod catalogue;
 mod file;
 mod gauge_guard;
 mod handshakes;
@@ -35,6 +36,7 @@ pub use access_log::{
     AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
 };
 pub use audit::{AuditEvent, AuditLine, AuditLog};
+pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::DurationHistogram;
