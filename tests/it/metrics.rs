@@ -21,6 +21,8 @@ use crate::support::tls::SelfSigned;
 use crate::support::upstream::{Upstream, dead_address, ok};
 use crate::support::waiting::becomes;
 
+mod prometheus;
+
 /// Metrics that other tests see at work.
 const SEEN_ELSEWHERE: [(&str, &str); 5] = [
     ("boldgate_access_log_lines_dropped", "requests_do_not_wait_for_a_log_that_is_stuck"),
@@ -238,7 +240,7 @@ async fn the_document_of_the_metrics_is_the_one_that_the_code_gives() {
         }
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
-    if std::env::var_os("BOLDGATE_WRITE_DOCS").is_some() {
+    if variable("BOLDGATE_WRITE_DOCS").is_some() {
         std::fs::write(&path, &document).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap();
@@ -246,6 +248,12 @@ async fn the_document_of_the_metrics_is_the_one_that_the_code_gives() {
         written == document,
         "docs/metrics.md is not what the code gives: BOLDGATE_WRITE_DOCS=1 cargo test document"
     );
+}
+
+/// A variable by which `make` or a developer tells a test its part.
+#[expect(clippy::disallowed_methods, reason = "it is no secret and no option of the program")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn assert_labels(metric: &DescribedMetric, sample: &Sample) {
@@ -280,7 +288,7 @@ format 0.0.4, sorted, and compressed for clients that take gzip. This document i
 
 - Times are seconds, and moments are Unix times: `boldgate_token_expiry_timestamp_seconds - time()` is the time left.
 - Only names of the configuration become label values, and the series of a removed tenant or server are gone. A tenant
-  has about 20 series. Histograms have labels for server and route class, so that many tenants do not make the page long.
+  has 23 series. Histograms have labels for server and route class, so that many tenants do not make the page long.
 - A bound stands beside its gauge as `…_limit`.
 - Of `boldgate_route_requests_total`, rare combinations of labels appear with their first request.
 ";
