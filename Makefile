@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp check bench admission readers reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp metrics-page metrics-load check bench admission readers reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -34,8 +34,18 @@ test-idp: $(target)/idp/ready ## do JWTs of a real identity provider work, throu
 	install -m 644 tests/idp/provider.mjs $(target)/idp
 	BOLDGATE_TEST_IDP=$(abspath $(target)/idp/provider.mjs) cargo test --locked --test it idp:: -- --ignored
 
+metrics-page: $(tools)/ready ## do promtool, Prometheus and a strict parser take the page of metrics?
+	.ci/need rust build prometheus
+	BOLDGATE_TEST_PYTHON=$(abspath $(tools))/bin/python \
+	    cargo test --locked --test it metrics::prometheus:: -- --ignored
+
+metrics-load: ## the same under a minute of load
+	.ci/need rust build prometheus
+	BOLDGATE_TEST_LOAD_SECONDS=60 cargo test --locked --test it -- --ignored --exact \
+	    metrics::prometheus::prometheus_scrapes_the_gateway_under_load
+
 # Cheapest first.
-checks := fmt crates deploy-files clippy docs test soak-short test-idp configs
+checks := fmt crates deploy-files clippy docs test soak-short test-idp metrics-page configs
 
 check: ## all that must hold before a merge, with a line for each step
 	@for step in $(checks); do \
@@ -77,7 +87,7 @@ image-test: image ## is the image what the Dockerfile says, and does it start?
 	python3 deploy/image/test.py $(target)/image
 
 # Minutes to hours, some as root.
-acceptance: readers reloads soak image-test ## the heavy proofs, before a release
+acceptance: readers reloads soak image-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build

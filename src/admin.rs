@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, VARY,
+};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -17,9 +19,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 mod connections;
+mod metrics_page;
 
 use crate::caller::AllowedHosts;
 use crate::telemetry::Telemetry;
@@ -32,6 +36,7 @@ pub struct AdminServer {
     readiness: Arc<Readiness>,
     /// The accepted hosts; `None` for any.
     hosts: Option<Arc<AllowedHosts>>,
+    pages: Arc<Semaphore>,
 }
 
 /// Whether the gateway is ready: first starting, then ready, then stopping.
@@ -53,7 +58,7 @@ impl Readiness {
 impl AdminServer {
     /// Endpoints that show this telemetry and this readiness.
     pub fn new(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Self {
-        Self { telemetry, readiness, hosts: None }
+        Self { telemetry, readiness, hosts: None, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
     }
 
     /// Serves until the task is dropped.
@@ -84,8 +89,8 @@ impl AdminServer {
         guard.set_active();
         let service = service_fn(move |request| {
             guard.set_active();
-            let response = self.respond(&request);
-            async move { Ok::<_, Infallible>(response) }
+            let admin = self.clone();
+            async move { Ok::<_, Infallible>(admin.respond(&request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -95,7 +100,7 @@ impl AdminServer {
         let _ = timeout(CONNECTION_TIMEOUT, connection).await;
     }
 
-    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if self.hosts.as_ref().is_some_and(|hosts| !has_allowed_hosts(request, hosts)) {
             return text(StatusCode::MISDIRECTED_REQUEST, LOOPBACK_ONLY);
         }
@@ -112,13 +117,32 @@ impl AdminServer {
                 STARTING => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n"),
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
             },
-            "/metrics" => {
-                let mut metrics = text(StatusCode::OK, self.telemetry.render());
-                metrics.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
-                metrics
-            }
+            "/metrics" => self.metrics(request.headers()).await,
             _ => text(StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n"),
         }
+    }
+
+    /// The metrics, in the form that the client wants. With many tenants the page takes a while: it
+    /// is made on a thread of its own, so that no request waits.
+    async fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let (format, gzip) = (metrics_page::format(headers), metrics_page::accepts_gzip(headers));
+        let turn = Arc::clone(&self.pages).acquire_owned().await;
+        let telemetry = Arc::clone(&self.telemetry);
+        let made = tokio::task::spawn_blocking(move || {
+            let (_turn, page) = (turn, telemetry.page(format));
+            if gzip { metrics_page::gzip(&page).into() } else { Bytes::from(page) }
+        });
+        let Ok(page) = made.await else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be read\n");
+        };
+        let mut response = text(StatusCode::OK, page);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        if gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
     }
 }
 
@@ -145,10 +169,11 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";
 /// Bounds the wait for the first byte of a connection, for a whole head, and for the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds all requests of a connection together.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most pages of metrics that are made at the same time: each takes memory and a processor.
+const MAX_PAGES: usize = 2;
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);

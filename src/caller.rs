@@ -28,6 +28,7 @@ pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
 use authorization::{Authorization, holds_key};
 pub use certificate::{CertificateName, ClientCertificate};
 use issuer_keys::IssuerKeys;
+pub use issuer_keys::KeyFetches;
 use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 use key_set::KeySet;
 use peer::PeerCallers;
@@ -200,6 +201,16 @@ impl CallerAuth {
     pub fn known(&self) -> usize {
         let peers = self.peers.certificates.len() + self.peers.unix.len();
         self.keys.len() + self.jwts.len() + peers
+    }
+
+    /// The API keys that expire: their callers, the first digits of their hashes, and their ends.
+    pub fn api_key_ends(&self) -> impl Iterator<Item = (&CallerName, String, SystemTime)> {
+        self.keys.ends()
+    }
+
+    /// The callers whose issuer's keys are fetched, with the fetches so far.
+    pub fn key_fetches(&self) -> impl Iterator<Item = (&CallerName, KeyFetches)> {
+        self.jwts.iter().filter_map(|caller| Some((&caller.name, caller.keys.fetches()?)))
     }
 
     /// The header for API keys. It is never forwarded.

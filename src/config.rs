@@ -23,6 +23,7 @@ use crate::throttle::Throttles;
 use crate::trust::Trust;
 
 mod callers;
+mod certificate_ends;
 mod cors;
 mod credentials;
 mod excerpt;
@@ -50,6 +51,7 @@ mod tls;
 mod trust;
 mod warnings;
 
+pub use certificate_ends::{CertificateEnd, CertificateEnds};
 pub use files::{Digest, Files};
 pub use finding::{Excerpt, Finding, Findings, Position};
 use finding::{Noted, Notes};
@@ -87,6 +89,8 @@ pub struct Settings {
     pub access_log: AccessLogSettings,
     /// Where the audit log goes, if there is to be one.
     pub audit: Option<LogSink>,
+    /// When the certificates in those files expire.
+    pub certificate_ends: CertificateEnds,
     /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
 }
@@ -169,7 +173,8 @@ impl Settings {
         let built = if text.len() > MAX_CONFIGURATION {
             Err(notes.add(too_large()))
         } else {
-            let check = Check { notes: &notes, references, files, cas: &RefCell::default() };
+            let (cas, certificate_ends) = (&RefCell::default(), &RefCell::default());
+            let check = Check { notes: &notes, references, files, cas, certificate_ends };
             Node::read(text, &notes).and_then(|root| check.settings(&root))
         };
         let built = notes
@@ -196,6 +201,8 @@ struct Check<'n> {
     files: &'n RefCell<Files>,
     /// The CA files that were read, by their paths.
     cas: &'n RefCell<HashMap<String, Trust>>,
+    /// The ends of all certificates that were read.
+    certificate_ends: &'n RefCell<CertificateEnds>,
 }
 
 impl Check<'_> {
@@ -236,6 +243,7 @@ impl Check<'_> {
             files: Files::default(),
             access_log: access_log?,
             audit: audit?,
+            certificate_ends: self.certificate_ends.borrow().clone(),
             warnings: Findings::new("", Vec::new()),
         })
     }

@@ -184,6 +184,11 @@ impl Gateway {
 }
 
 impl Gatekeeper {
+    /// Authenticates callers.
+    pub fn callers(&self) -> &CallerAuth {
+        &self.callers
+    }
+
     /// Decides by these parts.
     pub fn new(
         callers: CallerAuth,

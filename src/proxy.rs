@@ -22,7 +22,7 @@ mod upstream;
 pub use downstream::{ClientLimits, Peer, linger};
 pub use serve::Current;
 pub use session::UnfinishedHeads;
-pub use upstream::{TenantUpstream, Upstream};
+pub use upstream::{ConnectionUsage, TenantUpstream, Upstream};
 
 use crate::caller::ListenerTerms;
 use crate::gateway::{Arrival, Gateway};
@@ -30,7 +30,7 @@ use crate::headers;
 use crate::http1::{RequestHeader, ResponseError};
 use crate::refusal::{Overdue, Refusal};
 use crate::request::{self, BodyFraming, RawHead, RequestHead, Upgrade};
-use crate::telemetry::{AccessLog, Reason, RequestOutcome, Telemetry, TokenOrigin};
+use crate::telemetry::{AccessLog, GaugeGuard, Reason, RequestOutcome, Telemetry, TokenOrigin};
 use crate::token::AccessToken;
 use admitted::Admitted;
 use body::{TransferError, Upload, UploadLimits};
@@ -123,6 +123,7 @@ impl Proxy {
         terms: &ListenerTerms,
         record: &mut Record,
     ) -> Result<(), RequestFailure> {
+        let _in_flight = GaugeGuard::new(&self.telemetry.requests_in_flight);
         let admitted = match self.admit(down, head, peer, terms, record).await? {
             Decision::Forward(admitted) => admitted,
             Decision::Preflight(head) => {
@@ -276,7 +277,7 @@ impl Proxy {
         down: &mut Session,
         admitted: &Admitted<'_>,
         token: Option<&Arc<AccessToken>>,
-        record: &Record,
+        record: &mut Record,
     ) -> Result<SentRequest, RequestFailure> {
         let tenant_upstream = &self.upstreams[admitted.admission.tenant().index];
         let upstream = tenant_upstream.upstream();
@@ -288,13 +289,15 @@ impl Proxy {
             let head = admitted.head(private, upstream.authority(), token_now, id)?;
             let mut lease = tenant_upstream.lease(avoided).await?;
             // It may have expired while the request waited for a connection.
-            if token.is_some_and(|token| !token.is_good(Instant::now())) {
+            let sent_at = Instant::now();
+            if token.is_some_and(|token| !token.is_good(sent_at)) {
                 let tenant = admitted.admission.tenant().name.clone();
                 return Err(Refusal::TokenEnded(tenant).into());
             }
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
                 Ok(upload) => {
+                    record.responded(sent_at);
                     lease.session.set_read_timeout(Some(upstream.server().timeouts.read));
                     let status = lease.session.status();
                     if let Some(token) = token
@@ -497,7 +500,11 @@ impl Proxy {
     }
 
     fn finish(&self, record: &Record) {
-        record.finish(&self.telemetry, &self.access_log);
+        let routes = match record.tenant_index() {
+            Some(index) => self.upstreams[index].upstream().routes(),
+            None => &self.telemetry.no_server,
+        };
+        record.finish(&self.telemetry, routes, &self.access_log);
     }
 }
 

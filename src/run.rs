@@ -15,6 +15,7 @@ mod connections;
 mod generation;
 mod handshake;
 mod inherited;
+mod readings;
 pub mod reload;
 mod socket;
 pub mod systemd;
@@ -180,6 +181,9 @@ impl Running {
             Arc::clone(telemetry),
             limits.max_connections,
         );
+        let source = (Arc::downgrade(&connections), state.tokens.clone());
+        telemetry
+            .read_before_page(move |all| readings::read(&source.0, &source.1, restart_only, all));
         let accept_loops: Vec<_> = (0..)
             .zip(sockets)
             .map(|(id, (configured, socket))| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,14 +14,20 @@ use prometheus_client::registry::Registry;
 
 mod access_log;
 mod audit;
+mod catalogue;
 mod file;
 mod gauge_guard;
 mod handshakes;
+mod histogram;
 mod log_limiter;
 mod metrics;
 mod outcome;
+mod page;
+mod process;
+mod readings;
 mod reason;
 mod reloads;
+mod routes;
 mod sink;
 mod values;
 mod writer;
@@ -30,14 +36,20 @@ pub use access_log::{
     AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
 };
 pub use audit::{AuditEvent, AuditLine, AuditLog};
+pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
+pub use histogram::DurationHistogram;
 pub use log_limiter::LogLimiter;
 use metrics::Families;
 pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
 pub use outcome::{ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome, TokenOrigin};
+pub use page::PageFormat;
+use process::ProcessMetrics;
+pub use readings::{LabelledValue, Reading, Readings};
 pub use reason::{Reason, Refusals};
 pub use reloads::ReloadMetrics;
+pub use routes::{EndedRequest, ROUTE_CLASSES, ResponseTimes, RouteMetrics, STATUS_CLASSES};
 pub use sink::LogSink;
 pub use writer::stdout;
 
@@ -45,6 +57,9 @@ pub use writer::stdout;
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
+    /// The metrics whose names have no prefix.
+    process: Registry,
+    read: BeforePage,
     tenants: RwLock<HashMap<Box<str>, Arc<TenantMetrics>>>,
     endpoints: RwLock<HashMap<Box<str>, Arc<EndpointMetrics>>>,
     /// Names of the servers that are exported.
@@ -54,6 +69,12 @@ pub struct Telemetry {
     detached: Arc<TenantMetrics>,
     /// The metrics of requests without a tenant, for example those refused before one is found.
     pub no_tenant: Arc<TenantMetrics>,
+    /// The metrics of requests without a server.
+    pub no_server: Arc<RouteMetrics>,
+    /// Requests whose head has arrived and whose response is not complete.
+    pub requests_in_flight: Gauge,
+    /// The gauges that are read for each page.
+    pub readings: Readings,
     /// Open connections of clients.
     pub connections: Gauge,
     /// Connections of clients that were rejected because too many were open.
@@ -68,6 +89,18 @@ pub struct Telemetry {
     pub access_lines_dropped: Counter,
     /// The audit log. Its lines are dropped until it has a sink.
     pub audit: AuditLog,
+}
+
+/// Updates [`Telemetry::readings`] before each page.
+#[derive(Default)]
+struct BeforePage(RwLock<Option<Box<ReadAll>>>);
+
+type ReadAll = dyn Fn(&Readings) + Send + Sync;
+
+impl std::fmt::Debug for BeforePage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforePage")
+    }
 }
 
 /// `at` as all logs write it (RFC 3339).
@@ -96,6 +129,15 @@ impl Default for Telemetry {
         );
         let refusals = Refusals::register(&mut registry);
         let handshakes = Handshakes::register(&mut registry);
+        let requests_in_flight = Gauge::default();
+        registry.register(
+            "http_requests_in_flight",
+            "Requests whose head has arrived and whose response is not complete",
+            requests_in_flight.clone(),
+        );
+        let readings = Readings::register(&mut registry);
+        let mut process = Registry::default();
+        process.register_collector(Box::new(ProcessMetrics));
         let reloads = ReloadMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
@@ -107,14 +149,20 @@ impl Default for Telemetry {
         build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "The running version", build);
         let no_tenant = Arc::new(families.no_tenant());
+        let no_server = families.no_server();
         Self {
             registry,
+            process,
+            read: BeforePage::default(),
             tenants: RwLock::default(),
             endpoints: RwLock::default(),
             servers: Mutex::default(),
             families,
             detached: Arc::new(Families::detached()),
             no_tenant,
+            no_server,
+            requests_in_flight,
+            readings,
             connections,
             connections_refused,
             refusals,
@@ -173,10 +221,25 @@ impl Telemetry {
         }
     }
 
+    /// Has `read` update the readings before each page.
+    pub fn read_before_page(&self, read: impl Fn(&Readings) + Send + Sync + 'static) {
+        *self.read.0.write() = Some(Box::new(read));
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
+        self.page(PageFormat::OpenMetrics)
+    }
+
+    /// All metrics in this format. It takes time in proportion to the number of series.
+    pub fn page(&self, format: PageFormat) -> String {
+        if let Some(read) = &*self.read.0.read() {
+            read(&self.readings);
+        }
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string does not fail");
-        text
+        for registry in [&self.registry, &self.process] {
+            encode_registry(&mut text, registry).expect("writing to a string does not fail");
+        }
+        page::page(&text, format)
     }
 }

@@ -140,6 +140,16 @@ impl ApiKeys {
         self.holders.len()
     }
 
+    /// The keys that expire: their callers, the first digits of their hashes, and their ends.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (&CallerName, String, SystemTime)> {
+        self.by_hash.iter().filter_map(|(hash, holder)| {
+            let holder = &self.holders[*holder];
+            let mut digits = hash.to_string();
+            digits.truncate(SHOWN_DIGITS);
+            Some((&holder.caller, digits, holder.expires_at?))
+        })
+    }
+
     /// The caller with this key.
     ///
     /// # Errors
@@ -184,6 +194,8 @@ impl FromIterator<(KnownKey, CallerName)> for ApiKeys {
 }
 
 const MAX_API_KEY_SETS: usize = 4096;
+/// Enough to find the hash in the configuration.
+const SHOWN_DIGITS: usize = 8;
 /// The beginning of every key. No credential that begins with it is ever forwarded.
 pub(super) const PREFIX: &str = "bgk_";
 const MAX_KEY_BYTES: usize = 1024;

@@ -13,8 +13,8 @@ use super::key_set::KeySet;
 
 mod fetcher;
 
-pub use fetcher::KeySource;
 use fetcher::{KeyFetcher, MAX_STALE, StoredKeys};
+pub use fetcher::{KeyFetches, KeySource};
 
 /// The keys of one issuer.
 pub struct IssuerKeys(Keys);
@@ -73,6 +73,14 @@ impl IssuerKeys {
             self.0 = Keys::Fetched(Arc::clone(same));
         } else {
             own.fetcher.carry_over(&same.fetcher);
+        }
+    }
+
+    /// The fetches so far; `None` for keys that never change.
+    pub fn fetches(&self) -> Option<KeyFetches> {
+        match &self.0 {
+            Keys::Fixed(_) => None,
+            Keys::Fetched(fetched) => Some(fetched.fetcher.fetches()),
         }
     }
 

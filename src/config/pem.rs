@@ -73,7 +73,9 @@ impl Check<'_> {
         beside: &[SectionKind],
     ) -> Result<Vec<ListedCertificate>, NotBuilt> {
         let read = |pem: &[u8]| certificates(pem, beside);
-        self.pem(at, file, MAX_CERTIFICATES, "no certificates", CERTIFICATES, read)
+        let listed = self.pem(at, file, MAX_CERTIFICATES, "no certificates", CERTIFICATES, read)?;
+        self.certificate_ends.borrow_mut().note(at.path(), file, &listed);
+        Ok(listed)
     }
 
     /// Warns of doubtful certificates, each with its line. They are no faults: bundles list old

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
@@ -18,8 +18,8 @@ use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
-    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, LogLimiter, Reason, RequestOutcome,
-    Telemetry, TenantMetrics, TokenOrigin,
+    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, EndedRequest, LogLimiter, Reason,
+    RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics, TokenOrigin,
 };
 use crate::tenant::{Grant, TenantName};
 
@@ -40,6 +40,9 @@ pub(super) struct Record {
     granted: Option<Granted>,
     metrics: Option<Arc<TenantMetrics>>,
     token: Option<&'static str>,
+    /// When the whole head had arrived.
+    head_read: Option<Instant>,
+    responded: Option<ResponseTimes>,
     decided_before: bool,
     replayed: bool,
     status: Option<StatusCode>,
@@ -78,6 +81,8 @@ impl Record {
             granted: None,
             metrics: None,
             token: None,
+            head_read: None,
+            responded: None,
             decided_before: false,
             replayed: false,
             status: None,
@@ -113,6 +118,7 @@ impl Record {
     /// Records the method, if it is one that is forwarded: any other is text of the client's
     /// choice.
     pub(super) fn method(&mut self, method: &Method) {
+        self.head_read.get_or_insert_with(Instant::now);
         self.method = METHODS.contains(method).then(|| method.clone());
     }
 
@@ -160,6 +166,23 @@ impl Record {
     pub(super) fn replayed(&mut self) {
         self.replayed = true;
         self.token(TokenOrigin::Exchange);
+    }
+
+    /// Records that the head of the server's response has arrived. The server had the request since
+    /// `sent_at`.
+    pub(super) fn responded(&mut self, sent_at: Instant) {
+        if let Some(head_read) = self.head_read {
+            let now = Instant::now();
+            let before = self.responded.map_or(Duration::ZERO, |times| times.upstream);
+            let upstream = before + (now - sent_at);
+            let added = (now - head_read).saturating_sub(upstream);
+            self.responded = Some(ResponseTimes { upstream, added });
+        }
+    }
+
+    /// The index of the tenant whose server the request is for; `None` if it was not admitted.
+    pub(super) fn tenant_index(&self) -> Option<usize> {
+        self.granted.as_ref().map(|granted| granted.permit.tenant().index)
     }
 
     pub(super) fn status(&mut self, status: StatusCode) {
@@ -335,7 +358,7 @@ impl Record {
     }
 
     /// Updates the metrics and writes the access line.
-    pub(super) fn finish(&self, telemetry: &Telemetry, log: &AccessLog) {
+    pub(super) fn finish(&self, telemetry: &Telemetry, routes: &RouteMetrics, log: &AccessLog) {
         let duration = self.started.elapsed();
         let metrics = match (&self.metrics, self.tenant()) {
             (Some(metrics), _) => metrics,
@@ -343,7 +366,13 @@ impl Record {
             (None, None) => &telemetry.no_tenant,
         };
         metrics.request(self.outcome);
-        metrics.request_seconds.observe(duration.as_secs_f64());
+        routes.ended(&EndedRequest {
+            class: self.granted.as_ref().map(|granted| granted.class as usize),
+            outcome: self.outcome,
+            status: self.status.map(|status| status.as_u16()),
+            duration,
+            responded: self.responded,
+        });
         log.write(&AccessLine {
             begun: self.begun,
             duration,
@@ -438,4 +467,18 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
 /// 16 random hexadecimal digits.
 fn next_id() -> String {
     format!("{:016x}", fastrand::u64(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::RouteClass;
+    use crate::telemetry::ROUTE_CLASSES;
+
+    #[test]
+    fn metrics_name_each_route_class_by_its_own_word() {
+        for &class in RouteClass::ALL {
+            assert_eq!(ROUTE_CLASSES[class as usize], class.as_str());
+        }
+        assert_eq!(ROUTE_CLASSES.len(), RouteClass::ALL.len() + 1, "the last is for none");
+    }
 }

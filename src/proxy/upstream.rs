@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub use tenant::TenantUpstream;
 
 use crate::http1::{ClientSession, Connection, Counted, Transport};
 use crate::refusal::{Overdue, Refusal};
-use crate::telemetry::{LogLimiter, Reason, ServerMetrics, Telemetry};
+use crate::telemetry::{GaugeGuard, LogLimiter, Reason, RouteMetrics, ServerMetrics, Telemetry};
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
 use address::{Addresses, Busy, IdleConnection, OpenConnection};
@@ -46,6 +46,17 @@ pub struct Upstream {
     lookup: Lookup,
     metrics: ServerMetrics,
     log_limiter: LogLimiter,
+}
+
+/// The use of the connections to a server.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionUsage {
+    /// Open connections.
+    pub open: usize,
+    /// Requests that use a connection.
+    pub in_use: usize,
+    /// Most connections.
+    pub limit: usize,
 }
 
 /// A session on a connection to a server, and a permit for the connection. The permit is released
@@ -119,6 +130,26 @@ impl Upstream {
         &self.authority
     }
 
+    /// The metrics of the requests to the server.
+    pub fn routes(&self) -> &RouteMetrics {
+        &self.metrics.routes
+    }
+
+    /// The use of the connections at this moment.
+    pub fn usage(&self) -> ConnectionUsage {
+        let limit = self.server.max_connections;
+        ConnectionUsage {
+            open: self.open.load(Relaxed),
+            in_use: limit.saturating_sub(self.connections.available_permits()),
+            limit,
+        }
+    }
+
+    /// Counts a request that waits for a connection, until the guard is dropped.
+    fn waiting(&self) -> GaugeGuard<'_> {
+        GaugeGuard::new(&self.metrics.waiting)
+    }
+
     /// Whether there is an address besides `address`.
     pub fn has_another(&self, address: SocketAddr) -> bool {
         self.addresses.lock().untried(&[address]) > 0
@@ -169,6 +200,7 @@ impl Upstream {
         &self,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let _waiting = self.waiting();
         match timeout_at(deadline, Arc::clone(&self.connections).acquire_owned()).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Refusal::Overloaded {
@@ -283,7 +315,7 @@ impl Upstream {
     }
 
     fn is_in_use(&self) -> bool {
-        self.open.load(std::sync::atomic::Ordering::Relaxed) > 0
+        self.open.load(Relaxed) > 0
     }
 }
 

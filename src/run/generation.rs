@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StartError;
 use crate::caller::ListenerTerms;
-use crate::config::{self, Digest, Files, Limits, Settings};
+use crate::config::{self, CertificateEnds, Digest, Files, Limits, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::{ClientLimits, Proxy, TenantUpstream, UnfinishedHeads, Upstream};
 use crate::telemetry::{AccessLog, Telemetry};
@@ -26,6 +26,7 @@ pub(super) struct Generation {
     pub(super) limits: Limits,
     /// Indices of the tenants whose tokens are fetched ahead of requests.
     warm_up: Vec<usize>,
+    pub(super) certificate_ends: CertificateEnds,
 }
 
 /// Identifies a listener while the process runs.
@@ -81,7 +82,8 @@ impl Generation {
             Arc::clone(&process.access_log),
         ));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
-        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up })
+        let certificate_ends = settings.certificate_ends;
+        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up, certificate_ends })
     }
 
     /// The listener `id`, if the configuration has it.

@@ -1,6 +1,7 @@
 //! The families of metrics with their names, and the metrics of one tenant or server.
 
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -9,19 +10,21 @@ use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use strum::{EnumCount, VariantArray};
 
+use super::histogram::{DurationHistogram, REQUEST_BUCKETS};
+use super::outcome::NONE;
+use super::routes::{RouteFamilies, RouteMetrics};
 use super::{ExchangeOutcome, LogLimiter, RefreshOutcome, RequestOutcome};
 
 /// The metrics that have a label for the tenant or the server.
 #[derive(Debug)]
 pub(super) struct Families {
     requests: Family<OutcomeLabels, Counter>,
-    request_seconds: Family<TenantLabel, Histogram>,
+    routes: RouteFamilies,
     exchanges: Family<OutcomeLabels, Counter>,
-    exchange_seconds: Family<TenantLabel, Histogram>,
+    exchange_seconds: Family<ServerLabel, DurationHistogram, fn() -> DurationHistogram>,
     cache: Family<CacheLabels, Counter>,
     replays: Family<TenantLabel, Counter>,
     refreshes: Family<OutcomeLabels, Counter>,
@@ -30,8 +33,11 @@ pub(super) struct Families {
     token_expiry: Family<TenantLabel, Gauge>,
     breaker_open: Family<ServerLabel, Gauge>,
     exchanges_waiting: Family<ServerLabel, Gauge>,
+    exchanges_running: Family<ServerLabel, Gauge>,
+    exchanges_limit: Family<ServerLabel, Gauge>,
     server_addresses: Family<ServerLabel, Gauge>,
     server_healthy_addresses: Family<ServerLabel, Gauge>,
+    server_waiting: Family<ServerLabel, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,15 +69,25 @@ pub struct EndpointMetrics {
     pub breaker_open: Gauge,
     /// Exchanges that wait because too many others are running.
     pub waiting: Gauge,
+    /// Exchanges under way.
+    pub running: Gauge,
+    /// Most exchanges at the same time.
+    pub limit: Gauge,
+    /// The time of an exchange.
+    pub exchange_seconds: DurationHistogram,
 }
 
 /// The metrics of one server.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
+    /// The requests to it.
+    pub routes: Arc<RouteMetrics>,
     /// All addresses.
     pub addresses: Gauge,
     /// The addresses that are not ejected.
     pub healthy_addresses: Gauge,
+    /// Requests that wait for a connection, or for the bulkhead of their tenant.
+    pub waiting: Gauge,
 }
 
 /// The metrics of one tenant: looked up once, and plain atomics from then on.
@@ -84,10 +100,6 @@ pub struct TenantMetrics {
     pub failures_remembered: Counter,
     /// Token replies for another user than the one asked for.
     pub replies_for_another_user: Counter,
-    /// Seconds from the first byte of a request to the last of its response.
-    pub request_seconds: Histogram,
-    /// Seconds of an exchange.
-    pub exchange_seconds: Histogram,
     /// Requests whose token was in the cache.
     pub cache_hits: Counter,
     /// Requests that had to wait for an exchange.
@@ -139,17 +151,19 @@ impl Families {
     pub(super) fn register(registry: &mut Registry) -> Self {
         Self {
             requests: family(registry, "http_requests", "Requests by outcome"),
-            request_seconds: histograms(
-                registry,
-                "http_request_duration",
-                "Time from the first byte of a request to the last of its response",
-            ),
+            routes: RouteFamilies::register(registry),
             exchanges: family(registry, "token_exchanges", "Token exchanges by outcome"),
-            exchange_seconds: histograms(
-                registry,
-                "token_exchange_duration",
-                "Time of a token exchange",
-            ),
+            exchange_seconds: {
+                let new: fn() -> _ = || DurationHistogram::new(&REQUEST_BUCKETS);
+                let family = Family::new_with_constructor(new);
+                registry.register_with_unit(
+                    "token_exchange_duration",
+                    "Time of a token exchange",
+                    Unit::Seconds,
+                    Family::clone(&family),
+                );
+                family
+            },
             cache: family(
                 registry,
                 "token_cache_requests",
@@ -185,6 +199,16 @@ impl Families {
                 "token_exchanges_waiting",
                 "Exchanges that wait because too many others with the server are running",
             ),
+            exchanges_running: family(
+                registry,
+                "token_exchanges_in_flight",
+                "Exchanges with the server that are under way",
+            ),
+            exchanges_limit: family(
+                registry,
+                "token_exchanges_limit",
+                "Most exchanges with the server at the same time (`max_exchanges`)",
+            ),
             token_expiry: {
                 let family = Family::default();
                 registry.register_with_unit(
@@ -201,6 +225,12 @@ impl Families {
                 "server_healthy_addresses",
                 "Addresses of a server that are not ejected",
             ),
+            server_waiting: family(
+                registry,
+                "server_requests_waiting",
+                "Requests that wait because all connections to their server are in use, or all \
+                 that their tenant may use",
+            ),
         }
     }
 
@@ -215,8 +245,6 @@ impl Families {
             refreshes: counters::<RefreshOutcome, _>(&self.refreshes, name),
             failures_remembered: self.failures_remembered.get_or_create(&label).clone(),
             replies_for_another_user: self.replies_for_another_user.get_or_create(&label).clone(),
-            request_seconds: self.request_seconds.get_or_create(&label).clone(),
-            exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
             cache_hits: cache(CACHE_RESULTS[0]),
             cache_misses: cache(CACHE_RESULTS[1]),
             replays: self.replays.get_or_create(&label).clone(),
@@ -239,24 +267,25 @@ impl Families {
         self.failures_remembered.remove(&label);
         self.replies_for_another_user.remove(&label);
         self.replays.remove(&label);
-        self.request_seconds.remove(&label);
-        self.exchange_seconds.remove(&label);
         self.token_expiry.remove(&label);
     }
 
-    /// The metrics of requests without a tenant. Only outcomes and durations are exported.
+    /// The metrics of requests without a tenant. Only outcomes are exported.
     pub(super) fn no_tenant(&self) -> TenantMetrics {
-        let label = TenantLabel { tenant: NO_TENANT.to_owned() };
         TenantMetrics {
-            requests: counters::<RequestOutcome, _>(&self.requests, NO_TENANT),
-            request_seconds: self.request_seconds.get_or_create(&label).clone(),
+            requests: counters::<RequestOutcome, _>(&self.requests, NONE),
             ..Self::detached()
         }
     }
 
+    /// The metrics of requests without a server.
+    pub(super) fn no_server(&self) -> Arc<RouteMetrics> {
+        self.routes.server(NONE)
+    }
+
     /// The metrics of a tenant that is not exported.
     pub(super) fn detached() -> TenantMetrics {
-        Self::register(&mut Registry::default()).tenant(NO_TENANT)
+        Self::register(&mut Registry::default()).tenant(NONE)
     }
 
     /// The metrics of the token endpoint of a server.
@@ -265,6 +294,9 @@ impl Families {
         EndpointMetrics {
             breaker_open: self.breaker_open.get_or_create(&label).clone(),
             waiting: self.exchanges_waiting.get_or_create(&label).clone(),
+            running: self.exchanges_running.get_or_create(&label).clone(),
+            limit: self.exchanges_limit.get_or_create(&label).clone(),
+            exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
         }
     }
 
@@ -272,8 +304,10 @@ impl Families {
     pub(super) fn server(&self, name: &str) -> ServerMetrics {
         let label = ServerLabel { server: name.to_owned() };
         ServerMetrics {
+            routes: self.routes.server(name),
             addresses: self.server_addresses.get_or_create(&label).clone(),
             healthy_addresses: self.server_healthy_addresses.get_or_create(&label).clone(),
+            waiting: self.server_waiting.get_or_create(&label).clone(),
         }
     }
 
@@ -283,11 +317,16 @@ impl Families {
         for gauges in [
             &self.server_addresses,
             &self.server_healthy_addresses,
+            &self.server_waiting,
             &self.breaker_open,
             &self.exchanges_waiting,
+            &self.exchanges_running,
+            &self.exchanges_limit,
         ] {
             gauges.remove(&label);
         }
+        self.exchange_seconds.remove(&label);
+        self.routes.remove(name);
     }
 }
 
@@ -299,12 +338,6 @@ where
 {
     let family = Family::default();
     registry.register(name, help, family.clone());
-    family
-}
-
-fn histograms(registry: &mut Registry, name: &str, help: &str) -> Family<TenantLabel, Histogram> {
-    let family = Family::new_with_constructor((|| Histogram::new(REQUEST_BUCKETS)) as fn() -> _);
-    registry.register_with_unit(name, help, Unit::Seconds, family.clone());
     family
 }
 
@@ -332,10 +365,4 @@ fn labels(tenant: &str, outcome: impl Into<&'static str>) -> OutcomeLabels {
     OutcomeLabels { tenant: tenant.to_owned(), outcome: outcome.into() }
 }
 
-/// The label of requests without a tenant. No tenant can have this name.
-const NO_TENANT: &str = "_none";
 const CACHE_RESULTS: [&str; 2] = ["hit", "miss"];
-
-/// The buckets that OpenTelemetry's conventions give for HTTP, and Bold BI's own 300 s.
-const REQUEST_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 300.0];

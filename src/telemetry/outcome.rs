@@ -93,3 +93,7 @@ impl RequestOutcome {
         self.into()
     }
 }
+
+/// The label value of requests without a tenant, a server, a route class or a status. No tenant and
+/// no server can have this name.
+pub(super) const NONE: &str = "_none";

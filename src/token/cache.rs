@@ -86,6 +86,12 @@ impl TokenCache {
         Self { entries, schedule, sooner: Arc::default() }
     }
 
+    /// The number of tokens, those included that have ended and were not removed yet.
+    pub(super) fn len(&self) -> u64 {
+        self.entries.run_pending_tasks();
+        self.entries.entry_count()
+    }
+
     /// The token, if it is usable now and the server has not refused it.
     pub(super) fn usable(&self, permit: &Permit) -> Option<Arc<AccessToken>> {
         let entry = self.entries.get(permit).filter(|entry| !entry.refused)?;

@@ -52,6 +52,7 @@ impl Endpoints {
         }
         let metrics = telemetry.endpoint(&server.name);
         metrics.breaker_open.set(0);
+        metrics.limit.set(i64::try_from(server.max_exchanges).unwrap_or(i64::MAX));
         let endpoint = Arc::new(Endpoint {
             name: server.name.clone(),
             origin,
@@ -93,6 +94,11 @@ impl Endpoint {
         self.pass_breaker(budget).map_err(|(_, pause)| pause)
     }
 
+    /// Counts the time of an exchange that has ended.
+    pub(super) fn took(&self, duration: Duration) {
+        self.metrics.exchange_seconds.observe(duration);
+    }
+
     /// Whether the breaker is open.
     pub(super) fn is_down(&self) -> bool {
         self.breaker().is_open()
@@ -112,6 +118,7 @@ impl Endpoint {
     ) -> Result<ExchangeGuard, Blocked> {
         let mut breaker = self.breaker();
         breaker.pass(Instant::now()).map_err(|left| open(&breaker, left))?;
+        self.metrics.running.inc();
         Ok(ExchangeGuard { endpoint: Arc::clone(self), _budget: budget })
     }
 
@@ -122,6 +129,12 @@ impl Endpoint {
 
 fn open(breaker: &Breaker, left: Duration) -> Blocked {
     (ExchangeErrorKind::BreakerOpen { failures: breaker.failures() }, left)
+}
+
+impl Drop for ExchangeGuard {
+    fn drop(&mut self) {
+        self.endpoint.metrics.running.dec();
+    }
 }
 
 impl ExchangeGuard {

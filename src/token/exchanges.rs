@@ -287,7 +287,7 @@ impl Exchanges {
     async fn ask(&self, active: &Active, permit: &Permit) -> Result<CacheEntry, ExchangeError> {
         let (begun, suspended) = (Instant::now(), self.clock.total());
         let result = active.exchange.exchange(permit).await;
-        self.metrics(permit).exchange_seconds.observe(begun.elapsed().as_secs_f64());
+        self.endpoint(permit).took(begun.elapsed());
         result.and_then(|token| self.received(permit, token, suspended))
     }
 

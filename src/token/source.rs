@@ -44,6 +44,11 @@ impl TokenSource {
         Self { exchanges, refresher: Arc::default() }
     }
 
+    /// The number of cached tokens.
+    pub fn cached(&self) -> u64 {
+        self.exchanges.cache().len()
+    }
+
     /// Switches to a new configuration, at the same moment as `activate` does. `reissue` maps a
     /// permit to the same permit of the new configuration, or to `None` if it is revoked. All
     /// cached tokens of revoked permits are dropped, and requests that wait for one get

@@ -1,6 +1,6 @@
 //! The admin listener: health, readiness, and metrics that mean what their names say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,19 +10,12 @@ use boldgate::boldbi::stand_in::StandIn;
 
 use tokio::time::{Instant, timeout};
 
-use crate::support::client::{Client, Response};
+use crate::support::admin::{Metrics, ask, ask_with};
+use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
 use crate::support::stand_in::{site, stand_in};
 use crate::support::waiting::until;
-
-async fn ask(address: SocketAddr, method: &str, path: &str) -> Response {
-    let mut client = Client::connect(address).await;
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    client.write(request.as_bytes()).await;
-    if method == "HEAD" { client.response_to_head().await } else { client.response().await }
-}
 
 /// A stand-in that takes the secret of [`Gateway`], and a gateway before it.
 async fn both() -> (StandIn, Gateway) {
@@ -266,8 +259,56 @@ async fn metrics_count_what_happened_and_nothing_more() {
     assert_eq!(requests("acme", "upstream_client_error"), 1);
     assert_eq!(requests("acme", "upstream_server_error"), 1);
     assert_eq!(requests("acme", "failed"), 0);
-    assert_eq!(metrics.value("http_request_duration_seconds_count", "acme", ""), Some(6));
-    assert_eq!(metrics.value("token_exchange_duration_seconds_count", "acme", ""), Some(2));
+    assert_eq!(metrics.value("token_exchange_duration_seconds_count", "", ""), Some(2));
+    let of_routes = |name, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    let server = ("server", "main");
+    for (labels, expected) in [
+        (&[server, ("class", "read"), ("outcome", "served"), ("status", "2xx")][..], 3),
+        (&[server, ("outcome", "upstream_client_error"), ("status", "4xx")], 1),
+        (&[server, ("outcome", "upstream_server_error"), ("status", "5xx")], 1),
+        (&[server, ("class", "read")], 5),
+        (&[server], 5),
+        (&[("server", "_none"), ("class", "_none"), ("outcome", "refused"), ("status", "4xx")], 3),
+        (&[], 8),
+    ] {
+        assert_eq!(of_routes("route_requests_total", labels), expected, "{labels:?}");
+    }
+    assert_eq!(of_routes("http_request_duration_seconds_count", &[server]), 5);
+    for name in ["upstream_response_duration_seconds_count", "added_duration_seconds_count"] {
+        assert_eq!(of_routes(name, &[server, ("class", "read")]), 5, "{name}");
+        assert_eq!(of_routes(name, &[]), 5, "{name}: none for what was refused");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_has_the_format_that_the_client_asks_for_and_is_sorted() {
+    let (_stand_in, gateway) = both().await;
+    assert_eq!(gateway.get("/bi/api/site/site1/v5.0/echo").await.status, 200);
+    let admin = gateway.running.admin_address();
+    let text = ask(admin, "GET", "/metrics").await;
+    assert_eq!(text.header("content-type"), ["text/plain; version=0.0.4; charset=utf-8"]);
+    assert_eq!(text.header("vary"), ["Accept, Accept-Encoding"]);
+    let page = text.text();
+    assert!(page.contains("# TYPE boldgate_replays_total counter\n"), "{page}");
+    assert!(!page.contains("# UNIT") && !page.contains("# EOF"), "{page}");
+    let families: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(families.is_sorted() && families.len() > 30, "{families:?}");
+    let requests: Vec<_> =
+        page.lines().filter(|line| line.starts_with("boldgate_http_requests_total{")).collect();
+    assert!(requests.is_sorted() && requests.len() >= 16, "{requests:?}");
+
+    let accept = "Accept: text/plain;q=0.5, application/openmetrics-text;q=0.8\r\n";
+    let gzip = format!("{accept}Accept-Encoding: gzip\r\n");
+    let plain = ask_with(admin, "GET", "/metrics", accept).await;
+    assert!(plain.text().ends_with("# EOF\n"));
+    assert!(plain.header("content-encoding").is_empty());
+    let compressed = ask_with(admin, "GET", "/metrics", &gzip).await;
+    assert_eq!(compressed.header("content-encoding"), ["gzip"]);
+    assert!(compressed.body.len() < plain.body.len() / 4);
+    let mut read = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(&*compressed.body);
+    std::io::Read::read_to_string(&mut decoder, &mut read).unwrap();
+    Metrics::parse(&read);
 }
 
 #[tokio::test]
@@ -345,121 +386,6 @@ async fn only_tenants_of_the_configuration_become_labels() {
         metrics.samples.iter().filter_map(|sample| sample.labels.get("tenant")).collect();
     assert_eq!(tenants.into_iter().collect::<Vec<_>>(), ["_none", "acme"]);
     assert!(metrics.value("token_exchanges_total", "_none", "success").is_none());
-}
-
-/// Metrics as a strict reader of OpenMetrics 1.0 takes them.
-struct Metrics {
-    families: BTreeMap<String, Family>,
-    samples: Vec<Sample>,
-}
-
-#[derive(Default)]
-struct Family {
-    kind: String,
-    help: String,
-    unit: Option<String>,
-}
-
-struct Sample {
-    family: String,
-    name: String,
-    labels: BTreeMap<String, String>,
-    value: String,
-}
-
-impl Metrics {
-    async fn read(admin: SocketAddr) -> Self {
-        let response = ask(admin, "GET", "/metrics").await;
-        assert_eq!(response.status, 200);
-        let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        assert_eq!(response.header("content-type"), [form]);
-        Self::parse(&response.text())
-    }
-
-    fn parse(text: &str) -> Self {
-        let body = text.strip_suffix("# EOF\n").expect("it ends with # EOF");
-        let mut metrics = Self { families: BTreeMap::new(), samples: Vec::new() };
-        let mut current = String::new();
-        for line in body.lines() {
-            if let Some(comment) = line.strip_prefix("# ") {
-                let mut words = comment.splitn(3, ' ');
-                let mut word = || words.next().expect(line).to_owned();
-                let (what, name, said) = (word(), word(), word());
-                if current != name {
-                    assert!(!metrics.families.contains_key(&name), "{name} comes in one piece");
-                }
-                let family = metrics.families.entry(name.clone()).or_default();
-                match what.as_str() {
-                    "HELP" => family.help = said,
-                    "TYPE" => family.kind = said,
-                    "UNIT" => family.unit = Some(said),
-                    other => panic!("unknown comment {other}"),
-                }
-                current = name;
-            } else {
-                metrics.sample(line, &current);
-            }
-        }
-        metrics.check();
-        metrics
-    }
-
-    fn sample(&mut self, line: &str, family: &str) {
-        let (series, value) = line.rsplit_once(' ').expect(line);
-        let (name, labels) = match series.split_once('{') {
-            Some((name, rest)) => (name, rest.strip_suffix('}').expect(line)),
-            None => (series, ""),
-        };
-        let labels = labels.split(',').filter(|label| !label.is_empty()).map(|label| {
-            let (key, value) = label.split_once('=').expect(line);
-            let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).expect(line);
-            (key.to_owned(), value.to_owned())
-        });
-        self.samples.push(Sample {
-            family: family.to_owned(),
-            name: name.to_owned(),
-            labels: labels.collect(),
-            value: value.to_owned(),
-        });
-    }
-
-    fn check(&self) {
-        for (name, family) in &self.families {
-            assert!(name.starts_with("boldgate_"), "{name}");
-            assert!(!family.help.is_empty() && !family.kind.is_empty(), "{name}");
-            if let Some(unit) = &family.unit {
-                assert!(name.ends_with(&format!("_{unit}")), "{name} ends with its unit");
-            }
-            let of_time = family.kind == "histogram" || name.contains("timestamp");
-            assert_eq!(of_time, family.unit.as_deref() == Some("seconds"), "{name}");
-        }
-        let mut seen = BTreeSet::new();
-        for sample in &self.samples {
-            let family = self.families.get(&sample.family).expect("a sample has a TYPE before it");
-            let suffix = sample.name.strip_prefix(&sample.family).expect("it is of its family");
-            let expected: &[&str] = match family.kind.as_str() {
-                "counter" => &["_total"],
-                "gauge" => &[""],
-                "histogram" => &["_bucket", "_sum", "_count"],
-                other => panic!("no metric of ours is a {other}"),
-            };
-            assert!(expected.contains(&suffix), "{}", sample.name);
-            assert!(sample.value.parse::<f64>().unwrap() >= 0.0, "{}", sample.name);
-            assert!(seen.insert((&sample.name, &sample.labels)), "{} is there once", sample.name);
-        }
-    }
-
-    /// The sample of this name (without `boldgate_`), tenant, and outcome or result; an empty text
-    /// stands for a label that is not there.
-    fn value(&self, name: &str, tenant: &str, kind: &str) -> Option<u64> {
-        let label = |sample: &Sample, key| sample.labels.get(key).cloned().unwrap_or_default();
-        let found = self.samples.iter().find(|sample| {
-            sample.name == format!("boldgate_{name}")
-                && label(sample, "tenant") == tenant
-                && (label(sample, "outcome") + &label(sample, "result")) == kind
-        });
-        found.map(|sample| sample.value.parse().expect("a whole number"))
-    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod idp;
 mod jwt;
 mod kept_connections;
 mod local;
+mod metrics;
 mod odd_responses;
 mod operating;
 mod pem_files;

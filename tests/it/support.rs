@@ -1,6 +1,7 @@
 //! Helpers of the tests: servers, gateways and clients to test with, and ways to make and to change
 //! what they need.
 
+pub mod admin;
 pub mod client;
 pub mod client_certificates;
 pub mod edit;

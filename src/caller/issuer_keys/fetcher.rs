@@ -1,6 +1,7 @@
 //! Fetches an issuer's keys once, stores them, and logs failures and keys that cannot be used.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -28,8 +29,21 @@ pub(super) struct KeyFetcher {
     pub(super) source: Box<dyn KeySource>,
     stored: RwLock<Option<StoredKeys>>,
     log_limiter: LogLimiter,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
     /// The entries left out of the last fetched set. They have been logged.
     left_out: Mutex<Vec<LeftOut>>,
+}
+
+/// The fetches of an issuer's keys.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyFetches {
+    /// Fetches that gave keys.
+    pub succeeded: u64,
+    /// Fetches that failed.
+    pub failed: u64,
+    /// The age of the keys in use; `None` if there are none.
+    pub age: Option<Duration>,
 }
 
 #[derive(Clone)]
@@ -61,12 +75,23 @@ impl KeyFetcher {
             source,
             stored: RwLock::default(),
             log_limiter: LogLimiter::default(),
+            succeeded: AtomicU64::default(),
+            failed: AtomicU64::default(),
             left_out: Mutex::default(),
         }
     }
 
     pub(super) fn stored(&self) -> Option<StoredKeys> {
         self.stored.read().clone()
+    }
+
+    /// The fetches so far.
+    pub(super) fn fetches(&self) -> KeyFetches {
+        KeyFetches {
+            succeeded: self.succeeded.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            age: self.stored.read().as_ref().map(StoredKeys::age),
+        }
     }
 
     /// Takes over the stored keys of the same source.
@@ -83,6 +108,8 @@ impl KeyFetcher {
             keys.with_keys().map_err(|error| error.to_string())
         });
         let mut stored = self.stored.write();
+        let count = if fetched.is_ok() { &self.succeeded } else { &self.failed };
+        count.fetch_add(1, Relaxed);
         match fetched {
             Ok(keys) => {
                 if stored.as_ref().is_none_or(|stored| stored.since <= since) {

@@ -87,6 +87,7 @@ impl TenantUpstream {
         bulkhead: &Bulkhead,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let _waiting = self.upstream.waiting();
         match timeout_at(deadline, Arc::clone(&bulkhead.permits).acquire_owned()).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Refusal::BulkheadFull {

@@ -1,0 +1,341 @@
+//! All metrics with their labels and with advice to operators, for the document `docs/metrics.md`.
+//! Names, types and meanings come from the page itself; a test compares both.
+
+use strum::VariantArray;
+
+use super::{
+    ExchangeOutcome, ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome, RequestOutcome,
+    STATUS_CLASSES,
+};
+
+/// A metric as the document describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct DescribedMetric {
+    /// Its name, without the suffix of its samples.
+    pub name: &'static str,
+    /// Its labels.
+    pub labels: &'static [MetricLabel],
+    /// Advice to operators.
+    pub look_at: &'static str,
+}
+
+/// A label of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricLabel {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values.
+    pub values: LabelValues,
+}
+
+/// The values of a label.
+#[derive(Clone, Copy, Debug)]
+pub enum LabelValues {
+    /// Values of the configuration, in words.
+    Of(&'static str),
+    /// These words.
+    Words(fn() -> Vec<&'static str>),
+}
+
+fn words<E: VariantArray + Copy + Into<&'static str>>() -> Vec<&'static str> {
+    E::VARIANTS.iter().map(|&one| one.into()).collect()
+}
+
+const fn words_of(name: &'static str, values: fn() -> Vec<&'static str>) -> MetricLabel {
+    MetricLabel { name, values: LabelValues::Words(values) }
+}
+
+const fn named(name: &'static str, of: &'static str) -> MetricLabel {
+    MetricLabel { name, values: LabelValues::Of(of) }
+}
+
+const TENANT: MetricLabel = named("tenant", "a tenant");
+const SERVER: MetricLabel = named("server", "a server");
+const CALLER: MetricLabel = named("caller", "a caller");
+const TENANT_OR_NONE: MetricLabel = named("tenant", "a tenant, or `_none` before it is known");
+const SERVER_OR_NONE: MetricLabel = named("server", "a server, or `_none` before it is known");
+const CLASS: MetricLabel = words_of("class", || ROUTE_CLASSES.to_vec());
+const ROUTE: &[MetricLabel] = &[SERVER_OR_NONE, CLASS];
+
+/// The sections of the document with their metrics.
+pub const CATALOGUE: &[(&str, &[DescribedMetric])] = &[
+    ("Requests", REQUESTS),
+    ("Servers", SERVERS),
+    ("Tokens", TOKENS),
+    ("Clients and callers", CLIENTS),
+    ("Configuration, certificates and logs", CONFIGURATION),
+    ("The process", PROCESS),
+];
+
+const REQUESTS: &[DescribedMetric] = &[
+    DescribedMetric {
+        name: "boldgate_http_requests",
+        labels: &[TENANT_OR_NONE, words_of("outcome", words::<RequestOutcome>)],
+        look_at: "`failed` and `truncated`: the log on stderr has the cause of each",
+    },
+    DescribedMetric {
+        name: "boldgate_route_requests",
+        labels: &[
+            SERVER_OR_NONE,
+            CLASS,
+            words_of("outcome", words::<RequestOutcome>),
+            words_of("status", || STATUS_CLASSES.to_vec()),
+        ],
+        look_at: "the fraction of `5xx`; `outcome` tells whether Bold BI (`upstream_server_error`) or \
+                  the gateway (`failed`) responded",
+    },
+    DescribedMetric {
+        name: "boldgate_http_requests_in_flight",
+        labels: &[],
+        look_at: "growth without more requests: Bold BI has become slow",
+    },
+    DescribedMetric {
+        name: "boldgate_http_request_duration_seconds",
+        labels: ROUTE,
+        look_at: "the 95th percentile; it includes the time in which clients read",
+    },
+    DescribedMetric {
+        name: "boldgate_upstream_response_duration_seconds",
+        labels: ROUTE,
+        look_at: "the time of Bold BI; if it is long, look into Bold BI",
+    },
+    DescribedMetric {
+        name: "boldgate_added_duration_seconds",
+        labels: ROUTE,
+        look_at: "above a few milliseconds, look at waits for tokens \
+                  (`boldgate_token_exchange_duration_seconds`) and for connections \
+                  (`boldgate_server_requests_waiting`)",
+    },
+    DescribedMetric {
+        name: "boldgate_replays",
+        labels: &[TENANT],
+        look_at: "a steady rate: Bold BI refuses tokens before their end",
+    },
+];
+
+const SERVERS: &[DescribedMetric] = &[
+    DescribedMetric {
+        name: "boldgate_server_addresses",
+        labels: &[SERVER],
+        look_at: "0: the name of the server cannot be resolved",
+    },
+    DescribedMetric {
+        name: "boldgate_server_healthy_addresses",
+        labels: &[SERVER],
+        look_at: "fewer than `boldgate_server_addresses`: an address is ejected",
+    },
+    DescribedMetric {
+        name: "boldgate_server_connections",
+        labels: &[SERVER],
+        look_at: "idle ones included",
+    },
+    DescribedMetric {
+        name: "boldgate_server_connections_limit",
+        labels: &[SERVER],
+        look_at: "the bound of the metrics beside",
+    },
+    DescribedMetric {
+        name: "boldgate_server_requests_in_flight",
+        labels: &[SERVER],
+        look_at: "near `boldgate_server_connections_limit`: raise `max_connections`, or find out \
+                  why Bold BI is slow",
+    },
+    DescribedMetric {
+        name: "boldgate_server_requests_waiting",
+        labels: &[SERVER],
+        look_at: "above 0 for long: the same; each waits for at most `timeouts.connect`",
+    },
+];
+
+const TOKENS: &[DescribedMetric] = &[
+    DescribedMetric {
+        name: "boldgate_token_cache_requests",
+        labels: &[TENANT, words_of("result", || vec!["hit", "miss"])],
+        look_at: "many `miss`: compare the two metrics below",
+    },
+    DescribedMetric {
+        name: "boldgate_token_cache_entries",
+        labels: &[],
+        look_at: "at its limit, tokens are dropped although they are in use",
+    },
+    DescribedMetric {
+        name: "boldgate_token_cache_entries_limit",
+        labels: &[],
+        look_at: "raise `limits.token_cache_entries` if it is reached",
+    },
+    DescribedMetric {
+        name: "boldgate_token_expiry_timestamp_seconds",
+        labels: &[TENANT],
+        look_at: "less than now while there are requests: no new token is to be had",
+    },
+    DescribedMetric {
+        name: "boldgate_token_exchanges",
+        labels: &[TENANT, words_of("outcome", words::<ExchangeOutcome>)],
+        look_at: "`refused`: the secret or the user of the tenant is wrong",
+    },
+    DescribedMetric {
+        name: "boldgate_token_exchange_duration_seconds",
+        labels: &[SERVER],
+        look_at: "first requests of a user wait for this",
+    },
+    DescribedMetric {
+        name: "boldgate_token_exchanges_in_flight",
+        labels: &[SERVER],
+        look_at: "at its limit for long: raise `max_exchanges`",
+    },
+    DescribedMetric {
+        name: "boldgate_token_exchanges_limit",
+        labels: &[SERVER],
+        look_at: "the bound of the metric above",
+    },
+    DescribedMetric {
+        name: "boldgate_token_exchanges_waiting",
+        labels: &[SERVER],
+        look_at: "above 0 for long: the token endpoint is slow, or `max_exchanges` is low",
+    },
+    DescribedMetric {
+        name: "boldgate_token_endpoint_breaker_open",
+        labels: &[SERVER],
+        look_at: "**alert on 1**: look at the token endpoint",
+    },
+    DescribedMetric {
+        name: "boldgate_token_refreshes",
+        labels: &[TENANT, words_of("outcome", words::<RefreshOutcome>)],
+        look_at: "`failed`: the token in use still serves until its end",
+    },
+    DescribedMetric {
+        name: "boldgate_token_failures_remembered",
+        labels: &[TENANT],
+        look_at: "requests that failed for an exchange that had failed before",
+    },
+    DescribedMetric {
+        name: "boldgate_token_replies_for_another_user",
+        labels: &[TENANT],
+        look_at: "**alert on any**: Bold BI gave the token of somebody else",
+    },
+];
+
+const CLIENTS: &[DescribedMetric] = &[
+    DescribedMetric {
+        name: "boldgate_connections",
+        labels: &[],
+        look_at: "near `boldgate_connections_limit`: find out which clients, or raise the limit",
+    },
+    DescribedMetric {
+        name: "boldgate_connections_limit",
+        labels: &[],
+        look_at: "the bound of the metric above",
+    },
+    DescribedMetric {
+        name: "boldgate_connections_refused",
+        labels: &[],
+        look_at: "any increase: clients got a 503 `overloaded`",
+    },
+    DescribedMetric {
+        name: "boldgate_credentials_refused",
+        labels: &[words_of("reason", words::<Reason>)],
+        look_at: "`key_expired` and `jwt_key_unknown`: a rotation is not complete",
+    },
+    DescribedMetric {
+        name: "boldgate_api_key_not_after_timestamp_seconds",
+        labels: &[CALLER, named("key", "the first digits of the key's hash")],
+        look_at: "**alert two weeks ahead**; keys without an end have no series",
+    },
+    DescribedMetric {
+        name: "boldgate_issuer_keys_fetched_timestamp_seconds",
+        labels: &[CALLER],
+        look_at: "older than `refresh`: the issuer cannot be reached; no series until the first \
+                  fetch",
+    },
+    DescribedMetric {
+        name: "boldgate_issuer_key_fetches",
+        labels: &[CALLER, words_of("outcome", || vec!["success", "failed"])],
+        look_at: "`failed`: the log on stderr has the cause",
+    },
+];
+
+const CONFIGURATION: &[DescribedMetric] = &[
+    DescribedMetric {
+        name: "boldgate_config_last_reload_successful",
+        labels: &[],
+        look_at: "**alert on 0**: the log on stderr names the fault",
+    },
+    DescribedMetric {
+        name: "boldgate_config_reloads",
+        labels: &[words_of("outcome", words::<ReloadOutcome>)],
+        look_at: "`timed_out`: a file system hangs",
+    },
+    DescribedMetric {
+        name: "boldgate_config_generation",
+        labels: &[],
+        look_at: "replicas of the same age differ: one has refused a change",
+    },
+    DescribedMetric {
+        name: "boldgate_config_in_force_since_timestamp_seconds",
+        labels: &[],
+        look_at: "compare it with the time of a change",
+    },
+    DescribedMetric {
+        name: "boldgate_tls_certificate_not_after_timestamp_seconds",
+        labels: &[
+            words_of("key", || vec!["certificate_file", "client_ca_file", "ca_file"]),
+            named("file", "the path of the file"),
+            named("number", "the certificate's place in the file, from 1"),
+        ],
+        look_at: "**alert two weeks ahead**; of a file with more than 16 certificates, those that \
+                  expire first",
+    },
+    DescribedMetric {
+        name: "boldgate_access_log_lines_dropped",
+        labels: &[],
+        look_at: "**alert on any**: the disk or the reader of stdout is slow or full",
+    },
+    DescribedMetric {
+        name: "boldgate_audit_log_lines_lost",
+        labels: &[],
+        look_at: "**alert on any**: the disk is slow or full",
+    },
+    DescribedMetric {
+        name: "boldgate_build_info",
+        labels: &[named("version", "the version")],
+        look_at: "always 1",
+    },
+];
+
+const PROCESS: &[DescribedMetric] = &[
+    DescribedMetric {
+        name: "process_cpu_seconds",
+        labels: &[],
+        look_at: "its rate is the number of processors in use",
+    },
+    DescribedMetric {
+        name: "process_resident_memory_bytes",
+        labels: &[],
+        look_at: "steady growth",
+    },
+    DescribedMetric {
+        name: "process_virtual_memory_bytes",
+        labels: &[],
+        look_at: "nothing as a rule: it is reserved and not used",
+    },
+    DescribedMetric {
+        name: "process_threads",
+        labels: &[],
+        look_at: "steady growth: a file system hangs",
+    },
+    DescribedMetric {
+        name: "process_start_time_seconds",
+        labels: &[],
+        look_at: "changes: the process was restarted",
+    },
+    DescribedMetric {
+        name: "process_open_fds",
+        labels: &[],
+        look_at: "**alert above 80 %** of `process_max_fds`",
+    },
+    DescribedMetric {
+        name: "process_max_fds",
+        labels: &[],
+        look_at: "raise `LimitNOFILE` of the unit if it is nearly reached",
+    },
+];
