@@ -307,6 +307,7 @@ fn tenants(count: usize) -> Tenants {
             max_token_lifetime: WEEK,
             origins: boldgate::cors::Origins::default(),
             max_concurrent_requests: None,
+            disabled: false,
         }
     };
     Tenants::new((0..count).map(tenant).collect()).expect("all differ")

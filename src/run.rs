@@ -23,6 +23,7 @@ mod watch;
 
 use crate::admin::{AdminServer, Readiness};
 use crate::config::{ListenAddress, Settings};
+use crate::gateway::Gateway;
 use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
@@ -297,6 +298,11 @@ impl Running {
     /// port that the system chose.
     pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
+    }
+
+    /// The active gateway, whose tenants an operator may disable.
+    pub fn gateway(&self) -> Arc<Gateway> {
+        Arc::clone(&self.connections.generation().gateway)
     }
 
     /// The address of the admin endpoints.

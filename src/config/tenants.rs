@@ -168,6 +168,7 @@ impl Check<'_> {
                 self.number(&at.key("max_concurrent_requests"), given, MAX_CONNECTIONS).map(Some)
             }
         };
+        let disabled = tenant.disabled.required(&at.key("disabled"), "`true`, `false`", self.notes);
         let credential_at = at.key("credential");
         let credential = tenant.credential.required(&credential_at, "a mapping", self.notes);
         let credential = credential.and_then(|c| self.credential(&credential_at, c));
@@ -186,7 +187,8 @@ impl Check<'_> {
             credential.as_ref().map_err(|noted| *noted)?;
             existing_authorization?;
             max_token_lifetime?;
-            max_concurrent_requests.map(drop)
+            max_concurrent_requests?;
+            disabled.map(drop)
         })();
         let credential = credential.unwrap_or_else(|_| stand_in());
         let longest = max_token_lifetime.unwrap_or(Duration::ZERO);
@@ -212,6 +214,7 @@ impl Check<'_> {
             },
             max_token_lifetime: longest,
             max_concurrent_requests: max_concurrent_requests.ok().flatten(),
+            disabled: disabled.unwrap_or(false),
         };
         Ok((tenant, complete))
     }

@@ -96,8 +96,10 @@ impl Generation {
         let before = before.into_iter().flat_map(|before| before.gateway.tenants().iter());
         let before: HashMap<_, _> = before.map(|tenant| (&tenant.name, version(tenant))).collect();
         let tenants: Vec<_> = self.gateway.tenants().iter().collect();
-        let is_cold =
-            |index: &usize| before.get(&tenants[*index].name) != Some(&version(tenants[*index]));
+        let is_cold = |index: &usize| {
+            let tenant = tenants[*index];
+            !tenant.disabled && before.get(&tenant.name) != Some(&version(tenant))
+        };
         self.warm_up.iter().copied().filter(is_cold).collect()
     }
 
