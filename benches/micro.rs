@@ -299,9 +299,10 @@ fn tenants(count: usize) -> Tenants {
             credential: Credential {
                 grant: Grant::EmbedSecret,
                 username: Arc::from("svc@example.com"),
-                secret: Secret::new("secret".into()),
+                secret: Some(Secret::new("secret".into())),
                 body: ExchangeBody::Form,
                 version: 0,
+                identity: 0,
             },
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: WEEK,

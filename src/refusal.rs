@@ -474,6 +474,9 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
         }
         ExchangeErrorKind::BudgetExhausted { .. } => (503, "The gateway is at its limit."),
+        ExchangeErrorKind::SecretUnreadable => {
+            (503, "The gateway cannot read the tenant's secret. Its operator has to act.")
+        }
         ExchangeErrorKind::PermitRevoked => {
             (503, "The gateway's configuration was changed. Please send the request again.")
         }

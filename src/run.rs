@@ -16,6 +16,7 @@ mod generation;
 mod handshake;
 mod inherited;
 pub mod reload;
+mod secret_alarm;
 mod socket;
 pub mod systemd;
 mod warm_up;
@@ -31,7 +32,7 @@ use connections::Connections;
 use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
 use socket::Socket;
-use warm_up::{fetch_tokens, warm_up};
+use warm_up::{fetch_tokens, start_warm_up};
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
 pub struct Running {
@@ -47,6 +48,7 @@ pub struct Running {
     admin: JoinHandle<()>,
     readiness: Arc<Readiness>,
     warming_up: JoinHandle<()>,
+    alarms: JoinHandle<()>,
 }
 
 /// The task that accepts the clients of one listener.
@@ -187,8 +189,10 @@ impl Running {
             })
             .collect();
         let readiness = Arc::new(Readiness::default());
-        let (gateway, tenants) = (Arc::clone(&generation.gateway), generation.without_tokens(None));
-        let warming_up = tokio::spawn(warm_up(gateway, tenants, Arc::clone(&readiness)));
+        generation.publish_alarm(telemetry);
+        generation.alarm.log();
+        let warming_up = start_warm_up(&generation, &readiness);
+        let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
         let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness));
         telemetry.reloads.in_force(1);
         for address in inherited.unused() {
@@ -211,6 +215,7 @@ impl Running {
             admin: tokio::spawn(admin.serve(admin_socket)),
             readiness,
             warming_up,
+            alarms,
         })
     }
 
@@ -250,7 +255,12 @@ impl Running {
         });
 
         next.publish_metrics(&self.state.telemetry);
-        fetch_tokens(&next.gateway, next.without_tokens(Some(&before))).detach_all();
+        next.alarm.log();
+        if self.readiness.lacks_secrets() && next.can_warm_up() {
+            self.warming_up = start_warm_up(&next, &self.readiness);
+        } else {
+            fetch_tokens(&next.gateway, next.without_tokens(Some(&before))).detach_all();
+        }
         next.close_untrusted(&before);
         self.next_listener += bound.len() as ListenerId;
         let mut kept: HashMap<ListenerId, AcceptLoop> =
@@ -311,9 +321,15 @@ impl Running {
     }
 
     /// Waits until the gateway is ready: the tokens to warm up are cached, or took too long.
+    /// Returns early if the secret of a tenant to warm up cannot be used: a reload has to bring it.
     pub async fn ready(&mut self) {
         // The task never fails.
         let _ = (&mut self.warming_up).await;
+    }
+
+    /// Whether it is ready to serve all tenants to warm up.
+    pub fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
     }
 
     /// Reports the gateway as not ready, closes each connection after its current request, and
@@ -391,6 +407,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.state.closing.cancel();
         self.warming_up.abort();
+        self.alarms.abort();
         self.admin.abort();
         self.accept_loops.clear();
         self.state.access_log.finish();
@@ -410,6 +427,14 @@ impl AcceptLoop {
         let task = Arc::clone(connections).accept(socket, listener, stop.clone());
         let task = tokio::spawn(task);
         Self { listener, configured, address, _stop: stop.drop_guard(), task }
+    }
+}
+
+/// Logs rarely which secrets cannot be used, while that is so.
+async fn repeat_alarms(connections: Arc<Connections>) {
+    loop {
+        sleep(secret_alarm::REPEAT_INTERVAL).await;
+        connections.generation().alarm.log();
     }
 }
 

@@ -325,6 +325,9 @@ pub enum ExchangeErrorKind {
         /// How long the request waited for one of them to end.
         waited: Duration,
     },
+    /// The tenant's secret could not be read, so there is nothing to exchange.
+    #[error("the tenant's secret cannot be used: it could not be read, or holds no secret")]
+    SecretUnreadable,
     /// A new configuration does not have this tenant or this credential any more.
     #[error("the configuration was changed while the request waited for its token")]
     PermitRevoked,
@@ -345,6 +348,7 @@ impl ExchangeErrorKind {
             }
             Self::Timeout(_) => "token_endpoint_timeout",
             Self::BudgetExhausted { .. } => "overloaded",
+            Self::SecretUnreadable => "secret_unreadable",
             Self::PermitRevoked => "configuration_changed",
         }
     }

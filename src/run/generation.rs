@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::secret_alarm::SecretAlarm;
 use crate::caller::ListenerTerms;
 use crate::config::{self, Digest, Files, Limits, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
@@ -26,6 +27,7 @@ pub(super) struct Generation {
     pub(super) limits: Limits,
     /// Indices of the tenants whose tokens are fetched ahead of requests.
     warm_up: Vec<usize>,
+    pub(super) alarm: SecretAlarm,
 }
 
 /// Identifies a listener while the process runs.
@@ -54,7 +56,7 @@ impl Generation {
         before: Option<&Self>,
         process: &ProcessState,
     ) -> Result<Self, StartError> {
-        let telemetry = &process.telemetry;
+        let (telemetry, alarm) = (&process.telemetry, SecretAlarm::of(&settings));
         let upstreams = upstreams(&settings, before, telemetry)?;
         let listeners = ids.iter().zip(&settings.listeners).map(|(&id, listener)| {
             let before = before.and_then(|before| before.listener(id));
@@ -81,7 +83,7 @@ impl Generation {
             Arc::clone(&process.access_log),
         ));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
-        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up })
+        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up, alarm })
     }
 
     /// The listener `id`, if the configuration has it.
@@ -111,10 +113,27 @@ impl Generation {
             &tenants.map(|tenant| tenant.name.as_str()).collect(),
             &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
         );
+        self.publish_alarm(telemetry);
         // A refused configuration may have set the metrics of a server with the same name.
         for upstream in upstreams() {
             upstream.update_metrics();
         }
+    }
+
+    /// Shows in a metric which secrets cannot be used.
+    pub(super) fn publish_alarm(&self, telemetry: &Telemetry) {
+        for tenant in self.gateway.tenants().iter() {
+            let name = tenant.name.as_str();
+            let unreadable = self.alarm.is_about(name);
+            telemetry.tenant(name).secret_unreadable.set(i64::from(unreadable));
+        }
+    }
+
+    /// Whether all tenants to warm up have their secrets. Disabled ones need none.
+    pub(super) fn can_warm_up(&self) -> bool {
+        let tenants: Vec<_> = self.gateway.tenants().iter().collect();
+        let mut warm = self.warm_up.iter().map(|index| tenants[*index]);
+        warm.all(|tenant| tenant.disabled || tenant.credential.secret.is_some())
     }
 
     /// Closes the connections of `before` whose listener is removed, or no longer trusts the

@@ -24,6 +24,7 @@ pub(super) struct Families {
     exchange_seconds: Family<TenantLabel, Histogram>,
     cache: Family<CacheLabels, Counter>,
     replays: Family<TenantLabel, Counter>,
+    secret_unreadable: Family<TenantLabel, Gauge>,
     refreshes: Family<OutcomeLabels, Counter>,
     failures_remembered: Family<TenantLabel, Counter>,
     replies_for_another_user: Family<TenantLabel, Counter>,
@@ -94,6 +95,8 @@ pub struct TenantMetrics {
     pub cache_misses: Counter,
     /// Requests sent again with another token.
     pub replays: Counter,
+    /// 1 while its secret cannot be read, or cannot be a secret.
+    pub secret_unreadable: Gauge,
     /// Limits how often its failures are logged.
     pub log_limiter: LogLimiter,
     /// `None` once the tenant is removed.
@@ -160,6 +163,11 @@ impl Families {
                 "replays",
                 "Requests sent again with another token after the server had refused the first",
             ),
+            secret_unreadable: family(
+                registry,
+                "tenant_secret_unreadable",
+                "1 while the configured secret of a tenant cannot be read, or cannot be a secret",
+            ),
             refreshes: family(
                 registry,
                 "token_refreshes",
@@ -220,6 +228,7 @@ impl Families {
             cache_hits: cache(CACHE_RESULTS[0]),
             cache_misses: cache(CACHE_RESULTS[1]),
             replays: self.replays.get_or_create(&label).clone(),
+            secret_unreadable: self.secret_unreadable.get_or_create(&label).clone(),
             log_limiter: LogLimiter::default(),
             token_expiry: Mutex::new(Some(self.token_expiry.clone())),
             label,
@@ -239,6 +248,7 @@ impl Families {
         self.failures_remembered.remove(&label);
         self.replies_for_another_user.remove(&label);
         self.replays.remove(&label);
+        self.secret_unreadable.remove(&label);
         self.request_seconds.remove(&label);
         self.exchange_seconds.remove(&label);
         self.token_expiry.remove(&label);

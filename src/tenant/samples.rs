@@ -41,8 +41,9 @@ pub(crate) fn credential() -> Credential {
     Credential {
         grant: Grant::EmbedSecret,
         username: Arc::from("user@example.com"),
-        secret: Secret::new("secret".into()),
+        secret: Some(Secret::new("secret".into())),
         body: ExchangeBody::Form,
         version: 0,
+        identity: 0,
     }
 }

@@ -32,3 +32,4 @@ mod single_flight;
 mod structure;
 mod subjects;
 mod support;
+mod unusable_secrets;
