@@ -299,14 +299,16 @@ fn tenants(count: usize) -> Tenants {
             credential: Credential {
                 grant: Grant::EmbedSecret,
                 username: Arc::from("svc@example.com"),
-                secret: Secret::new("secret".into()),
+                secret: Some(Secret::new("secret".into())),
                 body: ExchangeBody::Form,
                 version: 0,
+                identity: 0,
             },
             existing_authorization: ExistingAuthorization::default(),
             max_token_lifetime: WEEK,
             origins: boldgate::cors::Origins::default(),
             max_concurrent_requests: None,
+            disabled: false,
         }
     };
     Tenants::new((0..count).map(tenant).collect()).expect("all differ")

@@ -46,7 +46,23 @@ pub struct Readiness(AtomicU8);
 impl Readiness {
     /// Reports the gateway as ready, unless it is stopping.
     pub(crate) fn set_ready(&self) {
-        let _ = self.0.compare_exchange(STARTING, READY, Relaxed, Relaxed);
+        let starting = |now| matches!(now, STARTING | LACKS_SECRETS).then_some(READY);
+        let _ = self.0.fetch_update(Relaxed, Relaxed, starting);
+    }
+
+    /// Reports that the gateway is not ready for want of the secret of a tenant to warm up.
+    pub(crate) fn set_lacks_secrets(&self) {
+        let _ = self.0.compare_exchange(STARTING, LACKS_SECRETS, Relaxed, Relaxed);
+    }
+
+    /// Whether the want of a secret keeps it from being ready.
+    pub(crate) fn lacks_secrets(&self) -> bool {
+        self.0.load(Relaxed) == LACKS_SECRETS
+    }
+
+    /// Whether the gateway is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.load(Relaxed) == READY
     }
 
     /// Reports the gateway as stopping.
@@ -115,6 +131,7 @@ impl AdminServer {
             "/readyz" => match self.readiness.0.load(Relaxed) {
                 READY => text(StatusCode::OK, "ready\n"),
                 STARTING => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n"),
+                LACKS_SECRETS => text(StatusCode::SERVICE_UNAVAILABLE, NO_SECRET),
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
             },
             "/metrics" => self.metrics(request.headers()).await,
@@ -169,6 +186,8 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
+const LACKS_SECRETS: u8 = 3;
+const NO_SECRET: &str = "not ready: the secret of a tenant in `warm_up` cannot be used\n";
 const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";
 /// Bounds the wait for the first byte of a connection, for a whole head, and for the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);

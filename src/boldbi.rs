@@ -38,7 +38,7 @@ mod test_support {
         Tenant {
             api_base: super::api_base(&server, site),
             site: site.map(Into::into),
-            credential: Credential { secret, ..samples::credential() },
+            credential: Credential { secret: Some(secret), ..samples::credential() },
             ..samples::tenant(0, "acme", Arc::new(server))
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::Settings;
+use crate::config::{Files, Settings, TenantSecrets};
 use crate::plain_file::ReadThreads;
 use output::{print, warn};
 
@@ -204,23 +204,47 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// The configuration; secrets of tenants may be unusable.
     fn load(&self) -> Result<Settings, Failure> {
         let path = self.path.clone();
         read_files(move || load(&path))?
     }
+
+    /// The configuration with the secret of `tenant` alone.
+    fn load_for(&self, tenant: &str) -> Result<Settings, Failure> {
+        let (path, tenant) = (self.path.clone(), tenant.to_owned());
+        read_files(move || {
+            let (files, read) = Settings::read_with(&path, TenantSecrets::Only(&tenant));
+            let read = read.and_then(Settings::with_all_secrets);
+            read.map_err(|findings| invalid(findings.to_string(), &files))
+        })?
+    }
+
+    /// The configuration without the secrets of tenants.
+    fn load_without_secrets(&self) -> Result<Settings, Failure> {
+        let path = self.path.clone();
+        read_files(move || {
+            let (files, read) = Settings::read_with(&path, TenantSecrets::None);
+            read.map_err(|findings| invalid(findings.to_string(), &files))
+        })?
+    }
 }
 
-/// Reads and checks a configuration. A file that cannot be read at the moment does not make the
-/// configuration invalid: a supervisor may start the gateway again.
+/// Reads and checks a configuration. Secrets of tenants may be unusable.
 fn load(path: &Path) -> Result<Settings, Failure> {
     let (files, read) = Settings::read(path);
-    read.map_err(|findings| match files.unreadable() {
-        Some(file) => Failure::Other {
-            what: findings.to_string(),
-            hint: Some(format!("{file}: {}", file.hint())),
-        },
-        None => Failure::Config(findings.to_string()),
-    })
+    read.map_err(|findings| invalid(findings.to_string(), &files))
+}
+
+/// The failure of a command by these faults. A file that cannot be read at the moment does not make
+/// the configuration invalid: a supervisor may start the gateway again.
+fn invalid(findings: String, files: &Files) -> Failure {
+    match files.unreadable() {
+        Some(file) => {
+            Failure::Other { what: findings, hint: Some(format!("{file}: {}", file.hint())) }
+        }
+        None => Failure::Config(findings),
+    }
 }
 
 /// Runs `work`, which reads files of a configuration, within the deadline for it.

@@ -42,6 +42,7 @@ mod place;
 mod quantity;
 mod read;
 mod schema;
+mod secrets;
 mod server_url;
 mod servers;
 mod shown;
@@ -53,12 +54,14 @@ mod warnings;
 
 pub use certificate_ends::{CertificateEnd, CertificateEnds};
 pub use files::{Digest, Files};
-pub use finding::{Excerpt, Finding, Findings, Position};
+pub use finding::{Excerpt, Finding, Findings, Position, UnusableSecret};
 use finding::{Noted, Notes};
 use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, ListenerSettings, TlsFiles};
 use node::Node;
 use place::Place;
+use secrets::SecretsToRead;
+pub use secrets::TenantSecrets;
 
 /// All settings of a gateway, checked.
 #[derive(Debug)]
@@ -93,6 +96,10 @@ pub struct Settings {
     pub certificate_ends: CertificateEnds,
     /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
+    /// The secrets of tenants that cannot be used. All other tenants can be served.
+    pub unusable_secrets: Vec<UnusableSecret>,
+    /// Whether a start needs the secrets of all tenants.
+    pub strict_start: bool,
 }
 
 /// Bounds on what clients may use up.
@@ -131,10 +138,16 @@ impl Settings {
 
     /// The same, with the files that were looked at, readable or not.
     pub fn read(path: &Path) -> (Files, Result<Self, Findings>) {
+        Self::read_with(path, TenantSecrets::All)
+    }
+
+    /// The same with the secrets of these tenants.
+    pub fn read_with(path: &Path, secrets: TenantSecrets<'_>) -> (Files, Result<Self, Findings>) {
+        let secrets = SecretsToRead::new(secrets);
         let files = RefCell::default();
         let name = path.display().to_string();
         let read = text_of(path, &files)
-            .and_then(|text| Self::build(&text, &name, References::Read, &files));
+            .and_then(|text| Self::build(&text, &name, References::Read, &secrets, &files));
         (files.into_inner(), read)
     }
 
@@ -144,7 +157,8 @@ impl Settings {
     /// # Errors
     /// All faults of the file.
     pub fn parse(text: &str, file: &str) -> Result<Self, Findings> {
-        Self::build(text, file, References::Read, &RefCell::default())
+        let secrets = SecretsToRead::new(TenantSecrets::All);
+        Self::build(text, file, References::Read, &secrets, &RefCell::default())
     }
 
     /// Checks the file at `path` without the files and variables it refers to: for files that are
@@ -154,7 +168,8 @@ impl Settings {
     /// All faults of the file.
     pub fn check_without_secrets(path: &Path) -> Result<Findings, Findings> {
         let (name, files) = (path.display().to_string(), RefCell::default());
-        Self::build(&text_of(path, &files)?, &name, References::Ignore, &files)
+        let secrets = SecretsToRead::new(TenantSecrets::All);
+        Self::build(&text_of(path, &files)?, &name, References::Ignore, &secrets, &files)
             .map(|settings| settings.warnings)
     }
 
@@ -167,6 +182,7 @@ impl Settings {
         text: &str,
         file: &str,
         references: References,
+        secrets: &SecretsToRead<'_>,
         files: &RefCell<Files>,
     ) -> Result<Self, Findings> {
         let notes = Notes::default();
@@ -174,14 +190,14 @@ impl Settings {
             Err(notes.add(too_large()))
         } else {
             let (cas, certificate_ends) = (&RefCell::default(), &RefCell::default());
-            let check = Check { notes: &notes, references, files, cas, certificate_ends };
+            let check = Check { notes: &notes, references, secrets, files, cas, certificate_ends };
             Node::read(text, &notes).and_then(|root| check.settings(&root))
         };
         let built = notes
             .finish(built, file)
             .map_err(|faults| faults.with_lines(|at| excerpt::excerpt(text, at)));
-        let (settings, warnings) = built?;
-        Ok(Self { files: files.borrow().clone(), warnings, ..settings })
+        let (settings, warnings, unusable_secrets) = built?;
+        Ok(Self { files: files.borrow().clone(), warnings, unusable_secrets, ..settings })
     }
 }
 
@@ -198,6 +214,7 @@ enum References {
 struct Check<'n> {
     notes: &'n Notes,
     references: References,
+    secrets: &'n SecretsToRead<'n>,
     files: &'n RefCell<Files>,
     /// The CA files that were read, by their paths.
     cas: &'n RefCell<HashMap<String, Trust>>,
@@ -223,6 +240,8 @@ impl Check<'_> {
         let audit = self.audit(&at.key("audit"), file.audit);
         let audit_sink = audit.as_ref().ok().and_then(Option::as_ref);
         let access_log = self.access_log(&at.key("access_log"), file.access_log, audit_sink);
+        let strict_start =
+            file.strict_start.required(&at.key("strict_start"), "`true`, `false`", self.notes);
         let throttles = Throttles::new(
             callers.allowances,
             callers.anonymous_allowance,
@@ -245,6 +264,8 @@ impl Check<'_> {
             audit: audit?,
             certificate_ends: self.certificate_ends.borrow().clone(),
             warnings: Findings::new("", Vec::new()),
+            unusable_secrets: Vec::new(),
+            strict_start: strict_start?,
         })
     }
 
@@ -255,7 +276,7 @@ impl Check<'_> {
         content
     }
 
-    /// The secret that is kept at `source`; a stand-in when references are not read.
+    /// The secret that is stored at `source`; a stand-in when references are not read.
     fn secret(self, source: &SecretRef) -> Result<Secret, SecretError> {
         match self.references {
             References::Read => match source {

@@ -13,7 +13,9 @@ use crate::policy::{Allowed, PermissionId, Permit, Policy, RouteClass};
 use crate::refusal::{Refusal, RequestFacts};
 use crate::request::{RequestError, RequestHead};
 use crate::telemetry::{Telemetry, TenantMetrics};
-use crate::tenant::{ExistingAuthorization, Tenant, Tenants};
+use crate::tenant::{
+    DisabledBy, ExistingAuthorization, SwitchError, Tenant, TenantSwitches, Tenants,
+};
 use crate::throttle::{InFlight, Throttled, Throttles};
 use crate::token::{AccessToken, Initiator, NoToken, TokenLookup, TokenSource};
 
@@ -28,6 +30,7 @@ pub struct Gateway {
 pub struct Gatekeeper {
     callers: CallerAuth,
     tenants: Tenants,
+    switches: TenantSwitches,
     policy: Policy,
     throttles: Throttles,
     /// Headers that are for the gateway alone.
@@ -172,6 +175,21 @@ impl Gateway {
         &self.gatekeeper.tenants
     }
 
+    /// Disables or enables a tenant until the next restart; reloads do not change it. Returns
+    /// `true` if that changed anything.
+    ///
+    /// # Errors
+    /// When there is no such tenant, or the configuration disables it.
+    pub fn set_enabled(&self, tenant: &str, enabled: bool) -> Result<bool, SwitchError> {
+        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant);
+        self.gatekeeper.switches.set_enabled(tenant.ok_or(SwitchError::Unknown)?, enabled)
+    }
+
+    /// Why a tenant is disabled; `None` if it is enabled.
+    pub fn disabled_by(&self, tenant: &Tenant) -> Option<DisabledBy> {
+        self.gatekeeper.switches.disabled_by(tenant)
+    }
+
     /// The metrics of a tenant.
     pub fn metrics(&self, tenant: &Tenant) -> &Arc<TenantMetrics> {
         &self.metrics[tenant.index]
@@ -198,7 +216,8 @@ impl Gatekeeper {
     ) -> Self {
         let mut private = vec![callers.key_header().clone()];
         private.extend_from_slice(policy.subject_headers());
-        Self { callers, tenants, policy, throttles, private }
+        let switches = TenantSwitches::new(&tenants);
+        Self { callers, tenants, switches, policy, throttles, private }
     }
 
     /// Checks the host, the tenant and the web page of a request, before its caller is
@@ -366,6 +385,9 @@ impl Gatekeeper {
         if own.is_some_and(authenticates_connection) {
             return Err(Refusal::ConnectionAuthentication(granted()));
         }
+        if let Some(by) = self.switches.disabled_by(tenant) {
+            return Err(Refusal::TenantDisabled { by, facts: granted() });
+        }
         let in_flight = enter(&self.throttles, &caller, tenant)
             .map_err(|why| Refusal::Throttled { why, facts: granted() })?;
         let Allowed { permit, by, class, .. } = allowed;
@@ -373,8 +395,9 @@ impl Gatekeeper {
     }
 
     /// Takes over the usage of throttles and the fetched keys from `old`, the gatekeeper of the
-    /// previous configuration, where they are unchanged.
+    /// previous configuration, where they are unchanged, and all switches of tenants.
     pub fn carry_over(&mut self, old: &Self) {
+        self.switches = old.switches.carried_over(&self.tenants);
         self.throttles.carry_over(&old.throttles);
         self.callers.carry_over(&old.callers);
     }

@@ -11,7 +11,7 @@ use crate::cors::UnlistedPage;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::telemetry::Reason;
-use crate::tenant::{TenantName, TenantUnknown};
+use crate::tenant::{DisabledBy, TenantName, TenantUnknown};
 use crate::throttle::{Over, Throttled};
 use crate::token::{ExchangeErrorKind, NoToken};
 use crate::trust::CertificateHint;
@@ -124,6 +124,17 @@ pub enum Refusal {
     /// response that it cannot use.
     #[error("the request asks for WebSocket, which the gateway does not forward")]
     WebSocket,
+    /// The tenant is disabled.
+    #[error("tenant `{}` is disabled {}", .facts.tenant, match .by {
+        DisabledBy::Configuration => "in the configuration (`disabled: true`)",
+        DisabledBy::Operator => "by an operator until the next restart at most",
+    })]
+    TenantDisabled {
+        /// The place of the switch.
+        by: DisabledBy,
+        /// The facts so far.
+        facts: Box<RequestFacts>,
+    },
     /// There is no token.
     #[error(transparent)]
     Exchange(NoToken),
@@ -296,6 +307,9 @@ impl Refusal {
                 "upgrade_refused",
                 "WebSocket is not forwarded. Send the request without `Upgrade`.",
             ),
+            Self::TenantDisabled { .. } => {
+                (503, "tenant_disabled", "The operator of the gateway has disabled this tenant.")
+            }
             Self::Exchange(error) => exchange(&error.cause.kind),
             Self::ListenerChanged => (
                 503,
@@ -379,6 +393,7 @@ impl Refusal {
             Self::BodyTooLarge { .. }
             | Self::WebSocket
             | Self::TenantUnknown { .. }
+            | Self::TenantDisabled { .. }
             | Self::UpstreamInvalid { .. }
             | Self::ListenerChanged
             | Self::NotReplayable(_) => return None,
@@ -425,6 +440,7 @@ impl Refusal {
         match self {
             Self::Forbidden { facts, .. }
             | Self::Throttled { facts, .. }
+            | Self::TenantDisabled { facts, .. }
             | Self::AuthorizationRefused { facts, .. }
             | Self::ConnectionAuthentication(facts) => Some(facts),
             Self::Origin { facts, .. } => facts.as_deref(),
@@ -504,6 +520,9 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
         }
         ExchangeErrorKind::BudgetExhausted { .. } => (503, "The gateway is at its limit."),
+        ExchangeErrorKind::SecretUnreadable => {
+            (503, "The gateway cannot read the tenant's secret. Its operator has to act.")
+        }
         ExchangeErrorKind::PermitRevoked => {
             (503, "The gateway's configuration was changed. Please send the request again.")
         }

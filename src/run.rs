@@ -17,6 +17,7 @@ mod handshake;
 mod inherited;
 mod readings;
 pub mod reload;
+mod secret_alarm;
 mod socket;
 pub mod systemd;
 mod warm_up;
@@ -24,6 +25,7 @@ mod watch;
 
 use crate::admin::{AdminServer, Readiness};
 use crate::config::{ListenAddress, Settings};
+use crate::gateway::Gateway;
 use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
@@ -31,7 +33,7 @@ use connections::Connections;
 use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
 use socket::Socket;
-use warm_up::{fetch_tokens, warm_up};
+use warm_up::{fetch_tokens, start_warm_up};
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
 pub struct Running {
@@ -47,6 +49,7 @@ pub struct Running {
     admin: JoinHandle<()>,
     readiness: Arc<Readiness>,
     warming_up: JoinHandle<()>,
+    alarms: JoinHandle<()>,
 }
 
 /// The task that accepts the clients of one listener.
@@ -191,8 +194,10 @@ impl Running {
             })
             .collect();
         let readiness = Arc::new(Readiness::default());
-        let (gateway, tenants) = (Arc::clone(&generation.gateway), generation.without_tokens(None));
-        let warming_up = tokio::spawn(warm_up(gateway, tenants, Arc::clone(&readiness)));
+        generation.publish_alarm(telemetry);
+        generation.alarm.log();
+        let warming_up = start_warm_up(&generation, &readiness);
+        let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
         let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness));
         telemetry.reloads.in_force(1);
         for address in inherited.unused() {
@@ -215,6 +220,7 @@ impl Running {
             admin: tokio::spawn(admin.serve(admin_socket)),
             readiness,
             warming_up,
+            alarms,
         })
     }
 
@@ -254,7 +260,12 @@ impl Running {
         });
 
         next.publish_metrics(&self.state.telemetry);
-        fetch_tokens(&next.gateway, next.without_tokens(Some(&before))).detach_all();
+        next.alarm.log();
+        if self.readiness.lacks_secrets() && next.can_warm_up() {
+            self.warming_up = start_warm_up(&next, &self.readiness);
+        } else {
+            fetch_tokens(&next.gateway, next.without_tokens(Some(&before))).detach_all();
+        }
         next.close_untrusted(&before);
         self.next_listener += bound.len() as ListenerId;
         let mut kept: HashMap<ListenerId, AcceptLoop> =
@@ -304,15 +315,26 @@ impl Running {
         &self.addresses
     }
 
+    /// The active gateway, whose tenants an operator may disable.
+    pub fn gateway(&self) -> Arc<Gateway> {
+        Arc::clone(&self.connections.generation().gateway)
+    }
+
     /// The address of the admin endpoints.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
     /// Waits until the gateway is ready: the tokens to warm up are cached, or took too long.
+    /// Returns early if the secret of a tenant to warm up cannot be used: a reload has to bring it.
     pub async fn ready(&mut self) {
         // The task never fails.
         let _ = (&mut self.warming_up).await;
+    }
+
+    /// Whether it is ready to serve all tenants to warm up.
+    pub fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
     }
 
     /// Reports the gateway as not ready, closes each connection after its current request, and
@@ -390,6 +412,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.state.closing.cancel();
         self.warming_up.abort();
+        self.alarms.abort();
         self.admin.abort();
         self.accept_loops.clear();
         self.state.access_log.finish();
@@ -409,6 +432,14 @@ impl AcceptLoop {
         let task = Arc::clone(connections).accept(socket, listener, stop.clone());
         let task = tokio::spawn(task);
         Self { listener, configured, address, _stop: stop.drop_guard(), task }
+    }
+}
+
+/// Logs rarely which secrets cannot be used, while that is so.
+async fn repeat_alarms(connections: Arc<Connections>) {
+    loop {
+        sleep(secret_alarm::REPEAT_INTERVAL).await;
+        connections.generation().alarm.log();
     }
 }
 

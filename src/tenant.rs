@@ -1,5 +1,6 @@
 //! Tenants: the sites behind the gateway, and the one that a request is for. They are built from
-//! the configuration, and never change afterwards.
+//! the configuration, and never change afterwards. Whether a tenant is disabled at run time is
+//! beside them, in `switches`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,9 +16,11 @@ use crate::request::RequestHead;
 
 mod credential;
 mod server;
+mod switches;
 
 pub use credential::{Credential, ExchangeBody, Grant};
 pub use server::{HealthCheck, HostPort, Server, Timeouts};
+pub use switches::{DisabledBy, SwitchError, TenantSwitches};
 
 /// The name of a tenant in the configuration, in logs and in metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +86,8 @@ pub struct Tenant {
     pub max_token_lifetime: Duration,
     /// Most requests that use its server at the same time; `None` is the gateway's default.
     pub max_concurrent_requests: Option<usize>,
+    /// Whether the configuration lets none of its requests through.
+    pub disabled: bool,
 }
 
 impl Tenant {

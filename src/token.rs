@@ -341,6 +341,9 @@ pub enum ExchangeErrorKind {
         /// How long the request waited for one of them to end.
         waited: Duration,
     },
+    /// The tenant's secret could not be read, so there is nothing to exchange.
+    #[error("the tenant's secret cannot be used: it could not be read, or holds no secret")]
+    SecretUnreadable,
     /// A new configuration does not have this tenant or this credential any more.
     #[error("the configuration was changed while the request waited for its token")]
     PermitRevoked,
@@ -362,6 +365,7 @@ impl ExchangeErrorKind {
             }
             Self::Timeout(_) => "token_endpoint_timeout",
             Self::BudgetExhausted { .. } => "overloaded",
+            Self::SecretUnreadable => "secret_unreadable",
             Self::PermitRevoked => "configuration_changed",
         }
     }
@@ -382,7 +386,10 @@ impl ExchangeErrorKind {
             Self::Unreachable(_) => Reason::TokenEndpointUnreachable,
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
             Self::BudgetExhausted { .. } => Reason::ExchangeBudget,
-            Self::SubjectUnknown { .. } | Self::Timeout(_) | Self::PermitRevoked => return None,
+            Self::SubjectUnknown { .. }
+            | Self::Timeout(_)
+            | Self::SecretUnreadable
+            | Self::PermitRevoked => return None,
         })
     }
 }

@@ -114,7 +114,9 @@ impl BoldBi {
         let tenant = permit.tenant();
         let client = self.clients.get(&tenant.server.name);
         let client = client.ok_or_else(|| unreachable(UnknownServer))?;
-        let body = grant::body(&tenant.credential, permit.subject().as_str());
+        let secret = tenant.credential.secret.as_ref();
+        let secret = secret.ok_or(ExchangeErrorKind::SecretUnreadable)?;
+        let body = grant::body(&tenant.credential, secret, permit.subject().as_str());
         let request = Request::builder()
             .method(Method::POST)
             .uri(url)

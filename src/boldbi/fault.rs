@@ -157,6 +157,10 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         ExchangeErrorKind::BudgetExhausted { .. } => {
             "check how long the token endpoint takes; the limit is `max_exchanges` of the server"
         }
+        ExchangeErrorKind::SecretUnreadable => {
+            "`boldgate check` says which file or variable it is and why it cannot be used; once it can, \
+             the gateway uses a file within a second, and a variable after a restart"
+        }
         ExchangeErrorKind::PermitRevoked => {
             "do nothing: the next request uses the new configuration"
         }

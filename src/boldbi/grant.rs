@@ -8,6 +8,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
 use crate::tenant::{Credential, ExchangeBody, Grant};
 
 /// A body for the token endpoint. It has no `Debug`, because it holds the secret.
@@ -18,11 +19,13 @@ pub(super) struct GrantBody {
     pub bytes: Bytes,
 }
 
-/// The body that exchanges `credential` for a token of `username`.
-pub(super) fn body(credential: &Credential, username: &str) -> GrantBody {
+/// The body that exchanges `credential`, with its `secret`, for a token of `username`.
+pub(super) fn body(credential: &Credential, secret: &Secret, username: &str) -> GrantBody {
     let (content_type, bytes) = match credential.body {
-        ExchangeBody::Form => ("application/x-www-form-urlencoded", form(credential, username)),
-        ExchangeBody::Json => ("application/json", json(credential, username)),
+        ExchangeBody::Form => {
+            ("application/x-www-form-urlencoded", form(credential, secret, username))
+        }
+        ExchangeBody::Json => ("application/json", json(credential, secret, username)),
     };
     let content_type = HeaderValue::from_static(content_type);
     GrantBody { content_type, bytes: Bytes::from_owner(bytes) }
@@ -30,8 +33,8 @@ pub(super) fn body(credential: &Credential, username: &str) -> GrantBody {
 
 /// The form that the official samples send; keys in lower case. (Bold BI: samples, "SDK Samples";
 /// published API, "try it now" files.)
-fn form(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
-    let secret = credential.secret.expose();
+fn form(credential: &Credential, secret: &Secret, username: &str) -> Zeroizing<Vec<u8>> {
+    let secret = secret.expose();
     // Each byte becomes three at most.
     let room = 3 * (username.len() + secret.len()) + FIXED_PARTS;
     let mut text = Zeroizing::new(String::with_capacity(room));
@@ -45,7 +48,7 @@ fn form(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
 
 /// The JSON object of the published API. (Bold BI: REST API v4.0 to v6.0, `PasswordAuth` and
 /// `EmbedSecretAuth`.)
-fn json(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
+fn json(credential: &Credential, secret: &Secret, username: &str) -> Zeroizing<Vec<u8>> {
     #[derive(Serialize)]
     struct FormFields<'c> {
         username: &'c str,
@@ -55,7 +58,7 @@ fn json(credential: &Credential, username: &str) -> Zeroizing<Vec<u8>> {
         password: Option<&'c str>,
         grant_type: &'static str,
     }
-    let secret = credential.secret.expose();
+    let secret = secret.expose();
     let fields = FormFields {
         username,
         embed_secret: (credential.grant == Grant::EmbedSecret).then_some(secret),
@@ -85,17 +88,18 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::secret::Secret;
 
     fn sent(grant: Grant, body_type: ExchangeBody, username: &str, secret: &str) -> String {
         let credential = Credential {
             grant,
             username: Arc::from("not the subject"),
-            secret: Secret::new(secret.into()),
+            secret: None,
             body: body_type,
             version: 0,
+            identity: 0,
         };
-        String::from_utf8(body(&credential, username).bytes.to_vec()).unwrap()
+        String::from_utf8(body(&credential, &Secret::new(secret.into()), username).bytes.to_vec())
+            .unwrap()
     }
 
     #[test]

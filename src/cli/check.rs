@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::serve::hint;
+use super::serve::{hint, without_secrets};
 use super::{Failure, print, warn};
 use crate::config::{Findings, Settings};
 use crate::run::start_errors;
@@ -55,6 +55,10 @@ fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
             .map_err(|found| Failure::Config(found.to_string()));
     }
     let settings = super::load(file)?;
+    if let Some(findings) = settings.unusable() {
+        let found = format!("{findings}\n{}", without_secrets(&settings));
+        return Err(super::invalid(found, &settings.files));
+    }
     let mut missing = start_errors(&settings).into_iter().map(|error| Failure::Other {
         what: format!("{}: {error}", file.display()),
         hint: hint(&error).map(Into::into),

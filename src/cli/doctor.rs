@@ -139,10 +139,10 @@ fn with_secret(
     };
     let mut permits = Vec::new();
     for tenant in chosen.iter().map(Permit::tenant) {
-        let is_new = secret != tenant.credential.secret;
+        let is_new = Some(&secret) != tenant.credential.secret.as_ref();
         let tenant = Tenant {
             index: 0,
-            credential: Credential { secret: secret.clone(), ..tenant.credential.clone() },
+            credential: Credential { secret: Some(secret.clone()), ..tenant.credential.clone() },
             ..Tenant::clone(tenant)
         };
         let known = if is_new { "differs from" } else { "is the same as" };

@@ -56,7 +56,7 @@ impl ExplainCommand {
             .map_err(|_| Failure::other(format!("`{}` is no method", self.method)))?;
         let (host, target) = host_and_target(&self.url);
         let headers = self.header_map(host)?;
-        let settings = self.config.load()?;
+        let settings = self.config.load_without_secrets()?;
         let listener = self.listener(&settings)?;
         let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
         print_listener(terms.admits)?;

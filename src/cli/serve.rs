@@ -33,6 +33,7 @@ pub(super) struct ServeCommand {
 impl ServeCommand {
     pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
         let settings = self.config.load()?;
+        require_secrets(&settings)?;
         for (warning, hint) in settings.warnings.told() {
             tracing::warn!(warning, hint, "configuration warning");
         }
@@ -66,6 +67,11 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
         () = running.ready() => {}
         signal = signals.next() => return stop(running, signals, signal).await,
     }
+    let (message, status) = if running.is_ready() {
+        ("boldgate is ready", systemd::SERVING)
+    } else {
+        ("boldgate serves, but is not ready: a tenant in `warm_up` has no secret", STATUS_NOT_READY)
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         admin = %running.admin_address(),
@@ -73,9 +79,10 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
         tenants,
         callers,
         audit,
-        "boldgate is ready"
+        "{message}"
     );
-    systemd::ready(systemd::SERVING);
+    // systemd ends a unit that is not ready in time, and with it the service of all other tenants.
+    systemd::ready(status);
     let signal = tokio::select! {
         signal = signals.next() => signal,
         () = reloader.follow(&mut running, reload) => unreachable!("it never ends"),
@@ -83,6 +90,48 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
     };
     stop(running, signals, signal).await
 }
+
+/// Refuses to start without the secrets that a start needs.
+fn require_secrets(settings: &Settings) -> Result<(), Failure> {
+    let Some(findings) = settings.unusable() else { return Ok(()) };
+    let reason = if settings.serves_nobody() {
+        NO_USABLE_TENANT
+    } else if settings.strict_start {
+        STRICT_START
+    } else {
+        return Ok(());
+    };
+    Err(super::invalid(format!("{findings}\n{reason}"), &settings.files))
+}
+
+/// How `serve` would start without secrets that cannot be used.
+pub(super) fn without_secrets(settings: &Settings) -> String {
+    if settings.serves_nobody() {
+        return NO_USABLE_TENANT.to_owned();
+    }
+    if settings.strict_start {
+        return STRICT_START.to_owned();
+    }
+    let names = settings.unusable_secrets.iter().map(|of| format!("`{}`", of.tenant));
+    let (mut names, all) =
+        (names.take(MAX_NAMES).collect::<Vec<_>>(), settings.unusable_secrets.len());
+    if all > MAX_NAMES {
+        names.push(format!("{} more", all - MAX_NAMES));
+    }
+    let (tenants, their) = if all == 1 { ("tenant", "its") } else { ("tenants", "their") };
+    format!(
+        "`serve` would start without {tenants} {}: {their} requests get 503 (`secret_unreadable`), \
+         and all other tenants are served (`strict_start: true` makes it refuse)",
+        names.join(", ")
+    )
+}
+
+const NO_USABLE_TENANT: &str = "`serve` does not start: no tenant has a usable secret";
+const STRICT_START: &str =
+    "`serve` does not start without a tenant's secret because of `strict_start: true`";
+const STATUS_NOT_READY: &str = "serving; not ready: a tenant in `warm_up` has no secret";
+/// Bounds the names in one message.
+const MAX_NAMES: usize = 20;
 
 async fn stop(running: Running, mut signals: Signals, signal: &'static str) -> Result<(), Failure> {
     tracing::info!(signal, "stopping: no new connections, requests in flight may finish");

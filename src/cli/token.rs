@@ -25,7 +25,7 @@ impl TokenCommand {
         if self.show {
             output::require_kept_stdout()?;
         }
-        let settings = self.config.load()?;
+        let settings = self.config.load_for(&self.tenant)?;
         let tenant = self.find(&settings)?;
         let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
         let permit = settings.policy.operator_permit(tenant);

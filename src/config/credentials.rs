@@ -11,17 +11,19 @@ use crate::tenant::{Credential, ExchangeBody, Grant, Server};
 
 use super::field::Field;
 use super::file::{self, SecretSource, UserSource};
-use super::finding::Noted;
+use super::finding::{Finding, Noted};
 use super::place::Place;
 use super::{Check, shown};
 
 impl Check<'_> {
-    /// A credential without its version.
+    /// A credential without its version, and the fault of its secret, which is not noted here: only
+    /// this tenant depends on it. A secret that is not used is not read.
     pub(super) fn credential(
         self,
         at: &Place<'_>,
         credential: file::Credential,
-    ) -> Result<Credential, Noted> {
+        is_used: bool,
+    ) -> Result<(Credential, Option<Finding>), Noted> {
         let grant_at = at.key("grant");
         let grant = credential.grant.required(&grant_at, "`embed_secret`, `password`", self.notes);
         let username_at = at.key("username");
@@ -55,11 +57,11 @@ impl Check<'_> {
         let (grant, secret) = match grant? {
             file::Grant::EmbedSecret => {
                 self.unused(&password_at, &password, "embed_secret");
-                (Grant::EmbedSecret, self.stored_secret(&embed_at, embed))
+                (Grant::EmbedSecret, self.secret_of_tenant(&embed_at, embed, is_used))
             }
             file::Grant::Password => {
                 self.unused(&embed_at, &embed, "password");
-                (Grant::Password, self.stored_secret(&password_at, password))
+                (Grant::Password, self.secret_of_tenant(&password_at, password, is_used))
             }
         };
         let body = match body? {
@@ -67,7 +69,9 @@ impl Check<'_> {
             file::TokenRequest::Json => ExchangeBody::Json,
         };
         source?;
-        Ok(Credential { grant, username: username?.into(), secret: secret?, body, version: 0 })
+        let (secret, fault) = secret?;
+        let username = username?.into();
+        Ok((Credential { grant, username, secret, body, version: 0, identity: 0 }, fault))
     }
 
     /// Notes a secret that the grant has no use for.
@@ -78,12 +82,47 @@ impl Check<'_> {
         }
     }
 
+    /// The secret of a tenant, or its fault; neither if the secret is not used.
+    fn secret_of_tenant(
+        self,
+        at: &Place<'_>,
+        source: Field<SecretSource>,
+        is_used: bool,
+    ) -> Result<(Option<Secret>, Option<Finding>), Noted> {
+        let source = self.source_of_secret(at, source)?;
+        if !is_used {
+            return Ok((None, None));
+        }
+        Ok(match self.secret_at(at, &source) {
+            Ok(secret) => (Some(secret), None),
+            Err(finding) => (None, Some(finding)),
+        })
+    }
+
+    /// A secret that the configuration as a whole depends on.
     pub(super) fn stored_secret(
         self,
         at: &Place<'_>,
         source: Field<SecretSource>,
     ) -> Result<Secret, Noted> {
-        let source = match source.required(at, SecretSource::ACCEPTED, self.notes)? {
+        let source = self.source_of_secret(at, source)?;
+        self.secret_at(at, &source).map_err(|finding| self.notes.add(finding))
+    }
+
+    fn secret_at(self, at: &Place<'_>, source: &SecretRef) -> Result<Secret, Finding> {
+        let secret = self.secret(source);
+        if let (Ok(_), SecretRef::File(path)) = (&secret, source) {
+            self.warn_of_secret_file(at, path);
+        }
+        secret.map_err(|error| unusable(at, source, &error))
+    }
+
+    fn source_of_secret(
+        self,
+        at: &Place<'_>,
+        source: Field<SecretSource>,
+    ) -> Result<SecretRef, Noted> {
+        Ok(match source.required(at, SecretSource::ACCEPTED, self.notes)? {
             SecretSource::File(path) => SecretRef::File(path.into()),
             SecretSource::Env(name) => {
                 let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -96,29 +135,27 @@ impl Check<'_> {
                 }
                 SecretRef::Env(name)
             }
-        };
-        let secret = self.secret(&source);
-        if let (Ok(_), SecretRef::File(path)) = (&secret, &source) {
-            self.warn_of_secret_file(at, path);
-        }
-        secret.map_err(|error| {
-            let (kind, named, what) = match &source {
-                SecretRef::File(path) => {
-                    ("a file", shown::file(path), "a file that holds the secret on one line")
-                }
-                SecretRef::Env(name) => {
-                    ("a variable", shown::variable(name), "a variable that holds the secret")
-                }
-            };
-            let problem = format!("found {kind}{named} from which no secret can be read: {error}");
-            let hint = match error {
-                SecretError::Invisible(_) => Some(INVISIBLE),
-                SecretError::Unset => Some(UNSET),
-                _ => None,
-            };
-            self.notes.add(at.finding(problem, what).hint_if(hint))
         })
     }
+}
+
+/// The finding about a secret that cannot be used.
+fn unusable(at: &Place<'_>, source: &SecretRef, error: &SecretError) -> Finding {
+    let (kind, named, what) = match source {
+        SecretRef::File(path) => {
+            ("a file", shown::file(path), "a file that holds the secret on one line")
+        }
+        SecretRef::Env(name) => {
+            ("a variable", shown::variable(name), "a variable that holds the secret")
+        }
+    };
+    let problem = format!("found {kind}{named} from which no secret can be read: {error}");
+    let hint = match error {
+        SecretError::Invisible(_) => Some(INVISIBLE),
+        SecretError::Unset => Some(UNSET),
+        _ => None,
+    };
+    at.finding(problem, what).hint_if(hint)
 }
 
 /// Whether Bold BI itself keeps the passwords of users of this source.
@@ -135,11 +172,25 @@ fn keeps_password(source: UserSource) -> bool {
     }
 }
 
-/// Part of a hash of everything that a token depends on. It is the same in every process. An
-/// attacker without the other inputs of the hash learns nothing of the secret from it. Even so it
-/// is never printed.
-pub(super) fn version(
+/// The credential with its version and identity: parts of hashes of everything that a token
+/// depends on, with and without the secret. They are the same in every process. An attacker without
+/// the other inputs of the hash learns nothing of the secret from it. Even so it is never printed.
+pub(super) fn with_versions(
+    credential: Credential,
+    server: &Server,
+    site: Option<&str>,
+    max_token_lifetime: Duration,
+) -> Credential {
+    let hash = |secret: &str| hashed(&credential, secret, server, site, max_token_lifetime);
+    // No secret is empty.
+    let identity = hash("");
+    let version = credential.secret.as_ref().map_or(identity, |secret| hash(secret.expose()));
+    Credential { version, identity, ..credential }
+}
+
+fn hashed(
     credential: &Credential,
+    secret: &str,
     server: &Server,
     site: Option<&str>,
     max_token_lifetime: Duration,
@@ -152,7 +203,7 @@ pub(super) fn version(
     let parts = [
         credential.grant.as_str(),
         &credential.username,
-        credential.secret.expose(),
+        secret,
         body,
         &server.origin(),
         &server.base_path,
@@ -174,9 +225,10 @@ pub(super) fn stand_in() -> Credential {
     Credential {
         grant: Grant::EmbedSecret,
         username: "".into(),
-        secret: Secret::new(String::new()),
+        secret: None,
         body: ExchangeBody::Form,
         version: 0,
+        identity: 0,
     }
 }
 

@@ -49,6 +49,11 @@ pub(super) struct File {
     /// its credential, its token is fetched at once.
     #[serde(default)]
     pub warm_up: Field<Vec<Field<String>>>,
+    /// Refuse to start while the secret of any tenant cannot be used. Otherwise the gateway starts
+    /// without it, and requests to that tenant get 503 (`secret_unreadable`) until it can be used.
+    /// A reload is not affected.
+    #[serde(default = "default_strict_start")]
+    pub strict_start: Field<bool>,
     /// Bounds on what clients may use up.
     #[serde(default = "default_limits")]
     pub limits: Field<Limits>,
@@ -408,6 +413,10 @@ impl Default for Limits {
             token_cache_entries: Field::Given(100_000),
         }
     }
+}
+
+fn default_strict_start() -> Field<bool> {
+    Field::Given(false)
 }
 
 fn default_admin() -> Field<Admin> {

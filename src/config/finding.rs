@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::tenant::TenantName;
+
 /// A place in the file, both counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
@@ -121,6 +123,11 @@ impl Findings {
         Self { file: file.escape_debug().to_string(), list, omitted }
     }
 
+    /// Other findings about the same file.
+    pub(super) fn beside(&self, list: Vec<Finding>) -> Self {
+        Self { file: self.file.clone(), ..Self::new("", list) }
+    }
+
     /// The findings, at most 500 of them.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Finding> {
         self.list.iter()
@@ -179,6 +186,17 @@ impl fmt::Display for Findings {
 
 impl std::error::Error for Findings {}
 
+/// A secret that cannot be read, or that cannot be a secret.
+#[derive(Clone, Debug)]
+pub struct UnusableSecret {
+    /// Its tenant.
+    pub tenant: TenantName,
+    /// Its fault.
+    pub finding: Finding,
+    /// Whether the tenant keeps the secret that it had before.
+    pub is_kept: bool,
+}
+
 /// Proof that a finding has been noted. A value that cannot be built needs no other reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Noted(());
@@ -195,6 +213,7 @@ impl Noted {
 pub(super) struct Notes {
     faults: RefCell<Kept>,
     warnings: RefCell<Kept>,
+    unusable: RefCell<Vec<UnusableSecret>>,
 }
 
 /// Findings up to a bound, and how many there were beyond it.
@@ -231,16 +250,27 @@ impl Notes {
         self.warnings.borrow_mut().add(finding);
     }
 
-    /// The built value with the warnings; or all faults, if there is one.
+    /// Notes a secret that its tenant cannot use. The gateway can work without it.
+    pub(super) fn unusable(&self, secret: UnusableSecret) {
+        self.unusable.borrow_mut().push(secret);
+    }
+
+    /// The built value with the warnings and the unusable secrets; or all faults, if there is one.
     pub(super) fn finish<T>(
         self,
         built: Result<T, Noted>,
         file: &str,
-    ) -> Result<(T, Findings), Findings> {
-        let (faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
+    ) -> Result<(T, Findings, Vec<UnusableSecret>), Findings> {
+        let (mut faults, warnings) = (self.faults.into_inner(), self.warnings.into_inner());
+        let unusable = self.unusable.into_inner();
         match built {
-            Ok(built) if faults.list.is_empty() => Ok((built, warnings.into_findings(file))),
-            _ => Err(faults.into_findings(file)),
+            Ok(built) if faults.list.is_empty() => {
+                Ok((built, warnings.into_findings(file), unusable))
+            }
+            _ => {
+                unusable.into_iter().for_each(|secret| faults.add(secret.finding));
+                Err(faults.into_findings(file))
+            }
         }
     }
 }

@@ -5,14 +5,14 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use crate::host::canonical;
-use crate::tenant::{Credential, ExistingAuthorization, Tenant, TenantName, Tenants};
+use crate::tenant::{ExistingAuthorization, Tenant, TenantName, Tenants};
 use crate::throttle::Allowance;
 
 use super::Check;
-use super::credentials::{stand_in, version};
+use super::credentials::{stand_in, with_versions};
 use super::field::{Field, Named, each, some};
 use super::file::{self, Edition};
-use super::finding::Noted;
+use super::finding::{Noted, UnusableSecret};
 use super::limits::MAX_CONNECTIONS;
 use super::place::Place;
 use super::quantity::Period;
@@ -168,9 +168,12 @@ impl Check<'_> {
                 self.number(&at.key("max_concurrent_requests"), given, MAX_CONNECTIONS).map(Some)
             }
         };
+        let disabled = tenant.disabled.required(&at.key("disabled"), "`true`, `false`", self.notes);
         let credential_at = at.key("credential");
         let credential = tenant.credential.required(&credential_at, "a mapping", self.notes);
-        let credential = credential.and_then(|c| self.credential(&credential_at, c));
+        let is_read = name.as_ref().is_ok_and(|name| self.secrets.include(name));
+        let is_used = is_read && disabled != Ok(true);
+        let credential = credential.and_then(|c| self.credential(&credential_at, c, is_used));
         let origins = self.origins(&at.key("cors"), tenant.cors);
         let authorization_at = at.key("existing_authorization");
         let existing_authorization =
@@ -186,16 +189,21 @@ impl Check<'_> {
             credential.as_ref().map_err(|noted| *noted)?;
             existing_authorization?;
             max_token_lifetime?;
-            max_concurrent_requests.map(drop)
+            max_concurrent_requests?;
+            disabled.map(drop)
         })();
-        let credential = credential.unwrap_or_else(|_| stand_in());
+        let (credential, fault) = credential.unwrap_or_else(|_| (stand_in(), None));
         let longest = max_token_lifetime.unwrap_or(Duration::ZERO);
-        let credential = Credential {
-            version: version(&credential, &server, site.as_deref(), longest),
-            ..credential
-        };
+        let mut credential = with_versions(credential, &server, site.as_deref(), longest);
+        let name = name?;
+        if let Some(finding) = fault {
+            let former = self.secrets.former(&name, credential.identity);
+            let is_kept = former.is_some();
+            self.notes.unusable(UnusableSecret { tenant: name.clone(), finding, is_kept });
+            credential = former.cloned().unwrap_or(credential);
+        }
         let tenant = Tenant {
-            name: name?,
+            name,
             index: 0,
             server,
             api_base,
@@ -212,6 +220,7 @@ impl Check<'_> {
             },
             max_token_lifetime: longest,
             max_concurrent_requests: max_concurrent_requests.ok().flatten(),
+            disabled: disabled.unwrap_or(false),
         };
         Ok((tenant, complete))
     }

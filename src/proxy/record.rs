@@ -238,9 +238,11 @@ impl Record {
         self.audit(refusal, &response, &telemetry.audit);
         let of_credential = self.reason.filter(|_| matches!(refusal, Refusal::Caller { .. }));
         let repeated = of_credential.and_then(|reason| telemetry.refusals.allow_line(reason));
-        // A 501 is about the client's request: nothing has failed.
-        let has_failed =
-            response.status.is_server_error() && response.status != StatusCode::NOT_IMPLEMENTED;
+        // A 501 is about the client's request, and a tenant is disabled on purpose: nothing has
+        // failed.
+        let has_failed = response.status.is_server_error()
+            && response.status != StatusCode::NOT_IMPLEMENTED
+            && !matches!(refusal, Refusal::TenantDisabled { .. });
         self.outcome = if has_failed {
             let limiter = self.metrics.as_ref().map(|metrics| &metrics.log_limiter);
             let limiter = limiter.unwrap_or(&telemetry.no_tenant.log_limiter);

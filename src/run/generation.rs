@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::secret_alarm::SecretAlarm;
 use crate::caller::ListenerTerms;
 use crate::config::{self, CertificateEnds, Digest, Files, Limits, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
@@ -27,6 +28,7 @@ pub(super) struct Generation {
     /// Indices of the tenants whose tokens are fetched ahead of requests.
     warm_up: Vec<usize>,
     pub(super) certificate_ends: CertificateEnds,
+    pub(super) alarm: SecretAlarm,
 }
 
 /// Identifies a listener while the process runs.
@@ -55,7 +57,7 @@ impl Generation {
         before: Option<&Self>,
         process: &ProcessState,
     ) -> Result<Self, StartError> {
-        let telemetry = &process.telemetry;
+        let (telemetry, alarm) = (&process.telemetry, SecretAlarm::of(&settings));
         let upstreams = upstreams(&settings, before, telemetry)?;
         let listeners = ids.iter().zip(&settings.listeners).map(|(&id, listener)| {
             let before = before.and_then(|before| before.listener(id));
@@ -83,7 +85,7 @@ impl Generation {
         ));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
         let certificate_ends = settings.certificate_ends;
-        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up, certificate_ends })
+        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up, certificate_ends, alarm })
     }
 
     /// The listener `id`, if the configuration has it.
@@ -98,8 +100,10 @@ impl Generation {
         let before = before.into_iter().flat_map(|before| before.gateway.tenants().iter());
         let before: HashMap<_, _> = before.map(|tenant| (&tenant.name, version(tenant))).collect();
         let tenants: Vec<_> = self.gateway.tenants().iter().collect();
-        let is_cold =
-            |index: &usize| before.get(&tenants[*index].name) != Some(&version(tenants[*index]));
+        let is_cold = |index: &usize| {
+            let tenant = tenants[*index];
+            !tenant.disabled && before.get(&tenant.name) != Some(&version(tenant))
+        };
         self.warm_up.iter().copied().filter(is_cold).collect()
     }
 
@@ -113,10 +117,27 @@ impl Generation {
         );
         let tls = self.listeners.iter().filter(|(_, listener)| listener.tls.is_some());
         telemetry.handshakes.export(&tls.map(|(_, listener)| &*listener.address).collect());
+        self.publish_alarm(telemetry);
         // A refused configuration may have set the metrics of a server with the same name.
         for upstream in upstreams() {
             upstream.update_metrics();
         }
+    }
+
+    /// Shows in a metric which secrets cannot be used.
+    pub(super) fn publish_alarm(&self, telemetry: &Telemetry) {
+        for tenant in self.gateway.tenants().iter() {
+            let name = tenant.name.as_str();
+            let unreadable = self.alarm.is_about(name);
+            telemetry.tenant(name).secret_unreadable.set(i64::from(unreadable));
+        }
+    }
+
+    /// Whether all tenants to warm up have their secrets. Disabled ones need none.
+    pub(super) fn can_warm_up(&self) -> bool {
+        let tenants: Vec<_> = self.gateway.tenants().iter().collect();
+        let mut warm = self.warm_up.iter().map(|index| tenants[*index]);
+        warm.all(|tenant| tenant.disabled || tenant.credential.secret.is_some())
     }
 
     /// Closes the connections of `before` whose listener is removed, or no longer trusts the

@@ -12,7 +12,8 @@ use tokio::time::sleep;
 use super::watch::Watch;
 use super::{Reloaded, Running, systemd};
 use crate::boldbi::BoldBi;
-use crate::config::{Files, Findings, Settings};
+use crate::config::{Files, Findings, Settings, TenantSecrets};
+use crate::gateway::Gateway;
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
 use crate::telemetry::ReloadOutcome;
 
@@ -107,8 +108,8 @@ impl Reloader {
     /// watched than before.
     async fn reload(&mut self, running: &mut Running, mut on_signal: bool) {
         for _ in 0..MAX_REREADS {
-            let ReadResult { files, settings, watch, watch_grew } = match self.read(on_signal).await
-            {
+            let read = self.read(on_signal, running.gateway()).await;
+            let ReadResult { files, settings, watch, watch_grew } = match read {
                 Ok(read) => read,
                 Err(stuck) => return self.read_failed(running, &stuck.into()),
             };
@@ -129,7 +130,11 @@ impl Reloader {
     ///
     /// While a file hangs, only files that could be read are watched: watching others may hang too,
     /// and perhaps only the active configuration names the file that hangs.
-    async fn read(&mut self, on_signal: bool) -> Result<ReadResult, ReadError> {
+    async fn read(
+        &mut self,
+        on_signal: bool,
+        active_gateway: Arc<Gateway>,
+    ) -> Result<ReadResult, ReadError> {
         let path = self.path.clone();
         let reading = if on_signal { self.reading.on_request() } else { self.reading.clone() };
         let threads = reading.clone();
@@ -137,7 +142,8 @@ impl Reloader {
         let active = self.active.files.clone();
         let watch_is_lost = self.retry_in.is_some();
         let read = move || {
-            let (files, settings) = Settings::read(&path);
+            let secrets = TenantSecrets::After(active_gateway.tenants());
+            let (files, settings) = Settings::read_with(&path, secrets);
             if watch_is_lost && watch.is_polling() {
                 watch = Watch::new();
             }
@@ -219,6 +225,14 @@ impl Reloader {
     }
 
     fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<(), String> {
+        if settings.serves_nobody()
+            && let Some(findings) = settings.unusable()
+        {
+            return Err(format!(
+                "no tenant has a usable secret: {}",
+                in_one_line(&findings.to_string())
+            ));
+        }
         let next = ConfigSummary::of(&settings);
         for (warning, hint) in settings.warnings.told() {
             tracing::warn!(warning, hint, "configuration warning");

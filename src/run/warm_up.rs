@@ -4,15 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::Readiness;
 use crate::gateway::Gateway;
 
-/// Fetches the tokens of `tenants` (by index), then reports the gateway as ready. If that takes too
-/// long, it is ready without them, and the fetching continues.
-pub(super) async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readiness: Arc<Readiness>) {
+use super::generation::Generation;
+
+/// Fetches the tokens of the tenants to warm up, then reports the gateway as ready. If that takes
+/// too long, it is ready without them, and the fetching continues. While the secret of one of these
+/// tenants cannot be used, the gateway is not ready.
+pub(super) fn start_warm_up(generation: &Generation, readiness: &Arc<Readiness>) -> JoinHandle<()> {
+    let (gateway, readiness) = (Arc::clone(&generation.gateway), Arc::clone(readiness));
+    let tenants = generation.without_tokens(None);
+    if !generation.can_warm_up() {
+        readiness.set_lacks_secrets();
+        fetch_tokens(&gateway, tenants).detach_all();
+        return tokio::spawn(async {});
+    }
+    tokio::spawn(warm_up(gateway, tenants, readiness))
+}
+
+async fn warm_up(gateway: Arc<Gateway>, tenants: Vec<usize>, readiness: Arc<Readiness>) {
     let mut fetching = fetch_tokens(&gateway, tenants);
     let all = async { while fetching.join_next().await.is_some() {} };
     let _ = timeout(READINESS_TIMEOUT, all).await;

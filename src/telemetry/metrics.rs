@@ -27,6 +27,7 @@ pub(super) struct Families {
     exchange_seconds: Family<ServerLabel, DurationHistogram, fn() -> DurationHistogram>,
     cache: Family<CacheLabels, Counter>,
     replays: Family<TenantLabel, Counter>,
+    secret_unreadable: Family<TenantLabel, Gauge>,
     refreshes: Family<OutcomeLabels, Counter>,
     failures_remembered: Family<TenantLabel, Counter>,
     replies_for_another_user: Family<TenantLabel, Counter>,
@@ -106,6 +107,8 @@ pub struct TenantMetrics {
     pub cache_misses: Counter,
     /// Requests sent again with another token.
     pub replays: Counter,
+    /// 1 while its secret cannot be read, or cannot be a secret.
+    pub secret_unreadable: Gauge,
     /// Limits how often its failures are logged.
     pub log_limiter: LogLimiter,
     /// `None` once the tenant is removed.
@@ -173,6 +176,11 @@ impl Families {
                 registry,
                 "replays",
                 "Requests sent again with another token after the server had refused the first",
+            ),
+            secret_unreadable: family(
+                registry,
+                "tenant_secret_unreadable",
+                "1 while the configured secret of a tenant cannot be read, or cannot be a secret",
             ),
             refreshes: family(
                 registry,
@@ -248,6 +256,7 @@ impl Families {
             cache_hits: cache(CACHE_RESULTS[0]),
             cache_misses: cache(CACHE_RESULTS[1]),
             replays: self.replays.get_or_create(&label).clone(),
+            secret_unreadable: self.secret_unreadable.get_or_create(&label).clone(),
             log_limiter: LogLimiter::default(),
             token_expiry: Mutex::new(Some(self.token_expiry.clone())),
             label,
@@ -267,6 +276,7 @@ impl Families {
         self.failures_remembered.remove(&label);
         self.replies_for_another_user.remove(&label);
         self.replays.remove(&label);
+        self.secret_unreadable.remove(&label);
         self.token_expiry.remove(&label);
     }
 

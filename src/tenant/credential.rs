@@ -39,10 +39,12 @@ pub struct Credential {
     pub grant: Grant,
     /// The user that it belongs to.
     pub username: Arc<str>,
-    /// The embed secret or the password.
-    pub secret: Secret,
+    /// The embed secret or the password; `None` if it cannot be read, or the tenant is disabled.
+    pub secret: Option<Secret>,
     /// The media type of the token request.
     pub body: ExchangeBody,
     /// Differs for each different credential, so that no token outlives its credential.
     pub version: u64,
+    /// The same without the secret: equal if the secret alone has changed.
+    pub identity: u64,
 }

@@ -33,6 +33,7 @@ pub(crate) fn tenant(index: usize, name: &str, server: Arc<Server>) -> Tenant {
         max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
         origins: Origins::default(),
         max_concurrent_requests: None,
+        disabled: false,
     }
 }
 
@@ -40,8 +41,9 @@ pub(crate) fn credential() -> Credential {
     Credential {
         grant: Grant::EmbedSecret,
         username: Arc::from("user@example.com"),
-        secret: Secret::new("secret".into()),
+        secret: Some(Secret::new("secret".into())),
         body: ExchangeBody::Form,
         version: 0,
+        identity: 0,
     }
 }

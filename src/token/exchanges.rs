@@ -136,14 +136,19 @@ impl Exchanges {
     /// one by now.
     ///
     /// # Errors
-    /// The last failure, while another exchange would come too soon. While the endpoint is down,
-    /// also if an exchange is under way: only the request that started it waits for it.
+    /// The tenant has no secret. Or the last failure, while another exchange would come too soon;
+    /// while the endpoint is down, also if an exchange is under way: only the request that started
+    /// it waits for it.
     pub(super) fn join(
         self: &Arc<Self>,
         permit: &Permit,
         purpose: Purpose,
         initiator: Option<Initiator<'_>>,
     ) -> Result<Joined, NoToken> {
+        if permit.tenant().credential.secret.is_none() {
+            let kind = ExchangeErrorKind::SecretUnreadable;
+            return Err(NoToken::new(permit, kind, Duration::ZERO));
+        }
         let mut flights = self.flights();
         let failure = || self.failures.get(permit);
         let remembered = |failure| {

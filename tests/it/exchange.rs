@@ -116,7 +116,7 @@ async fn both_grants_work_with_both_bodies() {
 async fn refusals_come_with_a_hint() {
     let stand_in = stand_in().await;
     let wrong = |mut credential: Credential, username: Option<&str>| {
-        credential.secret = boldgate::secret::Secret::new("wrong".into());
+        credential.secret = Some(boldgate::secret::Secret::new("wrong".into()));
         credential.username = username.map_or(credential.username, Arc::from);
         credential
     };

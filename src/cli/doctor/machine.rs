@@ -21,6 +21,10 @@ pub(super) struct NotLoaded {
 /// Reads a configuration, and all files that it names.
 pub(super) fn load(path: &Path) -> Result<Settings, NotLoaded> {
     let (files, read) = Settings::read(path);
+    let read = read.and_then(|settings| match settings.unusable() {
+        Some(findings) if settings.serves_nobody() => Err(findings),
+        _ => Ok(settings),
+    });
     read.map_err(|findings| NotLoaded { findings, unreadable: files.unreadable().cloned() })
 }
 
@@ -43,7 +47,14 @@ pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
     let mut steps = Steps::default();
     let (servers, tenants) = (settings.servers.len(), settings.tenants.iter().len());
     let (servers, tenants) = (counted(servers, "server"), counted(tenants, "tenant"));
-    steps.ok("configuration", format!("{}: {servers}, {tenants}", path.display()));
+    let read = format!("{}: {servers}, {tenants}", path.display());
+    if settings.unusable_secrets.is_empty() {
+        steps.ok("configuration", read);
+    }
+    for secret in &settings.unusable_secrets {
+        let (finding, hint) = settings.told(secret);
+        steps.failed("configuration", finding, hint.as_deref().unwrap_or(FINDING_TO_DO));
+    }
     for (warning, hint) in settings.warnings.told() {
         steps.warning("configuration", warning, hint.unwrap_or(FINDING_TO_DO));
     }

@@ -43,6 +43,9 @@ pub(crate) struct Tenant {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_concurrent_requests: Field<u64>,
+    /// Refuse all its requests with 503 (`tenant_disabled`).
+    #[serde(default = "default_disabled")]
+    pub disabled: Field<bool>,
 }
 
 /// Which web pages of other origins may use a tenant.
@@ -154,6 +157,10 @@ pub(crate) enum ExistingAuthorization {
     Replace,
     /// Refuse the request.
     Refuse,
+}
+
+fn default_disabled() -> Field<bool> {
+    Field::Given(false)
 }
 
 fn default_existing_authorization() -> Field<ExistingAuthorization> {

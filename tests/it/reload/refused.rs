@@ -21,11 +21,10 @@ async fn an_unusable_change_alters_nothing_and_is_reported_with_its_place() {
     files.write("boldgate.yaml", &good);
     let gateway = files.serve();
     let (address, admin) = (gateway.address(), gateway.ready().1);
-    let wrong: [(&str, &str, String, &str); 4] = [
+    let wrong: [(&str, &str, String, &str); 3] = [
         ("an empty file", "boldgate.yaml", String::new(), &file),
         ("half a file", "boldgate.yaml", good[..good.len() / 2].to_owned(), &file),
         ("an unknown key", "boldgate.yaml", good.clone() + "lisneters: []\n", "lisneters"),
-        ("an empty secret", "secret", String::new(), "tenants.acme.credential.embed_secret"),
     ];
     for (number, (what, name, text, says)) in (1_u32..).zip(&wrong) {
         let whole = std::fs::read_to_string(files.path(name)).unwrap();
@@ -43,28 +42,6 @@ async fn an_unusable_change_alters_nothing_and_is_reported_with_its_place() {
         becomes(PATIENCE, what, async || metric(admin, successful).await == 1).await;
     }
     assert_eq!(metric(admin, "boldgate_config_generation").await, 1, "nothing was activated");
-}
-
-/// A second faulty file is reported with its own faults.
-#[tokio::test(flavor = "multi_thread")]
-async fn another_fault_in_the_same_file_is_reported_too() {
-    let upstream = two_sites().await;
-    let files = Files::new();
-    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
-    let whole = std::fs::read_to_string(files.path("secret")).unwrap();
-    let gateway = files.serve();
-    gateway.ready();
-    let faults = [("two\nlines", "line breaks"), ("", "empty"), ("blank ", "blank")];
-    for (number, (content, says)) in (1..).zip(faults) {
-        files.swap_in("secret", content);
-        becomes(PATIENCE, says, async || log_lines(&gateway, REFUSED).len() >= number).await;
-        let line = log_lines(&gateway, REFUSED).pop().unwrap();
-        assert!(line["findings"].as_str().unwrap().contains(says), "{says}: {line}");
-    }
-    files.swap_in("secret", &whole);
-    let admin = gateway.ready().1;
-    let successful = "boldgate_config_last_reload_successful";
-    becomes(PATIENCE, "mended", async || metric(admin, successful).await == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

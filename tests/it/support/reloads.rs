@@ -11,6 +11,9 @@ use super::process::Process;
 use super::stand_in::{site, stand_in};
 use super::waiting::becomes;
 
+/// The alarm about a secret that cannot be used, of a tenant that had it before.
+pub const KEPT: &str =
+    "the secret of a tenant cannot be used: it goes on with the secret that it had";
 /// A path of tenant `acme`, and one of tenant `bolt`.
 pub const ACME: &str = "/bi/api/site/site1/v5.0/items";
 pub const BOLT: &str = "/bi/api/site/site2/v5.0/items";

@@ -48,9 +48,10 @@ pub fn embed_secret() -> Credential {
     Credential {
         grant: Grant::EmbedSecret,
         username: Arc::from("reports@example.com"),
-        secret: Secret::new("stand-in-embed-secret".into()),
+        secret: Some(Secret::new("stand-in-embed-secret".into())),
         body: ExchangeBody::Form,
         version: 0,
+        identity: 0,
     }
 }
 
@@ -59,7 +60,7 @@ pub fn password() -> Credential {
     Credential {
         grant: Grant::Password,
         username: Arc::from("svc@example.com"),
-        secret: Secret::new("stand-in-password".into()),
+        secret: Some(Secret::new("stand-in-password".into())),
         ..embed_secret()
     }
 }
@@ -81,6 +82,7 @@ pub fn permits(server: Server, credentials: Vec<Credential>) -> Vec<Permit> {
             max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             origins: boldgate::cors::Origins::default(),
             max_concurrent_requests: None,
+            disabled: false,
         }
     };
     let tenants = credentials.into_iter().enumerate().map(tenant).collect();

@@ -1,0 +1,88 @@
+//! The secrets of tenants: which of them are read, and those that cannot be used. One of these does
+//! not make a configuration invalid, because only its own tenant depends on it.
+
+use std::collections::HashMap;
+
+use crate::tenant::{Credential, TenantName, Tenants};
+
+use super::Settings;
+use super::finding::{Findings, UnusableSecret};
+
+/// The tenants whose secrets are read.
+#[derive(Clone, Copy, Debug)]
+pub enum TenantSecrets<'s> {
+    /// All of them.
+    All,
+    /// All of them, for a gateway that serves these tenants: where a secret cannot be used, the
+    /// tenant keeps the credential that it has, unless more than the secret has changed.
+    After(&'s Tenants),
+    /// Only the tenant of this name; nothing needs the others.
+    Only(&'s str),
+    /// None of them; nothing needs any.
+    None,
+}
+
+/// The tenants whose secrets a check reads, with their former credentials.
+pub(super) struct SecretsToRead<'s> {
+    which: TenantSecrets<'s>,
+    former: HashMap<&'s TenantName, &'s Credential>,
+}
+
+impl<'s> SecretsToRead<'s> {
+    pub(super) fn new(which: TenantSecrets<'s>) -> Self {
+        let former = match which {
+            TenantSecrets::After(tenants) => {
+                tenants.iter().map(|tenant| (&tenant.name, &tenant.credential)).collect()
+            }
+            _ => HashMap::new(),
+        };
+        Self { which, former }
+    }
+
+    pub(super) fn include(&self, tenant: &TenantName) -> bool {
+        match self.which {
+            TenantSecrets::All | TenantSecrets::After(_) => true,
+            TenantSecrets::Only(name) => name == tenant.as_str(),
+            TenantSecrets::None => false,
+        }
+    }
+
+    /// The former credential of `tenant` with its secret, if it is of this identity: a secret is
+    /// never sent to another server, nor for another user.
+    pub(super) fn former(&self, tenant: &TenantName, identity: u64) -> Option<&'s Credential> {
+        let former = self.former.get(tenant)?;
+        (former.identity == identity && former.secret.is_some()).then_some(former)
+    }
+}
+
+impl Settings {
+    /// The same settings, if all secrets of tenants can be used.
+    ///
+    /// # Errors
+    /// The secrets that cannot.
+    pub fn with_all_secrets(self) -> Result<Self, Findings> {
+        match self.unusable() {
+            Some(findings) => Err(findings),
+            None => Ok(self),
+        }
+    }
+
+    /// The secrets that cannot be used; `None` if there are none.
+    pub fn unusable(&self) -> Option<Findings> {
+        let list: Vec<_> = self.unusable_secrets.iter().map(|of| of.finding.clone()).collect();
+        (!list.is_empty()).then(|| self.warnings.beside(list))
+    }
+
+    /// Whether no tenant can be served because of secrets that cannot be used.
+    pub fn serves_nobody(&self) -> bool {
+        let mut enabled = self.tenants.iter().filter(|tenant| !tenant.disabled);
+        !self.unusable_secrets.is_empty() && enabled.all(|of| of.credential.secret.is_none())
+    }
+
+    /// The finding about a secret, with the file and its hint apart.
+    pub fn told(&self, secret: &UnusableSecret) -> (String, Option<String>) {
+        let findings = self.warnings.beside(vec![secret.finding.clone()]);
+        let mut told = findings.told().map(|(text, hint)| (text, hint.map(str::to_owned)));
+        told.next().unwrap_or_default()
+    }
+}
