@@ -4,8 +4,8 @@
 use strum::VariantArray;
 
 use super::{
-    ExchangeOutcome, ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome, RequestOutcome,
-    STATUS_CLASSES,
+    ExchangeOutcome, HandshakeFailure, ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome,
+    RequestOutcome, STATUS_CLASSES,
 };
 
 /// A metric as the document describes it.
@@ -41,6 +41,10 @@ fn words<E: VariantArray + Copy + Into<&'static str>>() -> Vec<&'static str> {
     E::VARIANTS.iter().map(|&one| one.into()).collect()
 }
 
+fn refusal_reasons() -> Vec<&'static str> {
+    Reason::words().chain([""]).collect()
+}
+
 const fn words_of(name: &'static str, values: fn() -> Vec<&'static str>) -> MetricLabel {
     MetricLabel { name, values: LabelValues::Words(values) }
 }
@@ -72,6 +76,15 @@ const REQUESTS: &[DescribedMetric] = &[
         name: "boldgate_http_requests",
         labels: &[TENANT_OR_NONE, words_of("outcome", words::<RequestOutcome>)],
         look_at: "`failed` and `truncated`: the log on stderr has the cause of each",
+    },
+    DescribedMetric {
+        name: "boldgate_refusals",
+        labels: &[
+            named("code", "a code of [refusals](operating.md#refusals)"),
+            words_of("reason", refusal_reasons),
+        ],
+        look_at: "`key_expired` and `jwt_key_unknown`: a rotation is not complete; an empty reason: \
+                  the code has one cause only",
     },
     DescribedMetric {
         name: "boldgate_route_requests",
@@ -232,9 +245,12 @@ const CLIENTS: &[DescribedMetric] = &[
         look_at: "any increase: clients got a 503 `overloaded`",
     },
     DescribedMetric {
-        name: "boldgate_credentials_refused",
-        labels: &[words_of("reason", words::<Reason>)],
-        look_at: "`key_expired` and `jwt_key_unknown`: a rotation is not complete",
+        name: "boldgate_tls_handshakes_failed",
+        labels: &[
+            named("listener", "the address of a listener"),
+            words_of("reason", words::<HandshakeFailure>),
+        ],
+        look_at: "`expired` and `unknown_ca`: a client or a CA is due for renewal",
     },
     DescribedMetric {
         name: "boldgate_api_key_not_after_timestamp_seconds",

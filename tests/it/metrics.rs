@@ -142,6 +142,9 @@ async fn each_metric_is_seen_when_its_event_happens() {
         client.write(request.as_bytes()).await;
         assert_eq!(client.response().await.status, status);
     }
+    let mut plain = Client::connect(required).await;
+    plain.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    plain.rest().await;
     let mut open = Vec::new();
     for _ in 0..7 {
         open.push(Client::connect(gateway.address()).await);
@@ -211,6 +214,8 @@ async fn the_document_of_the_metrics_is_the_one_that_the_code_gives() {
     let gateway = setup(&bold_bi, dead_address(), &tls, folder.path());
     // The first exchange exports the metrics of the token endpoint.
     gateway.get(ACME).await;
+    // Refusals appear with the first of them.
+    assert_eq!(gateway.get("/nothing").await.status, 404);
     let metrics = Metrics::parse(&gateway.telemetry.render());
     let on_page: BTreeSet<_> = metrics.families.keys().map(String::as_str).collect();
     let in_catalogue: BTreeSet<_> = described().map(|metric| metric.name).collect();
@@ -273,7 +278,11 @@ fn labels(metric: &DescribedMetric) -> String {
         .map(|label| match label.values {
             LabelValues::Of(what) => format!("`{}`: {what}", label.name),
             LabelValues::Words(words) => {
-                let words: Vec<_> = words().iter().map(|word| format!("`{word}`")).collect();
+                let words: Vec<_> = words()
+                    .iter()
+                    .filter(|word| !word.is_empty())
+                    .map(|word| format!("`{word}`"))
+                    .collect();
                 format!("`{}`: {}", label.name, words.join(", "))
             }
         })
