@@ -328,7 +328,11 @@ fn requests() -> Vec<String> {
     all.push(with(&good, &key, &format!("{own}{own}"), ""));
     all.push(with(&format!("GET /bi/api/site/good//x?q={PLANTED} HTTP/1.1"), &key, "", ""));
     all.push(with(&format!("GET /bi/api/site/good/x#{PLANTED} HTTP/1.1"), &key, "", ""));
-    all.push(with(&format!("GET /bi/api/site/good/../{PLANTED} HTTP/1.1"), &key, "", ""));
+    // The path of a refused request is logged, as every path is: up to the query.
+    for query in ["?", "#", "%3F", "%253f"] {
+        let target = format!("/bi/api/site/good/../x{query}{PLANTED}");
+        all.push(with(&format!("GET {target} HTTP/1.1"), &key, "", ""));
+    }
     all.push(with(&format!("GET http://{PLANTED}/x HTTP/1.1"), &key, "", ""));
     all.push(with(&format!("{PLANTED} /x HTTP/1.1"), &key, "", ""));
     all.push(with(&format!("GET /x HTTP/{PLANTED}"), &key, "", ""));
