@@ -4,10 +4,13 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::PossibleValue;
 use clap::{Parser, Subcommand, ValueEnum};
+use strum::VariantArray;
 
 use crate::config::Settings;
 use crate::plain_file::ReadThreads;
+use crate::telemetry::LogLevel;
 use output::{print, warn};
 
 mod check;
@@ -21,6 +24,7 @@ mod logging;
 mod output;
 mod schema;
 mod serve;
+mod signals;
 mod token;
 
 /// Authentication gateway for Bold BI: applications call its REST API without a token; boldgate
@@ -85,13 +89,14 @@ impl Command {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
+impl ValueEnum for LogLevel {
+    fn value_variants<'v>() -> &'v [Self] {
+        Self::VARIANTS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(<&str>::from(self)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -105,7 +110,7 @@ impl Cli {
     /// Runs the command that the arguments of the process name. The exit codes are those of
     /// `--help`; 78 is `EX_CONFIG` of sysexits.h.
     pub fn main() -> ExitCode {
-        output::ignore_sigxfsz();
+        signals::ignore_sigxfsz();
         let result = match Self::try_parse() {
             Ok(cli) => cli.run(),
             // The arguments ask for the help or the version.
@@ -122,17 +127,17 @@ impl Cli {
     }
 
     fn run(self) -> Result<(), Failure> {
-        logging::start(self.log_level, self.log_format);
+        let log_level = logging::start(self.log_level, self.log_format);
         if !self.command.may_dump_core() {
             core_dumps::forbid();
         }
         match self.command {
-            Command::Serve(command) => return command.run(self.log_format),
+            Command::Serve(command) => return command.run(self.log_format, log_level),
             Command::Check(command) => command.run(),
             Command::Explain(command) => command.run(),
             Command::Token(command) => command.run(),
             Command::Doctor(command) => command.run(),
-            Command::Demo(command) => command.run(self.log_format),
+            Command::Demo(command) => command.run(self.log_format, log_level),
             Command::Key(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),

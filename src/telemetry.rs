@@ -19,6 +19,7 @@ mod file;
 mod gauge_guard;
 mod handshakes;
 mod histogram;
+mod log_level;
 mod log_limiter;
 mod metrics;
 mod outcome;
@@ -40,6 +41,7 @@ pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::DurationHistogram;
+pub use log_level::{LogControl, LogFilter, LogLevel};
 pub use log_limiter::LogLimiter;
 use metrics::Families;
 pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
@@ -89,6 +91,8 @@ pub struct Telemetry {
     pub access_lines_dropped: Counter,
     /// The audit log. Its lines are dropped until it has a sink.
     pub audit: AuditLog,
+    /// The level of the process log.
+    pub log_level: LogControl,
 }
 
 /// Updates [`Telemetry::readings`] before each page.
@@ -170,11 +174,17 @@ impl Default for Telemetry {
             reloads,
             access_lines_dropped,
             audit,
+            log_level: LogControl::default(),
         }
     }
 }
 
 impl Telemetry {
+    /// Metrics and logs of a process that logs at the level of `log_level`.
+    pub fn new(log_level: LogControl) -> Self {
+        Self { log_level, ..Self::default() }
+    }
+
     /// The tenant's metrics, or a detached set that is never exported if the tenant is not
     /// configured (any more).
     pub fn tenant(&self, name: &str) -> Arc<TenantMetrics> {

@@ -552,7 +552,9 @@ async fn serve_finishes_its_requests_on_a_signal_to_stop() {
     let secret = write(&folder, "secret", EMBED_SECRET);
     let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
 
-    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+    for (signal, name) in
+        [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT")]
+    {
         let gateway = Process::serve(&file);
         stand_in.set_latency(Duration::ZERO, Duration::from_millis(500));
         let before = stand_in.api_requests();

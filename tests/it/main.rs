@@ -29,6 +29,7 @@ mod reload;
 mod security;
 mod server_certificates;
 mod shipped;
+mod signals;
 mod single_flight;
 mod structure;
 mod subjects;
