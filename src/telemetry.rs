@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 mod access_log;
 mod audit;
 mod catalogue;
+mod descriptors;
 mod file;
 mod gauge_guard;
 mod handshakes;
@@ -38,6 +39,7 @@ pub use access_log::{
 };
 pub use audit::{AuditEvent, AuditLine, AuditLog};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
+pub use descriptors::{DescriptorMetrics, DescriptorUse};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::DurationHistogram;
@@ -85,6 +87,8 @@ pub struct Telemetry {
     pub refusals: Refusals,
     /// TLS handshakes with clients.
     pub handshakes: Handshakes,
+    /// File descriptors, and the limit of client connections that follows from them.
+    pub descriptors: DescriptorMetrics,
     /// Reloads of the configuration, and the configuration in force.
     pub reloads: ReloadMetrics,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
@@ -142,6 +146,7 @@ impl Default for Telemetry {
         let readings = Readings::register(&mut registry);
         let mut process = Registry::default();
         process.register_collector(Box::new(ProcessMetrics));
+        let descriptors = DescriptorMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
@@ -171,6 +176,7 @@ impl Default for Telemetry {
             connections_refused,
             refusals,
             handshakes,
+            descriptors,
             reloads,
             access_lines_dropped,
             audit,

@@ -341,6 +341,9 @@ pub enum ExchangeErrorKind {
         /// How long the request waited for one of them to end.
         waited: Duration,
     },
+    /// No file descriptor was left for the exchange.
+    #[error("no file descriptor is left for the exchange")]
+    NoDescriptors,
     /// A new configuration does not have this tenant or this credential any more.
     #[error("the configuration was changed while the request waited for its token")]
     PermitRevoked,
@@ -361,7 +364,7 @@ impl ExchangeErrorKind {
                 "token_endpoint_unavailable"
             }
             Self::Timeout(_) => "token_endpoint_timeout",
-            Self::BudgetExhausted { .. } => "overloaded",
+            Self::BudgetExhausted { .. } | Self::NoDescriptors => "overloaded",
             Self::PermitRevoked => "configuration_changed",
         }
     }
@@ -382,6 +385,7 @@ impl ExchangeErrorKind {
             Self::Unreachable(_) => Reason::TokenEndpointUnreachable,
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
             Self::BudgetExhausted { .. } => Reason::ExchangeBudget,
+            Self::NoDescriptors => Reason::FileDescriptors,
             Self::SubjectUnknown { .. } | Self::Timeout(_) | Self::PermitRevoked => return None,
         })
     }

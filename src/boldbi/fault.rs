@@ -8,6 +8,7 @@ use http::StatusCode;
 use rustls::InvalidMessage;
 
 use super::reply;
+use crate::descriptors;
 use crate::http1::ResponseError;
 use crate::tenant::Grant;
 use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, NO_SUCH_PAGE};
@@ -157,6 +158,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         ExchangeErrorKind::BudgetExhausted { .. } => {
             "check how long the token endpoint takes; the limit is `max_exchanges` of the server"
         }
+        ExchangeErrorKind::NoDescriptors => descriptors::HINT,
         ExchangeErrorKind::PermitRevoked => {
             "do nothing: the next request uses the new configuration"
         }

@@ -208,6 +208,7 @@ fn configuration(folder: &Path, bold_bi: &str, port: u16) -> String {
         "listeners:
   - {{ address: \"127.0.0.1:{port}\", callers: anonymous }}
 admin: {{ address: \"127.0.0.1:0\" }}
+limits: {{ max_connections: 256 }}
 servers:
   demo: {{ url: {bold_bi} }}
 tenants:

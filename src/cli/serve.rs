@@ -11,6 +11,7 @@ use super::{ConfigFile, Failure, LogFormat, logging, runtime};
 use crate::boldbi::BoldBi;
 use crate::caller::Admits;
 use crate::config::Settings;
+use crate::descriptors;
 use crate::run::reload::Reloader;
 use crate::run::{Running, StartError, systemd};
 use crate::telemetry::{self, AccessLog, Format, LogControl, Telemetry};
@@ -151,6 +152,7 @@ pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     let cause = match error {
         StartError::Bind { cause, .. } => cause,
         StartError::Log { cause, .. } => return log_hint(cause.kind()),
+        StartError::Descriptors(_) => return Some(descriptors::HINT),
         _ => return None,
     };
     match cause.kind() {

@@ -23,7 +23,7 @@ pub(super) fn read(
     let one = |value| [(Vec::new(), value)];
     readings.cache_entries.set(one(tokens.cached() as f64));
     readings.cache_limit.set(one(limits.token_cache_entries as f64));
-    readings.connections_limit.set(one(limits.max_connections as f64));
+    readings.connections_limit.set(one(connections.limit() as f64));
 
     let certificates = generation.certificate_ends.iter().map(|end| {
         let file = end.file.display().to_string();

@@ -4,8 +4,8 @@
 use strum::VariantArray;
 
 use super::{
-    ExchangeOutcome, ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome, RequestOutcome,
-    STATUS_CLASSES,
+    DescriptorUse, ExchangeOutcome, ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome,
+    RequestOutcome, STATUS_CLASSES,
 };
 
 /// A metric as the document describes it.
@@ -225,6 +225,17 @@ const CLIENTS: &[DescribedMetric] = &[
         name: "boldgate_connections_limit",
         labels: &[],
         look_at: "the bound of the metric above",
+    },
+    DescribedMetric {
+        name: "boldgate_connections_limit_lowered",
+        labels: &[],
+        look_at: "1: raise the limit of open files (`LimitNOFILE`), or lower `limits.max_connections`",
+    },
+    DescribedMetric {
+        name: "boldgate_file_descriptors_exhausted",
+        labels: &[words_of("use", words::<DescriptorUse>)],
+        look_at: "growth: raise the limit of open files (`LimitNOFILE`), of the system too \
+                  (`fs.file-max`)",
     },
     DescribedMetric {
         name: "boldgate_connections_refused",

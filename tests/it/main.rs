@@ -12,6 +12,7 @@ mod cold_start;
 mod config;
 mod cors;
 mod data_path;
+mod descriptors;
 mod doctor;
 mod documents;
 mod exchange;
