@@ -8,7 +8,7 @@ use clap::builder::PossibleValue;
 use clap::{Parser, Subcommand, ValueEnum};
 use strum::VariantArray;
 
-use crate::config::Settings;
+use crate::config::{Findings, Settings};
 use crate::plain_file::ReadThreads;
 use crate::telemetry::LogLevel;
 use output::{print, warn};
@@ -132,7 +132,12 @@ impl Cli {
             core_dumps::forbid();
         }
         match self.command {
-            Command::Serve(command) => return command.run(self.log_format, log_level),
+            Command::Serve(command) => {
+                let format = self.log_format;
+                return command.run(format, log_level).map_err(|failure| {
+                    if logging::is_text(format, &io::stderr()) { failure } else { failure.logged() }
+                });
+            }
             Command::Check(command) => command.run(),
             Command::Explain(command) => command.run(),
             Command::Token(command) => command.run(),
@@ -157,7 +162,7 @@ fn print_help(help: &clap::Error) -> Result<(), Failure> {
 #[derive(Debug)]
 enum Failure {
     /// The configuration is invalid, with these findings.
-    Config(String),
+    Config(Vec<Findings>),
     /// Another error, with its remedy if one is known.
     Other { what: String, hint: Option<String> },
     /// The arguments do not fit the configuration.
@@ -183,13 +188,38 @@ impl Failure {
 
     fn print(&self) {
         let text = match self {
-            Self::Config(findings) => findings.trim_end(),
+            Self::Config(files) => {
+                let files: Vec<_> = files.iter().map(ToString::to_string).collect();
+                &files.join("\n")
+            }
             Self::Usage(what) | Self::Other { what, hint: None } => &format!("error: {what}"),
             Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
             Self::Reported | Self::ReportedConfig => return,
         };
         // If stderr cannot be written to, the exit code remains.
         let _ = warn(text);
+    }
+
+    /// Logs the reason instead, in the format of the log: one line for each finding.
+    fn logged(self) -> Self {
+        match self {
+            Self::Config(files) => {
+                let files: Vec<_> = files.into_iter().map(Findings::without_lines).collect();
+                for (finding, hint) in files.iter().flat_map(Findings::told) {
+                    tracing::error!(finding, hint, "the configuration is invalid");
+                }
+                let omitted: usize = files.iter().map(Findings::omitted).sum();
+                if omitted > 0 {
+                    tracing::error!(omitted, "the configuration has more findings");
+                }
+                Self::ReportedConfig
+            }
+            Self::Other { what, hint } => {
+                tracing::error!(hint, "{what}");
+                Self::Reported
+            }
+            failure => failure,
+        }
     }
 }
 
@@ -224,7 +254,7 @@ fn load(path: &Path) -> Result<Settings, Failure> {
             what: findings.to_string(),
             hint: Some(format!("{file}: {}", file.hint())),
         },
-        None => Failure::Config(findings.to_string()),
+        None => Failure::Config(vec![findings]),
     })
 }
 

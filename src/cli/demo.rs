@@ -191,7 +191,7 @@ impl DemoFiles {
         fs::write(self.config(), text).map_err(|error| {
             Failure::other(format!("cannot write {}: {error}", self.config().display()))
         })?;
-        Settings::load(&self.config()).map_err(|findings| Failure::Config(findings.to_string()))
+        Settings::load(&self.config()).map_err(|findings| Failure::Config(vec![findings]))
     }
 }
 

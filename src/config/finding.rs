@@ -143,6 +143,11 @@ impl Findings {
         self
     }
 
+    /// How many more there are.
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+
     /// Each of them with the file and its place there, and its hint apart.
     pub fn told(&self) -> impl Iterator<Item = (String, Option<&str>)> {
         self.list.iter().map(|finding| {

@@ -106,6 +106,7 @@ async fn a_limit_below_the_least_that_is_needed_is_named_at_the_start() {
     files.write("boldgate.yaml", &files.config(&stand_in, &["acme"], ""));
     let ended = limited(&files, 30).end();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with('{'), "{}", ended.stderr);
     assert!(ended.stderr.contains("limit of open file descriptors is 30"), "{}", ended.stderr);
     assert!(ended.stderr.contains("needs at least 39"), "{}", ended.stderr);
     assert!(ended.stderr.contains("LimitNOFILE"), "{}", ended.stderr);
