@@ -10,7 +10,7 @@ use strum::VariantArray;
 
 use crate::config::{Findings, Settings};
 use crate::plain_file::ReadThreads;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{self, LogLevel};
 use output::{print, warn};
 
 mod check;
@@ -30,7 +30,7 @@ mod token;
 /// Authentication gateway for Bold BI: applications call its REST API without a token; boldgate
 /// authenticates them, obtains and caches the tokens, and adds them to the requests
 #[derive(Debug, Parser)]
-#[command(name = "boldgate", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "boldgate", version = telemetry::BUILD, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Level of the log on stderr; the access log is not affected
     #[arg(

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 mod access_log;
 mod audit;
+mod build;
 mod catalogue;
 mod descriptors;
 mod file;
@@ -38,6 +39,7 @@ pub use access_log::{
     AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
 };
 pub use audit::{AuditEvent, AuditLine, AuditLog};
+pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use descriptors::{DescriptorMetrics, DescriptorUse};
 pub use gauge_guard::GaugeGuard;
@@ -155,8 +157,8 @@ impl Default for Telemetry {
             audit.lost.clone(),
         );
         let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
-        build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
-        registry.register("build_info", "The running version", build);
+        build.get_or_create(&vec![("version", VERSION), ("commit", COMMIT), ("date", DATE)]).set(1);
+        registry.register("build_info", "The running version, with its commit", build);
         let no_tenant = Arc::new(families.no_tenant());
         let no_server = families.no_server();
         Self {

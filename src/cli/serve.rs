@@ -79,7 +79,8 @@ async fn serve(
         signal = signals.next() => return stop(running, signals, signal).await,
     }
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = telemetry::VERSION,
+        commit = Some(telemetry::COMMIT).filter(|commit| !commit.is_empty()),
         admin = %running.admin_address(),
         servers,
         tenants,

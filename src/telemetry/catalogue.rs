@@ -308,7 +308,11 @@ const CONFIGURATION: &[DescribedMetric] = &[
     },
     DescribedMetric {
         name: "boldgate_build_info",
-        labels: &[named("version", "the version")],
+        labels: &[
+            named("version", "the version"),
+            named("commit", "the first digits of the commit"),
+            named("date", "the date of the commit"),
+        ],
         look_at: "always 1",
     },
 ];

@@ -49,10 +49,20 @@ fn help_shows_no_value_of_the_environment() {
 }
 
 #[test]
-fn the_version_is_the_one_of_the_package() {
+fn the_version_is_the_one_of_the_package_with_the_commit_and_its_date() {
     let ended = run(&["--version"]);
     assert_eq!(ended.code, Some(0));
-    assert_eq!(ended.stdout, concat!("boldgate ", env!("CARGO_PKG_VERSION"), "\n"));
+    let line = ended.stdout.trim_end();
+    let rest = line.strip_prefix(concat!("boldgate ", env!("CARGO_PKG_VERSION"))).expect(line);
+    // A build from an archive, which has no commits, shows the version alone.
+    if !Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.git")).exists() {
+        assert_eq!(rest, "");
+        return;
+    }
+    let known = rest.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')')).expect(line);
+    let (commit, date) = known.split_once(' ').expect(line);
+    assert!(commit.len() >= 7 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{line}");
+    assert!(date.len() == 10 && date.starts_with("20") && date.matches('-').count() == 2, "{line}");
 }
 
 #[test]
