@@ -42,6 +42,9 @@ pub(super) fn read(
         let since = SystemTime::now() - fetches.age?;
         Some((vec![("caller", caller.to_string())], unix_seconds(since)))
     }));
+    readings.issuer_keys_from_file.set(callers.key_fallbacks().map(|(caller, in_use)| {
+        (vec![("caller", caller.to_string())], f64::from(u8::from(in_use)))
+    }));
     readings.issuer_fetches.set(fetches.iter().flat_map(|(caller, fetches)| {
         [("success", fetches.succeeded), ("failed", fetches.failed)].map(|(outcome, count)| {
             (vec![("caller", caller.to_string()), ("outcome", outcome.to_owned())], count as f64)

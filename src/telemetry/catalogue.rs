@@ -259,6 +259,11 @@ const CLIENTS: &[DescribedMetric] = &[
                   fetch",
     },
     DescribedMetric {
+        name: "boldgate_issuer_keys_from_file",
+        labels: &[CALLER],
+        look_at: "1 for minutes: the issuer cannot be reached, and JWTs are verified by `jwks_file`",
+    },
+    DescribedMetric {
         name: "boldgate_issuer_key_fetches",
         labels: &[CALLER, words_of("outcome", || vec!["success", "failed"])],
         look_at: "`failed`: the log on stderr has the cause",
