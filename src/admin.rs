@@ -37,6 +37,7 @@ pub struct AdminServer {
     /// The accepted hosts; `None` for any.
     hosts: Option<Arc<AllowedHosts>>,
     pages: Arc<Semaphore>,
+    max_connections: usize,
 }
 
 /// Whether the gateway is ready: first starting, then ready, then stopping.
@@ -74,7 +75,14 @@ impl Readiness {
 impl AdminServer {
     /// Endpoints that show this telemetry and this readiness.
     pub fn new(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Self {
-        Self { telemetry, readiness, hosts: None, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
+        let pages = Arc::new(Semaphore::new(MAX_PAGES));
+        Self { telemetry, readiness, hosts: None, pages, max_connections: usize::MAX }
+    }
+
+    /// The same with at most so many connections, if its own bounds are not lower.
+    #[must_use]
+    pub fn with_max_connections(self, max_connections: usize) -> Self {
+        Self { max_connections, ..self }
     }
 
     /// Serves until the task is dropped.
@@ -85,7 +93,7 @@ impl AdminServer {
         let is_loopback = address.is_ok_and(|address| address.ip().to_canonical().is_loopback());
         self.hosts = is_loopback
             .then(|| Arc::new(AllowedHosts { loopback: true, ..AllowedHosts::default() }));
-        let connections = AdminConnections::default();
+        let connections = AdminConnections::new(self.max_connections);
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => connections.add(|guard| self.clone().handle(stream, guard)),
@@ -129,7 +137,10 @@ impl AdminServer {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "alive\n"),
             "/readyz" => match self.readiness.0.load(Relaxed) {
-                READY => text(StatusCode::OK, "ready\n"),
+                READY => match self.telemetry.descriptors.scarcity() {
+                    None => text(StatusCode::OK, "ready\n"),
+                    Some(scarcity) => text(StatusCode::OK, format!("ready\nwarning: {scarcity}\n")),
+                },
                 STARTING => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n"),
                 LACKS_SECRETS => text(StatusCode::SERVICE_UNAVAILABLE, NO_SECRET),
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),

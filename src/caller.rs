@@ -213,6 +213,11 @@ impl CallerAuth {
         self.jwts.iter().filter_map(|caller| Some((&caller.name, caller.keys.fetches()?)))
     }
 
+    /// The callers with a file of keys to fall back to, each with whether those keys are in use.
+    pub fn key_fallbacks(&self) -> impl Iterator<Item = (&CallerName, bool)> {
+        self.jwts.iter().filter_map(|caller| Some((&caller.name, caller.keys.falls_back()?)))
+    }
+
     /// The header for API keys. It is never forwarded.
     pub fn key_header(&self) -> &HeaderName {
         &self.key_header

@@ -4,10 +4,13 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::PossibleValue;
 use clap::{Parser, Subcommand, ValueEnum};
+use strum::VariantArray;
 
-use crate::config::{Files, Settings, TenantSecrets};
+use crate::config::{Files, Findings, Settings, TenantSecrets};
 use crate::plain_file::ReadThreads;
+use crate::telemetry::{self, LogLevel};
 use output::{print, warn};
 
 mod check;
@@ -21,12 +24,13 @@ mod logging;
 mod output;
 mod schema;
 mod serve;
+mod signals;
 mod token;
 
 /// Authentication gateway for Bold BI: applications call its REST API without a token; boldgate
 /// authenticates them, obtains and caches the tokens, and adds them to the requests
 #[derive(Debug, Parser)]
-#[command(name = "boldgate", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "boldgate", version = telemetry::BUILD, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Level of the log on stderr; the access log is not affected
     #[arg(
@@ -85,13 +89,14 @@ impl Command {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
+impl ValueEnum for LogLevel {
+    fn value_variants<'v>() -> &'v [Self] {
+        Self::VARIANTS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(<&str>::from(self)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -105,7 +110,7 @@ impl Cli {
     /// Runs the command that the arguments of the process name. The exit codes are those of
     /// `--help`; 78 is `EX_CONFIG` of sysexits.h.
     pub fn main() -> ExitCode {
-        output::ignore_sigxfsz();
+        signals::ignore_sigxfsz();
         let result = match Self::try_parse() {
             Ok(cli) => cli.run(),
             // The arguments ask for the help or the version.
@@ -122,17 +127,22 @@ impl Cli {
     }
 
     fn run(self) -> Result<(), Failure> {
-        logging::start(self.log_level, self.log_format);
+        let log_level = logging::start(self.log_level, self.log_format);
         if !self.command.may_dump_core() {
             core_dumps::forbid();
         }
         match self.command {
-            Command::Serve(command) => return command.run(self.log_format),
+            Command::Serve(command) => {
+                let format = self.log_format;
+                return command.run(format, log_level).map_err(|failure| {
+                    if logging::is_text(format, &io::stderr()) { failure } else { failure.logged() }
+                });
+            }
             Command::Check(command) => command.run(),
             Command::Explain(command) => command.run(),
             Command::Token(command) => command.run(),
             Command::Doctor(command) => command.run(),
-            Command::Demo(command) => command.run(self.log_format),
+            Command::Demo(command) => command.run(self.log_format, log_level),
             Command::Key(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
@@ -152,7 +162,7 @@ fn print_help(help: &clap::Error) -> Result<(), Failure> {
 #[derive(Debug)]
 enum Failure {
     /// The configuration is invalid, with these findings.
-    Config(String),
+    Config(Vec<Findings>),
     /// Another error, with its remedy if one is known.
     Other { what: String, hint: Option<String> },
     /// The arguments do not fit the configuration.
@@ -178,13 +188,38 @@ impl Failure {
 
     fn print(&self) {
         let text = match self {
-            Self::Config(findings) => findings.trim_end(),
+            Self::Config(files) => {
+                let files: Vec<_> = files.iter().map(ToString::to_string).collect();
+                &files.join("\n")
+            }
             Self::Usage(what) | Self::Other { what, hint: None } => &format!("error: {what}"),
             Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
             Self::Reported | Self::ReportedConfig => return,
         };
         // If stderr cannot be written to, the exit code remains.
         let _ = warn(text);
+    }
+
+    /// Logs the reason instead, in the format of the log: one line for each finding.
+    fn logged(self) -> Self {
+        match self {
+            Self::Config(files) => {
+                let files: Vec<_> = files.into_iter().map(Findings::without_lines).collect();
+                for (finding, hint) in files.iter().flat_map(Findings::told) {
+                    tracing::error!(finding, hint, "the configuration is invalid");
+                }
+                let omitted: usize = files.iter().map(Findings::omitted).sum();
+                if omitted > 0 {
+                    tracing::error!(omitted, "the configuration has more findings");
+                }
+                Self::ReportedConfig
+            }
+            Self::Other { what, hint } => {
+                tracing::error!(hint, "{what}");
+                Self::Reported
+            }
+            failure => failure,
+        }
     }
 }
 
@@ -216,7 +251,7 @@ impl ConfigFile {
         read_files(move || {
             let (files, read) = Settings::read_with(&path, TenantSecrets::Only(&tenant));
             let read = read.and_then(Settings::with_all_secrets);
-            read.map_err(|findings| invalid(findings.to_string(), &files))
+            read.map_err(|findings| invalid(findings, &files))
         })?
     }
 
@@ -225,7 +260,7 @@ impl ConfigFile {
         let path = self.path.clone();
         read_files(move || {
             let (files, read) = Settings::read_with(&path, TenantSecrets::None);
-            read.map_err(|findings| invalid(findings.to_string(), &files))
+            read.map_err(|findings| invalid(findings, &files))
         })?
     }
 }
@@ -233,17 +268,18 @@ impl ConfigFile {
 /// Reads and checks a configuration. Secrets of tenants may be unusable.
 fn load(path: &Path) -> Result<Settings, Failure> {
     let (files, read) = Settings::read(path);
-    read.map_err(|findings| invalid(findings.to_string(), &files))
+    read.map_err(|findings| invalid(findings, &files))
 }
 
 /// The failure of a command by these faults. A file that cannot be read at the moment does not make
 /// the configuration invalid: a supervisor may start the gateway again.
-fn invalid(findings: String, files: &Files) -> Failure {
+fn invalid(findings: Findings, files: &Files) -> Failure {
     match files.unreadable() {
-        Some(file) => {
-            Failure::Other { what: findings, hint: Some(format!("{file}: {}", file.hint())) }
-        }
-        None => Failure::Config(findings),
+        Some(file) => Failure::Other {
+            what: findings.to_string(),
+            hint: Some(format!("{file}: {}", file.hint())),
+        },
+        None => Failure::Config(vec![findings]),
     }
 }
 

@@ -15,6 +15,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, Uri};
 use zeroize::Zeroizing;
 
+use crate::descriptors;
 use crate::http1::{ClientSession, RequestHeader, ResponseError};
 use crate::trust::{Trust, TrustError};
 
@@ -80,6 +81,9 @@ pub struct ResponseBody {
 /// Why there is no response, or no whole one.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    /// No file descriptor is left for a connection.
+    #[error("no file descriptor is left for a connection")]
+    NoDescriptors,
     /// No connection could be made, or it broke.
     #[error("the connection failed")]
     Connection(#[source] Box<dyn Error + Send + Sync>),
@@ -145,6 +149,11 @@ impl Fetcher {
                     round_trip(&mut session, head, &body).await?;
                     return Ok(self.response(session, attempt));
                 }
+                Err(cause) if is_shortage(&*cause) => {
+                    // It says nothing about the address.
+                    attempt.succeed();
+                    return Err(FetchError::NoDescriptors);
+                }
                 Err(cause) if left == 0 => return Err(FetchError::Connection(cause)),
                 Err(_) => {}
             }
@@ -164,6 +173,11 @@ impl Fetcher {
         *response.headers_mut() = headers;
         response
     }
+}
+
+/// Whether no file descriptor was left. The name service hides that cause of its failures.
+fn is_shortage(cause: &(dyn Error + 'static)) -> bool {
+    descriptors::are_exhausted(cause) || descriptors::none_left()
 }
 
 /// Sends a request, and reads the head of its response.

@@ -70,7 +70,9 @@ impl KeySource for HttpKeySource {
 fn innermost(error: &FetchError) -> String {
     match error {
         FetchError::NotHttp(cause) => format!("{error}: {}", root_of(&**cause)),
-        FetchError::Connection(_) | FetchError::TooLarge => root_of(error),
+        FetchError::Connection(_) | FetchError::TooLarge | FetchError::NoDescriptors => {
+            root_of(error)
+        }
     }
 }
 

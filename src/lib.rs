@@ -17,6 +17,7 @@
 //! cors                which web pages may use a tenant
 //! request
 //! fetch
+//! descriptors         how many file descriptors there are, and for which use
 //! host  http1  secret  telemetry  trust     of these, `http1` alone names pingora
 //! invisible           invisible characters in secrets and names
 //! plain_file          the one way to read a file of the configuration
@@ -29,6 +30,7 @@ pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod cors;
+pub mod descriptors;
 pub mod fetch;
 pub mod gateway;
 pub mod headers;

@@ -146,6 +146,12 @@ pub enum Refusal {
         /// `max_connections` of the server.
         limit: usize,
     },
+    /// No file descriptor is left for a connection to the server.
+    #[error("no file descriptor is left for a connection to server `{server}`")]
+    NoDescriptors {
+        /// Name of the server.
+        server: String,
+    },
     /// The tenant's bulkhead stayed full.
     #[error(
         "tenant `{tenant}` has all {limit} requests in progress that it may have at server `{server}`"
@@ -316,9 +322,10 @@ impl Refusal {
                 "configuration_changed",
                 "The gateway's listener has changed. The request was not forwarded. Please connect again.",
             ),
-            Self::WaitingEvicted { .. } | Self::Overloaded { .. } | Self::TokenEnded(_) => {
-                (503, "overloaded", "The gateway is at its limit.")
-            }
+            Self::WaitingEvicted { .. }
+            | Self::Overloaded { .. }
+            | Self::NoDescriptors { .. }
+            | Self::TokenEnded(_) => (503, "overloaded", "The gateway is at its limit."),
             Self::BulkheadFull { .. } => {
                 (503, "overloaded", "Too many requests of this tenant are in progress.")
             }
@@ -386,6 +393,7 @@ impl Refusal {
             Self::ConnectionAuthentication(_) => Reason::AuthorizationOfConnection,
             Self::Exchange(error) => return error.cause.kind.reason(),
             Self::Overloaded { .. } => Reason::ServerConnections,
+            Self::NoDescriptors { .. } => Reason::FileDescriptors,
             Self::BulkheadFull { .. } => Reason::TenantBulkhead,
             Self::TokenEnded(_) => Reason::TokenEnded,
             Self::UpstreamUnreachable { reason, .. } => *reason,
@@ -452,6 +460,7 @@ impl Refusal {
         match self {
             Self::WaitingEvicted { .. }
             | Self::Overloaded { .. }
+            | Self::NoDescriptors { .. }
             | Self::BulkheadFull { .. }
             | Self::ListenerChanged
             | Self::TokenEnded(_)
@@ -519,9 +528,11 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         | ExchangeErrorKind::NotHttp(_) => {
             (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
         }
-        ExchangeErrorKind::BudgetExhausted { .. } => (503, "The gateway is at its limit."),
         ExchangeErrorKind::SecretUnreadable => {
             (503, "The gateway cannot read the tenant's secret. Its operator has to act.")
+        }
+        ExchangeErrorKind::BudgetExhausted { .. } | ExchangeErrorKind::NoDescriptors => {
+            (503, "The gateway is at its limit.")
         }
         ExchangeErrorKind::PermitRevoked => {
             (503, "The gateway's configuration was changed. Please send the request again.")

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -17,6 +18,7 @@ mod handshake;
 mod inherited;
 mod readings;
 pub mod reload;
+mod resizable;
 mod secret_alarm;
 mod socket;
 pub mod systemd;
@@ -25,7 +27,9 @@ mod watch;
 
 use crate::admin::{AdminServer, Readiness};
 use crate::config::{ListenAddress, Settings};
+use crate::descriptors::{self, Allotment, Needs, TooFew};
 use crate::gateway::Gateway;
+use crate::proxy::TotalConnections;
 use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
@@ -44,6 +48,8 @@ pub struct Running {
     next_listener: ListenerId,
     inherited: Inherited,
     restart_only: RestartOnly,
+    /// The limit of client connections in force.
+    max_connections: usize,
     addresses: Vec<ListenAddress>,
     admin_address: SocketAddr,
     admin: JoinHandle<()>,
@@ -125,6 +131,9 @@ pub enum StartError {
         #[source]
         cause: TrustError,
     },
+    /// There are too few file descriptors for the configuration.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// A log cannot be opened.
     #[error("cannot write the {log} to `{sink}` (`{key}`): {cause}")]
     Log {
@@ -152,7 +161,7 @@ impl Running {
         telemetry: Arc<Telemetry>,
         access_log: AccessLog,
     ) -> Result<Self, StartError> {
-        raise_file_limit();
+        let allotment = allot(descriptors_needed(&settings, settings.limits.max_connections))?;
         let mut inherited = Inherited::take().map_err(StartError::Inherited)?;
         let mut sockets = Vec::new();
         for listener in &settings.listeners {
@@ -171,19 +180,18 @@ impl Running {
             (settings.limits, RestartOnly::of(&settings), LogDestinations::of(&settings));
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let (access_log, closing) = (Arc::new(access_log), CancellationToken::new());
-        let unfinished_heads = Arc::default();
-        let state = ProcessState { tokens, unfinished_heads, telemetry, access_log, closing };
+        let (unfinished_heads, total) = (Arc::default(), TotalConnections::new(allotment.servers));
+        let state =
+            ProcessState { tokens, unfinished_heads, total, telemetry, access_log, closing };
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
         let generation = Arc::new(Generation::build(settings, &ids, None, &state)?);
         logs.open(&state)?;
 
         let telemetry = &state.telemetry;
         generation.publish_metrics(telemetry);
-        let connections = Connections::new(
-            Arc::clone(&generation),
-            Arc::clone(telemetry),
-            limits.max_connections,
-        );
+        let connections =
+            Connections::new(Arc::clone(&generation), Arc::clone(telemetry), allotment);
+        report(allotment, limits.max_connections, None, telemetry);
         let source = (Arc::downgrade(&connections), state.tokens.clone());
         telemetry
             .read_before_page(move |all| readings::read(&source.0, &source.1, restart_only, all));
@@ -198,7 +206,8 @@ impl Running {
         generation.alarm.log();
         let warming_up = start_warm_up(&generation, &readiness);
         let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
-        let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness));
+        let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness))
+            .with_max_connections(allotment.admin);
         telemetry.reloads.in_force(1);
         for address in inherited.unused() {
             tracing::warn!(
@@ -216,6 +225,7 @@ impl Running {
             accept_loops,
             inherited,
             restart_only,
+            max_connections: allotment.clients,
             admin_address,
             admin: tokio::spawn(admin.serve(admin_socket)),
             readiness,
@@ -247,6 +257,8 @@ impl Running {
         exchange: Arc<dyn TokenExchange>,
     ) -> Result<Reloaded, StartError> {
         // All steps that can fail come first.
+        let max_connections = self.restart_only.max_connections;
+        let allotment = allot(descriptors_needed(&settings, max_connections))?;
         let before = self.connections.generation();
         let (ids, mut bound) = self.bind_new(&settings)?;
         let configured: Vec<_> = settings.listeners.iter().map(|l| l.address.clone()).collect();
@@ -259,6 +271,10 @@ impl Running {
             self.connections.activate(Arc::clone(&next));
         });
 
+        self.connections.resize(allotment);
+        self.state.total.set_max(allotment.servers);
+        report(allotment, max_connections, Some(self.max_connections), &self.state.telemetry);
+        self.max_connections = allotment.clients;
         next.publish_metrics(&self.state.telemetry);
         next.alarm.log();
         if self.readiness.lacks_secrets() && next.can_warm_up() {
@@ -453,10 +469,54 @@ fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Socket, St
         .map_err(|cause| StartError::Bind { address: address.to_string(), cause })
 }
 
+/// The file descriptors that `settings` can use with so many clients.
+fn descriptors_needed(settings: &Settings, clients: usize) -> Needs {
+    let servers = settings.servers.iter();
+    Needs {
+        clients,
+        listeners: settings.listeners.len(),
+        servers: servers.clone().map(|server| server.max_connections).sum(),
+        calls: servers.map(|server| server.max_exchanges + CALLS_PER_SERVER).sum(),
+    }
+}
+
+/// Divides the file descriptors that the process may have.
+fn allot(needs: Needs) -> Result<Allotment, TooFew> {
+    raise_file_limit();
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    needs.allot(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Reports the limit of client connections: in metrics, and in the log if it is lower than
+/// `configured` or differs from the `former` one.
+fn report(allotment: Allotment, configured: usize, former: Option<usize>, telemetry: &Telemetry) {
+    let clients = allotment.clients;
+    let limit = getrlimit(Resource::Nofile).current;
+    let warning = (clients < configured).then(|| {
+        format!(
+            "at most {clients} client connections are accepted instead of {configured} \
+             (`limits.max_connections`): the limit of open file descriptors is {}",
+            limit.unwrap_or(u64::MAX)
+        )
+    });
+    telemetry.descriptors.set_max_connections(clients, configured, warning.clone());
+    if former != Some(clients) {
+        match warning {
+            Some(warning) => tracing::warn!(hint = descriptors::HINT, "{warning}"),
+            None if former.is_some() => {
+                tracing::info!(clients, "`limits.max_connections` is in force again");
+            }
+            None => {}
+        }
+    }
+}
+
+/// An idle connection for exchanges, and one for health checks.
+const CALLS_PER_SERVER: usize = 2;
+
 /// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and
 /// each client connection may need another one to a server.
 fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum
         && let Err(error) =

@@ -14,11 +14,14 @@ use prometheus_client::registry::Registry;
 
 mod access_log;
 mod audit;
+mod build;
 mod catalogue;
+mod descriptors;
 mod file;
 mod gauge_guard;
 mod handshakes;
 mod histogram;
+mod log_level;
 mod log_limiter;
 mod metrics;
 mod outcome;
@@ -36,10 +39,13 @@ pub use access_log::{
     AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
 };
 pub use audit::{AuditEvent, AuditLine, AuditLog};
+pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
+pub use descriptors::{DescriptorMetrics, DescriptorUse};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::DurationHistogram;
+pub use log_level::{LogControl, LogFilter, LogLevel};
 pub use log_limiter::LogLimiter;
 use metrics::Families;
 pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
@@ -83,12 +89,16 @@ pub struct Telemetry {
     pub refusals: Refusals,
     /// TLS handshakes with clients.
     pub handshakes: Handshakes,
+    /// File descriptors, and the limit of client connections that follows from them.
+    pub descriptors: DescriptorMetrics,
     /// Reloads of the configuration, and the configuration in force.
     pub reloads: ReloadMetrics,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
     pub access_lines_dropped: Counter,
     /// The audit log. Its lines are dropped until it has a sink.
     pub audit: AuditLog,
+    /// The level of the process log.
+    pub log_level: LogControl,
 }
 
 /// Updates [`Telemetry::readings`] before each page.
@@ -138,6 +148,7 @@ impl Default for Telemetry {
         let readings = Readings::register(&mut registry);
         let mut process = Registry::default();
         process.register_collector(Box::new(ProcessMetrics));
+        let descriptors = DescriptorMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
@@ -146,8 +157,8 @@ impl Default for Telemetry {
             audit.lost.clone(),
         );
         let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
-        build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
-        registry.register("build_info", "The running version", build);
+        build.get_or_create(&vec![("version", VERSION), ("commit", COMMIT), ("date", DATE)]).set(1);
+        registry.register("build_info", "The running version, with its commit", build);
         let no_tenant = Arc::new(families.no_tenant());
         let no_server = families.no_server();
         Self {
@@ -167,14 +178,21 @@ impl Default for Telemetry {
             connections_refused,
             refusals,
             handshakes,
+            descriptors,
             reloads,
             access_lines_dropped,
             audit,
+            log_level: LogControl::default(),
         }
     }
 }
 
 impl Telemetry {
+    /// Metrics and logs of a process that logs at the level of `log_level`.
+    pub fn new(log_level: LogControl) -> Self {
+        Self { log_level, ..Self::default() }
+    }
+
     /// The tenant's metrics, or a detached set that is never exported if the tenant is not
     /// configured (any more).
     pub fn tenant(&self, name: &str) -> Arc<TenantMetrics> {

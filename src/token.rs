@@ -344,6 +344,9 @@ pub enum ExchangeErrorKind {
     /// The tenant's secret could not be read, so there is nothing to exchange.
     #[error("the tenant's secret cannot be used: it could not be read, or holds no secret")]
     SecretUnreadable,
+    /// No file descriptor was left for the exchange.
+    #[error("no file descriptor is left for the exchange")]
+    NoDescriptors,
     /// A new configuration does not have this tenant or this credential any more.
     #[error("the configuration was changed while the request waited for its token")]
     PermitRevoked,
@@ -364,7 +367,7 @@ impl ExchangeErrorKind {
                 "token_endpoint_unavailable"
             }
             Self::Timeout(_) => "token_endpoint_timeout",
-            Self::BudgetExhausted { .. } => "overloaded",
+            Self::BudgetExhausted { .. } | Self::NoDescriptors => "overloaded",
             Self::SecretUnreadable => "secret_unreadable",
             Self::PermitRevoked => "configuration_changed",
         }
@@ -386,6 +389,7 @@ impl ExchangeErrorKind {
             Self::Unreachable(_) => Reason::TokenEndpointUnreachable,
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
             Self::BudgetExhausted { .. } => Reason::ExchangeBudget,
+            Self::NoDescriptors => Reason::FileDescriptors,
             Self::SubjectUnknown { .. }
             | Self::Timeout(_)
             | Self::SecretUnreadable

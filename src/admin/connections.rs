@@ -11,8 +11,14 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 /// All connections of the admin listener.
-#[derive(Clone, Default)]
-pub(super) struct AdminConnections(Arc<Mutex<ConnectionTable>>);
+#[derive(Clone)]
+pub(super) struct AdminConnections {
+    table: Arc<Mutex<ConnectionTable>>,
+    /// Bounds active connections, and those that have been silent for longer than the grace period.
+    max: usize,
+    /// Bounds all silent connections.
+    max_silent: usize,
+}
 
 /// The connections by the number of their last event, the oldest first.
 #[derive(Default)]
@@ -31,6 +37,13 @@ pub(super) struct ConnectionGuard {
 }
 
 impl AdminConnections {
+    /// At most so many, if their own bounds are not lower.
+    pub(super) fn new(max: usize) -> Self {
+        let half = (max / 2).max(1);
+        let (max, max_silent) = (MAX_CONNECTIONS.min(half), MAX_SILENT.min(half));
+        Self { table: Arc::default(), max, max_silent }
+    }
+
     /// Serves one more connection. If too many are silent, the oldest of them are dropped. Young
     /// ones have a larger bound.
     pub(super) fn add<F: Future<Output = ()> + Send + 'static>(
@@ -45,10 +58,10 @@ impl AdminConnections {
         let connection = tokio::spawn(connection).abort_handle();
         all.silent.insert(number, (Instant::now(), connection));
         let mut dropped = Vec::new();
-        while all.silent.len() > MAX_CONNECTIONS
+        while all.silent.len() > self.max
             && let Some(oldest) = all.silent.first_entry()
             && let (since, _) = *oldest.get()
-            && (since.elapsed() >= SILENCE_GRACE || all.silent.len() > MAX_SILENT)
+            && (since.elapsed() >= SILENCE_GRACE || all.silent.len() > self.max_silent)
         {
             dropped.extend(all.silent.pop_first().map(|(_, (_, connection))| connection));
         }
@@ -66,7 +79,7 @@ impl AdminConnections {
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionTable> {
-        self.0.lock()
+        self.table.lock()
     }
 }
 
@@ -92,7 +105,7 @@ impl ConnectionGuard {
         let number = all.number();
         self.number.store(number, Relaxed);
         all.active.insert(number, connection);
-        let full = all.active.len() > MAX_CONNECTIONS;
+        let full = all.active.len() > self.clients.max;
         let oldest = if full { all.active.pop_first() } else { None };
         drop(all);
         abort_all(oldest.map(|(_, connection)| connection));
@@ -159,7 +172,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_client_can_send_its_request_in_a_flood_of_silent_clients() {
-        let clients = AdminConnections::default();
+        let clients = AdminConnections::new(usize::MAX);
         let mut silent = Vec::new();
         // 20,000 a second, and every 10 ms a probe that takes 10 ms to speak.
         for _ in 0..20 {
@@ -186,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_active_client_with_the_oldest_last_request_is_dropped() {
-        let clients = AdminConnections::default();
+        let clients = AdminConnections::new(usize::MAX);
         let mut all: Vec<_> =
             (0..=MAX_CONNECTIONS).map(|_| TestConnection::connect(&clients)).collect();
         let (last, others) = all.split_last_mut().unwrap();
@@ -203,7 +216,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_ends_is_forgotten() {
-        let clients = AdminConnections::default();
+        let clients = AdminConnections::new(usize::MAX);
         for _ in 0..10 {
             clients.add(|client| async move {
                 sleep(SILENCE_GRACE).await;

@@ -193,6 +193,7 @@ fn failed(error: FetchError) -> ExchangeErrorKind {
         FetchError::NotHttp(cause) => {
             ExchangeErrorKind::NotHttp(Box::new(ConnectionFault::new(cause)))
         }
+        FetchError::NoDescriptors => ExchangeErrorKind::NoDescriptors,
         FetchError::Connection(cause) => {
             ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
         }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use rustls::InvalidMessage;
 
 use super::reply;
+use crate::descriptors;
 use crate::http1::ResponseError;
 use crate::tenant::Grant;
 use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, NO_SUCH_PAGE};
@@ -161,6 +162,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "`boldgate check` says which file or variable it is and why it cannot be used; once it can, \
              the gateway uses a file within a second, and a variable after a restart"
         }
+        ExchangeErrorKind::NoDescriptors => descriptors::HINT,
         ExchangeErrorKind::PermitRevoked => {
             "do nothing: the next request uses the new configuration"
         }

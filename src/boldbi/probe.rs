@@ -219,7 +219,9 @@ impl From<FetchError> for ProbeError {
         match error {
             FetchError::NotHttp(cause) => Self::NotHttp(ConnectionFault::new(cause)),
             FetchError::Connection(cause) => Self::Connection(ConnectionFault::new(cause)),
-            FetchError::TooLarge => Self::Connection(ConnectionFault::new(error)),
+            FetchError::TooLarge | FetchError::NoDescriptors => {
+                Self::Connection(ConnectionFault::new(error))
+            }
         }
     }
 }

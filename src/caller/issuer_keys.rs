@@ -17,7 +17,11 @@ use fetcher::{KeyFetcher, MAX_STALE, StoredKeys};
 pub use fetcher::{KeyFetches, KeySource};
 
 /// The keys of one issuer.
-pub struct IssuerKeys(Keys);
+pub struct IssuerKeys {
+    keys: Keys,
+    /// The keys to use while there are no fetched ones.
+    fallback: Option<Arc<KeySet>>,
+}
 
 enum Keys {
     Fixed(Arc<KeySet>),
@@ -42,35 +46,42 @@ struct Fetched {
 impl IssuerKeys {
     /// Keys that never change.
     pub fn fixed(keys: KeySet) -> Self {
-        Self(Keys::Fixed(Arc::new(keys)))
+        Self { keys: Keys::Fixed(Arc::new(keys)), fallback: None }
     }
 
     /// Keys of `issuer` from `source`, used for at most `refresh` while the source can be reached.
     /// This fetches nothing yet.
     pub fn fetched(issuer: &str, source: Box<dyn KeySource>, refresh: Duration) -> Self {
-        Self(Keys::Fetched(Arc::new(Fetched {
+        let keys = Keys::Fetched(Arc::new(Fetched {
             fetcher: KeyFetcher::new(issuer, source),
             refresh,
             for_age: Arc::default(),
             for_unknown_key: Mutex::default(),
             unknown: Cache::new(MAX_UNKNOWN_IDS),
             waiting: Semaphore::new(MAX_WAITING_REQUESTS),
-        })))
+        }));
+        Self { keys, fallback: None }
+    }
+
+    /// The same with the keys of a file, which are used while no fetched ones are usable.
+    #[must_use]
+    pub fn with_fallback(self, keys: KeySet) -> Self {
+        Self { fallback: Some(Arc::new(keys)), ..self }
     }
 
     /// Takes over the state of the one among `others` with the same source, if there is one. From
     /// one with another `refresh` it takes over only the stored keys.
     pub fn carry_over<'k>(&mut self, others: impl Iterator<Item = &'k Self>) {
-        let Keys::Fetched(own) = &self.0 else { return };
+        let Keys::Fetched(own) = &self.keys else { return };
         let identity = own.fetcher.source.identity();
-        let same = others.filter_map(|other| match &other.0 {
+        let same = others.filter_map(|other| match &other.keys {
             Keys::Fetched(other) => (other.fetcher.source.identity() == identity).then_some(other),
             Keys::Fixed(_) => None,
         });
         // Callers of one issuer may differ in `refresh`.
         let Some(same) = same.max_by_key(|other| other.refresh == own.refresh) else { return };
         if same.refresh == own.refresh {
-            self.0 = Keys::Fetched(Arc::clone(same));
+            self.keys = Keys::Fetched(Arc::clone(same));
         } else {
             own.fetcher.carry_over(&same.fetcher);
         }
@@ -78,19 +89,31 @@ impl IssuerKeys {
 
     /// The fetches so far; `None` for keys that never change.
     pub fn fetches(&self) -> Option<KeyFetches> {
-        match &self.0 {
+        match &self.keys {
             Keys::Fixed(_) => None,
             Keys::Fetched(fetched) => Some(fetched.fetcher.fetches()),
         }
     }
 
+    /// Whether the keys of the file are used in place of fetched ones; `None` if there is no file.
+    pub fn falls_back(&self) -> Option<bool> {
+        let (Keys::Fetched(fetched), Some(_)) = (&self.keys, &self.fallback) else { return None };
+        Some(fetched.must_fall_back())
+    }
+
     /// The keys to verify with, without waiting; `None` if they must be fetched first. Past half of
-    /// `refresh` they are fetched in the background, so that no request waits.
+    /// `refresh` they are fetched in the background, so that no request waits. So are the first
+    /// ones, and those that could not be fetched for too long, if there are keys to fall back to.
     pub fn at_hand(&self) -> Option<Arc<KeySet>> {
-        let fetched = match &self.0 {
+        let fetched = match &self.keys {
             Keys::Fixed(keys) => return Some(Arc::clone(keys)),
             Keys::Fetched(fetched) => fetched,
         };
+        if let (Some(fallback), true) = (&self.fallback, fetched.must_fall_back()) {
+            fetched.refresh_in_background();
+            fetched.fetcher.log_fallback();
+            return Some(Arc::clone(fallback));
+        }
         let stored = fetched.fetcher.stored()?;
         let age = stored.age();
         if age < fetched.refresh / 2 {
@@ -98,10 +121,7 @@ impl IssuerKeys {
         }
         let fails = stored.failed.is_some_and(|at| at.elapsed() < fetched.refresh);
         if age < fetched.refresh || (fails && age < MAX_STALE) {
-            if fetched.wants_refresh() {
-                let fetched = Arc::clone(fetched);
-                tokio::spawn(async move { fetched.fetch_for_age().await });
-            }
+            fetched.refresh_in_background();
             return Some(stored.keys);
         }
         None
@@ -111,10 +131,15 @@ impl IssuerKeys {
     /// them for a while, the first request waits for a fetch, so that a removed key is not used.
     /// No request waits for an issuer that has just failed.
     pub async fn current(&self) -> Option<Arc<KeySet>> {
-        match (self.at_hand(), &self.0) {
+        match (self.at_hand(), &self.keys) {
             (None, Keys::Fetched(fetched)) => {
                 fetched.fetch_for_age().await;
-                fetched.fetcher.stored().filter(StoredKeys::is_usable).map(|stored| stored.keys)
+                let stored = fetched.fetcher.stored().filter(StoredKeys::is_usable);
+                stored.map(|stored| stored.keys).or_else(|| {
+                    let fallback = self.fallback.clone()?;
+                    fetched.fetcher.log_fallback();
+                    Some(fallback)
+                })
             }
             (at_hand, _) => at_hand,
         }
@@ -125,16 +150,30 @@ impl IssuerKeys {
     /// for that one. So an unannounced rotation is noticed while made-up ids flood in, and the
     /// flood causes one fetch per second.
     pub async fn newer_than(&self, known: &Arc<KeySet>, id: Option<&str>) -> Option<Arc<KeySet>> {
-        let Keys::Fetched(fetched) = &self.0 else { return None };
+        let Keys::Fetched(fetched) = &self.keys else { return None };
         let (looking, id) = (Arc::clone(fetched), id.unwrap_or_default().to_owned());
         // Other requests wait for the same fetch: it goes on when this client disconnects.
         tokio::spawn(async move { looking.look_for(id).await }).await.ok()?;
-        let stored = fetched.fetcher.stored()?.keys;
+        let stored = fetched.fetcher.stored().filter(StoredKeys::is_usable)?.keys;
         (!Arc::ptr_eq(&stored, known)).then_some(stored)
     }
 }
 
 impl Fetched {
+    /// Whether there are no fetched keys, or they are too old and newer ones cannot be fetched.
+    fn must_fall_back(&self) -> bool {
+        let stored = self.fetcher.stored();
+        stored.is_none_or(|stored| !stored.is_usable() && stored.failed.is_some())
+    }
+
+    /// Fetches in the background, unless a fetch is running or was too recent.
+    fn refresh_in_background(self: &Arc<Self>) {
+        if self.wants_refresh() {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.fetch_for_age().await });
+        }
+    }
+
     /// Whether no fetch is running, and the last one because of age is not too recent.
     fn wants_refresh(&self) -> bool {
         self.for_age.try_lock().is_ok_and(|last| !self.is_recent(*last))
@@ -191,7 +230,7 @@ impl Fetched {
 
 impl fmt::Debug for IssuerKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &self.keys {
             Keys::Fixed(_) => "IssuerKeys(fixed)",
             Keys::Fetched(_) => "IssuerKeys(fetched)",
         })

@@ -26,15 +26,16 @@ impl CheckCommand {
             let checked = super::read_files(move || check(&path, no_secrets)).flatten();
             match checked.and_then(|warnings| report(file, &warnings)) {
                 Ok(()) => {}
-                Err(Failure::Config(found)) => findings.push(found),
+                Err(Failure::Config(found)) => findings.extend(found),
                 Err(failure) => {
                     failure.print();
                     failed = true;
                 }
             }
         }
-        let invalid = Failure::Config(findings.join("\n"));
-        match (findings.is_empty(), failed) {
+        let valid = findings.is_empty();
+        let invalid = Failure::Config(findings);
+        match (valid, failed) {
             (true, false) => Ok(()),
             (false, false) => Err(invalid),
             (true, true) => Err(Failure::Reported),
@@ -51,13 +52,12 @@ impl CheckCommand {
 /// supervisor may succeed a moment later.
 fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
     if no_secrets {
-        return Settings::check_without_secrets(file)
-            .map_err(|found| Failure::Config(found.to_string()));
+        return Settings::check_without_secrets(file).map_err(|found| Failure::Config(vec![found]));
     }
     let settings = super::load(file)?;
     if let Some(findings) = settings.unusable() {
-        let found = format!("{findings}\n{}", without_secrets(&settings));
-        return Err(super::invalid(found, &settings.files));
+        let findings = findings.with_consequence(&without_secrets(&settings));
+        return Err(super::invalid(findings, &settings.files));
     }
     let mut missing = start_errors(&settings).into_iter().map(|error| Failure::Other {
         what: format!("{}: {error}", file.display()),

@@ -6,13 +6,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::serve::{Signals, start};
+use super::serve::start;
+use super::signals::StopSignals;
 use super::{Failure, LogFormat, print, runtime};
 use crate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 use crate::boldbi::{BoldBi, UserSource};
 use crate::config::{ListenAddress, Settings};
 use crate::run::Running;
-use crate::telemetry::{AccessLog, Format, Telemetry};
+use crate::telemetry::{AccessLog, Format, LogControl, Telemetry};
 
 mod script;
 
@@ -28,32 +29,38 @@ pub(super) struct DemoCommand {
 }
 
 impl DemoCommand {
-    pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
+    pub(super) fn run(self, format: LogFormat, log_level: LogControl) -> Result<(), Failure> {
         let files = DemoFiles::make()?;
         let runtime = runtime()?;
         if self.once {
             runtime.block_on(once(&files))
         } else {
-            runtime.block_on(until_interrupted(&files, self.port, format))
+            runtime.block_on(until_interrupted(&files, self.port, format, log_level))
         }
     }
 }
 
-async fn until_interrupted(files: &DemoFiles, port: u16, format: LogFormat) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
+async fn until_interrupted(
+    files: &DemoFiles,
+    port: u16,
+    format: LogFormat,
+    log_level: LogControl,
+) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
     let stand_in = stand_in().await?;
     // People read a demo, also through a pipe.
     let format = if matches!(format, LogFormat::Auto) { LogFormat::Text } else { format };
     let settings = files.configure(&stand_in, port)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let exchange = Arc::new(exchange);
-    let running = start(settings, exchange, format).map_err(|failure| match failure {
-        Failure::Other { what, .. } => Failure::Other {
-            what,
-            hint: Some("`boldgate demo --port 0` takes any free port".into()),
-        },
-        other => other,
-    })?;
+    let running =
+        start(settings, exchange, format, log_level).map_err(|failure| match failure {
+            Failure::Other { what, .. } => Failure::Other {
+                what,
+                hint: Some("`boldgate demo --port 0` takes any free port".into()),
+            },
+            other => other,
+        })?;
     print_introduction(files, &stand_in, &running)?;
     signals.next().await;
     print("\nstopping")?;
@@ -184,7 +191,7 @@ impl DemoFiles {
         fs::write(self.config(), text).map_err(|error| {
             Failure::other(format!("cannot write {}: {error}", self.config().display()))
         })?;
-        Settings::load(&self.config()).map_err(|findings| Failure::Config(findings.to_string()))
+        Settings::load(&self.config()).map_err(|findings| Failure::Config(vec![findings]))
     }
 }
 
@@ -201,6 +208,7 @@ fn configuration(folder: &Path, bold_bi: &str, port: u16) -> String {
         "listeners:
   - {{ address: \"127.0.0.1:{port}\", callers: anonymous }}
 admin: {{ address: \"127.0.0.1:0\" }}
+limits: {{ max_connections: 256 }}
 servers:
   demo: {{ url: {bold_bi} }}
 tenants:

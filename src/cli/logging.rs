@@ -6,40 +6,30 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
-use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::{LogFormat, LogLevel};
-use crate::telemetry::timestamp;
+use super::LogFormat;
+use crate::telemetry::{LogControl, LogLevel, timestamp};
 
-/// Starts logging. Libraries log from `warn` on only: at `debug` some print headers. For the same
-/// reason pingora's messages, which go to the `log` crate, are dropped; its errors are returned to
-/// us.
-pub(super) fn start(level: LogLevel, format: LogFormat) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let ours =
-        Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("boldgate", level);
+/// Starts logging, and returns the control of its level. Pingora's messages, which go to the `log`
+/// crate, are dropped, because some print headers; its errors are returned to us.
+pub(super) fn start(level: LogLevel, format: LogFormat) -> LogControl {
+    let (control, filter) = LogControl::new(level);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = if is_text(format, &std::io::stderr()) {
         layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
     } else {
         layer.event_format(JsonLines).boxed()
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(ours));
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
     // It fails in tests that run several commands; the first subscriber stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    control
 }
 
 /// Whether `stream` gets text instead of JSON.

@@ -5,23 +5,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use signal_hook::consts::SIGXFSZ;
 
 use super::Failure;
-
-/// Turns a write beyond the limit of file sizes (`ulimit -f`, `LimitFSIZE=`) into an error. Without
-/// a handler its signal would end the process, for example because the access log has grown.
-pub(super) fn ignore_sigxfsz() {
-    // With any handler the signal has no effect, and the write returns its error.
-    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))) {
-        let _ = warn(&format!(
-            "warning: a file that reaches the limit of file sizes will end this process: {error}"
-        ));
-    }
-}
 
 /// Fails if stdout discards its content, before something is made that is only shown there. A
 /// closed stdout looks like `/dev/null`, because the standard library opens that in its place.

@@ -4,23 +4,25 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind};
 
+use super::signals::{self, StopSignals};
 use super::{ConfigFile, Failure, LogFormat, logging, runtime};
 use crate::boldbi::BoldBi;
 use crate::caller::Admits;
 use crate::config::Settings;
+use crate::descriptors;
 use crate::run::reload::Reloader;
 use crate::run::{Running, StartError, systemd};
-use crate::telemetry::{self, AccessLog, Format, Telemetry};
+use crate::telemetry::{self, AccessLog, Format, LogControl, Telemetry};
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The access log goes to stdout, the log of the process to stderr. On SIGTERM or \
-SIGINT, requests in flight finish before the process ends; a second signal ends it at once. Changes \
-of the configuration, and of the files that it names, apply without a restart; on SIGHUP, they are \
-looked for at once."
+    after_help = "The access log goes to stdout, the log of the process to stderr. On SIGTERM, \
+SIGINT or SIGQUIT, requests in flight finish before the process ends; a second signal ends it at \
+once. Changes of the configuration, and of the files that it names, apply without a restart; on \
+SIGHUP, they are looked for at once. SIGUSR1 sets the log level to debug, and back."
 )]
 pub(super) struct ServeCommand {
     #[command(flatten)]
@@ -31,23 +33,33 @@ pub(super) struct ServeCommand {
 }
 
 impl ServeCommand {
-    pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
+    pub(super) fn run(self, format: LogFormat, log_level: LogControl) -> Result<(), Failure> {
+        signals::ignore_stray_signals();
         let settings = self.config.load()?;
         require_secrets(&settings)?;
         for (warning, hint) in settings.warnings.told() {
             tracing::warn!(warning, hint, "configuration warning");
         }
         let runtime = runtime()?;
-        let ended = runtime.block_on(serve(&self.config.path, settings, format));
+        let ended = runtime.block_on(serve(&self.config.path, settings, format, log_level));
         // A reload that hangs in a file system must not delay the end.
         runtime.shutdown_background();
         ended
     }
 }
 
-async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
-    let reload = signals_of(SignalKind::hangup())?;
+async fn serve(
+    path: &Path,
+    settings: Settings,
+    format: LogFormat,
+    log_level: LogControl,
+) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    let reload = signals::of_kind(SignalKind::hangup())?;
+    tokio::spawn(toggle_log_level(
+        log_level.clone(),
+        signals::of_kind(SignalKind::user_defined1())?,
+    ));
     let exchange = Arc::new(BoldBi::new(settings.servers.iter()).map_err(Failure::other)?);
     let reloader = Reloader::new(path, &settings, Arc::clone(&exchange));
     let (tenants, servers) = (settings.tenants.iter().len(), settings.servers.len());
@@ -55,7 +67,7 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
     let audit = settings.audit.as_ref().map_or("off".to_owned(), ToString::to_string);
     let listeners: Vec<_> =
         settings.listeners.iter().map(|l| (l.terms.admits, l.tls.is_some())).collect();
-    let mut running = start(settings, exchange, format)?;
+    let mut running = start(settings, exchange, format, log_level)?;
     for (address, (admits, tls)) in running.addresses().iter().zip(listeners) {
         let callers = match admits {
             Admits::Anonymous => "anonymous",
@@ -73,7 +85,8 @@ async fn serve(path: &Path, settings: Settings, format: LogFormat) -> Result<(),
         ("boldgate serves, but is not ready: a tenant in `warm_up` has no secret", STATUS_NOT_READY)
     };
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = telemetry::VERSION,
+        commit = Some(telemetry::COMMIT).filter(|commit| !commit.is_empty()),
         admin = %running.admin_address(),
         servers,
         tenants,
@@ -101,7 +114,7 @@ fn require_secrets(settings: &Settings) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(super::invalid(format!("{findings}\n{reason}"), &settings.files))
+    Err(super::invalid(findings.with_consequence(reason), &settings.files))
 }
 
 /// How `serve` would start without secrets that cannot be used.
@@ -133,7 +146,20 @@ const STATUS_NOT_READY: &str = "serving; not ready: a tenant in `warm_up` has no
 /// Bounds the names in one message.
 const MAX_NAMES: usize = 20;
 
-async fn stop(running: Running, mut signals: Signals, signal: &'static str) -> Result<(), Failure> {
+/// Changes the log level on each `signal`. Never returns.
+async fn toggle_log_level(log_level: LogControl, mut signal: Signal) {
+    loop {
+        if signal.recv().await.is_some() {
+            log_level.toggle("SIGUSR1");
+        }
+    }
+}
+
+async fn stop(
+    running: Running,
+    mut signals: StopSignals,
+    signal: &'static str,
+) -> Result<(), Failure> {
     tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
     systemd::stopping();
     tokio::select! {
@@ -157,8 +183,9 @@ pub(super) fn start(
     settings: Settings,
     exchange: Arc<BoldBi>,
     format: LogFormat,
+    log_level: LogControl,
 ) -> Result<Running, Failure> {
-    let telemetry = Arc::new(Telemetry::default());
+    let telemetry = Arc::new(Telemetry::new(log_level));
     let stdout = std::io::stdout();
     let lines = if logging::is_text(format, &stdout) { Format::Text } else { Format::Json };
     let dropped = telemetry.access_lines_dropped.clone();
@@ -175,6 +202,7 @@ pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     let cause = match error {
         StartError::Bind { cause, .. } => cause,
         StartError::Log { cause, .. } => return log_hint(cause.kind()),
+        StartError::Descriptors(_) => return Some(descriptors::HINT),
         _ => return None,
     };
     match cause.kind() {
@@ -194,10 +222,6 @@ pub(super) fn hint(error: &StartError) -> Option<&'static str> {
     }
 }
 
-fn signals_of(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::other(format!("cannot listen for signals: {error}")))
-}
-
 fn log_hint(kind: ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::NotFound => Some("make the folder of the log first"),
@@ -209,28 +233,5 @@ fn log_hint(kind: ErrorKind) -> Option<&'static str> {
             Some("the destination of a log is the path of a file, not of a folder")
         }
         _ => None,
-    }
-}
-
-/// The signals that end the process.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    pub(super) fn listen() -> Result<Self, Failure> {
-        Ok(Self {
-            terminate: signals_of(SignalKind::terminate())?,
-            interrupt: signals_of(SignalKind::interrupt())?,
-        })
-    }
-
-    /// The name of the next signal.
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }

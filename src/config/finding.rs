@@ -110,6 +110,8 @@ pub struct Findings {
     file: String,
     list: Vec<Finding>,
     omitted: usize,
+    /// The consequence of all of them together.
+    consequence: Option<String>,
 }
 
 impl Findings {
@@ -120,12 +122,18 @@ impl Findings {
         list.sort();
         let omitted = list.len().saturating_sub(MAX_SHOWN);
         list.truncate(MAX_SHOWN);
-        Self { file: file.escape_debug().to_string(), list, omitted }
+        Self { file: file.escape_debug().to_string(), list, omitted, consequence: None }
     }
 
     /// Other findings about the same file.
     pub(super) fn beside(&self, list: Vec<Finding>) -> Self {
         Self { file: self.file.clone(), ..Self::new("", list) }
+    }
+
+    /// The same with a sentence about their consequence.
+    #[must_use]
+    pub fn with_consequence(self, consequence: &str) -> Self {
+        Self { consequence: Some(consequence.to_owned()), ..self }
     }
 
     /// The findings, at most 500 of them.
@@ -150,12 +158,18 @@ impl Findings {
         self
     }
 
-    /// Each of them with the file and its place there, and its hint apart.
+    /// How many more there are.
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+
+    /// Each of them with the file and its place there, and its hint apart; then their consequence.
     pub fn told(&self) -> impl Iterator<Item = (String, Option<&str>)> {
-        self.list.iter().map(|finding| {
+        let each = self.list.iter().map(|finding| {
             let alone = Finding { hint: None, excerpt: Excerpt::None, ..finding.clone() };
             (self.line(&alone), finding.hint.as_deref())
-        })
+        });
+        each.chain(self.consequence.iter().map(|consequence| (consequence.clone(), None)))
     }
 
     /// Each of them with the file and its place there.
@@ -179,6 +193,9 @@ impl fmt::Display for Findings {
         }
         if self.omitted > 0 {
             write!(f, "\n{}: and {} more", self.file, self.omitted)?;
+        }
+        if let Some(consequence) = &self.consequence {
+            write!(f, "\n{consequence}")?;
         }
         Ok(())
     }

@@ -157,7 +157,7 @@ impl Check<'_> {
         Ok(IssuerKeys::fixed(KeySet::shared(&secret)))
     }
 
-    /// Keys from a file or from a URL: exactly one of them.
+    /// Keys from a file, or from a URL. Beside a URL, a file is the fallback.
     fn issuer_keys(
         self,
         at: &Place<'_>,
@@ -175,7 +175,8 @@ impl Check<'_> {
                 Err(self.notes.add(url_at.missing("`jwks_url`, `jwks_file` or `secret`")))
             }
             (Some(file), None) => self.key_set(&file_at, &file).map(IssuerKeys::fixed),
-            (None, Some(url)) => {
+            (file, Some(url)) => {
+                let fallback = file.map(|file| self.key_set(&file_at, &file)).transpose();
                 let url = jwks_url(&url).ok_or_else(|| {
                     self.notes.add(url_at.finding("found a URL that is not accepted", JWKS_URL))
                 })?;
@@ -185,12 +186,11 @@ impl Check<'_> {
                 }
                 let source = HttpKeySource::new(url, &trust)
                     .map_err(|error| self.notes.add(url_at.finding(error.to_string(), JWKS_URL)))?;
-                Ok(IssuerKeys::fetched(issuer, Box::new(source), refresh?))
-            }
-            (Some(_), Some(_)) => {
-                let problem = "found a file beside `jwks_url`";
-                let finding = file_at.key_finding(problem, "one of `jwks_url` and `jwks_file`");
-                Err(self.notes.add(finding))
+                let keys = IssuerKeys::fetched(issuer, Box::new(source), refresh?);
+                Ok(match fallback? {
+                    Some(fallback) => keys.with_fallback(fallback),
+                    None => keys,
+                })
             }
         }
     }

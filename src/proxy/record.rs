@@ -13,6 +13,7 @@ use tracing::field::display;
 use super::downstream::Peer;
 use crate::caller::CallerName;
 use crate::cors::UnlistedPage;
+use crate::descriptors;
 use crate::gateway::{Admission, Arrived};
 use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
@@ -424,6 +425,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         Refusal::Overloaded { .. } => {
             "find out why Bold BI is slow, or raise `max_connections` of the server"
         }
+        Refusal::NoDescriptors { .. } => descriptors::HINT,
         Refusal::TokenEnded(_) => {
             "requests wait longer for a connection than a token lives: find out why Bold BI is \
              slow, raise `max_connections` of the server, or let its tokens live longer"

@@ -21,16 +21,21 @@ mod address;
 mod health;
 mod lookup;
 mod tenant;
+mod total;
 
 pub use tenant::TenantUpstream;
+pub use total::TotalConnections;
 
+use crate::descriptors;
 use crate::http1::{ClientSession, Connection, Counted, Transport};
 use crate::refusal::{Overdue, Refusal};
-use crate::telemetry::{GaugeGuard, LogLimiter, Reason, RouteMetrics, ServerMetrics, Telemetry};
+use crate::telemetry::{
+    DescriptorUse, GaugeGuard, LogLimiter, Reason, RouteMetrics, ServerMetrics, Telemetry,
+};
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
 use address::{Addresses, Busy, IdleConnection, OpenConnection};
-use lookup::Lookup;
+use lookup::{Lookup, LookupFault};
 
 /// The connections to one server. A reload keeps them if its [`Server`] stays equal.
 pub struct Upstream {
@@ -42,9 +47,11 @@ pub struct Upstream {
     connections: Arc<Semaphore>,
     /// Connections that carry a request or wait for one.
     open: Arc<AtomicUsize>,
+    total: Arc<TotalConnections>,
     addresses: Mutex<Addresses>,
     lookup: Lookup,
     metrics: ServerMetrics,
+    telemetry: Arc<Telemetry>,
     log_limiter: LogLimiter,
 }
 
@@ -80,11 +87,15 @@ impl Lease {
 }
 
 impl Upstream {
-    /// Connections to `server`, none of them made yet.
+    /// Connections to `server`, none of them made yet. They count towards `total`.
     ///
     /// # Errors
     /// When the certificates to trust cannot be read, or the server's name is not valid.
-    pub fn new(server: Arc<Server>, telemetry: &Telemetry) -> Result<Arc<Self>, TrustError> {
+    pub fn new(
+        server: Arc<Server>,
+        telemetry: &Arc<Telemetry>,
+        total: &Arc<TotalConnections>,
+    ) -> Result<Arc<Self>, TrustError> {
         let tls = if server.tls {
             let config = server.trust.client_config()?;
             let name = ServerName::try_from(server.host.clone())
@@ -104,14 +115,17 @@ impl Upstream {
             this: Weak::clone(this),
             connections: Arc::new(Semaphore::new(server.max_connections)),
             open: Arc::default(),
+            total: Arc::clone(total),
             addresses: Mutex::new(addresses),
             lookup,
             metrics: telemetry.server(&server.name),
+            telemetry: Arc::clone(telemetry),
             log_limiter: LogLimiter::default(),
             server,
             authority,
             tls,
         });
+        total.add_pool(Arc::downgrade(&upstream));
         upstream.update_metrics();
         tokio::spawn(sweep(Arc::downgrade(&upstream)));
         if let Some(check) = upstream.server.health_check.clone() {
@@ -233,14 +247,13 @@ impl Upstream {
         let limit = self.server.timeouts.connect;
         let too_late =
             || Refusal::UpstreamTimeout { server: server(), overdue: Overdue::Connection(limit) };
-        if let Err(cause) = timeout_at(deadline, self.look_up()).await.map_err(|_| too_late())? {
-            let reason = Reason::UpstreamLookup;
-            return Err(Refusal::UpstreamUnreachable {
-                server: server(),
-                reason,
-                cause,
-                hint: None,
-            });
+        match timeout_at(deadline, self.look_up()).await.map_err(|_| too_late())? {
+            Ok(()) => {}
+            Err(LookupFault::NoDescriptors) => return Err(self.no_descriptors()),
+            Err(LookupFault::Name(cause)) => {
+                let (server, reason) = (server(), Reason::UpstreamLookup);
+                return Err(Refusal::UpstreamUnreachable { server, reason, cause, hint: None });
+            }
         }
         let open = self.make_room();
         // The lookup may have removed it.
@@ -270,6 +283,10 @@ impl Upstream {
                         self.restore(&address);
                     }
                     return Ok((Box::new(connection), open, busy));
+                }
+                // It says nothing about the address.
+                Ok(Err(error)) if descriptors::are_exhausted(&error) => {
+                    return Err(self.no_descriptors());
                 }
                 Ok(Err(error)) => {
                     let hint = trust::certificate_hint(&error);
@@ -305,13 +322,20 @@ impl Upstream {
         Ok(Connection::new(Transport::Tls(Box::new(TlsStream::from(tls)))))
     }
 
-    /// Counts one more connection. At the limit, the oldest idle connection is closed for it.
+    /// Counts one more connection. At a limit, the oldest idle connection is closed for it.
     fn make_room(&self) -> OpenConnection {
-        let (open, before) = OpenConnection::new(&self.open);
+        let (open, before) = OpenConnection::new(&self.open, self.total.open());
         if before >= self.server.max_connections {
             drop(self.addresses.lock().oldest());
         }
+        self.total.make_room();
         open
+    }
+
+    /// No connection can be made, which is no fault of the server.
+    fn no_descriptors(&self) -> Refusal {
+        self.telemetry.descriptors.exhausted(DescriptorUse::Connect);
+        Refusal::NoDescriptors { server: self.server.name.clone() }
     }
 
     fn is_in_use(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use futures_util::FutureExt;
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream, server};
 use tokio_util::sync::CancellationToken;
@@ -18,19 +19,21 @@ use tokio_util::task::TaskTracker;
 
 use super::generation::{ClientTrust, Generation, Listener, ListenerId};
 use super::handshake;
+use super::resizable::Resizable;
 use super::socket::{AcceptedClient, Socket};
 use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
+use crate::descriptors::{self, Allotment};
 use crate::http1::{Connection, Counted, Transport};
 use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, linger};
-use crate::telemetry::{GaugeGuard, Telemetry};
+use crate::telemetry::{DescriptorUse, GaugeGuard, Telemetry};
 
 /// The connections of all listeners, and the generation that serves them.
 pub(super) struct Connections {
     generation: ArcSwap<Generation>,
     telemetry: Arc<Telemetry>,
-    permits: Arc<Semaphore>,
+    permits: Arc<Resizable>,
     /// For clients that are rejected with a 503.
-    rejections: Arc<Semaphore>,
+    rejections: Arc<Resizable>,
     unfinished_heads: Arc<UnfinishedHeads>,
     tracker: TaskTracker,
 }
@@ -58,18 +61,19 @@ impl Current for ConnectionConfig<'_> {
 }
 
 impl Connections {
-    /// At most `max_connections`, served by `generation` until another is activated.
+    /// Connections within the `allotment` of descriptors, served by `generation` until another is
+    /// activated.
     pub(super) fn new(
         generation: Arc<Generation>,
         telemetry: Arc<Telemetry>,
-        max_connections: usize,
+        allotment: Allotment,
     ) -> Arc<Self> {
         Arc::new(Self {
             unfinished_heads: Arc::clone(generation.proxy.unfinished_heads()),
             generation: ArcSwap::new(generation),
             telemetry,
-            permits: Arc::new(Semaphore::new(max_connections)),
-            rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
+            permits: Resizable::new(allotment.clients),
+            rejections: Resizable::new(allotment.rejections),
             tracker: TaskTracker::new(),
         })
     }
@@ -82,6 +86,17 @@ impl Connections {
     /// Makes `next` the active generation, for all connections and requests that begin later.
     pub(super) fn activate(&self, next: Arc<Generation>) {
         self.generation.store(next);
+    }
+
+    /// Changes how many connections there may be. Those beyond it stay until they end.
+    pub(super) fn resize(&self, allotment: Allotment) {
+        self.permits.resize(allotment.clients);
+        self.rejections.resize(allotment.rejections);
+    }
+
+    /// How many connections there may be.
+    pub(super) fn limit(&self) -> usize {
+        self.permits.size()
     }
 
     /// Waits until all connections have closed. All accept loops must have ended.
@@ -107,13 +122,21 @@ impl Connections {
             };
             match accepted {
                 Ok(accepted) => {
-                    if let Some(listener) = self.generation.load().listener(id) {
-                        self.open(accepted, id, listener);
+                    let listener = self.generation.load().listener(id).cloned();
+                    if let Some(listener) = &listener {
+                        tokio::select! {
+                            biased;
+                            () = stop.cancelled() => return,
+                            () = self.open(accepted, id, listener) => {}
+                        }
                     }
                 }
                 Err(error) if is_client_abort(&error) => {}
                 Err(error) => {
                     // Out of file descriptors or memory: wait until some are free.
+                    if descriptors::are_exhausted(&error) {
+                        self.telemetry.descriptors.exhausted(DescriptorUse::Accept);
+                    }
                     if let Some(repeated) =
                         self.telemetry.no_tenant.log_limiter.allow("cannot_accept")
                     {
@@ -131,23 +154,22 @@ impl Connections {
         }
     }
 
-    fn open(self: &Arc<Self>, accepted: AcceptedClient, id: ListenerId, listener: &Arc<Listener>) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.telemetry.connections_refused.inc();
-            if let Some(repeated) =
-                self.telemetry.no_tenant.log_limiter.allow("connections_refused")
-            {
-                let repeated = (repeated > 0).then_some(repeated);
-                tracing::warn!(
-                    repeated,
-                    hint = "raise `limits.max_connections`, or find the client that opens so many",
-                    "a client was rejected: the limit of open connections is reached"
-                );
-            }
-            if listener.tls.is_none() {
-                self.reject(accepted);
-            }
-            return;
+    async fn open(
+        self: &Arc<Self>,
+        accepted: AcceptedClient,
+        id: ListenerId,
+        listener: &Arc<Listener>,
+    ) {
+        let permit = match self.permits.try_acquire() {
+            Some(permit) => permit,
+            None => tokio::select! {
+                biased;
+                // While the client waits to be rejected, another may end.
+                rejection = self.rejections.acquire() => {
+                    return self.reject(accepted, Arc::clone(listener), rejection);
+                }
+                permit = self.permits.acquire() => permit,
+            },
         };
         let (connections, listener) = (Arc::clone(self), Arc::clone(listener));
         self.tracker.spawn(async move {
@@ -156,13 +178,40 @@ impl Connections {
         });
     }
 
-    /// Rejects a client with a 503, or closes at once if too many are being rejected already.
-    fn reject(&self, accepted: AcceptedClient) {
-        let Ok(permit) = Arc::clone(&self.rejections).try_acquire_owned() else { return };
+    /// Rejects a client with a 503. While the most that may be are being rejected, the kernel keeps
+    /// other clients in its queue.
+    fn reject(
+        self: &Arc<Self>,
+        accepted: AcceptedClient,
+        listener: Arc<Listener>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        self.telemetry.connections_refused.inc();
+        if let Some(repeated) = self.telemetry.no_tenant.log_limiter.allow("connections_refused") {
+            let repeated = (repeated > 0).then_some(repeated);
+            tracing::warn!(
+                repeated,
+                hint = if self.telemetry.descriptors.are_lowered() {
+                    descriptors::HINT
+                } else {
+                    "raise `limits.max_connections`, or find the client that opens so many"
+                },
+                "a client was rejected: the limit of open connections is reached"
+            );
+        }
+        let connections = Arc::clone(self);
         tokio::spawn(async move {
-            match accepted {
-                AcceptedClient::Tcp(tcp, _) => write_503(tcp).await,
-                AcceptedClient::Unix(unix, _) => write_503(unix).await,
+            let rejections = &connections.rejections;
+            match (accepted, &listener.tls) {
+                (AcceptedClient::Tcp(tcp, address), Some(acceptor)) => {
+                    let address_of = &listener.address;
+                    let handshake = connections.tls_handshake(acceptor, tcp, address, address_of);
+                    if let Ok(Some(tls)) = timeout(REJECTION_TIMEOUT, handshake).await {
+                        write_503(tls, rejections).await;
+                    }
+                }
+                (AcceptedClient::Tcp(tcp, _), None) => write_503(tcp, rejections).await,
+                (AcceptedClient::Unix(unix, _), _) => write_503(unix, rejections).await,
             }
             drop(permit);
         });
@@ -252,27 +301,28 @@ fn is_client_abort(error: &io::Error) -> bool {
     )
 }
 
-/// Writes without waiting: the send buffer of a new connection is empty and takes the response.
-async fn write_503(mut client: impl AsyncRead + AsyncWrite + Unpin) {
+/// Writes without waiting: the send buffer of a new connection is empty and takes the response. The
+/// client has less time to read it and to close while others wait to be rejected.
+async fn write_503(mut client: impl AsyncRead + AsyncWrite + Unpin, rejections: &Resizable) {
     if client.write_all(OVERLOADED).now_or_never().is_some_and(|written| written.is_ok()) {
-        linger(client).await;
+        let mut lingering = pin!(linger(client));
+        while timeout(MIN_LINGER, &mut lingering).await.is_err() && !rejections.is_full() {}
     }
 }
 
 /// The remedy for an `accept` that fails.
 fn hint(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
-        Some(Errno::MFILE) => {
-            "raise the limit of open file descriptors (`LimitNOFILE` of systemd, `ulimit -n`) or \
-             lower `limits.max_connections`"
-        }
-        Some(Errno::NFILE) => "raise the system's limit of open file descriptors, `fs.file-max`",
+        Some(Errno::MFILE | Errno::NFILE) => descriptors::HINT,
         _ => "check the memory of the machine, or of the container",
     }
 }
 
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
-const MAX_REJECTIONS: usize = 64;
+/// Bounds the TLS handshake with a client that is to be rejected.
+const REJECTION_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time that a rejected client has in any case to read the response.
+const MIN_LINGER: Duration = Duration::from_millis(100);
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 Content-Type: application/problem+json\r\nContent-Length: 106\r\nRetry-After: 1\r\n\
 Vary: Origin\r\nConnection: close\r\n\r\n\

@@ -13,7 +13,9 @@ use super::secret_alarm::SecretAlarm;
 use crate::caller::ListenerTerms;
 use crate::config::{self, CertificateEnds, Digest, Files, Limits, Settings};
 use crate::gateway::{Gatekeeper, Gateway};
-use crate::proxy::{ClientLimits, Proxy, TenantUpstream, UnfinishedHeads, Upstream};
+use crate::proxy::{
+    ClientLimits, Proxy, TenantUpstream, TotalConnections, UnfinishedHeads, Upstream,
+};
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tenant::{Server, Tenant};
 use crate::token::TokenSource;
@@ -38,6 +40,8 @@ pub(super) type ListenerId = u64;
 pub(super) struct ProcessState {
     pub(super) tokens: TokenSource,
     pub(super) unfinished_heads: Arc<UnfinishedHeads>,
+    /// The connections to all servers.
+    pub(super) total: Arc<TotalConnections>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) access_log: Arc<AccessLog>,
     /// Cancelled when all connections are to close.
@@ -58,7 +62,7 @@ impl Generation {
         process: &ProcessState,
     ) -> Result<Self, StartError> {
         let (telemetry, alarm) = (&process.telemetry, SecretAlarm::of(&settings));
-        let upstreams = upstreams(&settings, before, telemetry)?;
+        let upstreams = upstreams(&settings, before, process)?;
         let listeners = ids.iter().zip(&settings.listeners).map(|(&id, listener)| {
             let before = before.and_then(|before| before.listener(id));
             (id, Arc::new(Listener::new(listener, &settings.files, before, &process.closing)))
@@ -203,7 +207,7 @@ impl Listener {
 fn upstreams(
     settings: &Settings,
     before: Option<&Generation>,
-    telemetry: &Telemetry,
+    process: &ProcessState,
 ) -> Result<Vec<TenantUpstream>, StartError> {
     let before = before.map_or(&[][..], |before| before.proxy.upstreams());
     let by_tenant: HashMap<_, _> = before.iter().map(|of| (of.tenant(), of)).collect();
@@ -220,7 +224,7 @@ fn upstreams(
         let name = tenant.server.name.as_str();
         let pool = match pools.get(name).filter(|pool| pool.server() == &*tenant.server) {
             Some(pool) => Arc::clone(pool),
-            None => Upstream::new(Arc::clone(&tenant.server), telemetry)
+            None => Upstream::new(Arc::clone(&tenant.server), &process.telemetry, &process.total)
                 .map_err(|cause| StartError::Trust { server: name.to_owned(), cause })?,
         };
         pools.insert(name, Arc::clone(&pool));

@@ -23,7 +23,7 @@ pub(super) fn read(
     let one = |value| [(Vec::new(), value)];
     readings.cache_entries.set(one(tokens.cached() as f64));
     readings.cache_limit.set(one(limits.token_cache_entries as f64));
-    readings.connections_limit.set(one(limits.max_connections as f64));
+    readings.connections_limit.set(one(connections.limit() as f64));
 
     let certificates = generation.certificate_ends.iter().map(|end| {
         let file = end.file.display().to_string();
@@ -41,6 +41,9 @@ pub(super) fn read(
     readings.issuer_keys.set(fetches.iter().filter_map(|(caller, fetches)| {
         let since = SystemTime::now() - fetches.age?;
         Some((vec![("caller", caller.to_string())], unix_seconds(since)))
+    }));
+    readings.issuer_keys_from_file.set(callers.key_fallbacks().map(|(caller, in_use)| {
+        (vec![("caller", caller.to_string())], f64::from(u8::from(in_use)))
     }));
     readings.issuer_fetches.set(fetches.iter().flat_map(|(caller, fetches)| {
         [("success", fetches.succeeded), ("failed", fetches.failed)].map(|(outcome, count)| {

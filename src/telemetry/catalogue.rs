@@ -4,8 +4,8 @@
 use strum::VariantArray;
 
 use super::{
-    ExchangeOutcome, HandshakeFailure, ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome,
-    RequestOutcome, STATUS_CLASSES,
+    DescriptorUse, ExchangeOutcome, HandshakeFailure, ROUTE_CLASSES, Reason, RefreshOutcome,
+    ReloadOutcome, RequestOutcome, STATUS_CLASSES,
 };
 
 /// A metric as the document describes it.
@@ -240,6 +240,17 @@ const CLIENTS: &[DescribedMetric] = &[
         look_at: "the bound of the metric above",
     },
     DescribedMetric {
+        name: "boldgate_connections_limit_lowered",
+        labels: &[],
+        look_at: "1: raise the limit of open files (`LimitNOFILE`), or lower `limits.max_connections`",
+    },
+    DescribedMetric {
+        name: "boldgate_file_descriptors_exhausted",
+        labels: &[words_of("use", words::<DescriptorUse>)],
+        look_at: "growth: raise the limit of open files (`LimitNOFILE`), of the system too \
+                  (`fs.file-max`)",
+    },
+    DescribedMetric {
         name: "boldgate_connections_refused",
         labels: &[],
         look_at: "any increase: clients got a 503 `overloaded`",
@@ -262,6 +273,11 @@ const CLIENTS: &[DescribedMetric] = &[
         labels: &[CALLER],
         look_at: "older than `refresh`: the issuer cannot be reached; no series until the first \
                   fetch",
+    },
+    DescribedMetric {
+        name: "boldgate_issuer_keys_from_file",
+        labels: &[CALLER],
+        look_at: "1 for minutes: the issuer cannot be reached, and JWTs are verified by `jwks_file`",
     },
     DescribedMetric {
         name: "boldgate_issuer_key_fetches",
@@ -313,7 +329,11 @@ const CONFIGURATION: &[DescribedMetric] = &[
     },
     DescribedMetric {
         name: "boldgate_build_info",
-        labels: &[named("version", "the version")],
+        labels: &[
+            named("version", "the version"),
+            named("commit", "the first digits of the commit"),
+            named("date", "the date of the commit"),
+        ],
         look_at: "always 1",
     },
 ];

@@ -17,6 +17,8 @@ pub struct Readings {
     pub api_keys: Reading,
     /// When the keys of each issuer were fetched; label `caller`.
     pub issuer_keys: Reading,
+    /// Whether keys of a file stand in for those of an issuer; label `caller`.
+    pub issuer_keys_from_file: Reading,
     /// Fetches of issuers' keys; labels `caller` and `outcome`.
     pub issuer_fetches: Reading,
     /// Open connections to each server; label `server`.
@@ -71,6 +73,12 @@ impl Readings {
                 "issuer_keys_fetched_timestamp",
                 "When the keys of a JWT issuer that are in use were fetched, as a Unix time",
                 Some(Unit::Seconds),
+                gauge,
+            ),
+            issuer_keys_from_file: add(
+                "issuer_keys_from_file",
+                "1 while keys of `jwks_file` are used in place of fetched ones, else 0",
+                None,
                 gauge,
             ),
             issuer_fetches: add(

@@ -182,6 +182,8 @@ pub enum Reason {
     ServerConnections,
     /// `max_exchanges` of the server.
     ExchangeBudget,
+    /// No file descriptor is left.
+    FileDescriptors,
     /// The token ended while the request waited for a connection.
     TokenEnded,
 

@@ -156,6 +156,10 @@ impl ExchangeGuard {
         if is_refusal(&error.kind) {
             return self.succeeded(&error.tenant);
         }
+        // It says nothing about the endpoint.
+        if matches!(error.kind, ExchangeErrorKind::NoDescriptors) {
+            return;
+        }
         let Endpoint { name, origin, metrics, .. } = &*self.endpoint;
         let mut breaker = self.endpoint.breaker();
         if breaker.failed(&error.tenant, begun, asked_for(&error.kind), Instant::now()) {

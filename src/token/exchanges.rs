@@ -22,7 +22,7 @@ use super::{
     NoToken, Purpose, TokenExchange,
 };
 use crate::policy::Permit;
-use crate::telemetry::{ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
+use crate::telemetry::{DescriptorUse, ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
 use crate::tenant::Server;
 
 /// Runs exchanges and stores the tokens that they give.
@@ -284,6 +284,9 @@ impl Exchanges {
         }
         if purpose == Purpose::Refresh {
             metrics.refreshed(RefreshOutcome::Failed);
+        }
+        if matches!(error.kind, ExchangeErrorKind::NoDescriptors) {
+            self.telemetry.descriptors.exhausted(DescriptorUse::Exchange);
         }
         guard.failed(&error, begun);
         Err(self.remember(permit, error))

@@ -49,10 +49,20 @@ fn help_shows_no_value_of_the_environment() {
 }
 
 #[test]
-fn the_version_is_the_one_of_the_package() {
+fn the_version_is_the_one_of_the_package_with_the_commit_and_its_date() {
     let ended = run(&["--version"]);
     assert_eq!(ended.code, Some(0));
-    assert_eq!(ended.stdout, concat!("boldgate ", env!("CARGO_PKG_VERSION"), "\n"));
+    let line = ended.stdout.trim_end();
+    let rest = line.strip_prefix(concat!("boldgate ", env!("CARGO_PKG_VERSION"))).expect(line);
+    // A build from an archive, which has no commits, shows the version alone.
+    if !Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.git")).exists() {
+        assert_eq!(rest, "");
+        return;
+    }
+    let known = rest.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')')).expect(line);
+    let (commit, date) = known.split_once(' ').expect(line);
+    assert!(commit.len() >= 7 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{line}");
+    assert!(date.len() == 10 && date.starts_with("20") && date.matches('-').count() == 2, "{line}");
 }
 
 #[test]
@@ -522,15 +532,55 @@ fn serve_says_which_address_is_taken() {
         ),
         (listening_at(&socket, &text), &socket, "make the folder"),
     ] {
-        // The warning is that keys would cross the network in clear text.
-        let warnings = usize::from(address.starts_with("192"));
         let ended = run(&["serve", "-c", &write(&folder, "gateway.yaml", &text)]);
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-        let said = format!("error: cannot listen on `{address}`: ");
-        let line = ended.stderr.lines().nth(warnings).unwrap_or_default();
-        assert!(line.starts_with(&said), "{}", ended.stderr);
-        assert!(ended.stderr.contains(hint), "{}", ended.stderr);
+        let said = format!("cannot listen on `{address}`: ");
+        let log = json_lines(&ended.stderr);
+        let line = log.last().unwrap();
+        assert!(line["message"].as_str().unwrap().starts_with(&said), "{}", ended.stderr);
+        assert!(line["hint"].as_str().unwrap().contains(hint), "{}", ended.stderr);
+        assert_eq!(line["severity"], "ERROR");
+        // The same as text.
+        let file = folder.path().join("gateway.yaml");
+        let ended = run(&["serve", "--log-format", "text", "-c", file.to_str().unwrap()]);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("error: {said}")), "{}", ended.stderr);
     }
+}
+
+/// The lines of a log, each of which must be a JSON object.
+fn json_lines(log: &str) -> Vec<serde_json::Value> {
+    log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+#[test]
+fn each_finding_at_the_start_is_a_line_in_the_format_of_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        config("http://127.0.0.1:1/bi", "/nonexistent/secret").edit("listeners:", "listner:");
+    let file = write(&folder, "bad.yaml", &text);
+    let serve = |format| run(&["serve", "--log-format", format, "--config", &file]);
+    let (as_text, as_json) = (serve("text"), serve("json"));
+    assert_eq!((as_text.code, as_json.code), (Some(78), Some(78)));
+    let log = json_lines(&as_json.stderr);
+    assert!(log.len() >= 2, "{log:?}");
+    for line in &log {
+        assert_eq!(line["message"], "the configuration is invalid");
+        let finding = line["finding"].as_str().unwrap();
+        assert!(as_text.stderr.contains(finding), "{finding}");
+        if let Some(hint) = line["hint"].as_str() {
+            assert!(as_text.stderr.contains(&format!("hint: {hint}")), "{hint}");
+        }
+    }
+    assert!(log.iter().any(|line| line["hint"].as_str().is_some()), "{log:?}");
+    // A file that is not there.
+    let ended = run(&["serve", "--log-format", "json", "--config", "/nonexistent.yaml"]);
+    assert_eq!(ended.code, Some(78));
+    let log = json_lines(&ended.stderr);
+    assert!(log[0]["finding"].as_str().unwrap().contains("cannot be read"), "{log:?}");
+    // `--log-level` cannot hide the reason.
+    let ended = run(&["serve", "--log-level", "error", "--config", &file]);
+    assert!(!json_lines(&ended.stderr).is_empty());
 }
 
 #[test]
@@ -552,7 +602,9 @@ async fn serve_finishes_its_requests_on_a_signal_to_stop() {
     let secret = write(&folder, "secret", EMBED_SECRET);
     let file = write(&folder, "gateway.yaml", &config(&stand_in.url(), &secret));
 
-    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+    for (signal, name) in
+        [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT")]
+    {
         let gateway = Process::serve(&file);
         stand_in.set_latency(Duration::ZERO, Duration::from_millis(500));
         let before = stand_in.api_requests();

@@ -177,6 +177,37 @@ async fn keys_are_fetched_once_rotations_are_followed_and_failures_keep_the_last
 }
 
 #[tokio::test]
+async fn keys_of_a_file_admit_callers_at_a_start_in_an_outage_until_the_issuer_is_back() {
+    let upstream = Upstream::echo().await;
+    let (old, new) = (Provider::new(), Provider::with_key_id("two"));
+    let published = Arc::new(Mutex::new((500, String::new())));
+    let theirs = Arc::clone(&published);
+    let issuer = Upstream::with_handler(move |_| {
+        let (code, body) = theirs.lock().unwrap().clone();
+        crate::support::upstream::status(code, &body)
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = crate::support::files::write(&folder, "jwks.json", &old.jwks());
+    let keys = format!("jwks_url: http://{}/keys\n      jwks_file: {file}", issuer.address);
+    let gateway = gateway_with(&upstream, &keys, &ApiKey::generate().unwrap());
+    assert_eq!(get(&gateway, &bearer(&old.token(|_| ()))).await.status, 200);
+    assert_eq!(get(&gateway, &bearer(&new.token(|_| ()))).await.status, 401);
+    let from_file = "boldgate_issuer_keys_from_file{caller=\"portal\"}";
+    let metrics = || gateway.telemetry.render();
+    assert!(metrics().contains(&format!("{from_file} 1")), "{}", metrics());
+    // The issuer is back, and has rotated its keys meanwhile: the file counts no more.
+    *published.lock().unwrap() = (200, new.jwks());
+    let begun = Instant::now();
+    while get(&gateway, &bearer(&new.token(|_| ()))).await.status != 200 {
+        assert!(begun.elapsed().as_secs() < 20, "the new keys are never fetched");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(get(&gateway, &bearer(&old.token(|_| ()))).await.status, 401);
+    assert!(metrics().contains(&format!("{from_file} 0")), "{}", metrics());
+}
+
+#[tokio::test]
 async fn an_issuer_whose_keys_are_unavailable_admits_nobody_and_affects_no_other_caller() {
     let upstream = Upstream::echo().await;
     let batch = ApiKey::generate().unwrap();

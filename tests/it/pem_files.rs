@@ -290,7 +290,7 @@ async fn check_serve_and_a_reload_report_the_same_for_every_file() {
         folder.write(file, &content);
         let (checked, served) = (
             run(&["check", &config]),
-            Process::start(boldgate(&["serve", "--config", &config])).end(),
+            run(&["serve", "--log-format", "text", "--config", &config]),
         );
         assert_eq!((checked.code, served.code), (Some(78), Some(78)), "{key}: {}", checked.stderr);
         let said = findings(&checked.stderr);

@@ -651,6 +651,6 @@ async fn token_ended_is_the_reason_if_tokens_end_while_a_request_waits() {
     assert_eq!(line["boldgate.reason"], "token_ended");
 }
 
-/// The words that are provoked apart from the table: a response that was cut off, and the test
-/// above.
-const ELSEWHERE: [&str; 2] = ["read_timeout", "token_ended"];
+/// The words that are provoked apart from the table: a response that was cut off, the test above,
+/// and a process that can open no more files (`descriptors.rs`).
+const ELSEWHERE: [&str; 3] = ["read_timeout", "token_ended", "file_descriptors"];

@@ -99,6 +99,19 @@ impl KeyFetcher {
         *self.stored.write() = other.stored();
     }
 
+    /// Logs that the keys of a file are used instead of fetched ones, rarely.
+    pub(super) fn log_fallback(&self) {
+        if let Some(repeated) = self.log_limiter.allow("fallback") {
+            tracing::warn!(
+                issuer = self.issuer,
+                repeated = (repeated > 0).then_some(repeated),
+                hint = "nothing needs repair if this stops within seconds of a start; otherwise check \
+                        `jwks_url`, and that `jwks_file` has the issuer's keys of today",
+                "the issuer's keys are not fetched yet: those of `jwks_file` are used"
+            );
+        }
+    }
+
     /// Fetches now. After a failure the stored keys stay.
     pub(super) async fn fetch(&self) {
         // The keys are as old as the request for them: the issuer may have removed some since.
@@ -172,7 +185,7 @@ impl KeyFetcher {
                 timestamp(SystemTime::now() + left)
             ),
             None => "no caller of this issuer is admitted until its keys can be fetched; check \
-                     `jwks_url`"
+                     `jwks_url`; a `jwks_file` beside it would serve in the meantime"
                 .to_owned(),
         };
         tracing::warn!(

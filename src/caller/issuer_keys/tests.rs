@@ -116,7 +116,7 @@ async fn ten_thousand_made_up_key_ids_make_one_fetch_a_second() {
 }
 
 fn keys_waiting(keys: &IssuerKeys) -> usize {
-    let Keys::Fetched(fetched) = &keys.0 else { unreachable!() };
+    let Keys::Fetched(fetched) = &keys.keys else { unreachable!() };
     fetched.waiting.available_permits()
 }
 
@@ -185,6 +185,46 @@ async fn the_last_good_keys_are_kept_for_an_hour_of_failures_and_no_longer() {
     let tried = fetches.load(SeqCst);
     assert!(keys.current().await.is_none());
     assert_eq!(fetches.load(SeqCst), tried);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_a_file_are_used_until_the_first_fetch_and_after_an_hour_of_failures() {
+    let file = || KeySet::shared(&Secret::new("of the file".into()));
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let source = Box::new(Scripted { fetches: Arc::clone(&fetches), fails_from: 1 });
+    let keys = IssuerKeys::fetched("issuer", source, REFRESH).with_fallback(file());
+    let fallback = keys.at_hand().unwrap();
+    assert!(Arc::ptr_eq(&fallback, &keys.current().await.unwrap()), "no request waits");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let fetched = keys.current().await.unwrap();
+    assert!(!Arc::ptr_eq(&fallback, &fetched), "fetched ones take over");
+    for _ in 0..59 {
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert!(Arc::ptr_eq(&fetched, &keys.current().await.unwrap()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::advance(Duration::from_mins(2)).await;
+    assert!(Arc::ptr_eq(&fallback, &keys.current().await.unwrap()));
+    assert!(keys.newer_than(&fallback, Some("other")).await.is_none());
+    // It goes on to try.
+    let tried = fetches.load(SeqCst);
+    tokio::time::sleep(RETRY_INTERVAL).await;
+    keys.current().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(fetches.load(SeqCst), tried + 1);
+}
+
+/// Fetched keys that are old because no request needed them are replaced before they, or those of
+/// the file, are used.
+#[tokio::test(start_paused = true)]
+async fn keys_of_a_file_are_not_used_because_fetched_ones_were_not_needed_for_long() {
+    let (keys, fetches) = issuer(usize::MAX);
+    let keys = Arc::into_inner(keys).unwrap().with_fallback(KeySet::default());
+    let fallback = keys.at_hand().unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::advance(MAX_STALE * 2).await;
+    assert!(!Arc::ptr_eq(&fallback, &keys.current().await.unwrap()));
+    assert_eq!(fetches.load(SeqCst), 2);
 }
 
 /// The log of this thread while the guard of `follow` lives.

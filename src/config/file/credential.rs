@@ -99,7 +99,8 @@ pub(crate) struct Jwt {
     /// PEM bundle of CAs to trust for `jwks_url` instead of the system's.
     #[serde(default)]
     pub ca_file: Field<String>,
-    /// File with the issuer's public keys, in place of `jwks_url`.
+    /// File with the issuer's public keys, in place of `jwks_url`; or beside it, for the time in
+    /// which none could be fetched: after a start, or in an outage of an hour or more.
     #[serde(default)]
     pub jwks_file: Field<String>,
     /// The common secret of an issuer and the gateway, which signs with `HS256`, `HS384` or

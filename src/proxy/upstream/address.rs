@@ -22,8 +22,8 @@ pub(super) struct Address {
 /// Counts a request in flight at an address until it is dropped.
 pub(super) struct Busy(Arc<Address>);
 
-/// Counts an open connection until it is dropped.
-pub(super) struct OpenConnection(Arc<AtomicUsize>);
+/// Counts an open connection, of its server and of all servers, until it is dropped.
+pub(super) struct OpenConnection([Arc<AtomicUsize>; 2]);
 
 pub(super) struct IdleConnection {
     pub(super) since: Instant,
@@ -92,16 +92,20 @@ impl Drop for Busy {
 }
 
 impl OpenConnection {
-    /// Counts one more; returns how many there were before.
-    pub(super) fn new(count: &Arc<AtomicUsize>) -> (Self, usize) {
-        let before = count.fetch_add(1, Relaxed);
-        (Self(Arc::clone(count)), before)
+    /// Counts one more of the server and of all servers; returns how many of the server there were
+    /// before.
+    pub(super) fn new(of_server: &Arc<AtomicUsize>, of_all: &Arc<AtomicUsize>) -> (Self, usize) {
+        let before = of_server.fetch_add(1, Relaxed);
+        of_all.fetch_add(1, Relaxed);
+        (Self([Arc::clone(of_server), Arc::clone(of_all)]), before)
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        for count in &self.0 {
+            count.fetch_sub(1, Relaxed);
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Upstream;
 use super::address::Address;
+use crate::descriptors;
 use crate::http1::{ClientSession, ResponseError};
+use crate::telemetry::DescriptorUse;
 use crate::tenant::HealthCheck;
 use crate::trust::CertificateHint;
 
@@ -70,7 +72,11 @@ impl Upstream {
         let failed = match asked {
             Ok(Ok(200..=299)) => None,
             Ok(Ok(status)) => Some(format!("its health check has status {status}")),
-            Ok(Err(cause)) => Some(format!("its health check fails: {cause}")),
+            // It says nothing about the address.
+            Ok(Err(None)) => {
+                return self.telemetry.descriptors.exhausted(DescriptorUse::HealthCheck);
+            }
+            Ok(Err(Some(cause))) => Some(format!("its health check fails: {cause}")),
             Err(_) => Some(format!("its health check has no response within {:?}", check.timeout)),
         };
         let contrary_checks = address.checked(failed.is_none());
@@ -84,13 +90,16 @@ impl Upstream {
     }
 
     /// The status of the response to a health check, which carries no token and nothing of a
-    /// client.
-    async fn probe(&self, address: &Address, check: &HealthCheck) -> Result<u16, String> {
-        let connection = self.connect_to(address.at).await.map_err(|error| error.to_string())?;
+    /// client. The error is `None` if no file descriptor is left to check with.
+    async fn probe(&self, address: &Address, check: &HealthCheck) -> Result<u16, Option<String>> {
+        let connection = self
+            .connect_to(address.at)
+            .await
+            .map_err(|error| (!descriptors::are_exhausted(&error)).then(|| error.to_string()))?;
         let mut session = ClientSession::new(Box::new(connection));
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = Method::GET;
-        parts.uri = check.path.parse().map_err(|_| "its path is not valid".to_owned())?;
+        parts.uri = check.path.parse().map_err(|_| Some("its path is not valid".to_owned()))?;
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, self.authority.clone());
         parts.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -101,11 +110,11 @@ impl Upstream {
     }
 }
 
-fn check_error(error: &ResponseError) -> String {
-    match error {
+fn check_error(error: &ResponseError) -> Option<String> {
+    Some(match error {
         ResponseError::NotHttp(cause) => format!("it answers, but not in HTTP: {cause}"),
         other => other.to_string(),
-    }
+    })
 }
 
 /// Checks all addresses at each interval until the pool is dropped.

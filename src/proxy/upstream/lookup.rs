@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::Upstream;
+use crate::descriptors;
 use crate::tenant::{HostPort, Server};
 
 /// The endpoints of a server, and the outcome of the last lookup.
@@ -21,7 +22,16 @@ pub(super) struct Lookup {
 struct Last {
     at: Instant,
     /// `Some` if the lookup failed and no address is known.
-    failure: Option<String>,
+    failure: Option<LookupFault>,
+}
+
+/// Why the names have no known addresses.
+#[derive(Clone)]
+pub(super) enum LookupFault {
+    /// No file descriptor is left to ask with.
+    NoDescriptors,
+    /// The last name that could not be looked up, and why.
+    Name(String),
 }
 
 impl Lookup {
@@ -45,7 +55,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When no address is known at all.
-    pub(super) async fn look_up(&self) -> Result<(), String> {
+    pub(super) async fn look_up(&self) -> Result<(), LookupFault> {
         if !self.lookup.has_names() {
             return Ok(());
         }
@@ -77,11 +87,18 @@ impl Upstream {
                     }
                     "the name has no address".to_owned()
                 }
+                // The name service hides the cause of some failures.
+                Ok(Err(error))
+                    if descriptors::are_exhausted(&error) || descriptors::none_left() =>
+                {
+                    failed = Some(LookupFault::NoDescriptors);
+                    continue;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no response from the name service within {limit:?}"),
             };
             self.warn_of_name(&endpoint.host, &cause);
-            failed = Some(cause);
+            failed = Some(LookupFault::Name(cause));
         }
         self.update_metrics();
         let failure = failed.filter(|_| self.addresses.lock().untried(&[]) == 0);

@@ -183,6 +183,32 @@ async fn a_connection_beyond_the_limit_is_rejected_and_the_others_are_served() {
 }
 
 #[tokio::test]
+async fn a_connection_beyond_the_limit_is_rejected_over_tls_too() {
+    let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("gateway.example"));
+    let files = tempfile::tempdir().unwrap();
+    let tls = format!("callers: anonymous, tls: {{ {} }}", identity.listener_keys(files.path()));
+    let config = anonymous(upstream.address).edit("callers: anonymous", &tls)
+        + "limits: { max_connections: 1 }\n";
+    let gateway = Gateway::start(&config);
+    let mut first = identity.connect(gateway.address(), "gateway.example").await;
+    first.write(request("GET", PATH).as_bytes()).await;
+    assert_eq!(first.response().await.status, 200);
+    let mut second = identity.connect(gateway.address(), "gateway.example").await;
+    second.write(request("GET", PATH).as_bytes()).await;
+    let response = second.response().await;
+    assert_eq!((response.status, response.code().as_str()), (503, "overloaded"));
+    assert_eq!(second.rest().await, "");
+    assert_eq!(upstream.seen.requests().iter().filter(|seen| seen.path() == PATH).count(), 1);
+    // A client that is silent is not waited for.
+    let silent: Vec<_> =
+        futures_util::future::join_all((0..70).map(|_| Client::connect(gateway.address()))).await;
+    let late = identity.connect(gateway.address(), "gateway.example");
+    let mut late = timeout(Duration::from_secs(5), late).await.expect("it comes in time");
+    assert_eq!(late.response().await.status, 503);
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_listener_with_tls_serves_and_says_so_to_the_server() {
     let (upstream, identity) = (Upstream::echo().await, SelfSigned::new("gateway.example"));
     let files = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! The real binary as a process of its own.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -105,6 +106,38 @@ impl Process {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// The file descriptors that it has open. It must be allowed to dump core.
+    pub fn open_descriptors(&self) -> BTreeSet<usize> {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+        all.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Limits its file descriptors so that it can open so many more. The limit is above the number
+    /// of the highest one.
+    pub fn leave_descriptors(&self, more: usize) {
+        let mut open = self.open_descriptors();
+        // After the start it reads its files once more.
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.open_descriptors();
+            if now == open {
+                break;
+            }
+            open = now;
+        }
+        let last = (0..).filter(|number| !open.contains(number)).nth(more - 1);
+        self.limit_descriptors(last.unwrap() + 1);
+    }
+
+    /// Limits its file descriptors from now on.
+    pub fn limit_descriptors(&self, limit: usize) {
+        let pid = Some(Pid::from_child(&self.child));
+        // The process has the hard limit of the test.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(limit as u64), maximum };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
     /// Waits until it ends by itself.

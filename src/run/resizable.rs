@@ -1,0 +1,88 @@
+//! A semaphore whose number of permits can change.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A semaphore whose number of permits can change.
+pub(super) struct Resizable {
+    permits: Arc<Semaphore>,
+    /// How many there are to be, once those in excess were given back.
+    size: Mutex<usize>,
+}
+
+impl Resizable {
+    pub(super) fn new(size: usize) -> Arc<Self> {
+        Arc::new(Self { permits: Arc::new(Semaphore::new(size)), size: Mutex::new(size) })
+    }
+
+    /// A permit, if one is free.
+    pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
+
+    /// Waits for a permit.
+    pub(super) async fn acquire(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.expect("the semaphore is never closed")
+    }
+
+    /// Whether no permit is free.
+    pub(super) fn is_full(&self) -> bool {
+        self.permits.available_permits() == 0
+    }
+
+    /// How many permits there are to be.
+    pub(super) fn size(&self) -> usize {
+        *self.size.lock()
+    }
+
+    /// Changes the number of permits. Those in excess are withheld as soon as they are given back.
+    pub(super) fn resize(&self, size: usize) {
+        let former = std::mem::replace(&mut *self.size.lock(), size);
+        if size >= former {
+            return self.permits.add_permits(size - former);
+        }
+        for _ in 0..former - size {
+            let permits = Arc::clone(&self.permits);
+            // The semaphore is fair: no later client gets a permit before these have theirs.
+            match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => permit.forget(),
+                Err(_) => {
+                    tokio::spawn(async move {
+                        if let Ok(permit) = permits.acquire_owned().await {
+                            permit.forget();
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn fewer_permits_are_given_once_those_in_excess_are_back() {
+        let permits = Resizable::new(3);
+        let mut held: Vec<_> = (0..3).map(|_| permits.try_acquire().unwrap()).collect();
+        permits.resize(1);
+        tokio::task::yield_now().await;
+        for _ in 0..2 {
+            held.pop();
+            tokio::task::yield_now().await;
+            assert!(permits.try_acquire().is_none() && permits.is_full());
+        }
+        held.pop();
+        let last = permits.try_acquire().unwrap();
+        assert!(permits.try_acquire().is_none());
+        permits.resize(2);
+        let _second = permits.try_acquire().unwrap();
+        assert!(permits.try_acquire().is_none());
+        drop(last);
+        assert!(permits.acquire().await.semaphore().available_permits() == 0);
+    }
+}
