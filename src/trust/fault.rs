@@ -100,7 +100,8 @@ impl CertificateFault {
             {
                 (
                     CertificateFaultKind::SelfSigned,
-                    "the server's certificate is self-signed, and is not listed in `ca_file`".into(),
+                    "the server's certificate is self-signed, and is not listed in `ca_file`"
+                        .into(),
                 )
             }
             CertificateFaultKind::WrongPurpose => (

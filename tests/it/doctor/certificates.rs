@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
 
 use super::faults::{Row, TLS, row};
-use super::plant::{Plant, sound};
+use super::plant::{Plant, minute, sound};
 use crate::support::client_certificates::dns;
 use crate::support::server_certificates::Made;
 use crate::support::tls::{SelfSigned, TlsServer};
@@ -88,11 +88,7 @@ async fn dates_and_names() -> Vec<Row> {
             .shows(made.fingerprint_in_lower_case(), "[fingerprint]")
             .with((tls, guards));
         let plant = plant.shows(minute(days(-10)), "[date]").shows(minute(days(10)), "[date]");
-        // The doctor runs a little later.
-        let plant = (0..3).fold(plant, |plant, later| {
-            plant.shows(minute(days(0) + time::Duration::minutes(later)), "[now]")
-        });
-        rows.push(row(fault, plant, code, TLS, cause));
+        rows.push(row(fault, plant.at_this_time(), code, TLS, cause));
     }
     rows
 }
@@ -155,11 +151,6 @@ async fn not_trusted() -> Vec<Row> {
 fn at(server: &TlsServer, trust: &str) -> Plant {
     Plant::new(&format!("https://localhost:{}/bi", server.port()), trust)
         .shows(server.address, "[server]")
-}
-
-fn minute(date: OffsetDateTime) -> String {
-    let form = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
-    date.format(form).unwrap()
 }
 
 /// A sound stand-in behind TLS.
