@@ -6,6 +6,7 @@ mod exchange;
 mod fault;
 mod grant;
 mod probe;
+mod redirect;
 pub mod reply;
 mod routes;
 pub mod stand_in;
@@ -14,8 +15,9 @@ mod user_source;
 
 pub use claims::token_claims;
 pub use exchange::{BoldBi, BoldBiError, Exchanged};
-pub use fault::{CONNECT_TIMEOUT_HINT, ConnectionFault, hint, is_about_tenant};
+pub use fault::{ConnectionFault, hint, is_about_tenant};
 pub use probe::{HARMLESS_ROUTE, Probe, ProbeError, ProbeResponse};
+pub use redirect::RedirectTarget;
 pub use routes::ROUTES;
 pub use urls::{api_base, token_url};
 pub use user_source::UserSource;

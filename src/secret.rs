@@ -101,8 +101,17 @@ pub enum SecretError {
     /// An invisible character. It is not trimmed, because it may be a part of the secret.
     #[error("it has {0}")]
     Invisible(Invisible),
-    /// Binary data, or more than one line.
-    #[error("it holds line breaks, control characters or bytes that are not UTF-8")]
+    /// Behind the line of the secret, there are empty lines.
+    #[error("it has an empty line after the secret{}", if *.windows { " (Windows line ends, CR LF)" } else { "" })]
+    EmptyLine {
+        /// Whether its lines end as Windows ends them.
+        windows: bool,
+    },
+    /// More than one line.
+    #[error("it holds more than one line")]
+    Lines,
+    /// Binary data.
+    #[error("it holds control characters or bytes that are not UTF-8")]
     NotText,
 }
 
@@ -123,8 +132,15 @@ fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
     if let Some(found) = Invisible::find(text) {
         return Err(SecretError::Invisible(found));
     }
-    if text.chars().any(char::is_control) {
+    let lines = text.trim_end_matches(['\r', '\n']);
+    if lines.chars().any(|c| c.is_control() && !matches!(c, '\r' | '\n')) {
         return Err(SecretError::NotText);
+    }
+    if lines.contains(['\r', '\n']) {
+        return Err(SecretError::Lines);
+    }
+    if lines != text {
+        return Err(SecretError::EmptyLine { windows: text.contains('\r') });
     }
     Ok(Secret::new(text.to_owned()))
 }
@@ -157,7 +173,9 @@ mod tests {
     fn invalid_secrets_are_refused_without_showing_them() {
         assert!(matches!(in_file(b""), Err(SecretError::Empty)));
         assert!(matches!(in_file(b"\n"), Err(SecretError::Empty)));
-        assert!(matches!(in_file(b"canary\nsecond"), Err(SecretError::NotText)));
+        assert!(matches!(in_file(b"canary\nsecond"), Err(SecretError::Lines)));
+        assert!(matches!(in_file(b"canary\r\n\r\nsecond\r\n"), Err(SecretError::Lines)));
+        assert!(matches!(in_file(b"canary\tsecond\n\n"), Err(SecretError::NotText)));
         assert!(matches!(in_file(b"canary\xff"), Err(SecretError::NotText)));
         assert!(matches!(in_file(&vec![b'x'; MAX_SECRET + 1]), Err(SecretError::TooLarge)));
         let error = in_file(b"canary\nsecond").unwrap_err();
@@ -179,9 +197,15 @@ mod tests {
             assert_eq!(error, format!("it has {says}"), "{content:?}");
         }
         // Of two line ends, one would be a part of the secret.
-        assert!(matches!(in_file(b"canary\n\n"), Err(SecretError::NotText)));
-        assert!(matches!(in_file(b"canary\r\n\r\n"), Err(SecretError::NotText)));
-        assert!(matches!(in_file(b"canary\r"), Err(SecretError::NotText)));
+        for (content, has_windows_ends) in
+            [("canary\n\n", false), ("canary\r\n\r\n", true), ("canary\r", true)]
+        {
+            let error = in_file(content.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, SecretError::EmptyLine { windows } if windows == has_windows_ends),
+                "{content:?}: {error}"
+            );
+        }
         // Control.
         assert_eq!(in_file("pass word é\n".as_bytes()).unwrap().expose(), "pass word é");
     }

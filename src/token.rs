@@ -266,7 +266,7 @@ impl NoToken {
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeErrorKind {
     /// The server refused the credential: with a client error, or with a success without a token.
-    #[error("the credential was refused ({status}{detail})")]
+    #[error("{}", refused(*status, detail))]
     Refused {
         /// HTTP status.
         status: u16,
@@ -318,7 +318,7 @@ pub enum ExchangeErrorKind {
         retry_after: Option<Duration>,
     },
     /// There is no connection or no TLS, or the connection broke.
-    #[error("the token endpoint cannot be reached: {0}")]
+    #[error("the connection to the token endpoint failed: {0}")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The response cannot be read as HTTP.
     #[error("the token endpoint answers, but not in HTTP: {0}")]
@@ -398,10 +398,18 @@ impl ExchangeErrorKind {
     }
 }
 
+fn refused(status: u16, detail: &str) -> String {
+    if detail == NO_SUCH_PAGE {
+        format!("no token endpoint is there ({status}{detail}), and the credential was not judged")
+    } else {
+        format!("the credential was refused ({status}{detail})")
+    }
+}
+
 const SCHEME: &str = "Bearer ";
-/// The detail of a 404 that is a page of a web server, not a reply of Bold BI.
-pub const NO_SUCH_PAGE: &str =
-    ", as a page of HTML: the URL or the site identifier is likely wrong";
+/// The detail of a 404 that is a web page. Bold BI refuses with JSON, so that no credential was
+/// judged.
+pub const NO_SUCH_PAGE: &str = ", with a web page";
 /// The fault of a reply whose token had ended when it arrived.
 pub const ENDED_ON_ITS_WAY: &str = "its token had ended when it arrived";
 /// Bounds the time that is left for a request to arrive in.

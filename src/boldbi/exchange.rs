@@ -41,6 +41,8 @@ pub struct Exchanged {
     pub token: AccessToken,
     /// Whether the reply names another user than the credential's, which may be a login name.
     pub names_another_user: bool,
+    /// That other user, if the reply has a plain email address.
+    pub other_email: Option<String>,
 }
 
 /// Why there is no client for a server.
@@ -149,7 +151,8 @@ impl BoldBi {
         if names_another_user && is_mapped(permit) {
             return Err(ExchangeErrorKind::AnotherUser);
         }
-        Ok(Exchanged { token, names_another_user })
+        let other_email = reply::other_email(&body, permit.subject().as_str());
+        Ok(Exchanged { token, names_another_user, other_email })
     }
 }
 
@@ -166,7 +169,7 @@ impl Client {
 #[async_trait]
 impl TokenExchange for BoldBi {
     async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
-        let Exchanged { token, names_another_user } = self.exchange_once(permit).await?;
+        let Exchanged { token, names_another_user, .. } = self.exchange_once(permit).await?;
         if names_another_user {
             let tenant = permit.tenant();
             tracing::warn!(

@@ -59,6 +59,24 @@ impl ConnectionFault {
         self.kind == FaultKind::NoTls
     }
 
+    /// The remedy about the server of this host.
+    pub fn hint_for(&self, host: &str) -> String {
+        match self.kind {
+            FaultKind::Certificate(hint) => hint.for_host(host),
+            _ => self.hint().to_owned(),
+        }
+    }
+
+    /// Whether nothing listens there, or a firewall refuses.
+    pub fn is_refused(&self) -> bool {
+        self.kind == FaultKind::Refused
+    }
+
+    /// Whether the server closed the connection within its response.
+    pub fn is_truncated(&self) -> bool {
+        self.kind == FaultKind::Truncated
+    }
+
     /// Whether nothing responded to the attempt to connect.
     pub fn is_timed_out(&self) -> bool {
         self.kind == FaultKind::TimedOut
@@ -121,10 +139,14 @@ impl FaultKind {
 /// The remedy for `error`, in one sentence for operators.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
-        ExchangeErrorKind::Refused { detail: NO_SUCH_PAGE, .. }
-        | ExchangeErrorKind::Unusable { fault: reply::HTML, .. } => {
-            "open the server's `url` in a browser: it should end as Bold BI's own address does \
-             (usually with `/bi`), and the site identifier must be spelled exactly as in Bold BI"
+        ExchangeErrorKind::Refused { detail: NO_SUCH_PAGE, .. } => {
+            "check the port of the server's `url` (it may be another web server's) and its path \
+             (usually `/bi`), by opening it in a browser; then compare `site` with the identifier in \
+             Bold BI, upper and lower case included"
+        }
+        ExchangeErrorKind::Unusable { fault: reply::HTML, .. } => {
+            "if it is the sign-in page of a portal or proxy, exempt the token endpoint from it; \
+             otherwise check the server's `url`, by opening it in a browser, and `site`"
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
@@ -145,7 +167,8 @@ pub fn hint(error: &ExchangeError) -> &'static str {
              limit for the gateway"
         }
         ExchangeErrorKind::Unavailable { .. } => {
-            "check Bold BI's health and logs: it can be reached, but it fails"
+            "look into the logs of Bold BI, and of a proxy in front of it: either may have sent this \
+             status"
         }
         ExchangeErrorKind::Timeout(_) => {
             "check that the server is reachable from here and not overloaded; the deadline is \
@@ -216,14 +239,23 @@ fn refused(status: u16, grant: Grant) -> &'static str {
 /// The hint on a reply that is not from the token endpoint, or has an absurd lifetime.
 fn unusable(status: u16, fault: &str) -> &'static str {
     match (status, fault) {
-        (_, reply::ABSURD | reply::UNREADABLE | ENDED_ON_ITS_WAY) => LIFETIME_HINT,
+        (_, reply::TOO_LONG) => {
+            "look at what responds there (a proxy or a stub?), and check how long tokens live at this \
+             Bold BI, and the clock of its machine"
+        }
+        (_, reply::NEGATIVE) => {
+            "compare the clock here with that of Bold BI's machine (`date -u`); if they agree, look for \
+             a proxy or cache that repeats an old reply, and check how long tokens live"
+        }
+        (_, reply::UNREADABLE | ENDED_ON_ITS_WAY) => LIFETIME_HINT,
         (_, reply::OWN_SIGN_IN) => {
             "IIS or a proxy in between requires its own sign-in: allow anonymous requests to the token \
              endpoint there"
         }
         (300..=399, _) => {
-            "set the server's `url` to the address that the redirect leads to; with `https`, if that \
-             address has it"
+            "set the server's `url` to the address that the redirect leads to, up to `/api` \
+             (`boldgate doctor` shows it); if that is a sign-in page, exempt the token endpoint from \
+             the sign-in"
         }
         (400..=499, _) => stopped_on_the_way(status),
         _ => {
@@ -273,8 +305,9 @@ fn stopped_on_the_way(status: u16) -> &'static str {
              hosts of proxies in between"
         }
         _ => {
-            "a firewall or proxy in between, or Bold BI's list of allowed addresses, rejects the \
-             request: allow POST from this host to the token endpoint"
+            "allow POST from this host to the token endpoint, in Bold BI's list of allowed addresses \
+             and in each firewall or proxy in between; behind NAT they see another address, so look \
+             for the refusal in their logs"
         }
     }
 }
@@ -283,7 +316,8 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
     match kind.unwrap_or(FaultKind::Other) {
         FaultKind::Name => "the host in the server's `url` is not known to the DNS used here",
         FaultKind::Refused => {
-            "nothing listens at the host and port of the server's `url`, or a firewall refuses"
+            "nothing listens at the host and port of the server's `url`, or a firewall refuses: check \
+             the port; on Bold BI's machine, `ss -ltn` shows what listens"
         }
         FaultKind::TimedOut => CONNECT_TIMEOUT_HINT,
         FaultKind::NoRoute => {
@@ -300,8 +334,8 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
              begin with `https://`, or have another port?"
         }
         FaultKind::Truncated => {
-            "it closes the connection in the middle of its response: look into its log, and into those \
-             of the proxies in front of it"
+            "it closes the connection in the middle of its response: look into the logs of Bold BI, \
+             and of proxies in front of it, for a crash, a restart or a size limit at that time"
         }
         FaultKind::Tls => {
             "the TLS handshake failed: does the server's `url` name the right port, and does the \
@@ -314,7 +348,7 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
 }
 
 /// The hint on an attempt to connect without a response.
-pub const CONNECT_TIMEOUT_HINT: &str = "nothing responds at this address: a firewall, security group or network policy may drop the \
+const CONNECT_TIMEOUT_HINT: &str = "nothing responds at this address: a firewall, security group or network policy may drop the \
      packets, the address may be another machine's, or Bold BI's machine is down or overloaded";
 const LIFETIME_HINT: &str =
     "check how long tokens live at this Bold BI, its machine's clock and the clock here";

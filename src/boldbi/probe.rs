@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, LOCATION,
-};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue};
 use http::request::Builder;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::fault::ConnectionFault;
+use super::redirect::RedirectTarget;
 use super::reply;
 use crate::fetch::{FetchError, Fetcher, TcpConnection, TlsPeer};
 use crate::tenant::Server;
@@ -31,8 +30,8 @@ pub struct Probe {
     fetcher: Arc<Fetcher>,
 }
 
-/// The head of a response. It holds no text of the server.
-#[derive(Clone, Copy, Debug)]
+/// The head of a response. It holds no text of the server but the target of a redirect.
+#[derive(Clone, Debug)]
 pub struct ProbeResponse {
     /// HTTP status.
     pub status: StatusCode,
@@ -40,8 +39,8 @@ pub struct ProbeResponse {
     pub is_html: bool,
     /// Whether its body is JSON.
     pub is_json: bool,
-    /// Whether it redirects to a URL that begins with `https://`.
-    pub redirects_to_https: bool,
+    /// The target, if it is a redirect.
+    pub redirect: Option<RedirectTarget>,
     /// The clock of the server, less the clock here, in seconds; `None` if it tells no time.
     pub clock_ahead: Option<i64>,
     /// The time until the response.
@@ -175,7 +174,7 @@ impl Probe {
         match timeout(limit, fetcher.send(request)).await {
             Ok(Ok(response)) => {
                 let (head, _) = response.into_parts();
-                Ok(ProbeResponse::of(head.status, &head.headers, begun.elapsed()))
+                Ok(ProbeResponse::of(head.status, &head.headers, &self.server, begun.elapsed()))
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(ProbeError::Timeout(limit)),
@@ -184,20 +183,17 @@ impl Probe {
 }
 
 impl ProbeResponse {
-    fn of(status: StatusCode, headers: &HeaderMap, took: Duration) -> Self {
+    fn of(status: StatusCode, headers: &HeaderMap, server: &Server, took: Duration) -> Self {
         let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| {
             let kind = value.as_bytes().split(|&b| b == b';').next().unwrap_or_default();
             let kind = kind.trim_ascii().to_ascii_lowercase();
             kind == b"application/json" || kind.ends_with(b"+json")
         });
-        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.and_then(|text| text.parse::<Uri>().ok());
         Self {
             status,
             is_html: reply::is_html(headers),
             is_json,
-            redirects_to_https: status.is_redirection()
-                && location.is_some_and(|url| url.scheme_str() == Some("https")),
+            redirect: RedirectTarget::of(headers, server).filter(|_| status.is_redirection()),
             clock_ahead: headers.get(DATE).and_then(reply::date).map(|date| ahead(date, took)),
             took,
         }
@@ -228,16 +224,18 @@ impl From<FetchError> for ProbeError {
 
 #[cfg(test)]
 mod tests {
-    use http::header::HeaderName;
+    use http::header::{HeaderName, LOCATION};
 
     use super::*;
+    use crate::boldbi::test_support::server;
 
     fn response(status: u16, fields: &[(HeaderName, &str)]) -> ProbeResponse {
         let field = |(name, value): &(HeaderName, &str)| {
             (name.clone(), HeaderValue::from_str(value).unwrap())
         };
         let headers = fields.iter().map(field).collect();
-        ProbeResponse::of(StatusCode::from_u16(status).unwrap(), &headers, Duration::ZERO)
+        let server = server(false, "bi.example.com", 80);
+        ProbeResponse::of(StatusCode::from_u16(status).unwrap(), &headers, &server, Duration::ZERO)
     }
 
     #[test]
@@ -248,14 +246,14 @@ mod tests {
         assert!(problem.is_json);
         let page = response(200, &[(CONTENT_TYPE, "text/html")]);
         assert!(page.is_html && !page.is_json);
-        for (status, location, redirects) in [
-            (301, "https://bi.example.com/bi", true),
-            (301, "http://bi.example.com/bi", false),
-            (301, "/login", false),
-            (200, "https://bi.example.com/bi", false),
+        for (status, location, is_https) in [
+            (301, "https://bi.example.com/bi", Some(true)),
+            (301, "http://bi.example.com/bi", Some(false)),
+            (301, "/login", Some(false)),
+            (200, "https://bi.example.com/bi", None),
         ] {
-            let found = response(status, &[(LOCATION, location)]).redirects_to_https;
-            assert_eq!(found, redirects, "{status} {location}");
+            let found = response(status, &[(LOCATION, location)]).redirect;
+            assert_eq!(found.map(|to| to.is_https()), is_https, "{status} {location}");
         }
     }
 

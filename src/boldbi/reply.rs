@@ -20,8 +20,8 @@ use crate::token::{AccessToken, ExchangeErrorKind, NO_SUCH_PAGE};
 mod lifetime;
 mod names;
 
-pub(super) use lifetime::{ABSURD, UNREADABLE};
-pub(super) use names::names_another;
+pub(super) use lifetime::{NEGATIVE, TOO_LONG, UNREADABLE};
+pub(super) use names::{names_another, other_email};
 
 /// A longer body is no token reply; nothing beyond this is read.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -270,16 +270,15 @@ pub(super) fn date(value: &HeaderValue) -> Option<SystemTime> {
 /// The longest `Retry-After` that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 pub(super) const TOO_LARGE: &str = "it is larger than 64 KiB";
-pub(super) const HTML: &str =
-    "it is HTML, not JSON: the URL or the site identifier is likely wrong";
-const REFUSED_IN_HTML: &str = "it is a web server's page (HTML), but Bold BI refuses with JSON";
+pub(super) const HTML: &str = "it is a web page (HTML) in place of a token";
+const REFUSED_IN_HTML: &str =
+    "it is a web server's page (HTML): the request was blocked before the credential was judged";
 const REFUSED_IN_TEXT: &str = "it is text, but Bold BI refuses with JSON";
 pub(super) const OWN_SIGN_IN: &str =
     "it asks for a sign-in (`WWW-Authenticate`) that is not Bold BI's";
 const OWN_SIGN_INS: [&str; 5] = ["NTLM", "Negotiate", "Kerberos", "Basic", "Digest"];
 const NOT_BEARER: &str = "its `token_type` is not `bearer`";
-const REDIRECT: &str =
-    "it is a redirect, which is never followed: is the `url` of the server right?";
+const REDIRECT: &str = "it is a redirect, and the gateway follows none";
 const NOT_VISIBLE: &str = "its `access_token` holds spaces, line ends or other characters that no \
                            token has";
 

@@ -17,8 +17,10 @@ use examination::Examination;
 use report::{Report, Steps, Verdict};
 
 mod examination;
+mod exchange;
 mod machine;
 mod quantity;
+mod remedy;
 mod report;
 mod server;
 mod tenant;
@@ -80,6 +82,7 @@ impl DoctorCommand {
             let examination = Examination::new(
                 &settings,
                 !self.tenants.is_empty(),
+                self.secret_file.clone(),
                 Duration::from_secs(self.time_limit),
             )?;
             let runtime = runtime()?;

@@ -1,6 +1,7 @@
 //! The credential of a tenant: grant, user and secret. It knows Bold BI's user sources and the
 //! grants that they allow. It does not know the exchange itself.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
@@ -42,7 +43,8 @@ impl Check<'_> {
         if grant == Ok(file::Grant::Password) && source.is_ok_and(|s| !keeps_password(s)) {
             let problem =
                 "found `password`, but Bold BI keeps no password for users of this source";
-            let hint = "use the site's embed secret: `grant: embed_secret`";
+            let hint = "set `grant: embed_secret`, and replace `password` by `embed_secret` with the \
+                        site's embed secret, which Bold BI shows under Settings > Embed";
             let accepted = "`embed_secret`, which works with users of every source";
             self.notes.add(grant_at.finding(problem, accepted).hint(hint));
         }
@@ -150,12 +152,23 @@ fn unusable(at: &Place<'_>, source: &SecretRef, error: &SecretError) -> Finding 
         }
     };
     let problem = format!("found {kind}{named} from which no secret can be read: {error}");
-    let hint = match error {
-        SecretError::Invisible(_) => Some(INVISIBLE),
-        SecretError::Unset => Some(UNSET),
-        _ => None,
-    };
-    at.finding(problem, what).hint_if(hint)
+    at.finding(problem, what).hint_if(remedy(error))
+}
+
+/// The remedy for a secret that cannot be read.
+fn remedy(error: &SecretError) -> Option<&'static str> {
+    Some(match error {
+        SecretError::Unset => UNSET,
+        SecretError::Invisible(_) => INVISIBLE,
+        SecretError::Empty => EMPTY,
+        SecretError::EmptyLine { .. } => EMPTY_LINE,
+        SecretError::Lines | SecretError::NotText | SecretError::TooLarge => NOT_A_SECRET,
+        SecretError::Unreadable(error) => match error.kind() {
+            ErrorKind::NotFound => NOT_FOUND,
+            ErrorKind::PermissionDenied => DENIED,
+            _ => return None,
+        },
+    })
 }
 
 /// Whether Bold BI itself keeps the passwords of users of this source.
@@ -236,6 +249,16 @@ const INVISIBLE: &str = "write it again without that character, which copying or
                          along; if it belongs to the secret, choose another secret";
 const UNSET: &str = "set it for boldgate itself: with `EnvironmentFile=` in its systemd unit, or with \
                      `env` of its container; `sudo` and other users' shells do not pass it on";
+const EMPTY: &str = "write the secret into it, on one line; Bold BI shows the embed secret under Settings > \
+                     Embed";
+const EMPTY_LINE: &str =
+    "remove the empty line, so that only the line of the secret is in the file";
+const NOT_A_SECRET: &str = "check that the path is the secret's, then write the secret alone into the file, on one \
+                            line";
+const NOT_FOUND: &str =
+    "create the file, readable by the user of boldgate, or correct its path in this line";
+const DENIED: &str = "if the gateway runs as another user, run this as that user; otherwise let this user read \
+                      the file, and enter its folders";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
 const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \
                        `openid_connect`, `jwt`, `linkedin`, `syncfusion`";

@@ -31,7 +31,7 @@ impl<T> Field<T> {
         accepted: &str,
         notes: &Notes,
     ) -> Result<T, Noted> {
-        self.optional()?.ok_or_else(|| notes.add(at.missing(accepted)))
+        self.optional()?.ok_or_else(|| notes.missing(at.missing(accepted)))
     }
 
     /// The value; `None` if it is missing.

@@ -231,6 +231,8 @@ pub(super) struct Notes {
     faults: RefCell<Kept>,
     warnings: RefCell<Kept>,
     unusable: RefCell<Vec<UnusableSecret>>,
+    /// Paths of keys that were given with another spelling.
+    misspelt: RefCell<HashSet<String>>,
 }
 
 /// Findings up to a bound, and how many there were beyond it.
@@ -260,6 +262,22 @@ impl Notes {
     pub(super) fn add(&self, finding: Finding) -> Noted {
         self.faults.borrow_mut().add(finding);
         Noted(())
+    }
+
+    /// Notes that the finding about another key explains why this one is missing.
+    pub(super) fn misspelt(&self, path: &str) {
+        let mut known = self.misspelt.borrow_mut();
+        if known.len() < MAX_KEPT {
+            known.insert(path.to_owned());
+        }
+    }
+
+    /// Notes that a value is missing, unless it was given with another spelling of its key.
+    pub(super) fn missing(&self, finding: Finding) -> Noted {
+        if self.misspelt.borrow().contains(&finding.path) {
+            return Noted(());
+        }
+        self.add(finding)
     }
 
     /// Notes a doubt that the operator should know of. The gateway can work with it.

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 use super::file::{Proxy, SecretSource};
 use super::finding::{Finding, Noted, Notes};
 use super::node::{Entry, Kind, Node};
-use super::place::{Place, words};
+use super::place::{Place, nearest, words};
 
 /// Reads a `T`; faults are noted.
 pub(super) fn read<'n, T: Deserialize<'n>>(root: &'n Node, notes: &Notes) -> Result<T, Noted> {
@@ -204,6 +204,9 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
             if !is_known {
                 let has_value = !entry.value.is_null();
                 self.notes.add(self.at.unknown_key(&entry.key, fields, has_value));
+                if let Some(meant) = nearest(&entry.key, fields) {
+                    self.notes.misspelt(self.at.key(meant).path());
+                }
             }
             is_known
         });

@@ -162,6 +162,19 @@ impl<'d> CertificateInfo<'d> {
         })
     }
 
+    /// The first DNS names and addresses that it is for, to be shown.
+    pub fn server_names(&self) -> Vec<String> {
+        let Ok(Some(alternative)) = self.0.subject_alternative_name() else { return Vec::new() };
+        let names = alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => {
+                Some(name.chars().take(MAX_NAME).flat_map(char::escape_debug).collect())
+            }
+            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+            _ => None,
+        });
+        names.take(MAX_NAMES).collect()
+    }
+
     /// The common name of its subject, if there is exactly one.
     pub fn common_name(&self) -> Option<&str> {
         let mut names = self.0.subject().iter_common_name();
@@ -239,8 +252,16 @@ pub enum OutOfDate {
     },
 }
 
+/// The address in an alternative name (RFC 5280, section 4.2.1.6).
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let of_v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    of_v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
 /// Characters of a name that are shown.
 const MAX_NAME: usize = 100;
+/// Names that are shown.
+const MAX_NAMES: usize = 5;
 /// RSA and ECDSA with SHA-1 (RFC 8017, appendix C; RFC 5758, section 3.2), and OIW's older
 /// identifier of RSA with SHA-1.
 const SIGNED_WITH_SHA1: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];

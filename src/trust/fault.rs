@@ -40,7 +40,8 @@ enum CertificateFaultKind {
     NoNames,
     WrongName,
     AddressAsName,
-    WrongDate,
+    Expired,
+    NotYetValid,
     WrongPurpose,
     Other,
 }
@@ -64,25 +65,23 @@ impl CertificateFault {
         let Some(facts) = CertificateInfo::of(certificate) else { return error };
         let (kind, text): (_, String) = match kind_of(cause) {
             _ if is_ours(cause) => return error,
-            CertificateFaultKind::WrongDate => match out_of_date(cause) {
-                Some(text) => return Self { kind: CertificateFaultKind::WrongDate, text }.into(),
-                None => return error,
-            },
+            kind @ (CertificateFaultKind::Expired | CertificateFaultKind::NotYetValid) => {
+                match out_of_date(cause) {
+                    Some(text) => return Self { kind, text }.into(),
+                    None => return error,
+                }
+            }
             CertificateFaultKind::WrongName if facts.has_alternative_names() => {
-                match address_of(cause).filter(|address| facts.has_as_dns_name(*address)) {
-                    Some(address) => {
-                        let text = format!(
-                            "the address {address} stands in the subjectAltName as a DNS name; it must \
-                             be IP:{address}"
-                        );
-                        (CertificateFaultKind::AddressAsName, text)
-                    }
+                match misnamed(cause, &facts) {
+                    Some(fault) => return fault.into(),
                     None => return error,
                 }
             }
             CertificateFaultKind::WrongName => (
                 CertificateFaultKind::NoNames,
-                "the server's certificate names no host: it has no subjectAltName".into(),
+                "the server's certificate names no host: it has no subjectAltName, and its common \
+                 name does not count"
+                    .into(),
             ),
             _ if facts.is_version_1() => (
                 CertificateFaultKind::Version1,
@@ -101,7 +100,8 @@ impl CertificateFault {
             {
                 (
                     CertificateFaultKind::SelfSigned,
-                    "the server's certificate is signed by itself, and is not listed itself".into(),
+                    "the server's certificate is self-signed, and is not listed in `ca_file`"
+                        .into(),
                 )
             }
             CertificateFaultKind::WrongPurpose => (
@@ -137,7 +137,14 @@ impl CertificateFault {
             },
         };
         let fingerprint = hexadecimal(certificate);
-        let text = format!("{text}: {}; its SHA-256 fingerprint is {fingerprint}", plain(cause));
+        let said = match kind {
+            // The library's word would mislead (`BadSignature`), or say the same.
+            CertificateFaultKind::SelfSigned
+            | CertificateFaultKind::NoNames
+            | CertificateFaultKind::Version1 => String::new(),
+            _ => format!(": {}", plain(cause)),
+        };
+        let text = format!("{text}{said}; its SHA-256 fingerprint is {fingerprint}");
         Self { kind, text }.into()
     }
 
@@ -226,10 +233,12 @@ fn kind_of(cause: &CertificateError) -> CertificateFaultKind {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             CertificateFaultKind::WrongName
         }
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => CertificateFaultKind::WrongDate,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            CertificateFaultKind::Expired
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            CertificateFaultKind::NotYetValid
+        }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             CertificateFaultKind::WrongPurpose
         }
@@ -253,15 +262,26 @@ fn plain(cause: &CertificateError) -> String {
     }
 }
 
-/// The address by which the server was addressed, if it was not a name.
-fn address_of(cause: &CertificateError) -> Option<IpAddr> {
-    match cause {
-        CertificateError::NotValidForNameContext {
-            expected: ServerName::IpAddress(address),
-            ..
-        } => Some(IpAddr::from(*address)),
-        _ => None,
+/// The fault of a certificate with names, none of which is that of the server.
+fn misnamed(cause: &CertificateError, facts: &CertificateInfo<'_>) -> Option<CertificateFault> {
+    let CertificateError::NotValidForNameContext { expected, .. } = cause else { return None };
+    if let ServerName::IpAddress(address) = expected {
+        let address = IpAddr::from(*address);
+        if facts.has_as_dns_name(address) {
+            let text = format!(
+                "the address {address} stands in the subjectAltName as a DNS name; it must be \
+                 IP:{address}"
+            );
+            return Some(CertificateFault { kind: CertificateFaultKind::AddressAsName, text });
+        }
     }
+    let names = facts.server_names();
+    let names = match names.len() {
+        0 => "no host".to_owned(),
+        _ => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    };
+    let text = format!("the server's certificate is for {names}, not for `{}`", expected.to_str());
+    Some(CertificateFault { kind: CertificateFaultKind::WrongName, text })
 }
 
 /// The dates of a certificate that is out of date, by the clock that shows it.
@@ -324,48 +344,83 @@ fn hexadecimal(certificate: &[u8]) -> String {
     fingerprint(certificate).iter().fold(String::new(), |all, byte| all + &format!("{byte:02x}"))
 }
 
+/// The host in the advice, in place of the server's own.
+macro_rules! example_host {
+    () => {
+        "bi.example.com"
+    };
+}
+
+/// The explanation of that host.
+macro_rules! stands_for {
+    () => {
+        concat!(" (`", example_host!(), "` stands for the host of the server's `url`)")
+    };
+}
+
 /// The command that makes a certificate that can be listed.
 macro_rules! make_one {
     () => {
-        "`openssl req -x509 -newkey rsa:2048 -nodes -sha256 -days 365 -subj /CN=bi.example.com \
-         -addext subjectAltName=DNS:bi.example.com -keyout server.key -out server.pem`, with the \
-         host of the server's `url`"
+        concat!(
+            "`openssl req -x509 -newkey rsa:2048 -nodes -sha256 -days 365 -subj /CN=",
+            example_host!(),
+            " -addext subjectAltName=DNS:",
+            example_host!(),
+            " -keyout server.key -out server.pem`",
+            stands_for!()
+        )
     };
 }
 
 impl CertificateHint {
+    /// The advice about the server of this host.
+    pub fn for_host(self, host: &str) -> String {
+        let text = self.as_str().replace(stands_for!(), "");
+        let text = match host.parse::<IpAddr>() {
+            Ok(_) => text.replace(concat!("DNS:", example_host!()), &format!("IP:{host}")),
+            Err(_) => text,
+        };
+        text.replace(example_host!(), host)
+    }
+
     /// The advice, in one sentence.
     pub fn as_str(self) -> &'static str {
         match self.0 {
             CertificateFaultKind::NotPinned => {
                 "if the server's certificate was renewed, compare this fingerprint with the one that \
              `openssl x509 -in server.pem -noout -fingerprint -sha256` prints on the server, and \
-             add it to `certificate_sha256` of the server"
+             add it to `certificate_sha256` of the server; if the two differ, do not add it: \
+             something between here and Bold BI responds with its own certificate"
             }
             CertificateFaultKind::UnknownIssuer => {
                 "the server's certificate is signed by an authority that is not trusted here: set \
              `ca_file` of the server to that authority's certificate"
             }
             CertificateFaultKind::MissingIssuer => {
-                "the server's certificate is signed by an authority that is not trusted here: set \
-             `ca_file` of the server to that authority's certificate; if it is an intermediate CA, \
-             have the server send the whole chain instead (in nginx, `fullchain.pem`)"
+                "the server's certificate is signed by an authority that is not trusted here. If its \
+             issuer is an intermediate CA, have the server send that certificate too (in nginx, \
+             `ssl_certificate` = `fullchain.pem`), and try again. If the root above it is private, or \
+             the issuer is the root, set `ca_file` of the server to the root's certificate"
             }
             CertificateFaultKind::SelfSigned => {
-                "list the server's certificate itself in `ca_file` of the server, or its fingerprint \
-             in `certificate_sha256`, once you have compared it with the one that `openssl x509 \
-             -in server.pem -noout -fingerprint -sha256` prints on the server"
+                "on the server, print its fingerprint with `openssl x509 -in server.pem -noout \
+             -fingerprint -sha256`, where `server.pem` is its certificate; if it equals the one in \
+             this message, put it in `certificate_sha256` of the server, or the certificate itself in \
+             `ca_file`"
             }
             CertificateFaultKind::Authority => {
                 "list the certificate that the server shows itself in `ca_file` of the server, byte \
              for byte, or its fingerprint in `certificate_sha256`; or give the server one that the \
              authority has signed, with CA:FALSE and a subjectAltName"
             }
-            CertificateFaultKind::Version1 => concat!(
-                "give the server a certificate of version 3 with a subjectAltName, signed by the \
-             authority in `ca_file` of the server, or pin this one by its fingerprint in \
-             `certificate_sha256`; one of its own, to be listed in `ca_file`, is made by ",
-                make_one!()
+            CertificateFaultKind::Version1 | CertificateFaultKind::NoNames => concat!(
+                "quick: compare the fingerprint with the one that `openssl x509 -in server.pem -noout \
+             -fingerprint -sha256` prints on the server, then put it in `certificate_sha256`. Lasting: \
+             give the server a certificate (version 3) with `subjectAltName=DNS:",
+                example_host!(),
+                "`. To make a self-signed one, run on Bold BI's machine: ",
+                make_one!(),
+                ", install both files there, and name `server.pem` in `ca_file` here"
             ),
             CertificateFaultKind::WeakDigest => concat!(
                 "SHA-1 and MD5 are not accepted as signature algorithm: have the certificate signed \
@@ -393,23 +448,23 @@ impl CertificateHint {
                 "find out what responds at the server's `url`: it shows this certificate without having its key, \
              as after a wrong change of the server's key, or as an attacker does"
             }
-            CertificateFaultKind::NoNames => concat!(
-                "the common name does not count: give the server a certificate whose subjectAltName is \
-             the host of the server's `url`, or list its fingerprint in `certificate_sha256` of \
-             the server; one to be listed in `ca_file` is made by ",
-                make_one!()
-            ),
             CertificateFaultKind::WrongName => {
-                "the server's certificate is for another host name: use the name it is for in the \
-             server's `url`"
+                "the server's certificate is for another host name. If it is your Bold BI's, put that \
+             name in the server's `url` (and its IP address in `addresses`, if the DNS here does not \
+             know the name); otherwise this is another machine: check host and port. Or have the \
+             certificate issued again for the host of the `url`"
             }
             CertificateFaultKind::AddressAsName => {
                 "clients that connect to an address look for it among the IP addresses of the subjectAltName: \
              make the certificate with `subjectAltName=IP:` and the address instead of `DNS:`"
             }
-            CertificateFaultKind::WrongDate => {
-                "the server's certificate has expired or is not valid yet: renew it, and check the \
-             clock here"
+            CertificateFaultKind::Expired => {
+                "the server's certificate has expired: if the clock here is right, renew it on the \
+             server and reload its web server"
+            }
+            CertificateFaultKind::NotYetValid => {
+                "the server's certificate is not valid yet: compare `date -u` here with the true time, \
+             and correct the clock if it is slow; otherwise issue a certificate that is valid now"
             }
             CertificateFaultKind::WrongPurpose => {
                 "give the server a certificate whose extendedKeyUsage has serverAuth; a certificate for \

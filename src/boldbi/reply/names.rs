@@ -27,6 +27,17 @@ pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
     })
 }
 
+/// The other user that a reply names, only if it is plainly an email address.
+pub(crate) fn other_email(body: &[u8], asked: &str) -> Option<String> {
+    let Emails(named) = serde_json::from_slice(without_byte_order_mark(body)).ok()?;
+    let mut names = named.iter().filter_map(Value::as_str).map(str::trim);
+    let name = names.find(|name| !name.is_empty() && !is_same(name, asked))?;
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'.' | b'_' | b'+' | b'-');
+    (name.contains('@') && name.len() <= MAX_EMAIL && name.bytes().all(is_plain))
+        .then(|| name.to_owned())
+}
+
 /// Some characters beyond ASCII have an ASCII letter as their lower case, such as the Kelvin sign.
 /// They do not count as that letter.
 fn is_same(name: &str, asked: &str) -> bool {
@@ -64,6 +75,9 @@ impl<'de> Deserialize<'de> for Emails {
     }
 }
 
+/// Characters of an address (RFC 5321, section 4.5.3.1.3).
+const MAX_EMAIL: usize = 254;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +99,23 @@ mod tests {
             assert!(!another(body), "{body}");
         }
         assert!(!names_another("{\"email\":\"ÉLAN@x.io\"}".as_bytes(), "élan@x.io"));
+    }
+
+    #[test]
+    fn only_a_plain_email_address_of_another_user_is_shown() {
+        let shown = |body: &str| other_email(body.as_bytes(), "Jane@Acme.Example");
+        let joe = r#"{"email":"jane@acme.example","Email":" joe@acme.example "}"#;
+        assert_eq!(shown(joe).as_deref(), Some("joe@acme.example"));
+        let long = format!(r#"{{"email":"{}@acme.example"}}"#, "x".repeat(MAX_EMAIL));
+        for body in [
+            "{}",
+            r#"{"email":"canary"}"#,
+            r#"{"email":"joe@acme.example\u0000"}"#,
+            "canary",
+            &long,
+        ] {
+            assert_eq!(shown(body), None, "{body}");
+        }
     }
 
     #[test]

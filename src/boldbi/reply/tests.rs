@@ -83,7 +83,7 @@ fn a_lifetime_of_zero_is_not_an_absurd_one() {
     let zero = read_ok(r#"{"access_token":"x","expires_in":0}"#);
     let Err(ExchangeErrorKind::NoLifetime(token)) = zero else { panic!("{zero:?}") };
     assert_eq!(token.as_bytes(), b"x");
-    assert_eq!(fault_of(read_ok(r#"{"access_token":"x","expires_in":-1}"#)), ABSURD);
+    assert_eq!(fault_of(read_ok(r#"{"access_token":"x","expires_in":-1}"#)), NEGATIVE);
 }
 
 #[test]

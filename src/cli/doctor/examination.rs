@@ -1,6 +1,8 @@
 //! The examination of many servers and tenants at the same time, within bounds.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval_at, timeout_at};
 
 use super::super::{Failure, warn};
+use super::exchange::RunFacts;
 use super::report::{Examined, Steps};
 use super::tenant::Blame;
 use super::{server, tenant};
@@ -23,9 +26,18 @@ pub(super) struct Examination {
     bold_bi: BoldBi,
     /// Whether servers without a chosen tenant are not examined.
     only_named: bool,
+    /// The file of the secret that is tried instead of a configured one.
+    new_secret: Option<PathBuf>,
     deadline: Instant,
     limit: Duration,
     progress: Progress,
+}
+
+/// A way to a server that works.
+#[derive(Clone, Copy)]
+struct Way {
+    /// The address of this machine in connections with the server.
+    own_address: Option<IpAddr>,
 }
 
 /// The numbers of tenants so far.
@@ -40,11 +52,13 @@ impl Examination {
     pub(super) fn new(
         settings: &Settings,
         only_named: bool,
+        new_secret: Option<PathBuf>,
         limit: Duration,
     ) -> Result<Arc<Self>, Failure> {
         let bold_bi = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
         let deadline = Instant::now() + limit;
-        Ok(Arc::new(Self { bold_bi, only_named, deadline, limit, progress: Progress::default() }))
+        let progress = Progress::default();
+        Ok(Arc::new(Self { bold_bi, only_named, new_secret, deadline, limit, progress }))
     }
 
     pub(super) async fn run(
@@ -93,12 +107,12 @@ impl Examination {
         let probe = self.bold_bi.probe(server).expect("each server has a client");
         let sample = permits.first().map(|permit| Arc::clone(permit.tenant()));
         let examined = server::examine(&probe, server, sample.as_deref());
-        let steps = match timeout_at(self.deadline, examined).await {
-            Ok(steps) => steps,
-            Err(_) => self.too_late(&server::STEPS),
+        let (steps, own_address) = match timeout_at(self.deadline, examined).await {
+            Ok(examined) => examined,
+            Err(_) => (self.too_late(&server::STEPS), None),
         };
-        let usable = server::is_usable(&steps);
-        let tenants = self.tenants(server, permits, usable).await;
+        let way = server::is_usable(&steps).then_some(Way { own_address });
+        let tenants = self.tenants(server, permits, way).await;
         let blamed = tenants.iter().any(|(_, blame)| *blame == Blame::Server);
         let granted = tenants.iter().any(|(_, blame)| *blame == Blame::Nobody);
         let examined = Examined {
@@ -115,7 +129,7 @@ impl Examination {
         self: &Arc<Self>,
         server: &Arc<Server>,
         permits: Vec<Permit>,
-        usable: bool,
+        way: Option<Way>,
     ) -> Vec<(Examined, Blame)> {
         let budget = Arc::new(Semaphore::new(server.max_exchanges));
         let failures = Arc::new(AtomicUsize::new(0));
@@ -125,7 +139,7 @@ impl Examination {
             let failures = Arc::clone(&failures);
             examining.spawn(async move {
                 let _budget = budget.acquire_owned().await;
-                let (steps, blame) = this.tenant(&permit, usable, &failures).await;
+                let (steps, blame) = this.tenant(&permit, way, &failures).await;
                 this.progress.done.fetch_add(1, Relaxed);
                 if steps.failure().is_some() {
                     this.progress.failed.fetch_add(1, Relaxed);
@@ -142,15 +156,15 @@ impl Examination {
     async fn tenant(
         &self,
         permit: &Permit,
-        usable: bool,
+        way: Option<Way>,
         failures: &AtomicUsize,
     ) -> (Steps, Blame) {
         let mut steps = Steps::default();
         let server = &permit.tenant().server;
-        if !usable {
+        let Some(Way { own_address }) = way else {
             steps.skip_rest(&tenant::STEPS, &format!("server `{}` failed", server.name));
             return (steps, Blame::Tenant);
-        }
+        };
         if failures.load(Relaxed) >= MAX_FAILURES_IN_A_ROW {
             let because = format!(
                 "the last {MAX_FAILURES_IN_A_ROW} exchanges with server `{}` failed",
@@ -160,7 +174,8 @@ impl Examination {
             return (steps, Blame::Tenant);
         }
         let probe = self.bold_bi.probe(server).expect("each server has a client");
-        let examined = tenant::examine(&self.bold_bi, &probe, permit);
+        let facts = RunFacts { probe: &probe, own_address, new_secret: self.new_secret.as_deref() };
+        let examined = tenant::examine(&self.bold_bi, permit, &facts);
         let (steps, blame) = match timeout_at(self.deadline, examined).await {
             Ok(examined) => examined,
             Err(_) => (self.too_late(&tenant::STEPS), Blame::Tenant),

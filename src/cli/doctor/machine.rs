@@ -31,10 +31,17 @@ pub(super) fn load(path: &Path) -> Result<Settings, NotLoaded> {
 /// The steps of a configuration that could not be read.
 pub(super) fn not_loaded(error: &NotLoaded) -> Steps {
     let mut steps = Steps::default();
-    let of_lines = error.findings.iter().map(|finding| finding.position.is_some());
-    for ((finding, hint), of_line) in error.findings.told().zip(of_lines) {
-        let usual = if of_line { FINDING_TO_DO } else { FILE_TO_DO };
-        steps.failed("configuration", finding, hint.unwrap_or(usual));
+    let usual = error.findings.iter().map(|finding| match finding.position {
+        None => FILE_TO_DO,
+        Some(_) if finding.problem.starts_with("found a file") => FOREIGN_TO_DO,
+        Some(_) => FINDING_TO_DO,
+    });
+    for ((finding, hint), usual) in error.findings.told().zip(usual) {
+        let to_do = match hint {
+            Some(hint) if hint.starts_with("did you mean") => format!("correct this line: {hint}"),
+            hint => hint.unwrap_or(usual).to_owned(),
+        };
+        steps.failed("configuration", finding, to_do);
     }
     if let Some(file) = &error.unreadable {
         steps.failed("files", file.to_string(), file.hint());
@@ -53,7 +60,7 @@ pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
     }
     for secret in &settings.unusable_secrets {
         let (finding, hint) = settings.told(secret);
-        steps.failed("configuration", finding, hint.as_deref().unwrap_or(FINDING_TO_DO));
+        steps.failed("configuration", finding, hint.as_deref().unwrap_or(FOREIGN_TO_DO));
     }
     for (warning, hint) in settings.warnings.told() {
         steps.warning("configuration", warning, hint.unwrap_or(FINDING_TO_DO));
@@ -111,8 +118,8 @@ fn descriptors(steps: &mut Steps, settings: &Settings, limit: Option<u64>) {
 
 const START_TO_DO: &str = "`serve` cannot start before this is put right";
 const FILE_TO_DO: &str = "give the right file with `--config`, one that this user may read";
-const FINDING_TO_DO: &str = "correct this line (`accepted` says what it may be), or the file or \
-                             variable that it refers to";
+const FINDING_TO_DO: &str = "correct this line: `accepted` says what it may be";
+const FOREIGN_TO_DO: &str = "correct the file that this line names, or the line itself";
 /// All steps, in their order.
 pub(super) const STEPS: [&str; 3] = ["configuration", "files", "descriptors"];
 /// Listeners, logs, the files of a reload, health checks, the admin listener.

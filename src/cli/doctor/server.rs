@@ -1,24 +1,30 @@
 //! The steps about one server: from its name to the path of its API.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::quantity::span;
+use super::remedy;
 use super::report::{Status, Steps};
-use crate::boldbi::{CONNECT_TIMEOUT_HINT, Probe, ProbeError, ProbeResponse, api_base};
+use crate::boldbi::{Probe, ProbeError, ProbeResponse, RedirectTarget, api_base};
 use crate::fetch::{TcpConnection, TlsPeer};
 use crate::tenant::{HostPort, Server, Tenant};
 use crate::trust::CertificateInfo;
 
 /// Examines `server`. A step that fails ends it, except the last ones, without which exchanges can
-/// work. `sample` is a tenant of the server, whose token endpoint is looked for.
-pub(super) async fn examine(probe: &Probe, server: &Server, sample: Option<&Tenant>) -> Steps {
+/// work. `sample` is a tenant of the server, whose token endpoint is looked for. Besides the steps,
+/// it returns the address of this machine in connections with the server, if there was one.
+pub(super) async fn examine(
+    probe: &Probe,
+    server: &Server,
+    sample: Option<&Tenant>,
+) -> (Steps, Option<IpAddr>) {
     let mut steps = Steps::default();
-    let exam = Exam { probe, server };
+    let mut exam = Exam { probe, server, own_address: None };
     if exam.run(&mut steps, sample).await.is_none() {
         let because = match steps.failure() {
             Some(step) => format!("`{step}` failed"),
@@ -26,7 +32,7 @@ pub(super) async fn examine(probe: &Probe, server: &Server, sample: Option<&Tena
         };
         steps.skip_rest(&STEPS, &because);
     }
-    steps
+    (steps, exam.own_address)
 }
 
 /// Whether requests to the server can be expected to work after these steps.
@@ -45,14 +51,17 @@ enum Shown {
 struct Exam<'e> {
     probe: &'e Probe,
     server: &'e Server,
+    /// The address of this machine in connections with the server.
+    own_address: Option<IpAddr>,
 }
 
 impl Exam<'_> {
     /// `None` if a step failed that the next ones need.
-    async fn run(&self, steps: &mut Steps, sample: Option<&Tenant>) -> Option<()> {
+    async fn run(&mut self, steps: &mut Steps, sample: Option<&Tenant>) -> Option<()> {
         let addresses = self.dns(steps).await?;
         let connected = self.tcp(steps, &addresses).await?;
         let first = connected.first().map(|(at, _)| *at);
+        self.own_address = connected.first().and_then(|(_, tcp)| tcp.local_ip());
         self.tls(steps, connected).await?;
         let response = self.http(steps, first).await?;
         clock(steps, &response);
@@ -121,19 +130,17 @@ impl Exam<'_> {
             more => format!(", and to {more} more addresses"),
         };
         let found = format!("no connection to {at}{more}: {first}");
-        let to_do = connect_to_do(first);
         if connected.is_empty() {
             let only_ipv6 = addresses.iter().all(SocketAddr::is_ipv6);
             let found = if only_ipv6 { format!("{found}; all are IPv6 addresses") } else { found };
-            let ipv6 = if only_ipv6 { IPV6_TO_DO } else { "" };
-            steps.failed("tcp", found, format!("{to_do}{ipv6}"));
+            steps.failed("tcp", found, remedy::unconnected(*at, first, only_ipv6));
             return None;
         }
         let (of, all) = (connected.len(), addresses.len());
         steps.warning(
             "tcp",
-            format!("{of} of {all} addresses can be connected to; {found}"),
-            to_do,
+            format!("{of} of {all} addresses can be connected to, and used; {found}"),
+            remedy::one_of_several(*at, first),
         );
         Some(connected)
     }
@@ -183,8 +190,10 @@ impl Exam<'_> {
                     (format!("{at} speaks neither TLS nor HTTP"), PORT_TO_DO.into())
                 }
             }
-            ProbeError::Connection(fault) => (found, fault.hint().into()),
-            ProbeError::NotHttp(_) | ProbeError::Timeout(_) => (found, SILENT_TO_DO.into()),
+            ProbeError::Connection(fault) | ProbeError::NotHttp(fault) => {
+                (found, fault.hint_for(&self.server.host))
+            }
+            ProbeError::Timeout(limit) => (found, self.silent(*limit, "connect")),
         }
     }
 
@@ -193,7 +202,7 @@ impl Exam<'_> {
         let path = self.health_path();
         let response = self.probe.get(&path, None).await;
         let is_suspect = match &response {
-            Ok(response) => response.status.as_u16() == 400 || response.redirects_to_https,
+            Ok(response) => response.status.as_u16() == 400 || secure_target(response).is_some(),
             Err(error) => !matches!(error, ProbeError::Timeout(_)),
         };
         let tls_at = at.filter(|_| is_suspect && !self.server.tls);
@@ -209,19 +218,21 @@ impl Exam<'_> {
         }
         let said = format!("GET {path}");
         let (found, to_do) = match response {
-            Ok(response) if response.redirects_to_https && !self.server.tls => {
-                (format!("{said}: redirected to `https://`"), TLS_TO_DO)
-            }
             Ok(response) => {
+                if let Some(target) = secure_target(&response).filter(|_| !self.server.tls) {
+                    let found = format!("{said}: redirected to `{}`", target.origin());
+                    steps.failed("http", found, remedy::redirected(self.server, target));
+                    return None;
+                }
                 let (status, took) = (response.status.as_u16(), response.took.as_millis());
                 steps.ok("http", format!("{said}: HTTP, status {status} in {took} ms"));
                 return Some(response);
             }
             Err(error) => {
                 let to_do = match &error {
-                    ProbeError::Connection(_) => CLOSED_TO_DO,
-                    ProbeError::NotHttp(_) => PORT_TO_DO,
-                    ProbeError::Timeout(_) => SILENT_TO_DO,
+                    ProbeError::Connection(_) => CLOSED_TO_DO.to_owned(),
+                    ProbeError::NotHttp(_) => PORT_TO_DO.to_owned(),
+                    ProbeError::Timeout(limit) => self.silent(*limit, "token_exchange"),
                 };
                 (format!("{said}: {error}"), to_do)
             }
@@ -298,6 +309,10 @@ impl Exam<'_> {
         }
     }
 
+    fn silent(&self, limit: Duration, key: &str) -> String {
+        remedy::silent(self.server, &self.health_path(), limit, key)
+    }
+
     fn health_path(&self) -> String {
         match &self.server.health_check {
             Some(check) => check.path.clone(),
@@ -306,11 +321,9 @@ impl Exam<'_> {
     }
 }
 
-fn connect_to_do(error: &ProbeError) -> &'static str {
-    match error {
-        ProbeError::Timeout(_) => CONNECT_TIMEOUT_HINT,
-        ProbeError::Connection(fault) | ProbeError::NotHttp(fault) => fault.hint(),
-    }
+/// The target of a redirect to a URL that begins with `https://`.
+fn secure_target(response: &ProbeResponse) -> Option<&RedirectTarget> {
+    response.redirect.as_ref().filter(|target| target.is_https())
 }
 
 /// The facts of a certificate that is accepted.
@@ -381,8 +394,6 @@ const MIN_CERTIFICATE_LEFT: i64 = 14 * 24 * 60 * 60;
 const NAME_TO_DO: &str = "check the host in the server's `url` or `addresses`, and ask this machine's \
                           DNS for it with `getent hosts NAME`; a container may have another DNS than \
                           its host";
-const IPV6_TO_DO: &str = "; check whether this machine has IPv6, and whether Bold BI listens on it: \
-                          otherwise give its IPv4 address in `addresses` of the server";
 const PLAIN_TO_DO: &str =
     "let the server's `url` begin with `http://`, or give it the port at which Bold BI has TLS";
 const TLS_TO_DO: &str =
@@ -392,8 +403,6 @@ const PORT_TO_DO: &str =
 const CLOSED_TO_DO: &str = "look into the log of the service at that port, and check the port in the \
                             server's `url`: it accepts connections, and serves neither HTTP nor TLS \
                             as Bold BI's web server does";
-const SILENT_TO_DO: &str = "something accepts connections there and says nothing: check the port in the \
-                            server's `url`, whether Bold BI hangs, and proxies in between";
 const CLOCK_TO_DO: &str = "find out which is wrong (`date -u` on both machines), and have both set by NTP: \
                            JWTs of callers, certificates and the life of tokens depend on it";
 const HEALTH_PATH_TO_DO: &str = "set `health_check.path` of the server to a path that Bold BI serves \

@@ -1,9 +1,10 @@
 //! The steps about one tenant: its exchange, and a request as its user.
 
+use super::exchange::{self, RunFacts};
 use super::quantity::span;
 use super::report::Steps;
 use crate::boldbi::{
-    BoldBi, Exchanged, HARMLESS_ROUTE, Probe, ProbeResponse, hint, is_about_tenant, token_claims,
+    BoldBi, Exchanged, HARMLESS_ROUTE, ProbeResponse, is_about_tenant, token_claims,
 };
 use crate::policy::Permit;
 use crate::tenant::Tenant;
@@ -19,12 +20,17 @@ pub(super) enum Blame {
     Server,
 }
 
-pub(super) async fn examine(bold_bi: &BoldBi, probe: &Probe, permit: &Permit) -> (Steps, Blame) {
+pub(super) async fn examine(
+    bold_bi: &BoldBi,
+    permit: &Permit,
+    facts: &RunFacts<'_>,
+) -> (Steps, Blame) {
     let mut steps = Steps::default();
     let token = match bold_bi.exchange_once(permit).await {
         Ok(exchanged) => describe(&mut steps, permit.tenant(), exchanged),
         Err(error) => {
-            steps.failed("exchange", error.to_string(), hint(&error));
+            let (found, to_do) = exchange::explained(&error, permit.tenant(), facts).await;
+            steps.failed("exchange", found, to_do);
             steps.skip_rest(&STEPS, "there is no token: `exchange` failed");
             let blame = if is_about_tenant(&error) { Blame::Tenant } else { Blame::Server };
             return (steps, blame);
@@ -34,17 +40,22 @@ pub(super) async fn examine(bold_bi: &BoldBi, probe: &Probe, permit: &Permit) ->
         steps.skip_rest(&STEPS, "the token is another user's: `exchange` failed");
         return (steps, Blame::Tenant);
     };
-    request(&mut steps, probe, permit.tenant(), &token).await;
+    request(&mut steps, facts, permit.tenant(), &token).await;
     (steps, Blame::Nobody)
 }
 
 /// Describes a token; returns it unless it must not be used.
 fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> Option<AccessToken> {
-    let Exchanged { token, names_another_user } = exchanged;
+    let Exchanged { token, names_another_user, other_email } = exchanged;
     let user = &tenant.credential.username;
     let lifetime = token.lifetime();
     if names_another_user && user.contains('@') && !is_named(user, &token) {
-        let found = format!("Bold BI gave a token of another user than `{user}`");
+        let found = match other_email {
+            Some(other) => {
+                format!("Bold BI gave a token of `{other}`, another user than `{user}`")
+            }
+            None => format!("Bold BI gave a token of another user than `{user}`"),
+        };
         steps.failed("exchange", found, ANOTHER_USER);
         return None;
     }
@@ -58,8 +69,7 @@ fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> Option<
         None => found,
     };
     if lifetime.as_secs() < SHORT_LIFETIME {
-        let to_do = "tokens of Bold BI live for days: compare the clocks, and look for its reason";
-        steps.warning("exchange", found, to_do);
+        steps.warning("exchange", found, SHORT_LIFETIME_TO_DO);
     } else if names_another_user {
         steps.ok("exchange", format!("{found}; its user has another name, as beside a login name"));
     } else {
@@ -84,10 +94,24 @@ fn elsewhere(tenant: &Tenant, token: &AccessToken) -> Option<String> {
     (host != tenant.server.host).then(|| host.escape_debug().take(MAX_HOST).collect())
 }
 
-async fn request(steps: &mut Steps, probe: &Probe, tenant: &Tenant, token: &AccessToken) {
+async fn request(steps: &mut Steps, facts: &RunFacts<'_>, tenant: &Tenant, token: &AccessToken) {
     let path = format!("{}{HARMLESS_ROUTE}", tenant.api_base);
-    match probe.get(&path, Some(token)).await {
-        Ok(response) => judge(steps, &path, response, elsewhere(tenant, token)),
+    match facts.probe.get(&path, Some(token)).await {
+        Ok(response) => {
+            let (elsewhere, said) = (elsewhere(tenant, token), format!("GET {path} with the token"));
+            match (response.status.as_u16(), elsewhere) {
+                (401, elsewhere) => unauthorized(steps, &said, tenant, elsewhere),
+                (403, elsewhere) if response.is_html => {
+                    let site = told_elsewhere(elsewhere);
+                    steps.failed(
+                        "request",
+                        format!("{said}: status 403, with a web page{site}"),
+                        exchange::allow("GET", &tenant.api_base, facts.own_address),
+                    );
+                }
+                (_, elsewhere) => judge(steps, &said, tenant, &response, elsewhere),
+            }
+        }
         Err(error) => steps.failed(
             "request",
             format!("GET {path} with the token failed: {error}"),
@@ -97,48 +121,73 @@ async fn request(steps: &mut Steps, probe: &Probe, tenant: &Tenant, token: &Acce
     }
 }
 
-fn judge(steps: &mut Steps, path: &str, response: ProbeResponse, elsewhere: Option<String>) {
-    let ProbeResponse { status, is_html, took, .. } = response;
-    let said = format!("GET {path} with the token: status {}", status.as_u16());
-    let page = if is_html { ", with a page of HTML" } else { "" };
-    let to_do = match status.as_u16() {
-        200..=299 if !is_html => {
-            return steps.ok("request", format!("{said} in {} ms", took.as_millis()));
+/// Bold BI refuses its own token.
+fn unauthorized(steps: &mut Steps, said: &str, tenant: &Tenant, elsewhere: Option<String>) {
+    let Some(site) = elsewhere else {
+        let found =
+            format!("{said}: status 401: the API refuses the token that Bold BI gave just now");
+        return steps.failed("request", found, REFUSED_TOKEN_TO_DO);
+    };
+    let host = &tenant.server.host;
+    steps.failed(
+        "request",
+        format!(
+            "{said}: status 401: the token is for the site at `{site}`, but the server's `url` has the \
+             host `{host}`"
+        ),
+        format!(
+            "in Bold BI's site management (Edit Site), correct *Site Domain*, then switch on *Lock site \
+             URL* so that proxies cannot change it; or, if `{site}` is right, use it in the server's \
+             `url`"
+        ),
+    );
+}
+
+fn judge(
+    steps: &mut Steps,
+    said: &str,
+    tenant: &Tenant,
+    response: &ProbeResponse,
+    elsewhere: Option<String>,
+) {
+    let said = format!("{said}: status {}", response.status.as_u16());
+    let page = if response.is_html { ", with a web page" } else { "" };
+    let to_do = match response.status.as_u16() {
+        200..=299 if !response.is_html => {
+            return steps.ok("request", format!("{said} in {} ms", response.took.as_millis()));
         }
         200..=299 => {
-            "a web server or a sign-in page responds in place of Bold BI's API: check the \
-                      server's `url`, and proxies in between"
+            "a web server or a sign-in page responds in place of Bold BI's API: check the server's \
+             `url`, and exempt the API from sign-ins of proxies in between"
         }
         300..=399 => {
-            "a proxy or single sign-on in between redirects requests: let requests with a \
-                      bearer token pass to Bold BI's API"
-        }
-        401 => {
-            "Bold BI gave this token and does not accept it: set *Lock site URL* in the settings of \
-                the site (the site's own URL may differ from the server's `url`), compare the clocks \
-                of Bold BI's machines, and look for a proxy that removes `Authorization`"
-        }
-        403 if is_html => {
-            "a firewall, or Bold BI's list of allowed addresses, refuses this machine: \
-                           add its address there"
+            "a proxy or single sign-on in between redirects requests: let requests with a bearer token \
+             pass to Bold BI's API"
         }
         403 => {
             "the user of the tenant may not use the API: give it a role in Bold BI, or use another \
-                `username`"
+             `username`"
         }
         404 => {
-            "Bold BI's API has no such route here: is this Bold BI older than its API v4.0, or is \
-                only a part of its paths published by the proxy in between?"
+            let to_do = format!(
+                "in each proxy between here and Bold BI, publish all paths below `{}/`; if there is no \
+                 proxy, update Bold BI: its API is older than v4.0",
+                tenant.api_base
+            );
+            let found = format!("{said}{page}: Bold BI's API has no such route here");
+            return steps.failed("request", found + &told_elsewhere(elsewhere), to_do);
         }
         429 => {
             "Bold BI or a proxy in between limits the rate of requests: raise the limit for the \
-                gateway"
+             gateway"
         }
         _ => "look into Bold BI's health and logs: exchanges work, and its API does not",
     };
-    let site = elsewhere
-        .map_or_else(String::new, |host| format!("; by the token, the site is at `{host}`"));
-    steps.failed("request", format!("{said}{page}{site}"), to_do);
+    steps.failed("request", format!("{said}{page}{}", told_elsewhere(elsewhere)), to_do);
+}
+
+fn told_elsewhere(host: Option<String>) -> String {
+    host.map_or_else(String::new, |host| format!("; by the token, the site is at `{host}`"))
 }
 
 /// All steps, in their order.
@@ -149,3 +198,11 @@ const SHORT_LIFETIME: u64 = 300;
 const MAX_HOST: usize = 253;
 const ANOTHER_USER: &str = "look for a proxy or cache that responds in place of Bold BI; if the email \
                             address of the user was changed in Bold BI, set `username` to the new one";
+const SHORT_LIFETIME_TO_DO: &str = "not urgent: the gateway works, but must fetch a new token every few \
+                                    minutes. Compare `date -u` here and on Bold BI's machine; if they \
+                                    agree, look for a shortened token lifetime in Bold BI, or a proxy \
+                                    that responds in its place";
+const REFUSED_TOKEN_TO_DO: &str = "1. look for a proxy that removes `Authorization` on this path; 2. if Bold \
+                                   BI runs on several machines, compare their clocks (`date -u`); 3. in \
+                                   Bold BI's site management (Edit Site), compare *Site Domain* with the \
+                                   server's `url`, then switch on *Lock site URL*";

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
 
 use super::faults::{Row, TLS, row};
-use super::plant::{Plant, sound};
+use super::plant::{Plant, minute, sound};
 use crate::support::client_certificates::dns;
 use crate::support::server_certificates::Made;
 use crate::support::tls::{SelfSigned, TlsServer};
@@ -31,7 +31,7 @@ async fn dates_and_names() -> Vec<Row> {
                 (params.not_before, params.not_after) = (days(-40), days(-10));
             }),
             1,
-            &["expired on", "the clock here says", "renew it"],
+            &["expired on", "the clock here says", "renew it on the server"],
         ),
         (
             "the certificate is not valid yet",
@@ -40,7 +40,7 @@ async fn dates_and_names() -> Vec<Row> {
                 (params.not_before, params.not_after) = (days(10), days(40));
             }),
             1,
-            &["is not valid before", "the clock here says"],
+            &["is not valid before", "the clock here says", "correct the clock if it is slow"],
         ),
         (
             "the certificate ends in five days",
@@ -56,7 +56,7 @@ async fn dates_and_names() -> Vec<Row> {
             "the certificate is for another name",
             Made::named("bi.other.example"),
             1,
-            &["bi.other.example", "another host name"],
+            &["is for `bi.other.example`, not for `localhost`", "another machine"],
         ),
         (
             "the certificate names no host",
@@ -64,13 +64,13 @@ async fn dates_and_names() -> Vec<Row> {
                 params.distinguished_name.push(DnType::CommonName, "bi.example.com");
             }),
             1,
-            &["no subjectAltName"],
+            &["no subjectAltName", "subjectAltName=DNS:localhost", "/CN=localhost"],
         ),
         (
             "the certificate is of version 1",
             Made::named("localhost").in_version_1(),
             1,
-            &["version 1"],
+            &["version 1", "subjectAltName=DNS:localhost"],
         ),
     ];
     for (fault, made, code, cause) in shown {
@@ -88,11 +88,7 @@ async fn dates_and_names() -> Vec<Row> {
             .shows(made.fingerprint_in_lower_case(), "[fingerprint]")
             .with((tls, guards));
         let plant = plant.shows(minute(days(-10)), "[date]").shows(minute(days(10)), "[date]");
-        // The doctor runs a little later.
-        let plant = (0..3).fold(plant, |plant, later| {
-            plant.shows(minute(days(0) + time::Duration::minutes(later)), "[now]")
-        });
-        rows.push(row(fault, plant, code, TLS, cause));
+        rows.push(row(fault, plant.at_this_time(), code, TLS, cause));
     }
     rows
 }
@@ -114,7 +110,7 @@ async fn not_trusted() -> Vec<Row> {
             .with((tls, guards)),
         1,
         TLS,
-        &["signed by itself", "`ca_file`"],
+        &["self-signed", "`ca_file`", "equals the one"],
     ));
     let (tls, guards) = behind(own.acceptor()).await;
     let pin = format!(", certificate_sha256: [\"{}\"]", "0".repeat(64));
@@ -123,7 +119,7 @@ async fn not_trusted() -> Vec<Row> {
         at(&tls, &pin).shows(&fingerprint, "[fingerprint]").with((tls, guards)),
         1,
         TLS,
-        &["none of `certificate_sha256`", "renewed"],
+        &["none of `certificate_sha256`", "renewed", "do not add it"],
     ));
     let chain = Chain::new();
     for (fault, sent, listed, cause) in [
@@ -131,7 +127,7 @@ async fn not_trusted() -> Vec<Row> {
             "the server does not send the certificate of the intermediate CA",
             chain.acceptor(false),
             &chain.root,
-            &["issued by `Intermediate`", "does not send", "whole chain"][..],
+            &["issued by `Intermediate`", "does not send", "`fullchain.pem`), and try again"][..],
         ),
         (
             "the certificate is of a CA that is not trusted",
@@ -155,11 +151,6 @@ async fn not_trusted() -> Vec<Row> {
 fn at(server: &TlsServer, trust: &str) -> Plant {
     Plant::new(&format!("https://localhost:{}/bi", server.port()), trust)
         .shows(server.address, "[server]")
-}
-
-fn minute(date: OffsetDateTime) -> String {
-    let form = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
-    date.format(form).unwrap()
 }
 
 /// A sound stand-in behind TLS.

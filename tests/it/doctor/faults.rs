@@ -148,7 +148,7 @@ fn in_the_configuration() -> Vec<Row> {
             plant().password(PASSWORD).edit("source: local", "source: azure_ad"),
             78,
             CONFIGURATION,
-            &["no password for users of this source", "`grant: embed_secret`"],
+            &["no password for users of this source", "replace `password` by `embed_secret`"],
         ),
         row(
             "the secret has a blank at its end",
@@ -162,7 +162,7 @@ fn in_the_configuration() -> Vec<Row> {
             plant().secret(&format!("{EMBED_SECRET}\r\n\r\n")),
             78,
             CONFIGURATION,
-            &["line breaks"],
+            &["an empty line after the secret (Windows line ends, CR LF)", "remove the empty line"],
         ),
         row(
             "the secret begins with a byte order mark",
@@ -171,13 +171,19 @@ fn in_the_configuration() -> Vec<Row> {
             CONFIGURATION,
             &["byte order mark"],
         ),
-        row("the secret is empty", plant().secret("\n"), 78, CONFIGURATION, &["it is empty"]),
+        row(
+            "the secret is empty",
+            plant().secret("\n"),
+            78,
+            CONFIGURATION,
+            &["it is empty", "Settings > Embed"],
+        ),
         row(
             "the secret's file is missing",
             plant().shell("rm \"${4%/*}/secret\"; exec \"$@\""),
             78,
             CONFIGURATION,
-            &["No such file"],
+            &["No such file", "create the file"],
         ),
         row(
             "the secret's file may not be read",
@@ -188,7 +194,7 @@ fn in_the_configuration() -> Vec<Row> {
             ),
             78,
             CONFIGURATION,
-            &["Permission denied"],
+            &["Permission denied", "let this user read the file"],
         ),
         row(
             "the secret's variable is not set",
@@ -262,14 +268,17 @@ async fn on_the_way() -> Vec<Row> {
             Plant::new(&url(dead), "").shows(dead, "[server]"),
             1,
             TCP,
-            &["Connection refused", "nothing listens"],
+            &["Connection refused", "nothing listens at", "`ss -ltn`"],
         ),
         row(
             "a firewall drops the packets",
-            Plant::new(&url(filtered), quick).with(filtered_guard).shows(filtered, "[server]"),
+            Plant::new(&url(filtered), quick)
+                .with(filtered_guard)
+                .shows(filtered, "[server]")
+                .shows(format!("{} {}", filtered.ip(), filtered.port()), "[server]"),
             1,
             TCP,
-            &["firewall", "drop"],
+            &["`nc -vz -w 5 127.0.0.1 ", "have 127.0.0.1 -> 127.0.0.1:", "firewalls"],
         ),
         row(
             "only an IPv6 address, at which Bold BI does not listen",
@@ -277,7 +286,7 @@ async fn on_the_way() -> Vec<Row> {
                 .shows(ipv6, "[server]"),
             1,
             TCP,
-            &["all are IPv6 addresses", "IPv4 address in `addresses`"],
+            &["all are IPv6 addresses", "IPv4 address in `addresses`", "IPv4 only"],
         ),
         row(
             "one of two addresses is dead",
@@ -287,7 +296,7 @@ async fn on_the_way() -> Vec<Row> {
                 .shows(dead, "[server]"),
             0,
             TCP,
-            &["Connection refused"],
+            &["Connection refused", "can be connected to, and used", "start Bold BI at 127.0.0.1:"],
         ),
         row(
             "`https` for a port of plain HTTP",
@@ -307,10 +316,10 @@ async fn on_the_way() -> Vec<Row> {
         ),
         row(
             "the server accepts connections and is silent",
-            Plant::new(&url(silent_address), quick).with(silent),
+            Plant::new(&url(silent_address), quick).shows(silent_address, "[server]").with(silent),
             1,
             HTTP,
-            &["no response within", "says nothing"],
+            &["no response within", "/bi/health-check` here", "raise `timeouts.token_exchange`"],
         ),
         row(
             "the server closes each connection",
@@ -386,13 +395,13 @@ async fn in_front_of_bold_bi() -> Vec<Row> {
     rows.push(row(
         "the port redirects to https",
         handled("", |_| {
-            "HTTP/1.1 301 Moved\r\nLocation: https://bi.example.com/bi\r\nContent-Length: 0\r\n\r\n"
+            "HTTP/1.1 301 Moved\r\nLocation: https://bi.example.com/bi?canary\r\nContent-Length: 0\r\n\r\n"
                 .into()
         })
         .await,
         1,
         HTTP,
-        &["redirected to `https://`"],
+        &["redirected to `https://bi.example.com`", "set the server's `url` to `https://bi.example.com/bi`"],
     ));
     rows.push(row(
         "a token reply that breaks off",
@@ -404,24 +413,25 @@ async fn in_front_of_bold_bi() -> Vec<Row> {
             let half = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{".to_vec();
             RawResponse { bytes: half, keep: false }
         })
-        .await,
+        .await
+        .at_this_time(),
         1,
         EXCHANGE,
-        &["in the middle of its response"],
+        &["in the middle of its response", "size limit"],
     ));
     rows.push(row(
         "the port of another web server",
         handled("", |_| html("404 Not Found", "nginx")).await,
         1,
         EXCHANGE,
-        &["404, as a page of HTML", "open the server's `url` in a browser"],
+        &["404, with a web page", "credential was not judged", "check the port", "in a browser"],
     ));
     rows.push(row(
         "the allow-list of Bold BI refuses this machine",
         handled("", |_| html("403 Forbidden", "Access Denied")).await,
         1,
         EXCHANGE,
-        &["403", "list of allowed addresses"],
+        &["403", "blocked before", "POST from `127.0.0.1` to `/bi/api/site/site1/token`"],
     ));
     rows.push(row(
         "the proxy in front does not know the host",
@@ -471,7 +481,7 @@ async fn in_the_credential() -> Vec<Row> {
         plant.edit("site: site1", "site: Site1").with(stand_in),
         1,
         EXCHANGE,
-        &["site identifier"],
+        &["404, with a web page", "compare `site`", "upper and lower case"],
     ));
     let (stand_in, plant) = sound().await;
     let plant = plant.file("new", "canary-that-is-wrong");
@@ -481,7 +491,7 @@ async fn in_the_credential() -> Vec<Row> {
         plant.arguments(&["acme", "--secret-file", &new]).with(stand_in),
         1,
         EXCHANGE,
-        &["the credential was refused"],
+        &["refuses the new secret from `/", "was not tried", "do not install this file"],
     ));
     let (stand_in, plant) = sound().await;
     rows.push(row(
@@ -501,13 +511,13 @@ async fn in_bold_bi() -> Vec<Row> {
             "a sign-in page in place of the token endpoint",
             TokenReply::Html,
             EXCHANGE,
-            &["it is HTML, not JSON"][..],
+            &["it is a web page (HTML) in place of a token", "sign-in page"][..],
         ),
         (
             "a firewall in front of the token endpoint",
             raw(403, &[("Content-Type", "text/html")], "<html>Blocked</html>"),
             EXCHANGE,
-            &["403", "firewall"],
+            &["403", "firewall", "POST from `127.0.0.1`"],
         ),
         (
             "IIS asks for its own sign-in",
@@ -522,16 +532,16 @@ async fn in_bold_bi() -> Vec<Row> {
             &["gzip", "switch off compression"],
         ),
         (
-            "the token endpoint redirects",
-            TokenReply::Redirect("/login".into()),
-            EXCHANGE,
-            &["redirect", "the address that the redirect leads to"],
-        ),
-        (
             "a token that lives for three thousand years",
             raw(200, &[], r#"{"access_token":"canary","expires_in":99999999999}"#),
             EXCHANGE,
-            &["check how long tokens live"],
+            &["more than 100 years", "a proxy or a stub?"],
+        ),
+        (
+            "a token whose life ended before it began",
+            raw(200, &[], r#"{"access_token":"canary","expires_in":-60}"#),
+            EXCHANGE,
+            &["a lifetime below zero", "compare the clock here"],
         ),
         (
             "a token for another user",
@@ -541,13 +551,26 @@ async fn in_bold_bi() -> Vec<Row> {
                 r#"{"access_token":"canary","expires_in":600,"email":"joe@acme.example"}"#,
             ),
             EXCHANGE,
-            &["a token of another user"],
+            &["a token of `joe@acme.example`, another user than"],
         ),
     ] {
         let (stand_in, plant) = sound().await;
         stand_in.set_reply(reply);
         rows.push(row(fault, plant.with(stand_in), 1, step, cause));
     }
+    rows.push(row(
+        "the token endpoint redirects",
+        handled("", |request| match request.line().starts_with("POST") {
+            true => "HTTP/1.1 307 Temporary Redirect\r\nLocation: /login?canary\r\n\
+                     Content-Length: 0\r\n\r\n"
+                .into(),
+            false => status(405, "POST alone"),
+        })
+        .await,
+        1,
+        EXCHANGE,
+        &["(307)", "it leads to `http://127.0.0.1:", "/login`", "exempt the token endpoint"],
+    ));
     let (stand_in, plant) = sound().await;
     stand_in.set_token_lifetime(Duration::from_secs(60));
     let short = plant.with(stand_in);
@@ -556,11 +579,11 @@ async fn in_bold_bi() -> Vec<Row> {
         short,
         0,
         EXCHANGE,
-        &["lives for 60 seconds"],
+        &["lives for 60 seconds", "not urgent"],
     ));
     for (fault, status, cause) in [
         ("the token endpoint limits the rate", StatusCode::TOO_MANY_REQUESTS, "limits the rate"),
-        ("the token endpoint cannot serve", StatusCode::SERVICE_UNAVAILABLE, "health and logs"),
+        ("the token endpoint cannot serve", StatusCode::SERVICE_UNAVAILABLE, "a proxy in front"),
     ] {
         let (stand_in, plant) = sound().await;
         // The first request is the one that looks for the token endpoint.
@@ -578,12 +601,20 @@ async fn in_bold_bi() -> Vec<Row> {
         plant.with(stand_in),
         1,
         REQUEST,
-        &["401", "the site is at `bi.other.example`", "*Lock site URL*"],
+        &["is for the site at `bi.other.example`, but", "*Site Domain*", "*Lock site URL*"],
     ));
     for (fault, status, cause) in [
-        ("Bold BI does not accept its own token", StatusCode::UNAUTHORIZED, &["Lock site URL"][..]),
+        (
+            "Bold BI does not accept its own token",
+            StatusCode::UNAUTHORIZED,
+            &["gave just now", "1. look for a proxy"][..],
+        ),
         ("the user may not use the API", StatusCode::FORBIDDEN, &["may not use the API"]),
-        ("the API is not published", StatusCode::NOT_FOUND, &["no such route"]),
+        (
+            "the API is not published",
+            StatusCode::NOT_FOUND,
+            &["no such route", "publish all paths below `/bi/api/site/site1/`"],
+        ),
         ("the API fails", StatusCode::BAD_GATEWAY, &["status 502", "health and logs"]),
     ] {
         let (stand_in, plant) = sound_for(UserSource::Local).await;

@@ -8,6 +8,7 @@ use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
 use rustix::process::{getegid, geteuid};
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::support::edit::Edit;
 use crate::support::files::write;
@@ -94,6 +95,15 @@ impl Plant {
         self
     }
 
+    /// The same, with the minutes from now on shown as the time of the run.
+    pub fn at_this_time(self) -> Self {
+        let now = OffsetDateTime::now_utc();
+        // The table takes a while.
+        (0..5).fold(self, |plant, later| {
+            plant.shows(minute(now + time::Duration::minutes(later)), "[now]")
+        })
+    }
+
     pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
@@ -123,6 +133,12 @@ impl Plant {
         }
         text
     }
+}
+
+/// A date as the doctor writes it.
+pub fn minute(date: OffsetDateTime) -> String {
+    let form = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    date.format(form).unwrap()
 }
 
 /// The first step that failed, or else the first with a warning.
