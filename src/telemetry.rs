@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 mod access_log;
 mod audit;
 mod catalogue;
+mod exchange_record;
 mod file;
 mod gauge_guard;
 mod handshakes;
@@ -37,6 +38,7 @@ pub use access_log::{
 };
 pub use audit::{AuditEvent, AuditLine, AuditLog};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
+pub use exchange_record::{ExchangeRecord, RecordedExchange};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::DurationHistogram;
@@ -197,6 +199,11 @@ impl Telemetry {
         let mut endpoints = self.endpoints.write();
         let new = || Arc::new(self.families.endpoint(server));
         Arc::clone(endpoints.entry(server.into()).or_insert_with(new))
+    }
+
+    /// The metrics of the token endpoint of a server, if it was used. They are not registered here.
+    pub fn known_endpoint(&self, server: &str) -> Option<Arc<EndpointMetrics>> {
+        self.endpoints.read().get(server).map(Arc::clone)
     }
 
     /// The metrics of a server, exported as in [`Telemetry::register_tenant`].

@@ -16,7 +16,7 @@ use strum::{EnumCount, VariantArray};
 use super::histogram::{DurationHistogram, REQUEST_BUCKETS};
 use super::outcome::NONE;
 use super::routes::{RouteFamilies, RouteMetrics};
-use super::{ExchangeOutcome, LogLimiter, RefreshOutcome, RequestOutcome};
+use super::{ExchangeOutcome, ExchangeRecord, LogLimiter, RefreshOutcome, RequestOutcome};
 
 /// The metrics that have a label for the tenant or the server.
 #[derive(Debug)]
@@ -108,6 +108,8 @@ pub struct TenantMetrics {
     pub replays: Counter,
     /// Limits how often its failures are logged.
     pub log_limiter: LogLimiter,
+    /// The last exchange, for the status API.
+    pub exchange_record: ExchangeRecord,
     /// `None` once the tenant is removed.
     token_expiry: Mutex<Option<Family<TenantLabel, Gauge>>>,
     label: TenantLabel,
@@ -122,6 +124,11 @@ impl TenantMetrics {
     /// Counts a request.
     pub fn request(&self, outcome: RequestOutcome) {
         self.requests[outcome as usize].inc();
+    }
+
+    /// The requests of all outcomes.
+    pub fn requests(&self) -> u64 {
+        self.requests.iter().map(Counter::get).sum()
     }
 
     /// Counts an exchange.
@@ -249,6 +256,7 @@ impl Families {
             cache_misses: cache(CACHE_RESULTS[1]),
             replays: self.replays.get_or_create(&label).clone(),
             log_limiter: LogLimiter::default(),
+            exchange_record: ExchangeRecord::default(),
             token_expiry: Mutex::new(Some(self.token_expiry.clone())),
             label,
         }

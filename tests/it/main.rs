@@ -30,6 +30,7 @@ mod security;
 mod server_certificates;
 mod shipped;
 mod single_flight;
+mod status_api;
 mod structure;
 mod subjects;
 mod support;

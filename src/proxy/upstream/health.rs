@@ -21,6 +21,7 @@ impl Upstream {
         if !address.set_ejected(true) {
             return;
         }
+        address.set_cause(cause);
         drop(self.addresses.lock().clear(address));
         let left = self.update_metrics();
         tracing::warn!(
