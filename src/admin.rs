@@ -1,6 +1,7 @@
-//! The admin endpoints: liveness, readiness and metrics, on a listener of their own. They show
-//! nothing about tenants but their names, in metrics. A probe gets its response however many other
-//! clients are connected: without one, an orchestrator restarts the process.
+//! The admin endpoints: liveness, readiness and metrics, on a listener of their own; and the status
+//! API, if it is on. Without it they show nothing about tenants but their names, in metrics. A
+//! probe gets its response however many other clients are connected: without one, an orchestrator
+//! restarts the process.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use tokio::time::timeout;
 
 mod connections;
 mod metrics_page;
+mod status;
 
 use crate::caller::AllowedHosts;
+use crate::status::StatusSource;
 use crate::telemetry::Telemetry;
 use connections::{AdminConnections, ConnectionGuard};
 
@@ -38,6 +41,8 @@ pub struct AdminServer {
     hosts: Option<Arc<AllowedHosts>>,
     pages: Arc<Semaphore>,
     max_connections: usize,
+    /// The status API; `None` if it is off.
+    status: Option<Arc<StatusSource>>,
 }
 
 /// Whether the gateway is ready: first starting, then ready, then stopping.
@@ -73,10 +78,14 @@ impl Readiness {
 }
 
 impl AdminServer {
-    /// Endpoints that show this telemetry and this readiness.
-    pub fn new(telemetry: Arc<Telemetry>, readiness: Arc<Readiness>) -> Self {
+    /// Endpoints that show this telemetry and this readiness, and the `status` if there is one.
+    pub fn new(
+        telemetry: Arc<Telemetry>,
+        readiness: Arc<Readiness>,
+        status: Option<Arc<StatusSource>>,
+    ) -> Self {
         let pages = Arc::new(Semaphore::new(MAX_PAGES));
-        Self { telemetry, readiness, hosts: None, pages, max_connections: usize::MAX }
+        Self { telemetry, readiness, hosts: None, pages, max_connections: usize::MAX, status }
     }
 
     /// The same with at most so many connections, if its own bounds are not lower.
@@ -146,7 +155,11 @@ impl AdminServer {
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
             },
             "/metrics" => self.metrics(request.headers()).await,
-            _ => text(StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n"),
+            path => {
+                let status = self.status.as_ref();
+                let found = status.and_then(|of| status::respond(of, path, request.uri().query()));
+                found.unwrap_or_else(|| text(StatusCode::NOT_FOUND, NOT_FOUND))
+            }
         }
     }
 
@@ -199,6 +212,7 @@ const READY: u8 = 1;
 const STOPPING: u8 = 2;
 const LACKS_SECRETS: u8 = 3;
 const NO_SECRET: &str = "not ready: the secret of a tenant in `warm_up` cannot be used\n";
+const NOT_FOUND: &str = "try /livez, /readyz or /metrics\n";
 const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";
 /// Bounds the wait for the first byte of a connection, for a whole head, and for the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);

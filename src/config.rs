@@ -5,7 +5,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +56,7 @@ pub use files::{Digest, Files};
 pub use finding::{Excerpt, Finding, Findings, Position, UnusableSecret};
 use finding::{Noted, Notes};
 use listeners::ListenerProofs;
-pub use listeners::{ListenAddress, ListenerSettings, TlsFiles};
+pub use listeners::{AdminSettings, ListenAddress, ListenerSettings, TlsFiles};
 use node::Node;
 use place::Place;
 use secrets::SecretsToRead;
@@ -69,7 +68,7 @@ pub struct Settings {
     /// Where clients connect; at least one.
     pub listeners: Vec<ListenerSettings>,
     /// Where health checks and metrics are served.
-    pub admin: SocketAddr,
+    pub admin: AdminSettings,
     /// All servers, in the order of the file.
     pub servers: Vec<Arc<Server>>,
     /// All tenants, in the order of the file; at least one.
@@ -230,8 +229,13 @@ impl Check<'_> {
         let servers = self.servers(&at.key("servers"), file.servers);
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
         let proofs = ListenerProofs::of(&file.listeners);
-        let listeners =
-            self.listeners(&at, file.listeners, &file.callers, admin.as_ref().ok(), &tenants);
+        let listeners = self.listeners(
+            &at,
+            file.listeners,
+            &file.callers,
+            admin.as_ref().ok().map(|admin| &admin.address),
+            &tenants,
+        );
         let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &proofs);
         let mut names: Vec<_> = callers.rules.keys().cloned().collect();
         names.sort_unstable();

@@ -4,8 +4,9 @@
 //! ```text
 //! cli
 //! run
-//! proxy
 //! admin
+//! status              the state of the gateway, for the admin listener
+//! proxy
 //! config              the configuration file, parsed into valid values
 //! boldbi  jwks        everything particular to Bold BI; key sets over HTTP
 //! gateway             the decisions on one request, in order
@@ -45,6 +46,7 @@ pub mod refusal;
 pub mod request;
 pub mod run;
 pub mod secret;
+pub mod status;
 pub mod telemetry;
 pub mod tenant;
 pub mod throttle;

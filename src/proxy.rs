@@ -22,7 +22,7 @@ mod upstream;
 pub use downstream::{ClientLimits, Peer, linger};
 pub use serve::Current;
 pub use session::UnfinishedHeads;
-pub use upstream::{ConnectionUsage, TenantUpstream, TotalConnections, Upstream};
+pub use upstream::{AddressState, ConnectionUsage, TenantUpstream, TotalConnections, Upstream};
 
 use crate::caller::ListenerTerms;
 use crate::gateway::{Arrival, Gateway};

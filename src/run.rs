@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -26,10 +27,12 @@ mod warm_up;
 mod watch;
 
 use crate::admin::{AdminServer, Readiness};
-use crate::config::{ListenAddress, Settings};
+use crate::caller::Admits;
+use crate::config::{AdminSettings, ListenAddress, ListenerSettings, Settings};
 use crate::descriptors::{self, Allotment, Needs, TooFew};
 use crate::gateway::Gateway;
 use crate::proxy::TotalConnections;
+use crate::status::{ListenerStatus, ShownGeneration, StatusSource};
 use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
 use crate::trust::TrustError;
@@ -54,6 +57,7 @@ pub struct Running {
     admin_address: SocketAddr,
     admin: JoinHandle<()>,
     readiness: Arc<Readiness>,
+    status: Option<Arc<StatusSource>>,
     warming_up: JoinHandle<()>,
     alarms: JoinHandle<()>,
 }
@@ -73,7 +77,7 @@ struct AcceptLoop {
 /// The settings that a reload cannot change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct RestartOnly {
-    admin: SocketAddr,
+    admin: AdminSettings,
     max_connections: usize,
     token_cache_entries: u64,
 }
@@ -90,7 +94,8 @@ impl RestartOnly {
     /// The keys with other values in `other`.
     fn differing(self, other: Self) -> Vec<&'static str> {
         let keys = [
-            ("admin.address", self.admin == other.admin),
+            ("admin.address", self.admin.address == other.admin.address),
+            ("admin.status", self.admin.status == other.admin.status),
             ("limits.max_connections", self.max_connections == other.max_connections),
             ("limits.token_cache_entries", self.token_cache_entries == other.token_cache_entries),
         ];
@@ -168,7 +173,7 @@ impl Running {
             let address = &listener.address;
             sockets.push((address.clone(), bind(&mut inherited, address)?));
         }
-        let admin_at = ListenAddress::Tcp(settings.admin);
+        let admin_at = ListenAddress::Tcp(settings.admin.address);
         let admin = bind(&mut inherited, &admin_at)?;
         inherited.reserve(&admin_at);
         let Socket::Tcp(admin_socket, admin_address) = admin else {
@@ -184,6 +189,7 @@ impl Running {
         let state =
             ProcessState { tokens, unfinished_heads, total, telemetry, access_log, closing };
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
+        let listeners = settings.listeners.clone();
         let generation = Arc::new(Generation::build(settings, &ids, None, &state)?);
         logs.open(&state)?;
 
@@ -206,7 +212,12 @@ impl Running {
         generation.alarm.log();
         let warming_up = start_warm_up(&generation, &readiness);
         let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
-        let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness))
+        let addresses = addresses(&accept_loops);
+        let status = restart_only.admin.status.then(|| {
+            let active = active(&generation, 1, &listeners, &addresses);
+            Arc::new(StatusSource::new(Arc::clone(telemetry), active))
+        });
+        let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness), status.clone())
             .with_max_connections(allotment.admin);
         telemetry.reloads.in_force(1);
         for address in inherited.unused() {
@@ -220,7 +231,7 @@ impl Running {
             connections,
             state,
             generation: 1,
-            addresses: addresses(&accept_loops),
+            addresses,
             next_listener: accept_loops.len() as ListenerId,
             accept_loops,
             inherited,
@@ -229,6 +240,7 @@ impl Running {
             admin_address,
             admin: tokio::spawn(admin.serve(admin_socket)),
             readiness,
+            status,
             warming_up,
             alarms,
         })
@@ -263,6 +275,7 @@ impl Running {
         let (ids, mut bound) = self.bind_new(&settings)?;
         let configured: Vec<_> = settings.listeners.iter().map(|l| l.address.clone()).collect();
         let (restart_only, logs) = (RestartOnly::of(&settings), LogDestinations::of(&settings));
+        let listeners = settings.listeners.clone();
         let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.state)?);
         logs.open(&self.state)?;
 
@@ -298,6 +311,9 @@ impl Running {
         self.addresses = addresses(&self.accept_loops);
         self.generation += 1;
         self.state.telemetry.reloads.in_force(self.generation);
+        if let Some(status) = &self.status {
+            status.activate(active(&next, self.generation, &listeners, &self.addresses));
+        }
         let needs_restart = self.restart_only.differing(restart_only);
         Ok(Reloaded { generation: self.generation, needs_restart })
     }
@@ -461,6 +477,31 @@ async fn repeat_alarms(connections: Arc<Connections>) {
 
 fn addresses(accept_loops: &[AcceptLoop]) -> Vec<ListenAddress> {
     accept_loops.iter().map(|running| running.address.clone()).collect()
+}
+
+/// A generation as the status API shows it; its listeners have these bound addresses.
+fn active(
+    generation: &Generation,
+    number: u64,
+    listeners: &[ListenerSettings],
+    addresses: &[ListenAddress],
+) -> ShownGeneration {
+    let listeners = listeners.iter().zip(addresses).map(|(listener, address)| ListenerStatus {
+        address: address.to_string(),
+        callers: match listener.terms.admits {
+            Admits::Anonymous => "anonymous",
+            Admits::Known => "required",
+        },
+        tls: listener.tls.is_some(),
+        client_certificates: listener.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()),
+    });
+    ShownGeneration {
+        gateway: Arc::clone(&generation.gateway),
+        proxy: Arc::clone(&generation.proxy),
+        generation: number,
+        since: SystemTime::now(),
+        listeners: listeners.collect(),
+    }
 }
 
 fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Socket, StartError> {

@@ -17,6 +17,7 @@ mod audit;
 mod build;
 mod catalogue;
 mod descriptors;
+mod exchange_record;
 mod file;
 mod gauge_guard;
 mod handshakes;
@@ -42,6 +43,7 @@ pub use audit::{AuditEvent, AuditLine, AuditLog};
 pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use descriptors::{DescriptorMetrics, DescriptorUse};
+pub use exchange_record::{ExchangeRecord, RecordedExchange};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::DurationHistogram;
@@ -215,6 +217,11 @@ impl Telemetry {
         let mut endpoints = self.endpoints.write();
         let new = || Arc::new(self.families.endpoint(server));
         Arc::clone(endpoints.entry(server.into()).or_insert_with(new))
+    }
+
+    /// The metrics of the token endpoint of a server, if it was used. They are not registered here.
+    pub fn known_endpoint(&self, server: &str) -> Option<Arc<EndpointMetrics>> {
+        self.endpoints.read().get(server).map(Arc::clone)
     }
 
     /// The metrics of a server, exported as in [`Telemetry::register_tenant`].

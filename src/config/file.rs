@@ -187,6 +187,9 @@ pub(super) struct Tls {
 pub(super) struct Admin {
     /// IP address and port.
     pub address: Field<String>,
+    /// Serve the status API and its page: tenants, servers, tokens' times, but no token and no
+    /// secret. Only on a loopback address, because it asks for no credential.
+    pub status: Field<bool>,
 }
 
 /// One Bold BI installation.
@@ -354,7 +357,7 @@ pub(super) struct Limits {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: Field::Given("127.0.0.1:9090".to_owned()) }
+        Self { address: Field::Given("127.0.0.1:9090".to_owned()), status: Field::Given(false) }
     }
 }
 

@@ -27,6 +27,15 @@ pub struct ListenerSettings {
     pub tls: Option<TlsFiles>,
 }
 
+/// The admin listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether it serves the status API and its page; only on a loopback address.
+    pub status: bool,
+}
+
 /// The proofs that some listener can take from its clients. A part of the file that cannot be read
 /// counts as one that can take any.
 pub(super) struct ListenerProofs {
@@ -114,11 +123,19 @@ impl Check<'_> {
         self,
         at: &Place<'_>,
         admin: Field<file::Admin>,
-    ) -> Result<SocketAddr, Noted> {
+    ) -> Result<AdminSettings, Noted> {
         let admin = admin.required(at, "a mapping", self.notes)?;
+        let status_at = at.key("status");
+        let status = admin.status.required(&status_at, "`true`, `false`", self.notes);
         let at = at.key("address");
         let text = admin.address.required(&at, TCP_ADDRESS, self.notes)?;
-        text.parse().map_err(|_| self.notes.add(at.wrong(TCP_ADDRESS)))
+        let address: SocketAddr =
+            text.parse().map_err(|_| self.notes.add(at.wrong(TCP_ADDRESS)))?;
+        let status = status?;
+        if status && !ListenAddress::Tcp(address).is_private() {
+            return Err(self.notes.add(status_at.wrong(PRIVATE_STATUS)));
+        }
+        Ok(AdminSettings { address, status })
     }
 
     /// The listeners. They come after `admin`, because an address can only be used once.
@@ -245,6 +262,8 @@ impl Check<'_> {
     }
 }
 
+const PRIVATE_STATUS: &str = "`false`; `true` only with a loopback address as `admin.address`, \
+                              because the status API asks for no credential";
 const TCP_ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:9090`";
 const ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:8080`, or `unix:` and the \
                        absolute path of a socket of at most 107 bytes";

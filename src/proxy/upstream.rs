@@ -34,7 +34,7 @@ use crate::telemetry::{
 };
 use crate::tenant::Server;
 use crate::trust::{self, TrustError};
-use address::{Addresses, Busy, IdleConnection, OpenConnection};
+use address::{Address, Addresses, Busy, IdleConnection, OpenConnection};
 use lookup::{Lookup, LookupFault};
 
 /// The connections to one server. A reload keeps them if its [`Server`] stays equal.
@@ -64,6 +64,17 @@ pub struct ConnectionUsage {
     pub in_use: usize,
     /// Most connections.
     pub limit: usize,
+}
+
+/// An address of a server as the status API shows it.
+#[derive(Clone, Debug)]
+pub struct AddressState {
+    /// The address.
+    pub at: SocketAddr,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// Why it is ejected; `None` if it is healthy.
+    pub ejected_because: Option<String>,
 }
 
 /// A session on a connection to a server, and a permit for the connection. The permit is released
@@ -162,6 +173,17 @@ impl Upstream {
     /// Counts a request that waits for a connection, until the guard is dropped.
     fn waiting(&self) -> GaugeGuard<'_> {
         GaugeGuard::new(&self.metrics.waiting)
+    }
+
+    /// The addresses that its names resolve to now.
+    pub fn addresses(&self) -> Vec<AddressState> {
+        let addresses = self.addresses.lock();
+        let state = |address: &Arc<Address>| AddressState {
+            at: address.at,
+            in_flight: address.in_flight(),
+            ejected_because: address.ejected_because(),
+        };
+        addresses.listed().map(state).collect()
     }
 
     /// Whether there is an address besides `address`.

@@ -16,7 +16,7 @@ use strum::{EnumCount, VariantArray};
 use super::histogram::{DurationHistogram, REQUEST_BUCKETS};
 use super::outcome::NONE;
 use super::routes::{RouteFamilies, RouteMetrics};
-use super::{ExchangeOutcome, LogLimiter, RefreshOutcome, RequestOutcome};
+use super::{ExchangeOutcome, ExchangeRecord, LogLimiter, RefreshOutcome, RequestOutcome};
 
 /// The metrics that have a label for the tenant or the server.
 #[derive(Debug)]
@@ -111,6 +111,8 @@ pub struct TenantMetrics {
     pub secret_unreadable: Gauge,
     /// Limits how often its failures are logged.
     pub log_limiter: LogLimiter,
+    /// The last exchange, for the status API.
+    pub exchange_record: ExchangeRecord,
     /// `None` once the tenant is removed.
     token_expiry: Mutex<Option<Family<TenantLabel, Gauge>>>,
     label: TenantLabel,
@@ -125,6 +127,11 @@ impl TenantMetrics {
     /// Counts a request.
     pub fn request(&self, outcome: RequestOutcome) {
         self.requests[outcome as usize].inc();
+    }
+
+    /// The requests of all outcomes.
+    pub fn requests(&self) -> u64 {
+        self.requests.iter().map(Counter::get).sum()
     }
 
     /// Counts an exchange.
@@ -258,6 +265,7 @@ impl Families {
             replays: self.replays.get_or_create(&label).clone(),
             secret_unreadable: self.secret_unreadable.get_or_create(&label).clone(),
             log_limiter: LogLimiter::default(),
+            exchange_record: ExchangeRecord::default(),
             token_expiry: Mutex::new(Some(self.token_expiry.clone())),
             label,
         }

@@ -259,6 +259,10 @@ impl Exchanges {
                 metrics.exchanged(ExchangeOutcome::Success);
                 guard.succeeded(&permit.tenant().name);
                 self.users.granted(permit, begun);
+                let (now, token) = (Instant::now(), new.token());
+                metrics
+                    .exchange_record
+                    .succeeded(now - token.obtained_at(), token.expires_at() - now);
                 self.failures.invalidate(permit);
                 return Ok(Some(self.keep(permit, new, purpose)));
             }
@@ -278,6 +282,10 @@ impl Exchanges {
                     return Ok(None);
                 }
             }
+        }
+        // One unknown user says nothing about the tenant.
+        if !matches!(error.kind, ExchangeErrorKind::SubjectUnknown { .. }) {
+            metrics.exchange_record.failed(error.kind.to_string());
         }
         if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
             alarm(&metrics, permit);

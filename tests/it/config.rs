@@ -167,7 +167,7 @@ fn a_complete_file_becomes_these_settings() {
         ("unix:/run/boldgate/gateway.sock", Admits::Anonymous),
     ];
     assert_eq!(listeners, expected.map(|(address, admits)| (address.to_owned(), admits)));
-    assert_eq!(settings.admin.to_string(), "127.0.0.1:9191");
+    assert_eq!(settings.admin.address.to_string(), "127.0.0.1:9191");
     assert_eq!(settings.caller_auth.key_header(), "x-gateway-key");
     assert_eq!(settings.limits.max_body, 1 << 30);
     assert_eq!(settings.limits.keep_alive_timeout, Duration::from_secs(120));
@@ -278,7 +278,7 @@ fn the_host_of_a_url_may_end_in_a_dot() {
 fn a_minimal_file_has_the_documented_defaults() {
     let settings = settings("tests/config/valid/minimal.yaml");
     assert!(matches!(settings.listeners[0].address, ListenAddress::Tcp(_)));
-    assert_eq!(settings.admin.to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.admin.address.to_string(), "127.0.0.1:9090");
     assert_eq!(settings.caller_auth.key_header(), "x-api-key");
     assert_eq!(settings.limits.max_connections, 20_000);
     assert_eq!(settings.limits.max_body, 200 << 20);

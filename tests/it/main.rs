@@ -33,6 +33,7 @@ mod server_certificates;
 mod shipped;
 mod signals;
 mod single_flight;
+mod status_api;
 mod structure;
 mod subjects;
 mod support;

@@ -73,6 +73,11 @@ audit: {{ to: \"{}\" }}
         line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
     }
 
+    /// The error of the tenant's last exchange, as the status API shows it.
+    fn last_error(&self) -> Option<String> {
+        self.gateway.telemetry.tenant("acme").exchange_record.get().error
+    }
+
     /// Stops, and gives purpose, user and outcome of each exchange in the audit log.
     async fn audited(self) -> Vec<[String; 3]> {
         self.gateway.stop().await;
@@ -91,6 +96,7 @@ async fn an_unknown_person_beside_a_working_colleague_is_subject_unknown() {
     setup.assert_unknown("nobody").await;
     setup.assert_unknown("somebody").await;
     assert_eq!((setup.exchanges("subject_unknown"), setup.exchanges("refused")), (2, 0));
+    assert_eq!(setup.last_error(), None, "the status API shows no failing tenant");
     let before = setup.server.token_requests();
     setup.assert_unknown("nobody").await;
     assert_eq!(setup.server.token_requests(), before, "the failure is remembered");
@@ -132,6 +138,7 @@ async fn a_wrong_secret_is_a_refused_credential_for_all() {
     for user in ["joe", "reports"] {
         setup.assert_refused(user).await;
     }
+    assert!(setup.last_error().unwrap().starts_with("the credential was refused"));
     // Also an unknown person: the gateway cannot know.
     setup.assert_refused("nobody").await;
     assert_eq!(setup.exchanges("subject_unknown"), 0);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::http1::Connection;
@@ -15,6 +16,8 @@ pub(super) struct Address {
     /// Requests in flight.
     busy: AtomicUsize,
     ejected: AtomicBool,
+    /// Why it was ejected last.
+    cause: Mutex<Option<Box<str>>>,
     /// Health checks in a row that contradict `ejected`.
     contrary_checks: AtomicU32,
 }
@@ -51,11 +54,26 @@ struct KnownAddress {
 impl Address {
     fn new(at: SocketAddr) -> Self {
         let (busy, ejected) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { at, busy, ejected, contrary_checks: AtomicU32::new(0) }
+        Self { at, busy, ejected, cause: Mutex::default(), contrary_checks: AtomicU32::new(0) }
     }
 
     pub(super) fn is_ejected(&self) -> bool {
         self.ejected.load(Relaxed)
+    }
+
+    /// Requests in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.busy.load(Relaxed)
+    }
+
+    /// Keeps the cause of its ejection, for the status API.
+    pub(super) fn set_cause(&self, cause: &str) {
+        *self.cause.lock() = Some(cause.into());
+    }
+
+    /// Why it is ejected; `None` if it is not.
+    pub(super) fn ejected_because(&self) -> Option<String> {
+        self.is_ejected().then(|| self.cause.lock().as_deref().unwrap_or_default().to_owned())
     }
 
     /// Ejects or restores the address; returns whether that changes anything.

@@ -23,6 +23,7 @@ impl Upstream {
         if !address.set_ejected(true) {
             return;
         }
+        address.set_cause(cause);
         drop(self.addresses.lock().clear(address));
         let left = self.update_metrics();
         tracing::warn!(

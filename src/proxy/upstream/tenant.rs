@@ -60,6 +60,12 @@ impl TenantUpstream {
         &self.tenant
     }
 
+    /// The requests that use the server now, and their bound; `None` without a bulkhead.
+    pub fn bulkhead(&self) -> Option<(usize, usize)> {
+        let Bulkhead { limit, permits } = self.bulkhead.as_ref()?;
+        Some((limit.saturating_sub(permits.available_permits()), *limit))
+    }
+
     /// The connections to the server.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream

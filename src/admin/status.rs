@@ -1,0 +1,72 @@
+//! The status API and its page. The page is three files, so that its content security policy needs
+//! no exception, and it asks no other host for anything.
+
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::status::{StatusSource, TenantQuery};
+
+/// The response to a GET of `path`; `None` if the status API does not have it.
+pub(super) fn respond(
+    source: &StatusSource,
+    path: &str,
+    query: Option<&str>,
+) -> Option<Response<Full<Bytes>>> {
+    Some(match path {
+        "/" => page("text/html; charset=utf-8", include_str!("page/index.html")),
+        "/page.css" => page("text/css; charset=utf-8", include_str!("page/page.css")),
+        "/page.js" => page("text/javascript; charset=utf-8", include_str!("page/page.js")),
+        "/api/v1/status" => json(StatusCode::OK, &source.overview()),
+        "/api/v1/servers" => json(StatusCode::OK, &ServerList { servers: source.servers() }),
+        "/api/v1/tenants" => match TenantQuery::parse(query.unwrap_or_default()) {
+            Ok(query) => json(StatusCode::OK, &source.tenants(&query)),
+            Err(error) => json(StatusCode::BAD_REQUEST, &QueryFault { error: error.to_string() }),
+        },
+        _ => return None,
+    })
+}
+
+#[derive(Serialize)]
+struct ServerList<T> {
+    servers: T,
+}
+
+#[derive(Serialize)]
+struct QueryFault {
+    error: String,
+}
+
+fn page(kind: &'static str, text: &'static str) -> Response<Full<Bytes>> {
+    response(StatusCode::OK, kind, Bytes::from_static(text.as_bytes()))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    let text = serde_json::to_vec(value).expect("all keys of these types are texts");
+    response(status, "application/json", text.into())
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

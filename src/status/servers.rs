@@ -1,0 +1,71 @@
+//! The servers and their addresses.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::proxy::{AddressState, Proxy, TenantUpstream, Upstream};
+use crate::telemetry::Telemetry;
+
+/// A server.
+#[derive(Debug, Serialize)]
+pub struct ServerStatus {
+    name: String,
+    url: String,
+    tenants: usize,
+    health_check: bool,
+    addresses: Vec<AddressStatus>,
+    /// Open connections, busy or idle.
+    connections: usize,
+    max_connections: usize,
+    /// Exchanges that wait for the budget.
+    exchanges_waiting: i64,
+    max_exchanges: usize,
+    /// Whether the breaker of the token endpoint is open.
+    breaker_open: bool,
+}
+
+/// An address of a server.
+#[derive(Debug, Serialize)]
+pub struct AddressStatus {
+    address: String,
+    /// `healthy` or `ejected`.
+    state: &'static str,
+    /// Why it is ejected.
+    cause: Option<String>,
+    in_flight: usize,
+}
+
+/// All servers with tenants, by name.
+pub(super) fn servers(proxy: &Proxy, telemetry: &Telemetry) -> Vec<ServerStatus> {
+    let mut by_name: BTreeMap<&str, (&Upstream, usize)> = BTreeMap::new();
+    for upstream in proxy.upstreams().iter().map(TenantUpstream::upstream) {
+        by_name.entry(&upstream.server().name).or_insert((upstream, 0)).1 += 1;
+    }
+    let all = by_name.into_values();
+    all.map(|(upstream, tenants)| server(upstream, tenants, telemetry)).collect()
+}
+
+fn server(upstream: &Upstream, tenants: usize, telemetry: &Telemetry) -> ServerStatus {
+    let server = upstream.server();
+    let endpoint = telemetry.known_endpoint(&server.name);
+    ServerStatus {
+        name: server.name.clone(),
+        url: format!("{}{}", server.origin(), server.base_path),
+        tenants,
+        health_check: server.health_check.is_some(),
+        addresses: upstream.addresses().into_iter().map(AddressStatus::from).collect(),
+        connections: upstream.usage().open,
+        max_connections: server.max_connections,
+        exchanges_waiting: endpoint.as_ref().map_or(0, |endpoint| endpoint.waiting.get()),
+        max_exchanges: server.max_exchanges,
+        breaker_open: endpoint.is_some_and(|endpoint| endpoint.breaker_open.get() == 1),
+    }
+}
+
+impl From<AddressState> for AddressStatus {
+    fn from(AddressState { at, in_flight, ejected_because }: AddressState) -> Self {
+        let state = if ejected_because.is_some() { "ejected" } else { "healthy" };
+        Self { address: at.to_string(), state, cause: ejected_because, in_flight }
+    }
+}

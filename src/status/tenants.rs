@@ -1,0 +1,310 @@
+//! The tenants: searched, sorted and paged here, so that a client never gets thousands at once.
+
+use std::cmp::Ordering;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::TenantCounts;
+use crate::gateway::Gateway;
+use crate::proxy::Proxy;
+use crate::telemetry::{RecordedExchange, timestamp};
+use crate::tenant::Tenant;
+
+/// Which tenants to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantQuery {
+    /// A part of a name, a server, a site or a host, in lower case; empty for all.
+    search: String,
+    sort: Sort,
+    descending: bool,
+    /// From 1.
+    page: usize,
+    per_page: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
+enum Sort {
+    Name,
+    Server,
+    State,
+    Requests,
+    Expires,
+}
+
+/// A query that is not understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{parameter}` is not understood: {accepted}")]
+pub struct BadQuery {
+    parameter: &'static str,
+    accepted: &'static str,
+}
+
+/// A part of the tenants.
+#[derive(Debug, Serialize)]
+pub struct TenantPage {
+    /// The tenants that the search has found, on all pages.
+    found: usize,
+    page: usize,
+    per_page: usize,
+    tenants: Vec<TenantStatus>,
+}
+
+/// The state of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantState {
+    /// The last exchange failed.
+    Failing,
+    /// The last exchange gave a token.
+    Ok,
+    /// There was no exchange since the gateway started.
+    NeverUsed,
+}
+
+/// A tenant.
+#[derive(Debug, Serialize)]
+pub struct TenantStatus {
+    name: String,
+    server: String,
+    site: Option<String>,
+    hosts: Vec<String>,
+    state: TenantState,
+    grant: &'static str,
+    token: Option<TokenTimes>,
+    last_exchange: Option<LastExchange>,
+    requests: u64,
+    /// Tokens found in the cache, of all that were looked for; `None` if none was.
+    hit_ratio: Option<f64>,
+    bulkhead: Option<BulkheadUse>,
+}
+
+/// The times of the tenant's newest token.
+#[derive(Debug, Serialize)]
+struct TokenTimes {
+    obtained_at: String,
+    expires_at: String,
+    age_seconds: u64,
+    /// 0 once it has expired.
+    seconds_left: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LastExchange {
+    at: String,
+    /// `success`, or the error in words.
+    outcome: String,
+}
+
+#[derive(Debug, Serialize)]
+struct BulkheadUse {
+    in_use: usize,
+    limit: usize,
+}
+
+impl TenantQuery {
+    /// Parses a query string; the empty one asks for the first page by name.
+    ///
+    /// # Errors
+    /// When a parameter is not known or has a value that is not accepted.
+    pub fn parse(query: &str) -> Result<Self, BadQuery> {
+        let mut parsed = Self {
+            search: String::new(),
+            sort: Sort::Name,
+            descending: false,
+            page: 1,
+            per_page: DEFAULT_PER_PAGE,
+        };
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "search" if value.len() <= MAX_SEARCH => parsed.search = value.to_lowercase(),
+                "search" => return Err(bad("search", "at most 200 bytes")),
+                "sort" => {
+                    let column = value.strip_prefix('-');
+                    parsed.descending = column.is_some();
+                    let column = column.unwrap_or(&value).parse();
+                    parsed.sort = column.map_err(|_| bad("sort", SORTS))?;
+                }
+                "page" => {
+                    let page = value.parse().ok().filter(|page| *page >= 1);
+                    parsed.page = page.ok_or(bad("page", "a number from 1"))?;
+                }
+                "per_page" => {
+                    let count = value.parse().ok();
+                    let count = count.filter(|count| (1..=MAX_PER_PAGE).contains(count));
+                    parsed.per_page = count.ok_or(bad("per_page", "a number from 1 to 200"))?;
+                }
+                _ => return Err(bad("query", "search, sort, page, per_page")),
+            }
+        }
+        Ok(parsed)
+    }
+
+    fn finds(&self, tenant: &Tenant) -> bool {
+        let contains = |text: &str| text.to_lowercase().contains(&self.search);
+        self.search.is_empty()
+            || contains(tenant.name.as_str())
+            || contains(&tenant.server.name)
+            || tenant.site.as_deref().is_some_and(contains)
+            || tenant.hosts.iter().any(|host| contains(host))
+    }
+}
+
+fn bad(parameter: &'static str, accepted: &'static str) -> BadQuery {
+    BadQuery { parameter, accepted }
+}
+
+/// A tenant with what it is sorted by.
+struct Row<'g> {
+    tenant: &'g Tenant,
+    recorded: RecordedExchange,
+    requests: u64,
+}
+
+impl<'g> Row<'g> {
+    fn new(gateway: &'g Gateway, tenant: &'g Tenant) -> Self {
+        let metrics = gateway.metrics(tenant);
+        let (recorded, requests) = (metrics.exchange_record.get(), metrics.requests());
+        Self { tenant, recorded, requests }
+    }
+
+    fn state(&self) -> TenantState {
+        state(&self.recorded)
+    }
+
+    fn compare(&self, other: &Self, sort: Sort) -> Ordering {
+        match sort {
+            Sort::Name => Ordering::Equal,
+            Sort::Server => self.tenant.server.name.cmp(&other.tenant.server.name),
+            Sort::State => self.state().cmp(&other.state()),
+            Sort::Requests => self.requests.cmp(&other.requests),
+            Sort::Expires => self.recorded.expires_at.cmp(&other.recorded.expires_at),
+        }
+    }
+
+    fn status(self, gateway: &Gateway, proxy: &Proxy) -> TenantStatus {
+        let metrics = gateway.metrics(self.tenant);
+        let state = self.state();
+        let bulkhead = proxy.upstreams()[self.tenant.index].bulkhead();
+        let RecordedExchange { ended_at, error, obtained_at, expires_at } = self.recorded;
+        let now = SystemTime::now();
+        let token = obtained_at.zip(expires_at).map(|(obtained, expires)| TokenTimes {
+            obtained_at: timestamp(obtained),
+            expires_at: timestamp(expires),
+            age_seconds: now.duration_since(obtained).unwrap_or_default().as_secs(),
+            seconds_left: expires.duration_since(now).unwrap_or_default().as_secs(),
+        });
+        let last_exchange = ended_at.map(|at| LastExchange {
+            at: timestamp(at),
+            outcome: error.unwrap_or_else(|| "success".to_owned()),
+        });
+        TenantStatus {
+            name: self.tenant.name.as_str().to_owned(),
+            server: self.tenant.server.name.clone(),
+            site: self.tenant.site.clone(),
+            hosts: self.tenant.hosts.clone(),
+            state,
+            grant: self.tenant.credential.grant.as_str(),
+            token,
+            last_exchange,
+            requests: self.requests,
+            hit_ratio: ratio(metrics.cache_hits.get(), metrics.cache_misses.get()),
+            bulkhead: bulkhead.map(|(in_use, limit)| BulkheadUse { in_use, limit }),
+        }
+    }
+}
+
+fn state(recorded: &RecordedExchange) -> TenantState {
+    match (recorded.ended_at, &recorded.error) {
+        (None, _) => TenantState::NeverUsed,
+        (Some(_), None) => TenantState::Ok,
+        (Some(_), Some(_)) => TenantState::Failing,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio is shown with a few digits")]
+fn ratio(hits: u64, misses: u64) -> Option<f64> {
+    let all = hits + misses;
+    (all > 0).then(|| hits as f64 / all as f64)
+}
+
+/// How many tenants are in each state.
+pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
+    let mut counts = TenantCounts::default();
+    for tenant in gateway.tenants().iter() {
+        counts.total += 1;
+        match state(&gateway.metrics(tenant).exchange_record.get()) {
+            TenantState::Ok => counts.ok += 1,
+            TenantState::Failing => counts.failing += 1,
+            TenantState::NeverUsed => counts.never_used += 1,
+        }
+    }
+    counts
+}
+
+/// The tenants that `query` asks for. Equal ones are in the order of their names.
+pub(super) fn page(gateway: &Gateway, proxy: &Proxy, query: &TenantQuery) -> TenantPage {
+    let tenants = gateway.tenants().iter().filter(|tenant| query.finds(tenant));
+    let mut rows: Vec<_> = tenants.map(|tenant| Row::new(gateway, tenant)).collect();
+    rows.sort_by(|one, two| {
+        let names = || one.tenant.name.cmp(&two.tenant.name);
+        let order = one.compare(two, query.sort);
+        match (query.sort, query.descending) {
+            (Sort::Name, true) => names().reverse(),
+            (_, true) => order.reverse().then_with(names),
+            (_, false) => order.then_with(names),
+        }
+    });
+    let found = rows.len();
+    let first = (query.page - 1).saturating_mul(query.per_page);
+    let shown = rows.into_iter().skip(first).take(query.per_page);
+    TenantPage {
+        found,
+        page: query.page,
+        per_page: query.per_page,
+        tenants: shown.map(|row| row.status(gateway, proxy)).collect(),
+    }
+}
+
+const SORTS: &str = "name, server, state, requests or expires, with a `-` before it to reverse it";
+const DEFAULT_PER_PAGE: usize = 50;
+const MAX_PER_PAGE: usize = 200;
+const MAX_SEARCH: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_parsed_and_a_wrong_one_says_what_is_accepted() {
+        let parsed = TenantQuery::parse("search=AcMe%20x&sort=-requests&page=3&per_page=200");
+        let expected = TenantQuery {
+            search: "acme x".into(),
+            sort: Sort::Requests,
+            descending: true,
+            page: 3,
+            per_page: 200,
+        };
+        assert_eq!(parsed, Ok(expected));
+        assert_eq!(TenantQuery::parse("").unwrap().per_page, DEFAULT_PER_PAGE);
+        let long = format!("search={}", "a".repeat(MAX_SEARCH + 1));
+        for wrong in [
+            "page=0",
+            "page=-1",
+            "page=x",
+            "per_page=0",
+            "per_page=201",
+            "sort=age",
+            "sort=--name",
+            "sort=",
+            "tenant=acme",
+            &long,
+        ] {
+            let error = TenantQuery::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("is not understood: "), "{wrong}: {error}");
+        }
+        // The largest page is no overflow.
+        assert!(TenantQuery::parse(&format!("page={}&per_page=200", usize::MAX)).is_ok());
+    }
+}
