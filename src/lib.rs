@@ -17,7 +17,7 @@
 //! cors                which web pages may use a tenant
 //! request
 //! fetch
-//! host  http1  secret  telemetry  trust     of these, `http1` alone names pingora
+//! forwarded  host  http1  secret  telemetry  traceparent  trust     `http1` alone names pingora
 //! invisible           invisible characters in secrets and names
 //! plain_file          the one way to read a file of the configuration
 //! ```
@@ -30,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod cors;
 pub mod fetch;
+pub mod forwarded;
 pub mod gateway;
 pub mod headers;
 pub mod host;
@@ -47,4 +48,5 @@ pub mod telemetry;
 pub mod tenant;
 pub mod throttle;
 pub mod token;
+pub mod traceparent;
 pub mod trust;

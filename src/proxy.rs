@@ -196,6 +196,9 @@ impl Proxy {
         terms: &ListenerTerms,
         record: &mut Record,
     ) -> Result<Decision<'h>, Refusal> {
+        let proxies = terms.trusted_proxies.as_deref();
+        let client = peer.client(proxies, raw.headers());
+        record.client(&client, raw.headers(), peer.is_trusted(proxies));
         record.method(raw.method());
         let head = RequestHead::parse(raw)?;
         down.expect_body(head.body, head.expects_continue);
@@ -237,7 +240,7 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        let admitted = Admitted::new(raw, head, admission, peer, terms);
+        let admitted = Admitted::new(raw, head, admission, (peer, client), terms);
         admitted.check_size(self.gateway.private_headers())?;
         Ok(Decision::Forward(admitted))
     }

@@ -15,6 +15,7 @@ mod connections;
 mod generation;
 mod handshake;
 mod inherited;
+mod proxy_protocol;
 pub mod reload;
 mod socket;
 pub mod systemd;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::StartError;
 use crate::caller::ListenerTerms;
 use crate::config::{self, Digest, Files, Limits, Settings};
+use crate::forwarded::PeerSet;
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::{ClientLimits, Proxy, TenantUpstream, UnfinishedHeads, Upstream};
 use crate::telemetry::{AccessLog, Telemetry};
@@ -130,6 +131,8 @@ impl Generation {
 pub(super) struct Listener {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) terms: Arc<ListenerTerms>,
+    /// The peers that begin with a header of the PROXY protocol; `None` if no peer does.
+    pub(super) proxy_protocol: Option<PeerSet>,
     pub(super) trust: ClientTrust,
     /// Cancelled when the connections of its clients are to close.
     pub(super) closing: CancellationToken,
@@ -164,6 +167,7 @@ impl Listener {
         Self {
             tls: tls.map(|tls| TlsAcceptor::from(Arc::clone(&tls.config))),
             terms: Arc::clone(&settings.terms),
+            proxy_protocol: settings.proxy_protocol.clone(),
             trust,
             closing: before.map_or_else(|| closing.child_token(), |before| before.closing.clone()),
         }
