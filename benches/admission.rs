@@ -140,7 +140,7 @@ fn admit(kind: &Kind, turns: usize) {
         name => Some((X_API_KEY, key_sent(name, &key))),
     };
     let admits = if credential.is_some() { Admits::Known } else { Admits::Anonymous };
-    let terms = ListenerTerms { admits, hosts: None };
+    let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None };
     let raw = head(credential);
     let known = head(Some((X_API_KEY, key.expose().to_owned())));
     let refused = REFUSED.iter().any(|other| other.name == kind.name);

@@ -225,7 +225,8 @@ impl Scene {
     /// All that is decided on a request between its head and the one that goes on.
     async fn pass(&self, request: &RawHead, admits: Admits) {
         let head = RequestHead::parse(request).expect("it is good");
-        let (terms, peer) = (ListenerTerms { admits, hosts: None }, PeerInfo::default());
+        let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None };
+        let peer = PeerInfo::default();
         let gatekeeper = self.gateway.gatekeeper();
         let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&terms, &peer, &head) else {
             panic!("it is decided on");

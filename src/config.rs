@@ -38,6 +38,7 @@ mod node;
 mod pem;
 mod permissions;
 mod place;
+mod proxies;
 mod quantity;
 mod read;
 mod schema;

@@ -10,9 +10,20 @@ use http::header::{
 use crate::host::canonical;
 use crate::request::{RequestError, nominated};
 use crate::tenant::Server;
+use crate::traceparent::{TRACEPARENT, TRACESTATE, TraceParent};
 
 /// The id of a request, towards the server and the client.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id that a proxy gave to a request. `None` if there is none, or several, or one that is too
+/// long or has other characters than visible ones of ASCII without `"`, `\`, `,` and `;`.
+pub fn given_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut ids = headers.get_all(&REQUEST_ID).iter();
+    let id = ids.next().filter(|_| ids.next().is_none())?;
+    let is_plain = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b',' | b';');
+    let bytes = id.as_bytes();
+    (!bytes.is_empty() && bytes.len() <= MAX_REQUEST_ID && bytes.iter().all(is_plain)).then_some(id)
+}
 
 /// Chooses the headers of a request that go on to the server. Headers that the gateway sets
 /// (`Host`, the framing, `Authorization`, `X-Forwarded-*`, `X-Request-Id`) never come from the
@@ -23,6 +34,8 @@ pub struct ToServer<'h> {
     nominated: Vec<&'h str>,
     private: &'h [HeaderName],
     injects: bool,
+    /// Whether the request is part of a trace.
+    traced: bool,
 }
 
 impl<'h> ToServer<'h> {
@@ -37,7 +50,8 @@ impl<'h> ToServer<'h> {
         private: &'h [HeaderName],
         injects: bool,
     ) -> Result<Self, RequestError> {
-        Ok(Self { headers, nominated: nominated(headers)?, private, injects })
+        let traced = TraceParent::of(headers).is_some();
+        Ok(Self { headers, nominated: nominated(headers)?, private, injects, traced })
     }
 
     /// The headers that go on, in their order.
@@ -49,7 +63,10 @@ impl<'h> ToServer<'h> {
         let credential = (self.injects
             && (*name == AUTHORIZATION || *name == COOKIE || *name == COOKIE2))
             || self.private.contains(name);
+        // A server could read another trace from a malformed one than our logs have.
+        let broken_trace = !self.traced && (*name == TRACEPARENT || *name == TRACESTATE);
         !credential
+            && !broken_trace
             && !NEVER_TO_SERVER.contains(name)
             && is_plain(name.as_str())
             && !self.nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()))
@@ -235,6 +252,8 @@ const REQUEST_SCHEMES: [&str; 3] = ["bearer", "basic", "digest"];
 /// Set by IIS on a connection that stays authenticated.
 static PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 
+/// Longest id of a request that is kept.
+const MAX_REQUEST_ID: usize = 128;
 /// RFC 2965: obsolete, but still a cookie to some servers.
 static COOKIE2: HeaderName = HeaderName::from_static("cookie2");
 
@@ -350,6 +369,33 @@ mod tests {
             ("x-custom", "kept"),
         ]);
         assert_eq!(names_to_server(&headers, true), ["accept", "x-custom"]);
+    }
+
+    #[test]
+    fn a_request_id_is_kept_only_if_it_is_one_short_word() {
+        let longest = "x".repeat(MAX_REQUEST_ID);
+        for id in ["a", "00f067aa0ba902b7", "Root=1-67891233-abcdef", "a/b+c==", &longest] {
+            let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), id.parse().unwrap())]);
+            assert_eq!(given_request_id(&headers).unwrap(), id);
+        }
+        let too_long = "x".repeat(MAX_REQUEST_ID + 1);
+        for id in ["", "a b", "a\tb", "a,b", "a\"b", "a\\b", "a;b", "é", &too_long] {
+            let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), id.parse().unwrap())]);
+            assert_eq!(given_request_id(&headers), None, "{id}");
+        }
+        assert_eq!(given_request_id(&map(&[("x-request-id", "a"), ("x-request-id", "a")])), None);
+        assert_eq!(given_request_id(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_malformed_traceparent_is_not_forwarded_and_takes_its_state_with_it() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let headers = map(&[("traceparent", trace), ("tracestate", "a=b"), ("accept", "*/*")]);
+        assert_eq!(names_to_server(&headers, true), ["traceparent", "tracestate", "accept"]);
+        let headers = map(&[("traceparent", "x"), ("tracestate", "a=b"), ("accept", "*/*")]);
+        assert_eq!(names_to_server(&headers, true), ["accept"]);
+        let headers = map(&[("tracestate", "a=b"), ("accept", "*/*")]);
+        assert_eq!(names_to_server(&headers, true), ["accept"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! request
 //! fetch
 //! descriptors         how many file descriptors there are, and for which use
-//! host  http1  secret  telemetry  trust     of these, `http1` alone names pingora
+//! forwarded  host  http1  secret  telemetry  traceparent  trust     `http1` alone names pingora
 //! invisible           invisible characters in secrets and names
 //! plain_file          the one way to read a file of the configuration
 //! ```
@@ -33,6 +33,7 @@ pub mod config;
 pub mod cors;
 pub mod descriptors;
 pub mod fetch;
+pub mod forwarded;
 pub mod gateway;
 pub mod headers;
 pub mod host;
@@ -51,4 +52,5 @@ pub mod telemetry;
 pub mod tenant;
 pub mod throttle;
 pub mod token;
+pub mod traceparent;
 pub mod trust;

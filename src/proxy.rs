@@ -201,6 +201,9 @@ impl Proxy {
         terms: &ListenerTerms,
         record: &mut Record,
     ) -> Result<Decision<'h>, Refusal> {
+        let proxies = terms.trusted_proxies.as_deref();
+        let client = peer.client(proxies, raw.headers());
+        record.client(&client, raw.headers(), peer.is_trusted(proxies));
         record.method(raw.method());
         let head = RequestHead::parse(raw)
             .inspect_err(|_| record.refused_path(request::refused_path(raw.target())))?;
@@ -243,7 +246,7 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
-        let admitted = Admitted::new(raw, head, admission, peer, terms);
+        let admitted = Admitted::new(raw, head, admission, (peer, client), terms);
         admitted.check_size(self.gateway.private_headers())?;
         Ok(Decision::Forward(admitted))
     }

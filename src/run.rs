@@ -17,6 +17,7 @@ mod connections;
 mod generation;
 mod handshake;
 mod inherited;
+mod proxy_protocol;
 mod readings;
 pub mod reload;
 mod resizable;

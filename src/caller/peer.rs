@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use super::certificate::{CertificateName, ClientCertificate};
 use super::{CallerError, CallerName};
+use crate::forwarded::TrustedProxies;
 use crate::host::canonical;
 
-/// The facts of a client's connection. They never change while it is open.
+/// The facts of a client's connection. They never change while it is open, and no header changes
+/// them.
 #[derive(Clone, Debug, Default)]
 pub struct PeerInfo {
     /// The client's address; `None` on a Unix socket.
@@ -30,6 +32,8 @@ pub struct ListenerTerms {
     pub admits: Admits,
     /// The hosts that requests may ask for; `None` allows every host.
     pub hosts: Option<Arc<AllowedHosts>>,
+    /// The proxies whose word counts for logs and for Bold BI. No decision depends on it.
+    pub trusted_proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// The callers that a listener admits.

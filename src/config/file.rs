@@ -151,6 +151,47 @@ pub(super) struct Listener {
     /// Serve HTTPS instead of HTTP.
     #[serde(default)]
     pub tls: Field<Tls>,
+    /// The proxies in front of it whose word counts for the address and scheme of a client, for
+    /// `X-Request-Id` and for the sampled flag of `traceparent`. Logs and Bold BI are told that
+    /// address. Nobody is identified by it.
+    #[serde(default)]
+    pub trusted_proxies: Field<TrustedProxies>,
+    /// Every connection begins with a header of the PROXY protocol, version 1 or 2, that tells the
+    /// client's address for logs and for Bold BI. A connection without it is closed.
+    #[serde(default)]
+    pub proxy_protocol: Field<ProxyProtocol>,
+}
+
+/// The proxies that may name their clients in a header. The client is the rightmost address in it
+/// that is not one of these proxies. All other forwarding headers are ignored.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrustedProxies {
+    /// Addresses and networks of the proxies; `unix` for those that connect to a Unix socket.
+    #[schemars(length(min = 1), example = ["10.1.0.0/16", "2001:db8::7", "unix"])]
+    pub from: Field<Vec<Field<String>>>,
+    /// The header that the proxies set, and in which each of them adds its client.
+    pub header: Field<ForwardingHeader>,
+}
+
+/// A header in which proxies name their clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ForwardingHeader {
+    /// `X-Forwarded-For`; the scheme is in `X-Forwarded-Proto`.
+    XForwardedFor,
+    /// `Forwarded` of RFC 7239; the scheme is in its `proto`.
+    Forwarded,
+}
+
+/// The proxies that begin their connections with a header of the PROXY protocol.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyProtocol {
+    /// Addresses and networks of the proxies; `unix` for those that connect to a Unix socket. A
+    /// connection from elsewhere is closed.
+    #[schemars(length(min = 1), example = ["10.1.0.0/16", "2001:db8::7", "unix"])]
+    pub from: Field<Vec<Field<String>>>,
 }
 
 /// The callers that a listener admits.

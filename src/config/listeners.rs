@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use crate::caller::{Admits, AllowedHosts, ListenerTerms};
+use crate::forwarded::PeerSet;
 
 use super::Check;
 use super::field::{Field, Named, some};
@@ -25,6 +26,8 @@ pub struct ListenerSettings {
     pub terms: Arc<ListenerTerms>,
     /// Certificate and key of HTTPS; `None` for HTTP.
     pub tls: Option<TlsFiles>,
+    /// The peers that begin with a header of the PROXY protocol; `None` if no peer does.
+    pub proxy_protocol: Option<PeerSet>,
 }
 
 /// The admin listener.
@@ -196,13 +199,19 @@ impl Check<'_> {
                     self.notes.add(at.key_finding(problem, accepted));
                 }
             }
+            let trusted_proxies =
+                self.trusted_proxies(&at.key("trusted_proxies"), listener.trusted_proxies);
+            let at = at.key("proxy_protocol");
+            let proxy_protocol = self.proxy_protocol(&at, listener.proxy_protocol, address_known);
             let tls = match tls {
                 Ok(tls) => tls,
                 Err(NotBuilt::NotRead) => return Ok(None),
                 Err(NotBuilt::Noted(noted)) => return Err(noted),
             };
-            let terms = Arc::new(ListenerTerms { admits: admits?, hosts: hosts? });
-            Ok(Some(ListenerSettings { address: address?, terms, tls }))
+            let trusted_proxies = trusted_proxies?;
+            let terms = ListenerTerms { admits: admits?, hosts: hosts?, trusted_proxies };
+            let (address, terms, proxy_protocol) = (address?, Arc::new(terms), proxy_protocol?);
+            Ok(Some(ListenerSettings { address, terms, tls, proxy_protocol }))
         })?;
         Ok(all.into_iter().flatten().collect())
     }

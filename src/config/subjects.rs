@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
+use crate::forwarded::unmapped;
 use crate::invisible::Invisible;
 use crate::policy::Subject;
 use crate::policy::subject::{SubjectMapping, SubjectSource, Template, TrustedProxy, is_domain};
@@ -151,11 +152,12 @@ impl Check<'_> {
 }
 
 /// A network, or an address by itself. One whose bits behind the prefix are set is a slip.
-fn network(text: &str) -> Option<IpNet> {
-    match text.parse::<IpNet>() {
-        Ok(network) => Some(network).filter(|n| n.addr() == n.network() && n.prefix_len() > 0),
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => Some(network).filter(|n| n.addr() == n.network()),
         Err(_) => text.parse::<std::net::IpAddr>().ok().map(IpNet::from),
-    }
+    };
+    network.map(unmapped).filter(|network| network.prefix_len() > 0)
 }
 
 const HEADER: &str = "the name of a header that has no other use, such as `X-Auth-Request-Email`";

@@ -33,7 +33,8 @@ fn caller(named: Option<&str>) -> Caller {
     let raw = RawHead::read(raw.as_bytes()).unwrap();
     let head = RequestHead::parse(&raw).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
-    let (terms, peer) = (ListenerTerms { admits, hosts: None }, PeerInfo::default());
+    let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None };
+    let peer = PeerInfo::default();
     let authenticated = auth.authenticate(&terms, &peer, &head);
     authenticated.now_or_never().expect("a key is found without waiting").unwrap()
 }

@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::{Method, Uri, Version};
 
-use super::downstream::Peer;
+use super::downstream::{Client, Peer};
 use crate::caller::ListenerTerms;
 use crate::gateway::Admission;
 use crate::headers::{self, REQUEST_ID, ToServer};
@@ -21,6 +21,7 @@ pub(super) struct Admitted<'h> {
     pub(super) framing: BodyFraming,
     pub(super) expects_continue: bool,
     pub(super) peer: &'h Peer,
+    client: Cow<'h, Client>,
     target: Target,
     /// The head as the client sent it.
     raw: &'h RawHead,
@@ -33,7 +34,7 @@ impl<'h> Admitted<'h> {
         raw: &'h RawHead,
         head: RequestHead<'h>,
         admission: Admission,
-        peer: &'h Peer,
+        (peer, client): (&'h Peer, Cow<'h, Client>),
         terms: &ListenerTerms,
     ) -> Self {
         Self {
@@ -42,6 +43,7 @@ impl<'h> Admitted<'h> {
             framing: head.body,
             expects_continue: head.expects_continue,
             peer,
+            client,
             target: head.target,
             raw,
         }
@@ -70,7 +72,7 @@ impl<'h> Admitted<'h> {
         let theirs =
             ToServer::new(self.raw.headers(), private, self.admission.injects)?.iter().count();
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
-        let optional = [framing, self.admission.injects, self.peer.forwarded_for.is_some()];
+        let optional = [framing, self.admission.injects, self.client.forwarded_for().is_some()];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
         if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
@@ -110,10 +112,10 @@ impl<'h> Admitted<'h> {
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.authorization().clone());
         }
-        if let Some(address) = &self.peer.forwarded_for {
+        if let Some(address) = self.client.forwarded_for() {
             headers.insert(FORWARDED_FOR.clone(), address.clone());
         }
-        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(self.peer.scheme()));
+        headers.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(self.client.scheme()));
         let asked = theirs.get(HOST).filter(|_| self.forwards_host).map(in_plain_spelling);
         headers.insert(FORWARDED_HOST.clone(), asked.unwrap_or_else(|| authority.clone()));
         headers.insert(REQUEST_ID.clone(), request_id);

@@ -1,35 +1,88 @@
 //! The client's side: its connection and limits, and a close that lets it read the last response.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::PeerInfo;
+use crate::forwarded::{Hop, TrustedProxies};
 
 /// The client of one connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The facts of its connection.
     pub info: PeerInfo,
-    /// Its address, as the value of `X-Forwarded-For`.
-    pub forwarded_for: Option<HeaderValue>,
+    /// The client of requests that name no other.
+    client: Client,
     /// Once it is cancelled, the connection closes after its current request.
     pub closing: CancellationToken,
 }
 
 impl Peer {
-    /// A client whose connection closes once `closing` is cancelled.
-    pub fn new(info: PeerInfo, closing: CancellationToken) -> Self {
-        let forwarded_for = info.address.and_then(|a| HeaderValue::from_str(&a.to_string()).ok());
-        Self { info, forwarded_for, closing }
+    /// A client whose connection closes once `closing` is cancelled. A header of the PROXY
+    /// protocol has told `source` as its address.
+    pub fn new(info: PeerInfo, source: Option<IpAddr>, closing: CancellationToken) -> Self {
+        let address = source.or(info.address);
+        let client = Client::new(Hop { address, https: info.tls });
+        Self { info, client, closing }
+    }
+
+    /// The client of a request with `headers`, by the word of trusted `proxies`.
+    pub(super) fn client(
+        &self,
+        proxies: Option<&TrustedProxies>,
+        headers: &HeaderMap,
+    ) -> Cow<'_, Client> {
+        match proxies.map(|proxies| proxies.client(self.client.hop, headers)) {
+            Some(hop) if hop != self.client.hop => Cow::Owned(Client::new(hop)),
+            _ => Cow::Borrowed(&self.client),
+        }
+    }
+
+    /// Whether it is one of the trusted `proxies`.
+    pub(super) fn is_trusted(&self, proxies: Option<&TrustedProxies>) -> bool {
+        proxies.is_some_and(|proxies| proxies.contain(self.client.hop.address))
+    }
+
+    /// The client of the connection.
+    pub(super) fn connected_client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// The client of a request, as logs and Bold BI are told. It may be in front of proxies. No
+/// decision depends on it.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    hop: Hop,
+    /// Its address, as the value of `X-Forwarded-For`.
+    forwarded_for: Option<HeaderValue>,
+}
+
+impl Client {
+    fn new(hop: Hop) -> Self {
+        let text = hop.address.map(|address| address.to_string());
+        Self { hop, forwarded_for: text.and_then(|text| HeaderValue::from_str(&text).ok()) }
+    }
+
+    /// Its address; `None` if it is unknown.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.hop.address
+    }
+
+    /// The value of `X-Forwarded-For`.
+    pub(super) fn forwarded_for(&self) -> Option<&HeaderValue> {
+        self.forwarded_for.as_ref()
     }
 
     /// The value of `X-Forwarded-Proto`.
-    pub fn scheme(&self) -> &'static str {
-        if self.info.tls { "https" } else { "http" }
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.hop.https { "https" } else { "http" }
     }
 }
 

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 use tracing::field::display;
 
-use super::downstream::Peer;
+use super::downstream::{Client, Peer};
 use crate::caller::CallerName;
 use crate::cors::UnlistedPage;
 use crate::descriptors;
 use crate::gateway::{Admission, Arrived};
+use crate::headers::given_request_id;
 use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
 use crate::request::{METHODS, Target};
@@ -23,12 +24,14 @@ use crate::telemetry::{
     RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics, TokenOrigin,
 };
 use crate::tenant::{Grant, TenantName};
+use crate::traceparent::{TRACEPARENT, TraceParent};
 
 /// The facts of one request, filled in as it is served.
 pub(super) struct Record {
     begun: SystemTime,
     started: Instant,
     id: String,
+    traceparent: Option<HeaderValue>,
     client: Option<IpAddr>,
     method: Option<Method>,
     target: Option<PathAndQuery>,
@@ -72,7 +75,8 @@ impl Record {
             begun: SystemTime::now(),
             started: Instant::now(),
             id: next_id(),
-            client: peer.info.address,
+            traceparent: None,
+            client: peer.connected_client().address(),
             method: None,
             target: None,
             refused_path: None,
@@ -101,7 +105,7 @@ impl Record {
     }
 
     pub(super) fn request_id_value(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.id).expect("hexadecimal digits")
+        HeaderValue::from_str(&self.id).expect("visible characters of ASCII")
     }
 
     /// Clears the decision of an earlier configuration, because a newer one decides again.
@@ -114,6 +118,19 @@ impl Record {
     /// Whether an earlier configuration has decided on the request.
     pub(super) fn was_decided_before(&self) -> bool {
         self.decided_before
+    }
+
+    /// Records the client of a request with `headers`, and the ids by which other systems know it.
+    /// The request's id is kept only of a `trusted` peer.
+    pub(super) fn client(&mut self, client: &Client, headers: &HeaderMap, trusted: bool) {
+        self.client = client.address();
+        let given = if trusted { given_request_id(headers) } else { None };
+        if let Some(id) = given.and_then(|id| id.to_str().ok()) {
+            id.clone_into(&mut self.id);
+        }
+        if TraceParent::of(headers).is_some() {
+            self.traceparent = headers.get(&TRACEPARENT).cloned();
+        }
     }
 
     /// Records the method, if it is one that is forwarded: any other is text of the client's
@@ -376,10 +393,13 @@ impl Record {
             duration,
             responded: self.responded,
         });
+        let trace = self.traceparent.as_ref().and_then(TraceParent::parse);
         log.write(&AccessLine {
             begun: self.begun,
             duration,
             request_id: &self.id,
+            trace_id: trace.map(|trace| trace.trace_id()),
+            span_id: trace.map(|trace| trace.span_id()),
             client: self.client,
             method: self.method.as_ref().map(Method::as_str),
             path: self.path(),

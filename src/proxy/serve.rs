@@ -200,7 +200,7 @@ mod tests {
         }
 
         fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>) {
-            let terms = ListenerTerms { admits: Admits::Known, hosts: None };
+            let terms = ListenerTerms { admits: Admits::Known, hosts: None, trusted_proxies: None };
             (Arc::clone(&self.0), Some(Arc::new(terms)))
         }
     }
@@ -281,7 +281,7 @@ callers:
                 taken
             });
             let connection = Box::new(Connection::new(Transport::Unix(ours)));
-            let peer = Peer::new(PeerInfo::default(), CancellationToken::new());
+            let peer = Peer::new(PeerInfo::default(), None, CancellationToken::new());
             let begun = Instant::now();
             Proxy::serve(&refusing(), connection, &peer).await;
             let sent = client.await.unwrap();

@@ -19,10 +19,12 @@ use tokio_util::task::TaskTracker;
 
 use super::generation::{ClientTrust, Generation, Listener, ListenerId};
 use super::handshake;
+use super::proxy_protocol;
 use super::resizable::Resizable;
 use super::socket::{AcceptedClient, Socket};
 use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
 use crate::descriptors::{self, Allotment};
+use crate::forwarded::PeerSet;
 use crate::http1::{Connection, Counted, Transport};
 use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, linger};
 use crate::telemetry::{DescriptorUse, GaugeGuard, Telemetry};
@@ -225,24 +227,30 @@ impl Connections {
         permit: OwnedSemaphorePermit,
     ) {
         let mut peer = PeerInfo { tls: listener.tls.is_some(), ..PeerInfo::default() };
+        let mut source = None;
         let transport = match accepted {
-            AcceptedClient::Unix(unix, process) => {
+            AcceptedClient::Unix(mut unix, process) => {
+                if let Some(from) = &listener.proxy_protocol {
+                    let told = Box::pin(self.told_source(&mut unix, None, from)).await;
+                    let Ok(told) = told else { return };
+                    source = told;
+                }
                 peer.unix_peer = process;
                 Transport::Unix(unix)
             }
-            AcceptedClient::Tcp(tcp, address) => {
+            AcceptedClient::Tcp(mut tcp, address) => {
+                if let Some(from) = &listener.proxy_protocol {
+                    let told = Box::pin(self.told_source(&mut tcp, Some(address), from)).await;
+                    let Ok(told) = told else { return };
+                    source = told;
+                }
                 peer.address = Some(address);
                 match &listener.tls {
                     None => Transport::Tcp(tcp),
                     Some(acceptor) => {
-                        match Box::pin(self.tls_handshake(
-                            acceptor,
-                            tcp,
-                            address,
-                            &listener.address,
-                        ))
-                        .await
-                        {
+                        let client = source.unwrap_or(address);
+                        let shaken = self.tls_handshake(acceptor, tcp, client, &listener.address);
+                        match Box::pin(shaken).await {
                             Some(tls) => {
                                 peer.certificate = certificate(&tls);
                                 Transport::Tls(Box::new(TlsStream::from(tls)))
@@ -253,10 +261,54 @@ impl Connections {
                 }
             }
         };
-        let peer = Peer::new(peer, listener.closing.clone());
+        let peer = Peer::new(peer, source, listener.closing.clone());
         let config = ConnectionConfig { connections: self, listener: id, trust: listener.trust };
         Proxy::serve(&config, Box::new(Connection::new(transport)), &peer).await;
         drop(permit);
+    }
+
+    /// The client's address by the header of the PROXY protocol that a `peer` in `from` sends.
+    /// `None` if the peer is the client.
+    ///
+    /// # Errors
+    /// When the connection is closed for the lack of a header. That is logged.
+    async fn told_source(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+        peer: Option<IpAddr>,
+        from: &PeerSet,
+    ) -> Result<Option<IpAddr>, ()> {
+        let (kind, cause, hint) = if from.contains(peer) {
+            let deadline = self.generation.load().limits.request_head_timeout;
+            let cause = match timeout(deadline, proxy_protocol::read_source(stream)).await {
+                Ok(Ok(source)) => return Ok(source),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no header of the PROXY protocol arrived within {deadline:?}"),
+            };
+            (
+                "proxy_header",
+                cause,
+                "let the proxy send it (`send-proxy-v2` of HAProxy, \
+              `proxy_protocol on` of nginx), or remove `proxy_protocol` of the listener",
+            )
+        } else {
+            let cause = "its address is not in `proxy_protocol.from` of the listener".to_owned();
+            (
+                "proxy_unlisted",
+                cause,
+                "if it is a proxy of yours, list it there; other clients need \
+              a listener without `proxy_protocol`",
+            )
+        };
+        if let Some(repeated) = self.telemetry.no_tenant.log_limiter.allow(kind) {
+            tracing::warn!(
+                client.address = peer.map(display),
+                repeated = (repeated > 0).then_some(repeated),
+                hint,
+                "a connection was closed: {cause}"
+            );
+        }
+        Err(())
     }
 
     async fn tls_handshake(

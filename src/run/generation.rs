@@ -12,6 +12,7 @@ use super::StartError;
 use super::secret_alarm::SecretAlarm;
 use crate::caller::ListenerTerms;
 use crate::config::{self, CertificateEnds, Digest, Files, Limits, Settings};
+use crate::forwarded::PeerSet;
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::{
     ClientLimits, Proxy, TenantUpstream, TotalConnections, UnfinishedHeads, Upstream,
@@ -161,6 +162,8 @@ pub(super) struct Listener {
     pub(super) address: Arc<str>,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) terms: Arc<ListenerTerms>,
+    /// The peers that begin with a header of the PROXY protocol; `None` if no peer does.
+    pub(super) proxy_protocol: Option<PeerSet>,
     pub(super) trust: ClientTrust,
     /// Cancelled when the connections of its clients are to close.
     pub(super) closing: CancellationToken,
@@ -196,6 +199,7 @@ impl Listener {
             address: settings.address.to_string().into(),
             tls: tls.map(|tls| TlsAcceptor::from(Arc::clone(&tls.config))),
             terms: Arc::clone(&settings.terms),
+            proxy_protocol: settings.proxy_protocol.clone(),
             trust,
             closing: before.map_or_else(|| closing.child_token(), |before| before.closing.clone()),
         }

@@ -26,7 +26,11 @@ pub struct AccessLine<'a> {
     pub duration: Duration,
     /// Identifies the request in refusals and logs.
     pub request_id: &'a str,
-    /// Address of the peer; `None` on a Unix socket.
+    /// The trace that the request is part of.
+    pub trace_id: Option<&'a str>,
+    /// The caller's span in it.
+    pub span_id: Option<&'a str>,
+    /// Address of the client; `None` on a Unix socket.
     pub client: Option<IpAddr>,
     /// The method; `None` if the head could not be parsed or the method is not forwarded.
     pub method: Option<&'a str>,
@@ -213,6 +217,8 @@ impl AccessLine<'_> {
         push_timestamp(out, self.begun);
         out.push_str("\",\"severity\":\"INFO\",\"event\":\"access\"");
         text_field(out, "request.id", Some(self.request_id));
+        text_field(out, "trace_id", self.trace_id);
+        text_field(out, "span_id", self.span_id);
         text_field(out, "http.request.method", self.method);
         text_field(out, "url.path", self.path);
         if let Some(status) = self.status {
@@ -302,6 +308,7 @@ impl AccessLine<'_> {
             ("certificate", self.certificate),
             ("token", self.token),
             ("request", Some(self.request_id)),
+            ("trace", self.trace_id),
         ];
         for (name, value) in fields {
             if let Some(value) = value {
@@ -334,6 +341,8 @@ mod tests {
             begun: SystemTime::UNIX_EPOCH + Duration::from_micros(1_767_225_599_000_042),
             duration: Duration::from_nanos(2_000_345_999),
             request_id: "00f067aa0ba902b7",
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
+            span_id: Some("00f067aa0ba902b8"),
             client: Some(IpAddr::from([192, 0, 2, 10])),
             method: Some("GET"),
             path: Some("/bi/api/site/site1/v5.0/items"),
@@ -357,7 +366,8 @@ mod tests {
         line().json(&mut out);
         let expected = "{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
              \"event\":\"access\",\"request.id\":\"00f067aa0ba902b7\",\
-             \"http.request.method\":\"GET\",\"url.path\":\"/bi/api/site/site1/v5.0/items\",\
+             \"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\
+             \"span_id\":\"00f067aa0ba902b8\",\"http.request.method\":\"GET\",\"url.path\":\"/bi/api/site/site1/v5.0/items\",\
              \"http.response.status_code\":200,\"http.server.request.duration\":2.000345,\
              \"http.request.body.size\":0,\"http.response.body.size\":18446744073709551615,\
              \"client.address\":\"192.0.2.10\",\"boldgate.tenant\":\"acme\",\
@@ -371,7 +381,8 @@ mod tests {
         let mut out = String::new();
         AccessLine { replayed: true, caller: Some("portal"), ..line() }.text(&mut out);
         let expected = "2025-12-31T23:59:59.000042Z GET /bi/api/site/site1/v5.0/items 200 2000.3ms \
-             served tenant=acme caller=portal token=cache request=00f067aa0ba902b7 replayed\n";
+             served tenant=acme caller=portal token=cache request=00f067aa0ba902b7 \
+             trace=4bf92f3577b34da6a3ce929d0e0e4736 replayed\n";
         assert_eq!(out, expected);
     }
 

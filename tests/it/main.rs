@@ -8,6 +8,7 @@ mod admission;
 mod audit;
 mod cli;
 mod client_certificates;
+mod clients;
 mod cold_start;
 mod config;
 mod cors;
