@@ -560,11 +560,14 @@ async fn in_bold_bi() -> Vec<Row> {
     }
     rows.push(row(
         "the token endpoint redirects",
-        handled("", |request| match request.line().starts_with("POST") {
-            true => "HTTP/1.1 307 Temporary Redirect\r\nLocation: /login?canary\r\n\
-                     Content-Length: 0\r\n\r\n"
-                .into(),
-            false => status(405, "POST alone"),
+        handled("", |request| {
+            if request.line().starts_with("POST") {
+                "HTTP/1.1 307 Temporary Redirect\r\nLocation: /login?canary\r\n\
+                 Content-Length: 0\r\n\r\n"
+                    .into()
+            } else {
+                status(405, "POST alone")
+            }
         })
         .await,
         1,
