@@ -70,6 +70,8 @@ pub struct TenantCounts {
     total: usize,
     ok: usize,
     failing: usize,
+    secret_unreadable: usize,
+    disabled: usize,
     never_used: usize,
 }
 

@@ -57,6 +57,10 @@ pub struct TenantPage {
 pub enum TenantState {
     /// The last exchange failed.
     Failing,
+    /// The secret cannot be used.
+    SecretUnreadable,
+    /// Its requests are refused, by the configuration or by an operator.
+    Disabled,
     /// The last exchange gave a token.
     Ok,
     /// There was no exchange since the gateway started.
@@ -158,6 +162,7 @@ fn bad(parameter: &'static str, accepted: &'static str) -> BadQuery {
 /// A tenant with what it is sorted by.
 struct Row<'g> {
     tenant: &'g Tenant,
+    state: TenantState,
     recorded: RecordedExchange,
     requests: u64,
 }
@@ -166,18 +171,15 @@ impl<'g> Row<'g> {
     fn new(gateway: &'g Gateway, tenant: &'g Tenant) -> Self {
         let metrics = gateway.metrics(tenant);
         let (recorded, requests) = (metrics.exchange_record.get(), metrics.requests());
-        Self { tenant, recorded, requests }
-    }
-
-    fn state(&self) -> TenantState {
-        state(&self.recorded)
+        let state = state(gateway, tenant, &recorded);
+        Self { tenant, state, recorded, requests }
     }
 
     fn compare(&self, other: &Self, sort: Sort) -> Ordering {
         match sort {
             Sort::Name => Ordering::Equal,
             Sort::Server => self.tenant.server.name.cmp(&other.tenant.server.name),
-            Sort::State => self.state().cmp(&other.state()),
+            Sort::State => self.state.cmp(&other.state),
             Sort::Requests => self.requests.cmp(&other.requests),
             Sort::Expires => self.recorded.expires_at.cmp(&other.recorded.expires_at),
         }
@@ -185,7 +187,6 @@ impl<'g> Row<'g> {
 
     fn status(self, gateway: &Gateway, proxy: &Proxy) -> TenantStatus {
         let metrics = gateway.metrics(self.tenant);
-        let state = self.state();
         let bulkhead = proxy.upstreams()[self.tenant.index].bulkhead();
         let RecordedExchange { ended_at, error, obtained_at, expires_at } = self.recorded;
         let now = SystemTime::now();
@@ -204,7 +205,7 @@ impl<'g> Row<'g> {
             server: self.tenant.server.name.clone(),
             site: self.tenant.site.clone(),
             hosts: self.tenant.hosts.clone(),
-            state,
+            state: self.state,
             grant: self.tenant.credential.grant.as_str(),
             token,
             last_exchange,
@@ -215,7 +216,13 @@ impl<'g> Row<'g> {
     }
 }
 
-fn state(recorded: &RecordedExchange) -> TenantState {
+fn state(gateway: &Gateway, tenant: &Tenant, recorded: &RecordedExchange) -> TenantState {
+    if gateway.disabled_by(tenant).is_some() {
+        return TenantState::Disabled;
+    }
+    if gateway.metrics(tenant).secret_unreadable.get() == 1 {
+        return TenantState::SecretUnreadable;
+    }
     match (recorded.ended_at, &recorded.error) {
         (None, _) => TenantState::NeverUsed,
         (Some(_), None) => TenantState::Ok,
@@ -234,9 +241,11 @@ pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
     let mut counts = TenantCounts::default();
     for tenant in gateway.tenants().iter() {
         counts.total += 1;
-        match state(&gateway.metrics(tenant).exchange_record.get()) {
+        match state(gateway, tenant, &gateway.metrics(tenant).exchange_record.get()) {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => counts.failing += 1,
+            TenantState::SecretUnreadable => counts.secret_unreadable += 1,
+            TenantState::Disabled => counts.disabled += 1,
             TenantState::NeverUsed => counts.never_used += 1,
         }
     }

@@ -116,6 +116,30 @@ async fn a_tenant_whose_secret_is_refused_is_failing_and_the_cause_is_in_words()
 }
 
 #[tokio::test]
+async fn a_disabled_tenant_is_shown_as_disabled() {
+    let gateway = Gateway::start(&with_status(&config(dead_address(), "    disabled: true\n")));
+    let tenants = json(&gateway, "/api/v1/tenants").await;
+    assert_eq!(tenants["tenants"][0]["state"], "disabled");
+    assert_eq!(json(&gateway, "/api/v1/status").await["tenants"]["disabled"], 1);
+}
+
+#[tokio::test]
+async fn a_tenant_whose_secret_is_missing_is_shown_as_secret_unreadable() {
+    // A second tenant, because a gateway without a usable one does not start.
+    let gateway = Gateway::start(&with_status(&format!(
+        "{}  globex:\n    server: main\n    site: site2\n    credential:\n      grant: embed_secret\n      \
+         username: reports@globex.example\n      embed_secret: {{ file: /no/where/secret }}\n      \
+         user_source: azure_ad\n",
+        anonymous(dead_address())
+    )));
+    let tenants = json(&gateway, "/api/v1/tenants?sort=state").await;
+    let states: Vec<_> =
+        tenants["tenants"].as_array().unwrap().iter().map(|t| &t["state"]).collect();
+    assert_eq!(states, ["secret_unreadable", "never_used"]);
+    assert_eq!(json(&gateway, "/api/v1/status").await["tenants"]["secret_unreadable"], 1);
+}
+
+#[tokio::test]
 async fn an_address_that_refuses_connections_is_ejected_with_its_cause() {
     let gateway = Gateway::start(&with_status(&config(
         dead_address(),

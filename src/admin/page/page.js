@@ -5,7 +5,8 @@ const PER_PAGE = 50;
 const STALE = "The gateway does not respond. The page shows its last state.";
 const query = { search: "", sort: "name", page: 1 };
 const COLUMNS = ["Tenant", "State", "Server", "Grant", "Token left", "Last exchange", "Requests", "Cache hits", "Bulkhead"];
-const STATES = { ok: ["ok", "ok"], failing: ["failing", "bad"], never_used: ["never used", "idle"] };
+const STATES = { ok: ["ok", "ok"], failing: ["failing", "bad"],
+  secret_unreadable: ["secret unreadable", "bad"], disabled: ["disabled", "idle"], never_used: ["never used", "idle"] };
 const at = (id) => document.getElementById(id);
 
 function element(name, text, kind) {
@@ -30,7 +31,8 @@ function showOverview(state) {
   const figures = [
     ["Tenants", state.tenants.total], ["OK", state.tenants.ok],
     ["Failing", state.tenants.failing, state.tenants.failing > 0 ? "bad" : ""],
-    ["Never used", state.tenants.never_used], ["Client connections", state.client_connections],
+    ["Secret unreadable", state.tenants.secret_unreadable, state.tenants.secret_unreadable > 0 ? "bad" : ""],
+    ["Disabled", state.tenants.disabled], ["Never used", state.tenants.never_used], ["Client connections", state.client_connections],
     ["Configuration", `generation ${state.generation}`],
     ["Active since", clock(state.active_since)], ["Started", clock(state.started_at)],
   ];
