@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp metrics-page metrics-load check bench admission readers reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -45,7 +45,7 @@ metrics-load: ## the same under a minute of load
 	    metrics::prometheus::prometheus_scrapes_the_gateway_under_load
 
 # Cheapest first.
-checks := fmt crates deploy-files clippy docs test soak-short test-idp metrics-page configs
+checks := fmt crates deploy-files clippy docs test soak-short test-idp client-addresses metrics-page configs
 
 check: ## all that must hold before a merge, with a line for each step
 	@for step in $(checks); do \
@@ -70,6 +70,10 @@ admission: ## count the instructions that it takes to admit a caller; over the b
 readers: ## 10,000 mutated requests: what goes on is what nginx and hyper read of the same bytes
 	.ci/need rust build nginx
 	cargo test --locked --test it security::readers -- --include-ignored --nocapture --test-threads 1
+
+client-addresses: ## do logs and Bold BI have a client's address through a real HAProxy and a real nginx?
+	.ci/need rust build haproxy nginx-stream
+	cargo test --locked --test it clients:: -- --include-ignored --test-threads 1
 
 reloads: ## change and restart the gateway under load a hundred times each; no request may fail
 	.ci/need rust build

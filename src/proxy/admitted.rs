@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::{Method, Uri, Version};
 
-use super::downstream::{Client, Peer};
+use super::downstream::{Peer, RequestClient};
 use crate::caller::ListenerTerms;
 use crate::gateway::Admission;
 use crate::headers::{self, REQUEST_ID, ToServer};
@@ -21,7 +21,7 @@ pub(super) struct Admitted<'h> {
     pub(super) framing: BodyFraming,
     pub(super) expects_continue: bool,
     pub(super) peer: &'h Peer,
-    client: Cow<'h, Client>,
+    client: Cow<'h, RequestClient>,
     target: Target,
     /// The head as the client sent it.
     raw: &'h RawHead,
@@ -34,7 +34,7 @@ impl<'h> Admitted<'h> {
         raw: &'h RawHead,
         head: RequestHead<'h>,
         admission: Admission,
-        (peer, client): (&'h Peer, Cow<'h, Client>),
+        (peer, client): (&'h Peer, Cow<'h, RequestClient>),
         terms: &ListenerTerms,
     ) -> Self {
         Self {

@@ -18,7 +18,7 @@ pub struct Peer {
     /// The facts of its connection.
     pub info: PeerInfo,
     /// The client of requests that name no other.
-    client: Client,
+    client: RequestClient,
     /// Once it is cancelled, the connection closes after its current request.
     pub closing: CancellationToken,
 }
@@ -28,7 +28,7 @@ impl Peer {
     /// protocol has told `source` as its address.
     pub fn new(info: PeerInfo, source: Option<IpAddr>, closing: CancellationToken) -> Self {
         let address = source.or(info.address);
-        let client = Client::new(Hop { address, https: info.tls });
+        let client = RequestClient::new(Hop { address, https: info.tls });
         Self { info, client, closing }
     }
 
@@ -37,9 +37,9 @@ impl Peer {
         &self,
         proxies: Option<&TrustedProxies>,
         headers: &HeaderMap,
-    ) -> Cow<'_, Client> {
+    ) -> Cow<'_, RequestClient> {
         match proxies.map(|proxies| proxies.client(self.client.hop, headers)) {
-            Some(hop) if hop != self.client.hop => Cow::Owned(Client::new(hop)),
+            Some(hop) if hop != self.client.hop => Cow::Owned(RequestClient::new(hop)),
             _ => Cow::Borrowed(&self.client),
         }
     }
@@ -50,7 +50,7 @@ impl Peer {
     }
 
     /// The client of the connection.
-    pub(super) fn connected_client(&self) -> &Client {
+    pub(super) fn connected_client(&self) -> &RequestClient {
         &self.client
     }
 }
@@ -58,13 +58,13 @@ impl Peer {
 /// The client of a request, as logs and Bold BI are told. It may be in front of proxies. No
 /// decision depends on it.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(super) struct RequestClient {
     hop: Hop,
     /// Its address, as the value of `X-Forwarded-For`.
     forwarded_for: Option<HeaderValue>,
 }
 
-impl Client {
+impl RequestClient {
     fn new(hop: Hop) -> Self {
         let text = hop.address.map(|address| address.to_string());
         Self { hop, forwarded_for: text.and_then(|text| HeaderValue::from_str(&text).ok()) }

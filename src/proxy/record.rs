@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 use tracing::field::display;
 
-use super::downstream::{Client, Peer};
+use super::downstream::{Peer, RequestClient};
 use crate::caller::CallerName;
 use crate::cors::UnlistedPage;
 use crate::descriptors;
@@ -122,7 +122,7 @@ impl Record {
 
     /// Records the client of a request with `headers`, and the ids by which other systems know it.
     /// The request's id is kept only of a `trusted` peer.
-    pub(super) fn client(&mut self, client: &Client, headers: &HeaderMap, trusted: bool) {
+    pub(super) fn client(&mut self, client: &RequestClient, headers: &HeaderMap, trusted: bool) {
         self.client = client.address();
         let given = if trusted { given_request_id(headers) } else { None };
         if let Some(id) = given.and_then(|id| id.to_str().ok()) {

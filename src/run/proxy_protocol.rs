@@ -62,7 +62,7 @@ fn parse_v1(line: &[u8]) -> Result<Option<IpAddr>, HeaderError> {
     const BAD: HeaderError = HeaderError::Malformed("its line has another form");
     let line = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok());
     let fields = line.and_then(|line| line.strip_prefix("PROXY ")).ok_or(BAD)?;
-    // What stands behind it is to be ignored.
+    // The specification ignores the rest of the line.
     if fields == "UNKNOWN" || fields.starts_with("UNKNOWN ") {
         return Ok(None);
     }
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read of `bytes`, and how many of them are left.
+    /// Reads a header from `bytes`. Gives the number of the bytes behind it, too.
     fn read(mut bytes: &[u8]) -> (Result<Option<IpAddr>, HeaderError>, usize) {
         let source = read_source(&mut bytes).now_or_never().unwrap();
         (source, bytes.len())
