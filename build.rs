@@ -18,14 +18,14 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let given = |name| variable(name).filter(|value| !value.is_empty());
     let commit = given("BOLDGATE_COMMIT").map(|commit| commit.chars().take(SHORT).collect());
     let commit = commit.or_else(|| git(&["rev-parse", "--short=7", "HEAD"]));
     let date = given("BOLDGATE_DATE")
         .or_else(|| given("SOURCE_DATE_EPOCH").and_then(|seconds| date_of(&seconds)))
         .or_else(|| git(&["log", "-1", "--format=%cd", "--date=format-local:%Y-%m-%d"]));
     let (commit, date): (String, String) = (commit.unwrap_or_default(), date.unwrap_or_default());
-    let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let version = variable("CARGO_PKG_VERSION").unwrap_or_default();
     let known = [commit.as_str(), &date].into_iter().filter(|part| !part.is_empty());
     let build = match known.collect::<Vec<_>>().join(" ") {
         none if none.is_empty() => version,
@@ -55,3 +55,9 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
 
 /// How much of a commit's name is shown.
 const SHORT: usize = 7;
+
+/// A variable of the build.
+#[expect(clippy::disallowed_methods, reason = "a build has no secrets and no options of clap")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -222,6 +222,11 @@ const TOKENS: &[DescribedMetric] = &[
         look_at: "requests that failed for an exchange that had failed before",
     },
     DescribedMetric {
+        name: "boldgate_tenant_secret_unreadable",
+        labels: &[TENANT],
+        look_at: "**alert on 1**: the ERROR line of the tenant has the cause; `boldgate check` has all",
+    },
+    DescribedMetric {
         name: "boldgate_token_replies_for_another_user",
         labels: &[TENANT],
         look_at: "**alert on any**: Bold BI gave the token of somebody else",

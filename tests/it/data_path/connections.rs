@@ -432,10 +432,12 @@ async fn unfinished_tls_records_are_bounded_together_with_unfinished_heads() {
         unfinished.push(tcp);
     }
     let (newest, oldest) = unfinished.split_last_mut().unwrap();
-    for (number, client) in oldest.iter_mut().take(50).enumerate() {
-        let ended = timeout(Duration::from_secs(5), read_to_its_end(client)).await;
-        assert!(ended.is_ok(), "client {number} was evicted");
-    }
+    // The gateway need not read in the order in which the clients wrote, so the number counts.
+    let ends =
+        oldest.iter_mut().map(|client| timeout(Duration::from_secs(3), read_to_its_end(client)));
+    let ended =
+        futures_util::future::join_all(ends).await.iter().filter(|ended| ended.is_ok()).count();
+    assert!(ended >= 50, "{ended} of 99 clients were evicted");
     let ended = timeout(Duration::from_millis(200), read_to_its_end(newest)).await;
     assert!(ended.is_err(), "there is room for the newest");
     // Control: a request whose record arrives in pieces is served.

@@ -180,7 +180,6 @@ async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
         "X-Requested-With",
         "X-Amzn-Trace-Id",
         "X-Correlation-Id",
-        "traceparent",
         "ClientID",
         "Client-Type",
         "IsEmbed",
@@ -193,6 +192,9 @@ async fn identity_headers_of_the_client_are_forwarded_in_no_spelling() {
         let request = through(&setup, &format!("{name}: kept\r\n")).await;
         assert_eq!(request.header(name), ["kept"], "{name}");
     }
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = through(&setup, &format!("traceparent: {trace}\r\n")).await;
+    assert_eq!(request.header("traceparent"), [trace]);
 }
 
 /// HDR-01: an alias of the header for keys is no key, and does not go on.
