@@ -46,7 +46,7 @@ const FAULTS: [(&str, Option<&str>, &str); 5] = [
     ("missing", None, "No such file"),
     ("empty", Some(""), "it is empty"),
     ("invisible", Some("canary-embed-secret "), "a blank (U+0020) at its end"),
-    ("of two lines", Some("canary\nembed"), "line breaks"),
+    ("of two lines", Some("canary\nembed"), "more than one line"),
     ("binary", Some("canary\u{1}"), "control characters"),
 ];
 
