@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use crate::caller::{Caller, CallerAuth, ListenerTerms, PeerInfo, may_bring_own_authorization};
 use crate::cors::{self, Page, UnlistedPage};
 use crate::headers::authenticates_connection;
-use crate::policy::{Allowed, PermissionId, Permit, Policy, RouteClass};
+use crate::policy::{Allowed, PermissionId, Permit, Policy, Reissued, RouteClass};
 use crate::refusal::{Refusal, RequestFacts};
 use crate::request::{RequestError, RequestHead};
 use crate::telemetry::{Telemetry, TenantMetrics};
@@ -163,6 +163,18 @@ impl Gateway {
     /// When there is none.
     pub async fn warm_up(&self, tenant: &Tenant) -> Result<(), NoToken> {
         self.tokens.token(self.gatekeeper.policy.operator_permit(tenant)).await.map(drop)
+    }
+
+    /// Whether the token of the tenant's own user is in the cache.
+    pub fn has_token(&self, tenant: &Tenant) -> bool {
+        self.tokens.has_token(self.gatekeeper.policy.operator_permit(tenant))
+    }
+
+    /// Drops the cached tokens of a tenant, or of one of its subjects, as after a leak. Returns how
+    /// many there were; `None` if there is no such tenant. The next request exchanges again.
+    pub fn drop_tokens(&self, tenant: &str, subject: Option<&str>) -> Option<usize> {
+        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
+        Some(self.tokens.drop_tokens(&tenant.name, subject))
     }
 
     /// The part that decides which requests go on.
@@ -403,7 +415,7 @@ impl Gatekeeper {
     }
 
     /// See [`Policy::reissue`].
-    pub fn reissue(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
+    pub fn reissue(&self) -> impl Fn(&Permit) -> Reissued + Send + Sync + 'static {
         self.policy.reissue()
     }
 }

@@ -17,7 +17,7 @@ mod permit;
 mod route;
 pub mod subject;
 
-pub use permit::Permit;
+pub use permit::{Permit, Reissued};
 pub use route::{RouteClass, RouteClasses, Routes};
 pub use subject::{Subject, SubjectRule};
 use subject::{SubjectError, SubjectSource};
@@ -269,12 +269,14 @@ impl Policy {
         &self.own[tenant.index]
     }
 
-    /// Maps a permit, also of an earlier configuration, to this one's; `None` if its tenant or
-    /// credential is gone.
-    pub fn reissue(&self) -> impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static {
+    /// Maps a permit, also of an earlier configuration, to this one's.
+    pub fn reissue(&self) -> impl Fn(&Permit) -> Reissued + Send + Sync + 'static {
         let own = self.own.iter().map(|own| (own.tenant().name.clone(), own.clone()));
         let own: HashMap<TenantName, Permit> = own.collect();
-        move |permit| permit.reissued(own.get(&permit.tenant().name)?)
+        move |permit| match own.get(&permit.tenant().name) {
+            Some(own) => permit.reissued(own),
+            None => Reissued::Revoked,
+        }
     }
 
     /// The headers in which proxies name users. They are never forwarded.

@@ -248,7 +248,19 @@ pub struct RefusalResponse {
 impl Refusal {
     /// The response to the client.
     pub fn response(&self) -> RefusalResponse {
-        let (status, code, detail) = match self {
+        let (status, code, detail) = self.fixed();
+        RefusalResponse {
+            status: StatusCode::from_u16(status).expect("a status written above"),
+            code,
+            detail,
+            retry_after: self.retry_after(),
+            challenges: if status == 401 { self.challenges() } else { &[] },
+        }
+    }
+
+    /// Status, code and text for the client.
+    fn fixed(&self) -> (u16, &'static str, &'static str) {
+        match self {
             Self::HeadTimeout | Self::HeadEvicted { .. } => {
                 (408, "request_timeout", "The request head did not arrive in time.")
             }
@@ -344,13 +356,6 @@ impl Refusal {
                 "Bold BI asked for a new token, and the body is too large to be sent again by the \
                  gateway (more than 64 KiB). Nothing was changed. Please send the request again.",
             ),
-        };
-        RefusalResponse {
-            status: StatusCode::from_u16(status).expect("a status written above"),
-            code,
-            detail,
-            retry_after: self.retry_after(),
-            challenges: if status == 401 { self.challenges() } else { &[] },
         }
     }
 

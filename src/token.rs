@@ -20,6 +20,7 @@ mod breaker;
 mod cache;
 mod endpoint;
 mod exchanges;
+mod proof;
 mod refresh;
 mod replacement;
 mod schedule;
@@ -153,6 +154,11 @@ impl AccessToken {
         let (obtained_at, expires_at) =
             (self.obtained_at.checked_sub(age)?, self.expires_at.checked_sub(age)?);
         Some(self.copied(obtained_at, expires_at))
+    }
+
+    /// The same token, ended at `end` if it lives longer.
+    fn until(&self, end: Instant) -> Self {
+        self.copied(self.obtained_at, self.expires_at.min(end))
     }
 
     fn copied(&self, obtained_at: Instant, expires_at: Instant) -> Self {

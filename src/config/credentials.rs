@@ -97,7 +97,7 @@ impl Check<'_> {
         }
         Ok(match self.secret_at(at, &source) {
             Ok(secret) => (Some(secret), None),
-            Err(finding) => (None, Some(finding)),
+            Err(finding) => (None, Some(*finding)),
         })
     }
 
@@ -108,15 +108,15 @@ impl Check<'_> {
         source: Field<SecretSource>,
     ) -> Result<Secret, Noted> {
         let source = self.source_of_secret(at, source)?;
-        self.secret_at(at, &source).map_err(|finding| self.notes.add(finding))
+        self.secret_at(at, &source).map_err(|finding| self.notes.add(*finding))
     }
 
-    fn secret_at(self, at: &Place<'_>, source: &SecretRef) -> Result<Secret, Finding> {
+    fn secret_at(self, at: &Place<'_>, source: &SecretRef) -> Result<Secret, Box<Finding>> {
         let secret = self.secret(source);
         if let (Ok(_), SecretRef::File(path)) = (&secret, source) {
             self.warn_of_secret_file(at, path);
         }
-        secret.map_err(|error| unusable(at, source, &error))
+        secret.map_err(|error| Box::new(unusable(at, source, &error)))
     }
 
     fn source_of_secret(

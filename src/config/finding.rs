@@ -303,7 +303,9 @@ impl Notes {
                 Ok((built, warnings.into_findings(file), unusable))
             }
             _ => {
-                unusable.into_iter().for_each(|secret| faults.add(secret.finding));
+                for secret in unusable {
+                    faults.add(secret.finding);
+                }
                 Err(faults.into_findings(file))
             }
         }

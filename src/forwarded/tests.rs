@@ -199,6 +199,6 @@ proptest! {
             let headers = map(&[("x-forwarded-for", &line), ("forwarded", &line)]);
             prop_assert!(proxies(header).client(peer, &headers).address.is_some());
         }
-        prop_assert_eq!(Elements(Some(&[b','; 60_000])).next(), None);
+        prop_assert_eq!(Elements(Some(&vec![b','; 60_000])).next(), None);
     }
 }

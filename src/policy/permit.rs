@@ -28,28 +28,71 @@ impl Permit {
         Self(Arc::new(PermitParts { tenant, subject, credential_version, hash: hasher.finish() }))
     }
 
+    /// The permit of another subject of the tenant of `own`.
+    #[cfg(test)]
+    pub(crate) fn of_subject(own: &Self, subject: Subject) -> Self {
+        Self::new(Arc::clone(own.tenant()), subject)
+    }
+
     /// The tenant acted on.
     pub fn tenant(&self) -> &Arc<Tenant> {
         &self.0.tenant
     }
 
-    /// This permit reissued for the tenant of `own`, the permit of the credential's own user.
-    /// `None` if the credential has changed or cannot act as this subject.
-    pub(super) fn reissued(&self, own: &Self) -> Option<Self> {
-        if self.0.credential_version != own.0.credential_version {
-            None
-        } else if self.subject() == own.subject() {
-            Some(own.clone())
-        } else if own.tenant().credential.grant == Grant::EmbedSecret {
-            Some(Self::new(Arc::clone(own.tenant()), self.subject().clone()))
+    /// This permit reissued for the tenant of `own`, the permit of the credential's own user. It is
+    /// revoked if more than the secret has changed, or the credential cannot act as this subject.
+    pub(super) fn reissued(&self, own: &Self) -> Reissued {
+        let (before, now) = (&self.tenant().credential, &own.tenant().credential);
+        let permit = || {
+            if self.subject() == own.subject() {
+                own.clone()
+            } else {
+                Self::new(Arc::clone(own.tenant()), self.subject().clone())
+            }
+        };
+        if self.subject() != own.subject() && now.grant != Grant::EmbedSecret {
+            Reissued::Revoked
+        } else if before.version == now.version {
+            Reissued::Unchanged(permit())
+        } else if before.identity == now.identity && now.secret.is_some() {
+            Reissued::NewSecret(permit())
         } else {
-            None
+            Reissued::Revoked
         }
     }
 
     /// The user acted as.
     pub fn subject(&self) -> &Subject {
         &self.0.subject
+    }
+}
+
+/// A permit under a new configuration.
+#[derive(Clone, Debug)]
+pub enum Reissued {
+    /// The same permit, perhaps with other settings.
+    Unchanged(Permit),
+    /// The permit in its place, by another secret of the same credential.
+    NewSecret(Permit),
+    /// There is no such permit any more.
+    Revoked,
+}
+
+impl Reissued {
+    /// The same permit; `None` if it is by another secret, or revoked.
+    pub fn unchanged(self) -> Option<Permit> {
+        match self {
+            Self::Unchanged(permit) => Some(permit),
+            Self::NewSecret(_) | Self::Revoked => None,
+        }
+    }
+
+    /// The permit in its place by another secret.
+    pub fn by_new_secret(self) -> Option<Permit> {
+        match self {
+            Self::NewSecret(permit) => Some(permit),
+            Self::Unchanged(_) | Self::Revoked => None,
+        }
     }
 }
 

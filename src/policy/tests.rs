@@ -208,16 +208,28 @@ fn a_permit_is_reissued_for_todays_tenant_if_the_credential_is_the_same() {
     let mapped = Permit::new(Arc::clone(own.tenant()), Subject::parse("b@x.example").unwrap());
     let today = policy(tenant(0, "alpha", "a@x", 1));
     for permit in [&own, &mapped] {
-        let reissued = today.reissue()(permit).unwrap();
+        let reissued = today.reissue()(permit).unchanged().unwrap();
         assert_eq!(&reissued, permit, "it is the same key");
         assert!(Arc::ptr_eq(reissued.tenant(), today.own[0].tenant()));
     }
     let mut by_password = tenant(0, "alpha", "a@x", 1);
     by_password.credential.grant = Grant::Password;
     let by_password = policy(by_password).reissue();
-    assert_eq!(by_password(&own).as_ref(), Some(&own));
-    assert_eq!(by_password(&mapped), None, "a password is one user's");
-    for other in [tenant(0, "alpha", "a@x", 2), tenant(0, "beta", "a@x", 1)] {
-        assert_eq!(policy(other).reissue()(&own), None);
+    assert_eq!(by_password(&own).unchanged().as_ref(), Some(&own));
+    assert!(matches!(by_password(&mapped), Reissued::Revoked), "a password is one user's");
+    let other = policy(tenant(0, "beta", "a@x", 1)).reissue();
+    assert!(matches!(other(&own), Reissued::Revoked));
+    // Another version of the same identity is another secret.
+    let another_secret = policy(tenant(0, "alpha", "a@x", 2));
+    for permit in [&own, &mapped] {
+        let next = another_secret.reissue()(permit).by_new_secret().unwrap();
+        assert_eq!((next.subject(), next == *permit), (permit.subject(), false));
+    }
+    let mut without = tenant(0, "alpha", "a@x", 2);
+    without.credential.secret = None;
+    let mut another_user = tenant(0, "alpha", "b@x", 2);
+    another_user.credential.identity = 1;
+    for other in [without, another_user] {
+        assert!(matches!(policy(other).reissue()(&own), Reissued::Revoked));
     }
 }

@@ -99,7 +99,8 @@ impl Generation {
     }
 
     /// The tenants to warm up (by index) that have no token from the generation `before`, because
-    /// they are new or their credential has changed.
+    /// they are new or their credential has changed. Where the secret alone has changed, the token
+    /// stays until the secret is proven.
     pub(super) fn without_tokens(&self, before: Option<&Self>) -> Vec<usize> {
         let version = |tenant: &Tenant| tenant.credential.version;
         let before = before.into_iter().flat_map(|before| before.gateway.tenants().iter());
@@ -107,7 +108,9 @@ impl Generation {
         let tenants: Vec<_> = self.gateway.tenants().iter().collect();
         let is_cold = |index: &usize| {
             let tenant = tenants[*index];
-            !tenant.disabled && before.get(&tenant.name) != Some(&version(tenant))
+            !tenant.disabled
+                && before.get(&tenant.name) != Some(&version(tenant))
+                && !self.gateway.has_token(tenant)
         };
         self.warm_up.iter().copied().filter(is_cold).collect()
     }

@@ -28,6 +28,7 @@ pub(super) struct Families {
     cache: Family<CacheLabels, Counter>,
     replays: Family<TenantLabel, Counter>,
     secret_unreadable: Family<TenantLabel, Gauge>,
+    secret_unproven: Family<TenantLabel, Gauge>,
     refreshes: Family<OutcomeLabels, Counter>,
     failures_remembered: Family<TenantLabel, Counter>,
     replies_for_another_user: Family<TenantLabel, Counter>,
@@ -109,6 +110,8 @@ pub struct TenantMetrics {
     pub replays: Counter,
     /// 1 while its secret cannot be read, or cannot be a secret.
     pub secret_unreadable: Gauge,
+    /// 1 while its secret was changed and has given no token yet.
+    pub secret_unproven: Gauge,
     /// Limits how often its failures are logged.
     pub log_limiter: LogLimiter,
     /// The last exchange, for the status API.
@@ -189,6 +192,11 @@ impl Families {
                 "tenant_secret_unreadable",
                 "1 while the configured secret of a tenant cannot be read, or cannot be a secret",
             ),
+            secret_unproven: family(
+                registry,
+                "tenant_secret_unproven",
+                "1 while the changed secret of a tenant has given no token yet",
+            ),
             refreshes: family(
                 registry,
                 "token_refreshes",
@@ -264,6 +272,7 @@ impl Families {
             cache_misses: cache(CACHE_RESULTS[1]),
             replays: self.replays.get_or_create(&label).clone(),
             secret_unreadable: self.secret_unreadable.get_or_create(&label).clone(),
+            secret_unproven: self.secret_unproven.get_or_create(&label).clone(),
             log_limiter: LogLimiter::default(),
             exchange_record: ExchangeRecord::default(),
             token_expiry: Mutex::new(Some(self.token_expiry.clone())),
@@ -285,6 +294,7 @@ impl Families {
         self.replies_for_another_user.remove(&label);
         self.replays.remove(&label);
         self.secret_unreadable.remove(&label);
+        self.secret_unproven.remove(&label);
         self.token_expiry.remove(&label);
     }
 

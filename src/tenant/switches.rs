@@ -43,6 +43,7 @@ impl TenantSwitches {
     }
 
     /// Switches of `tenants`. Those of the same names are shared with this configuration's.
+    #[must_use]
     pub fn carried_over(&self, tenants: &Tenants) -> Self {
         let by_index: Vec<_> = tenants
             .iter()

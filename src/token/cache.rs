@@ -17,6 +17,7 @@ use super::schedule::Schedule;
 use super::suspend::MIN_SUSPEND;
 use super::{AccessToken, Purpose};
 use crate::policy::Permit;
+use crate::tenant::TenantName;
 
 /// The token of each permit, with a plan of their refreshes.
 pub(super) struct TokenCache {
@@ -34,6 +35,8 @@ pub(super) struct CacheEntry {
     replacements: Replacements,
     /// Whether the server has refused it: another is asked for first.
     refused: bool,
+    /// Whether it was obtained by a secret that was changed since.
+    former_secret: bool,
     /// How long the machine had been suspended in total when the token was asked for.
     suspended: Duration,
 }
@@ -41,7 +44,8 @@ pub(super) struct CacheEntry {
 impl CacheEntry {
     pub(super) fn new(token: AccessToken, suspended: Duration) -> Self {
         let replacements = Replacements::default();
-        Self { token: Arc::new(token), replacements, refused: false, suspended }
+        let token = Arc::new(token);
+        Self { token, replacements, refused: false, former_secret: false, suspended }
     }
 
     pub(super) fn token(&self) -> &Arc<AccessToken> {
@@ -114,7 +118,8 @@ impl TokenCache {
     pub(super) fn touch(&self, permit: &Permit, token: &AccessToken) {
         if token.begin_use() {
             let now = Instant::now();
-            if now >= token.refresh_by() && !self.schedule().contains(permit) {
+            let is_due = now >= token.refresh_by() && !self.schedule().contains(permit);
+            if is_due && !self.is_by_former_secret(permit) {
                 self.plan(permit, now);
             }
         }
@@ -142,6 +147,9 @@ impl TokenCache {
     /// The token of `permit`, if it is usable and the server has given it out again as `new`. It
     /// does not live longer for that: its next refresh is planned nearer to its end.
     pub(super) fn repeated(&self, permit: &Permit, new: &AccessToken) -> Option<Arc<AccessToken>> {
+        if self.is_by_former_secret(permit) {
+            return None;
+        }
         let held = self.usable(permit).filter(|held| held.is_same(new))?;
         let now = Instant::now();
         // A token whose refreshes are over stays in use, so that its next use does not plan one.
@@ -160,7 +168,8 @@ impl TokenCache {
     ) -> Arc<AccessToken> {
         let now = Instant::now();
         let mut is_repeated = false;
-        if let Some(before) = self.entries.get(permit) {
+        // Refusals of tokens by a former secret say nothing about the new one.
+        if let Some(before) = self.entries.get(permit).filter(|before| !before.former_secret) {
             let age = now - before.token.obtained_at();
             new.replacements = before.replacements.next(age, purpose == Purpose::Refused);
             is_repeated = !before.refused && new.token.repeats(&before.token);
@@ -183,6 +192,59 @@ impl TokenCache {
     pub(super) fn remove(&self, permit: &Permit) {
         self.schedule().remove(permit);
         self.entries.invalidate(permit);
+    }
+
+    /// Whether the token of `permit` was obtained by a secret that was changed since.
+    pub(super) fn is_by_former_secret(&self, permit: &Permit) -> bool {
+        self.entries.get(permit).is_some_and(|entry| entry.former_secret)
+    }
+
+    /// Gives tokens to the permits that follow theirs by a new secret, until `end` at most. Returns
+    /// these permits. The former permits keep theirs until [`TokenCache::retain`].
+    pub(super) fn hand_over(
+        &self,
+        successor: impl Fn(&Permit) -> Option<Permit>,
+        end: Instant,
+    ) -> Vec<Permit> {
+        let of_changed =
+            self.entries.iter().filter_map(|(permit, entry)| Some((successor(&permit)?, entry)));
+        let of_changed: Vec<_> = of_changed.collect();
+        for (permit, entry) in &of_changed {
+            let token = Arc::new(entry.token.until(end));
+            let entry = CacheEntry { token, former_secret: true, ..entry.clone() };
+            self.entries.insert(permit.clone(), entry);
+        }
+        of_changed.into_iter().map(|(permit, _)| permit).collect()
+    }
+
+    /// The permits whose tokens were obtained by a former secret of `tenant` and are usable.
+    pub(super) fn with_former_secret(&self, tenant: &TenantName) -> Vec<Permit> {
+        let all = self.entries.iter().filter(|(permit, entry)| {
+            entry.former_secret && permit.tenant().name == *tenant && self.usable(permit).is_some()
+        });
+        all.map(|(permit, _)| (*permit).clone()).collect()
+    }
+
+    /// Removes the tokens that were obtained by a former secret of `tenant`. Returns how many.
+    pub(super) fn remove_former(&self, tenant: &TenantName) -> usize {
+        let mut removed = 0;
+        for permit in self.with_former_secret(tenant) {
+            self.schedule().remove(&permit);
+            self.entries.entry_by_ref(&permit).and_compute_with(|entry| match entry {
+                Some(entry) if entry.value().former_secret => {
+                    removed += 1;
+                    Op::Remove
+                }
+                _ => Op::Nop,
+            });
+        }
+        removed
+    }
+
+    /// Removes the tokens of all `chosen` permits. Returns how many.
+    pub(super) fn remove_all(&self, chosen: impl Fn(&Permit) -> bool) -> usize {
+        let chosen = self.entries.iter().map(|(permit, _)| permit).filter(|p| chosen(p));
+        chosen.inspect(|permit| self.remove(permit)).count()
     }
 
     /// Removes the tokens of all permits but those that are `still` granted.
@@ -240,7 +302,7 @@ impl TokenCache {
         }
     }
 
-    fn plan(&self, permit: &Permit, at: Instant) {
+    pub(super) fn plan(&self, permit: &Permit, at: Instant) {
         if self.schedule().put(permit, at) {
             self.sooner.notify_one();
         }

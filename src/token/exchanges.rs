@@ -15,13 +15,14 @@ use super::audit::{AuditGuard, OwnedInitiator};
 use super::backoff::{NegativeEntry, is_refusal};
 use super::cache::{CacheEntry, TokenCache};
 use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
+use super::proof::{self, MAX_FORMER, UnprovenSecrets};
 use super::suspend::SuspendClock;
 use super::users::{LastUsers, TenantUsers};
 use super::{
     AccessToken, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, Initiator, NO_SUCH_PAGE,
     NoToken, Purpose, TokenExchange,
 };
-use crate::policy::Permit;
+use crate::policy::{Permit, Reissued};
 use crate::telemetry::{DescriptorUse, ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
 use crate::tenant::Server;
 
@@ -32,6 +33,7 @@ pub(super) struct Exchanges {
     users: LastUsers,
     flights: Mutex<HashMap<Permit, Flight>>,
     endpoints: Endpoints,
+    unproven: UnprovenSecrets,
     active: RwLock<Arc<Active>>,
     clock: SuspendClock,
     telemetry: Arc<Telemetry>,
@@ -43,8 +45,8 @@ struct Active {
     reissue: Box<Reissue>,
 }
 
-/// Maps a permit to the same permit of the active configuration; `None` if it is revoked.
-type Reissue = dyn Fn(&Permit) -> Option<Permit> + Send + Sync;
+/// Maps a permit to that of the active configuration.
+type Reissue = dyn Fn(&Permit) -> Reissued + Send + Sync;
 
 /// An exchange under way, to be waited for.
 #[derive(Clone)]
@@ -82,13 +84,14 @@ impl Exchanges {
         telemetry: Arc<Telemetry>,
         clock: SuspendClock,
     ) -> Self {
-        let reissue = Box::new(|permit: &Permit| Some(permit.clone()));
+        let reissue = Box::new(|permit: &Permit| Reissued::Unchanged(permit.clone()));
         Self {
             cache: TokenCache::new(capacity),
             failures: Cache::builder().max_capacity(capacity).time_to_idle(FAILURE_TIMEOUT).build(),
             users: LastUsers::default(),
             flights: Mutex::default(),
             endpoints: Endpoints::default(),
+            unproven: UnprovenSecrets::default(),
             active: RwLock::new(Arc::new(Active { exchange, reissue })),
             clock,
             telemetry,
@@ -116,20 +119,61 @@ impl Exchanges {
         activate: impl FnOnce(),
     ) {
         let new = Arc::new(Active { exchange, reissue });
-        {
+        let handed_over = {
             // Exchanges that read it at this moment wait until both are switched.
             let mut active = self.active.write();
+            // Requests of the new configuration must find the tokens that serve on.
+            let successor = |permit: &Permit| (new.reissue)(permit).by_new_secret();
+            let handed_over = self.cache.hand_over(successor, Instant::now() + MAX_FORMER);
             activate();
             *active = Arc::clone(&new);
-        }
-        let still = |permit: &Permit| (new.reissue)(permit).is_some();
+            handed_over
+        };
+        let still = |permit: &Permit| (new.reissue)(permit).unchanged().is_some();
         self.cache.retain(still);
         self.users.retain(still);
+        self.begin_proofs(handed_over, still);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.failures.invalidate(&*permit);
         }
         let servers: HashSet<_> = servers.iter().map(|server| server.name.as_str()).collect();
         self.endpoints.retain(|name| servers.contains(name));
+    }
+
+    /// Begins to prove the changed secrets of these permits, and forgets the proofs of secrets that
+    /// are not `still` configured.
+    fn begin_proofs(&self, permits: Vec<Permit>, still: impl Fn(&Permit) -> bool) {
+        for ended in self.unproven.retain(still) {
+            self.telemetry.tenant(ended.as_str()).secret_unproven.set(0);
+        }
+        for permit in self.unproven.begin(permits) {
+            self.metrics(&permit).secret_unproven.set(1);
+            self.cache.plan(&permit, Instant::now());
+        }
+    }
+
+    /// Whether a refresh of `permit` is to prove a changed secret.
+    pub(super) fn is_proving(&self, permit: &Permit) -> bool {
+        self.unproven.is_open(permit)
+    }
+
+    /// Lets another permit prove the secret of `permit`, which has no usable token any more.
+    pub(super) fn prove_by_another(&self, permit: &Permit) {
+        if self.unproven.is_open(permit)
+            && let Some(other) = self.cache.with_former_secret(&permit.tenant().name).first()
+        {
+            self.cache.plan(other, Instant::now());
+        }
+    }
+
+    /// An exchange by the secret of `permit` has succeeded.
+    fn proven(&self, permit: &Permit) {
+        if self.unproven.end(permit) {
+            self.metrics(permit).secret_unproven.set(0);
+            let tenant = &permit.tenant().name;
+            let dropped = self.cache.remove_former(tenant);
+            tracing::info!(boldgate.tenant = %tenant, dropped, "a changed secret gives tokens");
+        }
     }
 
     /// The exchange to wait for: the one under way, or a new one. Or the token, if the cache has
@@ -243,7 +287,7 @@ impl Exchanges {
         };
         // The configuration may have changed while it waited for the budget.
         let active = self.active();
-        let permit = &(active.reissue)(permit).ok_or_else(|| revoked(permit))?;
+        let permit = &(active.reissue)(permit).unchanged().ok_or_else(|| revoked(permit))?;
         let begun = Instant::now();
         let audit = AuditGuard::begin(&self.telemetry.audit, permit, purpose, initiator);
         let mut result = self.ask(&active, permit).await;
@@ -264,7 +308,9 @@ impl Exchanges {
                     .exchange_record
                     .succeeded(now - token.obtained_at(), token.expires_at() - now);
                 self.failures.invalidate(permit);
-                return Ok(Some(self.keep(permit, new, purpose)));
+                let token = self.keep(permit, new, purpose);
+                self.proven(permit);
+                return Ok(Some(token));
             }
             Err(error) => error,
         };
@@ -295,6 +341,9 @@ impl Exchanges {
         }
         if matches!(error.kind, ExchangeErrorKind::NoDescriptors) {
             self.telemetry.descriptors.exhausted(DescriptorUse::Exchange);
+        }
+        if self.unproven.is_open(permit) {
+            proof::report(permit, &error, &metrics);
         }
         guard.failed(&error, begun);
         Err(self.remember(permit, error))
@@ -343,7 +392,7 @@ impl Exchanges {
         if other.begun >= since {
             return true;
         }
-        let Some(other) = (active.reissue)(&other.permit) else { return false };
+        let Some(other) = (active.reissue)(&other.permit).unchanged() else { return false };
         let begun = Instant::now();
         let audit = AuditGuard::begin(&self.telemetry.audit, &other, Purpose::Comparison, None);
         let result = self.ask(active, &other).await;
@@ -354,6 +403,7 @@ impl Exchanges {
                 metrics.exchanged(ExchangeOutcome::Success);
                 self.users.granted(&other, begun);
                 self.keep(&other, new, Purpose::Comparison);
+                self.proven(&other);
                 true
             }
             Err(error) => {
@@ -439,7 +489,7 @@ impl Exchanges {
 
     /// The same permit of the active configuration; `None` if it is revoked.
     fn reissued(&self, permit: &Permit) -> Option<Permit> {
-        (self.active().reissue)(permit)
+        (self.active().reissue)(permit).unchanged()
     }
 
     fn is_revoked(&self, permit: &Permit) -> bool {

@@ -63,8 +63,10 @@ fn refresh_due(exchanges: &Arc<Exchanges>) {
 }
 
 fn refresh(exchanges: &Arc<Exchanges>, permit: &Permit, now: Instant) {
-    let Some(token) = exchanges.cache().usable(permit) else { return };
-    if !token.is_in_use() {
+    let Some(token) = exchanges.cache().usable(permit) else {
+        return exchanges.prove_by_another(permit);
+    };
+    if !token.is_in_use() && !exchanges.is_proving(permit) {
         exchanges.metrics(permit).refreshed(RefreshOutcome::Unused);
         return;
     }

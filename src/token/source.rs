@@ -7,9 +7,9 @@ use super::exchanges::{Exchanges, Joined};
 use super::refresh::Refresher;
 use super::suspend::SuspendClock;
 use super::{AccessToken, Initiator, NoToken, Purpose, TokenExchange};
-use crate::policy::Permit;
+use crate::policy::{Permit, Reissued};
 use crate::telemetry::Telemetry;
-use crate::tenant::Server;
+use crate::tenant::{Server, TenantName};
 
 /// Gives tokens, and keeps those in use fresh.
 #[derive(Clone)]
@@ -50,8 +50,9 @@ impl TokenSource {
     }
 
     /// Switches to a new configuration, at the same moment as `activate` does. `reissue` maps a
-    /// permit to the same permit of the new configuration, or to `None` if it is revoked. All
-    /// cached tokens of revoked permits are dropped, and requests that wait for one get
+    /// permit to that of the new configuration. Where the secret alone has changed, cached tokens
+    /// serve until an exchange has proven the new secret, for an hour at most. All cached tokens of
+    /// revoked permits are dropped, and requests that wait for one get
     /// [`ExchangeErrorKind::PermitRevoked`]; by then they find the new configuration active. All
     /// else stays: tokens, remembered failures, and the budgets and breakers of `servers`.
     ///
@@ -59,11 +60,24 @@ impl TokenSource {
     pub fn reconfigure(
         &self,
         exchange: Arc<dyn TokenExchange>,
-        reissue: impl Fn(&Permit) -> Option<Permit> + Send + Sync + 'static,
+        reissue: impl Fn(&Permit) -> Reissued + Send + Sync + 'static,
         servers: &[Arc<Server>],
         activate: impl FnOnce(),
     ) {
         self.exchanges.reconfigure(exchange, Box::new(reissue), servers, activate);
+    }
+
+    /// Whether a usable token for `permit` is in the cache.
+    pub fn has_token(&self, permit: &Permit) -> bool {
+        self.exchanges.cache().usable(permit).is_some()
+    }
+
+    /// Drops the cached tokens of `tenant`, or of one subject of it. Returns how many there were.
+    pub fn drop_tokens(&self, tenant: &TenantName, subject: Option<&str>) -> usize {
+        self.exchanges.cache().remove_all(|permit| {
+            permit.tenant().name == *tenant
+                && subject.is_none_or(|subject| permit.subject().as_str() == subject)
+        })
     }
 
     /// A token for `permit` that is usable now.

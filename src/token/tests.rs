@@ -10,12 +10,13 @@ use tokio::time::sleep;
 
 use super::suspend::SuspendClock;
 use super::*;
-use crate::policy::{Policy, RouteClass, Routes};
+use crate::policy::{Policy, Reissued, RouteClass, Routes};
 use crate::telemetry::Telemetry;
 use crate::tenant::{Credential, Server, Tenant, Tenants, Timeouts, samples};
 
 mod audited;
 mod outage;
+mod proof;
 mod steady;
 
 /// Permits for `count` tenants, all of one server with `max_exchanges` 16.
@@ -142,7 +143,9 @@ impl TokenExchange for Script {
 
 /// Switches to a configuration that grants the permits that are `still` granted, unchanged.
 fn reconfigure(source: &TokenSource, exchange: Arc<Script>, still: fn(&Permit) -> bool) {
-    let reissue = move |permit: &Permit| still(permit).then(|| permit.clone());
+    let reissue = move |permit: &Permit| {
+        if still(permit) { Reissued::Unchanged(permit.clone()) } else { Reissued::Revoked }
+    };
     source.reconfigure(exchange, reissue, std::slice::from_ref(&permit().tenant().server), || ());
 }
 
@@ -241,7 +244,9 @@ async fn a_refresh_goes_to_the_server_that_the_tenant_has_since_the_configuratio
     source.token(&permit()).await.unwrap();
     let today = permits_at("renamed", 1, 0).remove(0);
     let reissued = today.clone();
-    let reissue = move |permit: &Permit| (*permit == reissued).then(|| reissued.clone());
+    let reissue = move |permit: &Permit| {
+        if *permit == reissued { Reissued::Unchanged(reissued.clone()) } else { Reissued::Revoked }
+    };
     source.reconfigure(asked.clone(), reissue, &[Arc::clone(&today.tenant().server)], || ());
     assert!(source.token(&today).await.unwrap().cached, "the token stays");
     sleep(HOUR * 9 / 10).await;

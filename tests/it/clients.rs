@@ -187,7 +187,7 @@ async fn a_user_is_named_by_the_real_peer_and_by_no_address_that_is_told() {
 
 fn boldgate_key_digest(key: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[tokio::test]

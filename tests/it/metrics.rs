@@ -24,7 +24,7 @@ use crate::support::waiting::becomes;
 mod prometheus;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 9] = [
+const SEEN_ELSEWHERE: [(&str, &str); 10] = [
     (
         "boldgate_connections_limit_lowered",
         "each_of_500_clients_of_48_descriptors_is_served_or_refused_within_a_second",
@@ -37,16 +37,17 @@ const SEEN_ELSEWHERE: [(&str, &str); 9] = [
         "boldgate_issuer_keys_from_file",
         "keys_of_a_file_admit_callers_at_a_start_in_an_outage_until_the_issuer_is_back",
     ),
-    (
-        "boldgate_tenant_secret_unreadable",
-        "a_tenant_without_a_usable_secret_is_refused_until_it_has_one_and_others_are_served",
-    ),
     ("boldgate_access_log_lines_dropped", "requests_do_not_wait_for_a_log_that_is_stuck"),
     ("boldgate_audit_log_lines_lost", "lines_beyond_the_bound_are_lost_and_counted_without_a_wait"),
     (
         "boldgate_token_replies_for_another_user",
         "a_token_of_another_user_than_the_mapped_one_is_never_used_and_is_an_alarm",
     ),
+    (
+        "boldgate_tenant_secret_unreadable",
+        "a_tenant_without_a_usable_secret_is_refused_until_it_has_one_and_others_are_served",
+    ),
+    ("boldgate_tenant_secret_unproven", "a_typo_in_a_secret_is_an_alarm_and_no_outage"),
     (
         "boldgate_token_endpoint_breaker_open",
         "a_token_endpoint_that_is_down_is_not_flooded_after_a_change",

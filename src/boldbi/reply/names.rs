@@ -29,9 +29,9 @@ pub(crate) fn names_another(body: &[u8], asked: &str) -> bool {
 
 /// The other user that a reply names, only if it is plainly an email address.
 pub(crate) fn other_email(body: &[u8], asked: &str) -> Option<String> {
-    let Emails(named) = serde_json::from_slice(without_byte_order_mark(body)).ok()?;
-    let mut names = named.iter().filter_map(Value::as_str).map(str::trim);
-    let name = names.find(|name| !name.is_empty() && !is_same(name, asked))?;
+    let Emails(emails) = serde_json::from_slice(without_byte_order_mark(body)).ok()?;
+    let mut users = emails.iter().filter_map(Value::as_str).map(str::trim);
+    let name = users.find(|name| !name.is_empty() && !is_same(name, asked))?;
     let is_plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'.' | b'_' | b'+' | b'-');
     (name.contains('@') && name.len() <= MAX_EMAIL && name.bytes().all(is_plain))

@@ -196,11 +196,11 @@ async fn keys_of_a_file_are_used_until_the_first_fetch_and_after_an_hour_of_fail
     let fallback = keys.at_hand().unwrap();
     assert!(Arc::ptr_eq(&fallback, &keys.current().await.unwrap()), "no request waits");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let fetched = keys.current().await.unwrap();
-    assert!(!Arc::ptr_eq(&fallback, &fetched), "fetched ones take over");
+    let taken = keys.current().await.unwrap();
+    assert!(!Arc::ptr_eq(&fallback, &taken), "fetched ones take over");
     for _ in 0..59 {
         tokio::time::advance(Duration::from_mins(1)).await;
-        assert!(Arc::ptr_eq(&fetched, &keys.current().await.unwrap()));
+        assert!(Arc::ptr_eq(&taken, &keys.current().await.unwrap()));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     tokio::time::advance(Duration::from_mins(2)).await;

@@ -19,13 +19,14 @@ pub(super) struct NotLoaded {
 }
 
 /// Reads a configuration, and all files that it names.
-pub(super) fn load(path: &Path) -> Result<Settings, NotLoaded> {
+pub(super) fn load(path: &Path) -> Result<Settings, Box<NotLoaded>> {
     let (files, read) = Settings::read(path);
     let read = read.and_then(|settings| match settings.unusable() {
         Some(findings) if settings.serves_nobody() => Err(findings),
         _ => Ok(settings),
     });
-    read.map_err(|findings| NotLoaded { findings, unreadable: files.unreadable().cloned() })
+    let unreadable = files.unreadable().cloned();
+    read.map_err(|findings| Box::new(NotLoaded { findings, unreadable }))
 }
 
 /// The steps of a configuration that could not be read.

@@ -88,6 +88,7 @@ async fn doctor_names_the_cause_of_each_planted_fault_in_its_first_broken_step()
     rows.extend(in_front_of_bold_bi().await);
     rows.extend(in_the_credential().await);
     rows.extend(in_bold_bi().await);
+    rows.extend(in_its_api().await);
     assert!(rows.len() >= 30, "there are {} faults", rows.len());
     let (mut all, mut wrong) = (String::new(), Vec::new());
     for row in rows {
@@ -593,6 +594,11 @@ async fn in_bold_bi() -> Vec<Row> {
         stand_in.fail_next_token(status, 2);
         rows.push(row(fault, plant.with(stand_in), 1, EXCHANGE, &[cause]));
     }
+    rows
+}
+
+async fn in_its_api() -> Vec<Row> {
+    let mut rows = Vec::new();
     let claims = r#"{"aud":"https://bi.other.example/bi/site/site1","exp":4102444800}"#;
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let token = format!("{}.{}.{}", encode(r#"{"alg":"HS256"}"#), encode(claims), encode("canary"));

@@ -15,7 +15,8 @@ use crate::support::files::Files;
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
 use crate::support::reloads::{
-    ACME, BOLT, CHANGE_DEADLINE, PATIENCE, get, log_lines, two_sites, until_status,
+    ACME, BOLT, CHANGE_DEADLINE, PATIENCE, get, log_line, log_lines, metric, two_sites,
+    until_status,
 };
 use crate::support::stand_in::EMBED_SECRET;
 use crate::support::tls::SelfSigned;
@@ -127,6 +128,49 @@ async fn a_changed_secret_makes_new_tokens_at_once_and_the_old_one_is_used_no_mo
         assert_eq!(get(address, ACME).await.status, 200, "{how}");
         assert_eq!(upstream.token_requests(), before + 2, "{how}: none was refused");
     }
+}
+
+const UNPROVEN: &str = "boldgate_tenant_secret_unproven{tenant=\"acme\"}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typo_in_a_secret_is_an_alarm_and_no_outage() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme", "bolt"], ""));
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    assert_eq!(get(address, ACME).await.status, 200);
+    files.swap_in("secret", "canary-with-a-typo");
+    becomes(PATIENCE, "it is tried", async || upstream.token_requests() == 2).await;
+    let line = log_line(&gateway, "the changed secret of a tenant gives no token yet").await;
+    assert_eq!((&line["severity"], &line["boldgate.tenant"]), (&"ERROR".into(), &"acme".into()));
+    assert!(line["error"].as_str().unwrap().contains("refused"), "{line}");
+    assert!(line["hint"].as_str().unwrap().contains("an hour"), "{line}");
+    assert_eq!(metric(admin, UNPROVEN).await, 1);
+    assert_eq!(get(address, ACME).await.status, 200, "the former token serves on");
+    assert_eq!(get(address, BOLT).await.code(), "credential_refused", "who needs a new one");
+    assert_eq!(upstream.token_requests(), 3, "nothing was asked for by the former secret");
+    // Corrected: the next exchange needs no request, and the alarm ends.
+    files.swap_in("secret", EMBED_SECRET);
+    becomes(PATIENCE, "it is proven", async || metric(admin, UNPROVEN).await == 0).await;
+    assert_eq!(upstream.token_requests(), 4);
+    assert_eq!(get(address, ACME).await.status, 200);
+    assert_eq!(get(address, BOLT).await.status, 200);
+    assert_eq!(upstream.token_requests(), 5, "the proof gave the token of acme");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_user_drops_its_tokens_at_once() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let config = files.config(&upstream, &["acme"], "");
+    files.write("boldgate.yaml", &config);
+    let gateway = files.serve();
+    assert_eq!(get(gateway.address(), ACME).await.status, 200);
+    files.swap_in("boldgate.yaml", &config.edit("reports@", "nobody@"));
+    let took = until_status(gateway.address(), ACME, 502).await;
+    assert!(took < CHANGE_DEADLINE, "{took:?}");
+    assert_eq!(metric(gateway.ready().1, UNPROVEN).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
