@@ -108,7 +108,11 @@ crates: ## does no crate bring a second TLS or crypto library?
 	    echo 'not allowed: TLS and cryptography are on ring; `cargo tree --invert` names who brings it' >&2; exit 1; \
 	fi
 
-deploy-files: $(tools)/ready $(carried) ## are image, manifests and scripts well-formed?
+deploy-files: $(tools)/ready $(carried) ## are image, manifests, alerts and scripts well-formed?
+	.ci/need prometheus
+	promtool check rules deploy/prometheus/boldgate.rules.yaml
+	promtool test rules deploy/prometheus/boldgate.test.yaml
+	$(tools)/bin/python deploy/prometheus/test.py
 	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh deploy/tools/*.sh
 	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy tests/deploy $(wildcard config)
 	$(tools)/bin/hadolint --failure-threshold style deploy/Dockerfile
