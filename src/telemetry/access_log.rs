@@ -266,6 +266,8 @@ impl AccessLine<'_> {
         out.push_str(",\"event.duration\":");
         push_number(out, u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX));
         text_field(out, "http.request.id", Some(self.request_id));
+        text_field(out, "trace.id", self.trace_id);
+        text_field(out, "span.id", self.span_id);
         text_field(out, "http.request.method", self.method);
         text_field(out, "url.path", self.path);
         if let Some(status) = self.status {

@@ -333,7 +333,14 @@ async fn a_traceparent_is_logged_and_forwarded_if_it_is_well_formed() {
     assert_eq!(logged[0]["trace_id"], TRACE);
     assert_eq!(logged[0]["span_id"], "00f067aa0ba902b7");
     assert!(logged[1].get("trace_id").is_none() && logged[1].get("span_id").is_none());
-    let [one, two] = &upstream.seen.requests()[..] else { panic!("two requests") };
+    let ecs = Gateway::start(&(anonymous(upstream.address) + "access_log: { format: ecs }\n"));
+    let [one, two] = &upstream.seen.take()[..] else { panic!("two requests") };
+    assert_eq!(ecs.send(request(&lines)).await.status, 200);
+    let logged = &ecs.access_lines(1).await[0];
+    assert_eq!(
+        (&logged["trace.id"], &logged["span.id"]),
+        (&TRACE.into(), &"00f067aa0ba902b7".into())
+    );
     assert_eq!(one.header("traceparent"), [&trace]);
     assert_eq!(one.header("tracestate"), ["a=b"]);
     assert!(two.header("traceparent").is_empty() && two.header("tracestate").is_empty());
