@@ -296,16 +296,7 @@ impl Refusal {
             Self::TenantUnknown { .. } => {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
-            Self::Forbidden { why: Forbidden::Tenant, .. } => {
-                (403, "caller_forbidden", "The caller may not use this tenant.")
-            }
-            Self::Forbidden {
-                why: Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_),
-                ..
-            } => (403, "route_closed", "The caller may not use this route."),
-            Self::Forbidden { why: Forbidden::Subject { .. } | Forbidden::Password(_), .. } => {
-                (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
-            }
+            Self::Forbidden { why, .. } => forbidden(why),
             Self::Throttled { .. } => {
                 (429, "rate_limited", "The caller or the tenant has too many requests.")
             }
@@ -492,6 +483,18 @@ fn not_listed(page: &UnlistedPage, facts: Option<&RequestFacts>) -> String {
             "may not use tenant `{tenant}`: its origin is not listed in `tenants.{tenant}.cors.origins`"
         ),
         None => "asks for an unknown tenant: no `cors.origins` lists its origin".to_owned(),
+    }
+}
+
+fn forbidden(why: &Forbidden) -> (u16, &'static str, &'static str) {
+    match why {
+        Forbidden::Tenant => (403, "caller_forbidden", "The caller may not use this tenant."),
+        Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_) => {
+            (403, "route_closed", "The caller may not use this route.")
+        }
+        Forbidden::Subject { .. } | Forbidden::Password(_) => {
+            (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
+        }
     }
 }
 
