@@ -232,11 +232,6 @@ const TOKENS: &[DescribedMetric] = &[
         look_at: "**alert on any**: Bold BI gave the token of somebody else",
     },
     DescribedMetric {
-        name: "boldgate_tenant_secret_unreadable",
-        labels: &[TENANT],
-        look_at: "**alert on 1**: the log and `boldgate check` name the file or variable",
-    },
-    DescribedMetric {
         name: "boldgate_tenant_secret_unproven",
         labels: &[TENANT],
         look_at: "**alert on 1 for minutes**: write the right secret to its place within an hour",

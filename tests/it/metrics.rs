@@ -314,7 +314,7 @@ format 0.0.4, sorted, and compressed for clients that take gzip. This document i
 
 - Times are seconds, and moments are Unix times: `boldgate_token_expiry_timestamp_seconds - time()` is the time left.
 - Only names of the configuration become label values, and the series of a removed tenant or server are gone. A tenant
-  has 23 series. Histograms have labels for server and route class, so that many tenants do not make the page long.
+  has 25 series. Histograms have labels for server and route class, so that many tenants do not make the page long.
 - A bound stands beside its gauge as `…_limit`.
 - Of `boldgate_route_requests_total`, rare combinations of labels appear with their first request.
 ";
