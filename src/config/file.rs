@@ -151,9 +151,8 @@ pub(super) struct Listener {
     /// Serve HTTPS instead of HTTP.
     #[serde(default)]
     pub tls: Field<Tls>,
-    /// The proxies in front of it whose word counts for the address and scheme of a client, for
-    /// `X-Request-Id` and for the sampled flag of `traceparent`. Logs and Bold BI are told that
-    /// address. Nobody is identified by it.
+    /// The proxies in front of it whose word counts for the address and scheme of a client and for
+    /// `X-Request-Id`. Logs and Bold BI are told that address. Nobody is identified by it.
     #[serde(default)]
     pub trusted_proxies: Field<TrustedProxies>,
     /// Every connection begins with a header of the PROXY protocol, version 1 or 2, that tells the

@@ -1,4 +1,4 @@
-//! The header of the PROXY protocol, version 1 and 2 (`HAProxy`'s `proxy-protocol.txt`), with which
+//! The header of the PROXY protocol, version 1 and 2 (HAProxy's `proxy-protocol.txt`), with which
 //! a proxy begins a connection. It is read strictly, and no byte behind it is read.
 
 use std::io;

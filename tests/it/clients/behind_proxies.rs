@@ -1,4 +1,4 @@
-//! A real `HAProxy` and a real nginx in front of the gateway: `make client-addresses`.
+//! A real HAProxy and a real nginx in front of the gateway: `make client-addresses`.
 
 use std::net::SocketAddr;
 use std::path::Path;
