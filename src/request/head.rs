@@ -63,7 +63,7 @@ impl HeadReader {
         }
     }
 
-    /// The path of a head that [`Self::take`] has refused, for the logs: see [`refused_path`].
+    /// The path of a head that [`Self::take`] has refused, for the logs: see [`refused_path()`].
     /// `buffer` is the one that it was taken from.
     pub fn refused_path(&self, buffer: &[u8]) -> Option<Box<str>> {
         let head = self.refused.as_deref().unwrap_or(buffer);
