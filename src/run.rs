@@ -544,7 +544,8 @@ fn report(allotment: Allotment, configured: usize, former: Option<usize>, teleme
     telemetry.descriptors.set_max_connections(clients, configured, warning.clone());
     if former != Some(clients) {
         match warning {
-            Some(warning) => tracing::warn!(hint = descriptors::HINT, "{warning}"),
+            // The advice is part of the message: the first `hint` of a log is taken for a failure.
+            Some(warning) => tracing::warn!("{warning}; {}", descriptors::HINT),
             None if former.is_some() => {
                 tracing::info!(clients, "`limits.max_connections` is in force again");
             }
