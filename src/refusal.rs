@@ -1,24 +1,23 @@
-//! The gateway's own negative responses: one enum, and one exhaustive match from the cause to
-//! status, code and text. Clients read a fixed text; the log has the cause.
+//! The gateway's own negative responses: one enum of causes. The log has the cause; clients get
+//! the fixed text of [`RefusalResponse`].
 
 use std::time::Duration;
 
-use http::StatusCode;
-
-use crate::caller::jwt::JwtError;
 use crate::caller::{CallerError, CallerName, CredentialKinds};
 use crate::cors::UnlistedPage;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::telemetry::Reason;
 use crate::tenant::{DisabledBy, TenantName, TenantUnknown};
-use crate::throttle::{Over, Throttled};
-use crate::token::{ExchangeErrorKind, NoToken};
+use crate::throttle::Throttled;
+use crate::token::NoToken;
 use crate::trust::CertificateHint;
 
 mod facts;
+mod response;
 
 pub use facts::RequestFacts;
+pub use response::RefusalResponse;
 
 /// Why the gateway refuses a request, in the order of the checks.
 #[derive(Debug, thiserror::Error)]
@@ -230,141 +229,7 @@ pub enum Overdue {
     Total(Duration),
 }
 
-/// The response to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RefusalResponse {
-    /// HTTP status.
-    pub status: StatusCode,
-    /// Stable, for programs.
-    pub code: &'static str,
-    /// For people. It has no internal details.
-    pub detail: &'static str,
-    /// Value of `Retry-After`.
-    pub retry_after: Option<Duration>,
-    /// Values of `WWW-Authenticate`, each a challenge.
-    pub challenges: &'static [&'static str],
-}
-
 impl Refusal {
-    /// The response to the client.
-    pub fn response(&self) -> RefusalResponse {
-        let (status, code, detail) = self.fixed();
-        RefusalResponse {
-            status: StatusCode::from_u16(status).expect("a status written above"),
-            code,
-            detail,
-            retry_after: self.retry_after(),
-            challenges: if status == 401 { self.challenges() } else { &[] },
-        }
-    }
-
-    /// Status, code and text for the client.
-    fn fixed(&self) -> (u16, &'static str, &'static str) {
-        match self {
-            Self::HeadTimeout | Self::HeadEvicted { .. } => {
-                (408, "request_timeout", "The request head did not arrive in time.")
-            }
-            Self::BodyTimeout => {
-                (408, "request_timeout", "The request body did not arrive in time.")
-            }
-            Self::Request(RequestError::Malformed(rule)) => (400, "request_refused", rule.text()),
-            Self::BodyMalformed => (400, "request_refused", "the request body is malformed"),
-            Self::Request(RequestError::Method) => {
-                (405, "method_refused", "This method is not forwarded.")
-            }
-            Self::Request(RequestError::PathTooLong | RequestError::TargetTooLong) => {
-                (414, "target_too_long", "The path or the query is too long.")
-            }
-            Self::Request(RequestError::HeadTooLarge | RequestError::TooManyHeaders) => {
-                (431, "headers_too_large", "The request head is too large.")
-            }
-            Self::Request(RequestError::TooManyLines) => (
-                431,
-                "headers_too_large",
-                "The request has too many header lines: with those of the gateway, at most 100.",
-            ),
-            Self::BodyTooLarge { .. } => {
-                (413, "body_too_large", "The request body is larger than the gateway accepts.")
-            }
-            Self::Caller { why, .. } => unauthenticated(*why),
-            Self::Host { .. } => {
-                (421, "host_refused", "This listener does not serve the requested host.")
-            }
-            Self::Origin { .. } => {
-                (403, "origin_refused", "Web pages of this origin may not use the gateway.")
-            }
-            Self::TenantUnknown { .. } => {
-                (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
-            }
-            Self::Forbidden { why, .. } => forbidden(why),
-            Self::Throttled { .. } => {
-                (429, "rate_limited", "The caller or the tenant has too many requests.")
-            }
-            Self::AuthorizationRefused { .. } => (
-                403,
-                "authorization_refused",
-                "Requests to this tenant must not have an Authorization header of their own.",
-            ),
-            Self::ConnectionAuthentication(_) => (
-                403,
-                "authorization_refused",
-                "NTLM and Negotiate authenticate a connection, and connections to Bold BI are shared. \
-                 Send a bearer token instead.",
-            ),
-            Self::WebSocket => (
-                501,
-                "upgrade_refused",
-                "WebSocket is not forwarded. Send the request without `Upgrade`.",
-            ),
-            Self::TenantDisabled { .. } => {
-                (503, "tenant_disabled", "The operator of the gateway has disabled this tenant.")
-            }
-            Self::Exchange(error) => exchange(&error.cause.kind),
-            Self::ListenerChanged => (
-                503,
-                "configuration_changed",
-                "The gateway's listener has changed. The request was not forwarded. Please connect again.",
-            ),
-            Self::WaitingEvicted { .. }
-            | Self::Overloaded { .. }
-            | Self::NoDescriptors { .. }
-            | Self::TokenEnded(_) => (503, "overloaded", "The gateway is at its limit."),
-            Self::BulkheadFull { .. } => {
-                (503, "overloaded", "Too many requests of this tenant are in progress.")
-            }
-            Self::UpstreamUnreachable { .. } => {
-                (502, "upstream_unreachable", "Bold BI cannot be reached.")
-            }
-            Self::UpstreamInvalid { .. } => (
-                502,
-                "upstream_invalid",
-                "Bold BI closed the connection or sent no valid response.",
-            ),
-            Self::UpstreamTimeout { overdue, .. } => (504, "upstream_timeout", overdue.detail()),
-            Self::NotReplayable(_) => (
-                502,
-                "body_not_replayable",
-                "Bold BI asked for a new token, and the body is too large to be sent again by the \
-                 gateway (more than 64 KiB). Nothing was changed. Please send the request again.",
-            ),
-        }
-    }
-
-    /// A 401 names the accepted schemes (RFC 9110, section 15.5.2). For a refused JWT the challenge
-    /// has `invalid_token` (RFC 6750, section 3.1). The reason is for the operator only.
-    fn challenges(&self) -> &'static [&'static str] {
-        let Self::Caller { why, accepted } = self else { return &[] };
-        let refused = matches!(why, CallerError::Bearer | CallerError::Jwt(_));
-        match (accepted.api_keys, accepted.jwts, refused) {
-            (true, true, false) => &[API_KEY_CHALLENGE, BEARER_CHALLENGE],
-            (true, true, true) => &[API_KEY_CHALLENGE, INVALID_TOKEN_CHALLENGE],
-            (false, true, false) => &[BEARER_CHALLENGE],
-            (false, true, true) => &[INVALID_TOKEN_CHALLENGE],
-            // At least one scheme must be named. Certificates and processes have none.
-            (_, false, _) => &[API_KEY_CHALLENGE],
-        }
-    }
-
     /// The reason, for the operator; `None` where the code has only one.
     pub fn reason(&self) -> Option<Reason> {
         Some(match self {
@@ -451,24 +316,6 @@ impl Refusal {
             _ => None,
         }
     }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::WaitingEvicted { .. }
-            | Self::Overloaded { .. }
-            | Self::NoDescriptors { .. }
-            | Self::BulkheadFull { .. }
-            | Self::ListenerChanged
-            | Self::TokenEnded(_)
-            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(MIN_RETRY_AFTER),
-            Self::Throttled { why, .. } => Some(match why.over {
-                Over::Rate(wait) => wait.max(MIN_RETRY_AFTER),
-                Over::Concurrent => MIN_RETRY_AFTER,
-            }),
-            Self::Exchange(error) => Some(error.retry_after.max(MIN_RETRY_AFTER)),
-            _ => None,
-        }
-    }
 }
 
 /// The key that would have to list the origin of a refused page.
@@ -486,75 +333,6 @@ fn not_listed(page: &UnlistedPage, facts: Option<&RequestFacts>) -> String {
     }
 }
 
-fn forbidden(why: &Forbidden) -> (u16, &'static str, &'static str) {
-    match why {
-        Forbidden::Tenant => (403, "caller_forbidden", "The caller may not use this tenant."),
-        Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_) => {
-            (403, "route_closed", "The caller may not use this route.")
-        }
-        Forbidden::Subject { .. } | Forbidden::Password(_) => {
-            (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
-        }
-    }
-}
-
-fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
-    match why {
-        CallerError::Jwt(JwtError::NoKeys) => (
-            503,
-            "issuer_keys_unavailable",
-            "The keys of the issuer of your token cannot be fetched at the moment.",
-        ),
-        CallerError::Certificate => {
-            (403, "certificate_unknown", "The client certificate belongs to no known caller.")
-        }
-        CallerError::Missing
-        | CallerError::Unknown
-        | CallerError::Expired
-        | CallerError::Several
-        | CallerError::Bearer
-        | CallerError::Jwt(_) => {
-            (401, "caller_unauthenticated", "The request needs a valid credential of one caller.")
-        }
-    }
-}
-
-fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
-    let (status, detail) = match kind {
-        ExchangeErrorKind::Refused { .. } => (
-            502,
-            "Bold BI refused the gateway's credential. This is not about your own credential.",
-        ),
-        ExchangeErrorKind::SubjectUnknown { .. } => (
-            403,
-            "Bold BI does not know the user that the request acts as, or lets no such user in.",
-        ),
-        ExchangeErrorKind::Unusable { .. }
-        | ExchangeErrorKind::NoLifetime(_)
-        | ExchangeErrorKind::Encoded { .. }
-        | ExchangeErrorKind::AnotherUser
-        | ExchangeErrorKind::NotHttp(_) => {
-            (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
-        }
-        ExchangeErrorKind::SecretUnreadable => {
-            (503, "The gateway cannot read the tenant's secret. Its operator has to act.")
-        }
-        ExchangeErrorKind::BudgetExhausted { .. } | ExchangeErrorKind::NoDescriptors => {
-            (503, "The gateway is at its limit.")
-        }
-        ExchangeErrorKind::PermitRevoked => {
-            (503, "The gateway's configuration was changed. Please send the request again.")
-        }
-        ExchangeErrorKind::Unavailable { .. }
-        | ExchangeErrorKind::Unreachable(_)
-        | ExchangeErrorKind::BreakerOpen { .. } => {
-            (503, "Bold BI's token endpoint cannot be reached or cannot serve.")
-        }
-        ExchangeErrorKind::Timeout(_) => (504, "Bold BI's token endpoint did not respond in time."),
-    };
-    (status, kind.code(), detail)
-}
-
 impl Overdue {
     /// The word for it in logs and metrics.
     pub fn reason(self) -> Reason {
@@ -566,34 +344,4 @@ impl Overdue {
             Self::Total(_) => Reason::TotalTimeout,
         }
     }
-
-    fn detail(self) -> &'static str {
-        match self {
-            Self::Connection(_) => "No connection to Bold BI could be made in time.",
-            Self::FirstByte(_) => "Bold BI did not begin its response in time.",
-            Self::Read(_) => "Bold BI did not continue its response in time.",
-            Self::Write(_) => "Bold BI did not accept the request in time.",
-            Self::Total(_) => "The request as a whole took longer than it may.",
-        }
-    }
 }
-
-impl RefusalResponse {
-    /// The body: `application/problem+json` (RFC 9457).
-    pub fn problem(&self, request_id: &str) -> String {
-        serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or_default(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "code": self.code,
-            "request_id": request_id,
-        })
-        .to_string()
-    }
-}
-
-const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
-const API_KEY_CHALLENGE: &str = "ApiKey realm=\"boldgate\"";
-const BEARER_CHALLENGE: &str = "Bearer realm=\"boldgate\"";
-const INVALID_TOKEN_CHALLENGE: &str = "Bearer realm=\"boldgate\", error=\"invalid_token\"";

@@ -73,7 +73,7 @@ fn the_architecture_and_each_decision_stay_short() {
 fn each_code_of_a_refusal_has_a_row_in_the_troubleshooting() {
     let document = read("docs/troubleshooting.md");
     let (_, rows) = document.split_once("## Codes of refusals").unwrap();
-    let mut codes = refusal_codes(&read("src/refusal.rs"));
+    let mut codes = refusal_codes(&read("src/refusal/response.rs"));
     let tokens = read("src/token.rs");
     let (_, of_exchanges) = tokens.split_once("fn code(&self)").unwrap();
     codes.extend(literals(of_exchanges.split_once("\n    }\n").unwrap().0));
