@@ -179,8 +179,18 @@ impl Check<'_> {
         let existing_authorization =
             tenant.existing_authorization.required(&authorization_at, AUTHORIZATION, self.notes);
 
-        let server = found?.server.clone()?;
-        let (site, hosts, origins) = (site?, hosts?, origins?);
+        let server = found.and_then(|found| found.server.clone());
+        let parts = server.and_then(|server| Ok((server, site?, hosts?, origins?, name?)));
+        let (server, site, hosts, origins, name) = match parts {
+            Ok(parts) => parts,
+            Err(noted) => {
+                // The fault of its secret is reported beside the other faults of the tenant.
+                if let Ok((_, Some(fault))) = credential {
+                    self.notes.add(fault);
+                }
+                return Err(noted);
+            }
+        };
         let api_base = match &site {
             Some(site) => format!("{}/api/site/{site}", server.base_path),
             None => format!("{}/api", server.base_path),
@@ -195,7 +205,6 @@ impl Check<'_> {
         let (credential, fault) = credential.unwrap_or_else(|_| (stand_in(), None));
         let longest = max_token_lifetime.unwrap_or(Duration::ZERO);
         let mut credential = with_versions(credential, &server, site.as_deref(), longest);
-        let name = name?;
         if let Some(finding) = fault {
             let former = self.secrets.former(&name, credential.identity);
             let is_kept = former.is_some();
