@@ -512,7 +512,7 @@ fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Socket, St
 }
 
 /// The file descriptors that `settings` can use with so many clients.
-fn descriptors_needed(settings: &Settings, clients: usize) -> Needs {
+pub fn descriptors_needed(settings: &Settings, clients: usize) -> Needs {
     let servers = settings.servers.iter();
     Needs {
         clients,

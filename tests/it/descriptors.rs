@@ -116,6 +116,36 @@ async fn a_limit_below_the_least_that_is_needed_is_named_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_of_each_limit_what_serve_does_with_it() {
+    let (stand_in, files) = (acme().await, Files::new());
+    let config = files.config(&stand_in, &["acme"], "limits: { max_connections: 100 }\n");
+    files.write("boldgate.yaml", &config);
+    let (program, file) = (env!("CARGO_BIN_EXE_boldgate"), files.path("boldgate.yaml"));
+    let doctor = |limit: usize| {
+        let script =
+            format!("ulimit -n {limit}; exec {program} doctor --config {}", file.display());
+        let ended = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    let report = doctor(48);
+    let (_, advice) = report.split_once("LimitNOFILE=").expect(&report);
+    let advised: usize = advice.split('`').next().unwrap().parse().unwrap();
+    let mut seen = [false, false];
+    for limit in [48, 150, 250, 300, 400, advised] {
+        let gateway = limited(&files, limit);
+        assert_eq!(get(gateway.address(), PATH).await.unwrap().status, 200);
+        gateway.signal(Signal::TERM);
+        let log = gateway.end().stderr;
+        let is_lowered = log.contains("are accepted instead of 100");
+        let report = doctor(limit);
+        assert_eq!(report.contains("instead of 100"), is_lowered, "{limit}: {log}{report}");
+        seen[usize::from(is_lowered)] = true;
+        assert!(limit < advised || !is_lowered, "the advised limit suffices");
+    }
+    assert_eq!(seen, [true; 2], "limits of both kinds were tried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_to_servers_never_use_up_the_descriptors() {
     let (stand_in, files) = (acme().await, Files::new());
     files.write("boldgate.yaml", &files.config(&stand_in, &["acme"], ""));

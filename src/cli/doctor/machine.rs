@@ -9,7 +9,7 @@ use super::quantity::counted;
 use super::report::Steps;
 use crate::config::{Findings, Settings};
 use crate::plain_file::Unreadable;
-use crate::run::start_errors;
+use crate::run::{descriptors_needed, start_errors};
 
 /// A configuration that could not be read.
 pub(super) struct NotLoaded {
@@ -91,29 +91,33 @@ fn files(steps: &mut Steps, settings: &Settings) {
     );
 }
 
-/// Compares the limit on open files, up to which `serve` raises its own, with the number of files
-/// that the configuration can use.
+/// Divides the limit on open files, up to which `serve` raises its own, as `serve` would.
 fn descriptors(steps: &mut Steps, settings: &Settings, limit: Option<u64>) {
+    let Some(limit) = limit else {
+        return steps.ok("descriptors", "the number of open files is not limited");
+    };
     let clients = settings.limits.max_connections;
-    let servers = settings.servers.iter().map(|one| one.max_connections + one.max_exchanges).sum();
-    let needed = (clients + usize::min(servers, clients) + RESERVED_DESCRIPTORS) as u64;
-    match limit {
-        Some(limit) if limit < needed => steps.warning(
+    let needs = descriptors_needed(settings, clients);
+    let needed = needs.total();
+    let to_do = format!(
+        "raise the hard limit (`LimitNOFILE={needed}` in systemd, `--ulimit nofile={needed}` in \
+         Docker), or lower `limits.max_connections`"
+    );
+    match needs.allot(usize::try_from(limit).unwrap_or(usize::MAX)) {
+        Ok(allotment) if allotment.clients == clients => steps.ok(
+            "descriptors",
+            format!("{limit} files may be open, enough for {clients} clients at the same time"),
+        ),
+        Ok(allotment) => steps.warning(
             "descriptors",
             format!(
-                "{limit} files may be open (hard limit), and the configuration can use {needed}: \
-                 {clients} for clients, the others for servers and files"
+                "{limit} files may be open (hard limit): `serve` accepts {} clients at the same time \
+                 instead of {clients}",
+                allotment.clients
             ),
-            format!(
-                "raise the hard limit (`LimitNOFILE={needed}` in systemd, `--ulimit nofile={needed}` \
-                 in Docker), or lower `limits.max_connections`"
-            ),
+            to_do,
         ),
-        Some(limit) => steps.ok(
-            "descriptors",
-            format!("{limit} files may be open, and the configuration can use {needed}"),
-        ),
-        None => steps.ok("descriptors", "the number of open files is not limited"),
+        Err(too_few) => steps.failed("descriptors", too_few.to_string(), to_do),
     }
 }
 
@@ -123,5 +127,3 @@ const FINDING_TO_DO: &str = "correct this line: `accepted` says what it may be";
 const FOREIGN_TO_DO: &str = "correct the file that this line names, or the line itself";
 /// All steps, in their order.
 pub(super) const STEPS: [&str; 3] = ["configuration", "files", "descriptors"];
-/// Listeners, logs, the files of a reload, health checks, the admin listener.
-const RESERVED_DESCRIPTORS: usize = 64;
