@@ -399,6 +399,9 @@ impl Proxy {
         let upstream = self.upstream(admitted);
         let status = lease.session.status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
+        if status == StatusCode::UNAUTHORIZED && token.is_some() {
+            record.token_refused();
+        }
         let limits = self.upload_limits(lease.session.write_timeout());
         let additions = respond::Additions {
             server: upstream.server(),

@@ -230,6 +230,18 @@ impl Record {
         );
     }
 
+    /// Logs that the server refuses our token to the end. The client gets the server's response.
+    pub(super) fn token_refused(&self) {
+        self.warn(
+            "upstream_unauthorized",
+            &"Bold BI responds with 401 to a token that it gave, and the client gets this response",
+            Some(
+                "if all requests of the tenant get it, `boldgate doctor` with its name says why; if \
+                 some do, Bold BI means what the token's user may not do",
+            ),
+        );
+    }
+
     /// The tenant, once known.
     fn tenant(&self) -> Option<&TenantName> {
         let granted = self.granted.as_ref().map(|granted| &granted.permit.tenant().name);

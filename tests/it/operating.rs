@@ -11,11 +11,11 @@ use serde_json::Value;
 use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::files::write;
-use crate::support::gateway::anonymous;
+use crate::support::gateway::{PATH, anonymous, config};
 use crate::support::process::Process;
 use crate::support::stand_in::{EMBED_SECRET, PASSWORD, site, stand_in};
 use crate::support::tls::{SelfSigned, TlsServer};
-use crate::support::upstream::{RawResponse, Upstream, dead_address, ok};
+use crate::support::upstream::{RawResponse, Upstream, dead_address, ok, status};
 
 const TENANTS: [(&str, &str, &str); 11] = [
     ("wrong-embed-secret", "main", "WRONG_SECRET"),
@@ -251,6 +251,36 @@ async fn responses_that_are_cut_off_and_clients_that_are_rejected_are_logged() {
     let text = gateway.stderr(|text| text.contains("a client was rejected"));
     assert!(text.contains("raise `limits.max_connections`"), "{text}");
     drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not() {
+    let upstream = Upstream::with_handler(|_| status(401, "not you")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let setting = "    existing_authorization: pass_through\n";
+    let config = config(upstream.address, setting).edit("SECRET_FILE", &secret);
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
+    let refused = || {
+        let log = gateway.log();
+        log.into_iter().filter(|line| line["boldgate.refusal"] == "upstream_unauthorized").count()
+    };
+    let ask = async |header: &str| {
+        let mut client = Client::connect(gateway.address()).await;
+        let head = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
+        client.write(head.as_bytes()).await;
+        client.response().await.status
+    };
+    assert_eq!(ask("Authorization: Bearer own\r\n").await, 401);
+    assert_eq!(refused(), 0, "the client has to look after its own");
+    for _ in 0..5 {
+        assert_eq!(ask("").await, 401);
+    }
+    let log = gateway.stderr(|log| log.contains("upstream_unauthorized"));
+    assert_eq!(refused(), 1, "one line in ten seconds: {log}");
+    let line = gateway.log().into_iter().find(|line| line["boldgate.tenant"] == "acme").unwrap();
+    assert_eq!(line["severity"], "WARN");
+    assert!(line["hint"].as_str().unwrap().contains("boldgate doctor"), "{line}");
 }
 
 async fn get(gateway: &Process, site: &str, header: &str) -> Response {
