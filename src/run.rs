@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -368,6 +368,17 @@ impl Running {
     /// Whether it is ready to serve all tenants to warm up.
     pub fn is_ready(&self) -> bool {
         self.readiness.is_ready()
+    }
+
+    /// The time after the signal to stop in which connections are still accepted.
+    pub fn lame_duck(&self) -> Duration {
+        self.connections.generation().limits.lame_duck
+    }
+
+    /// Counts the requests whose response is not complete, also while the gateway stops.
+    pub fn count_in_flight(&self) -> impl Fn() -> i64 + use<> {
+        let telemetry = Arc::clone(&self.state.telemetry);
+        move || telemetry.requests_in_flight.get()
     }
 
     /// Reports the gateway as not ready, closes each connection after its current request, and

@@ -160,7 +160,16 @@ async fn stop(
     mut signals: StopSignals,
     signal: &'static str,
 ) -> Result<(), Failure> {
-    tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
+    let (lame_duck, in_flight) = (running.lame_duck(), running.count_in_flight());
+    if lame_duck.is_zero() {
+        tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
+    } else {
+        tracing::info!(
+            signal,
+            "stopping: `/readyz` says 503, and new connections are accepted for another {lame_duck:?} \
+             (`limits.lame_duck`)"
+        );
+    }
     systemd::stopping();
     tokio::select! {
         clean = running.stop() => {
@@ -172,7 +181,8 @@ async fn stop(
             Ok(())
         }
         signal = signals.next() => {
-            tracing::warn!(signal, "stopped at once by a second signal");
+            let cut_off = in_flight();
+            tracing::warn!(signal, cut_off, "stopped at once by a second signal: requests in flight are cut off");
             Err(Failure::Reported)
         }
     }

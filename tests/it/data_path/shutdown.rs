@@ -117,4 +117,6 @@ async fn a_second_sigterm_ends_the_gateway_at_once() {
     let status = gateway.ended_within(PATIENCE).await.expect("it ends at once");
     assert!(!status.success(), "somebody was cut off, so it did not go well");
     assert!(client.is_closed().await);
+    until(|| gateway.log().contains("requests in flight are cut off")).await;
+    assert!(gateway.log().contains("\"cut_off\":1"), "{}", gateway.log());
 }

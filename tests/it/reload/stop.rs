@@ -32,7 +32,7 @@ async fn the_gateway_announces_its_end_before_it_stops_accepting() {
     upstream.set_latency(Duration::ZERO, Duration::from_millis(2500));
     let told = Instant::now();
     gateway.signal(Signal::TERM);
-    gateway.stderr(|log| log.contains("stopping"));
+    gateway.stderr(|log| log.contains("new connections are accepted for another 1.5s"));
     // A request in flight at the signal gets a response that closes the connection.
     busy.write(ask.as_bytes()).await;
     assert_eq!(get(admin, "/readyz").await.status, 503, "not ready");
