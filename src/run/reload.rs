@@ -1,7 +1,7 @@
 //! Reloads the configuration. After any change, all files are read and checked again, and activated
 //! as a whole or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Reloader {
     watch: Watch,
     exchange: Arc<BoldBi>,
     active: ConfigSummary,
+    /// The warnings of the active configuration, which are logged already.
+    warned: HashSet<String>,
     /// The files as they were read last.
     last_read: Files,
     /// Whether the last read configuration was refused.
@@ -68,8 +70,10 @@ impl Reloader {
     pub fn new(path: &Path, settings: &Settings, exchange: Arc<BoldBi>) -> Self {
         let (path, last_read) = (path.to_owned(), settings.files.clone());
         let active = ConfigSummary::of(settings);
+        let warned = settings.warnings.told().map(|(warning, _)| warning).collect();
         let (reading, watch) = (ReadThreads::default(), Watch::new());
-        Self { path, reading, watch, exchange, active, last_read, refused: false, retry_in: None }
+        let (refused, retry_in) = (false, None);
+        Self { path, reading, watch, exchange, active, warned, last_read, refused, retry_in }
     }
 
     /// Reloads after each change of the files, and on each `signal`. Never returns.
@@ -235,15 +239,19 @@ impl Reloader {
         }
         let next = ConfigSummary::of(&settings);
         for (warning, hint) in settings.warnings.told() {
-            tracing::warn!(warning, hint, "configuration warning");
+            // A thousand warnings of the configuration before would hide a new one.
+            if !self.warned.contains(&warning) {
+                tracing::warn!(warning, hint, "configuration warning");
+            }
         }
+        let warned = settings.warnings.told().map(|(warning, _)| warning).collect();
         let exchange = self.exchange.reconfigured(settings.servers.iter());
         let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);
         let new_exchange = Arc::clone(&exchange);
         let reloaded = running.reload(settings, new_exchange).map_err(|error| error.to_string())?;
         self.exchange = exchange;
         self.active.log_change(&next, &reloaded);
-        self.active = next;
+        (self.active, self.warned) = (next, warned);
         Ok(())
     }
 
@@ -251,8 +259,8 @@ impl Reloader {
         self.refused = true;
         tracing::error!(
             findings,
-            hint =
-                "correct it, or restore the former files; `boldgate check` shows the same findings",
+            hint = "correct it, or restore the former files; `boldgate check` shows faults of the files; \
+                 once an address that was in use is free, send SIGHUP",
             "the changed configuration is refused: the active configuration stays as a whole"
         );
     }

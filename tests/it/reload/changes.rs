@@ -1,7 +1,7 @@
 //! Every kind of change to every kind of file takes effect within a second.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,6 +208,27 @@ async fn a_removed_caller_is_refused_within_a_second_on_open_connections_too() {
     let took = becomes(CHANGE_DEADLINE, "the removed caller is refused", refused).await;
     println!("a removed caller is refused after {took:?}");
     assert_eq!(ask(&mut open[0], &keys[0]).await, 200, "the other one is served on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_warns_of_what_is_new_in_it_alone() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    // All users of the machine can read the secret of both.
+    for (path, mode) in [(files.0.path().to_owned(), 0o755), (files.path("secret"), 0o644)] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    let gateway = files.serve();
+    gateway.ready();
+    let warnings = || log_lines(&gateway, "configuration warning").len();
+    assert_eq!(warnings(), 1, "{:?}", log_lines(&gateway, "configuration warning"));
+    files.swap_in("boldgate.yaml", &files.config(&upstream, &["acme", "bolt"], ""));
+    until_status(gateway.address(), BOLT, 200).await;
+    assert_eq!(warnings(), 2, "the new one alone");
+    files.swap_in("boldgate.yaml", &files.config(&upstream, &["acme"], ""));
+    until_status(gateway.address(), BOLT, 404).await;
+    assert_eq!(warnings(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
