@@ -158,7 +158,8 @@ impl AdminServer {
             path => {
                 let status = self.status.as_ref();
                 let found = status.and_then(|of| status::respond(of, path, request.uri().query()));
-                found.unwrap_or_else(|| text(StatusCode::NOT_FOUND, NOT_FOUND))
+                let known = if status.is_some() { NOT_FOUND_WITH_PAGE } else { NOT_FOUND };
+                found.unwrap_or_else(|| text(StatusCode::NOT_FOUND, known))
             }
         }
     }
@@ -213,6 +214,7 @@ const STOPPING: u8 = 2;
 const LACKS_SECRETS: u8 = 3;
 const NO_SECRET: &str = "not ready: the secret of a tenant in `warm_up` cannot be used\n";
 const NOT_FOUND: &str = "try /livez, /readyz or /metrics\n";
+const NOT_FOUND_WITH_PAGE: &str = "try /, /livez, /readyz or /metrics\n";
 const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";
 /// Bounds the wait for the first byte of a connection, for a whole head, and for the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);

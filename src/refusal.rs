@@ -55,7 +55,10 @@ pub enum Refusal {
         limit: u64,
     },
     /// The listener is not for the host that is asked for.
-    #[error("the requested host is not among the `hosts` of the listener")]
+    #[error(
+        "the requested host is not among the `hosts` of the listener (without `hosts`, a loopback \
+         listener serves localhost and loopback addresses only)"
+    )]
     Host {
         /// Whether the request has no host.
         missing: bool,

@@ -219,7 +219,7 @@ impl Success {
 
 fn detail(status: u16) -> &'static str {
     match status {
-        400 => ", which stands for an empty username",
+        400 => ", as Bold BI responds to an empty username",
         404 => ", which stands for an unknown user or an unknown site identifier",
         _ => "",
     }

@@ -169,7 +169,8 @@ impl Findings {
             let alone = Finding { hint: None, excerpt: Excerpt::None, ..finding.clone() };
             (self.line(&alone), finding.hint.as_deref())
         });
-        each.chain(self.consequence.iter().map(|consequence| (consequence.clone(), None)))
+        let consequence = self.consequence.iter();
+        each.chain(consequence.map(|text| (format!("{}: {text}", self.file), None)))
     }
 
     /// Each of them with the file and its place there.
@@ -195,7 +196,7 @@ impl fmt::Display for Findings {
             write!(f, "\n{}: and {} more", self.file, self.omitted)?;
         }
         if let Some(consequence) = &self.consequence {
-            write!(f, "\n{consequence}")?;
+            write!(f, "\n{}: {consequence}", self.file)?;
         }
         Ok(())
     }
