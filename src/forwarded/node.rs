@@ -44,7 +44,8 @@ pub(super) fn is_https(scheme: &[u8]) -> Option<bool> {
     (is(b"http") || is(b"https")).then(|| is(b"https"))
 }
 
-/// Parses an element of `Forwarded`. `None` if it is malformed or has a parameter twice.
+/// Parses an element of `Forwarded`. `None` if it is malformed, has a parameter twice, or has more
+/// than [`MAX_PARAMETERS`].
 pub(super) fn parse_element(text: &[u8]) -> Option<Element> {
     let (mut element, mut seen) = (Element::default(), Vec::new());
     let mut rest = text;
@@ -53,7 +54,7 @@ pub(super) fn parse_element(text: &[u8]) -> Option<Element> {
         let (name, after_name) = rest.split_at(name_end);
         let name = name.to_ascii_lowercase();
         let (value, after) = parse_value(after_name.strip_prefix(b"=")?)?;
-        if name.is_empty() || seen.contains(&name) {
+        if name.is_empty() || seen.len() == MAX_PARAMETERS || seen.contains(&name) {
             return None;
         }
         match &*name {
@@ -69,6 +70,9 @@ pub(super) fn parse_element(text: &[u8]) -> Option<Element> {
         }
     }
 }
+
+/// RFC 7239 has four.
+const MAX_PARAMETERS: usize = 16;
 
 /// The address of `for`. IPv6 has its brackets there.
 fn parse_for(value: &[u8]) -> Option<IpAddr> {

@@ -147,6 +147,23 @@ fn the_scheme_is_that_of_the_same_hop() {
     assert!(!https(ForwardingHeader::Forwarded, false, &other));
 }
 
+#[test]
+fn of_an_untrusted_peer_no_element_is_read() {
+    let chain = std::iter::from_fn(|| -> Option<Element> { panic!("an element was read") });
+    let peer = Hop { address: at("203.0.113.9"), https: false };
+    assert_eq!(proxies(ForwardingHeader::Forwarded).follow(peer, chain), peer);
+}
+
+#[test]
+fn an_element_with_more_parameters_than_any_proxy_sends_is_malformed() {
+    let element = |count: usize| {
+        let more: String = (1..count).map(|n| format!(";p{n}=x")).collect();
+        parse_element(format!("for=192.0.2.1{more}").as_bytes())
+    };
+    assert_eq!(element(16).unwrap().address, at("192.0.2.1"));
+    assert_eq!(element(17), None);
+}
+
 proptest! {
     /// A client in front of a trusted proxy writes what it wants. The proxy adds the address that
     /// it sees, in a line of its own or behind a comma.
