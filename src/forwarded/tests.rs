@@ -157,8 +157,10 @@ fn of_an_untrusted_peer_no_element_is_read() {
 #[test]
 fn an_element_with_more_parameters_than_any_proxy_sends_is_malformed() {
     let element = |count: usize| {
-        let more: String = (1..count).map(|n| format!(";p{n}=x")).collect();
-        parse_element(format!("for=192.0.2.1{more}").as_bytes())
+        let first = String::from("for=192.0.2.1");
+        let more = (1..count).map(|n| format!("p{n}=x"));
+        let all: Vec<String> = std::iter::once(first).chain(more).collect();
+        parse_element(all.join(";").as_bytes())
     };
     assert_eq!(element(16).unwrap().address, at("192.0.2.1"));
     assert_eq!(element(17), None);
