@@ -21,6 +21,7 @@ mod doctor;
 mod explain;
 mod key;
 mod logging;
+mod named_tenant;
 mod output;
 mod schema;
 mod serve;

@@ -208,6 +208,7 @@ pub fn is_about_tenant(error: &ExchangeError) -> bool {
             | ExchangeErrorKind::Unusable { fault: reply::HTML, .. }
             | ExchangeErrorKind::AnotherUser
             | ExchangeErrorKind::PermitRevoked
+            | ExchangeErrorKind::SecretUnreadable
     )
 }
 

@@ -99,15 +99,20 @@ impl DoctorCommand {
         print(&if self.json { report.json(verdict) } else { report.text(verdict) })
     }
 
-    /// The permits of the chosen tenants, to act as their own users.
+    /// The permits of the chosen tenants, to act as their own users. Without names, a disabled
+    /// tenant is left out, and each server is tried with a tenant whose secret can be used.
     fn choose(&self, settings: &Settings) -> Result<Vec<Permit>, Failure> {
         let permit = |tenant: &Arc<Tenant>| settings.policy.operator_permit(tenant).clone();
+        let enabled = || settings.tenants.iter().filter(|tenant| !tenant.disabled);
         if self.all {
-            return Ok(settings.tenants.iter().map(permit).collect());
+            return Ok(enabled().map(permit).collect());
         }
         if self.tenants.is_empty() {
             let mut known = HashSet::new();
-            let firsts = settings.tenants.iter().filter(|tenant| known.insert(&tenant.server.name));
+            let (usable, others): (Vec<_>, Vec<_>) =
+                enabled().partition(|tenant| tenant.credential.secret.is_some());
+            let firsts = usable.into_iter().chain(others);
+            let firsts = firsts.filter(|tenant| known.insert(&tenant.server.name));
             return Ok(firsts.map(permit).collect());
         }
         let by_name: HashMap<_, _> =
@@ -117,7 +122,7 @@ impl DoctorCommand {
         names.dedup();
         let chosen = names.iter().map(|name| match by_name.get(name.as_str()) {
             Some(tenant) => Ok(permit(tenant)),
-            None => Err(Failure::Usage(super::token::no_such_tenant(name, settings))),
+            None => Err(Failure::Usage(super::named_tenant::no_such_tenant(name, settings))),
         });
         chosen.collect()
     }

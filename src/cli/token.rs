@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::named_tenant::{DISABLED, disabled_to_do, no_such_tenant};
 use super::{ConfigFile, Failure, output, print, runtime};
 use crate::boldbi::{BoldBi, hint, token_claims};
 use crate::config::Settings;
@@ -27,6 +28,10 @@ impl TokenCommand {
         }
         let settings = self.config.load_for(&self.tenant)?;
         let tenant = self.find(&settings)?;
+        if tenant.disabled {
+            let what = format!("tenant `{}`: {DISABLED}", tenant.name);
+            return Err(Failure::Other { what, hint: Some(disabled_to_do(tenant)) });
+        }
         let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
         let permit = settings.policy.operator_permit(tenant);
         print_tenant(tenant)?;
@@ -52,16 +57,6 @@ impl TokenCommand {
     }
 }
 
-/// The error of a name that no tenant has.
-pub(super) fn no_such_tenant(name: &str, settings: &Settings) -> String {
-    let mut names: Vec<&str> =
-        settings.tenants.iter().map(|t| t.name.as_str()).take(MAX_NAMES + 1).collect();
-    if names.len() > MAX_NAMES {
-        names[MAX_NAMES] = "…";
-    }
-    format!("`{name}` is no tenant; the configuration has: {}", names.join(", "))
-}
-
 /// Printed before the exchange, so that a failure is read beside it.
 fn print_tenant(tenant: &Tenant) -> Result<(), Failure> {
     print(&format!("tenant:    {}", tenant.name))?;
@@ -79,5 +74,3 @@ fn print_token(token: &AccessToken) -> Result<(), Failure> {
     }
     Ok(())
 }
-
-const MAX_NAMES: usize = 20;

@@ -505,6 +505,16 @@ async fn token_describes_a_token_and_prints_it_only_on_request() {
         assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
     }
     assert!(!(refused.stdout + &refused.stderr).contains("canary"));
+
+    let off = config(&stand_in.url(), &secret).edit("  acme:\n", "  acme:\n    disabled: true\n");
+    let file = write(&folder, "gateway.yaml", &off);
+    let asked = stand_in.token_requests();
+    let disabled = run(&["token", "acme", "--config", &file]);
+    assert_eq!((disabled.code, &*disabled.stdout), (Some(1), ""));
+    for said in ["tenant `acme`: the tenant is disabled", "hint: remove `tenants.acme.disabled`"] {
+        assert!(disabled.stderr.contains(said), "{said}: {}", disabled.stderr);
+    }
+    assert_eq!(stand_in.token_requests(), asked);
 }
 
 #[test]

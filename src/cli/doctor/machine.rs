@@ -61,7 +61,13 @@ pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
     }
     for secret in &settings.unusable_secrets {
         let (finding, hint) = settings.told(secret);
-        steps.failed("configuration", finding, hint.as_deref().unwrap_or(FOREIGN_TO_DO));
+        let to_do = hint.as_deref().unwrap_or(FOREIGN_TO_DO);
+        if settings.strict_start {
+            steps.failed("configuration", finding, to_do);
+        } else {
+            let found = format!("{finding}; `serve` starts without this tenant");
+            steps.warning("configuration", found, to_do);
+        }
     }
     for (warning, hint) in settings.warnings.told() {
         steps.warning("configuration", warning, hint.unwrap_or(FINDING_TO_DO));

@@ -1,5 +1,6 @@
 //! The steps about one tenant: its exchange, and a request as its user.
 
+use super::super::named_tenant::{DISABLED, disabled_to_do};
 use super::exchange::{self, RunFacts};
 use super::quantity::span;
 use super::report::Steps;
@@ -26,26 +27,28 @@ pub(super) async fn examine(
     facts: &RunFacts<'_>,
 ) -> (Steps, Blame) {
     let mut steps = Steps::default();
+    let tenant = permit.tenant();
+    if tenant.disabled && tenant.credential.secret.is_none() {
+        steps.failed("exchange", DISABLED, disabled_to_do(tenant));
+        steps.skip_rest(&STEPS, "the tenant is disabled");
+        return (steps, Blame::Tenant);
+    }
     let token = match bold_bi.exchange_once(permit).await {
-        Ok(exchanged) => describe(&mut steps, permit.tenant(), exchanged),
+        Ok(exchanged) => describe(&mut steps, tenant, exchanged),
         Err(error) => {
-            let (found, to_do) = exchange::explained(&error, permit.tenant(), facts).await;
+            let (found, to_do) = exchange::explained(&error, tenant, facts).await;
             steps.failed("exchange", found, to_do);
             steps.skip_rest(&STEPS, "there is no token: `exchange` failed");
             let blame = if is_about_tenant(&error) { Blame::Tenant } else { Blame::Server };
             return (steps, blame);
         }
     };
-    let Some(token) = token else {
-        steps.skip_rest(&STEPS, "the token is another user's: `exchange` failed");
-        return (steps, Blame::Tenant);
-    };
-    request(&mut steps, facts, permit.tenant(), &token).await;
+    request(&mut steps, facts, tenant, &token).await;
     (steps, Blame::Nobody)
 }
 
-/// Describes a token; returns it unless it must not be used.
-fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> Option<AccessToken> {
+/// Describes a token, as `serve` judges it.
+fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> AccessToken {
     let Exchanged { token, names_another_user, other_email } = exchanged;
     let user = &tenant.credential.username;
     let lifetime = token.lifetime();
@@ -56,8 +59,9 @@ fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> Option<
             }
             None => format!("Bold BI gave a token of another user than `{user}`"),
         };
-        steps.failed("exchange", found, ANOTHER_USER);
-        return None;
+        let used = format!("{found}; the gateway uses it, and warns in its log");
+        steps.warning("exchange", used, ANOTHER_USER);
+        return token;
     }
     let found = format!(
         "Bold BI gave a token for `{user}` by the grant `{}`; it lives for {}",
@@ -75,7 +79,7 @@ fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> Option<
     } else {
         steps.ok("exchange", found);
     }
-    Some(token)
+    token
 }
 
 /// Whether the token itself names this user: a login name may look like an email address.

@@ -118,6 +118,49 @@ async fn one_bad_tenant_among_others_fails_only_a_strict_run_and_all_bad_ones_fa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_without_a_usable_secret_is_a_warning_and_its_server_is_tried_with_another() {
+    let (stand_in, plant) = many(&[("bad", false), ("good", true)]).await;
+    let plant = plant.file("wrong", "");
+    let ended = plant.diagnose(&["--json"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    let found = document(&ended.stdout);
+    assert_eq!(found["tenants"][0]["name"], "good", "{found}");
+    assert_eq!(found["machine"][0]["status"], "warning", "{found}");
+    let said = found["machine"][0]["found"].as_str().unwrap();
+    assert!(said.contains("tenants.bad") && said.contains("`serve` starts without"), "{said}");
+    for (arguments, code) in [(&["--all"][..], 0), (&["bad"], 1), (&["--strict"], 1)] {
+        let ended = plant.diagnose(arguments).await;
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.stdout);
+    }
+    let strict = plant.edit("listeners:", "strict_start: true\nlisteners:");
+    assert_eq!(strict.diagnose(&[]).await.code, Some(1), "`serve` would not start");
+    assert!(stand_in.token_requests() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_tenant_is_left_out_and_says_so_if_it_is_named() {
+    let (stand_in, plant) = many(&[("off", true), ("on", true)]).await;
+    let plant = plant.edit("  off:\n", "  off:\n    disabled: true\n");
+    for arguments in [&["--json"][..], &["--json", "--all"]] {
+        let ended = plant.diagnose(arguments).await;
+        let found = document(&ended.stdout);
+        assert_eq!(ended.code, Some(0), "{found}");
+        assert_eq!(found["tenants"].as_array().unwrap().len(), 1, "{found}");
+        assert_eq!(found["tenants"][0]["name"], "on", "{found}");
+    }
+    let before = stand_in.token_requests();
+    let ended = plant.diagnose(&["off"]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let says = "the tenant is disabled, so that its secret is not read";
+    assert!(ended.stdout.contains(says), "{}", ended.stdout);
+    assert!(ended.stdout.contains("remove `tenants.off.disabled`"), "{}", ended.stdout);
+    assert_eq!(stand_in.token_requests(), before + 1, "only the look at the endpoint");
+    // A secret for it can be tried before it is enabled.
+    let secret = plant.path("secret");
+    assert_eq!(plant.diagnose(&["off", "--secret-file", &secret]).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_fails_fails_the_run_although_all_tenants_of_another_are_ok() {
     let (_stand_in, plant) = sound().await;
     let down = format!("servers:\n  down: {{ url: \"http://{}/bi\" }}\n", dead_address());
