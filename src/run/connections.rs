@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::generation::{ClientTrust, Generation, Listener, ListenerId};
 use super::handshake;
-use super::proxy_protocol;
+use super::proxy_protocol::{self, HeaderError};
 use super::resizable::Resizable;
 use super::socket::{AcceptedClient, Socket};
 use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
@@ -205,10 +205,13 @@ impl Connections {
         tokio::spawn(async move {
             let rejections = &connections.rejections;
             match (accepted, &listener.tls) {
-                (AcceptedClient::Tcp(tcp, address), Some(acceptor)) => {
-                    let address_of = &listener.address;
-                    let handshake = connections.tls_handshake(acceptor, tcp, address, address_of);
-                    if let Ok(Some(tls)) = timeout(REJECTION_TIMEOUT, handshake).await {
+                (AcceptedClient::Tcp(mut tcp, address), Some(acceptor)) => {
+                    let shaken = async {
+                        let source = connections.source(&mut tcp, Some(address), &listener);
+                        let client = source.await.ok()?.unwrap_or(address);
+                        connections.tls_handshake(acceptor, tcp, client, &listener.address).await
+                    };
+                    if let Ok(Some(tls)) = timeout(REJECTION_TIMEOUT, shaken).await {
                         write_503(tls, rejections).await;
                     }
                 }
@@ -227,23 +230,18 @@ impl Connections {
         permit: OwnedSemaphorePermit,
     ) {
         let mut peer = PeerInfo { tls: listener.tls.is_some(), ..PeerInfo::default() };
-        let mut source = None;
+        let source;
         let transport = match accepted {
             AcceptedClient::Unix(mut unix, process) => {
-                if let Some(from) = &listener.proxy_protocol {
-                    let told = Box::pin(self.told_source(&mut unix, None, from)).await;
-                    let Ok(told) = told else { return };
-                    source = told;
-                }
+                let Ok(told) = self.source(&mut unix, None, listener).await else { return };
+                source = told;
                 peer.unix_peer = process;
                 Transport::Unix(unix)
             }
             AcceptedClient::Tcp(mut tcp, address) => {
-                if let Some(from) = &listener.proxy_protocol {
-                    let told = Box::pin(self.told_source(&mut tcp, Some(address), from)).await;
-                    let Ok(told) = told else { return };
-                    source = told;
-                }
+                let told = self.source(&mut tcp, Some(address), listener).await;
+                let Ok(told) = told else { return };
+                source = told;
                 peer.address = Some(address);
                 match &listener.tls {
                     None => Transport::Tcp(tcp),
@@ -267,11 +265,26 @@ impl Connections {
         drop(permit);
     }
 
-    /// The client's address by the header of the PROXY protocol that a `peer` in `from` sends.
-    /// `None` if the peer is the client.
+    /// The client's address by the PROXY protocol, if the `listener` has it. `None` if the peer is
+    /// the client.
     ///
     /// # Errors
-    /// When the connection is closed for the lack of a header. That is logged.
+    /// When the connection is closed for the lack of a header. That is logged, unless the
+    /// connection was never used.
+    async fn source(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+        peer: Option<IpAddr>,
+        listener: &Listener,
+    ) -> Result<Option<IpAddr>, ()> {
+        match &listener.proxy_protocol {
+            // Kept apart, so that connections without a header are not larger for it.
+            Some(from) => Box::pin(self.told_source(stream, peer, from)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The client's address by the header that a `peer` in `from` sends.
     async fn told_source(
         &self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -282,6 +295,7 @@ impl Connections {
             let deadline = self.generation.load().limits.request_head_timeout;
             let cause = match timeout(deadline, proxy_protocol::read_source(stream)).await {
                 Ok(Ok(source)) => return Ok(source),
+                Ok(Err(HeaderError::Unused)) => return Err(()),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no header of the PROXY protocol arrived within {deadline:?}"),
             };

@@ -16,7 +16,11 @@ pub(super) async fn read_source(
 ) -> Result<Option<IpAddr>, HeaderError> {
     // No header of either version is shorter than this.
     let mut start = [0; SIGNATURE.len()];
-    proxy.read_exact(&mut start).await?;
+    let first = match proxy.read(&mut start).await {
+        Ok(0) | Err(_) => return Err(HeaderError::Unused),
+        Ok(length) => length,
+    };
+    proxy.read_exact(&mut start[first..]).await?;
     if start == SIGNATURE {
         let mut fixed = [0; 4];
         proxy.read_exact(&mut fixed).await?;
@@ -46,6 +50,9 @@ pub(super) async fn read_source(
 /// Why a connection has no client's address.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeaderError {
+    /// The connection ended without a byte, as those of health checks over TCP do.
+    #[error("the connection ended before its first byte")]
+    Unused,
     /// The connection begins with other bytes.
     #[error("the connection does not begin with a header of the PROXY protocol")]
     Absent,
@@ -177,6 +184,12 @@ mod tests {
                 assert!(read(&bytes[..end]).0.is_err(), "{end} of {}", bytes.escape_ascii());
             }
         }
+    }
+
+    #[test]
+    fn a_connection_without_a_byte_is_not_taken_for_one_with_half_a_header() {
+        assert!(matches!(read(b"").0, Err(HeaderError::Unused)));
+        assert!(matches!(read(b"P").0, Err(HeaderError::Read(_))));
     }
 
     #[test]

@@ -246,18 +246,24 @@ async fn a_header_of_the_proxy_protocol_stands_before_tls() {
         write("tls.crt", certificate.cert.pem()),
         write("tls.key", certificate.signing_key.serialize_pem()),
     );
-    let gateway = Gateway::start(&with(upstream.address, &tls));
-    let mut tcp = TcpStream::connect(gateway.address()).await.unwrap();
-    tcp.write_all(&v2(0x21, [203, 0, 113, 9])).await.unwrap();
+    let limits = "limits: { max_connections: 1 }\n";
+    let gateway = Gateway::start(&(with(upstream.address, &tls) + limits));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.cert.der().clone()).unwrap();
     let config =
         rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
-    let mut client = Client::over(tls);
+    let connect = async || {
+        let mut tcp = TcpStream::connect(gateway.address()).await.unwrap();
+        tcp.write_all(&v2(0x21, [203, 0, 113, 9])).await.unwrap();
+        Client::over(connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap())
+    };
+    let mut client = connect().await;
     client.write(&request("")).await;
     assert_eq!(client.response().await.status, 200);
+    // One more than the limit is rejected behind its header and its handshake.
+    let rejected = connect().await.response().await;
+    assert_eq!((rejected.status, &*rejected.code()), (503, "overloaded"));
     let forwarded = &upstream.seen.requests()[0];
     assert_eq!(forwarded.header("x-forwarded-for"), ["203.0.113.9"]);
     assert_eq!(forwarded.header("x-forwarded-proto"), ["https"]);
