@@ -148,7 +148,10 @@ impl BoldBi {
         let max_lifetime = tenant.max_token_lifetime;
         let token = reply::token(head.status, &head.headers, &body, asked, max_lifetime)?;
         let names_another_user = reply::names_another(&body, permit.subject().as_str());
-        if names_another_user && is_mapped(permit) {
+        // A request acts as the user of its token, so a mapped user gets a token of that user or
+        // none. The username of a credential may be a login name, while replies have email
+        // addresses: a difference there is only a warning.
+        if names_another_user && permit.is_mapped() {
             return Err(ExchangeErrorKind::AnotherUser);
         }
         let other_email = reply::other_email(&body, permit.subject().as_str());
@@ -182,13 +185,6 @@ impl TokenExchange for BoldBi {
         }
         Ok(token)
     }
-}
-
-/// Whether the permit acts as another user than the credential's. A request acts as the user of its
-/// token, so a mapped user gets a token of that user or none. The username of a credential may be a
-/// login name, while replies have email addresses: a difference there is only a warning.
-fn is_mapped(permit: &Permit) -> bool {
-    permit.subject().as_str() != &*permit.tenant().credential.username
 }
 
 fn failed(error: FetchError) -> ExchangeErrorKind {

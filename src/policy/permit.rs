@@ -65,6 +65,11 @@ impl Permit {
     pub fn subject(&self) -> &Subject {
         &self.0.subject
     }
+
+    /// Whether that is another user than the credential's own.
+    pub fn is_mapped(&self) -> bool {
+        self.subject().as_str() != &*self.tenant().credential.username
+    }
 }
 
 /// A permit under a new configuration.

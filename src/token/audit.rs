@@ -34,6 +34,8 @@ pub(super) struct AuditGuard<'a> {
     purpose: &'static str,
     at: SystemTime,
     begun: Instant,
+    /// The time until the reply, once it is there.
+    took: Option<Duration>,
     written: bool,
 }
 
@@ -53,7 +55,12 @@ impl<'a> AuditGuard<'a> {
             (Purpose::Comparison, _) => "comparison",
         };
         let (at, begun) = (SystemTime::now(), Instant::now());
-        Self { audit, permit, initiator, purpose, at, begun, written: false }
+        Self { audit, permit, initiator, purpose, at, begun, took: None, written: false }
+    }
+
+    /// The reply is there. The time until [`AuditGuard::ended`] is not the exchange's.
+    pub(super) fn replied(&mut self) {
+        self.took = Some(self.begun.elapsed());
     }
 
     /// The exchange has ended.
@@ -81,7 +88,7 @@ impl<'a> AuditGuard<'a> {
             outcome,
             event: AuditEvent::Exchange {
                 purpose: self.purpose,
-                duration: self.begun.elapsed(),
+                duration: self.took.unwrap_or_else(|| self.begun.elapsed()),
                 reason: reason.map(Reason::as_str),
                 lifetime,
             },

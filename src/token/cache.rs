@@ -200,7 +200,8 @@ impl TokenCache {
     }
 
     /// Gives tokens to the permits that follow theirs by a new secret, until `end` at most. Returns
-    /// these permits. The former permits keep theirs until [`TokenCache::retain`].
+    /// these permits. The former permits keep theirs until [`TokenCache::retain`], so that a cache
+    /// without room for both drops the tokens that were used least recently.
     pub(super) fn hand_over(
         &self,
         successor: impl Fn(&Permit) -> Option<Permit>,
@@ -228,8 +229,9 @@ impl TokenCache {
     /// Removes the tokens that were obtained by a former secret of `tenant`. Returns how many.
     pub(super) fn remove_former(&self, tenant: &TenantName) -> usize {
         let mut removed = 0;
+        // The refresher forgets a permit without a token. To remove it here could take the refresh
+        // of a token that has just come by the new secret.
         for permit in self.with_former_secret(tenant) {
-            self.schedule().remove(&permit);
             self.entries.entry_by_ref(&permit).and_compute_with(|entry| match entry {
                 Some(entry) if entry.value().former_secret => {
                     removed += 1;

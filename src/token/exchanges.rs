@@ -289,8 +289,9 @@ impl Exchanges {
         let active = self.active();
         let permit = &(active.reissue)(permit).unchanged().ok_or_else(|| revoked(permit))?;
         let begun = Instant::now();
-        let audit = AuditGuard::begin(&self.telemetry.audit, permit, purpose, initiator);
+        let mut audit = AuditGuard::begin(&self.telemetry.audit, permit, purpose, initiator);
         let mut result = self.ask(&active, permit).await;
+        audit.replied();
         if let Err(error) = &mut result
             && let Some(kind) = self.unknown_subject(&active, permit, &error.kind, begun).await
         {
@@ -369,7 +370,7 @@ impl Exchanges {
         begun: Instant,
     ) -> Option<ExchangeErrorKind> {
         let &ExchangeErrorKind::Refused { status, detail } = kind else { return None };
-        if detail == NO_SUCH_PAGE || !is_mapped(permit) {
+        if detail == NO_SUCH_PAGE || !permit.is_mapped() {
             return None;
         }
         let users = self.users.of(permit)?;
@@ -379,6 +380,8 @@ impl Exchanges {
     }
 
     /// Whether another user of the tenant gets a token by an exchange that begins after `since`.
+    /// That exchange takes no part of the budget: the one that it decides about holds one
+    /// meanwhile. It may run beside another exchange for its user.
     async fn lets_another_in(
         &self,
         active: &Active,
@@ -408,6 +411,9 @@ impl Exchanges {
             }
             Err(error) => {
                 metrics.exchanged(outcome(&error.kind));
+                if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
+                    alarm(&metrics, &other);
+                }
                 if is_refusal(&error.kind) {
                     users.forget(&other);
                 }
@@ -419,7 +425,7 @@ impl Exchanges {
     /// Whether another exchange would decide if the server refused the user of `permit` or the
     /// credential of its tenant: another user got a token since.
     fn can_be_decided(&self, permit: &Permit, failure: &NegativeEntry) -> bool {
-        is_mapped(permit)
+        permit.is_mapped()
             && failure.undecided_since().is_some_and(|at| self.users.another_since(permit, at))
     }
 
@@ -452,7 +458,9 @@ impl Exchanges {
         }
         let metrics = self.metrics(permit);
         if let Some(held) = self.cache.repeated(permit, new.token()) {
-            metrics.refreshed(RefreshOutcome::Unchanged);
+            if purpose != Purpose::Comparison {
+                metrics.refreshed(RefreshOutcome::Unchanged);
+            }
             return held;
         }
         if purpose == Purpose::Refresh {
@@ -523,11 +531,6 @@ fn alarm(metrics: &TenantMetrics, permit: &Permit) {
                 the user was changed in Bold BI, map to the new one; the audit log has the user",
         "the token endpoint gave a token of another user than was asked for; it is not used"
     );
-}
-
-/// Whether the user is not the credential's own one.
-fn is_mapped(permit: &Permit) -> bool {
-    permit.subject().as_str() != &*permit.tenant().credential.username
 }
 
 fn revoked(permit: &Permit) -> NoToken {

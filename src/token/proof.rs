@@ -21,10 +21,8 @@ impl UnprovenSecrets {
     pub(super) fn begin(&self, permits: Vec<Permit>) -> Vec<Permit> {
         let mut chosen: HashMap<TenantName, Permit> = HashMap::new();
         for permit in permits {
-            let tenant = permit.tenant();
-            let is_own = permit.subject().as_str() == &*tenant.credential.username;
-            let name = tenant.name.clone();
-            if is_own || !chosen.contains_key(&name) {
+            let name = permit.tenant().name.clone();
+            if !permit.is_mapped() || !chosen.contains_key(&name) {
                 chosen.insert(name, permit);
             }
         }

@@ -1,6 +1,8 @@
 //! A mapped user whom Bold BI does not know, beside a wrong secret and a renamed site: the three
 //! may have the same reply of the token endpoint.
 
+use std::time::Duration;
+
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
 use boldgate::caller::ApiKey;
@@ -116,6 +118,20 @@ async fn an_unknown_person_beside_a_working_colleague_is_subject_unknown() {
             of("request", "somebody", "subject_unknown"),
         ]
     );
+}
+
+#[tokio::test]
+async fn the_duration_of_an_exchange_is_without_the_comparison_that_follows_it() {
+    let setup = Setup::new().await;
+    setup.assert_served("jane").await;
+    setup.server.set_latency(Duration::from_millis(300), Duration::ZERO);
+    setup.assert_unknown("nobody").await;
+    setup.gateway.stop().await;
+    let text = std::fs::read_to_string(setup.folder.path().join("audit.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_nobody = lines.iter().find(|line| line["boldgate.outcome"] == "subject_unknown");
+    let seconds = of_nobody.unwrap()["boldgate.exchange_duration"].as_f64().unwrap();
+    assert!((0.3..0.5).contains(&seconds), "{text}");
 }
 
 #[tokio::test]
