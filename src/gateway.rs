@@ -177,6 +177,11 @@ impl Gateway {
         Some(self.tokens.drop_tokens(&tenant.name, subject))
     }
 
+    /// The number of cached tokens.
+    pub fn cached_tokens(&self) -> u64 {
+        self.tokens.cached()
+    }
+
     /// The part that decides which requests go on.
     pub fn gatekeeper(&self) -> &Gatekeeper {
         &self.gatekeeper

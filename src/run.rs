@@ -199,9 +199,8 @@ impl Running {
         let connections =
             Connections::new(Arc::clone(&generation), Arc::clone(telemetry), allotment);
         report(allotment, limits.max_connections, None, telemetry);
-        let source = (Arc::downgrade(&connections), state.tokens.clone());
-        telemetry
-            .read_before_page(move |all| readings::read(&source.0, &source.1, restart_only, all));
+        let source = Arc::downgrade(&connections);
+        telemetry.read_before_page(move |all| readings::read(&source, restart_only, all));
         let accept_loops: Vec<_> = (0..)
             .zip(sockets)
             .map(|(id, (configured, socket))| {
@@ -209,7 +208,6 @@ impl Running {
             })
             .collect();
         let readiness = Arc::new(Readiness::default());
-        generation.publish_alarm(telemetry);
         generation.alarm.log();
         let warming_up = start_warm_up(&generation, &readiness);
         let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));

@@ -133,7 +133,7 @@ impl Generation {
     }
 
     /// Shows in a metric which secrets cannot be used.
-    pub(super) fn publish_alarm(&self, telemetry: &Telemetry) {
+    fn publish_alarm(&self, telemetry: &Telemetry) {
         for tenant in self.gateway.tenants().iter() {
             let name = tenant.name.as_str();
             let unreadable = self.alarm.is_about(name);

@@ -44,19 +44,16 @@ impl Resizable {
         if size >= former {
             return self.permits.add_permits(size - former);
         }
-        for _ in 0..former - size {
+        let left = former - size - self.permits.forget_permits(former - size);
+        if left > 0 {
             let permits = Arc::clone(&self.permits);
-            // The semaphore is fair: no later client gets a permit before these have theirs.
-            match Arc::clone(&permits).try_acquire_owned() {
-                Ok(permit) => permit.forget(),
-                Err(_) => {
-                    tokio::spawn(async move {
-                        if let Ok(permit) = permits.acquire_owned().await {
-                            permit.forget();
-                        }
-                    });
+            // The semaphore is fair: no later client gets a permit before these are back.
+            tokio::spawn(async move {
+                let left = u32::try_from(left).unwrap_or(u32::MAX);
+                if let Ok(withheld) = permits.acquire_many_owned(left).await {
+                    withheld.forget();
                 }
-            }
+            });
         }
     }
 }

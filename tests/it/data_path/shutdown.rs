@@ -1,12 +1,13 @@
 //! The end of the process: what is in flight is finished, nothing else is begun.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::Client;
-use crate::support::gateway::{PATH, anonymous};
+use crate::support::gateway::{Gateway, PATH, anonymous};
 use crate::support::measured_process::MeasuredProcess;
 use crate::support::scripted::{ScriptedUpstream, Wire, raw_response, request, with_body};
 use crate::support::waiting::until;
@@ -32,6 +33,16 @@ async fn slow() -> ScriptedUpstream {
 
 async fn in_flight(upstream: &ScriptedUpstream, count: usize) {
     until(|| upstream.seen.heads().len() >= count).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_ended_leaves_nothing_in_memory() {
+    let upstream = slow().await;
+    let gateway = Gateway::start(&anonymous(upstream.address));
+    assert_eq!(gateway.get(PATH).await.status, 200);
+    let telemetry = Arc::downgrade(&gateway.telemetry);
+    gateway.stop().await;
+    until(|| telemetry.strong_count() == 0).await;
 }
 
 #[tokio::test]
