@@ -316,6 +316,7 @@ impl Proxy {
                         && error.is_end()
                         && (lease.reused || upstream.has_another(lease.address())) =>
                 {
+                    record.unanswered(sent_at);
                     resends += 1;
                     avoided = Some(lease.address());
                 }

@@ -46,6 +46,8 @@ pub(super) struct Record {
     token: Option<&'static str>,
     /// When the whole head had arrived.
     head_read: Option<Instant>,
+    /// The time of tries without a response, before the last response.
+    unanswered: Duration,
     responded: Option<ResponseTimes>,
     decided_before: bool,
     replayed: bool,
@@ -87,6 +89,7 @@ impl Record {
             metrics: None,
             token: None,
             head_read: None,
+            unanswered: Duration::ZERO,
             responded: None,
             decided_before: false,
             replayed: false,
@@ -186,13 +189,20 @@ impl Record {
         self.token(TokenOrigin::Exchange);
     }
 
+    /// Records that the server, which had the request since `sent_at`, gave no response, and that
+    /// the request is sent again.
+    pub(super) fn unanswered(&mut self, sent_at: Instant) {
+        self.unanswered += sent_at.elapsed();
+    }
+
     /// Records that the head of the server's response has arrived. The server had the request since
     /// `sent_at`.
     pub(super) fn responded(&mut self, sent_at: Instant) {
         if let Some(head_read) = self.head_read {
             let now = Instant::now();
             let before = self.responded.map_or(Duration::ZERO, |times| times.upstream);
-            let upstream = before + (now - sent_at);
+            let unanswered = std::mem::take(&mut self.unanswered);
+            let upstream = before + unanswered + (now - sent_at);
             let added = (now - head_read).saturating_sub(upstream);
             self.responded = Some(ResponseTimes { upstream, added });
         }

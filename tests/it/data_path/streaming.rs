@@ -291,6 +291,30 @@ async fn on_a_connection_that_the_server_closes_only_a_safe_request_is_sent_agai
 }
 
 #[tokio::test]
+async fn the_time_of_a_try_that_got_no_response_is_the_servers_and_not_ours() {
+    let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
+        wire.write(raw_response("200 OK", "fine")).await?;
+        wire.next().await?;
+        sleep(Duration::from_millis(400)).await;
+        Ok(())
+    })
+    .await;
+    let gateway = Gateway::start(&anonymous(upstream.address));
+    for _ in 0..2 {
+        assert_eq!(gateway.get(PATH).await.status, 200);
+    }
+    let seconds = |name: &str| -> f64 {
+        let page = gateway.telemetry.render();
+        let series = format!("{name}_seconds_sum{{");
+        let of_series = page.lines().filter(|line| line.starts_with(&series));
+        of_series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    let ours = seconds("boldgate_added_duration");
+    let theirs = seconds("boldgate_upstream_response_duration");
+    assert!(ours < 0.3 && theirs >= 0.4, "{ours}, {theirs}");
+}
+
+#[tokio::test]
 async fn a_server_that_stays_silent_is_given_up() {
     let upstream = ScriptedUpstream::new(|mut wire: Wire| async move {
         if wire.head.contains("/half") {
