@@ -8,7 +8,7 @@ use http::header::{
 };
 
 use crate::host::canonical;
-use crate::request::{RequestError, nominated};
+use crate::request::{RequestError, nominated, without_port};
 use crate::tenant::Server;
 use crate::traceparent::{TRACEPARENT, TRACESTATE, TraceParent};
 
@@ -134,11 +134,8 @@ fn local(location: &HeaderValue, server: &Server) -> Option<HeaderValue> {
     let (expected, default) = if server.tls { ("https", 443) } else { ("http", 80) };
     // A browser ends the authority at a backslash, too.
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#', '\\'])?);
-    let (host, port) = match authority.rfind([':', ']']) {
-        Some(at) if authority.as_bytes()[at] == b':' => authority.split_at(at),
-        _ => (authority, ""),
-    };
-    let port = match port.get(1..).unwrap_or_default() {
+    let host = without_port(authority);
+    let port = match authority[host.len()..].strip_prefix(':').unwrap_or_default() {
         "" => Some(default),
         port => port.parse().ok(),
     };

@@ -189,7 +189,8 @@ fn is_authority(text: &str) -> bool {
     host_ok && port_ok
 }
 
-fn without_port(authority: &str) -> &str {
+/// The host of an authority.
+pub fn without_port(authority: &str) -> &str {
     match authority.rfind([':', ']']) {
         Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
         _ => authority,

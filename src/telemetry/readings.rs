@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 /// All of them.
 #[derive(Debug)]
 pub struct Readings {
-    /// The end of each certificate's validity; labels `use`, `file` and `number`.
+    /// The end of each certificate's validity; labels `key`, `file` and `number`.
     pub certificates: Reading,
     /// The end of each API key's validity, if it has one; labels `caller` and `key`.
     pub api_keys: Reading,
