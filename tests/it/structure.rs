@@ -32,6 +32,22 @@ fn the_order_in_the_library_lists_each_module_once_and_no_other() {
 }
 
 #[test]
+fn the_map_of_the_architecture_has_a_row_for_each_module_and_no_second_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, map) = text.split_once("\n## The map\n").unwrap();
+    let (map, _) = map.split_once("\n## ").unwrap();
+    let names = map.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+    let mut shown: Vec<_> = names.flat_map(|(names, _)| names.split(", ")).collect();
+    shown.iter_mut().for_each(|name| *name = name.trim_matches('`'));
+    shown.sort_unstable();
+    let mut modules = Order::of_the_library().0.concat();
+    modules.push(PROGRAM.to_owned());
+    modules.sort();
+    assert_eq!(shown, modules);
+}
+
+#[test]
 fn one_module_reads_all_responses_and_alone_names_pingora() {
     // Two readers would disagree about some response. The only one is `http1::ClientSession`.
     for (file, module, text) in sources() {
