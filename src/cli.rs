@@ -232,14 +232,19 @@ struct ConfigFile {
         short = 'c',
         long = "config",
         value_name = "FILE",
-        default_value = "/etc/boldgate/gateway.yaml",
-        env = "BOLDGATE_CONFIG",
+        default_value = DEFAULT_CONFIG,
+        env = CONFIG_VARIABLE,
         hide_env_values = true
     )]
     path: PathBuf,
 }
 
 impl ConfigFile {
+    /// The path, if none is given.
+    fn default_path() -> PathBuf {
+        std::env::var_os(CONFIG_VARIABLE).map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from)
+    }
+
     /// The configuration; secrets of tenants may be unusable.
     fn load(&self) -> Result<Settings, Failure> {
         let path = self.path.clone();
@@ -299,5 +304,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))
 }
 
+const DEFAULT_CONFIG: &str = "/etc/boldgate/gateway.yaml";
+const CONFIG_VARIABLE: &str = "BOLDGATE_CONFIG";
 const LOGS: &str = "Logs";
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 78 bad configuration";

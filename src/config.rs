@@ -301,11 +301,17 @@ fn text_of(path: &Path, files: &RefCell<Files>) -> Result<String, Findings> {
     files.borrow_mut().saw(path, read.as_ref().map(|bytes| bytes.as_slice()));
     let mut bytes = read.map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => failed(too_large()),
-        _ => failed(Finding::whole_file(format!("cannot be read: {error}"), "a file")),
+        kind => {
+            let finding = Finding::whole_file(format!("cannot be read: {error}"), "a file");
+            failed(finding.hint_if((kind == io::ErrorKind::NotFound).then_some(NO_CONFIGURATION)))
+        }
     })?;
     String::from_utf8(std::mem::take(&mut *bytes))
         .map_err(|_| failed(Finding::whole_file("found bytes that are not UTF-8", "UTF-8 text")))
 }
+
+const NO_CONFIGURATION: &str = "create it, or name another file by `--config FILE`; `config/` in boldgate's sources has \
+                                annotated examples, and `boldgate demo` needs none";
 
 fn too_large() -> Finding {
     Finding::whole_file("found more than 10 MiB", "at most 10 MiB")

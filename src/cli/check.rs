@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use super::serve::{hint, without_secrets};
-use super::{Failure, print, warn};
+use super::{ConfigFile, Failure, print, warn};
 use crate::config::{Findings, Settings};
 use crate::run::start_errors;
 
 /// Check configuration files, and the files that they refer to, as `serve` would
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckCommand {
-    /// The configuration files
-    #[arg(required = true, value_name = "FILE")]
+    /// The configuration files; if none is given, the one that `serve` reads
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Another configuration file, named as for the other commands
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    more: Vec<PathBuf>,
     /// Skip secrets, certificates and keys, which may be on another machine
     #[arg(long)]
     no_secrets: bool,
@@ -21,7 +24,11 @@ pub(super) struct CheckCommand {
 impl CheckCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (mut findings, mut failed) = (Vec::new(), false);
-        for file in &self.files {
+        let mut files = [self.files, self.more].concat();
+        if files.is_empty() {
+            files.push(ConfigFile::default_path());
+        }
+        for file in &files {
             let (path, no_secrets) = (file.clone(), self.no_secrets);
             let checked = super::read_files(move || check(&path, no_secrets)).flatten();
             match checked.and_then(|warnings| report(file, &warnings)) {

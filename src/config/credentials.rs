@@ -166,6 +166,7 @@ fn remedy(error: &SecretError) -> Option<&'static str> {
         SecretError::Unreadable(error) => match error.kind() {
             ErrorKind::NotFound => NOT_FOUND,
             ErrorKind::PermissionDenied => DENIED,
+            ErrorKind::IsADirectory => DIRECTORY,
             _ => return None,
         },
     })
@@ -257,6 +258,7 @@ const NOT_A_SECRET: &str = "check that the path is the secret's, then write the 
                             line";
 const NOT_FOUND: &str =
     "create the file, readable by the user of boldgate, or correct its path in this line";
+const DIRECTORY: &str = "write the path of the secret's file in that directory";
 const DENIED: &str = "if the gateway runs as another user, run this as that user; otherwise let this user read \
                       the file, and enter its folders";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";

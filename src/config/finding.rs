@@ -79,6 +79,11 @@ impl Finding {
         Self { hint: hint.map(Into::into), ..self }
     }
 
+    /// The same with this hint, if it has none.
+    pub(super) fn or_hint(self, hint: &str) -> Self {
+        if self.hint.is_some() { self } else { self.hint(hint) }
+    }
+
     /// The same with the word that was most likely meant, if there is one.
     pub(super) fn did_you_mean(self, near: Option<&str>) -> Self {
         self.hint_if(near.map(|near| format!("did you mean `{near}`?")))

@@ -105,21 +105,22 @@ impl<'n> Reader<'n, '_> {
                 [entry] if SecretSource::KEYS.contains(&entry.key.as_str()) => {
                     return visit_variant(&entry.key, self.with(at.key(&entry.key)), visitor);
                 }
-                [entry] => at.unknown_key(&entry.key, &SecretSource::KEYS, false),
+                [entry] => {
+                    at.unknown_key(&entry.key, &SecretSource::KEYS, false).or_hint(NO_SECRET_HERE)
+                }
                 entries => {
                     at.finding(format!("found {} keys", entries.len()), "either `file` or `env`")
                 }
             },
             _ if at.is_null() => at.wrong_kind(SecretSource::ACCEPTED),
-            _ => at.wrong_kind(SecretSource::ACCEPTED).hint(
-                "a secret does not belong into this file: put it in a file and write \
-                 `{ file: /path }`, or in the environment and write `{ env: NAME }`",
-            ),
+            _ => at.wrong_kind(SecretSource::ACCEPTED).hint(NO_SECRET_HERE),
         };
         self.refuse(finding)
     }
 }
 
+const NO_SECRET_HERE: &str = "a secret does not belong into this file: put it in a file and write \
+                              `{ file: /path }`, or in the environment and write `{ env: NAME }`";
 const REPEATED: &str = "remove one of the two; or a key between them is lost or indented wrongly";
 
 /// Reads the variant `name` of an enum.

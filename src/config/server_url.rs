@@ -31,7 +31,10 @@ impl ServerUrl {
         let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
-            _ => return Err(fault("that does not begin with `http://` or `https://`")),
+            _ => {
+                let no_scheme = fault("that does not begin with `http://` or `https://`");
+                return Err(UrlFault { hint: Some(NO_SCHEME), ..no_scheme });
+            }
         };
         // Before anything is split off: `@` and `?` must not hide in a part that is ignored.
         if rest.contains('@') {
@@ -162,6 +165,8 @@ fn fault(problem: &'static str) -> UrlFault {
     UrlFault { problem, hint: None }
 }
 
+const NO_SCHEME: &str =
+    "write `https://` before the rest; `http://` to this machine, or within a cluster";
 const BAD_HOST: &str = "whose host is neither a DNS name nor an IP address";
 
 #[cfg(test)]

@@ -73,7 +73,6 @@ fn wrong_usage_ends_with_2_and_prints_the_right_usage() {
     for (arguments, said) in [
         (&["srve"][..], "'serve'"),
         (&["serve", "--confg", "x"], "--config"),
-        (&["check"], "<FILE>"),
         (&["token"], "<TENANT>"),
         (&["completions", "tcsh"], "zsh"),
         (&["serve", "--log-level", "loud"], "debug"),
@@ -98,6 +97,10 @@ fn check_reports_the_faults_of_every_file() {
 
     let ended = run(&["check", &good]);
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert_eq!(run(&["check", "--config", &good]).stdout, ended.stdout, "as for `serve`");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_boldgate"));
+    command.arg("check").env_clear().env("BOLDGATE_CONFIG", &good);
+    assert_eq!(Process::start(command).end().stdout, ended.stdout, "the one that `serve` reads");
     assert_eq!(ended.stdout, format!("{good}: OK\n"));
 
     let ended = run(&["check", &typo, &good, &two, "/nonexistent.yaml"]);

@@ -114,7 +114,7 @@ fn in_the_configuration() -> Vec<Row> {
             plant().shell("rm \"${@:4:1}\"; exec \"$@\""),
             78,
             CONFIGURATION,
-            &["cannot be read", "No such file", "`--config`"],
+            &["cannot be read", "No such file", "`--config FILE`"],
         ),
         row(
             "a tab in the configuration",
