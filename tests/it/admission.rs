@@ -59,13 +59,7 @@ fn decide(
 ) -> Option<(String, String, bool)> {
     let mut raw = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
     for (name, value) in headers {
-        // The strict parse refuses an invalid header before this step.
-        let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
-        else {
-            continue;
-        };
-        raw.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        raw.extend(format!("{name}: {value}\r\n").bytes());
     }
     raw.extend(b"\r\n");
     let raw = RawHead::read(&raw).ok()?;
@@ -201,6 +195,11 @@ fn no_spelling_reaches_another_tenant_or_user_than_policy_decided() {
     runner
         .run(&case(), |(method, target, host, mut headers)| {
             headers.insert(0, ("host", host));
+            // The strict parse refuses an invalid header before this step. Such a one names nobody.
+            headers.retain(|(name, value)| {
+                HeaderName::from_bytes(name.as_bytes()).is_ok()
+                    && HeaderValue::from_str(value).is_ok()
+            });
             headers.push(("x-api-key", key.expose().to_owned()));
             if let Some((tenant, user, _)) = decide(&gatekeeper, &method, &target, &headers) {
                 **counted.borrow_mut() += 1;
