@@ -44,6 +44,7 @@ impl HeadReader {
             0x16 => return Err(TLS),
             // The first half of an empty line.
             b'\r' if buffer.len() == 1 && !self.passed_empty_line => return Ok(None),
+            b'\r' if buffer.starts_with(PROXY_V2) => return Err(PROXY_HEADER),
             first if !first.is_ascii_alphabetic() => return Err(REQUEST_LINE),
             _ => {}
         }
@@ -116,6 +117,7 @@ impl RawHead {
         let version = match &line[target_end + 1..] {
             b"HTTP/1.1" => Version::HTTP_11,
             b"HTTP/1.0" => Version::HTTP_10,
+            _ if PROXY_V1.iter().any(|start| line.starts_with(start)) => return Err(PROXY_HEADER),
             _ => return Err(VERSION),
         };
         let target = line.get(method_end + 1..target_end).unwrap_or_default();
@@ -186,6 +188,11 @@ fn fault(error: httparse::Error) -> RequestError {
 /// Most bytes of a head. Bold BI's own ingress takes request heads of four buffers of 16 KiB.
 pub const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADER_LINES: usize = 100;
+/// The starts of both versions of a header of the PROXY protocol; of the second, behind the empty
+/// line that is passed over.
+const PROXY_V1: [&[u8]; 2] = [b"PROXY TCP", b"PROXY UNKNOWN"];
+const PROXY_V2: &[u8] = b"\r\n\0\r\nQUIT\n";
+const PROXY_HEADER: RequestError = RequestError::Malformed(Rule::ProxyHeaderUnexpected);
 const REQUEST_LINE: RequestError = RequestError::Malformed(Rule::RequestLine);
 const VERSION: RequestError = RequestError::Malformed(Rule::HttpVersion);
 const LINE_END: RequestError = RequestError::Malformed(Rule::LineEnd);

@@ -10,6 +10,11 @@ pub enum Rule {
     /// The client speaks TLS to a listener of plain HTTP.
     #[strum(serialize = "the client speaks TLS, and the listener speaks plain HTTP")]
     TlsOnPlainListener,
+    /// A proxy sends the PROXY protocol to a listener without `proxy_protocol`.
+    #[strum(
+        serialize = "the connection begins with the PROXY protocol, and the listener does not expect it"
+    )]
+    ProxyHeaderUnexpected,
     /// The request line has three parts.
     #[strum(serialize = "the request line is not a method, a target and a version")]
     RequestLine,
@@ -128,6 +133,7 @@ impl Rule {
     pub fn reason(self) -> Reason {
         match self {
             Self::TlsOnPlainListener => Reason::TlsOnPlainListener,
+            Self::ProxyHeaderUnexpected => Reason::ProxyHeaderUnexpected,
             Self::RequestLine => Reason::RequestLine,
             Self::HttpVersion => Reason::HttpVersion,
             Self::LineEnd => Reason::LineEnd,

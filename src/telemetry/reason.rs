@@ -57,6 +57,8 @@ pub enum Reason {
 
     /// The client speaks TLS to a listener of plain HTTP.
     TlsOnPlainListener,
+    /// A proxy sends the PROXY protocol to a listener without `proxy_protocol`.
+    ProxyHeaderUnexpected,
     /// The request line is not a method, a target and a version.
     RequestLine,
     /// The version is neither HTTP/1.0 nor HTTP/1.1.

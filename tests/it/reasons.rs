@@ -400,6 +400,12 @@ async fn parse(setup: &mut Setup) {
     let post = |lines: &str| request(&format!("POST {}", path("good")), &(key.clone() + lines));
     let rows = [
         ("tls_on_plain_listener", b"\x16\x03\x01\x00\x05hello".to_vec()),
+        ("proxy_header_unexpected", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec()),
+        (
+            "proxy_header_unexpected",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\nGET / HTTP/1.1\r\nHost: gw\r\n\r\n"
+                .to_vec(),
+        ),
         ("request_line", b"GET\r\nHost: gw\r\n\r\n".to_vec()),
         ("http_version", b"GET / HTTP/3.0\r\nHost: gw\r\n\r\n".to_vec()),
         ("line_end", b"GET / HTTP/1.1\nHost: gw\n\n".to_vec()),
