@@ -18,8 +18,27 @@ use tokio::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::edit::Edit;
-use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
+use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, anonymous, config};
 use crate::support::upstream::{CANARY_TOKEN, Upstream};
+
+#[tokio::test]
+async fn a_line_says_whose_token_went_up_and_the_server_got_that_one() {
+    let upstream = Upstream::echo().await;
+    let passes = "    existing_authorization: pass_through\n";
+    let gateway = Gateway::start(&config(upstream.address, passes));
+    let own = "Bearer canary-own";
+    for authorization in [String::new(), String::new(), format!("Authorization: {own}\r\n")] {
+        let request = format!("GET {PATH} HTTP/1.1\r\nHost: a\r\n{authorization}\r\n");
+        assert_eq!(gateway.send(request).await.status, 200);
+    }
+    let lines = gateway.access_lines(3).await;
+    let words: Vec<_> = lines.iter().map(|line| line["boldgate.token"].as_str().unwrap()).collect();
+    assert_eq!(words, ["exchange", "cache", "own"]);
+    let requests = upstream.seen.requests();
+    let sent: Vec<_> = requests.iter().map(|request| request.header("authorization")).collect();
+    let ours = format!("Bearer {CANARY_TOKEN}-site1-0");
+    assert_eq!(sent, [[ours.as_str()], [ours.as_str()], [own]]);
+}
 
 #[tokio::test]
 async fn a_line_has_the_outcome_and_the_request_id_that_the_client_has() {
