@@ -59,8 +59,8 @@ fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> AccessT
             }
             None => format!("Bold BI gave a token of another user than `{user}`"),
         };
-        let used = format!("{found}; the gateway uses it, and warns in its log");
-        steps.warning("exchange", used, ANOTHER_USER);
+        let found = format!("{found}; the gateway uses it, and warns in its log");
+        steps.warning("exchange", found, ANOTHER_USER);
         return token;
     }
     let found = format!(
