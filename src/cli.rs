@@ -240,11 +240,6 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// The path, if none is given.
-    fn default_path() -> PathBuf {
-        std::env::var_os(CONFIG_VARIABLE).map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from)
-    }
-
     /// The configuration; secrets of tenants may be unusable.
     fn load(&self) -> Result<Settings, Failure> {
         let path = self.path.clone();

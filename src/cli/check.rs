@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::ArgPredicate;
+
 use super::serve::{hint, without_secrets};
-use super::{ConfigFile, Failure, print, warn};
+use super::{CONFIG_VARIABLE, DEFAULT_CONFIG, Failure, print, warn};
 use crate::config::{Findings, Settings};
 use crate::run::start_errors;
 
@@ -11,7 +13,13 @@ use crate::run::start_errors;
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckCommand {
     /// The configuration files; if none is given, the one that `serve` reads
-    #[arg(value_name = "FILE")]
+    #[arg(
+        value_name = "FILE",
+        default_value = DEFAULT_CONFIG,
+        default_value_if("more", ArgPredicate::IsPresent, None),
+        env = CONFIG_VARIABLE,
+        hide_env_values = true
+    )]
     files: Vec<PathBuf>,
     /// Another configuration file, named as for the other commands
     #[arg(short = 'c', long = "config", value_name = "FILE")]
@@ -24,11 +32,7 @@ pub(super) struct CheckCommand {
 impl CheckCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (mut findings, mut failed) = (Vec::new(), false);
-        let mut files = [self.files, self.more].concat();
-        if files.is_empty() {
-            files.push(ConfigFile::default_path());
-        }
-        for file in &files {
+        for file in self.files.iter().chain(&self.more) {
             let (path, no_secrets) = (file.clone(), self.no_secrets);
             let checked = super::read_files(move || check(&path, no_secrets)).flatten();
             match checked.and_then(|warnings| report(file, &warnings)) {

@@ -38,8 +38,8 @@ fn the_map_of_the_architecture_has_a_row_for_each_module_and_no_second_one() {
     let (_, map) = text.split_once("\n## The map\n").unwrap();
     let (map, _) = map.split_once("\n## ").unwrap();
     let names = map.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
-    let mut shown: Vec<_> = names.flat_map(|(names, _)| names.split(", ")).collect();
-    shown.iter_mut().for_each(|name| *name = name.trim_matches('`'));
+    let names = names.flat_map(|(names, _)| names.split(", "));
+    let mut shown: Vec<_> = names.map(|name| name.trim_matches('`')).collect();
     shown.sort_unstable();
     let mut modules = Order::of_the_library().0.concat();
     modules.push(PROGRAM.to_owned());
