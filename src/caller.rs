@@ -28,7 +28,7 @@ pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
 use authorization::{Authorization, holds_key};
 pub use certificate::{CertificateName, ClientCertificate};
 use issuer_keys::IssuerKeys;
-pub use issuer_keys::KeyFetches;
+pub use issuer_keys::{KeyCondition, KeyFetches};
 use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 use key_set::KeySet;
 use peer::PeerCallers;
@@ -206,6 +206,11 @@ impl CallerAuth {
     /// The API keys that expire: their callers, the first digits of their hashes, and their ends.
     pub fn api_key_ends(&self) -> impl Iterator<Item = (&CallerName, String, SystemTime)> {
         self.keys.ends()
+    }
+
+    /// The callers that are known by JWTs.
+    pub fn jwt_callers(&self) -> &[JwtCaller] {
+        &self.jwts
     }
 
     /// The callers whose issuer's keys are fetched, with the fetches so far.

@@ -25,6 +25,7 @@ mod callers;
 mod certificate_ends;
 mod cors;
 mod credentials;
+mod effective;
 mod excerpt;
 mod field;
 mod file;
@@ -53,6 +54,7 @@ mod trust;
 mod warnings;
 
 pub use certificate_ends::{CertificateEnd, CertificateEnds};
+pub use effective::{EffectiveConfig, EffectiveTenant};
 pub use files::{Digest, Files};
 pub use finding::{Excerpt, Finding, Findings, Position, UnusableSecret};
 use finding::{Noted, Notes};
@@ -94,6 +96,8 @@ pub struct Settings {
     pub audit: Option<LogSink>,
     /// When the certificates in those files expire.
     pub certificate_ends: CertificateEnds,
+    /// The configuration as the status API shows it; `None` if that is off.
+    pub effective: Option<Arc<EffectiveConfig>>,
     /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
     /// The secrets of tenants that cannot be used. All other tenants can be served.
@@ -226,6 +230,8 @@ impl Check<'_> {
     fn settings(self, root: &Node) -> Result<Settings, Noted> {
         let at = Place::root(root);
         let file = read::read::<file::File>(root, self.notes)?;
+        let status = file.admin.as_ref().given().and_then(|admin| admin.status.as_ref().given());
+        let effective = (status == Some(&true)).then(|| Arc::new(EffectiveConfig::of(&file)));
         let admin = self.admin(&at.key("admin"), file.admin);
         let servers = self.servers(&at.key("servers"), file.servers);
         let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
@@ -268,6 +274,7 @@ impl Check<'_> {
             access_log: access_log?,
             audit: audit?,
             certificate_ends: self.certificate_ends.borrow().clone(),
+            effective,
             warnings: Findings::new("", Vec::new()),
             unusable_secrets: Vec::new(),
             strict_start: strict_start?,

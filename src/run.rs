@@ -59,6 +59,8 @@ pub struct Running {
     admin: JoinHandle<()>,
     readiness: Arc<Readiness>,
     status: Option<Arc<StatusSource>>,
+    /// Takes samples for the status API.
+    sampling: Option<JoinHandle<()>>,
     warming_up: JoinHandle<()>,
     alarms: JoinHandle<()>,
 }
@@ -213,9 +215,10 @@ impl Running {
         let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
         let addresses = addresses(&accept_loops);
         let status = restart_only.admin.status.then(|| {
-            let active = active(&generation, 1, &listeners, &addresses);
+            let active = active(&generation, 1, &listeners, &addresses, Vec::new());
             Arc::new(StatusSource::new(Arc::clone(telemetry), active))
         });
+        let sampling = status.clone().map(|status| tokio::spawn(status.follow()));
         let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness), status.clone())
             .with_max_connections(allotment.admin);
         telemetry.reloads.in_force(1);
@@ -240,6 +243,7 @@ impl Running {
             admin: tokio::spawn(admin.serve(admin_socket)),
             readiness,
             status,
+            sampling,
             warming_up,
             alarms,
         })
@@ -310,10 +314,11 @@ impl Running {
         self.addresses = addresses(&self.accept_loops);
         self.generation += 1;
         self.state.telemetry.reloads.in_force(self.generation);
-        if let Some(status) = &self.status {
-            status.activate(active(&next, self.generation, &listeners, &self.addresses));
-        }
         let needs_restart = self.restart_only.differing(restart_only);
+        if let Some(status) = &self.status {
+            let (number, needs) = (self.generation, needs_restart.clone());
+            status.activate(active(&next, number, &listeners, &self.addresses, needs));
+        }
         Ok(Reloaded { generation: self.generation, needs_restart })
     }
 
@@ -455,6 +460,9 @@ impl Drop for Running {
         self.state.closing.cancel();
         self.warming_up.abort();
         self.alarms.abort();
+        if let Some(sampling) = &self.sampling {
+            sampling.abort();
+        }
         self.admin.abort();
         self.accept_loops.clear();
         self.state.access_log.finish();
@@ -495,6 +503,7 @@ fn active(
     number: u64,
     listeners: &[ListenerSettings],
     addresses: &[ListenAddress],
+    needs_restart: Vec<&'static str>,
 ) -> ShownGeneration {
     let listeners = listeners.iter().zip(addresses).map(|(listener, address)| ListenerStatus {
         address: address.to_string(),
@@ -511,6 +520,9 @@ fn active(
         generation: number,
         since: SystemTime::now(),
         listeners: listeners.collect(),
+        certificates: generation.certificate_ends.clone(),
+        config: generation.effective.clone().unwrap_or_default(),
+        needs_restart,
     }
 }
 

@@ -6,22 +6,35 @@ use std::time::SystemTime;
 
 use parking_lot::RwLock;
 use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::MissedTickBehavior;
 
+mod certificates;
+mod issuers;
+mod problems;
+mod samples;
 mod servers;
 mod tenants;
 
+pub use certificates::{ApiKeyStatus, CertificateList, CertificateStatus, Validity};
+pub use issuers::IssuerStatus;
+pub use problems::Problem;
+use samples::Samples;
+pub use samples::{RequestSamples, SAMPLE_PERIOD};
 pub use servers::{AddressStatus, ServerStatus};
 pub use tenants::{BadQuery, TenantPage, TenantQuery, TenantState, TenantStatus};
 
+use crate::config::{CertificateEnds, EffectiveConfig};
 use crate::gateway::Gateway;
 use crate::proxy::Proxy;
-use crate::telemetry::{Telemetry, timestamp};
+use crate::telemetry::{self, RecordedReload, ReloadTrigger, Telemetry, timestamp};
 
 /// Makes the copies. A reload gives it the next generation.
 pub struct StatusSource {
     telemetry: Arc<Telemetry>,
     started_at: SystemTime,
     active: RwLock<Arc<ShownGeneration>>,
+    samples: Samples,
 }
 
 /// The active generation, as far as the status API shows it.
@@ -36,6 +49,12 @@ pub struct ShownGeneration {
     pub since: SystemTime,
     /// The listeners.
     pub listeners: Vec<ListenerStatus>,
+    /// The ends of its certificates.
+    pub certificates: CertificateEnds,
+    /// Its configuration, without secrets and users.
+    pub config: Arc<EffectiveConfig>,
+    /// Keys whose values in it need a restart.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// A listener.
@@ -59,8 +78,12 @@ pub struct Overview {
     started_at: String,
     generation: u64,
     active_since: String,
+    log_level: &'static str,
     client_connections: i64,
+    requests_in_flight: i64,
     tenants: TenantCounts,
+    problems: Vec<Problem>,
+    samples: RequestSamples,
     listeners: Vec<ListenerStatus>,
 }
 
@@ -72,14 +95,40 @@ pub struct TenantCounts {
     failing: usize,
     secret_unreadable: usize,
     disabled: usize,
+    /// Those of the disabled ones that only an operator has disabled.
+    disabled_by_operator: usize,
     never_used: usize,
+}
+
+/// A reload of the configuration.
+#[derive(Debug, Serialize)]
+pub struct ReloadStatus {
+    at: String,
+    trigger: ReloadTrigger,
+    /// `applied`, `unchanged`, `refused`, `timed_out` or `unreadable`.
+    outcome: &'static str,
+    /// The number of the generation that it activated.
+    generation: Option<u64>,
+    findings: Vec<String>,
+}
+
+/// The configuration in force, or one tenant of it.
+#[derive(Debug, Serialize)]
+pub struct ConfigStatus {
+    generation: u64,
+    active_since: String,
+    needs_restart: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    config: Box<RawValue>,
 }
 
 impl StatusSource {
     /// Shows this generation until the next one is activated.
     pub fn new(telemetry: Arc<Telemetry>, active: ShownGeneration) -> Self {
         let active = RwLock::new(Arc::new(active));
-        Self { telemetry, started_at: SystemTime::now(), active }
+        let samples = Samples::default();
+        Self { telemetry, started_at: SystemTime::now(), active, samples }
     }
 
     /// Shows this generation from now on.
@@ -87,33 +136,94 @@ impl StatusSource {
         *self.active.write() = Arc::new(active);
     }
 
+    /// Takes a sample for the sparklines, every [`SAMPLE_PERIOD`] until the task is dropped.
+    pub async fn follow(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SAMPLE_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            let active = self.active();
+            self.samples.take(&active.gateway, &active.proxy, &self.telemetry.no_server);
+        }
+    }
+
     /// The state of the whole gateway.
     pub fn overview(&self) -> Overview {
         let active = self.active();
+        let tenants = tenants::counts(&active.gateway);
+        let servers = servers::servers(&active.proxy, &self.telemetry, &self.samples);
+        let certificates = certificates::list(&active);
+        let problems =
+            problems::problems(&active, &self.telemetry, tenants, &servers, &certificates);
         Overview {
-            version: env!("CARGO_PKG_VERSION"),
+            version: telemetry::VERSION,
             now: timestamp(SystemTime::now()),
             started_at: timestamp(self.started_at),
             generation: active.generation,
             active_since: timestamp(active.since),
+            log_level: self.telemetry.log_level.level().into(),
             client_connections: self.telemetry.connections.get(),
-            tenants: tenants::counts(&active.gateway),
+            requests_in_flight: self.telemetry.requests_in_flight.get(),
+            tenants,
+            problems,
+            samples: self.samples.all(),
             listeners: active.listeners.clone(),
         }
     }
 
     /// All servers with tenants, by name.
     pub fn servers(&self) -> Vec<ServerStatus> {
-        servers::servers(&self.active().proxy, &self.telemetry)
+        servers::servers(&self.active().proxy, &self.telemetry, &self.samples)
+    }
+
+    /// The certificates and API keys, those that expire first in front.
+    pub fn certificates(&self) -> CertificateList {
+        certificates::list(&self.active())
+    }
+
+    /// The issuers of callers' JWTs.
+    pub fn issuers(&self) -> Vec<IssuerStatus> {
+        issuers::issuers(self.active().gateway.gatekeeper().callers())
+    }
+
+    /// The last reloads, the newest first.
+    pub fn reloads(&self) -> Vec<ReloadStatus> {
+        let all = self.telemetry.reload_records.newest_first();
+        all.into_iter().map(ReloadStatus::from).collect()
+    }
+
+    /// The configuration in force without its tenants; or the tenant of this name alone, if there
+    /// is one.
+    pub fn config(&self, tenant: Option<&str>) -> Option<ConfigStatus> {
+        let active = self.active();
+        let config = match tenant {
+            None => active.config.sections(),
+            Some(name) => active.config.tenant(name)?.keys(),
+        };
+        Some(ConfigStatus {
+            generation: active.generation,
+            active_since: timestamp(active.since),
+            needs_restart: active.needs_restart.clone(),
+            tenant: tenant.map(str::to_owned),
+            config: config.to_owned(),
+        })
     }
 
     /// The tenants that `query` asks for.
     pub fn tenants(&self, query: &TenantQuery) -> TenantPage {
         let active = self.active();
-        tenants::page(&active.gateway, &active.proxy, query)
+        tenants::page(&active, &self.samples, query)
     }
 
     fn active(&self) -> Arc<ShownGeneration> {
         Arc::clone(&self.active.read())
+    }
+}
+
+impl From<RecordedReload> for ReloadStatus {
+    fn from(reload: RecordedReload) -> Self {
+        let RecordedReload { at, trigger, outcome, generation, findings } = reload;
+        Self { at: timestamp(at), trigger, outcome, generation, findings }
     }
 }

@@ -30,6 +30,7 @@ mod page;
 mod process;
 mod readings;
 mod reason;
+mod reload_records;
 mod reloads;
 mod routes;
 mod sink;
@@ -43,10 +44,10 @@ pub use audit::{AuditEvent, AuditLine, AuditLog};
 pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use descriptors::{DescriptorMetrics, DescriptorUse};
-pub use exchange_record::{ExchangeRecord, RecordedExchange};
+pub use exchange_record::{ExchangeRecord, ExchangeTimes};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
-pub use histogram::DurationHistogram;
+pub use histogram::{DurationCounts, DurationHistogram};
 pub use log_level::{LogControl, LogFilter, LogLevel};
 pub use log_limiter::LogLimiter;
 use metrics::Families;
@@ -56,8 +57,11 @@ pub use page::PageFormat;
 use process::ProcessMetrics;
 pub use readings::{LabelledValue, Reading, Readings};
 pub use reason::{Reason, Refusals};
+pub use reload_records::{RecordedReload, ReloadRecords, ReloadTrigger};
 pub use reloads::ReloadMetrics;
-pub use routes::{EndedRequest, ROUTE_CLASSES, ResponseTimes, RouteMetrics, STATUS_CLASSES};
+pub use routes::{
+    EndedRequest, ROUTE_CLASSES, RequestTotals, ResponseTimes, RouteMetrics, STATUS_CLASSES,
+};
 pub use sink::LogSink;
 pub use writer::stdout;
 
@@ -95,6 +99,8 @@ pub struct Telemetry {
     pub descriptors: DescriptorMetrics,
     /// Reloads of the configuration, and the configuration in force.
     pub reloads: ReloadMetrics,
+    /// The last reloads, for the status API.
+    pub reload_records: ReloadRecords,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
     pub access_lines_dropped: Counter,
     /// The audit log. Its lines are dropped until it has a sink.
@@ -182,6 +188,7 @@ impl Default for Telemetry {
             handshakes,
             descriptors,
             reloads,
+            reload_records: ReloadRecords::default(),
             access_lines_dropped,
             audit,
             log_level: LogControl::default(),

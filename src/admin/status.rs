@@ -24,6 +24,10 @@ pub(super) fn respond(
         "/page.js" => page("text/javascript; charset=utf-8", include_str!("page/page.js")),
         "/api/v1/status" => json(StatusCode::OK, &source.overview()),
         "/api/v1/servers" => json(StatusCode::OK, &ServerList { servers: source.servers() }),
+        "/api/v1/certificates" => json(StatusCode::OK, &source.certificates()),
+        "/api/v1/issuers" => json(StatusCode::OK, &IssuerList { issuers: source.issuers() }),
+        "/api/v1/reloads" => json(StatusCode::OK, &ReloadList { reloads: source.reloads() }),
+        "/api/v1/config" => config(source, query.unwrap_or_default()),
         "/api/v1/tenants" => match TenantQuery::parse(query.unwrap_or_default()) {
             Ok(query) => json(StatusCode::OK, &source.tenants(&query)),
             Err(error) => json(StatusCode::BAD_REQUEST, &QueryFault { error: error.to_string() }),
@@ -35,6 +39,37 @@ pub(super) fn respond(
 #[derive(Serialize)]
 struct ServerList<T> {
     servers: T,
+}
+
+#[derive(Serialize)]
+struct IssuerList<T> {
+    issuers: T,
+}
+
+#[derive(Serialize)]
+struct ReloadList<T> {
+    reloads: T,
+}
+
+/// The configuration in force, or that of the tenant in `query`.
+fn config(source: &StatusSource, query: &str) -> Response<Full<Bytes>> {
+    let mut tenant = None;
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "tenant" => tenant = Some(value),
+            _ => {
+                let error = "`query` is not understood: tenant".to_owned();
+                return json(StatusCode::BAD_REQUEST, &QueryFault { error });
+            }
+        }
+    }
+    match source.config(tenant.as_deref()) {
+        Some(config) => json(StatusCode::OK, &config),
+        None => {
+            let error = "the configuration in force has no tenant of this name".to_owned();
+            json(StatusCode::NOT_FOUND, &QueryFault { error })
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
+use serde::Serialize;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
@@ -13,14 +14,32 @@ use super::key_set::KeySet;
 
 mod fetcher;
 
+pub use fetcher::{FailedFetch, KeyFetches, KeySource};
 use fetcher::{KeyFetcher, MAX_STALE, StoredKeys};
-pub use fetcher::{KeyFetches, KeySource};
 
 /// The keys of one issuer.
 pub struct IssuerKeys {
     keys: Keys,
     /// The keys to use while there are no fetched ones.
     fallback: Option<Arc<KeySet>>,
+}
+
+/// The state of an issuer's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyCondition {
+    /// They are those of a file or a shared secret, and are never fetched.
+    Fixed,
+    /// The last fetch gave them.
+    Fetched,
+    /// The last fetch failed; those of an earlier one are used for an hour at most.
+    Stale,
+    /// Those of `jwks_file` stand in for fetched ones.
+    Fallback,
+    /// The fetches failed, and no token of the issuer can be verified.
+    NoKeys,
+    /// No request has needed them yet.
+    NeverFetched,
 }
 
 enum Keys {
@@ -92,6 +111,41 @@ impl IssuerKeys {
         match &self.keys {
             Keys::Fixed(_) => None,
             Keys::Fetched(fetched) => Some(fetched.fetcher.fetches()),
+        }
+    }
+
+    /// The state of the keys. It fetches nothing.
+    pub fn condition(&self) -> KeyCondition {
+        let fetched = match &self.keys {
+            Keys::Fixed(_) => return KeyCondition::Fixed,
+            Keys::Fetched(fetched) => fetched,
+        };
+        let stored = fetched.fetcher.stored();
+        let usable = stored.as_ref().filter(|stored| stored.is_usable());
+        match usable {
+            Some(keys) if keys.failed.is_none() => KeyCondition::Fetched,
+            Some(_) => KeyCondition::Stale,
+            None if self.fallback.is_some() && fetched.must_fall_back() => KeyCondition::Fallback,
+            None if fetched.fetcher.last_failure().is_some() => KeyCondition::NoKeys,
+            None => KeyCondition::NeverFetched,
+        }
+    }
+
+    /// The number of keys that tokens are verified with at present.
+    pub fn count(&self) -> usize {
+        let fetched = match &self.keys {
+            Keys::Fixed(keys) => return keys.len(),
+            Keys::Fetched(fetched) => fetched,
+        };
+        let stored = fetched.fetcher.stored().filter(StoredKeys::is_usable).map(|of| of.keys);
+        stored.or_else(|| self.fallback.clone()).map_or(0, |keys| keys.len())
+    }
+
+    /// The last fetch that failed, even if a later one succeeded.
+    pub fn last_failure(&self) -> Option<FailedFetch> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Fetched(fetched) => fetched.fetcher.last_failure(),
         }
     }
 

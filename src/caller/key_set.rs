@@ -95,6 +95,16 @@ impl KeySet {
         if self.keys.is_empty() { Err(KeySetError::Empty) } else { Ok(self) }
     }
 
+    /// The number of its keys.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether it has no key.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The entries of the document that must not be used.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out

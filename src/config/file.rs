@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::effective::without_query;
 use super::field::{Field, Named};
 use super::quantity::{Period, Size};
 
@@ -18,7 +19,7 @@ pub(super) use tenant::{
 };
 
 /// Configuration of boldgate, an authentication gateway for Bold BI.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "boldgate configuration")]
 pub(super) struct File {
@@ -118,7 +119,7 @@ pub(super) enum LogFormat {
 }
 
 /// The audit log: one JSON object a line.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Audit {
     /// `stdout`, among the access log; or the absolute path of a file. The file is made with the
@@ -133,7 +134,7 @@ pub(super) struct Audit {
 }
 
 /// An address that clients connect to.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
     /// IP address and port (`127.0.0.1:8080`, `[::1]:8080`), or `unix:` and the path of a socket.
@@ -163,7 +164,7 @@ pub(super) struct Listener {
 
 /// The proxies that may name their clients in a header. The client is the rightmost address in it
 /// that is not one of these proxies. All other forwarding headers are ignored.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TrustedProxies {
     /// Addresses and networks of the proxies; `unix` for those that connect to a Unix socket.
@@ -174,7 +175,7 @@ pub(super) struct TrustedProxies {
 }
 
 /// A header in which proxies name their clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum ForwardingHeader {
     /// `X-Forwarded-For`; the scheme is in `X-Forwarded-Proto`.
@@ -184,7 +185,7 @@ pub(super) enum ForwardingHeader {
 }
 
 /// The proxies that begin their connections with a header of the PROXY protocol.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProxyProtocol {
     /// Addresses and networks of the proxies; `unix` for those that connect to a Unix socket. A
@@ -194,7 +195,7 @@ pub(super) struct ProxyProtocol {
 }
 
 /// The callers that a listener admits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Callers {
     /// Every client that can connect; only on loopback addresses and Unix sockets.
@@ -204,7 +205,7 @@ pub(super) enum Callers {
 }
 
 /// Certificate and key of a listener, in PEM form.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "the names of keys say that they are files")]
 pub(super) struct Tls {
@@ -233,10 +234,11 @@ pub(super) struct Admin {
 }
 
 /// One Bold BI installation.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
     /// Its URL without a site and without `/api`, e.g. `https://bi.example.com/bi`.
+    #[serde(serialize_with = "without_query")]
     #[schemars(example = "https://bi.example.com/bi", extend("pattern" = "^https?://"))]
     pub url: Field<String>,
     /// Where it can be reached, if not at the URL's host and port: IP addresses and names, with a
@@ -284,6 +286,7 @@ pub(super) struct Server {
 pub(super) struct HealthCheck {
     /// The path that is asked for; a response with 2xx means healthy. When it is not given,
     /// `/health-check` below the path of the server's URL.
+    #[serde(serialize_with = "without_query")]
     #[schemars(with = "String", example = "/bi/health-check")]
     pub path: Field<String>,
     /// From one check to the next, a tenth more or less.
@@ -330,7 +333,7 @@ pub(super) struct Timeouts {
 }
 
 /// A caller that may use the gateway.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caller {
     /// The API key of the caller. It needs at least one of this and the next four, and may have

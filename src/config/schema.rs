@@ -13,7 +13,21 @@ use super::file::File;
 /// The schema as text, with a line end.
 pub(super) fn text() -> String {
     let generator = SchemaSettings::draft07().into_generator();
-    format!("{:#}\n", generator.into_root_schema_for::<File>().to_value())
+    let mut schema = generator.into_root_schema_for::<File>().to_value();
+    drop_null_defaults(&mut schema);
+    format!("{schema:#}\n")
+}
+
+/// A key without a default has `null` as one in the generated schema, which no file may hold.
+fn drop_null_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(parts) => {
+            parts.retain(|key, part| key != "default" || !part.is_null());
+            parts.values_mut().for_each(drop_null_defaults);
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(drop_null_defaults),
+        _ => {}
+    }
 }
 
 /// All keys of the file that are no names.

@@ -170,6 +170,11 @@ impl Upstream {
         }
     }
 
+    /// The requests that wait for a connection at this moment.
+    pub fn requests_waiting(&self) -> i64 {
+        self.metrics.waiting.get()
+    }
+
     /// Counts a request that waits for a connection, until the guard is dropped.
     fn waiting(&self) -> GaugeGuard<'_> {
         GaugeGuard::new(&self.metrics.waiting)

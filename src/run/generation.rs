@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::StartError;
 use super::secret_alarm::SecretAlarm;
 use crate::caller::ListenerTerms;
-use crate::config::{self, CertificateEnds, Digest, Files, Limits, Settings};
+use crate::config::{self, CertificateEnds, Digest, EffectiveConfig, Files, Limits, Settings};
 use crate::forwarded::PeerSet;
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::{
@@ -31,6 +31,8 @@ pub(super) struct Generation {
     /// Indices of the tenants whose tokens are fetched ahead of requests.
     warm_up: Vec<usize>,
     pub(super) certificate_ends: CertificateEnds,
+    /// The configuration, for the status API.
+    pub(super) effective: Option<Arc<EffectiveConfig>>,
     pub(super) alarm: SecretAlarm,
 }
 
@@ -89,8 +91,17 @@ impl Generation {
             Arc::clone(&process.access_log),
         ));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
-        let certificate_ends = settings.certificate_ends;
-        Ok(Self { proxy, gateway, listeners, servers, limits, warm_up, certificate_ends, alarm })
+        Ok(Self {
+            proxy,
+            gateway,
+            listeners,
+            servers,
+            limits,
+            warm_up,
+            certificate_ends: settings.certificate_ends,
+            effective: settings.effective,
+            alarm,
+        })
     }
 
     /// The listener `id`, if the configuration has it.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
 use tokio::time::sleep;
@@ -15,7 +15,7 @@ use crate::boldbi::BoldBi;
 use crate::config::{Files, Findings, Settings, TenantSecrets};
 use crate::gateway::Gateway;
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
-use crate::telemetry::ReloadOutcome;
+use crate::telemetry::{RecordedReload, ReloadOutcome, ReloadTrigger};
 
 /// Reloads the configuration of one gateway.
 pub struct Reloader {
@@ -30,6 +30,8 @@ pub struct Reloader {
     last_read: Files,
     /// Whether the last read configuration was refused.
     refused: bool,
+    /// The cause of the reload under way, or of the last one.
+    trigger: ReloadTrigger,
     /// The pause before the next attempt; `Some` after a reading that hung or failed temporarily.
     retry_in: Option<Duration>,
 }
@@ -72,8 +74,18 @@ impl Reloader {
         let active = ConfigSummary::of(settings);
         let warned = settings.warnings.told().map(|(warning, _)| warning).collect();
         let (reading, watch) = (ReadThreads::default(), Watch::new());
-        let (refused, retry_in) = (false, None);
-        Self { path, reading, watch, exchange, active, warned, last_read, refused, retry_in }
+        Self {
+            path,
+            reading,
+            watch,
+            exchange,
+            active,
+            warned,
+            last_read,
+            refused: false,
+            trigger: ReloadTrigger::Files,
+            retry_in: None,
+        }
     }
 
     /// Reloads after each change of the files, and on each `signal`. Never returns.
@@ -111,6 +123,7 @@ impl Reloader {
     /// Reads all files and activates them if they have changed. Reads them again if more files are
     /// watched than before.
     async fn reload(&mut self, running: &mut Running, mut on_signal: bool) {
+        self.trigger = if on_signal { ReloadTrigger::Signal } else { ReloadTrigger::Files };
         for _ in 0..MAX_REREADS {
             let read = self.read(on_signal, running.gateway()).await;
             let ReadResult { files, settings, watch, watch_grew } = match read {
@@ -168,6 +181,8 @@ impl Reloader {
 
     fn read_failed(&mut self, running: &Running, failed: &ReadFailure) {
         running.state.telemetry.reloads.ended(failed.outcome);
+        let findings = vec![failed.error.clone(), format!("hint: {}", failed.hint)];
+        self.record(running, failed.outcome.into(), None, findings);
         let pause = self.retry_in.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
         self.retry_in = Some(pause);
         tracing::error!(
@@ -196,8 +211,10 @@ impl Reloader {
                 if !self.refused {
                     running.state.telemetry.reloads.in_sync();
                 }
+                self.record(running, UNCHANGED, None, vec![READABLE_AGAIN.to_owned()]);
             } else if on_signal {
                 tracing::info!("the configuration and its files have not changed");
+                self.record(running, UNCHANGED, None, Vec::new());
             }
             return;
         }
@@ -207,28 +224,35 @@ impl Reloader {
             Ok(settings) => settings,
             Err(findings) => {
                 metrics.reloads.ended(ReloadOutcome::Refused);
-                return self.refuse(&in_one_line(&findings.without_lines().to_string()));
+                let findings = findings.without_lines();
+                self.record_refusal(running, &findings);
+                return self.refuse(&in_one_line(&findings.to_string()));
             }
         };
         if settings.files == self.active.files {
             self.refused = false;
             metrics.reloads.in_sync();
             tracing::info!("the files hold the active configuration again");
+            self.record(running, UNCHANGED, None, vec![ACTIVE_AGAIN.to_owned()]);
             return;
         }
         match self.apply(running, settings) {
-            Ok(()) => {
+            Ok(reloaded) => {
                 self.refused = false;
                 metrics.reloads.ended(ReloadOutcome::Applied);
+                let needs_restart = reloaded.needs_restart.iter();
+                let notes = needs_restart.map(|key| format!("{key}: needs a restart")).collect();
+                self.record(running, APPLIED, Some(reloaded.generation), notes);
             }
             Err(cause) => {
                 metrics.reloads.ended(ReloadOutcome::Refused);
+                self.record(running, REFUSED, None, vec![cause.clone()]);
                 self.refuse(&cause);
             }
         }
     }
 
-    fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<(), String> {
+    fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<Reloaded, String> {
         if settings.serves_nobody()
             && let Some(findings) = settings.unusable()
         {
@@ -252,7 +276,28 @@ impl Reloader {
         self.exchange = exchange;
         self.active.log_change(&next, &reloaded);
         (self.active, self.warned) = (next, warned);
-        Ok(())
+        Ok(reloaded)
+    }
+
+    /// Records the end of a reload for the status API.
+    fn record(
+        &self,
+        running: &Running,
+        outcome: &'static str,
+        generation: Option<u64>,
+        findings: Vec<String>,
+    ) {
+        let (at, trigger) = (SystemTime::now(), self.trigger);
+        let reload = RecordedReload { at, trigger, outcome, generation, findings };
+        running.state.telemetry.reload_records.add(reload);
+    }
+
+    fn record_refusal(&self, running: &Running, findings: &Findings) {
+        let told = findings.told().map(|(finding, hint)| match hint {
+            Some(hint) => format!("{finding}; hint: {hint}"),
+            None => finding,
+        });
+        self.record(running, REFUSED, None, told.collect());
     }
 
     fn refuse(&mut self, findings: &str) {
@@ -333,5 +378,11 @@ const STATUS_UNREADABLE: &str =
 const MIN_RETRY_PAUSE: Duration = Duration::from_secs(10);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 const MAX_NAMES: usize = 10;
+/// Outcomes of recorded reloads, and remarks on them.
+const APPLIED: &str = "applied";
+const UNCHANGED: &str = "unchanged";
+const REFUSED: &str = "refused";
+const READABLE_AGAIN: &str = "the files can be read again and have not changed";
+const ACTIVE_AGAIN: &str = "the files hold the active configuration again";
 /// Bounds the readings at once; links that change further are followed at the next reload.
 const MAX_REREADS: usize = 3;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::samples::{RequestSamples, Samples};
 use crate::proxy::{AddressState, Proxy, TenantUpstream, Upstream};
 use crate::telemetry::Telemetry;
 
@@ -18,11 +19,16 @@ pub struct ServerStatus {
     /// Open connections, busy or idle.
     connections: usize,
     max_connections: usize,
+    /// Requests that use a connection, and those that wait for one.
+    requests_in_flight: usize,
+    requests_waiting: i64,
+    exchanges_running: i64,
     /// Exchanges that wait for the budget.
     exchanges_waiting: i64,
     max_exchanges: usize,
     /// Whether the breaker of the token endpoint is open.
     breaker_open: bool,
+    samples: Option<RequestSamples>,
 }
 
 /// An address of a server.
@@ -36,18 +42,47 @@ pub struct AddressStatus {
     in_flight: usize,
 }
 
+impl ServerStatus {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn breaker_open(&self) -> bool {
+        self.breaker_open
+    }
+
+    /// The number of ejected addresses, and of all.
+    pub(super) fn ejected(&self) -> (usize, usize) {
+        let ejected = self.addresses.iter().filter(|address| address.cause.is_some());
+        (ejected.count(), self.addresses.len())
+    }
+
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.breaker_open || self.ejected().0 > 0
+    }
+}
+
 /// All servers with tenants, by name.
-pub(super) fn servers(proxy: &Proxy, telemetry: &Telemetry) -> Vec<ServerStatus> {
+pub(super) fn servers(
+    proxy: &Proxy,
+    telemetry: &Telemetry,
+    samples: &Samples,
+) -> Vec<ServerStatus> {
     let mut by_name: BTreeMap<&str, (&Upstream, usize)> = BTreeMap::new();
     for upstream in proxy.upstreams().iter().map(TenantUpstream::upstream) {
         by_name.entry(&upstream.server().name).or_insert((upstream, 0)).1 += 1;
     }
     let all = by_name.into_values();
-    all.map(|(upstream, tenants)| server(upstream, tenants, telemetry)).collect()
+    all.map(|(upstream, tenants)| server(upstream, tenants, telemetry, samples)).collect()
 }
 
-fn server(upstream: &Upstream, tenants: usize, telemetry: &Telemetry) -> ServerStatus {
-    let server = upstream.server();
+fn server(
+    upstream: &Upstream,
+    tenants: usize,
+    telemetry: &Telemetry,
+    samples: &Samples,
+) -> ServerStatus {
+    let (server, usage) = (upstream.server(), upstream.usage());
     let endpoint = telemetry.known_endpoint(&server.name);
     ServerStatus {
         name: server.name.clone(),
@@ -55,11 +90,15 @@ fn server(upstream: &Upstream, tenants: usize, telemetry: &Telemetry) -> ServerS
         tenants,
         health_check: server.health_check.is_some(),
         addresses: upstream.addresses().into_iter().map(AddressStatus::from).collect(),
-        connections: upstream.usage().open,
+        connections: usage.open,
         max_connections: server.max_connections,
+        requests_in_flight: usage.in_use,
+        requests_waiting: upstream.requests_waiting(),
+        exchanges_running: endpoint.as_ref().map_or(0, |endpoint| endpoint.running.get()),
         exchanges_waiting: endpoint.as_ref().map_or(0, |endpoint| endpoint.waiting.get()),
         max_exchanges: server.max_exchanges,
         breaker_open: endpoint.is_some_and(|endpoint| endpoint.breaker_open.get() == 1),
+        samples: samples.server(&server.name),
     }
 }
 

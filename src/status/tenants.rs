@@ -5,17 +5,19 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::TenantCounts;
+use super::samples::{RequestSamples, Samples};
+use super::{ShownGeneration, TenantCounts};
 use crate::gateway::Gateway;
-use crate::proxy::Proxy;
-use crate::telemetry::{RecordedExchange, timestamp};
-use crate::tenant::Tenant;
+use crate::telemetry::{ExchangeTimes, timestamp};
+use crate::tenant::{DisabledBy, Tenant};
 
 /// Which tenants to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantQuery {
     /// A part of a name, a server, a site or a host, in lower case; empty for all.
     search: String,
+    /// Only tenants in this state; `None` for all.
+    state: Option<TenantState>,
     sort: Sort,
     descending: bool,
     /// From 1.
@@ -52,8 +54,11 @@ pub struct TenantPage {
 }
 
 /// The state of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::EnumString, strum::Display,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TenantState {
     /// The last exchange failed.
     Failing,
@@ -75,13 +80,19 @@ pub struct TenantStatus {
     site: Option<String>,
     hosts: Vec<String>,
     state: TenantState,
+    /// `configuration` or `operator`; `None` unless it is disabled.
+    disabled_by: Option<&'static str>,
     grant: &'static str,
+    /// Where Bold BI keeps its user, such as `azure_ad`.
+    user_source: String,
     token: Option<TokenTimes>,
     last_exchange: Option<LastExchange>,
     requests: u64,
     /// Tokens found in the cache, of all that were looked for; `None` if none was.
     hit_ratio: Option<f64>,
     bulkhead: Option<BulkheadUse>,
+    /// `None` if it had no request for ten minutes, or too many others had.
+    samples: Option<RequestSamples>,
 }
 
 /// The times of the tenant's newest token.
@@ -115,6 +126,7 @@ impl TenantQuery {
     pub fn parse(query: &str) -> Result<Self, BadQuery> {
         let mut parsed = Self {
             search: String::new(),
+            state: None,
             sort: Sort::Name,
             descending: false,
             page: 1,
@@ -124,6 +136,10 @@ impl TenantQuery {
             match &*name {
                 "search" if value.len() <= MAX_SEARCH => parsed.search = value.to_lowercase(),
                 "search" => return Err(bad("search", "at most 200 bytes")),
+                "state" => {
+                    let state = value.parse();
+                    parsed.state = Some(state.map_err(|_| bad("state", STATES))?);
+                }
                 "sort" => {
                     let column = value.strip_prefix('-');
                     parsed.descending = column.is_some();
@@ -139,7 +155,7 @@ impl TenantQuery {
                     let count = count.filter(|count| (1..=MAX_PER_PAGE).contains(count));
                     parsed.per_page = count.ok_or(bad("per_page", "a number from 1 to 200"))?;
                 }
-                _ => return Err(bad("query", "search, sort, page, per_page")),
+                _ => return Err(bad("query", "search, state, sort, page, per_page")),
             }
         }
         Ok(parsed)
@@ -163,16 +179,16 @@ fn bad(parameter: &'static str, accepted: &'static str) -> BadQuery {
 struct Row<'g> {
     tenant: &'g Tenant,
     state: TenantState,
-    recorded: RecordedExchange,
+    exchange: ExchangeTimes,
     requests: u64,
 }
 
 impl<'g> Row<'g> {
     fn new(gateway: &'g Gateway, tenant: &'g Tenant) -> Self {
         let metrics = gateway.metrics(tenant);
-        let (recorded, requests) = (metrics.exchange_record.get(), metrics.requests());
-        let state = state(gateway, tenant, &recorded);
-        Self { tenant, state, recorded, requests }
+        let (exchange, requests) = (metrics.exchange_record.times(), metrics.requests());
+        let state = state(gateway, tenant, exchange);
+        Self { tenant, state, exchange, requests }
     }
 
     fn compare(&self, other: &Self, sort: Sort) -> Ordering {
@@ -181,14 +197,16 @@ impl<'g> Row<'g> {
             Sort::Server => self.tenant.server.name.cmp(&other.tenant.server.name),
             Sort::State => self.state.cmp(&other.state),
             Sort::Requests => self.requests.cmp(&other.requests),
-            Sort::Expires => self.recorded.expires_at.cmp(&other.recorded.expires_at),
+            Sort::Expires => self.exchange.expires_at.cmp(&other.exchange.expires_at),
         }
     }
 
-    fn status(self, gateway: &Gateway, proxy: &Proxy) -> TenantStatus {
-        let metrics = gateway.metrics(self.tenant);
-        let bulkhead = proxy.upstreams()[self.tenant.index].bulkhead();
-        let RecordedExchange { ended_at, error, obtained_at, expires_at } = self.recorded;
+    /// Only the rows that are shown are copied with their errors.
+    fn status(self, active: &ShownGeneration, samples: &Samples) -> TenantStatus {
+        let (name, metrics) = (&self.tenant.name, active.gateway.metrics(self.tenant));
+        let bulkhead = active.proxy.upstreams()[self.tenant.index].bulkhead();
+        let ExchangeTimes { ended_at, obtained_at, expires_at, .. } = self.exchange;
+        let error = metrics.exchange_record.error();
         let now = SystemTime::now();
         let token = obtained_at.zip(expires_at).map(|(obtained, expires)| TokenTimes {
             obtained_at: timestamp(obtained),
@@ -201,32 +219,41 @@ impl<'g> Row<'g> {
             outcome: error.unwrap_or_else(|| "success".to_owned()),
         });
         TenantStatus {
-            name: self.tenant.name.as_str().to_owned(),
+            name: name.as_str().to_owned(),
             server: self.tenant.server.name.clone(),
             site: self.tenant.site.clone(),
             hosts: self.tenant.hosts.clone(),
             state: self.state,
+            disabled_by: active.gateway.disabled_by(self.tenant).map(|by| match by {
+                DisabledBy::Configuration => "configuration",
+                DisabledBy::Operator => "operator",
+            }),
             grant: self.tenant.credential.grant.as_str(),
+            user_source: active
+                .config
+                .tenant(name.as_str())
+                .map_or_else(String::new, |tenant| tenant.user_source().to_owned()),
             token,
             last_exchange,
             requests: self.requests,
             hit_ratio: ratio(metrics.cache_hits.get(), metrics.cache_misses.get()),
             bulkhead: bulkhead.map(|(in_use, limit)| BulkheadUse { in_use, limit }),
+            samples: samples.tenant(name),
         }
     }
 }
 
-fn state(gateway: &Gateway, tenant: &Tenant, recorded: &RecordedExchange) -> TenantState {
+fn state(gateway: &Gateway, tenant: &Tenant, exchange: ExchangeTimes) -> TenantState {
     if gateway.disabled_by(tenant).is_some() {
         return TenantState::Disabled;
     }
     if gateway.metrics(tenant).secret_unreadable.get() == 1 {
         return TenantState::SecretUnreadable;
     }
-    match (recorded.ended_at, &recorded.error) {
+    match (exchange.ended_at, exchange.failed) {
         (None, _) => TenantState::NeverUsed,
-        (Some(_), None) => TenantState::Ok,
-        (Some(_), Some(_)) => TenantState::Failing,
+        (Some(_), false) => TenantState::Ok,
+        (Some(_), true) => TenantState::Failing,
     }
 }
 
@@ -241,7 +268,9 @@ pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
     let mut counts = TenantCounts::default();
     for tenant in gateway.tenants().iter() {
         counts.total += 1;
-        match state(gateway, tenant, &gateway.metrics(tenant).exchange_record.get()) {
+        let by_operator = gateway.disabled_by(tenant) == Some(DisabledBy::Operator);
+        counts.disabled_by_operator += usize::from(by_operator);
+        match state(gateway, tenant, gateway.metrics(tenant).exchange_record.times()) {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => counts.failing += 1,
             TenantState::SecretUnreadable => counts.secret_unreadable += 1,
@@ -253,10 +282,12 @@ pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
 }
 
 /// The tenants that `query` asks for. Equal ones are in the order of their names.
-pub(super) fn page(gateway: &Gateway, proxy: &Proxy, query: &TenantQuery) -> TenantPage {
+pub(super) fn page(active: &ShownGeneration, samples: &Samples, query: &TenantQuery) -> TenantPage {
+    let gateway = &active.gateway;
     let tenants = gateway.tenants().iter().filter(|tenant| query.finds(tenant));
     let mut rows: Vec<_> = tenants.map(|tenant| Row::new(gateway, tenant)).collect();
-    rows.sort_by(|one, two| {
+    rows.retain(|row| query.state.is_none_or(|state| state == row.state));
+    rows.sort_unstable_by(|one, two| {
         let names = || one.tenant.name.cmp(&two.tenant.name);
         let order = one.compare(two, query.sort);
         match (query.sort, query.descending) {
@@ -272,11 +303,12 @@ pub(super) fn page(gateway: &Gateway, proxy: &Proxy, query: &TenantQuery) -> Ten
         found,
         page: query.page,
         per_page: query.per_page,
-        tenants: shown.map(|row| row.status(gateway, proxy)).collect(),
+        tenants: shown.map(|row| row.status(active, samples)).collect(),
     }
 }
 
 const SORTS: &str = "name, server, state, requests or expires, with a `-` before it to reverse it";
+const STATES: &str = "failing, secret_unreadable, disabled, ok or never_used";
 const DEFAULT_PER_PAGE: usize = 50;
 const MAX_PER_PAGE: usize = 200;
 const MAX_SEARCH: usize = 200;
@@ -287,9 +319,11 @@ mod tests {
 
     #[test]
     fn a_query_is_parsed_and_a_wrong_one_says_what_is_accepted() {
-        let parsed = TenantQuery::parse("search=AcMe%20x&sort=-requests&page=3&per_page=200");
+        let parsed =
+            TenantQuery::parse("search=AcMe%20x&state=failing&sort=-requests&page=3&per_page=200");
         let expected = TenantQuery {
             search: "acme x".into(),
+            state: Some(TenantState::Failing),
             sort: Sort::Requests,
             descending: true,
             page: 3,
@@ -307,6 +341,8 @@ mod tests {
             "sort=age",
             "sort=--name",
             "sort=",
+            "state=",
+            "state=broken",
             "tenant=acme",
             &long,
         ] {

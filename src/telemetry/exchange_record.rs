@@ -8,13 +8,20 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub struct ExchangeRecord(Mutex<RecordedExchange>);
 
-/// A copy of an [`ExchangeRecord`].
-#[derive(Clone, Debug, Default)]
-pub struct RecordedExchange {
+#[derive(Debug, Default)]
+struct RecordedExchange {
+    times: ExchangeTimes,
+    /// The error of the last exchange, in words; `None` if it gave a token.
+    error: Option<String>,
+}
+
+/// The times of an [`ExchangeRecord`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExchangeTimes {
     /// When the last exchange ended.
     pub ended_at: Option<SystemTime>,
-    /// The error of the last exchange, in words; `None` if it gave a token.
-    pub error: Option<String>,
+    /// Whether the last exchange gave no token.
+    pub failed: bool,
     /// When the newest token was obtained.
     pub obtained_at: Option<SystemTime>,
     /// When the newest token expires.
@@ -25,23 +32,30 @@ impl ExchangeRecord {
     /// Records an exchange that gave a token, which has lived for `age` and expires in `left`.
     pub fn succeeded(&self, age: Duration, left: Duration) {
         let now = SystemTime::now();
-        *self.0.lock() = RecordedExchange {
+        let times = ExchangeTimes {
             ended_at: Some(now),
-            error: None,
+            failed: false,
             obtained_at: now.checked_sub(age),
             expires_at: now.checked_add(left),
         };
+        *self.0.lock() = RecordedExchange { times, error: None };
     }
 
     /// Records an exchange that failed. The newest token remains.
     pub fn failed(&self, error: String) {
         let mut recorded = self.0.lock();
-        recorded.ended_at = Some(SystemTime::now());
+        recorded.times.ended_at = Some(SystemTime::now());
+        recorded.times.failed = true;
         recorded.error = Some(error);
     }
 
-    /// A copy.
-    pub fn get(&self) -> RecordedExchange {
-        self.0.lock().clone()
+    /// The times alone: thousands of tenants are sorted by them.
+    pub fn times(&self) -> ExchangeTimes {
+        self.0.lock().times
+    }
+
+    /// The error of the last exchange, in words; `None` if it gave a token.
+    pub fn error(&self) -> Option<String> {
+        self.0.lock().error.clone()
     }
 }

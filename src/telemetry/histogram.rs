@@ -1,6 +1,7 @@
 //! A histogram of durations made of plain atomics. That of the crate takes a lock for each value;
 //! all requests to a server would meet at it.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -41,6 +42,67 @@ impl DurationHistogram {
         let bucket = self.0.nanosecond_bounds.partition_point(|bound| *bound < duration);
         self.0.buckets[bucket].fetch_add(1, Relaxed);
         self.0.nanoseconds.fetch_add(duration, Relaxed);
+    }
+
+    /// Adds the durations so far to `counts`, whose histogram has the same buckets.
+    pub(super) fn add_to(&self, counts: &mut DurationCounts) {
+        let BucketCounts { bounds, buckets, nanoseconds, .. } = &*self.0;
+        counts.bounds = bounds;
+        counts.buckets.resize(buckets.len(), 0);
+        for (sum, bucket) in counts.buckets.iter_mut().zip(buckets) {
+            *sum += bucket.load(Relaxed);
+        }
+        counts.nanoseconds = counts.nanoseconds.wrapping_add(nanoseconds.load(Relaxed));
+    }
+}
+
+/// A copy of the counts of histograms with the same buckets.
+#[derive(Clone, Debug, Default)]
+pub struct DurationCounts {
+    bounds: &'static [f64],
+    buckets: Vec<u64>,
+    nanoseconds: u64,
+}
+
+impl DurationCounts {
+    /// The durations that were counted after `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let earlier = before.buckets.iter().copied().chain(iter::repeat(0));
+        let buckets = self.buckets.iter().zip(earlier);
+        Self {
+            bounds: self.bounds,
+            buckets: buckets.map(|(now, earlier)| now.saturating_sub(earlier)).collect(),
+            nanoseconds: self.nanoseconds.saturating_sub(before.nanoseconds),
+        }
+    }
+
+    /// The mean; `None` without a duration.
+    pub fn mean(&self) -> Option<Duration> {
+        let mean = self.nanoseconds.checked_div(self.buckets.iter().sum())?;
+        Some(Duration::from_nanos(mean))
+    }
+
+    /// The duration that this part (0 to 1) of all durations does not exceed, to within its bucket;
+    /// `None` without a duration. Within a bucket the durations count as evenly spread. Beyond the
+    /// last bound it is that bound.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate with a few digits")]
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let all: u64 = self.buckets.iter().sum();
+        if all == 0 {
+            return None;
+        }
+        let (wanted, mut below) = (part * all as f64, 0.0);
+        let lower = iter::once(0.0).chain(self.bounds.iter().copied());
+        for ((count, upper), lower) in self.buckets.iter().zip(self.bounds).zip(lower) {
+            let count = *count as f64;
+            if count > 0.0 && below + count >= wanted {
+                let within = (wanted - below) / count;
+                return Some(Duration::from_secs_f64(lower + (upper - lower) * within));
+            }
+            below += count;
+        }
+        self.bounds.last().map(|bound| Duration::from_secs_f64(*bound))
     }
 }
 
@@ -92,5 +154,30 @@ mod tests {
         let expected = "# HELP h Help.\n# TYPE h histogram\nh_sum 92.004\nh_count 6\n\
              h_bucket{le=\"0.001\"} 2\nh_bucket{le=\"1.0\"} 4\nh_bucket{le=\"+Inf\"} 6\n# EOF\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn counts_between_two_readings_give_a_mean_and_quantiles() {
+        let histogram = DurationHistogram::new(&[0.01, 0.1, 1.0]);
+        let counts = || {
+            let mut counts = DurationCounts::default();
+            histogram.add_to(&mut counts);
+            counts
+        };
+        let none = counts();
+        assert_eq!((none.mean(), none.quantile(0.5)), (None, None));
+        histogram.observe(Duration::from_secs(90));
+        let before = counts();
+        assert_eq!(before.quantile(0.5), Some(Duration::from_secs(1)), "the last bound");
+        for _ in 0..10 {
+            histogram.observe(Duration::from_millis(50));
+        }
+        let since = counts().since(&before);
+        assert_eq!(since.mean(), Some(Duration::from_millis(50)));
+        assert_eq!(since.quantile(0.5), Some(Duration::from_millis(55)));
+        assert_eq!(since.quantile(1.0), Some(Duration::from_millis(100)));
+        let mut twice = counts();
+        histogram.add_to(&mut twice);
+        assert_eq!(twice.since(&Default::default()).buckets, [0, 20, 0, 2]);
     }
 }

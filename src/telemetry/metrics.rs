@@ -137,6 +137,12 @@ impl TenantMetrics {
         self.requests.iter().map(Counter::get).sum()
     }
 
+    /// The requests that failed in the gateway, at the server or on the way.
+    pub fn faults(&self) -> u64 {
+        let all = RequestOutcome::VARIANTS.iter().zip(&self.requests);
+        all.filter(|(outcome, _)| outcome.is_fault()).map(|(_, count)| count.get()).sum()
+    }
+
     /// Counts an exchange.
     pub fn exchanged(&self, outcome: ExchangeOutcome) {
         self.exchanges[outcome as usize].inc();

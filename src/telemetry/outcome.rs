@@ -88,6 +88,11 @@ impl RequestOutcome {
         !matches!(self, Self::Served | Self::Preflight)
     }
 
+    /// Whether the gateway, the server or the way between them has failed.
+    pub fn is_fault(self) -> bool {
+        matches!(self, Self::UpstreamServerError | Self::Failed | Self::Truncated)
+    }
+
     /// The word for it in metrics and in the access log.
     pub fn as_str(self) -> &'static str {
         self.into()

@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use strum::{EnumCount, VariantArray};
 
 use super::RequestOutcome;
-use super::histogram::{DurationHistogram, REQUEST_BUCKETS};
+use super::histogram::{DurationCounts, DurationHistogram, REQUEST_BUCKETS};
 use super::outcome::NONE;
 
 /// The label values of route classes, from harmless to dangerous, then that of no known class.
@@ -57,6 +57,17 @@ pub struct ResponseTimes {
     pub added: Duration,
 }
 
+/// The requests to one server up to a moment.
+#[derive(Clone, Debug, Default)]
+pub struct RequestTotals {
+    /// All that have ended.
+    pub ended: u64,
+    /// Those of them that failed in the gateway, at the server or on the way.
+    pub failed: u64,
+    /// The times from the first byte of a request to the last of its response.
+    pub durations: DurationCounts,
+}
+
 /// The histograms of a route class.
 #[derive(Clone, Copy, Debug, EnumCount)]
 enum Times {
@@ -93,6 +104,18 @@ impl RouteMetrics {
         if let Some(times) = request.responded {
             class.durations[Times::Upstream as usize].observe(times.upstream);
             class.durations[Times::Added as usize].observe(times.added);
+        }
+    }
+
+    /// Adds the requests so far to `totals`.
+    pub fn add_to(&self, totals: &mut RequestTotals) {
+        for class in &self.classes {
+            for (outcome, by_status) in RequestOutcome::VARIANTS.iter().zip(&class.requests) {
+                let count: u64 = by_status.iter().map(|count| count.load(Relaxed)).sum();
+                totals.ended += count;
+                totals.failed += if outcome.is_fault() { count } else { 0 };
+            }
+            class.durations[Times::Request as usize].add_to(&mut totals.durations);
         }
     }
 }

@@ -13,6 +13,7 @@ use x509_parser::der_parser::asn1_rs::Any;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
+use x509_parser::x509::X509Name;
 
 use super::pem::{self, PemFault, Section};
 
@@ -184,9 +185,12 @@ impl<'d> CertificateInfo<'d> {
 
     /// The name of its issuer, to be shown: the common name, or else the organisation.
     pub fn issuer_name(&self) -> Option<String> {
-        let issuer = self.0.issuer();
-        let name = issuer.iter_common_name().chain(issuer.iter_organization()).next()?;
-        Some(name.as_str().ok()?.chars().take(MAX_NAME).flat_map(char::escape_debug).collect())
+        shown_name(self.0.issuer())
+    }
+
+    /// The name of its subject, to be shown: the common name, or else the organisation.
+    pub fn subject_name(&self) -> Option<String> {
+        shown_name(self.0.subject())
     }
 
     /// Whether its extended key usage, if it has one, allows servers.
@@ -226,6 +230,11 @@ impl<'d> CertificateInfo<'d> {
         let (_, algorithm) = Any::from_der(info.data).ok()?;
         Some((algorithm.data, &key.subject_public_key.data))
     }
+}
+
+fn shown_name(name: &X509Name<'_>) -> Option<String> {
+    let name = name.iter_common_name().chain(name.iter_organization()).next()?;
+    Some(name.as_str().ok()?.chars().take(MAX_NAME).flat_map(char::escape_debug).collect())
 }
 
 /// The digest of the signature algorithm with this identifier, if it is weak.

@@ -31,6 +31,8 @@ pub(super) struct KeyFetcher {
     log_limiter: LogLimiter,
     succeeded: AtomicU64,
     failed: AtomicU64,
+    /// The last fetch that failed.
+    last_failure: Mutex<Option<FailedFetch>>,
     /// The entries left out of the last fetched set. They have been logged.
     left_out: Mutex<Vec<LeftOut>>,
 }
@@ -44,6 +46,15 @@ pub struct KeyFetches {
     pub failed: u64,
     /// The age of the keys in use; `None` if there are none.
     pub age: Option<Duration>,
+}
+
+/// A fetch of an issuer's keys that failed.
+#[derive(Clone, Debug)]
+pub struct FailedFetch {
+    /// When it ended.
+    pub at: SystemTime,
+    /// The cause, in words that quote nothing of the response.
+    pub cause: String,
 }
 
 #[derive(Clone)]
@@ -77,6 +88,7 @@ impl KeyFetcher {
             log_limiter: LogLimiter::default(),
             succeeded: AtomicU64::default(),
             failed: AtomicU64::default(),
+            last_failure: Mutex::default(),
             left_out: Mutex::default(),
         }
     }
@@ -92,6 +104,10 @@ impl KeyFetcher {
             failed: self.failed.load(Relaxed),
             age: self.stored.read().as_ref().map(StoredKeys::age),
         }
+    }
+
+    pub(super) fn last_failure(&self) -> Option<FailedFetch> {
+        self.last_failure.lock().clone()
     }
 
     /// Takes over the stored keys of the same source.
@@ -136,6 +152,8 @@ impl KeyFetcher {
                 }
                 let age = stored.as_ref().map(StoredKeys::age);
                 drop(stored);
+                let failed = FailedFetch { at: SystemTime::now(), cause: cause.clone() };
+                *self.last_failure.lock() = Some(failed);
                 self.log_failure(&cause, age);
             }
         }

@@ -3,17 +3,18 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::SecretSource;
+use crate::config::effective::{hidden, without_query};
 use crate::config::field::Field;
 use crate::config::quantity::Period;
 
 /// An API key, known by its hash (`sha256`) or read from where it is kept (`key`): exactly one of
 /// these.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKey {
     /// Where the key itself is kept, as `boldgate key` has made it: for a Kubernetes Secret that
@@ -22,6 +23,7 @@ pub(crate) struct ApiKey {
     pub key: Field<SecretSource>,
     /// SHA-256 of the key as `boldgate key` prints it.
     #[serde(default)]
+    #[serde(serialize_with = "hidden")]
     #[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
     pub sha256: Field<String>,
     /// The time from which on it no longer counts.
@@ -32,7 +34,7 @@ pub(crate) struct ApiKey {
 
 /// A client certificate, known by a name that its CA vouches for or by its fingerprint: exactly one
 /// of these.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub(crate) struct Certificate {
@@ -45,7 +47,7 @@ pub(crate) struct Certificate {
     #[schemars(example = "spiffe://acme.example/reports")]
     pub san_uri: Field<String>,
     /// An e-mail address among its alternative names (SAN).
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden")]
     pub san_email: Field<String>,
     /// SHA-256 of the whole certificate, as `openssl x509 -noout -fingerprint -sha256` prints it.
     #[serde(default)]
@@ -53,7 +55,7 @@ pub(crate) struct Certificate {
 }
 
 /// Processes on this machine, as the kernel reports them. They must match all keys given here.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
 pub(crate) struct UnixProcess {
@@ -68,7 +70,7 @@ pub(crate) struct UnixProcess {
 }
 
 /// JWTs of an issuer, sent as `Authorization: Bearer …`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Jwt {
     /// The exact value of the claim `iss`.
@@ -90,7 +92,7 @@ pub(crate) struct Jwt {
     /// Where the issuer publishes its keys, as a JSON Web Key Set: `https://`, or `http://` on a
     /// loopback address. They are fetched again as `jwks_refresh` says and for a key that is not
     /// known.
-    #[serde(default)]
+    #[serde(default, serialize_with = "without_query")]
     pub jwks_url: Field<String>,
     /// A key that the issuer removes from `jwks_url` works no longer than this, from `1s` to `1h`,
     /// while the issuer can be reached; `5m` if it is not given. They are fetched twice as often.
@@ -142,8 +144,17 @@ impl<'de> Deserialize<'de> for Audience {
     }
 }
 
+impl Serialize for Audience {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(one) => one.serialize(serializer),
+            Self::Several(all) => all.serialize(serializer),
+        }
+    }
+}
+
 /// An algorithm that JWTs are signed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RS256,

@@ -1,13 +1,14 @@
 //! The rules of callers as they are written.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Certificate;
+use crate::config::effective::hidden;
 use crate::config::field::{Field, Named};
 
 /// Requests that a caller may send, to one tenant or to several.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Permission {
     /// Name of the tenant, or `*` for all. Required unless `tenant_claim` is given.
@@ -31,7 +32,7 @@ pub(crate) struct Permission {
 }
 
 /// Requests that a caller may not send. A key that is not given stands for everything.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prohibition {
     /// Name of the tenant, or `*` for all.
@@ -51,7 +52,7 @@ pub(crate) struct Prohibition {
 /// The Bold BI user that requests act as, mapped from a proof of the caller: exactly one of
 /// `claim` and `header`, and at least one of `map`, `template` and `domains`. Only tenants with the
 /// grant `embed_secret` can have it.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Subject {
     /// The claim of the caller's JWT that names the user, such as `email`.
@@ -69,7 +70,7 @@ pub(crate) struct Subject {
     pub from: Field<Vec<Field<Proxy>>>,
     /// The user's address for each value. A value that is not in it is refused, unless there is a
     /// `template`.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden")]
     pub map: Field<Named<String>>,
     /// How a value becomes an address: `{value}` stands for it, in the part before the `@`.
     #[serde(default)]
@@ -80,7 +81,7 @@ pub(crate) struct Subject {
     #[schemars(length(min = 1))]
     pub domains: Field<Vec<Field<String>>>,
     /// Addresses that are never acted as, such as an administrator's.
-    #[serde(default)]
+    #[serde(default, serialize_with = "hidden")]
     #[schemars(length(min = 1))]
     pub never: Field<Vec<Field<String>>>,
 }
@@ -104,8 +105,17 @@ impl Proxy {
          `{ san_dns: proxy.acme.example }`";
 }
 
+impl Serialize for Proxy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Address(address) => address.serialize(serializer),
+            Self::Certificate(certificate) => certificate.serialize(serializer),
+        }
+    }
+}
+
 /// A kind of routes of Bold BI's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Route {
     /// Look at things.
@@ -121,7 +131,7 @@ pub(crate) enum Route {
 }
 
 /// A method of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum Method {
     Get,

@@ -1,14 +1,16 @@
 //! The section `tenants` as it is written.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::permission::Allowance;
+use crate::config::effective::{HIDDEN, hidden};
 use crate::config::field::Field;
 use crate::config::quantity::Period;
+use crate::config::shown;
 
 /// One Bold BI site behind the gateway.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tenant {
     /// Name of the server it lives on.
@@ -49,7 +51,7 @@ pub(crate) struct Tenant {
 }
 
 /// Which web pages of other origins may use a tenant.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cors {
     /// Their origins, such as `https://app.example` or `http://localhost:3000`. They are exact:
@@ -59,12 +61,13 @@ pub(crate) struct Cors {
 }
 
 /// The Bold BI account that requests are made with.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Credential {
     /// How it is exchanged for a token.
     pub grant: Field<Grant>,
     /// The user that requests act as; an e-mail address as a rule.
+    #[serde(serialize_with = "hidden")]
     pub username: Field<String>,
     /// With the grant `embed_secret`: where the site's embed secret is kept.
     #[serde(default)]
@@ -80,7 +83,7 @@ pub(crate) struct Credential {
 }
 
 /// How a credential is exchanged for a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Grant {
     /// With the site's embed secret (Settings, Embed); possible for users of every source.
@@ -108,8 +111,21 @@ impl SecretSource {
     pub(in crate::config) const ACCEPTED: &'static str = "`{ file: /path }`, `{ env: NAME }`";
 }
 
+/// With its path or name, unless that may be a secret itself.
+impl Serialize for SecretSource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (key, named) = match self {
+            Self::File(path) => (Self::KEYS[0], shown::file(path.as_ref())),
+            Self::Env(name) => (Self::KEYS[1], shown::variable(name)),
+        };
+        let named = named.trim().trim_matches('`');
+        let named = if named.is_empty() { HIDDEN } else { named };
+        serializer.collect_map([(key, named)])
+    }
+}
+
 /// Where Bold BI has a user from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum UserSource {
     /// Created in Bold BI, with a password.

@@ -1,0 +1,211 @@
+//! The things that need an operator, in words: the head of the page, and the exit code of
+//! `boldgate status`.
+
+use serde::Serialize;
+
+use super::certificates::{CertificateList, ValidityState};
+use super::servers::ServerStatus;
+use super::{ShownGeneration, TenantCounts, issuers};
+use crate::caller::KeyCondition;
+use crate::telemetry::{RecordedReload, Telemetry};
+
+/// A thing that needs an operator.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    severity: Severity,
+    /// The section of the page that has more about it.
+    section: &'static str,
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Severity {
+    /// Some requests fail.
+    Failing,
+    /// Requests may fail later.
+    Warning,
+}
+
+/// All problems, the failing ones first.
+pub(super) fn problems(
+    active: &ShownGeneration,
+    telemetry: &Telemetry,
+    tenants: TenantCounts,
+    servers: &[ServerStatus],
+    certificates: &CertificateList,
+) -> Vec<Problem> {
+    let mut found = Found::default();
+    found.tenants(tenants);
+    found.servers(servers);
+    found.certificates(certificates);
+    found.issuers(active);
+    found.configuration(active, telemetry.reload_records.last().as_ref());
+    found.process(telemetry);
+    found.0.sort_by_key(|problem| problem.severity);
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn failing(&mut self, section: &'static str, text: impl Into<String>) {
+        self.0.push(Problem { severity: Severity::Failing, section, text: text.into() });
+    }
+
+    fn warning(&mut self, section: &'static str, text: impl Into<String>) {
+        self.0.push(Problem { severity: Severity::Warning, section, text: text.into() });
+    }
+
+    fn tenants(&mut self, tenants: TenantCounts) {
+        let total = tenants.total;
+        if tenants.failing > 0 {
+            let text = format!("{} of {total} tenants: the last exchange failed", tenants.failing);
+            self.failing("tenants", text);
+        }
+        if tenants.secret_unreadable > 0 {
+            let count = tenants.secret_unreadable;
+            self.failing(
+                "tenants",
+                format!("{count} of {total} tenants: the secret cannot be used"),
+            );
+        }
+        if tenants.disabled_by_operator > 0 {
+            let count = tenants.disabled_by_operator;
+            let text =
+                format!("{count} of {total} tenants: disabled by an operator until a restart");
+            self.warning("tenants", text);
+        }
+    }
+
+    fn servers(&mut self, servers: &[ServerStatus]) {
+        let (mut others, mut shown) = (0, 0);
+        for server in servers {
+            let before = self.0.len();
+            if shown == MAX_NAMED {
+                others += usize::from(server.is_in_trouble());
+                continue;
+            }
+            let name = server.name();
+            match server.ejected() {
+                (0, _) => {}
+                (ejected, all) if ejected == all => {
+                    self.failing("servers", format!("server {name}: all addresses are ejected"));
+                }
+                (ejected, all) => {
+                    let text = format!("server {name}: {ejected} of {all} addresses are ejected");
+                    self.warning("servers", text);
+                }
+            }
+            if server.breaker_open() {
+                let text = format!("server {name}: the breaker of its token endpoint is open");
+                self.failing("servers", text);
+            }
+            shown += usize::from(self.0.len() > before);
+        }
+        if others > 0 {
+            self.failing("servers", format!("{others} more servers have faults"));
+        }
+    }
+
+    fn certificates(&mut self, list: &CertificateList) {
+        let of_listener = |path: &str| {
+            (path.starts_with("listeners") || path.starts_with("admin"))
+                && path.ends_with(".certificate_file")
+        };
+        for one in list.certificates() {
+            let (path, days) = (&one.path, one.validity.days_left);
+            match one.validity.state {
+                ValidityState::Ok => {}
+                ValidityState::Expiring => {
+                    let text = format!("a certificate of {path} expires in {days} days");
+                    self.warning("certificates", text);
+                }
+                ValidityState::Expired if of_listener(path) => {
+                    self.failing("certificates", format!("a certificate of {path} has expired"));
+                }
+                ValidityState::Expired => {
+                    self.warning("certificates", format!("a certificate of {path} has expired"));
+                }
+                ValidityState::NotYetValid => {
+                    let text = format!("a certificate of {path} is not valid yet");
+                    self.warning("certificates", text);
+                }
+            }
+        }
+        for key in list.api_keys() {
+            let caller = &key.caller;
+            match key.validity.state {
+                ValidityState::Expiring => {
+                    let days = key.validity.days_left;
+                    let text = format!("an API key of the caller {caller} expires in {days} days");
+                    self.warning("certificates", text);
+                }
+                ValidityState::Expired => {
+                    let text = format!("an API key of the caller {caller} has expired");
+                    self.warning("certificates", text);
+                }
+                ValidityState::Ok | ValidityState::NotYetValid => {}
+            }
+        }
+    }
+
+    fn issuers(&mut self, active: &ShownGeneration) {
+        for one in issuers::issuers(active.gateway.gatekeeper().callers()) {
+            let caller = &one.caller;
+            match one.state {
+                KeyCondition::Fixed | KeyCondition::Fetched | KeyCondition::NeverFetched => {}
+                KeyCondition::Stale => {
+                    let text =
+                        format!("caller {caller}: the issuer's keys cannot be fetched again");
+                    self.warning("issuers", text);
+                }
+                KeyCondition::Fallback => {
+                    let text =
+                        format!("caller {caller}: keys of `jwks_file` stand in for fetched ones");
+                    self.warning("issuers", text);
+                }
+                KeyCondition::NoKeys => {
+                    let text = format!("caller {caller}: no key of its issuer could be fetched");
+                    self.failing("issuers", text);
+                }
+            }
+        }
+    }
+
+    fn configuration(&mut self, active: &ShownGeneration, last: Option<&RecordedReload>) {
+        match last.map(|reload| reload.outcome) {
+            Some("refused") => {
+                self.failing(
+                    "reloads",
+                    "the changed configuration is refused; the former one stays",
+                );
+            }
+            Some("unreadable" | "timed_out") => {
+                let text = "the files of the configuration cannot be read; the former one stays";
+                self.failing("reloads", text);
+            }
+            _ => {}
+        }
+        if !active.needs_restart.is_empty() {
+            let keys = active.needs_restart.join(", ");
+            self.warning("reloads", format!("new values of these keys need a restart: {keys}"));
+        }
+    }
+
+    fn process(&mut self, telemetry: &Telemetry) {
+        if let Some(scarcity) = telemetry.descriptors.scarcity() {
+            self.warning("overview", scarcity);
+        }
+        let (level, configured) = (telemetry.log_level.level(), telemetry.log_level.configured());
+        if level != configured {
+            let text =
+                format!("the log level is {level} until a restart; configured: {configured}");
+            self.warning("overview", text);
+        }
+    }
+}
+
+/// Servers that are named one by one.
+const MAX_NAMED: usize = 20;
