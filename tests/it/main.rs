@@ -35,6 +35,7 @@ mod shipped;
 mod signals;
 mod single_flight;
 mod status_api;
+mod status_readings;
 mod structure;
 mod subjects;
 mod support;

@@ -77,7 +77,7 @@ audit: {{ to: \"{}\" }}
 
     /// The error of the tenant's last exchange, as the status API shows it.
     fn last_error(&self) -> Option<String> {
-        self.gateway.telemetry.tenant("acme").exchange_record.get().error
+        self.gateway.telemetry.tenant("acme").exchange_record.error()
     }
 
     /// Stops, and gives purpose, user and outcome of each exchange in the audit log.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::client::{Client, Response};
+use super::edit::Edit;
 
 pub async fn ask(address: SocketAddr, method: &str, path: &str) -> Response {
     ask_with(address, method, path, "").await
@@ -15,6 +16,27 @@ pub async fn ask_with(address: SocketAddr, method: &str, path: &str, lines: &str
         format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n");
     client.write(request.as_bytes()).await;
     if method == "HEAD" { client.response_to_head().await } else { client.response().await }
+}
+
+/// A document of the status API, which shows no canary.
+pub async fn read_json(address: SocketAddr, path: &str) -> serde_json::Value {
+    let response = ask(address, "GET", path).await;
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    assert_eq!(response.header("content-type"), ["application/json"], "{path}");
+    // That host is in the configuration of most tests.
+    let shown = response.text().edit_any("canary-host", "");
+    assert!(!shown.contains("canary"), "{path}: {shown}");
+    serde_json::from_str(&response.text()).unwrap()
+}
+
+/// The problems of the overview, each as `severity section: text`.
+pub async fn problems(address: SocketAddr) -> Vec<String> {
+    let overview = read_json(address, "/api/v1/status").await;
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let of = |one: &serde_json::Value| {
+        format!("{} {}: {}", text(&one["severity"]), text(&one["section"]), text(&one["text"]))
+    };
+    overview["problems"].as_array().unwrap().iter().map(of).collect()
 }
 
 /// Metrics as a strict reader of OpenMetrics 1.0 takes them.
