@@ -34,6 +34,18 @@ test-idp: $(target)/idp/ready ## do JWTs of a real identity provider work, throu
 	install -m 644 tests/idp/provider.mjs $(target)/idp
 	BOLDGATE_TEST_IDP=$(abspath $(target)/idp/provider.mjs) cargo test --locked --test it idp:: -- --ignored
 
+page-test: $(target)/page/ready ## the status page in headless Chromium: sizes, colours, keyboard, axe-core; screenshots in target/page/
+	.ci/need rust build chromium
+	install -m 644 tests/page/check.mjs $(target)/page
+	BOLDGATE_TEST_PAGE=$(abspath $(target)/page/check.mjs) cargo test --locked --test it -- --ignored --exact --nocapture \
+	    page::the_page_works_at_every_size_with_few_and_with_thousands_of_tenants
+
+page-short: $(target)/page/ready ## the same on a phone alone
+	.ci/need rust build chromium
+	install -m 644 tests/page/check.mjs $(target)/page
+	BOLDGATE_TEST_PAGE=$(abspath $(target)/page/check.mjs) cargo test --locked --test it -- --ignored --exact \
+	    page::the_page_works_on_a_phone
+
 metrics-page: $(tools)/ready ## do promtool, Prometheus and a strict parser take the page of metrics?
 	.ci/need rust build prometheus
 	BOLDGATE_TEST_PYTHON=$(abspath $(tools))/bin/python \
@@ -155,6 +167,14 @@ $(tools)/ready: deploy/tools/requirements.txt deploy/tools/package.json deploy/t
 
 # The identity provider of `make test-idp`, pinned; its scripts are not run.
 $(target)/idp/ready: tests/idp/package.json tests/idp/package-lock.json
+	.ci/need node
+	rm -rf $(@D)
+	install -D -m 644 --target-directory $(@D) $^
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
+
+# The driver of the browser and axe-core, pinned; their scripts are not run, and no browser is fetched.
+$(target)/page/ready: tests/page/package.json tests/page/package-lock.json
 	.ci/need node
 	rm -rf $(@D)
 	install -D -m 644 --target-directory $(@D) $^

@@ -1,4 +1,4 @@
-//! The status API and its page. The page is three files, so that its content security policy needs
+//! The status API and its page. The page is three documents, so that its content security policy needs
 //! no exception, and it asks no other host for anything.
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ pub(super) fn respond(
     Some(match path {
         "/" => page("text/html; charset=utf-8", include_str!("page/index.html")),
         "/page.css" => page("text/css; charset=utf-8", include_str!("page/page.css")),
-        "/page.js" => page("text/javascript; charset=utf-8", include_str!("page/page.js")),
+        "/page.js" => page("text/javascript; charset=utf-8", SCRIPT),
         "/api/v1/status" => json(StatusCode::OK, &source.overview()),
         "/api/v1/servers" => json(StatusCode::OK, &ServerList { servers: source.servers() }),
         "/api/v1/certificates" => json(StatusCode::OK, &source.certificates()),
@@ -103,5 +103,15 @@ fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Ful
     response
 }
 
+/// The parts of the script, in their order.
+const SCRIPT: &str = concat!(
+    include_str!("page/js/base.js"),
+    include_str!("page/js/gateway.js"),
+    include_str!("page/js/overview.js"),
+    include_str!("page/js/tenants.js"),
+    include_str!("page/js/servers.js"),
+    include_str!("page/js/lists.js"),
+    include_str!("page/js/main.js"),
+);
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

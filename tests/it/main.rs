@@ -26,6 +26,7 @@ mod local;
 mod metrics;
 mod odd_responses;
 mod operating;
+mod page;
 mod pem_files;
 mod reasons;
 mod reload;
