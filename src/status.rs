@@ -95,7 +95,7 @@ pub struct TenantCounts {
     failing: usize,
     secret_unreadable: usize,
     disabled: usize,
-    /// Those of the disabled ones that only an operator has disabled.
+    /// Of the disabled ones the tenants that only an operator has disabled.
     disabled_by_operator: usize,
     never_used: usize,
 }

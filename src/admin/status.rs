@@ -1,5 +1,5 @@
-//! The status API and its page. The page is three documents, so that its content security policy needs
-//! no exception, and it asks no other host for anything.
+//! The status API and its page. The page is three documents, so that its content security policy
+//! needs no exception, and it asks no other host for anything.
 
 use bytes::Bytes;
 use http::header::{

@@ -34,7 +34,7 @@ pub enum KeyCondition {
     Fetched,
     /// The last fetch failed; those of an earlier one are used for an hour at most.
     Stale,
-    /// Those of `jwks_file` stand in for fetched ones.
+    /// The keys of `jwks_file` stand in for fetched ones.
     Fallback,
     /// The fetches failed, and no token of the issuer can be verified.
     NoKeys,

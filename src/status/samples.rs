@@ -1,5 +1,5 @@
-//! Samples of the last ten minutes, for sparklines. A task takes one every ten seconds from counters
-//! that exist, so a request pays nothing for them.
+//! Samples of the last ten minutes, for sparklines. A task takes one every ten seconds from
+//! counters that exist, so a request pays nothing for them.
 //!
 //! Memory is bounded: 720 bytes for each server and the gateway as a whole, 480 for each of at most
 //! 1,000 tenants, and the last count of each tenant.
@@ -20,10 +20,10 @@ pub const SAMPLE_PERIOD: Duration = Duration::from_secs(10);
 
 /// The samples of the gateway, its servers and its tenants.
 #[derive(Default)]
-pub(super) struct Samples(Mutex<Recorded>);
+pub(super) struct Samples(Mutex<SampleRings>);
 
 #[derive(Default)]
-struct Recorded {
+struct SampleRings {
     /// The samples that were taken, at most [`MAX_SAMPLES`].
     taken: usize,
     all: ServerRing,
@@ -65,7 +65,7 @@ pub struct RequestSamples {
     period_seconds: u64,
     /// Requests in that time, of all outcomes.
     requests: Vec<u64>,
-    /// Those of them that failed in the gateway, at the server or on the way.
+    /// Of them the requests that failed in the gateway, at the server or on the way.
     failed: Vec<u64>,
     /// Their mean time, in milliseconds; `None` without a request.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,17 +90,17 @@ impl Samples {
         self.0.lock().take(&servers, no_server, tenants);
     }
 
-    /// Those of the gateway as a whole.
+    /// The samples of the gateway as a whole.
     pub(super) fn all(&self) -> RequestSamples {
         of_server(&self.0.lock().all)
     }
 
-    /// Those of a server.
+    /// The samples of a server.
     pub(super) fn server(&self, name: &str) -> Option<RequestSamples> {
         self.0.lock().servers.get(name).map(of_server)
     }
 
-    /// Those of a tenant, if it is one of those that are sampled.
+    /// The samples of a tenant, if it is sampled.
     pub(super) fn tenant(&self, name: &TenantName) -> Option<RequestSamples> {
         let recorded = self.0.lock();
         let ring = recorded.tenants.get(name)?;
@@ -114,7 +114,7 @@ impl Samples {
     }
 }
 
-impl Recorded {
+impl SampleRings {
     fn take<'t>(
         &mut self,
         servers: &HashMap<&str, &RouteMetrics>,
@@ -224,21 +224,21 @@ mod tests {
     }
 
     /// Takes a sample in which tenant `index` has had this many requests so far.
-    fn take(recorded: &mut Recorded, so_far: &[u64]) {
+    fn take(recorded: &mut SampleRings, so_far: &[u64]) {
         let names: Vec<_> = (0..so_far.len()).map(name).collect();
         let counts = so_far.iter().map(|&requests| TenantCount { requests, failed: 0 });
         let telemetry = Telemetry::default();
         recorded.take(&HashMap::new(), &telemetry.no_server, names.iter().zip(counts));
     }
 
-    fn requests(recorded: &Recorded, index: usize) -> Option<Vec<u64>> {
+    fn requests(recorded: &SampleRings, index: usize) -> Option<Vec<u64>> {
         let ring = recorded.tenants.get(&name(index))?;
         Some(ring.iter().map(|sample| sample.requests).collect())
     }
 
     #[test]
     fn a_tenant_is_sampled_from_its_first_request_until_ten_minutes_after_its_last() {
-        let mut recorded = Recorded::default();
+        let mut recorded = SampleRings::default();
         take(&mut recorded, &[0, 5]);
         take(&mut recorded, &[2, 5]);
         take(&mut recorded, &[2, 6]);
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_tenant_that_is_removed_is_forgotten_and_counts_from_0_when_it_returns() {
-        let mut recorded = Recorded::default();
+        let mut recorded = SampleRings::default();
         take(&mut recorded, &[1, 9]);
         take(&mut recorded, &[1]);
         assert_eq!((recorded.counted.len(), requests(&recorded, 1)), (1, None));
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn at_most_a_thousand_tenants_are_sampled() {
-        let mut recorded = Recorded::default();
+        let mut recorded = SampleRings::default();
         take(&mut recorded, &[1; MAX_TENANTS + 500]);
         take(&mut recorded, &[2; MAX_TENANTS + 500]);
         assert_eq!(recorded.tenants.len(), MAX_TENANTS);

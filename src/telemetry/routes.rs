@@ -62,7 +62,7 @@ pub struct ResponseTimes {
 pub struct RequestTotals {
     /// All that have ended.
     pub ended: u64,
-    /// Those of them that failed in the gateway, at the server or on the way.
+    /// Of them the requests that failed in the gateway, at the server or on the way.
     pub failed: u64,
     /// The times from the first byte of a request to the last of its response.
     pub durations: DurationCounts,

@@ -1,5 +1,5 @@
-//! The status page in headless Chromium, tests/page/check.mjs. `make page-test` installs it and runs
-//! these; `make test` skips them, because it needs no browser.
+//! The status page in headless Chromium, tests/page/check.mjs. `make page-test` installs it and
+//! runs these; `make test` skips them, because it needs no browser.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -23,9 +23,11 @@ use crate::support::upstream::dead_address;
 
 const SAMPLES: usize = 60;
 
-/// A gateway in every state that the page can show, with ten minutes of traffic behind it.
+/// A gateway in every state that the page can show, once it has had traffic.
 struct Eventful {
     gateway: Gateway,
+    /// JWTs of two callers.
+    tokens: [String; 2],
     _stand_in: StandIn,
     _files: Files,
 }
@@ -59,19 +61,13 @@ impl Eventful {
                        letters, digits, `.`, `_`, `~`, `-`";
         gateway.telemetry.reload_records.add(reload("applied", Some(2), Vec::new()));
         gateway.telemetry.reload_records.add(reload("refused", None, vec![finding.to_owned()]));
-        let this = Self { gateway, _stand_in: stand_in, _files: files };
         let tokens =
             ["boldgate", "partner"].map(|audience| provider.token(|c| c["aud"] = audience.into()));
-        for number in 0..SAMPLES {
-            this.traffic(number, &tokens).await;
-            sample().await;
-        }
-        this.gateway.running.gateway().set_enabled("hooli", false).unwrap();
-        this
+        Self { gateway, tokens, _stand_in: stand_in, _files: files }
     }
 
     /// The requests of one sample.
-    async fn traffic(&self, number: usize, tokens: &[String]) {
+    async fn traffic(&self, number: usize) {
         let get = async |site: &str, lines: &str| {
             let path = format!("/bi/api/site/{site}/v5.0/dashboards");
             self.gateway
@@ -92,7 +88,7 @@ impl Eventful {
             // It goes on without a token of ours, to a server that is away.
             get("site5", "Authorization: Bearer own\r\n").await;
             let known = self.gateway.running.addresses()[1].to_string();
-            for token in tokens {
+            for token in &self.tokens {
                 let mut client = Client::connect(known.parse().unwrap()).await;
                 let head = format!(
                     "GET /bi/api/site/site1/v5.0/items HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
@@ -113,8 +109,7 @@ fn url(gateway: &Gateway) -> String {
 /// A gateway with three tenants and no fault.
 async fn calm() -> (Gateway, StandIn) {
     let user = [("reports@example.com", UserSource::AzureAd)];
-    let names = ["acme", "globex", "initech"];
-    let sites = names.iter().map(|name| {
+    let sites = CALM.iter().map(|name| {
         let mut site = site(Some(name), &user);
         site.embed_secret = CANARY_SECRET.into();
         site
@@ -127,21 +122,23 @@ async fn calm() -> (Gateway, StandIn) {
          servers: {{ main: {{ url: \"http://{}/bi\" }} }}\ntenants:\n",
         stand_in.addr()
     );
-    for name in names {
+    for name in CALM {
         text += &tenant(name, "main", name);
     }
-    let gateway = Gateway::start(&text);
-    for number in 0..SAMPLES {
-        for (index, name) in names.iter().enumerate() {
-            let wave = 1.0 + (number as f64 / (5.0 + 3.0 * index as f64)).sin();
-            for _ in 0..(wave * 4.0) as usize {
-                gateway.get(&format!("/bi/api/site/{name}/v5.0/dashboards")).await;
-            }
-        }
-        sample().await;
-    }
-    (gateway, stand_in)
+    (Gateway::start(&text), stand_in)
 }
+
+/// The requests of one sample to the calm gateway.
+async fn calm_traffic(gateway: &Gateway, number: usize) {
+    for (index, name) in CALM.iter().enumerate() {
+        let wave = 1.0 + (number as f64 / (5.0 + 3.0 * index as f64)).sin();
+        for _ in 0..(wave * 4.0) as usize {
+            gateway.get(&format!("/bi/api/site/{name}/v5.0/dashboards")).await;
+        }
+    }
+}
+
+const CALM: [&str; 3] = ["acme", "globex", "initech"];
 
 /// A tenant with an embed secret, as YAML.
 fn tenant(name: &str, server: &str, site: &str) -> String {
@@ -292,9 +289,15 @@ async fn look(mut orders: serde_json::Value) {
 #[tokio::test]
 #[ignore = "needs Chromium: `make page-test`"]
 async fn the_page_works_at_every_size_with_few_and_with_thousands_of_tenants() {
-    // Each of them moves the time for all that have started.
     let ((crowd, _sites), (calm, _three)) = (crowd().await, calm().await);
     let eventful = Eventful::start().await;
+    for number in 0..SAMPLES {
+        calm_traffic(&calm, number).await;
+        eventful.traffic(number).await;
+        // It moves the time for all of them.
+        sample().await;
+    }
+    eventful.gateway.running.gateway().set_enabled("hooli", false).unwrap();
     look(json!({
         "three": url(&calm), "every": url(&eventful.gateway), "many": url(&crowd),
         "widths": [390, 1024, 1600], "schemes": ["light", "dark"],
@@ -306,5 +309,10 @@ async fn the_page_works_at_every_size_with_few_and_with_thousands_of_tenants() {
 #[ignore = "needs Chromium: `make page-short`"]
 async fn the_page_works_on_a_phone() {
     let eventful = Eventful::start().await;
+    for number in 0..SAMPLES {
+        eventful.traffic(number).await;
+        sample().await;
+    }
+    eventful.gateway.running.gateway().set_enabled("hooli", false).unwrap();
     look(json!({ "every": url(&eventful.gateway), "widths": [390], "schemes": ["light"] })).await;
 }

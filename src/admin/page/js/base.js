@@ -74,7 +74,7 @@ function figure(name, value, kind) {
   return around("div", [element("dt", name), shown]);
 }
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = at("shapes").namespaceURI;
 
 function shape(name, attributes, kind) {
   const made = document.createElementNS(SVG, name);

@@ -34,7 +34,7 @@ function tenantCells(of) {
     chart = spark(rates, words, faults);
   }
   const grant = around("span", [of.grant, element("span", ` · ${of.user_source}`, "dim")]);
-  return [[name, "name"], [stateOf(of), "state"], [of.server, ""], [grant, ""], tokenLeft(of), [lastExchange(of), "words"],
+  return [[name, "name"], [stateOf(of), "state"], [of.server, ""], [grant, "grant"], tokenLeft(of), [lastExchange(of), "words"],
     [chart, ""], [number(of.requests), "number"], [hits(of.hit_ratio), "number"]];
 }
 
