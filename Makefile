@@ -13,7 +13,7 @@ carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -57,7 +57,7 @@ metrics-load: ## the same under a minute of load
 	    metrics::prometheus::prometheus_scrapes_the_gateway_under_load
 
 # Cheapest first.
-checks := fmt crates deploy-files clippy docs test soak-short test-idp client-addresses metrics-page configs
+checks := fmt crates deploy-files clippy docs test soak-short test-idp page-short client-addresses metrics-page configs
 
 check: ## all that must hold before a merge, with a line for each step
 	@for step in $(checks); do \
@@ -103,7 +103,7 @@ image-test: image ## is the image what the Dockerfile says, and does it start?
 	python3 deploy/image/test.py $(target)/image
 
 # Minutes to hours, some as root.
-acceptance: readers reloads soak image-test metrics-load ## the heavy proofs, before a release
+acceptance: page-test readers reloads soak image-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build

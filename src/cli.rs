@@ -26,6 +26,7 @@ mod output;
 mod schema;
 mod serve;
 mod signals;
+mod status;
 mod token;
 
 /// Authentication gateway for Bold BI: applications call its REST API without a token; boldgate
@@ -73,6 +74,8 @@ enum Command {
     Token(token::TokenCommand),
     /// Examine the whole way to Bold BI, step by step, and say what to do about a broken step
     Doctor(doctor::DoctorCommand),
+    /// Show the state of the running gateway
+    Status(status::StatusCommand),
     /// Run the gateway on this machine, in front of a pretend Bold BI with two tenants
     Demo(demo::DemoCommand),
     /// Make an API key for a caller, and its hash for the configuration
@@ -143,6 +146,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Token(command) => command.run(),
             Command::Doctor(command) => command.run(),
+            Command::Status(command) => command.run(),
             Command::Demo(command) => command.run(self.log_format, log_level),
             Command::Key(command) => command.run(),
             Command::Schema(command) => command.run(),
@@ -166,6 +170,8 @@ enum Failure {
     Config(Vec<Findings>),
     /// Another error, with its remedy if one is known.
     Other { what: String, hint: Option<String> },
+    /// The running gateway cannot be reached, or does not show its state.
+    Unavailable { what: String, hint: Option<String> },
     /// The arguments do not fit the configuration.
     Usage(String),
     /// The command has printed the reason already.
@@ -183,6 +189,8 @@ impl Failure {
         match self {
             Self::Config(_) | Self::ReportedConfig => ExitCode::from(78),
             Self::Usage(_) => ExitCode::from(2),
+            // `EX_UNAVAILABLE` of sysexits.h.
+            Self::Unavailable { .. } => ExitCode::from(69),
             Self::Other { .. } | Self::Reported => ExitCode::FAILURE,
         }
     }
@@ -193,8 +201,11 @@ impl Failure {
                 let files: Vec<_> = files.iter().map(ToString::to_string).collect();
                 &files.join("\n")
             }
-            Self::Usage(what) | Self::Other { what, hint: None } => &format!("error: {what}"),
-            Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
+            Self::Usage(what)
+            | Self::Unavailable { what, hint: None }
+            | Self::Other { what, hint: None } => &format!("error: {what}"),
+            Self::Unavailable { what, hint: Some(hint) }
+            | Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
             Self::Reported | Self::ReportedConfig => return,
         };
         // If stderr cannot be written to, the exit code remains.

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -175,6 +176,32 @@ impl Settings {
         let secrets = SecretsToRead::new(TenantSecrets::All);
         Self::build(&text_of(path, &files)?, &name, References::Ignore, &secrets, &files)
             .map(|settings| settings.warnings)
+    }
+
+    /// The section `admin` of the file at `path`. Faults of other sections are no errors: a gateway
+    /// serves on with its former configuration while its file is wrong.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the section has faults.
+    pub fn admin_of(path: &Path) -> Result<AdminSettings, Findings> {
+        let (notes, files) = (Notes::default(), RefCell::default());
+        let text = text_of(path, &files)?;
+        let check = Check {
+            notes: &notes,
+            references: References::Ignore,
+            secrets: &SecretsToRead::new(TenantSecrets::None),
+            files: &files,
+            cas: &RefCell::default(),
+            certificate_ends: &RefCell::default(),
+        };
+        let read = Node::read(&text, &notes).and_then(|root| {
+            let file = read::read::<file::File>(&root, &notes)?;
+            check.admin(&Place::root(&root).key("admin"), file.admin)
+        });
+        read.or_else(|cause| {
+            let finished = notes.finish::<Infallible>(Err(cause), &path.display().to_string());
+            finished.map(|(never, ..)| match never {})
+        })
     }
 
     /// The JSON Schema of the file.

@@ -16,7 +16,7 @@ use http::{HeaderMap, Request, Response, Uri};
 use zeroize::Zeroizing;
 
 use crate::descriptors;
-use crate::http1::{ClientSession, RequestHeader, ResponseError};
+use crate::http1::{ClientSession, Connection, RequestHeader, ResponseError};
 use crate::trust::{Trust, TrustError};
 
 mod connector;
@@ -166,13 +166,31 @@ impl Fetcher {
         attempt: AddressAttempt,
     ) -> Response<ResponseBody> {
         attempt.succeed();
-        let (status, headers) = (session.status(), session.headers().clone());
-        let body = ResponseBody { session, idle: Arc::clone(&self.idle) };
-        let mut response = Response::new(body);
-        *response.status_mut() = status.unwrap_or_default();
-        *response.headers_mut() = headers;
-        response
+        response_of(session, Arc::clone(&self.idle))
     }
+}
+
+/// Sends a request on a connection of its own, which is closed afterwards; the deadline is the
+/// caller's.
+///
+/// # Errors
+/// When the connection breaks, or the response is not HTTP.
+pub async fn send_over(
+    connection: Box<Connection>,
+    request: Request<Bytes>,
+) -> Result<Response<ResponseBody>, FetchError> {
+    let (_, head, body) = in_origin_form(request);
+    let mut session = Box::new(ClientSession::new(connection));
+    round_trip(&mut session, head, &body).await?;
+    Ok(response_of(session, Arc::default()))
+}
+
+fn response_of(session: Box<ClientSession>, idle: Arc<IdleConnections>) -> Response<ResponseBody> {
+    let (status, headers) = (session.status(), session.headers().clone());
+    let mut response = Response::new(ResponseBody { session, idle });
+    *response.status_mut() = status.unwrap_or_default();
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Whether no file descriptor was left. The name service hides that cause of its failures.

@@ -100,6 +100,22 @@ impl std::fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
+    /// Parses an IP address and a port, or `unix:` and the absolute path of a socket.
+    ///
+    /// # Errors
+    /// The accepted forms, if it is none of them.
+    pub fn from_text(text: &str) -> Result<Self, &'static str> {
+        let address = match text.strip_prefix("unix:") {
+            // Longer paths do not fit into a socket's address.
+            Some(path) if path.starts_with('/') && path.len() <= 107 && !path.contains('\0') => {
+                Some(Self::Unix(path.into()))
+            }
+            Some(_) => None,
+            None => text.parse().ok().map(Self::Tcp),
+        };
+        address.ok_or(ADDRESS)
+    }
+
     pub(super) fn is_private(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -218,15 +234,7 @@ impl Check<'_> {
 
     fn address(self, at: &Place<'_>, address: Field<String>) -> Result<ListenAddress, Noted> {
         let text = address.required(at, ADDRESS, self.notes)?;
-        let address = match text.strip_prefix("unix:") {
-            // Longer paths do not fit into a socket's address.
-            Some(path) if path.starts_with('/') && path.len() <= 107 && !path.contains('\0') => {
-                Some(ListenAddress::Unix(path.into()))
-            }
-            Some(_) => None,
-            None => text.parse().ok().map(ListenAddress::Tcp),
-        };
-        address.ok_or_else(|| self.notes.add(at.wrong(ADDRESS)))
+        ListenAddress::from_text(&text).map_err(|accepted| self.notes.add(at.wrong(accepted)))
     }
 
     fn admits(

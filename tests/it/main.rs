@@ -36,6 +36,7 @@ mod shipped;
 mod signals;
 mod single_flight;
 mod status_api;
+mod status_command;
 mod status_readings;
 mod structure;
 mod subjects;
