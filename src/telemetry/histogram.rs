@@ -178,6 +178,6 @@ mod tests {
         assert_eq!(since.quantile(1.0), Some(Duration::from_millis(100)));
         let mut twice = counts();
         histogram.add_to(&mut twice);
-        assert_eq!(twice.since(&Default::default()).buckets, [0, 20, 0, 2]);
+        assert_eq!(twice.since(&DurationCounts::default()).buckets, [0, 20, 0, 2]);
     }
 }

@@ -74,8 +74,7 @@ impl Eventful {
                 .send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"))
                 .await
         };
-        let wave = 6.0 * (1.0 + (number as f64 / 7.0).sin());
-        for _ in 0..wave as usize {
+        for _ in 0..wave(number, 44) / 2 + wave(number, 13) / 2 {
             get("site1", "").await;
         }
         if number.is_multiple_of(3) {
@@ -131,8 +130,7 @@ async fn calm() -> (Gateway, StandIn) {
 /// The requests of one sample to the calm gateway.
 async fn calm_traffic(gateway: &Gateway, number: usize) {
     for (index, name) in CALM.iter().enumerate() {
-        let wave = 1.0 + (number as f64 / (5.0 + 3.0 * index as f64)).sin();
-        for _ in 0..(wave * 4.0) as usize {
+        for _ in 0..wave(number, 30 + 14 * index) / 2 + wave(number, 7 + index) {
             gateway.get(&format!("/bi/api/site/{name}/v5.0/dashboards")).await;
         }
     }
@@ -147,6 +145,12 @@ fn tenant(name: &str, server: &str, site: &str) -> String {
          username: reports@example.com\n      embed_secret: {{ file: SECRET_FILE }}\n      \
          user_source: azure_ad\n"
     )
+}
+
+/// A number that rises and falls within `period`.
+fn wave(number: usize, period: usize) -> usize {
+    let at = number % period;
+    at.min(period - at)
 }
 
 /// Lets the gateway take a sample, without a wait.
