@@ -43,6 +43,7 @@ mod place;
 mod proxies;
 mod quantity;
 mod read;
+mod redact;
 mod schema;
 mod secrets;
 mod server_url;

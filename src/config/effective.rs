@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -95,31 +95,6 @@ fn without_nulls(part: &impl Serialize) -> Value {
 fn raw(value: &Value) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("a value is JSON")
 }
-
-/// Serializes [`HIDDEN`] in place of a value: it is a user, or part of a secret.
-pub(super) fn hidden<T, S: Serializer>(value: &Field<T>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Field::Given(_) => serializer.serialize_str(HIDDEN),
-        Field::Missing | Field::Faulty(_) => serializer.serialize_none(),
-    }
-}
-
-/// Serializes a URL or a path without its query, which may hold a key.
-pub(super) fn without_query<S: Serializer>(
-    value: &Field<String>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match value {
-        Field::Given(text) => match text.split_once('?') {
-            Some((path, _)) => serializer.collect_str(&format_args!("{path}?{HIDDEN}")),
-            None => serializer.serialize_str(text),
-        },
-        Field::Missing | Field::Faulty(_) => serializer.serialize_none(),
-    }
-}
-
-/// It stands for a value that is not shown.
-pub(super) const HIDDEN: &str = "***";
 
 #[cfg(test)]
 mod tests {

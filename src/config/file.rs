@@ -4,9 +4,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::effective::without_query;
 use super::field::{Field, Named};
 use super::quantity::{Period, Size};
+use super::redact::without_query;
 
 mod credential;
 mod permission;

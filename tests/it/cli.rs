@@ -22,14 +22,13 @@ use crate::support::tls::SelfSigned;
 use crate::support::upstream::dead_address;
 use crate::support::waiting::until;
 
-const COMMANDS: [&str; 8] =
-    ["serve", "check", "token", "doctor", "demo", "key", "schema", "completions"];
+const COMMANDS: [&str; 9] =
+    ["serve", "check", "token", "doctor", "status", "demo", "key", "schema", "completions"];
 
 #[test]
 fn help_lists_every_command() {
     let mut all = String::new();
-    for command in ["", "serve", "check", "token", "doctor", "demo", "key", "schema", "completions"]
-    {
+    for command in [""].into_iter().chain(COMMANDS) {
         let mut arguments = vec![command, "--help"];
         arguments.retain(|argument| !argument.is_empty());
         let ended = run(&arguments);

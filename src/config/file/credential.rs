@@ -8,9 +8,9 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::SecretSource;
-use crate::config::effective::{hidden, without_query};
 use crate::config::field::Field;
 use crate::config::quantity::Period;
+use crate::config::redact::{hidden, without_query};
 
 /// An API key, known by its hash (`sha256`) or read from where it is kept (`key`): exactly one of
 /// these.

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Certificate;
-use crate::config::effective::hidden;
 use crate::config::field::{Field, Named};
+use crate::config::redact::hidden;
 
 /// Requests that a caller may send, to one tenant or to several.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

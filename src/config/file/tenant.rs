@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::permission::Allowance;
-use crate::config::effective::{HIDDEN, hidden};
 use crate::config::field::Field;
 use crate::config::quantity::Period;
+use crate::config::redact::{HIDDEN, hidden};
 use crate::config::shown;
 
 /// One Bold BI site behind the gateway.
