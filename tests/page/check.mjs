@@ -64,6 +64,9 @@ async function accessible(page, words) {
 async function fits(page, words) {
   const [needed, there] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
   assert(needed <= there, `${words}: the page is ${needed} px wide in a window of ${there} px`);
+  const cut = await page.evaluate(() => [...document.querySelectorAll(".wide, .pill, dd")]
+    .filter((of) => of.scrollWidth > of.clientWidth && of.clientWidth > 0).map((of) => of.ariaLabel ?? of.textContent));
+  equal(cut, [], `${words}: parts that are cut`);
 }
 
 const texts = (page, selector) => page.locator(selector).allTextContents();
