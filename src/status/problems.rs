@@ -1,6 +1,8 @@
 //! The things that need an operator, in words: the head of the page, and the exit code of
 //! `boldgate status`.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::certificates::{CertificateList, ValidityState};
@@ -42,14 +44,26 @@ pub(super) fn problems(
     found.issuers(active);
     found.configuration(active, telemetry.reload_records.last().as_ref());
     found.process(telemetry);
-    found.0.sort_by_key(|problem| problem.severity);
-    found.0
+    found.bounded()
 }
 
 #[derive(Default)]
 struct Found(Vec<Problem>);
 
 impl Found {
+    /// The failing ones first, and not more than a person reads.
+    fn bounded(mut self) -> Vec<Problem> {
+        self.0.sort_by_key(|problem| problem.severity);
+        let more = self.0.len().saturating_sub(MAX_PROBLEMS);
+        if more > 0 {
+            let section = self.0[MAX_PROBLEMS].section;
+            let severity = self.0[MAX_PROBLEMS].severity;
+            self.0.truncate(MAX_PROBLEMS);
+            self.0.push(Problem { severity, section, text: format!("and {more} more") });
+        }
+        self.0
+    }
+
     fn failing(&mut self, section: &'static str, text: impl Into<String>) {
         self.0.push(Problem { severity: Severity::Failing, section, text: text.into() });
     }
@@ -114,7 +128,12 @@ impl Found {
             (path.starts_with("listeners") || path.starts_with("admin"))
                 && path.ends_with(".certificate_file")
         };
+        let mut named = HashSet::new();
         for one in list.certificates() {
+            // A bundle lists many; the first to expire stands for all of them.
+            if !named.insert(&one.path) {
+                continue;
+            }
             let (path, days) = (&one.path, one.validity.days_left);
             match one.validity.state {
                 ValidityState::Ok => {}
@@ -209,3 +228,23 @@ impl Found {
 
 /// Servers that are named one by one.
 const MAX_NAMED: usize = 20;
+/// Problems that are listed.
+const MAX_PROBLEMS: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_problems_is_cut_and_counted_and_the_failing_ones_come_first() {
+        let mut found = Found::default();
+        for number in 0..MAX_PROBLEMS {
+            found.warning("certificates", format!("warning {number}"));
+        }
+        found.failing("issuers", "the last one found");
+        let shown = found.bounded();
+        assert_eq!((shown.len(), &*shown[0].text), (MAX_PROBLEMS + 1, "the last one found"));
+        assert_eq!(shown[MAX_PROBLEMS].text, "and 1 more");
+        assert_eq!(shown[MAX_PROBLEMS].severity, Severity::Warning);
+    }
+}

@@ -197,16 +197,18 @@ async fn an_issuer_is_shown_with_its_keys_and_the_error_of_the_last_fetch() {
     }
 }
 
-/// A certificate for `gw.example` and its key, valid until so many days from now.
+/// A certificate for `gw.example` and its key, valid until so many days from now; below it in the
+/// same file one that is valid for a day more.
 fn certificate(files: &Files, days: i64) {
-    let mut params = rcgen::CertificateParams::new(vec!["gw.example".to_owned()]).unwrap();
-    let now = time::OffsetDateTime::now_utc();
-    (params.not_before, params.not_after) = (
-        now - time::Duration::days(90),
-        now + time::Duration::days(days) + time::Duration::hours(1),
-    );
     let key = rcgen::KeyPair::generate().unwrap();
-    files.write("tls.crt", &params.self_signed(&key).unwrap().pem());
+    let pem = |name: &str, days| {
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let now = time::OffsetDateTime::now_utc();
+        params.not_before = now - time::Duration::days(90);
+        params.not_after = now + time::Duration::days(days) + time::Duration::hours(1);
+        params.self_signed(&key).unwrap().pem()
+    };
+    files.write("tls.crt", &format!("{}{}", pem("gw.example", days), pem("ca.example", days + 1)));
     files.write("tls.key", &key.serialize_pem());
 }
 
@@ -250,6 +252,7 @@ async fn certificates_and_api_keys_are_shown_with_the_time_that_they_have_left()
         assert_eq!((&shown["subject"], &shown["number"]), (&"gw.example".into(), &1.into()));
         assert_eq!(shown["validity"]["state"], state, "{shown}");
         assert_eq!(shown["validity"]["days_left"], left, "{shown}");
+        assert_eq!(list["certificates"][1]["number"], 2);
         let key = &list["api_keys"][0];
         assert_eq!((&key["caller"], &key["validity"]["state"]), (&"batch".into(), &"ok".into()));
         let all = list.to_string();
