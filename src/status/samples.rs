@@ -1,7 +1,7 @@
 //! Samples of the last ten minutes, for sparklines. A task takes one every ten seconds from
 //! counters that exist, so a request pays nothing for them.
 //!
-//! Memory is bounded: 720 bytes for each server and the gateway as a whole, 480 for each of at most
+//! Memory is bounded: 1.5 KiB for each server and the gateway as a whole, 1 KiB for each of at most
 //! 1,000 tenants, and the last count of each tenant.
 
 use std::collections::{HashMap, HashSet, VecDeque};
