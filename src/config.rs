@@ -20,6 +20,7 @@ use crate::secret::{Secret, SecretError, SecretRef};
 use crate::telemetry::{AccessLogSettings, LogSink};
 use crate::tenant::{Server, Tenants};
 use crate::throttle::Throttles;
+use crate::traces::TraceSettings;
 use crate::trust::Trust;
 
 mod callers;
@@ -52,6 +53,7 @@ mod shown;
 mod subjects;
 mod tenants;
 mod tls;
+mod traces;
 mod trust;
 mod warnings;
 
@@ -96,6 +98,8 @@ pub struct Settings {
     pub access_log: AccessLogSettings,
     /// Where the audit log goes, if there is to be one.
     pub audit: Option<LogSink>,
+    /// Which requests are recorded, and where their spans go; `None` if there are no traces.
+    pub traces: Option<TraceSettings>,
     /// When the certificates in those files expire.
     pub certificate_ends: CertificateEnds,
     /// The configuration as the status API shows it; `None` if that is off.
@@ -279,6 +283,7 @@ impl Check<'_> {
         let audit = self.audit(&at.key("audit"), file.audit);
         let audit_sink = audit.as_ref().ok().and_then(Option::as_ref);
         let access_log = self.access_log(&at.key("access_log"), file.access_log, audit_sink);
+        let traces = self.traces(&at.key("traces"), file.traces);
         let strict_start =
             file.strict_start.required(&at.key("strict_start"), "`true`, `false`", self.notes);
         let throttles = Throttles::new(
@@ -301,6 +306,7 @@ impl Check<'_> {
             files: Files::default(),
             access_log: access_log?,
             audit: audit?,
+            traces: traces?,
             certificate_ends: self.certificate_ends.borrow().clone(),
             effective,
             warnings: Findings::new("", Vec::new()),

@@ -17,6 +17,7 @@
 //! tenant
 //! cors                which web pages may use a tenant
 //! request
+//! traces              the spans of sampled requests, and their export
 //! fetch
 //! descriptors         how many file descriptors there are, and for which use
 //! forwarded  host  http1  secret  telemetry  traceparent  trust     `http1` alone names pingora
@@ -53,4 +54,5 @@ pub mod tenant;
 pub mod throttle;
 pub mod token;
 pub mod traceparent;
+pub mod traces;
 pub mod trust;

@@ -32,6 +32,7 @@ use crate::refusal::{Overdue, Refusal};
 use crate::request::{self, BodyFraming, RawHead, RequestHead, Upgrade};
 use crate::telemetry::{AccessLog, GaugeGuard, Reason, RequestOutcome, Telemetry, TokenOrigin};
 use crate::token::AccessToken;
+use crate::traces::{Stage, Tracer};
 use admitted::Admitted;
 use body::{TransferError, Upload, UploadLimits};
 use record::Record;
@@ -47,6 +48,8 @@ pub struct Proxy {
     unfinished_heads: Arc<UnfinishedHeads>,
     telemetry: Arc<Telemetry>,
     access_log: Arc<AccessLog>,
+    /// `None` while no request is recorded.
+    tracer: Option<Tracer>,
 }
 
 /// A request that was sent, with the head of its response read.
@@ -96,7 +99,19 @@ impl Proxy {
         telemetry: Arc<Telemetry>,
         access_log: Arc<AccessLog>,
     ) -> Self {
-        Self { gateway, upstreams, limits, unfinished_heads, telemetry, access_log }
+        let tracer = None;
+        Self { gateway, upstreams, limits, unfinished_heads, telemetry, access_log, tracer }
+    }
+
+    /// Records the spans of requests that `tracer` chooses.
+    #[must_use]
+    pub fn with_traces(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// The tracer, if requests are recorded.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     /// The upstreams of the tenants, by tenant index.
@@ -183,6 +198,7 @@ impl Proxy {
         admitted: &Admitted<'_>,
         record: &mut Record,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
+        record.stage(Stage::Token);
         let granted = self.gateway.token(&admitted.admission, record.request_id()).await?;
         record.token(match &granted {
             None => TokenOrigin::Own,
@@ -203,7 +219,9 @@ impl Proxy {
     ) -> Result<Decision<'h>, Refusal> {
         let proxies = terms.trusted_proxies.as_deref();
         let client = peer.client(proxies, raw.headers());
-        record.client(&client, raw.headers(), peer.is_trusted(proxies));
+        let trusted = peer.is_trusted(proxies);
+        record.client(&client, raw.headers(), trusted, self.tracer.as_ref());
+        record.stage(Stage::Admission);
         record.method(raw.method());
         let head = RequestHead::parse(raw)
             .inspect_err(|_| record.refused_path(request::refused_path(raw.target())))?;
@@ -247,7 +265,7 @@ impl Proxy {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
         let admitted = Admitted::new(raw, head, admission, (peer, client), terms);
-        admitted.check_size(self.gateway.private_headers())?;
+        admitted.check_size(self.gateway.private_headers(), record.spans().is_some())?;
         Ok(Decision::Forward(admitted))
     }
 
@@ -288,8 +306,9 @@ impl Proxy {
         let (mut avoided, mut resends) = (None, 0);
         loop {
             let (private, id) = (self.gateway.private_headers(), record.request_id_value());
+            let trace = record.sending_to(upstream.server());
             let token_now = token.map(|token| &**token);
-            let head = admitted.head(private, upstream.authority(), token_now, id)?;
+            let head = admitted.head(private, upstream.authority(), token_now, id, trace)?;
             let mut lease = tenant_upstream.lease(avoided).await?;
             // It may have expired while the request waited for a connection.
             let sent_at = Instant::now();
@@ -300,7 +319,7 @@ impl Proxy {
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
                 Ok(upload) => {
-                    record.responded(sent_at);
+                    record.responded(sent_at, lease.session.status());
                     lease.session.set_read_timeout(Some(upstream.server().timeouts.read));
                     let status = lease.session.status();
                     if let Some(token) = token
@@ -318,6 +337,7 @@ impl Proxy {
                 {
                     record.unanswered(sent_at);
                     resends += 1;
+                    record.connection_failed();
                     avoided = Some(lease.address());
                 }
                 Err(error) => return Err(self.failure(error, upstream)),
@@ -362,11 +382,12 @@ impl Proxy {
                 Ok(sent_request)
             };
         }
-        let id = record.request_id();
-        let next = self.gateway.upstream_refused(&admitted.admission, refused, id).await?;
+        let (id, asked_at) = (record.request_id(), Instant::now());
+        let next = self.gateway.upstream_refused(&admitted.admission, refused, id).await;
+        let next = next.inspect_err(|_| record.waited_for_token(asked_at))?;
         let Some(next) = next else { return Ok(sent_request) };
+        record.replayed(asked_at);
         self.discard(sent_request, admitted).await;
-        record.replayed();
         self.gateway.metrics(permit.tenant()).replays.inc();
         self.send(down, admitted, Some(&next), record).await
     }
@@ -467,6 +488,7 @@ impl Proxy {
         peer: &Peer,
         record: &mut Record,
     ) -> bool {
+        record.sample_unread(self.tracer.as_ref());
         record.refused(refusal, peer, &self.telemetry);
         end_if_last(down, peer);
         if refusal.ends_connection() {
@@ -506,7 +528,7 @@ impl Proxy {
         UploadLimits { write: write.unwrap_or(client), client, max_body }
     }
 
-    fn finish(&self, record: &Record) {
+    fn finish(&self, record: &mut Record) {
         let routes = match record.tenant_index() {
             Some(index) => self.upstreams[index].upstream().routes(),
             None => &self.telemetry.no_server,

@@ -36,6 +36,7 @@ use crate::proxy::TotalConnections;
 use crate::status::{ListenerStatus, ShownGeneration, StatusSource};
 use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
+use crate::traces::Exports;
 use crate::trust::TrustError;
 use connections::Connections;
 use generation::{Generation, ListenerId, ProcessState};
@@ -139,6 +140,9 @@ pub enum StartError {
         #[source]
         cause: TrustError,
     },
+    /// The certificates for the trust in the collector of spans cannot be used.
+    #[error("`traces`: {0}")]
+    Collector(#[source] TrustError),
     /// There are too few file descriptors for the configuration.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
@@ -188,9 +192,17 @@ impl Running {
             (settings.limits, RestartOnly::of(&settings), LogDestinations::of(&settings));
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
         let (access_log, closing) = (Arc::new(access_log), CancellationToken::new());
+        let exports = Exports::default();
         let (unfinished_heads, total) = (Arc::default(), TotalConnections::new(allotment.servers));
-        let state =
-            ProcessState { tokens, unfinished_heads, total, telemetry, access_log, closing };
+        let state = ProcessState {
+            tokens,
+            unfinished_heads,
+            total,
+            telemetry,
+            access_log,
+            closing,
+            exports,
+        };
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
         let listeners = settings.listeners.clone();
         let generation = Arc::new(Generation::build(settings, &ids, None, &state)?);
@@ -397,7 +409,9 @@ impl Running {
         // Without their guards, all tasks stop.
         let tasks: Vec<_> = self.accept_loops.drain(..).map(|running| running.task).collect();
         join_all(tasks).await;
-        timeout(limits.drain_timeout, self.connections.drained()).await.is_ok()
+        let drained = timeout(limits.drain_timeout, self.connections.drained()).await.is_ok();
+        self.state.exports.finish().await;
+        drained
     }
 }
 
@@ -458,6 +472,7 @@ impl LogDestinations {
 impl Drop for Running {
     fn drop(&mut self) {
         self.state.closing.cancel();
+        self.state.exports.stop();
         self.warming_up.abort();
         self.alarms.abort();
         if let Some(sampling) = &self.sampling {

@@ -34,6 +34,7 @@ mod reload_records;
 mod reloads;
 mod routes;
 mod sink;
+mod spans;
 mod values;
 mod writer;
 
@@ -63,6 +64,7 @@ pub use routes::{
     EndedRequest, ROUTE_CLASSES, RequestTotals, ResponseTimes, RouteMetrics, STATUS_CLASSES,
 };
 pub use sink::LogSink;
+pub use spans::{SpanDrop, SpanMetrics};
 pub use writer::stdout;
 
 /// All metrics of the process.
@@ -103,6 +105,8 @@ pub struct Telemetry {
     pub reload_records: ReloadRecords,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
     pub access_lines_dropped: Counter,
+    /// The spans of traces.
+    pub spans: SpanMetrics,
     /// The audit log. Its lines are dropped until it has a sink.
     pub audit: AuditLog,
     /// The level of the process log.
@@ -158,6 +162,7 @@ impl Default for Telemetry {
         process.register_collector(Box::new(ProcessMetrics));
         let descriptors = DescriptorMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
+        let spans = SpanMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
             "audit_log_lines_lost",
@@ -190,6 +195,7 @@ impl Default for Telemetry {
             reloads,
             reload_records: ReloadRecords::default(),
             access_lines_dropped,
+            spans,
             audit,
             log_level: LogControl::default(),
         }

@@ -65,6 +65,34 @@ pub(super) struct File {
     /// outcome. It names users, so it is only written if you give it a place.
     #[serde(default)]
     pub audit: Field<Audit>,
+    /// OpenTelemetry: the spans of sampled requests, sent to a collector. They have no path, no
+    /// query, no header and no user.
+    #[serde(default)]
+    pub traces: Field<Traces>,
+}
+
+/// OpenTelemetry traces over OTLP/HTTP.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Traces {
+    /// The URL at which the collector takes spans as protobuf.
+    #[serde(serialize_with = "without_query")]
+    #[schemars(example = "http://collector:4318/v1/traces", extend("pattern" = "^https?://"))]
+    pub otlp_endpoint: Field<String>,
+    /// The fraction of requests that are recorded. Where a trusted proxy (`trusted_proxies`) sends
+    /// a `traceparent`, its sampled flag decides instead.
+    #[serde(default = "default_sample_ratio")]
+    #[schemars(range(min = 0, max = 1))]
+    pub sample_ratio: Field<f64>,
+    /// Headers of each export, such as the API key of a hosted collector.
+    #[serde(default)]
+    pub headers: Field<Named<SecretSource>>,
+    /// PEM file with the CAs of the collector, if not those of the system.
+    #[serde(default)]
+    pub ca_file: Field<String>,
+    /// The name of this instance (`service.instance.id`), such as the pod's.
+    #[serde(default)]
+    pub instance: Field<String>,
 }
 
 /// The access log.
@@ -471,6 +499,10 @@ fn default_admin() -> Field<Admin> {
 
 fn default_access_log() -> Field<AccessLog> {
     Field::Given(AccessLog::default())
+}
+
+fn default_sample_ratio() -> Field<f64> {
+    Field::Given(0.01)
 }
 
 fn default_limits() -> Field<Limits> {

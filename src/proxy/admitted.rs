@@ -15,6 +15,7 @@ use crate::http1::RequestHeader;
 use crate::refusal::Refusal;
 use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target, plain_authority};
 use crate::token::AccessToken;
+use crate::traceparent::TRACEPARENT;
 
 pub(super) struct Admitted<'h> {
     pub(super) admission: Admission,
@@ -63,28 +64,35 @@ impl<'h> Admitted<'h> {
         body || own.is_some_and(|own| !headers::authenticates_request(own))
     }
 
-    /// Checks that the head has not more lines than the server takes, with those that are added.
-    pub(super) fn check_size(&self, private: &[HeaderName]) -> Result<(), RequestError> {
+    /// Checks that the head has not more lines than the server takes, with those that are added; a
+    /// `recorded` request has a `traceparent` of ours.
+    pub(super) fn check_size(
+        &self,
+        private: &[HeaderName],
+        recorded: bool,
+    ) -> Result<(), RequestError> {
         // Counting is for the few requests near the limit.
         if self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
             return Ok(());
         }
-        let theirs =
-            ToServer::new(self.raw.headers(), private, self.admission.injects)?.iter().count();
+        let theirs = ToServer::new(self.raw.headers(), private, self.admission.injects)?;
+        let theirs = theirs.iter().filter(|(name, _)| !recorded || **name != TRACEPARENT).count();
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
-        let optional = [framing, self.admission.injects, self.client.forwarded_for().is_some()];
+        let forwarded = self.client.forwarded_for().is_some();
+        let optional = [framing, self.admission.injects, forwarded, recorded];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
         if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
 
     /// The head for the server, rebuilt from the parsed request. Only the client's headers that may
-    /// go on are copied.
+    /// go on are copied. The `trace` takes the place of the client's `traceparent`.
     pub(super) fn head(
         &self,
         private: &[HeaderName],
         authority: &HeaderValue,
         token: Option<&AccessToken>,
         request_id: HeaderValue,
+        trace: Option<HeaderValue>,
     ) -> Result<Box<RequestHeader>, Refusal> {
         let theirs = self.raw.headers();
         let (mut parts, ()) = http::Request::new(()).into_parts();
@@ -119,6 +127,9 @@ impl<'h> Admitted<'h> {
         let asked = theirs.get(HOST).filter(|_| self.forwards_host).map(in_plain_spelling);
         headers.insert(FORWARDED_HOST.clone(), asked.unwrap_or_else(|| authority.clone()));
         headers.insert(REQUEST_ID.clone(), request_id);
+        if let Some(trace) = trace {
+            headers.insert(TRACEPARENT.clone(), trace);
+        }
         Ok(Box::new(parts.into()))
     }
 }
@@ -149,6 +160,6 @@ static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `Host`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `X-Request-Id`.
 const ALWAYS_ADDED: usize = 4;
 /// Most headers that are added.
-const MAX_ADDED: usize = ALWAYS_ADDED + 3;
+const MAX_ADDED: usize = ALWAYS_ADDED + 4;
 /// Most header lines that Kestrel, Bold BI's web server, takes.
 const MAX_HEADER_LINES: usize = 100;

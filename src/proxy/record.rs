@@ -25,6 +25,11 @@ use crate::telemetry::{
 };
 use crate::tenant::{Grant, TenantName};
 use crate::traceparent::{TRACEPARENT, TraceParent};
+use crate::traces::{StageValue, Tracer};
+
+mod spans;
+
+use spans::Recording;
 
 /// The facts of one request, filled in as it is served.
 pub(super) struct Record {
@@ -32,6 +37,7 @@ pub(super) struct Record {
     started: Instant,
     id: String,
     traceparent: Option<HeaderValue>,
+    recording: Recording,
     client: Option<IpAddr>,
     method: Option<Method>,
     target: Option<PathAndQuery>,
@@ -78,6 +84,7 @@ impl Record {
             started: Instant::now(),
             id: next_id(),
             traceparent: None,
+            recording: Recording::Undecided,
             client: peer.connected_client().address(),
             method: None,
             target: None,
@@ -125,14 +132,24 @@ impl Record {
 
     /// Records the client of a request with `headers`, and the ids by which other systems know it.
     /// The request's id is kept only of a `trusted` peer.
-    pub(super) fn client(&mut self, client: &RequestClient, headers: &HeaderMap, trusted: bool) {
+    pub(super) fn client(
+        &mut self,
+        client: &RequestClient,
+        headers: &HeaderMap,
+        trusted: bool,
+        tracer: Option<&Tracer>,
+    ) {
         self.client = client.address();
         let given = if trusted { given_request_id(headers) } else { None };
         if let Some(id) = given.and_then(|id| id.to_str().ok()) {
             id.clone_into(&mut self.id);
         }
-        if TraceParent::of(headers).is_some() {
+        let parent = TraceParent::of(headers);
+        if parent.is_some() {
             self.traceparent = headers.get(&TRACEPARENT).cloned();
+        }
+        if let Some(tracer) = tracer {
+            self.sample(tracer, parent, trusted, Some(client.scheme()));
         }
     }
 
@@ -169,6 +186,9 @@ impl Record {
     pub(super) fn preflight(&mut self, tenant: &TenantName) {
         self.tenant = Some(tenant.clone());
         self.outcome = RequestOutcome::Preflight;
+        if let Some(spans) = self.spans() {
+            spans.end(Instant::now());
+        }
     }
 
     pub(super) fn admitted(&mut self, admission: &Admission, metrics: &Arc<TenantMetrics>) {
@@ -181,11 +201,18 @@ impl Record {
 
     /// Records the source of the token that goes up.
     pub(super) fn token(&mut self, origin: TokenOrigin) {
-        self.token = Some(origin.into());
+        let word = origin.into();
+        self.token = Some(word);
+        if let Some(spans) = self.spans() {
+            spans.attribute("boldgate.token", StageValue::Word(word));
+            spans.end(Instant::now());
+        }
     }
 
-    pub(super) fn replayed(&mut self) {
+    /// Records that the request is sent again, with a token that it waited for since `asked_at`.
+    pub(super) fn replayed(&mut self, asked_at: Instant) {
         self.replayed = true;
+        self.waited_for_token(asked_at);
         self.token(TokenOrigin::Exchange);
     }
 
@@ -197,7 +224,8 @@ impl Record {
 
     /// Records that the head of the server's response has arrived. The server had the request since
     /// `sent_at`.
-    pub(super) fn responded(&mut self, sent_at: Instant) {
+    pub(super) fn responded(&mut self, sent_at: Instant, status: Option<StatusCode>) {
+        self.upstream_status(status);
         if let Some(head_read) = self.head_read {
             let now = Instant::now();
             let before = self.responded.map_or(Duration::ZERO, |times| times.upstream);
@@ -232,9 +260,12 @@ impl Record {
 
     pub(super) fn truncated(&mut self, cause: &str, reason: Option<Reason>) {
         self.reason = reason;
+        if let Some(spans) = self.spans() {
+            spans.fail(TRUNCATED, Instant::now());
+        }
         self.outcome = RequestOutcome::Truncated;
         self.warn(
-            "truncated",
+            TRUNCATED,
             &format_args!("a response of Bold BI was cut off in the middle: {cause}"),
             Some("look into Bold BI's own logs, and those of proxies in between, at this time"),
         );
@@ -314,6 +345,7 @@ impl Record {
             }
             RequestOutcome::Refused
         };
+        self.stage_refused();
     }
 
     fn audit(&self, refusal: &Refusal, response: &RefusalResponse, audit: &AuditLog) {
@@ -399,8 +431,8 @@ impl Record {
         (self.body_received, self.body_sent) = (received, sent);
     }
 
-    /// Updates the metrics and writes the access line.
-    pub(super) fn finish(&self, telemetry: &Telemetry, routes: &RouteMetrics, log: &AccessLog) {
+    /// Updates the metrics, writes the access line and hands over the spans.
+    pub(super) fn finish(&mut self, telemetry: &Telemetry, routes: &RouteMetrics, log: &AccessLog) {
         let duration = self.started.elapsed();
         let metrics = match (&self.metrics, self.tenant()) {
             (Some(metrics), _) => metrics,
@@ -415,13 +447,18 @@ impl Record {
             duration,
             responded: self.responded,
         });
+        let own = self.spans().map(|spans| (spans.trace_id(), spans.span_id()));
         let trace = self.traceparent.as_ref().and_then(TraceParent::parse);
+        let ids = match &own {
+            Some((trace_id, span_id)) => Some((trace_id.as_str(), span_id.as_str())),
+            None => trace.map(|trace| (trace.trace_id(), trace.span_id())),
+        };
         log.write(&AccessLine {
             begun: self.begun,
             duration,
             request_id: &self.id,
-            trace_id: trace.map(|trace| trace.trace_id()),
-            span_id: trace.map(|trace| trace.span_id()),
+            trace_id: ids.map(|(trace_id, _)| trace_id),
+            span_id: ids.map(|(_, span_id)| span_id),
             client: self.client,
             method: self.method.as_ref().map(Method::as_str),
             path: self.path(),
@@ -437,6 +474,7 @@ impl Record {
             token: self.token,
             replayed: self.replayed,
         });
+        self.finish_spans();
     }
 }
 
@@ -509,6 +547,9 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// The word for a response that was cut off.
+const TRUNCATED: &str = "truncated";
 
 /// 16 random hexadecimal digits.
 fn next_id() -> String {

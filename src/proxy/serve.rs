@@ -131,7 +131,7 @@ impl Proxy {
                 break Box::pin(proxy.fail(&mut down, failure, peer, &mut record)).await;
             };
             record.bodies(down.body_received(), down.body_sent());
-            proxy.finish(&record);
+            proxy.finish(&mut record);
             // The connection may linger: free them first.
             drop((head, record));
             if !complete {
@@ -163,7 +163,7 @@ impl Proxy {
             );
         }
         self.refuse(&mut down, &refusal, peer, &mut record).await;
-        self.finish(&record);
+        self.finish(&mut record);
         down.finish().await;
     }
 }

@@ -20,6 +20,7 @@ use crate::proxy::{
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tenant::{Server, Tenant};
 use crate::token::TokenSource;
+use crate::traces::{Exports, Tracer};
 
 /// Everything made of one configuration.
 pub(super) struct Generation {
@@ -49,6 +50,8 @@ pub(super) struct ProcessState {
     pub(super) access_log: Arc<AccessLog>,
     /// Cancelled when all connections are to close.
     pub(super) closing: CancellationToken,
+    /// The exports of spans.
+    pub(super) exports: Exports,
 }
 
 impl Generation {
@@ -82,14 +85,19 @@ impl Generation {
         }
         let gateway = Arc::new(Gateway::new(gatekeeper, process.tokens.clone(), telemetry));
         let limits = settings.limits;
-        let proxy = Arc::new(Proxy::new(
+        let tracer = settings.traces.map(|traces| {
+            let before = before.and_then(|before| before.proxy.tracer());
+            Tracer::new(traces, before, &process.exports, telemetry).map_err(StartError::Collector)
+        });
+        let proxy = Proxy::new(
             Arc::clone(&gateway),
             upstreams,
             client_limits(&limits),
             Arc::clone(&process.unfinished_heads),
             Arc::clone(telemetry),
             Arc::clone(&process.access_log),
-        ));
+        );
+        let proxy = Arc::new(proxy.with_traces(tracer.transpose()?));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
         Ok(Self {
             proxy,

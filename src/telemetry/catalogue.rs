@@ -5,7 +5,7 @@ use strum::VariantArray;
 
 use super::{
     DescriptorUse, ExchangeOutcome, HandshakeFailure, ROUTE_CLASSES, Reason, RefreshOutcome,
-    ReloadOutcome, RequestOutcome, STATUS_CLASSES,
+    ReloadOutcome, RequestOutcome, STATUS_CLASSES, SpanDrop,
 };
 
 /// A metric as the document describes it.
@@ -67,7 +67,7 @@ pub const CATALOGUE: &[(&str, &[DescribedMetric])] = &[
     ("Servers", SERVERS),
     ("Tokens", TOKENS),
     ("Clients and callers", CLIENTS),
-    ("Configuration, certificates and logs", CONFIGURATION),
+    ("Configuration, certificates, logs and traces", CONFIGURATION),
     ("The process", PROCESS),
 ];
 
@@ -336,6 +336,17 @@ const CONFIGURATION: &[DescribedMetric] = &[
         name: "boldgate_audit_log_lines_lost",
         labels: &[],
         look_at: "**alert on any**: the disk is slow or full",
+    },
+    DescribedMetric {
+        name: "boldgate_spans_exported",
+        labels: &[],
+        look_at: "0 beside requests: `traces` is not configured, or samples few",
+    },
+    DescribedMetric {
+        name: "boldgate_spans_dropped",
+        labels: &[words_of("reason", words::<SpanDrop>)],
+        look_at: "`unavailable` and `refused`: the log on stderr has the cause; `queue_full`: lower \
+                  `traces.sample_ratio`",
     },
     DescribedMetric {
         name: "boldgate_build_info",

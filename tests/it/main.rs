@@ -42,5 +42,6 @@ mod structure;
 mod subjects;
 mod support;
 mod tls_handshakes;
+mod traces;
 mod unknown_subjects;
 mod unusable_secrets;

@@ -24,7 +24,15 @@ use crate::support::waiting::becomes;
 mod prometheus;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 10] = [
+const SEEN_ELSEWHERE: [(&str, &str); 12] = [
+    (
+        "boldgate_spans_exported",
+        "a_collector_that_fails_delays_no_request_and_lost_spans_are_counted",
+    ),
+    (
+        "boldgate_spans_dropped",
+        "a_collector_that_fails_delays_no_request_and_lost_spans_are_counted",
+    ),
     (
         "boldgate_connections_limit_lowered",
         "each_of_500_clients_of_48_descriptors_is_served_or_refused_within_a_second",

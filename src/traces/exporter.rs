@@ -1,0 +1,258 @@
+//! The export of finished traces: a bounded queue, and a task that sends batches of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::CollectorSettings;
+use super::collector::{Collector, ExportError, TakeExport};
+use super::finished::FinishedTrace;
+use super::otlp::{Attribute, ExportRequest, Resource, ResourceSpans, Scope, ScopeSpans};
+use crate::telemetry::{LogLimiter, SpanDrop, SpanMetrics, VERSION};
+use crate::trust::TrustError;
+
+/// The exports of the process: one, and after a reload also former ones until they end.
+#[derive(Clone, Debug, Default)]
+pub struct Exports {
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Exports {
+    /// Sends the spans that wait, with one attempt for each batch, for at most three seconds.
+    pub async fn finish(&self) {
+        self.stop();
+        self.tasks.close();
+        // The rest is lost with the process.
+        let _ = timeout(FINISH_TIMEOUT, self.tasks.wait()).await;
+    }
+
+    /// Lets the exports end after the spans that wait.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+}
+
+/// The way to one collector.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    settings: CollectorSettings,
+    queue: Sender<FinishedTrace>,
+    metrics: SpanMetrics,
+}
+
+impl Exporter {
+    /// Starts the task that exports. It ends after the last reference to the exporter, or when
+    /// the process stops.
+    pub(super) fn start(
+        settings: CollectorSettings,
+        exports: &Exports,
+        metrics: SpanMetrics,
+    ) -> Result<Arc<Self>, TrustError> {
+        let collector = Collector::new(settings.clone())?;
+        let (queue, waiting) = mpsc::channel(MAX_QUEUED);
+        let export = Export {
+            collector: Box::new(collector),
+            endpoint: settings.endpoint.to_string(),
+            resource: resource(settings.instance.as_deref()),
+            metrics: metrics.clone(),
+            log_limiter: LogLimiter::default(),
+            stopping: exports.stopping.clone(),
+            lost: None,
+            queue_full: metrics.dropped_by(SpanDrop::QueueFull),
+        };
+        exports.tasks.spawn(export.run(waiting));
+        Ok(Arc::new(Self { settings, queue, metrics }))
+    }
+
+    pub(super) fn settings(&self) -> &CollectorSettings {
+        &self.settings
+    }
+
+    /// Queues a trace, or drops it if the queue is full.
+    pub(super) fn offer(&self, trace: FinishedTrace) {
+        if let Err(TrySendError::Full(trace) | TrySendError::Closed(trace)) =
+            self.queue.try_send(trace)
+        {
+            self.metrics.dropped(SpanDrop::QueueFull, trace.len());
+        }
+    }
+}
+
+/// The task of an exporter.
+struct Export {
+    collector: Box<dyn TakeExport>,
+    endpoint: String,
+    resource: Resource,
+    metrics: SpanMetrics,
+    log_limiter: LogLimiter,
+    stopping: CancellationToken,
+    /// The spans lost since exports began to fail; `None` while they succeed.
+    lost: Option<u64>,
+    /// The count of spans for which there was no room, as it was logged last.
+    queue_full: u64,
+}
+
+impl Export {
+    async fn run(mut self, mut waiting: Receiver<FinishedTrace>) {
+        let mut batch = Vec::new();
+        while self.fill(&mut batch, &mut waiting).await {
+            self.export(&batch).await;
+            batch.clear();
+            self.warn_of_full_queue();
+        }
+    }
+
+    /// Waits for the next traces, up to a full batch, or until the first has waited long enough.
+    /// False if there are none, and will be none.
+    async fn fill(
+        &self,
+        batch: &mut Vec<FinishedTrace>,
+        waiting: &mut Receiver<FinishedTrace>,
+    ) -> bool {
+        let first = tokio::select! {
+            biased;
+            first = waiting.recv() => first,
+            () = self.stopping.cancelled(), if !waiting.is_closed() => {
+                // No more are taken; those that wait can still be received.
+                waiting.close();
+                waiting.recv().await
+            }
+        };
+        let Some(first) = first else { return false };
+        batch.push(first);
+        let until = Instant::now() + BATCH_INTERVAL;
+        while batch.len() < MAX_BATCH {
+            let received = tokio::select! {
+                biased;
+                received = timeout_at(until, waiting.recv()) => received,
+                () = self.stopping.cancelled(), if !waiting.is_closed() => {
+                    waiting.close();
+                    continue;
+                }
+            };
+            match received {
+                Ok(Some(next)) => batch.push(next),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        true
+    }
+
+    /// Sends a batch, again and again while the collector is not available, for at most a minute.
+    async fn export(&mut self, batch: &[FinishedTrace]) {
+        let body = Bytes::from(self.body(batch).encode_to_vec());
+        let spans = batch.iter().map(FinishedTrace::len).sum();
+        let (begun, mut pause) = (Instant::now(), MIN_PAUSE);
+        loop {
+            match self.collector.export(body.clone()).await {
+                Ok(rejected) => return self.exported(spans, rejected.min(spans)),
+                Err(ExportError::Refused(cause)) => {
+                    return self.lost(SpanDrop::Refused, spans, &cause, REFUSED);
+                }
+                Err(ExportError::Unavailable(cause, at_least)) => {
+                    let wait = at_least.map_or(pause, |at_least| at_least.max(pause));
+                    let is_over = begun.elapsed() + wait > MAX_BATCH_TIME;
+                    if is_over || self.stopping.is_cancelled() {
+                        return self.lost(SpanDrop::Unavailable, spans, &cause, UNAVAILABLE);
+                    }
+                    self.lost(SpanDrop::Unavailable, 0, &cause, UNAVAILABLE);
+                    pause = (2 * pause).min(MAX_PAUSE);
+                    // The pause has up to a fifth more, so that replicas do not call together.
+                    let wait = wait.mul_f64(1.0 + fastrand::f64() / 5.0);
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        () = self.stopping.cancelled() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn exported(&mut self, spans: u64, rejected: u64) {
+        self.metrics.exported.inc_by(spans - rejected);
+        if rejected > 0 {
+            let cause = format!("{rejected} of {spans} spans were rejected");
+            return self.lost(SpanDrop::Refused, rejected, &cause, REFUSED);
+        }
+        if let Some(dropped) = self.lost.take() {
+            let endpoint = self.endpoint.as_str();
+            tracing::info!(endpoint, dropped, "traces are exported again");
+        }
+    }
+
+    /// Counts lost spans, and logs the cause, every ten seconds at most.
+    fn lost(&mut self, reason: SpanDrop, spans: u64, cause: &str, hint: &'static str) {
+        self.metrics.dropped(reason, spans);
+        let dropped = self.lost.get_or_insert_default();
+        *dropped += spans;
+        if let Some(repeated) = self.log_limiter.allow(reason.into()) {
+            tracing::warn!(
+                endpoint = self.endpoint,
+                error = cause,
+                dropped = (*dropped > 0).then_some(*dropped),
+                repeated = (repeated > 0).then_some(repeated),
+                hint,
+                "traces cannot be exported; requests are not affected"
+            );
+        }
+    }
+
+    fn warn_of_full_queue(&mut self) {
+        let dropped = self.metrics.dropped_by(SpanDrop::QueueFull);
+        if dropped > self.queue_full && self.log_limiter.allow(SpanDrop::QueueFull.into()).is_some()
+        {
+            tracing::warn!(
+                endpoint = self.endpoint,
+                dropped = dropped - self.queue_full,
+                hint = "lower `traces.sample_ratio`, or find out why the collector is slow",
+                "spans were dropped: the collector takes fewer than there are"
+            );
+            self.queue_full = dropped;
+        }
+    }
+
+    fn body(&self, batch: &[FinishedTrace]) -> ExportRequest {
+        let scope = Scope { name: NAME.to_owned(), version: VERSION.to_owned() };
+        let spans = batch.iter().flat_map(FinishedTrace::spans).collect();
+        let scope_spans = vec![ScopeSpans { scope: Some(scope), spans }];
+        let resource = Some(self.resource.clone());
+        ExportRequest { resource_spans: vec![ResourceSpans { resource, scope_spans }] }
+    }
+}
+
+fn resource(instance: Option<&str>) -> Resource {
+    let attributes = [
+        ("service.name", Some(NAME)),
+        ("service.version", Some(VERSION)),
+        ("service.instance.id", instance),
+    ];
+    let given = attributes.into_iter().filter_map(|(key, text)| Some(Attribute::text(key, text?)));
+    Resource { attributes: given.collect() }
+}
+
+const NAME: &str = "boldgate";
+const UNAVAILABLE: &str = "check that the collector is running and that `traces.otlp_endpoint` names its host and port; \
+                           a batch is dropped after a minute";
+const REFUSED: &str = "look at the path of `traces.otlp_endpoint` (`/v1/traces` as a rule), at `traces.headers` and \
+                       into the collector's own log";
+/// Most traces that wait to be exported.
+const MAX_QUEUED: usize = 2048;
+/// Most traces in one export.
+const MAX_BATCH: usize = 512;
+/// From the first trace of a batch to its export. The default of OpenTelemetry.
+const BATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// The pauses between attempts to send the same batch.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+/// Longest time in which the same batch is sent again.
+const MAX_BATCH_TIME: Duration = Duration::from_secs(60);
+/// Longest time for the last exports when the process stops.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
