@@ -71,7 +71,8 @@ async fn ten_thousand_connections_opened_at_once_are_all_answered() {
     for number in 0..count {
         let address = gateway.address;
         all.spawn(async move {
-            let mut client = Client::over(TcpStream::connect(address).await.ok()?);
+            let stream = TcpStream::connect(address).await;
+            let mut client = Client::over(stream.expect("the client has a port and a file"));
             client.write(request("GET", &format!("{PATH}/{number}")).as_bytes()).await;
             let response = timeout(Duration::from_secs(60), client.try_response_unbounded()).await;
             Some((client, response.ok()??.status))
