@@ -17,7 +17,7 @@ use crate::tenant::{
     DisabledBy, ExistingAuthorization, SwitchError, Tenant, TenantSwitches, Tenants,
 };
 use crate::throttle::{InFlight, Throttled, Throttles};
-use crate::token::{AccessToken, Initiator, NoToken, TokenLookup, TokenSource};
+use crate::token::{AccessToken, Initiator, NoToken, Renewal, TokenLookup, TokenSource};
 
 /// Everything that decides on requests.
 pub struct Gateway {
@@ -168,6 +168,16 @@ impl Gateway {
     /// Whether the token of the tenant's own user is in the cache.
     pub fn has_token(&self, tenant: &Tenant) -> bool {
         self.tokens.has_token(self.gatekeeper.policy.operator_permit(tenant))
+    }
+
+    /// Exchanges for the token of the tenant's own user, whatever the cache has, and waits for it.
+    /// `None` if there is no such tenant.
+    ///
+    /// # Errors
+    /// When the exchange gave no token.
+    pub async fn renew_token(&self, tenant: &str) -> Option<Result<Renewal, NoToken>> {
+        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
+        Some(self.tokens.renew(self.gatekeeper.policy.operator_permit(tenant)).await)
     }
 
     /// Drops the cached tokens of a tenant, or of one of its subjects, as after a leak. Returns how

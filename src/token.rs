@@ -28,7 +28,7 @@ mod source;
 mod suspend;
 mod users;
 
-pub use source::{TokenLookup, TokenSource};
+pub use source::{Renewal, TokenLookup, TokenSource};
 
 /// An access token, ready to be put on a request, with its lifetime.
 pub struct AccessToken {

@@ -234,6 +234,26 @@ impl Exchanges {
         Ok(())
     }
 
+    /// An exchange to wait for although the cache may have a token: the one under way, or a new
+    /// one. Neither failures nor a usable token keep it from starting; the budget and the breaker
+    /// of the server hold all the same.
+    ///
+    /// # Errors
+    /// The tenant has no secret.
+    pub(super) fn renew(self: &Arc<Self>, permit: &Permit) -> Result<Flight, NoToken> {
+        if permit.tenant().credential.secret.is_none() {
+            let kind = ExchangeErrorKind::SecretUnreadable;
+            return Err(NoToken::new(permit, kind, Duration::ZERO));
+        }
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(permit).filter(|flight| flight.is_under_way()) {
+            return Ok(flight.clone());
+        }
+        let flight = self.start(permit, Purpose::Refresh, None, None);
+        flights.insert(permit.clone(), flight.clone());
+        Ok(flight)
+    }
+
     fn start(
         self: &Arc<Self>,
         permit: &Permit,

@@ -28,6 +28,15 @@ pub struct TokenLookup {
     pub cached: bool,
 }
 
+/// The outcome of an exchange that an operator asked for.
+#[derive(Clone, Debug)]
+pub struct Renewal {
+    /// The token to use from now on.
+    pub token: Arc<AccessToken>,
+    /// Whether it differs from the token that was cached before.
+    pub is_new: bool,
+}
+
 impl TokenSource {
     /// A source that caches at most `capacity` tokens and gets them by `exchange`.
     pub fn new(exchange: Arc<dyn TokenExchange>, capacity: u64, telemetry: Arc<Telemetry>) -> Self {
@@ -128,6 +137,19 @@ impl TokenSource {
         initiator: Option<Initiator<'_>>,
     ) -> Result<Arc<AccessToken>, NoToken> {
         self.obtain(permit, Purpose::Refused, initiator).await.map(|lookup| lookup.token)
+    }
+
+    /// A token by an exchange that is waited for, whatever the cache has. Returns whether it is
+    /// another token than the cached one: a server may give out the same one again.
+    ///
+    /// # Errors
+    /// When there is no secret, or the exchange failed. A cached token stays in use then.
+    pub async fn renew(&self, permit: &Permit) -> Result<Renewal, NoToken> {
+        self.refresher.get_or_init(|| Refresher::start(&self.exchanges));
+        let before = self.exchanges.cache().usable(permit);
+        let token = self.exchanges.renew(permit)?.outcome(permit).await?;
+        let is_new = before.is_none_or(|before| !token.is_same(&before));
+        Ok(Renewal { token, is_new })
     }
 
     async fn obtain(
