@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 mod admitted;
 mod body;
 mod downstream;
+pub mod handshake;
 mod record;
 mod respond;
 mod serve;

@@ -15,7 +15,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 mod connections;
 mod generation;
-mod handshake;
 mod inherited;
 mod proxy_protocol;
 mod readings;

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::generation::{ClientTrust, Generation, Listener, ListenerId};
-use super::handshake;
 use super::proxy_protocol::{self, HeaderError};
 use super::resizable::Resizable;
 use super::socket::{AcceptedClient, Socket};
@@ -26,7 +25,7 @@ use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
 use crate::descriptors::{self, Allotment};
 use crate::forwarded::PeerSet;
 use crate::http1::{Connection, Counted, Transport};
-use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, linger};
+use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, handshake, linger};
 use crate::telemetry::{DescriptorUse, GaugeGuard, Telemetry};
 
 /// The connections of all listeners, and the generation that serves them.

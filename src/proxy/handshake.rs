@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::UnfinishedHeads;
 use crate::http1::Counted;
-use crate::proxy::UnfinishedHeads;
 use crate::telemetry::{HandshakeFailure, Telemetry};
 use crate::trust::message_of;
 
@@ -23,7 +23,7 @@ use crate::trust::message_of;
 ///
 /// # Errors
 /// When the handshake fails, or is evicted because all unfinished ones hold too much.
-pub(super) async fn accept(
+pub async fn accept(
     acceptor: &TlsAcceptor,
     tcp: TcpStream,
     unfinished: &UnfinishedHeads,
@@ -49,7 +49,7 @@ pub(super) async fn accept(
 }
 
 /// Counts and logs a failed handshake, as a warning if the client's certificate was refused.
-pub(super) fn failed(telemetry: &Telemetry, listener: &str, client: IpAddr, error: &io::Error) {
+pub fn failed(telemetry: &Telemetry, listener: &str, client: IpAddr, error: &io::Error) {
     let failure = classify(error);
     let Some(repeated) = telemetry.handshakes.failed(listener, failure) else {
         tracing::debug!(%error, boldgate.reason = failure.as_str(), "a TLS handshake failed");
