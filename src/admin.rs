@@ -1,13 +1,16 @@
-//! The admin endpoints: liveness, readiness and metrics, on a listener of their own; and the status
-//! API, if it is on. Without it they show nothing about tenants but their names, in metrics. A
-//! probe gets its response however many other clients are connected: without one, an orchestrator
-//! restarts the process.
+//! The admin endpoints: liveness, readiness and metrics, on a listener of their own; and the admin
+//! API (status, actions), as far as it is on. Without it they show nothing about tenants but their
+//! names, in metrics. A probe gets its response however many other clients are connected: without
+//! one, an orchestrator restarts the process.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, VARY,
@@ -19,30 +22,76 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+mod actions;
+mod attempts;
+mod command;
 mod connections;
+mod credential;
 mod metrics_page;
+mod page_origin;
+mod reloads;
+mod reply;
+mod socket;
 mod status;
+mod terms;
 
 use crate::caller::AllowedHosts;
+use crate::config::ListenAddress;
+use crate::proxy::handshake;
 use crate::status::StatusSource;
 use crate::telemetry::Telemetry;
+pub use actions::Controls;
 use connections::{AdminConnections, ConnectionGuard};
+use credential::{CredentialFault, TokenGate};
+pub use reloads::{ReloadPort, ReloadReport, ReloadRequest};
+use reply::ActionFailure;
+pub use socket::AdminSocket;
+use socket::AdminStream;
+use status::Access;
+pub use terms::AdminTerms;
+use terms::VerifiedCertificate;
 
 /// The admin endpoints.
 #[derive(Clone)]
 pub struct AdminServer {
     telemetry: Arc<Telemetry>,
     readiness: Arc<Readiness>,
-    /// The accepted hosts; `None` for any.
-    hosts: Option<Arc<AllowedHosts>>,
+    terms: Arc<ArcSwap<AdminTerms>>,
+    controls: Arc<Controls>,
+    gate: Arc<TokenGate>,
+    /// Bounds the pages of metrics, and apart from them the replies of the status API, that are
+    /// made at the same time.
     pages: Arc<Semaphore>,
+    status_turns: Arc<Semaphore>,
     max_connections: usize,
     /// The status API; `None` if it is off.
     status: Option<Arc<StatusSource>>,
+    exposure: Exposure,
+    /// The address as the configuration has it, for metrics and the log.
+    name: Arc<str>,
+}
+
+/// Who can reach the listener, and thus what guards the admin API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exposure {
+    /// Programs of this machine, and web pages in its browsers (DNS rebinding).
+    Loopback,
+    /// Programs of this machine, and web pages only if somebody forwards a port to the socket.
+    Unix,
+    /// Others: the whole API needs the credential.
+    Network,
+}
+
+/// The client of a connection.
+struct AdminClient {
+    /// `None` on a Unix socket.
+    address: Option<IpAddr>,
+    tls: bool,
+    certificate: Option<VerifiedCertificate>,
 }
 
 /// Whether the gateway is ready: first starting, then ready, then stopping.
@@ -79,13 +128,27 @@ impl Readiness {
 
 impl AdminServer {
     /// Endpoints that show this telemetry and this readiness, and the `status` if there is one.
+    /// The terms of the configuration in force are in `terms`; `controls` act.
     pub fn new(
         telemetry: Arc<Telemetry>,
         readiness: Arc<Readiness>,
         status: Option<Arc<StatusSource>>,
+        terms: Arc<ArcSwap<AdminTerms>>,
+        controls: Controls,
     ) -> Self {
-        let pages = Arc::new(Semaphore::new(MAX_PAGES));
-        Self { telemetry, readiness, hosts: None, pages, max_connections: usize::MAX, status }
+        Self {
+            telemetry,
+            readiness,
+            terms,
+            controls: Arc::new(controls),
+            gate: Arc::new(TokenGate::new()),
+            pages: Arc::new(Semaphore::new(MAX_PAGES)),
+            status_turns: Arc::new(Semaphore::new(MAX_PAGES)),
+            max_connections: usize::MAX,
+            status,
+            exposure: Exposure::Network,
+            name: "".into(),
+        }
     }
 
     /// The same with at most so many connections, if its own bounds are not lower.
@@ -94,18 +157,20 @@ impl AdminServer {
         Self { max_connections, ..self }
     }
 
-    /// Serves until the task is dropped.
-    pub async fn serve(mut self, listener: TcpListener) {
-        // DNS rebinding: a web page whose name resolves to this machine can connect to a loopback
-        // address, but its requests have that name as their host. Other addresses accept any host.
-        let address = listener.local_addr();
-        let is_loopback = address.is_ok_and(|address| address.ip().to_canonical().is_loopback());
-        self.hosts = is_loopback
-            .then(|| Arc::new(AllowedHosts { loopback: true, ..AllowedHosts::default() }));
+    /// Serves until the task is dropped. The configuration has the socket at `address`.
+    pub async fn serve(mut self, socket: AdminSocket, address: ListenAddress) {
+        self.exposure = match &address {
+            ListenAddress::Unix(_) => Exposure::Unix,
+            ListenAddress::Tcp(_) if address.is_private() => Exposure::Loopback,
+            ListenAddress::Tcp(_) => Exposure::Network,
+        };
+        self.name = address.to_string().into();
         let connections = AdminConnections::new(self.max_connections);
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => connections.add(|guard| self.clone().handle(stream, guard)),
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    connections.add(|guard| self.clone().handle(stream, peer, guard));
+                }
                 Err(_) => {
                     // Out of file descriptors: free one, and wait for others.
                     connections.drop_oldest();
@@ -115,27 +180,86 @@ impl AdminServer {
         }
     }
 
-    async fn handle(self, stream: TcpStream, guard: ConnectionGuard) {
+    async fn handle(self, stream: AdminStream, peer: Option<IpAddr>, guard: ConnectionGuard) {
         // A silent client holds no buffer. A client that closes without a byte was never active.
-        let mut first = [0];
-        let Ok(Ok(1)) = timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await else { return };
+        let Ok(true) = timeout(HEAD_TIMEOUT, stream.has_byte()).await else { return };
         guard.set_active();
+        let mut client = AdminClient { address: peer, tls: false, certificate: None };
+        match stream {
+            AdminStream::Unix(stream) => self.converse(stream, client, guard).await,
+            AdminStream::Tcp(stream) => {
+                let terms = self.terms.load_full();
+                let Some(acceptor) = terms.tls() else {
+                    return self.converse(stream, client, guard).await;
+                };
+                let shaken = socket::handshake(acceptor, stream, HEAD_TIMEOUT).await;
+                match shaken {
+                    Ok((tls, certificate)) => {
+                        client.tls = true;
+                        client.certificate = certificate.map(|certificate| VerifiedCertificate {
+                            certificate,
+                            trust: terms.trust(),
+                        });
+                        self.converse(tls, client, guard).await;
+                    }
+                    Err(error) => {
+                        let peer = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+                        handshake::failed(&self.telemetry, &self.name, peer, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves requests on a connection, one after another.
+    async fn converse(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        client: AdminClient,
+        guard: ConnectionGuard,
+    ) {
+        let client = Arc::new(client);
         let service = service_fn(move |request| {
             guard.set_active();
-            let admin = self.clone();
-            async move { Ok::<_, Infallible>(admin.respond(&request).await) }
+            let (admin, client) = (self.clone(), Arc::clone(&client));
+            async move { Ok::<_, Infallible>(admin.respond(request, &client).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
         // A client that aborts is no error of the gateway.
-        let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+        if timeout(CONNECTION_TIMEOUT, connection.as_mut()).await.is_err() {
+            // An action that is under way gets its response.
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(LAST_REQUEST_TIMEOUT, connection).await;
+        }
     }
 
-    async fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if self.hosts.as_ref().is_some_and(|hosts| !has_allowed_hosts(request, hosts)) {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        client: &AdminClient,
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let is_probe = matches!(&*path, "/livez" | "/readyz" | "/metrics");
+        // DNS rebinding: a web page whose name resolves to this machine can connect to a loopback
+        // address, but its requests have that name as their host. So can a page through a port that
+        // is forwarded to a Unix socket. Elsewhere the API asks for the credential, and probes know
+        // the listener by any name.
+        let only_loopback = match self.exposure {
+            Exposure::Loopback => true,
+            Exposure::Unix => !is_probe,
+            Exposure::Network => false,
+        };
+        if only_loopback && !names_loopback(&request) {
             return text(StatusCode::MISDIRECTED_REQUEST, LOOPBACK_ONLY);
+        }
+        if let Some(name) = path.strip_prefix(ACTIONS)
+            && self.terms.load().actions()
+        {
+            return self.act(request, client, name).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal =
@@ -143,7 +267,7 @@ impl AdminServer {
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
-        match request.uri().path() {
+        match &*path {
             "/livez" => text(StatusCode::OK, "alive\n"),
             "/readyz" => match self.readiness.0.load(Relaxed) {
                 READY => match self.telemetry.descriptors.scarcity() {
@@ -155,13 +279,62 @@ impl AdminServer {
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
             },
             "/metrics" => self.metrics(request.headers()).await,
-            path => {
-                let status = self.status.as_ref();
-                let found = status.and_then(|of| status::respond(of, path, request.uri().query()));
-                let known = if status.is_some() { NOT_FOUND_WITH_PAGE } else { NOT_FOUND };
-                found.unwrap_or_else(|| text(StatusCode::NOT_FOUND, known))
+            _ => match &self.status {
+                Some(status) => self.show(Arc::clone(status), &request, client).await,
+                None => text(StatusCode::NOT_FOUND, NOT_FOUND),
+            },
+        }
+    }
+
+    /// The status API and its page. The page itself holds no data.
+    async fn show(
+        &self,
+        source: Arc<StatusSource>,
+        request: &Request<Incoming>,
+        client: &AdminClient,
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let terms = self.terms.load_full();
+        if self.exposure == Exposure::Network && path.starts_with(API) {
+            let certificate = client.certificate.as_ref();
+            let reader = self.gate.authenticate(&terms, certificate, request.headers()).await;
+            if let Err(fault) = reader {
+                let failure = ActionFailure::credential(fault, &terms);
+                // The page asks before it has the token.
+                if fault != CredentialFault::CredentialMissing {
+                    self.controls.refused_reader(client, &failure);
+                }
+                return failure.response();
             }
         }
+        let access = self.access(&terms, client);
+        let query = request.uri().query().map(str::to_owned);
+        let turn = Arc::clone(&self.status_turns).acquire_owned().await;
+        // With many tenants a reply takes a while: no request waits for it.
+        let made = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            status::respond(&source, &path, query.as_deref(), access)
+        });
+        match made.await {
+            Ok(found) => found.unwrap_or_else(|| text(StatusCode::NOT_FOUND, NOT_FOUND_WITH_PAGE)),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the state could not be read\n"),
+        }
+    }
+
+    /// The part of the API that there is for this client, and its credential.
+    fn access(&self, terms: &AdminTerms, client: &AdminClient) -> Access {
+        let actions = terms.actions();
+        let has_certificate = client
+            .certificate
+            .as_ref()
+            .is_some_and(|certificate| terms.name_of(certificate).is_some());
+        let is_needed = (actions || self.exposure == Exposure::Network) && !has_certificate;
+        let credential = match (is_needed, terms.token().is_some()) {
+            (false, _) => "none",
+            (true, true) => "token",
+            (true, false) => "certificate",
+        };
+        Access { actions, credential }
     }
 
     /// The metrics, in the form that the client wants. With many tenants the page takes a while: it
@@ -188,9 +361,9 @@ impl AdminServer {
     }
 }
 
-/// Whether all hosts that `request` names are in `hosts`. Requests of web
-/// pages always name one.
-fn has_allowed_hosts(request: &Request<Incoming>, hosts: &AllowedHosts) -> bool {
+/// Whether all hosts that `request` names are this machine. Requests of web pages always name one.
+fn names_loopback(request: &Request<Incoming>) -> bool {
+    let hosts = AllowedHosts { loopback: true, ..AllowedHosts::default() };
     let in_head = request.headers().get_all(HOST).iter().map(|value| value.to_str().ok());
     let in_target = request.uri().authority().map(|authority| Some(authority.as_str()));
     in_head.chain(in_target).all(|named| {
@@ -216,10 +389,17 @@ const NO_SECRET: &str = "not ready: the secret of a tenant in `warm_up` cannot b
 const NOT_FOUND: &str = "try /livez, /readyz or /metrics\n";
 const NOT_FOUND_WITH_PAGE: &str = "try /, /livez, /readyz or /metrics\n";
 const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";
-/// Bounds the wait for the first byte of a connection, for a whole head, and for the next head.
+/// The paths of the API, which show or change the state of the gateway.
+const API: &str = "/api/";
+const ACTIONS: &str = "/api/v1/actions/";
+/// Bounds the wait for the first byte of a connection, for a TLS handshake, for a whole head, and
+/// for the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bounds all requests of a connection together.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// Most pages of metrics that are made at the same time: each takes memory and a processor.
+/// The age at which a connection takes no further request.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bounds the request that is under way at that age.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const _: () = assert!(LAST_REQUEST_TIMEOUT.as_secs() > actions::ACTION_TIMEOUT.as_secs());
+/// Most pages of a kind that are made at the same time: each takes memory and a processor.
 const MAX_PAGES: usize = 2;
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);

@@ -23,6 +23,7 @@ use crate::throttle::Throttles;
 use crate::traces::TraceSettings;
 use crate::trust::Trust;
 
+mod admin;
 mod callers;
 mod certificate_ends;
 mod cors;
@@ -57,13 +58,14 @@ mod traces;
 mod trust;
 mod warnings;
 
+pub use admin::{AdminSettings, AdminToken};
 pub use certificate_ends::{CertificateEnd, CertificateEnds};
 pub use effective::{EffectiveConfig, EffectiveTenant};
 pub use files::{Digest, Files};
 pub use finding::{Excerpt, Finding, Findings, Position, UnusableSecret};
 use finding::{Noted, Notes};
 use listeners::ListenerProofs;
-pub use listeners::{AdminSettings, ListenAddress, ListenerSettings, TlsFiles};
+pub use listeners::{ListenAddress, ListenerSettings, TlsFiles};
 use node::Node;
 use place::Place;
 use secrets::SecretsToRead;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
@@ -26,21 +27,20 @@ pub mod systemd;
 mod warm_up;
 mod watch;
 
-use crate::admin::{AdminServer, Readiness};
+use crate::admin::{AdminServer, AdminSocket, AdminTerms, Controls, Readiness, ReloadPort};
 use crate::caller::Admits;
-use crate::config::{AdminSettings, ListenAddress, ListenerSettings, Settings};
+use crate::config::{ListenAddress, ListenerSettings, Settings};
 use crate::descriptors::{self, Allotment, Needs, TooFew};
 use crate::gateway::Gateway;
 use crate::proxy::TotalConnections;
 use crate::status::{ListenerStatus, ShownGeneration, StatusSource};
 use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
-use crate::traces::Exports;
 use crate::trust::TrustError;
 use connections::Connections;
 use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
-use socket::Socket;
+use socket::{Socket, SocketFile};
 use warm_up::{fetch_tokens, start_warm_up};
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
@@ -55,8 +55,13 @@ pub struct Running {
     /// The limit of client connections in force.
     max_connections: usize,
     addresses: Vec<ListenAddress>,
-    admin_address: SocketAddr,
+    admin_address: ListenAddress,
+    admin_terms: Arc<ArcSwap<AdminTerms>>,
+    /// Takes the reloads that the admin API requests.
+    reload_port: Arc<ReloadPort>,
     admin: JoinHandle<()>,
+    /// The file of the admin listener's Unix socket, if it is at one.
+    _admin_file: Option<SocketFile>,
     readiness: Arc<Readiness>,
     status: Option<Arc<StatusSource>>,
     /// Takes samples for the status API.
@@ -78,9 +83,11 @@ struct AcceptLoop {
 }
 
 /// The settings that a reload cannot change.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 struct RestartOnly {
-    admin: AdminSettings,
+    admin_address: ListenAddress,
+    admin_status: bool,
+    admin_tls: bool,
     max_connections: usize,
     token_cache_entries: u64,
 }
@@ -88,17 +95,20 @@ struct RestartOnly {
 impl RestartOnly {
     fn of(settings: &Settings) -> Self {
         Self {
-            admin: settings.admin,
+            admin_address: settings.admin.address.clone(),
+            admin_status: settings.admin.status,
+            admin_tls: settings.admin.tls.is_some(),
             max_connections: settings.limits.max_connections,
             token_cache_entries: settings.limits.token_cache_entries,
         }
     }
 
     /// The keys with other values in `other`.
-    fn differing(self, other: Self) -> Vec<&'static str> {
+    fn differing(&self, other: &Self) -> Vec<&'static str> {
         let keys = [
-            ("admin.address", self.admin.address == other.admin.address),
-            ("admin.status", self.admin.status == other.admin.status),
+            ("admin.address", self.admin_address == other.admin_address),
+            ("admin.status", self.admin_status == other.admin_status),
+            ("admin.tls", self.admin_tls == other.admin_tls),
             ("limits.max_connections", self.max_connections == other.max_connections),
             ("limits.token_cache_entries", self.token_cache_entries == other.token_cache_entries),
         ];
@@ -179,29 +189,18 @@ impl Running {
             let address = &listener.address;
             sockets.push((address.clone(), bind(&mut inherited, address)?));
         }
-        let admin_at = ListenAddress::Tcp(settings.admin.address);
-        let admin = bind(&mut inherited, &admin_at)?;
+        let admin_at = settings.admin.address.clone();
+        let admin_socket = bind(&mut inherited, &admin_at)?;
         inherited.reserve(&admin_at);
-        let Socket::Tcp(admin_socket, admin_address) = admin else {
-            unreachable!("its address is a TCP port")
-        };
-        let admin_address = admin_socket.local_addr().unwrap_or(admin_address);
+        let admin_address = admin_socket.address();
+        let admin_terms = AdminTerms::new(&settings.admin, &settings.files);
+        let admin_terms = Arc::new(ArcSwap::from_pointee(admin_terms));
 
         let (limits, restart_only, logs) =
             (settings.limits, RestartOnly::of(&settings), LogDestinations::of(&settings));
         let tokens = TokenSource::new(exchange, limits.token_cache_entries, Arc::clone(&telemetry));
-        let (access_log, closing) = (Arc::new(access_log), CancellationToken::new());
-        let exports = Exports::default();
-        let (unfinished_heads, total) = (Arc::default(), TotalConnections::new(allotment.servers));
-        let state = ProcessState {
-            tokens,
-            unfinished_heads,
-            total,
-            telemetry,
-            access_log,
-            closing,
-            exports,
-        };
+        let total = TotalConnections::new(allotment.servers);
+        let state = ProcessState::new(tokens, total, telemetry, access_log);
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
         let listeners = settings.listeners.clone();
         let generation = Arc::new(Generation::build(settings, &ids, None, &state)?);
@@ -213,7 +212,8 @@ impl Running {
             Connections::new(Arc::clone(&generation), Arc::clone(telemetry), allotment);
         report(allotment, limits.max_connections, None, telemetry);
         let source = Arc::downgrade(&connections);
-        telemetry.read_before_page(move |all| readings::read(&source, restart_only, all));
+        let cache_limit = limits.token_cache_entries;
+        telemetry.read_before_page(move |all| readings::read(&source, cache_limit, all));
         let accept_loops: Vec<_> = (0..)
             .zip(sockets)
             .map(|(id, (configured, socket))| {
@@ -225,13 +225,28 @@ impl Running {
         let warming_up = start_warm_up(&generation, &readiness);
         let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
         let addresses = addresses(&accept_loops);
-        let status = restart_only.admin.status.then(|| {
+        let status = restart_only.admin_status.then(|| {
             let active = active(&generation, 1, &listeners, &addresses, Vec::new());
             Arc::new(StatusSource::new(Arc::clone(telemetry), active))
         });
         let sampling = status.clone().map(|status| tokio::spawn(status.follow()));
-        let admin = AdminServer::new(Arc::clone(telemetry), Arc::clone(&readiness), status.clone())
-            .with_max_connections(allotment.admin);
+        let reload_port = Arc::<ReloadPort>::default();
+        let source = Arc::downgrade(&connections);
+        let controls = Controls::new(Arc::clone(telemetry), Arc::clone(&reload_port), move || {
+            Some(Arc::clone(&source.upgrade()?.generation().gateway))
+        });
+        let admin = AdminServer::new(
+            Arc::clone(telemetry),
+            Arc::clone(&readiness),
+            status.clone(),
+            Arc::clone(&admin_terms),
+            controls,
+        );
+        let admin = admin.with_max_connections(allotment.admin);
+        let (admin_socket, admin_file) = match admin_socket {
+            Socket::Tcp(listener, _) => (AdminSocket::Tcp(listener), None),
+            Socket::Unix(listener, file) => (AdminSocket::Unix(listener), Some(file)),
+        };
         telemetry.reloads.in_force(1);
         for address in inherited.unused() {
             tracing::warn!(
@@ -251,7 +266,10 @@ impl Running {
             restart_only,
             max_connections: allotment.clients,
             admin_address,
-            admin: tokio::spawn(admin.serve(admin_socket)),
+            admin_terms,
+            reload_port,
+            admin: tokio::spawn(admin.serve(admin_socket, admin_at)),
+            _admin_file: admin_file,
             readiness,
             status,
             sampling,
@@ -290,6 +308,7 @@ impl Running {
         let configured: Vec<_> = settings.listeners.iter().map(|l| l.address.clone()).collect();
         let (restart_only, logs) = (RestartOnly::of(&settings), LogDestinations::of(&settings));
         let listeners = settings.listeners.clone();
+        let admin_terms = AdminTerms::new(&settings.admin, &settings.files);
         let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.state)?);
         logs.open(&self.state)?;
 
@@ -297,6 +316,8 @@ impl Running {
         self.state.tokens.reconfigure(exchange, renewal, &next.servers, || {
             self.connections.activate(Arc::clone(&next));
         });
+        let admin_terms = admin_terms.following(&self.admin_terms.load());
+        self.admin_terms.store(Arc::new(admin_terms));
 
         self.connections.resize(allotment);
         self.state.total.set_max(allotment.servers);
@@ -325,7 +346,7 @@ impl Running {
         self.addresses = addresses(&self.accept_loops);
         self.generation += 1;
         self.state.telemetry.reloads.in_force(self.generation);
-        let needs_restart = self.restart_only.differing(restart_only);
+        let needs_restart = self.restart_only.differing(&restart_only);
         if let Some(status) = &self.status {
             let (number, needs) = (self.generation, needs_restart.clone());
             status.activate(active(&next, number, &listeners, &self.addresses, needs));
@@ -367,9 +388,18 @@ impl Running {
         Arc::clone(&self.connections.generation().gateway)
     }
 
-    /// The address of the admin endpoints.
+    /// The address of the admin listener. Port 0 is replaced by the port that the system chose.
+    pub fn admin(&self) -> &ListenAddress {
+        &self.admin_address
+    }
+
+    /// The IP address and the port of the admin listener. It must not be at a Unix socket.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin_address
+        match &self.admin_address {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        }
+        .expect("the configuration gives the admin listener an IP address")
     }
 
     /// Waits until the gateway is ready: the tokens to warm up are cached, or took too long.
@@ -418,6 +448,7 @@ impl Running {
 /// that runs with the same settings causes none.
 pub fn start_errors(settings: &Settings) -> Vec<StartError> {
     let addresses = settings.listeners.iter().map(|listener| &listener.address);
+    let addresses = addresses.chain([&settings.admin.address]);
     let bind_error = |address: &ListenAddress| {
         let cause = socket::can_be_bound(address).err()?;
         Some(StartError::Bind { address: address.to_string(), cause })

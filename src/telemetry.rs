@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 mod access_log;
+mod admin_actions;
 mod audit;
 mod build;
 mod catalogue;
@@ -41,6 +42,7 @@ mod writer;
 pub use access_log::{
     AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
 };
+pub use admin_actions::{ActionMetrics, ActionOutcome, AdminAction};
 pub use audit::{AuditEvent, AuditLine, AuditLog};
 pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
@@ -103,6 +105,8 @@ pub struct Telemetry {
     pub reloads: ReloadMetrics,
     /// The last reloads, for the status API.
     pub reload_records: ReloadRecords,
+    /// Requests for actions of the admin API.
+    pub actions: ActionMetrics,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
     pub access_lines_dropped: Counter,
     /// The spans of traces.
@@ -163,6 +167,7 @@ impl Default for Telemetry {
         let descriptors = DescriptorMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let spans = SpanMetrics::register(&mut registry);
+        let actions = ActionMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
             "audit_log_lines_lost",
@@ -194,6 +199,7 @@ impl Default for Telemetry {
             descriptors,
             reloads,
             reload_records: ReloadRecords::default(),
+            actions,
             access_lines_dropped,
             spans,
             audit,

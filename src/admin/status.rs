@@ -17,12 +17,15 @@ pub(super) fn respond(
     source: &StatusSource,
     path: &str,
     query: Option<&str>,
+    access: Access,
 ) -> Option<Response<Full<Bytes>>> {
     Some(match path {
         "/" => page("text/html; charset=utf-8", include_str!("page/index.html")),
         "/page.css" => page("text/css; charset=utf-8", include_str!("page/page.css")),
         "/page.js" => page("text/javascript; charset=utf-8", SCRIPT),
-        "/api/v1/status" => json(StatusCode::OK, &source.overview()),
+        "/api/v1/status" => {
+            json(StatusCode::OK, &AccessibleOverview { overview: source.overview(), access })
+        }
         "/api/v1/servers" => json(StatusCode::OK, &ServerList { servers: source.servers() }),
         "/api/v1/certificates" => json(StatusCode::OK, &source.certificates()),
         "/api/v1/issuers" => json(StatusCode::OK, &IssuerList { issuers: source.issuers() }),
@@ -34,6 +37,23 @@ pub(super) fn respond(
         },
         _ => return None,
     })
+}
+
+/// The part of the API beyond reading, and the credential that it takes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Access {
+    /// Whether there are actions.
+    pub(super) actions: bool,
+    /// The credential that this client still has to show: `none`, `token` or `certificate`.
+    pub(super) credential: &'static str,
+}
+
+#[derive(Serialize)]
+struct AccessibleOverview<T> {
+    #[serde(flatten)]
+    overview: T,
+    #[serde(flatten)]
+    access: Access,
 }
 
 #[derive(Serialize)]

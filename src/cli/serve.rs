@@ -87,7 +87,7 @@ async fn serve(
     tracing::info!(
         version = telemetry::VERSION,
         commit = Some(telemetry::COMMIT).filter(|commit| !commit.is_empty()),
-        admin = %running.admin_address(),
+        admin = %running.admin(),
         servers,
         tenants,
         callers,

@@ -81,8 +81,12 @@ impl StatusCommand {
                 format!("the gateway does not show its state: {at} has no `admin.status: true`");
             return Err(Failure::Unavailable { what, hint: Some(SWITCH_ON.to_owned()) });
         }
-        let address = ListenAddress::Tcp(admin.address);
-        if admin.address.port() == 0 {
+        if admin.https {
+            let what = format!("{at}: `admin.tls` is set, and this command speaks no TLS");
+            return Err(Failure::Unavailable { what, hint: Some(NO_TLS.to_owned()) });
+        }
+        let address = admin.address;
+        if matches!(address, ListenAddress::Tcp(address) if address.port() == 0) {
             let what = format!("{at}: `admin.address` has port 0, and the system chose another");
             let hint = Some("give the address that the log names with `--address`".to_owned());
             return Err(Failure::Unavailable { what, hint });
@@ -160,6 +164,8 @@ impl StatusCommand {
 const MAX_TROUBLED: usize = 20;
 const SWITCH_ON: &str =
     "add it, and restart the gateway; or name the address of another gateway with `--address`";
+const NO_TLS: &str = "read the API with another client: `curl --cacert CA -H \"Authorization: Bearer $(cat TOKEN)\" \
+     https://HOST:9090/api/v1/status`";
 const AFTER_HELP: &str = "\
 The gateway must have `admin: { status: true }`. Without SEARCH and --all, tenants are listed that fail, \
 cannot use their secret, or are disabled.

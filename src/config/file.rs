@@ -8,10 +8,12 @@ use super::field::{Field, Named};
 use super::quantity::{Period, Size};
 use super::redact::without_query;
 
+mod admin;
 mod credential;
 mod permission;
 mod tenant;
 
+pub(super) use admin::{Admin, AdminTls};
 pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
@@ -26,7 +28,7 @@ pub(super) struct File {
     /// Where clients connect.
     #[schemars(length(min = 1))]
     pub listeners: Field<Vec<Field<Listener>>>,
-    /// Health checks and metrics, on a listener of their own.
+    /// Health checks, metrics and the admin API, on a listener of their own.
     #[serde(default = "default_admin")]
     pub admin: Field<Admin>,
     /// Bold BI installations, by names of your choice.
@@ -250,17 +252,6 @@ pub(super) struct Tls {
     pub client_crl_file: Field<String>,
 }
 
-/// The admin listener.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Admin {
-    /// IP address and port.
-    pub address: Field<String>,
-    /// Serve the status API and its page: tenants, servers, tokens' times, but no token and no
-    /// secret. Only on a loopback address, because it asks for no credential.
-    pub status: Field<bool>,
-}
-
 /// One Bold BI installation.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -424,12 +415,6 @@ pub(super) struct Limits {
     /// Most tokens that are kept at the same time.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub token_cache_entries: Field<u64>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: Field::Given("127.0.0.1:9090".to_owned()), status: Field::Given(false) }
-    }
 }
 
 impl Default for AccessLog {

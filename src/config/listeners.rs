@@ -1,4 +1,4 @@
-//! The sections `listeners` and `admin`: addresses, whom they let in, certificates and keys.
+//! The section `listeners`: addresses, whom they let in, certificates and keys.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use super::finding::Noted;
 use super::pem::NotBuilt;
 use super::place::Place;
 use super::tenants::FoundTenants;
+use super::tls::CertificateDemand;
 
 /// Where clients connect.
 #[derive(Clone, Debug)]
@@ -28,15 +29,6 @@ pub struct ListenerSettings {
     pub tls: Option<TlsFiles>,
     /// The peers that begin with a header of the PROXY protocol; `None` if no peer does.
     pub proxy_protocol: Option<PeerSet>,
-}
-
-/// The admin listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdminSettings {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Whether it serves the status API and its page; only on a loopback address.
-    pub status: bool,
 }
 
 /// The proofs that some listener can take from its clients. A part of the file that cannot be read
@@ -116,7 +108,8 @@ impl ListenAddress {
         address.ok_or(ADDRESS)
     }
 
-    pub(super) fn is_private(&self) -> bool {
+    /// Whether only processes of this machine reach it.
+    pub fn is_private(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
@@ -138,32 +131,13 @@ impl ListenAddress {
 }
 
 impl Check<'_> {
-    pub(super) fn admin(
-        self,
-        at: &Place<'_>,
-        admin: Field<file::Admin>,
-    ) -> Result<AdminSettings, Noted> {
-        let admin = admin.required(at, "a mapping", self.notes)?;
-        let status_at = at.key("status");
-        let status = admin.status.required(&status_at, "`true`, `false`", self.notes);
-        let at = at.key("address");
-        let text = admin.address.required(&at, TCP_ADDRESS, self.notes)?;
-        let address: SocketAddr =
-            text.parse().map_err(|_| self.notes.add(at.wrong(TCP_ADDRESS)))?;
-        let status = status?;
-        if status && !ListenAddress::Tcp(address).is_private() {
-            return Err(self.notes.add(status_at.wrong(PRIVATE_STATUS)));
-        }
-        Ok(AdminSettings { address, status })
-    }
-
     /// The listeners. They come after `admin`, because an address can only be used once.
     pub(super) fn listeners(
         self,
         root: &Place<'_>,
         listeners: Field<Vec<Field<file::Listener>>>,
         callers: &Field<Named<file::Caller>>,
-        admin: Option<&SocketAddr>,
+        admin: Option<&ListenAddress>,
         tenants: &FoundTenants,
     ) -> Result<Vec<ListenerSettings>, Noted> {
         let at = root.key("listeners");
@@ -178,7 +152,7 @@ impl Check<'_> {
             all.into_iter().all(|caller| caller.is_some_and(|c| c.certificates.is_missing()))
         });
         let mut taken: Vec<(ListenAddress, String)> = Vec::new();
-        taken.extend(admin.map(|a| (ListenAddress::Tcp(*a), "`admin.address`".to_owned())));
+        taken.extend(admin.map(|a| (a.clone(), "`admin.address`".to_owned())));
         let all = some(listeners, &at, "at least one listener", self.notes, |at, listener| {
             let address = self.address(&at.key("address"), listener.address);
             if let Ok(address) = &address {
@@ -202,7 +176,7 @@ impl Check<'_> {
                 self.warn_of_listener(&at.key("address"), address_known, has_tls, callers);
             }
             let hosts = self.allowed_hosts(at, listener.hosts, address_known, admits.ok(), tenants);
-            let tls = self.listener_tls(&at.key("tls"), &listener.tls);
+            let tls = self.listener_tls(&at.key("tls"), &listener.tls, CertificateDemand::Required);
             let client_ca_file = listener.tls.as_ref().given().map(|tls| &tls.client_ca_file);
             if let Some(Field::Given(_)) = client_ca_file {
                 let at = at.key("tls").key("client_ca_file");
@@ -232,7 +206,11 @@ impl Check<'_> {
         Ok(all.into_iter().flatten().collect())
     }
 
-    fn address(self, at: &Place<'_>, address: Field<String>) -> Result<ListenAddress, Noted> {
+    pub(super) fn address(
+        self,
+        at: &Place<'_>,
+        address: Field<String>,
+    ) -> Result<ListenAddress, Noted> {
         let text = address.required(at, ADDRESS, self.notes)?;
         ListenAddress::from_text(&text).map_err(|accepted| self.notes.add(at.wrong(accepted)))
     }
@@ -279,8 +257,5 @@ impl Check<'_> {
     }
 }
 
-const PRIVATE_STATUS: &str = "`false`; `true` only with a loopback address as `admin.address`, \
-                              because the status API asks for no credential";
-const TCP_ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:9090`";
 const ADDRESS: &str = "an IP address and a port, such as `127.0.0.1:8080`, or `unix:` and the \
                        absolute path of a socket of at most 107 bytes";

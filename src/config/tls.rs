@@ -25,19 +25,29 @@ use super::place::Place;
 
 mod clients;
 
+/// Whether a listener with `client_ca_file` admits clients without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CertificateDemand {
+    /// Each client must have one.
+    Required,
+    /// A client may have none. A certificate that is not valid ends the handshake all the same.
+    Optional,
+}
+
 impl Check<'_> {
     /// The TLS configuration of a listener; `None` where it serves plain HTTP.
     pub(super) fn listener_tls(
         self,
         at: &Place<'_>,
         tls: &Field<file::Tls>,
+        demand: CertificateDemand,
     ) -> Result<Option<TlsFiles>, NotBuilt> {
         let Some(tls) = tls.as_ref().optional()? else { return Ok(None) };
         let path = |key, file: &Field<String>| file.clone().required(&at.key(key), PEM, self.notes);
         let certificate_file = path("certificate_file", &tls.certificate_file);
         let key_file = path("key_file", &tls.key_file);
         let own = self.own_certificate(at, &certificate_file, &key_file);
-        let clients = self.client_verifier(at, tls);
+        let clients = self.client_verifier(at, tls, demand);
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring supports the default versions");

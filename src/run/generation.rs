@@ -35,6 +35,8 @@ pub(super) struct Generation {
     /// The configuration, for the status API.
     pub(super) effective: Option<Arc<EffectiveConfig>>,
     pub(super) alarm: SecretAlarm,
+    /// The address of the admin listener if it serves HTTPS, as the configuration has it.
+    admin_tls: Option<Box<str>>,
 }
 
 /// Identifies a listener while the process runs.
@@ -52,6 +54,25 @@ pub(super) struct ProcessState {
     pub(super) closing: CancellationToken,
     /// The exports of spans.
     pub(super) exports: Exports,
+}
+
+impl ProcessState {
+    pub(super) fn new(
+        tokens: TokenSource,
+        total: Arc<TotalConnections>,
+        telemetry: Arc<Telemetry>,
+        access_log: AccessLog,
+    ) -> Self {
+        Self {
+            tokens,
+            unfinished_heads: Arc::default(),
+            total,
+            telemetry,
+            access_log: Arc::new(access_log),
+            closing: CancellationToken::new(),
+            exports: Exports::default(),
+        }
+    }
 }
 
 impl Generation {
@@ -99,6 +120,8 @@ impl Generation {
         );
         let proxy = Arc::new(proxy.with_traces(tracer.transpose()?));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
+        let admin = settings.admin;
+        let admin_tls = admin.tls.is_some().then(|| admin.address.to_string().into());
         Ok(Self {
             proxy,
             gateway,
@@ -109,6 +132,7 @@ impl Generation {
             certificate_ends: settings.certificate_ends,
             effective: settings.effective,
             alarm,
+            admin_tls,
         })
     }
 
@@ -143,7 +167,8 @@ impl Generation {
             &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
         );
         let tls = self.listeners.iter().filter(|(_, listener)| listener.tls.is_some());
-        telemetry.handshakes.export(&tls.map(|(_, listener)| &*listener.address).collect());
+        let addresses = tls.map(|(_, listener)| &*listener.address);
+        telemetry.handshakes.export(&addresses.chain(self.admin_tls.as_deref()).collect());
         self.publish_alarm(telemetry);
         // A refused configuration may have set the metrics of a server with the same name.
         for upstream in upstreams() {

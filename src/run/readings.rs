@@ -4,19 +4,18 @@
 use std::sync::Weak;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::RestartOnly;
 use super::connections::Connections;
 use crate::proxy::{ConnectionUsage, TenantUpstream};
 use crate::telemetry::Readings;
 
 /// Reads all of them, unless the gateway has ended.
 #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
-pub(super) fn read(connections: &Weak<Connections>, limits: RestartOnly, readings: &Readings) {
+pub(super) fn read(connections: &Weak<Connections>, cache_limit: u64, readings: &Readings) {
     let Some(connections) = connections.upgrade() else { return };
     let generation = connections.generation();
     let one = |value| [(Vec::new(), value)];
     readings.cache_entries.set(one(generation.gateway.cached_tokens() as f64));
-    readings.cache_limit.set(one(limits.token_cache_entries as f64));
+    readings.cache_limit.set(one(cache_limit as f64));
     readings.connections_limit.set(one(connections.limit() as f64));
 
     let certificates = generation.certificate_ends.iter().map(|end| {

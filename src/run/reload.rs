@@ -2,6 +2,7 @@
 //! as a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,11 +12,12 @@ use tokio::time::sleep;
 
 use super::watch::Watch;
 use super::{Reloaded, Running, systemd};
+use crate::admin::{ReloadReport, ReloadRequest};
 use crate::boldbi::BoldBi;
-use crate::config::{Files, Findings, Settings, TenantSecrets};
+use crate::config::{Digest, Files, Findings, Settings, TenantSecrets};
 use crate::gateway::Gateway;
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
-use crate::telemetry::{RecordedReload, ReloadOutcome, ReloadTrigger};
+use crate::telemetry::{AuditEvent, AuditLine, RecordedReload, ReloadOutcome, ReloadTrigger};
 
 /// Reloads the configuration of one gateway.
 pub struct Reloader {
@@ -26,6 +28,8 @@ pub struct Reloader {
     active: ConfigSummary,
     /// The warnings of the active configuration, which are logged already.
     warned: HashSet<String>,
+    /// The files of the configuration that the reload under way finds active.
+    replaced: Files,
     /// The files as they were read last.
     last_read: Files,
     /// Whether the last read configuration was refused.
@@ -81,6 +85,7 @@ impl Reloader {
             exchange,
             active,
             warned,
+            replaced: Files::default(),
             last_read,
             refused: false,
             trigger: ReloadTrigger::Files,
@@ -88,26 +93,42 @@ impl Reloader {
         }
     }
 
-    /// Reloads after each change of the files, and on each `signal`. Never returns.
+    /// Reloads after each change of the files, on each `signal`, and when the admin API requests
+    /// it. Never returns.
     pub async fn follow(mut self, running: &mut Running, mut signal: Signal) {
+        let mut requests = running.reload_port.open();
         // The files may have changed since the start.
-        self.reload(running, false).await;
+        self.reload(running, ReloadTrigger::Files).await;
         if self.refused || self.retry_in.is_some() {
             systemd::status(self.status());
         }
         loop {
-            let on_signal = tokio::select! {
-                () = self.watch.changed() => false,
-                () = sleep(self.retry_in.unwrap_or_default()), if self.retry_in.is_some() => false,
-                received = signal.recv() => received.is_some(),
+            let retry = sleep(self.retry_in.unwrap_or_default());
+            let mut request = None;
+            let trigger = tokio::select! {
+                () = self.watch.changed() => ReloadTrigger::Files,
+                () = retry, if self.retry_in.is_some() => ReloadTrigger::Files,
+                received = signal.recv() => match received {
+                    Some(()) => ReloadTrigger::Signal,
+                    None => ReloadTrigger::Files,
+                },
+                received = requests.recv() => {
+                    request = received;
+                    ReloadTrigger::Action
+                }
             };
+            let on_signal = trigger == ReloadTrigger::Signal;
             if on_signal {
                 systemd::reloading();
             }
-            self.reload(running, on_signal).await;
+            let report = self.reload(running, trigger).await;
             // systemd waits for the end of a reload that it asked for, even of a refused one.
             let notify = if on_signal { systemd::ready } else { systemd::status };
             notify(self.status());
+            if let Some(ReloadRequest { reply }) = request {
+                // The requester may have gone.
+                let _ = reply.send(report);
+            }
         }
     }
 
@@ -121,25 +142,40 @@ impl Reloader {
     }
 
     /// Reads all files and activates them if they have changed. Reads them again if more files are
-    /// watched than before.
-    async fn reload(&mut self, running: &mut Running, mut on_signal: bool) {
-        self.trigger = if on_signal { ReloadTrigger::Signal } else { ReloadTrigger::Files };
-        for _ in 0..MAX_REREADS {
-            let read = self.read(on_signal, running.gateway()).await;
-            let ReadResult { files, settings, watch, watch_grew } = match read {
-                Ok(read) => read,
-                Err(stuck) => return self.read_failed(running, &stuck.into()),
-            };
-            self.watch = watch;
-            if let Some(unreadable) = files.unreadable() {
-                return self.read_failed(running, &unreadable.into());
+    /// watched than before. Returns what became of it: the first result that changed something.
+    async fn reload(&mut self, running: &mut Running, trigger: ReloadTrigger) -> ReloadReport {
+        self.trigger = trigger;
+        let mut report = ReloadReport::Unchanged;
+        for reading in 0..MAX_REREADS {
+            self.replaced = self.active.files.clone();
+            let on_request = reading == 0 && trigger != ReloadTrigger::Files;
+            let (next, watch_grew) = self.reload_once(running, on_request).await;
+            if report == ReloadReport::Unchanged {
+                report = next;
             }
-            self.apply_if_changed(running, files, settings, on_signal);
             if !watch_grew {
-                return;
+                break;
             }
-            on_signal = false;
         }
+        report
+    }
+
+    /// The same, once. Returns whether more files are watched, too.
+    async fn reload_once(
+        &mut self,
+        running: &mut Running,
+        on_request: bool,
+    ) -> (ReloadReport, bool) {
+        let read = self.read(on_request, running.gateway()).await;
+        let ReadResult { files, settings, watch, watch_grew } = match read {
+            Ok(read) => read,
+            Err(stuck) => return (self.read_failed(running, &stuck.into()), false),
+        };
+        self.watch = watch;
+        if let Some(unreadable) = files.unreadable() {
+            return (self.read_failed(running, &unreadable.into()), false);
+        }
+        (self.apply_if_changed(running, files, settings, on_request), watch_grew)
     }
 
     /// Reads and watches all files within one deadline. A reading that hangs keeps the watch,
@@ -149,11 +185,11 @@ impl Reloader {
     /// and perhaps only the active configuration names the file that hangs.
     async fn read(
         &mut self,
-        on_signal: bool,
+        on_request: bool,
         active_gateway: Arc<Gateway>,
     ) -> Result<ReadResult, ReadError> {
         let path = self.path.clone();
-        let reading = if on_signal { self.reading.on_request() } else { self.reading.clone() };
+        let reading = if on_request { self.reading.on_request() } else { self.reading.clone() };
         let threads = reading.clone();
         let mut watch = std::mem::replace(&mut self.watch, Watch::polling());
         let active = self.active.files.clone();
@@ -179,18 +215,19 @@ impl Reloader {
         }
     }
 
-    fn read_failed(&mut self, running: &Running, failed: &ReadFailure) {
+    fn read_failed(&mut self, running: &Running, failed: &ReadFailure) -> ReloadReport {
         running.state.telemetry.reloads.ended(failed.outcome);
-        let findings = vec![failed.error.clone(), format!("hint: {}", failed.hint)];
-        self.record(running, failed.outcome.into(), None, findings);
         let pause = self.retry_in.map_or(MIN_RETRY_PAUSE, |pause| (pause * 2).min(MAX_RETRY_PAUSE));
         self.retry_in = Some(pause);
+        let findings = vec![failed.error.clone(), format!("hint: {}", failed.hint)];
+        self.record(running, failed.outcome.into(), None, findings);
         tracing::error!(
             error = failed.error,
             hint = failed.hint,
             next_attempt_in = ?pause,
             "the files of the configuration cannot be read: the active configuration stays"
         );
+        ReloadReport::Unreadable { error: failed.error.clone(), hint: failed.hint }
     }
 
     fn apply_if_changed(
@@ -198,12 +235,12 @@ impl Reloader {
         running: &mut Running,
         files: Files,
         settings: Result<Settings, Findings>,
-        on_signal: bool,
-    ) {
+        on_request: bool,
+    ) -> ReloadReport {
         // The reason of a refusal may be outside the files, such as an address in use. So a signal
-        // tries a refused configuration again.
+        // or an action tries a refused configuration again.
         let had_failed = self.retry_in.take().is_some();
-        if files == self.last_read && !(on_signal && self.refused) {
+        if files == self.last_read && !(on_request && self.refused) {
             if had_failed {
                 tracing::info!(
                     "the files of the configuration can be read again and have not changed"
@@ -212,11 +249,11 @@ impl Reloader {
                     running.state.telemetry.reloads.in_sync();
                 }
                 self.record(running, UNCHANGED, None, vec![READABLE_AGAIN.to_owned()]);
-            } else if on_signal {
+            } else if on_request {
                 tracing::info!("the configuration and its files have not changed");
                 self.record(running, UNCHANGED, None, Vec::new());
             }
-            return;
+            return ReloadReport::Unchanged;
         }
         self.last_read = files;
         let metrics = Arc::clone(&running.state.telemetry);
@@ -226,7 +263,7 @@ impl Reloader {
                 metrics.reloads.ended(ReloadOutcome::Refused);
                 let findings = findings.without_lines();
                 self.record_refusal(running, &findings);
-                return self.refuse(&in_one_line(&findings.to_string()));
+                return self.refuse(in_one_line(&findings.to_string()));
             }
         };
         if settings.files == self.active.files {
@@ -234,25 +271,32 @@ impl Reloader {
             metrics.reloads.in_sync();
             tracing::info!("the files hold the active configuration again");
             self.record(running, UNCHANGED, None, vec![ACTIVE_AGAIN.to_owned()]);
-            return;
+            return ReloadReport::Unchanged;
         }
         match self.apply(running, settings) {
-            Ok(reloaded) => {
+            Ok((reloaded, warnings)) => {
                 self.refused = false;
                 metrics.reloads.ended(ReloadOutcome::Applied);
                 let needs_restart = reloaded.needs_restart.iter();
                 let notes = needs_restart.map(|key| format!("{key}: needs a restart")).collect();
-                self.record(running, APPLIED, Some(reloaded.generation), notes);
+                let Reloaded { generation, needs_restart } = reloaded;
+                self.record(running, APPLIED, Some(generation), notes);
+                ReloadReport::Applied { generation, needs_restart, warnings }
             }
             Err(cause) => {
                 metrics.reloads.ended(ReloadOutcome::Refused);
                 self.record(running, REFUSED, None, vec![cause.clone()]);
-                self.refuse(&cause);
+                self.refuse(cause)
             }
         }
     }
 
-    fn apply(&mut self, running: &mut Running, settings: Settings) -> Result<Reloaded, String> {
+    /// Activates `settings`. Returns their first warnings, too.
+    fn apply(
+        &mut self,
+        running: &mut Running,
+        settings: Settings,
+    ) -> Result<(Reloaded, Vec<String>), String> {
         if settings.serves_nobody()
             && let Some(findings) = settings.unusable()
         {
@@ -268,7 +312,9 @@ impl Reloader {
                 tracing::warn!(warning, hint, "configuration warning");
             }
         }
-        let warned = settings.warnings.told().map(|(warning, _)| warning).collect();
+        let warned: HashSet<_> = settings.warnings.told().map(|(warning, _)| warning).collect();
+        let warnings = settings.warnings.told().map(|(warning, _)| warning);
+        let warnings = warnings.take(MAX_WARNINGS).collect();
         let exchange = self.exchange.reconfigured(settings.servers.iter());
         let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);
         let new_exchange = Arc::clone(&exchange);
@@ -276,10 +322,10 @@ impl Reloader {
         self.exchange = exchange;
         self.active.log_change(&next, &reloaded);
         (self.active, self.warned) = (next, warned);
-        Ok(reloaded)
+        Ok((reloaded, warnings))
     }
 
-    /// Records the end of a reload for the status API.
+    /// Records the end of a reload for the audit log and for the status API.
     fn record(
         &self,
         running: &Running,
@@ -288,8 +334,35 @@ impl Reloader {
         findings: Vec<String>,
     ) {
         let (at, trigger) = (SystemTime::now(), self.trigger);
+        self.audit(running, at, outcome, &findings);
         let reload = RecordedReload { at, trigger, outcome, generation, findings };
         running.state.telemetry.reload_records.add(reload);
+    }
+
+    fn audit(&self, running: &Running, at: SystemTime, outcome: &str, findings: &[String]) {
+        let (before, read) = (&self.replaced, self.retry_in.is_none().then_some(&self.last_read));
+        // Of the configuration file alone: a digest of a secret could be used to guess the secret.
+        let digest = |files: &Files| files.held_by(&self.path).map(|digest| hex(&digest));
+        let (digest_before, digest) = (digest(before), read.and_then(digest));
+        let findings = (!findings.is_empty()).then(|| findings.join("; "));
+        running.state.telemetry.audit.write(&AuditLine {
+            begun: at,
+            request_id: None,
+            caller: None,
+            permission: None,
+            tenant: None,
+            subject: None,
+            grant: None,
+            outcome,
+            event: AuditEvent::Reload {
+                trigger: self.trigger.into(),
+                generation: running.generation,
+                digest_before: digest_before.as_deref(),
+                digest: digest.as_deref(),
+                files_changed: read.map_or(0, |read| before.changed(read)) as u64,
+                findings: findings.as_deref(),
+            },
+        });
     }
 
     fn record_refusal(&self, running: &Running, findings: &Findings) {
@@ -300,7 +373,7 @@ impl Reloader {
         self.record(running, REFUSED, None, told.collect());
     }
 
-    fn refuse(&mut self, findings: &str) {
+    fn refuse(&mut self, findings: String) -> ReloadReport {
         self.refused = true;
         tracing::error!(
             findings,
@@ -308,6 +381,7 @@ impl Reloader {
                  once an address that was in use is free, send SIGHUP",
             "the changed configuration is refused: the active configuration stays as a whole"
         );
+        ReloadReport::Refused { findings }
     }
 }
 
@@ -367,6 +441,13 @@ fn names<'n>(mut list: impl Iterator<Item = &'n String>) -> Option<String> {
     }
 }
 
+fn hex(digest: &Digest) -> String {
+    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 fn in_one_line(findings: &str) -> String {
     findings.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
@@ -378,6 +459,8 @@ const STATUS_UNREADABLE: &str =
 const MIN_RETRY_PAUSE: Duration = Duration::from_secs(10);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 const MAX_NAMES: usize = 10;
+/// Warnings in the reply to the action `reload`; the log has all of them.
+const MAX_WARNINGS: usize = 20;
 /// Outcomes of recorded reloads, and remarks on them.
 const APPLIED: &str = "applied";
 const UNCHANGED: &str = "unchanged";

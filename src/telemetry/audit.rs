@@ -1,5 +1,5 @@
-//! The audit log: one line for each exchange and each refusal, with its caller, tenant, subject,
-//! permission and outcome; never a token or a secret.
+//! The audit log: one line for each exchange, each refusal, each action of the admin API and each
+//! reload, with all that is known of who and what; never a token or a secret.
 
 use std::io;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ pub struct AuditLine<'a> {
     pub subject: Option<&'a str>,
     /// The grant by which the tenant gets its tokens.
     pub grant: Option<&'a str>,
-    /// `granted`, or the code of the failure.
+    /// `granted`, `success` or `applied`, or the code of the failure.
     pub outcome: &'a str,
     /// The event.
     pub event: AuditEvent<'a>,
@@ -65,6 +65,37 @@ pub enum AuditEvent<'a> {
         class: Option<&'static str>,
         /// The status of the response.
         status: u16,
+    },
+    /// An action of the admin API was requested.
+    AdminAction {
+        /// Its name; `None` if there is none of the requested name.
+        action: Option<&'static str>,
+        /// The proof of the operator: `token`, or a name of the client certificate; `None` without
+        /// a valid credential.
+        operator: Option<&'a str>,
+        /// Address of the client; `None` on a Unix socket.
+        client: Option<IpAddr>,
+        /// The error in words, if the action was tried and failed.
+        error: Option<&'a str>,
+        /// The status of the response.
+        status: u16,
+        /// Lines about refused attempts that were suppressed before this one.
+        suppressed: u64,
+    },
+    /// The configuration was read again.
+    Reload {
+        /// The cause: `signal`, `files` or `action`.
+        trigger: &'static str,
+        /// The number of the configuration in force afterwards.
+        generation: u64,
+        /// SHA-256 of the configuration file in force before; `None` if it could not be read.
+        digest_before: Option<&'a str>,
+        /// SHA-256 of the configuration file that was read.
+        digest: Option<&'a str>,
+        /// How many files, of all that the configuration names, differ from those in force before.
+        files_changed: u64,
+        /// The faults of a refused configuration, or the error of a file that cannot be read.
+        findings: Option<&'a str>,
     },
 }
 
@@ -136,6 +167,8 @@ impl AuditLine<'_> {
         out.push_str(match self.event {
             AuditEvent::Exchange { .. } => "exchange\"",
             AuditEvent::Refusal { .. } => "refusal\"",
+            AuditEvent::AdminAction { .. } => "admin_action\"",
+            AuditEvent::Reload { .. } => "reload\"",
         });
         name_field(out, "request.id", self.request_id);
         name_field(out, "boldgate.caller", self.caller);
@@ -161,13 +194,33 @@ impl AuditLine<'_> {
                 name_field(out, "http.request.method", *method);
                 name_field(out, "url.path", *path);
                 text_field(out, "tls.client.hash.sha256", *certificate);
-                out.push_str(",\"http.response.status_code\":");
-                push_number(out, (*status).into());
-                if let Some(client) = client {
-                    out.push_str(",\"client.address\":\"");
-                    push_address(out, *client);
-                    out.push('"');
+                number_field(out, "http.response.status_code", (*status).into());
+                address_field(out, *client);
+            }
+            AuditEvent::AdminAction { action, operator, client, error, status, suppressed } => {
+                text_field(out, "boldgate.action", *action);
+                name_field(out, "boldgate.operator", *operator);
+                name_field(out, "error.message", *error);
+                number_field(out, "http.response.status_code", (*status).into());
+                if *suppressed > 0 {
+                    number_field(out, "boldgate.suppressed_lines", *suppressed);
                 }
+                address_field(out, *client);
+            }
+            AuditEvent::Reload {
+                trigger,
+                generation,
+                digest_before,
+                digest,
+                files_changed,
+                findings,
+            } => {
+                text_field(out, "boldgate.trigger", Some(trigger));
+                number_field(out, "boldgate.config_generation", *generation);
+                text_field(out, "boldgate.config_sha256_before", *digest_before);
+                text_field(out, "boldgate.config_sha256", *digest);
+                number_field(out, "boldgate.files_changed", *files_changed);
+                bounded_field(out, "boldgate.findings", *findings, MAX_FINDINGS);
             }
         }
         out.push_str("}\n");
@@ -176,17 +229,39 @@ impl AuditLine<'_> {
 
 /// Names of issuers and clients may be of any length.
 fn name_field(out: &mut String, name: &str, value: Option<&str>) {
+    bounded_field(out, name, value, MAX_NAME);
+}
+
+/// A text that is cut off after `max` bytes.
+fn bounded_field(out: &mut String, name: &str, value: Option<&str>, max: usize) {
     match value {
-        Some(long) if long.len() > MAX_NAME => {
-            let cut = format!("{}…", &long[..long.floor_char_boundary(MAX_NAME)]);
+        Some(long) if long.len() > max => {
+            let cut = format!("{}…", &long[..long.floor_char_boundary(max)]);
             text_field(out, name, Some(&cut));
         }
         value => text_field(out, name, value),
     }
 }
 
+fn number_field(out: &mut String, name: &str, value: u64) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":");
+    push_number(out, value);
+}
+
+fn address_field(out: &mut String, client: Option<IpAddr>) {
+    if let Some(client) = client {
+        out.push_str(",\"client.address\":\"");
+        push_address(out, client);
+        out.push('"');
+    }
+}
+
 /// Bytes of a name; e-mail addresses have at most 254 (RFC 5321, section 4.5.3.1).
 const MAX_NAME: usize = 512;
+/// Bytes of findings; the process log has all of them.
+const MAX_FINDINGS: usize = 4096;
 const TYPICAL_LINE: usize = 512;
 /// Some 40,000 lines: more than a burst of refusals while a disk is busy.
 const MAX_BUFFERED: usize = 16 << 20;
@@ -261,6 +336,53 @@ mod tests {
              \"http.response.status_code\":403,\"client.address\":\"192.0.2.10\"}}\n"
         );
         assert_eq!(json(&refusal()), expected);
+    }
+
+    /// A line without a request.
+    fn bare<'a>(outcome: &'a str, event: AuditEvent<'a>) -> AuditLine<'a> {
+        let (request_id, caller, permission) = (None, None, None);
+        let (tenant, subject, grant) = (None, None, None);
+        let begun = exchange().begun;
+        AuditLine { begun, request_id, caller, permission, tenant, subject, grant, outcome, event }
+    }
+
+    #[test]
+    fn lines_of_actions_and_reloads_have_all_fields_in_their_form() {
+        let action = AuditEvent::AdminAction {
+            action: Some("drop-tokens"),
+            operator: Some("DNS ops.example"),
+            client: Some(IpAddr::from([192, 0, 2, 10])),
+            error: Some("the configuration has no such tenant"),
+            status: 404,
+            suppressed: 3,
+        };
+        let expected = "{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
+             \"event\":\"admin_action\",\"boldgate.tenant\":\"acme\",\
+             \"boldgate.outcome\":\"tenant_unknown\",\"boldgate.action\":\"drop-tokens\",\
+             \"boldgate.operator\":\"DNS ops.example\",\
+             \"error.message\":\"the configuration has no such tenant\",\
+             \"http.response.status_code\":404,\"boldgate.suppressed_lines\":3,\
+             \"client.address\":\"192.0.2.10\"}\n";
+        let line = AuditLine { tenant: Some("acme"), ..bare("tenant_unknown", action) };
+        assert_eq!(json(&line), expected);
+        let long = "f".repeat(5000);
+        let reload = AuditEvent::Reload {
+            trigger: "signal",
+            generation: 2,
+            digest_before: Some("ab"),
+            digest: Some("cd"),
+            files_changed: 1,
+            findings: Some(&long),
+        };
+        let expected = format!(
+            "{{\"timestamp\":\"2025-12-31T23:59:59.000042Z\",\"severity\":\"INFO\",\
+             \"event\":\"reload\",\"boldgate.outcome\":\"refused\",\"boldgate.trigger\":\"signal\",\
+             \"boldgate.config_generation\":2,\"boldgate.config_sha256_before\":\"ab\",\
+             \"boldgate.config_sha256\":\"cd\",\"boldgate.files_changed\":1,\
+             \"boldgate.findings\":\"{}…\"}}\n",
+            &long[..4096]
+        );
+        assert_eq!(json(&bare("refused", reload)), expected);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use strum::VariantArray;
 
 use super::{
-    DescriptorUse, ExchangeOutcome, HandshakeFailure, ROUTE_CLASSES, Reason, RefreshOutcome,
-    ReloadOutcome, RequestOutcome, STATUS_CLASSES, SpanDrop,
+    ActionMetrics, ActionOutcome, DescriptorUse, ExchangeOutcome, HandshakeFailure, ROUTE_CLASSES,
+    Reason, RefreshOutcome, ReloadOutcome, RequestOutcome, STATUS_CLASSES, SpanDrop,
 };
 
 /// A metric as the document describes it.
@@ -316,6 +316,15 @@ const CONFIGURATION: &[DescribedMetric] = &[
         name: "boldgate_config_in_force_since_timestamp_seconds",
         labels: &[],
         look_at: "compare it with the time of a change",
+    },
+    DescribedMetric {
+        name: "boldgate_admin_actions",
+        labels: &[
+            words_of("action", ActionMetrics::action_labels),
+            words_of("outcome", words::<ActionOutcome>),
+        ],
+        look_at: "`refused`, above all without an action: somebody tries the admin API without its \
+                  credential, and the audit log has the address",
     },
     DescribedMetric {
         name: "boldgate_tls_certificate_not_after_timestamp_seconds",

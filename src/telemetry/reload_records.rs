@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 /// The last reloads, at most [`MAX_RECORDS`].
 #[derive(Debug, Default)]
@@ -26,13 +27,16 @@ pub struct RecordedReload {
 }
 
 /// The cause of a reload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ReloadTrigger {
     /// A file was changed, or a reading that failed was tried again.
     Files,
     /// SIGHUP.
     Signal,
+    /// The action `reload` of the admin API.
+    Action,
 }
 
 impl ReloadRecords {

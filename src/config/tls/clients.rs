@@ -16,17 +16,19 @@ use crate::config::file;
 use crate::config::finding::Noted;
 use crate::config::pem::{CERTIFICATES, NotBuilt, day, fault_at, out_of_date, unverifiable_key};
 use crate::config::place::Place;
+use crate::config::tls::CertificateDemand;
 use crate::plain_file::limit::MAX_REVOCATIONS;
 use crate::trust::pem::{PemFault, Section, sections};
 use crate::trust::{CertificateInfo, ListedCertificate, RevocationList, RevocationListFault};
 
 impl Check<'_> {
-    /// Demands a client certificate of one of the CAs of `client_ca_file`, valid now and not
-    /// revoked. `None` where none is asked for.
+    /// Demands, or allows, a client certificate of one of the CAs of `client_ca_file`, valid now
+    /// and not revoked. `None` where none is asked for.
     pub(super) fn client_verifier(
         self,
         at: &Place<'_>,
         tls: &file::Tls,
+        demand: CertificateDemand,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, NotBuilt> {
         let (ca_at, crl_at) = (at.key("client_ca_file"), at.key("client_crl_file"));
         let ca_file = tls.client_ca_file.as_ref().optional()?;
@@ -58,12 +60,15 @@ impl Check<'_> {
         let verifier = |revoked: &[Section]| {
             let lists =
                 revoked.iter().map(|list| CertificateRevocationListDer::from(list.der.to_vec()));
-            WebPkiClientVerifier::builder_with_provider(
+            let builder = WebPkiClientVerifier::builder_with_provider(
                 Arc::clone(&roots),
                 Arc::new(default_provider()),
             )
-            .with_crls(lists)
-            .build()
+            .with_crls(lists);
+            match demand {
+                CertificateDemand::Required => builder.build(),
+                CertificateDemand::Optional => builder.allow_unauthenticated().build(),
+            }
         };
         if let Some(file) = crl_file {
             for list in &revoked {

@@ -1,0 +1,399 @@
+//! The actions of the admin API: who may request one, what it does, and its line in the audit log.
+//! An action that has begun goes on when its client leaves.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::attempts::Attempts;
+use super::command::Command;
+use super::credential::Operator;
+use super::page_origin;
+use super::reloads::{NoReload, ReloadPort, ReloadReport};
+use super::reply::{ActionFailure, ActionSuccess};
+use super::{AdminClient, AdminServer};
+use crate::boldbi;
+use crate::gateway::Gateway;
+use crate::telemetry::{ActionOutcome, AdminAction, AuditEvent, AuditLine, LogLevel, Telemetry};
+use crate::tenant::SwitchError;
+
+/// The parts of the gateway that actions change.
+pub struct Controls {
+    /// The gateway in force; `None` once it has ended.
+    gateway: Box<dyn Fn() -> Option<Arc<Gateway>> + Send + Sync>,
+    reloads: Arc<ReloadPort>,
+    telemetry: Arc<Telemetry>,
+    /// Bounds the actions that are under way.
+    turns: Arc<Semaphore>,
+    attempts: Attempts,
+}
+
+/// A request for an action, for its audit line.
+struct Attempt {
+    at: SystemTime,
+    action: Option<AdminAction>,
+    client: Option<IpAddr>,
+    operator: Option<Operator>,
+    command: Option<Command>,
+}
+
+impl Controls {
+    /// Changes the gateway that `gateway` gives, and reloads by `reloads`.
+    pub fn new(
+        telemetry: Arc<Telemetry>,
+        reloads: Arc<ReloadPort>,
+        gateway: impl Fn() -> Option<Arc<Gateway>> + Send + Sync + 'static,
+    ) -> Self {
+        let turns = Arc::new(Semaphore::new(MAX_ACTIONS));
+        let gateway = Box::new(gateway);
+        Self { gateway, reloads, telemetry, turns, attempts: Attempts::default() }
+    }
+
+    /// Counts and audits a request without a valid credential for something else than an action.
+    pub(super) fn refused_reader(&self, client: &AdminClient, failure: &ActionFailure) {
+        self.ended(&Attempt::new(None, client), &Err(failure));
+    }
+
+    async fn perform(&self, command: &Command) -> Result<ActionSuccess, ActionFailure> {
+        let gateway = (self.gateway)().ok_or_else(stopping)?;
+        match command {
+            Command::RefreshToken { tenant } => refresh_token(&gateway, tenant).await,
+            Command::DropTokens { tenant, subject } => {
+                let dropped = gateway
+                    .drop_tokens(tenant, subject.as_deref())
+                    .ok_or_else(|| unknown_tenant(tenant))?;
+                let of = if subject.is_some() { "of this user of" } else { "of" };
+                let message = format!(
+                    "{dropped} cached tokens {of} tenant `{tenant}` were dropped; the next request \
+                     exchanges again"
+                );
+                Ok(ActionSuccess::new(message).with("dropped", dropped))
+            }
+            Command::DisableTenant { tenant } => {
+                let changed = gateway.set_enabled(tenant, false);
+                let changed = changed.map_err(|error| cannot_switch(tenant, error))?;
+                let message = format!(
+                    "tenant `{tenant}` {} disabled: its requests get 503 (`tenant_disabled`). It \
+                     outlives reloads and not a restart; for good, set `tenants.{tenant}.disabled: \
+                     true`",
+                    if changed { "is" } else { "was already" }
+                );
+                Ok(ActionSuccess::new(message).with("changed", changed))
+            }
+            Command::EnableTenant { tenant } => {
+                let changed = gateway.set_enabled(tenant, true);
+                let changed = changed.map_err(|error| cannot_switch(tenant, error))?;
+                let message = format!(
+                    "tenant `{tenant}` {} enabled. It outlives reloads and not a restart: then \
+                     `tenants.{tenant}.disabled` decides",
+                    if changed { "is" } else { "was already" }
+                );
+                Ok(ActionSuccess::new(message).with("changed", changed))
+            }
+            Command::Reload => self.reload().await,
+            Command::SetLogLevel(level) => Ok(self.set_log_level(*level)),
+        }
+    }
+
+    async fn reload(&self) -> Result<ActionSuccess, ActionFailure> {
+        let report = match self.reloads.request() {
+            Ok(report) => report.await.map_err(|_| stopping())?,
+            Err(NoReload::Busy) => return Err(ActionFailure::busy()),
+            Err(NoReload::Away) => return Err(stopping()),
+        };
+        match report {
+            ReloadReport::Applied { generation, needs_restart, warnings } => {
+                let mut message =
+                    format!("the changed configuration is active: generation {generation}");
+                if !needs_restart.is_empty() {
+                    message += &format!("; {} need a restart", needs_restart.join(", "));
+                }
+                Ok(ActionSuccess::new(message)
+                    .with("result", "applied")
+                    .with("generation", generation)
+                    .with("needs_restart", needs_restart)
+                    .with("warnings", warnings))
+            }
+            ReloadReport::Unchanged => {
+                let message = "the files hold the active configuration: nothing has changed";
+                Ok(ActionSuccess::new(message).with("result", "unchanged"))
+            }
+            ReloadReport::Refused { findings } => {
+                let error = "the changed configuration is refused: the active one stays as a whole";
+                let hint = "correct the findings; `boldgate check` shows faults of the files";
+                Err(ActionFailure::new(StatusCode::CONFLICT, "reload_refused", error, hint)
+                    .with("findings", findings))
+            }
+            ReloadReport::Unreadable { error, hint } => {
+                let error = format!(
+                    "the files cannot be read, and the active configuration stays: {error}"
+                );
+                Err(ActionFailure::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "files_unreadable",
+                    error,
+                    hint,
+                ))
+            }
+        }
+    }
+
+    fn set_log_level(&self, level: Option<LogLevel>) -> ActionSuccess {
+        let control = &self.telemetry.log_level;
+        let configured = control.configured();
+        let level = level.unwrap_or(configured);
+        control.set(level, "the admin API");
+        let message = if level == configured {
+            format!("the log level is {level}, the configured one")
+        } else {
+            format!("the log level is {level} until it is set again or the process restarts")
+        };
+        ActionSuccess::new(message)
+            .with("level", level.to_string())
+            .with("configured", configured.to_string())
+    }
+
+    /// Counts a request, and writes its audit line. Lines about requests without a valid credential
+    /// are bounded.
+    fn ended(&self, attempt: &Attempt, result: &Result<&ActionSuccess, &ActionFailure>) {
+        let outcome = match result {
+            Ok(_) => ActionOutcome::Success,
+            Err(_) if attempt.command.is_some() => ActionOutcome::Failure,
+            Err(_) => ActionOutcome::Refused,
+        };
+        self.telemetry.actions.ended(attempt.action, outcome);
+        let (code, error, status) = match result {
+            Ok(_) => ("success", None, StatusCode::OK),
+            Err(failure) => (failure.code, Some(&*failure.error), failure.status),
+        };
+        let suppressed = match attempt.operator {
+            Some(_) => 0,
+            None => match self.attempts.allow() {
+                Some(suppressed) => suppressed,
+                None => return,
+            },
+        };
+        let (action, operator) = (attempt.action.map(AdminAction::as_str), &attempt.operator);
+        let operator = operator.as_ref().map(Operator::as_str);
+        let tenant = attempt.command.as_ref().and_then(Command::tenant);
+        let client = attempt.client.map(tracing::field::display);
+        // The name of a tenant that is not known may be any text, which is for the audit log alone.
+        if result.is_ok() {
+            tracing::info!(
+                action,
+                boldgate.tenant = tenant,
+                operator,
+                client.address = client,
+                "an operator's action"
+            );
+        } else {
+            tracing::warn!(
+                action,
+                operator,
+                client.address = client,
+                boldgate.reason = code,
+                suppressed = (suppressed > 0).then_some(suppressed),
+                "an action of the admin API was refused or failed"
+            );
+        }
+        self.telemetry.audit.write(&AuditLine {
+            begun: attempt.at,
+            request_id: None,
+            caller: None,
+            permission: None,
+            tenant,
+            subject: attempt.command.as_ref().and_then(Command::subject),
+            grant: None,
+            outcome: code,
+            event: AuditEvent::AdminAction {
+                action,
+                operator,
+                client: attempt.client,
+                // A body that is not understood may hold anything.
+                error: error.filter(|_| attempt.command.is_some()),
+                status: status.as_u16(),
+                suppressed,
+            },
+        });
+    }
+}
+
+impl Attempt {
+    fn new(action: Option<AdminAction>, client: &AdminClient) -> Self {
+        let (at, client) = (SystemTime::now(), client.address);
+        Self { at, action, client, operator: None, command: None }
+    }
+}
+
+impl AdminServer {
+    /// The response to a request for the action of this name.
+    pub(super) async fn act(
+        &self,
+        request: Request<Incoming>,
+        client: &AdminClient,
+        name: &str,
+    ) -> Response<Full<Bytes>> {
+        if request.method() != Method::POST {
+            return ActionFailure::method().response();
+        }
+        let mut attempt = Attempt::new(name.parse().ok(), client);
+        let command = match self.admit(request, client, name, &mut attempt).await {
+            Ok(command) => command,
+            Err(failure) => {
+                self.controls.ended(&attempt, &Err(&failure));
+                return failure.response();
+            }
+        };
+        attempt.command = Some(command.clone());
+        let controls = Arc::clone(&self.controls);
+        // A task of its own: it ends, and is audited, when the client leaves.
+        let acting = tokio::spawn(async move {
+            let result = match Arc::clone(&controls.turns).try_acquire_owned() {
+                Ok(_turn) => match timeout(ACTION_TIMEOUT, controls.perform(&command)).await {
+                    Ok(result) => result,
+                    Err(_) => Err(late()),
+                },
+                Err(_) => Err(ActionFailure::busy()),
+            };
+            controls.ended(&attempt, &result.as_ref());
+            result
+        });
+        match acting.await {
+            Ok(Ok(success)) => success.response(),
+            Ok(Err(failure)) => failure.response(),
+            Err(_) => {
+                let (error, hint) = ("the action failed within the gateway", "see its log");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                ActionFailure::new(status, "internal", error, hint).response()
+            }
+        }
+    }
+
+    /// Decides whether a request may act, and reads its arguments. Nothing has been done when it is
+    /// refused.
+    async fn admit(
+        &self,
+        request: Request<Incoming>,
+        client: &AdminClient,
+        name: &str,
+        attempt: &mut Attempt,
+    ) -> Result<Command, ActionFailure> {
+        let (head, body) = request.into_parts();
+        page_origin::check(&head.headers, &head.uri, client.tls, name)
+            .map_err(ActionFailure::page)?;
+        let terms = self.terms.load_full();
+        let certificate = client.certificate.as_ref();
+        let operator = self.gate.authenticate(&terms, certificate, &head.headers).await;
+        attempt.operator = Some(operator.map_err(|why| ActionFailure::credential(why, &terms))?);
+        let action = attempt.action.ok_or_else(ActionFailure::unknown_action)?;
+        if !is_json(&head.headers) {
+            return Err(ActionFailure::content_type());
+        }
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|text| text.to_str().ok());
+        let length = length.and_then(|text| text.parse::<u64>().ok());
+        if length.is_some_and(|length| length > MAX_BODY as u64) {
+            return Err(ActionFailure::body_too_large(MAX_BODY));
+        }
+        let body = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+        let body = match body {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(ActionFailure::body_too_large(MAX_BODY));
+            }
+            Ok(Err(_)) | Err(_) => return Err(ActionFailure::body_incomplete()),
+        };
+        Command::parse(action, &body).map_err(|why| ActionFailure::body(action, &why))
+    }
+}
+
+async fn refresh_token(gateway: &Gateway, tenant: &str) -> Result<ActionSuccess, ActionFailure> {
+    let renewed = gateway.renew_token(tenant).await.ok_or_else(|| unknown_tenant(tenant))?;
+    match renewed {
+        Ok(renewal) => {
+            let left =
+                renewal.token.expires_at().saturating_duration_since(tokio::time::Instant::now());
+            let message = format!(
+                "tenant `{tenant}` has {}, which ends in {} s",
+                if renewal.is_new {
+                    "a new token"
+                } else {
+                    "the same token again: Bold BI gave it out once more"
+                },
+                left.as_secs()
+            );
+            Ok(ActionSuccess::new(message)
+                .with("new", renewal.is_new)
+                .with("seconds_left", left.as_secs()))
+        }
+        Err(error) => {
+            let code = error.cause.kind.code();
+            let status = match code {
+                "overloaded" | "configuration_changed" => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_GATEWAY,
+            };
+            let hint = boldbi::hint(&error.cause);
+            Err(ActionFailure::new(status, code, error.to_string(), hint))
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(only), None) = (all.next(), all.next()) else { return false };
+    let essence = only.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn unknown_tenant(name: &str) -> ActionFailure {
+    let error = format!("the configuration has no tenant `{}`", name.escape_debug());
+    let hint = "take its name from `tenants` in the configuration, upper and lower case included";
+    ActionFailure::new(StatusCode::NOT_FOUND, "tenant_unknown", error, hint)
+}
+
+fn cannot_switch(tenant: &str, error: SwitchError) -> ActionFailure {
+    match error {
+        SwitchError::Unknown => unknown_tenant(tenant),
+        SwitchError::Configured => {
+            let hint = format!("remove `tenants.{tenant}.disabled` from the configuration");
+            ActionFailure::new(
+                StatusCode::CONFLICT,
+                "disabled_by_configuration",
+                error.to_string(),
+                hint,
+            )
+        }
+    }
+}
+
+fn stopping() -> ActionFailure {
+    let error = "the gateway starts or stops, and does not reload";
+    let hint = "try again once `/readyz` says that it is ready";
+    ActionFailure::new(StatusCode::SERVICE_UNAVAILABLE, "not_serving", error, hint)
+}
+
+fn late() -> ActionFailure {
+    let error =
+        format!("the action did not end within {ACTION_TIMEOUT:?}, and may still take effect");
+    ActionFailure::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "timeout",
+        error,
+        "see the log and the status API",
+    )
+}
+
+/// Bounds the actions that are under way at the same time.
+const MAX_ACTIONS: usize = 4;
+/// Bytes of the body of a request.
+const MAX_BODY: usize = 4 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bounds the wait for an action.
+pub(super) const ACTION_TIMEOUT: Duration = Duration::from_secs(25);

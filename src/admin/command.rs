@@ -1,0 +1,188 @@
+//! The actions with their arguments, as the bodies of requests have them: strict JSON.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::telemetry::{AdminAction, LogLevel};
+
+/// An action with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    RefreshToken {
+        tenant: String,
+    },
+    DropTokens {
+        tenant: String,
+        subject: Option<String>,
+    },
+    DisableTenant {
+        tenant: String,
+    },
+    EnableTenant {
+        tenant: String,
+    },
+    Reload,
+    /// `None` returns to the configured level.
+    SetLogLevel(Option<LogLevel>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantBody {
+    tenant: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokensBody {
+    tenant: String,
+    #[serde(default)]
+    subject: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmptyBody {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LevelBody {
+    /// It must be given, be it as `null`.
+    #[serde(deserialize_with = "nullable")]
+    level: Option<String>,
+}
+
+impl Command {
+    /// The arguments of `action` in a body.
+    ///
+    /// # Errors
+    /// What is wrong with the body; it may show a part of it.
+    pub(super) fn parse(action: AdminAction, body: &[u8]) -> Result<Self, String> {
+        Ok(match action {
+            AdminAction::RefreshToken => {
+                let TenantBody { tenant } = read(body)?;
+                Self::RefreshToken { tenant }
+            }
+            AdminAction::DropTokens => {
+                let TokensBody { tenant, subject } = read(body)?;
+                Self::DropTokens { tenant, subject }
+            }
+            AdminAction::DisableTenant => {
+                let TenantBody { tenant } = read(body)?;
+                Self::DisableTenant { tenant }
+            }
+            AdminAction::EnableTenant => {
+                let TenantBody { tenant } = read(body)?;
+                Self::EnableTenant { tenant }
+            }
+            AdminAction::Reload => {
+                let EmptyBody {} = read(body)?;
+                Self::Reload
+            }
+            AdminAction::LogLevel => {
+                let LevelBody { level } = read(body)?;
+                let level = level.map(|level| level.parse().map_err(|_| UNKNOWN_LEVEL.to_owned()));
+                Self::SetLogLevel(level.transpose()?)
+            }
+        })
+    }
+
+    /// The body that `action` takes, for hints.
+    pub(super) fn form(action: AdminAction) -> &'static str {
+        match action {
+            AdminAction::DropTokens => {
+                "{\"tenant\": \"…\", \"subject\": \"…\"}, the latter optional"
+            }
+            AdminAction::Reload => "{}",
+            AdminAction::LogLevel => "{\"level\": \"debug\"}, or null for the configured level",
+            AdminAction::RefreshToken | AdminAction::DisableTenant | AdminAction::EnableTenant => {
+                "{\"tenant\": \"…\"}"
+            }
+        }
+    }
+
+    pub(super) fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::RefreshToken { tenant }
+            | Self::DropTokens { tenant, .. }
+            | Self::DisableTenant { tenant }
+            | Self::EnableTenant { tenant } => Some(tenant),
+            Self::Reload | Self::SetLogLevel(_) => None,
+        }
+    }
+
+    pub(super) fn subject(&self) -> Option<&str> {
+        match self {
+            Self::DropTokens { subject, .. } => subject.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// An object of JSON. A list would fill the fields of a struct, too.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is not an object of JSON".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+fn nullable<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(value)
+}
+
+const UNKNOWN_LEVEL: &str = "`level` is none of error, warn, info, debug, trace and null";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(action: AdminAction, body: &str) -> Option<Command> {
+        Command::parse(action, body.as_bytes()).ok()
+    }
+
+    #[test]
+    fn bodies_are_read_strictly() {
+        use AdminAction::{DisableTenant, DropTokens, EnableTenant, RefreshToken, Reload};
+        let tenant = || "acme".to_owned();
+        let acme = "{\"tenant\": \"acme\"}";
+        let all = Command::DropTokens { tenant: tenant(), subject: None };
+        assert_eq!(parse(RefreshToken, acme), Some(Command::RefreshToken { tenant: tenant() }));
+        assert_eq!(parse(DisableTenant, acme), Some(Command::DisableTenant { tenant: tenant() }));
+        assert_eq!(parse(EnableTenant, acme), Some(Command::EnableTenant { tenant: tenant() }));
+        assert_eq!(parse(DropTokens, acme), Some(all.clone()));
+        assert_eq!(parse(DropTokens, "{\"tenant\":\"acme\",\"subject\":null}"), Some(all));
+        let one = Command::DropTokens { tenant: tenant(), subject: Some("jane".to_owned()) };
+        assert_eq!(parse(DropTokens, " {\"subject\":\"jane\",\"tenant\":\"acme\"}\n"), Some(one));
+        assert_eq!(parse(Reload, "{}"), Some(Command::Reload));
+        for (action, wrong) in [
+            (RefreshToken, ""),
+            (RefreshToken, "{}"),
+            (RefreshToken, "[\"acme\"]"),
+            (RefreshToken, "\"acme\""),
+            (RefreshToken, "{\"tenant\": null}"),
+            (RefreshToken, "{\"tenant\": \"acme\"} {}"),
+            (RefreshToken, "{\"tenant\": \"acme\", \"tenant\": \"bolt\"}"),
+            (RefreshToken, "{\"tenant\": \"acme\", \"subject\": \"jane\"}"),
+            (RefreshToken, "{\"Tenant\": \"acme\"}"),
+            (DropTokens, "{\"tenant\": \"acme\", \"subject\": [\"jane\"]}"),
+            (Reload, ""),
+            (Reload, "[]"),
+            (Reload, "null"),
+            (Reload, "{\"now\": true}"),
+        ] {
+            assert_eq!(parse(action, wrong), None, "{action:?} {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_log_level_is_one_of_the_words_or_null_and_never_left_out() {
+        let parse = |body| parse(AdminAction::LogLevel, body);
+        let debug = Some(Command::SetLogLevel(Some(LogLevel::Debug)));
+        assert_eq!(parse("{\"level\": \"debug\"}"), debug);
+        assert_eq!(parse("{\"level\": null}"), Some(Command::SetLogLevel(None)));
+        for wrong in ["{}", "{\"level\": \"loud\"}", "{\"level\": \"DEBUG\"}", "{\"level\": 1}"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}
