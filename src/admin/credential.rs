@@ -92,6 +92,7 @@ const PAUSE_AFTER_WRONG: Duration = Duration::from_millis(10);
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt;
     use futures_util::future::join_all;
     use http::HeaderValue;
 
@@ -168,8 +169,8 @@ mod tests {
         assert!(gate.authenticate(&terms, None, &wrong).await.is_err());
         for _ in 0..100 {
             let hasty = gate.authenticate(&terms, None, &wrong);
-            assert!(tokio::time::timeout(Duration::from_micros(1), hasty).await.is_err());
+            assert!(hasty.now_or_never().is_none(), "it waits, and is given up");
         }
-        assert!(begun.elapsed() < PAUSE_AFTER_WRONG);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

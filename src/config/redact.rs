@@ -3,11 +3,27 @@
 use serde::Serializer;
 
 use super::field::Field;
+use super::shown;
 
 /// Serializes [`HIDDEN`] in place of a value: it is a user, or part of a secret.
 pub(super) fn hidden<T, S: Serializer>(value: &Field<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Field::Given(_) => serializer.serialize_str(HIDDEN),
+        Field::Missing | Field::Faulty(_) => serializer.serialize_none(),
+    }
+}
+
+/// Serializes the path of a file with a secret, unless it may be the secret.
+pub(super) fn path_of_secret<S: Serializer>(
+    value: &Field<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Field::Given(path) => {
+            let named = shown::file(path.as_ref());
+            let named = named.trim().trim_matches('`');
+            serializer.serialize_str(if named.is_empty() { HIDDEN } else { named })
+        }
         Field::Missing | Field::Faulty(_) => serializer.serialize_none(),
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Certificate, Tls};
 use crate::config::field::Field;
+use crate::config::redact::path_of_secret;
 
 /// The admin listener.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +21,7 @@ pub(crate) struct Admin {
     /// reload, set the log level. They need `token_file`, `tls.client_ca_file` or both.
     pub actions: Field<bool>,
     /// Path of the file with the token of the admin API, in one line of 16 to 1024 characters.
+    #[serde(serialize_with = "path_of_secret")]
     #[schemars(with = "String", example = &"/etc/boldgate/admin-token")]
     pub token_file: Field<String>,
     /// Serve HTTPS instead of HTTP.
@@ -28,7 +30,7 @@ pub(crate) struct Admin {
 }
 
 /// Certificate and key of the admin listener, in PEM form.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdminTls {
     /// Path of the certificate, followed by its chain.
@@ -66,12 +68,5 @@ impl Default for Admin {
             token_file: Field::Missing,
             tls: Field::Missing,
         }
-    }
-}
-
-/// For the defaults that the schema shows: there is none of this section.
-impl Serialize for AdminTls {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_none()
     }
 }
