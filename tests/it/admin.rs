@@ -1,5 +1,11 @@
 //! The admin listener: health, readiness, and metrics that mean what their names say.
 
+mod actions;
+mod refused;
+mod reloads;
+mod setup;
+mod transport;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -24,7 +24,8 @@ use crate::support::waiting::becomes;
 mod prometheus;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 12] = [
+const SEEN_ELSEWHERE: [(&str, &str); 13] = [
+    ("boldgate_admin_actions", "an_operator_disables_a_tenant_and_enables_it_again"),
     (
         "boldgate_spans_exported",
         "a_collector_that_fails_delays_no_request_and_lost_spans_are_counted",

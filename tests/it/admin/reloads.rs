@@ -1,0 +1,213 @@
+//! The action `reload`, what survives reloads, and the audit lines of reloads, with the real binary.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::setup::{TOKEN, WITH_TOKEN, act, audit_lines, reply};
+use crate::support::client::{Client, Response};
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::process::Process;
+use crate::support::reloads::{ACME, BOLT, PATIENCE, get, two_sites, until_status};
+use crate::support::waiting::becomes;
+
+const TENANT: &str = "{\"tenant\": \"acme\"}";
+
+/// A process with the admin API.
+struct Served {
+    upstream: boldgate::boldbi::stand_in::StandIn,
+    files: Files,
+    process: Process,
+}
+
+impl Served {
+    async fn new() -> Self {
+        let (upstream, files) = (two_sites().await, Files::new());
+        files.write("token", TOKEN);
+        files.write("boldgate.yaml", &config(&files, &upstream, &["acme"]));
+        let process = files.serve();
+        Self { upstream, files, process }
+    }
+
+    fn config(&self, tenants: &[&str]) -> String {
+        config(&self.files, &self.upstream, tenants)
+    }
+
+    async fn act(&self, action: &str, body: &str) -> Response {
+        let mut client = Client::connect(self.process.ready().1).await;
+        act(&mut client, action, body, WITH_TOKEN).await
+    }
+
+    async fn audit(&self, event: &str, count: usize) -> Vec<Value> {
+        audit_lines(&self.files.path("audit"), event, count).await
+    }
+}
+
+fn config(
+    files: &Files,
+    upstream: &boldgate::boldbi::stand_in::StandIn,
+    tenants: &[&str],
+) -> String {
+    let folder = files.0.path().display();
+    let admin = format!(
+        "admin: {{ address: \"127.0.0.1:0\", actions: true, token_file: {folder}/token }}\n\
+         audit: {{ to: {folder}/audit }}"
+    );
+    files.config(upstream, tenants, "").edit("admin: { address: \"127.0.0.1:0\" }", &admin)
+}
+
+fn sha256(text: &str) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_by_action_says_what_became_of_it_and_each_reload_is_audited() {
+    let served = Served::new().await;
+    let address = served.process.address();
+    let unchanged = reply(&served.act("reload", "{}").await, 200);
+    assert_eq!(unchanged["result"], "unchanged");
+    let (one, two) = (served.config(&["acme"]), served.config(&["acme", "bolt"]));
+    // The watch may notice a change before the action does.
+    let changed = async |text: &str, status: u16| {
+        served.files.swap_in("boldgate.yaml", text);
+        let replied = reply(&served.act("reload", "{}").await, status);
+        replied["result"].as_str().unwrap_or_default().to_owned()
+    };
+    let result = changed(&two, 200).await;
+    assert!(result == "applied" || result == "unchanged", "{result}");
+    assert_eq!(get(address, BOLT).await.status, 200);
+
+    served.files.swap_in("boldgate.yaml", &two.edit("site: site2", "sit: site2"));
+    let refused = reply(&served.act("reload", "{}").await, 409);
+    let findings = refused["findings"].as_str().unwrap();
+    assert!(findings.contains("tenants.bolt.sit: found an unknown key"), "{findings}");
+    assert_eq!(get(address, BOLT).await.status, 200, "the active configuration stays");
+
+    served.files.swap_in("boldgate.yaml", &one);
+    until_status(address, BOLT, 404).await;
+    served.process.signal(Signal::HUP);
+    let path = served.files.path("audit");
+    let reloads = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["event"] == "reload").collect()
+    };
+    becomes(PATIENCE, "a line for the signal", async || {
+        reloads().iter().any(|line| line["boldgate.trigger"] == "signal")
+    })
+    .await;
+    let lines = reloads();
+    let find = |outcome: &str, digest: &str| {
+        let found = lines.iter().find(|line| {
+            line["boldgate.outcome"] == outcome && line["boldgate.config_sha256"] == digest
+        });
+        found.unwrap_or_else(|| panic!("no {outcome} of {digest} in {lines:#?}"))
+    };
+    let of_one = sha256(&one);
+    let of_two = sha256(&two);
+    let first = find("unchanged", &of_one);
+    assert_eq!(first["boldgate.trigger"], "action");
+    assert_eq!(first["boldgate.config_generation"], 1);
+    let applied = find("applied", &of_two);
+    assert_eq!(applied["boldgate.config_sha256_before"], of_one.as_str());
+    assert_eq!(
+        (&applied["boldgate.config_generation"], &applied["boldgate.files_changed"]),
+        (&2.into(), &1.into())
+    );
+    let refused = find("refused", &sha256(&two.edit("site: site2", "sit: site2")));
+    assert_eq!(refused["boldgate.config_sha256_before"], of_two.as_str());
+    assert!(refused["boldgate.findings"].as_str().unwrap().contains("unknown key"), "{refused}");
+    assert_eq!(find("applied", &of_one)["boldgate.config_generation"], 3);
+    let actions = served.audit("admin_action", 3).await;
+    let outcomes: Vec<_> = actions.iter().map(|line| &line["boldgate.outcome"]).collect();
+    assert_eq!(outcomes, ["success", "success", "reload_refused"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_disabled_by_action_stays_so_through_reloads_and_not_a_restart() {
+    let served = Served::new().await;
+    let address = served.process.address();
+    assert_eq!(get(address, ACME).await.status, 200);
+    reply(&served.act("disable-tenant", TENANT).await, 200);
+    let reached = served.upstream.api_requests();
+    assert_eq!(get(address, ACME).await.code(), "tenant_disabled");
+    served.files.swap_in("boldgate.yaml", &served.config(&["acme", "bolt"]));
+    reply(&served.act("reload", "{}").await, 200);
+    until_status(address, BOLT, 200).await;
+    assert_eq!(get(address, ACME).await.code(), "tenant_disabled");
+    assert_eq!(served.upstream.api_requests(), reached + 1, "that of the other tenant");
+    let Served { upstream: _upstream, files, mut process } = served;
+    process.signal(Signal::TERM);
+    becomes(PATIENCE, "it ends", async || process.ended().is_some()).await;
+    let process = files.serve();
+    assert_eq!(get(process.address(), ACME).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_the_configuration_disables_is_not_enabled_by_action() {
+    let served = Served::new().await;
+    let disabled =
+        served.config(&["acme", "bolt"]).edit("site: site1\n", "site: site1\n    disabled: true\n");
+    served.files.swap_in("boldgate.yaml", &disabled);
+    reply(&served.act("reload", "{}").await, 200);
+    until_status(served.process.address(), BOLT, 200).await;
+    let refused = reply(&served.act("enable-tenant", TENANT).await, 409);
+    assert!(refused["hint"].as_str().unwrap().contains("`tenants.acme.disabled`"), "{refused}");
+    assert_eq!(get(served.process.address(), ACME).await.code(), "tenant_disabled");
+}
+
+/// The token is rotated by its file, and is in no log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_takes_effect_by_a_reload_and_ends_the_old_one() {
+    let served = Served::new().await;
+    reply(&served.act("disable-tenant", TENANT).await, 200);
+    served.files.swap_in("token", "canary-next-token-45678\n");
+    let admin = served.process.ready().1;
+    let act_with = async |token: &str| {
+        let lines = format!("Authorization: Bearer {token}\r\n");
+        act(&mut Client::connect(admin).await, "enable-tenant", TENANT, &lines).await.status
+    };
+    becomes(PATIENCE, "the new token counts", async || {
+        act_with("canary-next-token-45678").await == 200
+    })
+    .await;
+    assert_eq!(act_with(TOKEN).await, 401);
+    // A token that is too short changes nothing.
+    served.files.swap_in("token", "short\n");
+    becomes(PATIENCE, "the change is refused", async || {
+        let log = served.process.log();
+        log.iter().any(|line| line["message"].as_str().unwrap_or_default().contains("is refused:"))
+    })
+    .await;
+    assert_eq!(act_with("canary-next-token-45678").await, 200);
+    assert_eq!(act_with("short").await, 401);
+    let logs = served.process.stderr(|_| true)
+        + &served.process.stdout(|_| true)
+        + &std::fs::read_to_string(served.files.path("audit")).unwrap();
+    assert!(!logs.contains("canary-admin") && !logs.contains("canary-next"), "{logs}");
+}
+
+/// The listener's certificate is renewed as those of other listeners are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_of_the_admin_listener_is_shown_after_a_reload() {
+    use crate::support::client_certificates::connect;
+    use crate::support::tls::SelfSigned;
+    let (upstream, files) = (two_sites().await, Files::new());
+    let (old, new) = (SelfSigned::new("localhost"), SelfSigned::new("localhost"));
+    let keys = old.listener_keys(files.0.path());
+    let admin = format!("admin: {{ address: \"127.0.0.1:0\", tls: {{ {keys} }} }}");
+    let config = files.config(&upstream, &["acme"], "");
+    files.write("boldgate.yaml", &config.edit("admin: { address: \"127.0.0.1:0\" }", &admin));
+    let process = files.serve();
+    let admin = process.ready().1;
+    let shows = async |certificate: &SelfSigned| {
+        let Some(mut client) = connect(admin, &certificate.der(), None).await else { return false };
+        client.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        client.response().await.status == 200
+    };
+    assert!(shows(&old).await && !shows(&new).await);
+    new.listener_keys(files.0.path());
+    becomes(PATIENCE, "the new certificate is shown", async || shows(&new).await).await;
+    assert!(!shows(&old).await);
+}
