@@ -75,7 +75,7 @@ pub struct AdminServer {
     name: Arc<str>,
 }
 
-/// Who can reach the listener, and thus what guards the admin API.
+/// The clients that can reach the listener, by which the admin API is guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exposure {
     /// Programs of this machine, and web pages in its browsers (DNS rebinding).

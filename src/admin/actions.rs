@@ -1,5 +1,5 @@
 //! The actions of the admin API: who may request one, what it does, and its line in the audit log.
-//! An action that has begun goes on when its client leaves.
+//! An action that has begun goes on when its client has gone.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::attempts::Attempts;
-use super::command::Command;
+use super::command::AdminCommand;
 use super::credential::Operator;
 use super::page_origin;
 use super::reloads::{NoReload, ReloadPort, ReloadReport};
@@ -42,7 +42,7 @@ struct Attempt {
     action: Option<AdminAction>,
     client: Option<IpAddr>,
     operator: Option<Operator>,
-    command: Option<Command>,
+    command: Option<AdminCommand>,
 }
 
 impl Controls {
@@ -62,11 +62,11 @@ impl Controls {
         self.ended(&Attempt::new(None, client), &Err(failure));
     }
 
-    async fn perform(&self, command: &Command) -> Result<ActionSuccess, ActionFailure> {
+    async fn perform(&self, command: &AdminCommand) -> Result<ActionSuccess, ActionFailure> {
         let gateway = (self.gateway)().ok_or_else(stopping)?;
         match command {
-            Command::RefreshToken { tenant } => refresh_token(&gateway, tenant).await,
-            Command::DropTokens { tenant, subject } => {
+            AdminCommand::RefreshToken { tenant } => refresh_token(&gateway, tenant).await,
+            AdminCommand::DropTokens { tenant, subject } => {
                 let dropped = gateway
                     .drop_tokens(tenant, subject.as_deref())
                     .ok_or_else(|| unknown_tenant(tenant))?;
@@ -77,7 +77,7 @@ impl Controls {
                 );
                 Ok(ActionSuccess::new(message).with("dropped", dropped))
             }
-            Command::DisableTenant { tenant } => {
+            AdminCommand::DisableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, false);
                 let changed = changed.map_err(|error| cannot_switch(tenant, error))?;
                 let message = format!(
@@ -88,7 +88,7 @@ impl Controls {
                 );
                 Ok(ActionSuccess::new(message).with("changed", changed))
             }
-            Command::EnableTenant { tenant } => {
+            AdminCommand::EnableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, true);
                 let changed = changed.map_err(|error| cannot_switch(tenant, error))?;
                 let message = format!(
@@ -98,8 +98,8 @@ impl Controls {
                 );
                 Ok(ActionSuccess::new(message).with("changed", changed))
             }
-            Command::Reload => self.reload().await,
-            Command::SetLogLevel(level) => Ok(self.set_log_level(*level)),
+            AdminCommand::Reload => self.reload().await,
+            AdminCommand::SetLogLevel(level) => Ok(self.set_log_level(*level)),
         }
     }
 
@@ -183,7 +183,7 @@ impl Controls {
         };
         let (action, operator) = (attempt.action.map(AdminAction::as_str), &attempt.operator);
         let operator = operator.as_ref().map(Operator::as_str);
-        let tenant = attempt.command.as_ref().and_then(Command::tenant);
+        let tenant = attempt.command.as_ref().and_then(AdminCommand::tenant);
         let client = attempt.client.map(tracing::field::display);
         // The name of a tenant that is not known may be any text, which is for the audit log alone.
         if result.is_ok() {
@@ -210,7 +210,7 @@ impl Controls {
             caller: None,
             permission: None,
             tenant,
-            subject: attempt.command.as_ref().and_then(Command::subject),
+            subject: attempt.command.as_ref().and_then(AdminCommand::subject),
             grant: None,
             outcome: code,
             event: AuditEvent::AdminAction {
@@ -254,7 +254,7 @@ impl AdminServer {
         };
         attempt.command = Some(command.clone());
         let controls = Arc::clone(&self.controls);
-        // A task of its own: it ends, and is audited, when the client leaves.
+        // A task of its own: it ends, and is audited, when the client has gone.
         let acting = tokio::spawn(async move {
             let result = match Arc::clone(&controls.turns).try_acquire_owned() {
                 Ok(_turn) => match timeout(ACTION_TIMEOUT, controls.perform(&command)).await {
@@ -285,7 +285,7 @@ impl AdminServer {
         client: &AdminClient,
         name: &str,
         attempt: &mut Attempt,
-    ) -> Result<Command, ActionFailure> {
+    ) -> Result<AdminCommand, ActionFailure> {
         let (head, body) = request.into_parts();
         page_origin::check(&head.headers, &head.uri, client.tls, name)
             .map_err(ActionFailure::page)?;
@@ -310,7 +310,7 @@ impl AdminServer {
             }
             Ok(Err(_)) | Err(_) => return Err(ActionFailure::body_incomplete()),
         };
-        Command::parse(action, &body).map_err(|why| ActionFailure::body(action, &why))
+        AdminCommand::parse(action, &body).map_err(|why| ActionFailure::body(action, &why))
     }
 }
 

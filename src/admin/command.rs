@@ -7,7 +7,7 @@ use crate::telemetry::{AdminAction, LogLevel};
 
 /// An action with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum AdminCommand {
     RefreshToken {
         tenant: String,
     },
@@ -52,11 +52,11 @@ struct LevelBody {
     level: Option<String>,
 }
 
-impl Command {
+impl AdminCommand {
     /// The arguments of `action` in a body.
     ///
     /// # Errors
-    /// What is wrong with the body; it may show a part of it.
+    /// The fault of the body, with a part of it perhaps.
     pub(super) fn parse(action: AdminAction, body: &[u8]) -> Result<Self, String> {
         Ok(match action {
             AdminAction::RefreshToken => {
@@ -137,8 +137,8 @@ const UNKNOWN_LEVEL: &str = "`level` is none of error, warn, info, debug, trace 
 mod tests {
     use super::*;
 
-    fn parse(action: AdminAction, body: &str) -> Option<Command> {
-        Command::parse(action, body.as_bytes()).ok()
+    fn parse(action: AdminAction, body: &str) -> Option<AdminCommand> {
+        AdminCommand::parse(action, body.as_bytes()).ok()
     }
 
     #[test]
@@ -146,15 +146,24 @@ mod tests {
         use AdminAction::{DisableTenant, DropTokens, EnableTenant, RefreshToken, Reload};
         let tenant = || "acme".to_owned();
         let acme = "{\"tenant\": \"acme\"}";
-        let all = Command::DropTokens { tenant: tenant(), subject: None };
-        assert_eq!(parse(RefreshToken, acme), Some(Command::RefreshToken { tenant: tenant() }));
-        assert_eq!(parse(DisableTenant, acme), Some(Command::DisableTenant { tenant: tenant() }));
-        assert_eq!(parse(EnableTenant, acme), Some(Command::EnableTenant { tenant: tenant() }));
+        let all = AdminCommand::DropTokens { tenant: tenant(), subject: None };
+        assert_eq!(
+            parse(RefreshToken, acme),
+            Some(AdminCommand::RefreshToken { tenant: tenant() })
+        );
+        assert_eq!(
+            parse(DisableTenant, acme),
+            Some(AdminCommand::DisableTenant { tenant: tenant() })
+        );
+        assert_eq!(
+            parse(EnableTenant, acme),
+            Some(AdminCommand::EnableTenant { tenant: tenant() })
+        );
         assert_eq!(parse(DropTokens, acme), Some(all.clone()));
         assert_eq!(parse(DropTokens, "{\"tenant\":\"acme\",\"subject\":null}"), Some(all));
-        let one = Command::DropTokens { tenant: tenant(), subject: Some("jane".to_owned()) };
+        let one = AdminCommand::DropTokens { tenant: tenant(), subject: Some("jane".to_owned()) };
         assert_eq!(parse(DropTokens, " {\"subject\":\"jane\",\"tenant\":\"acme\"}\n"), Some(one));
-        assert_eq!(parse(Reload, "{}"), Some(Command::Reload));
+        assert_eq!(parse(Reload, "{}"), Some(AdminCommand::Reload));
         for (action, wrong) in [
             (RefreshToken, ""),
             (RefreshToken, "{}"),
@@ -178,9 +187,9 @@ mod tests {
     #[test]
     fn a_log_level_is_one_of_the_words_or_null_and_never_left_out() {
         let parse = |body| parse(AdminAction::LogLevel, body);
-        let debug = Some(Command::SetLogLevel(Some(LogLevel::Debug)));
+        let debug = Some(AdminCommand::SetLogLevel(Some(LogLevel::Debug)));
         assert_eq!(parse("{\"level\": \"debug\"}"), debug);
-        assert_eq!(parse("{\"level\": null}"), Some(Command::SetLogLevel(None)));
+        assert_eq!(parse("{\"level\": null}"), Some(AdminCommand::SetLogLevel(None)));
         for wrong in ["{}", "{\"level\": \"loud\"}", "{\"level\": \"DEBUG\"}", "{\"level\": 1}"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }

@@ -15,7 +15,7 @@ pub struct ReloadRequest {
     pub reply: oneshot::Sender<ReloadReport>,
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadReport {
     /// The changed configuration is active.

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Map, Value};
 
-use super::command::Command;
+use super::command::AdminCommand;
 use super::credential::CredentialFault;
 use super::page_origin::PageFault;
 use super::terms::AdminTerms;
@@ -126,7 +126,8 @@ impl ActionFailure {
     }
 
     pub(super) fn body(action: AdminAction, why: &str) -> Self {
-        let (error, form) = (format!("the body is not understood: {why}"), Command::form(action));
+        let (error, form) =
+            (format!("the body is not understood: {why}"), AdminCommand::form(action));
         let hint = format!("`{}` takes {form}", action.as_str());
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "body_not_understood", error, hint)
     }

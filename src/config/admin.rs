@@ -14,10 +14,9 @@ use crate::secret::{Secret, SecretError, SecretRef};
 use super::field::{Field, some};
 use super::file;
 use super::finding::Noted;
-use super::listeners::{ListenAddress, TlsFiles};
+use super::listeners::{CertificateDemand, ListenAddress, TlsFiles};
 use super::pem::NotBuilt;
 use super::place::Place;
-use super::tls::CertificateDemand;
 use super::{Check, References, shown};
 
 /// The admin listener.

@@ -16,7 +16,6 @@ use super::finding::Noted;
 use super::pem::NotBuilt;
 use super::place::Place;
 use super::tenants::FoundTenants;
-use super::tls::CertificateDemand;
 
 /// Where clients connect.
 #[derive(Clone, Debug)]
@@ -80,6 +79,15 @@ pub struct TlsFiles {
     pub client_crl_file: Option<PathBuf>,
     /// TLS 1.2 and 1.3 with the certificate, the key and the demands of these files.
     pub config: Arc<ServerConfig>,
+}
+
+/// Whether a listener with `client_ca_file` admits clients without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CertificateDemand {
+    /// Each client must have one.
+    Required,
+    /// A client may have none. A certificate that is not valid ends the handshake all the same.
+    Optional,
 }
 
 impl std::fmt::Display for ListenAddress {

@@ -19,20 +19,11 @@ use super::Check;
 use super::field::Field;
 use super::file;
 use super::finding::Noted;
-use super::listeners::TlsFiles;
+use super::listeners::{CertificateDemand, TlsFiles};
 use super::pem::{CERTIFICATES, Doubt, NotBuilt, PEM, fault_at, out_of_date};
 use super::place::Place;
 
 mod clients;
-
-/// Whether a listener with `client_ca_file` admits clients without a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CertificateDemand {
-    /// Each client must have one.
-    Required,
-    /// A client may have none. A certificate that is not valid ends the handshake all the same.
-    Optional,
-}
 
 impl Check<'_> {
     /// The TLS configuration of a listener; `None` where it serves plain HTTP.

@@ -142,7 +142,7 @@ impl Reloader {
     }
 
     /// Reads all files and activates them if they have changed. Reads them again if more files are
-    /// watched than before. Returns what became of it: the first result that changed something.
+    /// watched than before. Returns the first result that changed something.
     async fn reload(&mut self, running: &mut Running, trigger: ReloadTrigger) -> ReloadReport {
         self.trigger = trigger;
         let mut report = ReloadReport::Unchanged;

@@ -1,4 +1,5 @@
-//! The action `reload`, what survives reloads, and the audit lines of reloads, with the real binary.
+//! The action `reload`, what survives reloads, and the audit lines of reloads, with the real
+//! binary.
 
 use rustix::process::Signal;
 use serde_json::Value;
