@@ -439,7 +439,7 @@ impl Record {
             (None, Some(tenant)) => &telemetry.tenant(tenant.as_str()),
             (None, None) => &telemetry.no_tenant,
         };
-        metrics.request(self.outcome);
+        metrics.request(self.outcome, duration);
         routes.ended(&EndedRequest {
             class: self.granted.as_ref().map(|granted| granted.class as usize),
             outcome: self.outcome,

@@ -1,8 +1,8 @@
 //! Samples of the last ten minutes, for sparklines. A task takes one every ten seconds from
 //! counters that exist, so a request pays nothing for them.
 //!
-//! Memory is bounded: 1.5 KiB for each server and the gateway as a whole, 1 KiB for each of at most
-//! 1,000 tenants, and the last count of each tenant.
+//! Memory is bounded: 1.5 KiB for the gateway as a whole, for each server, and for each of at most
+//! 1,000 tenants; and the last count of each tenant.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -56,6 +56,8 @@ type TenantRing = VecDeque<TenantCount>;
 struct TenantCount {
     requests: u64,
     failed: u64,
+    /// The time of all of them together.
+    nanoseconds: u64,
 }
 
 /// Samples, the oldest first; the last is that of the last ten seconds.
@@ -68,8 +70,7 @@ pub struct RequestSamples {
     /// Of them the requests that failed in the gateway, at the server or on the way.
     failed: Vec<u64>,
     /// Their mean time, in milliseconds; `None` without a request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mean_ms: Option<Vec<Option<f64>>>,
+    mean_ms: Vec<Option<f64>>,
     /// The time that 95 % of them did not exceed.
     #[serde(skip_serializing_if = "Option::is_none")]
     p95_ms: Option<Vec<Option<f64>>>,
@@ -84,7 +85,11 @@ impl Samples {
         }
         let tenants = gateway.tenants().iter().map(|tenant| {
             let metrics = gateway.metrics(tenant);
-            let count = TenantCount { requests: metrics.requests(), failed: metrics.faults() };
+            let count = TenantCount {
+                requests: metrics.requests(),
+                failed: metrics.faults(),
+                nanoseconds: metrics.nanoseconds(),
+            };
             (&tenant.name, count)
         });
         self.0.lock().take(&servers, no_server, tenants);
@@ -108,7 +113,7 @@ impl Samples {
             period_seconds: SAMPLE_PERIOD.as_secs(),
             requests: ring.iter().map(|sample| sample.requests).collect(),
             failed: ring.iter().map(|sample| sample.failed).collect(),
-            mean_ms: None,
+            mean_ms: ring.iter().map(|sample| sample.mean_milliseconds()).collect(),
             p95_ms: None,
         })
     }
@@ -139,6 +144,7 @@ impl SampleRings {
             let sample = TenantCount {
                 requests: now.requests - last.requests,
                 failed: now.failed.saturating_sub(last.failed),
+                nanoseconds: now.nanoseconds.saturating_sub(last.nanoseconds),
             };
             self.add_tenant(name, sample);
             present.insert(name);
@@ -162,6 +168,13 @@ impl SampleRings {
             push(&mut ring, sample);
             self.tenants.insert(name.clone(), ring);
         }
+    }
+}
+
+impl TenantCount {
+    fn mean_milliseconds(self) -> Option<f64> {
+        let mean = Duration::from_nanos(self.nanoseconds.checked_div(self.requests)?);
+        Some(mean.as_secs_f64() * 1000.0)
     }
 }
 
@@ -203,7 +216,7 @@ fn of_server(ring: &ServerRing) -> RequestSamples {
         period_seconds: SAMPLE_PERIOD.as_secs(),
         requests: each().map(|sample| sample.requests.into()).collect(),
         failed: each().map(|sample| sample.failed.into()).collect(),
-        mean_ms: Some(each().map(|sample| milliseconds(sample.mean)).collect()),
+        mean_ms: each().map(|sample| milliseconds(sample.mean)).collect(),
         p95_ms: Some(each().map(|sample| milliseconds(sample.p95)).collect()),
     }
 }
@@ -226,7 +239,12 @@ mod tests {
     /// Takes a sample in which tenant `index` has had this many requests so far.
     fn take(recorded: &mut SampleRings, so_far: &[u64]) {
         let names: Vec<_> = (0..so_far.len()).map(name).collect();
-        let counts = so_far.iter().map(|&requests| TenantCount { requests, failed: 0 });
+        // Each of them has taken 2 ms.
+        let counts = so_far.iter().map(|&requests| TenantCount {
+            requests,
+            failed: 0,
+            nanoseconds: requests * 2_000_000,
+        });
         let telemetry = Telemetry::default();
         recorded.take(&HashMap::new(), &telemetry.no_server, names.iter().zip(counts));
     }
@@ -244,6 +262,8 @@ mod tests {
         take(&mut recorded, &[2, 6]);
         assert_eq!(requests(&recorded, 0).unwrap(), [0, 2, 0]);
         assert_eq!(requests(&recorded, 1).unwrap(), [5, 0, 1]);
+        let means = recorded.tenants[&name(1)].iter().map(|sample| sample.mean_milliseconds());
+        assert_eq!(means.collect::<Vec<_>>(), [Some(2.0), None, Some(2.0)]);
         for _ in 0..MAX_SAMPLES {
             take(&mut recorded, &[2, 6]);
         }
@@ -301,7 +321,7 @@ mod tests {
         take();
         let shown = samples.server("main").unwrap();
         assert_eq!((shown.requests, shown.failed), (vec![0, 21, 0], vec![0, 1, 0]));
-        assert_eq!(shown.mean_ms.unwrap(), [None, Some(40.0), None]);
+        assert_eq!(shown.mean_ms, [None, Some(40.0), None]);
         let p95 = shown.p95_ms.unwrap()[1].unwrap();
         assert!((25.0..=50.0).contains(&p95), "{p95} is in the bucket of 40 ms");
         assert_eq!(samples.all().requests, [0, 21, 0]);

@@ -126,7 +126,8 @@ impl TypedMetric for DurationHistogram {
     const TYPE: MetricType = MetricType::Histogram;
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+/// The whole duration in nanoseconds.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }
 

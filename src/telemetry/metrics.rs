@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -13,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use strum::{EnumCount, VariantArray};
 
-use super::histogram::{DurationHistogram, REQUEST_BUCKETS};
+use super::histogram::{DurationHistogram, REQUEST_BUCKETS, nanoseconds};
 use super::outcome::NONE;
 use super::routes::{RouteFamilies, RouteMetrics};
 use super::{ExchangeOutcome, ExchangeRecord, LogLimiter, RefreshOutcome, RequestOutcome};
@@ -96,6 +97,8 @@ pub struct ServerMetrics {
 #[derive(Debug)]
 pub struct TenantMetrics {
     requests: [Counter; RequestOutcome::COUNT],
+    /// The time of all requests together, for the status API.
+    nanoseconds: AtomicU64,
     exchanges: [Counter; ExchangeOutcome::COUNT],
     refreshes: [Counter; RefreshOutcome::COUNT],
     /// Token lookups that failed by a remembered failure, without an exchange.
@@ -127,9 +130,15 @@ impl TenantMetrics {
         *self.token_expiry.lock() = None;
     }
 
-    /// Counts a request.
-    pub fn request(&self, outcome: RequestOutcome) {
+    /// Counts a request that took this long.
+    pub fn request(&self, outcome: RequestOutcome, duration: Duration) {
         self.requests[outcome as usize].inc();
+        self.nanoseconds.fetch_add(nanoseconds(duration), Relaxed);
+    }
+
+    /// The time of all requests together, in nanoseconds.
+    pub fn nanoseconds(&self) -> u64 {
+        self.nanoseconds.load(Relaxed)
     }
 
     /// The requests of all outcomes.
@@ -270,6 +279,7 @@ impl Families {
             |result| self.cache.get_or_create(&CacheLabels { tenant: tenant(), result }).clone();
         TenantMetrics {
             requests: counters::<RequestOutcome, _>(&self.requests, name),
+            nanoseconds: AtomicU64::default(),
             exchanges: counters::<ExchangeOutcome, _>(&self.exchanges, name),
             refreshes: counters::<RefreshOutcome, _>(&self.refreshes, name),
             failures_remembered: self.failures_remembered.get_or_create(&label).clone(),

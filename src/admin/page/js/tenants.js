@@ -83,6 +83,10 @@ function showDetails(name) {
     const { rates, now, failed, faults, words } = traffic(of.samples);
     const chart = around("span", [`${rate(now)} a second; ${number(failed)} failed in 10 min`, spark(rates, words, faults)]);
     parts.push(whole("Last 10 minutes", chart));
+    const { mean_ms: mean } = of.samples;
+    const last = milliseconds(mean[mean.length - 1]);
+    const times = spark(mean, `Mean time of a request over the last ten minutes: now ${last}`);
+    parts.push(whole("Mean time of a request", around("span", [last, times])));
   }
   fill(at("details-figures"), parts);
   at("tenant-actions").hidden = !mayAct;
