@@ -212,3 +212,39 @@ async fn a_renewed_certificate_of_the_admin_listener_is_shown_after_a_reload() {
     becomes(PATIENCE, "the new certificate is shown", async || shows(&new).await).await;
     assert!(!shows(&old).await);
 }
+
+/// A certificate of an open connection counts while the CAs that verified it are trusted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_on_an_open_connection_is_refused_once_the_client_ca_is_replaced() {
+    use crate::support::client_certificates::{Ca, connect, dns};
+    use crate::support::tls::SelfSigned;
+    let (upstream, files) = (two_sites().await, Files::new());
+    let (old, new, own) = (Ca::new("old"), Ca::new("new"), SelfSigned::new("localhost"));
+    let (keys, folder) = (own.listener_keys(files.0.path()), files.0.path().display().to_string());
+    files.write("ca.crt", &old.pem);
+    let admin = format!(
+        "admin: {{ address: \"127.0.0.1:0\", actions: true, tls: {{ {keys}, client_ca_file: \
+         {folder}/ca.crt }} }}"
+    );
+    let config = files.config(&upstream, &["acme"], "");
+    files.write("boldgate.yaml", &config.edit("admin: { address: \"127.0.0.1:0\" }", &admin));
+    let process = files.serve();
+    let (admin, server) = (process.ready().1, own.der());
+    let (of_old, of_new) =
+        (old.identity(&[dns("ops.example")]), new.identity(&[dns("ops.example")]));
+    let mut kept = connect(admin, &server, Some(&of_old)).await.unwrap();
+    reply(&act(&mut kept, "disable-tenant", TENANT, "").await, 200);
+    files.swap_in("ca.crt", &new.pem);
+    becomes(PATIENCE, "the open connection is no operator's", async || {
+        let mut next = connect(admin, &server, Some(&of_new)).await.unwrap();
+        next.write(super::setup::action_request("log-level", "{\"level\": null}", "").as_bytes())
+            .await;
+        next.try_response(false).await.is_some_and(|response| response.status == 200)
+    })
+    .await;
+    reply(&act(&mut kept, "enable-tenant", TENANT, "").await, 401);
+    assert_eq!(get(process.address(), ACME).await.code(), "tenant_disabled");
+    let mut next = connect(admin, &server, Some(&of_new)).await.unwrap();
+    reply(&act(&mut next, "enable-tenant", TENANT, "").await, 200);
+    assert_eq!(get(process.address(), ACME).await.status, 200);
+}
