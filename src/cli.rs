@@ -13,12 +13,14 @@ use crate::plain_file::ReadThreads;
 use crate::telemetry::{self, LogLevel};
 use output::{print, warn};
 
+mod admin_reader;
 mod check;
 mod completions;
 mod core_dumps;
 mod demo;
 mod doctor;
 mod explain;
+mod health;
 mod key;
 mod logging;
 mod named_tenant;
@@ -28,6 +30,7 @@ mod serve;
 mod signals;
 mod status;
 mod token;
+mod unverified_tls;
 
 /// Authentication gateway for Bold BI: applications call its REST API without a token; boldgate
 /// authenticates them, obtains and caches the tokens, and adds them to the requests
@@ -76,6 +79,8 @@ enum Command {
     Doctor(doctor::DoctorCommand),
     /// Show the state of the running gateway
     Status(status::StatusCommand),
+    /// Ask the gateway on this machine whether it runs; for health checks of containers
+    Health(health::HealthCommand),
     /// Run the gateway on this machine, in front of a pretend Bold BI with two tenants
     Demo(demo::DemoCommand),
     /// Make an API key for a caller, and its hash for the configuration
@@ -147,6 +152,7 @@ impl Cli {
             Command::Token(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Status(command) => command.run(),
+            Command::Health(command) => command.run(),
             Command::Demo(command) => command.run(self.log_format, log_level),
             Command::Key(command) => command.run(),
             Command::Schema(command) => command.run(),

@@ -3,7 +3,7 @@
     test.py FOLDER
 
 Compared with the last stage of deploy/Dockerfile: user, entrypoint, arguments, ports, stop signal,
-labels and copied files. Started as Kubernetes' restricted profile would: no capability, no new
+health check, labels and copied files. Started as Kubernetes' restricted profile would: no capability, no new
 privileges, a read-only root, and a limit of memory.
 """
 
@@ -68,9 +68,17 @@ def check_config(said, archive):
         assert config.get(key) == value, f"{archive}: {key} is {config.get(key)}, not {value}"
     have = {name for name in config["Labels"] if not name.startswith("io.buildah.")}
     assert have == labels, f"{archive}: labels {have}, not {labels}"
-    if archive.startswith("docker") and "HEALTHCHECK" in said:
-        test = json.loads(said["HEALTHCHECK"][0].split("CMD", 1)[1])
-        assert config["Healthcheck"]["Test"] == ["CMD", *test], config.get("Healthcheck")
+    # An OCI archive cannot hold it.
+    if archive.startswith("docker"):
+        options, test = said["HEALTHCHECK"][0].split("CMD", 1)
+        expected = {"Test": ["CMD", *json.loads(test)], "Retries": int(option(options, "retries"))}
+        for key, name in (("Interval", "interval"), ("Timeout", "timeout"), ("StartPeriod", "start-period")):
+            expected[key] = int(option(options, name).removesuffix("s")) * 10**9
+        assert config.get("Healthcheck") == expected, f"{archive}: {config.get('Healthcheck')}"
+
+
+def option(options, name):
+    return re.search(rf"--{name}=(\w+)", options)[1]
 
 
 def check_files(said, root):
@@ -132,6 +140,9 @@ def start(bundle, folder):
             assert time.monotonic() < begun + START_TIMEOUT, "it is not ready in time"
             time.sleep(0.02)
         took = time.monotonic() - begun
+        health = json.loads(last_stage()["HEALTHCHECK"][0].split("CMD", 1)[1])
+        healthy = run("runc", "exec", "boldgate-serve", *health)
+        assert healthy == "/livez at 127.0.0.1:19090: alive\n", healthy
         run("runc", "kill", "boldgate-serve", "TERM")
         assert process.wait(timeout=10) == 0, f"it ended with {process.returncode}"
     finally:

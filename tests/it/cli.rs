@@ -22,8 +22,19 @@ use crate::support::tls::SelfSigned;
 use crate::support::upstream::dead_address;
 use crate::support::waiting::until;
 
-const COMMANDS: [&str; 9] =
-    ["serve", "check", "token", "doctor", "status", "demo", "key", "schema", "completions"];
+const COMMANDS: [&str; 11] = [
+    "serve",
+    "check",
+    "explain",
+    "token",
+    "doctor",
+    "status",
+    "health",
+    "demo",
+    "key",
+    "schema",
+    "completions",
+];
 
 #[test]
 fn help_lists_every_command() {

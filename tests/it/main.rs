@@ -19,6 +19,7 @@ mod doctor;
 mod documents;
 mod exchange;
 mod faults;
+mod health;
 mod idp;
 mod jwt;
 mod kept_connections;

@@ -1,0 +1,121 @@
+//! Requests to the admin listener of the gateway on this machine, for `status` and `health`.
+
+use std::error::Error;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, StatusCode};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{TlsConnector, TlsStream};
+use zeroize::Zeroizing;
+
+use super::unverified_tls;
+use crate::config::ListenAddress;
+use crate::fetch::{self, FetchError};
+use crate::http1::{Connection, Counted, Transport};
+use crate::secret::Secret;
+use crate::trust::causes;
+
+pub(super) struct AdminReader {
+    address: ListenAddress,
+    https: bool,
+    token: Option<Secret>,
+}
+
+impl AdminReader {
+    pub(super) fn new(address: ListenAddress, token: Option<Secret>) -> Self {
+        let address = match address {
+            ListenAddress::Tcp(address) => ListenAddress::Tcp(reached_at(address)),
+            unix @ ListenAddress::Unix(_) => unix,
+        };
+        Self { address, https: false, token }
+    }
+
+    /// The same over TLS, where any certificate will do; so it sends no token.
+    pub(super) fn unverified_https(self) -> Self {
+        Self { https: true, token: None, ..self }
+    }
+
+    pub(super) fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Status and body of the response to a GET; the deadline is the caller's.
+    pub(super) async fn ask(
+        &self,
+        path: &str,
+        max_body: usize,
+    ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), FetchError> {
+        let transport =
+            self.connect().await.map_err(|error| FetchError::Connection(error.into()))?;
+        // The listener serves hosts of this machine only, if it is at one of its own addresses.
+        let host = match &self.address {
+            ListenAddress::Tcp(address) => address.to_string(),
+            ListenAddress::Unix(_) => "localhost".to_owned(),
+        };
+        let request = Request::get(format!("http://{host}{path}")).body(Bytes::new());
+        let mut request = request.map_err(|error| FetchError::Connection(error.into()))?;
+        if let Some(token) = &self.token {
+            let value = Zeroizing::new(format!("Bearer {}", token.expose()));
+            let value = HeaderValue::from_str(&value);
+            let mut value = value.map_err(|error| FetchError::Connection(error.into()))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let connection = Box::new(Connection::new(transport));
+        let (head, body) = fetch::send_over(connection, request).await?.into_parts();
+        Ok((head.status, body.whole(max_body).await?))
+    }
+}
+
+impl AdminReader {
+    async fn connect(&self) -> io::Result<Transport> {
+        let tcp = match &self.address {
+            ListenAddress::Tcp(address) => TcpStream::connect(address).await?,
+            ListenAddress::Unix(path) => {
+                return UnixStream::connect(path).await.map(Transport::Unix);
+            }
+        };
+        if !self.https {
+            return Ok(Transport::Tcp(tcp));
+        }
+        let name = ServerName::IpAddress(tcp.peer_addr()?.ip().into());
+        let tls = TlsConnector::from(unverified_tls::config().map_err(io::Error::other)?);
+        let stream = tls.connect(name, Counted::new(tcp, Arc::default())).await?;
+        Ok(Transport::Tls(Box::new(TlsStream::from(stream))))
+    }
+}
+
+/// An error with its innermost cause, and a hint if no process listens at the address.
+pub(super) fn explained(error: &FetchError) -> (String, Option<&'static str>) {
+    let refused = |cause: &&(dyn Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+        })
+    };
+    let hint = causes(error).any(|cause| refused(&cause)).then_some(NOT_LISTENING);
+    let last = causes(error).last().map(ToString::to_string).unwrap_or_default();
+    (format!("{error}: {last}"), hint)
+}
+
+/// The address at which a listener on `address` is reached from its own machine.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+const NOT_LISTENING: &str =
+    "no gateway listens there: is it running, and does it have this `admin.address`?";
