@@ -23,13 +23,14 @@ pub mod reload;
 mod resizable;
 mod secret_alarm;
 mod socket;
+mod socket_file;
 pub mod systemd;
 mod warm_up;
 mod watch;
 
 use crate::admin::{AdminServer, AdminSocket, AdminTerms, Controls, Readiness, ReloadPort};
 use crate::caller::Admits;
-use crate::config::{ListenAddress, ListenerSettings, Settings};
+use crate::config::{ListenAddress, ListenerSettings, Settings, SocketAccess};
 use crate::descriptors::{self, Allotment, Needs, TooFew};
 use crate::gateway::Gateway;
 use crate::proxy::TotalConnections;
@@ -40,7 +41,8 @@ use crate::trust::TrustError;
 use connections::Connections;
 use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
-use socket::{Socket, SocketFile};
+use socket::Socket;
+use socket_file::{AccessChanges, SocketFile};
 use warm_up::{fetch_tokens, start_warm_up};
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
@@ -77,6 +79,8 @@ struct AcceptLoop {
     configured: ListenAddress,
     /// The bound address, with the port that the system chose.
     address: ListenAddress,
+    /// The access to its Unix socket; `None` if it has none, or systemd has made it.
+    access: Option<SocketAccess>,
     /// Stops the task when it is dropped.
     _stop: DropGuard,
     task: JoinHandle<()>,
@@ -186,11 +190,11 @@ impl Running {
         let mut inherited = Inherited::take().map_err(StartError::Inherited)?;
         let mut sockets = Vec::new();
         for listener in &settings.listeners {
-            let address = &listener.address;
-            sockets.push((address.clone(), bind(&mut inherited, address)?));
+            let (address, access) = (&listener.address, listener.access);
+            sockets.push((address.clone(), access, bind(&mut inherited, address, access)?));
         }
         let admin_at = settings.admin.address.clone();
-        let admin_socket = bind(&mut inherited, &admin_at)?;
+        let admin_socket = bind(&mut inherited, &admin_at, SocketAccess::default())?;
         inherited.reserve(&admin_at);
         let admin_address = admin_socket.address();
         let admin_terms = AdminTerms::new(&settings.admin, &settings.files);
@@ -216,8 +220,8 @@ impl Running {
         telemetry.read_before_page(move |all| readings::read(&source, cache_limit, all));
         let accept_loops: Vec<_> = (0..)
             .zip(sockets)
-            .map(|(id, (configured, socket))| {
-                AcceptLoop::start(&connections, id, configured, socket)
+            .map(|(id, (configured, access, socket))| {
+                AcceptLoop::start(&connections, id, configured, access, socket)
             })
             .collect();
         let readiness = Arc::new(Readiness::default());
@@ -305,12 +309,15 @@ impl Running {
         let allotment = allot(descriptors_needed(&settings, max_connections))?;
         let before = self.connections.generation();
         let (ids, mut bound) = self.bind_new(&settings)?;
-        let configured: Vec<_> = settings.listeners.iter().map(|l| l.address.clone()).collect();
+        let configured: Vec<_> =
+            settings.listeners.iter().map(|l| (l.address.clone(), l.access)).collect();
         let (restart_only, logs) = (RestartOnly::of(&settings), LogDestinations::of(&settings));
         let listeners = settings.listeners.clone();
         let admin_terms = AdminTerms::new(&settings.admin, &settings.files);
         let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.state)?);
+        let access = self.change_access(&ids, &configured)?;
         logs.open(&self.state)?;
+        access.keep();
 
         let renewal = next.gateway.gatekeeper().reissue();
         self.state.tokens.reconfigure(exchange, renewal, &next.servers, || {
@@ -334,10 +341,12 @@ impl Running {
         self.next_listener += bound.len() as ListenerId;
         let mut kept: HashMap<ListenerId, AcceptLoop> =
             self.accept_loops.drain(..).map(|running| (running.listener, running)).collect();
-        for (id, configured) in ids.into_iter().zip(configured) {
+        for (id, (configured, access)) in ids.into_iter().zip(configured) {
             let running = match bound.remove(&id) {
-                Some(socket) => Some(AcceptLoop::start(&self.connections, id, configured, socket)),
-                None => kept.remove(&id),
+                Some(socket) => {
+                    Some(AcceptLoop::start(&self.connections, id, configured, access, socket))
+                }
+                None => kept.remove(&id).map(|running| running.with_access(access)),
             };
             self.accept_loops.extend(running);
         }
@@ -369,12 +378,32 @@ impl Running {
                 Some(index) => running.remove(index).1,
                 None => {
                     let id = self.next_listener + bound.len() as ListenerId;
-                    bound.insert(id, bind(&mut self.inherited, &listener.address)?);
+                    let socket = bind(&mut self.inherited, &listener.address, listener.access)?;
+                    bound.insert(id, socket);
                     id
                 }
             });
         }
         Ok((ids, bound))
+    }
+
+    /// Gives the Unix sockets that stay the access of the next configuration.
+    fn change_access(
+        &self,
+        ids: &[ListenerId],
+        configured: &[(ListenAddress, SocketAccess)],
+    ) -> Result<AccessChanges, StartError> {
+        let mut changes = AccessChanges::default();
+        for (id, (address, next)) in ids.iter().zip(configured) {
+            let running = self.accept_loops.iter().find(|running| running.listener == *id);
+            if let (ListenAddress::Unix(path), Some(former)) =
+                (address, running.and_then(|r| r.access))
+                && former != *next
+            {
+                changes.make(path, former, *next).map_err(|cause| bind_error(address, cause))?;
+            }
+        }
+        Ok(changes)
     }
 
     /// The addresses of the listeners, in the order of the configuration. Port 0 is replaced by the
@@ -447,13 +476,13 @@ impl Running {
 /// The errors of a start with `settings`, as far as they can be found without a change. A gateway
 /// that runs with the same settings causes none.
 pub fn start_errors(settings: &Settings) -> Vec<StartError> {
-    let addresses = settings.listeners.iter().map(|listener| &listener.address);
-    let addresses = addresses.chain([&settings.admin.address]);
-    let bind_error = |address: &ListenAddress| {
-        let cause = socket::can_be_bound(address).err()?;
-        Some(StartError::Bind { address: address.to_string(), cause })
+    let unbindable = |(address, access): (&ListenAddress, SocketAccess)| {
+        let cause = socket::can_be_bound(address, access).err()?;
+        Some(bind_error(address, cause))
     };
-    let mut found: Vec<_> = addresses.filter_map(bind_error).collect();
+    let listeners = settings.listeners.iter().map(|listener| (&listener.address, listener.access));
+    let sockets = listeners.chain([(&settings.admin.address, SocketAccess::default())]);
+    let mut found: Vec<_> = sockets.filter_map(unbindable).collect();
     let audit = settings.audit.as_ref().map(|sink| (AUDIT_LOG, sink));
     for ((log, key), sink) in [(ACCESS_LOG, &settings.access_log.to)].into_iter().chain(audit) {
         let failed = |cause| StartError::Log { log, key, sink: sink.clone(), cause };
@@ -521,12 +550,28 @@ impl AcceptLoop {
         connections: &Arc<Connections>,
         listener: ListenerId,
         configured: ListenAddress,
+        access: SocketAccess,
         socket: Socket,
     ) -> Self {
         let (address, stop) = (socket.address(), CancellationToken::new());
+        let is_unix = matches!(address, ListenAddress::Unix(_));
+        let of_systemd = socket.has_access_of_systemd();
+        if of_systemd && access != SocketAccess::default() {
+            tracing::warn!(
+                %address,
+                hint = "set `SocketMode=` and `SocketGroup=` in the socket unit",
+                "systemd has made this socket: `mode` and `group` of the listener have no effect"
+            );
+        }
+        let access = (is_unix && !of_systemd).then_some(access);
         let task = Arc::clone(connections).accept(socket, listener, stop.clone());
         let task = tokio::spawn(task);
-        Self { listener, configured, address, _stop: stop.drop_guard(), task }
+        Self { listener, configured, address, access, _stop: stop.drop_guard(), task }
+    }
+
+    /// The same after a change of the access to its Unix socket.
+    fn with_access(self, access: SocketAccess) -> Self {
+        Self { access: self.access.map(|_| access), ..self }
     }
 }
 
@@ -571,10 +616,16 @@ fn active(
     }
 }
 
-fn bind(inherited: &mut Inherited, address: &ListenAddress) -> Result<Socket, StartError> {
-    inherited
-        .take_or_bind(address)
-        .map_err(|cause| StartError::Bind { address: address.to_string(), cause })
+fn bind(
+    inherited: &mut Inherited,
+    address: &ListenAddress,
+    access: SocketAccess,
+) -> Result<Socket, StartError> {
+    inherited.take_or_bind(address, access).map_err(|cause| bind_error(address, cause))
+}
+
+fn bind_error(address: &ListenAddress, cause: io::Error) -> StartError {
+    StartError::Bind { address: address.to_string(), cause }
 }
 
 /// The file descriptors that `settings` can use with so many clients.

@@ -170,6 +170,16 @@ pub(super) struct Listener {
     /// IP address and port (`127.0.0.1:8080`, `[::1]:8080`), or `unix:` and the path of a socket.
     #[schemars(example = "127.0.0.1:8080", example = "unix:/run/boldgate/gateway.sock")]
     pub address: Field<String>,
+    /// Of a Unix socket: the mode of its file. `0660` lets its owner and its group connect, `0600`
+    /// the owner alone, `0666` every user of the machine. If it is not given, it is `0660`.
+    #[serde(default)]
+    #[schemars(example = &"0660", extend("pattern" = "^0?[67][067][067]$"))]
+    pub mode: Field<String>,
+    /// Of a Unix socket: the group of its file, by name or by number. The user that boldgate runs
+    /// as must be a member. If it is not given, the group is that of boldgate.
+    #[serde(default)]
+    #[schemars(example = &"boldgate-clients")]
+    pub group: Field<String>,
     /// The callers that it admits.
     pub callers: Field<Callers>,
     /// The only hosts that requests may ask for, in `Host`, without ports; beside the `hosts` of

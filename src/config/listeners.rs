@@ -22,6 +22,8 @@ use super::tenants::FoundTenants;
 pub struct ListenerSettings {
     /// Its address.
     pub address: ListenAddress,
+    /// The access to its file, if it is a Unix socket.
+    pub access: SocketAccess,
     /// The terms on which it admits requests.
     pub terms: Arc<ListenerTerms>,
     /// Certificate and key of HTTPS; `None` for HTTP.
@@ -63,6 +65,21 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// Path of a Unix socket.
     Unix(PathBuf),
+}
+
+/// Mode and group of the file of a Unix socket. Write permission is the right to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The permission bits.
+    pub mode: u32,
+    /// The group; `None` for the one that the system gives to new files.
+    pub group: Option<u32>,
+}
+
+impl Default for SocketAccess {
+    fn default() -> Self {
+        Self { mode: 0o660, group: None }
+    }
 }
 
 /// PEM files of a certificate and its key, and the TLS configuration made of them.
@@ -172,6 +189,14 @@ impl Check<'_> {
                 taken.push((address.clone(), format!("`{}`", at.key("address").path())));
             }
             let address_known = address.as_ref().ok();
+            let access = self.socket_access(at, listener.mode, listener.group, address_known);
+            if let Ok(access) = access {
+                self.warn_of_socket(
+                    &at.key("mode"),
+                    access,
+                    listener.callers.as_ref().given().copied(),
+                );
+            }
             let admits = self.admits(&at.key("callers"), listener.callers, address_known);
             if admits == Ok(Admits::Known) && no_callers {
                 let problem = "found `required`, but there are no callers";
@@ -209,7 +234,8 @@ impl Check<'_> {
             let trusted_proxies = trusted_proxies?;
             let terms = ListenerTerms { admits: admits?, hosts: hosts?, trusted_proxies };
             let (address, terms, proxy_protocol) = (address?, Arc::new(terms), proxy_protocol?);
-            Ok(Some(ListenerSettings { address, terms, tls, proxy_protocol }))
+            let access = access?;
+            Ok(Some(ListenerSettings { address, access, terms, tls, proxy_protocol }))
         })?;
         Ok(all.into_iter().flatten().collect())
     }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 
-use super::socket::{Socket, SocketFile};
-use crate::config::ListenAddress;
+use super::socket::Socket;
+use super::socket_file::SocketFile;
+use crate::config::{ListenAddress, SocketAccess};
 
 /// The sockets that systemd passed. Listeners get duplicates: an address that is removed from the
 /// configuration and added again could not be bound, because systemd holds it.
@@ -46,14 +47,19 @@ impl Inherited {
         Ok(Self(sockets))
     }
 
-    /// The inherited socket that listens on `address`, or a new one.
+    /// The inherited socket that listens on `address`, or a new one, with this access if it is a
+    /// Unix socket.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub(super) fn take_or_bind(&mut self, address: &ListenAddress) -> io::Result<Socket> {
+    pub(super) fn take_or_bind(
+        &mut self,
+        address: &ListenAddress,
+        access: SocketAccess,
+    ) -> io::Result<Socket> {
         match self.0.iter_mut().find(|passed| passed.address == *address) {
             Some(passed) => passed.duplicate(),
-            None => Socket::bind(address),
+            None => Socket::bind(address, access),
         }
     }
 

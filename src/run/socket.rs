@@ -3,18 +3,19 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
-use rustix::fs::{Access, access};
+use rustix::fs::Access;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
+use super::socket_file::{SocketFile, may_set_group};
 use crate::caller::UnixPeer;
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, SocketAccess};
 
 /// A socket that clients connect to.
 #[derive(Debug)]
@@ -33,38 +34,15 @@ pub(super) enum AcceptedClient {
     Unix(UnixStream, Option<UnixPeer>),
 }
 
-/// The file of a Unix socket, removed on drop unless systemd made it.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    ours: bool,
-}
-
-impl SocketFile {
-    /// A file that systemd made.
-    pub(super) fn of_systemd(path: PathBuf) -> Self {
-        Self { path, ours: false }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.ours {
-            // It may have been removed already.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
 impl Socket {
-    /// Binds `address` and listens.
+    /// Binds `address` and listens. A Unix socket has this access.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub(super) fn bind(address: &ListenAddress) -> io::Result<Self> {
+    pub(super) fn bind(address: &ListenAddress, access: SocketAccess) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => Ok(Self::Tcp(bind_tcp(*address)?, *address)),
-            ListenAddress::Unix(path) => bind_unix(path),
+            ListenAddress::Unix(path) => bind_unix(path, access),
         }
     }
 
@@ -95,8 +73,13 @@ impl Socket {
             Self::Tcp(listener, address) => {
                 ListenAddress::Tcp(listener.local_addr().unwrap_or(*address))
             }
-            Self::Unix(_, file) => ListenAddress::Unix(file.path.clone()),
+            Self::Unix(_, file) => ListenAddress::Unix(file.path().to_owned()),
         }
+    }
+
+    /// Whether it is a Unix socket whose mode and group systemd has chosen.
+    pub(super) fn has_access_of_systemd(&self) -> bool {
+        matches!(self, Self::Unix(_, file) if file.is_of_systemd())
     }
 }
 
@@ -116,32 +99,32 @@ pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Checks that `address` could be bound, without binding it. A socket file or a port in use may
 /// belong to a gateway that serves with the same configuration, or to systemd, and is no error.
-pub(super) fn can_be_bound(address: &ListenAddress) -> io::Result<()> {
+pub(super) fn can_be_bound(address: &ListenAddress, access: SocketAccess) -> io::Result<()> {
     let ListenAddress::Unix(path) = address else { return Ok(()) };
     if is_socket(path)? {
         return Ok(());
     }
     let folder = path.parent().unwrap_or(path);
-    Ok(access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK)?)
+    rustix::fs::access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK)?;
+    may_set_group(access.group)
 }
 
-fn bind_unix(path: &Path) -> io::Result<Socket> {
+fn bind_unix(path: &Path, access: SocketAccess) -> io::Result<Socket> {
     remove_stale(path)?;
-    let (socket, file) = bound_unix(path)?;
+    let (socket, file) = bound_unix(path, access)?;
     listen(&socket, BACKLOG.cast_signed())?;
     Ok(Socket::Unix(UnixListener::from_std(socket.into())?, file))
 }
 
-/// A socket at `path` that has its final mode and does not listen. Clients cannot connect before it
-/// listens, so none connects while it has another mode. The umask is no alternative, because it
+/// A socket at `path` that has its final mode and group and does not listen. Clients cannot connect
+/// before it listens, so none connects while it has others. The umask is no alternative, because it
 /// belongs to the whole process.
-fn bound_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
+fn bound_unix(path: &Path, access: SocketAccess) -> io::Result<(OwnedFd, SocketFile)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
-    let file = SocketFile { path: path.to_owned(), ours: true };
-    // The owner and the group may connect.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    let file = SocketFile::of_this_process(path.to_owned());
+    file.set_access(access)?;
     Ok((socket, file))
 }
 
@@ -193,27 +176,45 @@ mod tests {
 
     use super::*;
 
+    /// Root may give a file any group, other users only one of theirs.
+    fn a_group() -> u32 {
+        let mine = rustix::process::getegid().as_raw();
+        if rustix::process::geteuid().is_root() { mine + 4321 } else { mine }
+    }
+
     #[tokio::test]
-    async fn a_unix_socket_has_its_final_mode_from_the_moment_it_can_be_connected_to() {
+    async fn a_unix_socket_has_its_mode_and_group_from_the_moment_it_can_be_connected_to() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let mode = || std::fs::metadata(&path).unwrap().mode() & 0o777;
-        let socket = bound_unix(&path).unwrap();
-        assert_eq!(mode(), 0o660);
-        assert_eq!(connect_nonblocking(&path), Err(Errno::CONNREFUSED), "it does not listen yet");
-        drop(socket);
-        let _listener = bind_unix(&path).unwrap();
-        connect_nonblocking(&path).unwrap();
-        assert_eq!(mode(), 0o660);
+        let found = || {
+            let file = std::fs::metadata(&path).unwrap();
+            (file.mode() & 0o777, file.gid())
+        };
+        let mine = std::fs::metadata(folder.path()).unwrap().gid();
+        let group = a_group();
+        for (access, expected) in [
+            (SocketAccess::default(), (0o660, mine)),
+            (SocketAccess { mode: 0o666, group: Some(group) }, (0o666, group)),
+            (SocketAccess { mode: 0o600, group: None }, (0o600, mine)),
+        ] {
+            let socket = bound_unix(&path, access).unwrap();
+            assert_eq!(found(), expected);
+            assert_eq!(connect_nonblocking(&path), Err(Errno::CONNREFUSED), "it does not listen");
+            drop(socket);
+            let _listener = bind_unix(&path, access).unwrap();
+            connect_nonblocking(&path).unwrap();
+            assert_eq!(found(), expected);
+        }
     }
 
     #[tokio::test]
     async fn a_unix_socket_that_cannot_be_bound_creates_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(bind_unix(&folder.path().join("nowhere/socket")).is_err());
+        let access = SocketAccess::default();
+        assert!(bind_unix(&folder.path().join("nowhere/socket"), access).is_err());
         let path = folder.path().join("file");
         std::fs::write(&path, "kept").unwrap();
-        assert!(bind_unix(&path).is_err(), "there is a file of this name");
+        assert!(bind_unix(&path, access).is_err(), "there is a file of this name");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
     }
 

@@ -7,6 +7,7 @@ mod open_connections;
 mod plain_files;
 mod refused;
 mod restarts;
+mod socket_access;
 mod stop;
 mod under_load;
 mod watched;

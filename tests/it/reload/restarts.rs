@@ -340,7 +340,7 @@ fn socket() -> std::net::TcpListener {
 
 /// The binary with `socket` as its descriptor 3, as systemd starts it. The number of the process is
 /// known in it alone, so a shell says it.
-fn activated(files: &Files, socket: impl AsFd) -> Process {
+pub(super) fn activated(files: &Files, socket: impl AsFd) -> Process {
     let mut command = Command::new("/bin/sh");
     let script = "LISTEN_PID=$$ exec \"$0\" serve --config \"$1\" 3<&0 0</dev/null";
     command.args(["-c", script, env!("CARGO_BIN_EXE_boldgate")]).arg(files.path("boldgate.yaml"));
