@@ -23,6 +23,7 @@ mod explain;
 mod health;
 mod key;
 mod logging;
+mod man;
 mod named_tenant;
 mod output;
 mod schema;
@@ -89,6 +90,9 @@ enum Command {
     Schema(schema::SchemaCommand),
     /// Print completions for a shell
     Completions(completions::CompletionsCommand),
+    /// Print the manual page of boldgate, or of one of its commands
+    #[command(hide = true)]
+    Man(man::ManCommand),
 }
 
 impl Command {
@@ -157,6 +161,7 @@ impl Cli {
             Command::Key(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }?;
         output::sync_stdout()
     }

@@ -260,6 +260,33 @@ fn completions_are_scripts() {
 }
 
 #[test]
+fn every_command_has_a_manual_page_that_formats_without_a_warning() {
+    let pages = [None].into_iter().chain(COMMANDS.map(Some));
+    for command in pages {
+        let arguments: Vec<_> = ["man"].into_iter().chain(command).collect();
+        let ended = run(&arguments);
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{command:?}");
+        let title = command.map_or("boldgate".to_owned(), |command| format!("boldgate-{command}"));
+        let head = format!(".TH {title} 1 ");
+        assert!(ended.stdout.contains(&head), "{head}: {}", ended.stdout);
+        for section in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS"] {
+            assert!(ended.stdout.contains(section), "{section}: {}", ended.stdout);
+        }
+        // Only where a formatter is installed.
+        let script = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(script.path(), ended.stdout).unwrap();
+        let format = ["-man", "-Kutf8", "-Tutf8", "-ww", "-z"];
+        if let Ok(formatted) = Command::new("groff").args(format).arg(script.path()).output() {
+            let warnings = String::from_utf8_lossy(&formatted.stderr);
+            assert!(formatted.status.success() && warnings.is_empty(), "{command:?}: {warnings}");
+        }
+    }
+    let unknown = run(&["man", "man"]);
+    assert_eq!(unknown.code, Some(2), "a command that is not for people has no page");
+    assert!(unknown.stderr.contains("`man` is no command"), "{}", unknown.stderr);
+}
+
+#[test]
 fn a_pipe_that_its_reader_closes_early_is_no_failure() {
     let script =
         format!("{} schema | head -1; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_boldgate"));
