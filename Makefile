@@ -10,10 +10,12 @@ tools := $(target)/tools
 manifests := $(wildcard deploy/kubernetes/*.yaml)
 # The configuration that each of them carries.
 carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
+# The platform of this machine, such as x86_64-unknown-linux-gnu.
+host = $(shell rustc -vV | sed -n 's/^host: //p')
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp page-test page-short metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -102,8 +104,20 @@ image: build ## build the image without pulling anything: an OCI and a docker ar
 image-test: image ## is the image what the Dockerfile says, and does it start?
 	python3 deploy/image/test.py $(target)/image
 
+packages: $(tools)/packages/ready ## build deb and rpm for glibc 2.28 and newer, with checksums and an SBOM
+	.ci/need rust build
+	PATH=$(abspath $(tools)/packages/bin):$$PATH \
+	    cargo zigbuild --release --locked --bin boldgate --target $(host).2.28
+	deploy/packages/build.sh $(target)/$(host)/release/boldgate $(tools)/packages/bin $(target)/packages
+
+packages-test: packages ## install, use, upgrade and remove the packages in a booted Debian (as root)
+	.ci/need packages-test
+	deploy/packages/build.sh $(target)/$(host)/release/boldgate $(tools)/packages/bin \
+	    $(target)/packages-before 0.0.1
+	python3 deploy/packages/test.py $(target)/packages-before $(target)/packages $(target)/packages-test
+
 # Minutes to hours, some as root.
-acceptance: page-test readers reloads soak image-test metrics-load ## the heavy proofs, before a release
+acceptance: page-test readers reloads soak image-test packages-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build
@@ -120,12 +134,13 @@ crates: ## does no crate bring a second TLS or crypto library?
 	    echo 'not allowed: TLS and cryptography are on ring; `cargo tree --invert` names who brings it' >&2; exit 1; \
 	fi
 
-deploy-files: $(tools)/ready $(carried) ## are image, manifests, alerts and scripts well-formed?
-	.ci/need prometheus
+deploy-files: $(tools)/ready $(carried) ## are image, manifests, units, alerts and scripts well-formed?
+	.ci/need prometheus systemd
 	promtool check rules deploy/prometheus/boldgate.rules.yaml
 	promtool test rules deploy/prometheus/boldgate.test.yaml
 	$(tools)/bin/python deploy/prometheus/test.py
-	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh deploy/tools/*.sh
+	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh deploy/packages/*.sh deploy/systemd/*.sh deploy/tools/*.sh
+	deploy/systemd/check.sh $(target)/systemd
 	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy tests/deploy $(wildcard config)
 	$(tools)/bin/hadolint --failure-threshold style deploy/Dockerfile
 	$(tools)/bin/kubernetes-validate --kubernetes-version 1.32 --strict $(manifests)
@@ -141,14 +156,15 @@ docs: ## does the code's documentation build, with no dead link?
 configs: $(tools)/ready $(carried) ## does the gateway take every configuration we ship?
 	.ci/need rust build
 	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
-	$(BOLDGATE) check --no-secrets config/*.yaml $(carried)
+	$(BOLDGATE) check --no-secrets config/*.yaml deploy/packages/gateway.yaml $(carried)
 	deploy/tools/kubernetes.sh $(tools) $(target)/kubernetes
 	for folder in deploy/kustomize/gateway tests/deploy/*/; do \
 	    name=$$(basename $$folder); \
 	    $(tools)/bin/python deploy/tools/manifest.py $(target)/kubernetes/$$name.yaml >$(target)/deploy/$$name.yaml; \
 	    $(BOLDGATE) check --no-secrets $(target)/deploy/$$name.yaml; \
 	done
-	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json config/*.yaml $(carried)
+	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json \
+	    config/*.yaml deploy/packages/gateway.yaml $(carried)
 
 deny: ## do the licences, sources and advisories of all crates pass? (needs the network)
 	.ci/need rust build
@@ -163,6 +179,15 @@ $(tools)/ready: deploy/tools/requirements.txt deploy/tools/package.json deploy/t
 	$(tools)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	cp $(filter %.json,$^) $(tools)
 	npm ci --prefix $(tools) --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
+
+# The builders of `make packages`, pinned. zig links with an old glibc.
+$(tools)/packages/ready: deploy/packages/requirements.txt $(tools)/ready
+	.ci/need rust build python
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	cargo install --quiet --locked --root $(@D) cargo-cyclonedx@0.5.9
 	touch $@
 
 # The identity provider of `make test-idp`, pinned; its scripts are not run.
