@@ -138,7 +138,7 @@ deploy-files: $(tools)/ready $(carried) ## are image, manifests, units, alerts a
 	.ci/need prometheus systemd
 	promtool check rules deploy/prometheus/boldgate.rules.yaml
 	promtool test rules deploy/prometheus/boldgate.test.yaml
-	$(tools)/bin/python deploy/prometheus/test.py
+	$(tools)/bin/python deploy/prometheus/test.py $(target)/dashboard
 	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh deploy/packages/*.sh deploy/systemd/*.sh deploy/tools/*.sh
 	deploy/systemd/check.sh $(target)/systemd
 	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy tests/deploy $(wildcard config)

@@ -15,6 +15,7 @@ use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::anonymous;
 use crate::support::process::Process;
+use crate::support::reloads::get;
 
 const OPEN_METRICS: &str = "Accept: application/openmetrics-text\r\n";
 
@@ -115,6 +116,17 @@ impl Prometheus {
         read["data"]["result"][0]["value"][1].as_str()?.parse().ok()
     }
 
+    /// Whether a query has a result that is a number.
+    async fn has_data(&self, query: &str) -> bool {
+        let query = utf8_percent_encode(query, NON_ALPHANUMERIC);
+        let response = ask(self.address, "GET", &format!("/api/v1/query?query={query}")).await;
+        let read: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(read["status"], "success", "{read}");
+        let results = read["data"]["result"].as_array().unwrap();
+        let number = |result: &serde_json::Value| result["value"][1].as_str()?.parse::<f64>().ok();
+        results.iter().filter_map(number).any(f64::is_finite)
+    }
+
     async fn wait_for(&self, query: &str, expected: impl Fn(f64) -> bool) {
         becomes(Duration::from_secs(20), query, async || {
             self.value(query).await.is_some_and(&expected)
@@ -138,7 +150,16 @@ async fn prometheus_scrapes_the_gateway_under_load() {
     let bold_bi = stand_in(vec![acme]).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", CANARY_SECRET);
-    let config = anonymous(bold_bi.addr()).edit("SECRET_FILE", &secret);
+    let tls = SelfSigned::new("localhost").listener_keys(folder.path());
+    let https = format!("{{ address: \"127.0.0.1:0\", callers: required, tls: {{ {tls} }} }}");
+    let key = ApiKey::generate().unwrap().hash();
+    let config = anonymous(bold_bi.addr())
+        .edit("SECRET_FILE", &secret)
+        .edit("admin:", &format!("  - {https}\nadmin:"))
+        + &format!(
+            "callers:\n  batch:\n    api_key: {{ sha256: {key}, expires: 2090-01-31T00:00:00Z }}\n    \
+             may: [ {{ tenant: acme, routes: [read] }} ]\n"
+        );
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
     let prometheus = Prometheus::start(&folder, gateway.ready().1);
     becomes(Duration::from_secs(30), "Prometheus listens", async || {
@@ -146,6 +167,10 @@ async fn prometheus_scrapes_the_gateway_under_load() {
     })
     .await;
     prometheus.wait_for("up{job=\"boldgate\"}", |up| is(up, 1.0)).await;
+    // Series of refusals and of failed handshakes begin with the first.
+    assert_eq!(get(gateway.address(), "/bi/api/site/nowhere/v5.0/echo").await.status, 404);
+    let mut no_handshake = Client::connect(gateway.ready().0[1].parse().unwrap()).await;
+    no_handshake.write(b"no handshake\r\n\r\n").await;
 
     let (address, end) = (gateway.address(), Instant::now() + load);
     let clients = (0..8).map(|_| {
@@ -174,4 +199,36 @@ async fn prometheus_scrapes_the_gateway_under_load() {
     prometheus.wait_for(median, |seconds| seconds > 0.0 && seconds < 1.0).await;
     prometheus.wait_for("process_open_fds < process_max_fds", |open| open > 8.0).await;
     prometheus.wait_for("min_over_time(up[1m])", |up| is(up, 1.0)).await;
+
+    // The series of exchanges began with the first; a rate needs one more.
+    bold_bi.revoke_all();
+    let again = get(gateway.address(), "/bi/api/site/site1/v5.0/echo").await;
+    assert_eq!((again.status, bold_bi.token_requests()), (200, 2));
+    let queries = queries_of_the_dashboard();
+    assert!(queries.len() > 40, "the queries were found: {queries:?}");
+    for query in &queries {
+        let what = format!("the dashboard has data: {query}");
+        becomes(Duration::from_secs(20), &what, async || prometheus.has_data(query).await).await;
+    }
+    // A control: a query by a metric that does not exist has none.
+    let other = queries[0].edit("boldgate_build_info", "boldgate_built_info");
+    assert!(!prometheus.has_data(&other).await);
+}
+
+/// As Grafana sends them when every gateway, tenant and server is chosen.
+fn queries_of_the_dashboard() -> Vec<String> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/boldgate-dashboard.json");
+    let read: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let panels = read["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let expression = |target: &serde_json::Value| {
+        let mut query = target["expr"].as_str().unwrap().to_owned();
+        for (variable, value) in
+            [("$instance", ".*"), ("$tenant", ".*"), ("$server", ".*"), ("$__rate_interval", "5m")]
+        {
+            query = query.edit_any(variable, value);
+        }
+        query
+    };
+    targets.map(expression).collect()
 }
