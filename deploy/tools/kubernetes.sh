@@ -19,6 +19,7 @@ for values in "$chart"/ci/*-values.yaml; do
     "$helm" lint --strict --quiet "$chart" --values "$values" >/dev/null
     "$helm" template release "$chart" --namespace apps --kube-version $version.0 --values "$values" >"$out/chart-$name.yaml"
 done
+"$tools/bin/python" deploy/tools/chart.py "$out/chart-everything.yaml"
 # The values schema refuses what would be open, and words that mean nothing.
 for wrong in 'config.listeners[0].address=0.0.0.0:8080,config.listeners[0].callers=anonymous' \
     'boldBI.grant=none' 'replicas=3' 'boldBI.url='; do

@@ -1,0 +1,32 @@
+"""Checks that the chart carries the alert rules and the dashboard of this repository.
+
+    chart.py RENDERED
+"""
+
+import json
+import pathlib
+import sys
+
+import yaml
+
+deploy = pathlib.Path(__file__).parent.parent
+rendered = [part for part in yaml.safe_load_all(pathlib.Path(sys.argv[1]).read_text()) if part]
+
+
+def only(kind, name):
+    [found] = [part for part in rendered if part["kind"] == kind and part["metadata"]["name"].endswith(name)]
+    return found
+
+
+for source in ("prometheus/boldgate.rules.yaml", "grafana/boldgate-dashboard.json"):
+    copy = deploy / "helm/boldgate/files" / pathlib.Path(source).name
+    if copy.read_bytes() != (deploy / source).read_bytes():
+        sys.exit(f"deploy/{source} has changed: copy it to deploy/helm/boldgate/files")
+rules = yaml.safe_load((deploy / "prometheus/boldgate.rules.yaml").read_text())
+assert only("PrometheusRule", "boldgate")["spec"] == rules, "the rendered rules are others"
+dashboard = only("ConfigMap", "-dashboard")
+assert json.loads(dashboard["data"]["boldgate-dashboard.json"]) == json.loads(
+    (deploy / "grafana/boldgate-dashboard.json").read_text()
+), "the rendered dashboard is another"
+assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1", dashboard["metadata"]
+print(f"chart: {sum(len(group['rules']) for group in rules['groups'])} alerts and the dashboard, as in deploy/")
