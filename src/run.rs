@@ -631,11 +631,13 @@ fn bind_error(address: &ListenAddress, cause: io::Error) -> StartError {
 /// The file descriptors that `settings` can use with so many clients.
 pub fn descriptors_needed(settings: &Settings, clients: usize) -> Needs {
     let servers = settings.servers.iter();
+    let exports = if settings.traces.is_some() { CALLS_FOR_TRACES } else { 0 };
     Needs {
         clients,
         listeners: settings.listeners.len(),
         servers: servers.clone().map(|server| server.max_connections).sum(),
-        calls: servers.map(|server| server.max_exchanges + CALLS_PER_SERVER).sum(),
+        calls: servers.map(|server| server.max_exchanges + CALLS_PER_SERVER).sum::<usize>()
+            + exports,
     }
 }
 
@@ -673,6 +675,8 @@ fn report(allotment: Allotment, configured: usize, former: Option<usize>, teleme
 
 /// An idle connection for exchanges, and one for health checks.
 const CALLS_PER_SERVER: usize = 2;
+/// An export, and one to the former collector after a reload.
+const CALLS_FOR_TRACES: usize = 2;
 
 /// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and
 /// each client connection may need another one to a server.

@@ -86,6 +86,9 @@ impl DoctorCommand {
                 Duration::from_secs(self.time_limit),
             )?;
             let runtime = runtime()?;
+            if let Some(traces) = &settings.traces {
+                runtime.block_on(machine::traces(&mut report.machine, &traces.collector));
+            }
             (report.servers, report.tenants) = runtime.block_on(examination.run(settings, chosen));
             // A lookup of a name cannot be cancelled, and must not delay the end.
             runtime.shutdown_background();
@@ -167,9 +170,10 @@ fn with_secret(
 }
 
 const AFTER_HELP: &str = "\
-Steps of this machine: configuration, files, descriptors. Of each server: dns, tcp, tls, http, clock, \
-url, health. Of each tenant: exchange (one login), request (one GET of the user's own favourites). Steps \
-that need a failed one are skipped. No step changes anything in Bold BI, and no secret is printed.
+Steps of this machine: configuration, files, descriptors, traces (one export without spans). Of each \
+server: dns, tcp, tls, http, clock, url, health. Of each tenant: exchange (one login), request (one GET of \
+the user's own favourites). Steps that need a failed one are skipped. No step changes anything in Bold BI, \
+and no secret is printed.
 
 Exit codes: 0 no fault, or faults of single tenants; 1 this machine, a server or every examined tenant \
 failed (with --strict: any failed step and any warning); 2 wrong usage; 78 bad configuration. As an init \

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::field::{Field, Named};
-use super::quantity::{Period, Size};
+use super::quantity::{Period, Ratio, Size};
 use super::redact::without_query;
 
 mod admin;
@@ -67,33 +67,37 @@ pub(super) struct File {
     /// outcome. It names users, so it is only written if you give it a place.
     #[serde(default)]
     pub audit: Field<Audit>,
-    /// OpenTelemetry: the spans of sampled requests, sent to a collector. They have no path, no
-    /// query, no header and no user.
+    /// Traces: the spans of sampled requests, sent to an OpenTelemetry collector. Without this
+    /// section nothing is recorded.
     #[serde(default)]
     pub traces: Field<Traces>,
 }
 
-/// OpenTelemetry traces over OTLP/HTTP.
+/// Traces over OTLP/HTTP, as protobuf. No span has a path, a query, a header or a user.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Traces {
-    /// The URL at which the collector takes spans as protobuf.
+    /// The whole URL that the collector takes traces at; without user info and query.
+    #[schemars(
+        example = &"http://otel-collector:4318/v1/traces",
+        extend("pattern" = "^https?://[^@?#]+/[^@?#]+$")
+    )]
     #[serde(serialize_with = "without_query")]
-    #[schemars(example = "http://collector:4318/v1/traces", extend("pattern" = "^https?://"))]
     pub otlp_endpoint: Field<String>,
-    /// The fraction of requests that are recorded. Where a trusted proxy (`trusted_proxies`) sends
-    /// a `traceparent`, its sampled flag decides instead.
+    /// The fraction of requests that are recorded, by chance. A request whose `traceparent` is of
+    /// one of the `trusted_proxies` is recorded if its sampled flag is set, and only then.
     #[serde(default = "default_sample_ratio")]
-    #[schemars(range(min = 0, max = 1))]
-    pub sample_ratio: Field<f64>,
-    /// Headers of each export, such as the API key of a hosted collector.
+    pub sample_ratio: Field<Ratio>,
+    /// Headers of each export by their names, for a collector that wants a key.
     #[serde(default)]
     pub headers: Field<Named<SecretSource>>,
-    /// PEM file with the CAs of the collector, if not those of the system.
+    /// PEM bundle of the CAs to trust for the collector, instead of the system's.
     #[serde(default)]
     pub ca_file: Field<String>,
-    /// The name of this instance (`service.instance.id`), such as the pod's.
+    /// The attribute `service.instance.id`, where collectors do not add the pod or the host
+    /// themselves.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 128))]
     pub instance: Field<String>,
 }
 
@@ -496,8 +500,8 @@ fn default_access_log() -> Field<AccessLog> {
     Field::Given(AccessLog::default())
 }
 
-fn default_sample_ratio() -> Field<f64> {
-    Field::Given(0.01)
+fn default_sample_ratio() -> Field<Ratio> {
+    Field::Given(Ratio(0.01))
 }
 
 fn default_limits() -> Field<Limits> {

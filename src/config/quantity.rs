@@ -1,4 +1,4 @@
-//! Quantities with their units, as the file writes them: `10s`, `200MiB`.
+//! Quantities as the file writes them: `10s`, `200MiB`, `0.01`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,6 +17,10 @@ pub(super) struct Period(pub Duration);
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Size(pub u64);
+
+/// A fraction, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Ratio(pub f64);
 
 /// The text is no quantity. The message names the accepted ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +51,16 @@ impl FromStr for Size {
     }
 }
 
+impl FromStr for Ratio {
+    type Err = NotAQuantity;
+
+    fn from_str(text: &str) -> Result<Self, NotAQuantity> {
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let ratio = text.parse().ok().filter(|ratio| is_plain && (0.0..=1.0).contains(ratio));
+        ratio.map(Self).ok_or(NOT_A_RATIO)
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_zero() {
@@ -74,6 +88,12 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Parsed(PhantomData))
+    }
+}
+
 impl Serialize for Period {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -83,6 +103,12 @@ impl Serialize for Period {
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.0)
     }
 }
 
@@ -116,6 +142,21 @@ impl JsonSchema for Size {
     }
 }
 
+impl JsonSchema for Ratio {
+    fn schema_name() -> Cow<'static, str> {
+        "Ratio".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "number",
+            "description": "A fraction, from 0 to 1.",
+            "minimum": 0,
+            "maximum": 1,
+        })
+    }
+}
+
 /// Parses within the visit, while the deserializer still knows the place of a fault.
 struct Parsed<T>(PhantomData<T>);
 
@@ -123,7 +164,7 @@ impl<T: FromStr<Err = NotAQuantity>> Visitor<'_> for Parsed<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number with its unit")
+        f.write_str("a quantity")
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
@@ -152,6 +193,7 @@ const SIZE_UNITS: [(&str, u64); 4] =
     [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 const NOT_A_PERIOD: NotAQuantity =
     NotAQuantity("a duration with a unit, such as `500ms`, `10s`, `5m`, `12h` or `7d`");
+const NOT_A_RATIO: NotAQuantity = NotAQuantity("a number from `0` to `1`, such as `0.01`");
 const NOT_A_SIZE: NotAQuantity = NotAQuantity("a size with a unit, such as `64KiB` or `200MiB`");
 
 #[cfg(test)]
@@ -173,6 +215,12 @@ mod tests {
     fn what_has_no_unit_or_overflows_is_no_quantity() {
         for text in ["", "10", "s", "10 s", "-1s", "1.5s", "10S", "99999999999999999999s", "١s"] {
             assert!(text.parse::<Period>().is_err(), "{text}");
+        }
+        for text in ["", "1.1", "-0", "1e-2", "inf", "NaN", "1%", ".", "0.0.1", "2"] {
+            assert!(text.parse::<Ratio>().is_err(), "{text}");
+        }
+        for (text, ratio) in [("0", 0.0), ("0.01", 0.01), ("1", 1.0), ("1.0", 1.0)] {
+            assert_eq!(text.parse(), Ok(Ratio(ratio)));
         }
         for text in ["", "10", "MiB", "1MB", "1mib", "18446744073709551615GiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");

@@ -172,17 +172,6 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
         }
     }
 
-    fn deserialize_f64<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let accepted = "a number";
-        let Some(Kind::Scalar { text, plain: true }) = self.at.kind() else {
-            return self.wrong_kind(accepted);
-        };
-        match text.parse() {
-            Ok(number) => visitor.visit_f64(number),
-            Err(_) => self.refuse(self.at.wrong(accepted)),
-        }
-    }
-
     fn deserialize_u64<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Fault> {
         let accepted = "a whole number";
         let Some(Kind::Scalar { text, plain: true }) = self.at.kind() else {
@@ -245,7 +234,7 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
 
     serde::forward_to_deserialize_any! {
         <V: Visitor<'n>>
-        i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 char bytes byte_buf unit
+        i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char bytes byte_buf unit
         unit_struct newtype_struct tuple tuple_struct identifier ignored_any
     }
 }

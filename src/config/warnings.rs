@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use http::Uri;
+
 use crate::plain_file;
 use crate::tenant::HostPort;
 
@@ -13,6 +15,7 @@ use super::listeners::ListenAddress;
 use super::place::Place;
 use super::server_url::ServerUrl;
 use super::servers::URL;
+use super::traces::is_tls;
 use super::{Check, References, shown};
 
 impl Check<'_> {
@@ -33,6 +36,18 @@ impl Check<'_> {
                  in clear text"
             );
             self.notes.warn(at.finding(problem, NEAR).hint(CLEAR_TEXT));
+        }
+    }
+
+    /// A warning about a collector that is sent secrets.
+    pub(super) fn warn_of_export_headers(self, at: &Place<'_>, endpoint: &Uri) {
+        let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
+        if !is_tls(endpoint) && !is_near(host) {
+            let problem = format!(
+                "found `http://` to `{host}`: the secrets of `headers` cross the network in clear \
+                 text"
+            );
+            self.notes.warn(at.finding(problem, NEAR));
         }
     }
 

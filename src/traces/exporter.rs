@@ -56,10 +56,19 @@ impl Exporter {
         exports: &Exports,
         metrics: SpanMetrics,
     ) -> Result<Arc<Self>, TrustError> {
-        let collector = Collector::new(settings.clone())?;
+        let collector = Box::new(Collector::new(settings.clone())?);
+        Ok(Self::start_with(collector, settings, exports, metrics))
+    }
+
+    fn start_with(
+        collector: Box<dyn TakeExport>,
+        settings: CollectorSettings,
+        exports: &Exports,
+        metrics: SpanMetrics,
+    ) -> Arc<Self> {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
         let export = Export {
-            collector: Box::new(collector),
+            collector,
             endpoint: settings.endpoint.to_string(),
             resource: resource(settings.instance.as_deref()),
             metrics: metrics.clone(),
@@ -69,7 +78,7 @@ impl Exporter {
             queue_full: metrics.dropped_by(SpanDrop::QueueFull),
         };
         exports.tasks.spawn(export.run(waiting));
-        Ok(Arc::new(Self { settings, queue, metrics }))
+        Arc::new(Self { settings, queue, metrics })
     }
 
     pub(super) fn settings(&self) -> &CollectorSettings {
@@ -78,11 +87,12 @@ impl Exporter {
 
     /// Queues a trace, or drops it if the queue is full.
     pub(super) fn offer(&self, trace: FinishedTrace) {
-        if let Err(TrySendError::Full(trace) | TrySendError::Closed(trace)) =
+        let Err(TrySendError::Full(trace) | TrySendError::Closed(trace)) =
             self.queue.try_send(trace)
-        {
-            self.metrics.dropped(SpanDrop::QueueFull, trace.len());
-        }
+        else {
+            return;
+        };
+        self.metrics.dropped(SpanDrop::QueueFull, trace.len());
     }
 }
 
@@ -256,3 +266,185 @@ const MAX_PAUSE: Duration = Duration::from_secs(15);
 const MAX_BATCH_TIME: Duration = Duration::from_secs(60);
 /// Longest time for the last exports when the process stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use async_trait::async_trait;
+    use http::Uri;
+    use parking_lot::Mutex;
+
+    use super::super::finished::RequestEnd;
+    use super::*;
+    use crate::telemetry::Telemetry;
+    use crate::trust::Trust;
+
+    /// Responds to each export in its turn, and with success from then on.
+    #[derive(Default)]
+    struct Script {
+        responses: Mutex<Vec<Result<u64, ExportError>>>,
+        /// The number of spans in each export, with the time since the start.
+        exports: Mutex<Vec<(Duration, usize)>>,
+    }
+
+    struct Scripted(Arc<Script>, Instant);
+
+    #[async_trait]
+    impl TakeExport for Scripted {
+        async fn export(&self, body: Bytes) -> Result<u64, ExportError> {
+            let decoded = ExportRequest::decode(body).unwrap();
+            let spans = decoded.resource_spans[0].scope_spans[0].spans.len();
+            self.0.exports.lock().push((self.1.elapsed(), spans));
+            let mut responses = self.0.responses.lock();
+            if responses.is_empty() { Ok(0) } else { responses.remove(0) }
+        }
+    }
+
+    struct Setup {
+        exporter: Arc<Exporter>,
+        exports: Exports,
+        script: Arc<Script>,
+        telemetry: Telemetry,
+    }
+
+    impl Setup {
+        fn new(responses: Vec<Result<u64, ExportError>>) -> Self {
+            let (exports, telemetry) = (Exports::default(), Telemetry::default());
+            let script = Arc::new(Script { responses: Mutex::new(responses), ..Script::default() });
+            let settings = CollectorSettings {
+                endpoint: Uri::from_static("http://collector/v1/traces"),
+                headers: Vec::new(),
+                trust: Trust::default(),
+                instance: None,
+            };
+            let collector = Box::new(Scripted(Arc::clone(&script), Instant::now()));
+            let exporter =
+                Exporter::start_with(collector, settings, &exports, telemetry.spans.clone());
+            Self { exporter, exports, script, telemetry }
+        }
+
+        /// Hands over the traces of requests without stages.
+        fn offer(&self, count: usize) {
+            for _ in 0..count {
+                self.exporter.offer(FinishedTrace {
+                    trace: [1; 16],
+                    parent: None,
+                    request: [2; 8],
+                    begun: SystemTime::now(),
+                    duration: Duration::ZERO,
+                    stages: Vec::new(),
+                    end: RequestEnd {
+                        method: None,
+                        scheme: None,
+                        class: None,
+                        status: None,
+                        tenant: None,
+                        outcome: "served",
+                        refusal: None,
+                        reason: None,
+                        error: None,
+                    },
+                });
+            }
+        }
+
+        /// The exports so far, in whole seconds since the start.
+        fn seen(&self) -> Vec<(u64, usize)> {
+            let exports = self.script.exports.lock();
+            exports.iter().map(|(at, spans)| (at.as_secs(), *spans)).collect()
+        }
+
+        fn counts(&self) -> (u64, [u64; 3]) {
+            let spans = &self.telemetry.spans;
+            let dropped = [SpanDrop::QueueFull, SpanDrop::Unavailable, SpanDrop::Refused];
+            (spans.exported.get(), dropped.map(|reason| spans.dropped_by(reason)))
+        }
+    }
+
+    fn unavailable(after: Option<u64>) -> Result<u64, ExportError> {
+        let after = after.map(Duration::from_secs);
+        Err(ExportError::Unavailable("the response is 503".to_owned(), after))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_goes_out_after_five_seconds_or_when_it_is_full() {
+        let setup = Setup::new(Vec::new());
+        setup.offer(3);
+        sleep(Duration::from_secs(4)).await;
+        setup.offer(1);
+        assert_eq!(setup.seen(), []);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(setup.seen(), [(5, 4)]);
+        setup.offer(MAX_BATCH + 1);
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(setup.seen(), [(5, 4), (6, MAX_BATCH)]);
+        sleep(Duration::from_secs(6)).await;
+        assert_eq!(setup.seen()[2..], [(11, 1)]);
+        assert_eq!(setup.counts(), (4 + 1 + MAX_BATCH as u64, [0; 3]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_sent_again_with_pauses_and_dropped_after_a_minute() {
+        let setup = Setup::new((0..100).map(|_| unavailable(None)).collect());
+        setup.offer(1);
+        sleep(Duration::from_secs(70)).await;
+        let attempts = setup.seen();
+        let pauses: Vec<_> = attempts.windows(2).map(|two| two[1].0 - two[0].0).collect();
+        assert!((6..=8).contains(&attempts.len()), "{attempts:?}");
+        assert!(pauses.is_sorted_by(|a, b| *a <= b + 3), "they grow: {pauses:?}");
+        assert!(pauses.iter().all(|&pause| pause <= 18), "up to a bound: {pauses:?}");
+        assert_eq!(setup.counts(), (0, [0, 1, 0]));
+        setup.script.responses.lock().clear();
+        setup.offer(1);
+        sleep(Duration::from_secs(6)).await;
+        assert_eq!(setup.counts(), (1, [0, 1, 0]), "the next batch has its own minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_waits_as_long_as_the_collector_says_and_is_not_lost() {
+        let setup = Setup::new(vec![unavailable(Some(20))]);
+        setup.offer(2);
+        sleep(Duration::from_secs(24)).await;
+        assert_eq!(setup.seen(), [(5, 2)]);
+        sleep(Duration::from_secs(6)).await;
+        assert_eq!(setup.seen().len(), 2);
+        assert_eq!(setup.counts(), (2, [0; 3]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_batch_is_dropped_at_once() {
+        let setup = Setup::new(vec![Err(ExportError::Refused("the response is 400".to_owned()))]);
+        setup.offer(2);
+        sleep(Duration::from_secs(6)).await;
+        assert_eq!((setup.seen().len(), setup.counts()), (1, (0, [0, 0, 2])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_exports_what_waits_and_ends_a_pause() {
+        for (responses, counts) in [
+            (vec![], (3000 - 952, [952, 0, 0])),
+            (vec![unavailable(Some(50)), unavailable(None)], (1536, [952, 512, 0])),
+        ] {
+            let setup = Setup::new(responses);
+            setup.offer(3000);
+            sleep(Duration::from_millis(10)).await;
+            let begun = Instant::now();
+            setup.exports.finish().await;
+            assert!(begun.elapsed() < Duration::from_secs(1));
+            assert_eq!(setup.counts(), counts);
+            setup.offer(1);
+            assert_eq!(setup.counts().1[0], 953, "a request that ends later is counted");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_export_ends_after_its_last_request() {
+        let setup = Setup::new(Vec::new());
+        setup.offer(1);
+        drop(setup.exporter);
+        setup.exports.tasks.close();
+        timeout(Duration::from_secs(1), setup.exports.tasks.wait()).await.unwrap();
+        assert_eq!(setup.script.exports.lock().len(), 1);
+    }
+}

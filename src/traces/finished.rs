@@ -1,4 +1,5 @@
-//! A recorded request whose spans are complete, and the spans as they are exported.
+//! A recorded request whose spans are complete, and the spans as they are exported. They hold
+//! words, numbers and names of the configuration: no path, no query, no header and no user.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,7 +54,7 @@ pub(super) struct FinishedTrace {
     pub(super) end: RequestEnd,
 }
 
-/// A stage that has begun.
+/// A stage of a request, with its span.
 #[derive(Debug)]
 pub(super) struct RecordedStage {
     pub(super) stage: Stage,
@@ -103,9 +104,9 @@ impl FinishedTrace {
             attributes.push(Attribute::text("error.type", error));
         }
         Span {
-            trace_id: self.trace.to_vec(),
-            span_id: stage.id.to_vec(),
-            parent_span_id: self.request.to_vec(),
+            trace: self.trace.to_vec(),
+            id: stage.id.to_vec(),
+            parent: self.request.to_vec(),
             name: name.to_owned(),
             kind,
             start_time_unix_nano: unix_nanos(self.begun + stage.from),
@@ -134,7 +135,7 @@ impl FinishedTrace {
         let texts = [
             ("url.scheme", end.scheme),
             ("boldgate.tenant", end.tenant.as_deref()),
-            ("boldgate.class", end.class),
+            ("boldgate.route_class", end.class),
             ("boldgate.outcome", Some(end.outcome)),
             ("boldgate.refusal", end.refusal),
             ("boldgate.reason", end.reason),
@@ -144,9 +145,9 @@ impl FinishedTrace {
         attributes.extend(texts);
         let remote = if self.parent.is_some() { otlp::PARENT_IS_REMOTE } else { 0 };
         Span {
-            trace_id: self.trace.to_vec(),
-            span_id: self.request.to_vec(),
-            parent_span_id: self.parent.map_or_else(Vec::new, |parent| parent.to_vec()),
+            trace: self.trace.to_vec(),
+            id: self.request.to_vec(),
+            parent: self.parent.map_or_else(Vec::new, |parent| parent.to_vec()),
             name,
             kind: otlp::SERVER,
             start_time_unix_nano: unix_nanos(self.begun),

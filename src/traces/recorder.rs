@@ -1,5 +1,4 @@
-//! The spans of one request, from the decision to record them to the end of the request. They hold
-//! words, numbers and names of the configuration: no path, no query, no header and no user.
+//! Records the spans of one request, from the decision to do so to the end of the request.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -123,10 +122,8 @@ impl SpanRecorder {
 
     /// The `traceparent` for Bold BI: its parent is the open stage.
     pub fn traceparent(&mut self) -> HeaderValue {
-        let parent = {
-            let request = self.request;
-            self.open().map_or(request, |open| open.id)
-        };
+        let request = self.request;
+        let parent = self.open().map_or(request, |open| open.id);
         let text = format!("00-{}-{}-01", hex(&self.trace), hex(&parent));
         HeaderValue::try_from(text).expect("digits and dashes")
     }

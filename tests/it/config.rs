@@ -8,6 +8,7 @@ use boldgate::caller::Admits;
 use boldgate::config::{ListenAddress, Settings};
 use boldgate::telemetry::{AccessLogSettings, Format, LogSink, WriteLines};
 use boldgate::tenant::{ExchangeBody, ExistingAuthorization, Grant};
+use boldgate::traces::SampleRatio;
 use proptest::prelude::*;
 
 use crate::support::edit::Edit;
@@ -173,6 +174,13 @@ fn a_complete_file_becomes_these_settings() {
     assert_eq!(settings.limits.keep_alive_timeout, Duration::from_secs(120));
     let audit = LogSink::File("/var/log/boldgate/audit.jsonl".into());
     assert_eq!(settings.audit, Some(audit));
+    let traces = settings.traces.as_ref().unwrap();
+    assert_eq!(Some(traces.ratio), SampleRatio::new(0.25));
+    let collector = &traces.collector;
+    assert_eq!(collector.endpoint, "https://collector.example.com/v1/traces");
+    assert_eq!(collector.instance.as_deref(), Some("gateway-1"));
+    let [(name, key)] = &collector.headers[..] else { panic!("one header") };
+    assert_eq!((name.as_str(), key.expose().is_empty()), ("api-key", false));
 
     let access_log = AccessLogSettings {
         write: WriteLines::Sampled(10.try_into().unwrap()),

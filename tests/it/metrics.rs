@@ -28,11 +28,11 @@ const SEEN_ELSEWHERE: [(&str, &str); 13] = [
     ("boldgate_admin_actions", "an_operator_disables_a_tenant_and_enables_it_again"),
     (
         "boldgate_spans_exported",
-        "a_collector_that_fails_delays_no_request_and_lost_spans_are_counted",
+        "a_request_has_a_span_for_each_stage_and_bold_bi_and_the_log_have_their_ids",
     ),
     (
         "boldgate_spans_dropped",
-        "a_collector_that_fails_delays_no_request_and_lost_spans_are_counted",
+        "requests_do_not_notice_a_collector_that_fails_and_the_lost_spans_are_counted",
     ),
     (
         "boldgate_connections_limit_lowered",

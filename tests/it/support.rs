@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod client;
 pub mod client_certificates;
+pub mod collector;
 pub mod edit;
 pub mod faults;
 pub mod files;

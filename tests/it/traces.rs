@@ -1,283 +1,255 @@
-//! The spans of requests, as a collector decodes them by the published protobuf messages.
+//! Traces: a collector gets the spans of sampled requests, as the published messages of
+//! OpenTelemetry define them.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use prost::Message;
-use tokio::time::Instant;
-
-use crate::support::client::Response;
+use crate::support::client::Client;
+use crate::support::collector::{
+    CLIENT, ERROR, INTERNAL, SERVER, SpanCollector, attribute, hex, names, traced, value_of,
+};
 use crate::support::edit::Edit;
-use crate::support::files::write;
-use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, anonymous, config};
-use crate::support::tls::{SelfSigned, TlsServer};
+use crate::support::gateway::{Gateway, PATH, anonymous};
+use crate::support::scripted::request;
 use crate::support::upstream::{CANARY_TOKEN, RawResponse, Upstream, dead_address, ok, status};
-use crate::support::waiting::until;
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const PARENT: &str = "00f067aa0ba902b7";
+mod export;
+mod sampling;
+mod secrecy;
 
-/// A collector that accepts everything.
-async fn collector() -> Upstream {
-    Upstream::with_handler_for_all(|_| ok("")).await
-}
+/// The `traceparent` of a client, without its flags.
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT_ID: &str = "00f067aa0ba902b7";
 
-/// The configuration with traces to the collector at this address, and these keys in the section.
-fn traced(config: &str, collector: SocketAddr, keys: &str) -> String {
-    format!("{config}traces: {{ otlp_endpoint: \"http://{collector}/v1/traces\", {keys} }}\n")
-}
-
-async fn send(gateway: &Gateway, target: &str, lines: &str) -> Response {
-    gateway.send(format!("GET {target} HTTP/1.1\r\nHost: canary-host\r\n{lines}\r\n")).await
-}
-
-fn traceparent(flags: &str) -> String {
-    format!("traceparent: 00-{TRACE}-{PARENT}-{flags}\r\n")
-}
-
-/// All spans that have reached the collector, which are at the end of `gateway` all there are.
-async fn spans_at_the_end(gateway: Gateway, collector: &Upstream) -> Vec<Span> {
-    gateway.stop().await;
-    decoded(collector)
-}
-
-fn decoded(collector: &Upstream) -> Vec<Span> {
-    let mut spans = Vec::new();
-    for request in collector.seen.requests() {
-        assert_eq!(request.line(), "POST /v1/traces HTTP/1.1");
-        assert_eq!(request.header("content-type"), ["application/x-protobuf"]);
-        assert!(request.header("traceparent").is_empty(), "exports are not traced");
-        let export = ExportTraceServiceRequest::decode(&request.body[..]).unwrap();
-        for of_resource in export.resource_spans {
-            let resource = of_resource.resource.unwrap();
-            let names: HashMap<_, _> =
-                resource.attributes.iter().map(|of| (of.key.as_str(), &of.value)).collect();
-            assert!(format!("{:?}", names["service.name"]).contains("boldgate"));
-            assert!(names.contains_key("service.version"));
-            spans.extend(of_resource.scope_spans.into_iter().flat_map(|of_scope| of_scope.spans));
-        }
-    }
-    spans
-}
-
-fn attribute(span: &Span, key: &str) -> Option<String> {
-    let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
-    Some(match found.value.clone()?.value? {
-        Value::StringValue(text) => text,
-        Value::IntValue(number) => number.to_string(),
-        other => panic!("{key} is {other:?}"),
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
-}
-
-/// The names of the stages of each request, with the span of the request.
-fn by_request(spans: &[Span]) -> Vec<(&Span, Vec<&Span>)> {
-    let requests = spans.iter().filter(|span| span.kind() == SpanKind::Server);
-    let mut all: Vec<_> = requests
-        .map(|request| {
-            let of_it = |span: &&Span| {
-                span.parent_span_id == request.span_id && span.trace_id == request.trace_id
-            };
-            let mut stages: Vec<_> = spans.iter().filter(of_it).collect();
-            stages.sort_by_key(|stage| stage.start_time_unix_nano);
-            (request, stages)
-        })
-        .collect();
-    all.sort_by_key(|(request, _)| request.start_time_unix_nano);
-    all
-}
-
-fn names(stages: &[&Span]) -> Vec<String> {
-    stages.iter().map(|stage| stage.name.clone()).collect()
+/// A GET with these header lines, each with its line end.
+fn get(lines: &str) -> String {
+    format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
 }
 
 #[tokio::test]
-async fn a_recorded_request_has_a_span_for_each_stage_and_bold_bi_continues_the_trace() {
-    let (collector, upstream) = (collector().await, Upstream::echo().await);
-    let gateway = Gateway::start(&traced(
-        &anonymous(upstream.address),
-        collector.address,
-        "sample_ratio: 1, instance: gateway-1",
-    ));
-    let (cold, warm) = (traceparent("00"), traceparent("00").edit(PARENT, "00f067aa0ba902b8"));
-    assert_eq!(send(&gateway, &format!("{PATH}?name=canary-query"), &cold).await.status, 200);
-    assert_eq!(send(&gateway, PATH, &warm).await.status, 200);
-    assert_eq!(send(&gateway, "/bi/api/site/nowhere/v5.0/canary-path", "").await.status, 404);
-    let lines = gateway.access_lines(3).await;
-    let spans = spans_at_the_end(gateway, &collector).await;
-    let requests = by_request(&spans);
-    assert_eq!(requests.len(), 3);
-    assert_eq!(spans.len(), 3 + 3 + 3 + 1, "{spans:?}");
-    for ((request, _), line) in requests.iter().zip(&lines) {
-        assert_eq!(hex(&request.trace_id), line["trace_id"].as_str().unwrap());
-        assert_eq!(hex(&request.span_id), line["span_id"].as_str().unwrap());
-    }
-    for (((request, stages), source), sent) in
-        requests[..2].iter().zip(["exchange", "cache"]).zip(upstream.seen.requests())
-    {
-        assert_eq!(hex(&request.trace_id), TRACE, "the client's trace goes on");
-        assert!(hex(&request.parent_span_id).starts_with("00f067aa0ba902b"));
-        assert_eq!(request.name, "GET read");
-        let facts = ["http.request.method", "http.response.status_code", "boldgate.tenant"];
-        let facts = facts.map(|key| attribute(request, key).unwrap());
-        assert_eq!(facts, ["GET", "200", "acme"]);
-        assert_eq!(names(stages), ["admission", "token", "upstream"]);
-        assert_eq!(attribute(stages[1], "boldgate.token").as_deref(), Some(source));
-        assert_eq!(stages[2].kind(), SpanKind::Client);
-        let expected = format!("00-{TRACE}-{}-01", hex(&stages[2].span_id));
-        assert_eq!(sent.header("traceparent"), [expected.as_str()]);
-        for stage in stages {
-            assert!(request.start_time_unix_nano <= stage.start_time_unix_nano);
-            assert!(stage.start_time_unix_nano <= stage.end_time_unix_nano);
-            assert!(stage.end_time_unix_nano <= request.end_time_unix_nano);
-        }
-    }
-    let (refused, stages) = &requests[2];
-    assert_eq!(names(stages), ["admission"]);
-    assert!(refused.parent_span_id.is_empty());
-    assert_eq!(attribute(refused, "boldgate.refusal").as_deref(), Some("tenant_unknown"));
-    for export in collector.seen.requests() {
-        let bytes = export.body.escape_ascii().to_string() + &export.head;
-        for private in ["canary", CANARY_TOKEN, CANARY_SECRET, "site1", "reports@", "127.0.0.1\\"] {
-            assert!(!bytes.contains(private), "{private} is in {bytes}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_request_that_is_sent_again_has_a_span_for_each_try() {
-    let collector = collector().await;
-    let upstream = Upstream::with_handler(|request| {
-        if request.header("authorization") == [format!("Bearer {CANARY_TOKEN}-site1-0")] {
-            status(401, "")
-        } else {
-            ok("fine")
-        }
-    })
-    .await;
-    let config = traced(&anonymous(upstream.address), collector.address, "sample_ratio: 1");
-    let gateway = Gateway::start(&config);
-    assert_eq!(gateway.get(PATH).await.status, 200);
-    let spans = spans_at_the_end(gateway, &collector).await;
-    let requests = by_request(&spans);
-    let stages = &requests[0].1;
-    assert_eq!(names(stages), ["admission", "token", "upstream", "token", "upstream"]);
-    let status = |stage: &Span| attribute(stage, "http.response.status_code").unwrap();
-    assert_eq!((status(stages[2]), status(stages[4])), ("401".to_owned(), "200".to_owned()));
-    assert_eq!(attribute(stages[4], "http.request.resend_count").as_deref(), Some("1"));
-    let sent: Vec<_> = upstream.seen.requests();
-    for (request, stage) in sent.iter().zip([stages[2], stages[4]]) {
-        assert!(request.header("traceparent")[0].contains(&hex(&stage.span_id)));
-    }
-}
-
-#[tokio::test]
-async fn the_ratio_decides_and_the_sampled_flag_of_trusted_proxies_alone() {
-    let upstream = Upstream::echo().await;
-    let trusting = anonymous(upstream.address).edit(
-        "callers: anonymous",
-        "callers: anonymous, trusted_proxies: { from: [127.0.0.0/8], header: x-forwarded-for }",
-    );
-    let plain = anonymous(upstream.address);
-    for (config, ratio, flags, recorded) in [
-        (&plain, "0", "01", false),
-        (&plain, "1", "00", true),
-        (&trusting, "0", "01", true),
-        (&trusting, "1", "00", false),
-        (&trusting, "1", "", true),
-        (&trusting, "0", "", false),
-    ] {
-        let collector = collector().await;
-        let ratio = format!("sample_ratio: {ratio}");
-        let gateway = Gateway::start(&traced(config, collector.address, &ratio));
-        let lines = if flags.is_empty() { String::new() } else { traceparent(flags) };
-        assert_eq!(send(&gateway, PATH, &lines).await.status, 200);
-        let sent = upstream.seen.take();
-        if !recorded && !flags.is_empty() {
-            let theirs = format!("00-{TRACE}-{PARENT}-{flags}");
-            assert_eq!(sent[0].header("traceparent"), [theirs.as_str()], "it goes on as it came");
-        }
-        let spans = spans_at_the_end(gateway, &collector).await;
-        assert_eq!(!spans.is_empty(), recorded, "{ratio}, flags {flags}");
-    }
-}
-
-#[tokio::test]
-async fn a_collector_that_fails_delays_no_request_and_lost_spans_are_counted() {
-    let upstream = Upstream::echo().await;
-    let refusing = Upstream::with_handler_for_all(|_| status(400, "canary-cause")).await;
-    let nothing = |_: &_| RawResponse { bytes: Vec::new(), keep: true };
-    let silent = Upstream::with_handler_for_all(nothing).await;
-    for (collector, reason) in
-        [(dead_address(), "unavailable"), (refusing.address, "refused"), (silent.address, "")]
-    {
-        let config = traced(&anonymous(upstream.address), collector, "sample_ratio: 1");
-        let gateway = Gateway::start(&config);
-        let begun = Instant::now();
-        for _ in 0..20 {
-            assert_eq!(gateway.get(PATH).await.status, 200);
-        }
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-        let telemetry = std::sync::Arc::clone(&gateway.telemetry);
-        let begun = Instant::now();
-        gateway.stop().await;
-        assert!(begun.elapsed() < Duration::from_secs(6), "the stop waits for 3 s at most");
-        if !reason.is_empty() {
-            let lost = format!("boldgate_spans_dropped_total{{reason=\"{reason}\"}} 80\n");
-            let page = telemetry.render();
-            assert!(page.contains(&lost), "{lost} is not in {page}");
-        }
-    }
-    // Control: the same to a collector that works.
-    let collector = collector().await;
-    let config = traced(&anonymous(upstream.address), collector.address, "sample_ratio: 1");
-    let gateway = Gateway::start(&config);
-    assert_eq!(gateway.get(PATH).await.status, 200);
+async fn a_request_has_a_span_for_each_stage_and_bold_bi_and_the_log_have_their_ids() {
+    let (upstream, collector) = (Upstream::echo().await, SpanCollector::start().await);
+    let gateway = Gateway::start(&traced(&anonymous(upstream.address), collector.address()));
     let telemetry = std::sync::Arc::clone(&gateway.telemetry);
-    gateway.stop().await;
-    assert!(telemetry.render().contains("boldgate_spans_exported_total 4\n"));
+    for _ in ["cold", "warm"] {
+        assert_eq!(gateway.get(PATH).await.status, 200);
+    }
+    let lines = gateway.stop().await;
+    let (traces, sent) = (collector.traces(), upstream.seen.requests());
+    assert_eq!(traces.len(), 2);
+    for ((spans, source), (sent, line)) in
+        traces.iter().zip(["exchange", "cache"]).zip(sent.iter().zip(lines.lines()))
+    {
+        assert_eq!(names(spans), ["GET read", "admission", "token", "upstream"]);
+        let [request, admission, token, call] = &spans[..] else { unreachable!() };
+        let kinds: Vec<_> = spans.iter().map(|span| span.kind).collect();
+        assert_eq!(kinds, [SERVER, INTERNAL, INTERNAL, CLIENT]);
+        for span in spans {
+            assert_eq!(span.trace_id, request.trace_id, "{}", span.name);
+            assert_eq!((span.trace_id.len(), span.span_id.len()), (16, 8));
+            assert!(span.start_time_unix_nano <= span.end_time_unix_nano, "{}", span.name);
+            assert!(span.start_time_unix_nano >= request.start_time_unix_nano, "{}", span.name);
+            assert!(span.end_time_unix_nano <= request.end_time_unix_nano, "{}", span.name);
+            assert_eq!(span.status, None, "{}", span.name);
+            assert_eq!(span.flags & 0xff, 1, "{}: sampled", span.name);
+        }
+        assert_eq!(request.parent_span_id, b"", "the client has no span");
+        for (earlier, later) in [(admission, token), (token, call)] {
+            assert!(earlier.end_time_unix_nano <= later.start_time_unix_nano);
+        }
+        for (key, value) in [
+            ("http.request.method", "GET"),
+            ("http.response.status_code", "200"),
+            ("url.scheme", "http"),
+            ("boldgate.tenant", "acme"),
+            ("boldgate.route_class", "read"),
+            ("boldgate.outcome", "served"),
+        ] {
+            assert_eq!(attribute(request, key).as_deref(), Some(value), "{key}");
+        }
+        assert_eq!(attribute(token, "boldgate.token").as_deref(), Some(source));
+        for (key, value) in [
+            ("http.request.method", "GET"),
+            ("http.response.status_code", "200"),
+            ("server.address", "127.0.0.1"),
+            ("server.port", &upstream.address.port().to_string()),
+        ] {
+            assert_eq!(attribute(call, key).as_deref(), Some(value), "{key}");
+        }
+        let ids = (hex(&request.trace_id), hex(&call.span_id));
+        assert_eq!(sent.header("traceparent"), [format!("00-{}-{}-01", ids.0, ids.1)]);
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["trace_id"], hex(&request.trace_id));
+        assert_eq!(line["span_id"], hex(&request.span_id));
+    }
+    let [export] = &collector.exports()[..] else { panic!("all spans go out together") };
+    let resource = export.resource_spans[0].resource.clone().unwrap().attributes;
+    assert_eq!(value_of(&resource, "service.name").as_deref(), Some("boldgate"));
+    let version = Some(env!("CARGO_PKG_VERSION"));
+    assert_eq!(value_of(&resource, "service.version").as_deref(), version);
+    assert_eq!(telemetry.spans.exported.get(), 8);
 }
 
 #[tokio::test]
-async fn a_collector_is_reached_by_tls_with_its_own_ca_and_gets_the_headers() {
-    let (collector, upstream) = (collector().await, Upstream::echo().await);
-    let (theirs, other) = (SelfSigned::new("localhost"), SelfSigned::new("localhost"));
-    let tls = TlsServer::start(theirs.acceptor(), collector.address).await;
-    let folder = tempfile::tempdir().unwrap();
-    let key = write(&folder, "key", "canary-collector-key");
-    for (ca, arrives) in [(theirs.pem(), true), (other.pem(), false)] {
-        let ca = write(&folder, "ca.pem", &ca);
-        let config = format!(
-            "{}traces:\n  otlp_endpoint: https://localhost:{}/v1/traces\n  sample_ratio: 1\n  \
-             ca_file: {ca}\n  headers: {{ x-api-key: {{ file: {key} }} }}\n",
-            config(upstream.address, ""),
-            tls.port(),
-        );
-        let gateway = Gateway::start(&config);
-        assert_eq!(gateway.get(PATH).await.status, 200);
-        gateway.stop().await;
-        let exports = collector.seen.take();
-        assert_eq!(exports.len(), usize::from(arrives));
-        for export in exports {
-            assert_eq!(export.header("x-api-key"), ["canary-collector-key"]);
+async fn the_trace_of_a_client_goes_on_with_spans_below_its_own() {
+    let (upstream, collector) = (Upstream::echo().await, SpanCollector::start().await);
+    let gateway = Gateway::start(&traced(&anonymous(upstream.address), collector.address()));
+    let lines = format!("Traceparent: {PARENT}-00\r\nTracestate: vendor=1\r\n");
+    assert_eq!(gateway.send(get(&lines)).await.status, 200);
+    gateway.stop().await;
+    let spans = collector.traces().remove(0);
+    assert_eq!(hex(&spans[0].trace_id), TRACE_ID);
+    assert_eq!(hex(&spans[0].parent_span_id), PARENT_ID);
+    let sent = &upstream.seen.requests()[0];
+    let id = hex(&spans[3].span_id);
+    assert_eq!(sent.header("traceparent"), [format!("00-{TRACE_ID}-{id}-01")]);
+    assert_eq!(sent.header("tracestate"), ["vendor=1"]);
+}
+
+#[tokio::test]
+async fn a_malformed_traceparent_begins_another_trace_and_its_tracestate_stays_behind() {
+    let (upstream, collector) = (Upstream::echo().await, SpanCollector::start().await);
+    let gateway = Gateway::start(&traced(&anonymous(upstream.address), collector.address()));
+    let lines = format!("Traceparent: {PARENT}-01-x\r\nTracestate: vendor=1\r\n");
+    assert_eq!(gateway.send(get(&lines)).await.status, 200);
+    gateway.stop().await;
+    let spans = collector.traces().remove(0);
+    assert_ne!(hex(&spans[0].trace_id), TRACE_ID);
+    let sent = &upstream.seen.requests()[0];
+    assert_eq!(sent.header("traceparent").len(), 1);
+    assert_eq!(sent.header("tracestate"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_refused_request_has_a_span_of_its_admission_with_the_reason() {
+    let (upstream, collector) = (Upstream::echo().await, SpanCollector::start().await);
+    let gateway = Gateway::start(&traced(&anonymous(upstream.address), collector.address()));
+    let unknown = PATH.edit("site1", "site9");
+    let (write, head) =
+        ("DELETE /bi/api/v5.0/token HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET\r\n\r\n");
+    let responses =
+        [gateway.get(&unknown).await, gateway.send(write).await, gateway.send(head).await];
+    upstream.seen.assert_untouched("refused requests");
+    let lines = gateway.access_lines(responses.len()).await;
+    gateway.stop().await;
+    let traces = collector.traces();
+    assert_eq!(traces.len(), responses.len());
+    for (spans, line) in traces.iter().zip(&lines) {
+        assert_eq!(line["trace_id"], hex(&spans[0].trace_id));
+        assert_eq!(line["span_id"], hex(&spans[0].span_id));
+    }
+    assert_eq!(names(&traces[0]), ["GET", "admission"]);
+    assert_eq!(names(&traces[2]), ["HTTP"], "nobody decided on a head that is no request");
+    for (spans, response) in traces.iter().zip(responses) {
+        let (code, status) = (response.code(), response.status.to_string());
+        for span in spans {
+            assert_eq!(span.status, None, "{code}: nothing of ours has failed");
+        }
+        assert_eq!(attribute(&spans[0], "boldgate.refusal"), Some(code.clone()));
+        assert_eq!(attribute(&spans[0], "http.response.status_code"), Some(status));
+        assert_eq!(attribute(&spans[0], "boldgate.outcome").as_deref(), Some("refused"));
+        assert_eq!(attribute(&spans[0], "error.type"), None);
+        if let Some(admission) = spans.get(1) {
+            assert_eq!(attribute(admission, "boldgate.refusal"), Some(code));
+            assert_eq!(
+                attribute(admission, "boldgate.reason"),
+                attribute(&spans[0], "boldgate.reason")
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn spans_are_exported_while_the_gateway_runs() {
-    let (collector, upstream) = (collector().await, Upstream::echo().await);
-    let config = traced(&anonymous(upstream.address), collector.address, "sample_ratio: 1");
-    let gateway = Gateway::start(&config);
+async fn each_stage_of_a_replay_has_its_span() {
+    let upstream = Upstream::with_handler(|request| {
+        let first = format!("Bearer {CANARY_TOKEN}-site1-0");
+        if request.header("authorization") == [first] { status(401, "no") } else { ok("fine") }
+    });
+    let (upstream, collector) = (upstream.await, SpanCollector::start().await);
+    let gateway = Gateway::start(&traced(&anonymous(upstream.address), collector.address()));
     assert_eq!(gateway.get(PATH).await.status, 200);
-    until(|| decoded(&collector).len() == 4).await;
-    drop(gateway);
+    gateway.stop().await;
+    let spans = collector.traces().remove(0);
+    let stages = ["GET read", "admission", "token", "upstream", "token", "upstream"];
+    assert_eq!(names(&spans), stages);
+    assert_eq!(attribute(&spans[4], "boldgate.token").as_deref(), Some("exchange"));
+    let refused = &spans[3];
+    assert_eq!(attribute(refused, "http.response.status_code").as_deref(), Some("401"));
+    assert_eq!(attribute(refused, "error.type").as_deref(), Some("401"));
+    assert_eq!(refused.status.as_ref().unwrap().code, ERROR);
+    assert_eq!(attribute(refused, "http.request.resend_count"), None);
+    assert_eq!(attribute(&spans[5], "http.request.resend_count").as_deref(), Some("1"));
+    let sent: Vec<_> = upstream.seen.requests();
+    for (sent, span) in sent.iter().zip([&spans[3], &spans[5]]) {
+        assert!(sent.header("traceparent")[0].contains(&hex(&span.span_id)));
+    }
+    assert_eq!(spans[0].status, None, "the client has its response");
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_on_another_connection_has_two_spans_upstream() {
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::with_handler(move |_| match count.fetch_add(1, SeqCst) {
+        1 => RawResponse { bytes: Vec::new(), keep: false },
+        _ => ok("fine"),
+    });
+    let (upstream, collector) = (upstream.await, SpanCollector::start().await);
+    let gateway = Gateway::start(&traced(&anonymous(upstream.address), collector.address()));
+    for _ in 0..2 {
+        assert_eq!(gateway.get(PATH).await.status, 200);
+    }
+    gateway.stop().await;
+    let spans = collector.traces().remove(1);
+    assert_eq!(names(&spans), ["GET read", "admission", "token", "upstream", "upstream"]);
+    assert_eq!(attribute(&spans[3], "error.type").as_deref(), Some("connection"));
+    assert_eq!(spans[3].status.as_ref().unwrap().code, ERROR);
+    assert_eq!(attribute(&spans[4], "http.request.resend_count").as_deref(), Some("1"));
+    assert_eq!(upstream.seen.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_failure_is_an_error_of_its_stage_and_of_the_request() {
+    let collector = SpanCollector::start().await;
+    let gateway = Gateway::start(&traced(&anonymous(dead_address()), collector.address()));
+    let response = gateway.get(PATH).await;
+    gateway.stop().await;
+    let failing = Upstream::with_handler(|_| status(500, "no")).await;
+    let gateway = Gateway::start(&traced(&anonymous(failing.address), collector.address()));
+    assert_eq!(gateway.get(PATH).await.status, 500);
+    gateway.stop().await;
+    let [no_token, failed] = &collector.traces()[..] else { panic!("two requests") };
+    assert_eq!(names(no_token), ["GET read", "admission", "token"]);
+    assert_eq!(names(failed), ["GET read", "admission", "token", "upstream"]);
+    for (span, error) in [
+        (&no_token[0], response.code().as_str()),
+        (&no_token[2], response.code().as_str()),
+        (&failed[0], "500"),
+        (&failed[3], "500"),
+    ] {
+        assert_eq!(span.status.as_ref().unwrap().code, ERROR, "{}", span.name);
+        assert_eq!(attribute(span, "error.type").as_deref(), Some(error), "{}", span.name);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_an_error_and_a_client_that_goes_is_none() {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
+    let upstream =
+        Upstream::with_handler(move |_| RawResponse { bytes: cut.into(), keep: false }).await;
+    let collector = SpanCollector::start().await;
+    let gateway = Gateway::start(&traced(&anonymous(upstream.address), collector.address()));
+    assert!(!gateway.get(PATH).await.whole);
+    let mut client = Client::connect(gateway.address()).await;
+    let head = request("POST", PATH).edit("\r\n\r\n", "\r\nContent-Length: 9\r\n\r\n");
+    client.write(head.as_bytes()).await;
+    drop(client);
+    gateway.access_lines(2).await;
+    gateway.stop().await;
+    let [cut, gone] = &collector.traces()[..] else { panic!("two requests") };
+    for span in [&cut[0], &cut[3]] {
+        assert_eq!(attribute(span, "error.type").as_deref(), Some("truncated"), "{}", span.name);
+    }
+    assert_eq!(attribute(&gone[0], "boldgate.outcome").as_deref(), Some("client_gone"));
+    assert_eq!(gone[0].status, None);
 }

@@ -10,6 +10,7 @@ use super::report::Steps;
 use crate::config::{Findings, Settings};
 use crate::plain_file::Unreadable;
 use crate::run::{descriptors_needed, start_errors};
+use crate::traces::{Collector, CollectorSettings};
 
 /// A configuration that could not be read.
 pub(super) struct NotLoaded {
@@ -77,6 +78,22 @@ pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
     steps
 }
 
+/// Sends an export without spans. The gateway works without a collector, so a fault is a warning.
+pub(super) async fn traces(steps: &mut Steps, settings: &CollectorSettings) {
+    let endpoint = settings.endpoint.to_string();
+    let checked = match Collector::new(settings.clone()) {
+        Ok(collector) => collector.check().await,
+        Err(error) => Err(error.to_string()),
+    };
+    match checked {
+        Ok(()) => steps.ok("traces", format!("`{endpoint}` accepts exports")),
+        Err(cause) => {
+            let found = format!("`{endpoint}` does not accept exports: {cause}");
+            steps.warning("traces", found, COLLECTOR_TO_DO);
+        }
+    }
+}
+
 fn files(steps: &mut Steps, settings: &Settings) {
     let errors = start_errors(settings);
     for error in &errors {
@@ -131,5 +148,8 @@ const START_TO_DO: &str = "`serve` cannot start before this is put right";
 const FILE_TO_DO: &str = "give the right file with `--config`, one that this user may read";
 const FINDING_TO_DO: &str = "correct this line: `accepted` says what it may be";
 const FOREIGN_TO_DO: &str = "correct the file that this line names, or the line itself";
-/// All steps, in their order.
+const COLLECTOR_TO_DO: &str = "check that the collector is running, that `traces.otlp_endpoint` names its \
+                               host, port and path (`/v1/traces` as a rule), and that `traces.headers` \
+                               has the key that it wants; the gateway serves without it";
+/// All steps that every configuration has, in their order.
 pub(super) const STEPS: [&str; 3] = ["configuration", "files", "descriptors"];

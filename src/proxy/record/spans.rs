@@ -53,10 +53,9 @@ impl Record {
     /// Begins a request to `server` in the spans. Returns the `traceparent` for it; `None` if the
     /// client's goes on.
     pub(in crate::proxy) fn sending_to(&mut self, server: &Server) -> Option<HeaderValue> {
-        let method = self.method.clone();
-        let spans = self.spans()?;
+        let Recording::Yes(spans, _) = &mut self.recording else { return None };
         spans.begin(Stage::Upstream, Instant::now());
-        if let Some(method) = method {
+        if let Some(method) = &self.method {
             spans.attribute("http.request.method", StageValue::Name(method.to_string()));
         }
         spans.attribute("server.address", StageValue::Name(server.host.clone()));
@@ -122,7 +121,7 @@ impl Record {
             (RequestOutcome::Truncated, ..) => Some(TRUNCATED.into()),
             _ => None,
         };
-        (*spans).finish(RequestEnd {
+        spans.finish(RequestEnd {
             method: self.method.clone(),
             scheme,
             class: self.granted.as_ref().map(|granted| granted.class.as_str()),

@@ -8,9 +8,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::plant::{Plant, USER, sound};
+use crate::support::collector::{SpanCollector, traced};
 use crate::support::edit::Edit;
 use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
-use crate::support::upstream::dead_address;
+use crate::support::upstream::{dead_address, status};
 
 /// A configuration of tenants on one server; those that are not `good` have a wrong secret.
 async fn many(tenants: &[(&str, bool)]) -> (boldgate::boldbi::stand_in::StandIn, Plant) {
@@ -238,4 +239,28 @@ async fn the_run_ends_at_its_time_limit_and_says_how_far_it_came() {
     // Progress is on stderr alone.
     assert!(ended.stderr.contains(" of 30 tenants examined, 0 failed"), "{}", ended.stderr);
     assert!(!ended.stdout.contains("tenants examined"), "{}", ended.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_is_sent_an_export_without_spans_and_its_fault_is_a_warning() {
+    let collector = SpanCollector::start().await;
+    let wrong_path = SpanCollector::responding(|_| status(404, "canary-page")).await;
+    for (address, status, says) in [
+        (collector.address(), "ok", "accepts exports"),
+        (wrong_path.address(), "warning", "the response is 404"),
+        (dead_address(), "warning", "refused"),
+    ] {
+        let (_stand_in, mut plant) = sound().await;
+        plant.config = traced(&plant.config, address);
+        let ended = plant.diagnose(&["--json"]).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+        let steps = &document(&ended.stdout)["machine"];
+        let step = steps.as_array().unwrap().iter().find(|step| step["step"] == "traces").unwrap();
+        assert_eq!(step["status"], status, "{step}");
+        assert!(step["found"].as_str().unwrap().contains(says), "{step}");
+        assert!(!ended.stdout.contains("canary-page"));
+        let strict = plant.diagnose(&["--strict"]).await;
+        assert_eq!(strict.code, Some(i32::from(status != "ok")), "{}", strict.stdout);
+    }
+    assert_eq!((collector.requests().len(), collector.spans().len()), (2, 0));
 }
