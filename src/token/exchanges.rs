@@ -1,6 +1,6 @@
-//! Exchanges: at most one at a time for each permit, whatever it is for, and the memory of those
-//! that failed. Each runs in a task of its own, so that it goes on when a request that waits for it
-//! ends.
+//! Exchanges: at most one at a time for each permit, whatever it is for, but for a comparison; and
+//! the memory of those that failed. Each runs in a task of its own, so that it goes on when a
+//! request that waits for it ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,18 +9,20 @@ use std::time::Duration;
 use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
+
+mod comparison;
 
 use super::audit::{AuditGuard, OwnedInitiator};
-use super::backoff::{NegativeEntry, is_refusal};
+use super::backoff::NegativeEntry;
 use super::cache::{CacheEntry, TokenCache};
 use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
 use super::proof::{self, MAX_FORMER, UnprovenSecrets};
 use super::suspend::SuspendClock;
-use super::users::{LastUsers, TenantUsers};
+use super::users::LastUsers;
 use super::{
-    AccessToken, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, Initiator, NO_SUCH_PAGE,
-    NoToken, Purpose, TokenExchange,
+    AccessToken, ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, Initiator, NoToken, Purpose,
+    TokenExchange,
 };
 use crate::policy::{Permit, Reissued};
 use crate::telemetry::{DescriptorUse, ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
@@ -375,78 +377,6 @@ impl Exchanges {
         let result = active.exchange.exchange(permit).await;
         self.endpoint(permit).took(begun.elapsed());
         result.and_then(|token| self.received(permit, token, suspended))
-    }
-
-    /// [`ExchangeErrorKind::SubjectUnknown`], if the server refused the user of `permit`, in an
-    /// exchange that began at `begun`, and not the credential. A server may give the same reply to
-    /// an unknown user, a renamed site and a wrong secret. They differ in another user of the same
-    /// tenant, so one that got a token before is asked for again. It waits no longer than an
-    /// exchange may take.
-    async fn unknown_subject(
-        &self,
-        active: &Active,
-        permit: &Permit,
-        kind: &ExchangeErrorKind,
-        begun: Instant,
-    ) -> Option<ExchangeErrorKind> {
-        let &ExchangeErrorKind::Refused { status, detail } = kind else { return None };
-        if detail == NO_SUCH_PAGE || !permit.is_mapped() {
-            return None;
-        }
-        let users = self.users.of(permit)?;
-        let deadline = permit.tenant().server.timeouts.exchange;
-        let another = timeout(deadline, self.lets_another_in(active, permit, &users, begun)).await;
-        (another == Ok(true)).then_some(ExchangeErrorKind::SubjectUnknown { status, detail })
-    }
-
-    /// Whether another user of the tenant gets a token by an exchange that begins after `since`.
-    /// That exchange takes no part of the budget: the one that it decides about holds one
-    /// meanwhile. It may run beside another exchange for its user.
-    async fn lets_another_in(
-        &self,
-        active: &Active,
-        permit: &Permit,
-        users: &TenantUsers,
-        since: Instant,
-    ) -> bool {
-        // One exchange tells it for all users that are refused at the time.
-        let _asking = users.asking.lock().await;
-        let Some(other) = users.other_than(permit) else { return false };
-        if other.begun >= since {
-            return true;
-        }
-        let Some(other) = (active.reissue)(&other.permit).unchanged() else { return false };
-        let begun = Instant::now();
-        let audit = AuditGuard::begin(&self.telemetry.audit, &other, Purpose::Comparison, None);
-        let result = self.ask(active, &other).await;
-        audit.ended(result.as_ref().map(|new| &**new.token()));
-        let metrics = self.metrics(&other);
-        match result {
-            Ok(new) => {
-                metrics.exchanged(ExchangeOutcome::Success);
-                self.users.granted(&other, begun);
-                self.keep(&other, new, Purpose::Comparison);
-                self.proven(&other);
-                true
-            }
-            Err(error) => {
-                metrics.exchanged(outcome(&error.kind));
-                if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
-                    alarm(&metrics, &other);
-                }
-                if is_refusal(&error.kind) {
-                    users.forget(&other);
-                }
-                false
-            }
-        }
-    }
-
-    /// Whether another exchange would decide if the server refused the user of `permit` or the
-    /// credential of its tenant: another user got a token since.
-    fn can_be_decided(&self, permit: &Permit, failure: &NegativeEntry) -> bool {
-        permit.is_mapped()
-            && failure.undecided_since().is_some_and(|at| self.users.another_since(permit, at))
     }
 
     /// Waits for room in the budget of the permit's server.
