@@ -2,28 +2,30 @@
 //! stops without dropping a request.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod accept_loop;
+mod allotment;
 mod connections;
 mod generation;
 mod inherited;
+mod log_destinations;
 mod proxy_protocol;
 mod readings;
 pub mod reload;
 mod resizable;
+mod restart_only;
 mod secret_alarm;
 mod socket;
 mod socket_file;
+mod start_error;
 pub mod systemd;
 mod warm_up;
 mod watch;
@@ -31,18 +33,23 @@ mod watch;
 use crate::admin::{AdminServer, AdminSocket, AdminTerms, Controls, Readiness, ReloadPort};
 use crate::caller::Admits;
 use crate::config::{ListenAddress, ListenerSettings, Settings, SocketAccess};
-use crate::descriptors::{self, Allotment, Needs, TooFew};
 use crate::gateway::Gateway;
 use crate::proxy::TotalConnections;
 use crate::status::{ListenerStatus, ShownGeneration, StatusSource};
-use crate::telemetry::{AccessLog, AccessLogSettings, LogSink, Telemetry};
+use crate::telemetry::{AccessLog, Telemetry};
 use crate::token::{TokenExchange, TokenSource};
-use crate::trust::TrustError;
+use accept_loop::AcceptLoop;
+pub use allotment::descriptors_needed;
+use allotment::{allot, report};
 use connections::Connections;
 use generation::{Generation, ListenerId, ProcessState};
 use inherited::Inherited;
+use log_destinations::LogDestinations;
+use restart_only::RestartOnly;
 use socket::Socket;
 use socket_file::{AccessChanges, SocketFile};
+use start_error::bind_error;
+pub use start_error::{StartError, start_errors};
 use warm_up::{fetch_tokens, start_warm_up};
 
 /// A gateway that serves. Dropping it ends it at once; [`Running::stop`] lets requests finish.
@@ -72,54 +79,6 @@ pub struct Running {
     alarms: JoinHandle<()>,
 }
 
-/// The task that accepts the clients of one listener.
-struct AcceptLoop {
-    listener: ListenerId,
-    /// The address in the configuration.
-    configured: ListenAddress,
-    /// The bound address, with the port that the system chose.
-    address: ListenAddress,
-    /// The access to its Unix socket; `None` if it has none, or systemd has made it.
-    access: Option<SocketAccess>,
-    /// Stops the task when it is dropped.
-    _stop: DropGuard,
-    task: JoinHandle<()>,
-}
-
-/// The settings that a reload cannot change.
-#[derive(Clone)]
-struct RestartOnly {
-    admin_address: ListenAddress,
-    admin_status: bool,
-    admin_tls: bool,
-    max_connections: usize,
-    token_cache_entries: u64,
-}
-
-impl RestartOnly {
-    fn of(settings: &Settings) -> Self {
-        Self {
-            admin_address: settings.admin.address.clone(),
-            admin_status: settings.admin.status,
-            admin_tls: settings.admin.tls.is_some(),
-            max_connections: settings.limits.max_connections,
-            token_cache_entries: settings.limits.token_cache_entries,
-        }
-    }
-
-    /// The keys with other values in `other`.
-    fn differing(&self, other: &Self) -> Vec<&'static str> {
-        let keys = [
-            ("admin.address", self.admin_address == other.admin_address),
-            ("admin.status", self.admin_status == other.admin_status),
-            ("admin.tls", self.admin_tls == other.admin_tls),
-            ("limits.max_connections", self.max_connections == other.max_connections),
-            ("limits.token_cache_entries", self.token_cache_entries == other.token_cache_entries),
-        ];
-        keys.into_iter().filter_map(|(key, same)| (!same).then_some(key)).collect()
-    }
-}
-
 /// A reload that was applied.
 #[derive(Debug)]
 pub struct Reloaded {
@@ -127,51 +86,6 @@ pub struct Reloaded {
     pub generation: u64,
     /// Keys whose new values need a restart.
     pub needs_restart: Vec<&'static str>,
-}
-
-/// Why the gateway could not start or reload.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address cannot be bound.
-    #[error("cannot listen on `{address}`: {cause}")]
-    Bind {
-        /// The address in the configuration.
-        address: String,
-        /// The error of the system.
-        #[source]
-        cause: io::Error,
-    },
-    /// A socket that systemd passes cannot be used.
-    #[error("cannot listen on a socket that systemd passes: {0}")]
-    Inherited(#[source] io::Error),
-    /// The certificates for the trust in a server cannot be used.
-    #[error("server `{server}`: {cause}")]
-    Trust {
-        /// The name of the server.
-        server: String,
-        /// The fault of the certificates.
-        #[source]
-        cause: TrustError,
-    },
-    /// The certificates for the trust in the collector of spans cannot be used.
-    #[error("`traces`: {0}")]
-    Collector(#[source] TrustError),
-    /// There are too few file descriptors for the configuration.
-    #[error(transparent)]
-    Descriptors(#[from] TooFew),
-    /// A log cannot be opened.
-    #[error("cannot write the {log} to `{sink}` (`{key}`): {cause}")]
-    Log {
-        /// Its name.
-        log: &'static str,
-        /// The key of its destination.
-        key: &'static str,
-        /// The destination in the configuration.
-        sink: LogSink,
-        /// The error of the system.
-        #[source]
-        cause: io::Error,
-    },
 }
 
 impl Running {
@@ -473,61 +387,6 @@ impl Running {
     }
 }
 
-/// The errors of a start with `settings`, as far as they can be found without a change. A gateway
-/// that runs with the same settings causes none.
-pub fn start_errors(settings: &Settings) -> Vec<StartError> {
-    let unbindable = |(address, access): (&ListenAddress, SocketAccess)| {
-        let cause = socket::can_be_bound(address, access).err()?;
-        Some(bind_error(address, cause))
-    };
-    let listeners = settings.listeners.iter().map(|listener| (&listener.address, listener.access));
-    let sockets = listeners.chain([(&settings.admin.address, SocketAccess::default())]);
-    let mut found: Vec<_> = sockets.filter_map(unbindable).collect();
-    let audit = settings.audit.as_ref().map(|sink| (AUDIT_LOG, sink));
-    for ((log, key), sink) in [(ACCESS_LOG, &settings.access_log.to)].into_iter().chain(audit) {
-        let failed = |cause| StartError::Log { log, key, sink: sink.clone(), cause };
-        found.extend(sink.check().err().map(failed));
-    }
-    found
-}
-
-/// Names of logs, and keys of their destinations.
-const ACCESS_LOG: (&str, &str) = ("access log", "access_log.to");
-const AUDIT_LOG: (&str, &str) = ("audit log", "audit.to");
-
-/// Where logs go, by a configuration.
-struct LogDestinations {
-    access_log: AccessLogSettings,
-    audit: Option<LogSink>,
-}
-
-impl LogDestinations {
-    fn of(settings: &Settings) -> Self {
-        Self { access_log: settings.access_log.clone(), audit: settings.audit.clone() }
-    }
-
-    /// Writes the logs there from now on; both, or none.
-    fn open(&self, state: &ProcessState) -> Result<(), StartError> {
-        let failed = |(log, key), sink: Option<&LogSink>, cause| StartError::Log {
-            log,
-            key,
-            sink: sink.expect("only a log that is configured fails to open").clone(),
-            cause,
-        };
-        let access_log = state.access_log.open(&self.access_log);
-        let access_log =
-            access_log.map_err(|cause| failed(ACCESS_LOG, Some(&self.access_log.to), cause))?;
-        let audit = state.telemetry.audit.send_to(self.audit.as_ref());
-        let audit = audit.map_err(|cause| failed(AUDIT_LOG, self.audit.as_ref(), cause))?;
-        let access_log = state.access_log.activate(access_log);
-        // Former logs write their last lines in a thread, or here if none can be started.
-        if audit.is_some() || access_log.is_some() {
-            let _ = std::thread::Builder::new().spawn(move || drop((audit, access_log)));
-        }
-        Ok(())
-    }
-}
-
 impl Drop for Running {
     fn drop(&mut self) {
         self.state.closing.cancel();
@@ -541,37 +400,6 @@ impl Drop for Running {
         self.accept_loops.clear();
         self.state.access_log.finish();
         self.state.telemetry.audit.finish();
-    }
-}
-
-impl AcceptLoop {
-    /// Accepts at `socket` from now on.
-    fn start(
-        connections: &Arc<Connections>,
-        listener: ListenerId,
-        configured: ListenAddress,
-        access: SocketAccess,
-        socket: Socket,
-    ) -> Self {
-        let (address, stop) = (socket.address(), CancellationToken::new());
-        let is_unix = matches!(address, ListenAddress::Unix(_));
-        let of_systemd = socket.has_access_of_systemd();
-        if of_systemd && access != SocketAccess::default() {
-            tracing::warn!(
-                %address,
-                hint = "set `SocketMode=` and `SocketGroup=` in the socket unit",
-                "systemd has made this socket: `mode` and `group` of the listener have no effect"
-            );
-        }
-        let access = (is_unix && !of_systemd).then_some(access);
-        let task = Arc::clone(connections).accept(socket, listener, stop.clone());
-        let task = tokio::spawn(task);
-        Self { listener, configured, address, access, _stop: stop.drop_guard(), task }
-    }
-
-    /// The same after a change of the access to its Unix socket.
-    fn with_access(self, access: SocketAccess) -> Self {
-        Self { access: self.access.map(|_| access), ..self }
     }
 }
 
@@ -622,70 +450,4 @@ fn bind(
     access: SocketAccess,
 ) -> Result<Socket, StartError> {
     inherited.take_or_bind(address, access).map_err(|cause| bind_error(address, cause))
-}
-
-fn bind_error(address: &ListenAddress, cause: io::Error) -> StartError {
-    StartError::Bind { address: address.to_string(), cause }
-}
-
-/// The file descriptors that `settings` can use with so many clients.
-pub fn descriptors_needed(settings: &Settings, clients: usize) -> Needs {
-    let servers = settings.servers.iter();
-    let exports = if settings.traces.is_some() { CALLS_FOR_TRACES } else { 0 };
-    Needs {
-        clients,
-        listeners: settings.listeners.len(),
-        servers: servers.clone().map(|server| server.max_connections).sum(),
-        calls: servers.map(|server| server.max_exchanges + CALLS_PER_SERVER).sum::<usize>()
-            + exports,
-    }
-}
-
-/// Divides the file descriptors that the process may have.
-fn allot(needs: Needs) -> Result<Allotment, TooFew> {
-    raise_file_limit();
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    needs.allot(usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
-/// Reports the limit of client connections: in metrics, and in the log if it is lower than
-/// `configured` or differs from the `former` one.
-fn report(allotment: Allotment, configured: usize, former: Option<usize>, telemetry: &Telemetry) {
-    let clients = allotment.clients;
-    let limit = getrlimit(Resource::Nofile).current;
-    let warning = (clients < configured).then(|| {
-        format!(
-            "at most {clients} client connections are accepted instead of {configured} \
-             (`limits.max_connections`): the limit of open file descriptors is {}",
-            limit.unwrap_or(u64::MAX)
-        )
-    });
-    telemetry.descriptors.set_max_connections(clients, configured, warning.clone());
-    if former != Some(clients) {
-        match warning {
-            // The advice is part of the message: the first `hint` of a log is taken for a failure.
-            Some(warning) => tracing::warn!("{warning}; {}", descriptors::HINT),
-            None if former.is_some() => {
-                tracing::info!(clients, "`limits.max_connections` is in force again");
-            }
-            None => {}
-        }
-    }
-}
-
-/// An idle connection for exchanges, and one for health checks.
-const CALLS_PER_SERVER: usize = 2;
-/// An export, and one to the former collector after a reload.
-const CALLS_FOR_TRACES: usize = 2;
-
-/// Raises the soft limit of open files to the hard one. The usual soft limit is only 1,024, and
-/// each client connection may need another one to a server.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current < limit.maximum
-        && let Err(error) =
-            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-    {
-        tracing::warn!(%error, "the limit of open files could not be raised");
-    }
 }

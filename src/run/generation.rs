@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::StartError;
 use super::secret_alarm::SecretAlarm;
+use super::start_error::StartError;
 use crate::caller::ListenerTerms;
 use crate::config::{self, CertificateEnds, Digest, EffectiveConfig, Files, Limits, Settings};
 use crate::forwarded::PeerSet;
