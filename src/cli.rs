@@ -20,6 +20,7 @@ mod core_dumps;
 mod demo;
 mod doctor;
 mod explain;
+mod first_certificate;
 mod health;
 mod key;
 mod logging;

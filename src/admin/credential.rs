@@ -107,7 +107,8 @@ mod tests {
             status: false,
             actions: true,
             token,
-            https: false,
+            token_file: None,
+            certificate_file: None,
             tls: None,
             client_names: None,
         };

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, StatusCode};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 use zeroize::Zeroizing;
 
-use super::unverified_tls;
 use crate::config::ListenAddress;
 use crate::fetch::{self, FetchError};
 use crate::http1::{Connection, Counted, Transport};
@@ -22,7 +22,7 @@ use crate::trust::causes;
 
 pub(super) struct AdminReader {
     address: ListenAddress,
-    https: bool,
+    tls: Option<Arc<ClientConfig>>,
     token: Option<Secret>,
 }
 
@@ -32,12 +32,12 @@ impl AdminReader {
             ListenAddress::Tcp(address) => ListenAddress::Tcp(reached_at(address)),
             unix @ ListenAddress::Unix(_) => unix,
         };
-        Self { address, https: false, token }
+        Self { address, tls: None, token }
     }
 
-    /// The same over TLS, where any certificate will do; so it sends no token.
-    pub(super) fn unverified_https(self) -> Self {
-        Self { https: true, token: None, ..self }
+    /// The same over TLS with these settings.
+    pub(super) fn over_tls(self, tls: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     pub(super) fn address(&self) -> &ListenAddress {
@@ -84,11 +84,9 @@ impl AdminReader {
                 return UnixStream::connect(path).await.map(Transport::Unix);
             }
         };
-        if !self.https {
-            return Ok(Transport::Tcp(tcp));
-        }
+        let Some(tls) = &self.tls else { return Ok(Transport::Tcp(tcp)) };
         let name = ServerName::IpAddress(tcp.peer_addr()?.ip().into());
-        let tls = TlsConnector::from(unverified_tls::config().map_err(io::Error::other)?);
+        let tls = TlsConnector::from(Arc::clone(tls));
         let stream = tls.connect(name, Counted::new(tcp, Arc::default())).await?;
         Ok(Transport::Tls(Box::new(TlsStream::from(stream))))
     }

@@ -1,23 +1,19 @@
 //! `boldgate explain`.
 
-use std::fmt::Display;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::Method;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use rustls::pki_types::pem::SectionKind;
 
+use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, runtime};
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
 use crate::config::{ListenAddress, ListenerSettings, Settings};
 use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
-use crate::plain_file;
-use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
-use crate::trust::certificates;
 
 /// Show whether a request would be admitted, and why; nothing is sent to Bold BI
 #[derive(Debug, clap::Args)]
@@ -124,7 +120,9 @@ impl ExplainCommand {
         let demands = listener.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         let certificate = match (&self.client_cert, demands) {
             (None, false) => None,
-            (Some(file), true) => Some(Arc::new(client_certificate(file)?)),
+            (Some(file), true) => {
+                Some(Arc::new(ClientCertificate::from_der(&first_certificate(file)?)))
+            }
             (None, true) => {
                 return Err(Failure::other(
                     "this listener demands a client certificate: give `--client-cert`",
@@ -145,28 +143,6 @@ impl ExplainCommand {
         }
         let (address, tls) = (self.from, listener.tls.is_some());
         Ok(PeerInfo { address, tls, certificate, unix_peer })
-    }
-}
-
-/// The first certificate of a file, which may also contain its chain and its key.
-fn client_certificate(file: &Path) -> Result<ClientCertificate, Failure> {
-    let failed = |cause: &dyn Display| {
-        let file = file.display();
-        Failure::other(format!("no certificate can be read from `{file}`: {cause}"))
-    };
-    let path = file.to_owned();
-    let content = super::read_files(move || plain_file::read(&path, MAX_CERTIFICATES))?;
-    let content = content.map_err(|error| failed(&error))?;
-    let keys = [SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey];
-    match certificates(&content, &keys) {
-        Ok(all) => match all.first() {
-            Some(own) => Ok(ClientCertificate::from_der(own.der())),
-            None => Err(failed(&"it contains none")),
-        },
-        Err(faults) => {
-            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            Err(failed(&faults.join("; ")))
-        }
     }
 }
 

@@ -1,18 +1,22 @@
 //! `boldgate status`: the state of a running gateway, read from its status API.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ArgAction;
 use clap::builder::FalseyValueParser;
 use rustix::termios::tcgetwinsize;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
+use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, read_files, runtime};
 use crate::config::{ListenAddress, Settings};
 use crate::plain_file;
 use crate::plain_file::limit::MAX_SECRET;
 use crate::secret::{Secret, SecretError};
+use crate::trust::{self, Trust};
 use reader::StatusReader;
 use style::Style;
 
@@ -35,7 +39,7 @@ pub(super) struct StatusCommand {
     /// configuration's `admin.address`, and read no configuration
     #[arg(long, value_name = "ADDRESS", value_parser = ListenAddress::from_text)]
     address: Option<ListenAddress>,
-    /// The file of the token that the admin listener asks for
+    /// The file of the token that the admin listener asks for, if not the configuration's
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Show all tenants, not only those that need an operator
@@ -52,8 +56,10 @@ pub(super) struct StatusCommand {
 
 impl StatusCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let address = self.address.clone().map_or_else(|| self.configured(), Ok)?;
-        let reader = StatusReader::new(address, self.token()?);
+        let reader = match self.address.clone() {
+            Some(address) => StatusReader::new(address, self.token(None)?),
+            None => self.configured()?,
+        };
         let read = runtime()?.block_on(async { self.read(&reader).await })?;
         let shown = if self.json {
             format!("{read:#}")
@@ -69,9 +75,10 @@ impl StatusCommand {
         Ok(())
     }
 
-    /// The address in the configuration. Faults of its other keys do not matter: the gateway serves
-    /// on with its former configuration.
-    fn configured(&self) -> Result<ListenAddress, Failure> {
+    /// Reads at the admin listener of the configuration, with its token, and trusts the certificate
+    /// that it names. Faults of other keys do not matter: the gateway serves on with its former
+    /// configuration.
+    fn configured(&self) -> Result<StatusReader, Failure> {
         let path = self.config.path.clone();
         let admin = read_files(move || Settings::admin_of(&path))?;
         let admin = admin.map_err(|findings| Failure::Config(vec![findings]))?;
@@ -81,21 +88,22 @@ impl StatusCommand {
                 format!("the gateway does not show its state: {at} has no `admin.status: true`");
             return Err(Failure::Unavailable { what, hint: Some(SWITCH_ON.to_owned()) });
         }
-        if admin.https {
-            let what = format!("{at}: `admin.tls` is set, and this command speaks no TLS");
-            return Err(Failure::Unavailable { what, hint: Some(NO_TLS.to_owned()) });
-        }
         let address = admin.address;
         if matches!(address, ListenAddress::Tcp(address) if address.port() == 0) {
             let what = format!("{at}: `admin.address` has port 0, and the system chose another");
             let hint = Some("give the address that the log names with `--address`".to_owned());
             return Err(Failure::Unavailable { what, hint });
         }
-        Ok(address)
+        let reader = StatusReader::new(address, self.token(admin.token_file)?);
+        Ok(match admin.certificate_file {
+            Some(file) => reader.over_tls(trusting(&file)?),
+            None => reader,
+        })
     }
 
-    fn token(&self) -> Result<Option<Secret>, Failure> {
-        let Some(file) = self.token_file.clone() else { return Ok(None) };
+    /// The token in the file that was given, or else in the `configured` one.
+    fn token(&self, configured: Option<PathBuf>) -> Result<Option<Secret>, Failure> {
+        let Some(file) = self.token_file.clone().or(configured) else { return Ok(None) };
         let path = file.clone();
         let read = read_files(move || Secret::from_file(plain_file::read(&path, MAX_SECRET)))?;
         read.map(Some).map_err(|error: SecretError| Failure::Other {
@@ -160,12 +168,17 @@ impl StatusCommand {
     }
 }
 
+/// TLS settings that accept the first certificate of this file alone. Its names do not matter: the
+/// gateway is on this machine, and other machines reach it by them.
+fn trusting(file: &Path) -> Result<Arc<ClientConfig>, Failure> {
+    let pin = trust::fingerprint(&first_certificate(file)?);
+    Trust::default().pinned(vec![pin]).client_config().map_err(Failure::other)
+}
+
 /// Tenants that need an operator, of which more are only counted.
 const MAX_TROUBLED: usize = 20;
 const SWITCH_ON: &str =
     "add it, and restart the gateway; or name the address of another gateway with `--address`";
-const NO_TLS: &str = "read the API with another client: `curl --cacert CA -H \"Authorization: Bearer $(cat TOKEN)\" \
-     https://HOST:9090/api/v1/status`";
 const AFTER_HELP: &str = "\
 The gateway must have `admin: { status: true }`. Without SEARCH and --all, tenants are listed that fail, \
 cannot use their secret, or are disabled.

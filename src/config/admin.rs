@@ -2,7 +2,7 @@
 //! admin API.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
@@ -30,8 +30,10 @@ pub struct AdminSettings {
     pub actions: bool,
     /// The token of the admin API; `None` if there is none.
     pub token: Option<AdminToken>,
-    /// Whether it serves HTTPS.
-    pub https: bool,
+    /// The file that the token is in, for other commands of this machine.
+    pub token_file: Option<PathBuf>,
+    /// The file of the certificate that it shows; `None` if it serves HTTP.
+    pub certificate_file: Option<PathBuf>,
     /// Certificate and key of HTTPS; `None` for HTTP, and where files are not read. Client
     /// certificates are optional.
     pub tls: Option<TlsFiles>,
@@ -86,6 +88,7 @@ impl Check<'_> {
         let status = switch(&status_at, admin.status);
         let actions = switch(&actions_at, admin.actions);
         let has_token = !admin.token_file.is_missing();
+        let token_file = admin.token_file.as_ref().given().map(PathBuf::from);
         let token = self.admin_token(&at.key("token_file"), admin.token_file);
         let has_tls = !admin.tls.is_missing();
         let (tls, client_names) = split(admin.tls);
@@ -96,6 +99,10 @@ impl Check<'_> {
         };
         let has_credential = has_token || trusts_certificates;
         let client_names = self.client_names(&tls_at, client_names, trusts_certificates);
+        let certificate_file = tls
+            .as_ref()
+            .given()
+            .and_then(|tls| tls.certificate_file.as_ref().given().map(PathBuf::from));
         let tls = self.listener_tls(&tls_at, &tls, CertificateDemand::Optional);
         if let Ok(address) = &address {
             if has_tls && matches!(address, ListenAddress::Unix(_)) {
@@ -125,7 +132,8 @@ impl Check<'_> {
             status: status?,
             actions: actions?,
             token: token?,
-            https: has_tls,
+            token_file,
+            certificate_file,
             tls,
             client_names: client_names?,
         })

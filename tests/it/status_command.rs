@@ -8,9 +8,10 @@ use tokio::net::{TcpStream, UnixListener};
 use crate::support::edit::Edit;
 use crate::support::files::{self, Files};
 use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, anonymous};
-use crate::support::process::{Ended, Process, run};
+use crate::support::process::{Ended, Process, boldgate, run};
 use crate::support::reloads::two_sites;
 use crate::support::stand_in::{site, stand_in};
+use crate::support::tls::SelfSigned;
 use crate::support::upstream::{Upstream, dead_address, status};
 
 const OFF: &str = "admin: { address: \"127.0.0.1:0\" }";
@@ -170,4 +171,32 @@ async fn the_state_is_read_through_a_unix_socket() {
     let ended = run(&["status", "--address", "unix:/no/where/admin.sock"]);
     assert_eq!(ended.code, Some(69), "{ended:?}");
     assert_eq!(run(&["status", "--address", "unix:relative"]).code, Some(2));
+}
+
+#[test]
+fn with_tls_it_sends_the_configured_token_to_the_holder_of_the_configured_certificate_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = files::write(&folder, "secret", CANARY_SECRET);
+    let token = files::write(&folder, "token", "canary-admin-token");
+    let tls = SelfSigned::new("gateway.example").listener_keys(folder.path());
+    let address = dead_address();
+    let admin = format!(
+        "admin: {{ address: \"{address}\", status: true, actions: true, token_file: {token}, \
+         tls: {{ {tls} }} }}"
+    );
+    let text = anonymous(dead_address()).edit(OFF, &admin).edit("SECRET_FILE", &secret);
+    let file = files::write(&folder, "gateway.yaml", &text);
+    let process = Process::start(boldgate(&["serve", "--config", &file]));
+    process.stderr(|text| text.contains("boldgate is ready"));
+    let ended = run(&["status", "--config", &file]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{ended:?}");
+    assert!(ended.stdout.contains("\ntenants: 1"), "{}", ended.stdout);
+    // Another file in its place, which the gateway does not show.
+    let other = tempfile::tempdir().unwrap();
+    let keys = SelfSigned::new("gateway.example").listener_keys(other.path());
+    let elsewhere = files::write(&folder, "other.yaml", &text.edit(&tls, &keys));
+    let ended = run(&["status", "--config", &elsewhere]);
+    assert_eq!(ended.code, Some(69), "{ended:?}");
+    assert!(ended.stderr.contains("certificate"), "{}", ended.stderr);
+    assert!(!format!("{ended:?}").contains("canary"), "{ended:?}");
 }

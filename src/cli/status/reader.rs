@@ -1,8 +1,10 @@
 //! Reads the status API at the address of the admin listener.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::form_urlencoded::Serializer;
@@ -18,6 +20,11 @@ pub(super) struct StatusReader(AdminReader);
 impl StatusReader {
     pub(super) fn new(address: ListenAddress, token: Option<Secret>) -> Self {
         Self(AdminReader::new(address, token))
+    }
+
+    /// The same over TLS with these settings.
+    pub(super) fn over_tls(self, tls: Arc<ClientConfig>) -> Self {
+        Self(self.0.over_tls(tls))
     }
 
     /// The address, for messages.
