@@ -190,16 +190,9 @@ $(tools)/packages/ready: deploy/packages/requirements.txt $(tools)/ready
 	cargo install --quiet --locked --root $(@D) cargo-cyclonedx@0.5.9
 	touch $@
 
-# The identity provider of `make test-idp`, pinned; its scripts are not run.
-$(target)/idp/ready: tests/idp/package.json tests/idp/package-lock.json
-	.ci/need node
-	rm -rf $(@D)
-	install -D -m 644 --target-directory $(@D) $^
-	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel error
-	touch $@
-
-# The driver of the browser and axe-core, pinned; their scripts are not run, and no browser is fetched.
-$(target)/page/ready: tests/page/package.json tests/page/package-lock.json
+# The tools of `make test-idp` and of the page's tests, pinned; their scripts are not run, and no browser
+# is fetched.
+$(target)/idp/ready $(target)/page/ready: $(target)/%/ready: tests/%/package.json tests/%/package-lock.json
 	.ci/need node
 	rm -rf $(@D)
 	install -D -m 644 --target-directory $(@D) $^
