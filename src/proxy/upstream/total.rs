@@ -32,7 +32,10 @@ impl TotalConnections {
 
     pub(super) fn add_pool(&self, pool: Weak<Upstream>) {
         let mut pools = self.pools.lock();
-        pools.retain(|known| known.strong_count() > 0);
+        // Ended ones are looked for when the list is full: for each pool, it would take long.
+        if pools.len() == pools.capacity() {
+            pools.retain(|known| known.strong_count() > 0);
+        }
         pools.push(pool);
     }
 
