@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use strum::VariantArray;
 
 use crate::config::{Files, Findings, Settings, TenantSecrets};
-use crate::plain_file::ReadThreads;
+use crate::plain_file::{ReadError, ReadThreads};
 use crate::telemetry::{self, LogLevel};
 use output::{print, warn};
 
@@ -263,10 +263,26 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// The configuration; secrets of tenants may be unusable.
+    /// The configuration; secrets of tenants may be unusable. Where a file hangs, the others are
+    /// read without it: if it is the secret of a tenant, all other tenants can be served.
     fn load(&self) -> Result<Settings, Failure> {
-        let path = self.path.clone();
-        read_files(move || load(&path))?
+        let reading = ReadThreads::default();
+        let read = |reading: ReadThreads| {
+            let path = self.path.clone();
+            reading.run(move || load(&path))
+        };
+        let stuck = match read(reading.clone()) {
+            Ok(read) => return read,
+            Err(stuck) => stuck,
+        };
+        let second = match &stuck {
+            ReadError::Hangs { .. } => read(reading.past_hanging()).ok(),
+            _ => None,
+        };
+        match second {
+            Some(Ok(settings)) if !settings.serves_nobody() => Ok(settings),
+            _ => Err(is_stuck(&stuck)),
+        }
     }
 
     /// The configuration with the secret of `tenant` alone.
@@ -309,10 +325,11 @@ fn invalid(findings: Findings, files: &Files) -> Failure {
 
 /// Runs `work`, which reads files of a configuration, within the deadline for it.
 fn read_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    ReadThreads::default().run(work).map_err(|stuck| Failure::Other {
-        what: stuck.to_string(),
-        hint: Some(stuck.hint().to_owned()),
-    })
+    ReadThreads::default().run(work).map_err(|stuck| is_stuck(&stuck))
+}
+
+fn is_stuck(stuck: &ReadError) -> Failure {
+    Failure::Other { what: stuck.to_string(), hint: Some(stuck.hint().to_owned()) }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

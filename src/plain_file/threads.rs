@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 /// Runs work that reads files on threads of its own, because nothing can end a read of a file
 /// system that hangs. Clones have the bounds on such threads in common.
 ///
-/// A file at which several threads hang is not read, nor is any file after it, which may be on the
-/// same mount. Work that reads no such file succeeds.
+/// A file at which several threads hang is not read, nor is any file after it on the same mount.
+/// Work that reads no such file succeeds.
 #[derive(Clone, Debug)]
 pub struct ReadThreads {
     deadline: Duration,
@@ -41,6 +41,12 @@ impl ReadThreads {
         Self { max_hanging_at_path: MAX_HANGING_AT_PATH_ON_REQUEST, ..self.clone() }
     }
 
+    /// The same for a second attempt: it does not try a file at which a thread hangs already.
+    #[must_use]
+    pub fn past_hanging(&self) -> Self {
+        Self { max_hanging_at_path: 1, ..self.clone() }
+    }
+
     /// Whether a thread past its deadline still hangs at `path` or at a folder above it.
     pub fn hangs_at(&self, path: &Path) -> bool {
         self.threads.hanging_at(path) > 0
@@ -59,7 +65,7 @@ impl ReadThreads {
             number,
             threads: Arc::clone(&self.threads),
             max_hanging_at_path: self.max_hanging_at_path,
-            hung_path_seen: false,
+            hung_mounts: Vec::new(),
         };
         let (sender, receiver) = sync_channel(1);
         std::thread::Builder::new()
@@ -216,24 +222,47 @@ struct CurrentThread {
     number: u64,
     threads: Arc<Threads>,
     max_hanging_at_path: usize,
-    /// It came to a file at which too many others hang.
-    hung_path_seen: bool,
+    /// The mounts of files at which too many others hang.
+    hung_mounts: Vec<PathBuf>,
 }
 
 impl CurrentThread {
     fn check_access(&mut self, path: &Path) -> io::Result<()> {
         let hanging = self.threads.hanging_at(path);
         if hanging >= self.max_hanging_at_path {
-            self.hung_path_seen = true;
-            let words = format!("{hanging} earlier attempts to read it still hang");
+            self.hung_mounts.push(mount_of(path));
+            let words = match hanging {
+                1 => "an earlier attempt to read it still hangs".to_owned(),
+                _ => format!("{hanging} earlier attempts to read it still hang"),
+            };
             return Err(io::Error::new(io::ErrorKind::TimedOut, words));
         }
-        if self.hung_path_seen {
-            let words = "it is not tried, because another file hangs";
+        if !self.hung_mounts.is_empty() && self.hung_mounts.contains(&mount_of(path)) {
+            let words = "it is not tried, because another file on its mount hangs";
             return Err(io::Error::new(io::ErrorKind::TimedOut, words));
         }
         Ok(())
     }
+}
+
+/// The mount that a path is on, by its spelling: to follow links could hang. The root, if it cannot
+/// be found out.
+fn mount_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    longest_mount(&table, &path).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+/// The longest mount point above `path`, in a table like `/proc/self/mountinfo`.
+fn longest_mount(table: &str, path: &Path) -> Option<PathBuf> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    // The kernel writes these characters as octal numbers.
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    let points = points.map(|point| {
+        let plain = |text: String, (escape, c)| text.replace(escape, c);
+        PathBuf::from(escapes.into_iter().fold(point.to_owned(), plain))
+    });
+    points.filter(|point| path.starts_with(point)).max_by_key(|point| point.components().count())
 }
 
 thread_local! {
@@ -387,7 +416,7 @@ mod tests {
         let (other, hangs, next) = said.unwrap();
         assert_eq!(**other, *b"content");
         assert_eq!(hangs, "3 earlier attempts to read it still hang");
-        assert_eq!(next, "it is not tried, because another file hangs");
+        assert_eq!(next, "it is not tried, because another file on its mount hangs");
         // No further thread hangs, and the next work starts without a file that hangs.
         let (here, away) = (file.path().to_owned(), Path::new("/mnt/away/secret"));
         assert!(patient.run(move || read(&here, 64).is_ok()).unwrap());
@@ -408,6 +437,36 @@ mod tests {
         // A message about a file that hangs does not hang.
         let _hanging = hang(&reading, MAX_HANGING_AT_PATH, here.to_str().unwrap());
         assert_eq!(patient.run(move || named(here)).unwrap(), "");
+    }
+
+    #[test]
+    fn a_second_attempt_leaves_out_the_file_at_which_the_first_one_hangs() {
+        let reading = ReadThreads::within(Duration::from_millis(50));
+        let _hanging = hang(&reading, 1, "/mnt/away/secret");
+        let second = ReadThreads { deadline: READ_TIMEOUT, ..reading.past_hanging() };
+        // `/proc` is a mount of its own, and `/mnt` as a rule is none.
+        let said = second.run(|| {
+            let hangs = read(Path::new("/mnt/away/secret"), 64).unwrap_err().to_string();
+            (hangs, read(Path::new("/proc/self/comm"), 64).is_ok())
+        });
+        let expected = ("an earlier attempt to read it still hangs".to_owned(), true);
+        assert_eq!(said.unwrap(), expected);
+    }
+
+    #[test]
+    fn the_longest_mount_point_above_a_path_is_its_mount() {
+        let table = "22 1 254:0 / / rw - ext4 /dev/vda rw\n\
+                     30 22 0:26 / /mnt rw,nosuid shared:5 - nfs4 server:/a rw\n\
+                     31 30 0:27 / /mnt/two\\040words rw - tmpfs tmpfs rw\n";
+        for (path, mount) in [
+            ("/etc/boldgate/secret", "/"),
+            ("/mnt/secret", "/mnt"),
+            ("/mnt/two words/secret", "/mnt/two words"),
+            ("/mnt2/secret", "/"),
+        ] {
+            assert_eq!(longest_mount(table, Path::new(path)), Some(mount.into()), "{path}");
+        }
+        assert_eq!(longest_mount("", Path::new("/a")), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::support::edit::Edit;
 use crate::support::files::{Files, every_kind_of_file};
 use crate::support::process::{Process, boldgate};
-use crate::support::reloads::{ACME, KEPT, PATIENCE, get, log_line, metric, two_sites};
+use crate::support::reloads::{ACME, BOLT, KEPT, PATIENCE, get, log_line, metric, two_sites};
 use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::{becomes, until};
 
@@ -257,6 +257,32 @@ async fn check_and_serve_do_not_wait_for_ever_for_a_file_system_that_hangs() {
     let ended = beside.end();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("lisneters"), "what else is wrong is told: {}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_leaves_out_the_tenant_whose_secret_hangs_until_its_mount_is_back() {
+    let (upstream, mount) = Mount::new().await;
+    let away = mount.files.path("away/secret").display().to_string();
+    let acme = format!(
+        "  acme:\n    server: main\n    site: site1\n    credential:\n      grant: embed_secret\n      \
+         username: reports@example.com\n      embed_secret: {{ file: \"{away}\" }}\n      \
+         user_source: local\n"
+    );
+    mount.files.write("secret", EMBED_SECRET);
+    mount.files.write("boldgate.yaml", &mount.files.config(&upstream, &["bolt"], &acme));
+    mount.files.write("hangs", "");
+    let gateway = mount.start(&["serve"]);
+    let listens = async || gateway.log().iter().any(|line| line["message"] == "boldgate is ready");
+    becomes(DEADLINE, "it starts", listens).await;
+    let address = gateway.address();
+    assert_eq!(get(address, BOLT).await.status, 200);
+    let refused = get(address, ACME).await;
+    assert_eq!((refused.status, &*refused.code()), (503, "secret_unreadable"));
+    let log = gateway.stderr(|log| log.contains("an earlier attempt to read it still hangs"));
+    assert!(log.contains(&away) && !log.contains(EMBED_SECRET), "{log}");
+    std::fs::remove_file(mount.files.path("hangs")).unwrap();
+    let served = async || get(address, ACME).await.status == 200;
+    becomes(DEADLINE, "it is served once its mount is back", served).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
