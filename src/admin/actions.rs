@@ -23,7 +23,7 @@ use super::{AdminClient, AdminServer};
 use crate::boldbi;
 use crate::gateway::Gateway;
 use crate::telemetry::{ActionOutcome, AdminAction, AuditEvent, AuditLine, LogLevel, Telemetry};
-use crate::tenant::SwitchError;
+use crate::tenant::{DisabledBy, SwitchError};
 
 /// The parts of the gateway that actions change.
 pub struct Controls {
@@ -31,8 +31,8 @@ pub struct Controls {
     gateway: Box<dyn Fn() -> Option<Arc<Gateway>> + Send + Sync>,
     reloads: Arc<ReloadPort>,
     telemetry: Arc<Telemetry>,
-    /// Bounds the actions that are under way.
-    turns: Arc<Semaphore>,
+    /// Bounds the exchanges of actions. All other actions end at once.
+    exchanges: Semaphore,
     attempts: Attempts,
 }
 
@@ -52,9 +52,8 @@ impl Controls {
         reloads: Arc<ReloadPort>,
         gateway: impl Fn() -> Option<Arc<Gateway>> + Send + Sync + 'static,
     ) -> Self {
-        let turns = Arc::new(Semaphore::new(MAX_ACTIONS));
-        let gateway = Box::new(gateway);
-        Self { gateway, reloads, telemetry, turns, attempts: Attempts::default() }
+        let (gateway, exchanges) = (Box::new(gateway), Semaphore::new(MAX_EXCHANGES));
+        Self { gateway, reloads, telemetry, exchanges, attempts: Attempts::default() }
     }
 
     /// Counts and audits a request without a valid credential for something else than an action.
@@ -65,7 +64,12 @@ impl Controls {
     async fn perform(&self, command: &AdminCommand) -> Result<ActionSuccess, ActionFailure> {
         let gateway = (self.gateway)().ok_or_else(stopping)?;
         match command {
-            AdminCommand::RefreshToken { tenant } => refresh_token(&gateway, tenant).await,
+            AdminCommand::RefreshToken { tenant } => {
+                let turn = self.exchanges.try_acquire().map_err(|_| ActionFailure::busy())?;
+                let refreshed = refresh_token(&gateway, tenant).await;
+                drop(turn);
+                refreshed
+            }
             AdminCommand::DropTokens { tenant, subject } => {
                 let dropped = gateway
                     .drop_tokens(tenant, subject.as_deref())
@@ -182,7 +186,8 @@ impl Controls {
             },
         };
         let (action, operator) = (attempt.action.map(AdminAction::as_str), &attempt.operator);
-        let operator = operator.as_ref().map(Operator::as_str);
+        let (kind, operator) =
+            (operator.as_ref().map(Operator::kind), operator.as_ref().map(Operator::name));
         let tenant = attempt.command.as_ref().and_then(AdminCommand::tenant);
         let client = attempt.client.map(tracing::field::display);
         // The name of a tenant that is not known may be any text, which is for the audit log alone.
@@ -190,14 +195,14 @@ impl Controls {
             tracing::info!(
                 action,
                 boldgate.tenant = tenant,
-                operator,
+                operator = kind,
                 client.address = client,
                 "an operator's action"
             );
         } else {
             tracing::warn!(
                 action,
-                operator,
+                operator = kind,
                 client.address = client,
                 boldgate.reason = code,
                 suppressed = (suppressed > 0).then_some(suppressed),
@@ -256,12 +261,9 @@ impl AdminServer {
         let controls = Arc::clone(&self.controls);
         // A task of its own: it ends, and is audited, when the client has gone.
         let acting = tokio::spawn(async move {
-            let result = match Arc::clone(&controls.turns).try_acquire_owned() {
-                Ok(_turn) => match timeout(ACTION_TIMEOUT, controls.perform(&command)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(late()),
-                },
-                Err(_) => Err(ActionFailure::busy()),
+            let result = match timeout(ACTION_TIMEOUT, controls.perform(&command)).await {
+                Ok(result) => result,
+                Err(_) => Err(late()),
             };
             controls.ended(&attempt, &result.as_ref());
             result
@@ -315,6 +317,14 @@ impl AdminServer {
 }
 
 async fn refresh_token(gateway: &Gateway, tenant: &str) -> Result<ActionSuccess, ActionFailure> {
+    let known = gateway.tenants().iter().find(|known| known.name.as_str() == tenant);
+    match known.and_then(|known| gateway.disabled_by(known)) {
+        Some(DisabledBy::Configuration) => {
+            return Err(cannot_switch(tenant, SwitchError::Configured));
+        }
+        Some(DisabledBy::Operator) => return Err(disabled_by_operator(tenant)),
+        None => {}
+    }
     let renewed = gateway.renew_token(tenant).await.ok_or_else(|| unknown_tenant(tenant))?;
     match renewed {
         Ok(renewal) => {
@@ -373,6 +383,12 @@ fn cannot_switch(tenant: &str, error: SwitchError) -> ActionFailure {
     }
 }
 
+fn disabled_by_operator(tenant: &str) -> ActionFailure {
+    let error = format!("tenant `{tenant}` is disabled by an operator: it needs no token");
+    let hint = "enable it first, by the action `enable-tenant`";
+    ActionFailure::new(StatusCode::CONFLICT, "tenant_disabled", error, hint)
+}
+
 fn stopping() -> ActionFailure {
     let error = "the gateway starts or stops, and does not reload";
     let hint = "try again once `/readyz` says that it is ready";
@@ -390,8 +406,8 @@ fn late() -> ActionFailure {
     )
 }
 
-/// Bounds the actions that are under way at the same time.
-const MAX_ACTIONS: usize = 4;
+/// Most exchanges that are under way for actions.
+const MAX_EXCHANGES: usize = 4;
 /// Bytes of the body of a request.
 const MAX_BODY: usize = 4 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);

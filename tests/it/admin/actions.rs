@@ -1,10 +1,13 @@
 //! Each action of the admin API: what it does, what reaches Bold BI, and its line in the audit log.
 
+use std::time::Duration;
+
 use boldgate::telemetry::LogLevel;
 use http::StatusCode;
 
 use super::setup::{ACME, Setup, reply};
 use crate::support::admin::Metrics;
+use crate::support::waiting::until;
 
 const TENANT: &str = "{\"tenant\": \"acme\"}";
 
@@ -142,5 +145,42 @@ async fn bold_bis_refusal_of_one_exchange_is_told_in_words() {
     let failed = reply(&setup.act("refresh-token", TENANT).await, 502);
     let error = failed["error"].as_str().unwrap();
     assert!(error.contains("the token endpoint cannot serve (503)"), "{error}");
+    reply(&setup.act("refresh-token", TENANT).await, 200);
+}
+
+#[tokio::test]
+async fn refreshes_that_hang_keep_no_other_action_waiting() {
+    let setup = Setup::acting().await;
+    setup.stand_in.set_latency(Duration::from_secs(5), Duration::ZERO);
+    let mut hanging = Vec::new();
+    for _ in 0..6 {
+        let mut client = setup.connect().await;
+        let request =
+            super::setup::action_request("refresh-token", TENANT, super::setup::WITH_TOKEN);
+        client.write(request.as_bytes()).await;
+        hanging.push(client);
+    }
+    until(|| setup.stand_in.token_requests() > 0).await;
+    let begun = tokio::time::Instant::now();
+    reply(&setup.act("log-level", "{\"level\": \"info\"}").await, 200);
+    reply(&setup.act("disable-tenant", TENANT).await, 200);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Four are under way at most, and each of the others is told so.
+    let mut busy = 0;
+    for client in &mut hanging {
+        busy += i32::from(client.response().await.status == 503);
+    }
+    assert_eq!(busy, 2);
+}
+
+#[tokio::test]
+async fn no_token_is_refreshed_for_a_disabled_tenant() {
+    let setup = Setup::acting().await;
+    reply(&setup.act("disable-tenant", TENANT).await, 200);
+    let refused = reply(&setup.act("refresh-token", TENANT).await, 409);
+    assert!(refused["error"].as_str().unwrap().contains("disabled"), "{refused}");
+    assert!(refused["hint"].as_str().unwrap().contains("enable-tenant"), "{refused}");
+    assert_eq!(setup.stand_in.token_requests(), 0);
+    reply(&setup.act("enable-tenant", TENANT).await, 200);
     reply(&setup.act("refresh-token", TENANT).await, 200);
 }

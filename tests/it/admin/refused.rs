@@ -192,6 +192,37 @@ async fn a_flood_of_wrong_tokens_is_slow_and_bounded_in_the_log_and_the_right_to
     assert_eq!(metrics.sum("admin_actions_total", refused), 200, "all of them are counted");
 }
 
+/// Each guess has a connection of its own, and the listener has room for 64.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_guesses_on_as_many_connections_does_not_keep_the_right_token_out() {
+    let setup = Setup::acting().await;
+    let wrong = edited(TOKEN, "canary-admin-token-9999");
+    let address = setup.gateway.running.admin_address();
+    let floods: Vec<_> = (0..8)
+        .map(|_| {
+            let wrong = wrong.clone();
+            tokio::spawn(async move {
+                let mut guesses = std::collections::VecDeque::new();
+                loop {
+                    let mut client = Client::connect(address).await;
+                    client.write(wrong.as_bytes()).await;
+                    guesses.push_back(client);
+                    if guesses.len() > 50 {
+                        guesses.pop_front();
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..20 {
+        let right = timeout(Duration::from_secs(2), setup.act(DISABLE, TENANT)).await;
+        reply(&right.expect("it is answered at once"), 200);
+    }
+    floods.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 #[tokio::test]
 async fn beyond_loopback_reading_takes_the_credential_and_probes_do_not() {
     let setup = Setup::at("0.0.0.0:0", ACTING).await;

@@ -155,6 +155,8 @@ async fn a_tenant_that_the_configuration_disables_is_not_enabled_by_action() {
     until_status(served.process.address(), BOLT, 200).await;
     let refused = reply(&served.act("enable-tenant", TENANT).await, 409);
     assert!(refused["hint"].as_str().unwrap().contains("`tenants.acme.disabled`"), "{refused}");
+    let refused = reply(&served.act("refresh-token", TENANT).await, 409);
+    assert!(refused["hint"].as_str().unwrap().contains("`tenants.acme.disabled`"), "{refused}");
     assert_eq!(get(served.process.address(), ACME).await.code(), "tenant_disabled");
 }
 
