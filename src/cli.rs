@@ -14,6 +14,7 @@ use crate::telemetry::{self, LogLevel};
 use output::{print, warn};
 
 mod admin_reader;
+mod admin_tls;
 mod check;
 mod completions;
 mod core_dumps;
@@ -32,7 +33,6 @@ mod serve;
 mod signals;
 mod status;
 mod token;
-mod unverified_tls;
 
 /// Authentication gateway for Bold BI: applications call its REST API without a token; boldgate
 /// authenticates them, obtains and caches the tokens, and adds them to the requests

@@ -40,6 +40,11 @@ impl AdminReader {
         Self { tls: Some(tls), ..self }
     }
 
+    /// The same with this token.
+    pub(super) fn with_token(self, token: Secret) -> Self {
+        Self { token: Some(token), ..self }
+    }
+
     pub(super) fn address(&self) -> &ListenAddress {
         &self.address
     }
@@ -92,7 +97,7 @@ impl AdminReader {
     }
 }
 
-/// An error with its innermost cause, and a hint if no process listens at the address.
+/// An error with its innermost cause, and what to do about it.
 pub(super) fn explained(error: &FetchError) -> (String, Option<&'static str>) {
     let refused = |cause: &&(dyn Error + 'static)| {
         let error = cause.downcast_ref::<io::Error>();
@@ -100,7 +105,16 @@ pub(super) fn explained(error: &FetchError) -> (String, Option<&'static str>) {
             matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
         })
     };
-    let hint = causes(error).any(|cause| refused(&cause)).then_some(NOT_LISTENING);
+    let denied = |cause: &&(dyn Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let hint = match error {
+        FetchError::NotHttp(_) => Some(OTHER_PROTOCOL),
+        _ if causes(error).any(|cause| denied(&cause)) => Some(NOT_PERMITTED),
+        _ if causes(error).any(|cause| refused(&cause)) => Some(NOT_LISTENING),
+        _ => None,
+    };
     let last = causes(error).last().map(ToString::to_string).unwrap_or_default();
     (format!("{error}: {last}"), hint)
 }
@@ -117,3 +131,7 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
 
 const NOT_LISTENING: &str =
     "no gateway listens there: is it running, and does it have this `admin.address`?";
+const NOT_PERMITTED: &str = "a Unix socket of the admin listener has mode 0660: run this as the gateway's user, or \
+                             as a member of its group";
+const OTHER_PROTOCOL: &str = "the admin listener may have `tls`: without `--address`, the configuration tells; \
+                              `health` has `--https`";

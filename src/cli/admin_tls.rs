@@ -1,6 +1,5 @@
-//! TLS to the admin listener of this machine, for `health` alone: whether a process responds does
-//! not depend on its certificate, which may have expired or be for another name. Nothing secret is
-//! sent or believed over such a connection, as with the probes of Kubernetes.
+//! TLS to the admin listener of this machine. The names and the dates of its certificate do not
+//! matter: other machines reach it by them, and an operator looks because it has expired.
 
 use std::sync::Arc;
 
@@ -9,31 +8,51 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// The settings of such a connection.
-pub(super) fn config() -> Result<Arc<ClientConfig>, Error> {
+use crate::trust::{Fingerprint, fingerprint};
+
+/// Settings that accept any certificate, for requests that send and believe nothing secret, as with
+/// the probes of Kubernetes.
+pub(super) fn any_certificate() -> Result<Arc<ClientConfig>, Error> {
+    config(None)
+}
+
+/// Settings that accept this certificate alone.
+pub(super) fn only_certificate(der: &CertificateDer<'_>) -> Result<Arc<ClientConfig>, Error> {
+    config(Some(fingerprint(der)))
+}
+
+fn config(accepted: Option<Fingerprint>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_custom_certificate_verifier(Arc::new(OwnCertificate { accepted, provider }))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
-/// Accepts every certificate whose key the server has.
+/// Accepts the certificate with this fingerprint, or any. The server must have its key.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct OwnCertificate {
+    accepted: Option<Fingerprint>,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for AnyCertificate {
+impl ServerCertVerifier for OwnCertificate {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        shown: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        match self.accepted {
+            Some(accepted) if accepted != fingerprint(shown) => {
+                Err(Error::General(ANOTHER_CERTIFICATE.to_owned()))
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -42,7 +61,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
@@ -52,11 +71,14 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+const ANOTHER_CERTIFICATE: &str = "it shows another certificate than the file of \
+                                   `admin.tls.certificate_file` has: was the last reload refused?";

@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
 use super::admin_reader::{AdminReader, explained};
-use super::{ConfigFile, Failure, print, runtime, unverified_tls};
+use super::{ConfigFile, Failure, admin_tls, print, runtime};
 use crate::config::{Findings, ListenAddress, Settings};
 use crate::plain_file::ReadThreads;
 
@@ -36,7 +36,7 @@ impl HealthCommand {
         let (path, good) = if self.ready { ("/readyz", "ready") } else { ("/livez", "alive") };
         // Any certificate will do: it sends no token.
         let client = AdminReader::new(address, None);
-        let client = match https.then(unverified_tls::config).transpose() {
+        let client = match https.then(admin_tls::any_certificate).transpose() {
             Ok(Some(tls)) => client.over_tls(tls),
             Ok(None) => client,
             Err(error) => return Err(Failure::other(error)),

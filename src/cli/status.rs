@@ -2,21 +2,18 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::ArgAction;
 use clap::builder::FalseyValueParser;
 use rustix::termios::tcgetwinsize;
-use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::first_certificate::first_certificate;
-use super::{ConfigFile, Failure, print, read_files, runtime};
+use super::{ConfigFile, Failure, admin_tls, print, read_files, runtime};
 use crate::config::{ListenAddress, Settings};
 use crate::plain_file;
 use crate::plain_file::limit::MAX_SECRET;
 use crate::secret::{Secret, SecretError};
-use crate::trust::{self, Trust};
 use reader::StatusReader;
 use style::Style;
 
@@ -39,7 +36,7 @@ pub(super) struct StatusCommand {
     /// configuration's `admin.address`, and read no configuration
     #[arg(long, value_name = "ADDRESS", value_parser = ListenAddress::from_text)]
     address: Option<ListenAddress>,
-    /// The file of the token that the admin listener asks for, if not the configuration's
+    /// The file of the token that the admin listener asks for, if it is not the configured one
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Show all tenants, not only those that need an operator
@@ -56,32 +53,45 @@ pub(super) struct StatusCommand {
 
 impl StatusCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let reader = match self.address.clone() {
-            Some(address) => StatusReader::new(address, self.token(None)?),
-            None => self.configured()?,
+        let token = self.token_file.as_deref().map(token_in).transpose()?;
+        let (reader, own_token) = match self.address.clone() {
+            Some(address) => (StatusReader::new(address, token), None),
+            None => self.configured(token)?,
         };
-        let read = runtime()?.block_on(async { self.read(&reader).await })?;
-        let shown = if self.json {
-            format!("{read:#}")
-        } else {
-            text::report(&read, &reader.shown(), &self.style())
+        let runtime = runtime()?;
+        let reader = match own_token {
+            Some(file) if runtime.block_on(reader.asks_for_token())? => {
+                reader.with_token(token_in(&file)?)
+            }
+            _ => reader,
         };
-        print(&shown)?;
+        let read = runtime.block_on(async { self.read(&reader).await })?;
         let problems = read["status"]["problems"].as_array();
         let fails = |problem: &Value| problem["severity"] == "failing";
-        if problems.is_some_and(|problems| problems.iter().any(fails)) {
+        let something_fails = problems.is_some_and(|problems| problems.iter().any(fails));
+        print(&if self.json {
+            format!("{read:#}")
+        } else {
+            text::report(read, self.search.as_deref(), &reader.shown(), &self.style())
+        })?;
+        if something_fails {
             return Err(Failure::Reported);
         }
         Ok(())
     }
 
-    /// Reads at the admin listener of the configuration, with its token, and trusts the certificate
-    /// that it names. Faults of other keys do not matter: the gateway serves on with its former
-    /// configuration.
-    fn configured(&self) -> Result<StatusReader, Failure> {
+    /// A reader of the admin listener in the configuration, and the file of its token, if that may
+    /// be sent there: over TLS, to the holder of the configured certificate alone. Elsewhere any
+    /// process of this machine could have taken the address. Faults of other keys do not matter:
+    /// the gateway serves on with its former configuration.
+    fn configured(
+        &self,
+        token: Option<Secret>,
+    ) -> Result<(StatusReader, Option<PathBuf>), Failure> {
         let path = self.config.path.clone();
         let admin = read_files(move || Settings::admin_of(&path))?;
-        let admin = admin.map_err(|findings| Failure::Config(vec![findings]))?;
+        let admin = admin
+            .map_err(|findings| Failure::Config(vec![findings.with_consequence(WITHOUT_FILE)]))?;
         let at = self.config.path.display();
         if !admin.status {
             let what =
@@ -94,22 +104,12 @@ impl StatusCommand {
             let hint = Some("give the address that the log names with `--address`".to_owned());
             return Err(Failure::Unavailable { what, hint });
         }
-        let reader = StatusReader::new(address, self.token(admin.token_file)?);
-        Ok(match admin.certificate_file {
-            Some(file) => reader.over_tls(trusting(&file)?),
-            None => reader,
-        })
-    }
-
-    /// The token in the file that was given, or else in the `configured` one.
-    fn token(&self, configured: Option<PathBuf>) -> Result<Option<Secret>, Failure> {
-        let Some(file) = self.token_file.clone().or(configured) else { return Ok(None) };
-        let path = file.clone();
-        let read = read_files(move || Secret::from_file(plain_file::read(&path, MAX_SECRET)))?;
-        read.map(Some).map_err(|error: SecretError| Failure::Other {
-            what: format!("no token can be read from `{}`: {error}", file.display()),
-            hint: Some("give the file that `admin.token_file` names".to_owned()),
-        })
+        let is_given = token.is_some();
+        let reader = StatusReader::new(address, token);
+        let Some(file) = admin.certificate_file else { return Ok((reader, None)) };
+        let tls = admin_tls::only_certificate(&first_certificate(&file)?);
+        let reader = reader.over_tls(tls.map_err(Failure::other)?);
+        Ok((reader, admin.token_file.filter(|_| !is_given)))
     }
 
     /// All documents of the status API.
@@ -168,15 +168,18 @@ impl StatusCommand {
     }
 }
 
-/// TLS settings that accept the first certificate of this file alone. Its names do not matter: the
-/// gateway is on this machine, and other machines reach it by them.
-fn trusting(file: &Path) -> Result<Arc<ClientConfig>, Failure> {
-    let pin = trust::fingerprint(&first_certificate(file)?);
-    Trust::default().pinned(vec![pin]).client_config().map_err(Failure::other)
+fn token_in(file: &Path) -> Result<Secret, Failure> {
+    let path = file.to_owned();
+    let read = read_files(move || Secret::from_file(plain_file::read(&path, MAX_SECRET)))?;
+    read.map_err(|error: SecretError| Failure::Other {
+        what: format!("no token can be read from `{}`: {error}", file.display()),
+        hint: Some("give the file that `admin.token_file` names".to_owned()),
+    })
 }
 
 /// Tenants that need an operator, of which more are only counted.
 const MAX_TROUBLED: usize = 20;
+const WITHOUT_FILE: &str = "`--address ADDRESS` asks the running gateway without this file";
 const SWITCH_ON: &str =
     "add it, and restart the gateway; or name the address of another gateway with `--address`";
 const AFTER_HELP: &str = "\

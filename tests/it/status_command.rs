@@ -42,7 +42,9 @@ async fn a_gateway_without_faults_is_all_well_and_the_exit_code_is_0() {
         let ended = ask(&gateway, arguments);
         assert!(ended.stdout.contains("  ok     acme    main"), "{arguments:?}: {}", ended.stdout);
     }
-    assert!(!ask(&gateway, &["nobody"]).stdout.contains("acme"));
+    let nobody = ask(&gateway, &["nobody"]).stdout;
+    assert!(!nobody.contains("acme") && nobody.contains("no tenant matches `nobody`"), "{nobody}");
+    assert!(!nobody.contains("\n\n\n"), "{nobody}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,10 +99,12 @@ async fn a_gateway_that_shows_nothing_is_code_69_with_what_to_do() {
     assert_eq!(ended.code, Some(69), "{ended:?}");
     assert!(ended.stderr.contains("hint: set `admin: { status: true }`"), "{}", ended.stderr);
 
-    let other = Upstream::with_handler_for_all(|_| status(200, "{}}")).await;
-    let ended = run(&["status", "--address", &other.address.to_string()]);
-    assert_eq!(ended.code, Some(69), "{ended:?}");
-    assert!(ended.stderr.contains("is not the admin listener of boldgate"), "{}", ended.stderr);
+    for body in ["{}}", "{}", "{\"version\": \"1\"}", "[]"] {
+        let other = Upstream::with_handler_for_all(move |_| status(200, body)).await;
+        let ended = run(&["status", "--address", &other.address.to_string()]);
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        assert!(ended.stderr.contains("is not the admin listener of boldgate"), "{}", ended.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,6 +149,7 @@ async fn the_address_is_that_of_a_configuration_even_if_the_rest_of_it_is_wrong(
     files.swap_in("boldgate.yaml", &text.edit("status: true", "status: maybe"));
     let ended = ask();
     assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(ended.stderr.contains("`--address ADDRESS` asks the running gateway"), "{ended:?}");
     assert!(ended.stderr.contains("admin.status"), "{}", ended.stderr);
     files.swap_in("boldgate.yaml", &text.edit("status: true", "status: false"));
     let ended = ask();
@@ -179,9 +184,10 @@ fn with_tls_it_sends_the_configured_token_to_the_holder_of_the_configured_certif
     let secret = files::write(&folder, "secret", CANARY_SECRET);
     let token = files::write(&folder, "token", "canary-admin-token");
     let tls = SelfSigned::new("gateway.example").listener_keys(folder.path());
-    let address = dead_address();
+    // Beyond loopback, reading takes the token.
+    let port = dead_address().port();
     let admin = format!(
-        "admin: {{ address: \"{address}\", status: true, actions: true, token_file: {token}, \
+        "admin: {{ address: \"0.0.0.0:{port}\", status: true, actions: true, token_file: {token}, \
          tls: {{ {tls} }} }}"
     );
     let text = anonymous(dead_address()).edit(OFF, &admin).edit("SECRET_FILE", &secret);
@@ -199,4 +205,24 @@ fn with_tls_it_sends_the_configured_token_to_the_holder_of_the_configured_certif
     assert_eq!(ended.code, Some(69), "{ended:?}");
     assert!(ended.stderr.contains("certificate"), "{}", ended.stderr);
     assert!(!format!("{ended:?}").contains("canary"), "{ended:?}");
+}
+
+/// Any process of the machine may have taken the address while the gateway is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tls_the_configured_token_is_not_even_read() {
+    let taken = Upstream::with_handler_for_all(|_| status(401, "no")).await;
+    let (folder, address) = (tempfile::tempdir().unwrap(), taken.address);
+    let secret = files::write(&folder, "secret", CANARY_SECRET);
+    for token in [files::write(&folder, "token", "canary-admin-token"), "/no/where".to_owned()] {
+        let admin =
+            format!("admin: {{ address: \"{address}\", status: true, token_file: \"{token}\" }}");
+        let text = anonymous(dead_address()).edit(OFF, &admin).edit("SECRET_FILE", &secret);
+        let file = files::write(&folder, "gateway.yaml", &text);
+        let ended = run(&["status", "--config", &file]);
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        assert!(ended.stderr.contains("it asks for a token"), "{}", ended.stderr);
+    }
+    let asked = taken.seen.take();
+    assert!(!asked.is_empty(), "the control: it was asked");
+    assert!(asked.iter().all(|request| request.header("authorization").is_empty()));
 }

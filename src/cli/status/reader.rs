@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::form_urlencoded::Serializer;
+use zeroize::Zeroizing;
 
 use crate::cli::Failure;
 use crate::cli::admin_reader::{AdminReader, explained};
@@ -27,6 +28,16 @@ impl StatusReader {
         Self(self.0.over_tls(tls))
     }
 
+    /// The same with this token.
+    pub(super) fn with_token(self, token: Secret) -> Self {
+        Self(self.0.with_token(token))
+    }
+
+    /// Whether it gives nothing without a token.
+    pub(super) async fn asks_for_token(&self) -> Result<bool, Failure> {
+        Ok(self.ask("status").await?.0 == StatusCode::UNAUTHORIZED)
+    }
+
     /// The address, for messages.
     pub(super) fn shown(&self) -> String {
         self.0.address().to_string()
@@ -34,13 +45,14 @@ impl StatusReader {
 
     /// The document `name` of the API.
     pub(super) async fn read(&self, name: &str) -> Result<Value, Failure> {
-        let response = timeout(DEADLINE, self.0.ask(&format!("/api/v1/{name}"), MAX_BODY)).await;
-        let response = response.map_err(|_| self.unreachable("no response within 10 s", None))?;
-        let (status, body) = response.map_err(|error| self.explained(&error))?;
+        let (status, body) = self.ask(name).await?;
         match status {
-            StatusCode::OK => serde_json::from_slice(&body).map_err(|_| {
-                self.unreachable("it responds, but is not the admin listener of boldgate", None)
-            }),
+            StatusCode::OK => {
+                let read = serde_json::from_slice(&body).ok();
+                read.filter(|read| name != "status" || is_status(read)).ok_or_else(|| {
+                    self.unreachable("it responds, but is not the admin listener of boldgate", None)
+                })
+            }
             StatusCode::NOT_FOUND => {
                 let what = "it does not show its state: `/api/v1/status` is a 404";
                 Err(self.unreachable(what, Some("set `admin: { status: true }`, and restart it")))
@@ -82,6 +94,12 @@ impl StatusReader {
         }
     }
 
+    async fn ask(&self, name: &str) -> Result<(StatusCode, Zeroizing<Vec<u8>>), Failure> {
+        let response = timeout(DEADLINE, self.0.ask(&format!("/api/v1/{name}"), MAX_BODY)).await;
+        let response = response.map_err(|_| self.unreachable("no response within 10 s", None))?;
+        response.map_err(|error| self.explained(&error))
+    }
+
     fn explained(&self, error: &FetchError) -> Failure {
         let (what, hint) = explained(error);
         self.unreachable(&what, hint)
@@ -91,6 +109,11 @@ impl StatusReader {
         let what = format!("the gateway at {}: {why}", self.0.address());
         Failure::Unavailable { what, hint: hint.map(str::to_owned) }
     }
+}
+
+/// Whether it is the document of boldgate: without its problems, anything would be all well.
+fn is_status(document: &Value) -> bool {
+    document["problems"].is_array() && document["version"].is_string()
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);

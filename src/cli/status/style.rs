@@ -1,5 +1,7 @@
 //! The look of the report: colours and the width of a terminal, or plain text.
 
+use serde_json::Value;
+
 /// How the report is printed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
@@ -47,9 +49,22 @@ impl Style {
     }
 }
 
-/// `text` of the gateway without characters that a terminal would obey.
-pub(super) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+/// A document without characters that a terminal would obey: another process may have taken the
+/// address of the gateway.
+pub(super) fn harmless(document: Value) -> Value {
+    match document {
+        Value::String(text) => {
+            let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+            Value::String(text.chars().map(shown).collect())
+        }
+        Value::Array(parts) => parts.into_iter().map(harmless).collect(),
+        Value::Object(parts) => parts
+            .into_iter()
+            .map(|(key, part)| (key, harmless(part)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other,
+    }
 }
 
 /// Bars of these heights, the highest of which is full; a blank for a missing value.
@@ -73,6 +88,8 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -87,6 +104,8 @@ mod tests {
         assert_eq!(Style::plain().paint("a", Tone::Bad), "a");
         assert_eq!(Style::terminal(80, false).paint("a", Tone::Bad), "a");
         assert_eq!(Style::terminal(80, true).paint("a", Tone::Bad), "\x1b[1;31ma\x1b[0m");
-        assert_eq!(harmless("a\x1b[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+        let document = json!({ "a": ["a\x1b[31mb\n", 1], "b": { "c": "\u{9b}x" } });
+        let shown = json!({ "a": ["a\u{fffd}[31mb\u{fffd}", 1], "b": { "c": "\u{fffd}x" } });
+        assert_eq!(harmless(document), shown);
     }
 }

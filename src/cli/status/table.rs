@@ -1,6 +1,6 @@
 //! Tables with aligned columns. The last column takes the rest of the line.
 
-use super::style::{Style, Tone, harmless};
+use super::style::{Style, Tone};
 
 /// A cell with its tone.
 pub(super) struct Cell {
@@ -10,7 +10,7 @@ pub(super) struct Cell {
 
 impl Cell {
     pub(super) fn new(text: impl AsRef<str>, tone: Tone) -> Self {
-        Self { text: harmless(text.as_ref()), tone }
+        Self { text: text.as_ref().to_owned(), tone }
     }
 
     pub(super) fn plain(text: impl AsRef<str>) -> Self {

@@ -10,20 +10,23 @@ use super::style::{Style, Tone, bars, harmless};
 use super::table::{Cell, table};
 
 /// The report on all documents of a gateway.
-pub(super) fn report(all: &Value, address: &str, style: &Style) -> String {
+pub(super) fn report(all: Value, search: Option<&str>, address: &str, style: &Style) -> String {
+    let all = &harmless(all);
     let now = moment(&all["status"]["now"]);
     let report = StatusReport { all, now, style };
     let mut text = report.head(address);
     for section in [
         report.gateway(),
-        report.tenants(),
+        report.tenants(search),
         report.servers(),
         report.certificates(),
         report.issuers(),
         report.reloads(),
     ] {
-        text += "\n";
-        text += &section;
+        if !section.is_empty() {
+            text += "\n";
+            text += &section;
+        }
     }
     text.trim_end().to_owned()
 }
@@ -51,7 +54,7 @@ impl StatusReport<'_> {
             (_, 0) => (format!("{failing} failing"), Tone::Bad),
             _ => (format!("{failing} failing, {warnings} warning{plural}"), Tone::Bad),
         };
-        let version = harmless(word(&status["version"]));
+        let version = word(&status["version"]);
         let mut text =
             format!("boldgate {version} at {address}: {}\n", self.style.paint(&verdict, tone));
         for one in problems {
@@ -59,7 +62,7 @@ impl StatusReport<'_> {
                 "failing" => ("FAILING", Tone::Bad),
                 _ => ("warning", Tone::Doubtful),
             };
-            let (section, words) = (word(&one["section"]), harmless(word(&one["text"])));
+            let (section, words) = (word(&one["section"]), word(&one["text"]));
             let mark = self.style.paint(mark, tone);
             text += &format!("  {mark}  {section:<12}  {words}\n");
         }
@@ -90,7 +93,7 @@ impl StatusReport<'_> {
         text
     }
 
-    fn tenants(&self) -> String {
+    fn tenants(&self, search: Option<&str>) -> String {
         let counts = &self.all["status"]["tenants"];
         let states = [
             ("ok", "ok"),
@@ -114,8 +117,10 @@ impl StatusReport<'_> {
             ">REQUESTS",
             "LAST EXCHANGE",
         ];
-        if !rows.is_empty() {
-            text += &table(&heads, &rows, self.style);
+        match (search, rows.is_empty()) {
+            (_, false) => text += &table(&heads, &rows, self.style),
+            (Some(search), true) => text += &format!("  no tenant matches `{search}`\n"),
+            (None, true) => {}
         }
         let found = self.all["tenants"]["found"].as_u64().unwrap_or_default();
         let more = found.saturating_sub(shown.len() as u64);
@@ -176,7 +181,7 @@ impl StatusReport<'_> {
                         word(&server["name"]),
                         word(&address["address"])
                     );
-                    text += &format!("  {}\n", self.style.paint(&harmless(&words), Tone::Bad));
+                    text += &format!("  {}\n", self.style.paint(&words, Tone::Bad));
                 }
             }
         }
@@ -277,7 +282,7 @@ impl StatusReport<'_> {
             };
             text += &format!("  {outcome}, {ago}, by {trigger}{generation}\n");
             for finding in list(&reload["findings"]) {
-                text += &format!("    {}\n", harmless(word(finding)));
+                text += &format!("    {}\n", word(finding));
             }
         }
         text
