@@ -19,7 +19,13 @@ pub(super) struct HealthCommand {
     ready: bool,
     /// Ask at this address (`127.0.0.1:9090`, `unix:/run/boldgate/admin.sock`) instead of the
     /// configuration's `admin.address`, and read no file
-    #[arg(long, value_name = "ADDRESS", value_parser = ListenAddress::from_text)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_parser = ListenAddress::from_text,
+        env = "BOLDGATE_ADMIN_ADDRESS",
+        hide_env_values = true
+    )]
     address: Option<ListenAddress>,
     /// With `--address`: the admin listener has `tls`. Its certificate is not checked
     #[arg(long, requires = "address")]

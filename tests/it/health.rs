@@ -127,6 +127,18 @@ fn a_fault_elsewhere_in_the_file_makes_no_gateway_unhealthy() {
 }
 
 #[test]
+fn with_the_address_in_a_variable_no_fault_of_the_file_makes_a_gateway_unhealthy() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_process, file, port) = gateway(&folder, "127.0.0.1", "");
+    std::fs::write(&file, "\tthis is no YAML").unwrap();
+    assert_eq!(run(&["health", "--config", &file]).code, Some(1), "control");
+    let mut command = boldgate(&["health", "--config", &file]);
+    command.env("BOLDGATE_ADMIN_ADDRESS", format!("127.0.0.1:{port}"));
+    let alive = format!("/livez at 127.0.0.1:{port}: alive");
+    assert_one_line(&Process::start(command).end(), 0, &alive);
+}
+
+#[test]
 fn health_says_on_one_line_why_it_cannot_ask() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(&folder, "gateway.yaml", &with_admin_at("localhost:9090"));
