@@ -255,8 +255,8 @@ struct ConfigFile {
         short = 'c',
         long = "config",
         value_name = "FILE",
-        default_value = DEFAULT_CONFIG,
-        env = CONFIG_VARIABLE,
+        default_value = "/etc/boldgate/gateway.yaml",
+        env = "BOLDGATE_CONFIG",
         hide_env_values = true
     )]
     path: PathBuf,
@@ -339,7 +339,5 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))
 }
 
-const DEFAULT_CONFIG: &str = "/etc/boldgate/gateway.yaml";
-const CONFIG_VARIABLE: &str = "BOLDGATE_CONFIG";
 const LOGS: &str = "Logs";
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 78 bad configuration";

@@ -2,28 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::ArgPredicate;
-
 use super::serve::{hint, without_secrets};
-use super::{CONFIG_VARIABLE, DEFAULT_CONFIG, Failure, print, warn};
+use super::{ConfigFile, Failure, print, warn};
 use crate::config::{Findings, Settings};
 use crate::run::start_errors;
 
 /// Check configuration files, and the files that they refer to, as `serve` would
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckCommand {
-    /// The configuration files; if none is given, the one that `serve` reads
-    #[arg(
-        value_name = "FILE",
-        default_value = DEFAULT_CONFIG,
-        default_value_if("more", ArgPredicate::IsPresent, None),
-        env = CONFIG_VARIABLE,
-        hide_env_values = true
-    )]
+    /// The configuration files, instead of that of `--config`
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Another configuration file, named as for the other commands
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    more: Vec<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
     /// Skip secrets, certificates and keys, which may be on another machine
     #[arg(long)]
     no_secrets: bool,
@@ -32,7 +23,9 @@ pub(super) struct CheckCommand {
 impl CheckCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (mut findings, mut failed) = (Vec::new(), false);
-        for file in self.files.iter().chain(&self.more) {
+        let configured = [self.config.path];
+        let files = if self.files.is_empty() { &configured[..] } else { &self.files };
+        for file in files {
             let (path, no_secrets) = (file.clone(), self.no_secrets);
             let checked = super::read_files(move || check(&path, no_secrets)).flatten();
             match checked.and_then(|warnings| report(file, &warnings)) {

@@ -111,6 +111,12 @@ fn check_reports_the_faults_of_every_file() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_boldgate"));
     command.arg("check").env_clear().env("BOLDGATE_CONFIG", &good);
     assert_eq!(Process::start(command).end().stdout, ended.stdout, "the one that `serve` reads");
+    for arguments in [&["--config", &good][..], &[&good]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_boldgate"));
+        command.arg("check").args(arguments).env_clear().env("BOLDGATE_CONFIG", "/nonexistent");
+        let only = Process::start(command).end();
+        assert_eq!((only.code, only.stdout), (Some(0), ended.stdout.clone()), "{arguments:?}");
+    }
     assert_eq!(ended.stdout, format!("{good}: OK\n"));
 
     let ended = run(&["check", &typo, &good, &two, "/nonexistent.yaml"]);
