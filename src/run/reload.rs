@@ -245,10 +245,12 @@ impl Reloader {
                 tracing::info!(
                     "the files of the configuration can be read again and have not changed"
                 );
-                if !self.refused {
+                if self.refused {
+                    self.record(running, REFUSED, None, vec![STILL_REFUSED.to_owned()]);
+                } else {
                     running.state.telemetry.reloads.in_sync();
+                    self.record(running, UNCHANGED, None, vec![READABLE_AGAIN.to_owned()]);
                 }
-                self.record(running, UNCHANGED, None, vec![READABLE_AGAIN.to_owned()]);
             } else if on_request {
                 tracing::info!("the configuration and its files have not changed");
                 self.record(running, UNCHANGED, None, Vec::new());
@@ -465,6 +467,7 @@ const MAX_WARNINGS: usize = 20;
 const APPLIED: &str = "applied";
 const UNCHANGED: &str = "unchanged";
 const REFUSED: &str = "refused";
+const STILL_REFUSED: &str = "the files can be read again, and hold what was refused before";
 const READABLE_AGAIN: &str = "the files can be read again and have not changed";
 const ACTIVE_AGAIN: &str = "the files hold the active configuration again";
 /// Bounds the readings at once; links that change further are followed at the next reload.

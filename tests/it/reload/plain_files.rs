@@ -376,6 +376,36 @@ async fn a_reading_that_fails_for_a_passing_reason_is_tried_again() {
     becomes(PATIENCE, "it is reported", in_step).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_stays_a_problem_after_the_files_could_not_be_read_for_a_while() {
+    let (_upstream, mount) = Mount::new().await;
+    let config = std::fs::read_to_string(mount.files.path("boldgate.yaml")).unwrap();
+    let config = config.edit(
+        "admin: { address: \"127.0.0.1:0\"",
+        "admin: { address: \"127.0.0.1:0\", status: true",
+    );
+    mount.files.swap_in("boldgate.yaml", &config);
+    let gateway = mount.start(&["serve"]);
+    let admin = gateway.ready().1;
+    let outcome = async |outcome: &str| {
+        metric(admin, &format!("boldgate_config_reloads_total{{outcome=\"{outcome}\"}}")).await
+    };
+    mount.files.swap_in("boldgate.yaml", &config.edit("user_source: local", "user_source: none"));
+    becomes(PATIENCE, "it is refused", async || outcome("refused").await == 1).await;
+    mount.fail(Errno::IO);
+    gateway.signal(rustix::process::Signal::HUP);
+    becomes(PATIENCE, "it is unreadable", async || outcome("unreadable").await > 0).await;
+    std::fs::remove_file(mount.files.path("fails")).unwrap();
+    let again = "the files of the configuration can be read again and have not changed";
+    becomes(PATIENCE * 2, "it can be read again", async || {
+        gateway.log().iter().any(|line| line["message"] == again)
+    })
+    .await;
+    let ended = crate::support::process::run(&["status", "--address", &admin.to_string()]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(ended.stdout.contains("the changed configuration is refused"), "{}", ended.stdout);
+}
+
 /// Of a mount that is gone for good, nothing comes any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_no_longer_names_a_file_that_hangs_is_taken() {
