@@ -222,7 +222,7 @@ pub(super) fn hint(error: &StartError) -> Option<&'static str> {
         ),
         ErrorKind::PermissionDenied => Some(
             "ports below 1024 need the capability CAP_NET_BIND_SERVICE; a Unix socket needs a \
-             folder that this user may write to, and a `group` of which this user is a member",
+             folder that this user may write to",
         ),
         ErrorKind::AddrNotAvailable => {
             Some("this machine has no such address; 0.0.0.0 and [::] stand for all its addresses")

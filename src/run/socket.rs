@@ -101,12 +101,12 @@ pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 /// belong to a gateway that serves with the same configuration, or to systemd, and is no error.
 pub(super) fn can_be_bound(address: &ListenAddress, access: SocketAccess) -> io::Result<()> {
     let ListenAddress::Unix(path) = address else { return Ok(()) };
+    may_set_group(access.group)?;
     if is_socket(path)? {
         return Ok(());
     }
     let folder = path.parent().unwrap_or(path);
-    rustix::fs::access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK)?;
-    may_set_group(access.group)
+    Ok(rustix::fs::access(folder, Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 fn bind_unix(path: &Path, access: SocketAccess) -> io::Result<Socket> {

@@ -1,10 +1,13 @@
 //! The file of a Unix socket: its removal, and the mode and group that decide who may connect.
 
 use std::io;
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{getegid, geteuid, getgroups};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, getegid, geteuid, getgroups};
 
 use crate::config::SocketAccess;
 
@@ -101,15 +104,37 @@ fn change(path: &Path, former: SocketAccess, next: SocketAccess) -> io::Result<(
     set_mode(path, next.mode)
 }
 
+/// The socket at `path`, whatever links lead there by now. Through it alone its mode and group are
+/// changed: whoever may write to its folder could have put another file in its place.
+fn socket_at(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => {
+            io::Error::other("the file of this socket is gone: a restart makes it again")
+        }
+        error => error.into(),
+    })?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Socket {
+        return Ok(file);
+    }
+    Err(io::Error::other(
+        "another file is in the place of this socket: remove it, and restart boldgate",
+    ))
+}
+
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    let socket = socket_at(path)?;
+    // A descriptor without rights has no other way.
+    let through = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    std::fs::set_permissions(through, std::fs::Permissions::from_mode(mode))
 }
 
 fn set_group(path: &Path, group: u32) -> io::Result<()> {
-    lchown(path, None, Some(group)).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => not_a_member(group),
-        _ => error,
-    })
+    let (socket, group) = (socket_at(path)?, Gid::from_raw(group));
+    match rustix::fs::chownat(&socket, "", None, Some(group), AtFlags::EMPTY_PATH) {
+        Err(Errno::PERM) => Err(not_a_member(group.as_raw())),
+        changed => Ok(changed?),
+    }
 }
 
 /// Checks that this process could give `group` to a file.
@@ -122,6 +147,8 @@ pub(super) fn may_set_group(group: Option<u32>) -> io::Result<()> {
 
 fn not_a_member(group: u32) -> io::Error {
     let user = geteuid().as_raw();
-    let why = format!("user {user}, as whom boldgate runs, is no member of the group {group}");
-    io::Error::new(io::ErrorKind::PermissionDenied, why)
+    io::Error::other(format!(
+        "user {user}, as whom boldgate runs, is no member of the group {group}; name a `group` of \
+         which this user is a member"
+    ))
 }

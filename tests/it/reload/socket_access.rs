@@ -56,6 +56,37 @@ fn open(files: &Files) {
     std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Whoever may write to the folder of the socket must not choose what gets its mode.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_place_of_a_socket_changes_the_mode_of_no_other_file() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let socket = files.path("socket");
+    let address = format!("unix:{}", socket.display());
+    let plain = listening_at(&address, &files.config(&upstream, &["acme"], ""));
+    let with =
+        |keys: &str| plain.edit(&format!("\"{address}\", "), &format!("\"{address}\", {keys}, "));
+    files.write("boldgate.yaml", &with("mode: 0600"));
+    let gateway = files.serve();
+    let private = files.path("secret");
+    std::fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+    let refused = "the changed configuration is refused: the active configuration stays as a whole";
+    std::fs::remove_file(&socket).unwrap();
+    std::os::unix::fs::symlink(&private, &socket).unwrap();
+    files.swap_in("boldgate.yaml", &with("mode: 0666"));
+    becomes(PATIENCE, "it is refused", async || log_lines(&gateway, refused).len() == 1).await;
+    assert_eq!(access(&private).0, 0o600);
+    std::fs::remove_file(&socket).unwrap();
+    files.swap_in("boldgate.yaml", &with("mode: 0660"));
+    becomes(PATIENCE, "it is refused", async || log_lines(&gateway, refused).len() == 2).await;
+    let findings: Vec<_> = log_lines(&gateway, refused)
+        .iter()
+        .map(|line| line["findings"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(findings[0].contains("another file is in the place of this socket"), "{findings:?}");
+    assert!(findings[1].contains("the file of this socket is gone"), "{findings:?}");
+}
+
 /// Only root can give a file a group that it is no member of.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mode_and_the_group_of_a_unix_socket_decide_who_may_connect() {
@@ -126,6 +157,11 @@ fn check_finds_that_boldgate_is_no_member_of_the_group_of_a_socket() {
     let ended = check(OTHER_GROUP);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("is no member of the group 54321"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("CAP_NET_BIND_SERVICE"), "{}", ended.stderr);
+    // While a gateway listens there, too.
+    let _listens = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
+    assert_eq!(check(OTHER_GROUP).code, Some(1));
+    std::fs::remove_file(folder.path().join("socket")).unwrap();
     assert!(ended.stderr.contains("a `group` of which this user is a member"), "{}", ended.stderr);
     // Control, which only root can do.
     if geteuid().is_root() {
