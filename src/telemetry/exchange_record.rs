@@ -49,6 +49,12 @@ impl ExchangeRecord {
         recorded.error = Some(error);
     }
 
+    /// Records that no token is left.
+    pub fn token_dropped(&self) {
+        let mut recorded = self.0.lock();
+        (recorded.times.obtained_at, recorded.times.expires_at) = (None, None);
+    }
+
     /// The times alone: thousands of tenants are sorted by them.
     pub fn times(&self) -> ExchangeTimes {
         self.0.lock().times

@@ -162,6 +162,14 @@ impl TenantMetrics {
         self.refreshes[outcome as usize].inc();
     }
 
+    /// Shows no token any more: the last one was dropped.
+    pub fn token_dropped(&self) {
+        self.exchange_record.token_dropped();
+        if let Some(gauges) = &*self.token_expiry.lock() {
+            gauges.remove(&self.label);
+        }
+    }
+
     /// Sets the wall-clock time at which the newest token expires.
     pub fn token_expires_in(&self, left: Duration) {
         let at = SystemTime::now() + left;

@@ -1,6 +1,7 @@
 //! The tokens at hand, and when each of them is to be refreshed. moka bounds the cache; freshness
 //! goes by tokio's clock. Nothing here can start an exchange.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,12 +250,26 @@ impl TokenCache {
         chosen.inspect(|permit| self.remove(permit)).count()
     }
 
-    /// Removes the tokens of all permits but those that are `still` granted.
-    pub(super) fn retain(&self, still: impl Fn(&Permit) -> bool) {
+    /// Removes the tokens of all permits but those that are `still` granted. Returns the tenants
+    /// that had some of them.
+    pub(super) fn retain(&self, still: impl Fn(&Permit) -> bool) -> HashSet<TenantName> {
         self.schedule().retain(&still);
+        let mut tenants = HashSet::new();
         for permit in self.entries.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.entries.invalidate(&*permit);
+            tenants.insert(permit.tenant().name.clone());
         }
+        tenants
+    }
+
+    /// The tenants of this set that have no token.
+    pub(super) fn without_tokens(&self, mut tenants: HashSet<TenantName>) -> HashSet<TenantName> {
+        if !tenants.is_empty() {
+            self.entries.iter().for_each(|(permit, _)| {
+                tenants.remove(&permit.tenant().name);
+            });
+        }
+        tenants
     }
 
     /// Plans another try to refresh `token` at `at`. Returns `false`, with no plan, if that is too

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::policy::{Permit, Reissued};
 use crate::telemetry::{DescriptorUse, ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
-use crate::tenant::Server;
+use crate::tenant::{Server, TenantName};
 
 /// Runs exchanges and stores the tokens that they give.
 pub(super) struct Exchanges {
@@ -132,7 +132,7 @@ impl Exchanges {
             handed_over
         };
         let still = |permit: &Permit| (new.reissue)(permit).unchanged().is_some();
-        self.cache.retain(still);
+        self.show_dropped(self.cache.retain(still));
         self.users.retain(still);
         self.begin_proofs(handed_over, still);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
@@ -140,6 +140,25 @@ impl Exchanges {
         }
         let servers: HashSet<_> = servers.iter().map(|server| server.name.as_str()).collect();
         self.endpoints.retain(|name| servers.contains(name));
+    }
+
+    /// Drops the cached tokens of `tenant`, or of one subject of it. Returns how many there were.
+    pub(super) fn drop_tokens(&self, tenant: &TenantName, subject: Option<&str>) -> usize {
+        let dropped = self.cache.remove_all(|permit| {
+            permit.tenant().name == *tenant
+                && subject.is_none_or(|subject| permit.subject().as_str() == subject)
+        });
+        if dropped > 0 {
+            self.show_dropped([tenant.clone()].into());
+        }
+        dropped
+    }
+
+    /// Lets metrics and the status API show no token of those tenants that have none any more.
+    fn show_dropped(&self, tenants: HashSet<TenantName>) {
+        for tenant in self.cache.without_tokens(tenants) {
+            self.telemetry.tenant(tenant.as_str()).token_dropped();
+        }
     }
 
     /// Begins to prove the changed secrets of these permits, and forgets the proofs of secrets that

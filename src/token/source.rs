@@ -83,10 +83,7 @@ impl TokenSource {
 
     /// Drops the cached tokens of `tenant`, or of one subject of it. Returns how many there were.
     pub fn drop_tokens(&self, tenant: &TenantName, subject: Option<&str>) -> usize {
-        self.exchanges.cache().remove_all(|permit| {
-            permit.tenant().name == *tenant
-                && subject.is_none_or(|subject| permit.subject().as_str() == subject)
-        })
+        self.exchanges.drop_tokens(tenant, subject)
     }
 
     /// A token for `permit` that is usable now.
