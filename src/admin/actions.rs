@@ -75,17 +75,28 @@ impl Controls {
                     .drop_tokens(tenant, subject.as_deref())
                     .ok_or_else(|| unknown_tenant(tenant))?;
                 let of = if subject.is_some() { "of this user of" } else { "of" };
-                let message = format!(
-                    "{dropped} cached tokens {of} tenant `{tenant}` were dropped; the next request \
-                     exchanges again"
-                );
+                let message = match (dropped, subject) {
+                    (0, Some(_)) => format!(
+                        "nothing was dropped: no token of a user of exactly this name of tenant \
+                         `{tenant}` is cached, upper and lower case included"
+                    ),
+                    (0, None) => format!("nothing was dropped: tenant `{tenant}` has no token"),
+                    (1, _) => format!(
+                        "the cached token {of} tenant `{tenant}` was dropped; the next request \
+                         exchanges again"
+                    ),
+                    (dropped, _) => format!(
+                        "{dropped} cached tokens {of} tenant `{tenant}` were dropped; the next \
+                         request exchanges again"
+                    ),
+                };
                 Ok(ActionSuccess::new(message).with("dropped", dropped))
             }
             AdminCommand::DisableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, false);
                 let changed = changed.map_err(|error| cannot_switch(tenant, error))?;
                 let message = format!(
-                    "tenant `{tenant}` {} disabled: its requests get 503 (`tenant_disabled`). It \
+                    "tenant `{tenant}` {} disabled: its requests get 503 (`tenant_disabled`). That \
                      outlives reloads and not a restart; for good, set `tenants.{tenant}.disabled: \
                      true`",
                     if changed { "is" } else { "was already" }
@@ -95,11 +106,11 @@ impl Controls {
             AdminCommand::EnableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, true);
                 let changed = changed.map_err(|error| cannot_switch(tenant, error))?;
-                let message = format!(
-                    "tenant `{tenant}` {} enabled. It outlives reloads and not a restart: then \
-                     `tenants.{tenant}.disabled` decides",
-                    if changed { "is" } else { "was already" }
-                );
+                let message = if changed {
+                    format!("tenant `{tenant}` is enabled")
+                } else {
+                    format!("tenant `{tenant}` was enabled already")
+                };
                 Ok(ActionSuccess::new(message).with("changed", changed))
             }
             AdminCommand::Reload => self.reload().await,
@@ -171,7 +182,8 @@ impl Controls {
         let outcome = match result {
             Ok(_) => ActionOutcome::Success,
             Err(_) if attempt.command.is_some() => ActionOutcome::Failure,
-            Err(_) => ActionOutcome::Refused,
+            Err(_) if attempt.operator.is_some() => ActionOutcome::Refused,
+            Err(_) => ActionOutcome::Unauthorized,
         };
         self.telemetry.actions.ended(attempt.action, outcome);
         let (code, error, status) = match result {
@@ -222,6 +234,7 @@ impl Controls {
                 action,
                 operator,
                 client: attempt.client,
+                message: result.as_ref().ok().map(|success| &*success.message),
                 // A body that is not understood may hold anything.
                 error: error.filter(|_| attempt.command.is_some()),
                 status: status.as_u16(),

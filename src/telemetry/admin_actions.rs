@@ -32,8 +32,10 @@ pub enum ActionOutcome {
     Success,
     /// It was tried and failed.
     Failure,
-    /// It was not tried: no credential, a foreign web page, a body that is not understood.
+    /// It was not tried: an operator's request was not understood.
     Refused,
+    /// It was not tried: a foreign web page, or no valid credential.
+    Unauthorized,
 }
 
 /// Counts requests for actions.

@@ -75,6 +75,8 @@ pub enum AuditEvent<'a> {
         operator: Option<&'a str>,
         /// Address of the client; `None` on a Unix socket.
         client: Option<IpAddr>,
+        /// The success in words, such as the level that was set.
+        message: Option<&'a str>,
         /// The error in words, if the action was tried and failed.
         error: Option<&'a str>,
         /// The status of the response.
@@ -197,9 +199,18 @@ impl AuditLine<'_> {
                 number_field(out, "http.response.status_code", (*status).into());
                 address_field(out, *client);
             }
-            AuditEvent::AdminAction { action, operator, client, error, status, suppressed } => {
+            AuditEvent::AdminAction {
+                action,
+                operator,
+                client,
+                message,
+                error,
+                status,
+                suppressed,
+            } => {
                 text_field(out, "boldgate.action", *action);
                 name_field(out, "boldgate.operator", *operator);
+                name_field(out, "message", *message);
                 name_field(out, "error.message", *error);
                 number_field(out, "http.response.status_code", (*status).into());
                 if *suppressed > 0 {
@@ -352,6 +363,7 @@ mod tests {
             action: Some("drop-tokens"),
             operator: Some("DNS ops.example"),
             client: Some(IpAddr::from([192, 0, 2, 10])),
+            message: None,
             error: Some("the configuration has no such tenant"),
             status: 404,
             suppressed: 3,

@@ -323,8 +323,8 @@ const CONFIGURATION: &[DescribedMetric] = &[
             words_of("action", ActionMetrics::action_labels),
             words_of("outcome", words::<ActionOutcome>),
         ],
-        look_at: "`refused`, above all without an action: somebody tries the admin API without its \
-                  credential, and the audit log has the address",
+        look_at: "`unauthorized`: somebody tries the admin API without its credential, and the audit \
+                  log has the address",
     },
     DescribedMetric {
         name: "boldgate_tls_certificate_not_after_timestamp_seconds",

@@ -59,17 +59,28 @@ async fn dropped_tokens_are_exchanged_again() {
     let one = |subject| format!("{{\"tenant\": \"acme\", \"subject\": \"{subject}\"}}");
     let none = reply(&setup.act("drop-tokens", &one("jane@acme.example")).await, 200);
     assert_eq!(none["dropped"], 0);
+    assert!(none["message"].as_str().unwrap().contains("nothing was dropped"), "{none}");
     assert!(setup.serves().await);
     assert_eq!(setup.stand_in.token_requests(), 1, "tokens of others stay");
     let dropped = reply(&setup.act("drop-tokens", &one("reports@acme.example")).await, 200);
     assert_eq!(dropped["dropped"], 1);
+    let shown = setup.send("GET /api/v1/tenants HTTP/1.1\r\nHost: localhost\r\n\r\n").await.text();
+    assert!(shown.contains("\"token\":null"), "{shown}");
+    let expiry = "boldgate_token_expiry_timestamp_seconds{";
+    assert!(!setup.gateway.telemetry.render().contains(expiry));
     assert!(setup.serves().await);
+    assert!(setup.gateway.telemetry.render().contains(expiry), "the control");
     assert_eq!(setup.stand_in.token_requests(), 2);
     assert_eq!(reply(&setup.act("drop-tokens", TENANT).await, 200)["dropped"], 1);
     assert!(setup.serves().await);
     assert_eq!(setup.stand_in.token_requests(), 3);
     let lines = setup.audit("admin_action", 3).await;
     assert_eq!(lines[1]["boldgate.subject"], "reports@acme.example");
+    let said = lines[1]["message"].as_str().unwrap();
+    assert!(
+        said.starts_with("the cached token of this user of tenant `acme` was dropped"),
+        "{said}"
+    );
     assert!(lines[2]["boldgate.subject"].is_null());
 }
 

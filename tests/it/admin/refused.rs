@@ -188,7 +188,7 @@ async fn a_flood_of_wrong_tokens_is_slow_and_bounded_in_the_log_and_the_right_to
     let lines = setup.audit("admin_action", 21).await;
     assert_eq!(lines.iter().filter(|line| line["boldgate.outcome"] == "success").count(), 1);
     let metrics = crate::support::admin::Metrics::read(setup.gateway.running.admin_address()).await;
-    let refused = &[("action", DISABLE), ("outcome", "refused")];
+    let refused = &[("action", DISABLE), ("outcome", "unauthorized")];
     assert_eq!(metrics.sum("admin_actions_total", refused), 200, "all of them are counted");
 }
 
