@@ -97,6 +97,8 @@ pub struct TenantCounts {
     disabled: usize,
     /// Of the disabled ones the tenants that only an operator has disabled.
     disabled_by_operator: usize,
+    /// Tenants whose clients got a 401 of Bold BI to a token of ours in the last five minutes.
+    token_rejected: usize,
     never_used: usize,
 }
 

@@ -273,6 +273,9 @@ impl Record {
 
     /// Logs that the server refuses our token to the end. The client gets the server's response.
     pub(super) fn token_refused(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.token_rejected();
+        }
         self.warn(
             "upstream_unauthorized",
             &"Bold BI responds with 401 to a token that it gave, and the client gets this response",

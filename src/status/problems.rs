@@ -85,6 +85,13 @@ impl Found {
                 format!("{count} of {total} tenants: the secret cannot be used"),
             );
         }
+        if tenants.token_rejected > 0 {
+            let count = tenants.token_rejected;
+            let text = format!(
+                "{count} of {total} tenants: Bold BI answers 401 to tokens that it gave, see `doctor`"
+            );
+            self.warning("tenants", text);
+        }
         if tenants.disabled_by_operator > 0 {
             let count = tenants.disabled_by_operator;
             let text =

@@ -1,7 +1,7 @@
 //! The tenants: searched, sorted and paged here, so that a client never gets thousands at once.
 
 use std::cmp::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -265,11 +265,13 @@ fn ratio(hits: u64, misses: u64) -> Option<f64> {
 
 /// How many tenants are in each state.
 pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
-    let mut counts = TenantCounts::default();
+    let (mut counts, now) = (TenantCounts::default(), SystemTime::now());
     for tenant in gateway.tenants().iter() {
         counts.total += 1;
         let by_operator = gateway.disabled_by(tenant) == Some(DisabledBy::Operator);
         counts.disabled_by_operator += usize::from(by_operator);
+        let rejected = gateway.metrics(tenant).was_rejected_within(REJECTED_LATELY, now);
+        counts.token_rejected += usize::from(rejected);
         match state(gateway, tenant, gateway.metrics(tenant).exchange_record.times()) {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => counts.failing += 1,
@@ -307,6 +309,8 @@ pub(super) fn page(active: &ShownGeneration, samples: &Samples, query: &TenantQu
     }
 }
 
+/// How long a 401 of Bold BI is a problem.
+const REJECTED_LATELY: Duration = Duration::from_secs(5 * 60);
 const SORTS: &str = "name, server, state, requests or expires, with a `-` before it to reverse it";
 const STATES: &str = "failing, secret_unreadable, disabled, ok or never_used";
 const DEFAULT_PER_PAGE: usize = 50;

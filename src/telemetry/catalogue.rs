@@ -120,6 +120,12 @@ const REQUESTS: &[DescribedMetric] = &[
                   (`boldgate_server_requests_waiting`)",
     },
     DescribedMetric {
+        name: "boldgate_tokens_rejected",
+        labels: &[TENANT],
+        look_at: "**alert on a rate**: Bold BI refuses tokens that it gave; `boldgate doctor TENANT` \
+                  says why",
+    },
+    DescribedMetric {
         name: "boldgate_replays",
         labels: &[TENANT],
         look_at: "a steady rate: Bold BI refuses tokens before their end",

@@ -27,6 +27,7 @@ pub(super) struct Families {
     exchanges: Family<OutcomeLabels, Counter>,
     exchange_seconds: Family<ServerLabel, DurationHistogram, fn() -> DurationHistogram>,
     cache: Family<CacheLabels, Counter>,
+    tokens_rejected: Family<TenantLabel, Counter>,
     replays: Family<TenantLabel, Counter>,
     secret_unreadable: Family<TenantLabel, Gauge>,
     secret_unproven: Family<TenantLabel, Gauge>,
@@ -109,6 +110,9 @@ pub struct TenantMetrics {
     pub cache_hits: Counter,
     /// Requests that had to wait for an exchange.
     pub cache_misses: Counter,
+    tokens_rejected: Counter,
+    /// When the last of them came, in seconds of Unix time; 0 if none did.
+    rejected_at: AtomicU64,
     /// Requests sent again with another token.
     pub replays: Counter,
     /// 1 while its secret cannot be read, or cannot be a secret.
@@ -152,6 +156,18 @@ impl TenantMetrics {
         all.filter(|(outcome, _)| outcome.is_fault()).map(|(_, count)| count.get()).sum()
     }
 
+    /// Counts a response of 401 to a token of ours, which the client got.
+    pub fn token_rejected(&self) {
+        self.tokens_rejected.inc();
+        self.rejected_at.store(unix_seconds(SystemTime::now()), Relaxed);
+    }
+
+    /// Whether there was such a response in this time before `now`.
+    pub fn was_rejected_within(&self, time: Duration, now: SystemTime) -> bool {
+        let at = self.rejected_at.load(Relaxed);
+        at > 0 && unix_seconds(now).saturating_sub(at) <= time.as_secs()
+    }
+
     /// Counts an exchange.
     pub fn exchanged(&self, outcome: ExchangeOutcome) {
         self.exchanges[outcome as usize].inc();
@@ -172,8 +188,7 @@ impl TenantMetrics {
 
     /// Sets the wall-clock time at which the newest token expires.
     pub fn token_expires_in(&self, left: Duration) {
-        let at = SystemTime::now() + left;
-        let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let seconds = unix_seconds(SystemTime::now() + left);
         // The series begins with the first token. Before it, a value of 0 would set off every
         // alert on expired tokens. So would the value of a removed tenant.
         if let Some(gauges) = &*self.token_expiry.lock() {
@@ -181,6 +196,10 @@ impl TenantMetrics {
             gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
     }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Families {
@@ -204,6 +223,11 @@ impl Families {
                 registry,
                 "token_cache_requests",
                 "Requests that found their token in the cache, or had to wait for an exchange",
+            ),
+            tokens_rejected: family(
+                registry,
+                "tokens_rejected",
+                "Responses of 401 to a token that the gateway put on, which clients got",
             ),
             replays: family(
                 registry,
@@ -294,6 +318,8 @@ impl Families {
             replies_for_another_user: self.replies_for_another_user.get_or_create(&label).clone(),
             cache_hits: cache(CACHE_RESULTS[0]),
             cache_misses: cache(CACHE_RESULTS[1]),
+            tokens_rejected: self.tokens_rejected.get_or_create(&label).clone(),
+            rejected_at: AtomicU64::default(),
             replays: self.replays.get_or_create(&label).clone(),
             secret_unreadable: self.secret_unreadable.get_or_create(&label).clone(),
             secret_unproven: self.secret_unproven.get_or_create(&label).clone(),
@@ -316,6 +342,7 @@ impl Families {
         let label = TenantLabel { tenant: tenant() };
         self.failures_remembered.remove(&label);
         self.replies_for_another_user.remove(&label);
+        self.tokens_rejected.remove(&label);
         self.replays.remove(&label);
         self.secret_unreadable.remove(&label);
         self.secret_unproven.remove(&label);

@@ -24,7 +24,8 @@ use crate::support::waiting::becomes;
 mod prometheus;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 13] = [
+const SEEN_ELSEWHERE: [(&str, &str); 14] = [
+    ("boldgate_tokens_rejected", "a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not"),
     ("boldgate_admin_actions", "an_operator_disables_a_tenant_and_enables_it_again"),
     (
         "boldgate_spans_exported",

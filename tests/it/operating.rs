@@ -259,7 +259,10 @@ async fn a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let secret = write(&folder, "secret", EMBED_SECRET);
     let setting = "    existing_authorization: pass_through\n";
-    let config = config(upstream.address, setting).edit("SECRET_FILE", &secret);
+    let config = config(upstream.address, setting).edit("SECRET_FILE", &secret).edit(
+        "admin: { address: \"127.0.0.1:0\"",
+        "admin: { address: \"127.0.0.1:0\", status: true",
+    );
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
     let refused = || {
         let log = gateway.log();
@@ -273,6 +276,9 @@ async fn a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not() {
     };
     assert_eq!(ask("Authorization: Bearer own\r\n").await, 401);
     assert_eq!(refused(), 0, "the client has to look after its own");
+    let admin = gateway.ready().1.to_string();
+    let status = || crate::support::process::run(&["status", "--address", &admin]).stdout;
+    assert!(status().contains("all well"), "{}", status());
     for _ in 0..5 {
         assert_eq!(ask("").await, 401);
     }
@@ -281,6 +287,10 @@ async fn a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not() {
     let line = gateway.log().into_iter().find(|line| line["boldgate.tenant"] == "acme").unwrap();
     assert_eq!(line["severity"], "WARN");
     assert!(line["hint"].as_str().unwrap().contains("boldgate doctor"), "{line}");
+    let problem = "1 of 1 tenants: Bold BI answers 401 to tokens that it gave";
+    assert!(status().contains(problem), "{}", status());
+    let counted = "boldgate_tokens_rejected_total{tenant=\"acme\"}";
+    assert_eq!(crate::support::reloads::metric(gateway.ready().1, counted).await, 5);
 }
 
 async fn get(gateway: &Process, site: &str, header: &str) -> Response {
