@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_attempt_leaves_out_the_file_at_which_the_first_one_hangs() {
+    fn a_second_attempt_omits_the_file_at_which_the_first_one_hangs() {
         let reading = ReadThreads::within(Duration::from_millis(50));
         let _hanging = hang(&reading, 1, "/mnt/away/secret");
         let second = ReadThreads { deadline: READ_TIMEOUT, ..reading.past_hanging() };

@@ -105,7 +105,7 @@ fn change(path: &Path, former: SocketAccess, next: SocketAccess) -> io::Result<(
 }
 
 /// The socket at `path`, whatever links lead there by now. Through it alone its mode and group are
-/// changed: whoever may write to its folder could have put another file in its place.
+/// changed: a process that may write to its folder could have put another file in its place.
 fn socket_at(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
