@@ -382,6 +382,9 @@ impl Running {
         let tasks: Vec<_> = self.accept_loops.drain(..).map(|running| running.task).collect();
         join_all(tasks).await;
         let drained = timeout(limits.drain_timeout, self.connections.drained()).await.is_ok();
+        if !drained {
+            self.connections.cut_off().await;
+        }
         self.state.exports.finish().await;
         drained
     }

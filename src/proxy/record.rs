@@ -78,10 +78,11 @@ struct Granted {
 }
 
 impl Record {
-    pub(super) fn new(peer: &Peer) -> Self {
+    /// The record of a request of `peer` that began at this time, of both clocks.
+    pub(super) fn new(peer: &Peer, (begun, started): (SystemTime, Instant)) -> Self {
         Self {
-            begun: SystemTime::now(),
-            started: Instant::now(),
+            begun,
+            started,
             id: next_id(),
             traceparent: None,
             recording: Recording::Undecided,

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -14,6 +14,7 @@ use super::session::{HeadOutcome, Session};
 use crate::caller::ListenerTerms;
 use crate::http1::{Connection, FirstBytes};
 use crate::refusal::Refusal;
+use crate::telemetry::RequestOutcome;
 
 /// The configuration that serves the next request of a connection.
 pub trait Current: Send + Sync {
@@ -95,7 +96,7 @@ impl Proxy {
         loop {
             let mut proxy = current.proxy();
             let mut down = Session::new(connection, read, proxy.limits);
-            let mut record = Record::new(peer);
+            let begun = (SystemTime::now(), Instant::now());
             let head = down.read_head(&proxy.unfinished_heads).await;
             // A head can take its time. From here on the request keeps one configuration, unless
             // its permit is revoked.
@@ -104,17 +105,23 @@ impl Proxy {
             let head = match head {
                 HeadOutcome::Closed => return None,
                 HeadOutcome::Refused(refusal, path) => {
+                    let mut record = Record::new(peer, begun);
                     record.refused_path(path);
                     Box::pin(proxy.end_unread(down, refusal, peer, record)).await;
                     return None;
                 }
                 HeadOutcome::Read(head) => head,
             };
+            let mut request = RequestInService {
+                proxy,
+                record: Record::new(peer, begun),
+                down: &mut down,
+                ended: false,
+            };
             let complete = loop {
+                let RequestInService { proxy, record, down, .. } = &mut request;
                 let failure = match &terms {
-                    Some(terms) => {
-                        proxy.handle(&mut down, &head, peer, terms, &mut record).await.err()
-                    }
+                    Some(terms) => proxy.handle(down, &head, peer, terms, record).await.err(),
                     None => Some(Refusal::ListenerChanged.into()),
                 };
                 let Some(failure) = failure else { break true };
@@ -122,18 +129,17 @@ impl Proxy {
                 // yet, so the newer configuration decides. Each turn takes a newer one.
                 if failure.is_permit_revoked() {
                     let (newer, newer_terms) = current.proxy_and_terms();
-                    if !Arc::ptr_eq(&newer, &proxy) {
-                        (proxy, terms) = (newer, newer_terms);
+                    if !Arc::ptr_eq(&newer, proxy) {
+                        (*proxy, terms) = (newer, newer_terms);
                         record.reset();
                         continue;
                     }
                 }
-                break Box::pin(proxy.fail(&mut down, failure, peer, &mut record)).await;
+                break Box::pin(proxy.fail(down, failure, peer, record)).await;
             };
-            record.bodies(down.body_received(), down.body_sent());
-            proxy.finish(&mut record);
-            // The connection may linger: free them first.
-            drop((head, record));
+            request.end();
+            // The connection may linger: free it first.
+            drop(head);
             if !complete {
                 return None;
             }
@@ -165,6 +171,37 @@ impl Proxy {
         self.refuse(&mut down, &refusal, peer, &mut record).await;
         self.finish(&mut record);
         down.finish().await;
+    }
+}
+
+/// A request whose response is not complete. If its connection's task is aborted, it is logged and
+/// counted as cut off.
+struct RequestInService<'s> {
+    proxy: Arc<Proxy>,
+    record: Record,
+    down: &'s mut Session,
+    ended: bool,
+}
+
+impl RequestInService<'_> {
+    /// Logs and counts the request as its record says.
+    fn end(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.record.bodies(self.down.body_received(), self.down.body_sent());
+        self.proxy.finish(&mut self.record);
+        self.ended = true;
+    }
+}
+
+impl Drop for RequestInService<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.record.outcome(RequestOutcome::CutOff);
+            self.finish();
+        }
     }
 }
 

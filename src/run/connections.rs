@@ -1,9 +1,10 @@
 //! The clients' connections: accepted within a limit, and served with the active generation.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{self, AbortHandle};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream, server};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,8 @@ pub(super) struct Connections {
     rejections: Arc<Resizable>,
     unfinished_heads: Arc<UnfinishedHeads>,
     tracker: TaskTracker,
+    /// The task of each connection, to be aborted.
+    open: Mutex<HashMap<task::Id, AbortHandle>>,
 }
 
 /// Gives one connection the active generation, unless its listener no longer has the `trust` that
@@ -45,6 +49,15 @@ struct ConnectionConfig<'c> {
     connections: &'c Connections,
     listener: ListenerId,
     trust: ClientTrust,
+}
+
+/// Forgets the handle of its task when that ends.
+struct Open<'c>(&'c Connections);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&task::id());
+    }
 }
 
 impl Current for ConnectionConfig<'_> {
@@ -76,6 +89,7 @@ impl Connections {
             permits: Resizable::new(allotment.clients),
             rejections: Resizable::new(allotment.rejections),
             tracker: TaskTracker::new(),
+            open: Mutex::default(),
         })
     }
 
@@ -104,6 +118,17 @@ impl Connections {
     pub(super) async fn drained(&self) {
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Closes all connections. Requests in flight end where they are. All accept loops must have
+    /// ended.
+    pub(super) async fn cut_off(&self) {
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in open.values() {
+            task.abort();
+        }
+        // A task ends at its next step, or never if it is in an endless one.
+        _ = timeout(CUT_OFF_TIMEOUT, self.drained()).await;
     }
 
     /// Accepts the clients of the listener `id` until `stop` is cancelled.
@@ -173,10 +198,14 @@ impl Connections {
             },
         };
         let (connections, listener) = (Arc::clone(self), Arc::clone(listener));
-        self.tracker.spawn(async move {
-            let _open = GaugeGuard::new(&connections.telemetry.connections);
+        // The task may end at once: it must find its own handle.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = self.tracker.spawn(async move {
+            let _counted = GaugeGuard::new(&connections.telemetry.connections);
+            let _open = Open(&connections);
             connections.serve(accepted, id, &listener, permit).await;
         });
+        open.insert(task.id(), task.abort_handle());
     }
 
     /// Rejects a client with a 503. While the most that may be are being rejected, the kernel keeps
@@ -383,6 +412,8 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// Longest wait for the tasks of connections that are cut off.
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Bounds the TLS handshake with a client that is to be rejected.
 const REJECTION_TIMEOUT: Duration = Duration::from_millis(500);

@@ -75,7 +75,7 @@ const REQUESTS: &[DescribedMetric] = &[
     DescribedMetric {
         name: "boldgate_http_requests",
         labels: &[TENANT_OR_NONE, words_of("outcome", words::<RequestOutcome>)],
-        look_at: "`failed` and `truncated`: the log on stderr has the cause of each",
+        look_at: "`failed` and `truncated`: the log on stderr has the cause of each; `cut_off`: raise `limits.drain_timeout`",
     },
     DescribedMetric {
         name: "boldgate_refusals",

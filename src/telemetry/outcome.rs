@@ -20,6 +20,8 @@ pub enum RequestOutcome {
     ClientGone,
     /// The server broke off in the middle of its response.
     Truncated,
+    /// The gateway stopped before the response was complete.
+    CutOff,
     /// The gateway answered the preflight of a web page.
     Preflight,
 }
@@ -90,7 +92,7 @@ impl RequestOutcome {
 
     /// Whether the gateway, the server or the way between them has failed.
     pub fn is_fault(self) -> bool {
-        matches!(self, Self::UpstreamServerError | Self::Failed | Self::Truncated)
+        matches!(self, Self::UpstreamServerError | Self::Failed | Self::Truncated | Self::CutOff)
     }
 
     /// The word for it in metrics and in the access log.

@@ -208,7 +208,10 @@ fn is_usual(outcome: RequestOutcome, status: &str) -> bool {
         RequestOutcome::Served => status == "2xx",
         RequestOutcome::UpstreamClientError | RequestOutcome::Refused => status == "4xx",
         RequestOutcome::UpstreamServerError | RequestOutcome::Failed => status == "5xx",
-        RequestOutcome::ClientGone | RequestOutcome::Truncated | RequestOutcome::Preflight => false,
+        RequestOutcome::ClientGone
+        | RequestOutcome::Truncated
+        | RequestOutcome::CutOff
+        | RequestOutcome::Preflight => false,
     }
 }
 

@@ -46,6 +46,40 @@ async fn a_gateway_that_has_ended_leaves_nothing_in_memory() {
 }
 
 #[tokio::test]
+async fn each_request_that_is_cut_off_by_the_end_has_its_access_line() {
+    let upstream = slow().await;
+    let gateway =
+        Gateway::start(&(anonymous(upstream.address) + "limits: { drain_timeout: 1s }\n"));
+    let mut clients = Vec::new();
+    for bytes in [
+        request("GET", &format!("{PATH}/60000")).into_bytes(),
+        with_body("POST", &format!("{PATH}/60000"), b"hello"),
+    ] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.write(&bytes).await;
+        clients.push(client);
+    }
+    assert_eq!(gateway.get(&format!("{PATH}/0")).await.status, 200, "the control");
+    in_flight(&upstream, 3).await;
+    let Gateway { running, access, telemetry, .. } = gateway;
+    assert!(!running.stop().await, "two were cut off");
+    let text = String::from_utf8(access.lock().unwrap().clone()).unwrap();
+    let mut lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.retain(|line| line["boldgate.outcome"] == "cut_off");
+    lines.sort_by_key(|line| line["http.request.method"].to_string());
+    let methods: Vec<_> = lines.iter().map(|line| line["http.request.method"].clone()).collect();
+    assert_eq!(methods, ["GET", "POST"], "{text}");
+    for line in &lines {
+        assert_eq!(line["boldgate.tenant"], "acme");
+        assert!(line["http.response.status_code"].is_null(), "{line}");
+    }
+    let counted = "boldgate_http_requests_total{tenant=\"acme\",outcome=\"cut_off\"} 2\n";
+    assert!(telemetry.render().contains(counted));
+    assert_eq!(telemetry.requests_in_flight.get(), 0);
+}
+
+#[tokio::test]
 async fn sigterm_lets_requests_in_flight_finish_and_ends_everything_else() {
     let upstream = slow().await;
     let mut gateway = MeasuredProcess::serve(&anonymous(upstream.address));

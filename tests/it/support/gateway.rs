@@ -35,7 +35,7 @@ pub fn log_everything() {
 pub struct Gateway {
     pub running: Running,
     pub telemetry: Arc<Telemetry>,
-    access: Arc<Mutex<Vec<u8>>>,
+    pub access: Arc<Mutex<Vec<u8>>>,
     _files: tempfile::TempDir,
 }
 
