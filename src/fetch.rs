@@ -12,7 +12,7 @@ use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, USER_AGENT,
 };
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use zeroize::Zeroizing;
 
 use crate::descriptors;
@@ -281,7 +281,8 @@ fn in_origin_form(request: Request<Bytes>) -> (Uri, Box<RequestHeader>, Bytes) {
     }
     head.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if !body.is_empty() {
+    // Many servers want it of a POST without a body too (RFC 9110, section 8.6).
+    if !body.is_empty() || head.method == Method::POST {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     (url, Box::new(head.into()), body)
@@ -300,6 +301,8 @@ const CODINGS: [&str; 8] =
 
 #[cfg(test)]
 mod tests {
+    use http::request;
+
     use super::*;
 
     fn coding_of(values: &[&'static str]) -> Option<&'static str> {
@@ -334,5 +337,14 @@ mod tests {
             assert_eq!(head.headers[ACCEPT_ENCODING], "identity");
             assert_eq!(head.headers[CONTENT_LENGTH], "4");
         }
+    }
+
+    #[test]
+    fn a_post_without_a_body_says_so() {
+        let head =
+            |request: request::Builder| in_origin_form(request.body(Bytes::new()).unwrap()).1;
+        let url = "http://bi.example.com/v1/traces";
+        assert_eq!(head(Request::post(url)).headers[CONTENT_LENGTH], "0");
+        assert!(!head(Request::get(url)).headers.contains_key(CONTENT_LENGTH));
     }
 }

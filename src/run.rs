@@ -385,6 +385,9 @@ impl Running {
         if !drained {
             self.connections.cut_off().await;
         }
+        // First the log lines: an impatient supervisor may kill the process during the rest.
+        self.state.access_log.finish();
+        self.state.telemetry.audit.finish();
         self.state.exports.finish().await;
         drained
     }

@@ -14,6 +14,8 @@ import yaml
 
 # The default of `limits.drain_timeout`.
 DRAIN_TIMEOUT = "25s"
+# The time that the last spans have.
+LAST_SPANS = 3
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -43,9 +45,15 @@ def main(path: str) -> None:
 
     grace = pod["terminationGracePeriodSeconds"]
     drain = config.get("limits", {}).get("drain_timeout", DRAIN_TIMEOUT)
-    number, unit = re.fullmatch(r"(\d+)(\w+)", drain).groups()
-    expect(grace > int(number) * SECONDS[unit], f"{grace} s of grace must exceed the {drain} drain")
+    lame_duck = config.get("limits", {}).get("lame_duck", "0s")
+    needed = seconds(lame_duck) + seconds(drain) + (LAST_SPANS if "traces" in config else 0)
+    expect(grace > needed, f"{grace} s of grace must exceed the {needed} s of lame duck and drain")
     print(text, end="")
+
+
+def seconds(duration: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(\w+)", duration).groups()
+    return int(number) * SECONDS[unit]
 
 
 def mounted_files(pod: dict, container: dict, maps: dict) -> dict:

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue};
 use http::request::Builder;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
@@ -101,9 +101,7 @@ impl Probe {
     /// As [`Probe::get`].
     pub async fn post_nothing(&self, path: &str) -> Result<ProbeResponse, ProbeError> {
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
-        let request = Request::post(path)
-            .header(CONTENT_TYPE, form)
-            .header(CONTENT_LENGTH, HeaderValue::from(0));
+        let request = Request::post(path).header(CONTENT_TYPE, form);
         self.ask(&self.fetcher, self.server.tls, request, None).await
     }
 

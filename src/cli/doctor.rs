@@ -86,10 +86,16 @@ impl DoctorCommand {
                 Duration::from_secs(self.time_limit),
             )?;
             let runtime = runtime()?;
-            if let Some(traces) = &settings.traces {
-                runtime.block_on(machine::traces(&mut report.machine, &traces.collector));
-            }
-            (report.servers, report.tenants) = runtime.block_on(examination.run(settings, chosen));
+            let (traces, machine) = (settings.traces.clone(), &mut report.machine);
+            let limit = Duration::from_secs(self.time_limit);
+            // Beside the servers: a collector that is silent must not take their time.
+            let collector = async {
+                if let Some(traces) = traces {
+                    machine::traces(machine, &traces.collector, limit).await;
+                }
+            };
+            let examined = async { tokio::join!(examination.run(settings, chosen), collector) };
+            ((report.servers, report.tenants), ()) = runtime.block_on(examined);
             // A lookup of a name cannot be cancelled, and must not delay the end.
             runtime.shutdown_background();
         }

@@ -122,6 +122,16 @@ impl Check<'_> {
         if actions == Ok(true) && !has_credential {
             self.notes.add(actions_at.wrong(ACTORS));
         }
+        if let (Ok(address), Ok(status), Ok(false)) = (&address, &status, &actions)
+            && has_token
+            && (!*status || address.is_private())
+        {
+            let problem = "found a token that nobody needs: without `actions`, the status on an \
+                           address of this machine is open to all of its processes";
+            let accepted = "`token_file` with `actions: true`, or with `status: true` on an \
+                            address that others can reach";
+            self.notes.warn(at.key("token_file").key_finding(problem, accepted));
+        }
         let tls = match tls {
             Ok(tls) => tls,
             Err(NotBuilt::NotRead) => None,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,8 +30,12 @@ impl Exports {
     pub async fn finish(&self) {
         self.stop();
         self.tasks.close();
-        // The rest is lost with the process.
-        let _ = timeout(FINISH_TIMEOUT, self.tasks.wait()).await;
+        if timeout(FINISH_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                hint = "find out why the collector is slow",
+                "the last spans are lost: they were not exported within {FINISH_TIMEOUT:?}"
+            );
+        }
     }
 
     /// Lets the exports end after the spans that wait.
@@ -74,6 +78,7 @@ impl Exporter {
             metrics: metrics.clone(),
             log_limiter: LogLimiter::default(),
             stopping: exports.stopping.clone(),
+            not_before: Instant::now(),
             lost: None,
             queue_full: metrics.dropped_by(SpanDrop::QueueFull),
         };
@@ -104,6 +109,8 @@ struct Export {
     metrics: SpanMetrics,
     log_limiter: LogLimiter,
     stopping: CancellationToken,
+    /// The collector takes nothing before this time: it said so, or it just failed.
+    not_before: Instant,
     /// The spans lost since exports began to fail; `None` while they succeed.
     lost: Option<u64>,
     /// The count of spans for which there was no room, as it was logged last.
@@ -118,6 +125,8 @@ impl Export {
             batch.clear();
             self.warn_of_full_queue();
         }
+        self.log_limiter = LogLimiter::default();
+        self.warn_of_full_queue();
     }
 
     /// Waits for the next traces, up to a full batch, or until the first has waited long enough.
@@ -160,27 +169,28 @@ impl Export {
     async fn export(&mut self, batch: &[FinishedTrace]) {
         let body = Bytes::from(self.body(batch).encode_to_vec());
         let spans = batch.iter().map(FinishedTrace::len).sum();
-        let (begun, mut pause) = (Instant::now(), MIN_PAUSE);
+        let (begun, mut pause) = (self.not_before.max(Instant::now()), MIN_PAUSE);
         loop {
+            tokio::select! {
+                () = sleep_until(self.not_before) => {}
+                () = self.stopping.cancelled() => {}
+            }
             match self.collector.export(body.clone()).await {
                 Ok(rejected) => return self.exported(spans, rejected.min(spans)),
                 Err(ExportError::Refused(cause)) => {
                     return self.lost(SpanDrop::Refused, spans, &cause, REFUSED);
                 }
                 Err(ExportError::Unavailable(cause, at_least)) => {
-                    let wait = at_least.map_or(pause, |at_least| at_least.max(pause));
-                    let is_over = begun.elapsed() + wait > MAX_BATCH_TIME;
+                    let wait = at_least.unwrap_or_default().clamp(pause, MAX_BATCH_TIME);
+                    pause = (2 * pause).min(MAX_PAUSE);
+                    // The pause has up to a fifth more, so that replicas do not call together.
+                    let wait = wait.mul_f64(1.0 + fastrand::f64() / 5.0);
+                    self.not_before = Instant::now() + wait;
+                    let is_over = self.not_before > begun + MAX_BATCH_TIME;
                     if is_over || self.stopping.is_cancelled() {
                         return self.lost(SpanDrop::Unavailable, spans, &cause, UNAVAILABLE);
                     }
                     self.lost(SpanDrop::Unavailable, 0, &cause, UNAVAILABLE);
-                    pause = (2 * pause).min(MAX_PAUSE);
-                    // The pause has up to a fifth more, so that replicas do not call together.
-                    let wait = wait.mul_f64(1.0 + fastrand::f64() / 5.0);
-                    tokio::select! {
-                        () = sleep(wait) => {}
-                        () = self.stopping.cancelled() => {}
-                    }
                 }
             }
         }
@@ -222,8 +232,8 @@ impl Export {
             tracing::warn!(
                 endpoint = self.endpoint,
                 dropped = dropped - self.queue_full,
-                hint = "lower `traces.sample_ratio`, or find out why the collector is slow",
-                "spans were dropped: the collector takes fewer than there are"
+                hint = "lower `traces.sample_ratio`, or find out why the collector is slow or away",
+                "spans were dropped: {MAX_QUEUED} requests wait to be exported, as many as may"
             );
             self.queue_full = dropped;
         }
@@ -274,6 +284,7 @@ mod tests {
     use async_trait::async_trait;
     use http::Uri;
     use parking_lot::Mutex;
+    use tokio::time::sleep;
 
     use super::super::finished::RequestEnd;
     use super::*;
@@ -410,6 +421,22 @@ mod tests {
         sleep(Duration::from_secs(6)).await;
         assert_eq!(setup.seen().len(), 2);
         assert_eq!(setup.counts(), (2, [0; 3]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_asks_for_more_than_a_minute_is_called_after_a_minute() {
+        for asked in [300, u64::MAX] {
+            let setup = Setup::new(vec![unavailable(Some(asked))]);
+            setup.offer(1);
+            sleep(Duration::from_secs(6)).await;
+            assert_eq!(setup.counts(), (0, [0, 1, 0]), "the batch cannot wait that long");
+            setup.offer(2);
+            sleep(Duration::from_secs(58)).await;
+            assert_eq!(setup.seen(), [(5, 1)]);
+            sleep(Duration::from_secs(15)).await;
+            assert_eq!(setup.seen().len(), 2);
+            assert_eq!(setup.counts(), (2, [0, 1, 0]), "the next batch is sent later");
+        }
     }
 
     #[tokio::test(start_paused = true)]

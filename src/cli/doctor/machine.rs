@@ -1,8 +1,10 @@
 //! The steps about this machine: the configuration with its files, and descriptors.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Resource, geteuid, getrlimit};
+use tokio::time::timeout;
 
 use super::super::serve::hint;
 use super::quantity::counted;
@@ -79,10 +81,13 @@ pub(super) fn examine(path: &Path, settings: &Settings) -> Steps {
 }
 
 /// Sends an export without spans. The gateway works without a collector, so a fault is a warning.
-pub(super) async fn traces(steps: &mut Steps, settings: &CollectorSettings) {
+pub(super) async fn traces(steps: &mut Steps, settings: &CollectorSettings, limit: Duration) {
     let endpoint = settings.endpoint.to_string();
     let checked = match Collector::new(settings.clone()) {
-        Ok(collector) => collector.check().await,
+        Ok(collector) => match timeout(limit, collector.check()).await {
+            Ok(checked) => checked,
+            Err(_) => Err(format!("no response within {limit:?}, the limit on the whole time")),
+        },
         Err(error) => Err(error.to_string()),
     };
     match checked {

@@ -278,7 +278,9 @@ fn a_configuration_without_the_credential_that_it_needs_is_refused() {
         let text = anonymous(([127, 0, 0, 1], 1).into())
             .edit("admin: { address: \"127.0.0.1:0\" }", &format!("admin: {{ {keys} }}"))
             .edit("{ file: SECRET_FILE }", "{ file: tests/config/secret }");
-        Settings::parse(&text, "test.yaml").map(drop).map_err(|findings| findings.to_string())
+        Settings::parse(&text, "test.yaml")
+            .map(|settings| settings.warnings.to_string())
+            .map_err(|findings| findings.to_string())
     };
     let at = |address: &str| format!("address: \"{address}\"");
     for (keys, finding) in [
@@ -318,6 +320,11 @@ fn a_configuration_without_the_credential_that_it_needs_is_refused() {
         format!("{}, status: true", at("unix:/run/admin.sock")),
         format!("{}, status: true", at("[::1]:9090")),
     ] {
-        assert_eq!(parse(&keys), Ok(()), "{keys}");
+        let warnings = parse(&keys).expect(&keys);
+        assert!(!warnings.contains("a token that nobody needs"), "{keys}: {warnings}");
+    }
+    for keys in ["", "status: true, "] {
+        let warnings = parse(&format!("{keys}token_file: {token}")).expect(keys);
+        assert!(warnings.contains("admin.token_file: found a token that nobody needs"), "{keys}");
     }
 }

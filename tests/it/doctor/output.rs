@@ -263,4 +263,13 @@ async fn a_collector_is_sent_an_export_without_spans_and_its_fault_is_a_warning(
         assert_eq!(strict.code, Some(i32::from(status != "ok")), "{}", strict.stdout);
     }
     assert_eq!((collector.requests().len(), collector.spans().len()), (2, 0));
+    // Its kernel accepts connections; nobody reads them.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_stand_in, mut plant) = sound().await;
+    plant.config = traced(&plant.config, silent.local_addr().unwrap());
+    let begun = Instant::now();
+    let ended = plant.diagnose(&["--time-limit", "3"]).await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(ended.stdout.contains("no response within 3s, the limit on"), "{}", ended.stdout);
+    assert_eq!(ended.code, Some(0), "the servers were examined meanwhile: {}", ended.stdout);
 }
