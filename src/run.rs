@@ -368,12 +368,16 @@ impl Running {
         move || telemetry.requests_in_flight.get()
     }
 
-    /// Reports the gateway as not ready, closes each connection after its current request, and
-    /// continues to accept for `lame_duck`. Then it stops accepting, and requests in flight may
-    /// finish. False if some did not within `drain_timeout` and are cut off.
-    pub async fn stop(mut self) -> bool {
+    /// Reports the gateway as not ready, and closes each connection after its current request.
+    pub fn announce_stop(&self) {
         self.readiness.set_stopping();
         self.state.closing.cancel();
+    }
+
+    /// Announces the stop and continues to accept for `lame_duck`. Then it stops accepting, and
+    /// requests in flight may finish. False if some did not within `drain_timeout` and are cut off.
+    pub async fn stop(mut self) -> bool {
+        self.announce_stop();
         let limits = self.connections.generation().limits;
         if !limits.lame_duck.is_zero() {
             sleep(limits.lame_duck).await;

@@ -161,6 +161,7 @@ async fn stop(
     signal: &'static str,
 ) -> Result<(), Failure> {
     let (lame_duck, in_flight) = (running.lame_duck(), running.count_in_flight());
+    running.announce_stop();
     if lame_duck.is_zero() {
         tracing::info!(signal, "stopping: no new connections, requests in flight may finish");
     } else {
