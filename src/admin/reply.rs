@@ -101,7 +101,12 @@ impl ActionFailure {
             (true, true) => format!("{BY_TOKEN}, or {BY_CERTIFICATE}"),
             (false, false) => NO_CREDENTIAL.to_owned(),
         };
-        Self::new(StatusCode::UNAUTHORIZED, fault.into(), error, hint)
+        // A 401 names a scheme to try again with, and for certificates there is none.
+        let status = match terms.token() {
+            Some(_) => StatusCode::UNAUTHORIZED,
+            None => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, fault.into(), error, hint)
     }
 
     pub(super) fn unknown_action() -> Self {

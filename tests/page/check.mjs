@@ -179,7 +179,7 @@ async function searchSortAndPages() {
 }
 
 async function gatewayAway() {
-  await open(every, { allowed: ["ERR_FAILED", "ERR_CONNECTION"] }, async (page) => {
+  await open(every, { allowed: ["ERR_FAILED", "ERR_CONNECTION", "403"] }, async (page) => {
     await loaded(page);
     await page.route("**/api/**", (route) => route.abort());
     await page.waitForFunction(() => !document.getElementById("stale").hidden, undefined, { timeout: 15000 });
@@ -187,6 +187,12 @@ async function gatewayAway() {
     assert(await page.evaluate(() => document.body.classList.contains("is-stale")), "old data looks old");
     assert((await names(page)).length > 0, "the last state stays");
     await accessible(page, "without a gateway");
+    await page.unroute("**/api/**");
+    await page.route("**/api/**", (route) => route.fulfill({ status: 403, json: { error: "no certificate", hint: "connect with one" } }));
+    await page.locator("#retry").click();
+    const says = "The gateway responds with 403: no certificate. To do: connect with one.";
+    await page.waitForFunction((text) => document.getElementById("stale-text").textContent.startsWith(text), says);
+    assert(!await page.locator("#ask[open]").isVisible(), "no token would help");
     await page.unroute("**/api/**");
     await page.locator("#retry").click();
     await page.waitForFunction(() => document.getElementById("stale").hidden);
@@ -253,6 +259,12 @@ async function tokenAndActions() {
   await open(every, { prepare, allowed: ["401", "502"] }, async (page, context) => {
     await page.locator("#ask[open]").waitFor();
     await accessible(page, "asking for the token");
+    await page.keyboard.press("Escape");
+    await page.waitForFunction(() => document.getElementById("stale-text").textContent === "This gateway shows its state with a token.");
+    await page.waitForTimeout(6000);
+    assert(!await page.locator("#ask[open]").isVisible(), "a user who has closed the dialog is not asked again");
+    await page.locator("#retry").click();
+    await page.locator("#ask[open]").waitFor();
     await page.locator("#token").fill("wrong");
     await page.keyboard.press("Enter");
     await page.waitForFunction(() => document.getElementById("ask-text").textContent.includes("refused"));

@@ -244,7 +244,7 @@ async fn an_operator_on_an_open_connection_is_refused_once_the_client_ca_is_repl
         next.try_response(false).await.is_some_and(|response| response.status == 200)
     })
     .await;
-    reply(&act(&mut kept, "enable-tenant", TENANT, "").await, 401);
+    reply(&act(&mut kept, "enable-tenant", TENANT, "").await, 403);
     assert_eq!(get(process.address(), ACME).await.code(), "tenant_disabled");
     let mut next = connect(admin, &server, Some(&of_new)).await.unwrap();
     reply(&act(&mut next, "enable-tenant", TENANT, "").await, 200);

@@ -60,7 +60,7 @@ async fn an_operator_is_known_by_a_client_certificate_and_probes_need_none() {
             assert_eq!(tls.get(identity, path).await, 200, "{path}");
         }
     }
-    for (identity, status) in [(None, 401), (Some(&other), 401), (Some(&operator), 200)] {
+    for (identity, status) in [(None, 403), (Some(&other), 403), (Some(&operator), 200)] {
         assert_eq!(tls.get(identity, "/api/v1/tenants").await, status);
     }
     for (identity, code) in [(None, "credential_missing"), (Some(&other), "certificate_unlisted")] {

@@ -5,13 +5,18 @@ const ACT_TIMEOUT_MS = 90000;
 
 /** The gateway wants a token. */
 class Unauthorized extends Error {}
+/** The gateway has responded, with a status that says why there is no answer. */
+class Failed extends Error {}
 
 const credentials = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
 async function read(path) {
   const response = await fetch(path, { headers: credentials(), signal: AbortSignal.timeout(READ_TIMEOUT_MS) });
   if (response.status === 401) throw new Unauthorized(path);
-  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  if (!response.ok) {
+    const { error, hint } = await response.json().catch(() => ({}));
+    throw new Failed([`The gateway responds with ${response.status}: ${error ?? path}.`, hint && `To do: ${hint}.`].filter(Boolean).join(" "));
+  }
   return response.json();
 }
 

@@ -30,13 +30,26 @@ function showFresh() {
   at("freshness").textContent = `read every ${REFRESH_MS / 1000} s`;
 }
 
-function showStale(pause) {
+function showStale(cause, pause) {
   const since = lastGood > 0 ? ` The page shows its state of ${new Date(lastGood).toLocaleTimeString()}.` : "";
-  const text = `The gateway does not respond.${since} Tried every ${Math.round(pause / 1000)} s.`;
+  const text = `${cause}${since} Tried every ${Math.round(pause / 1000)} s.`;
   // The text changes rarely, so that a screen reader does not repeat it.
   if (at("stale-text").textContent !== text) at("stale-text").textContent = text;
   at("stale").hidden = false;
   at("freshness").textContent = "stale";
+  document.body.classList.toggle("is-stale", lastGood > 0);
+}
+
+/** Asks for the token once. Without one, the page waits for "Try now". */
+async function lock() {
+  const text = token ? "The gateway has refused this token." : "This gateway shows its state with a token.";
+  token = "";
+  at("verdict").textContent = "locked";
+  if (await askForToken(`${text} It is in \`admin.token_file\`.`)) return refresh();
+  const since = lastGood > 0 ? ` The page shows its state of ${new Date(lastGood).toLocaleTimeString()}.` : "";
+  at("stale-text").textContent = `${text}${since}`;
+  at("stale").hidden = false;
+  at("freshness").textContent = "locked";
   document.body.classList.toggle("is-stale", lastGood > 0);
 }
 
@@ -59,15 +72,10 @@ async function refresh() {
     showFresh();
   } catch (error) {
     if (mine !== round) return;
-    if (error instanceof Unauthorized) {
-      const text = token ? "The gateway has refused this token." : "This gateway shows its state with a token.";
-      token = "";
-      at("verdict").textContent = "locked";
-      if (await askForToken(`${text} It is in \`admin.token_file\`.`)) return refresh();
-    }
+    if (error instanceof Unauthorized) return lock();
     failures += 1;
     pause = Math.min(MAX_PAUSE_MS, REFRESH_MS * 2 ** (failures - 1));
-    showStale(pause);
+    showStale(error instanceof Failed ? error.message : "The gateway does not respond.", pause);
   }
   if (!document.hidden) timer = setTimeout(refresh, pause);
 }
