@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -69,10 +70,7 @@ impl fmt::Display for CertificateName {
             Self::Dns(name) => write!(f, "DNS {name}"),
             Self::Uri(uri) => write!(f, "URI {uri}"),
             Self::Email(address) => write!(f, "e-mail {address}"),
-            Self::Sha256(hash) => {
-                f.write_str("SHA-256 ")?;
-                hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
+            Self::Sha256(hash) => write!(f, "SHA-256 {}", HEXLOWER.encode(hash)),
         }
     }
 }

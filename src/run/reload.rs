@@ -2,11 +2,11 @@
 //! as a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER;
 use tokio::signal::unix::Signal;
 use tokio::time::sleep;
 
@@ -14,7 +14,7 @@ use super::watch::Watch;
 use super::{Reloaded, Running, systemd};
 use crate::admin::{ReloadReport, ReloadRequest};
 use crate::boldbi::BoldBi;
-use crate::config::{Digest, Files, Findings, Settings, TenantSecrets};
+use crate::config::{Files, Findings, Settings, TenantSecrets};
 use crate::gateway::Gateway;
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
 use crate::telemetry::{AuditEvent, AuditLine, RecordedReload, ReloadOutcome, ReloadTrigger};
@@ -344,7 +344,8 @@ impl Reloader {
     fn audit(&self, running: &Running, at: SystemTime, outcome: &str, findings: &[String]) {
         let (before, read) = (&self.replaced, self.retry_in.is_none().then_some(&self.last_read));
         // Of the configuration file alone: a digest of a secret could be used to guess the secret.
-        let digest = |files: &Files| files.held_by(&self.path).map(|digest| hex(&digest));
+        let digest =
+            |files: &Files| files.held_by(&self.path).map(|digest| HEXLOWER.encode(&digest));
         let (digest_before, digest) = (digest(before), read.and_then(digest));
         let findings = (!findings.is_empty()).then(|| findings.join("; "));
         running.state.telemetry.audit.write(&AuditLine {
@@ -441,13 +442,6 @@ fn names<'n>(mut list: impl Iterator<Item = &'n String>) -> Option<String> {
         (false, 0) => Some(first.join(", ")),
         (false, more) => Some(format!("{} and {more} more", first.join(", "))),
     }
-}
-
-fn hex(digest: &Digest) -> String {
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn in_one_line(findings: &str) -> String {

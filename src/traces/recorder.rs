@@ -1,10 +1,10 @@
 //! Records the spans of one request, from the decision to do so to the end of the request.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use data_encoding::HEXLOWER;
 use http::HeaderValue;
 use tokio::time::Instant;
 
@@ -56,12 +56,12 @@ impl SpanRecorder {
 
     /// The id of the trace, in hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        hex(&self.trace)
+        HEXLOWER.encode(&self.trace)
     }
 
     /// The id of the request's span, in hexadecimal digits.
     pub fn span_id(&self) -> String {
-        hex(&self.request)
+        HEXLOWER.encode(&self.request)
     }
 
     /// Ends the open stage and begins another at the time `at`.
@@ -124,7 +124,7 @@ impl SpanRecorder {
     pub fn traceparent(&mut self) -> HeaderValue {
         let request = self.request;
         let parent = self.open().map_or(request, |open| open.id);
-        let text = format!("00-{}-{}-01", hex(&self.trace), hex(&parent));
+        let text = format!("00-{}-{}-01", HEXLOWER.encode(&self.trace), HEXLOWER.encode(&parent));
         HeaderValue::try_from(text).expect("digits and dashes")
     }
 
@@ -158,21 +158,9 @@ fn random<const N: usize>() -> [u8; N] {
     id
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-    }
-    text
-}
-
 /// The bytes of an id in hexadecimal digits.
 fn bytes_of<const N: usize>(hex: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    (hex.len() == 2 * N).then_some(bytes)
+    HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok()
 }
 
 /// Admission, token, upstream.

@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, OtherError};
 use time::OffsetDateTime;
@@ -50,7 +51,7 @@ impl CertificateFault {
     pub(super) fn not_pinned(certificate: &CertificateDer<'_>) -> Self {
         let text = format!(
             "none of `certificate_sha256` is the fingerprint of the server's certificate, {}",
-            hexadecimal(certificate)
+            HEXLOWER.encode(&fingerprint(certificate))
         );
         Self { kind: CertificateFaultKind::NotPinned, text }
     }
@@ -136,7 +137,7 @@ impl CertificateFault {
                 None => return error,
             },
         };
-        let fingerprint = hexadecimal(certificate);
+        let fingerprint = HEXLOWER.encode(&fingerprint(certificate));
         let said = match kind {
             // The library's word would mislead (`BadSignature`), or say the same.
             CertificateFaultKind::SelfSigned
@@ -338,10 +339,6 @@ fn weak_digest(
     // A root's signature on itself is not verified.
     let of = |facts: &CertificateInfo<'_>| facts.weak_digest().filter(|_| !facts.is_self_issued());
     of(facts).or_else(|| intermediates.iter().find_map(|der| of(&CertificateInfo::of(der)?)))
-}
-
-fn hexadecimal(certificate: &[u8]) -> String {
-    fingerprint(certificate).iter().fold(String::new(), |all, byte| all + &format!("{byte:02x}"))
 }
 
 /// The host in the advice, in place of the server's own.

@@ -1,10 +1,9 @@
 //! The API of a stand-in: it requires a valid token of the site, and describes each request in its
 //! response.
 
-use std::fmt::Write;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -171,10 +170,6 @@ impl BodyDigest {
                 context.update(&data);
             }
         }
-        let mut sha256 = String::with_capacity(64);
-        for byte in context.finish().as_ref() {
-            let _ = write!(sha256, "{byte:02x}");
-        }
-        Ok(Self { length, sha256 })
+        Ok(Self { length, sha256: HEXLOWER.encode(context.finish().as_ref()) })
     }
 }

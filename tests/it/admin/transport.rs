@@ -65,7 +65,7 @@ async fn an_operator_is_known_by_a_client_certificate_and_probes_need_none() {
     }
     for (identity, code) in [(None, "credential_missing"), (Some(&other), "certificate_unlisted")] {
         let refused = act(&mut tls.connect(identity).await, DISABLE, TENANT, "").await;
-        let refused = reply(&refused, 401);
+        let refused = reply(&refused, 403);
         assert!(refused["hint"].as_str().unwrap().contains("client certificate"), "{refused}");
         assert!(tls.setup.serves().await, "{code}");
     }
