@@ -229,7 +229,8 @@ impl Proxy {
         down.expect_body(head.body, head.expects_continue);
         record.target(&head.target);
         let gatekeeper = self.gateway.gatekeeper();
-        let arrived = match gatekeeper.arrive(terms, &peer.info, &head)? {
+        let arrival = gatekeeper.arrive(terms, &peer.info, &head);
+        let arrived = match arrival.inspect_err(|why| record.refused_host(why, head.host))? {
             Arrival::Preflight(preflight) => {
                 record.preflight(&preflight.tenant.name);
                 let head = respond::preflight_response(&preflight, record.request_id_value());
@@ -248,14 +249,15 @@ impl Proxy {
             });
             // Only a request that waits for the keys of an issuer pays for the bound.
             match admitting.as_mut().now_or_never() {
-                Some(admission) => admission?,
+                Some(admission) => admission,
                 None => {
                     let (memory, limit) = (down.memory(), self.limits.unfinished_heads);
                     let admission = self.unfinished_heads.hold_while(memory, limit, admitting);
-                    Box::pin(admission).await.ok_or(Refusal::WaitingEvicted { limit })??
+                    Box::pin(admission).await.ok_or(Refusal::WaitingEvicted { limit })?
                 }
             }
         };
+        let admission = admission.inspect_err(|why| record.refused_host(why, head.host))?;
         record.admitted(&admission, self.gateway.metrics(admission.tenant()));
         if down.upgrade() == Upgrade::WebSocket {
             return Err(Refusal::WebSocket);

@@ -43,6 +43,8 @@ pub(super) struct Record {
     target: Option<PathAndQuery>,
     /// The path of a request that the strict parse refused, as it can be logged.
     refused_path: Option<Box<str>>,
+    /// The requested host of a request that was refused by it.
+    refused_host: Option<Box<str>>,
     tenant: Option<TenantName>,
     /// The origin whose web pages may read the response. In a box, because most requests have none.
     page: Option<Box<HeaderValue>>,
@@ -90,6 +92,7 @@ impl Record {
             method: None,
             target: None,
             refused_path: None,
+            refused_host: None,
             tenant: None,
             page: None,
             caller: None,
@@ -166,6 +169,14 @@ impl Record {
     }
 
     /// Records the path of a request that the strict parse refused.
+    /// Keeps the requested host if it, or the lack of a tenant, is why the request is refused.
+    pub(super) fn refused_host(&mut self, refusal: &Refusal, host: Option<&str>) {
+        if matches!(refusal, Refusal::Host { .. } | Refusal::TenantUnknown { .. }) {
+            let end = host.map_or(0, |host| host.floor_char_boundary(MAX_HOST));
+            self.refused_host = host.map(|host| host[..end].into());
+        }
+    }
+
     pub(super) fn refused_path(&mut self, path: Option<Box<str>>) {
         self.refused_path = path;
     }
@@ -311,8 +322,6 @@ impl Record {
             self.caller = refusal.caller().cloned();
         }
         self.audit(refusal, &response, &telemetry.audit);
-        let of_credential = self.reason.filter(|_| matches!(refusal, Refusal::Caller { .. }));
-        let repeated = of_credential.and_then(|reason| telemetry.refusals.allow_line(reason));
         // A 501 is about the client's request, and a tenant is disabled on purpose: nothing has
         // failed.
         let has_failed = response.status.is_server_error()
@@ -330,26 +339,41 @@ impl Record {
             self.warn_once(Some(log_limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Refused
         } else {
-            let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
-            match repeated {
-                Some(repeated) => tracing::info!(
-                    boldgate.refusal = response.code,
-                    boldgate.reason = reason,
-                    tls.client.hash.sha256 = self.certificate.as_deref(),
-                    request.id = id,
-                    repeated = (repeated > 0).then_some(repeated),
-                    "{refusal}"
-                ),
-                None => tracing::debug!(
-                    boldgate.refusal = response.code,
-                    boldgate.reason = reason,
-                    request.id = id,
-                    "{refusal}"
-                ),
-            }
+            self.log_refused(refusal, response.code, telemetry);
             RequestOutcome::Refused
         };
         self.stage_refused();
+    }
+
+    /// Logs a refusal that the client has to do something about: at `info` every few seconds for
+    /// each tenant, code and reason of a refused credential, the others at `debug`.
+    fn log_refused(&self, refusal: &Refusal, code: &'static str, telemetry: &Telemetry) {
+        let repeated = match (self.reason, refusal, self.tenant()) {
+            (Some(reason), Refusal::Caller { .. }, _) => telemetry.refusals.allow_line(reason),
+            (_, _, Some(tenant)) => telemetry.tenant(tenant.as_str()).log_limiter.allow(code),
+            (_, _, None) => telemetry.no_tenant.log_limiter.allow(code),
+        };
+        let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
+        match repeated {
+            Some(repeated) => tracing::info!(
+                boldgate.refusal = code,
+                boldgate.reason = reason,
+                boldgate.tenant = self.tenant().map(TenantName::as_str),
+                boldgate.caller = self.caller.as_ref().map(CallerName::as_str),
+                url.domain = self.refused_host.as_deref(),
+                url.path = self.path(),
+                tls.client.hash.sha256 = self.certificate.as_deref(),
+                request.id = id,
+                repeated = (repeated > 0).then_some(repeated),
+                "{refusal}"
+            ),
+            None => tracing::debug!(
+                boldgate.refusal = code,
+                boldgate.reason = reason,
+                request.id = id,
+                "{refusal}"
+            ),
+        }
     }
 
     fn audit(&self, refusal: &Refusal, response: &RefusalResponse, audit: &AuditLog) {
@@ -466,6 +490,7 @@ impl Record {
             client: self.client,
             method: self.method.as_ref().map(Method::as_str),
             path: self.path(),
+            host: self.refused_host.as_deref(),
             certificate: self.certificate.as_deref(),
             status: self.status.map(|status| status.as_u16()),
             bytes_sent: self.body_sent,
@@ -554,6 +579,8 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
 
 /// The word for a response that was cut off.
 const TRUNCATED: &str = "truncated";
+/// Most bytes of a requested host in a log, as in the longest name of DNS.
+const MAX_HOST: usize = 255;
 
 /// 16 random hexadecimal digits.
 fn next_id() -> String {

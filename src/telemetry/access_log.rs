@@ -36,6 +36,8 @@ pub struct AccessLine<'a> {
     pub method: Option<&'a str>,
     /// The path without its query; `None` if the head has none.
     pub path: Option<&'a str>,
+    /// The requested host, if the request was refused by it or for want of a tenant.
+    pub host: Option<&'a str>,
     /// Status sent to the client; `None` if nothing was sent.
     pub status: Option<u16>,
     /// Bytes of the response's body.
@@ -221,6 +223,7 @@ impl AccessLine<'_> {
         text_field(out, "span_id", self.span_id);
         text_field(out, "http.request.method", self.method);
         text_field(out, "url.path", self.path);
+        text_field(out, "url.domain", self.host);
         if let Some(status) = self.status {
             out.push_str(",\"http.response.status_code\":");
             push_number(out, status.into());
@@ -270,6 +273,7 @@ impl AccessLine<'_> {
         text_field(out, "span.id", self.span_id);
         text_field(out, "http.request.method", self.method);
         text_field(out, "url.path", self.path);
+        text_field(out, "url.domain", self.host);
         if let Some(status) = self.status {
             out.push_str(",\"http.response.status_code\":");
             push_number(out, status.into());
@@ -305,6 +309,7 @@ impl AccessLine<'_> {
         let fields = [
             ("tenant", self.tenant),
             ("caller", self.caller),
+            ("host", self.host),
             ("refusal", self.refusal),
             ("reason", self.reason),
             ("certificate", self.certificate),
@@ -347,6 +352,7 @@ mod tests {
             span_id: Some("00f067aa0ba902b8"),
             client: Some(IpAddr::from([192, 0, 2, 10])),
             method: Some("GET"),
+            host: None,
             path: Some("/bi/api/site/site1/v5.0/items"),
             status: Some(200),
             bytes_sent: u64::MAX,

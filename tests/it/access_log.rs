@@ -78,6 +78,8 @@ async fn a_line_has_the_outcome_and_the_request_id_that_the_client_has() {
     assert_eq!(lines[1]["boldgate.outcome"], "refused");
     assert_eq!(lines[1]["boldgate.refusal"], "tenant_unknown");
     assert!(lines[1].get("boldgate.tenant").is_none());
+    assert_eq!(lines[1]["url.domain"], "localhost", "the host that has no tenant either");
+    assert!(line.get("url.domain").is_none(), "the tenant tells it");
     for (line, response) in lines.iter().zip([&served, &refused, &malformed, &no_http]) {
         assert_eq!(response.header("x-request-id"), [line["request.id"].as_str().unwrap()]);
         assert_eq!(line["http.response.status_code"], response.status);
@@ -106,6 +108,7 @@ fn text_lines_are_written_for_people() {
         span_id: None,
         client: None,
         method: Some("GET"),
+        host: None,
         path: Some("/bi/api/site/site1/v5.0/items"),
         status: Some(200),
         bytes_sent: 10,
@@ -150,6 +153,7 @@ proptest! {
                 span_id: None,
                 client,
                 method: Some(text),
+                host: None,
                 path: Some(text),
                 status,
                 bytes_sent: bytes,
@@ -281,6 +285,7 @@ fn lines_dropped_by_a_full_buffer_are_counted_and_later_ones_are_written() {
         span_id: None,
         client: None,
         method: None,
+        host: None,
         path: Some(&path),
         status: None,
         bytes_sent: 0,

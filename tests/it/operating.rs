@@ -300,3 +300,30 @@ async fn get(gateway: &Process, site: &str, header: &str) -> Response {
     client.write(request.as_bytes()).await;
     client.response().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_explained_in_the_log_once_every_ten_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = write(&folder, "secret", EMBED_SECRET);
+    let config = anonymous(dead_address()).edit("SECRET_FILE", &format!("\"{secret}\""));
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));
+    let host = "elsewhere.example";
+    for (host, path, code, domain) in [
+        (host, PATH, "host_refused", host),
+        ("gw", "/bi/api/site/nowhere/v5.0/items?canary-query", "tenant_unknown", "gw"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}:8080\r\n\r\n");
+        for _ in 0..3 {
+            let mut client = Client::connect(gateway.address()).await;
+            client.write(request.as_bytes()).await;
+            assert_eq!(client.response().await.code(), code);
+        }
+        gateway.stderr(|text| text.contains(code));
+        let mut lines = gateway.log();
+        lines.retain(|line| line["boldgate.refusal"] == code);
+        let [line] = &lines[..] else { panic!("one line: {lines:?}") };
+        assert_eq!((&line["severity"], &line["url.domain"]), (&"INFO".into(), &domain.into()));
+        assert_eq!(line["url.path"], path.split('?').next().unwrap());
+    }
+    assert!(!gateway.stderr(|_| true).contains("canary"), "no query is logged");
+}
