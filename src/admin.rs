@@ -49,6 +49,7 @@ use connections::{AdminConnections, ConnectionGuard};
 use credential::{CredentialFault, TokenGate};
 pub use reloads::{ReloadPort, ReloadReport, ReloadRequest};
 use reply::ActionFailure;
+pub use reply::in_words;
 pub use socket::AdminSocket;
 use socket::AdminStream;
 use status::Access;

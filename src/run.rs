@@ -108,7 +108,7 @@ impl Running {
             sockets.push((address.clone(), access, bind(&mut inherited, address, access)?));
         }
         let admin_at = settings.admin.address.clone();
-        let admin_socket = bind(&mut inherited, &admin_at, SocketAccess::default())?;
+        let admin_socket = bind(&mut inherited, &admin_at, settings.admin.access)?;
         inherited.reserve(&admin_at);
         let admin_address = admin_socket.address();
         let admin_terms = AdminTerms::new(&settings.admin, &settings.files);

@@ -18,7 +18,7 @@ use super::command::AdminCommand;
 use super::credential::Operator;
 use super::page_origin;
 use super::reloads::{NoReload, ReloadPort, ReloadReport};
-use super::reply::{ActionFailure, ActionSuccess};
+use super::reply::{ActionFailure, ActionSuccess, in_words};
 use super::{AdminClient, AdminServer};
 use crate::boldbi;
 use crate::gateway::Gateway;
@@ -344,13 +344,13 @@ async fn refresh_token(gateway: &Gateway, tenant: &str) -> Result<ActionSuccess,
             let left =
                 renewal.token.expires_at().saturating_duration_since(tokio::time::Instant::now());
             let message = format!(
-                "tenant `{tenant}` has {}, which ends in {} s",
+                "tenant `{tenant}` has {}, which ends in {}",
                 if renewal.is_new {
                     "a new token"
                 } else {
                     "the same token again: Bold BI gave it out once more"
                 },
-                left.as_secs()
+                in_words(left.as_secs())
             );
             Ok(ActionSuccess::new(message)
                 .with("new", renewal.is_new)

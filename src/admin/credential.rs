@@ -112,13 +112,14 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::{AdminSettings, AdminToken, Files, ListenAddress};
+    use crate::config::{AdminSettings, AdminToken, Files, ListenAddress, SocketAccess};
     use crate::secret::Secret;
 
     fn terms() -> AdminTerms {
         let token = AdminToken::new(&Secret::new("0123456789abcdef".to_owned()));
         let settings = AdminSettings {
             address: ListenAddress::Tcp(([127, 0, 0, 1], 9090).into()),
+            access: SocketAccess::default(),
             status: false,
             actions: true,
             token,

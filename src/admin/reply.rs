@@ -176,19 +176,40 @@ fn body<const N: usize>(
 
 fn json(status: StatusCode, value: &Map<String, Value>) -> Response<Full<Bytes>> {
     let text = serde_json::to_vec(value).expect("all keys are texts");
-    let mut response = Response::new(Full::new(text.into()));
+    response(status, "application/json", "default-src 'none'; frame-ancestors 'none'", text.into())
+}
+
+/// A response that a browser neither keeps, nor guesses about, nor shows to other origins.
+pub(super) fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    policy: &'static str,
+    body: Bytes,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     for (name, value) in [
-        (CONTENT_TYPE, "application/json"),
+        (CONTENT_TYPE, content_type),
         (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (CONTENT_SECURITY_POLICY, policy),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// A time in its largest unit of which there are at least two, rounded down.
+pub fn in_words(seconds: u64) -> String {
+    match seconds {
+        172_800.. => format!("{} d", seconds / 86_400),
+        7200.. => format!("{} h", seconds / 3600),
+        120.. => format!("{} min", seconds / 60),
+        _ => format!("{seconds} s"),
+    }
 }
 
 const USAGE: &str = "send POST /api/v1/actions/ACTION with `Content-Type: application/json`, \

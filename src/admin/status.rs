@@ -2,14 +2,11 @@
 //! needs no exception, and it asks no other host for anything.
 
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
-};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
+use super::reply::response;
 use crate::status::{StatusSource, TenantQuery};
 
 /// The response to a GET of `path`; `None` if the status API does not have it.
@@ -35,6 +32,10 @@ pub(super) fn respond(
             Ok(query) => json(StatusCode::OK, &source.tenants(&query)),
             Err(error) => json(StatusCode::BAD_REQUEST, &QueryFault { error: error.to_string() }),
         },
+        _ if path.starts_with("/api/") => {
+            let error = "the API has no such path: docs/status-api.md has its list".to_owned();
+            json(StatusCode::NOT_FOUND, &QueryFault { error })
+        }
         _ => return None,
     })
 }
@@ -98,29 +99,12 @@ struct QueryFault {
 }
 
 fn page(kind: &'static str, text: &'static str) -> Response<Full<Bytes>> {
-    response(StatusCode::OK, kind, Bytes::from_static(text.as_bytes()))
+    response(StatusCode::OK, kind, POLICY, Bytes::from_static(text.as_bytes()))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     let text = serde_json::to_vec(value).expect("all keys of these types are texts");
-    response(status, "application/json", text.into())
-}
-
-fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    for (name, value) in [
-        (CONTENT_TYPE, kind),
-        (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
+    response(status, "application/json", POLICY, text.into())
 }
 
 /// The parts of the script, in their order.

@@ -98,6 +98,9 @@ Run these in another terminal; none of them has a token:
   curl -i {gateway}/bi/api/site/nowhere/v5.0/dashboards
   curl -i -X POST {gateway}/bi/api/site/site1/token
 
+  # tenants, tokens and servers: in a browser, http://{admin}/
+  curl -s http://{admin}/api/v1/tenants
+
   # exchanges, cache hits, expiry of tokens
   curl -s http://{admin}/metrics
 
@@ -207,7 +210,7 @@ fn configuration(folder: &Path, bold_bi: &str, port: u16) -> String {
     format!(
         "listeners:
   - {{ address: \"127.0.0.1:{port}\", callers: anonymous }}
-admin: {{ address: \"127.0.0.1:0\" }}
+admin: {{ address: \"127.0.0.1:0\", status: true }}
 limits: {{ max_connections: 256 }}
 servers:
   demo: {{ url: {bold_bi} }}

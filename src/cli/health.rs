@@ -51,7 +51,9 @@ impl HealthCommand {
         let failed = |why: &str| Failure::other(format!("{at}: {why}"));
         let asked = async { timeout_at(deadline, client.ask(path, MAX_BODY)).await };
         let Ok(response) = runtime()?.block_on(asked) else {
-            return Err(failed("no response within 2 s"));
+            return Err(failed(
+                "no response within 2 s; the gateway hangs or has too little CPU time: look at its log",
+            ));
         };
         let (status, body) = response.map_err(|error| match explained(&error) {
             (what, Some(hint)) => failed(&format!("{what}; {hint}")),

@@ -14,7 +14,7 @@ use crate::secret::{Secret, SecretError, SecretRef};
 use super::field::{Field, some};
 use super::file;
 use super::finding::Noted;
-use super::listeners::{CertificateDemand, ListenAddress, TlsFiles};
+use super::listeners::{CertificateDemand, ListenAddress, SocketAccess, TlsFiles};
 use super::pem::NotBuilt;
 use super::place::Place;
 use super::{Check, References, shown};
@@ -24,6 +24,8 @@ use super::{Check, References, shown};
 pub struct AdminSettings {
     /// Its address.
     pub address: ListenAddress,
+    /// The access to its socket.
+    pub access: SocketAccess,
     /// Whether it serves the status API and its page.
     pub status: bool,
     /// Whether it serves actions.
@@ -83,6 +85,7 @@ impl Check<'_> {
         let admin = admin.required(at, "a mapping", self.notes)?;
         let (address_at, tls_at) = (at.key("address"), at.key("tls"));
         let address = self.address(&address_at, admin.address);
+        let access = self.socket_access(at, admin.mode, admin.group, address.as_ref().ok());
         let (status_at, actions_at) = (at.key("status"), at.key("actions"));
         let switch = |at, given: Field<bool>| given.required(at, "`true`, `false`", self.notes);
         let status = switch(&status_at, admin.status);
@@ -139,6 +142,7 @@ impl Check<'_> {
         };
         Ok(AdminSettings {
             address: address?,
+            access: access?,
             status: status?,
             actions: actions?,
             token: token?,

@@ -152,7 +152,24 @@ fn unusable(at: &Place<'_>, source: &SecretRef, error: &SecretError) -> Finding 
         }
     };
     let problem = format!("found {kind}{named} from which no secret can be read: {error}");
-    at.finding(problem, what).hint_if(remedy(error))
+    at.finding(problem, what).hint_if(relative(source, error).or(remedy(error).map(str::to_owned)))
+}
+
+/// The remedy if no file is at a relative path: which folder that counts from is easily mistaken.
+fn relative(source: &SecretRef, error: &SecretError) -> Option<String> {
+    let (SecretRef::File(path), SecretError::Unreadable(error)) = (source, error) else {
+        return None;
+    };
+    if path.is_absolute() || error.kind() != ErrorKind::NotFound {
+        return None;
+    }
+    let folder = std::env::current_dir().ok()?;
+    let folder = folder.display().to_string();
+    Some(format!(
+        "a relative path counts from the working directory of boldgate, which is `{}`: write an \
+         absolute path, or create the file there",
+        folder.escape_debug()
+    ))
 }
 
 /// The remedy for a secret that cannot be read.

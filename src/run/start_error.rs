@@ -61,7 +61,7 @@ pub fn start_errors(settings: &Settings) -> Vec<StartError> {
         Some(bind_error(address, cause))
     };
     let listeners = settings.listeners.iter().map(|listener| (&listener.address, listener.access));
-    let sockets = listeners.chain([(&settings.admin.address, SocketAccess::default())]);
+    let sockets = listeners.chain([(&settings.admin.address, settings.admin.access)]);
     let mut found: Vec<_> = sockets.filter_map(unbindable).collect();
     let audit = settings.audit.as_ref().map(|sink| (AUDIT_LOG, sink));
     for ((log, key), sink) in [(ACCESS_LOG, &settings.access_log.to)].into_iter().chain(audit) {

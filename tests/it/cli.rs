@@ -442,7 +442,10 @@ fn the_demo_runs_without_input() {
         command
     })
     .end();
-    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    // It shows two refusals, and the log explains them.
+    assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.lines().all(|line| line.contains("\"INFO\"")), "{}", ended.stderr);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
     insta::with_settings!({ omit_expression => true }, {
         insta::assert_snapshot!("demo", ended.stdout);
@@ -468,7 +471,7 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
         }
         statuses.push(response.status);
     }
-    assert_eq!(statuses, [200, 200, 200, 404, 403, 200]);
+    assert_eq!(statuses, [200, 200, 200, 404, 403, 200, 200]);
 
     // stdout is no terminal here, and yet there is one readable line for each request.
     let lines = demo.stdout(|text| text.matches(" request=").count() == 5);

@@ -45,7 +45,8 @@ fn invalid_files_are_refused_in_these_words() {
     let files = files("tests/config/invalid");
     assert!(files.len() >= 35);
     for file in files {
-        let findings = findings(&text(&file));
+        let folder = std::env::current_dir().unwrap();
+        let findings = findings(&text(&file)).edit_any(folder.to_str().unwrap(), "[here]");
         assert!(!findings.to_lowercase().contains(CANARY), "{}: {findings}", file.display());
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
         insta::with_settings!({

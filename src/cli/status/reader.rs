@@ -96,7 +96,8 @@ impl StatusReader {
 
     async fn ask(&self, name: &str) -> Result<(StatusCode, Zeroizing<Vec<u8>>), Failure> {
         let response = timeout(DEADLINE, self.0.ask(&format!("/api/v1/{name}"), MAX_BODY)).await;
-        let response = response.map_err(|_| self.unreachable("no response within 10 s", None))?;
+        let response =
+            response.map_err(|_| self.unreachable("no response within 10 s", Some(SILENT)))?;
         response.map_err(|error| self.explained(&error))
     }
 
@@ -116,6 +117,7 @@ fn is_status(document: &Value) -> bool {
     document["problems"].is_array() && document["version"].is_string()
 }
 
+const SILENT: &str = "it hangs or has too little CPU time: look at its log, and at `/metrics`";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Above the largest document: the configuration in force.
 const MAX_BODY: usize = 32 << 20;

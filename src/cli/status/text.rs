@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::style::{Style, Tone, bars, harmless};
 use super::table::{Cell, table};
+use crate::admin::in_words;
 
 /// The report on all documents of a gateway.
 pub(super) fn report(all: Value, search: Option<&str>, address: &str, style: &Style) -> String {
@@ -139,7 +140,7 @@ impl StatusReport<'_> {
         let left = match tenant["token"]["seconds_left"].as_u64() {
             None => "none".to_owned(),
             Some(0) => "expired".to_owned(),
-            Some(seconds) => duration(seconds),
+            Some(seconds) => in_words(seconds),
         };
         let last = &tenant["last_exchange"];
         let exchange = match last["outcome"].as_str() {
@@ -237,7 +238,7 @@ impl StatusReport<'_> {
                     "never_fetched" => Tone::Dim,
                     _ => Tone::Doubtful,
                 };
-                let age = one["age_seconds"].as_u64().map_or_else(|| "–".to_owned(), duration);
+                let age = one["age_seconds"].as_u64().map_or_else(|| "–".to_owned(), in_words);
                 let failure = &one["last_failure"];
                 let failure = match failure["cause"].as_str() {
                     None => "none".to_owned(),
@@ -292,7 +293,7 @@ impl StatusReport<'_> {
     fn ago(&self, at: &Value) -> String {
         let Some((at, now)) = moment(at).zip(self.now) else { return "unknown".to_owned() };
         let seconds = u64::try_from((now - at).whole_seconds()).unwrap_or(0);
-        format!("{} ago", duration(seconds))
+        format!("{} ago", in_words(seconds))
     }
 }
 
@@ -356,15 +357,6 @@ fn milliseconds(time: Option<f64>) -> String {
 
 fn moment(at: &Value) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(at.as_str()?, &Rfc3339).ok()
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        172_800.. => format!("{} d", seconds / 86_400),
-        7200.. => format!("{} h", seconds / 3600),
-        120.. => format!("{} min", seconds / 60),
-        _ => format!("{seconds} s"),
-    }
 }
 
 /// Certificates and reloads that are shown; the page has all.

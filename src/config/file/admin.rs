@@ -14,6 +14,14 @@ pub(crate) struct Admin {
     /// IP address and port, or `unix:` and the path of a socket.
     #[schemars(example = &"127.0.0.1:9090", example = &"unix:/run/boldgate/admin.sock")]
     pub address: Field<String>,
+    /// Of a Unix socket: the mode of its file, as of a listener.
+    #[serde(default)]
+    #[schemars(example = &"0660", extend("pattern" = "^0?[67][067][067]$"))]
+    pub mode: Field<String>,
+    /// Of a Unix socket: the group of its file, as of a listener.
+    #[serde(default)]
+    #[schemars(example = &"boldgate-operators")]
+    pub group: Field<String>,
     /// Serve the status API and its page: tenants, servers, tokens' times, but no token and no
     /// secret. On an address that others can reach it asks for the credential of the actions.
     pub status: Field<bool>,
@@ -63,6 +71,8 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             address: Field::Given("127.0.0.1:9090".to_owned()),
+            mode: Field::Missing,
+            group: Field::Missing,
             status: Field::Given(false),
             actions: Field::Given(false),
             token_file: Field::Missing,

@@ -15,8 +15,8 @@ use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::{Files, write};
 use crate::support::gateway::{anonymous, listening_at};
-use crate::support::process::Process;
-use crate::support::reloads::{ACME, PATIENCE, log_lines, two_sites};
+use crate::support::process::{Process, boldgate};
+use crate::support::reloads::{ACME, PATIENCE, log_line, log_lines, two_sites};
 use crate::support::upstream::dead_address;
 use crate::support::waiting::{becomes, until};
 
@@ -85,6 +85,32 @@ async fn a_link_in_the_place_of_a_socket_changes_the_mode_of_no_other_file() {
         .collect();
     assert!(findings[0].contains("another file is in the place of this socket"), "{findings:?}");
     assert!(findings[1].contains("the file of this socket is gone"), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_of_the_admin_listener_has_the_mode_of_its_key_from_the_start_on() {
+    let upstream = two_sites().await;
+    let files = Files::new();
+    let socket = files.path("admin");
+    let config = |mode: &str| {
+        let admin = format!("admin: {{ address: \"unix:{}\"{mode} }}", socket.display());
+        files.config(&upstream, &["acme"], "").edit("admin: { address: \"127.0.0.1:0\" }", &admin)
+    };
+    files.write("boldgate.yaml", &config(", mode: 0600"));
+    let config_path = files.path("boldgate.yaml");
+    let config_path = config_path.to_str().unwrap();
+    let start = || Process::start(boldgate(&["serve", "--config", config_path]));
+    let gateway = start();
+    log_line(&gateway, "boldgate is ready").await;
+    assert_eq!(access(&socket).0, 0o600);
+    files.swap_in("boldgate.yaml", &config(""));
+    let line = log_line(&gateway, "new values of these keys need a restart of boldgate").await;
+    assert_eq!(line["keys"], "admin.mode", "{line}");
+    assert_eq!(access(&socket).0, 0o600);
+    drop(gateway);
+    let gateway = start();
+    log_line(&gateway, "boldgate is ready").await;
+    assert_eq!(access(&socket).0, 0o660);
 }
 
 /// Only root can give a file a group that it is no member of.
