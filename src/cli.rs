@@ -340,4 +340,5 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 const LOGS: &str = "Logs";
-const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 78 bad configuration";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 69 the gateway cannot be \
+reached (of `status`), 78 bad configuration";

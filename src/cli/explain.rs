@@ -17,8 +17,10 @@ use crate::request::{RawHead, RequestHead};
 
 /// Show whether a request would be admitted, and why; nothing is sent to Bold BI
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code 0: the request would be admitted; 1: it would be refused. The \
-decision is made by the same code as in `serve`, which may fetch the keys of JWT issuers.")]
+#[command(after_help = "The decision is made by the same code as in `serve`, which may fetch the \
+keys of JWT issuers.
+
+Exit codes: 0 the request would be admitted; 1 it would be refused")]
 pub(super) struct ExplainCommand {
     /// The method of the request, such as GET
     method: String,

@@ -12,7 +12,9 @@ use crate::plain_file::ReadThreads;
 
 /// Ask the gateway on this machine whether it runs; for health checks of containers
 #[derive(Debug, clap::Args)]
-#[command(after_help = "It ends within 2 s, with 0 if the response is good, else with 1.")]
+#[command(after_help = "It ends within 2 s.
+
+Exit codes: 0 the response is good; 1 it is not, or there is none")]
 pub(super) struct HealthCommand {
     /// Ask whether it is ready (`/readyz`), not only whether it runs (`/livez`)
     #[arg(long)]

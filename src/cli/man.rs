@@ -1,6 +1,7 @@
 //! `boldgate man`, which packages call when they are built.
 
 use clap::CommandFactory;
+use clap::builder::Resettable;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
@@ -32,11 +33,37 @@ impl ManCommand {
 fn page(command: clap::Command, more: &[Roff]) -> Result<String, Failure> {
     let mut page = Vec::new();
     let source = concat!("boldgate ", env!("CARGO_PKG_VERSION"));
+    let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    // The library would call their section EXTRA.
+    let command = command.after_help(Resettable::Reset);
     let rendered = Man::new(command).manual("boldgate").source(source).render(&mut page);
+    let notes = sections(&notes);
     rendered
-        .and_then(|()| more.iter().try_for_each(|part| part.to_writer(&mut page)))
+        .and_then(|()| notes.iter().chain(more).try_for_each(|part| part.to_writer(&mut page)))
         .map_err(|error| Failure::other(format!("the page cannot be made: {error}")))?;
     Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+/// The paragraphs below the options: exit codes have the section that readers of manuals look for.
+fn sections(notes: &str) -> Vec<Roff> {
+    let paragraphs = || notes.split("\n\n").filter(|paragraph| !paragraph.is_empty());
+    let codes = |paragraph: &&str| paragraph.starts_with("Exit codes: ");
+    let (status, notes): (Vec<_>, Vec<_>) = paragraphs().partition(codes);
+    [("EXIT STATUS", status), ("NOTES", notes)]
+        .into_iter()
+        .filter(|(_, texts)| !texts.is_empty())
+        .map(|(title, texts)| {
+            let mut section = Roff::new();
+            section.control("SH", [title]);
+            for (index, text) in texts.into_iter().enumerate() {
+                if index > 0 {
+                    section.control("PP", []);
+                }
+                section.text([roman(text)]);
+            }
+            section
+        })
+        .collect()
 }
 
 fn files() -> Roff {

@@ -278,6 +278,7 @@ fn every_command_has_a_manual_page_that_formats_without_a_warning() {
         for section in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS"] {
             assert!(ended.stdout.contains(section), "{section}: {}", ended.stdout);
         }
+        assert!(!ended.stdout.contains(".SH EXTRA"), "{}", ended.stdout);
         // Only where a formatter is installed.
         let script = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(script.path(), ended.stdout).unwrap();
@@ -286,6 +287,12 @@ fn every_command_has_a_manual_page_that_formats_without_a_warning() {
             let warnings = String::from_utf8_lossy(&formatted.stderr);
             assert!(formatted.status.success() && warnings.is_empty(), "{command:?}: {warnings}");
         }
+    }
+    for (command, code) in [(None, "69"), (Some("status"), "69"), (Some("doctor"), "78")] {
+        let arguments: Vec<_> = ["man"].into_iter().chain(command).collect();
+        let page = run(&arguments).stdout;
+        let (_, status) = page.split_once(".SH \"EXIT STATUS\"\n").expect(&page);
+        assert!(status.split(".SH").next().unwrap().contains(code), "{command:?}: {page}");
     }
     let unknown = run(&["man", "man"]);
     assert_eq!(unknown.code, Some(2), "a command that is not for people has no page");
