@@ -23,21 +23,46 @@ pub(super) struct DemoCommand {
     /// Send requests, print what happened, and end; exit code 0 if all results were as expected
     #[arg(long)]
     once: bool,
-    /// Port of the gateway on loopback; 0 for any free port
+    /// Run the pretend Bold BI alone, for a gateway with a configuration of its own
+    #[arg(long, conflicts_with = "once")]
+    bold_bi_only: bool,
+    /// Port on loopback of the gateway, or of the pretend Bold BI alone; 0 for any free port
     #[arg(long, default_value_t = 8080)]
     port: u16,
 }
 
 impl DemoCommand {
     pub(super) fn run(self, format: LogFormat, log_level: LogControl) -> Result<(), Failure> {
-        let files = DemoFiles::make()?;
         let runtime = runtime()?;
+        if self.bold_bi_only {
+            return runtime.block_on(bold_bi_until_interrupted(self.port));
+        }
+        let files = DemoFiles::make()?;
         if self.once {
             runtime.block_on(once(&files))
         } else {
             runtime.block_on(until_interrupted(&files, self.port, format, log_level))
         }
     }
+}
+
+async fn bold_bi_until_interrupted(port: u16) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    let stand_in = stand_in(port).await.map_err(other_port)?;
+    print(&format!(
+        "a pretend Bold BI is running, for a gateway on this machine.
+
+  url       {}
+  site1     username {SITE1_USER}, user_source azure_ad,
+            embed secret {EMBED_SECRET}
+  site2     username {SITE2_USER}, user_source local,
+            password {PASSWORD}
+
+Press Ctrl-C to end.",
+        stand_in.url(),
+    ))?;
+    signals.next().await;
+    print("\nstopping")
 }
 
 async fn until_interrupted(
@@ -47,20 +72,13 @@ async fn until_interrupted(
     log_level: LogControl,
 ) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
-    let stand_in = stand_in().await?;
+    let stand_in = stand_in(0).await?;
     // People read a demo, also through a pipe.
     let format = if matches!(format, LogFormat::Auto) { LogFormat::Text } else { format };
     let settings = files.configure(&stand_in, port)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let exchange = Arc::new(exchange);
-    let running =
-        start(settings, exchange, format, log_level).map_err(|failure| match failure {
-            Failure::Other { what, .. } => Failure::Other {
-                what,
-                hint: Some("`boldgate demo --port 0` takes any free port".into()),
-            },
-            other => other,
-        })?;
+    let running = start(settings, exchange, format, log_level).map_err(other_port)?;
     print_introduction(files, &stand_in, &running)?;
     signals.next().await;
     print("\nstopping")?;
@@ -112,7 +130,7 @@ Each request prints a line here. Press Ctrl-C to end.
 }
 
 async fn once(files: &DemoFiles) -> Result<(), Failure> {
-    let stand_in = stand_in().await?;
+    let stand_in = stand_in(0).await?;
     let settings = files.configure(&stand_in, 0)?;
     let telemetry = Arc::new(Telemetry::default());
     let discarded = Box::new(std::io::sink());
@@ -133,7 +151,18 @@ fn gateway_url(running: &Running) -> String {
     }
 }
 
-async fn stand_in() -> Result<StandIn, Failure> {
+/// Adds the remedy to a failure to listen.
+fn other_port(failure: Failure) -> Failure {
+    match failure {
+        Failure::Other { what, .. } => Failure::Other {
+            what,
+            hint: Some("`boldgate demo --port 0` takes any free port".into()),
+        },
+        other => other,
+    }
+}
+
+async fn stand_in(port: u16) -> Result<StandIn, Failure> {
     let user = |email: &str, password: Option<&str>, source| StandInUser {
         email: email.into(),
         password: password.map(Into::into),
@@ -145,24 +174,20 @@ async fn stand_in() -> Result<StandIn, Failure> {
         users,
     };
     let options = StandInOptions {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         sites: vec![
-            site(
-                "site1",
-                EMBED_SECRET,
-                vec![user("reports@acme.example", None, UserSource::AzureAd)],
-            ),
+            site("site1", EMBED_SECRET, vec![user(SITE1_USER, None, UserSource::AzureAd)]),
             site(
                 "site2",
                 "not-used-by-the-demo",
-                vec![user("svc@globex.example", Some(PASSWORD), UserSource::Local)],
+                vec![user(SITE2_USER, Some(PASSWORD), UserSource::Local)],
             ),
         ],
         ..StandInOptions::default()
     };
-    StandIn::start(options)
-        .await
-        .map_err(|error| Failure::other(format!("the pretend Bold BI cannot start: {error}")))
+    StandIn::start(options).await.map_err(|error| {
+        Failure::other(format!("the pretend Bold BI cannot start at 127.0.0.1:{port}: {error}"))
+    })
 }
 
 /// The files of a demo, in a folder that is removed on drop.
@@ -220,7 +245,7 @@ tenants:
     site: site1
     credential:
       grant: embed_secret
-      username: reports@acme.example
+      username: {SITE1_USER}
       embed_secret: {{ file: {folder}/embed-secret }}
       user_source: azure_ad
   globex:
@@ -228,12 +253,14 @@ tenants:
     site: site2
     credential:
       grant: password
-      username: svc@globex.example
+      username: {SITE2_USER}
       password: {{ file: {folder}/password }}
       user_source: local
 "
     )
 }
 
+const SITE1_USER: &str = "reports@acme.example";
+const SITE2_USER: &str = "svc@globex.example";
 const EMBED_SECRET: &str = "demo-embed-secret";
 const PASSWORD: &str = "demo p&ss=w%rd+1 é";

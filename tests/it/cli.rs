@@ -521,6 +521,37 @@ fn a_demo_whose_port_is_taken_says_how_to_get_another() {
     assert!(ended.stderr.contains("--port 0"), "{}", ended.stderr);
 }
 
+#[tokio::test]
+async fn a_gateway_of_its_own_works_with_what_the_pretend_bold_bi_alone_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = boldgate(&["demo", "--bold-bi-only", "--port", "0"]);
+    command.env("TMPDIR", folder.path());
+    let bold_bi = Process::start(command);
+    let said = bold_bi.stdout(|text| text.contains("Press Ctrl-C to end."));
+    let after = |name: &str| {
+        let (_, rest) = said.split_once(name).expect(&said);
+        rest.split([',', '\n']).next().unwrap().trim().to_owned()
+    };
+    let secret = write(&folder, "secret", &after("embed secret"));
+    let text = config(&after("url"), &secret);
+    assert_eq!(after("username"), "reports@acme.example", "the user of that configuration");
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
+    let mut client = Client::connect(gateway.address()).await;
+    let echo = "GET /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.write(echo.as_bytes()).await;
+    let response = client.response().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(response.text().contains("reports@acme.example"), "{}", response.text());
+
+    let port = after("url").rsplit_once(':').unwrap().1.trim_end_matches("/bi").to_owned();
+    let taken = run(&["demo", "--bold-bi-only", "--port", &port]);
+    assert_eq!(taken.code, Some(1));
+    assert!(taken.stderr.contains("--port 0"), "{}", taken.stderr);
+    bold_bi.signal(Signal::TERM);
+    assert_eq!(bold_bi.end().code, Some(0));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "it writes no files");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn token_describes_a_token_and_prints_it_only_on_request() {
     let stand_in = acme().await;
