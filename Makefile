@@ -10,12 +10,13 @@ tools := $(target)/tools
 manifests := $(wildcard deploy/kubernetes/*.yaml)
 # The configuration that each of them carries.
 carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
+configurations := $(wildcard config/*.yaml deploy/packages/gateway.yaml deploy/compose/*/gateway/gateway.yaml)
 # The platform of this machine, such as x86_64-unknown-linux-gnu.
 host = $(shell rustc -vV | sed -n 's/^host: //p')
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp page-test page-short metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -116,8 +117,13 @@ packages-test: packages ## install, use, upgrade and remove the packages in a bo
 	    $(target)/packages-before 0.0.1
 	python3 deploy/packages/test.py $(target)/packages-before $(target)/packages $(target)/packages-test
 
+compose-test: build $(tools)/ready ## run the processes of the compose demo from its files (as root; without Grafana)
+	.ci/need prometheus compose-test
+	unshare --mount --net $(tools)/bin/python deploy/compose/test.py run \
+	    $(target)/release/boldgate $(target)/compose-demo
+
 # Minutes to hours, some as root.
-acceptance: page-test readers reloads soak image-test packages-test metrics-load ## the heavy proofs, before a release
+acceptance: page-test readers reloads soak image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build
@@ -139,6 +145,9 @@ deploy-files: $(tools)/ready $(carried) ## are image, manifests, units, alerts a
 	promtool check rules deploy/prometheus/boldgate.rules.yaml
 	promtool test rules deploy/prometheus/boldgate.test.yaml
 	$(tools)/bin/python deploy/prometheus/test.py $(target)/dashboard
+	python3 deploy/grafana/types.py $(tools) $(target)/dashboard
+	$(tools)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/*/compose.yaml
+	$(tools)/bin/python deploy/compose/test.py check $(target)
 	$(tools)/bin/shellcheck .ci/* tests/*.sh deploy/image/*.sh deploy/packages/*.sh deploy/systemd/*.sh deploy/tools/*.sh
 	deploy/systemd/check.sh $(target)/systemd
 	$(tools)/bin/yamllint --strict --config-file deploy/tools/yamllint.yaml deploy tests/deploy $(wildcard config)
@@ -156,7 +165,7 @@ docs: ## does the code's documentation build, with no dead link?
 configs: $(tools)/ready $(carried) ## does the gateway take every configuration we ship?
 	.ci/need rust build
 	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
-	$(BOLDGATE) check --no-secrets config/*.yaml deploy/packages/gateway.yaml $(carried)
+	$(BOLDGATE) check --no-secrets $(configurations) $(carried)
 	deploy/tools/kubernetes.sh $(tools) $(target)/kubernetes
 	for folder in deploy/kustomize/gateway tests/deploy/*/; do \
 	    name=$$(basename $$folder); \
@@ -164,7 +173,7 @@ configs: $(tools)/ready $(carried) ## does the gateway take every configuration 
 	    $(BOLDGATE) check --no-secrets $(target)/deploy/$$name.yaml; \
 	done
 	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json \
-	    config/*.yaml deploy/packages/gateway.yaml $(carried)
+	    $(configurations) $(carried)
 
 deny: ## do the licences, sources and advisories of all crates pass? (needs the network)
 	.ci/need rust build
