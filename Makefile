@@ -10,6 +10,8 @@ tools := $(target)/tools
 manifests := $(wildcard deploy/kubernetes/*.yaml)
 # The configuration that each of them carries.
 carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
+# The manifests that deploy/tools/kubernetes.sh renders and that hold a configuration.
+rendered := gateway $(notdir $(wildcard tests/deploy/*)) chart-one-tenant chart-many-tenants chart-admin
 configurations := $(wildcard config/*.yaml deploy/packages/gateway.yaml deploy/compose/*/gateway/gateway.yaml)
 # The platform of this machine, such as x86_64-unknown-linux-gnu.
 host = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -167,8 +169,7 @@ configs: $(tools)/ready $(carried) ## does the gateway take every configuration 
 	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
 	$(BOLDGATE) check --no-secrets $(configurations) $(carried)
 	deploy/tools/kubernetes.sh $(tools) $(target)/kubernetes
-	for folder in deploy/kustomize/gateway tests/deploy/*/; do \
-	    name=$$(basename $$folder); \
+	for name in $(rendered); do \
 	    $(tools)/bin/python deploy/tools/manifest.py $(target)/kubernetes/$$name.yaml >$(target)/deploy/$$name.yaml; \
 	    $(BOLDGATE) check --no-secrets $(target)/deploy/$$name.yaml; \
 	done

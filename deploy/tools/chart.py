@@ -1,10 +1,12 @@
-"""Checks that the chart carries the alert rules and the dashboard of this repository.
+"""Checks that the chart carries the alert rules and the dashboard of this repository, and that its README
+names every value.
 
     chart.py RENDERED
 """
 
 import json
 import pathlib
+import re
 import sys
 
 import yaml
@@ -29,4 +31,10 @@ assert json.loads(dashboard["data"]["boldgate-dashboard.json"]) == json.loads(
     (deploy / "grafana/boldgate-dashboard.json").read_text()
 ), "the rendered dashboard is another"
 assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1", dashboard["metadata"]
+chart = deploy / "helm/boldgate"
+values = set(yaml.safe_load((chart / "values.yaml").read_text()))
+_, _, table = (chart / "README.md").read_text().partition("## Values")
+rows = re.findall(r"^\| (`\w+`[^|]*)\|", table, re.M)
+named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+assert named == values, f"README.md of the chart, and not both of them, names {sorted(named ^ values)}"
 print(f"chart: {sum(len(group['rules']) for group in rules['groups'])} alerts and the dashboard, as in deploy/")

@@ -34,11 +34,13 @@ def main(path: str) -> None:
     config = yaml.safe_load(text)
 
     for secret in secret_files(config):
-        expect(secret in files, f"the configuration reads {secret}, but nothing is mounted there")
+        found = secret in files or f"{pathlib.PurePath(secret).parent}/" in files
+        expect(found, f"the configuration reads {secret}, but nothing is mounted there")
 
     host, admin_port = config["admin"]["address"].rsplit(":", 1)
+    named = {port["name"]: port["containerPort"] for port in gateway["ports"]}
     for probe in ("startupProbe", "readinessProbe"):
-        port = gateway[probe]["httpGet"]["port"]
+        port = named.get(gateway[probe]["httpGet"]["port"], gateway[probe]["httpGet"]["port"])
         expect(port == int(admin_port), f"{probe} uses port {port}, admin listens on {admin_port}")
     address = ipaddress.ip_address(host.strip("[]"))
     expect(not address.is_loopback, f"the kubelet cannot reach admin on {host}")
@@ -69,18 +71,20 @@ def mounted_files(pod: dict, container: dict, maps: dict) -> dict:
         if "secret" in volume:
             mode = volume["secret"]["defaultMode"]
             expect(mode & 0o007 == 0, f"all users may read the secret: its mode is {mode:o}")
-            for item in volume["secret"]["items"]:
+            # Without `items` every key of the Secret is a file in the folder.
+            for item in volume["secret"].get("items", [{"path": ""}]):
                 files[f"{root}/{item['path']}"] = True
     return files
 
 
 def secret_files(node: object):
-    """Every `{ file: ... }` in the configuration."""
+    """Every `{ file: ... }` and `..._file: ...` in the configuration."""
     if isinstance(node, dict):
-        if set(node) == {"file"}:
-            yield node["file"]
-        for child in node.values():
-            yield from secret_files(child)
+        for key, child in node.items():
+            if set(node) == {"file"} or key.endswith("_file"):
+                yield child
+            else:
+                yield from secret_files(child)
     elif isinstance(node, list):
         for child in node:
             yield from secret_files(child)

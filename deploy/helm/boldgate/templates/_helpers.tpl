@@ -46,9 +46,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.tls.existingSecret -}}
 {{- $_ := set $listener "tls" (dict "certificate_file" "/run/secrets/boldgate-tls/tls.crt" "key_file" "/run/secrets/boldgate-tls/tls.key") -}}
 {{- end -}}
+{{- $admin := dict "address" "0.0.0.0:9090" -}}
+{{- range list "status" "actions" -}}
+{{- if index $.Values.admin . -}}{{- $_ := set $admin . true -}}{{- end -}}
+{{- end -}}
+{{- if .Values.admin.existingSecret -}}
+{{- $_ := set $admin "token_file" "/run/secrets/boldgate-admin/token" -}}
+{{- end -}}
 {{- $config := dict
       "listeners" (list $listener)
-      "admin" (dict "address" "0.0.0.0:9090")
+      "admin" $admin
       "limits" (dict "lame_duck" .Values.lameDuck) -}}
 {{- $given := .Values.config.tenants | default dict -}}
 {{- if not $given -}}
