@@ -13,6 +13,7 @@ use crate::secret::{Secret, SecretError, SecretRef};
 
 use super::field::{Field, some};
 use super::file;
+use super::files::remedy_of_reading;
 use super::finding::Noted;
 use super::listeners::{CertificateDemand, ListenAddress, SocketAccess, TlsFiles};
 use super::pem::NotBuilt;
@@ -157,8 +158,8 @@ impl Check<'_> {
         let Some(file) = file.optional()? else { return Ok(None) };
         let path = Path::new(&file);
         let secret = self.secret(&SecretRef::File(path.into())).map_err(|error| {
-            let hint = match error {
-                SecretError::Unreadable(_) => None,
+            let hint = match &error {
+                SecretError::Unreadable(error) => remedy_of_reading(error),
                 _ => Some(MAKE_TOKEN),
             };
             let problem = format!("found a file{} of no use: {error}", shown::file(path));
@@ -211,7 +212,8 @@ const READERS: &str = "`false`; `true` with a loopback address or a Unix socket 
 const ACTORS: &str = "`false`; `true` with `token_file` or `tls.client_ca_file`";
 const TOKEN: &str =
     "the path of a file with one line of 16 to 1024 letters, digits and signs, without blanks";
-const MAKE_TOKEN: &str = "make one: `(umask 077; openssl rand -base64 32 > FILE)`";
+const MAKE_TOKEN: &str = "make one: `(umask 077; openssl rand -base64 32 > FILE)`, then `chgrp boldgate` and \
+                          `chmod 0640` of the file if boldgate runs as that user";
 const MIN_TOKEN: usize = 16;
 const MAX_TOKEN: usize = 1024;
 

@@ -1,7 +1,6 @@
 //! The credential of a tenant: grant, user and secret. It knows Bold BI's user sources and the
 //! grants that they allow. It does not know the exchange itself.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
@@ -12,6 +11,7 @@ use crate::tenant::{Credential, ExchangeBody, Grant, Server};
 
 use super::field::Field;
 use super::file::{self, SecretSource, UserSource};
+use super::files::remedy_of_reading;
 use super::finding::{Finding, Noted};
 use super::place::Place;
 use super::{Check, shown};
@@ -180,12 +180,7 @@ fn remedy(error: &SecretError) -> Option<&'static str> {
         SecretError::Empty => EMPTY,
         SecretError::EmptyLine { .. } => EMPTY_LINE,
         SecretError::Lines | SecretError::NotText | SecretError::TooLarge => NOT_A_SECRET,
-        SecretError::Unreadable(error) => match error.kind() {
-            ErrorKind::NotFound => NOT_FOUND,
-            ErrorKind::PermissionDenied => DENIED,
-            ErrorKind::IsADirectory => DIRECTORY,
-            _ => return None,
-        },
+        SecretError::Unreadable(error) => return remedy_of_reading(error),
     })
 }
 
@@ -273,11 +268,6 @@ const EMPTY_LINE: &str =
     "remove the empty line, so that only the line of the secret is in the file";
 const NOT_A_SECRET: &str = "check that the path is the secret's, then write the secret alone into the file, on one \
                             line";
-const NOT_FOUND: &str =
-    "create the file, readable by the user of boldgate, or correct its path in this line";
-const DIRECTORY: &str = "write the path of the secret's file in that directory";
-const DENIED: &str = "if the gateway runs as another user, run this as that user; otherwise let this user read \
-                      the file, and enter its folders";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
 const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \
                        `openid_connect`, `jwt`, `linkedin`, `syncfusion`";

@@ -11,6 +11,7 @@ use crate::plain_file::limit::MAX_CERTIFICATES;
 use crate::trust::pem::PemFault;
 use crate::trust::{CertificateInfo, ListedCertificate, OutOfDate, certificates};
 
+use super::files::remedy_of_reading;
 use super::finding::{Finding, Noted};
 use super::place::Place;
 use super::{Check, References, shown};
@@ -50,7 +51,7 @@ impl Check<'_> {
         let content = self.content(file.as_ref(), max).map_err(|error| {
             let named = shown::file(file.as_ref());
             let problem = format!("found a file{named} that cannot be read: {error}");
-            self.notes.add(at.finding(problem, PEM))
+            self.notes.add(at.finding(problem, PEM).hint_if(remedy_of_reading(&error)))
         })?;
         let faults = match read(&content) {
             Ok(all) if !all.is_empty() => return Ok(all),

@@ -167,6 +167,26 @@ fn check_names_the_user_that_may_not_read_a_file_and_the_files_owner() {
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
     let belongs = format!(", the file belongs to user {owner} and group ");
     assert!(ended.stderr.contains(&belongs), "{}", ended.stderr);
+    assert!(ended.stderr.contains("`chgrp boldgate` and `chmod 0640`"), "{}", ended.stderr);
+
+    // The token of the admin API, made as root, is root's alone; the embed secret can be read.
+    let (token, readable) = (at("token"), at("readable"));
+    std::fs::write(&token, "canary-canary-canary").unwrap();
+    std::fs::write(&readable, "canary").unwrap();
+    mode(&readable, 0o644);
+    let admin = format!("actions: true, token_file: {} }}", token.display());
+    let with_token = open
+        .edit(&secret.display().to_string(), readable.to_str().unwrap())
+        .edit("address: \"127.0.0.1:0\" }", &format!("address: \"127.0.0.1:0\", {admin}"));
+    mode(&token, if is_root { 0o600 } else { 0o000 });
+    let ended = check(&with_token);
+    assert_eq!(ended.code, Some(78));
+    let named = format!("found a file `{}` of no use: it cannot be read", token.display());
+    for said in [&*named, &*belongs, "hint: ", "`chgrp boldgate` and `chmod 0640`"] {
+        assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
+    }
+    mode(&token, 0o644);
+    assert_eq!(check(&with_token).code, Some(0), "the control");
 
     mode(&closed, if is_root { 0o700 } else { 0o000 });
     let ended =
