@@ -160,7 +160,7 @@ fn relative(source: &SecretRef, error: &SecretError) -> Option<String> {
     let (SecretRef::File(path), SecretError::Unreadable(error)) = (source, error) else {
         return None;
     };
-    if path.is_absolute() || error.kind() != ErrorKind::NotFound {
+    if path.is_absolute() || error.kind() != std::io::ErrorKind::NotFound {
         return None;
     }
     let folder = std::env::current_dir().ok()?;

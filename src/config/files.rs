@@ -76,6 +76,23 @@ impl fmt::Debug for Files {
     }
 }
 
+/// The remedy for a file that cannot be read.
+pub(super) fn remedy_of_reading(error: &io::Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        ErrorKind::NotFound => NOT_FOUND,
+        ErrorKind::PermissionDenied => DENIED,
+        ErrorKind::IsADirectory => DIRECTORY,
+        _ => return None,
+    })
+}
+
+const NOT_FOUND: &str =
+    "create the file, readable by the user of boldgate, or correct its path in this line";
+const DENIED: &str = "if the gateway runs as another user, run this as that user; otherwise let this user read \
+                      the file, and enter its folders: with the packages, `chgrp boldgate` and `chmod 0640` of \
+                      the file";
+const DIRECTORY: &str = "write the path of a file in that directory";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,20 +116,3 @@ mod tests {
         assert_eq!(after.changed(&reading(&[Some(b"new")])), 0);
     }
 }
-
-/// The remedy for a file that cannot be read.
-pub(super) fn remedy_of_reading(error: &io::Error) -> Option<&'static str> {
-    Some(match error.kind() {
-        ErrorKind::NotFound => NOT_FOUND,
-        ErrorKind::PermissionDenied => DENIED,
-        ErrorKind::IsADirectory => DIRECTORY,
-        _ => return None,
-    })
-}
-
-const NOT_FOUND: &str =
-    "create the file, readable by the user of boldgate, or correct its path in this line";
-const DENIED: &str = "if the gateway runs as another user, run this as that user; otherwise let this user read \
-                      the file, and enter its folders: with the packages, `chgrp boldgate` and `chmod 0640` of \
-                      the file";
-const DIRECTORY: &str = "write the path of a file in that directory";
