@@ -19,6 +19,7 @@ use boldgate::policy::{Permission, Permit, Policy, RouteClass, Rules, SubjectRul
 use boldgate::request::{RawHead, RequestHead};
 use boldgate::secret::Secret;
 use boldgate::telemetry::Telemetry;
+use boldgate::tenant::SecretPosition;
 use boldgate::tenant::{
     Credential, ExchangeBody, ExistingAuthorization, Grant, Server, Tenant, TenantName, Tenants,
     Timeouts,
@@ -259,7 +260,7 @@ impl Exchange {
 
 #[async_trait]
 impl TokenExchange for Exchange {
-    async fn exchange(&self, _: &Permit) -> Result<AccessToken, ExchangeError> {
+    async fn exchange(&self, _: &Permit, _: SecretPosition) -> Result<AccessToken, ExchangeError> {
         self.count.fetch_add(1, Relaxed);
         let asked_at = Instant::now();
         if !self.time.is_zero() {
@@ -301,6 +302,7 @@ fn tenants(count: usize) -> Tenants {
                 grant: Grant::EmbedSecret,
                 username: Arc::from("svc@example.com"),
                 secret: Some(Secret::new("secret".into())),
+                second_secret: None,
                 body: ExchangeBody::Form,
                 version: 0,
                 identity: 0,

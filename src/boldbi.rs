@@ -14,7 +14,7 @@ mod urls;
 mod user_source;
 
 pub use claims::token_claims;
-pub use exchange::{BoldBi, BoldBiError, Exchanged};
+pub use exchange::{BoldBi, BoldBiError, Exchanged, InTurn};
 pub use fault::{ConnectionFault, hint, is_about_tenant};
 pub use probe::{HARMLESS_ROUTE, Probe, ProbeError, ProbeResponse};
 pub use redirect::RedirectTarget;

@@ -99,6 +99,8 @@ pub struct TenantCounts {
     disabled_by_operator: usize,
     /// Tenants whose clients got a 401 of Bold BI to a token of ours in the last five minutes.
     token_rejected: usize,
+    /// Tenants whose first secret is refused, while the second one gives tokens.
+    second_secret: usize,
     never_used: usize,
 }
 

@@ -18,7 +18,7 @@ mod credential;
 mod server;
 mod switches;
 
-pub use credential::{Credential, ExchangeBody, Grant};
+pub use credential::{Credential, ExchangeBody, Grant, SecretPosition};
 pub use server::{HealthCheck, HostPort, Server, Timeouts};
 pub use switches::{DisabledBy, SwitchError, TenantSwitches};
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::caller::CallerName;
 use crate::policy::{PermissionId, Permit};
 use crate::telemetry::Reason;
-use crate::tenant::{Grant, TenantName};
+use crate::tenant::{Grant, SecretPosition, TenantName};
 
 mod audit;
 mod backoff;
@@ -20,6 +20,7 @@ mod breaker;
 mod cache;
 mod endpoint;
 mod exchanges;
+mod positions;
 mod proof;
 mod refresh;
 mod replacement;
@@ -187,12 +188,17 @@ pub struct NotAToken;
 /// Asks a server for tokens.
 #[async_trait]
 pub trait TokenExchange: Send + Sync + 'static {
-    /// Exchanges the credential of the permit's tenant for a token of the permit's subject.
+    /// Exchanges the credential of the permit's tenant, with the secret in `position`, for a token of
+    /// the permit's subject.
     ///
     /// # Errors
     /// See [`ExchangeErrorKind`]. The whole call, its errors included, ends within the server's
     /// exchange timeout.
-    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError>;
+    async fn exchange(
+        &self,
+        permit: &Permit,
+        position: SecretPosition,
+    ) -> Result<AccessToken, ExchangeError>;
 }
 
 /// The request that starts an exchange, for the audit line of the exchange.
@@ -377,6 +383,12 @@ impl ExchangeErrorKind {
             Self::SecretUnreadable => "secret_unreadable",
             Self::PermitRevoked => "configuration_changed",
         }
+    }
+
+    /// Whether the server may have refused the secret, so that another secret is worth a try. A web
+    /// page in place of a reply refuses nothing.
+    pub fn may_judge_secret(&self) -> bool {
+        matches!(self, Self::Refused { detail, .. } if *detail != NO_SUCH_PAGE)
     }
 
     /// The word for it in logs and metrics; `None` where the code says it.

@@ -17,7 +17,7 @@ use super::reply::{self, Asked, MAX_BODY};
 use super::{grant, token_url};
 use crate::fetch::{FetchError, Fetcher};
 use crate::policy::Permit;
-use crate::tenant::Server;
+use crate::tenant::{SecretPosition, Server};
 use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
 use crate::trust::TrustError;
 
@@ -43,6 +43,17 @@ pub struct Exchanged {
     pub names_another_user: bool,
     /// That other user, if the reply has a plain email address.
     pub other_email: Option<String>,
+}
+
+/// The result of exchanges with the secrets of both positions, as far as they were asked.
+#[derive(Debug)]
+pub struct InTurn {
+    /// The position that was asked last.
+    pub position: SecretPosition,
+    /// The position that was refused before.
+    pub refused: Option<(SecretPosition, ExchangeError)>,
+    /// The token or the error of the last one.
+    pub result: Result<Exchanged, ExchangeError>,
 }
 
 /// Why there is no client for a server.
@@ -96,11 +107,15 @@ impl BoldBi {
     ///
     /// # Errors
     /// As [`TokenExchange::exchange`].
-    pub async fn exchange_once(&self, permit: &Permit) -> Result<Exchanged, ExchangeError> {
+    pub async fn exchange_once(
+        &self,
+        permit: &Permit,
+        position: SecretPosition,
+    ) -> Result<Exchanged, ExchangeError> {
         let tenant = permit.tenant();
         let url = token_url(tenant);
         let deadline = tenant.server.timeouts.exchange;
-        let exchanged = match timeout(deadline, self.ask(permit, &url)).await {
+        let exchanged = match timeout(deadline, self.ask(permit, position, &url)).await {
             Ok(exchanged) => exchanged,
             Err(_) => Err(ExchangeErrorKind::Timeout(deadline)),
         };
@@ -112,11 +127,31 @@ impl BoldBi {
         })
     }
 
-    async fn ask(&self, permit: &Permit, url: &str) -> Result<Exchanged, ExchangeErrorKind> {
+    /// Exchanges with the secret in the first position, and with the other one if that is refused.
+    pub async fn exchange_in_turn(&self, permit: &Permit) -> InTurn {
+        let mut refused = None;
+        let credential = &permit.tenant().credential;
+        let mut positions: Vec<_> = credential.positions().collect();
+        let last = positions.pop().unwrap_or(SecretPosition::First);
+        for position in positions {
+            match self.exchange_once(permit, position).await {
+                Err(error) if error.kind.may_judge_secret() => refused = Some((position, error)),
+                result => return InTurn { position, refused, result },
+            }
+        }
+        InTurn { position: last, refused, result: self.exchange_once(permit, last).await }
+    }
+
+    async fn ask(
+        &self,
+        permit: &Permit,
+        position: SecretPosition,
+        url: &str,
+    ) -> Result<Exchanged, ExchangeErrorKind> {
         let tenant = permit.tenant();
         let client = self.clients.get(&tenant.server.name);
         let client = client.ok_or_else(|| unreachable(UnknownServer))?;
-        let secret = tenant.credential.secret.as_ref();
+        let secret = tenant.credential.secret_in(position);
         let secret = secret.ok_or(ExchangeErrorKind::SecretUnreadable)?;
         let body = grant::body(&tenant.credential, secret, permit.subject().as_str());
         let request = Request::builder()
@@ -171,8 +206,13 @@ impl Client {
 
 #[async_trait]
 impl TokenExchange for BoldBi {
-    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
-        let Exchanged { token, names_another_user, .. } = self.exchange_once(permit).await?;
+    async fn exchange(
+        &self,
+        permit: &Permit,
+        position: SecretPosition,
+    ) -> Result<AccessToken, ExchangeError> {
+        let Exchanged { token, names_another_user, .. } =
+            self.exchange_once(permit, position).await?;
         if names_another_user {
             let tenant = permit.tenant();
             tracing::warn!(

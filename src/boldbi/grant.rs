@@ -94,6 +94,7 @@ mod tests {
             grant,
             username: Arc::from("not the subject"),
             secret: None,
+            second_secret: None,
             body: body_type,
             version: 0,
             identity: 0,

@@ -119,7 +119,7 @@ impl DoctorCommand {
         if self.tenants.is_empty() {
             let mut known = HashSet::new();
             let (usable, others): (Vec<_>, Vec<_>) =
-                enabled().partition(|tenant| tenant.credential.secret.is_some());
+                enabled().partition(|tenant| tenant.credential.has_secret());
             let firsts = usable.into_iter().chain(others);
             let firsts = firsts.filter(|tenant| known.insert(&tenant.server.name));
             return Ok(firsts.map(permit).collect());
@@ -156,10 +156,16 @@ fn with_secret(
     };
     let mut permits = Vec::new();
     for tenant in chosen.iter().map(Permit::tenant) {
-        let is_new = Some(&secret) != tenant.credential.secret.as_ref();
+        let mut known =
+            tenant.credential.positions().filter_map(|at| tenant.credential.secret_in(at));
+        let is_new = known.all(|known| *known != secret);
         let tenant = Tenant {
             index: 0,
-            credential: Credential { secret: Some(secret.clone()), ..tenant.credential.clone() },
+            credential: Credential {
+                secret: Some(secret.clone()),
+                second_secret: None,
+                ..tenant.credential.clone()
+            },
             ..Tenant::clone(tenant)
         };
         let known = if is_new { "differs from" } else { "is the same as" };

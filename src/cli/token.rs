@@ -4,10 +4,10 @@ use tokio::time::Instant;
 
 use super::named_tenant::{DISABLED, disabled_to_do, no_such_tenant};
 use super::{ConfigFile, Failure, output, print, runtime};
-use crate::boldbi::{BoldBi, hint, token_claims};
+use crate::boldbi::{BoldBi, InTurn, hint, token_claims};
 use crate::config::Settings;
 use crate::tenant::Tenant;
-use crate::token::{AccessToken, TokenExchange};
+use crate::token::AccessToken;
 
 /// Obtain one token as `serve` would, and describe it
 #[derive(Debug, clap::Args)]
@@ -35,9 +35,19 @@ impl TokenCommand {
         let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
         let permit = settings.policy.operator_permit(tenant);
         print_tenant(tenant)?;
-        let token = runtime()?.block_on(exchange.exchange(permit)).map_err(|error| {
-            Failure::Other { what: error.to_string(), hint: Some(hint(&error).to_owned()) }
+        let InTurn { position, refused, result } =
+            runtime()?.block_on(exchange.exchange_in_turn(permit));
+        if let Some((position, error)) = refused {
+            print(&format!("position {}:    {}", position.number(), error.kind))?;
+        }
+        let token = result.map_err(|error| Failure::Other {
+            what: error.to_string(),
+            hint: Some(hint(&error).to_owned()),
         })?;
+        if tenant.credential.has_two_secrets() {
+            print(&format!("position:      {}", position.number()))?;
+        }
+        let token = token.token;
         print_token(&token)?;
         if self.show {
             print(&format!(

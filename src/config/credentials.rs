@@ -7,14 +7,22 @@ use ring::digest::{Context, SHA256};
 
 use crate::invisible::Invisible;
 use crate::secret::{Secret, SecretError, SecretRef};
-use crate::tenant::{Credential, ExchangeBody, Grant, Server};
+use crate::tenant::{Credential, ExchangeBody, Grant, SecretPosition, Server};
 
-use super::field::Field;
+use super::field::{Field, some};
 use super::file::{self, SecretSource, UserSource};
 use super::files::remedy_of_reading;
 use super::finding::{Finding, Noted};
 use super::place::Place;
 use super::{Check, shown};
+
+/// The secrets of a credential; or the fault for which there is none.
+#[derive(Default)]
+struct FoundSecrets {
+    first: Option<Secret>,
+    second: Option<Secret>,
+    fault: Option<Finding>,
+}
 
 impl Check<'_> {
     /// A credential without its version, and the fault of its secret, which is not noted here: only
@@ -56,13 +64,21 @@ impl Check<'_> {
         );
         let (embed_at, password_at) = (at.key("embed_secret"), at.key("password"));
         let (embed, password) = (credential.embed_secret, credential.password);
-        let (grant, secret) = match grant? {
+        let (both_at, both) = (at.key("embed_secrets"), credential.embed_secrets);
+        let (grant, secrets) = match grant? {
             file::Grant::EmbedSecret => {
                 self.unused(&password_at, &password, "embed_secret");
-                (Grant::EmbedSecret, self.secret_of_tenant(&embed_at, embed, is_used))
+                let secrets = if both.is_missing() {
+                    self.secret_of_tenant(&embed_at, embed, is_used)
+                } else {
+                    self.only_list(&embed_at, &embed);
+                    self.both_of_tenant(&both_at, both, is_used)
+                };
+                (Grant::EmbedSecret, secrets)
             }
             file::Grant::Password => {
                 self.unused(&embed_at, &embed, "password");
+                self.unused(&both_at, &both, "password");
                 (Grant::Password, self.secret_of_tenant(&password_at, password, is_used))
             }
         };
@@ -71,9 +87,17 @@ impl Check<'_> {
             file::TokenRequest::Json => ExchangeBody::Json,
         };
         source?;
-        let (secret, fault) = secret?;
-        let username = username?.into();
-        Ok((Credential { grant, username, secret, body, version: 0, identity: 0 }, fault))
+        let FoundSecrets { first, second, fault } = secrets?;
+        let credential = Credential {
+            grant,
+            username: username?.into(),
+            secret: first,
+            second_secret: second,
+            body,
+            version: 0,
+            identity: 0,
+        };
+        Ok((credential, fault))
     }
 
     /// Notes a secret that the grant has no use for.
@@ -90,14 +114,70 @@ impl Check<'_> {
         at: &Place<'_>,
         source: Field<SecretSource>,
         is_used: bool,
-    ) -> Result<(Option<Secret>, Option<Finding>), Noted> {
+    ) -> Result<FoundSecrets, Noted> {
         let source = self.source_of_secret(at, source)?;
         if !is_used {
-            return Ok((None, None));
+            return Ok(FoundSecrets::default());
         }
         Ok(match self.secret_at(at, &source) {
-            Ok(secret) => (Some(secret), None),
-            Err(finding) => (None, Some(*finding)),
+            Ok(secret) => FoundSecrets { first: Some(secret), ..FoundSecrets::default() },
+            Err(finding) => FoundSecrets { fault: Some(*finding), ..FoundSecrets::default() },
+        })
+    }
+
+    /// Notes `embed_secret` beside `embed_secrets`: it is unclear which of them counts.
+    fn only_list<T>(self, at: &Place<'_>, one: &Field<T>) {
+        if !one.is_missing() {
+            let problem = "found `embed_secret` beside `embed_secrets`";
+            let hint = "list both sources under `embed_secrets`, the one to ask first in front";
+            self.notes.add(at.key_finding(problem, "one of the two keys").hint(hint));
+        }
+    }
+
+    /// The secrets of two sources. The fault of one is a warning as long as the other can be used.
+    fn both_of_tenant(
+        self,
+        at: &Place<'_>,
+        sources: Field<Vec<Field<SecretSource>>>,
+        is_used: bool,
+    ) -> Result<FoundSecrets, Noted> {
+        let sources = sources.required(at, PLACE_LIST, self.notes)?;
+        if sources.len() > 2 {
+            let problem = format!("found a list of {}", sources.len());
+            return Err(self.notes.add(at.finding(problem, PLACE_LIST)));
+        }
+        let sources = some(sources, at, PLACE_LIST, self.notes, |at, source| {
+            self.source_of_secret(at, Field::Given(source))
+        })?;
+        if !is_used {
+            return Ok(FoundSecrets::default());
+        }
+        let read =
+            |index: usize| sources.get(index).map(|source| self.secret_at(&at.item(index), source));
+        Ok(match (read(0), read(1)) {
+            (Some(Ok(first)), Some(Ok(second))) => {
+                if first == second {
+                    let problem = "found the same secret as in the first place";
+                    let finding = at.item(1).finding(problem, "another secret");
+                    self.notes.warn(finding.hint(SAME_SECRET));
+                }
+                FoundSecrets { first: Some(first), second: Some(second), fault: None }
+            }
+            (Some(Ok(first)), second) => {
+                second
+                    .into_iter()
+                    .filter_map(Result::err)
+                    .for_each(|fault| self.notes.warn(*fault));
+                FoundSecrets { first: Some(first), ..FoundSecrets::default() }
+            }
+            (Some(Err(fault)), Some(Ok(second))) => {
+                self.notes.warn(*fault);
+                FoundSecrets { second: Some(second), ..FoundSecrets::default() }
+            }
+            (first, second) => {
+                let fault = [first, second].into_iter().flatten().find_map(Result::err);
+                FoundSecrets { fault: fault.map(|fault| *fault), ..FoundSecrets::default() }
+            }
         })
     }
 
@@ -207,16 +287,17 @@ pub(super) fn with_versions(
     site: Option<&str>,
     max_token_lifetime: Duration,
 ) -> Credential {
-    let hash = |secret: &str| hashed(&credential, secret, server, site, max_token_lifetime);
+    let hash = |secrets: [&str; 2]| hashed(&credential, secrets, server, site, max_token_lifetime);
     // No secret is empty.
-    let identity = hash("");
-    let version = credential.secret.as_ref().map_or(identity, |secret| hash(secret.expose()));
+    let identity = hash([""; 2]);
+    let exposed = |position| credential.secret_in(position).map(Secret::expose).unwrap_or_default();
+    let version = hash([exposed(SecretPosition::First), exposed(SecretPosition::Second)]);
     Credential { version, identity, ..credential }
 }
 
 fn hashed(
     credential: &Credential,
-    secret: &str,
+    [secret, second_secret]: [&str; 2],
     server: &Server,
     site: Option<&str>,
     max_token_lifetime: Duration,
@@ -230,6 +311,7 @@ fn hashed(
         credential.grant.as_str(),
         &credential.username,
         secret,
+        second_secret,
         body,
         &server.origin(),
         &server.base_path,
@@ -252,6 +334,7 @@ pub(super) fn stand_in() -> Credential {
         grant: Grant::EmbedSecret,
         username: "".into(),
         secret: None,
+        second_secret: None,
         body: ExchangeBody::Form,
         version: 0,
         identity: 0,
@@ -268,6 +351,9 @@ const EMPTY_LINE: &str =
     "remove the empty line, so that only the line of the secret is in the file";
 const NOT_A_SECRET: &str = "check that the path is the secret's, then write the secret alone into the file, on one \
                             line";
+const PLACE_LIST: &str = "a list of one or two sources, each `{ file: /path }` or `{ env: NAME }`";
+const SAME_SECRET: &str =
+    "remove one of the two, or write the common secret of the installation to its place";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
 const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \
                        `openid_connect`, `jwt`, `linkedin`, `syncfusion`";

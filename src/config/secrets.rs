@@ -51,7 +51,7 @@ impl<'s> SecretsToRead<'s> {
     /// never sent to another server, nor for another user.
     pub(super) fn former(&self, tenant: &TenantName, identity: u64) -> Option<&'s Credential> {
         let former = self.former.get(tenant)?;
-        (former.identity == identity && former.secret.is_some()).then_some(former)
+        (former.identity == identity && former.has_secret()).then_some(former)
     }
 }
 
@@ -76,7 +76,7 @@ impl Settings {
     /// Whether no tenant can be served because of secrets that cannot be used.
     pub fn serves_nobody(&self) -> bool {
         let mut enabled = self.tenants.iter().filter(|tenant| !tenant.disabled);
-        !self.unusable_secrets.is_empty() && enabled.all(|of| of.credential.secret.is_none())
+        !self.unusable_secrets.is_empty() && enabled.all(|of| !of.credential.has_secret())
     }
 
     /// The finding about a secret, with the file and its hint apart.

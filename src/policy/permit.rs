@@ -54,7 +54,7 @@ impl Permit {
             Reissued::Revoked
         } else if before.version == now.version {
             Reissued::Unchanged(permit())
-        } else if before.identity == now.identity && now.secret.is_some() {
+        } else if before.identity == now.identity && now.has_secret() {
             Reissued::NewSecret(permit())
         } else {
             Reissued::Revoked

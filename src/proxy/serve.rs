@@ -227,6 +227,7 @@ mod tests {
     use crate::policy::Permit;
     use crate::request::RawHead;
     use crate::telemetry::{AccessLog, Format, Telemetry};
+    use crate::tenant::SecretPosition;
     use crate::token::{AccessToken, ExchangeError, TokenExchange, TokenSource};
 
     struct Always(Arc<Proxy>);
@@ -246,7 +247,11 @@ mod tests {
 
     #[async_trait]
     impl TokenExchange for NoExchange {
-        async fn exchange(&self, _: &Permit) -> Result<AccessToken, ExchangeError> {
+        async fn exchange(
+            &self,
+            _: &Permit,
+            _: SecretPosition,
+        ) -> Result<AccessToken, ExchangeError> {
             unreachable!("no caller is admitted")
         }
     }

@@ -189,7 +189,7 @@ impl Generation {
     pub(super) fn can_warm_up(&self) -> bool {
         let tenants: Vec<_> = self.gateway.tenants().iter().collect();
         let mut warm = self.warm_up.iter().map(|index| tenants[*index]);
-        warm.all(|tenant| tenant.disabled || tenant.credential.secret.is_some())
+        warm.all(|tenant| tenant.disabled || tenant.credential.has_secret())
     }
 
     /// Closes the connections of `before` whose listener is removed, or no longer trusts the

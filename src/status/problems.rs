@@ -92,6 +92,13 @@ impl Found {
             );
             self.warning("tenants", text);
         }
+        if tenants.second_secret > 0 {
+            let count = tenants.second_secret;
+            let text = format!(
+                "{count} of {total} tenants: Bold BI refuses the first of two secrets, and the second one gives tokens"
+            );
+            self.warning("tenants", text);
+        }
         if tenants.disabled_by_operator > 0 {
             let count = tenants.disabled_by_operator;
             let text =

@@ -83,6 +83,8 @@ pub struct TenantStatus {
     /// `configuration` or `operator`; `None` unless it is disabled.
     disabled_by: Option<&'static str>,
     grant: &'static str,
+    /// The position of the secret that gave the last token; `None` unless it has two.
+    secret_position: Option<i64>,
     /// Where Bold BI keeps its user, such as `azure_ad`.
     user_source: String,
     token: Option<TokenTimes>,
@@ -229,6 +231,7 @@ impl<'g> Row<'g> {
                 DisabledBy::Operator => "operator",
             }),
             grant: self.tenant.credential.grant.as_str(),
+            secret_position: Some(metrics.secret_position.get()).filter(|position| *position > 0),
             user_source: active
                 .config
                 .tenant(name.as_str())
@@ -272,6 +275,8 @@ pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
         counts.disabled_by_operator += usize::from(by_operator);
         let rejected = gateway.metrics(tenant).was_rejected_within(REJECTED_LATELY, now);
         counts.token_rejected += usize::from(rejected);
+        let is_second = gateway.metrics(tenant).secret_position.get() == 2;
+        counts.second_secret += usize::from(is_second && tenant.credential.has_two_secrets());
         match state(gateway, tenant, gateway.metrics(tenant).exchange_record.times()) {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => counts.failing += 1,

@@ -242,6 +242,11 @@ const TOKENS: &[DescribedMetric] = &[
         labels: &[TENANT],
         look_at: "**alert on 1 for minutes**: write the right secret to its place within an hour",
     },
+    DescribedMetric {
+        name: "boldgate_tenant_secret_position",
+        labels: &[TENANT],
+        look_at: "2: Bold BI refuses the first of two secrets; write the right one to its place",
+    },
 ];
 
 const CLIENTS: &[DescribedMetric] = &[

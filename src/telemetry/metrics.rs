@@ -31,6 +31,7 @@ pub(super) struct Families {
     replays: Family<TenantLabel, Counter>,
     secret_unreadable: Family<TenantLabel, Gauge>,
     secret_unproven: Family<TenantLabel, Gauge>,
+    secret_position: Family<TenantLabel, Gauge>,
     refreshes: Family<OutcomeLabels, Counter>,
     failures_remembered: Family<TenantLabel, Counter>,
     replies_for_another_user: Family<TenantLabel, Counter>,
@@ -119,6 +120,8 @@ pub struct TenantMetrics {
     pub secret_unreadable: Gauge,
     /// 1 while its secret was changed and has given no token yet.
     pub secret_unproven: Gauge,
+    /// The position of the secret that gave the last token; 0 unless it has two.
+    pub secret_position: Gauge,
     /// Limits how often its failures are logged.
     pub log_limiter: LogLimiter,
     /// The last exchange, for the status API.
@@ -202,23 +205,28 @@ fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+fn exchange_seconds(
+    registry: &mut Registry,
+) -> Family<ServerLabel, DurationHistogram, fn() -> DurationHistogram> {
+    let new: fn() -> _ = || DurationHistogram::new(&REQUEST_BUCKETS);
+    let family = Family::new_with_constructor(new);
+    let help = "Time of a token exchange";
+    registry.register_with_unit(
+        "token_exchange_duration",
+        help,
+        Unit::Seconds,
+        Family::clone(&family),
+    );
+    family
+}
+
 impl Families {
     pub(super) fn register(registry: &mut Registry) -> Self {
         Self {
             requests: family(registry, "http_requests", "Requests by outcome"),
             routes: RouteFamilies::register(registry),
             exchanges: family(registry, "token_exchanges", "Token exchanges by outcome"),
-            exchange_seconds: {
-                let new: fn() -> _ = || DurationHistogram::new(&REQUEST_BUCKETS);
-                let family = Family::new_with_constructor(new);
-                registry.register_with_unit(
-                    "token_exchange_duration",
-                    "Time of a token exchange",
-                    Unit::Seconds,
-                    Family::clone(&family),
-                );
-                family
-            },
+            exchange_seconds: exchange_seconds(registry),
             cache: family(
                 registry,
                 "token_cache_requests",
@@ -243,6 +251,11 @@ impl Families {
                 registry,
                 "tenant_secret_unproven",
                 "1 while the changed secret of a tenant has given no token yet",
+            ),
+            secret_position: family(
+                registry,
+                "tenant_secret_position",
+                "The position of the secret that gave the last token, of a tenant with two; else 0",
             ),
             refreshes: family(
                 registry,
@@ -323,6 +336,7 @@ impl Families {
             replays: self.replays.get_or_create(&label).clone(),
             secret_unreadable: self.secret_unreadable.get_or_create(&label).clone(),
             secret_unproven: self.secret_unproven.get_or_create(&label).clone(),
+            secret_position: self.secret_position.get_or_create(&label).clone(),
             log_limiter: LogLimiter::default(),
             exchange_record: ExchangeRecord::default(),
             token_expiry: Mutex::new(Some(self.token_expiry.clone())),
@@ -346,6 +360,7 @@ impl Families {
         self.replays.remove(&label);
         self.secret_unreadable.remove(&label);
         self.secret_unproven.remove(&label);
+        self.secret_position.remove(&label);
         self.token_expiry.remove(&label);
     }
 

@@ -32,6 +32,34 @@ pub enum ExchangeBody {
     Json,
 }
 
+/// The place of a secret in a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretPosition {
+    /// The only one, or the one that is asked first.
+    First,
+    /// The one that is asked where the first is refused.
+    Second,
+}
+
+impl SecretPosition {
+    /// Its number, from 1.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::First => 1,
+            Self::Second => 2,
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+}
+
 /// A credential of a tenant.
 #[derive(Clone, Debug)]
 pub struct Credential {
@@ -39,12 +67,41 @@ pub struct Credential {
     pub grant: Grant,
     /// The user that it belongs to.
     pub username: Arc<str>,
-    /// The embed secret or the password; `None` if it cannot be read, or the tenant is disabled.
+    /// The embed secret or the password, the first where there are two; `None` if it cannot be
+    /// read, or the tenant is disabled.
     pub secret: Option<Secret>,
+    /// The embed secret in the second position.
+    pub second_secret: Option<Secret>,
     /// The media type of the token request.
     pub body: ExchangeBody,
     /// Differs for each different credential, so that no token outlives its credential.
     pub version: u64,
     /// The same without the secret: equal if the secret alone has changed.
     pub identity: u64,
+}
+
+impl Credential {
+    /// The secret in `position`.
+    pub fn secret_in(&self, position: SecretPosition) -> Option<&Secret> {
+        match position {
+            SecretPosition::First => self.secret.as_ref(),
+            SecretPosition::Second => self.second_secret.as_ref(),
+        }
+    }
+
+    /// Whether there is a secret to exchange.
+    pub fn has_secret(&self) -> bool {
+        self.secret.is_some() || self.second_secret.is_some()
+    }
+
+    /// Whether both positions have a secret.
+    pub fn has_two_secrets(&self) -> bool {
+        self.secret.is_some() && self.second_secret.is_some()
+    }
+
+    /// The positions that have a secret, in the order in which they are asked at first.
+    pub fn positions(&self) -> impl Iterator<Item = SecretPosition> {
+        let all = [SecretPosition::First, SecretPosition::Second];
+        all.into_iter().filter(|position| self.secret_in(*position).is_some())
+    }
 }

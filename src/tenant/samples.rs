@@ -42,6 +42,7 @@ pub(crate) fn credential() -> Credential {
         grant: Grant::EmbedSecret,
         username: Arc::from("user@example.com"),
         secret: Some(Secret::new("secret".into())),
+        second_secret: None,
         body: ExchangeBody::Form,
         version: 0,
         identity: 0,

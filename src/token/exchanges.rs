@@ -12,11 +12,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 mod comparison;
+mod in_turn;
 
-use super::audit::{AuditGuard, OwnedInitiator};
+use in_turn::AskedInTurn;
+
+use super::audit::OwnedInitiator;
 use super::backoff::NegativeEntry;
 use super::cache::{CacheEntry, TokenCache};
 use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
+use super::positions::DeferredSecrets;
 use super::proof::{self, MAX_FORMER, UnprovenSecrets};
 use super::suspend::SuspendClock;
 use super::users::LastUsers;
@@ -26,7 +30,7 @@ use super::{
 };
 use crate::policy::{Permit, Reissued};
 use crate::telemetry::{DescriptorUse, ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
-use crate::tenant::{Server, TenantName};
+use crate::tenant::{SecretPosition, Server, TenantName};
 
 /// Runs exchanges and stores the tokens that they give.
 pub(super) struct Exchanges {
@@ -36,6 +40,7 @@ pub(super) struct Exchanges {
     flights: Mutex<HashMap<Permit, Flight>>,
     endpoints: Endpoints,
     unproven: UnprovenSecrets,
+    deferred: DeferredSecrets,
     active: RwLock<Arc<Active>>,
     clock: SuspendClock,
     telemetry: Arc<Telemetry>,
@@ -94,6 +99,7 @@ impl Exchanges {
             flights: Mutex::default(),
             endpoints: Endpoints::default(),
             unproven: UnprovenSecrets::default(),
+            deferred: DeferredSecrets::default(),
             active: RwLock::new(Arc::new(Active { exchange, reissue })),
             clock,
             telemetry,
@@ -134,6 +140,7 @@ impl Exchanges {
         let still = |permit: &Permit| (new.reissue)(permit).unchanged().is_some();
         self.show_dropped(self.cache.retain(still));
         self.users.retain(still);
+        self.deferred.retain(|permit| !matches!((new.reissue)(permit), Reissued::Revoked));
         self.begin_proofs(handed_over, still);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.failures.invalidate(&*permit);
@@ -210,7 +217,7 @@ impl Exchanges {
         purpose: Purpose,
         initiator: Option<Initiator<'_>>,
     ) -> Result<Joined, NoToken> {
-        if permit.tenant().credential.secret.is_none() {
+        if !permit.tenant().credential.has_secret() {
             let kind = ExchangeErrorKind::SecretUnreadable;
             return Err(NoToken::new(permit, kind, Duration::ZERO));
         }
@@ -262,7 +269,7 @@ impl Exchanges {
     /// # Errors
     /// The tenant has no secret.
     pub(super) fn renew(self: &Arc<Self>, permit: &Permit) -> Result<Flight, NoToken> {
-        if permit.tenant().credential.secret.is_none() {
+        if !permit.tenant().credential.has_secret() {
             let kind = ExchangeErrorKind::SecretUnreadable;
             return Err(NoToken::new(permit, kind, Duration::ZERO));
         }
@@ -329,10 +336,8 @@ impl Exchanges {
         // The configuration may have changed while it waited for the budget.
         let active = self.active();
         let permit = &(active.reissue)(permit).unchanged().ok_or_else(|| revoked(permit))?;
-        let begun = Instant::now();
-        let mut audit = AuditGuard::begin(&self.telemetry.audit, permit, purpose, initiator);
-        let mut result = self.ask(&active, permit).await;
-        audit.replied();
+        let AskedInTurn { begun, audit, position, mut result } =
+            self.ask_in_turn(&active, permit, purpose, initiator).await;
         if let Err(error) = &mut result
             && let Some(kind) = self.unknown_subject(&active, permit, &error.kind, begun).await
         {
@@ -344,6 +349,7 @@ impl Exchanges {
             Ok(new) => {
                 metrics.exchanged(ExchangeOutcome::Success);
                 guard.succeeded(&permit.tenant().name);
+                self.gives_tokens(permit, position);
                 self.users.granted(permit, begun);
                 let (now, token) = (Instant::now(), new.token());
                 metrics
@@ -391,9 +397,14 @@ impl Exchanges {
         Err(self.remember(permit, error))
     }
 
-    async fn ask(&self, active: &Active, permit: &Permit) -> Result<CacheEntry, ExchangeError> {
+    async fn ask(
+        &self,
+        active: &Active,
+        permit: &Permit,
+        position: SecretPosition,
+    ) -> Result<CacheEntry, ExchangeError> {
         let (begun, suspended) = (Instant::now(), self.clock.total());
-        let result = active.exchange.exchange(permit).await;
+        let result = active.exchange.exchange(permit, position).await;
         self.endpoint(permit).took(begun.elapsed());
         result.and_then(|token| self.received(permit, token, suspended))
     }

@@ -12,7 +12,7 @@ use super::suspend::SuspendClock;
 use super::*;
 use crate::policy::{Policy, Reissued, RouteClass, Routes};
 use crate::telemetry::Telemetry;
-use crate::tenant::{Credential, Server, Tenant, Tenants, Timeouts, samples};
+use crate::tenant::{Credential, SecretPosition, Server, Tenant, Tenants, Timeouts, samples};
 
 mod audited;
 mod outage;
@@ -116,7 +116,11 @@ fn refused() -> ExchangeErrorKind {
 
 #[async_trait]
 impl TokenExchange for Script {
-    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
+    async fn exchange(
+        &self,
+        permit: &Permit,
+        _: SecretPosition,
+    ) -> Result<AccessToken, ExchangeError> {
         let asked = Instant::now();
         let number = {
             let mut calls = self.calls.lock();
@@ -231,7 +235,11 @@ struct Servers(Mutex<Vec<String>>);
 
 #[async_trait]
 impl TokenExchange for Servers {
-    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
+    async fn exchange(
+        &self,
+        permit: &Permit,
+        _: SecretPosition,
+    ) -> Result<AccessToken, ExchangeError> {
         self.0.lock().push(permit.tenant().server.name.clone());
         Ok(AccessToken::new("token", Instant::now(), HOUR).unwrap())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use boldgate::boldbi::hint;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions, TokenReply};
+use boldgate::tenant::SecretPosition;
 use boldgate::tenant::{Credential, ExchangeBody, Server};
 use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
 use http::StatusCode;
@@ -24,7 +25,7 @@ async fn stand_in() -> StandIn {
 
 async fn exchange_with(server: Server, credential: Credential) -> Outcome {
     let permit = permits(server, vec![credential]).remove(0);
-    bold_bi(&permit).exchange(&permit).await
+    bold_bi(&permit).exchange(&permit, SecretPosition::First).await
 }
 
 type Outcome = Result<AccessToken, ExchangeError>;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use boldgate::caller::issuer_keys::KeySource;
 use boldgate::jwks::HttpKeySource;
+use boldgate::tenant::SecretPosition;
 use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
 use boldgate::trust::Trust;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -144,7 +145,7 @@ async fn exchanges(acts: &'static [Act], count: usize) -> (Vec<Outcome>, Vec<usi
     let bold_bi = bold_bi(&permit);
     let mut outcomes = Vec::new();
     for _ in 0..count {
-        outcomes.push(bold_bi.exchange(&permit).await);
+        outcomes.push(bold_bi.exchange(&permit, SecretPosition::First).await);
     }
     (outcomes, fickle.seen())
 }
@@ -182,8 +183,12 @@ async fn an_exchange_that_meets_a_closing_connection_is_sent_once_more_under_tls
         let fickle = Fickle::start(Some(tls.clone()), acts, TOKEN.to_owned()).await;
         let permit = permit(tls_server(fickle.address, "localhost", ca.path().to_owned()));
         let bold_bi = bold_bi(&permit);
-        bold_bi.exchange(&permit).await.unwrap();
-        assert_eq!(bold_bi.exchange(&permit).await.is_ok(), good, "{acts:?}");
+        bold_bi.exchange(&permit, SecretPosition::First).await.unwrap();
+        assert_eq!(
+            bold_bi.exchange(&permit, SecretPosition::First).await.is_ok(),
+            good,
+            "{acts:?}"
+        );
         assert_eq!(fickle.seen(), connections, "{acts:?}");
     }
 }
@@ -203,9 +208,12 @@ async fn the_second_try_is_on_a_new_connection_although_others_are_idle() {
     let fickle = Fickle::new(&[Respond, Respond, Close, Respond], TOKEN.to_owned()).await;
     let permit = permit(server(fickle.address));
     let bold_bi = bold_bi(&permit);
-    let (one, other) = tokio::join!(bold_bi.exchange(&permit), bold_bi.exchange(&permit));
+    let (one, other) = tokio::join!(
+        bold_bi.exchange(&permit, SecretPosition::First),
+        bold_bi.exchange(&permit, SecretPosition::First)
+    );
     assert!(one.is_ok() && other.is_ok());
-    bold_bi.exchange(&permit).await.unwrap();
+    bold_bi.exchange(&permit, SecretPosition::First).await.unwrap();
     let seen = fickle.seen();
     assert_eq!((seen.len(), seen[3]), (4, 3), "{seen:?}");
 }
@@ -236,7 +244,7 @@ async fn no_exchange_fails_at_the_pace_at_which_the_server_closes_idle_connectio
     let bold_bi = bold_bi(&permit);
     for number in 0..200 {
         tokio::time::sleep(Duration::from_micros(4500 + number % 10 * 100)).await;
-        let outcome = bold_bi.exchange(&permit).await;
+        let outcome = bold_bi.exchange(&permit, SecretPosition::First).await;
         assert!(outcome.is_ok(), "{number}: {outcome:?}");
     }
 }
@@ -274,7 +282,7 @@ async fn a_response_counts_although_the_server_takes_no_more_of_the_request() {
             }
         });
         for _ in 0..20 {
-            match bold_bi(&permit).exchange(&permit).await {
+            match bold_bi(&permit).exchange(&permit, SecretPosition::First).await {
                 Ok(_) => assert!(is_token),
                 Err(error) => {
                     let is_not_http = matches!(error.kind, ExchangeErrorKind::NotHttp(_));
@@ -321,7 +329,8 @@ async fn a_server_that_does_not_speak_http_is_reported_as_such_and_its_bytes_are
         for first in [true, false] {
             let address = speaking(bytes, first).await;
             let permit = permit(server(address));
-            let error = bold_bi(&permit).exchange(&permit).await.unwrap_err();
+            let error =
+                bold_bi(&permit).exchange(&permit, SecretPosition::First).await.unwrap_err();
             assert!(matches!(error.kind, ExchangeErrorKind::NotHttp(_)), "{first}: {error}");
             assert_eq!(error.kind.code(), "token_reply_unusable");
             let shown = format!("{error} {error:?} {}", boldgate::boldbi::hint(&error));

@@ -44,5 +44,6 @@ mod subjects;
 mod support;
 mod tls_handshakes;
 mod traces;
+mod two_secrets;
 mod unknown_subjects;
 mod unusable_secrets;

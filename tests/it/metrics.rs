@@ -24,7 +24,7 @@ use crate::support::waiting::becomes;
 mod prometheus;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 14] = [
+const SEEN_ELSEWHERE: [(&str, &str); 15] = [
     ("boldgate_tokens_rejected", "a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not"),
     ("boldgate_admin_actions", "an_operator_disables_a_tenant_and_enables_it_again"),
     (
@@ -58,6 +58,10 @@ const SEEN_ELSEWHERE: [(&str, &str); 14] = [
         "a_tenant_without_a_usable_secret_is_refused_until_it_has_one_and_others_are_served",
     ),
     ("boldgate_tenant_secret_unproven", "a_typo_in_a_secret_is_an_alarm_and_no_outage"),
+    (
+        "boldgate_tenant_secret_position",
+        "where_the_first_secret_is_refused_the_second_serves_and_is_remembered",
+    ),
     (
         "boldgate_token_endpoint_breaker_open",
         "a_token_endpoint_that_is_down_is_not_flooded_after_a_change",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boldgate::boldbi::stand_in::{StandIn, StandInOptions};
 use boldgate::policy::Permit;
+use boldgate::tenant::SecretPosition;
 use boldgate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
 use http::StatusCode;
 use tokio::sync::Semaphore;
@@ -48,7 +49,11 @@ impl Counting {
 
 #[async_trait]
 impl TokenExchange for Counting {
-    async fn exchange(&self, permit: &Permit) -> Result<AccessToken, ExchangeError> {
+    async fn exchange(
+        &self,
+        permit: &Permit,
+        _: SecretPosition,
+    ) -> Result<AccessToken, ExchangeError> {
         let number = self.exchanges.fetch_add(1, Ordering::SeqCst) + 1;
         let asked_at = Instant::now();
         self.gate.acquire().await.unwrap().forget();

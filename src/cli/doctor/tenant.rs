@@ -5,7 +5,7 @@ use super::exchange::{self, RunFacts};
 use super::quantity::span;
 use super::report::Steps;
 use crate::boldbi::{
-    BoldBi, Exchanged, HARMLESS_ROUTE, ProbeResponse, is_about_tenant, token_claims,
+    BoldBi, Exchanged, HARMLESS_ROUTE, InTurn, ProbeResponse, is_about_tenant, token_claims,
 };
 use crate::policy::Permit;
 use crate::tenant::Tenant;
@@ -28,13 +28,24 @@ pub(super) async fn examine(
 ) -> (Steps, Blame) {
     let mut steps = Steps::default();
     let tenant = permit.tenant();
-    if tenant.disabled && tenant.credential.secret.is_none() {
+    if tenant.disabled && !tenant.credential.has_secret() {
         steps.failed("exchange", DISABLED, disabled_to_do(tenant));
         steps.skip_rest(&STEPS, "the tenant is disabled");
         return (steps, Blame::Tenant);
     }
-    let token = match bold_bi.exchange_once(permit).await {
-        Ok(exchanged) => describe(&mut steps, tenant, exchanged),
+    let InTurn { position, refused, result } = bold_bi.exchange_in_turn(permit).await;
+    let token = match result {
+        Ok(exchanged) => {
+            let refused = refused.map(|(refused, error)| {
+                format!(
+                    "with number {} of the `embed_secrets`, as Bold BI refuses number {}: {}",
+                    position.number(),
+                    refused.number(),
+                    error.kind
+                )
+            });
+            describe(&mut steps, tenant, exchanged, refused)
+        }
         Err(error) => {
             let (found, to_do) = exchange::explained(&error, tenant, facts).await;
             steps.failed("exchange", found, to_do);
@@ -48,7 +59,12 @@ pub(super) async fn examine(
 }
 
 /// Describes a token, as `serve` judges it.
-fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> AccessToken {
+fn describe(
+    steps: &mut Steps,
+    tenant: &Tenant,
+    exchanged: Exchanged,
+    one_refused: Option<String>,
+) -> AccessToken {
     let Exchanged { token, names_another_user, other_email } = exchanged;
     let user = &tenant.credential.username;
     let lifetime = token.lifetime();
@@ -72,7 +88,9 @@ fn describe(steps: &mut Steps, tenant: &Tenant, exchanged: Exchanged) -> AccessT
         Some(host) => format!("{found}; it says that the site is at `{host}`"),
         None => found,
     };
-    if lifetime.as_secs() < SHORT_LIFETIME {
+    if let Some(refused) = one_refused {
+        steps.warning("exchange", format!("{found}; {refused}"), ONE_REFUSED);
+    } else if lifetime.as_secs() < SHORT_LIFETIME {
         steps.warning("exchange", found, SHORT_LIFETIME_TO_DO);
     } else if names_another_user {
         steps.ok("exchange", format!("{found}; its user has another name, as beside a login name"));
@@ -202,6 +220,8 @@ const SHORT_LIFETIME: u64 = 300;
 const MAX_HOST: usize = 253;
 const ANOTHER_USER: &str = "look for a proxy or cache that responds in place of Bold BI; if the email \
                             address of the user was changed in Bold BI, set `username` to the new one";
+const ONE_REFUSED: &str = "not urgent: the gateway uses the other one. Write the right secret to the place of \
+                           the refused one, or remove it from `embed_secrets`";
 const SHORT_LIFETIME_TO_DO: &str = "not urgent: the gateway works, but must fetch a new token every few \
                                     minutes. Compare `date -u` here and on Bold BI's machine; if they \
                                     agree, look for a shortened token lifetime in Bold BI, or a proxy \

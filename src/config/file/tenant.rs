@@ -72,6 +72,12 @@ pub(crate) struct Credential {
     /// With the grant `embed_secret`: where the site's embed secret is kept.
     #[serde(default)]
     pub embed_secret: Field<SecretSource>,
+    /// With the grant `embed_secret`, in place of `embed_secret`: two secrets, such as the site's
+    /// own and the common one of the installation. The first is asked first; where Bold BI refuses
+    /// it, the second is asked at once, and stays in use until the first is changed.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 2))]
+    pub embed_secrets: Field<Vec<Field<SecretSource>>>,
     /// With the grant `password`: where the user's password is kept.
     #[serde(default)]
     pub password: Field<SecretSource>,

@@ -52,7 +52,7 @@ impl Exchanges {
         let Some(other) = (active.reissue)(&other.permit).unchanged() else { return false };
         let begun = Instant::now();
         let audit = AuditGuard::begin(&self.telemetry.audit, &other, Purpose::Comparison, None);
-        let result = self.ask(active, &other).await;
+        let result = self.ask(active, &other, self.deferred.first(&other)).await;
         audit.ended(result.as_ref().map(|new| &**new.token()));
         let metrics = self.metrics(&other);
         match result {

@@ -49,6 +49,7 @@ pub fn embed_secret() -> Credential {
         grant: Grant::EmbedSecret,
         username: Arc::from("reports@example.com"),
         secret: Some(Secret::new("stand-in-embed-secret".into())),
+        second_secret: None,
         body: ExchangeBody::Form,
         version: 0,
         identity: 0,
