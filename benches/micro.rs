@@ -303,6 +303,7 @@ fn tenants(count: usize) -> Tenants {
                 username: Arc::from("svc@example.com"),
                 secret: Some(Secret::new("secret".into())),
                 second_secret: None,
+                hold: std::time::Duration::ZERO,
                 body: ExchangeBody::Form,
                 version: 0,
                 identity: 0,

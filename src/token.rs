@@ -20,6 +20,7 @@ mod breaker;
 mod cache;
 mod endpoint;
 mod exchanges;
+mod holds;
 mod positions;
 mod proof;
 mod refresh;
@@ -188,8 +189,8 @@ pub struct NotAToken;
 /// Asks a server for tokens.
 #[async_trait]
 pub trait TokenExchange: Send + Sync + 'static {
-    /// Exchanges the credential of the permit's tenant, with the secret in `position`, for a token of
-    /// the permit's subject.
+    /// Exchanges the credential of the permit's tenant, with the secret in `position`, for a token
+    /// of the permit's subject.
     ///
     /// # Errors
     /// See [`ExchangeErrorKind`]. The whole call, its errors included, ends within the server's
@@ -389,6 +390,12 @@ impl ExchangeErrorKind {
     /// page in place of a reply refuses nothing.
     pub fn may_judge_secret(&self) -> bool {
         matches!(self, Self::Refused { detail, .. } if *detail != NO_SUCH_PAGE)
+    }
+
+    /// Whether the server refused the secret, as far as its reply tells: a 404 is about the user or
+    /// the site.
+    pub fn is_about_secret(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status != 404)
     }
 
     /// The word for it in logs and metrics; `None` where the code says it.

@@ -14,6 +14,7 @@ use super::file::{self, SecretSource, UserSource};
 use super::files::remedy_of_reading;
 use super::finding::{Finding, Noted};
 use super::place::Place;
+use super::quantity::Period;
 use super::{Check, shown};
 
 /// The secrets of a credential; or the fault for which there is none.
@@ -62,6 +63,18 @@ impl Check<'_> {
             "`form`, `json`",
             self.notes,
         );
+        let hold = match credential.hold {
+            Field::Missing => Ok(Duration::ZERO),
+            given => {
+                let at = at.key("hold");
+                if grant == Ok(file::Grant::Password) {
+                    let problem =
+                        "found a hold for a password, which an account lockout could follow";
+                    self.notes.add(at.key_finding(problem, "no `hold` with this grant"));
+                }
+                self.within(&at, given, MIN_HOLD, MAX_HOLD).map(|period| period.0)
+            }
+        };
         let (embed_at, password_at) = (at.key("embed_secret"), at.key("password"));
         let (embed, password) = (credential.embed_secret, credential.password);
         let (both_at, both) = (at.key("embed_secrets"), credential.embed_secrets);
@@ -93,6 +106,7 @@ impl Check<'_> {
             username: username?.into(),
             secret: first,
             second_secret: second,
+            hold: hold?,
             body,
             version: 0,
             identity: 0,
@@ -335,6 +349,7 @@ pub(super) fn stand_in() -> Credential {
         username: "".into(),
         secret: None,
         second_secret: None,
+        hold: Duration::ZERO,
         body: ExchangeBody::Form,
         version: 0,
         identity: 0,
@@ -351,6 +366,9 @@ const EMPTY_LINE: &str =
     "remove the empty line, so that only the line of the secret is in the file";
 const NOT_A_SECRET: &str = "check that the path is the secret's, then write the secret alone into the file, on one \
                             line";
+/// Requests and their clients wait that long.
+const MAX_HOLD: Period = Period::seconds(120);
+const MIN_HOLD: Period = Period::seconds(1);
 const PLACE_LIST: &str = "a list of one or two sources, each `{ file: /path }` or `{ env: NAME }`";
 const SAME_SECRET: &str =
     "remove one of the two, or write the common secret of the installation to its place";

@@ -1,6 +1,7 @@
 //! The credentials that are exchanged for tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::secret::Secret;
 
@@ -72,6 +73,9 @@ pub struct Credential {
     pub secret: Option<Secret>,
     /// The embed secret in the second position.
     pub second_secret: Option<Secret>,
+    /// How long an exchange waits for another secret once Bold BI refuses the one that it accepted
+    /// before; zero if it does not wait.
+    pub hold: Duration,
     /// The media type of the token request.
     pub body: ExchangeBody,
     /// Differs for each different credential, so that no token outlives its credential.

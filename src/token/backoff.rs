@@ -35,6 +35,11 @@ impl NegativeEntry {
         matches!(self.last.kind, ExchangeErrorKind::Refused { .. }).then_some(self.failed_at)
     }
 
+    /// Whether the server refused the secret, as far as its reply tells.
+    pub(super) fn is_about_secret(&self) -> bool {
+        self.last.kind.is_about_secret()
+    }
+
     /// The last failure, and how long to wait from `now` on.
     pub(super) fn no_token(&self, now: Instant) -> NoToken {
         let retry_after = self.again_at.saturating_duration_since(now);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 mod comparison;
 mod in_turn;
@@ -17,9 +17,10 @@ mod in_turn;
 use in_turn::AskedInTurn;
 
 use super::audit::OwnedInitiator;
-use super::backoff::NegativeEntry;
+use super::backoff::{MIN_BACKOFF, NegativeEntry};
 use super::cache::{CacheEntry, TokenCache};
 use super::endpoint::{Endpoint, Endpoints, ExchangeGuard};
+use super::holds::{Hold, Holds};
 use super::positions::DeferredSecrets;
 use super::proof::{self, MAX_FORMER, UnprovenSecrets};
 use super::suspend::SuspendClock;
@@ -41,6 +42,7 @@ pub(super) struct Exchanges {
     endpoints: Endpoints,
     unproven: UnprovenSecrets,
     deferred: DeferredSecrets,
+    holds: Holds,
     active: RwLock<Arc<Active>>,
     clock: SuspendClock,
     telemetry: Arc<Telemetry>,
@@ -100,6 +102,7 @@ impl Exchanges {
             endpoints: Endpoints::default(),
             unproven: UnprovenSecrets::default(),
             deferred: DeferredSecrets::default(),
+            holds: Holds::new(),
             active: RwLock::new(Arc::new(Active { exchange, reissue })),
             clock,
             telemetry,
@@ -140,7 +143,9 @@ impl Exchanges {
         let still = |permit: &Permit| (new.reissue)(permit).unchanged().is_some();
         self.show_dropped(self.cache.retain(still));
         self.users.retain(still);
-        self.deferred.retain(|permit| !matches!((new.reissue)(permit), Reissued::Revoked));
+        let is_known = |permit: &Permit| !matches!((new.reissue)(permit), Reissued::Revoked);
+        self.deferred.retain(is_known);
+        self.holds.reconfigured(is_known);
         self.begin_proofs(handed_over, still);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.failures.invalidate(&*permit);
@@ -238,7 +243,11 @@ impl Exchanges {
         if let Some(token) = self.cache.usable(permit) {
             return Ok(Joined::Cached(token));
         }
-        let failure = failure().filter(|failure| !self.can_be_decided(permit, failure));
+        // A refusal in the background began no hold: this request is the first to wait.
+        let begins_hold =
+            |failure: &NegativeEntry| failure.is_about_secret() && self.holds.would_hold(permit);
+        let failure = failure()
+            .filter(|failure| !self.can_be_decided(permit, failure) && !begins_hold(failure));
         if let Some(failure) = failure.and_then(|failure| failure.holds_at(Instant::now())) {
             return remembered(failure);
         }
@@ -253,6 +262,9 @@ impl Exchanges {
     /// How long not to try again, if the budget has no room or the endpoint is down.
     pub(super) fn refresh(self: &Arc<Self>, permit: &Permit) -> Result<(), Duration> {
         let Some(permit) = self.reissued(permit) else { return Ok(()) };
+        if self.holds.of(&permit).is_some() {
+            return Err(MIN_BACKOFF);
+        }
         let guard = self.endpoint(&permit).try_enter()?;
         let mut flights = self.flights();
         if !flights.get(&permit).is_some_and(Flight::is_under_way) {
@@ -309,6 +321,9 @@ impl Exchanges {
         mut guard: Option<ExchangeGuard>,
     ) -> Outcome {
         let mut ask_until = None;
+        if guard.is_none() {
+            self.while_held(permit).await?;
+        }
         loop {
             let guard = guard.take();
             let exchanged = self.exchange(permit, purpose, initiator, guard, &mut ask_until);
@@ -350,6 +365,7 @@ impl Exchanges {
                 metrics.exchanged(ExchangeOutcome::Success);
                 guard.succeeded(&permit.tenant().name);
                 self.gives_tokens(permit, position);
+                self.holds.accepted(permit);
                 self.users.granted(permit, begun);
                 let (now, token) = (Instant::now(), new.token());
                 metrics
@@ -394,7 +410,47 @@ impl Exchanges {
             proof::report(permit, &error, &metrics);
         }
         guard.failed(&error, begun);
+        // Others use the budget while this one waits.
+        drop(guard);
+        let error = Arc::new(error);
+        let is_held = purpose != Purpose::Refresh
+            && error.kind.is_about_secret()
+            && self.holds.refused(permit, &error);
+        if is_held {
+            self.while_held(permit).await?;
+        }
         Err(self.remember(permit, error))
+    }
+
+    /// Waits as long as exchanges of `permit` are held.
+    ///
+    /// # Errors
+    /// [`ExchangeErrorKind::PermitRevoked`] if the secret was changed meanwhile: then the request
+    /// goes on with the new one; or the refusal, if no other secret came in time.
+    async fn while_held(&self, permit: &Permit) -> Result<(), NoToken> {
+        let mut changes = self.holds.changes();
+        loop {
+            changes.borrow_and_update();
+            if self.is_revoked(permit) {
+                return Err(revoked(permit));
+            }
+            let (until, refusal) = match self.holds.of(permit) {
+                None => return Ok(()),
+                Some(Hold::Ordered(until)) => (until, None),
+                Some(Hold::Refused(until, error)) => (until, Some(error)),
+            };
+            // The sender lives as long as the holds.
+            let waited = timeout_at(until, changes.changed()).await;
+            if let (Err(_), Some(error)) = (waited, refusal) {
+                return Err(self.remember(permit, error));
+            }
+        }
+    }
+
+    /// Lets exchanges by the credential of `permit` wait for another secret, for `time` at most; or
+    /// no longer, if that is zero.
+    pub(super) fn hold(&self, permit: &Permit, time: Duration) {
+        self.holds.order(permit, time);
     }
 
     async fn ask(
@@ -456,14 +512,14 @@ impl Exchanges {
     }
 
     /// Remembers a failure. If there is a token, its refresh is tried again.
-    fn remember(&self, permit: &Permit, error: ExchangeError) -> NoToken {
+    fn remember(&self, permit: &Permit, error: Arc<ExchangeError>) -> NoToken {
         // The failure of a credential that has been replaced says nothing about the new one.
         if self.is_revoked(permit) {
             return revoked(permit);
         }
         let now = Instant::now();
         let before = self.failures.get(permit);
-        let failure = Arc::new(NegativeEntry::after(before.as_deref(), Arc::new(error), now));
+        let failure = Arc::new(NegativeEntry::after(before.as_deref(), error, now));
         self.failures.insert(permit.clone(), Arc::clone(&failure));
         if let Some(held) = self.cache.usable(permit) {
             self.cache.plan_again(permit, &held, failure.refresh_at(now, held.usable_for(now)));

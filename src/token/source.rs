@@ -2,6 +2,7 @@
 //! token wait for.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::exchanges::{Exchanges, Joined};
 use super::refresh::Refresher;
@@ -147,6 +148,12 @@ impl TokenSource {
         let token = self.exchanges.renew(permit)?.outcome(permit).await?;
         let is_new = before.is_none_or(|before| !token.is_same(&before));
         Ok(Renewal { token, is_new })
+    }
+
+    /// Lets exchanges by the credential of `permit` wait for another secret, for `time` at most; or
+    /// no longer, if that is zero. Cached tokens serve on.
+    pub fn hold(&self, permit: &Permit, time: Duration) {
+        self.exchanges.hold(permit, time);
     }
 
     async fn obtain(

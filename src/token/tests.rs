@@ -15,6 +15,7 @@ use crate::telemetry::Telemetry;
 use crate::tenant::{Credential, SecretPosition, Server, Tenant, Tenants, Timeouts, samples};
 
 mod audited;
+mod held;
 mod outage;
 mod proof;
 mod steady;

@@ -20,6 +20,7 @@ mod documents;
 mod exchange;
 mod faults;
 mod health;
+mod held_secrets;
 mod idp;
 mod jwt;
 mod kept_connections;

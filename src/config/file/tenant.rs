@@ -78,6 +78,11 @@ pub(crate) struct Credential {
     #[serde(default)]
     #[schemars(length(min = 1, max = 2))]
     pub embed_secrets: Field<Vec<Field<SecretSource>>>,
+    /// With the grant `embed_secret`, from `1s` to `2m`: how long requests that need a new token
+    /// wait for another secret once Bold BI refuses the one that it accepted before. They wait
+    /// once for each secret; without this key they get a 502 at once.
+    #[serde(default)]
+    pub hold: Field<Period>,
     /// With the grant `password`: where the user's password is kept.
     #[serde(default)]
     pub password: Field<SecretSource>,

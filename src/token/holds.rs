@@ -1,0 +1,165 @@
+//! Exchanges that wait for a changed secret instead of failing: for a moment after the server has
+//! refused a secret that it accepted before, or because an operator said so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::ExchangeError;
+use crate::policy::Permit;
+use crate::tenant::{Credential, Grant, TenantName};
+
+/// The holds of all tenants.
+pub(super) struct Holds {
+    tenants: Mutex<HashMap<TenantName, TenantHold>>,
+    /// Changes with each new configuration and each end of an ordered hold.
+    changes: watch::Sender<()>,
+}
+
+struct TenantHold {
+    /// A permit of the tenant, which tells whether it is still configured.
+    permit: Permit,
+    /// The version of the credential that the server accepted last.
+    accepted: Option<u64>,
+    refused: Option<RefusedSecret>,
+    /// The version of the credential that an operator replaces, and the end of that hold.
+    ordered: Option<(u64, Instant)>,
+}
+
+/// The window of a secret that would be refused now.
+enum Window {
+    New,
+    Open,
+}
+
+impl TenantHold {
+    /// The window of `credential`; `None` if it has none, or had it already.
+    fn window(&self, credential: &Credential) -> Option<Window> {
+        let version = credential.version;
+        let may_wait = self.accepted == Some(version)
+            && !credential.hold.is_zero()
+            && credential.grant == Grant::EmbedSecret;
+        match self.refused.as_ref().filter(|window| window.version == version) {
+            _ if !may_wait => None,
+            None => Some(Window::New),
+            Some(window) => (Instant::now() < window.until).then_some(Window::Open),
+        }
+    }
+
+    fn is_ordered(&self, version: u64) -> Option<Instant> {
+        let (_, until) =
+            self.ordered.filter(|(of, until)| *of == version && Instant::now() < *until)?;
+        Some(until)
+    }
+}
+
+/// The only window of one version of a secret.
+struct RefusedSecret {
+    version: u64,
+    until: Instant,
+    error: Arc<ExchangeError>,
+}
+
+/// Why an exchange has to wait, and until when.
+pub(super) enum Hold {
+    /// The server refused the secret with this error.
+    Refused(Instant, Arc<ExchangeError>),
+    /// An operator changes the secret.
+    Ordered(Instant),
+}
+
+impl Holds {
+    pub(super) fn new() -> Self {
+        Self { tenants: Mutex::default(), changes: watch::channel(()).0 }
+    }
+
+    /// Notes that the server accepted the secret of `permit`.
+    pub(super) fn accepted(&self, permit: &Permit) {
+        let version = permit.tenant().credential.version;
+        self.change(permit, |hold| hold.accepted = Some(version));
+    }
+
+    fn change(&self, permit: &Permit, change: impl FnOnce(&mut TenantHold)) {
+        let mut tenants = self.tenants.lock();
+        let hold = tenants.entry(permit.tenant().name.clone()).or_insert_with(|| TenantHold {
+            permit: permit.clone(),
+            accepted: None,
+            refused: None,
+            ordered: None,
+        });
+        change(hold);
+    }
+
+    /// Whether an exchange of `permit` whose secret is refused now would wait.
+    pub(super) fn would_hold(&self, permit: &Permit) -> bool {
+        let credential = &permit.tenant().credential;
+        let tenants = self.tenants.lock();
+        tenants.get(&permit.tenant().name).is_some_and(|hold| hold.window(credential).is_some())
+    }
+
+    /// The server refused the secret of `permit` with `error`. Returns `true` if the exchange waits
+    /// for another secret: in the one window of this version of the secret, and only if the server
+    /// has accepted it before. A wrong secret of a new tenant never waits.
+    pub(super) fn refused(&self, permit: &Permit, error: &Arc<ExchangeError>) -> bool {
+        let credential = &permit.tenant().credential;
+        let mut tenants = self.tenants.lock();
+        let Some(hold) = tenants.get_mut(&permit.tenant().name) else { return false };
+        if hold.is_ordered(credential.version).is_some() {
+            return true;
+        }
+        let until = match hold.window(credential) {
+            None => return false,
+            Some(Window::Open) => return true,
+            Some(Window::New) => Instant::now() + credential.hold,
+        };
+        let (version, error) = (credential.version, Arc::clone(error));
+        hold.refused = Some(RefusedSecret { version, until, error });
+        tracing::warn!(
+            boldgate.tenant = %permit.tenant().name,
+            seconds = credential.hold.as_secs(),
+            hint = "if the embed secret was rotated in Bold BI, write the new one to its place now: \
+                    requests that need a token wait for it",
+            "the server refuses the secret of a tenant that it accepted before"
+        );
+        true
+    }
+
+    /// The hold that an exchange of `permit` has to wait for.
+    pub(super) fn of(&self, permit: &Permit) -> Option<Hold> {
+        let (version, now) = (permit.tenant().credential.version, Instant::now());
+        let tenants = self.tenants.lock();
+        let hold = tenants.get(&permit.tenant().name)?;
+        let window = hold.refused.as_ref();
+        let refused = window.filter(|window| window.version == version && now < window.until);
+        match (refused, hold.is_ordered(version)) {
+            (_, Some(until)) => Some(Hold::Ordered(until)),
+            (Some(window), None) => Some(Hold::Refused(window.until, Arc::clone(&window.error))),
+            (None, None) => None,
+        }
+    }
+
+    /// Lets exchanges by the credential of `permit` wait for `time` from now on, or no longer if
+    /// that is zero.
+    pub(super) fn order(&self, permit: &Permit, time: Duration) {
+        let version = permit.tenant().credential.version;
+        let ordered = (!time.is_zero()).then(|| (version, Instant::now() + time));
+        self.change(permit, |hold| hold.ordered = ordered);
+        self.changes.send_replace(());
+    }
+
+    /// Lets all that wait look at the new configuration. Forgets the tenants that are not `still`
+    /// configured.
+    pub(super) fn reconfigured(&self, still: impl Fn(&Permit) -> bool) {
+        self.tenants.lock().retain(|_, hold| still(&hold.permit));
+        self.changes.send_replace(());
+    }
+
+    /// Reports changes from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}
