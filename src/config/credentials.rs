@@ -15,7 +15,7 @@ use super::files::remedy_of_reading;
 use super::finding::{Finding, Noted};
 use super::place::Place;
 use super::quantity::Period;
-use super::{Check, shown};
+use super::{Check, References, shown};
 
 /// The secrets of a credential; or the fault for which there is none.
 #[derive(Default)]
@@ -170,7 +170,7 @@ impl Check<'_> {
             |index: usize| sources.get(index).map(|source| self.secret_at(&at.item(index), source));
         Ok(match (read(0), read(1)) {
             (Some(Ok(first)), Some(Ok(second))) => {
-                if first == second {
+                if first == second && self.references != References::Ignore {
                     let problem = "found the same secret as in the first place";
                     let finding = at.item(1).finding(problem, "another secret");
                     self.notes.warn(finding.hint(SAME_SECRET));
