@@ -35,21 +35,28 @@ done
 "$binary" completions bash >"$out/parts/boldgate.bash"
 "$binary" completions zsh >"$out/parts/_boldgate"
 "$binary" completions fish >"$out/parts/boldgate.fish"
-cp -r config "$out/parts/examples"
+
+# As in the repository, so that the links between documents work.
+doc=$out/parts/doc
+mkdir "$doc"
+install -m 644 LICENSE "$doc/copyright"
+cp -r --parents README.md CHANGELOG.md SECURITY.md ARCHITECTURE.md CONTRIBUTING.md config docs \
+    deploy/prometheus/boldgate.rules.yaml deploy/grafana/boldgate-dashboard.json \
+    deploy/packages/gateway.yaml "$doc"
 
 # The crates of the binary. The tool writes beside Cargo.toml, and names the folder.
 "$tools/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 \
     --override-filename boldgate.cdx
 sed "s|file://$PWD|file:///boldgate|g" boldgate.cdx.json >"$out/boldgate-$version.cdx.json"
 rm boldgate.cdx.json
-
+cp "$out/boldgate-$version.cdx.json" "$doc/boldgate.cdx.json"
 
 arch=$(case $(uname -m) in x86_64) echo amd64 ;; aarch64) echo arm64 ;; *) uname -m ;; esac)
 find "$out/parts" -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
 declare -A zsh=([deb]=/usr/share/zsh/vendor-completions [rpm]=/usr/share/zsh/site-functions)
 for format in deb rpm; do
     sed -e "s|@ARCH@|$arch|g; s|@VERSION@|$version|g; s|@ZSH@|${zsh[$format]}|g" \
-        -e "s|@PARTS@|$out/parts|g; s|@SBOM@|$out/boldgate-$version.cdx.json|g" \
+        -e "s|@PARTS@|$out/parts|g" \
         deploy/packages/nfpm.yaml >"$out/parts/nfpm.yaml"
     "$tools/nfpm" package --config "$out/parts/nfpm.yaml" --packager "$format" --target "$out" >/dev/null
 done
