@@ -113,11 +113,27 @@ packages: $(tools)/packages/ready ## build deb and rpm for glibc 2.28 and newer,
 	    cargo zigbuild --release --locked --bin boldgate --target $(host).2.28
 	deploy/packages/build.sh $(target)/$(host)/release/boldgate $(tools)/packages/bin $(target)/packages
 
-packages-test: packages ## install, use, upgrade and remove the packages in a booted Debian (as root)
+# The commit that the test upgrades from and rolls back to: the first with packages, built as it was.
+before := ee6a5fd884f28f5adb4ad4dfb92834614ee38ac9
+before_folder := $(target)/packages-before/$(before)
+
+$(before_folder)/packages/SHA256SUMS: | $(tools)/packages/ready
+	.ci/need rust build
+	@git cat-file -e '$(before)^{commit}' || { echo 'missing: the commit that the test upgrades from: git fetch --unshallow' >&2; exit 2; }
+	rm -rf $(before_folder)
+	mkdir -p $(before_folder)/source
+	git archive $(before) | tar --extract --directory $(before_folder)/source
+	cd $(before_folder)/source && \
+	    export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct $(before)) BOLDGATE_COMMIT=$(before) && \
+	    PATH=$(abspath $(tools)/packages/bin):$$PATH CARGO_TARGET_DIR=$(abspath $(target)) \
+	        cargo zigbuild --release --locked --bin boldgate --target $(host).2.28 && \
+	    deploy/packages/build.sh $(abspath $(target))/$(host)/release/boldgate $(abspath $(tools))/packages/bin \
+	        $(abspath $(before_folder))/packages 0.0.1
+
+packages-test: $(before_folder)/packages/SHA256SUMS packages ## install, use, upgrade, roll back and remove the packages in a booted Debian (as root)
 	.ci/need packages-test
-	deploy/packages/build.sh $(target)/$(host)/release/boldgate $(tools)/packages/bin \
-	    $(target)/packages-before 0.0.1
-	python3 deploy/packages/test.py $(target)/packages-before $(target)/packages $(target)/packages-test
+	$(target)/$(host)/release/boldgate check --no-secrets $(before_folder)/source/config/*.yaml
+	python3 deploy/packages/test.py $(before_folder)/packages $(target)/packages $(target)/packages-test
 
 compose-test: build $(tools)/ready ## run the processes of the compose demo from its files (as root; without Grafana)
 	.ci/need prometheus compose-test

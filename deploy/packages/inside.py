@@ -1,4 +1,4 @@
-"""Uses the deb in a booted Debian, as its root: installs, configures, starts, upgrades, purges.
+"""Uses the deb in a booted Debian, as its root: installs, configures, starts, upgrades, rolls back, purges.
 
     inside.py BEFORE.deb AFTER.deb
 
@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import socket
 import stat
 import subprocess
@@ -141,6 +142,53 @@ def check_files():
         assert pathlib.Path("/usr/share", name).exists(), name
 
 
+def check_documents():
+    """Links between the documents lead to what the package has."""
+    top = pathlib.Path("/usr/share/doc/boldgate")
+    pages = [top / "README.md", *top.glob("docs/*.md")]
+    assert len(pages) > 8, pages
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            target = pathlib.Path(os.path.normpath(page.parent / link))
+            # Of containers, sources and tests the package has nothing.
+            elsewhere = re.match(r"https?:|(\.\./)*(deploy/(helm|kustomize|compose|systemd)|benches|tests|src)\b", link)
+            assert elsewhere or target.exists(), f"{page}: there is no {link}"
+
+
+def version():
+    return run("boldgate", "--version").strip()
+
+
+def served_through(change):
+    """Installs a package under load, and returns how many requests were served meanwhile."""
+    stop, asked, failed = threading.Event(), [], []
+
+    def load():
+        while not stop.is_set():
+            try:
+                ask_tcp()
+                asked.append(1)
+            except Exception as error:
+                failed.append(error)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    config, process = CONFIG.read_text(), unit("MainPID")
+    # Packages with another gateway.yaml: without the option dpkg would ask what to do with ours.
+    run("dpkg", "--force-confold", "--install", change)
+    until("the other version runs", lambda: unit("MainPID") not in ("0", process))
+    until("it is active", lambda: unit("ActiveState") == "active")
+    time.sleep(1)
+    stop.set()
+    thread.join()
+    assert not failed, f"{len(failed)} of {len(asked)} requests failed: {failed[0]!r}"
+    assert len(asked) > 50, len(asked)
+    assert CONFIG.read_text() == config and SECRET.exists()
+    check_files()
+    return len(asked)
+
+
 def configure():
     SECRET.write_text("not-a-secret\n")
     os.chown(SECRET, 0, grp.getgrnam("boldgate").gr_gid)
@@ -194,35 +242,19 @@ def main():
         assert not asks_as(nobody, path), f"{path}: others are not"
     print("at both Unix sockets the members of boldgate-clients are served, and others may not connect")
 
-    stop, asked, failed = threading.Event(), [], []
-
-    def load():
-        while not stop.is_set():
-            try:
-                ask_tcp()
-                asked.append(1)
-            except Exception as error:
-                failed.append(error)
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=load)
-    thread.start()
-    config, process = CONFIG.read_text(), unit("MainPID")
-    run("dpkg", "--install", after)
-    until("the new version runs", lambda: unit("MainPID") not in ("0", process))
-    until("it is active", lambda: unit("ActiveState") == "active")
-    time.sleep(1)
-    stop.set()
-    thread.join()
-    assert not failed, f"{len(failed)} of {len(asked)} requests failed: {failed[0]!r}"
-    assert len(asked) > 50, len(asked)
-    assert CONFIG.read_text() == config and SECRET.exists()
-    check_files()
-    print(f"upgraded under load: {len(asked)} requests, 0 failed; the configuration is kept")
+    config, first = CONFIG.read_text(), version()
+    served = served_through(after)
+    assert version() != first, f"both packages are of {first}"
+    check_documents()
+    print(f"upgraded under load from {first} to {version()}: {served} requests, 0 failed; the configuration is kept")
+    served = served_through(before)
+    assert version() == first, version()
+    print(f"rolled back under load: {served} requests, 0 failed; the configuration is kept")
+    served_through(after)
 
     CONFIG.write_text(config.replace("servers:", "serves:"))
     process = unit("MainPID")
-    said = run("dpkg", "--install", after)
+    said = run("dpkg", "--force-confold", "--install", after)
     assert "refuses the configuration; the former version runs on" in said, said
     assert unit("MainPID") == process
     ask_tcp()

@@ -63,7 +63,7 @@ def tree(work, suite, name):
     archive = work / f"{suite}.tar"
     if not archive.exists():
         packages = "systemd,systemd-sysv,dbus,python3"
-        run("mmdebstrap", "--variant=minbase", f"--include={packages}", suite, f"{archive}.part")
+        run("mmdebstrap", "--format=tar", "--variant=minbase", f"--include={packages}", suite, f"{archive}.part")
         pathlib.Path(f"{archive}.part").rename(archive)
     root = work / name
     shutil.rmtree(root, ignore_errors=True)
@@ -116,15 +116,18 @@ def erase(work, before, after):
     group = [line for line in (root / "etc/group").read_text().splitlines() if line.startswith("boldgate:")]
     assert config.stat().st_gid == int(group[0].split(":")[2]) and config.stat().st_mode & 0o777 == 0o640
     assert run("chroot", str(root), "boldgate", "--version").startswith("boldgate ")
-    changed = config.read_text().replace("site1", "site2")
+    shipped = config.read_text()
+    changed = shipped.replace("site1", "site2")
     config.write_text(changed)
     run(*rpm, "--upgrade", str(only(after, "*.rpm")))
     assert config.read_text() == changed and config.stat().st_gid == int(group[0].split(":")[2])
+    newer = config.with_name("gateway.yaml.rpmnew")
+    assert newer.exists() and newer.read_text() != shipped, "both packages have the same configuration"
     run(*rpm, "--erase", "boldgate")
     left = {path.removeprefix(str(root)) for path in found_in(root) - at_first}
-    # The changed configuration; users stay, as is usual for an rpm.
+    # The changed configuration, and the newer one of the package beside it; users stay, as is usual for an rpm.
     backups = {f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow")}
-    expected = {"/etc/boldgate", "/etc/boldgate/gateway.yaml.rpmsave"}
+    expected = {"/etc/boldgate", "/etc/boldgate/gateway.yaml.rpmsave", str(newer).removeprefix(str(root))}
     assert left - backups == expected, left
     print("rpm: installed, upgraded and erased in a folder; a changed configuration is kept as .rpmsave")
     shutil.rmtree(root)
