@@ -227,7 +227,7 @@ def main():
     print("a start without a configuration fails once, with 78, and is not repeated")
 
     configure()
-    run("boldgate", "check", "--no-secrets", str(CONFIG))
+    run("runuser", "-u", "boldgate", "--", "boldgate", "check")
     run("systemctl", "enable", "--now", "boldgate.socket", "boldgate-clients.socket", "boldgate.service")
     assert unit("ActiveState") == "active"
     run("boldgate", "health", "--ready")
