@@ -195,6 +195,7 @@ impl Scene {
             routes: RouteClass::ALL.iter().copied().collect(),
             methods: None,
             subject: SubjectRule::Own,
+            fixed_subject: false,
         };
         let rules = Rules { may: (0..count).map(open).collect(), may_not: Vec::new() };
         let policy =
@@ -312,6 +313,7 @@ fn tenants(count: usize) -> Tenants {
             max_token_lifetime: WEEK,
             origins: boldgate::cors::Origins::default(),
             max_concurrent_requests: None,
+            embed: None,
             disabled: false,
         }
     };

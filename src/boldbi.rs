@@ -2,6 +2,7 @@
 //! a token, what its replies mean, and what its routes do. Nothing below this module names Bold BI.
 
 mod claims;
+pub mod embed;
 mod exchange;
 mod fault;
 mod grant;
@@ -19,7 +20,7 @@ pub use fault::{ConnectionFault, hint, is_about_tenant};
 pub use probe::{HARMLESS_ROUTE, Probe, ProbeError, ProbeResponse};
 pub use redirect::RedirectTarget;
 pub use routes::ROUTES;
-pub use urls::{api_base, token_url};
+pub use urls::{api_base, embed_url, token_url};
 pub use user_source::UserSource;
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod authorization;
 mod certificate;
 mod entry;
 pub mod issuer_keys;
-mod json;
+pub(crate) mod json;
 mod jwk;
 pub mod jwt;
 pub mod key_set;

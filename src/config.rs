@@ -29,6 +29,7 @@ mod certificate_ends;
 mod cors;
 mod credentials;
 mod effective;
+mod embed;
 mod excerpt;
 mod field;
 mod file;

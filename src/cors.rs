@@ -227,9 +227,10 @@ pub fn is_preflight(head: &RequestHead<'_>) -> bool {
         && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The headers that a preflight asks for, written as in the response; `None` if it asks for none.
-/// A value that is not a list of header names, or too long a list, is never repeated.
-pub fn headers_asked_for(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The headers that a preflight asks for, written as in the response, with this separator; `None`
+/// if it asks for none. A value that is not a list of header names, or too long a list, is never
+/// repeated.
+pub fn headers_asked_for(headers: &HeaderMap, separator: &str) -> Option<HeaderValue> {
     let mut names = Vec::new();
     for value in headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         for name in value.to_str().ok()?.split(',').map(|name| name.trim_matches([' ', '\t'])) {
@@ -246,7 +247,7 @@ pub fn headers_asked_for(headers: &HeaderMap) -> Option<HeaderValue> {
         return None;
     }
     let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
-    HeaderValue::from_str(&names.join(", ")).ok()
+    HeaderValue::from_str(&names.join(separator)).ok()
 }
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

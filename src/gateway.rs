@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderValue, Method};
 
 use crate::caller::{Caller, CallerAuth, ListenerTerms, PeerInfo, may_bring_own_authorization};
 use crate::cors::{self, Page, UnlistedPage};
+use crate::embed::{EmbedEndpoint, EmbedGrant, EmbedOrder, EmbedReply};
 use crate::headers::authenticates_connection;
-use crate::policy::{Allowed, PermissionId, Permit, Policy, Reissued, RouteClass};
+use crate::policy::{Allowed, Forbidden, PermissionId, Permit, Policy, Reissued, RouteClass};
 use crate::refusal::{Refusal, RequestFacts};
 use crate::request::{RequestError, RequestHead};
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{
-    DisabledBy, ExistingAuthorization, SwitchError, Tenant, TenantSwitches, Tenants,
+    DisabledBy, EmbedSettings, ExistingAuthorization, SwitchError, Tenant, TenantSwitches, Tenants,
 };
 use crate::throttle::{InFlight, Throttled, Throttles};
 use crate::token::{AccessToken, Initiator, NoToken, Renewal, TokenLookup, TokenSource};
@@ -55,6 +56,8 @@ pub struct Preflight<'a> {
     pub origin: &'a HeaderValue,
     /// The headers that the page wants to send.
     pub headers: Option<HeaderValue>,
+    /// Whether the gateway itself answers the request that follows.
+    pub is_own: bool,
 }
 
 /// A request for a host of the listener, with its web page.
@@ -86,6 +89,8 @@ pub struct Admission {
     pub class: RouteClass,
     /// Whether our token is put on; otherwise the request's own `Authorization` goes on.
     pub injects: bool,
+    /// The right to embed, if the gateway itself answers the request.
+    pub embed: Option<Box<EmbedGrant>>,
     /// Counts it as in flight.
     pub in_flight: InFlight,
 }
@@ -178,6 +183,30 @@ impl Gateway {
     pub async fn renew_token(&self, tenant: &str) -> Option<Result<Renewal, NoToken>> {
         let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
         Some(self.tokens.renew(self.gatekeeper.policy.operator_permit(tenant)).await)
+    }
+
+    /// The server's reply to the embed call of an admitted request.
+    ///
+    /// # Errors
+    /// The refusal that the client gets when there is none.
+    pub async fn embed(
+        &self,
+        admission: &Admission,
+        order: &EmbedOrder,
+    ) -> Result<EmbedReply, Refusal> {
+        self.tokens.embed(&admission.permit, order).await.map_err(Refusal::Exchange)
+    }
+
+    /// The embed token for an admitted request.
+    ///
+    /// # Errors
+    /// The refusal that the client gets when there is none.
+    pub async fn embed_token(
+        &self,
+        admission: &Admission,
+        order: &EmbedOrder,
+    ) -> Result<TokenLookup, Refusal> {
+        self.tokens.embed_token(&admission.permit, order).await.map_err(Refusal::Exchange)
     }
 
     /// Drops the cached tokens of a tenant, or of one of its subjects, as after a leak. Returns how
@@ -282,7 +311,10 @@ impl Gatekeeper {
             return self.decide_preflight(tenant, page, head).map(Arrival::Preflight);
         }
         match page {
-            Page::Unlisted(page) if self.is_by_browser_alone(terms, peer, head, tenant) => {
+            Page::Unlisted(page)
+                if self.is_by_browser_alone(terms, peer, head, tenant)
+                    || tenant.is_some_and(|tenant| self.is_own(tenant, head)) =>
+            {
                 Err(self.refuse_page(page, tenant, None, head))
             }
             page => Ok(Arrival::Request(Arrived { page })),
@@ -297,8 +329,10 @@ impl Gatekeeper {
     ) -> Result<Preflight<'a>, Refusal> {
         let page = match (tenant, page) {
             (Some(tenant), Page::Listed(origin)) => {
-                let headers = cors::headers_asked_for(head.headers);
-                return Ok(Preflight { tenant, origin, headers });
+                let is_own = self.is_own(tenant, head);
+                let separator = if is_own { "," } else { ", " };
+                let headers = cors::headers_asked_for(head.headers, separator);
+                return Ok(Preflight { tenant, origin, headers, is_own });
             }
             (_, Page::Unlisted(page)) => page,
             // A preflight has an `Origin`, and only tenants list origins.
@@ -320,6 +354,27 @@ impl Gatekeeper {
             || terms.admit_by_connection(peer) && !self.callers.may_prove_by_header(terms, head);
         would_inject(tenant, may_bring_own_authorization(head))
             && (by_connection() || self.is_user_named_by_header(head))
+    }
+
+    /// Whether the gateway itself answers the request, for the pages of listed origins alone.
+    fn is_own(&self, tenant: &Tenant, head: &RequestHead<'_>) -> bool {
+        self.policy.class_of(tenant, head) == RouteClass::Embed
+    }
+
+    /// The endpoint of the gateway that a request is for, with its settings; `None` if it is for
+    /// the server.
+    fn embed_endpoint<'t>(
+        &self,
+        tenant: &'t Tenant,
+        head: &RequestHead<'_>,
+    ) -> Result<Option<(EmbedEndpoint, &'t EmbedSettings)>, Forbidden> {
+        if !self.is_own(tenant, head) {
+            return Ok(None);
+        }
+        let settings = tenant.embed.as_ref().ok_or(Forbidden::Reserved(false))?;
+        let endpoint = tenant.route(head.target.path()).and_then(EmbedEndpoint::at);
+        let endpoint = endpoint.filter(|_| *head.method == Method::POST);
+        Ok(Some((endpoint.ok_or(Forbidden::Reserved(true))?, settings)))
     }
 
     /// Whether a header of a proxy names the user. The proxy adds its own key or JWT, which then
@@ -395,7 +450,10 @@ impl Gatekeeper {
         if head.target.has_encoded_slash() && !self.policy.takes_name(tenant, head) {
             return Err(RequestError::ENCODED_SLASH.into());
         }
-        let allowed = self.policy.permit(&caller, peer, tenant, head).map_err(|why| {
+        let decided = self
+            .embed_endpoint(tenant, head)
+            .and_then(|endpoint| Ok((endpoint, self.policy.permit(&caller, peer, tenant, head)?)));
+        let (endpoint, allowed) = decided.map_err(|why| {
             let class = self.policy.class_of(tenant, head);
             let facts = RequestFacts::of(caller.name(), tenant, class, why.permission(), None);
             Refusal::Forbidden { why, facts }
@@ -408,6 +466,9 @@ impl Gatekeeper {
             mapped: allowed.mapped,
             facts: granted(),
         })?;
+        if !injects && endpoint.is_some() {
+            return Err(Refusal::AuthorizationRefused { mapped: allowed.mapped, facts: granted() });
+        }
         let own = head.headers.get(AUTHORIZATION).filter(|_| !injects);
         if own.is_some_and(authenticates_connection) {
             return Err(Refusal::ConnectionAuthentication(granted()));
@@ -415,10 +476,16 @@ impl Gatekeeper {
         if let Some(by) = self.switches.disabled_by(tenant) {
             return Err(Refusal::TenantDisabled { by, facts: granted() });
         }
+        let embed = endpoint.map(|(endpoint, settings)| {
+            EmbedGrant::new(endpoint, settings, caller.claims())
+                .map(Box::new)
+                .map_err(|why| Refusal::Embed { why: Box::new(why), facts: granted() })
+        });
+        let embed = embed.transpose()?;
         let in_flight = enter(&self.throttles, &caller, tenant)
             .map_err(|why| Refusal::Throttled { why, facts: granted() })?;
         let Allowed { permit, by, class, .. } = allowed;
-        Ok(Admission { caller, permit, by, class, injects, in_flight })
+        Ok(Admission { caller, permit, by, class, injects, embed, in_flight })
     }
 
     /// Takes over the usage of throttles and the fetched keys from `old`, the gatekeeper of the

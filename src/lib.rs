@@ -12,7 +12,7 @@
 //! gateway             the decisions on one request, in order
 //! refusal  headers
 //! token
-//! policy  throttle
+//! embed  policy  throttle     embed: the calls that the gateway answers for web pages
 //! caller
 //! tenant
 //! cors                which web pages may use a tenant
@@ -33,6 +33,7 @@ pub mod cli;
 pub mod config;
 pub mod cors;
 pub mod descriptors;
+pub mod embed;
 pub mod fetch;
 pub mod forwarded;
 pub mod gateway;

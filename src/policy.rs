@@ -42,6 +42,9 @@ pub struct Permission {
     pub methods: Option<Vec<Method>>,
     /// The user that requests act as; unused in `may_not`.
     pub subject: SubjectRule,
+    /// Whether routes of the class [`RouteClass::Embed`] are open without a subject of the
+    /// request's own: all pages then act as the tenant's own user.
+    pub fixed_subject: bool,
 }
 
 /// The tenants that a permission applies to.
@@ -214,7 +217,7 @@ impl Policy {
         let lists = match (caller.name(), &self.anonymous) {
             (Some(name), _) => self.known.get(name).ok_or(Forbidden::Tenant)?,
             (None, Some(lists)) => lists,
-            (None, None) if RouteClasses::ALL_BUT_CREDENTIALS.contains(class) => {
+            (None, None) if RouteClasses::OPEN_BY_DEFAULT.contains(class) => {
                 return Ok(self.as_own_user(tenant, PermissionId::Anonymous, class));
             }
             (None, None) => return Err(Forbidden::Route(class)),
@@ -228,6 +231,13 @@ impl Policy {
             if opens(permission) {
                 let by = PermissionId::May(index);
                 return match &permission.subject {
+                    SubjectRule::Own
+                        if class == RouteClass::Embed
+                            && !permission.fixed_subject
+                            && !is_proven_by_certificate(caller, peer) =>
+                    {
+                        Err(Forbidden::Subject { why: SubjectError::Fixed, by })
+                    }
                     SubjectRule::Own => Ok(self.as_own_user(tenant, by, class)),
                     SubjectRule::Mapped(mapping) => {
                         let subject = mapping.subject(caller, peer, head.headers);
@@ -304,6 +314,11 @@ impl Policy {
     }
 }
 
+/// Whether a client certificate alone proved the caller, which no page can have.
+fn is_proven_by_certificate(caller: &Caller, peer: &PeerInfo) -> bool {
+    caller.name().is_some() && !caller.is_by_header() && peer.certificate.is_some()
+}
+
 /// Why a request is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
@@ -316,6 +331,9 @@ pub enum Forbidden {
     /// No permission for this method on this class of routes.
     #[error("the caller has no permission for this method on routes of the class `{}`", .0.as_str())]
     Method(RouteClass),
+    /// It is below `/boldgate/`, and the gateway has no such endpoint for the tenant.
+    #[error("{}", if *.0 { NO_ENDPOINT } else { NO_EMBED })]
+    Reserved(bool),
     /// A prohibition applies.
     #[error("the caller's `{0}` forbids the request")]
     Closed(PermissionId),
@@ -340,7 +358,7 @@ impl Forbidden {
     pub fn permission(&self) -> Option<PermissionId> {
         match self {
             Self::Closed(by) | Self::Subject { by, .. } | Self::Password(by) => Some(*by),
-            Self::Tenant | Self::Route(_) | Self::Method(_) => None,
+            Self::Tenant | Self::Route(_) | Self::Method(_) | Self::Reserved(_) => None,
         }
     }
 
@@ -351,6 +369,8 @@ impl Forbidden {
             Self::Route(_) => Reason::NoMayForRoute,
             Self::Method(_) => Reason::NoMayForMethod,
             Self::Closed(_) => Reason::MayNot,
+            Self::Reserved(false) => Reason::EmbedOff,
+            Self::Reserved(true) => Reason::EmbedRoute,
             Self::Subject { why, .. } => why.reason(),
             Self::Password(_) => Reason::SubjectByPassword,
         }
@@ -364,6 +384,10 @@ impl Forbidden {
         }
     }
 }
+
+const NO_EMBED: &str = "nothing below `/boldgate/` is forwarded, and the tenant has no `embed`";
+const NO_ENDPOINT: &str = "nothing below `/boldgate/` is forwarded, and the endpoints there are \
+                           `POST …/boldgate/embed/authorize` and `POST …/boldgate/embed/token`";
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 mod admitted;
 mod body;
 mod downstream;
+mod embed;
 pub mod handshake;
 mod record;
 mod respond;
@@ -36,6 +37,7 @@ use crate::token::AccessToken;
 use crate::traces::{Stage, Tracer};
 use admitted::Admitted;
 use body::{TransferError, Upload, UploadLimits};
+use embed::EmbedCall;
 use record::Record;
 use session::Session;
 use upstream::Lease;
@@ -62,9 +64,18 @@ struct SentRequest {
 }
 
 /// The next step of a request that is not refused.
+#[expect(clippy::large_enum_variant, reason = "nearly all requests have the large one")]
 enum Decision<'h> {
     Forward(Admitted<'h>),
-    /// The head of the gateway's own response to a preflight.
+    /// The gateway itself answers. In a box, because it is rare.
+    Answer(Box<OwnAnswer<'h>>),
+}
+
+/// An answer of the gateway itself.
+enum OwnAnswer<'h> {
+    /// To the embed call of a web page.
+    Embed(EmbedCall<'h>),
+    /// To a preflight: the head of the response.
     Preflight(HeaderMap),
 }
 
@@ -142,8 +153,8 @@ impl Proxy {
         let _in_flight = GaugeGuard::new(&self.telemetry.requests_in_flight);
         let admitted = match self.admit(down, head, peer, terms, record).await? {
             Decision::Forward(admitted) => admitted,
-            Decision::Preflight(head) => {
-                return Box::pin(self.respond_to_preflight(down, head, peer, record)).await;
+            Decision::Answer(answer) => {
+                return Box::pin(self.answer(down, answer, peer, record)).await;
             }
         };
         let upstream = self.upstream(&admitted);
@@ -234,7 +245,7 @@ impl Proxy {
             Arrival::Preflight(preflight) => {
                 record.preflight(&preflight.tenant.name);
                 let head = respond::preflight_response(&preflight, record.request_id_value());
-                return Ok(Decision::Preflight(head));
+                return Ok(Decision::Answer(Box::new(OwnAnswer::Preflight(head))));
             }
             Arrival::Request(arrived) => arrived,
         };
@@ -267,9 +278,26 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
+        if admission.embed.is_some() {
+            let call = EmbedCall::new(admission, &head, peer);
+            return Ok(Decision::Answer(Box::new(OwnAnswer::Embed(call))));
+        }
         let admitted = Admitted::new(raw, head, admission, (peer, client), terms);
         admitted.check_size(self.gateway.private_headers(), record.spans().is_some())?;
         Ok(Decision::Forward(admitted))
+    }
+
+    async fn answer(
+        &self,
+        down: &mut Session,
+        answer: Box<OwnAnswer<'_>>,
+        peer: &Peer,
+        record: &mut Record,
+    ) -> Result<(), RequestFailure> {
+        match *answer {
+            OwnAnswer::Embed(call) => self.answer_embed(down, call, record).await,
+            OwnAnswer::Preflight(head) => self.respond_to_preflight(down, head, peer, record).await,
+        }
     }
 
     async fn respond_to_preflight(

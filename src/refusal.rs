@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::caller::{CallerError, CallerName, CredentialKinds};
 use crate::cors::UnlistedPage;
+use crate::embed::EmbedFault;
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::telemetry::Reason;
@@ -92,6 +93,14 @@ pub enum Refusal {
     Forbidden {
         /// The missing permission.
         why: Forbidden,
+        /// The facts so far.
+        facts: Box<RequestFacts>,
+    },
+    /// A call to embed asks for what the page may not have.
+    #[error("{why}")]
+    Embed {
+        /// The fault.
+        why: Box<EmbedFault>,
         /// The facts so far.
         facts: Box<RequestFacts>,
     },
@@ -251,6 +260,7 @@ impl Refusal {
             },
             Self::Caller { why, .. } => why.reason(),
             Self::Forbidden { why, .. } => why.reason(),
+            Self::Embed { why, .. } => return why.reason(),
             Self::Throttled { why, .. } => why.reason(),
             Self::AuthorizationRefused { mapped: true, .. } => Reason::AuthorizationBesideSubject,
             Self::AuthorizationRefused { mapped: false, .. } => Reason::AuthorizationByTenant,
@@ -311,6 +321,7 @@ impl Refusal {
     pub fn facts(&self) -> Option<&RequestFacts> {
         match self {
             Self::Forbidden { facts, .. }
+            | Self::Embed { facts, .. }
             | Self::Throttled { facts, .. }
             | Self::TenantDisabled { facts, .. }
             | Self::AuthorizationRefused { facts, .. }

@@ -43,7 +43,7 @@ pub use access_log::{
     AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
 };
 pub use admin_actions::{ActionMetrics, ActionOutcome, AdminAction};
-pub use audit::{AuditEvent, AuditLine, AuditLog};
+pub use audit::{AuditEmbed, AuditEvent, AuditLine, AuditLog};
 pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use descriptors::{DescriptorMetrics, DescriptorUse};
@@ -55,7 +55,9 @@ pub use log_level::{LogControl, LogFilter, LogLevel};
 pub use log_limiter::LogLimiter;
 use metrics::Families;
 pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
-pub use outcome::{ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome, TokenOrigin};
+pub use outcome::{
+    EmbedOutcome, ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome, TokenOrigin,
+};
 pub use page::PageFormat;
 use process::ProcessMetrics;
 pub use readings::{LabelledValue, Reading, Readings};

@@ -15,10 +15,12 @@ use crate::host::canonical;
 use crate::request::RequestHead;
 
 mod credential;
+mod embed;
 mod server;
 mod switches;
 
 pub use credential::{Credential, ExchangeBody, Grant, SecretPosition};
+pub use embed::{EmbedMode, EmbedSettings, EmbedValue, EmbedVia, FilterOperator, ValueSource};
 pub use server::{HealthCheck, HostPort, Server, Timeouts};
 pub use switches::{DisabledBy, SwitchError, TenantSwitches};
 
@@ -86,6 +88,8 @@ pub struct Tenant {
     pub max_token_lifetime: Duration,
     /// Most requests that use its server at the same time; `None` is the gateway's default.
     pub max_concurrent_requests: Option<usize>,
+    /// The dashboards that web pages may embed; `None` if there is no embed endpoint.
+    pub embed: Option<EmbedSettings>,
     /// Whether the configuration lets none of its requests through.
     pub disabled: bool,
 }

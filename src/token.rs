@@ -10,6 +10,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::caller::CallerName;
+use crate::embed::{EmbedOrder, EmbedReply};
 use crate::policy::{PermissionId, Permit};
 use crate::telemetry::Reason;
 use crate::tenant::{Grant, SecretPosition, TenantName};
@@ -200,6 +201,30 @@ pub trait TokenExchange: Send + Sync + 'static {
         permit: &Permit,
         position: SecretPosition,
     ) -> Result<AccessToken, ExchangeError>;
+
+    /// Asks for an embed token of the permit's subject, by the credential of the permit's tenant. A
+    /// source of tokens that embeds nothing refuses.
+    ///
+    /// # Errors
+    /// As [`TokenExchange::exchange`].
+    async fn embed(
+        &self,
+        permit: &Permit,
+        _position: SecretPosition,
+        _order: &EmbedOrder,
+    ) -> Result<EmbedAnswer, ExchangeError> {
+        let fault = "this source of tokens embeds nothing";
+        Err(ExchangeError::new(permit, ExchangeErrorKind::EmbedRefused { status: 501, fault }))
+    }
+}
+
+/// The answer to an embed call.
+#[derive(Debug)]
+pub struct EmbedAnswer {
+    /// The reply, for the page.
+    pub reply: EmbedReply,
+    /// The token in it, or the reason why there is none.
+    pub token: Result<AccessToken, ExchangeErrorKind>,
 }
 
 /// The request that starts an exchange, for the audit line of the exchange.
@@ -319,6 +344,14 @@ pub enum ExchangeErrorKind {
         /// The coding's name.
         coding: &'static str,
     },
+    /// The server gave no embed token.
+    #[error("the reply to the embed call is not usable ({status}): {fault}")]
+    EmbedRefused {
+        /// HTTP status.
+        status: u16,
+        /// The fault of the reply.
+        fault: &'static str,
+    },
     /// The reply gives a token of another user than the permit's.
     #[error("the reply is not usable: it is for another user than the one that was asked for")]
     AnotherUser,
@@ -370,6 +403,7 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
+            Self::EmbedRefused { .. } => "embed_refused",
             Self::SubjectUnknown { .. } => "subject_unknown",
             Self::Unusable { .. }
             | Self::NoLifetime(_)
@@ -406,6 +440,8 @@ impl ExchangeErrorKind {
             Self::Refused { status: 404, .. } => Reason::UserOrSiteUnknown,
             Self::Refused { .. } => Reason::CredentialRefused,
             Self::Unusable { .. } => Reason::TokenReplyMalformed,
+            Self::EmbedRefused { status: 200, .. } => Reason::EmbedReply,
+            Self::EmbedRefused { .. } => Reason::EmbedStatus,
             Self::NoLifetime(_) => Reason::TokenLifetimeZero,
             Self::Encoded { .. } => Reason::TokenReplyEncoded,
             Self::AnotherUser => Reason::TokenOfAnotherUser,

@@ -15,10 +15,11 @@ use super::fault::ConnectionFault;
 use super::probe::Probe;
 use super::reply::{self, Asked, MAX_BODY};
 use super::{grant, token_url};
+use crate::embed::EmbedOrder;
 use crate::fetch::{FetchError, Fetcher};
 use crate::policy::Permit;
-use crate::tenant::{SecretPosition, Server};
-use crate::token::{AccessToken, ExchangeError, ExchangeErrorKind, TokenExchange};
+use crate::tenant::{SecretPosition, Server, Tenant};
+use crate::token::{AccessToken, EmbedAnswer, ExchangeError, ExchangeErrorKind, TokenExchange};
 use crate::trust::TrustError;
 
 /// Exchanges credentials for tokens at the token endpoints of Bold BI. Each server has its own
@@ -96,6 +97,12 @@ impl BoldBi {
         Ok(Self { clients })
     }
 
+    /// The connections to the server of a tenant.
+    pub(super) fn fetcher(&self, tenant: &Tenant) -> Result<&Fetcher, ExchangeErrorKind> {
+        let client = self.clients.get(&tenant.server.name);
+        client.map(|client| &*client.fetcher).ok_or_else(|| unreachable(UnknownServer))
+    }
+
     /// The means to examine `server` with its own connections; `None` if there is no client for it.
     pub fn probe(&self, server: &Arc<Server>) -> Option<Probe> {
         let client = self.clients.get(&server.name)?;
@@ -149,8 +156,7 @@ impl BoldBi {
         url: &str,
     ) -> Result<Exchanged, ExchangeErrorKind> {
         let tenant = permit.tenant();
-        let client = self.clients.get(&tenant.server.name);
-        let client = client.ok_or_else(|| unreachable(UnknownServer))?;
+        let fetcher = self.fetcher(tenant)?;
         let secret = tenant.credential.secret_in(position);
         let secret = secret.ok_or(ExchangeErrorKind::SecretUnreadable)?;
         let body = grant::body(&tenant.credential, secret, permit.subject().as_str());
@@ -163,7 +169,7 @@ impl BoldBi {
             .map_err(unreachable)?;
 
         let asked = Asked { at: Instant::now(), clock: SystemTime::now() };
-        let (head, body) = client.fetcher.send(request).await.map_err(failed)?.into_parts();
+        let (head, body) = fetcher.send(request).await.map_err(failed)?.into_parts();
         if let Err(kind) = reply::head(head.status, &head.headers, asked.clock) {
             return Err(match kind {
                 ExchangeErrorKind::Refused { .. } => {
@@ -225,9 +231,18 @@ impl TokenExchange for BoldBi {
         }
         Ok(token)
     }
+
+    async fn embed(
+        &self,
+        permit: &Permit,
+        position: SecretPosition,
+        order: &EmbedOrder,
+    ) -> Result<EmbedAnswer, ExchangeError> {
+        self.embed_once(permit, position, order).await
+    }
 }
 
-fn failed(error: FetchError) -> ExchangeErrorKind {
+pub(super) fn failed(error: FetchError) -> ExchangeErrorKind {
     match error {
         FetchError::NotHttp(cause) => {
             ExchangeErrorKind::NotHttp(Box::new(ConnectionFault::new(cause)))
@@ -240,7 +255,7 @@ fn failed(error: FetchError) -> ExchangeErrorKind {
     }
 }
 
-fn unreachable(cause: impl Error + Send + Sync + 'static) -> ExchangeErrorKind {
+pub(super) fn unreachable(cause: impl Error + Send + Sync + 'static) -> ExchangeErrorKind {
     ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
 }
 

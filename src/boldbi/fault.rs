@@ -150,6 +150,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
         }
         ExchangeErrorKind::Refused { status, .. } => refused(*status, error.grant),
         ExchangeErrorKind::Unusable { status, fault } => unusable(*status, fault),
+        ExchangeErrorKind::EmbedRefused { status, .. } => embed_refused(*status),
         ExchangeErrorKind::SubjectUnknown { .. } => {
             "add the user to the site in Bold BI, or correct the mapping; the audit log has the name"
         }
@@ -210,6 +211,23 @@ pub fn is_about_tenant(error: &ExchangeError) -> bool {
             | ExchangeErrorKind::PermitRevoked
             | ExchangeErrorKind::SecretUnreadable
     )
+}
+
+fn embed_refused(status: u16) -> &'static str {
+    match status {
+        200 => {
+            "open the dashboard in Bold BI as this user, and check that embedding is on: Settings > \
+             Embed; `embed.via: json` needs Bold BI 14.1 or later"
+        }
+        401 | 403 => {
+            "check that the embed secret is this site's, that embedding is on (Settings > Embed), and \
+             that the clocks here and at Bold BI agree"
+        }
+        404 | 405 => {
+            "check the server's `url` and `site`; `embed.via: json` needs Bold BI 14.1 or later"
+        }
+        _ => "look into Bold BI's own logs, and those of proxies in between, at this time",
+    }
 }
 
 fn refused(status: u16, grant: Grant) -> &'static str {

@@ -28,7 +28,12 @@ pub const ROUTES: Routes = Routes { classify, takes_name };
 ///
 /// An encoded slash splits a segment. This is the more dangerous reading of the two: no segment has
 /// a higher class than all of its parts.
+///
+/// A route of the gateway's own has the class of its own, in all spellings.
 fn classify(method: &Method, route: &str) -> RouteClass {
+    if is_own(route) {
+        return RouteClass::Embed;
+    }
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let suggested = if looks { RouteClass::Read } else { RouteClass::Write };
     let class = suggested.max(raised(looks, &plain(route)));
@@ -38,6 +43,26 @@ fn classify(method: &Method, route: &str) -> RouteClass {
         return harmless.map_or(class, |(_, class)| *class);
     }
     class
+}
+
+/// Whether the first segment of a route, without its version, is the one below which the gateway
+/// itself answers, in any spelling that some server takes for it, also if it is decoded twice.
+fn is_own(route: &str) -> bool {
+    let mut plain = plain(route);
+    loop {
+        let first = segments(&plain).find(|segment| !is_version(segment));
+        if first == Some(OWN) {
+            return true;
+        }
+        if !plain.contains('%') {
+            return false;
+        }
+        let decoded = self::plain(&plain);
+        if decoded == plain {
+            return false;
+        }
+        plain = Cow::Owned(decoded.into_owned());
+    }
 }
 
 /// Whether the last segment of a route is a name, which may have slashes. Only the published
@@ -132,6 +157,8 @@ fn is_secret(segment: &str) -> bool {
         || SECRET_ENDINGS.iter().any(|ending| one.ends_with(ending))
 }
 
+/// The segment below which the gateway itself answers.
+const OWN: &str = "boldgate";
 const DOT_ABOVE: char = '\u{307}';
 
 #[cfg(test)]

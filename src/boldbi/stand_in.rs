@@ -1,5 +1,6 @@
-//! A stand-in for Bold BI in the demo, tests and benches: a token endpoint, and an API that
-//! describes each request in its response. It listens on loopback only, and does nothing with data.
+//! A stand-in for Bold BI in the demo, tests and benches: a token endpoint, an embed endpoint, and
+//! an API that describes each request in its response. It listens on loopback only, and does
+//! nothing with data.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,6 +24,7 @@ use self::state::{SharedState, State};
 use super::UserSource;
 
 mod api;
+mod embed;
 mod respond;
 mod state;
 mod token_endpoint;
@@ -219,6 +221,16 @@ impl StandIn {
         self.shared.state().failing_api = (status, times);
     }
 
+    /// Responds to the next `times` embed calls with `status`.
+    pub fn fail_next_embed(&self, status: StatusCode, times: u64) {
+        self.shared.state().failing_embeds = (status, times);
+    }
+
+    /// How many embed calls it has had.
+    pub fn embed_requests(&self) -> u64 {
+        self.shared.counts.embed_requests()
+    }
+
     /// How many requests the token endpoint has had.
     pub fn token_requests(&self) -> u64 {
         self.shared.counts.token_requests()
@@ -302,6 +314,7 @@ async fn respond(
         return Ok(respond::page(StatusCode::NOT_FOUND));
     }
     Ok(match route.as_str() {
+        "/embed/authorize" => embed::respond(shared, site.as_deref(), request).await,
         "/token" => token_endpoint::respond(shared, site.as_deref(), request).await,
         _ => api::respond(shared, site.as_deref(), &route, request).await,
     })

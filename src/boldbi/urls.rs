@@ -18,6 +18,11 @@ pub fn token_url(tenant: &Tenant) -> String {
     format!("{}{}/token", tenant.server.origin(), tenant.api_base)
 }
 
+/// The URL that gives embed tokens. (Bold BI: "Token generation" of the embed SDK.)
+pub fn embed_url(tenant: &Tenant) -> String {
+    format!("{}{}/embed/authorize", tenant.server.origin(), tenant.api_base)
+}
+
 #[cfg(test)]
 mod tests {
     use crate::boldbi::test_support::{server, tenant_on};

@@ -8,9 +8,9 @@ use serde_json::{Map, Number, Value};
 
 /// A value, and whether an object in it repeats a name, at any depth.
 #[derive(Debug)]
-pub(super) struct Json {
-    pub(super) value: Value,
-    pub(super) repeats: bool,
+pub(crate) struct Json {
+    pub(crate) value: Value,
+    pub(crate) repeats: bool,
 }
 
 impl From<Value> for Json {

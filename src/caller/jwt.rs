@@ -74,6 +74,11 @@ impl VerifiedClaims {
         self.claims.get(name)?.as_str()
     }
 
+    /// A claim, whatever its type.
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.claims.get(name)
+    }
+
     /// Claims without a signed token.
     #[cfg(test)]
     pub(crate) fn as_if_verified(claims: Value) -> Self {

@@ -11,6 +11,7 @@ use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, runtime};
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
 use crate::config::{ListenAddress, ListenerSettings, Settings};
+use crate::embed::GrantedValue;
 use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
 use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
@@ -179,6 +180,18 @@ fn print_admission(admission: &Admission, page: Option<&HeaderValue>) -> Result<
     print(&format!("tenant:    {}", tenant.name))?;
     print(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base))?;
     print(&format!("class:     {}", admission.class.as_str()))?;
+    if let Some(grant) = &admission.embed {
+        print(&format!("subject:   {}", admission.permit.subject()))?;
+        print(&format!("by:        {}", admission.by))?;
+        let names: Vec<_> = grant.values().map(GrantedValue::name).collect();
+        if !names.is_empty() {
+            print(&format!("values:    {}", names.join(", ")))?;
+        }
+        return print(
+            "decision:  admitted; the gateway itself reads the body and asks Bold BI, and forwards \
+             nothing",
+        );
+    }
     if admission.injects {
         print(&format!("subject:   {}", admission.permit.subject()))?;
         print(&format!("by:        {}", admission.by))?;

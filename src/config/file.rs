@@ -10,11 +10,13 @@ use super::redact::without_query;
 
 mod admin;
 mod credential;
+mod embed;
 mod permission;
 mod tenant;
 
 pub(super) use admin::{Admin, AdminTls};
 pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
+pub(super) use embed::{Embed, FilterValue, Mode, Operator, Via};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,

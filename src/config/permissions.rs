@@ -47,6 +47,9 @@ impl Check<'_> {
         let routes = routes.and_then(|routes| self.routes(&routes_at, routes));
         let methods = self.methods(&at.key("methods"), permission.methods);
         let subject_at = at.key("subject");
+        let has_subject = !permission.subject.is_missing();
+        let fixed_at = at.key("fixed_subject");
+        let fixed = permission.fixed_subject.optional();
         let subject = permission.subject.optional().and_then(|subject| {
             let Some(subject) = subject else { return Ok(SubjectRule::Own) };
             if let Ok(TenantRule::One(index)) = &rule
@@ -60,7 +63,20 @@ impl Check<'_> {
             let mapping = self.mapping(&subject_at, subject, proofs)?;
             Ok(SubjectRule::Mapped(Box::new(mapping)))
         });
-        Ok(Permission { tenants: rule?, routes: routes?, methods: methods?, subject: subject? })
+        let (routes, fixed_subject) = (routes?, fixed?.unwrap_or(false));
+        let embeds = routes.contains(RouteClass::Embed);
+        if fixed_subject && (has_subject || !embeds) {
+            let problem = "found it beside `subject` or without the class `embed`";
+            let accepted = "`fixed_subject` with `embed` among the `routes`, and no `subject`";
+            self.notes.add(fixed_at.key_finding(problem, accepted));
+        }
+        if embeds && !has_subject && !fixed_subject && !proofs.certificates {
+            let problem = "found the class `embed` without a subject: no page could embed anything";
+            let finding = at.key("routes").finding(problem, "`embed` with `subject`");
+            self.notes.add(finding.hint(FIXED_SUBJECT));
+        }
+        let (tenants, methods, subject) = (rule?, methods?, subject?);
+        Ok(Permission { tenants, routes, methods, subject, fixed_subject })
     }
 
     fn tenant_rule(
@@ -113,6 +129,7 @@ impl Check<'_> {
             routes: routes?,
             methods: methods?,
             subject: SubjectRule::Own,
+            fixed_subject: false,
         })
     }
 
@@ -179,6 +196,7 @@ fn class(route: file::Route) -> RouteClass {
         file::Route::Write => RouteClass::Write,
         file::Route::Admin => RouteClass::Admin,
         file::Route::Credentials => RouteClass::Credentials,
+        file::Route::Embed => RouteClass::Embed,
     }
 }
 
@@ -195,4 +213,6 @@ fn method(method: file::Method) -> http::Method {
 }
 
 const TENANT: &str = "a tenant's name, `*` for all, or `tenant_claim`";
-const ROUTES: &str = "some of `read`, `export`, `write`, `admin`, `credentials`";
+const FIXED_SUBJECT: &str = "map the user from a claim or from a listed proxy; `fixed_subject: true` lets all pages act \
+                             as the tenant's own user, also with an API key, which in a page is public";
+const ROUTES: &str = "some of `read`, `export`, `write`, `admin`, `credentials`, `embed`";

@@ -153,6 +153,7 @@ impl Check<'_> {
         tenant: file::Tenant,
         servers: &Servers,
     ) -> Result<(Tenant, Result<(), Noted>), Noted> {
+        let has_password = has_password(&tenant);
         let server_at = at.key("server");
         let server = tenant.server.required(&server_at, "a server's name", self.notes);
         let found = server.and_then(|name| servers.find(&server_at, &name, self));
@@ -175,6 +176,7 @@ impl Check<'_> {
         let is_used = is_read && disabled != Ok(true);
         let credential = credential.and_then(|c| self.credential(&credential_at, c, is_used));
         let origins = self.origins(&at.key("cors"), tenant.cors);
+        let embed = self.embed(&at.key("embed"), tenant.embed, has_password);
         let authorization_at = at.key("existing_authorization");
         let existing_authorization =
             tenant.existing_authorization.required(&authorization_at, AUTHORIZATION, self.notes);
@@ -200,6 +202,7 @@ impl Check<'_> {
             existing_authorization?;
             max_token_lifetime?;
             max_concurrent_requests?;
+            embed.as_ref().map_err(|noted| *noted)?;
             disabled.map(drop)
         })();
         let (credential, fault) = credential.unwrap_or_else(|_| (stand_in(), None));
@@ -229,6 +232,7 @@ impl Check<'_> {
             },
             max_token_lifetime: longest,
             max_concurrent_requests: max_concurrent_requests.ok().flatten(),
+            embed: embed.ok().flatten(),
             disabled: disabled.unwrap_or(false),
         };
         Ok((tenant, complete))

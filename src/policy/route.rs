@@ -17,6 +17,9 @@ pub enum RouteClass {
     Admin,
     /// It shows, makes or rotates secrets and tokens. Forbidden unless a permission names it.
     Credentials,
+    /// The gateway itself answers, and no server gets the request. It has no place in the order:
+    /// no route is raised to it or lowered from it. Forbidden unless a permission names it.
+    Embed,
 }
 
 impl RouteClass {
@@ -34,8 +37,10 @@ impl RouteClass {
 pub struct RouteClasses(u8);
 
 impl RouteClasses {
-    /// Every class but [`RouteClass::Credentials`].
-    pub const ALL_BUT_CREDENTIALS: Self = Self(Self::ALL.0 & !(1 << RouteClass::Credentials as u8));
+    /// The classes that need not be named: every class but [`RouteClass::Credentials`] and
+    /// [`RouteClass::Embed`].
+    pub const OPEN_BY_DEFAULT: Self =
+        Self(Self::ALL.0 & !(1 << RouteClass::Credentials as u8) & !(1 << RouteClass::Embed as u8));
 
     /// Every class.
     pub const ALL: Self = Self((1 << RouteClass::VARIANTS.len()) - 1);
@@ -66,11 +71,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sets_of_all_classes_hold_every_class_and_all_but_credentials() {
+    fn all_classes_but_credentials_and_embed_are_open_by_default() {
         for &class in RouteClass::ALL {
             assert!(RouteClasses::ALL.contains(class), "{class:?}");
-            let harmless = class != RouteClass::Credentials;
-            assert_eq!(RouteClasses::ALL_BUT_CREDENTIALS.contains(class), harmless, "{class:?}");
+            let harmless = !matches!(class, RouteClass::Credentials | RouteClass::Embed);
+            assert_eq!(RouteClasses::OPEN_BY_DEFAULT.contains(class), harmless, "{class:?}");
         }
     }
 }

@@ -245,6 +245,12 @@ pub enum SubjectError {
     /// The user is one that is never acted as.
     #[error("the user is one that is never acted as")]
     Never,
+    /// The permission names no subject, and pages would all act as the tenant's own user.
+    #[error(
+        "it has no `subject`: all pages would act as the tenant's own user (`fixed_subject: true` \
+         allows that)"
+    )]
+    Fixed,
 }
 
 impl SubjectError {
@@ -260,6 +266,7 @@ impl SubjectError {
             Self::Malformed => Reason::SubjectMalformed,
             Self::Domain => Reason::SubjectDomain,
             Self::Never => Reason::SubjectNever,
+            Self::Fixed => Reason::SubjectFixed,
         }
     }
 }

@@ -41,7 +41,7 @@ fn caller(named: Option<&str>) -> Caller {
 
 fn open(tenants: TenantRule, classes: &[RouteClass]) -> Permission {
     let routes = classes.iter().copied().collect();
-    Permission { tenants, routes, methods: None, subject: SubjectRule::Own }
+    Permission { tenants, routes, methods: None, subject: SubjectRule::Own, fixed_subject: false }
 }
 
 fn may(may: impl IntoIterator<Item = Permission>) -> Rules {

@@ -14,14 +14,16 @@ use super::downstream::{Peer, RequestClient};
 use crate::caller::CallerName;
 use crate::cors::UnlistedPage;
 use crate::descriptors;
+use crate::embed::{EmbedFault, EmbedOrder, GrantedValue};
 use crate::gateway::{Admission, Arrived};
 use crate::headers::given_request_id;
 use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
 use crate::request::{METHODS, Target};
 use crate::telemetry::{
-    AccessLine, AccessLog, AuditEvent, AuditLine, AuditLog, EndedRequest, LogLimiter, Reason,
-    RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics, TokenOrigin,
+    AccessLine, AccessLog, AuditEmbed, AuditEvent, AuditLine, AuditLog, EmbedOutcome, EndedRequest,
+    LogLimiter, Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics,
+    TokenOrigin,
 };
 use crate::tenant::{Grant, TenantName};
 use crate::traceparent::{TRACEPARENT, TraceParent};
@@ -50,6 +52,8 @@ pub(super) struct Record {
     page: Option<Box<HeaderValue>>,
     caller: Option<CallerName>,
     granted: Option<Granted>,
+    /// The call of a web page that the gateway answers. In a box, because it is rare.
+    embed: Option<Box<Embedding>>,
     metrics: Option<Arc<TenantMetrics>>,
     token: Option<&'static str>,
     /// When the whole head had arrived.
@@ -79,6 +83,26 @@ struct Granted {
     injects: bool,
 }
 
+/// The parts of an embed call that are logged.
+struct Embedding {
+    endpoint: &'static str,
+    dashboards: String,
+    mode: &'static str,
+    values: String,
+}
+
+impl Embedding {
+    fn audited(&self) -> AuditEmbed<'_> {
+        let named = |text: &'_ str| !text.is_empty();
+        AuditEmbed {
+            endpoint: self.endpoint,
+            dashboards: Some(&*self.dashboards).filter(|text| named(text)),
+            mode: self.mode,
+            values: Some(&*self.values).filter(|text| named(text)),
+        }
+    }
+}
+
 impl Record {
     /// The record of a request of `peer` that began at this time, of both clocks.
     pub(super) fn new(peer: &Peer, (begun, started): (SystemTime, Instant)) -> Self {
@@ -97,6 +121,7 @@ impl Record {
             page: None,
             caller: None,
             granted: None,
+            embed: None,
             metrics: None,
             token: None,
             head_read: None,
@@ -125,6 +150,7 @@ impl Record {
     /// Clears the decision of an earlier configuration, because a newer one decides again.
     pub(super) fn reset(&mut self) {
         (self.tenant, self.caller, self.granted) = (None, None, None);
+        self.embed = None;
         (self.page, self.metrics, self.token) = (None, None, None);
         self.decided_before = true;
     }
@@ -209,6 +235,34 @@ impl Record {
         let permit = permit.clone();
         self.granted = Some(Granted { permit, by: *by, class: *class, injects: *injects });
         self.metrics = Some(Arc::clone(metrics));
+    }
+
+    /// Records the embed call of a web page, once its body was read.
+    pub(super) fn ordered(&mut self, order: &EmbedOrder) {
+        let values: Vec<_> = order.grant.values().map(GrantedValue::name).collect();
+        self.embed = Some(Box::new(Embedding {
+            endpoint: order.grant.endpoint().as_str(),
+            dashboards: order.dashboards.join(","),
+            mode: order.mode.as_str(),
+            values: values.join(","),
+        }));
+    }
+
+    /// Writes the audit line of the embed call.
+    pub(super) fn audit_embed(&self, outcome: EmbedOutcome, audit: &AuditLog) {
+        let (Some(granted), Some(embed)) = (&self.granted, &self.embed) else { return };
+        let (permission, tenant) = (granted.by.to_string(), granted.permit.tenant());
+        audit.write(&AuditLine {
+            begun: self.begun,
+            request_id: Some(&self.id),
+            caller: self.caller.as_ref().map(CallerName::as_str),
+            permission: Some(&permission),
+            tenant: Some(tenant.name.as_str()),
+            subject: Some(granted.permit.subject().as_str()),
+            grant: Some(tenant.credential.grant.as_str()),
+            outcome: outcome.as_str(),
+            event: AuditEvent::Embed { client: self.client, embed: embed.audited() },
+        });
     }
 
     /// Records the source of the token that goes up.
@@ -332,8 +386,8 @@ impl Record {
             let limiter = limiter.unwrap_or(&telemetry.no_tenant.log_limiter);
             self.warn_once(Some(limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Failed
-        } else if let Refusal::Origin { .. } = refusal {
-            // Neither the page nor the browser shows the refused origin and the reason.
+        } else if let Refusal::Origin { .. } | Refusal::Embed { .. } = refusal {
+            // Neither the page nor the browser shows the reason.
             let tenant = self.tenant().map(|name| telemetry.tenant(name.as_str()));
             let log_limiter = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter;
             self.warn_once(Some(log_limiter), response.code, refusal, hint(refusal));
@@ -406,6 +460,7 @@ impl Record {
                 reason: self.reason.map(Reason::as_str),
                 class: class.map(RouteClass::as_str),
                 status: response.status.as_u16(),
+                embed: self.embed.as_ref().map(|embed| embed.audited()),
             },
         });
     }
@@ -526,6 +581,7 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
             "if the page is one of yours, list its origin there; if not, a page of somebody else tries \
              to use the gateway through a user's browser"
         }
+        Refusal::Embed { why, .. } => embed_hint(why),
         Refusal::WaitingEvicted { .. } => {
             "find out why the issuer's keys take so long to arrive, and which clients send so many \
              requests with its JWTs, or raise `limits.unfinished_heads`"
@@ -575,6 +631,35 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+fn embed_hint(why: &EmbedFault) -> &'static str {
+    match why {
+        EmbedFault::ContentType => {
+            "the embed SDK sends this header; a page with `fetch` must set it"
+        }
+        EmbedFault::Malformed(_) => {
+            "names with `&`, `=`, `+`, `#`, `;`, `%` or quotes cannot be embedded: the SDK does not \
+             encode them"
+        }
+        EmbedFault::Identity(_) => {
+            "remove this option from the page: users come from `subject` of the permission, filters \
+             from `embed` of the tenant"
+        }
+        EmbedFault::Mode => "list the mode in `embed.modes` of the tenant, if pages may use it",
+        EmbedFault::Dashboard => {
+            "list the dashboard's id in `embed.dashboards` of the tenant, if pages may embed it"
+        }
+        EmbedFault::NotInJson => {
+            "let the page name one dashboard by its id, or set `embed.via: signed`"
+        }
+        EmbedFault::Claim { .. } => {
+            "let the issuer put the claim into its tokens, as a text or a list of texts"
+        }
+        EmbedFault::Subject | EmbedFault::TooLong(_) => {
+            "set `embed.via: json` if Bold BI is of version 14.1 or later"
+        }
+    }
 }
 
 /// The word for a response that was cut off.

@@ -140,7 +140,8 @@ pub(super) async fn refuse(
 pub(super) fn preflight_response(preflight: &Preflight<'_>, request_id: HeaderValue) -> HeaderMap {
     let mut head = HeaderMap::new();
     head.insert(ACCESS_CONTROL_ALLOW_ORIGIN, preflight.origin.clone());
-    head.insert(ACCESS_CONTROL_ALLOW_METHODS, methods());
+    let methods = if preflight.is_own { HeaderValue::from_static("POST") } else { methods() };
+    head.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
     if let Some(headers) = &preflight.headers {
         head.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
     }

@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::{Overdue, Refusal};
 use crate::caller::CallerError;
 use crate::caller::jwt::JwtError;
+use crate::embed::{EmbedFault, Malformation};
 use crate::policy::Forbidden;
 use crate::request::RequestError;
 use crate::throttle::Over;
@@ -79,6 +80,7 @@ impl Refusal {
                 (404, "tenant_unknown", "Neither the host nor the path names a known tenant.")
             }
             Self::Forbidden { why, .. } => forbidden(why),
+            Self::Embed { why, .. } => embed(why),
             Self::Throttled { .. } => {
                 (429, "rate_limited", "The caller or the tenant has too many requests.")
             }
@@ -172,7 +174,46 @@ fn forbidden(why: &Forbidden) -> (u16, &'static str, &'static str) {
         Forbidden::Route(_) | Forbidden::Method(_) | Forbidden::Closed(_) => {
             (403, "route_closed", "The caller may not use this route.")
         }
+        Forbidden::Reserved(_) => {
+            (403, "route_closed", "Nothing below /boldgate/ is forwarded to Bold BI.")
+        }
         Forbidden::Subject { .. } | Forbidden::Password(_) => {
+            (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
+        }
+    }
+}
+
+fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
+    const VALUE: &str = "embed_value_refused";
+    match why {
+        EmbedFault::ContentType => (
+            415,
+            "content_type_refused",
+            "The request needs the header `Content-Type: application/json`.",
+        ),
+        EmbedFault::Malformed(Malformation::Body | Malformation::DashboardId) => {
+            (400, "request_refused", "The body is not a JSON object of the embed SDK.")
+        }
+        EmbedFault::Malformed(_) => (
+            400,
+            "request_refused",
+            "The embed query is malformed, or two readers could read it in two ways.",
+        ),
+        EmbedFault::Identity(_) => {
+            (403, VALUE, "A page does not decide on users, groups, filters and signatures.")
+        }
+        EmbedFault::Mode => (403, VALUE, "This embed mode is not open."),
+        EmbedFault::Dashboard => {
+            (403, VALUE, "This dashboard is not open, or not named by its id.")
+        }
+        EmbedFault::NotInJson => {
+            (403, VALUE, "Only one dashboard by its id, in the mode view, can be embedded.")
+        }
+        EmbedFault::Claim { .. } => {
+            (403, VALUE, "Your token has no usable value for a filter that is configured.")
+        }
+        EmbedFault::TooLong(_) => (403, VALUE, "The values of the filters are too long."),
+        EmbedFault::Subject => {
             (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
         }
     }
@@ -215,6 +256,9 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => {
             (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
+        }
+        ExchangeErrorKind::EmbedRefused { .. } => {
+            (502, "Bold BI gave no embed token. The gateway's log says why.")
         }
         ExchangeErrorKind::SecretUnreadable => {
             (503, "The gateway cannot read the tenant's secret. Its operator has to act.")

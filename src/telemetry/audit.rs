@@ -1,5 +1,5 @@
-//! The audit log: one line for each exchange, each refusal, each action of the admin API and each
-//! reload, with all that is known of who and what; never a token or a secret.
+//! The audit log: one line for each exchange, each refusal, each embed call, each action of the
+//! admin API and each reload, with all that is known of who and what; never a token or a secret.
 
 use std::io;
 use std::net::IpAddr;
@@ -65,6 +65,15 @@ pub enum AuditEvent<'a> {
         class: Option<&'static str>,
         /// The status of the response.
         status: u16,
+        /// The embed call that was refused, once it was read.
+        embed: Option<AuditEmbed<'a>>,
+    },
+    /// The gateway answered the embed call of a web page.
+    Embed {
+        /// Address of the peer; `None` on a Unix socket.
+        client: Option<IpAddr>,
+        /// The call.
+        embed: AuditEmbed<'a>,
     },
     /// An action of the admin API was requested.
     AdminAction {
@@ -99,6 +108,19 @@ pub enum AuditEvent<'a> {
         /// The faults of a refused configuration, or the error of a file that cannot be read.
         findings: Option<&'a str>,
     },
+}
+
+/// The embed call of a web page: what is shown to its user, and by which filters.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditEmbed<'a> {
+    /// `authorize` or `token`.
+    pub endpoint: &'static str,
+    /// The ids or paths of the dashboards; `None` if it names none.
+    pub dashboards: Option<&'a str>,
+    /// The mode.
+    pub mode: &'static str,
+    /// The names of filters, parameters and attributes; their values may be personal data.
+    pub values: Option<&'a str>,
 }
 
 /// Writes audit log lines in the background.
@@ -169,6 +191,7 @@ impl AuditLine<'_> {
         out.push_str(match self.event {
             AuditEvent::Exchange { .. } => "exchange\"",
             AuditEvent::Refusal { .. } => "refusal\"",
+            AuditEvent::Embed { .. } => "embed\"",
             AuditEvent::AdminAction { .. } => "admin_action\"",
             AuditEvent::Reload { .. } => "reload\"",
         });
@@ -190,13 +213,29 @@ impl AuditLine<'_> {
                     push_number(out, lifetime.as_secs());
                 }
             }
-            AuditEvent::Refusal { client, method, path, certificate, reason, class, status } => {
+            AuditEvent::Refusal {
+                client,
+                method,
+                path,
+                certificate,
+                reason,
+                class,
+                status,
+                embed,
+            } => {
                 text_field(out, "boldgate.reason", *reason);
                 text_field(out, "boldgate.route_class", *class);
                 name_field(out, "http.request.method", *method);
                 name_field(out, "url.path", *path);
                 text_field(out, "tls.client.hash.sha256", *certificate);
                 number_field(out, "http.response.status_code", (*status).into());
+                if let Some(embed) = embed {
+                    embed.fields(out);
+                }
+                address_field(out, *client);
+            }
+            AuditEvent::Embed { client, embed } => {
+                embed.fields(out);
                 address_field(out, *client);
             }
             AuditEvent::AdminAction {
@@ -235,6 +274,15 @@ impl AuditLine<'_> {
             }
         }
         out.push_str("}\n");
+    }
+}
+
+impl AuditEmbed<'_> {
+    fn fields(&self, out: &mut String) {
+        text_field(out, "boldgate.embed_endpoint", Some(self.endpoint));
+        name_field(out, "boldgate.dashboard", self.dashboards);
+        text_field(out, "boldgate.embed_mode", Some(self.mode));
+        name_field(out, "boldgate.embed_values", self.values);
     }
 }
 
@@ -316,6 +364,7 @@ mod tests {
                 reason: Some("may_not"),
                 class: Some("admin"),
                 status: 403,
+                embed: None,
             },
             ..exchange()
         }
@@ -347,6 +396,29 @@ mod tests {
              \"http.response.status_code\":403,\"client.address\":\"192.0.2.10\"}}\n"
         );
         assert_eq!(json(&refusal()), expected);
+    }
+
+    #[test]
+    fn a_line_of_an_embed_call_names_dashboard_mode_and_filters() {
+        let embed = AuditEmbed {
+            endpoint: "authorize",
+            dashboards: Some("c5bab292"),
+            mode: "view",
+            values: Some("Region,Plan"),
+        };
+        let call = AuditLine { event: AuditEvent::Embed { client: None, embed }, ..exchange() };
+        let fields = "\"boldgate.embed_endpoint\":\"authorize\",\"boldgate.dashboard\":\"c5bab292\",\
+             \"boldgate.embed_mode\":\"view\",\"boldgate.embed_values\":\"Region,Plan\"";
+        let line = json(&call);
+        assert!(line.contains("\"event\":\"embed\""), "{line}");
+        assert!(
+            line.ends_with(&format!("\"boldgate.outcome\":\"granted\",{fields}}}\n")),
+            "{line}"
+        );
+        let mut refused = refusal();
+        let AuditEvent::Refusal { embed: of_refusal, .. } = &mut refused.event else { panic!() };
+        *of_refusal = Some(embed);
+        assert!(json(&refused).contains(fields));
     }
 
     /// A line without a request.

@@ -4,8 +4,8 @@
 use strum::VariantArray;
 
 use super::{
-    ActionMetrics, ActionOutcome, DescriptorUse, ExchangeOutcome, HandshakeFailure, ROUTE_CLASSES,
-    Reason, RefreshOutcome, ReloadOutcome, RequestOutcome, STATUS_CLASSES, SpanDrop,
+    ActionMetrics, ActionOutcome, DescriptorUse, EmbedOutcome, ExchangeOutcome, HandshakeFailure,
+    ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome, RequestOutcome, STATUS_CLASSES, SpanDrop,
 };
 
 /// A metric as the document describes it.
@@ -191,6 +191,12 @@ const TOKENS: &[DescribedMetric] = &[
         name: "boldgate_token_exchanges",
         labels: &[TENANT, words_of("outcome", words::<ExchangeOutcome>)],
         look_at: "`refused`: the secret or the user of the tenant is wrong",
+    },
+    DescribedMetric {
+        name: "boldgate_embed_calls",
+        labels: &[TENANT, words_of("outcome", words::<EmbedOutcome>)],
+        look_at: "`refused`: Bold BI refuses users or dashboards; `failed`: the log of refusals has \
+                  the reason; both are seen by pages",
     },
     DescribedMetric {
         name: "boldgate_token_exchange_duration_seconds",

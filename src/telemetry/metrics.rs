@@ -17,7 +17,9 @@ use strum::{EnumCount, VariantArray};
 use super::histogram::{DurationHistogram, REQUEST_BUCKETS, nanoseconds};
 use super::outcome::NONE;
 use super::routes::{RouteFamilies, RouteMetrics};
-use super::{ExchangeOutcome, ExchangeRecord, LogLimiter, RefreshOutcome, RequestOutcome};
+use super::{
+    EmbedOutcome, ExchangeOutcome, ExchangeRecord, LogLimiter, RefreshOutcome, RequestOutcome,
+};
 
 /// The metrics that have a label for the tenant or the server.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(super) struct Families {
     exchanges: Family<OutcomeLabels, Counter>,
     exchange_seconds: Family<ServerLabel, DurationHistogram, fn() -> DurationHistogram>,
     cache: Family<CacheLabels, Counter>,
+    embeds: Family<OutcomeLabels, Counter>,
     tokens_rejected: Family<TenantLabel, Counter>,
     replays: Family<TenantLabel, Counter>,
     secret_unreadable: Family<TenantLabel, Gauge>,
@@ -102,6 +105,7 @@ pub struct TenantMetrics {
     /// The time of all requests together, for the status API.
     nanoseconds: AtomicU64,
     exchanges: [Counter; ExchangeOutcome::COUNT],
+    embeds: [Counter; EmbedOutcome::COUNT],
     refreshes: [Counter; RefreshOutcome::COUNT],
     /// Token lookups that failed by a remembered failure, without an exchange.
     pub failures_remembered: Counter,
@@ -176,6 +180,11 @@ impl TenantMetrics {
         self.exchanges[outcome as usize].inc();
     }
 
+    /// Counts an admitted embed call.
+    pub fn embedded(&self, outcome: EmbedOutcome) {
+        self.embeds[outcome as usize].inc();
+    }
+
     /// Counts a refresh.
     pub fn refreshed(&self, outcome: RefreshOutcome) {
         self.refreshes[outcome as usize].inc();
@@ -232,6 +241,7 @@ impl Families {
                 "token_cache_requests",
                 "Requests that found their token in the cache, or had to wait for an exchange",
             ),
+            embeds: family(registry, "embed_calls", "Calls of web pages to embed, by outcome"),
             tokens_rejected: family(
                 registry,
                 "tokens_rejected",
@@ -326,6 +336,7 @@ impl Families {
             requests: counters::<RequestOutcome, _>(&self.requests, name),
             nanoseconds: AtomicU64::default(),
             exchanges: counters::<ExchangeOutcome, _>(&self.exchanges, name),
+            embeds: counters::<EmbedOutcome, _>(&self.embeds, name),
             refreshes: counters::<RefreshOutcome, _>(&self.refreshes, name),
             failures_remembered: self.failures_remembered.get_or_create(&label).clone(),
             replies_for_another_user: self.replies_for_another_user.get_or_create(&label).clone(),
@@ -349,6 +360,7 @@ impl Families {
         let tenant = || name.to_owned();
         remove::<RequestOutcome>(&self.requests, name);
         remove::<ExchangeOutcome>(&self.exchanges, name);
+        remove::<EmbedOutcome>(&self.embeds, name);
         remove::<RefreshOutcome>(&self.refreshes, name);
         for result in CACHE_RESULTS {
             self.cache.remove(&CacheLabels { tenant: tenant(), result });

@@ -56,6 +56,27 @@ pub enum ExchangeOutcome {
     Timeout,
 }
 
+/// How the call of a web page to embed ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum EmbedOutcome {
+    /// Bold BI gave a token.
+    Granted,
+    /// The token was in the cache.
+    Cached,
+    /// Bold BI refused, and the page got its reason.
+    Refused,
+    /// The gateway refused the call after it was admitted, or the call failed.
+    Failed,
+}
+
+impl EmbedOutcome {
+    /// The word for it in the audit log.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// How the refresh of a token ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]

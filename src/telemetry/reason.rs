@@ -230,6 +230,34 @@ pub enum Reason {
     WriteTimeout,
     /// `timeouts.total` of the server.
     TotalTimeout,
+    /// The tenant has no `embed`.
+    EmbedOff,
+    /// It is no endpoint of the gateway, or the method is not POST.
+    EmbedRoute,
+    /// The body of an embed call is not one JSON object with each name once.
+    EmbedBody,
+    /// The query of an embed call is malformed, or could be read in two ways.
+    EmbedQuery,
+    /// A page names a user, a filter or a signature.
+    EmbedIdentity,
+    /// A page asks for a mode that is not configured.
+    EmbedMode,
+    /// A page asks for a dashboard that is not configured.
+    EmbedDashboard,
+    /// A page asks for more than a JSON body can carry.
+    EmbedNotInJson,
+    /// A claim with a value of a filter is missing, empty or of another type.
+    EmbedClaim,
+    /// The name of the user cannot be in a signed query.
+    EmbedSubject,
+    /// The signed query would be too long.
+    EmbedTooLong,
+    /// Bold BI's reply to an embed call has another status than 200.
+    EmbedStatus,
+    /// Bold BI's reply to an embed call is no JSON, or has no token.
+    EmbedReply,
+    /// The permission has no `subject`, and embedding needs one.
+    SubjectFixed,
 }
 
 impl Reason {

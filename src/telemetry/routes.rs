@@ -16,8 +16,10 @@ use super::RequestOutcome;
 use super::histogram::{DurationCounts, DurationHistogram, REQUEST_BUCKETS};
 use super::outcome::NONE;
 
-/// The label values of route classes, from harmless to dangerous, then that of no known class.
-pub const ROUTE_CLASSES: [&str; 6] = ["read", "export", "write", "admin", "credentials", NONE];
+/// The label values of route classes, from harmless to dangerous, then that of the gateway's own
+/// endpoints, then that of no known class.
+pub const ROUTE_CLASSES: [&str; 7] =
+    ["read", "export", "write", "admin", "credentials", "embed", NONE];
 /// The label values of status classes; the first is that of requests without a response.
 pub const STATUS_CLASSES: [&str; 6] = [NONE, "1xx", "2xx", "3xx", "4xx", "5xx"];
 

@@ -33,6 +33,7 @@ pub(crate) fn tenant(index: usize, name: &str, server: Arc<Server>) -> Tenant {
         max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
         origins: Origins::default(),
         max_concurrent_requests: None,
+        embed: None,
         disabled: false,
     }
 }

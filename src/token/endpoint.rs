@@ -26,6 +26,8 @@ pub(super) struct Endpoint {
     origin: String,
     limit: usize,
     budget: Arc<Semaphore>,
+    /// The part of the budget that embed calls may use: half of it, but at least one.
+    embed_part: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
     metrics: Arc<EndpointMetrics>,
 }
@@ -34,6 +36,8 @@ pub(super) struct Endpoint {
 pub(super) struct ExchangeGuard {
     endpoint: Arc<Endpoint>,
     _budget: OwnedSemaphorePermit,
+    /// Of an embed call.
+    part: Option<OwnedSemaphorePermit>,
 }
 
 /// Why no exchange may begin, and for how long.
@@ -58,6 +62,7 @@ impl Endpoints {
             origin,
             limit: server.max_exchanges,
             budget: Arc::new(Semaphore::new(server.max_exchanges)),
+            embed_part: Arc::new(Semaphore::new((server.max_exchanges / 2).max(1))),
             breaker: Mutex::default(),
             metrics,
         });
@@ -75,17 +80,39 @@ impl Endpoint {
     /// Lets an exchange of `permit` begin. The wait for the budget takes no longer than an exchange
     /// may take.
     pub(super) async fn enter(self: &Arc<Self>, permit: &Permit) -> Result<ExchangeGuard, Blocked> {
-        {
-            let breaker = self.breaker();
-            if let Some(left) = breaker.blocked_for(Instant::now()) {
-                return Err(open(&breaker, left));
-            }
-        }
+        self.check_breaker()?;
         let budget = match Arc::clone(&self.budget).try_acquire_owned() {
             Ok(budget) => budget,
             Err(_) => self.wait(permit.tenant().server.timeouts.exchange).await?,
         };
         self.pass_breaker(budget)
+    }
+
+    /// Lets an embed call of `permit` begin. Each page view is one, so all together use at most
+    /// half of the budget.
+    pub(super) async fn enter_to_embed(
+        self: &Arc<Self>,
+        permit: &Permit,
+    ) -> Result<ExchangeGuard, Blocked> {
+        self.check_breaker()?;
+        let max = permit.tenant().server.timeouts.exchange;
+        let both = async {
+            let part = Arc::clone(&self.embed_part).acquire_owned().await.ok()?;
+            Some((part, Arc::clone(&self.budget).acquire_owned().await.ok()?))
+        };
+        let _waiting = GaugeGuard::new(&self.metrics.waiting);
+        let exhausted = || ExchangeErrorKind::BudgetExhausted { limit: self.limit, waited: max };
+        // The other error is that of a closed semaphore; these are never closed.
+        let both = timeout(max, both).await.ok().flatten();
+        let (part, budget) = both.ok_or_else(|| (exhausted(), Duration::ZERO))?;
+        let mut guard = self.pass_breaker(budget)?;
+        guard.part = Some(part);
+        Ok(guard)
+    }
+
+    fn check_breaker(&self) -> Result<(), Blocked> {
+        let breaker = self.breaker();
+        breaker.blocked_for(Instant::now()).map_or(Ok(()), |left| Err(open(&breaker, left)))
     }
 
     /// Lets an exchange begin if it can do so at once; otherwise returns how long not to try again.
@@ -119,7 +146,7 @@ impl Endpoint {
         let mut breaker = self.breaker();
         breaker.pass(Instant::now()).map_err(|left| open(&breaker, left))?;
         self.metrics.running.inc();
-        Ok(ExchangeGuard { endpoint: Arc::clone(self), _budget: budget })
+        Ok(ExchangeGuard { endpoint: Arc::clone(self), _budget: budget, part: None })
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

@@ -12,8 +12,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 mod comparison;
+mod embeds;
 mod in_turn;
 
+use embeds::EmbedTokens;
 use in_turn::AskedInTurn;
 
 use super::audit::OwnedInitiator;
@@ -43,6 +45,7 @@ pub(super) struct Exchanges {
     unproven: UnprovenSecrets,
     deferred: DeferredSecrets,
     holds: Holds,
+    embeds: EmbedTokens,
     active: RwLock<Arc<Active>>,
     clock: SuspendClock,
     telemetry: Arc<Telemetry>,
@@ -103,6 +106,7 @@ impl Exchanges {
             unproven: UnprovenSecrets::default(),
             deferred: DeferredSecrets::default(),
             holds: Holds::new(),
+            embeds: EmbedTokens::new(capacity),
             active: RwLock::new(Arc::new(Active { exchange, reissue })),
             clock,
             telemetry,
@@ -146,6 +150,7 @@ impl Exchanges {
         let is_known = |permit: &Permit| !matches!((new.reissue)(permit), Reissued::Revoked);
         self.deferred.retain(is_known);
         self.holds.reconfigured(is_known);
+        self.embeds.remove_all(|permit| !still(permit));
         self.begin_proofs(handed_over, still);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.failures.invalidate(&*permit);
@@ -156,14 +161,16 @@ impl Exchanges {
 
     /// Drops the cached tokens of `tenant`, or of one subject of it. Returns how many there were.
     pub(super) fn drop_tokens(&self, tenant: &TenantName, subject: Option<&str>) -> usize {
-        let dropped = self.cache.remove_all(|permit| {
+        let is_meant = |permit: &Permit| {
             permit.tenant().name == *tenant
                 && subject.is_none_or(|subject| permit.subject().as_str() == subject)
-        });
+        };
+        let dropped = self.cache.remove_all(is_meant);
+        let embeds = self.embeds.remove_all(is_meant);
         if dropped > 0 {
             self.show_dropped([tenant.clone()].into());
         }
-        dropped
+        dropped + embeds
     }
 
     /// Lets metrics and the status API show no token of those tenants that have none any more.
@@ -580,6 +587,7 @@ fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
         ExchangeErrorKind::Unusable { .. }
         | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
+        | ExchangeErrorKind::EmbedRefused { .. }
         | ExchangeErrorKind::AnotherUser
         | ExchangeErrorKind::NotHttp(_) => ExchangeOutcome::Unusable,
         ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,

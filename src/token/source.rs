@@ -8,6 +8,7 @@ use super::exchanges::{Exchanges, Joined};
 use super::refresh::Refresher;
 use super::suspend::SuspendClock;
 use super::{AccessToken, Initiator, NoToken, Purpose, TokenExchange};
+use crate::embed::{EmbedOrder, EmbedReply};
 use crate::policy::{Permit, Reissued};
 use crate::telemetry::Telemetry;
 use crate::tenant::{Server, TenantName};
@@ -154,6 +155,27 @@ impl TokenSource {
     /// no longer, if that is zero. Cached tokens serve on.
     pub fn hold(&self, permit: &Permit, time: Duration) {
         self.exchanges.hold(permit, time);
+    }
+
+    /// The server's reply to an embed call, for a page.
+    ///
+    /// # Errors
+    /// When there is none. No failure is remembered.
+    pub async fn embed(&self, permit: &Permit, order: &EmbedOrder) -> Result<EmbedReply, NoToken> {
+        self.exchanges.embed(permit, order).await
+    }
+
+    /// An embed token with at least ten minutes left.
+    ///
+    /// # Errors
+    /// As [`TokenSource::embed`].
+    pub async fn embed_token(
+        &self,
+        permit: &Permit,
+        order: &EmbedOrder,
+    ) -> Result<TokenLookup, NoToken> {
+        let (token, cached) = self.exchanges.embed_token(permit, order).await?;
+        Ok(TokenLookup { token, cached })
     }
 
     async fn obtain(

@@ -17,6 +17,7 @@ mod descriptors;
 mod disabled_tenants;
 mod doctor;
 mod documents;
+mod embed;
 mod exchange;
 mod faults;
 mod health;

@@ -14,6 +14,7 @@ use boldgate::telemetry::{CATALOGUE, DescribedMetric, LabelValues};
 
 use crate::support::admin::{Metrics, Sample};
 use crate::support::client::Client;
+use crate::support::edit::Edit;
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::identity_provider::{Provider, bearer};
 use crate::support::stand_in::{site, stand_in};
@@ -112,9 +113,9 @@ fn setup(bold_bi: &StandIn, issuer: SocketAddr, tls: &SelfSigned, folder: &Path)
          may: [ {{ tenant: acme, routes: [read] }} ]\n  portal:\n    jwt:\n      \
          issuer: https://login.example.com/\n      audience: boldgate\n      \
          algorithms: [EdDSA]\n      jwks_url: http://{issuer}/keys\n    \
-         may: [ {{ tenant: acme, routes: [read] }} ]\n",
+         may: [ {{ tenant: acme, routes: [read, embed], fixed_subject: true }} ]\n",
         bold_bi.url(),
-        tenant("acme"),
+        tenant("acme").edit("    credential", "    embed: { modes: [view] }\n    credential"),
         tenant("bolt"),
     ))
 }
@@ -173,6 +174,13 @@ async fn each_metric_is_seen_when_its_event_happens() {
         client.write(request.as_bytes()).await;
         assert_eq!(client.response().await.status, status);
     }
+    // The embed call of a page.
+    let token = bearer(&provider.token(|_| ()));
+    let path = "/bi/api/site/acme/boldgate/embed/token";
+    let request =
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{token}Content-Length: 0\r\n\r\n");
+    client.write(request.as_bytes()).await;
+    assert_eq!(client.response().await.status, 200);
     let mut plain = Client::connect(required).await;
     plain.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     plain.rest().await;

@@ -102,6 +102,7 @@ fn misbehave(request: &Request) -> RawResponse {
             nothing
         }
         (_, true) => give_token(request, 0),
+        ("pages", false) if request.path().contains("=two&") => json("401 No", "{}"),
         ("half", false) => RawResponse {
             bytes: b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec(),
             keep: true,
@@ -141,6 +142,13 @@ const SITES: &[(&str, &str, &str, &str)] = &[
     ("rate", "", "", "limits: { requests_per_second: 1, burst: 1 }"),
     ("concurrent", "", "", "limits: { concurrent_requests: 1 }"),
     ("password", "", "", ""),
+    (
+        "pages",
+        "",
+        "",
+        "embed: { dashboards: [one, two], datasource_filters: [ { name: R, claim: r } ] }",
+    ),
+    ("byjson", "", "", "embed: { via: json }"),
 ];
 
 struct Setup {
@@ -218,6 +226,10 @@ impl Setup {
             "      - { tenant_claim: sites, routes: [read], subject: { claim: email, domains: \
              [acme.example] } }\n"
                 .to_owned(),
+            "      - { tenant: pages, routes: [embed], subject: { claim: email, domains: \
+             [acme.example] } }\n      - { tenant: byjson, routes: [embed], subject: { claim: email, \
+             domains: [acme.example] } }\n"
+                .to_owned(),
         ]
         .concat();
         let hash = |name: &str| keys[name].hash();
@@ -245,7 +257,7 @@ servers:
 {guest}    may_not: [ {{ tenant: strict, methods: [DELETE] }} ]
   hasty:
     api_key: {{ sha256: {} }}
-    may: [ {{ tenant: good, routes: [read] }} ]
+    may: [ {{ tenant: good, routes: [read] }}, {{ tenant: pages, routes: [embed] }} ]
     limits: {{ requests_per_second: 1, burst: 1 }}
   single:
     api_key: {{ sha256: {} }}
@@ -507,6 +519,49 @@ async fn permissions(setup: &mut Setup) {
     }
 }
 
+async fn pages(setup: &mut Setup) {
+    let person = |email: &str, region: Value| {
+        bearer(&setup.provider.token(|claims| {
+            (claims["email"], claims["r"]) = (json!(email), region);
+        }))
+    };
+    let jane = person("jane@acme.example", json!("North"));
+    let post = |site: &str, lines: &str, body: &str| {
+        let line = format!("POST /bi/api/site/{site}/boldgate/embed/authorize");
+        let length =
+            format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        let mut bytes = request(&line, &(length + lines));
+        bytes.extend_from_slice(body.as_bytes());
+        bytes
+    };
+    let asks = |site: &str, lines: &str, query: &str| {
+        post(site, lines, &json!({ "embedQuerString": query }).to_string())
+    };
+    let plus = person("a+b@acme.example", json!("North"));
+    let long = person("jane@acme.example", json!("x".repeat(8000)));
+    let without = person("jane@acme.example", json!(null));
+    let one = "embed_dashboard_id=one&embed_mode=view";
+    let rows = [
+        ("embed_off", asks("good", &jane, one)),
+        ("embed_route", request("GET /bi/api/site/pages/boldgate/x", &jane)),
+        ("embed_body", post("pages", &jane, "[]")),
+        ("embed_query", asks("pages", &jane, "x")),
+        ("embed_identity", asks("pages", &jane, "embed_user_email=canary@acme.example")),
+        ("embed_mode", asks("pages", &jane, "embed_dashboard_id=one&embed_mode=design")),
+        ("embed_dashboard", asks("pages", &jane, "embed_dashboard_id=three")),
+        ("embed_not_in_json", asks("byjson", &jane, "embed_dashboard_path=/a")),
+        ("embed_claim", asks("pages", &without, one)),
+        ("embed_subject", asks("pages", &plus, one)),
+        ("embed_too_long", asks("pages", &long, one)),
+        ("embed_status", asks("pages", &jane, "embed_dashboard_id=two&embed_mode=view")),
+        ("embed_reply", asks("pages", &jane, one)),
+        ("subject_fixed", asks("pages", &setup.key("hasty"), one)),
+    ];
+    for (word, bytes) in rows {
+        setup.row(word, bytes).await;
+    }
+}
+
 async fn limits(setup: &mut Setup) {
     let get = |caller: &str, site: &str| setup.get(caller, site, OWN);
     let (hasty, rate) = (get("hasty", "good"), get("portal", "rate"));
@@ -590,6 +645,7 @@ async fn each_reason_is_seen_on_both_lines_and_in_the_metric() {
     credentials(&mut setup).await;
     parse(&mut setup).await;
     permissions(&mut setup).await;
+    pages(&mut setup).await;
     limits(&mut setup).await;
     bold_bi(&mut setup).await;
     // Not a refusal: the response had begun. The access line says why it ended.

@@ -1,7 +1,7 @@
 //! The state of a stand-in: its sites, the tokens that it has issued, its settings, and its last
 //! requests.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ pub(super) struct State {
     pub(super) api_latency: Duration,
     pub(super) failing_tokens: (StatusCode, u64),
     pub(super) failing_api: (StatusCode, u64),
+    pub(super) failing_embeds: (StatusCode, u64),
+    /// The nonces of embed calls so far.
+    pub(super) nonces: HashSet<String>,
     pub(super) recorded: VecDeque<Recorded>,
 }
 
@@ -80,6 +83,8 @@ impl SharedState {
                 api_latency: Duration::ZERO,
                 failing_tokens: none,
                 failing_api: none,
+                failing_embeds: none,
+                nonces: HashSet::new(),
                 recorded: VecDeque::new(),
             }),
         }
@@ -113,14 +118,20 @@ impl SharedState {
 
 impl State {
     /// Stores `token` as valid, and removes tokens that have ended.
-    pub(super) fn issue(&mut self, token: String, site: Option<&str>, user: &str, serial: u64) {
+    pub(super) fn issue(
+        &mut self,
+        token: String,
+        site: Option<&str>,
+        user: &str,
+        (serial, lifetime): (u64, Duration),
+    ) {
         let now = Instant::now();
         self.tokens.retain(|_, issued| issued.expires_at > now);
         let issued = Issued {
             site: site.map(Into::into),
             user: user.into(),
             serial,
-            expires_at: now + self.token_lifetime,
+            expires_at: now + lifetime,
         };
         self.tokens.insert(token, issued);
     }
@@ -144,6 +155,7 @@ pub(super) fn failure((status, left): &mut (StatusCode, u64)) -> Option<StatusCo
 pub(super) struct Counts {
     token_requests: AtomicU64,
     api_requests: AtomicU64,
+    embed_requests: AtomicU64,
     connections: AtomicU64,
 }
 
@@ -154,6 +166,14 @@ impl Counts {
 
     pub(super) fn api_request(&self) {
         self.api_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn embed_request(&self) {
+        self.embed_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn embed_requests(&self) -> u64 {
+        self.embed_requests.load(Ordering::Relaxed)
     }
 
     pub(super) fn connection(&self) {

@@ -171,7 +171,7 @@ async fn granted(
     reply: TokenReply,
 ) -> Response<StandInBody> {
     let jwt = !matches!(reply, TokenReply::Dated | TokenReply::Published | TokenReply::NoExpiry);
-    let good = issue(shared, site, email, jwt);
+    let good = issue(shared, site, email, jwt, None);
     tracing::debug!(site, user = email, serial = good.serial, "a token was given");
     let current = good.current();
     let ok = |body: Value| respond::json(StatusCode::OK, &body);
@@ -221,7 +221,7 @@ async fn granted(
 }
 
 /// A token that was just issued.
-struct NewToken<'e> {
+pub(super) struct NewToken<'e> {
     token: String,
     email: &'e str,
     serial: u64,
@@ -229,10 +229,17 @@ struct NewToken<'e> {
     lifetime: Duration,
 }
 
-fn issue<'e>(shared: &SharedState, site: Option<&str>, email: &'e str, jwt: bool) -> NewToken<'e> {
+/// Issues a token that lives for `lifetime`, or as long as tokens of this stand-in do.
+pub(super) fn issue<'e>(
+    shared: &SharedState,
+    site: Option<&str>,
+    email: &'e str,
+    jwt: bool,
+    lifetime: Option<Duration>,
+) -> NewToken<'e> {
     let mut state = shared.state();
     state.last_serial += 1;
-    let (serial, lifetime) = (state.last_serial, state.token_lifetime);
+    let (serial, lifetime) = (state.last_serial, lifetime.unwrap_or(state.token_lifetime));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let token = if jwt {
         let base = shared.url.as_str();
@@ -245,13 +252,17 @@ fn issue<'e>(shared: &SharedState, site: Option<&str>, email: &'e str, jwt: bool
     } else {
         format!("made_up-opaque-token_{serial:010}")
     };
-    state.issue(token.clone(), site, email, serial);
+    state.issue(token.clone(), site, email, (serial, lifetime));
     let issued = OffsetDateTime::from_unix_timestamp(now.cast_signed());
     let issued = issued.unwrap_or(OffsetDateTime::UNIX_EPOCH);
     NewToken { token, email, serial, issued, lifetime }
 }
 
 impl NewToken<'_> {
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
     fn current(&self) -> Value {
         json!({
             "email": self.email,

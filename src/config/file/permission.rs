@@ -29,6 +29,10 @@ pub(crate) struct Permission {
     /// The Bold BI user that requests act as; the tenant's own user if not given.
     #[serde(default)]
     pub subject: Field<Subject>,
+    /// Let pages embed without `subject`: they all act as the tenant's own user, and the caller's
+    /// API key, if a page has it, is public.
+    #[serde(default)]
+    pub fixed_subject: Field<bool>,
 }
 
 /// Requests that a caller may not send. A key that is not given stands for everything.
@@ -128,6 +132,8 @@ pub(crate) enum Route {
     Admin,
     /// See, make or rotate secrets and tokens.
     Credentials,
+    /// Embed dashboards in web pages, by the gateway's own endpoints.
+    Embed,
 }
 
 /// A method of a request.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::embed::Embed;
 use super::permission::Allowance;
 use crate::config::field::Field;
 use crate::config::quantity::Period;
@@ -28,6 +29,9 @@ pub(crate) struct Tenant {
     /// Which web pages of other origins may use it, through a browser.
     #[serde(default)]
     pub cors: Field<Cors>,
+    /// Lets web pages embed its dashboards, without server code of their own.
+    #[serde(default)]
+    pub embed: Field<Embed>,
     /// How much it takes from all callers together.
     #[serde(default)]
     pub limits: Field<Allowance>,

@@ -84,6 +84,7 @@ pub fn permits(server: Server, credentials: Vec<Credential>) -> Vec<Permit> {
             max_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             origins: boldgate::cors::Origins::default(),
             max_concurrent_requests: None,
+            embed: None,
             disabled: false,
         }
     };

@@ -1,0 +1,173 @@
+//! The bodies of a web page's calls, read strictly. `dashboardServerApiUrl`, which the embed SDK
+//! sends too, is never read: it would have the gateway call any host.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::query::{self, DASHBOARD, DASHBOARDS, MODE, NARROWING};
+use super::signed;
+use crate::caller::json::Json;
+use crate::embed::{EmbedFault, EmbedGrant, EmbedOrder, EmbedPair, Malformation, OwnValue};
+use crate::invisible::without_byte_order_mark;
+use crate::tenant::{EmbedMode, EmbedSettings, EmbedVia};
+
+/// The order of a page's call to its authorization server.
+///
+/// # Errors
+/// When the body is malformed, or asks for anything that the configuration does not allow.
+pub fn authorize_order(
+    body: &[u8],
+    settings: &EmbedSettings,
+    grant: EmbedGrant,
+    subject: &str,
+) -> Result<EmbedOrder, EmbedFault> {
+    let body = object(body)?;
+    let [one, other] = ["embedQuerString", "embedQueryString"].map(|name| match body.get(name) {
+        None => Ok(None),
+        Some(Value::String(query)) => Ok(Some(query)),
+        Some(_) => Err(Malformation::NoQuery),
+    });
+    let query = match (one?, other?) {
+        (Some(one), Some(other)) if one != other => return Err(Malformation::Spellings.into()),
+        (Some(query), _) | (None, Some(query)) => query,
+        (None, None) => return Err(Malformation::NoQuery.into()),
+    };
+    let mut pairs = query::parse(query)?;
+    let asked = asked_lifetime(query)?;
+    // A token of a query without them would have no end.
+    for own in [OwnValue::Nonce, OwnValue::Timestamp, OwnValue::Lifetime] {
+        if !pairs.contains(&EmbedPair::Own(own)) {
+            pairs.push(EmbedPair::Own(own));
+        }
+    }
+    let mode = match value_of(&pairs, MODE) {
+        None => EmbedMode::View,
+        Some(word) => EmbedMode::parse(word).ok_or(EmbedFault::Mode)?,
+    };
+    let order = EmbedOrder {
+        dashboards: named_dashboards(&pairs),
+        via: settings.via,
+        mode,
+        lifetime: asked.map_or(settings.max_lifetime, |asked| settings.max_lifetime.min(asked)),
+        grant,
+        pairs,
+    };
+    checked(order, settings, subject)
+}
+
+/// The order of a page's call to its token URL. It is always for the mode `view`.
+///
+/// # Errors
+/// As [`authorize_order`].
+pub fn token_order(
+    body: &[u8],
+    settings: &EmbedSettings,
+    grant: EmbedGrant,
+    subject: &str,
+) -> Result<EmbedOrder, EmbedFault> {
+    let body = if body.is_empty() { Map::new() } else { object(body)? };
+    let dashboard = match body.get("dashboardId") {
+        None => None,
+        Some(Value::String(id)) if is_id(id) => Some(id.clone()),
+        Some(_) => return Err(Malformation::DashboardId.into()),
+    };
+    let mut pairs = vec![EmbedPair::Own(OwnValue::Nonce)];
+    pairs.extend(dashboard.iter().map(|id| EmbedPair::Sent(DASHBOARD, id.clone())));
+    pairs.push(EmbedPair::Sent(MODE, EmbedMode::View.as_str().to_owned()));
+    pairs.extend([OwnValue::Timestamp, OwnValue::Lifetime].map(EmbedPair::Own));
+    let order = EmbedOrder {
+        pairs,
+        dashboards: dashboard.into_iter().collect(),
+        via: settings.via,
+        mode: EmbedMode::View,
+        lifetime: settings.max_lifetime,
+        grant,
+    };
+    checked(order, settings, subject)
+}
+
+/// The body as an object in which each name occurs once, at any depth.
+fn object(body: &[u8]) -> Result<Map<String, Value>, EmbedFault> {
+    match serde_json::from_slice(without_byte_order_mark(body)) {
+        Ok(Json { value: Value::Object(object), repeats: false }) => Ok(object),
+        _ => Err(Malformation::Body.into()),
+    }
+}
+
+fn asked_lifetime(query: &str) -> Result<Option<Duration>, EmbedFault> {
+    let name = query::own_name(OwnValue::Lifetime);
+    let mut pairs = query.split('&').filter_map(|part| part.split_once('='));
+    let asked = pairs.find(|(known, _)| *known == name).map(|(_, value)| query::seconds(value));
+    Ok(asked.transpose()?.map(Duration::from_secs))
+}
+
+/// The value of a name that the page sent, unless it is empty.
+fn value_of<'p>(pairs: &'p [EmbedPair], name: &str) -> Option<&'p str> {
+    let sent = |pair: &'p EmbedPair| match pair {
+        EmbedPair::Sent(known, value) if *known == name => Some(value.as_str()),
+        _ => None,
+    };
+    pairs.iter().find_map(sent).filter(|value| !value.is_empty())
+}
+
+/// The names of values that are not empty, and that choose what is shown.
+fn chosen(pairs: &[EmbedPair]) -> impl Iterator<Item = (&'static str, &str)> {
+    pairs.iter().filter_map(|pair| match pair {
+        EmbedPair::Sent(name, value) if !value.is_empty() && *name != MODE => {
+            (!NARROWING.contains(name)).then_some((*name, value.as_str()))
+        }
+        _ => None,
+    })
+}
+
+/// The dashboards that a page asks for, by ids or paths, as it sent them.
+fn named_dashboards(pairs: &[EmbedPair]) -> Vec<String> {
+    chosen(pairs).flat_map(|(_, value)| value.split(',')).map(str::to_owned).collect()
+}
+
+fn checked(
+    order: EmbedOrder,
+    settings: &EmbedSettings,
+    subject: &str,
+) -> Result<EmbedOrder, EmbedFault> {
+    if !settings.modes.contains(&order.mode) {
+        return Err(EmbedFault::Mode);
+    }
+    if let Some(listed) = &settings.dashboards {
+        // Whether the server binds anything but an id to its dashboard is not known.
+        let by_id = chosen(&order.pairs).all(|(name, _)| matches!(name, DASHBOARD | DASHBOARDS));
+        let all_listed = order.dashboards.iter().all(|asked| listed.contains(asked));
+        if order.dashboards.is_empty() || !by_id || !all_listed {
+            return Err(EmbedFault::Dashboard);
+        }
+    }
+    match settings.via {
+        EmbedVia::Signed => signed::check(&order, subject)?,
+        EmbedVia::Json => check_json(&order)?,
+    }
+    Ok(order)
+}
+
+/// A JSON body can name one dashboard by its id, and nothing else that a page may choose.
+fn check_json(order: &EmbedOrder) -> Result<(), EmbedFault> {
+    let sent = order.pairs.iter().filter_map(|pair| match pair {
+        EmbedPair::Sent(name, value) if *name != MODE && !value.is_empty() => Some((*name, value)),
+        _ => None,
+    });
+    let mut fits = sent.map(|(name, value)| name == DASHBOARD && is_id(value));
+    if order.mode == EmbedMode::View && fits.all(|fits| fits) {
+        Ok(())
+    } else {
+        Err(EmbedFault::NotInJson)
+    }
+}
+
+/// Whether a text has the form of a dashboard's id, which is a GUID as a rule.
+pub(crate) fn is_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Longest id of a dashboard; a GUID has 36 characters.
+const MAX_ID: usize = 128;

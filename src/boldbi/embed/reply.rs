@@ -1,0 +1,96 @@
+//! Bold BI's replies to embed calls. Pure. A 200 with JSON goes to the page byte for byte; no part
+//! of any other reply gets anywhere.
+
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::boldbi::reply::{self, Asked, is_html};
+use crate::fetch;
+use crate::invisible::without_byte_order_mark;
+use crate::secret::Secret;
+use crate::token::{AccessToken, ExchangeErrorKind};
+/// Checks the head of a reply.
+///
+/// # Errors
+/// When the status is another than 200, or the body is encoded or a page of HTML.
+pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Result<(), ExchangeErrorKind> {
+    let fault = match status.as_u16() {
+        200 if is_html(headers) => HTML,
+        200 if fetch::coding(headers).is_some() => "it is compressed, which was not asked for",
+        200 => return Ok(()),
+        300..=399 => "it is a redirect, and the gateway follows none",
+        500..=599 => "Bold BI, or a proxy in front of it, failed",
+        _ => "it is not the status 200",
+    };
+    Err(refused(status, fault))
+}
+
+/// The type of a reply's body, once the body is known to be JSON that has no secret of ours.
+///
+/// # Errors
+/// When it is not.
+pub(super) fn body(
+    headers: &HeaderMap,
+    body: &[u8],
+    secret: &Secret,
+) -> Result<HeaderValue, ExchangeErrorKind> {
+    let text = without_byte_order_mark(body).trim_ascii();
+    let fault = match text {
+        [] => "it is empty",
+        [b'<', ..] => HTML,
+        _ if serde_json::from_slice::<IgnoredAny>(text).is_err() => "it is not valid JSON",
+        _ if holds(text, secret) => "it repeats the embed secret",
+        _ => {
+            let sent = headers.get(CONTENT_TYPE).cloned();
+            return Ok(sent.unwrap_or(HeaderValue::from_static("application/json")));
+        }
+    };
+    Err(refused(StatusCode::OK, fault))
+}
+
+/// The token in a reply of success, which lives for `max_lifetime` at most.
+///
+/// # Errors
+/// When the reply gives none, or one of another user than `subject`.
+pub(super) fn token(
+    headers: &HeaderMap,
+    body: &[u8],
+    subject: &str,
+    asked: Asked,
+    max_lifetime: Duration,
+) -> Result<AccessToken, ExchangeErrorKind> {
+    let without = |fault| refused(StatusCode::OK, fault);
+    let text = without_byte_order_mark(body);
+    let reply: Value = serde_json::from_slice(text).map_err(|_| without(NO_TOKEN))?;
+    if reply.get("Status").is_some_and(|status| status != &Value::Bool(true)) {
+        return Err(without(REFUSAL));
+    }
+    let data = reply.get("Data").unwrap_or(&reply);
+    let data = zeroize::Zeroizing::new(serde_json::to_vec(data).map_err(|_| without(NO_TOKEN))?);
+    if reply::names_another(&data, subject) {
+        return Err(ExchangeErrorKind::AnotherUser);
+    }
+    reply::token(StatusCode::OK, headers, &data, asked, max_lifetime).map_err(|kind| match kind {
+        ExchangeErrorKind::Unusable { fault, .. } => without(fault),
+        _ => without(NO_TOKEN),
+    })
+}
+
+fn holds(text: &[u8], secret: &Secret) -> bool {
+    let secret = secret.expose().as_bytes();
+    !secret.is_empty() && text.windows(secret.len()).any(|window| window == secret)
+}
+
+pub(super) fn refused(status: StatusCode, fault: &'static str) -> ExchangeErrorKind {
+    ExchangeErrorKind::EmbedRefused { status: status.as_u16(), fault }
+}
+
+/// The fault of a reply by which Bold BI refuses the user or the dashboard.
+pub(super) const REFUSAL: &str =
+    "its `Status` is not true: Bold BI refused the user or the dashboard";
+const HTML: &str = "it is a web page (HTML)";
+const NO_TOKEN: &str = "it has no usable `access_token`";

@@ -1,0 +1,208 @@
+//! Properties of the call that any body of a page leads to.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+use ring::hmac;
+
+use super::*;
+
+const LISTED: [&str; 2] = [DASHBOARD, "listed-2"];
+const MAX_LIFETIME: u64 = 7200;
+
+/// At least 2,000; `PROPTEST_CASES` asks for more.
+fn cases() -> u32 {
+    ProptestConfig::default().cases.max(2_000)
+}
+
+fn guarded() -> EmbedSettings {
+    EmbedSettings {
+        max_lifetime: Duration::from_secs(MAX_LIFETIME),
+        ..settings_of(&serde_json::json!({
+            "dashboards": LISTED,
+            "datasource_filters": [{"name": "Region", "claim": "region"}],
+            "dashboard_parameters": [{"name": "Tenant", "value": "t1"}],
+        }))
+    }
+}
+
+/// Names of pairs as pages send them, as they must not, and near misses.
+fn name() -> impl Strategy<Value = String> {
+    const KNOWN: &[&str] = &[
+        "embed_nonce",
+        "embed_dashboard_id",
+        "embed_dashboard_id",
+        "embed_dashboard_ids",
+        "embed_dashboard_path",
+        "pinboard_name",
+        "embed_mode",
+        "embed_timestamp",
+        "embed_expirationtime",
+        "embed_widget_name",
+        "embed_user_email",
+        "embed_datasource_filter",
+        "embed_signature",
+        "embed_server_timestamp",
+        "Embed_User_Email",
+        "embed%5Fuser_email",
+    ];
+    prop_oneof![
+        20 => prop::sample::select(KNOWN).prop_map(str::to_owned),
+        1 => "[a-z_%&=]{0,12}",
+    ]
+}
+
+fn value() -> impl Strategy<Value = String> {
+    const KNOWN: &[&str] = &[
+        "",
+        "view",
+        "design",
+        DASHBOARD,
+        DASHBOARD,
+        "listed-2",
+        "listed-2,other",
+        "other",
+        "3600",
+        "604800",
+        "99999999999999999999999",
+        "/Sales/My%20Dashboard",
+        "x&embed_user_email=admin@example.com",
+        "x%26embed_user_email=admin@example.com",
+        "x;embed_user_email=admin@example.com",
+        "x#y",
+        "[{&Region=South}]",
+        "x}]&embed_datasource_filter=[{&Region=South",
+        "%00",
+        "%C3%BC",
+    ];
+    prop_oneof![
+        8 => prop::sample::select(KNOWN).prop_map(str::to_owned),
+        1 => "[ -~]{0,16}",
+        1 => any::<String>(),
+    ]
+}
+
+fn query() -> impl Strategy<Value = String> {
+    let well_formed = prop::collection::hash_set(
+        prop::sample::select(
+            &["embed_nonce", "embed_timestamp", "embed_widget_name", "embed_mode"][..],
+        ),
+        0..4,
+    )
+    .prop_flat_map(|names| {
+        let values = prop::sample::select(&["view", "1", "3600", "604800"][..]);
+        (Just(names), values, prop::sample::select(&LISTED[..]), any::<bool>())
+    })
+    .prop_map(|(names, value, dashboard, timed)| {
+        let mut query = format!("embed_dashboard_id={dashboard}");
+        for name in names {
+            let value = if name == "embed_mode" { "view" } else { value };
+            query += &format!("&{name}={value}");
+        }
+        if timed { query + "&embed_expirationtime=604800" } else { query }
+    });
+    let pairs = prop::collection::vec((name(), value()), 0..8).prop_map(|pairs| {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join("&")
+    });
+    let spoilt = (well_formed.clone(), name(), value())
+        .prop_map(|(query, name, value)| format!("{query}&{name}={value}"));
+    prop_oneof![3 => well_formed, 3 => spoilt, 2 => pairs, 1 => any::<String>()]
+}
+
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    let object = |one: String, other: Option<String>| {
+        let mut body =
+            serde_json::json!({"embedQuerString": one, "dashboardServerApiUrl": "http://evil"});
+        if let Some(other) = other {
+            body["embedQueryString"] = other.into();
+        }
+        body.to_string().into_bytes()
+    };
+    prop_oneof![
+        6 => query().prop_map(move |query| object(query.clone(), Some(query))),
+        3 => query().prop_map(move |query| object(query, None)),
+        1 => (query(), query()).prop_map(move |(one, other)| object(one, Some(other))),
+        1 => prop::collection::vec(any::<u8>(), 0..64),
+    ]
+}
+
+/// Reads a query as leniently as any server: encoded or not, names in any case, `;` as `&`.
+fn lenient(query: &str) -> Vec<(String, String)> {
+    let decoded = percent_encoding::percent_decode_str(query).decode_utf8_lossy().into_owned();
+    let both = [query.to_owned(), decoded];
+    let pairs = both.iter().flat_map(|text| text.split(['&', ';', '#']));
+    let pairs = pairs.filter_map(|part| part.split_once('='));
+    pairs.map(|(name, value)| (name.trim().to_lowercase(), value.to_owned())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_body_of_a_page_decides_on_user_dashboard_filter_or_end(body in body()) {
+        let settings = guarded();
+        let grant = grant(&settings, serde_json::json!({"region": "North"})).unwrap();
+        let Ok(order) = authorize_order(&body, &settings, grant, JANE) else { return Ok(()) };
+        let target = target(&order, JANE);
+        let (_, query) = target.split_once('?').unwrap();
+
+        let (message, signature) = query.rsplit_once("&embed_signature=").unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+        let signed = hmac::verify(&key, message.as_bytes(), &STANDARD.decode(signature).unwrap());
+        prop_assert!(signed.is_ok(), "signed is what is sent: {query}");
+        prop_assert!(!message.contains("embed_signature"));
+
+        let ours = "&embed_datasource_filter=[{&&Tenant=t1&Region=North}]";
+        prop_assert!(message.ends_with(ours), "the configured filters: {message}");
+        let (page, _) = message.split_at(message.len() - ours.len());
+        let is_doubtful = page.contains(['[', ']', '{', '}', '<', '>', '"', '\\', '+', '#', ';']);
+        prop_assert!(!is_doubtful);
+        let all = lenient(page);
+        for (name, value) in &all {
+            let fits = match name.as_str() {
+                "embed_user_email" => value == JANE,
+                "embed_dashboard_id" | "embed_dashboard_ids" => {
+                    value.is_empty() || value.split(',').all(|id| LISTED.contains(&id))
+                }
+                "embed_expirationtime" => {
+                    value.parse::<u64>().is_ok_and(|seconds| seconds <= MAX_LIFETIME)
+                }
+                "embed_timestamp" | "embed_server_timestamp" => *value == NOW.to_string(),
+                "embed_nonce" => value == NONCE,
+                "embed_mode" => value == "view" || value.is_empty(),
+                "embed_dashboard_path" | "embed_dashboard_paths" | "pinboard_name" => value.is_empty(),
+                _ => name.starts_with("embed_widget") || name == "ismultitab"
+                    || (value.is_empty() && name.starts_with("embed_da")),
+            };
+            prop_assert!(fits, "{name}={value} in {message}");
+        }
+        for name in ["embed_user_email", "embed_expirationtime", "embed_timestamp", "embed_nonce"] {
+            // Once as it is, once decoded.
+            let times = all.iter().filter(|(known, _)| known == name).count();
+            prop_assert_eq!(times, 2, "{} in {}", name, message);
+        }
+    }
+
+    #[test]
+    fn no_claim_drops_a_filter_or_adds_another(region in any::<String>(), list in any::<bool>()) {
+        let settings = guarded();
+        let claim = if list { serde_json::json!([region]) } else { serde_json::json!(region) };
+        let Ok(grant) = grant(&settings, serde_json::json!({ "region": claim })) else {
+            return Ok(());
+        };
+        let body = format!(r#"{{"embedQuerString":"embed_dashboard_id={DASHBOARD}"}}"#);
+        let Ok(order) = authorize_order(body.as_bytes(), &settings, grant, JANE) else {
+            return Ok(());
+        };
+        let target = target(&order, JANE);
+        let filter = target.split_once("&embed_datasource_filter=").unwrap().1;
+        let filter = filter.rsplit_once("&embed_signature=").unwrap().0;
+        let value = if list { format!("IN({region})") } else { region.clone() };
+        prop_assert_eq!(filter, format!("[{{&&Tenant=t1&Region={value}}}]"));
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        prop_assert!(!region.is_empty() && region.chars().all(is_plain));
+    }
+}

@@ -1,0 +1,123 @@
+//! The values that filter what a user sees: from the configuration and from verified claims. A
+//! value that cannot be had refuses the call, so that no call goes on without a filter.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::{ClaimFault, EmbedFault, operator};
+use crate::caller::jwt::VerifiedClaims;
+use crate::tenant::{EmbedValue, EmbedVia, FilterOperator, ValueSource};
+
+/// A value as it is sent to the server. It may be personal data, so its `Debug` has only the name.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct GrantedValue {
+    name: String,
+    operator: FilterOperator,
+    text: FilterText,
+}
+
+/// One text, or a list of texts.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum FilterText {
+    /// One text, not empty.
+    One(String),
+    /// At least one text, none of them empty.
+    List(Vec<String>),
+}
+
+impl FilterText {
+    /// The texts.
+    pub fn texts(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::List(texts) => texts,
+        }
+    }
+}
+
+impl GrantedValue {
+    pub(super) fn look_up(
+        value: &EmbedValue,
+        via: EmbedVia,
+        claims: Option<&VerifiedClaims>,
+    ) -> Result<Self, EmbedFault> {
+        let text = match &value.source {
+            ValueSource::Fixed(text) => FilterText::One(text.clone()),
+            ValueSource::Claim(claim) => {
+                let fault = |fault| EmbedFault::Claim {
+                    name: value.name.clone(),
+                    claim: claim.clone(),
+                    fault,
+                };
+                let text = claimed(claims, claim).map_err(fault)?;
+                let is_list = matches!(text, FilterText::List(_));
+                if is_list && value.operator == Some(FilterOperator::Equal) {
+                    return Err(fault(ClaimFault::List));
+                }
+                if !text.texts().iter().all(|text| can_be_sent(text, via)) {
+                    return Err(fault(ClaimFault::Characters));
+                }
+                text
+            }
+        };
+        let operator = operator(value, matches!(text, FilterText::List(_)));
+        Ok(Self { name: value.name.clone(), operator, text })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The comparison.
+    pub fn operator(&self) -> FilterOperator {
+        self.operator
+    }
+
+    /// One text, or several.
+    pub fn text(&self) -> &FilterText {
+        &self.text
+    }
+}
+
+impl fmt::Debug for GrantedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrantedValue({}, [redacted])", self.name)
+    }
+}
+
+fn claimed(claims: Option<&VerifiedClaims>, claim: &str) -> Result<FilterText, ClaimFault> {
+    let value = claims.ok_or(ClaimFault::NoClaims)?.value(claim).ok_or(ClaimFault::Missing)?;
+    let filled = |text: &String| if text.is_empty() { Err(ClaimFault::Empty) } else { Ok(()) };
+    match value {
+        Value::String(text) => {
+            filled(text)?;
+            Ok(FilterText::One(text.clone()))
+        }
+        Value::Array(texts) if texts.is_empty() => Err(ClaimFault::Empty),
+        Value::Array(texts) => {
+            let text = |value: &Value| match value {
+                Value::String(text) => filled(text).map(|()| text.clone()),
+                _ => Err(ClaimFault::Type),
+            };
+            texts.iter().map(text).collect::<Result<_, _>>().map(FilterText::List)
+        }
+        _ => Err(ClaimFault::Type),
+    }
+}
+
+/// Whether a text can be part of a call. In a signed query, no character of it may mean anything to
+/// any reader, encoded or decoded. JSON carries any text but control characters.
+pub(crate) fn can_be_sent(text: &str, via: EmbedVia) -> bool {
+    match via {
+        EmbedVia::Signed => is_plain(text),
+        EmbedVia::Json => !text.is_empty() && !text.chars().any(char::is_control),
+    }
+}
+
+/// Whether a text has only characters that are the same encoded and decoded.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}

@@ -1,0 +1,191 @@
+//! Embed calls: within their part of the budget, behind the breaker of exchanges; and the embed
+//! tokens at hand. A token is kept for one permit, dashboard and set of values.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::super::endpoint::ExchangeGuard;
+use super::super::{AccessToken, EmbedAnswer, ExchangeError, ExchangeErrorKind, NoToken};
+use super::{Exchanges, alarm, revoked};
+use crate::embed::{EmbedKey, EmbedOrder, EmbedReply};
+use crate::policy::Permit;
+use crate::telemetry::DescriptorUse;
+
+/// The embed tokens at hand.
+pub(super) struct EmbedTokens {
+    tokens: Cache<TokenKey, Arc<AccessToken>>,
+    /// The calls under way, so that pages that open at once make one call.
+    calls: Mutex<HashMap<TokenKey, OneAtATime>>,
+}
+
+type TokenKey = (Permit, EmbedKey);
+/// Held by the request that makes the call; others with the same key wait for it.
+type OneAtATime = Arc<tokio::sync::Mutex<()>>;
+
+impl EmbedTokens {
+    pub(super) fn new(capacity: u64) -> Self {
+        let tokens = Cache::builder()
+            .max_capacity(capacity)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(MAX_KEPT)
+            .support_invalidation_closures()
+            .build();
+        Self { tokens, calls: Mutex::default() }
+    }
+
+    /// Removes the tokens of these permits. Returns how many there were.
+    pub(super) fn remove_all(&self, is_meant: impl Fn(&Permit) -> bool) -> usize {
+        let meant: Vec<_> = self.tokens.iter().filter(|(key, _)| is_meant(&key.0)).collect();
+        for (key, _) in &meant {
+            self.tokens.invalidate(&**key);
+        }
+        meant.len()
+    }
+
+    fn with_time_left(&self, key: &TokenKey) -> Option<Arc<AccessToken>> {
+        let now = Instant::now();
+        self.tokens.get(key).filter(|token| token.expires_at() >= now + MIN_LEFT)
+    }
+
+    fn call(&self, key: &TokenKey) -> OneAtATime {
+        Arc::clone(self.calls.lock().entry(key.clone()).or_default())
+    }
+
+    /// Forgets a call that nobody waits for any more.
+    fn end_call(&self, key: &TokenKey, call: OneAtATime) {
+        let mut calls = self.calls.lock();
+        drop(call);
+        if calls.get(key).is_some_and(|call| Arc::strong_count(call) == 1) {
+            calls.remove(key);
+        }
+    }
+}
+
+impl Exchanges {
+    /// The server's reply to an embed call.
+    ///
+    /// # Errors
+    /// When the budget is used up, the breaker is open, or the call gave no reply for a page.
+    pub(in super::super) async fn embed(
+        &self,
+        permit: &Permit,
+        order: &EmbedOrder,
+    ) -> Result<EmbedReply, NoToken> {
+        Ok(self.embedded(permit, order).await?.reply)
+    }
+
+    /// An embed token with at least ten minutes left, and whether it was in the cache.
+    ///
+    /// # Errors
+    /// As [`Exchanges::embed`], and when the reply has no such token.
+    pub(in super::super) async fn embed_token(
+        &self,
+        permit: &Permit,
+        order: &EmbedOrder,
+    ) -> Result<(Arc<AccessToken>, bool), NoToken> {
+        let key = (permit.clone(), order.key());
+        if let Some(token) = self.embeds.with_time_left(&key) {
+            return Ok((token, true));
+        }
+        let call = self.embeds.call(&key);
+        let max = permit.tenant().server.timeouts.exchange * 2;
+        let got = timeout(max, async {
+            let _one_at_a_time = call.lock().await;
+            if let Some(token) = self.embeds.with_time_left(&key) {
+                return Ok((token, true));
+            }
+            let answer = self.embedded(permit, order).await?;
+            let token = answer.token.map_err(|kind| no_token(permit, kind))?;
+            if token.lifetime() < MIN_LEFT {
+                let fault = "its token lives for less than 10 minutes";
+                let kind = ExchangeErrorKind::EmbedRefused { status: 200, fault };
+                return Err(no_token(permit, kind));
+            }
+            let token = Arc::new(token);
+            if !self.is_revoked(permit) {
+                self.embeds.tokens.insert(key.clone(), Arc::clone(&token));
+            }
+            Ok((token, false))
+        });
+        let got =
+            got.await.unwrap_or_else(|_| Err(no_token(permit, ExchangeErrorKind::Timeout(max))));
+        self.embeds.end_call(&key, call);
+        got
+    }
+
+    async fn embedded(&self, permit: &Permit, order: &EmbedOrder) -> Result<EmbedAnswer, NoToken> {
+        // During a rotation, the new secret is waited for.
+        self.while_held(permit).await?;
+        let reissued = self.reissued(permit).ok_or_else(|| revoked(permit))?;
+        if !reissued.tenant().credential.has_secret() {
+            return Err(no_token(permit, ExchangeErrorKind::SecretUnreadable));
+        }
+        let endpoint = self.endpoint(&reissued);
+        let guard = endpoint.enter_to_embed(&reissued).await;
+        let guard = guard.map_err(|(kind, retry_after)| NoToken::new(permit, kind, retry_after))?;
+        // The configuration may have changed while the call waited for the budget.
+        let active = self.active();
+        let permit = &(active.reissue)(permit).unchanged().ok_or_else(|| revoked(permit))?;
+        let begun = Instant::now();
+        let first = self.deferred.first(permit);
+        let mut position = first;
+        let mut result = active.exchange.embed(permit, position, order).await;
+        if permit.tenant().credential.has_two_secrets()
+            && let Err(error) = &result
+            && matches!(error.kind, ExchangeErrorKind::EmbedRefused { status: 401 | 403, .. })
+        {
+            position = first.other();
+            result = active.exchange.embed(permit, position, order).await;
+        }
+        match result {
+            Ok(answer) => {
+                guard.succeeded(&permit.tenant().name);
+                if answer.token.is_ok() {
+                    self.gives_tokens(permit, position);
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                self.embed_failed(permit, &guard, &error, begun);
+                Err(NoToken { cause: Arc::new(error), retry_after: Duration::ZERO })
+            }
+        }
+    }
+
+    /// Only failures to connect, timeouts and 5xx say that the server is down. All others say
+    /// nothing about exchanges.
+    fn embed_failed(
+        &self,
+        permit: &Permit,
+        guard: &ExchangeGuard,
+        error: &ExchangeError,
+        begun: Instant,
+    ) {
+        match error.kind {
+            ExchangeErrorKind::Unreachable(_)
+            | ExchangeErrorKind::NotHttp(_)
+            | ExchangeErrorKind::Timeout(_)
+            | ExchangeErrorKind::EmbedRefused { status: 500.., .. } => guard.failed(error, begun),
+            ExchangeErrorKind::AnotherUser => alarm(&self.metrics(permit), permit),
+            ExchangeErrorKind::NoDescriptors => {
+                self.telemetry.descriptors.exhausted(DescriptorUse::Exchange);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn no_token(permit: &Permit, kind: ExchangeErrorKind) -> NoToken {
+    NoToken::new(permit, kind, Duration::ZERO)
+}
+
+/// The least time that is left of a token that a page gets: the SDK cannot renew it.
+const MIN_LEFT: Duration = Duration::from_secs(10 * 60);
+/// Longest life of an embed token.
+const MAX_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
