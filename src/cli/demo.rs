@@ -15,7 +15,10 @@ use crate::config::{ListenAddress, Settings};
 use crate::run::Running;
 use crate::telemetry::{AccessLog, Format, LogControl, Telemetry};
 
+mod application;
 mod script;
+
+use application::{Application, ISSUER, USERS};
 
 /// Run the gateway on this machine, in front of a pretend Bold BI with two tenants
 #[derive(Debug, clap::Args)]
@@ -72,14 +75,15 @@ async fn until_interrupted(
     log_level: LogControl,
 ) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
-    let stand_in = stand_in(0).await?;
+    let (stand_in, application) = (stand_in(0).await?, Application::start().await?);
     // People read a demo, also through a pipe.
     let format = if matches!(format, LogFormat::Auto) { LogFormat::Text } else { format };
-    let settings = files.configure(&stand_in, port)?;
+    let settings = files.configure(&stand_in, &application, port)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let exchange = Arc::new(exchange);
     let running = start(settings, exchange, format, log_level).map_err(other_port)?;
-    print_introduction(files, &stand_in, &running)?;
+    application.call(&embed_url(&running));
+    print_introduction(files, &stand_in, &application, &running)?;
     signals.next().await;
     print("\nstopping")?;
     running.stop().await;
@@ -89,10 +93,12 @@ async fn until_interrupted(
 fn print_introduction(
     files: &DemoFiles,
     stand_in: &StandIn,
+    application: &Application,
     running: &Running,
 ) -> Result<(), Failure> {
     let gateway = gateway_url(running);
     let admin = running.admin_address();
+    let (page, embed, jane) = (application.origin(), embed_url(running), USERS[0].0);
     print(&format!(
         "boldgate is running in front of a pretend Bold BI.
 
@@ -100,6 +106,7 @@ fn print_introduction(
   Bold BI   {} (pretend)
   admin     http://{admin}
   settings  {}
+  page      {page}   (open it in a browser: an embedded dashboard)
 
 Run these in another terminal; none of them has a token:
 
@@ -119,6 +126,9 @@ Run these in another terminal; none of them has a token:
   # tenants, tokens and servers: in a browser, http://{admin}/
   curl -s http://{admin}/api/v1/tenants
 
+  # embedding: the gateway asks Bold BI in place of the page, for the user and the rows of the JWT
+  curl -s {embed} -H 'Content-Type: application/json' -H \"Authorization: Bearer $(curl -s {page}/jwt/{jane})\" -d '{{\"embedQueryString\": \"embed_dashboard_id={DASHBOARD}\"}}'
+
   # exchanges, cache hits, expiry of tokens
   curl -s http://{admin}/metrics
 
@@ -130,8 +140,8 @@ Each request prints a line here. Press Ctrl-C to end.
 }
 
 async fn once(files: &DemoFiles) -> Result<(), Failure> {
-    let stand_in = stand_in(0).await?;
-    let settings = files.configure(&stand_in, 0)?;
+    let (stand_in, application) = (stand_in(0).await?, Application::start().await?);
+    let settings = files.configure(&stand_in, &application, 0)?;
     let telemetry = Arc::new(Telemetry::default());
     let discarded = Box::new(std::io::sink());
     let log = AccessLog::new(Format::Text, discarded, telemetry.access_lines_dropped.clone())
@@ -139,7 +149,8 @@ async fn once(files: &DemoFiles) -> Result<(), Failure> {
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let running =
         Running::start(settings, Arc::new(exchange), telemetry, log).map_err(Failure::other)?;
-    let passed = script::play(&stand_in, &gateway_url(&running)).await?;
+    let (gateway, embed) = (gateway_url(&running), embed_url(&running));
+    let passed = script::play(&stand_in, &gateway, (&embed, &application.jwt(0))).await?;
     running.stop().await;
     if passed { Ok(()) } else { Err(Failure::other("some results were not as expected")) }
 }
@@ -162,6 +173,16 @@ fn other_port(failure: Failure) -> Failure {
     }
 }
 
+/// The embed endpoint of tenant acme, at the listener for known callers.
+fn embed_url(running: &Running) -> String {
+    match running.addresses() {
+        [_, ListenAddress::Tcp(address), ..] => {
+            format!("http://{address}/bi/api/site/site1/boldgate/embed/authorize")
+        }
+        _ => unreachable!("the second listener of the demo is a TCP port"),
+    }
+}
+
 async fn stand_in(port: u16) -> Result<StandIn, Failure> {
     let user = |email: &str, password: Option<&str>, source| StandInUser {
         email: email.into(),
@@ -176,7 +197,13 @@ async fn stand_in(port: u16) -> Result<StandIn, Failure> {
     let options = StandInOptions {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         sites: vec![
-            site("site1", EMBED_SECRET, vec![user(SITE1_USER, None, UserSource::AzureAd)]),
+            site(
+                "site1",
+                EMBED_SECRET,
+                [SITE1_USER, USERS[0].0, USERS[1].0]
+                    .map(|email| user(email, None, UserSource::AzureAd))
+                    .into(),
+            ),
             site(
                 "site2",
                 "not-used-by-the-demo",
@@ -214,11 +241,20 @@ impl DemoFiles {
         self.0.join("gateway.yaml")
     }
 
-    fn configure(&self, stand_in: &StandIn, port: u16) -> Result<Settings, Failure> {
-        let text = configuration(&self.0, &stand_in.url(), port);
-        fs::write(self.config(), text).map_err(|error| {
-            Failure::other(format!("cannot write {}: {error}", self.config().display()))
-        })?;
+    fn configure(
+        &self,
+        stand_in: &StandIn,
+        application: &Application,
+        port: u16,
+    ) -> Result<Settings, Failure> {
+        let text = configuration(&self.0, &stand_in.url(), &application.origin(), port);
+        for (path, text) in
+            [(self.0.join("key-set.json"), application.key_set()), (self.config(), text)]
+        {
+            fs::write(&path, text).map_err(|error| {
+                Failure::other(format!("cannot write {}: {error}", path.display()))
+            })?;
+        }
         Settings::load(&self.config()).map_err(|findings| Failure::Config(vec![findings]))
     }
 }
@@ -230,11 +266,12 @@ impl Drop for DemoFiles {
     }
 }
 
-fn configuration(folder: &Path, bold_bi: &str, port: u16) -> String {
+fn configuration(folder: &Path, bold_bi: &str, page: &str, port: u16) -> String {
     let folder = folder.display();
     format!(
         "listeners:
   - {{ address: \"127.0.0.1:{port}\", callers: anonymous }}
+  - {{ address: \"127.0.0.1:0\", callers: required }}
 admin: {{ address: \"127.0.0.1:0\", status: true }}
 limits: {{ max_connections: 256 }}
 servers:
@@ -243,6 +280,9 @@ tenants:
   acme:
     server: demo
     site: site1
+    cors: {{ origins: [\"{page}\"] }}
+    embed:
+      datasource_filters: [{{ name: Region, claim: regions }}]
     credential:
       grant: embed_secret
       username: {SITE1_USER}
@@ -256,11 +296,23 @@ tenants:
       username: {SITE2_USER}
       password: {{ file: {folder}/password }}
       user_source: local
+callers:
+  application:
+    jwt:
+      issuer: {ISSUER}
+      audience: boldgate
+      algorithms: [EdDSA]
+      jwks_file: {folder}/key-set.json
+    may:
+      - tenant: acme
+        routes: [embed]
+        subject: {{ claim: email, domains: [acme.example] }}
 "
     )
 }
 
 const SITE1_USER: &str = "reports@acme.example";
 const SITE2_USER: &str = "svc@globex.example";
+const DASHBOARD: &str = "c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff";
 const EMBED_SECRET: &str = "demo-embed-secret";
 const PASSWORD: &str = "demo p&ss=w%rd+1 é";

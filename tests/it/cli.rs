@@ -493,15 +493,23 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
         if line.contains("/echo") {
             assert!(response.text().contains("reports@acme.example"), "{}", response.text());
         }
+        if line.contains("/boldgate/embed/") {
+            let reply: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+            assert_eq!(reply["Data"]["email"], "jane@acme.example", "{reply}");
+            assert_eq!(reply["Data"]["StandInFilter"], "[{&Region=IN(North)}]");
+        }
         if line.contains("/metrics") {
             assert!(response.text().contains("boldgate_token_exchanges_total"));
         }
         statuses.push(response.status);
     }
-    assert_eq!(statuses, [200, 200, 200, 404, 403, 200, 200]);
+    assert_eq!(statuses, [200, 200, 200, 404, 403, 200, 200, 200]);
+    let page = introduction.lines().find_map(|l| l.trim().strip_prefix("page")).unwrap();
+    let page = paste(&format!("curl {}/", page.split_whitespace().next().unwrap())).await;
+    assert!(page.text().contains("/boldgate/embed/authorize"), "{}", page.text());
 
     // stdout is no terminal here, and yet there is one readable line for each request.
-    let lines = demo.stdout(|text| text.matches(" request=").count() == 5);
+    let lines = demo.stdout(|text| text.matches(" request=").count() == 6);
     for said in ["served tenant=acme token=exchange", "tenant=globex", "refusal=route_closed"] {
         assert!(lines.contains(said), "{said}: {lines}");
     }
@@ -514,7 +522,8 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
 }
 
-/// Sends what a line of the form `curl [-i] [-s] [-X METHOD] URL [-d 'BODY']` sends.
+/// Sends what a line of the form `curl [-i] [-s] [-X METHOD] URL [-H HEADER] [-d 'BODY']` sends. A
+/// header may have `$(curl -s URL)` in it.
 async fn paste(line: &str) -> crate::support::client::Response {
     let words: Vec<&str> = line.split_whitespace().collect();
     let after = |option| words.iter().skip_while(|word| **word != option).nth(1).copied();
@@ -522,9 +531,22 @@ async fn paste(line: &str) -> crate::support::client::Response {
     let (address, path) = url.split_once('/').unwrap();
     let body = line.split_once(" -d '").map_or("", |(_, rest)| rest.strip_suffix('\'').unwrap());
     let method = after("-X").unwrap_or(if body.is_empty() { "GET" } else { "POST" });
+    let mut headers = String::new();
+    for header in line.split(" -H ").skip(1) {
+        let quote = header.chars().next().unwrap();
+        let header = &header[1..1 + header[1..].find(quote).unwrap()];
+        let header = match header.split_once("$(") {
+            Some((before, command)) => {
+                let inner = Box::pin(paste(command.strip_suffix(')').unwrap())).await;
+                format!("{before}{}", inner.text())
+            }
+            None => header.to_owned(),
+        };
+        headers += &format!("{header}\r\n");
+    }
     let mut client = Client::connect(address.parse().unwrap()).await;
     let head = format!(
-        "{method} /{path} HTTP/1.1\r\nHost: {address}\r\nAccept: */*\r\nContent-Length: {}\r\n\r\n",
+        "{method} /{path} HTTP/1.1\r\nHost: {address}\r\nAccept: */*\r\n{headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     client.write((head + body).as_bytes()).await;

@@ -4,6 +4,7 @@
 use std::fmt::{self, Display};
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -15,7 +16,11 @@ use crate::boldbi::stand_in::StandIn;
 use crate::cli::{Failure, print};
 
 /// Runs and prints all steps. True if all results were as expected.
-pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> Result<bool, Failure> {
+pub(super) async fn play(
+    stand_in: &StandIn,
+    gateway: &str,
+    (embed, jwt): (&str, &str),
+) -> Result<bool, Failure> {
     let mut runner = Runner {
         stand_in,
         gateway,
@@ -50,6 +55,15 @@ pub(super) async fn play(stand_in: &StandIn, gateway: &str) -> Result<bool, Fail
     print("A route that issues tokens is closed, also to callers that the gateway admits:")?;
     runner.step(Method::POST, "/bi/api/site/site1/token", refused(403, "route_closed")).await?;
 
+    print("A page embeds a dashboard, as the user of its JWT; the gateway signs the call:")?;
+    let query = "embed_dashboard_id=c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff";
+    let embedded = StepResult {
+        status: 200,
+        says: "jane@acme.example, rows [{&Region=IN(North)}]".into(),
+        exchanges: 0,
+        requests: 0,
+    };
+    runner.embed(embed, jwt, query, embedded).await?;
     print(if runner.passed {
         "All results were as expected."
     } else {
@@ -99,6 +113,56 @@ impl Runner<'_> {
             }
             Err(error) => print(&format!("    no response: {error} - NOT AS EXPECTED")),
         }
+    }
+
+    /// The call of a page to the embed endpoint at `url`, which must be one call to Bold BI if it
+    /// is not refused.
+    async fn embed(
+        &mut self,
+        url: &str,
+        jwt: &str,
+        query: &str,
+        expected: StepResult,
+    ) -> Result<(), Failure> {
+        print(&format!("  POST {}", url.find("/bi/").map_or(url, |at| &url[at..])))?;
+        let before = self.stand_in.embed_requests();
+        let result = self.send_embed(url, jwt, query).await;
+        let calls = self.stand_in.embed_requests() - before;
+        let good = result.as_ref().is_ok_and(|result| *result == expected)
+            && calls == u64::from(expected.status == 200);
+        self.passed &= good;
+        match result {
+            Ok(result) if good => print(&format!(
+                "    {} {}; embed calls to Bold BI: {calls} - as expected",
+                result.status, result.says
+            )),
+            Ok(result) => print(&format!(
+                "    {} {}; embed calls to Bold BI: {calls} - NOT AS EXPECTED\n    expected: {} {}",
+                result.status, result.says, expected.status, expected.says
+            )),
+            Err(error) => print(&format!("    no response: {error} - NOT AS EXPECTED")),
+        }
+    }
+
+    async fn send_embed(
+        &self,
+        url: &str,
+        jwt: &str,
+        query: &str,
+    ) -> Result<StepResult, Box<dyn std::error::Error + Send + Sync>> {
+        let body = serde_json::json!({ "embedQueryString": query }).to_string();
+        let request = Request::post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(AUTHORIZATION, format!("Bearer {jwt}"))
+            .body(Full::new(Bytes::from(body)))?;
+        let (head, body) = self.client.request(request).await?.into_parts();
+        let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+        let (data, code) = (&body["Data"], body["code"].as_str().unwrap_or_default());
+        let says = match (data["email"].as_str(), data["StandInFilter"].as_str()) {
+            (Some(email), Some(filter)) => format!("{email}, rows {filter}"),
+            _ => code.to_owned(),
+        };
+        Ok(StepResult { status: head.status.as_u16(), says, exchanges: 0, requests: 0 })
     }
 
     async fn send(
