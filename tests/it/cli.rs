@@ -534,7 +534,7 @@ async fn paste(line: &str) -> crate::support::client::Response {
     let mut headers = String::new();
     for header in line.split(" -H ").skip(1) {
         let quote = header.chars().next().unwrap();
-        let header = &header[1..1 + header[1..].find(quote).unwrap()];
+        let header = &header[1..=header[1..].find(quote).unwrap()];
         let header = match header.split_once("$(") {
             Some((before, command)) => {
                 let inner = Box::pin(paste(command.strip_suffix(')').unwrap())).await;
