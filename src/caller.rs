@@ -364,7 +364,7 @@ pub struct CredentialKinds {
 }
 
 /// Why a caller is not authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallerError {
     /// A trusted CA issued the certificate, but it belongs to no caller.
     #[error("the client certificate belongs to no caller")]
@@ -375,9 +375,9 @@ pub enum CallerError {
     /// No caller has this API key.
     #[error("the API key is not known")]
     Unknown,
-    /// The API key has expired.
-    #[error("the API key has expired")]
-    Expired,
+    /// The API key of this caller has expired.
+    #[error("the API key of the caller `{0}` has expired")]
+    Expired(CallerName),
     /// The `Bearer` token is not of a configured issuer.
     #[error("the bearer token is not a JWT of a configured issuer")]
     Bearer,
@@ -391,12 +391,12 @@ pub enum CallerError {
 
 impl CallerError {
     /// The word for it in logs and metrics.
-    pub fn reason(self) -> Reason {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::Certificate => Reason::CertificateUnknown,
             Self::Missing => Reason::Missing,
             Self::Unknown => Reason::KeyUnknown,
-            Self::Expired => Reason::KeyExpired,
+            Self::Expired(_) => Reason::KeyExpired,
             Self::Bearer => Reason::BearerUnknown,
             Self::Several => Reason::Several,
             Self::Jwt(error) => error.reason(),

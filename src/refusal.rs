@@ -308,9 +308,10 @@ impl Refusal {
         }
     }
 
-    /// The caller, if one was authenticated.
+    /// The caller, if one was authenticated, or has sent a key that has expired.
     pub fn caller(&self) -> Option<&CallerName> {
         match self {
+            Self::Caller { why: CallerError::Expired(caller), .. } => Some(caller),
             Self::TenantUnknown { caller, .. } => caller.as_ref(),
             _ => self.facts()?.caller.as_ref(),
         }

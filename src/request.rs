@@ -14,11 +14,13 @@ use crate::host::{canonical, without_root};
 use crate::telemetry::Reason;
 
 mod head;
+mod logged_path;
 mod refused_path;
 mod rule;
 mod upgrade;
 
 pub use head::{HeadReader, MAX_HEAD, RawHead};
+pub use logged_path::without_names;
 pub use refused_path::refused_path;
 pub use rule::Rule;
 pub use upgrade::Upgrade;

@@ -161,7 +161,7 @@ impl ApiKeys {
         };
         let holder = &self.holders[holder];
         let good = holder.expires_at.is_none_or(|end| now() < end);
-        if good { Ok(&holder.caller) } else { Err(CallerError::Expired) }
+        if good { Ok(&holder.caller) } else { Err(CallerError::Expired(holder.caller.clone())) }
     }
 
     fn find_by_hash(&self, key: &[u8]) -> Option<usize> {
@@ -232,7 +232,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(find(&old, now - second), Ok(&portal));
         }
-        assert_eq!(find(&old, now), Err(CallerError::Expired));
+        assert_eq!(find(&old, now), Err(CallerError::Expired(portal.clone())));
         assert_eq!(find(&new, now + second), Ok(&portal));
     }
 

@@ -1,5 +1,6 @@
 //! The access line, the audit line and the metrics of one request.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::gateway::{Admission, Arrived};
 use crate::headers::given_request_id;
 use crate::policy::{PermissionId, Permit, RouteClass, Subject};
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
-use crate::request::{METHODS, Target};
+use crate::request::{METHODS, Target, without_names};
 use crate::telemetry::{
     AccessLine, AccessLog, AuditEmbed, AuditEvent, AuditLine, AuditLog, EmbedOutcome, EndedRequest,
     LogLimiter, Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics,
@@ -183,18 +184,27 @@ impl Record {
         }
     }
 
-    /// Records the method, if it is one that is forwarded: any other is text of the client's
-    /// choice.
+    /// Records the method, if it is one that is forwarded or looks like one: any other is text of
+    /// the client's choice.
     pub(super) fn method(&mut self, method: &Method) {
         self.head_read.get_or_insert_with(Instant::now);
-        self.method = METHODS.contains(method).then(|| method.clone());
+        let looks_like_one = || {
+            let name = method.as_str();
+            name.len() <= MAX_METHOD && name.bytes().all(|byte| byte.is_ascii_uppercase())
+        };
+        let is_known = METHODS.contains(method) || looks_like_one();
+        self.method = is_known.then(|| method.clone());
+    }
+
+    /// The method, if it is one that is forwarded.
+    fn forwarded_method(&self) -> Option<&Method> {
+        self.method.as_ref().filter(|method| METHODS.contains(method))
     }
 
     pub(super) fn target(&mut self, target: &Target) {
         self.target = Some(target.path_and_query().clone());
     }
 
-    /// Records the path of a request that the strict parse refused.
     /// Keeps the requested host if it, or the lack of a tenant, is why the request is refused.
     pub(super) fn refused_host(&mut self, refusal: &Refusal, host: Option<&str>) {
         if matches!(refusal, Refusal::Host { .. } | Refusal::TenantUnknown { .. }) {
@@ -203,14 +213,20 @@ impl Record {
         }
     }
 
+    /// Records the path of a request that the strict parse refused.
     pub(super) fn refused_path(&mut self, path: Option<Box<str>>) {
         self.refused_path = path;
     }
 
-    /// The path for the logs, without the query.
+    /// The path for the audit log, without the query.
     fn path(&self) -> Option<&str> {
         let target = self.target.as_ref().map(PathAndQuery::path);
         target.or(self.refused_path.as_deref())
+    }
+
+    /// The path for the other logs, which name no people.
+    fn path_without_names(&self) -> Option<Cow<'_, str>> {
+        self.path().map(without_names)
     }
 
     pub(super) fn arrived(&mut self, arrived: &Arrived<'_>) {
@@ -415,7 +431,7 @@ impl Record {
                 boldgate.tenant = self.tenant().map(TenantName::as_str),
                 boldgate.caller = self.caller.as_ref().map(CallerName::as_str),
                 url.domain = self.refused_host.as_deref(),
-                url.path = self.path(),
+                url.path = self.path_without_names().as_deref(),
                 tls.client.hash.sha256 = self.certificate.as_deref(),
                 request.id = id,
                 repeated = (repeated > 0).then_some(repeated),
@@ -544,7 +560,7 @@ impl Record {
             span_id: ids.map(|(_, span_id)| span_id),
             client: self.client,
             method: self.method.as_ref().map(Method::as_str),
-            path: self.path(),
+            path: self.path_without_names().as_deref(),
             host: self.refused_host.as_deref(),
             certificate: self.certificate.as_deref(),
             status: self.status.map(|status| status.as_u16()),
@@ -664,6 +680,8 @@ fn embed_hint(why: &EmbedFault) -> &'static str {
 
 /// The word for a response that was cut off.
 const TRUNCATED: &str = "truncated";
+/// Most letters of a method that is refused: the longest registered one has 17.
+const MAX_METHOD: usize = 17;
 /// Most bytes of a requested host in a log, as in the longest name of DNS.
 const MAX_HOST: usize = 255;
 

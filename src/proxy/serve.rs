@@ -169,6 +169,7 @@ impl Proxy {
             );
         }
         self.refuse(&mut down, &refusal, peer, &mut record).await;
+        record.bodies(down.body_received(), down.body_sent());
         self.finish(&mut record);
         down.finish().await;
     }

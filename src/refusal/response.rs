@@ -69,7 +69,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => {
                 (413, "body_too_large", "The request body is larger than the gateway accepts.")
             }
-            Self::Caller { why, .. } => unauthenticated(*why),
+            Self::Caller { why, .. } => unauthenticated(why),
             Self::Host { .. } => {
                 (421, "host_refused", "This listener does not serve the requested host.")
             }
@@ -219,7 +219,7 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
     }
 }
 
-fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
+fn unauthenticated(why: &CallerError) -> (u16, &'static str, &'static str) {
     match why {
         CallerError::Jwt(JwtError::NoKeys) => (
             503,
@@ -231,7 +231,7 @@ fn unauthenticated(why: CallerError) -> (u16, &'static str, &'static str) {
         }
         CallerError::Missing
         | CallerError::Unknown
-        | CallerError::Expired
+        | CallerError::Expired(_)
         | CallerError::Several
         | CallerError::Bearer
         | CallerError::Jwt(_) => {

@@ -53,9 +53,10 @@ impl Record {
     /// Begins a request to `server` in the spans. Returns the `traceparent` for it; `None` if the
     /// client's goes on.
     pub(in crate::proxy) fn sending_to(&mut self, server: &Server) -> Option<HeaderValue> {
+        let method = self.forwarded_method().cloned();
         let Recording::Yes(spans, _) = &mut self.recording else { return None };
         spans.begin(Stage::Upstream, Instant::now());
-        if let Some(method) = &self.method {
+        if let Some(method) = method {
             spans.attribute("http.request.method", StageValue::Name(method.to_string()));
         }
         spans.attribute("server.address", StageValue::Name(server.host.clone()));
@@ -122,7 +123,7 @@ impl Record {
             _ => None,
         };
         spans.finish(RequestEnd {
-            method: self.method.clone(),
+            method: self.forwarded_method().cloned(),
             scheme,
             class: self.granted.as_ref().map(|granted| granted.class.as_str()),
             status: self.status.map(|status| status.as_u16()),
