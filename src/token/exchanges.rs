@@ -134,12 +134,13 @@ impl Exchanges {
         activate: impl FnOnce(),
     ) {
         let new = Arc::new(Active { exchange, reissue });
+        let activated_at = Instant::now();
         let handed_over = {
             // Exchanges that read it at this moment wait until both are switched.
             let mut active = self.active.write();
             // Requests of the new configuration must find the tokens that serve on.
             let successor = |permit: &Permit| (new.reissue)(permit).by_new_secret();
-            let handed_over = self.cache.hand_over(successor, Instant::now() + MAX_FORMER);
+            let handed_over = self.cache.hand_over(successor, activated_at + MAX_FORMER);
             activate();
             *active = Arc::clone(&new);
             handed_over
@@ -149,9 +150,10 @@ impl Exchanges {
         self.users.retain(still);
         let is_known = |permit: &Permit| !matches!((new.reissue)(permit), Reissued::Revoked);
         self.deferred.retain(is_known);
-        self.holds.reconfigured(is_known);
         self.embeds.remove_all(|permit| !still(permit));
-        self.begin_proofs(handed_over, still);
+        self.begin_proofs(handed_over, activated_at, still);
+        // Requests that waited for another secret go on: their exchange is the proof.
+        self.holds.reconfigured(is_known);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
             self.failures.invalidate(&*permit);
         }
@@ -182,11 +184,21 @@ impl Exchanges {
 
     /// Begins to prove the changed secrets of these permits, and forgets the proofs of secrets that
     /// are not `still` configured.
-    fn begin_proofs(&self, permits: Vec<Permit>, still: impl Fn(&Permit) -> bool) {
+    fn begin_proofs(
+        &self,
+        permits: Vec<Permit>,
+        activated_at: Instant,
+        still: impl Fn(&Permit) -> bool,
+    ) {
         for ended in self.unproven.retain(still) {
             self.telemetry.tenant(ended.as_str()).secret_unproven.set(0);
         }
         for permit in self.unproven.begin(permits) {
+            // A request of the new configuration may have been faster.
+            if self.holds.has_accepted_after(activated_at, &permit) {
+                self.proven(&permit);
+                continue;
+            }
             self.metrics(&permit).secret_unproven.set(1);
             self.cache.plan(&permit, Instant::now());
         }

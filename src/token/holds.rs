@@ -25,6 +25,7 @@ struct TenantHold {
     permit: Permit,
     /// The version of the credential that the server accepted last.
     accepted: Option<u64>,
+    accepted_at: Option<Instant>,
     refused: Option<RefusedSecret>,
     /// The version of the credential that an operator replaces, and the end of that hold.
     ordered: Option<(u64, Instant)>,
@@ -80,7 +81,17 @@ impl Holds {
     /// Notes that the server accepted the secret of `permit`.
     pub(super) fn accepted(&self, permit: &Permit) {
         let version = permit.tenant().credential.version;
-        self.change(permit, |hold| hold.accepted = Some(version));
+        self.change(permit, |hold| {
+            (hold.accepted, hold.accepted_at) = (Some(version), Some(Instant::now()));
+        });
+    }
+
+    /// Whether the server has accepted the secret of `permit` after this time.
+    pub(super) fn has_accepted_after(&self, time: Instant, permit: &Permit) -> bool {
+        let version = permit.tenant().credential.version;
+        let tenants = self.tenants.lock();
+        let hold = tenants.get(&permit.tenant().name);
+        hold.is_some_and(|hold| hold.accepted == Some(version) && hold.accepted_at > Some(time))
     }
 
     fn change(&self, permit: &Permit, change: impl FnOnce(&mut TenantHold)) {
@@ -88,6 +99,7 @@ impl Holds {
         let hold = tenants.entry(permit.tenant().name.clone()).or_insert_with(|| TenantHold {
             permit: permit.clone(),
             accepted: None,
+            accepted_at: None,
             refused: None,
             ordered: None,
         });
