@@ -18,7 +18,7 @@ host = $(shell rustc -vV | sed -n 's/^host: //p')
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp page-test page-short metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short embed-page metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -51,6 +51,12 @@ page-short: $(target)/page/ready ## the same on a phone alone
 	BOLDGATE_TEST_PAGE=$(abspath $(target)/page/check.mjs) cargo test --locked --test it -- --ignored --exact \
 	    page::the_page_works_on_a_phone
 
+embed-page: $(target)/page/ready ## the recorded calls of the embed SDK, sent by a page in headless Chromium
+	.ci/need rust build chromium
+	install -m 644 tests/page/embed.mjs $(target)/page
+	BOLDGATE_TEST_EMBED_PAGE=$(abspath $(target)/page/embed.mjs) cargo test --locked --test it -- --ignored --exact \
+	    embed::browser::a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_stranger_gets_nothing
+
 metrics-page: $(tools)/ready ## do promtool, Prometheus and a strict parser take the page of metrics?
 	.ci/need rust build prometheus
 	BOLDGATE_TEST_PYTHON=$(abspath $(tools))/bin/python \
@@ -62,7 +68,7 @@ metrics-load: ## the same under a minute of load
 	    metrics::prometheus::prometheus_scrapes_the_gateway_under_load
 
 # Cheapest first.
-checks := fmt crates deploy-files clippy docs test soak-short test-idp page-short client-addresses metrics-page configs
+checks := fmt crates deploy-files clippy docs test soak-short test-idp page-short embed-page client-addresses metrics-page configs
 
 check: ## all that must hold before a merge, with a line for each step
 	@for step in $(checks); do \

@@ -81,6 +81,18 @@ impl EmbedGrant {
         Ok(Self { endpoint, values: Arc::new(values) })
     }
 
+    /// The values of a call that tries whether the server embeds. It has all filters; where a value
+    /// would come from a claim, it is one that no row has.
+    pub fn for_trial(settings: &EmbedSettings) -> Self {
+        let all = |values: &[EmbedValue]| values.iter().map(GrantedValue::for_trial).collect();
+        let values = GrantedValues {
+            filters: all(&settings.filters),
+            parameters: all(&settings.parameters),
+            attributes: all(&settings.attributes),
+        };
+        Self { endpoint: EmbedEndpoint::Token, values: Arc::new(values) }
+    }
+
     /// The endpoint that is called.
     pub fn endpoint(&self) -> EmbedEndpoint {
         self.endpoint

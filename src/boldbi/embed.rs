@@ -9,7 +9,7 @@ mod reply;
 mod signed;
 
 pub(crate) use page::is_id;
-pub use page::{authorize_order, token_order};
+pub use page::{authorize_order, token_order, trial_order};
 
 #[cfg(test)]
 mod tests;

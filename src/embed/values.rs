@@ -65,6 +65,15 @@ impl GrantedValue {
         Ok(Self { name: value.name.clone(), operator, text })
     }
 
+    pub(super) fn for_trial(value: &EmbedValue) -> Self {
+        let text = match &value.source {
+            ValueSource::Fixed(text) => text.clone(),
+            ValueSource::Claim(_) => NO_ROW.to_owned(),
+        };
+        let (name, operator) = (value.name.clone(), operator(value, false));
+        Self { name, operator, text: FilterText::One(text) }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -86,6 +95,9 @@ impl fmt::Debug for GrantedValue {
         write!(f, "GrantedValue({}, [redacted])", self.name)
     }
 }
+
+/// A value that no row has.
+const NO_ROW: &str = "boldgate-trial";
 
 fn claimed(claims: Option<&VerifiedClaims>, claim: &str) -> Result<FilterText, ClaimFault> {
     let value = claims.ok_or(ClaimFault::NoClaims)?.value(claim).ok_or(ClaimFault::Missing)?;

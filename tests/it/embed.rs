@@ -8,13 +8,18 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::client::Response;
+use crate::support::edit::Edit;
+use crate::support::files::Files;
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::identity_provider::{Provider, bearer};
 use crate::support::stand_in::{site, stand_in};
 
+mod browser;
 mod budget;
+mod operators;
 mod pages;
 mod sdk;
+mod secrets;
 mod tokens;
 
 /// A stand-in with two sites, and a gateway before it with the tenants `acme`, which embeds, and
@@ -24,6 +29,8 @@ struct Setup {
     gateway: Gateway,
     provider: Provider,
     key: ApiKey,
+    config: String,
+    _files: Files,
 }
 
 const DASHBOARD: &str = "c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff";
@@ -39,6 +46,16 @@ impl Setup {
     /// With these lines below `embed` of the tenant, indented by six, and these settings of the
     /// server.
     async fn with(embed: &str, server: &str) -> Self {
+        Self::of(embed, server, "").await
+    }
+
+    /// The same with more lines in the configuration.
+    async fn of(embed: &str, server: &str, more: &str) -> Self {
+        Self::for_pages_of(ORIGIN, embed, server, more).await
+    }
+
+    /// The same, for pages of this origin.
+    async fn for_pages_of(origin: &str, embed: &str, server: &str, more: &str) -> Self {
         let users =
             [("jane@acme.example", UserSource::AzureAd), ("svc@acme.example", UserSource::Local)];
         let of = |id: &str| {
@@ -51,8 +68,10 @@ impl Setup {
         let credential = "    credential:\n      grant: embed_secret\n      username: \
             svc@acme.example\n      embed_secret: { file: SECRET_FILE }\n      user_source: local\n";
         let embed = if embed.is_empty() { "      modes: [view]\n" } else { embed };
-        let cors = format!("    cors: {{ origins: [\"{ORIGIN}\"] }}\n");
-        let gateway = Gateway::start(&format!(
+        let cors = format!("    cors: {{ origins: [\"{origin}\"] }}\n");
+        let files = Files::new();
+        files.write("secret", CANARY_SECRET);
+        let config = format!(
             "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required }}
   - {{ address: \"127.0.0.1:0\", callers: anonymous }}
@@ -79,12 +98,15 @@ tenants:
   reader:
     api_key: {{ sha256: {} }}
     may: [ {{ tenant: \"*\", routes: [read, export, write, admin, credentials] }} ]
-",
+{more}",
             stand_in.url(),
             provider.jwks.path().display(),
             key.hash(),
-        ));
-        Self { stand_in, gateway, provider, key }
+        );
+        let secret = files.path("secret").display().to_string();
+        let config = config.edit_all("SECRET_FILE", &secret);
+        let gateway = Gateway::start(&config);
+        Self { stand_in, gateway, provider, key, config, _files: files }
     }
 
     /// The header line with a JWT of Jane's, with more claims.

@@ -87,6 +87,18 @@ pub fn token_order(
     checked(order, settings, subject)
 }
 
+/// The order of a call that tries whether Bold BI embeds: for the first listed dashboard, with all
+/// filters.
+///
+/// # Errors
+/// When the configuration allows no such call.
+pub fn trial_order(settings: &EmbedSettings, subject: &str) -> Result<EmbedOrder, EmbedFault> {
+    let dashboard = settings.dashboards.as_ref().and_then(|listed| listed.first());
+    let body = dashboard.map(|id| serde_json::json!({ "dashboardId": id }).to_string());
+    let body = body.unwrap_or_default();
+    token_order(body.as_bytes(), settings, EmbedGrant::for_trial(settings), subject)
+}
+
 /// The body as an object in which each name occurs once, at any depth.
 fn object(body: &[u8]) -> Result<Map<String, Value>, EmbedFault> {
     match serde_json::from_slice(without_byte_order_mark(body)) {

@@ -4,12 +4,14 @@ use super::super::named_tenant::{DISABLED, disabled_to_do};
 use super::exchange::{self, RunFacts};
 use super::quantity::span;
 use super::report::Steps;
+use crate::boldbi::embed::trial_order;
 use crate::boldbi::{
-    BoldBi, Exchanged, HARMLESS_ROUTE, InTurn, ProbeResponse, is_about_tenant, token_claims,
+    BoldBi, Exchanged, HARMLESS_ROUTE, InTurn, ProbeResponse, hint, is_about_tenant, token_claims,
 };
+use crate::embed::EmbedFault;
 use crate::policy::Permit;
-use crate::tenant::Tenant;
-use crate::token::AccessToken;
+use crate::tenant::{EmbedSettings, SecretPosition, Tenant};
+use crate::token::{AccessToken, EmbedAnswer, TokenExchange};
 
 /// The party that a failed exchange is the fault of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,44 @@ pub(super) async fn examine(
         }
     };
     request(&mut steps, facts, tenant, &token).await;
+    if let Some(settings) = &tenant.embed {
+        embed(&mut steps, bold_bi, permit, (position, settings)).await;
+    }
     (steps, Blame::Nobody)
+}
+
+/// Asks for an embed token as the tenant's own user, and drops it.
+async fn embed(
+    steps: &mut Steps,
+    bold_bi: &BoldBi,
+    permit: &Permit,
+    (position, settings): (SecretPosition, &EmbedSettings),
+) {
+    let user = permit.subject();
+    let order = match trial_order(settings, user.as_str()) {
+        Ok(order) => order,
+        Err(EmbedFault::Mode) => {
+            let found = "it is not tried: `embed.modes` does not list `view`";
+            return steps.ok("embed", found);
+        }
+        Err(fault) => {
+            let found = format!("it cannot be tried for `{user}`: {fault}");
+            return steps.warning("embed", found, "pages with other users are not affected");
+        }
+    };
+    match bold_bi.embed(permit, position, &order).await {
+        Ok(EmbedAnswer { token: Ok(token), .. }) => {
+            let lifetime = span(token.lifetime().as_secs());
+            let found =
+                format!("Bold BI gave an embed token for `{user}`; it lives for {lifetime}");
+            steps.ok("embed", found);
+        }
+        Ok(EmbedAnswer { token: Err(kind), .. }) => {
+            let found = format!("Bold BI gave no embed token for `{user}`: {kind}");
+            steps.failed("embed", found, NO_EMBED_TOKEN);
+        }
+        Err(error) => steps.failed("embed", error.to_string(), hint(&error)),
+    }
 }
 
 /// Describes a token, as `serve` judges it.
@@ -222,6 +261,8 @@ const ANOTHER_USER: &str = "look for a proxy or cache that responds in place of 
                             address of the user was changed in Bold BI, set `username` to the new one";
 const ONE_REFUSED: &str = "not urgent: the gateway uses the other one. Write the right secret to the place of \
                            the refused one, or remove it from `embed_secrets`";
+const NO_EMBED_TOKEN: &str =
+    "open the dashboard in Bold BI as this user, and check that embedding is on: Settings > Embed";
 const SHORT_LIFETIME_TO_DO: &str = "not urgent: the gateway works, but must fetch a new token every few \
                                     minutes. Compare `date -u` here and on Bold BI's machine; if they \
                                     agree, look for a shortened token lifetime in Bold BI, or a proxy \

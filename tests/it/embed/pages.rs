@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::support::client::Client;
-use crate::support::edit::Edit;
 
 async fn preflight(setup: &Setup, path: &str, origin: &str) -> Response {
     let request = format!(

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CALLS: &str = include_str!("../../embed/sdk.json");
+pub const CALLS: &str = include_str!("../../embed/sdk.json");
 
 #[tokio::test]
 async fn the_recorded_calls_of_the_sdk_get_a_token_unless_they_name_a_user_or_are_ambiguous() {

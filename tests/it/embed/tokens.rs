@@ -1,7 +1,6 @@
 //! The token URL, and the embed tokens at hand.
 
 use super::*;
-use crate::support::edit::Edit;
 
 impl Setup {
     async fn token(&self, credential: &str, body: &str, lines: &str) -> Response {

@@ -1,0 +1,77 @@
+//! The recorded calls of the SDK, sent by a page in headless Chromium: tests/page/embed.mjs. `make
+//! embed-page` runs this; `make test` skips it, because it needs no browser.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use super::*;
+use crate::support::upstream::{Upstream, status};
+
+/// A site with an empty page.
+async fn page() -> (Upstream, String) {
+    let page = Upstream::with_handler_for_all(|_| {
+        let mut page = status(200, "<!DOCTYPE html><title>A page</title>");
+        let text = String::from_utf8(page.bytes).unwrap();
+        page.bytes = text.edit("text/plain", "text/html").into_bytes();
+        page
+    })
+    .await;
+    let origin = format!("http://{}", page.address);
+    (page, origin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: `make embed-page`"]
+#[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
+async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_stranger_gets_nothing() {
+    let ((_one, listed), (_two, other)) = (page().await, page().await);
+    let modes = "      modes: [view, design, connection, datasource, aiassistant]\n";
+    let setup = Setup::for_pages_of(&listed, modes, "", "").await;
+    let recorded: Value = serde_json::from_str(sdk::CALLS).unwrap();
+    let recorded = recorded["calls"].as_array().unwrap();
+    let calls: Vec<_> = recorded.iter().map(|call| {
+        let mut body = json!({"embedQuerString": call["query"], "dashboardServerApiUrl": "http://evil.example"});
+        if call["both_spellings"] == true {
+            body["embedQueryString"] = call["query"].clone();
+        }
+        // Of each version its own spelling: `Content-type`.
+        let headers = call["headers"].as_array().unwrap().iter();
+        let headers = headers.map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap()));
+        json!({"headers": headers.collect::<BTreeMap<_, _>>(), "body": body.to_string()})
+    }).collect();
+    let gateway = format!("http://localhost:{}", setup.gateway.address().port());
+    let jane = setup.jane();
+    let orders = json!({
+        "listed": listed, "other": other, "calls": calls,
+        "authorize": format!("{gateway}{AUTHORIZE}"), "token": format!("{gateway}{TOKEN}"),
+        "jwt": jane.trim().strip_prefix("Authorization: Bearer ").unwrap(),
+    });
+    let script = std::env::var_os("BOLDGATE_TEST_EMBED_PAGE").expect("`make embed-page` sets it");
+    let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
+    let ended = tokio::task::spawn_blocking(run).await.unwrap().expect("Node is installed");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+
+    let served = results["recorded"].as_array().unwrap();
+    assert_eq!(served.len(), recorded.len());
+    for (result, call) in served.iter().zip(recorded) {
+        assert_eq!(result["status"], call["status"], "{}: {result}", call["scenario"]);
+        let body: Value = serde_json::from_str(result["body"].as_str().unwrap()).unwrap();
+        if call["status"] == 200 {
+            assert_eq!(body["Data"]["email"], "jane@acme.example", "{body}");
+        } else {
+            assert!(body["code"].is_string(), "the page can read why: {body}");
+        }
+    }
+    let token = &results["tokens"][0];
+    assert_eq!(token["status"], 200, "{token}");
+    assert_eq!(token["body"].as_str().unwrap().split('.').count(), 3);
+    for (result, status) in results["failures"].as_array().unwrap().iter().zip([401, 415]) {
+        assert_eq!(result["status"], status, "{result}");
+    }
+    let calls = setup.targets().len();
+    for result in results["stranger"].as_array().unwrap() {
+        assert!(result["error"].is_string(), "a stranger's page reads nothing: {result}");
+    }
+    assert_eq!((calls, setup.targets().len()), (22, 22), "21 recorded calls and one token");
+}

@@ -1,0 +1,149 @@
+//! What operators see of embedding: `explain`, `doctor` and the audit log.
+
+use std::time::Duration;
+
+use super::*;
+use crate::support::process::run;
+use crate::support::waiting::becomes;
+
+/// A configuration on disk, with the tenant `acme` and a caller by JWT.
+fn on_disk(stand_in: &StandIn, provider: &Provider, files: &Files, embed: &str) -> String {
+    files.write("secret", CANARY_SECRET);
+    let text = format!(
+        "listeners: [ {{ address: \"127.0.0.1:0\", callers: required }} ]
+admin: {{ address: \"127.0.0.1:0\" }}
+servers: {{ main: {{ url: \"{}\" }} }}
+tenants:
+  acme:
+    server: main
+    site: acme
+    cors: {{ origins: [\"{ORIGIN}\"] }}
+    embed: {embed}
+    credential:
+      grant: embed_secret
+      username: svc@acme.example
+      embed_secret: {{ file: {} }}
+      user_source: local
+callers:
+  app:
+    jwt: {{ issuer: \"https://login.example.com/\", audience: boldgate, algorithms: [EdDSA], jwks_file: {} }}
+    may: [ {{ tenant: acme, routes: [embed], subject: {{ claim: email, domains: [acme.example] }} }} ]
+",
+        stand_in.url(),
+        files.path("secret").display(),
+        provider.jwks.path().display(),
+    );
+    files.write("boldgate.yaml", &text);
+    files.path("boldgate.yaml").to_str().unwrap().to_owned()
+}
+
+const FILTERED: &str = "{ datasource_filters: [ { name: Region, claim: region } ] }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_shows_subject_and_filters_of_a_page_and_sends_nothing() {
+    let setup = Setup::new().await;
+    let files = Files::new();
+    let config = on_disk(&setup.stand_in, &setup.provider, &files, FILTERED);
+    let explain = |claims: Value, origin: &str| {
+        let header = setup.jane_with(&claims);
+        let origin = format!("Origin: {origin}");
+        let arguments = ["explain", "POST", AUTHORIZE, "-H", header.trim(), "-H", &origin];
+        run(&[&arguments[..], &["--config", &config]].concat())
+    };
+    let ended = explain(json!({"region": "North"}), ORIGIN);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    for line in [
+        "class:     embed",
+        "subject:   jane@acme.example",
+        "values:    Region",
+        "origin:    https://app.acme.example, which may use the tenant",
+        "decision:  admitted; the gateway itself reads the body and asks Bold BI",
+    ] {
+        assert!(ended.stdout.contains(line), "{line}: {}", ended.stdout);
+    }
+    assert!(!ended.stdout.contains("North"), "no value is shown: {}", ended.stdout);
+    let ended = explain(json!({}), ORIGIN);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("refused, 403 embed_value_refused"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("`Region` comes from the claim `region`, which is missing"));
+    let ended = explain(json!({"region": "North"}), "https://evil.example");
+    assert!(ended.stdout.contains("refused, 403 origin_refused"), "{}", ended.stdout);
+    setup.assert_untouched("explain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tries_an_embed_call_with_all_filters() {
+    let setup = Setup::new().await;
+    let files = Files::new();
+    let examine = |embed: &str| {
+        let config = on_disk(&setup.stand_in, &setup.provider, &files, embed);
+        run(&["doctor", "--config", &config])
+    };
+    let ended = examine(FILTERED);
+    let said =
+        "embed          Bold BI gave an embed token for `svc@acme.example`; it lives for 24 hours";
+    assert!(ended.stdout.contains(said), "{}{}", ended.stdout, ended.stderr);
+    let targets = setup.targets();
+    let filter = "&embed_datasource_filter=[{&Region=boldgate-trial}]&embed_signature=";
+    assert!(targets.len() == 1 && targets[0].contains(filter), "{targets:?}");
+    setup.stand_in.fail_next_embed(StatusCode::FORBIDDEN, 1);
+    let ended = examine("{ via: json }");
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(ended.stdout.contains("FAILED   embed"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("the embed secret is this site's"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains(CANARY_SECRET));
+}
+
+#[tokio::test]
+async fn each_call_has_one_audit_line_with_its_dashboard_and_the_names_of_its_filters() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let filters = "      datasource_filters: [ { name: Region, claim: region } ]\n";
+    let audit = format!("audit: {{ to: \"{}\" }}\n", path.display());
+    let setup = Setup::of(filters, "", &audit).await;
+    let jane = setup.jane_with(&json!({"region": "canary-region"}));
+    let ids = async |response: Response| response.header("x-request-id")[0].to_owned();
+    let granted = ids(setup.call_with(&jane, &query()).await).await;
+    setup.stand_in.fail_next_embed(StatusCode::UNAUTHORIZED, 1);
+    let failed = ids(setup.call_with(&jane, &query()).await).await;
+    let other = query() + "&embed_user_email=boss@acme.example";
+    let refused = ids(setup.call_with(&jane, &other).await).await;
+    let token = ids(setup.post(TOKEN, &format!("{jane}{JSON}"), "{}").await).await;
+    let cached = ids(setup.post(TOKEN, &format!("{jane}{JSON}"), "{}").await).await;
+    let mut lines: Vec<Value> = Vec::new();
+    becomes(Duration::from_secs(5), "five lines", async || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.len() >= 5
+    })
+    .await;
+    let of = |id: &str| {
+        let mut of = lines.iter().filter(|line| line["request.id"] == id);
+        let line = of.next().unwrap_or_else(|| panic!("no line of {id}: {lines:?}"));
+        assert!(of.next().is_none(), "one line a call");
+        line
+    };
+    for (id, event, outcome) in [
+        (&granted, "embed", "granted"),
+        (&failed, "refusal", "embed_refused"),
+        (&token, "embed", "granted"),
+        (&cached, "embed", "cached"),
+    ] {
+        let line = of(id);
+        assert_eq!((&line["event"], &line["boldgate.outcome"]), (&event.into(), &outcome.into()));
+        assert_eq!(line["boldgate.subject"], "jane@acme.example", "{line}");
+        assert_eq!(line["boldgate.embed_values"], "Region", "{line}");
+        assert_eq!(line["boldgate.embed_mode"], "view", "{line}");
+    }
+    assert_eq!(of(&granted)["boldgate.dashboard"], DASHBOARD);
+    assert_eq!(of(&failed)["boldgate.dashboard"], DASHBOARD);
+    assert_eq!(of(&token)["boldgate.embed_endpoint"], "token");
+    assert!(of(&token).get("boldgate.dashboard").is_none());
+    let line = of(&refused);
+    assert_eq!(line["boldgate.outcome"], "embed_value_refused");
+    assert_eq!(line["boldgate.reason"], "embed_identity");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for hidden in ["canary-region", "boss@acme.example", CANARY_SECRET] {
+        assert!(!text.contains(hidden), "{hidden}: {text}");
+    }
+}

@@ -1,0 +1,42 @@
+// Embed calls in headless Chromium, as the recorded SDK sends them. tests/it/embed/browser.rs starts
+// the gateway, two sites and this script, whose first argument is JSON: the URLs, the JWT, the calls.
+import { chromium } from "playwright-core";
+
+const { listed, other, authorize, token, jwt, calls } = JSON.parse(process.argv[2]);
+const browser = await chromium.launch({ executablePath: process.env.BOLDGATE_TEST_CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+
+/** Sends the requests from a page of `site`; each result is what the page can read. */
+async function sent(site, requests) {
+  const page = await browser.newPage();
+  await page.goto(site);
+  const results = await page.evaluate(async (all) => {
+    const results = [];
+    for (const { url, headers, body } of all) {
+      try {
+        const response = await fetch(url, { method: "POST", headers, body });
+        results.push({ status: response.status, body: await response.text() });
+      } catch (error) {
+        results.push({ error: String(error) });
+      }
+    }
+    return results;
+  }, requests);
+  await page.close();
+  return results;
+}
+
+const authorization = { Authorization: `Bearer ${jwt}` };
+const recorded = calls.map(({ headers, body }) => ({ url: authorize, headers: { ...headers, ...authorization }, body }));
+const json = { "Content-Type": "application/json", ...authorization };
+const tokens = [{ url: token, headers: json, body: "{}" }];
+const failures = [
+  { url: authorize, headers: { "Content-Type": "application/json" }, body: "{}" },
+  { url: authorize, headers: { "Content-Type": "text/plain", ...authorization }, body: "{}" },
+];
+console.log(JSON.stringify({
+  recorded: await sent(listed, recorded),
+  tokens: await sent(listed, tokens),
+  failures: await sent(listed, failures),
+  stranger: await sent(other, [recorded[0], tokens[0], failures[0], failures[1]]),
+}));
+await browser.close();
