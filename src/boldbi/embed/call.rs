@@ -78,7 +78,8 @@ impl BoldBi {
             other => failed(other),
         })?;
         let content_type = reply::body(&head.headers, &body, secret)?;
-        let token = reply::token(&head.headers, &body, subject, asked, order.lifetime);
+        let mapped = permit.is_mapped().then_some(subject);
+        let token = reply::token(&head.headers, &body, mapped, asked, order.lifetime);
         if matches!(token, Err(ExchangeErrorKind::AnotherUser)) {
             return Err(ExchangeErrorKind::AnotherUser);
         }

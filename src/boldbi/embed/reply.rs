@@ -55,11 +55,12 @@ pub(super) fn body(
 /// The token in a reply of success, which lives for `max_lifetime` at most.
 ///
 /// # Errors
-/// When the reply gives none, or one of another user than `subject`.
+/// When the reply gives none, or one of another user than `mapped`, the user of a mapping. The
+/// username of a credential may be a login name, while replies have email addresses.
 pub(super) fn token(
     headers: &HeaderMap,
     body: &[u8],
-    subject: &str,
+    mapped: Option<&str>,
     asked: Asked,
     max_lifetime: Duration,
 ) -> Result<AccessToken, ExchangeErrorKind> {
@@ -71,7 +72,7 @@ pub(super) fn token(
     }
     let data = reply.get("Data").unwrap_or(&reply);
     let data = zeroize::Zeroizing::new(serde_json::to_vec(data).map_err(|_| without(NO_TOKEN))?);
-    if reply::names_another(&data, subject) {
+    if mapped.is_some_and(|user| reply::names_another(&data, user)) {
         return Err(ExchangeErrorKind::AnotherUser);
     }
     reply::token(StatusCode::OK, headers, &data, asked, max_lifetime).map_err(|kind| match kind {

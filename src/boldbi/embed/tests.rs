@@ -15,6 +15,7 @@ use crate::tenant::{
 };
 
 mod properties;
+mod replies;
 
 const CASES: &str = include_str!("../../../tests/embed/queries.json");
 const NONCE: &str = "00000000-0000-4000-8000-00000000000a";
