@@ -18,7 +18,7 @@ host = $(shell rustc -vV | sed -n 's/^host: //p')
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp page-test page-short embed-page metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short embed-page embed-properties metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -147,7 +147,11 @@ compose-test: build $(tools)/ready ## run the processes of the compose demo from
 	    $(target)/release/boldgate $(target)/compose-demo
 
 # Minutes to hours, some as root.
-acceptance: page-test readers reloads soak image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
+embed-properties: ## does any body of a page lead to a call that it must not? 100,000 cases; two minutes
+	.ci/need rust build
+	PROPTEST_CASES=100000 cargo test --locked --lib embed::tests::properties
+
+acceptance: page-test embed-properties readers reloads soak image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build
