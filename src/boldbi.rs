@@ -9,6 +9,7 @@ mod grant;
 mod probe;
 mod redirect;
 pub mod reply;
+pub mod rotation;
 mod routes;
 pub mod stand_in;
 mod urls;

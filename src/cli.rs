@@ -28,6 +28,7 @@ mod logging;
 mod man;
 mod named_tenant;
 mod output;
+mod rotate;
 mod schema;
 mod serve;
 mod signals;
@@ -79,6 +80,8 @@ enum Command {
     Token(token::TokenCommand),
     /// Examine the whole way to Bold BI, step by step, and say what to do about a broken step
     Doctor(doctor::DoctorCommand),
+    /// Rotate the embed secret of a tenant: generate it in Bold BI, write its file, and prove it
+    Rotate(rotate::RotateCommand),
     /// Show the state of the running gateway
     Status(status::StatusCommand),
     /// Ask the gateway on this machine whether it runs; for health checks of containers
@@ -156,6 +159,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Token(command) => command.run(),
             Command::Doctor(command) => command.run(),
+            Command::Rotate(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Health(command) => command.run(),
             Command::Demo(command) => command.run(self.log_format, log_level),

@@ -2,6 +2,7 @@
 //! token that the server refuses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderValue, Method};
@@ -214,6 +215,14 @@ impl Gateway {
     pub fn drop_tokens(&self, tenant: &str, subject: Option<&str>) -> Option<usize> {
         let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
         Some(self.tokens.drop_tokens(&tenant.name, subject))
+    }
+
+    /// Lets exchanges of a tenant wait for another secret, for `time` at most; no longer, if it is
+    /// zero. `None` if there is no such tenant.
+    pub fn hold_exchanges(&self, tenant: &str, time: Duration) -> Option<()> {
+        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
+        self.tokens.hold(self.gatekeeper.policy.operator_permit(tenant), time);
+        Some(())
     }
 
     /// The number of cached tokens.

@@ -20,7 +20,9 @@
 //! traces              the spans of sampled requests, and their export
 //! fetch
 //! descriptors         how many file descriptors there are, and for which use
-//! forwarded  host  http1  secret  telemetry  traceparent  trust     `http1` alone names pingora
+//! forwarded  host  http1  telemetry  traceparent  trust     `http1` alone names pingora
+//! secret_file         the file of a secret that is replaced, and the journal of that
+//! secret
 //! invisible           invisible characters in secrets and names
 //! plain_file          the one way to read a file of the configuration
 //! ```
@@ -49,6 +51,7 @@ pub mod refusal;
 pub mod request;
 pub mod run;
 pub mod secret;
+pub mod secret_file;
 pub mod status;
 pub mod telemetry;
 pub mod tenant;

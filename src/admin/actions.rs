@@ -113,6 +113,19 @@ impl Controls {
                 };
                 Ok(ActionSuccess::new(message).with("changed", changed))
             }
+            AdminCommand::HoldExchanges { tenant, seconds, .. } => {
+                let time = Duration::from_secs(*seconds);
+                gateway.hold_exchanges(tenant, time).ok_or_else(|| unknown_tenant(tenant))?;
+                let message = if time.is_zero() {
+                    format!("exchanges of tenant `{tenant}` are held no longer")
+                } else {
+                    format!(
+                        "exchanges of tenant `{tenant}` wait for another secret, for {seconds} s at \
+                         most; cached tokens serve on"
+                    )
+                };
+                Ok(ActionSuccess::new(message).with("seconds", *seconds))
+            }
             AdminCommand::Reload => self.reload().await,
             AdminCommand::SetLogLevel(level) => Ok(self.set_log_level(*level)),
         }

@@ -21,6 +21,12 @@ pub(super) enum AdminCommand {
     EnableTenant {
         tenant: String,
     },
+    /// A time of zero ends the hold.
+    HoldExchanges {
+        tenant: String,
+        seconds: u64,
+        subject: Option<String>,
+    },
     Reload,
     /// `None` returns to the configured level.
     SetLogLevel(Option<LogLevel>),
@@ -36,6 +42,16 @@ struct TenantBody {
 #[serde(deny_unknown_fields)]
 struct TokensBody {
     tenant: String,
+    #[serde(default)]
+    subject: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HoldBody {
+    tenant: String,
+    seconds: u64,
+    /// The administrator that changes the secret, for the audit log.
     #[serde(default)]
     subject: Option<String>,
 }
@@ -75,6 +91,13 @@ impl AdminCommand {
                 let TenantBody { tenant } = read(body)?;
                 Self::EnableTenant { tenant }
             }
+            AdminAction::HoldExchanges => {
+                let HoldBody { tenant, seconds, subject } = read(body)?;
+                if seconds > MAX_HOLD_SECONDS {
+                    return Err(format!("`seconds` is more than {MAX_HOLD_SECONDS}"));
+                }
+                Self::HoldExchanges { tenant, seconds, subject }
+            }
             AdminAction::Reload => {
                 let EmptyBody {} = read(body)?;
                 Self::Reload
@@ -93,6 +116,10 @@ impl AdminCommand {
             AdminAction::DropTokens => {
                 "{\"tenant\": \"…\", \"subject\": \"…\"}, the latter optional"
             }
+            AdminAction::HoldExchanges => {
+                "{\"tenant\": \"…\", \"seconds\": 60, \"subject\": \"…\"}, at most 120 seconds, 0 to \
+                 end it, the last one optional"
+            }
             AdminAction::Reload => "{}",
             AdminAction::LogLevel => "{\"level\": \"debug\"}, or null for the configured level",
             AdminAction::RefreshToken | AdminAction::DisableTenant | AdminAction::EnableTenant => {
@@ -105,6 +132,7 @@ impl AdminCommand {
         match self {
             Self::RefreshToken { tenant }
             | Self::DropTokens { tenant, .. }
+            | Self::HoldExchanges { tenant, .. }
             | Self::DisableTenant { tenant }
             | Self::EnableTenant { tenant } => Some(tenant),
             Self::Reload | Self::SetLogLevel(_) => None,
@@ -113,7 +141,9 @@ impl AdminCommand {
 
     pub(super) fn subject(&self) -> Option<&str> {
         match self {
-            Self::DropTokens { subject, .. } => subject.as_deref(),
+            Self::DropTokens { subject, .. } | Self::HoldExchanges { subject, .. } => {
+                subject.as_deref()
+            }
             _ => None,
         }
     }
@@ -131,6 +161,8 @@ fn nullable<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Er
     Option::deserialize(value)
 }
 
+/// Clients wait that long at most.
+const MAX_HOLD_SECONDS: u64 = 120;
 const UNKNOWN_LEVEL: &str = "`level` is none of error, warn, info, debug, trace and null";
 
 #[cfg(test)]
@@ -164,6 +196,19 @@ mod tests {
         let one = AdminCommand::DropTokens { tenant: tenant(), subject: Some("jane".to_owned()) };
         assert_eq!(parse(DropTokens, " {\"subject\":\"jane\",\"tenant\":\"acme\"}\n"), Some(one));
         assert_eq!(parse(Reload, "{}"), Some(AdminCommand::Reload));
+        let hold = |seconds, subject: Option<&str>| AdminCommand::HoldExchanges {
+            tenant: tenant(),
+            seconds,
+            subject: subject.map(str::to_owned),
+        };
+        let parse_hold = |body: &str| parse(AdminAction::HoldExchanges, body);
+        assert_eq!(parse_hold("{\"tenant\":\"acme\",\"seconds\":120}"), Some(hold(120, None)));
+        let by = "{\"tenant\":\"acme\",\"seconds\":0,\"subject\":\"jane\"}";
+        assert_eq!(parse_hold(by), Some(hold(0, Some("jane"))));
+        for wrong in ["121", "-1", "\"30\"", "1.5", "null"] {
+            assert_eq!(parse_hold(&format!("{{\"tenant\":\"acme\",\"seconds\":{wrong}}}")), None);
+        }
+        assert_eq!(parse_hold(acme), None);
         for (action, wrong) in [
             (RefreshToken, ""),
             (RefreshToken, "{}"),

@@ -30,7 +30,7 @@ pub struct BoldBi {
 
 /// The connections to one server. A reload keeps them if the server is unchanged.
 #[derive(Clone)]
-struct Client {
+pub(super) struct Client {
     server: Arc<Server>,
     fetcher: Arc<Fetcher>,
 }
@@ -201,7 +201,13 @@ impl BoldBi {
 }
 
 impl Client {
-    fn new(server: &Arc<Server>) -> Result<Self, TrustError> {
+    /// The connections.
+    pub(super) fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    /// A client without a connection yet.
+    pub(super) fn new(server: &Arc<Server>) -> Result<Self, TrustError> {
         let addresses = server.addresses.iter().map(|at| (at.host.as_str(), at.port));
         let elsewhere: Vec<_> = addresses.collect();
         let timeout = server.timeouts.connect;

@@ -95,6 +95,7 @@ mod tests {
             username: Arc::from("not the subject"),
             secret: None,
             second_secret: None,
+            sources: Vec::new(),
             hold: std::time::Duration::ZERO,
             body: body_type,
             version: 0,

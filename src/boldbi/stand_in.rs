@@ -25,10 +25,12 @@ use super::UserSource;
 
 mod api;
 mod embed;
+mod embed_secret;
 mod respond;
 mod state;
 mod token_endpoint;
 
+pub use embed_secret::GenerateReply;
 pub use state::Recorded;
 pub use token_endpoint::TokenReply;
 
@@ -209,6 +211,24 @@ impl StandIn {
             let former = std::mem::replace(&mut known.embed_secret, secret.into());
             former_secrets.insert(known.id.clone(), former);
         }
+    }
+
+    /// Sets the reply to a request of an administrator for a new embed secret. Users whose names
+    /// begin with `admin` are administrators.
+    pub fn set_generate(&self, reply: GenerateReply) {
+        self.shared.state().generate = reply;
+    }
+
+    /// Lets administrators read the embed secret, or not.
+    pub fn show_embed_secret(&self, shows: bool) {
+        self.shared.state().shows_secret = shows;
+    }
+
+    /// The embed secret of a site.
+    pub fn embed_secret(&self, site: Option<&str>) -> Option<String> {
+        let state = self.shared.state();
+        let known = state.sites.iter().find(|known| known.id.as_deref() == site);
+        known.map(|known| known.embed_secret.clone())
     }
 
     /// Responds to the next `times` requests to the token endpoint with `status`.

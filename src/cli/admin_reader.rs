@@ -1,4 +1,5 @@
-//! Requests to the admin listener of the gateway on this machine, for `status` and `health`.
+//! Requests to the admin listener of the gateway on this machine, for `status`, `health` and
+//! `rotate`.
 
 use std::error::Error;
 use std::io;
@@ -6,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, StatusCode};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -59,6 +60,29 @@ impl AdminReader {
         path: &str,
         max_body: usize,
     ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), FetchError> {
+        self.send(Request::get(path).body(Bytes::new()), max_body).await
+    }
+
+    /// Status and body of the response to a request for an action; the deadline is the caller's.
+    pub(super) async fn act(
+        &self,
+        action: &str,
+        body: &serde_json::Value,
+        max_body: usize,
+    ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), FetchError> {
+        let body = Bytes::from(body.to_string());
+        let request = Request::post(format!("/api/v1/actions/{action}"))
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, body.len())
+            .header("x-boldgate-action", action);
+        self.send(request.body(body), max_body).await
+    }
+
+    async fn send(
+        &self,
+        request: Result<Request<Bytes>, http::Error>,
+        max_body: usize,
+    ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), FetchError> {
         let transport =
             self.connect().await.map_err(|error| FetchError::Connection(error.into()))?;
         // The listener serves hosts of this machine only, if it is at one of its own addresses.
@@ -66,8 +90,9 @@ impl AdminReader {
             ListenAddress::Tcp(address) => address.to_string(),
             ListenAddress::Unix(_) => "localhost".to_owned(),
         };
-        let request = Request::get(format!("http://{host}{path}")).body(Bytes::new());
         let mut request = request.map_err(|error| FetchError::Connection(error.into()))?;
+        let uri = format!("http://{host}{}", request.uri()).parse();
+        *request.uri_mut() = uri.map_err(|error| FetchError::Connection(Box::new(error) as _))?;
         if let Some(token) = &self.token {
             let value = Zeroizing::new(format!("Bearer {}", token.expose()));
             let value = HeaderValue::from_str(&value);

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigFile, Failure, print, read_files, runtime};
-use crate::boldbi::ROUTES;
 use crate::config::Settings;
 use crate::plain_file;
 use crate::plain_file::limit::MAX_SECRET;
-use crate::policy::{Permit, Policy};
+use crate::policy::Permit;
 use crate::secret::Secret;
-use crate::tenant::{Credential, Tenant, Tenants};
+use crate::tenant::Tenant;
 use examination::Examination;
 use report::{Report, Steps, Verdict};
 
@@ -159,24 +158,16 @@ fn with_secret(
         let mut known =
             tenant.credential.positions().filter_map(|at| tenant.credential.secret_in(at));
         let is_new = known.all(|known| *known != secret);
-        let tenant = Tenant {
-            index: 0,
-            credential: Credential {
-                secret: Some(secret.clone()),
-                second_secret: None,
-                ..tenant.credential.clone()
-            },
-            ..Tenant::clone(tenant)
-        };
         let known = if is_new { "differs from" } else { "is the same as" };
         steps.ok(
             "secret",
             format!("the secret in `{}` is tried; it {known} the one in use", file.display()),
         );
-        let tenants = Tenants::new(vec![tenant])
-            .map_err(|_| Failure::other("the tenant cannot be examined alone"))?;
-        let policy = Policy::new(&tenants, ROUTES, HashMap::new(), None);
-        permits.extend(tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()));
+        permits.push(super::named_tenant::permit_with(
+            tenant,
+            Some(&secret),
+            &tenant.credential.username,
+        ));
     }
     Ok(Some(permits))
 }

@@ -168,7 +168,7 @@ impl StatusCommand {
     }
 }
 
-fn token_in(file: &Path) -> Result<Secret, Failure> {
+pub(super) fn token_in(file: &Path) -> Result<Secret, Failure> {
     let path = file.to_owned();
     let read = read_files(move || Secret::from_file(plain_file::read(&path, MAX_SECRET)))?;
     read.map_err(|error: SecretError| Failure::Other {

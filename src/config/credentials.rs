@@ -22,6 +22,7 @@ use super::{Check, References, shown};
 struct FoundSecrets {
     first: Option<Secret>,
     second: Option<Secret>,
+    sources: Vec<SecretRef>,
     fault: Option<Finding>,
 }
 
@@ -100,12 +101,13 @@ impl Check<'_> {
             file::TokenRequest::Json => ExchangeBody::Json,
         };
         source?;
-        let FoundSecrets { first, second, fault } = secrets?;
+        let FoundSecrets { first, second, sources, fault } = secrets?;
         let credential = Credential {
             grant,
             username: username?.into(),
             secret: first,
             second_secret: second,
+            sources,
             hold: hold?,
             body,
             version: 0,
@@ -133,9 +135,11 @@ impl Check<'_> {
         if !is_used {
             return Ok(FoundSecrets::default());
         }
-        Ok(match self.secret_at(at, &source) {
-            Ok(secret) => FoundSecrets { first: Some(secret), ..FoundSecrets::default() },
-            Err(finding) => FoundSecrets { fault: Some(*finding), ..FoundSecrets::default() },
+        let read = self.secret_at(at, &source);
+        let found = FoundSecrets { sources: vec![source], ..FoundSecrets::default() };
+        Ok(match read {
+            Ok(secret) => FoundSecrets { first: Some(secret), ..found },
+            Err(finding) => FoundSecrets { fault: Some(*finding), ..found },
         })
     }
 
@@ -168,29 +172,31 @@ impl Check<'_> {
         }
         let read =
             |index: usize| sources.get(index).map(|source| self.secret_at(&at.item(index), source));
-        Ok(match (read(0), read(1)) {
+        let (first, second) = (read(0), read(1));
+        let found = FoundSecrets { sources: sources.clone(), ..FoundSecrets::default() };
+        Ok(match (first, second) {
             (Some(Ok(first)), Some(Ok(second))) => {
                 if first == second && self.references != References::Ignore {
                     let problem = "found the same secret as in the first place";
                     let finding = at.item(1).finding(problem, "another secret");
                     self.notes.warn(finding.hint(SAME_SECRET));
                 }
-                FoundSecrets { first: Some(first), second: Some(second), fault: None }
+                FoundSecrets { first: Some(first), second: Some(second), ..found }
             }
             (Some(Ok(first)), second) => {
                 second
                     .into_iter()
                     .filter_map(Result::err)
                     .for_each(|fault| self.notes.warn(*fault));
-                FoundSecrets { first: Some(first), ..FoundSecrets::default() }
+                FoundSecrets { first: Some(first), ..found }
             }
             (Some(Err(fault)), Some(Ok(second))) => {
                 self.notes.warn(*fault);
-                FoundSecrets { second: Some(second), ..FoundSecrets::default() }
+                FoundSecrets { second: Some(second), ..found }
             }
             (first, second) => {
                 let fault = [first, second].into_iter().flatten().find_map(Result::err);
-                FoundSecrets { fault: fault.map(|fault| *fault), ..FoundSecrets::default() }
+                FoundSecrets { fault: fault.map(|fault| *fault), ..found }
             }
         })
     }
@@ -209,6 +215,9 @@ impl Check<'_> {
         let secret = self.secret(source);
         if let (Ok(_), SecretRef::File(path)) = (&secret, source) {
             self.warn_of_secret_file(at, path);
+        }
+        if let SecretRef::File(path) = source {
+            self.warn_of_rotation(at, path);
         }
         secret.map_err(|error| Box::new(unusable(at, source, &error)))
     }
@@ -349,6 +358,7 @@ pub(super) fn stand_in() -> Credential {
         username: "".into(),
         secret: None,
         second_secret: None,
+        sources: Vec::new(),
         hold: Duration::ZERO,
         body: ExchangeBody::Form,
         version: 0,

@@ -7,6 +7,7 @@ use std::path::Path;
 use http::Uri;
 
 use crate::plain_file;
+use crate::secret_file;
 use crate::tenant::HostPort;
 
 use super::field::{Field, Named};
@@ -74,6 +75,20 @@ impl Check<'_> {
         }
     }
 
+    /// A warning about a secret whose rotation has begun and not ended: the file may hold a secret
+    /// that Bold BI does not take any more.
+    pub(super) fn warn_of_rotation(self, at: &Place<'_>, path: &Path) {
+        if self.references == References::Read && secret_file::is_unfinished(path) {
+            let named = shown::file(path);
+            let problem = format!(
+                "found a file{named} whose rotation has begun and not ended: whether Bold BI takes its \
+                 secret is unknown"
+            );
+            let accepted = "a secret that is not being rotated";
+            self.notes.warn(at.finding(problem, accepted).hint(ROTATION));
+        }
+    }
+
     /// A warning about a file that holds a secret and could be read.
     pub(super) fn warn_of_secret_file(self, at: &Place<'_>, path: &Path) {
         if self.references == References::Read && plain_file::is_open_to_all(path) {
@@ -104,6 +119,8 @@ const CLEAR_TEXT: &str = "an embed secret lets its reader act as every user of t
                           (with a certificate of your own: `ca_file`)";
 const NO_TLS: &str = "give the listener a certificate (`tls`); or let a proxy on this machine end TLS, and \
                       listen on a loopback address or a Unix socket";
+const ROTATION: &str = "`boldgate rotate TENANT --admin-subject USER --resume` ends it: it tries the secret, and \
+                        reads the new one back if Bold BI lets it";
 const OPEN_TO_ALL: &str = "`chmod 0400` and `chown` it to that user; in Kubernetes, set `defaultMode: 0440` and \
                            `fsGroup`";
 

@@ -18,6 +18,8 @@ pub enum AdminAction {
     DisableTenant,
     /// Ends that.
     EnableTenant,
+    /// Lets exchanges of a tenant wait for another secret.
+    HoldExchanges,
     /// Reads the configuration again.
     Reload,
     /// Sets the level of the process log.

@@ -1,5 +1,6 @@
 //! The audit log: one line for each exchange, each refusal, each embed call, each action of the
-//! admin API and each reload, with all that is known of who and what; never a token or a secret.
+//! admin API, each rotation and each reload, with all that is known of who and what; never a token
+//! or a secret.
 
 use std::io;
 use std::net::IpAddr;
@@ -92,6 +93,13 @@ pub enum AuditEvent<'a> {
         status: u16,
         /// Lines about refused attempts that were suppressed before this one.
         suppressed: u64,
+    },
+    /// The secret of a tenant was rotated by a command.
+    Rotation {
+        /// How it ended in words, or the error.
+        message: &'a str,
+        /// The time that it took; `None` at its beginning.
+        duration: Option<Duration>,
     },
     /// The configuration was read again.
     Reload {
@@ -193,6 +201,7 @@ impl AuditLine<'_> {
             AuditEvent::Refusal { .. } => "refusal\"",
             AuditEvent::Embed { .. } => "embed\"",
             AuditEvent::AdminAction { .. } => "admin_action\"",
+            AuditEvent::Rotation { .. } => "rotation\"",
             AuditEvent::Reload { .. } => "reload\"",
         });
         name_field(out, "request.id", self.request_id);
@@ -256,6 +265,13 @@ impl AuditLine<'_> {
                     number_field(out, "boldgate.suppressed_lines", *suppressed);
                 }
                 address_field(out, *client);
+            }
+            AuditEvent::Rotation { message, duration } => {
+                name_field(out, "message", Some(message));
+                if let Some(duration) = duration {
+                    out.push_str(",\"boldgate.rotation_duration\":");
+                    push_seconds(out, *duration);
+                }
             }
             AuditEvent::Reload {
                 trigger,

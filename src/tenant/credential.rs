@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretRef};
 
 /// The kind of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +73,8 @@ pub struct Credential {
     pub secret: Option<Secret>,
     /// The embed secret in the second position.
     pub second_secret: Option<Secret>,
+    /// Where its secrets are kept, in the order of the configuration.
+    pub sources: Vec<SecretRef>,
     /// How long an exchange waits for another secret once Bold BI refuses the one that it accepted
     /// before; zero if it does not wait.
     pub hold: Duration,

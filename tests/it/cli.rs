@@ -22,12 +22,13 @@ use crate::support::tls::SelfSigned;
 use crate::support::upstream::dead_address;
 use crate::support::waiting::until;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "serve",
     "check",
     "explain",
     "token",
     "doctor",
+    "rotate",
     "status",
     "health",
     "demo",

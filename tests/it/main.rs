@@ -33,6 +33,7 @@ mod page;
 mod pem_files;
 mod reasons;
 mod reload;
+mod rotate;
 mod security;
 mod server_certificates;
 mod shipped;

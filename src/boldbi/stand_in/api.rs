@@ -13,9 +13,9 @@ use ring::digest;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::ObservedRequest;
 use super::respond::{self, StandInBody};
 use super::state::{Issued, SharedState, failure};
+use super::{ObservedRequest, embed_secret};
 
 pub(super) async fn respond(
     shared: &SharedState,
@@ -57,7 +57,8 @@ pub(super) async fn respond(
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     };
-    let mut response = served(&head, route, site, &issued, &body);
+    let secret = embed_secret::respond(shared, site, &head.method, route, &issued).await;
+    let mut response = secret.unwrap_or_else(|| served(&head, route, site, &issued, &body));
     let headers = response.headers_mut();
     headers.insert("stand-in-token", HeaderValue::from(issued.serial));
     if let Ok(user) = HeaderValue::from_str(&issued.user) {

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::{Observer, StandInOptions, StandInSite, TokenReply};
+use super::{GenerateReply, Observer, StandInOptions, StandInSite, TokenReply};
 
 /// A request to a stand-in.
 #[derive(Clone, Debug)]
@@ -43,6 +43,9 @@ pub(super) struct State {
     pub(super) tokens: HashMap<String, Issued>,
     pub(super) last_serial: u64,
     pub(super) reply: TokenReply,
+    pub(super) generate: GenerateReply,
+    /// Whether administrators may read the embed secret.
+    pub(super) shows_secret: bool,
     pub(super) token_lifetime: Duration,
     pub(super) token_latency: Duration,
     pub(super) api_latency: Duration,
@@ -78,6 +81,8 @@ impl SharedState {
                 tokens: HashMap::new(),
                 last_serial: 0,
                 reply: TokenReply::Current,
+                generate: GenerateReply::Current,
+                shows_secret: true,
                 token_lifetime: options.token_lifetime,
                 token_latency: Duration::ZERO,
                 api_latency: Duration::ZERO,

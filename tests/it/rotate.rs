@@ -1,0 +1,315 @@
+//! `boldgate rotate`: killed at every step, without a reply, and beside a running gateway.
+
+use std::path::Path;
+use std::time::Duration;
+
+use boldgate::boldbi::UserSource;
+use boldgate::boldbi::stand_in::{GenerateReply, StandIn};
+use tokio::task::spawn_blocking;
+
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::process::{Ended, Process, run};
+use crate::support::reloads::{ACME, log_line};
+use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
+
+const ADMIN: &str = "admin@example.com";
+
+/// A stand-in with an administrator, and a configuration for it.
+struct Setup {
+    upstream: StandIn,
+    files: Files,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let users = [("reports@example.com", UserSource::Local), (ADMIN, UserSource::Local)];
+        let upstream = stand_in(vec![site(Some("site1"), &users)]).await;
+        let files = Files::new();
+        let config = files.config(&upstream, &["acme"], "");
+        files.write(
+            "boldgate.yaml",
+            &config.edit("/bi\" }", "/bi\", timeouts: { token_exchange: 1s } }"),
+        );
+        Self { upstream, files }
+    }
+
+    /// Keeps the configuration, and adds this to it.
+    fn add(&self, more: &str) {
+        let config = std::fs::read_to_string(self.files.path("boldgate.yaml")).unwrap();
+        self.files.write("boldgate.yaml", &format!("{config}{more}"));
+    }
+
+    async fn boldgate(&self, arguments: &[&str]) -> Ended {
+        let config = self.files.path("boldgate.yaml").display().to_string();
+        let mut all: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        all.extend(["--config".to_owned(), config]);
+        let ended = spawn_blocking(move || {
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            run(&all)
+        });
+        let ended = ended.await.unwrap();
+        for canary in [EMBED_SECRET, "canary-generated", "eyJ"] {
+            let shown = ended.stdout.contains(canary) || ended.stderr.contains(canary);
+            assert!(!shown, "{canary}: {ended:?}");
+        }
+        ended
+    }
+
+    async fn rotate(&self, more: &[&str]) -> Ended {
+        let arguments = ["rotate", "acme", "--admin-subject", ADMIN];
+        self.boldgate(&[&arguments, more].concat()).await
+    }
+
+    fn has_journal(&self) -> bool {
+        self.files.path("secret.rotation").exists()
+    }
+
+    fn secret(&self) -> String {
+        std::fs::read_to_string(self.files.path("secret")).unwrap()
+    }
+
+    fn is_taken(&self) -> bool {
+        self.upstream.embed_secret(Some("site1")) == Some(self.secret())
+    }
+
+    fn generated(&self) -> usize {
+        let requests = self.upstream.last_requests();
+        requests.iter().filter(|request| request.target.ends_with("/generate")).count()
+    }
+
+    /// `serve`, `doctor`, `check` and `rotate` name the state.
+    async fn assert_named(&self, case: &str) {
+        let doctor = self.boldgate(&["doctor", "acme"]).await;
+        assert!(doctor.stdout.contains("rotation has begun and not ended"), "{case}: {doctor:?}");
+        assert!(doctor.stdout.contains("--resume"), "{case}: {doctor:?}");
+        let generated = self.generated();
+        let again = self.rotate(&[]).await;
+        assert_eq!(again.code, Some(1), "{case}: {again:?}");
+        assert!(again.stderr.contains("has begun and not ended"), "{case}: {again:?}");
+        assert!(again.stderr.contains("--resume"), "{case}: {again:?}");
+        assert_eq!(self.generated(), generated, "{case}: nothing was asked for again");
+        let gateway = self.files.serve();
+        let line = log_line(&gateway, "configuration warning").await;
+        let warning = line["warning"].as_str().unwrap();
+        assert!(warning.contains("rotation has begun and not ended"), "{case}: {line}");
+    }
+
+    fn assert_clean(&self, case: &str) {
+        let names = std::fs::read_dir(self.files.0.path()).unwrap();
+        let names: Vec<_> = names.map(|name| name.unwrap().file_name()).collect();
+        let left = names.iter().any(|name| name.to_string_lossy().contains("rotation"));
+        assert!(!left, "{case}: {names:?}");
+        assert!(self.is_taken(), "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_generates_once_writes_the_file_and_proves_it() {
+    let setup = Setup::new().await;
+    let ended = setup.rotate(&[]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("was rotated"), "{ended:?}");
+    assert!(ended.stdout.contains("live on until their end"), "{ended:?}");
+    assert_eq!(setup.generated(), 1);
+    assert_ne!(setup.secret(), EMBED_SECRET);
+    setup.assert_clean("rotated");
+    // The last request is the proof, and by the tenant's own user.
+    let requests = setup.upstream.last_requests();
+    assert!(requests.last().unwrap().target.ends_with("/token"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_step_the_file_is_right_or_the_state_is_named_and_can_be_ended() {
+    let setup = Setup::new().await;
+    for step in ["prepared", "begun", "asked", "generated", "written", "renamed", "proven"] {
+        let killed = setup.rotate(&["--kill-after", step]).await;
+        assert_eq!(killed.code, None, "{step}: a signal ended it: {killed:?}");
+        assert!(setup.is_taken() || setup.has_journal(), "{step}");
+        if step == "prepared" {
+            assert!(!setup.has_journal(), "nothing was asked for");
+            assert_eq!(setup.rotate(&[]).await.code, Some(0));
+            setup.assert_clean(step);
+            continue;
+        }
+        assert!(setup.has_journal(), "{step}");
+        assert_eq!(setup.is_taken(), !["generated", "written"].contains(&step), "{step}");
+        setup.assert_named(step).await;
+        let resumed = setup.rotate(&["--resume"]).await;
+        assert_eq!(resumed.code, Some(0), "{step}: {resumed:?}");
+        setup.assert_clean(step);
+        let doctor = setup.boldgate(&["doctor", "acme"]).await;
+        assert!(!doctor.stdout.contains("rotation"), "{step}: {doctor:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_is_never_asked_for_again_and_is_read_back() {
+    let setup = Setup::new().await;
+    let replies = [GenerateReply::Lost, GenerateReply::Ignored, GenerateReply::BadGateway];
+    for (number, reply) in (1..).zip(replies) {
+        setup.upstream.set_generate(reply);
+        let lost = setup.rotate(&[]).await;
+        let case = format!("{reply:?}");
+        assert_eq!(lost.code, Some(1), "{case}: {lost:?}");
+        assert!(lost.stderr.contains("is unknown") && lost.stderr.contains("--resume"), "{lost:?}");
+        assert_eq!(setup.generated(), number, "{case}");
+        setup.assert_named(&case).await;
+        let resumed = setup.rotate(&["--resume"]).await;
+        assert_eq!(resumed.code, Some(0), "{case}: {resumed:?}");
+        setup.assert_clean(&case);
+        assert_eq!(setup.generated(), number, "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_secret_cannot_be_read_back_the_journal_stays_until_an_operator_wrote_it() {
+    let setup = Setup::new().await;
+    setup.upstream.set_generate(GenerateReply::Lost);
+    setup.upstream.show_embed_secret(false);
+    assert_eq!(setup.rotate(&[]).await.code, Some(1));
+    for _ in 0..2 {
+        let resumed = setup.rotate(&["--resume"]).await;
+        assert_eq!(resumed.code, Some(1), "{resumed:?}");
+        assert!(resumed.stderr.contains("cannot be read back"), "{resumed:?}");
+        assert!(resumed.stderr.contains("Settings > Embed"), "{resumed:?}");
+        assert!(setup.has_journal());
+    }
+    setup.files.write("secret", &setup.upstream.embed_secret(Some("site1")).unwrap());
+    assert_eq!(setup.rotate(&["--resume"]).await.code, Some(0));
+    setup.assert_clean("by hand");
+    let nothing = setup.rotate(&["--resume"]).await;
+    assert!(nothing.stderr.contains("no rotation to resume"), "{nothing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_of_bold_bi_where_the_file_cannot_be_replaced() {
+    let setup = Setup::new().await;
+    let (secret, real) = (setup.files.path("secret"), setup.files.path("real"));
+    std::fs::rename(&secret, &real).unwrap();
+    std::os::unix::fs::symlink(&real, &secret).unwrap();
+    let refused = setup.rotate(&[]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("symbolic link"), "{refused:?}");
+    assert!(refused.stderr.contains("nothing has changed"), "{refused:?}");
+    assert_eq!(setup.upstream.last_requests().len(), 0);
+    assert!(!setup.has_journal());
+    // Control.
+    std::fs::remove_file(&secret).unwrap();
+    std::fs::rename(&real, &secret).unwrap();
+    assert_eq!(setup.rotate(&[]).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_no_administrator_changes_nothing_and_leaves_no_journal() {
+    let setup = Setup::new().await;
+    for user in ["reports@example.com", "nobody@example.com"] {
+        let arguments = ["rotate", "acme", "--admin-subject", user];
+        let refused = setup.boldgate(&arguments).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("nothing has changed"), "{refused:?}");
+        assert_eq!(setup.secret(), EMBED_SECRET);
+        setup.assert_clean(user);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_has_the_administrator_at_the_beginning_and_at_the_end() {
+    let setup = Setup::new().await;
+    let audit = setup.files.path("audit.jsonl");
+    setup.add(&format!("audit: {{ to: \"{}\" }}\n", audit.display()));
+    setup.upstream.set_generate(GenerateReply::BadGateway);
+    setup.rotate(&[]).await;
+    setup.rotate(&["--resume"]).await;
+    let lines: Vec<serde_json::Value> = lines_of(&audit);
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            assert_eq!(
+                (&line["event"], &line["boldgate.tenant"]),
+                (&"rotation".into(), &"acme".into())
+            );
+            assert_eq!(line["boldgate.subject"], ADMIN);
+            line["boldgate.outcome"].as_str().unwrap()
+        })
+        .collect();
+    assert_eq!(told, ["begun", "unknown", "begun", "success"]);
+    // Without its audit log, a rotation does not begin.
+    std::fs::remove_file(&audit).unwrap();
+    std::fs::create_dir(&audit).unwrap();
+    let before = setup.generated();
+    assert_ne!(setup.rotate(&[]).await.code, Some(0));
+    assert_eq!(setup.generated(), before);
+}
+
+fn lines_of(file: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_gateway_holds_exchanges_meanwhile_and_no_request_fails() {
+    let setup = Setup::new().await;
+    let socket = setup.files.path("admin.sock");
+    setup.files.write("admin-token", "canary-admin-token-0123456789");
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    let config = config.edit(
+        "admin: { address: \"127.0.0.1:0\" }",
+        &format!(
+            "admin: {{ address: \"unix:{}\", status: true, actions: true, token_file: \"{}\" }}",
+            socket.display(),
+            setup.files.path("admin-token").display()
+        ),
+    );
+    let audit = setup.files.path("audit.jsonl");
+    setup
+        .files
+        .write("boldgate.yaml", &format!("{config}audit: {{ to: \"{}\" }}\n", audit.display()));
+    let gateway = Process::start(crate::support::process::boldgate(&[
+        "serve",
+        "--config",
+        setup.files.path("boldgate.yaml").to_str().unwrap(),
+    ]));
+    gateway.stderr(|text| text.contains("boldgate is ready"));
+    let log = gateway.log();
+    let listening = log.iter().find(|line| line["message"] == "listening").unwrap();
+    let address = listening["address"].as_str().unwrap().parse().unwrap();
+    // Tokens end within the rotation, and requests need an exchange then.
+    setup.upstream.set_token_lifetime(Duration::from_secs(1));
+    setup.upstream.set_latency(Duration::from_millis(300), Duration::from_millis(50));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let asking = async {
+        let mut statuses = Vec::new();
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            let mut client = Client::connect(address).await;
+            client
+                .write(format!("GET {ACME} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+                .await;
+            statuses.push(client.response().await.status);
+        }
+        statuses
+    };
+    let rotating = async {
+        let ended = setup.rotate(&[]).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        ended
+    };
+    let before = setup.upstream.token_requests();
+    let (statuses, ended) = tokio::join!(asking, rotating);
+    assert!(setup.upstream.token_requests() > before + 3, "control: there were exchanges");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.stderr.contains("note:"), "{ended:?}");
+    let failed: Vec<_> = statuses.iter().filter(|status| **status != 200).collect();
+    assert!(failed.is_empty(), "{failed:?} of {}", statuses.len());
+    assert!(statuses.len() > 5, "control: {}", statuses.len());
+    setup.assert_clean("beside a gateway");
+    let actions: Vec<_> = lines_of(&audit)
+        .into_iter()
+        .filter(|line| line["boldgate.action"] == "hold-exchanges")
+        .map(|line| (line["boldgate.subject"].clone(), line["boldgate.outcome"].clone()))
+        .collect();
+    assert_eq!(actions, [(ADMIN.into(), "success".into()), (ADMIN.into(), "success".into())]);
+}
