@@ -18,7 +18,7 @@ mod user_source;
 pub use claims::token_claims;
 pub use exchange::{BoldBi, BoldBiError, Exchanged, InTurn};
 pub use fault::{ConnectionFault, hint, is_about_tenant};
-pub use probe::{HARMLESS_ROUTE, Probe, ProbeError, ProbeResponse};
+pub use probe::{HARMLESS_ROUTE, INSTALLATION_ROUTE, Probe, ProbeError, ProbeResponse};
 pub use redirect::RedirectTarget;
 pub use routes::ROUTES;
 pub use urls::{api_base, embed_url, token_url};

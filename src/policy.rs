@@ -257,7 +257,11 @@ impl Policy {
 
     /// The class of the route of a request on `tenant`.
     pub fn class_of(&self, tenant: &Tenant, head: &RequestHead<'_>) -> RouteClass {
-        (self.routes.classify)(head.method, tenant.route(head.target.path()).unwrap_or("/"))
+        let classify = match tenant.credential.grant {
+            Grant::ClientCredentials => self.routes.classify_installation,
+            Grant::EmbedSecret | Grant::Password => self.routes.classify,
+        };
+        classify(head.method, tenant.route(head.target.path()).unwrap_or("/"))
     }
 
     /// Whether the last segment of the path of a request on `tenant` is a name.

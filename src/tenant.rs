@@ -129,6 +129,8 @@ pub struct Tenants {
     by_host: HashMap<String, usize>,
     /// For each path under which sites are listed (`/bi/api/site`), its sites.
     by_site: Vec<(String, HashMap<String, usize>)>,
+    /// The tenants that are a whole installation, by their [`Tenant::api_base`].
+    by_base: Vec<(String, usize)>,
 }
 
 impl Tenants {
@@ -171,6 +173,14 @@ impl Tenants {
                 return Err(conflict(other, &self.all, shared));
             }
         }
+        if tenant.site.is_none() && tenant.hosts.is_empty() {
+            if let Some((_, other)) = self.by_base.iter().find(|(base, _)| *base == tenant.api_base)
+            {
+                let shared = format!("the path `{}/`", tenant.api_base);
+                return Err(conflict(*other, &self.all, shared));
+            }
+            self.by_base.push((tenant.api_base.clone(), index));
+        }
         self.all.push(tenant);
         Ok(())
     }
@@ -184,7 +194,7 @@ impl Tenants {
         let path = head.target.path();
         let index = match self.by_host(head.host) {
             Some(index) => Some(index),
-            None => self.by_path(path),
+            None => self.by_path(path).or_else(|| self.by_base(path)),
         };
         let tenant = &self.all[index.ok_or(TenantUnknown)?];
         match tenant.route(path) {
@@ -202,6 +212,11 @@ impl Tenants {
     fn by_host(&self, host: Option<&str>) -> Option<usize> {
         let host = host.filter(|_| !self.by_host.is_empty())?;
         self.by_host.get(&*canonical(host)).copied()
+    }
+
+    fn by_base(&self, path: &str) -> Option<usize> {
+        let mut bases = self.by_base.iter();
+        bases.find_map(|(base, index)| path.strip_prefix(base)?.starts_with('/').then_some(*index))
     }
 
     fn by_path(&self, path: &str) -> Option<usize> {

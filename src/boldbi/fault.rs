@@ -232,6 +232,10 @@ fn embed_refused(status: u16) -> &'static str {
 
 fn refused(status: u16, grant: Grant) -> &'static str {
     match (StatusCode::from_u16(status), grant) {
+        (_, Grant::ClientCredentials) => {
+            "check `client_id` and `client_secret` in the administration of the installation, and that \
+             the server's `url` is that of the installation, without `/bi`"
+        }
         (Ok(StatusCode::NOT_FOUND), _) => {
             "the username is unknown to this site, or the site identifier is wrong: it must be \
              spelled exactly as in Bold BI, upper and lower case included"

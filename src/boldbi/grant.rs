@@ -40,7 +40,7 @@ fn form(credential: &Credential, secret: &Secret, username: &str) -> Zeroizing<V
     let mut text = Zeroizing::new(String::with_capacity(room));
     form_urlencoded::Serializer::new(&mut *text)
         .append_pair("grant_type", credential.grant.as_str())
-        .append_pair("username", username)
+        .append_pair(name_field(credential.grant), username)
         .append_pair(secret_field(credential.grant), secret);
     debug_assert!(text.len() <= room, "the buffer never grows");
     Zeroizing::new(std::mem::take(&mut *text).into_bytes())
@@ -77,6 +77,14 @@ fn secret_field(grant: Grant) -> &'static str {
     match grant {
         Grant::Password => "password",
         Grant::EmbedSecret => "embed_secret",
+        Grant::ClientCredentials => "client_secret",
+    }
+}
+
+fn name_field(grant: Grant) -> &'static str {
+    match grant {
+        Grant::Password | Grant::EmbedSecret => "username",
+        Grant::ClientCredentials => "client_id",
     }
 }
 
@@ -135,6 +143,20 @@ mod tests {
         assert_eq!(
             sent(Grant::Password, ExchangeBody::Json, "u", "\u{1f}\"\\"),
             r#"{"username":"u","password":"\u001f\"\\","grant_type":"password"}"#
+        );
+    }
+
+    #[test]
+    fn the_client_of_an_installation_sends_a_form_as_the_official_client_does() {
+        assert_eq!(
+            sent(
+                Grant::ClientCredentials,
+                ExchangeBody::Form,
+                "92773343-0000-4000-8000-000000000000",
+                "ab+c/d=="
+            ),
+            "grant_type=client_credentials&client_id=92773343-0000-4000-8000-000000000000&\
+             client_secret=ab%2Bc%2Fd%3D%3D"
         );
     }
 

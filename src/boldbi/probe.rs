@@ -24,6 +24,10 @@ use crate::trust::Trust;
 /// Dashboards".)
 pub const HARMLESS_ROUTE: &str = "/v4.0/dashboards/favorite";
 
+/// The same for the token of an installation: the list of its sites. (Bold BI: REST API v2.0 of the
+/// site administration.)
+pub const INSTALLATION_ROUTE: &str = "/v2.0/tenants";
+
 /// Examines one server.
 pub struct Probe {
     server: Arc<Server>,

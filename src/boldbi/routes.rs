@@ -16,7 +16,7 @@ use catalogue::{
 };
 
 /// The facts about routes of Bold BI.
-pub const ROUTES: Routes = Routes { classify, takes_name };
+pub const ROUTES: Routes = Routes { classify, classify_installation, takes_name };
 
 /// The class of a route, by its method and its path below the API base. The path begins with a
 /// slash and is as the client spelled it.
@@ -63,6 +63,18 @@ fn is_own(route: &str) -> bool {
         }
         plain = Cow::Owned(decoded.into_owned());
     }
+}
+
+/// The class of a route of the administration of an installation. Its token has all rights on all
+/// sites, so that no route is less than `admin`. A change of a user may set its password. (Bold BI:
+/// REST API v2.0 of the site administration.)
+fn classify_installation(method: &Method, route: &str) -> RouteClass {
+    let class = classify(method, route).max(RouteClass::Admin);
+    let plain = plain(route);
+    let mut below = segments(&plain).skip_while(|segment| is_version(segment));
+    let changes_user = below.next() == Some("users") && below.next().is_some();
+    let may_set = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
+    if changes_user && may_set { RouteClass::Credentials } else { class }
 }
 
 /// Whether the last segment of a route is a name, which may have slashes. Only the published

@@ -41,6 +41,8 @@ pub struct StandInOptions {
     pub address: SocketAddr,
     /// Its sites.
     pub sites: Vec<StandInSite>,
+    /// The client of its administration (UMS), at `/api`; `None` if there is no administration.
+    pub client: Option<StandInClient>,
     /// How long its tokens live.
     pub token_lifetime: Duration,
     /// Whether it keeps the last requests for [`StandIn::last_requests`].
@@ -96,6 +98,15 @@ pub struct StandInSite {
     pub users: Vec<StandInUser>,
 }
 
+/// A client of the administration of a stand-in.
+#[derive(Clone, Debug)]
+pub struct StandInClient {
+    /// Its identifier.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+}
+
 /// A user of a stand-in.
 #[derive(Clone, Debug)]
 pub struct StandInUser {
@@ -125,6 +136,7 @@ impl Default for StandInOptions {
                     user("reports@example.com", None, UserSource::AzureAd),
                 ],
             }],
+            client: None,
             token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             record: true,
             observer: None,
@@ -326,6 +338,15 @@ async fn respond(
     if path.ends_with("/health-check") {
         return Ok(respond::text("Healthy"));
     }
+    if let Some(route) = path.strip_prefix("/api").filter(|route| route.starts_with('/'))
+        && let Some(client) = shared.client.clone()
+    {
+        let route = route.to_owned();
+        return Ok(match route.as_str() {
+            "/token" => token_endpoint::respond_to_client(shared, &client, request).await,
+            _ => api::respond(shared, Some(ADMINISTRATION), &route, request).await,
+        });
+    }
     let Some((site, route)) = site_and_route(path) else {
         return Ok(respond::page(StatusCode::NOT_FOUND));
     };
@@ -352,6 +373,8 @@ fn site_and_route(path: &str) -> Option<(Option<&str>, &str)> {
     }
 }
 
+/// Stands for the administration where a site is named. No site has this identifier.
+const ADMINISTRATION: &str = "/";
 /// The time for requests in flight to end.
 const GRACE: Duration = Duration::from_secs(2);
 /// More than the gateway lets through: too many headers must be refused by the gateway.

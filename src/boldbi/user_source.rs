@@ -42,6 +42,8 @@ impl UserSource {
     pub fn allows(self, grant: Grant) -> bool {
         match grant {
             Grant::EmbedSecret => true,
+            // It is nobody's.
+            Grant::ClientCredentials => false,
             Grant::Password => matches!(self, Self::Local | Self::Csv | Self::Database),
         }
     }

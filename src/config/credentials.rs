@@ -36,7 +36,19 @@ impl Check<'_> {
         is_used: bool,
     ) -> Result<(Credential, Option<Finding>), Noted> {
         let grant_at = at.key("grant");
-        let grant = credential.grant.required(&grant_at, "`embed_secret`, `password`", self.notes);
+        if credential.grant.as_ref().given() == Some(&file::Grant::ClientCredentials) {
+            return self.client(at, credential, is_used);
+        }
+        let grant = credential.grant.required(&grant_at, GRANTS, self.notes);
+        for (key, is_missing) in [
+            ("client_id", credential.client_id.is_missing()),
+            ("client_secret", credential.client_secret.is_missing()),
+        ] {
+            if !is_missing && grant.is_ok() {
+                let problem = "found a key of the grant `client_credentials`";
+                self.notes.add(at.key(key).key_finding(problem, "that grant, or no such key"));
+            }
+        }
         let username_at = at.key("username");
         let username = credential.username.required(&username_at, USERNAME, self.notes);
         let username = username.and_then(|name| {
@@ -95,6 +107,7 @@ impl Check<'_> {
                 self.unused(&both_at, &both, "password");
                 (Grant::Password, self.secret_of_tenant(&password_at, password, is_used))
             }
+            file::Grant::ClientCredentials => unreachable!("it has been read above"),
         };
         let body = match body? {
             file::TokenRequest::Form => ExchangeBody::Form,
@@ -112,6 +125,52 @@ impl Check<'_> {
             body,
             version: 0,
             identity: 0,
+        };
+        Ok((credential, fault))
+    }
+
+    /// The credential of a client of an installation. It is exchanged by a form, as the official
+    /// client does.
+    fn client(
+        self,
+        at: &Place<'_>,
+        credential: file::Credential,
+        is_used: bool,
+    ) -> Result<(Credential, Option<Finding>), Noted> {
+        for (key, is_missing) in [
+            ("username", credential.username.is_missing()),
+            ("embed_secret", credential.embed_secret.is_missing()),
+            ("embed_secrets", credential.embed_secrets.is_missing()),
+            ("password", credential.password.is_missing()),
+            ("user_source", credential.user_source.is_missing()),
+            ("hold", credential.hold.is_missing()),
+        ] {
+            if !is_missing {
+                let problem = "found a key that the grant `client_credentials` has no use for";
+                let accepted = "`client_id`, `client_secret`";
+                self.notes.add(at.key(key).key_finding(problem, accepted));
+            }
+        }
+        if credential.token_request.as_ref().given() == Some(&file::TokenRequest::Json) {
+            let problem = "found `json` with the grant `client_credentials`";
+            self.notes.add(at.key("token_request").finding(problem, "`form`"));
+        }
+        let id_at = at.key("client_id");
+        let id = credential.client_id.required(&id_at, CLIENT_ID, self.notes).and_then(|id| {
+            let is_usable = !id.is_empty() && id.bytes().all(|b| b.is_ascii_graphic());
+            is_usable.then_some(id).ok_or_else(|| {
+                self.notes.add(id_at.finding("found no usable identifier", CLIENT_ID))
+            })
+        });
+        let secret_at = at.key("client_secret");
+        let secrets = self.secret_of_tenant(&secret_at, credential.client_secret, is_used);
+        let FoundSecrets { first, sources, fault, .. } = secrets?;
+        let credential = Credential {
+            grant: Grant::ClientCredentials,
+            username: id?.into(),
+            secret: first,
+            sources,
+            ..stand_in()
         };
         Ok((credential, fault))
     }
@@ -382,6 +441,9 @@ const MIN_HOLD: Period = Period::seconds(1);
 const PLACE_LIST: &str = "a list of one or two sources, each `{ file: /path }` or `{ env: NAME }`";
 const SAME_SECRET: &str =
     "remove one of the two, or write the common secret of the installation to its place";
+const GRANTS: &str = "`embed_secret`, `password`, `client_credentials`";
+const CLIENT_ID: &str =
+    "the identifier of a client, as the administration of the installation shows it";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";
 const SOURCES: &str = "`local`, `csv`, `database`, `azure_ad`, `windows_ad`, `oauth2`, \
                        `openid_connect`, `jwt`, `linkedin`, `syncfusion`";

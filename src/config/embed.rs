@@ -19,11 +19,11 @@ impl Check<'_> {
         self,
         at: &Place<'_>,
         embed: Field<file::Embed>,
-        has_password: bool,
+        no_embed_secret: bool,
     ) -> Result<Option<EmbedSettings>, Noted> {
         let Some(embed) = embed.optional()? else { return Ok(None) };
-        if has_password {
-            let problem = "found it for a tenant with the grant `password`";
+        if no_embed_secret {
+            let problem = "found it for a tenant without the grant `embed_secret`";
             let finding = at.key_finding(problem, "a tenant with the grant `embed_secret`");
             self.notes.add(finding.hint("Bold BI takes embed calls by the embed secret only"));
         }

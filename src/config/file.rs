@@ -344,6 +344,9 @@ pub(super) enum Edition {
     SelfHosted,
     /// Bold BI Cloud; sites are told apart by host names.
     Cloud,
+    /// The administration (UMS) of a whole installation on your own machines; its `url` is that of
+    /// the installation, without `/bi`.
+    Ums,
 }
 
 /// How long to wait for a server.

@@ -53,12 +53,20 @@ impl Check<'_> {
         let subject = permission.subject.optional().and_then(|subject| {
             let Some(subject) = subject else { return Ok(SubjectRule::Own) };
             if let Ok(TenantRule::One(index)) = &rule
-                && tenants.has_password(*index)
+                && let Some(grant) = tenants.own_user_only(*index)
             {
-                let problem = "found a mapping of users for a tenant with the grant `password`";
+                let (grant, hint) = match grant {
+                    file::Grant::ClientCredentials => (
+                        "client_credentials",
+                        "its token is that of the installation, not of a user",
+                    ),
+                    _ => ("password", "a password gives the tokens of its own user only"),
+                };
+                let problem =
+                    format!("found a mapping of users for a tenant with the grant `{grant}`");
                 let accepted = "a tenant with the grant `embed_secret`";
                 let finding = subject_at.key_finding(problem, accepted);
-                self.notes.add(finding.hint("a password gives the tokens of its own user only"));
+                self.notes.add(finding.hint(hint));
             }
             let mapping = self.mapping(&subject_at, subject, proofs)?;
             Ok(SubjectRule::Mapped(Box::new(mapping)))

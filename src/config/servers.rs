@@ -96,7 +96,11 @@ impl Check<'_> {
         let timeouts = self.timeouts(&at.key("timeouts"), server.timeouts);
         let addresses = self.addresses(&at.key("addresses"), server.addresses, &url);
         if let (Some(url), Ok(addresses)) = (known_url, &addresses) {
-            self.warn_of_url(&at.key("url"), url, addresses);
+            if edition == Ok(Edition::Ums) {
+                self.ums_url(&at.key("url"), url);
+            }
+            let is_site = edition != Ok(Edition::Ums);
+            self.warn_of_url(&at.key("url"), url, addresses, is_site);
         }
         let base_path = known_url.map_or("", |url| &url.base_path);
         let health_check =
@@ -208,6 +212,17 @@ impl Check<'_> {
         }))
     }
 
+    /// Notes a URL of sites at a server of the edition `ums`.
+    fn ums_url(self, at: &Place<'_>, url: &ServerUrl) {
+        let last = url.base_path.rsplit('/').next().unwrap_or_default();
+        if ["bi", "ums"].iter().any(|part| last.eq_ignore_ascii_case(part)) {
+            let problem =
+                "found a URL that ends in `/bi` or `/ums` at a server of the edition `ums`";
+            let hint = "end the URL before that: its API is at `/api` of the installation";
+            self.notes.add(at.finding(problem, UMS_URL).hint(hint));
+        }
+    }
+
     fn url(self, at: &Place<'_>, url: Field<String>) -> Result<ServerUrl, Noted> {
         let text = url.required(at, URL, self.notes)?;
         ServerUrl::parse(&text).map_err(|fault| {
@@ -233,7 +248,8 @@ pub(super) fn unknown_name(at: &Place<'_>, name: &str, names: &[String], what: &
 }
 
 const MAX_ADDRESSES: usize = 64;
-const EDITIONS: &str = "`self_hosted`, `cloud`";
+const EDITIONS: &str = "`self_hosted`, `cloud`, `ums`";
+const UMS_URL: &str = "the URL of the installation, such as `https://bi.example.com`";
 const MAX_TIMES: u32 = 100;
 const ADDRESS: &str = "an IP address or a host name, with a port where it is not the URL's, such as \
                        `10.0.0.1:8080`, `[2001:db8::1]:8080` or `bi-1.internal`";

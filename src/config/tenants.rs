@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use crate::host::canonical;
-use crate::tenant::{ExistingAuthorization, Tenant, TenantName, Tenants};
+use crate::tenant::{ExistingAuthorization, Grant, Tenant, TenantName, Tenants};
 use crate::throttle::Allowance;
 
 use super::Check;
@@ -26,8 +26,8 @@ pub(super) struct FoundTenants {
     /// Whether the section itself could be read, so that a name that is not here is unknown.
     section: Result<(), Noted>,
     tenants: Result<Tenants, Noted>,
-    /// By index, whether the grant is `password`.
-    passwords: Vec<bool>,
+    /// By index, whether the grant gives tokens of its own user alone.
+    own_user_only: Vec<Option<file::Grant>>,
     allowances: Vec<(TenantName, Allowance)>,
 }
 
@@ -48,9 +48,9 @@ impl FoundTenants {
         }
     }
 
-    /// Whether the tenant's credential is a password.
-    pub(super) fn has_password(&self, index: usize) -> bool {
-        self.passwords.get(index).copied().unwrap_or(false)
+    /// The grant of the tenant, if it gives no tokens of other users.
+    pub(super) fn own_user_only(&self, index: usize) -> Option<file::Grant> {
+        self.own_user_only.get(index).copied().flatten()
     }
 
     /// The requests that tenants take from all callers together.
@@ -81,11 +81,11 @@ impl Check<'_> {
             self.notes.add(at.finding("found an empty mapping", "at least one tenant"));
         }
         let (mut names, mut found, mut whole) = (Vec::new(), Vec::new(), section);
-        let (mut passwords, mut allowances) = (Vec::new(), Vec::new());
+        let (mut own_user_only, mut allowances) = (Vec::new(), Vec::new());
         for (name, tenant) in tenants.into_iter().flat_map(|t| t.0) {
             let at = at.key(&name);
             let parsed = self.name(&at, &name);
-            passwords.push(tenant.as_ref().given().is_some_and(has_password));
+            own_user_only.push(tenant.as_ref().given().and_then(grant_of_own_user));
             let built = tenant.required(&at, "a mapping", self.notes).and_then(|mut tenant| {
                 let limits = std::mem::take(&mut tenant.limits);
                 let allowance = self.allowance(&at.key("limits"), limits);
@@ -102,7 +102,7 @@ impl Check<'_> {
         let tenants = self.without_conflicts(at, found);
         let tenants = whole.and(tenants);
         let indices = names.iter().enumerate().map(|(index, n)| (n.clone(), index)).collect();
-        FoundTenants { names, indices, section, tenants, passwords, allowances }
+        FoundTenants { names, indices, section, tenants, own_user_only, allowances }
     }
 
     /// The indices of the tenants whose tokens are fetched ahead of requests.
@@ -153,7 +153,7 @@ impl Check<'_> {
         tenant: file::Tenant,
         servers: &Servers,
     ) -> Result<(Tenant, Result<(), Noted>), Noted> {
-        let has_password = has_password(&tenant);
+        let no_embed_secret = grant_of_own_user(&tenant).is_some();
         let server_at = at.key("server");
         let server = tenant.server.required(&server_at, "a server's name", self.notes);
         let found = server.and_then(|name| servers.find(&server_at, &name, self));
@@ -175,8 +175,11 @@ impl Check<'_> {
         let is_read = name.as_ref().is_ok_and(|name| self.secrets.include(name));
         let is_used = is_read && disabled != Ok(true);
         let credential = credential.and_then(|c| self.credential(&credential_at, c, is_used));
+        if let (Ok(edition), Ok((credential, _))) = (edition, &credential) {
+            self.grant_of_edition(&credential_at.key("grant"), edition, credential.grant);
+        }
         let origins = self.origins(&at.key("cors"), tenant.cors);
-        let embed = self.embed(&at.key("embed"), tenant.embed, has_password);
+        let embed = self.embed(&at.key("embed"), tenant.embed, no_embed_secret);
         let authorization_at = at.key("existing_authorization");
         let existing_authorization =
             tenant.existing_authorization.required(&authorization_at, AUTHORIZATION, self.notes);
@@ -207,6 +210,10 @@ impl Check<'_> {
         })();
         let (credential, fault) = credential.unwrap_or_else(|_| (stand_in(), None));
         let longest = max_token_lifetime.unwrap_or(Duration::ZERO);
+        let longest = match credential.grant {
+            Grant::ClientCredentials => longest.min(MAX_CLIENT_LIFETIME),
+            Grant::EmbedSecret | Grant::Password => longest,
+        };
         let mut credential = with_versions(credential, &server, site.as_deref(), longest);
         if let Some(finding) = fault {
             let former = self.secrets.former(&name, credential.identity);
@@ -238,6 +245,20 @@ impl Check<'_> {
         Ok((tenant, complete))
     }
 
+    /// Notes a grant that does not go with the edition of the server.
+    fn grant_of_edition(self, at: &Place<'_>, edition: Edition, grant: Grant) {
+        let is_client = grant == Grant::ClientCredentials;
+        let accepted = match (edition, is_client) {
+            (Edition::Ums, false) => "`client_credentials`, because the server's edition is `ums`",
+            (Edition::SelfHosted | Edition::Cloud, true) => {
+                "`embed_secret`, `password`; or a server with `edition: ums`"
+            }
+            _ => return,
+        };
+        let problem = format!("found `{}`", grant.as_str());
+        self.notes.add(at.finding(problem, accepted));
+    }
+
     /// The site identifier, as it must be with this edition; `None` if there must be none.
     fn site(
         self,
@@ -254,6 +275,10 @@ impl Check<'_> {
                 let problem = "found a site identifier on a Cloud server";
                 let accepted = "host names under `hosts`, and no `site`";
                 site_at.key_finding(problem, accepted)
+            }
+            (Some(Edition::Ums), Some(_)) => {
+                let problem = "found a site identifier at a server of the edition `ums`";
+                site_at.key_finding(problem, "no `site`: the tenant is the whole installation")
             }
             (Some(Edition::Cloud), None) if has_no_hosts => {
                 let accepted = "a list of host names, because the server's edition is `cloud`";
@@ -296,10 +321,10 @@ impl Check<'_> {
     }
 }
 
-fn has_password(tenant: &file::Tenant) -> bool {
+fn grant_of_own_user(tenant: &file::Tenant) -> Option<file::Grant> {
     let credential = tenant.credential.as_ref().given();
     let grant = credential.and_then(|credential| credential.grant.as_ref().given());
-    grant == Some(&file::Grant::Password)
+    grant.copied().filter(|grant| *grant != file::Grant::EmbedSecret)
 }
 
 const AUTHORIZATION: &str = "`pass_through`, `replace`, `refuse`";
@@ -307,4 +332,6 @@ const HOST: &str =
     "a host name or an IP address without a port, such as `acme.example.com` or `[2001:db8::1]`";
 /// Most conflicts that are noted: each costs a look at all tenants.
 const MAX_CONFLICTS: usize = 100;
+/// The tokens of an installation end after an hour.
+const MAX_CLIENT_LIFETIME: Duration = Duration::from_hours(1);
 const MAX_TOKEN_LIFETIME: Period = Period::seconds(30 * 86_400);

@@ -20,10 +20,17 @@ use super::traces::is_tls;
 use super::{Check, References, shown};
 
 impl Check<'_> {
-    /// Warnings about the URL of a server that is reached at `addresses`, or at the URL's host.
-    pub(super) fn warn_of_url(self, at: &Place<'_>, url: &ServerUrl, addresses: &[HostPort]) {
+    /// Warnings about the URL of a server that is reached at `addresses`, or at the URL's host;
+    /// `is_site` unless it is that of an installation.
+    pub(super) fn warn_of_url(
+        self,
+        at: &Place<'_>,
+        url: &ServerUrl,
+        addresses: &[HostPort],
+        is_site: bool,
+    ) {
         let last = url.base_path.rsplit('/').next().unwrap_or_default();
-        if !last.eq_ignore_ascii_case("bi") {
+        if is_site && !last.eq_ignore_ascii_case("bi") {
             let problem = "found a URL whose path does not end in `/bi`";
             self.notes.warn(at.finding(problem, URL).hint(NO_BI));
         }

@@ -62,6 +62,8 @@ impl FromIterator<RouteClass> for RouteClasses {
 pub struct Routes {
     /// The class of a route.
     pub classify: fn(&Method, &str) -> RouteClass,
+    /// The class of a route of the whole installation, whose token is everybody's.
+    pub classify_installation: fn(&Method, &str) -> RouteClass,
     /// Whether the last segment of a route is a name, which may have slashes.
     pub takes_name: fn(&Method, &str) -> bool,
 }

@@ -12,6 +12,9 @@ pub enum Grant {
     Password,
     /// The site's embed secret, which gives a token for any user of the site.
     EmbedSecret,
+    /// The identifier and the secret of a client of the whole installation (UMS), which gives a
+    /// token of no user.
+    ClientCredentials,
 }
 
 impl Grant {
@@ -20,6 +23,7 @@ impl Grant {
         match self {
             Self::Password => "password",
             Self::EmbedSecret => "embed_secret",
+            Self::ClientCredentials => "client_credentials",
         }
     }
 }
@@ -66,10 +70,10 @@ impl SecretPosition {
 pub struct Credential {
     /// Its kind.
     pub grant: Grant,
-    /// The user that it belongs to.
+    /// The user or the client that it belongs to.
     pub username: Arc<str>,
-    /// The embed secret or the password, the first where there are two; `None` if it cannot be
-    /// read, or the tenant is disabled.
+    /// The embed secret, password or client secret, the first where there are two; `None` if it
+    /// cannot be read, or the tenant is disabled.
     pub secret: Option<Secret>,
     /// The embed secret in the second position.
     pub second_secret: Option<Secret>,

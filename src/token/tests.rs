@@ -33,7 +33,8 @@ fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit
         ..samples::tenant(index, &format!("tenant-{index}"), Arc::clone(&server))
     };
     let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();
-    let routes = Routes { classify: |_, _| RouteClass::Read, takes_name: |_, _| false };
+    let read = |_: &http::Method, _: &str| RouteClass::Read;
+    let routes = Routes { classify: read, classify_installation: read, takes_name: |_, _| false };
     let policy = Policy::new(&tenants, routes, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }

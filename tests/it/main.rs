@@ -23,6 +23,7 @@ mod faults;
 mod health;
 mod held_secrets;
 mod idp;
+mod installation;
 mod jwt;
 mod kept_connections;
 mod local;

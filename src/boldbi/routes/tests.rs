@@ -128,6 +128,44 @@ fn class(method: &str, route: &str) -> RouteClass {
 }
 
 #[test]
+fn every_route_of_an_installation_is_of_admins_and_the_secrets_are_of_credentials() {
+    let class = |method: &str, route: &str| {
+        classify_installation(&Method::from_bytes(method.as_bytes()).unwrap(), route)
+    };
+    for (method, route, expected) in [
+        ("GET", "/v2.0/administration/embed/configuration", Credentials),
+        ("POST", "/v2.0/administration/embed/configuration", Credentials),
+        ("POST", "/v2.0/administration/embed/secrets/regenerate", Credentials),
+        ("GET", "/v2.0/settings/authentication/jwt", Credentials),
+        ("PUT", "/v2.0/settings/authentication/openid", Credentials),
+        ("POST", "/v2.0/administration/add/ai-credentials", Credentials),
+        ("POST", "/token", Credentials),
+        ("PUT", "/v2.0/users/42", Credentials),
+        ("PUT", "/V2.0/Users/42", Credentials),
+        ("PUT", "/v2.0/%75sers/42", Credentials),
+        ("PUT", "/v2.0/users;x/42", Credentials),
+        ("PUT", "/v2.0//users/42/", Credentials),
+        ("PATCH", "/v3.0/users/42", Credentials),
+        ("PUT", "/users/42", Credentials),
+        ("DELETE", "/v2.0/users/42", Admin),
+        ("GET", "/v2.0/users/42", Admin),
+        ("PUT", "/v2.0/users", Admin),
+        ("POST", "/v2.0/administration/update-proxy-settings", Admin),
+        ("POST", "/v2.0/administration/license", Admin),
+        ("DELETE", "/v2.0/tenants/x", Admin),
+        ("POST", "/v2.0/tenant/x/grant-access", Admin),
+        ("DELETE", "/v2.0/user/x", Admin),
+        ("GET", "/v2.0/tenants", Admin),
+        ("GET", "/v2.0/user-activity-logs", Admin),
+        ("GET", "/v2.0/anything-new", Admin),
+        ("POST", "/dashboards/export", Admin),
+        ("OPTIONS", "/", Admin),
+    ] {
+        assert_eq!(class(method, route), expected, "{method} {route}");
+    }
+}
+
+#[test]
 fn every_kind_of_route_has_its_class() {
     for &(method, ref route, expected) in OPERATIONS_LISTED.iter() {
         for version in ["", "/v1.0", "/v2.0", "/v3.0", "/v4.0", "/v5.0", "/v6.0"] {

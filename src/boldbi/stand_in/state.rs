@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::{GenerateReply, Observer, StandInOptions, StandInSite, TokenReply};
+use super::{GenerateReply, Observer, StandInClient, StandInOptions, StandInSite, TokenReply};
 
 /// A request to a stand-in.
 #[derive(Clone, Debug)]
@@ -29,6 +29,7 @@ pub(super) struct SharedState {
     pub(super) url: String,
     pub(super) counts: Counts,
     pub(super) observer: Option<Observer>,
+    pub(super) client: Option<StandInClient>,
     state: Mutex<State>,
     record: bool,
     /// The sites never change, so that finding one takes no lock.
@@ -74,6 +75,7 @@ impl SharedState {
             counts: Counts::default(),
             record: options.record,
             observer: options.observer,
+            client: options.client,
             site_ids: options.sites.iter().map(|site| site.id.clone()).collect(),
             state: Mutex::new(State {
                 sites: options.sites,

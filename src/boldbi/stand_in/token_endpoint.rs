@@ -19,6 +19,7 @@ use url::form_urlencoded;
 
 use super::respond::{self, StandInBody};
 use super::state::{SharedState, State, failure};
+use super::{ADMINISTRATION, StandInClient};
 use crate::tenant::Grant;
 
 /// The reply of the token endpoint to a valid request.
@@ -72,10 +73,58 @@ pub(super) async fn respond(
     site: Option<&str>,
     request: Request<Incoming>,
 ) -> Response<StandInBody> {
+    let fields = match received(shared, request).await {
+        Ok(fields) => fields,
+        Err(response) => return *response,
+    };
+    let reply = {
+        let state = shared.state();
+        match authenticate(&state, site, &fields) {
+            Ok(()) => state.reply.clone(),
+            Err(failure) => return failure.response(),
+        }
+    };
+    granted(shared, site, &fields["username"], reply).await
+}
+
+/// The response to a client of the administration. (Bold BI: REST API v2.0 of the site
+/// administration; the reply is that of its schema.)
+pub(super) async fn respond_to_client(
+    shared: &SharedState,
+    client: &StandInClient,
+    request: Request<Incoming>,
+) -> Response<StandInBody> {
+    let fields = match received(shared, request).await {
+        Ok(fields) => fields,
+        Err(response) => return *response,
+    };
+    let field = |name| fields.get(name).map_or("", String::as_str);
+    let given = (field("grant_type"), field("client_id"), field("client_secret"));
+    if given != ("client_credentials", &client.id, &client.secret) {
+        return respond::json(StatusCode::BAD_REQUEST, &json!({"error": "invalid_client"}));
+    }
+    let good = issue(shared, Some(ADMINISTRATION), &client.id, true, None);
+    respond::json(
+        StatusCode::OK,
+        &json!({
+            "token_type": "bearer",
+            "access_token": good.token,
+            "expires_in": good.lifetime.as_secs().to_string(),
+            "clientId": client.id,
+            "TenantStatus": "Active",
+        }),
+    )
+}
+
+/// The fields of a request that is to be answered; or the response to any other.
+async fn received(
+    shared: &SharedState,
+    request: Request<Incoming>,
+) -> Result<HashMap<String, String>, Box<Response<StandInBody>>> {
     shared.counts.token_request();
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        return respond::json(StatusCode::PAYLOAD_TOO_LARGE, &json!({}));
+        return Err(Box::new(respond::json(StatusCode::PAYLOAD_TOO_LARGE, &json!({}))));
     };
     let body = body.to_bytes();
     shared.record(&head, body.len() as u64);
@@ -87,20 +136,13 @@ pub(super) async fn respond(
         tokio::time::sleep(latency).await;
     }
     if let Some(status) = failing {
-        return respond::json(status, &json!({"Message": "made to fail"}));
+        return Err(Box::new(respond::json(status, &json!({"Message": "made to fail"}))));
     }
     if head.method != Method::POST {
-        return message(StatusCode::METHOD_NOT_ALLOWED, "Request type was not POST");
+        let text = "Request type was not POST";
+        return Err(Box::new(message(StatusCode::METHOD_NOT_ALLOWED, text)));
     }
-    let fields = fields(&head.headers, &body);
-    let reply = {
-        let state = shared.state();
-        match authenticate(&state, site, &fields) {
-            Ok(()) => state.reply.clone(),
-            Err(failure) => return failure.response(),
-        }
-    };
-    granted(shared, site, &fields["username"], reply).await
+    Ok(fields(&head.headers, &body))
 }
 
 /// The fields of the form or of the JSON object. Their names are in lower case, because official

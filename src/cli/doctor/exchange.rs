@@ -67,6 +67,9 @@ fn new_secret_refused(file: &Path, grant: Grant, said: &str) -> (String, String)
         Grant::EmbedSecret => {
             "copy the embed secret again from this site's Settings > Embed; do not install this file"
         }
+        Grant::ClientCredentials => {
+            "compare it with the client in the installation's administration; do not install this file"
+        }
         Grant::Password => {
             "compare it with the user's password in Bold BI; do not install this file"
         }

@@ -6,11 +6,12 @@ use super::quantity::span;
 use super::report::Steps;
 use crate::boldbi::embed::trial_order;
 use crate::boldbi::{
-    BoldBi, Exchanged, HARMLESS_ROUTE, InTurn, ProbeResponse, hint, is_about_tenant, token_claims,
+    BoldBi, Exchanged, HARMLESS_ROUTE, INSTALLATION_ROUTE, InTurn, ProbeResponse, hint,
+    is_about_tenant, token_claims,
 };
 use crate::embed::EmbedFault;
 use crate::policy::Permit;
-use crate::tenant::{EmbedSettings, SecretPosition, Tenant};
+use crate::tenant::{EmbedSettings, Grant, SecretPosition, Tenant};
 use crate::token::{AccessToken, EmbedAnswer, TokenExchange};
 
 /// The party that a failed exchange is the fault of.
@@ -156,7 +157,11 @@ fn elsewhere(tenant: &Tenant, token: &AccessToken) -> Option<String> {
 }
 
 async fn request(steps: &mut Steps, facts: &RunFacts<'_>, tenant: &Tenant, token: &AccessToken) {
-    let path = format!("{}{HARMLESS_ROUTE}", tenant.api_base);
+    let route = match tenant.credential.grant {
+        Grant::ClientCredentials => INSTALLATION_ROUTE,
+        Grant::EmbedSecret | Grant::Password => HARMLESS_ROUTE,
+    };
+    let path = format!("{}{route}", tenant.api_base);
     match facts.probe.get(&path, Some(token)).await {
         Ok(response) => {
             let (elsewhere, said) = (elsewhere(tenant, token), format!("GET {path} with the token"));

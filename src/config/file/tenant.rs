@@ -70,9 +70,16 @@ pub(crate) struct Cors {
 pub(crate) struct Credential {
     /// How it is exchanged for a token.
     pub grant: Field<Grant>,
-    /// The user that requests act as; an e-mail address as a rule.
-    #[serde(serialize_with = "hidden")]
+    /// The user that requests act as; an e-mail address as a rule. The grant `client_credentials`
+    /// has none, all others need it.
+    #[serde(default, serialize_with = "hidden")]
     pub username: Field<String>,
+    /// With the grant `client_credentials`: the identifier of the client.
+    #[serde(default, serialize_with = "hidden")]
+    pub client_id: Field<String>,
+    /// With the grant `client_credentials`: where the secret of the client is kept.
+    #[serde(default)]
+    pub client_secret: Field<SecretSource>,
     /// With the grant `embed_secret`: where the site's embed secret is kept.
     #[serde(default)]
     pub embed_secret: Field<SecretSource>,
@@ -90,7 +97,9 @@ pub(crate) struct Credential {
     /// With the grant `password`: where the user's password is kept.
     #[serde(default)]
     pub password: Field<SecretSource>,
-    /// Where Bold BI has this user from; it decides which grants are possible.
+    /// Where Bold BI has this user from; it decides which grants are possible. The grant
+    /// `client_credentials` has none, all others need it.
+    #[serde(default)]
     pub user_source: Field<UserSource>,
     /// Form of the request for a token.
     #[serde(default = "default_token_request")]
@@ -105,6 +114,9 @@ pub(crate) enum Grant {
     EmbedSecret,
     /// With the user's password; only for users whose password Bold BI itself keeps.
     Password,
+    /// As a client of a whole installation (a server with `edition: ums`), which is nobody's and
+    /// everybody's: all its routes are of the class `admin` or `credentials`.
+    ClientCredentials,
 }
 
 /// Where a secret is kept. The secret itself cannot be written here.
