@@ -1,5 +1,6 @@
 //! Authenticates callers. Only [`CallerAuth`] makes a [`Caller`]; `policy` decides on its rights.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -25,7 +26,7 @@ mod verified;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
-use authorization::{Authorization, holds_key};
+use authorization::{Authorization, holds_key, key_in_basic};
 pub use certificate::{CertificateName, ClientCertificate};
 use issuer_keys::IssuerKeys;
 pub use issuer_keys::{KeyCondition, KeyFetches};
@@ -152,6 +153,8 @@ pub struct CallerAuth {
     keys: ApiKeys,
     key_header: HeaderName,
     jwts: Vec<JwtCaller>,
+    /// The callers whose keys may come in `Authorization: Basic`, too.
+    by_basic: HashSet<CallerName>,
     verified: VerifiedCache<Verified>,
     peers: PeerCallers,
 }
@@ -165,7 +168,15 @@ impl CallerAuth {
     ) -> Self {
         let keys = keys.into_iter().map(|(key, caller)| (key.into(), caller)).collect();
         let verified = VerifiedCache::new(if jwts.is_empty() { 0 } else { MAX_JWT_SETS });
-        Self { keys, key_header, jwts, verified, peers: PeerCallers::default() }
+        let (by_basic, peers) = (HashSet::new(), PeerCallers::default());
+        Self { keys, key_header, jwts, by_basic, verified, peers }
+    }
+
+    /// Takes the keys of these callers in `Authorization: Basic` as well.
+    #[must_use]
+    pub fn with_basic(mut self, callers: impl IntoIterator<Item = CallerName>) -> Self {
+        self.by_basic.extend(callers);
+        self
     }
 
     /// Authenticates by names of client certificates as well.
@@ -252,7 +263,7 @@ impl CallerAuth {
         let by_key = self.by_key(head.headers)?;
         let authorization = Authorization::of(head.headers);
         let (by_authorization, claims) = match authorization {
-            Authorization::ApiKey(key) => (Some(self.keys.find(key)?), None),
+            Authorization::ApiKey(value) => (Some(self.by_key_in(value)?), None),
             Authorization::Bearer(token) => self.by_bearer(token).await?.unzip(),
             Authorization::Nothing | Authorization::Other => (None, None),
         };
@@ -282,10 +293,19 @@ impl CallerAuth {
     fn is_own(&self, authorization: Authorization<'_>) -> Result<bool, CallerError> {
         match authorization {
             Authorization::Nothing => Ok(false),
-            Authorization::ApiKey(key) => self.keys.find(key).map(|_| false),
+            Authorization::ApiKey(value) => self.by_key_in(value).map(|_| false),
             Authorization::Bearer(token) if holds_key(token) => Err(CallerError::Unknown),
             Authorization::Bearer(_) | Authorization::Other => Ok(true),
         }
+    }
+
+    /// The caller of a key in `Authorization`.
+    fn by_key_in(&self, value: &[u8]) -> Result<&CallerName, CallerError> {
+        let Some(key) = key_in_basic(value).filter(|_| !self.by_basic.is_empty()) else {
+            return self.keys.find(value);
+        };
+        let caller = self.keys.find(&key)?;
+        if self.by_basic.contains(caller) { Ok(caller) } else { Err(CallerError::Unknown) }
     }
 
     fn by_key(&self, headers: &HeaderMap) -> Result<Option<&CallerName>, CallerError> {

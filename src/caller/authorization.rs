@@ -2,7 +2,7 @@
 //! the client's own credential. Pure.
 
 use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{Engine, alphabet};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -70,6 +70,23 @@ fn plain_bearer(value: &[u8]) -> Option<&[u8]> {
         && is_word(token.last())
         && !token.starts_with(PREFIX.as_bytes()))
     .then_some(token)
+}
+
+/// The API key in a value of the scheme `Basic`: the password, or the name without a password. Only
+/// the published encoding counts (RFC 7617, section 2), and a pair of two keys is none.
+pub(super) fn key_in_basic(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (scheme, encoded) = value.split_first_chunk::<6>()?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let pair = Zeroizing::new(STANDARD.decode(encoded).ok()?);
+    let (name, password) = pair.split_at(pair.iter().position(|&byte| byte == b':')?);
+    let key = match (name, &password[1..]) {
+        (name, []) => name,
+        (name, password) if !holds_key(name) => password,
+        _ => return None,
+    };
+    key.starts_with(PREFIX.as_bytes()).then(|| Zeroizing::new(key.to_vec()))
 }
 
 /// Whether a word in the form of our API keys stands anywhere in `value`. It is not forwarded,

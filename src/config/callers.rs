@@ -40,6 +40,7 @@ const ANONYMOUS: &str = "anonymous";
 struct Known {
     keys: HashMap<ApiKeyHash, (KnownKey, CallerName)>,
     jwts: Vec<JwtCaller>,
+    by_basic: Vec<CallerName>,
     certificates: HashMap<CertificateName, CallerName>,
     unix: Vec<(UnixIdentity, CallerName)>,
 }
@@ -87,6 +88,7 @@ impl Check<'_> {
         let key_header = self.key_header(&root.key("api_key_header"), key_header);
         let auth = key_header.map(|header| {
             CallerAuth::new(known.keys.into_values(), header, known.jwts)
+                .with_basic(known.by_basic)
                 .with_certificates(known.certificates)
                 .with_unix(known.unix)
         });
@@ -105,6 +107,7 @@ impl Check<'_> {
         if is_without_credential(&caller) {
             self.notes.add(at.key("api_key").missing(CREDENTIALS));
         }
+        let has_no_key = caller.api_key.is_missing() && caller.api_keys.is_missing();
         let keys_at = at.key("api_keys");
         if let Field::Given(key) = caller.api_key {
             let _ = self.api_key(&at.key("api_key"), name, key, known);
@@ -117,6 +120,14 @@ impl Check<'_> {
         if let Field::Given(keys) = caller.api_keys {
             let read = |at: &Place<'_>, key| self.api_key(at, name, key, known);
             let _ = some(keys, &keys_at, "a list of API keys", self.notes, read);
+        }
+        let switch_at = at.key("api_key_in_authorization");
+        if let Ok(Some(true)) = caller.api_key_in_authorization.optional() {
+            if has_no_key {
+                let problem = "found a switch for API keys at a caller without one";
+                self.notes.add(switch_at.key_finding(problem, "`api_key` or `api_keys` beside it"));
+            }
+            known.by_basic.push(name.clone());
         }
         let certificates_at = at.key("certificates");
         if !caller.certificates.is_missing() && !listeners.certificates {

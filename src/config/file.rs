@@ -382,6 +382,11 @@ pub(super) struct Caller {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub api_keys: Field<Vec<Field<ApiKey>>>,
+    /// Take its API keys in every form of `Authorization` that clients of Bold BI's own keys and of
+    /// MCP send: by themselves, as `Bearer`, and as `Basic` with the key as password, or as name
+    /// without a password. Without this, `Basic` is refused.
+    #[serde(default)]
+    pub api_key_in_authorization: Field<bool>,
     /// The JWTs of the caller.
     #[serde(default)]
     pub jwt: Field<Jwt>,

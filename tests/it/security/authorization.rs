@@ -164,3 +164,54 @@ async fn an_anonymous_listener_does_not_forward_our_api_key_either() {
     assert!(!seen.head.contains("bgk_"), "{}", seen.head);
     assert!(gateway.access_lines(15).await[14].get("boldgate.caller").is_none());
 }
+
+/// Clients of Bold BI's own keys and of MCP send the key as a name or a password, too.
+#[tokio::test]
+async fn a_key_in_basic_counts_for_callers_that_say_so_and_for_no_others() {
+    let agent = "bgk_canary-key-of-an-agent";
+    let setup = Setup::with(&format!(
+        "  agent:\n    api_key: {{ sha256: \"{}\" }}\n    api_key_in_authorization: true\n    \
+         may: [ {{ tenant: alpha, routes: [read] }} ]\n",
+        hex(digest(&SHA256, agent.as_bytes()).as_ref())
+    ))
+    .await;
+    let basic = |pair: String| format!("Basic {}", STANDARD.encode(pair));
+    for value in [
+        agent.to_owned(),
+        format!("Bearer {agent}"),
+        format!("Basic {agent}"),
+        basic(format!("user:{agent}")),
+        basic(format!(":{agent}")),
+        basic(format!("{agent}:")),
+        basic(format!("user:{agent}")).replace("Basic", "BASIC"),
+    ] {
+        let response = setup.gateway.send(with(&value)).await;
+        assert_eq!(response.status, 200, "{value}: {}", response.text());
+        let seen = &setup.upstream.seen.take()[0];
+        assert_token_of(seen, "alpha");
+        assert_eq!(seen.header("authorization").len(), 1);
+        assert!(!seen.head.contains("bgk_") && !seen.head.contains("Basic"), "{}", seen.head);
+    }
+    let unpadded = basic(format!("user:{agent}")).trim_end_matches('=').to_owned();
+    for value in [
+        // Of another caller.
+        basic(format!("user:{ALPHA_KEY}")),
+        basic(format!("{ALPHA_KEY}:")),
+        // Two readers could read these in two ways, or they are no key.
+        basic(format!("{agent}:{agent}")),
+        basic(format!("{agent}:{ALPHA_KEY}")),
+        basic(format!("{agent}:x")),
+        basic(format!("user:x{agent}")),
+        basic(format!("user:{agent}x")),
+        basic(format!("user:{agent} ")),
+        basic(format!("user:{agent}:")),
+        format!("Basic  {}", STANDARD.encode(format!("user:{agent}"))),
+        format!("{}, Basic eDp5", basic(format!("user:{agent}"))),
+    ]
+    .into_iter()
+    .chain((unpadded.len() % 4 != 0).then_some(unpadded))
+    {
+        setup.assert_refused(with(&value), &[401]).await;
+    }
+    setup.assert_serves().await;
+}
