@@ -274,8 +274,7 @@ impl Check<'_> {
         let secret = self.secret(source);
         if let (Ok(_), SecretRef::File(path)) = (&secret, source) {
             self.warn_of_secret_file(at, path);
-        }
-        if let SecretRef::File(path) = source {
+            // Where the secret hangs, its folder may hang, too.
             self.warn_of_rotation(at, path);
         }
         secret.map_err(|error| Box::new(unusable(at, source, &error)))

@@ -183,7 +183,7 @@ async fn a_key_in_basic_counts_for_callers_that_say_so_and_for_no_others() {
         basic(format!("user:{agent}")),
         basic(format!(":{agent}")),
         basic(format!("{agent}:")),
-        basic(format!("user:{agent}")).replace("Basic", "BASIC"),
+        format!("BASIC {}", STANDARD.encode(format!("user:{agent}"))),
     ] {
         let response = setup.gateway.send(with(&value)).await;
         assert_eq!(response.status, 200, "{value}: {}", response.text());
