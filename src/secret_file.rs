@@ -1,7 +1,7 @@
 //! The file of a secret that is replaced while others may read it: it holds the former secret or
 //! the new one at any moment. A journal beside it tells that a rotation has begun and not ended.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -63,33 +63,26 @@ pub struct Replacement {
 }
 
 impl Replacement {
+    /// Whether the file at `secret` is one that can be replaced, as far as a look at it tells.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check(secret: &Path) -> Result<(), UnfitFile> {
+        replaceable(secret).map(drop)
+    }
+
     /// Proves that the file at `secret` can be replaced: makes a file beside it with the same owner
-    /// and mode, and writes as much as a secret needs.
+    /// and mode, and writes as much as a secret needs. The caller must hold the journal, because
+    /// what another process prepared is removed.
     ///
     /// # Errors
     /// When it cannot be replaced. Nothing has changed then.
     pub fn prepare(secret: &Path) -> Result<Self, UnfitFile> {
+        let known = replaceable(secret)?;
         let unfit = |fault| UnfitFile { path: secret.to_owned(), fault };
-        let known =
-            fs::symlink_metadata(secret).map_err(|error| unfit(Unfit::Unreadable(error)))?;
-        if known.is_symlink() {
-            return Err(unfit(Unfit::Link));
-        }
-        if !known.is_file() {
-            return Err(unfit(Unfit::NotPlain));
-        }
-        if known.nlink() > 1 {
-            return Err(unfit(Unfit::HardLinks(known.nlink())));
-        }
-        if beside(secret, "..data").exists() || secret.iter().any(|part| part == "..data") {
-            return Err(unfit(Unfit::Kubernetes));
-        }
-        if is_mounted(secret).map_err(|error| unfit(Unfit::Unreadable(error)))? {
-            return Err(unfit(Unfit::Mounted));
-        }
         let unwritable = |error| unfit(Unfit::Unwritable(error));
         let new = new_of(secret);
-        // Without a journal, an earlier one is of a rotation that asked for nothing.
+        // An earlier one is of a rotation that asked for nothing.
         remove(&new).map_err(unwritable)?;
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&new);
@@ -128,6 +121,28 @@ impl Replacement {
         fs::rename(&self.new, &self.secret)?;
         sync_folder(&self.secret)
     }
+}
+
+/// The facts about the file at `secret`, if it can be replaced as far as a look at it tells.
+fn replaceable(secret: &Path) -> Result<Metadata, UnfitFile> {
+    let unfit = |fault| UnfitFile { path: secret.to_owned(), fault };
+    let known = fs::symlink_metadata(secret).map_err(|error| unfit(Unfit::Unreadable(error)))?;
+    if known.is_symlink() {
+        return Err(unfit(Unfit::Link));
+    }
+    if !known.is_file() {
+        return Err(unfit(Unfit::NotPlain));
+    }
+    if known.nlink() > 1 {
+        return Err(unfit(Unfit::HardLinks(known.nlink())));
+    }
+    if beside(secret, "..data").exists() || secret.iter().any(|part| part == "..data") {
+        return Err(unfit(Unfit::Kubernetes));
+    }
+    if is_mounted(secret).map_err(|error| unfit(Unfit::Unreadable(error)))? {
+        return Err(unfit(Unfit::Mounted));
+    }
+    Ok(known)
 }
 
 impl Drop for Replacement {
@@ -345,7 +360,8 @@ const MAX_JOURNAL: u64 = 256 << 10;
 const KUBERNETES: &str = "rotate by hand: generate the secret in Bold BI (Settings > Embed), then change the Secret, \
                           vault or file that this one comes from; `credential.hold` bridges the time in between";
 const OWNER: &str = "run this as the owner of the file, or as root";
-const UNWRITABLE: &str = "let this user write into the folder, on a file system with room that is not read-only; or \
+/// The remedy where a file beside the secret cannot be written.
+pub const UNWRITABLE: &str = "let this user write into the folder, on a file system with room that is not read-only; or \
                           rotate by hand, with `credential.hold` for the time in between";
 const PLAIN: &str =
     "keep the secret in a plain file of its own, in a folder that this user may write into";

@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::policy::Permit;
 use crate::secret::{Secret, SecretRef};
 use crate::secret_file::{
-    Journal, JournalError, Replacement, UnfitFile, finish_unfinished, unfinished_secret,
+    Journal, JournalError, Replacement, UNWRITABLE, UnfitFile, finish_unfinished, unfinished_secret,
 };
 use crate::telemetry::{AuditEvent, AuditLine, AuditLog};
 use crate::tenant::{Grant, SecretPosition, Tenant};
@@ -142,7 +142,8 @@ impl From<JournalError> for RotationFailure {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Unfinished(ref path) => Self::unknown(&error, path),
-            _ => Self::unchanged(error, None),
+            JournalError::Unusable(..) => Self::unchanged(error, Some(UNWRITABLE.to_owned())),
+            JournalError::UnderWay(_) | JournalError::Nothing(_) => Self::unchanged(error, None),
         }
     }
 }
@@ -155,10 +156,18 @@ impl Rotation<'_> {
             let path = crate::secret_file::journal_of(self.file);
             return Err(JournalError::Unfinished(path).into());
         }
-        let mut replacement = Replacement::prepare(self.file)?;
-        self.reached(RotationStep::Prepared);
+        Replacement::check(self.file)?;
+        // It is locked: from here on no other process touches the files.
         let mut journal = Journal::begin(self.file, name.as_str())?;
         self.reached(RotationStep::Begun);
+        let mut replacement = match Replacement::prepare(self.file) {
+            Ok(replacement) => replacement,
+            Err(unfit) => {
+                let hint = unfit.hint().to_owned();
+                return Err(self.cancelled(journal, unfit.to_string(), Some(hint)));
+            }
+        };
+        self.reached(RotationStep::Prepared);
         let admin = permit_with(self.tenant, None, &self.command.admin_subject);
         let token = match self.exchanged(&admin).await {
             Ok(token) => token,

@@ -3,10 +3,10 @@
 /// A step that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum RotationStep {
-    /// The file can be replaced.
-    Prepared,
     /// The journal has begun.
     Begun,
+    /// The file can be replaced.
+    Prepared,
     /// The journal says that Bold BI is asked.
     Asked,
     /// The new secret came.
