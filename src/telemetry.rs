@@ -25,6 +25,7 @@ mod handshakes;
 mod histogram;
 mod log_level;
 mod log_limiter;
+mod lost_lines;
 mod metrics;
 mod outcome;
 mod page;
@@ -53,6 +54,7 @@ pub use handshakes::{HandshakeFailure, Handshakes};
 pub use histogram::{DurationCounts, DurationHistogram};
 pub use log_level::{LogControl, LogFilter, LogLevel};
 pub use log_limiter::LogLimiter;
+pub use lost_lines::{LogFault, LostLines};
 use metrics::Families;
 pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
 pub use outcome::{
@@ -110,7 +112,7 @@ pub struct Telemetry {
     /// Requests for actions of the admin API.
     pub actions: ActionMetrics,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
-    pub access_lines_dropped: Counter,
+    pub access_lines_dropped: LostLines,
     /// The spans of traces.
     pub spans: SpanMetrics,
     /// The audit log. Its lines are dropped until it has a sink.
@@ -143,7 +145,7 @@ impl Default for Telemetry {
         let mut registry = Registry::with_prefix("boldgate");
         let families = Families::register(&mut registry);
         let (connections, connections_refused) = (Gauge::default(), Counter::default());
-        let access_lines_dropped = Counter::default();
+        let access_lines_dropped = LostLines::default();
         registry.register("connections", "Open connections of clients", connections.clone());
         registry.register(
             "connections_refused",
@@ -153,7 +155,7 @@ impl Default for Telemetry {
         registry.register(
             "access_log_lines_dropped",
             "Access log lines dropped because the log could not be written, or not fast enough",
-            access_lines_dropped.clone(),
+            access_lines_dropped.counter().clone(),
         );
         let refusals = Refusals::register(&mut registry);
         let handshakes = Handshakes::register(&mut registry);
@@ -174,7 +176,7 @@ impl Default for Telemetry {
         registry.register(
             "audit_log_lines_lost",
             "Audit log lines lost because the log could not be written, or not fast enough",
-            audit.lost.clone(),
+            audit.lost.counter().clone(),
         );
         let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
         build.get_or_create(&vec![("version", VERSION), ("commit", COMMIT), ("date", DATE)]).set(1);

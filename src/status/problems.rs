@@ -9,7 +9,7 @@ use super::certificates::{CertificateList, ValidityState};
 use super::servers::ServerStatus;
 use super::{ShownGeneration, TenantCounts, issuers};
 use crate::caller::KeyCondition;
-use crate::telemetry::{RecordedReload, Telemetry};
+use crate::telemetry::{LogFault, RecordedReload, Telemetry};
 
 /// A thing that needs an operator.
 #[derive(Debug, Serialize)]
@@ -23,9 +23,9 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Severity {
-    /// Some requests fail.
+    /// Some requests fail, or lines of the audit log are lost.
     Failing,
-    /// Requests may fail later.
+    /// Requests may fail later, or after a restart.
     Warning,
 }
 
@@ -44,6 +44,7 @@ pub(super) fn problems(
     found.issuers(active);
     found.configuration(active, telemetry.reload_records.last().as_ref());
     found.process(telemetry);
+    found.logs(telemetry);
     found.bounded()
 }
 
@@ -237,6 +238,28 @@ impl Found {
                 format!("the log level is {level} until a restart; configured: {configured}");
             self.warning("overview", text);
         }
+    }
+
+    /// A request without its audit line is a failure for those who must keep the log.
+    fn logs(&mut self, telemetry: &Telemetry) {
+        if let Some(fault) = telemetry.audit.lost.fault() {
+            self.failing("overview", log_fault("audit log", fault));
+        }
+        if let Some(fault) = telemetry.access_lines_dropped.fault() {
+            self.warning("overview", log_fault("access log", fault));
+        }
+    }
+}
+
+fn log_fault(log: &str, fault: LogFault) -> String {
+    match fault {
+        LogFault::Unwritten => format!("the {log} cannot be written, and its lines are lost"),
+        LogFault::MovedAway => format!(
+            "the {log} was moved away, and no file can be opened in its place: it goes on in the moved one"
+        ),
+        LogFault::LostLately(lines) => format!(
+            "lines of the {log} were lost in the last five minutes ({lines} since the start)"
+        ),
     }
 }
 

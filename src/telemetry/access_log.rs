@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use prometheus_client::metrics::counter::Counter;
 
 use super::RequestOutcome;
+use super::lost_lines::{DestinationState, LostLines};
 use super::sink::LogSink;
 use super::values::{
     push_address, push_escaped, push_number, push_seconds, push_timestamp, text_field,
@@ -121,7 +121,8 @@ pub struct AccessLog {
     stdout: Arc<LogWriter>,
     /// The form of lines on standard output, unless the settings name another.
     stdout_format: Format,
-    dropped: Counter,
+    dropped: LostLines,
+    stdout_state: Arc<DestinationState>,
     active: ArcSwap<ActiveLog>,
 }
 
@@ -131,6 +132,7 @@ struct ActiveLog {
     settings: AccessLogSettings,
     format: Format,
     writer: Arc<LogWriter>,
+    state: Arc<DestinationState>,
 }
 
 /// An access log that is open and not yet written to.
@@ -154,11 +156,15 @@ impl AccessLog {
     ///
     /// # Errors
     /// When the writing thread cannot be started.
-    pub fn new(format: Format, out: Box<dyn Write + Send>, dropped: Counter) -> io::Result<Self> {
-        let stdout = Arc::new(LogWriter::start(LOG, out, MAX_BUFFERED, dropped.clone())?);
+    pub fn new(format: Format, out: Box<dyn Write + Send>, dropped: LostLines) -> io::Result<Self> {
+        let state = Arc::<DestinationState>::default();
+        dropped.use_destination(&state);
+        let stdout = LogWriter::start(LOG, out, MAX_BUFFERED, dropped.clone(), Arc::clone(&state))?;
+        let stdout = Arc::new(stdout);
         let settings = AccessLogSettings::default();
-        let active = ActiveLog { settings, format, writer: Arc::clone(&stdout) };
-        Ok(Self { stdout, stdout_format: format, dropped, active: ArcSwap::from_pointee(active) })
+        let (writer, stdout_state) = (Arc::clone(&stdout), Arc::clone(&state));
+        let active = ArcSwap::from_pointee(ActiveLog { settings, format, writer, state });
+        Ok(Self { stdout, stdout_format: format, dropped, stdout_state, active })
     }
 
     /// Opens the log that `settings` describe, for [`Self::activate`]. A log at the same
@@ -168,24 +174,29 @@ impl AccessLog {
     /// When the file cannot be opened or the writing thread cannot be started.
     pub fn open(&self, settings: &AccessLogSettings) -> io::Result<NewAccessLog> {
         let active = self.active.load();
-        let writer = match &settings.to {
-            _ if settings.to == active.settings.to => Arc::clone(&active.writer),
-            LogSink::Stdout => Arc::clone(&self.stdout),
+        let (writer, state) = match &settings.to {
+            _ if settings.to == active.settings.to => {
+                (Arc::clone(&active.writer), Arc::clone(&active.state))
+            }
+            LogSink::Stdout => (Arc::clone(&self.stdout), Arc::clone(&self.stdout_state)),
             file @ LogSink::File(_) => {
-                let dropped = self.dropped.clone();
-                Arc::new(LogWriter::start(LOG, file.open()?, MAX_BUFFERED, dropped)?)
+                let (dropped, state) = (self.dropped.clone(), Arc::default());
+                let (out, of_writer) = (file.open(&state)?, Arc::clone(&state));
+                let writer = LogWriter::start(LOG, out, MAX_BUFFERED, dropped, of_writer)?;
+                (Arc::new(writer), state)
             }
         };
         let format = settings.format.unwrap_or(match settings.to {
             LogSink::Stdout => self.stdout_format,
             LogSink::File(_) => Format::Json,
         });
-        Ok(NewAccessLog(ActiveLog { settings: settings.clone(), format, writer }))
+        Ok(NewAccessLog(ActiveLog { settings: settings.clone(), format, writer, state }))
     }
 
     /// Writes to `new` from now on. Gives the former log if it was another file.
     pub fn activate(&self, new: NewAccessLog) -> Option<FormerAccessLog> {
         let new = Arc::new(new.0);
+        self.dropped.use_destination(&new.state);
         let former = Arc::clone(&self.active.swap(Arc::clone(&new)).writer);
         let stays = Arc::ptr_eq(&former, &new.writer) || Arc::ptr_eq(&former, &self.stdout);
         (!stays).then(|| FormerAccessLog(former))

@@ -4,11 +4,12 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
-use prometheus_client::metrics::counter::Counter;
 
+use super::lost_lines::{DestinationState, LostLines};
 use super::sink::LogSink;
 use super::values::{push_address, push_number, push_seconds, push_timestamp, text_field};
 use super::writer::LogWriter;
@@ -136,7 +137,7 @@ pub struct AuditEmbed<'a> {
 pub struct AuditLog {
     open: RwLock<Option<OpenLog>>,
     /// Lines that could not be written, or not fast enough.
-    pub lost: Counter,
+    pub lost: LostLines,
 }
 
 /// The log at the former destination. Dropping it writes its last lines, for at most two seconds.
@@ -161,7 +162,9 @@ impl AuditLog {
         if is(&self.open.read()) {
             return Ok(None);
         }
-        let open = sink.map(|sink| OpenLog::new(sink, self.lost.clone())).transpose()?;
+        let state = Arc::default();
+        let open = sink.map(|sink| OpenLog::new(sink, &self.lost, &state)).transpose()?;
+        self.lost.use_destination(&state);
         let before = std::mem::replace(&mut *self.open.write(), open);
         Ok(before.map(FormerLog))
     }
@@ -185,8 +188,9 @@ impl AuditLog {
 }
 
 impl OpenLog {
-    fn new(sink: &LogSink, lost: Counter) -> io::Result<Self> {
-        let writer = LogWriter::start("audit log", sink.open()?, MAX_BUFFERED, lost)?;
+    fn new(sink: &LogSink, lost: &LostLines, state: &Arc<DestinationState>) -> io::Result<Self> {
+        let (out, lost) = (sink.open(state)?, lost.clone());
+        let writer = LogWriter::start("audit log", out, MAX_BUFFERED, lost, Arc::clone(state))?;
         Ok(Self { sink: sink.clone(), writer })
     }
 }

@@ -5,10 +5,12 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Access, OFlags, access};
 
 use super::LogLimiter;
+use super::lost_lines::DestinationState;
 
 /// An open log file.
 #[derive(Debug)]
@@ -18,13 +20,16 @@ pub(super) struct LogFile {
     /// Device and inode of the open file.
     id: (u64, u64),
     log_limiter: LogLimiter,
+    state: Arc<DestinationState>,
 }
 
 impl LogFile {
-    /// Opens the file at `path`, or creates it.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens the file at `path`, or creates it. A later failure to open it again is recorded in
+    /// `state`.
+    pub(super) fn open(path: &Path, state: &Arc<DestinationState>) -> io::Result<Self> {
         let (file, id) = open(path, true)?;
-        Ok(Self { path: path.to_owned(), file, id, log_limiter: LogLimiter::default() })
+        let (log_limiter, state) = (LogLimiter::default(), Arc::clone(state));
+        Ok(Self { path: path.to_owned(), file, id, log_limiter, state })
     }
 
     /// Whether the path leads to another file now, or to none. Checked on each write, at most fifty
@@ -36,14 +41,30 @@ impl LogFile {
     /// Opens the path again. If that fails, the log goes on in the old file.
     fn reopen(&mut self) {
         match open(&self.path, true) {
-            Ok((file, id)) => (self.file, self.id) = (file, id),
-            Err(error) if self.log_limiter.allow("reopen").is_some() => tracing::error!(
+            Ok((file, id)) => {
+                (self.file, self.id) = (file, id);
+                self.is_in_place();
+            }
+            Err(error) => self.cannot_reopen(&error),
+        }
+    }
+
+    fn cannot_reopen(&self, error: &io::Error) {
+        self.state.reopened(false);
+        if self.log_limiter.allow("reopen").is_some() {
+            tracing::error!(
                 %error,
                 path = %self.path.display(),
                 hint = "the log goes on in the file that was moved away: check the permissions of the folder",
                 "the log was moved away, and a new file cannot be opened in its place"
-            ),
-            Err(_) => {}
+            );
+        }
+    }
+
+    /// Ends the alarm about a file that was moved away.
+    fn is_in_place(&self) {
+        if self.state.reopened(true) {
+            tracing::info!(path = %self.path.display(), "the log is written at its path again");
         }
     }
 }
@@ -52,6 +73,8 @@ impl Write for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.was_moved() {
             self.reopen();
+        } else {
+            self.is_in_place();
         }
         self.file.write(lines)
     }
@@ -98,6 +121,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::telemetry::{LogFault, LostLines};
+
+    fn open(path: &Path) -> io::Result<LogFile> {
+        LogFile::open(path, &Arc::default())
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -107,11 +135,11 @@ mod tests {
     fn a_log_file_is_created_for_its_owner_alone_and_only_appended_to() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        LogFile::open(&path).unwrap().write_all(b"one\n").unwrap();
+        open(&path).unwrap().write_all(b"one\n").unwrap();
         assert_eq!(mode(&path), 0o600);
         // An operator may have changed the permissions, e.g. for a log shipper.
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        LogFile::open(&path).unwrap().write_all(b"two\n").unwrap();
+        open(&path).unwrap().write_all(b"two\n").unwrap();
         assert_eq!(mode(&path), 0o640);
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }
@@ -120,7 +148,7 @@ mod tests {
     fn a_moved_or_deleted_log_is_created_again_and_a_replacement_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let mut log = LogFile::open(&at("log")).unwrap();
+        let mut log = open(&at("log")).unwrap();
         log.write_all(b"one\n").unwrap();
         fs::rename(at("log"), at("log.1")).unwrap();
         log.write_all(b"two\n").unwrap();
@@ -141,14 +169,19 @@ mod tests {
     fn the_old_file_is_written_on_while_no_new_one_can_be_opened() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let mut log = LogFile::open(&at("log")).unwrap();
+        let (state, lost) = (Arc::new(DestinationState::default()), LostLines::default());
+        lost.use_destination(&state);
+        let mut log = LogFile::open(&at("log"), &state).unwrap();
         log.write_all(b"one\n").unwrap();
+        assert_eq!(lost.fault(), None);
         fs::rename(at("log"), at("log.1")).unwrap();
         fs::create_dir(at("log")).unwrap();
         log.write_all(b"two\n").unwrap();
         assert_eq!(fs::read_to_string(at("log.1")).unwrap(), "one\ntwo\n");
+        assert_eq!(lost.fault(), Some(LogFault::MovedAway));
         fs::remove_dir(at("log")).unwrap();
         log.write_all(b"three\n").unwrap();
+        assert_eq!(lost.fault(), None);
         assert_eq!(fs::read_to_string(at("log")).unwrap(), "three\n");
     }
 
@@ -158,13 +191,13 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
-        assert!(LogFile::open(&pipe).is_err(), "nobody reads it");
+        assert!(open(&pipe).is_err(), "nobody reads it");
         let reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-        let error = LogFile::open(&pipe).unwrap_err();
+        let error = open(&pipe).unwrap_err();
         assert_eq!(error.to_string(), "it is not a plain file");
         drop(reader);
-        assert!(LogFile::open(folder.path()).is_err());
-        assert!(LogFile::open(&folder.path().join("no/log")).is_err());
-        LogFile::open(&folder.path().join("log")).unwrap();
+        assert!(open(folder.path()).is_err());
+        assert!(open(&folder.path().join("no/log")).is_err());
+        open(&folder.path().join("log")).unwrap();
     }
 }

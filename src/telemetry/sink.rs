@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::file::{self, LogFile};
+use super::lost_lines::DestinationState;
 use super::writer::stdout;
 
 /// The destination of a log.
@@ -28,10 +30,10 @@ impl LogSink {
         }
     }
 
-    pub(super) fn open(&self) -> io::Result<Box<dyn Write + Send>> {
+    pub(super) fn open(&self, state: &Arc<DestinationState>) -> io::Result<Box<dyn Write + Send>> {
         Ok(match self {
             Self::Stdout => stdout(),
-            Self::File(path) => Box::new(LogFile::open(path)?),
+            Self::File(path) => Box::new(LogFile::open(path, state)?),
         })
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use prometheus_client::metrics::counter::Counter;
 
 use super::LogLimiter;
+use super::lost_lines::{DestinationState, LostLines};
 
 /// Takes lines. Dropping it writes the rest, for at most [`FINISH_TIMEOUT`].
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct LogWriter {
     queue: Arc<LineQueue>,
     /// The most bytes that may wait to be written; further lines are lost.
     bound: usize,
-    lost: Counter,
+    lost: LostLines,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ struct QueuedLines {
 
 impl LogWriter {
     /// Writes to `out`, for the log of this name. `lost` counts the lines that could not be
-    /// written, and those that came while more than `bound` bytes waited.
+    /// written, and those that came while more than `bound` bytes waited. `state` is that of `out`.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -44,14 +44,18 @@ impl LogWriter {
         log: &'static str,
         out: Box<dyn Write + Send>,
         bound: usize,
-        lost: Counter,
+        lost: LostLines,
+        state: Arc<DestinationState>,
     ) -> io::Result<Self> {
         let queue = Arc::new(LineQueue::default());
         let for_thread = Arc::clone(&queue);
         let losses = LossReport {
             log,
             lost: lost.clone(),
+            state,
             unreported: 0,
+            lost_in_fault: 0,
+            is_reported: false,
             log_limiter: LogLimiter::default(),
         };
         std::thread::Builder::new()
@@ -66,7 +70,7 @@ impl LogWriter {
         if state.lines.len() > self.bound || state.closed {
             state.dropped += 1;
             drop(state);
-            self.lost.inc();
+            self.lost.add(1);
             return;
         }
         let was_empty = state.lines.is_empty();
@@ -117,10 +121,13 @@ impl LineQueue {
             let (last_byte, result) = write_all(&mut *out, lines.as_bytes());
             torn = last_byte.map_or(torn, |last| last != b'\n');
             // A log that cannot be written must not stop the gateway.
-            if let Err((unwritten, error)) = result {
-                losses.unwritten(unwritten, &error);
-            }
+            losses.state.written(result.is_ok());
             losses.dropped(dropped);
+            match result {
+                Err((unwritten, error)) => losses.unwritten(unwritten, &error),
+                Ok(()) if dropped == 0 => losses.ended(),
+                Ok(()) => {}
+            }
             lines.clear();
             if !closed {
                 // Lines of a busy gateway gather meanwhile, for one write.
@@ -153,16 +160,24 @@ fn write_all(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64,
 /// same reason.
 struct LossReport {
     log: &'static str,
-    lost: Counter,
+    lost: LostLines,
+    state: Arc<DestinationState>,
+    /// Lines that no line of the log of the process has told yet.
     unreported: u64,
+    /// Lines that were lost since all was written last.
+    lost_in_fault: u64,
+    /// Whether the log of the process tells that lines are lost.
+    is_reported: bool,
     log_limiter: LogLimiter,
 }
 
 impl LossReport {
     fn unwritten(&mut self, lines: u64, error: &io::Error) {
-        self.lost.inc_by(lines);
+        self.lost.add(lines);
         self.unreported += lines;
+        self.lost_in_fault += lines;
         if self.log_limiter.allow("unwritten").is_some() {
+            self.is_reported = true;
             let lines = std::mem::take(&mut self.unreported);
             tracing::error!(
                 %error,
@@ -180,7 +195,9 @@ impl LossReport {
             return;
         }
         self.unreported += lines;
+        self.lost_in_fault += lines;
         if self.log_limiter.allow("dropped").is_some() {
+            self.is_reported = true;
             let lines = std::mem::take(&mut self.unreported);
             tracing::error!(
                 lines,
@@ -188,6 +205,15 @@ impl LossReport {
                 "the {} cannot be written fast enough: lines are lost",
                 self.log
             );
+        }
+    }
+
+    /// All lines were written. A fault that comes and goes is reported no more often than it began.
+    fn ended(&mut self) {
+        let lost = std::mem::take(&mut self.lost_in_fault);
+        if std::mem::take(&mut self.is_reported) {
+            self.unreported = 0;
+            tracing::info!(lines_lost = lost, "the {} is written again", self.log);
         }
     }
 }
@@ -246,9 +272,10 @@ mod tests {
 
     #[test]
     fn a_truncated_line_is_counted_and_the_next_one_is_whole() {
-        let (out, lost) = (Arc::new(Mutex::new(Vec::new())), Counter::default());
+        let (out, lost) = (Arc::new(Mutex::new(Vec::new())), LostLines::default());
         let tight = Tight { room: 12, failed: false, out: Arc::clone(&out) };
-        let writer = LogWriter::start("audit log", Box::new(tight), 1024, lost.clone()).unwrap();
+        let (state, counted) = (Arc::default(), lost.clone());
+        let writer = LogWriter::start("audit log", Box::new(tight), 1024, counted, state).unwrap();
         writer.write("one line\n");
         writer.write("another\n");
         // Written together or apart, the second line or a later one finds no room.
@@ -286,9 +313,10 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_bound_are_lost_and_counted_without_a_wait() {
-        let (out, lost) = (Arc::new(Mutex::new(Vec::new())), Counter::default());
+        let (out, lost) = (Arc::new(Mutex::new(Vec::new())), LostLines::default());
         let (release, stuck) = Stuck::new(&out);
-        let writer = LogWriter::start("audit log", stuck, 1000, lost.clone()).unwrap();
+        let (state, counted) = (Arc::default(), lost.clone());
+        let writer = LogWriter::start("audit log", stuck, 1000, counted, state).unwrap();
         for _ in 0..10_000 {
             writer.write("ten bytes\n");
         }

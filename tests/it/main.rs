@@ -42,6 +42,7 @@ mod signals;
 mod single_flight;
 mod status_api;
 mod status_command;
+mod status_problems;
 mod status_readings;
 mod structure;
 mod subjects;
