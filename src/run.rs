@@ -245,6 +245,10 @@ impl Running {
         report(allotment, max_connections, Some(self.max_connections), &self.state.telemetry);
         self.max_connections = allotment.clients;
         next.publish_metrics(&self.state.telemetry);
+        next.alarm.log_ends(&before.alarm, |name| {
+            let mut tenants = next.gateway.tenants().iter();
+            tenants.any(|tenant| tenant.name.as_str() == name && tenant.credential.has_secret())
+        });
         next.alarm.log();
         if self.readiness.lacks_secrets() && next.can_warm_up() {
             self.warming_up = start_warm_up(&next, &self.readiness);

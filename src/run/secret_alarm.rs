@@ -31,6 +31,21 @@ impl SecretAlarm {
         self.0.contains_key(tenant)
     }
 
+    /// Logs the end of the alarm `before` for each of the tenants that have a usable secret now, up
+    /// to a bound.
+    pub(super) fn log_ends(&self, before: &Self, has_secret: impl Fn(&str) -> bool) {
+        let mut ended: Vec<_> =
+            before.0.keys().filter(|tenant| !self.is_about(tenant) && has_secret(tenant)).collect();
+        ended.sort_unstable();
+        for tenant in ended.iter().take(MAX_LINES) {
+            tracing::info!(boldgate.tenant = tenant, "the secret of a tenant can be used again");
+        }
+        let more = ended.len().saturating_sub(MAX_LINES);
+        if more > 0 {
+            tracing::info!(more, "the secrets of more tenants can be used again");
+        }
+    }
+
     /// Logs one error for each tenant, up to a bound.
     pub(super) fn log(&self) {
         for (tenant, Alarm { finding, hint, is_kept }) in self.0.iter().take(MAX_LINES) {
