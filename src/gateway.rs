@@ -176,6 +176,12 @@ impl Gateway {
         self.tokens.has_token(self.gatekeeper.policy.operator_permit(tenant))
     }
 
+    /// Whether the changed secret of `tenant` has given no token yet, while a token by the former
+    /// one is in use.
+    pub fn serves_by_former_secret(&self, tenant: &Tenant) -> bool {
+        self.tokens.serves_by_former_secret(&tenant.name)
+    }
+
     /// Exchanges for the token of the tenant's own user, whatever the cache has, and waits for it.
     /// `None` if there is no such tenant.
     ///

@@ -94,6 +94,10 @@ pub struct TenantCounts {
     ok: usize,
     failing: usize,
     secret_unreadable: usize,
+    /// Tenants that go on with their former secret.
+    former_secret: usize,
+    /// Of these the tenants whose changed secret can be read, and gives no token yet.
+    unproven_secret: usize,
     disabled: usize,
     /// Of the disabled ones the tenants that only an operator has disabled.
     disabled_by_operator: usize,

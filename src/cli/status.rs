@@ -128,7 +128,7 @@ impl StatusCommand {
     /// The same with the first tenants that need an operator, and no others.
     async fn read_troubled(&self, reader: &StatusReader, status: Value) -> Result<Value, Failure> {
         let (mut shown, mut found) = (Vec::new(), 0);
-        for state in ["failing", "secret_unreadable", "disabled"] {
+        for state in ["failing", "secret_unreadable", "former_secret", "disabled"] {
             let limit = MAX_TROUBLED.saturating_sub(shown.len());
             let mut page = reader.tenants(&[("state", state)], limit).await?;
             found += page["found"].as_u64().unwrap_or_default();
@@ -184,7 +184,7 @@ const SWITCH_ON: &str =
     "add it, and restart the gateway; or name the address of another gateway with `--address`";
 const AFTER_HELP: &str = "\
 The gateway must have `admin: { status: true }`. Without SEARCH and --all, tenants are listed that fail, \
-cannot use their secret, or are disabled.
+cannot use their secret, go on with a former one, or are disabled.
 
 Exit codes: 0 no request fails by a fault that the gateway knows; 1 something is failing, it is in the \
 output; 2 wrong usage; 69 the gateway cannot be reached, or does not show its state; 78 bad configuration.";

@@ -86,6 +86,20 @@ impl Found {
                 format!("{count} of {total} tenants: the secret cannot be used"),
             );
         }
+        let kept = tenants.former_secret - tenants.unproven_secret;
+        if kept > 0 {
+            let text = format!(
+                "{kept} of {total} tenants: the secret cannot be used; the former one is used on, and a restart would lose it"
+            );
+            self.warning("tenants", text);
+        }
+        if tenants.unproven_secret > 0 {
+            let count = tenants.unproven_secret;
+            let text = format!(
+                "{count} of {total} tenants: the changed secret gives no token yet; tokens by the former one serve for an hour after the change at most"
+            );
+            self.warning("tenants", text);
+        }
         if tenants.token_rejected > 0 {
             let count = tenants.token_rejected;
             let text = format!(
@@ -211,14 +225,12 @@ impl Found {
     fn configuration(&mut self, active: &ShownGeneration, last: Option<&RecordedReload>) {
         match last.map(|reload| reload.outcome) {
             Some("refused") => {
-                self.failing(
-                    "reloads",
-                    "the changed configuration is refused; the former one stays",
-                );
+                let text = "the changed configuration is refused; the former one stays, and a restart would fail";
+                self.warning("reloads", text);
             }
             Some("unreadable" | "timed_out") => {
-                let text = "the files of the configuration cannot be read; the former one stays";
-                self.failing("reloads", text);
+                let text = "the files of the configuration cannot be read; the former one stays, and a restart would fail";
+                self.warning("reloads", text);
             }
             _ => {}
         }

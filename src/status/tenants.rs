@@ -62,8 +62,11 @@ pub struct TenantPage {
 pub enum TenantState {
     /// The last exchange failed.
     Failing,
-    /// The secret cannot be used.
+    /// The secret cannot be used, and there is no former one.
     SecretUnreadable,
+    /// It goes on with its former secret, because the configured one cannot be used or gives no
+    /// token.
+    FormerSecret,
     /// Its requests are refused, by the configuration or by an operator.
     Disabled,
     /// The last exchange gave a token.
@@ -250,13 +253,20 @@ fn state(gateway: &Gateway, tenant: &Tenant, exchange: ExchangeTimes) -> TenantS
     if gateway.disabled_by(tenant).is_some() {
         return TenantState::Disabled;
     }
-    if gateway.metrics(tenant).secret_unreadable.get() == 1 {
+    let metrics = gateway.metrics(tenant);
+    let is_unreadable = metrics.secret_unreadable.get() == 1;
+    if is_unreadable && !tenant.credential.has_secret() {
         return TenantState::SecretUnreadable;
     }
+    // The changed secret has given no token yet, and one by the former secret serves on.
+    if exchange.failed && gateway.serves_by_former_secret(tenant) {
+        return TenantState::FormerSecret;
+    }
     match (exchange.ended_at, exchange.failed) {
+        (Some(_), true) => TenantState::Failing,
+        _ if is_unreadable => TenantState::FormerSecret,
         (None, _) => TenantState::NeverUsed,
         (Some(_), false) => TenantState::Ok,
-        (Some(_), true) => TenantState::Failing,
     }
 }
 
@@ -281,6 +291,11 @@ pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => counts.failing += 1,
             TenantState::SecretUnreadable => counts.secret_unreadable += 1,
+            TenantState::FormerSecret => {
+                counts.former_secret += 1;
+                let is_kept = gateway.metrics(tenant).secret_unreadable.get() == 1;
+                counts.unproven_secret += usize::from(!is_kept);
+            }
             TenantState::Disabled => counts.disabled += 1,
             TenantState::NeverUsed => counts.never_used += 1,
         }
@@ -317,7 +332,7 @@ pub(super) fn page(active: &ShownGeneration, samples: &Samples, query: &TenantQu
 /// How long a 401 of Bold BI is a problem.
 const REJECTED_LATELY: Duration = Duration::from_secs(5 * 60);
 const SORTS: &str = "name, server, state, requests or expires, with a `-` before it to reverse it";
-const STATES: &str = "failing, secret_unreadable, disabled, ok or never_used";
+const STATES: &str = "failing, secret_unreadable, former_secret, disabled, ok or never_used";
 const DEFAULT_PER_PAGE: usize = 50;
 const MAX_PER_PAGE: usize = 200;
 const MAX_SEARCH: usize = 200;

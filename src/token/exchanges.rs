@@ -209,6 +209,13 @@ impl Exchanges {
         self.unproven.is_open(permit)
     }
 
+    /// Whether the secret of `tenant` is not proven, while the token that is to be renewed by it is
+    /// usable.
+    pub(super) fn serves_by_former_secret(&self, tenant: &TenantName) -> bool {
+        let proof = self.unproven.proof_of(tenant);
+        proof.is_some_and(|permit| self.cache.usable(&permit).is_some())
+    }
+
     /// Lets another permit prove the secret of `permit`, which has no usable token any more.
     pub(super) fn prove_by_another(&self, permit: &Permit) {
         if self.unproven.is_open(permit)
@@ -224,7 +231,11 @@ impl Exchanges {
             self.metrics(permit).secret_unproven.set(0);
             let tenant = &permit.tenant().name;
             let dropped = self.cache.remove_former(tenant);
-            tracing::info!(boldgate.tenant = %tenant, dropped, "a changed secret gives tokens");
+            tracing::info!(
+                boldgate.tenant = %tenant,
+                former_tokens_dropped = dropped,
+                "the changed secret of a tenant gives tokens, and is used from now on"
+            );
         }
     }
 

@@ -36,6 +36,11 @@ impl UnprovenSecrets {
         self.0.lock().get(&permit.tenant().name).is_some_and(|open| is_by_same(open, permit))
     }
 
+    /// The permit that is to prove the secret of `tenant`, if it is not proven.
+    pub(super) fn proof_of(&self, tenant: &TenantName) -> Option<Permit> {
+        self.0.lock().get(tenant).cloned()
+    }
+
     /// Ends the proof of the secret of `permit`. Returns `true` if there was one.
     pub(super) fn end(&self, permit: &Permit) -> bool {
         let mut open = self.0.lock();

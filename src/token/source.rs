@@ -83,6 +83,12 @@ impl TokenSource {
         self.exchanges.cache().usable(permit).is_some()
     }
 
+    /// Whether the changed secret of `tenant` has given no token yet, while the token that is to be
+    /// renewed by it is usable.
+    pub fn serves_by_former_secret(&self, tenant: &TenantName) -> bool {
+        self.exchanges.serves_by_former_secret(tenant)
+    }
+
     /// Drops the cached tokens of `tenant`, or of one subject of it. Returns how many there were.
     pub fn drop_tokens(&self, tenant: &TenantName, subject: Option<&str>) -> usize {
         self.exchanges.drop_tokens(tenant, subject)

@@ -143,8 +143,8 @@ async fn the_address_is_that_of_a_configuration_even_if_the_rest_of_it_is_wrong(
     let refused = |text: &str| text.contains("the changed configuration is refused");
     gateway.stderr(refused);
     let ended = ask();
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stdout.contains("FAILING  reloads"), "{}", ended.stdout);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("warning  reloads"), "{}", ended.stdout);
     assert!(ended.stdout.contains("tenants.acme.credential.user_source"), "{}", ended.stdout);
     files.swap_in("boldgate.yaml", &text.edit("status: true", "status: maybe"));
     let ended = ask();

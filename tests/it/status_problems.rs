@@ -5,11 +5,12 @@ use std::process::Command;
 
 use boldgate::boldbi::stand_in::StandIn;
 
-use crate::support::admin::problems;
+use crate::support::admin::{problems, read_json};
 use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::Process;
-use crate::support::reloads::{ACME, PATIENCE, get, log_line, two_sites};
+use crate::support::reloads::{ACME, BOLT, PATIENCE, get, log_line, metric, two_sites};
+use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::becomes;
 
 const OFF: &str = "admin: { address: \"127.0.0.1:0\" }";
@@ -78,4 +79,59 @@ async fn lost_lines_of_the_audit_log_are_failing_and_those_of_the_access_log_a_w
         );
         assert_eq!(problems(admin).await, [lately]);
     }
+}
+
+/// The states of all tenants, by their names.
+async fn states(admin: std::net::SocketAddr) -> Vec<String> {
+    let all = read_json(admin, "/api/v1/tenants").await;
+    let tenants = all["tenants"].as_array().unwrap().iter();
+    tenants.map(|tenant| tenant["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_secret_that_the_gateway_still_has_is_a_warning_until_it_is_back() {
+    let (_upstream, files) = setup("").await;
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    assert_eq!(get(address, ACME).await.status, 200);
+    assert_eq!(states(admin).await, ["ok"], "control");
+    std::fs::remove_file(files.path("secret")).unwrap();
+    let expected = "warning tenants: 1 of 1 tenants: the secret cannot be used; the former one is used on, and a \
+                    restart would lose it";
+    becomes(PATIENCE, "it is noticed", async || problems(admin).await == [expected]).await;
+    assert_eq!(states(admin).await, ["former_secret"]);
+    let found = read_json(admin, "/api/v1/tenants?state=former_secret").await;
+    assert_eq!(found["found"], 1);
+    assert_eq!(read_json(admin, "/api/v1/status").await["tenants"]["secret_unreadable"], 0);
+    assert_eq!(get(address, ACME).await.status, 200);
+    files.swap_in("secret", EMBED_SECRET);
+    let line = log_line(&gateway, "the secret of a tenant can be used again").await;
+    assert_eq!((&line["severity"], &line["boldgate.tenant"]), (&"INFO".into(), &"acme".into()));
+    assert_eq!(problems(admin).await, [""; 0]);
+    assert_eq!(states(admin).await, ["ok"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_changed_secret_is_a_warning_for_tenants_that_have_a_token_and_failing_for_others()
+ {
+    let (upstream, files) = (two_sites().await, Files::new());
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme", "bolt"], "").edit(OFF, ON));
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    assert_eq!(get(address, ACME).await.status, 200);
+    files.swap_in("secret", "canary-with-a-typo");
+    let warning = "warning tenants: 1 of 2 tenants: the changed secret gives no token yet; tokens by the former one \
+                   serve for an hour after the change at most";
+    becomes(PATIENCE, "it is refused", async || problems(admin).await == [warning]).await;
+    assert_eq!(metric(admin, "boldgate_tenant_secret_unproven{tenant=\"acme\"}").await, 1);
+    assert_eq!(states(admin).await, ["former_secret", "never_used"]);
+    assert_eq!(get(address, BOLT).await.status, 502, "it has no token");
+    let failing = "failing tenants: 1 of 2 tenants: the last exchange failed";
+    assert_eq!(problems(admin).await, [failing, warning]);
+    files.swap_in("secret", EMBED_SECRET);
+    let proven = "the changed secret of a tenant gives tokens, and is used from now on";
+    let line = log_line(&gateway, proven).await;
+    assert_eq!(line["boldgate.tenant"], "acme", "{line}");
+    assert_eq!(get(address, BOLT).await.status, 200);
+    becomes(PATIENCE, "all is well", async || problems(admin).await.is_empty()).await;
 }

@@ -283,7 +283,7 @@ async fn reloads_are_shown_with_their_trigger_their_outcome_and_their_findings()
     let finding = refused["findings"][0].as_str().unwrap();
     assert!(finding.contains("tenants.acme.credential.user_source"), "{finding}");
     assert_eq!(refused["trigger"], "files");
-    let expected = "failing reloads: the changed configuration is refused; the former one stays";
+    let expected = "warning reloads: the changed configuration is refused; the former one stays, and a restart would fail";
     assert_eq!(problems(admin).await, [expected]);
 
     let added = files.config(&upstream, &["acme", "bolt"], "limits: { max_connections: 100 }\n");
@@ -302,7 +302,7 @@ async fn reloads_are_shown_with_their_trigger_their_outcome_and_their_findings()
     std::fs::remove_file(files.path("boldgate.yaml")).unwrap();
     std::fs::create_dir(files.path("boldgate.yaml")).unwrap();
     becomes(PATIENCE, "it is noticed", async || {
-        problems(admin).await[0].starts_with("failing reloads")
+        problems(admin).await[0].starts_with("warning reloads")
     })
     .await;
     drop(gateway);

@@ -100,6 +100,7 @@ impl StatusReport<'_> {
             ("ok", "ok"),
             ("failing", "failing"),
             ("secret_unreadable", "secret unreadable"),
+            ("former_secret", "former secret"),
             ("disabled", "disabled"),
             ("never_used", "never used"),
         ];
@@ -135,6 +136,7 @@ impl StatusReport<'_> {
         let tone = match word(&tenant["state"]) {
             "ok" => Tone::Good,
             "failing" | "secret_unreadable" => Tone::Bad,
+            "former_secret" => Tone::Doubtful,
             _ => Tone::Dim,
         };
         let left = match tenant["token"]["seconds_left"].as_u64() {

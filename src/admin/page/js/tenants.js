@@ -1,6 +1,7 @@
 const PER_PAGE = 50;
 const query = { search: "", state: "", sort: "name", page: 1 };
 const STATES = { ok: ["ok", "ok"], failing: ["failing", "bad"], secret_unreadable: ["secret unreadable", "bad"],
+  former_secret: ["former secret", "warn"],
   disabled: ["disabled", "idle"], never_used: ["never used", "idle"] };
 let shownTenants = [];
 let gatewayTime = "";
