@@ -23,7 +23,7 @@ use super::{AdminClient, AdminServer};
 use crate::boldbi;
 use crate::gateway::Gateway;
 use crate::telemetry::{ActionOutcome, AdminAction, AuditEvent, AuditLine, LogLevel, Telemetry};
-use crate::tenant::{DisabledBy, SwitchError};
+use crate::tenant::{DisabledBy, SwitchError, Tenant};
 
 /// The parts of the gateway that actions change.
 pub struct Controls {
@@ -131,6 +131,12 @@ impl Controls {
         }
     }
 
+    /// The tenant of this name in the configuration in force.
+    fn known_tenant(&self, name: &str) -> Option<Arc<Tenant>> {
+        let gateway = (self.gateway)()?;
+        gateway.tenants().iter().find(|known| known.name.as_str() == name).cloned()
+    }
+
     async fn reload(&self) -> Result<ActionSuccess, ActionFailure> {
         let report = match self.reloads.request() {
             Ok(report) => report.await.map_err(|_| stopping())?,
@@ -216,22 +222,30 @@ impl Controls {
         let tenant = attempt.command.as_ref().and_then(AdminCommand::tenant);
         let client = attempt.client.map(tracing::field::display);
         // The name of a tenant that is not known may be any text, which is for the audit log alone.
-        if result.is_ok() {
+        // So may the body of a request that is not understood.
+        let known = tenant.and_then(|name| self.known_tenant(name));
+        let is_told = tenant.is_none() || known.is_some();
+        let is_own_text = attempt.command.is_some() || attempt.operator.is_none();
+        if let Err(failure) = result {
+            tracing::warn!(
+                action,
+                boldgate.tenant = known.as_ref().map(|tenant| tenant.name.as_str()),
+                server.address = known.as_ref().map(|tenant| tenant.server.origin().to_string()),
+                operator = kind,
+                client.address = client,
+                boldgate.reason = code,
+                error = error.filter(|_| is_told && is_own_text),
+                hint = failure.hint,
+                suppressed = (suppressed > 0).then_some(suppressed),
+                "an action of the admin API was refused or failed"
+            );
+        } else {
             tracing::info!(
                 action,
                 boldgate.tenant = tenant,
                 operator = kind,
                 client.address = client,
                 "an operator's action"
-            );
-        } else {
-            tracing::warn!(
-                action,
-                operator = kind,
-                client.address = client,
-                boldgate.reason = code,
-                suppressed = (suppressed > 0).then_some(suppressed),
-                "an action of the admin API was refused or failed"
             );
         }
         self.telemetry.audit.write(&AuditLine {

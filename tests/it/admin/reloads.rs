@@ -9,7 +9,9 @@ use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::Process;
-use crate::support::reloads::{ACME, BOLT, PATIENCE, get, two_sites, until_status};
+use crate::support::reloads::{
+    ACME, BOLT, PATIENCE, get, log_line, log_lines, two_sites, until_status,
+};
 use crate::support::waiting::becomes;
 
 const TENANT: &str = "{\"tenant\": \"acme\"}";
@@ -249,4 +251,31 @@ async fn an_operator_on_an_open_connection_is_refused_once_the_client_ca_is_repl
     let mut next = connect(admin, &server, Some(&of_new)).await.unwrap();
     reply(&act(&mut next, "enable-tenant", TENANT, "").await, 200);
     assert_eq!(get(process.address(), ACME).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_action_has_its_tenant_its_server_and_its_cause_in_the_log() {
+    let served = Served::new().await;
+    let failed = "an action of the admin API was refused or failed";
+    served.upstream.set_embed_secret(Some("site1"), "canary-another");
+    reply(&served.act("refresh-token", TENANT).await, 502);
+    let line = log_line(&served.process, failed).await;
+    let server = served.upstream.url();
+    let origin = server.trim_end_matches("/bi");
+    assert_eq!((&line["severity"], &line["boldgate.tenant"]), (&"WARN".into(), &"acme".into()));
+    assert_eq!(
+        (&line["action"], &line["server.address"]),
+        (&"refresh-token".into(), &origin.into())
+    );
+    assert_eq!(line["boldgate.reason"], "credential_refused");
+    assert!(line["error"].as_str().unwrap().contains("the credential was refused"), "{line}");
+    assert!(line["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{line}");
+    // The text of a client is for the audit log alone.
+    reply(&served.act("refresh-token", "{\"tenant\": \"canary-text\"}").await, 404);
+    reply(&served.act("refresh-token", "{\"canary-text\": 1}").await, 422);
+    becomes(PATIENCE, "all are told", async || log_lines(&served.process, failed).len() == 3).await;
+    let lines = log_lines(&served.process, failed);
+    assert_eq!(lines[1]["boldgate.reason"], "tenant_unknown");
+    assert!(lines[1]["hint"].as_str().unwrap().contains("`tenants`"), "{lines:?}");
+    assert!(!format!("{lines:?}").contains("canary-text"), "{lines:?}");
 }
