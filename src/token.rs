@@ -22,6 +22,7 @@ mod cache;
 mod endpoint;
 mod exchanges;
 mod holds;
+mod named_user;
 mod positions;
 mod proof;
 mod refresh;
@@ -31,6 +32,7 @@ mod source;
 mod suspend;
 mod users;
 
+pub use named_user::NamedUser;
 pub use source::{Renewal, TokenLookup, TokenSource};
 
 /// An access token, ready to be put on a request, with its lifetime.
@@ -354,7 +356,7 @@ pub enum ExchangeErrorKind {
     },
     /// The reply gives a token of another user than the permit's.
     #[error("the reply is not usable: it is for another user than the one that was asked for")]
-    AnotherUser,
+    AnotherUser(Option<NamedUser>),
     /// The server responds, but says that it cannot serve.
     #[error("the token endpoint cannot serve ({status})")]
     Unavailable {
@@ -408,7 +410,7 @@ impl ExchangeErrorKind {
             Self::Unusable { .. }
             | Self::NoLifetime(_)
             | Self::Encoded { .. }
-            | Self::AnotherUser
+            | Self::AnotherUser(_)
             | Self::NotHttp(_) => "token_reply_unusable",
             Self::Unavailable { .. } | Self::Unreachable(_) | Self::BreakerOpen { .. } => {
                 "token_endpoint_unavailable"
@@ -444,7 +446,7 @@ impl ExchangeErrorKind {
             Self::EmbedRefused { .. } => Reason::EmbedStatus,
             Self::NoLifetime(_) => Reason::TokenLifetimeZero,
             Self::Encoded { .. } => Reason::TokenReplyEncoded,
-            Self::AnotherUser => Reason::TokenOfAnotherUser,
+            Self::AnotherUser(_) => Reason::TokenOfAnotherUser,
             Self::NotHttp(_) => Reason::TokenEndpointNotHttp,
             Self::Unavailable { .. } => Reason::TokenEndpointStatus,
             Self::Unreachable(_) => Reason::TokenEndpointUnreachable,

@@ -19,7 +19,9 @@ use crate::embed::EmbedOrder;
 use crate::fetch::{FetchError, Fetcher};
 use crate::policy::Permit;
 use crate::tenant::{SecretPosition, Server, Tenant};
-use crate::token::{AccessToken, EmbedAnswer, ExchangeError, ExchangeErrorKind, TokenExchange};
+use crate::token::{
+    AccessToken, EmbedAnswer, ExchangeError, ExchangeErrorKind, NamedUser, TokenExchange,
+};
 use crate::trust::TrustError;
 
 /// Exchanges credentials for tokens at the token endpoints of Bold BI. Each server has its own
@@ -192,10 +194,10 @@ impl BoldBi {
         // A request acts as the user of its token, so a mapped user gets a token of that user or
         // none. The username of a credential may be a login name, while replies have email
         // addresses: a difference there is only a warning.
-        if names_another_user && permit.is_mapped() {
-            return Err(ExchangeErrorKind::AnotherUser);
-        }
         let other_email = reply::other_email(&body, permit.subject().as_str());
+        if names_another_user && permit.is_mapped() {
+            return Err(ExchangeErrorKind::AnotherUser(other_email.map(NamedUser::new)));
+        }
         Ok(Exchanged { token, names_another_user, other_email })
     }
 }

@@ -159,7 +159,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "switch off compression for the token endpoint in the proxy in front of Bold BI: it ignores \
              `Accept-Encoding: identity`"
         }
-        ExchangeErrorKind::AnotherUser => {
+        ExchangeErrorKind::AnotherUser(_) => {
             "look for a proxy or cache that responds in place of Bold BI; if the email address of the \
              user was changed in Bold BI, map to the new one"
         }
@@ -207,7 +207,7 @@ pub fn is_about_tenant(error: &ExchangeError) -> bool {
         error.kind,
         ExchangeErrorKind::Refused { .. }
             | ExchangeErrorKind::Unusable { fault: reply::HTML, .. }
-            | ExchangeErrorKind::AnotherUser
+            | ExchangeErrorKind::AnotherUser(_)
             | ExchangeErrorKind::PermitRevoked
             | ExchangeErrorKind::SecretUnreadable
     )

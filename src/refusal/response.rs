@@ -253,7 +253,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         ExchangeErrorKind::Unusable { .. }
         | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
-        | ExchangeErrorKind::AnotherUser
+        | ExchangeErrorKind::AnotherUser(_)
         | ExchangeErrorKind::NotHttp(_) => {
             (502, "Bold BI's token endpoint sent a response that the gateway cannot use.")
         }

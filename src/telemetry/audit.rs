@@ -50,6 +50,8 @@ pub enum AuditEvent<'a> {
         reason: Option<&'static str>,
         /// Lifetime of the token that it gave.
         lifetime: Option<Duration>,
+        /// The other user whom the token reply names, where the token is not used for that.
+        token_user: Option<&'a str>,
     },
     /// A request was refused.
     Refusal {
@@ -216,8 +218,9 @@ impl AuditLine<'_> {
         name_field(out, "boldgate.grant", self.grant);
         name_field(out, "boldgate.outcome", Some(self.outcome));
         match &self.event {
-            AuditEvent::Exchange { purpose, duration, reason, lifetime } => {
+            AuditEvent::Exchange { purpose, duration, reason, lifetime, token_user } => {
                 text_field(out, "boldgate.reason", *reason);
+                name_field(out, "boldgate.token_user", *token_user);
                 text_field(out, "boldgate.purpose", Some(purpose));
                 out.push_str(",\"boldgate.exchange_duration\":");
                 push_seconds(out, *duration);
@@ -369,6 +372,7 @@ mod tests {
                 duration: Duration::from_micros(20_345),
                 reason: None,
                 lifetime: Some(Duration::from_secs(3600)),
+                token_user: None,
             },
         }
     }

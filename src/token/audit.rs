@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{AccessToken, ExchangeError, Initiator, Purpose};
+use super::{AccessToken, ExchangeError, ExchangeErrorKind, Initiator, NamedUser, Purpose};
 use crate::caller::CallerName;
 use crate::policy::{PermissionId, Permit};
 use crate::telemetry::{AuditEvent, AuditLine, AuditLog, Reason};
@@ -66,12 +66,24 @@ impl<'a> AuditGuard<'a> {
     /// The exchange has ended.
     pub(super) fn ended(mut self, result: Result<&AccessToken, &ExchangeError>) {
         match result {
-            Ok(token) => self.write("granted", None, Some(token.lifetime())),
-            Err(error) => self.write(error.kind.code(), error.kind.reason(), None),
+            Ok(token) => self.write("granted", None, Some(token.lifetime()), None),
+            Err(error) => {
+                let token_user = match &error.kind {
+                    ExchangeErrorKind::AnotherUser(named) => named.as_ref().map(NamedUser::as_str),
+                    _ => None,
+                };
+                self.write(error.kind.code(), error.kind.reason(), None, token_user);
+            }
         }
     }
 
-    fn write(&mut self, outcome: &str, reason: Option<Reason>, lifetime: Option<Duration>) {
+    fn write(
+        &mut self,
+        outcome: &str,
+        reason: Option<Reason>,
+        lifetime: Option<Duration>,
+        token_user: Option<&str>,
+    ) {
         self.written = true;
         let (tenant, initiator) = (self.permit.tenant(), self.initiator);
         let permission = initiator.map(|initiator| initiator.permission.to_string());
@@ -91,6 +103,7 @@ impl<'a> AuditGuard<'a> {
                 duration: self.took.unwrap_or_else(|| self.begun.elapsed()),
                 reason: reason.map(Reason::as_str),
                 lifetime,
+                token_user,
             },
         });
     }
@@ -100,7 +113,7 @@ impl Drop for AuditGuard<'_> {
     /// The gateway ended during the exchange. Bold BI may have made a token all the same.
     fn drop(&mut self) {
         if !self.written {
-            self.write("abandoned", None, None);
+            self.write("abandoned", None, None, None);
         }
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
         ExchangeErrorKind::Refused { .. }
             | ExchangeErrorKind::SubjectUnknown { .. }
             | ExchangeErrorKind::Unusable { status: 400..=499, .. }
-            | ExchangeErrorKind::AnotherUser
+            | ExchangeErrorKind::AnotherUser(_)
     )
 }
 
@@ -137,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_of_a_firewall_back_off_like_refused_credentials() {
         let page = || ExchangeErrorKind::Unusable { status: 403, fault: "it is a page" };
-        for kind in [&page as &dyn Fn() -> _, &|| ExchangeErrorKind::AnotherUser] {
+        for kind in [&page as &dyn Fn() -> _, &|| ExchangeErrorKind::AnotherUser(None)] {
             assert_eq!(failures(kind, 3), failures(refused, 3));
         }
         let page = || ExchangeErrorKind::Unusable { status: 200, fault: "it is a page" };

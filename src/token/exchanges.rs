@@ -427,7 +427,7 @@ impl Exchanges {
         if !matches!(error.kind, ExchangeErrorKind::SubjectUnknown { .. }) {
             metrics.exchange_record.failed(error.kind.to_string());
         }
-        if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
+        if matches!(error.kind, ExchangeErrorKind::AnotherUser(_)) {
             alarm(&metrics, permit);
         }
         if purpose == Purpose::Refresh {
@@ -611,7 +611,7 @@ fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
         | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
         | ExchangeErrorKind::EmbedRefused { .. }
-        | ExchangeErrorKind::AnotherUser
+        | ExchangeErrorKind::AnotherUser(_)
         | ExchangeErrorKind::NotHttp(_) => ExchangeOutcome::Unusable,
         ExchangeErrorKind::Timeout(_) => ExchangeOutcome::Timeout,
         _ => ExchangeOutcome::Unavailable,

@@ -13,6 +13,7 @@ use crate::support::client::{Client, Response};
 use crate::support::gateway::Gateway;
 use crate::support::identity_provider::Provider;
 use crate::support::upstream::{RawResponse, Upstream, ok, status};
+use crate::support::waiting::until;
 
 /// A server that gives each user a token of the user's name, and a gateway before it.
 struct Setup {
@@ -22,6 +23,8 @@ struct Setup {
     key: ApiKey,
     /// The users that tokens were made for.
     exchanged: Arc<Mutex<Vec<String>>>,
+    /// The folder of the audit log.
+    audit: tempfile::TempDir,
 }
 
 /// The body of a reply to an exchange for a user.
@@ -57,8 +60,10 @@ impl Setup {
                  SECRET_FILE }}\n      user_source: azure_ad\n"
             )
         };
+        let audit = tempfile::tempdir().unwrap();
         let gateway = Gateway::start(&format!(
-            "listeners:
+            "audit: {{ to: \"{}/audit\" }}
+listeners:
   - {{ address: \"127.0.0.1:0\", callers: required }}
 admin: {{ address: \"127.0.0.1:0\" }}
 servers:
@@ -76,13 +81,14 @@ tenants:
     api_key: {{ sha256: {} }}
 {proxy}
 ",
+            audit.path().display(),
             upstream.address,
             tenant("alpha", ""),
             tenant("beta", "    limits: { concurrent_requests: 1 }\n"),
             provider.jwks.path().display(),
             key.hash(),
         ));
-        Self { upstream, gateway, provider, key, exchanged }
+        Self { upstream, gateway, provider, key, exchanged, audit }
     }
 
     const MAPPED: &str = "    may:
@@ -172,12 +178,12 @@ async fn naming(fields: &'static str) -> Setup {
 
 #[tokio::test]
 async fn a_token_of_another_user_than_the_mapped_one_is_never_used_and_is_an_alarm() {
-    for fields in [
-        r#","email":"joe@acme.example""#,
-        r#","Email":"admin@acme.example""#,
-        r#","EMAIL":"jane@acme.example.evil""#,
-        r#","email":"jane@acme.example","Email":"joe@acme.example""#,
-        r#","email":["jane@acme.example"]"#,
+    for (fields, other) in [
+        (r#","email":"joe@acme.example""#, Some("joe@acme.example")),
+        (r#","Email":"admin@acme.example""#, Some("admin@acme.example")),
+        (r#","EMAIL":"jane@acme.example.evil""#, Some("jane@acme.example.evil")),
+        (r#","email":"jane@acme.example","Email":"joe@acme.example""#, Some("joe@acme.example")),
+        (r#","email":["jane@acme.example"]"#, None),
     ] {
         let setup = naming(fields).await;
         for _ in 0..3 {
@@ -190,6 +196,14 @@ async fn a_token_of_another_user_than_the_mapped_one_is_never_used_and_is_an_ala
         let metrics = setup.gateway.telemetry.render();
         let alarm = "boldgate_token_replies_for_another_user_total{tenant=\"alpha\"} 1\n";
         assert!(metrics.contains(alarm), "{metrics}");
+        let path = setup.audit.path().join("audit");
+        let line = || std::fs::read_to_string(&path).unwrap_or_default();
+        until(|| line().contains("\"event\":\"exchange\"")).await;
+        let line = line();
+        let line = line.lines().find(|line| line.contains("\"event\":\"exchange\"")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["boldgate.subject"], "jane@acme.example");
+        assert_eq!(line["boldgate.token_user"].as_str(), other, "{fields}");
     }
 }
 

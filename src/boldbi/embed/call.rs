@@ -80,8 +80,8 @@ impl BoldBi {
         let content_type = reply::body(&head.headers, &body, secret)?;
         let mapped = permit.is_mapped().then_some(subject);
         let token = reply::token(&head.headers, &body, mapped, asked, order.lifetime);
-        if matches!(token, Err(ExchangeErrorKind::AnotherUser)) {
-            return Err(ExchangeErrorKind::AnotherUser);
+        if let Err(another @ ExchangeErrorKind::AnotherUser(_)) = token {
+            return Err(another);
         }
         let is_refusal =
             matches!(token, Err(ExchangeErrorKind::EmbedRefused { fault: reply::REFUSAL, .. }));

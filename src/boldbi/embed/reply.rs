@@ -12,7 +12,7 @@ use crate::boldbi::reply::{self, Asked, is_html};
 use crate::fetch;
 use crate::invisible::without_byte_order_mark;
 use crate::secret::Secret;
-use crate::token::{AccessToken, ExchangeErrorKind};
+use crate::token::{AccessToken, ExchangeErrorKind, NamedUser};
 /// Checks the head of a reply.
 ///
 /// # Errors
@@ -72,8 +72,9 @@ pub(super) fn token(
     }
     let data = reply.get("Data").unwrap_or(&reply);
     let data = zeroize::Zeroizing::new(serde_json::to_vec(data).map_err(|_| without(NO_TOKEN))?);
-    if mapped.is_some_and(|user| reply::names_another(&data, user)) {
-        return Err(ExchangeErrorKind::AnotherUser);
+    if let Some(user) = mapped.filter(|user| reply::names_another(&data, user)) {
+        let named = reply::other_email(&data, user).map(NamedUser::new);
+        return Err(ExchangeErrorKind::AnotherUser(named));
     }
     reply::token(StatusCode::OK, headers, &data, asked, max_lifetime).map_err(|kind| match kind {
         ExchangeErrorKind::Unusable { fault, .. } => without(fault),

@@ -65,7 +65,7 @@ impl Exchanges {
             }
             Err(error) => {
                 metrics.exchanged(outcome(&error.kind));
-                if matches!(error.kind, ExchangeErrorKind::AnotherUser) {
+                if matches!(error.kind, ExchangeErrorKind::AnotherUser(_)) {
                     alarm(&metrics, &other);
                 }
                 if is_refusal(&error.kind) {

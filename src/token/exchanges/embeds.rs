@@ -172,7 +172,7 @@ impl Exchanges {
             | ExchangeErrorKind::NotHttp(_)
             | ExchangeErrorKind::Timeout(_)
             | ExchangeErrorKind::EmbedRefused { status: 500.., .. } => guard.failed(error, begun),
-            ExchangeErrorKind::AnotherUser => alarm(&self.metrics(permit), permit),
+            ExchangeErrorKind::AnotherUser(_) => alarm(&self.metrics(permit), permit),
             ExchangeErrorKind::NoDescriptors => {
                 self.telemetry.descriptors.exhausted(DescriptorUse::Exchange);
             }
