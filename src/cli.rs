@@ -188,6 +188,8 @@ enum Failure {
     Other { what: String, hint: Option<String> },
     /// The running gateway cannot be reached, or does not show its state.
     Unavailable { what: String, hint: Option<String> },
+    /// A file that the arguments name cannot be used.
+    Input { what: String, hint: Option<String> },
     /// The arguments do not fit the configuration.
     Usage(String),
     /// The command has printed the reason already.
@@ -203,7 +205,7 @@ impl Failure {
 
     fn code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::ReportedConfig => ExitCode::from(78),
+            Self::Config(_) | Self::Input { .. } | Self::ReportedConfig => ExitCode::from(78),
             Self::Usage(_) => ExitCode::from(2),
             // `EX_UNAVAILABLE` of sysexits.h.
             Self::Unavailable { .. } => ExitCode::from(69),
@@ -218,9 +220,11 @@ impl Failure {
                 &files.join("\n")
             }
             Self::Usage(what)
+            | Self::Input { what, hint: None }
             | Self::Unavailable { what, hint: None }
             | Self::Other { what, hint: None } => &format!("error: {what}"),
-            Self::Unavailable { what, hint: Some(hint) }
+            Self::Input { what, hint: Some(hint) }
+            | Self::Unavailable { what, hint: Some(hint) }
             | Self::Other { what, hint: Some(hint) } => &format!("error: {what}\n\nhint: {hint}"),
             Self::Reported | Self::ReportedConfig => return,
         };

@@ -375,6 +375,9 @@ impl Running {
     /// Reports the gateway as not ready, and closes each connection after its current request.
     pub fn announce_stop(&self) {
         self.readiness.set_stopping();
+        if let Some(status) = &self.status {
+            status.set_stopping();
+        }
         self.state.closing.cancel();
     }
 

@@ -2,6 +2,7 @@
 //! states that exist. Nothing here can show a token, a secret or a user's name.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
@@ -35,6 +36,7 @@ pub struct StatusSource {
     started_at: SystemTime,
     active: RwLock<Arc<ShownGeneration>>,
     samples: Samples,
+    stopping: AtomicBool,
 }
 
 /// The active generation, as far as the status API shows it.
@@ -78,6 +80,7 @@ pub struct Overview {
     started_at: String,
     generation: u64,
     active_since: String,
+    stopping: bool,
     log_level: &'static str,
     client_connections: i64,
     requests_in_flight: i64,
@@ -136,12 +139,18 @@ impl StatusSource {
     pub fn new(telemetry: Arc<Telemetry>, active: ShownGeneration) -> Self {
         let active = RwLock::new(Arc::new(active));
         let samples = Samples::default();
-        Self { telemetry, started_at: SystemTime::now(), active, samples }
+        let (started_at, stopping) = (SystemTime::now(), AtomicBool::new(false));
+        Self { telemetry, started_at, active, samples, stopping }
     }
 
     /// Shows this generation from now on.
     pub fn activate(&self, active: ShownGeneration) {
         *self.active.write() = Arc::new(active);
+    }
+
+    /// Shows from now on that the gateway is stopping.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, Relaxed);
     }
 
     /// Takes a sample for the sparklines, every [`SAMPLE_PERIOD`] until the task is dropped.
@@ -162,14 +171,22 @@ impl StatusSource {
         let tenants = tenants::counts(&active.gateway);
         let servers = servers::servers(&active.proxy, &self.telemetry, &self.samples);
         let certificates = certificates::list(&active);
-        let problems =
-            problems::problems(&active, &self.telemetry, tenants, &servers, &certificates);
+        let stopping = self.stopping.load(Relaxed);
+        let problems = problems::problems(
+            &active,
+            &self.telemetry,
+            tenants,
+            &servers,
+            &certificates,
+            stopping,
+        );
         Overview {
             version: telemetry::VERSION,
             now: timestamp(SystemTime::now()),
             started_at: timestamp(self.started_at),
             generation: active.generation,
             active_since: timestamp(active.since),
+            stopping,
             log_level: self.telemetry.log_level.level().into(),
             client_connections: self.telemetry.connections.get(),
             requests_in_flight: self.telemetry.requests_in_flight.get(),

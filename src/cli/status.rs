@@ -52,7 +52,17 @@ pub(super) struct StatusCommand {
 }
 
 impl StatusCommand {
+    /// Code 1 says that something is failing at the gateway, so it is for no other failure.
     pub(super) fn run(self) -> Result<(), Failure> {
+        let something_fails = self.show().map_err(|failure| match failure {
+            Failure::Other { what, hint } => Failure::Unavailable { what, hint },
+            failure => failure,
+        })?;
+        if something_fails { Err(Failure::Reported) } else { Ok(()) }
+    }
+
+    /// Prints the state. Returns whether something is failing.
+    fn show(self) -> Result<bool, Failure> {
         let token = self.token_file.as_deref().map(token_in).transpose()?;
         let (reader, own_token) = match self.address.clone() {
             Some(address) => (StatusReader::new(address, token), None),
@@ -74,10 +84,7 @@ impl StatusCommand {
         } else {
             text::report(read, self.search.as_deref(), &reader.shown(), &self.style())
         })?;
-        if something_fails {
-            return Err(Failure::Reported);
-        }
-        Ok(())
+        Ok(something_fails)
     }
 
     /// A reader of the admin listener in the configuration, and the file of its token, if that may
@@ -171,7 +178,7 @@ impl StatusCommand {
 pub(super) fn token_in(file: &Path) -> Result<Secret, Failure> {
     let path = file.to_owned();
     let read = read_files(move || Secret::from_file(plain_file::read(&path, MAX_SECRET)))?;
-    read.map_err(|error: SecretError| Failure::Other {
+    read.map_err(|error: SecretError| Failure::Input {
         what: format!("no token can be read from `{}`: {error}", file.display()),
         hint: Some("give the file that `admin.token_file` names".to_owned()),
     })
@@ -187,4 +194,5 @@ The gateway must have `admin: { status: true }`. Without SEARCH and --all, tenan
 cannot use their secret, go on with a former one, or are disabled.
 
 Exit codes: 0 no request fails by a fault that the gateway knows; 1 something is failing, it is in the \
-output; 2 wrong usage; 69 the gateway cannot be reached, or does not show its state; 78 bad configuration.";
+output; 2 wrong usage; 69 the gateway cannot be reached, or does not show its state; 78 bad configuration, or \
+a token file that cannot be used.";

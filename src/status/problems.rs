@@ -36,8 +36,12 @@ pub(super) fn problems(
     tenants: TenantCounts,
     servers: &[ServerStatus],
     certificates: &CertificateList,
+    stopping: bool,
 ) -> Vec<Problem> {
     let mut found = Found::default();
+    if stopping {
+        found.warning("overview", STOPPING);
+    }
     found.tenants(tenants);
     found.servers(servers);
     found.certificates(certificates);
@@ -275,6 +279,8 @@ fn log_fault(log: &str, fault: LogFault) -> String {
     }
 }
 
+const STOPPING: &str =
+    "the gateway is stopping: requests in flight finish, and it takes no new ones after that";
 /// Servers that are named one by one.
 const MAX_NAMED: usize = 20;
 /// Problems that are listed.

@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpStream, UnixListener};
 
+use crate::support::client_certificates::Ca;
 use crate::support::edit::Edit;
 use crate::support::files::{self, Files};
 use crate::support::gateway::{CANARY_SECRET, Gateway, PATH, anonymous};
@@ -15,6 +16,9 @@ use crate::support::tls::SelfSigned;
 use crate::support::upstream::{Upstream, dead_address, status};
 
 const OFF: &str = "admin: { address: \"127.0.0.1:0\" }";
+/// The response of an admin listener without its credential.
+const ASKS: &str =
+    "{\"outcome\":\"failure\",\"error\":\"the request has no credential\",\"hint\":\"\"}";
 const ON: &str = "admin: { address: \"127.0.0.1:0\", status: true }";
 
 /// `boldgate status` with these arguments at this gateway.
@@ -109,7 +113,7 @@ async fn a_gateway_that_shows_nothing_is_code_69_with_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_is_sent_to_a_listener_that_asks_for_one_and_shown_nowhere() {
-    let listener = Upstream::with_handler_for_all(|_| status(401, "no")).await;
+    let listener = Upstream::with_handler_for_all(|_| status(401, ASKS)).await;
     let (folder, address) = (tempfile::tempdir().unwrap(), listener.address.to_string());
     let file = files::write(&folder, "token", "canary-admin-token\n");
     let ended = run(&["status", "--address", &address]);
@@ -123,7 +127,7 @@ async fn the_token_is_sent_to_a_listener_that_asks_for_one_and_shown_nowhere() {
     let sent = listener.seen.take();
     assert_eq!(sent[0].header("authorization"), ["Bearer canary-admin-token"]);
     let ended = run(&["status", "--address", &address, "--token-file", "/no/where"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(78), "{ended:?}");
     assert!(ended.stderr.contains("no token can be read from `/no/where`"), "{}", ended.stderr);
     assert!(listener.seen.take().is_empty(), "nothing was sent without the token");
 }
@@ -210,7 +214,7 @@ fn with_tls_it_sends_the_configured_token_to_the_holder_of_the_configured_certif
 /// Any process of the machine may have taken the address while the gateway is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_tls_the_configured_token_is_not_even_read() {
-    let taken = Upstream::with_handler_for_all(|_| status(401, "no")).await;
+    let taken = Upstream::with_handler_for_all(|_| status(401, ASKS)).await;
     let (folder, address) = (tempfile::tempdir().unwrap(), taken.address);
     let secret = files::write(&folder, "secret", CANARY_SECRET);
     for token in [files::write(&folder, "token", "canary-admin-token"), "/no/where".to_owned()] {
@@ -225,4 +229,57 @@ async fn without_tls_the_configured_token_is_not_even_read() {
     let asked = taken.seen.take();
     assert!(!asked.is_empty(), "the control: it was asked");
     assert!(asked.iter().all(|request| request.header("authorization").is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_for_clients_is_told_from_an_admin_listener_and_gets_no_token() {
+    let hash = boldgate::caller::ApiKey::generate().unwrap().hash().to_string();
+    let caller = format!(
+        "callers:\n  batch:\n    api_key: {{ sha256: {hash} }}\n    may: [ {{ tenant: acme, routes: [read] }} ]\n"
+    );
+    let known = anonymous(dead_address()).edit("callers: anonymous", "callers: required");
+    for text in [format!("{known}{caller}"), anonymous(dead_address())] {
+        let gateway = Gateway::start(&text);
+        let ended = run(&["status", "--address", &gateway.address().to_string()]);
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        let what = "it responds, but is not the admin listener of boldgate";
+        assert!(ended.stderr.contains(what), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("--token-file"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_certificates_are_credentials_it_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = files::write(&folder, "secret", CANARY_SECRET);
+    let tls = SelfSigned::new("gateway.example").listener_keys(folder.path());
+    let cas = files::write(&folder, "ca.crt", &Ca::new("operators").pem);
+    let port = dead_address().port();
+    let admin = format!(
+        "admin: {{ address: \"0.0.0.0:{port}\", status: true, tls: {{ {tls}, client_ca_file: {cas} }} }}"
+    );
+    let text = anonymous(dead_address()).edit(OFF, &admin).edit("SECRET_FILE", &secret);
+    let file = files::write(&folder, "gateway.yaml", &text);
+    let process = Process::start(boldgate(&["serve", "--config", &file]));
+    process.stderr(|text| text.contains("boldgate is ready"));
+    let ended = run(&["status", "--config", &file]);
+    assert_eq!(ended.code, Some(69), "{ended:?}");
+    assert!(ended.stderr.contains("`status` cannot present one"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("add `admin.token_file`"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_stops_the_state_says_so() {
+    let (upstream, files) = (two_sites().await, Files::new());
+    let more = "limits: { lame_duck: 5s }\n";
+    files.write("boldgate.yaml", &files.config(&upstream, &["acme"], more).edit(OFF, ON));
+    let gateway = files.serve();
+    let admin = gateway.ready().1.to_string();
+    let ended = run(&["status", "--address", &admin]);
+    assert!(ended.stdout.lines().next().unwrap().ends_with(": all well"), "{ended:?}");
+    gateway.signal(rustix::process::Signal::TERM);
+    gateway.stderr(|text| text.contains("stopping"));
+    let ended = run(&["status", "--address", &admin]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("warning  overview      the gateway is stopping"), "{ended:?}");
 }

@@ -33,9 +33,10 @@ impl StatusReader {
         Self(self.0.with_token(token))
     }
 
-    /// Whether it gives nothing without a token.
+    /// Whether it is an admin listener that gives nothing without a token.
     pub(super) async fn asks_for_token(&self) -> Result<bool, Failure> {
-        Ok(self.ask("status").await?.0 == StatusCode::UNAUTHORIZED)
+        let (status, body) = self.ask("status").await?;
+        Ok(status == StatusCode::UNAUTHORIZED && is_refusal(&body))
     }
 
     /// The address, for messages.
@@ -49,9 +50,19 @@ impl StatusReader {
         match status {
             StatusCode::OK => {
                 let read = serde_json::from_slice(&body).ok();
-                read.filter(|read| name != "status" || is_status(read)).ok_or_else(|| {
-                    self.unreachable("it responds, but is not the admin listener of boldgate", None)
-                })
+                read.filter(|read| name != "status" || is_status(read))
+                    .ok_or_else(|| self.unreachable(OTHER_LISTENER, Some(OTHER_TO_DO)))
+            }
+            // A listener for clients, or another program: it must not get the token.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !is_refusal(&body) => {
+                Err(self.unreachable(OTHER_LISTENER, Some(OTHER_TO_DO)))
+            }
+            StatusCode::NOT_FOUND if !body.starts_with(ADMIN_PATHS) => {
+                Err(self.unreachable(OTHER_LISTENER, Some(OTHER_TO_DO)))
+            }
+            StatusCode::FORBIDDEN => {
+                let what = "it takes client certificates alone, and `status` cannot present one";
+                Err(self.unreachable(what, Some(BY_CERTIFICATE)))
             }
             StatusCode::NOT_FOUND => {
                 let what = "it does not show its state: `/api/v1/status` is a 404";
@@ -112,11 +123,24 @@ impl StatusReader {
     }
 }
 
+/// Whether it is the document by which the admin listener of boldgate asks for a credential.
+fn is_refusal(body: &[u8]) -> bool {
+    let document: Value = serde_json::from_slice(body).unwrap_or_default();
+    document["outcome"] == "failure" && document["error"].is_string()
+}
+
 /// Whether it is the document of boldgate: without its problems, anything would be all well.
 fn is_status(document: &Value) -> bool {
     document["problems"].is_array() && document["version"].is_string()
 }
 
+const OTHER_LISTENER: &str = "it responds, but is not the admin listener of boldgate";
+const OTHER_TO_DO: &str = "give the address of `admin.address` with `--address`: this may be a listener for \
+                           clients, or another program, and must not get the token";
+const BY_CERTIFICATE: &str = "add `admin.token_file`, which is taken beside certificates; or read it with \
+                              `curl --cacert FILE --cert FILE --key FILE https://ADDRESS/api/v1/status`";
+/// The begin of the admin listener's 404.
+const ADMIN_PATHS: &[u8] = b"try /livez, ";
 const SILENT: &str = "it hangs or has too little CPU time: look at its log, and at `/metrics`";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Above the largest document: the configuration in force.
