@@ -230,7 +230,7 @@ impl Controls {
             tracing::warn!(
                 action,
                 boldgate.tenant = known.as_ref().map(|tenant| tenant.name.as_str()),
-                server.address = known.as_ref().map(|tenant| tenant.server.origin().to_string()),
+                server.address = known.as_ref().map(|tenant| tenant.server.origin().clone()),
                 operator = kind,
                 client.address = client,
                 boldgate.reason = code,

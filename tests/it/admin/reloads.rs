@@ -260,8 +260,8 @@ async fn a_failed_action_has_its_tenant_its_server_and_its_cause_in_the_log() {
     served.upstream.set_embed_secret(Some("site1"), "canary-another");
     reply(&served.act("refresh-token", TENANT).await, 502);
     let line = log_line(&served.process, failed).await;
-    let server = served.upstream.url();
-    let origin = server.trim_end_matches("/bi");
+    let url = served.upstream.url();
+    let origin = url.trim_end_matches("/bi");
     assert_eq!((&line["severity"], &line["boldgate.tenant"]), (&"WARN".into(), &"acme".into()));
     assert_eq!(
         (&line["action"], &line["server.address"]),
