@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-/// The lost lines of one log, at all destinations that it has had. Copies share the state.
+/// The lost lines of one log, at all destinations that it has had. Copies have the same state.
 #[derive(Clone, Debug, Default)]
 pub struct LostLines {
     counter: Counter,
