@@ -114,6 +114,20 @@ impl IssuerKeys {
         }
     }
 
+    /// Fetches the keys once, and stores nothing. Gives their number; `None` for keys that never
+    /// change.
+    pub async fn check(&self) -> Option<Result<usize, String>> {
+        let Keys::Fetched(fetched) = &self.keys else { return None };
+        let keys = fetched.fetcher.source.fetch().await;
+        let keys = keys.and_then(|keys| keys.with_keys().map_err(|error| error.to_string()));
+        Some(keys.map(|keys| keys.len()))
+    }
+
+    /// Whether keys of a file stand in for fetched ones.
+    pub fn has_fallback(&self) -> bool {
+        self.fallback.is_some()
+    }
+
     /// The state of the keys. It fetches nothing.
     pub fn condition(&self) -> KeyCondition {
         let fetched = match &self.keys {

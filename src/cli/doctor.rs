@@ -85,15 +85,18 @@ impl DoctorCommand {
                 Duration::from_secs(self.time_limit),
             )?;
             let runtime = runtime()?;
-            let (traces, machine) = (settings.traces.clone(), &mut report.machine);
+            let (traces, callers) = (settings.traces.clone(), settings.caller_auth);
+            let machine = &mut report.machine;
             let limit = Duration::from_secs(self.time_limit);
-            // Beside the servers: a collector that is silent must not take their time.
-            let collector = async {
+            // Beside the servers: others that are silent must not take their time.
+            let others = async {
                 if let Some(traces) = traces {
                     machine::traces(machine, &traces.collector, limit).await;
                 }
+                machine::issuers(machine, &callers, limit).await;
             };
-            let examined = async { tokio::join!(examination.run(settings, chosen), collector) };
+            let examined =
+                async { tokio::join!(examination.run(settings.servers, chosen), others) };
             ((report.servers, report.tenants), ()) = runtime.block_on(examined);
             // A lookup of a name cannot be cancelled, and must not delay the end.
             runtime.shutdown_background();
@@ -173,10 +176,12 @@ fn with_secret(
 }
 
 const AFTER_HELP: &str = "\
-Steps of this machine: configuration, files, descriptors, traces (one export without spans). Of each \
+Steps of this machine: configuration, files, descriptors, traces (one export without spans), issuers (one fetch \
+of each key set). Of each \
 server: dns, tcp, tls, http, clock, url, health. Of each tenant: exchange (one login), request (one GET of \
 the user's own favourites). Steps that need a failed one are skipped. No step changes anything in Bold BI, \
-and no secret is printed.
+and no secret is printed. It reads the files alone: it does not know what an operator has changed at a running \
+gateway, such as a tenant that is disabled until a restart, see `boldgate status`.
 
 Exit codes: 0 no fault, or faults of single tenants; 1 this machine, a server or every examined tenant \
 failed (with --strict: any failed step and any warning); 2 wrong usage; 78 bad configuration. As an init \

@@ -63,7 +63,7 @@ impl Examination {
 
     pub(super) async fn run(
         self: Arc<Self>,
-        settings: Settings,
+        servers: Vec<Arc<Server>>,
         chosen: Vec<Permit>,
     ) -> (Vec<Examined>, Vec<Examined>) {
         self.progress.all.store(chosen.len(), Relaxed);
@@ -74,7 +74,7 @@ impl Examination {
         }
         let running = Arc::new(Semaphore::new(MAX_SERVERS_AT_ONCE));
         let mut examining = JoinSet::new();
-        let all = settings.servers.into_iter().enumerate();
+        let all = servers.into_iter().enumerate();
         for (index, server) in all {
             let permits = by_server.remove(&server.name).unwrap_or_default();
             if permits.is_empty() && self.only_named {

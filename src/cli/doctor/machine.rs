@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustix::process::{Resource, geteuid, getrlimit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::serve::hint;
 use super::quantity::counted;
 use super::report::Steps;
+use crate::caller::CallerAuth;
 use crate::config::{Findings, Settings};
 use crate::plain_file::Unreadable;
 use crate::run::{descriptors_needed, start_errors};
@@ -99,6 +101,41 @@ pub(super) async fn traces(steps: &mut Steps, settings: &CollectorSettings, limi
     }
 }
 
+/// Fetches the key set of each issuer once, as `serve` would. The gateway serves other callers
+/// without it, so a fault is a warning.
+pub(super) async fn issuers(steps: &mut Steps, callers: &CallerAuth, limit: Duration) {
+    let until = Instant::now() + limit;
+    for some in callers.jwt_callers().chunks(MAX_FETCHES) {
+        let checks = some.iter().map(|caller| async move {
+            let checked = timeout_at(until, caller.keys.check()).await;
+            let late = format!("no response within {limit:?}, the limit on the whole time");
+            (caller, checked.unwrap_or(Some(Err(late))))
+        });
+        for (caller, checked) in join_all(checks).await {
+            let (name, issuer) = (&caller.name, &caller.issuer.issuer);
+            let about = format!("caller `{name}`: the keys of the issuer `{issuer}`");
+            match checked {
+                None => {}
+                Some(Ok(number)) => {
+                    steps.ok(
+                        "issuers",
+                        format!("{about} can be fetched: {}", counted(number, "key")),
+                    );
+                }
+                Some(Err(cause)) => {
+                    let effect = if caller.keys.has_fallback() {
+                        "those of `jwks_file` are used"
+                    } else {
+                        "its JWTs get 503 (`issuer_keys_unavailable`)"
+                    };
+                    let found = format!("{about} cannot be fetched: {cause}; {effect}");
+                    steps.warning("issuers", found, ISSUER_TO_DO);
+                }
+            }
+        }
+    }
+}
+
 fn files(steps: &mut Steps, settings: &Settings) {
     let errors = start_errors(settings);
     for error in &errors {
@@ -153,6 +190,11 @@ const START_TO_DO: &str = "`serve` cannot start before this is put right";
 const FILE_TO_DO: &str = "give the right file with `--config`, one that this user may read";
 const FINDING_TO_DO: &str = "correct this line: `accepted` says what it may be";
 const FOREIGN_TO_DO: &str = "correct the file that this line names, or the line itself";
+const ISSUER_TO_DO: &str = "run `curl -v` with the `jwks_url` of the caller here: check its host, port and path, a \
+                            firewall in between, and `ca_file` of the caller if its certificate is not of a \
+                            public CA";
+/// Key sets that are fetched at the same time.
+const MAX_FETCHES: usize = 16;
 const COLLECTOR_TO_DO: &str = "check that the collector is running, that `traces.otlp_endpoint` names its \
                                host, port and path (`/v1/traces` as a rule), and that `traces.headers` \
                                has the key that it wants; the gateway serves without it";

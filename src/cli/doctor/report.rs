@@ -222,7 +222,10 @@ impl Report {
             1 => ", 1 warning".to_owned(),
             number => format!(", {number} warnings"),
         };
+        // Only tenants fail beside such a verdict, and not all of them.
+        let fails = if verdict == Verdict::Ok { "single tenants fail" } else { "failing" };
         let word = match verdict {
+            Verdict::Ok if !failed.is_empty() => "OK as a whole",
             Verdict::Ok => "OK",
             Verdict::Failed => "failed",
             Verdict::BadConfiguration => "the configuration cannot be used",
@@ -232,9 +235,9 @@ impl Report {
         let names = if failed.is_empty() || verdict == Verdict::BadConfiguration {
             String::new()
         } else if more > 0 {
-            format!("; failing: {}, and {more} more", failed.join(", "))
+            format!("; {fails}: {}, and {more} more", failed.join(", "))
         } else {
-            format!("; failing: {}", failed.join(", "))
+            format!("; {fails}: {}", failed.join(", "))
         };
         format!("{word}{warnings}{names}")
     }

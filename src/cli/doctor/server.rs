@@ -304,7 +304,9 @@ impl Exam<'_> {
                 let found = format!("{found}; no health check is configured");
                 steps.push("health", Status::Unclear, found, None);
             }
-            (Some(_), 404 | 300..=399) => steps.failed("health", found, HEALTH_PATH_TO_DO),
+            (Some(_), 401 | 403 | 404 | 300..=399) => {
+                steps.failed("health", found, HEALTH_PATH_TO_DO);
+            }
             (Some(_), _) => steps.failed("health", found, HEALTH_TO_DO),
         }
     }

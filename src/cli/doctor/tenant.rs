@@ -131,13 +131,22 @@ fn describe(
     if let Some(refused) = one_refused {
         steps.warning("exchange", format!("{found}; {refused}"), ONE_REFUSED);
     } else if lifetime.as_secs() < SHORT_LIFETIME {
-        steps.warning("exchange", found, SHORT_LIFETIME_TO_DO);
+        steps.warning("exchange", found, short_lifetime(lifetime.as_secs()));
     } else if names_another_user {
         steps.ok("exchange", format!("{found}; its user has another name, as beside a login name"));
     } else {
         steps.ok("exchange", found);
     }
     token
+}
+
+fn short_lifetime(seconds: u64) -> String {
+    format!(
+        "not urgent: the gateway works, but needs a new token every {} of use. Compare `date -u` here and \
+         on Bold BI's machine; if they agree, look for a shortened token lifetime in Bold BI, or a \
+         proxy that responds in its place",
+        span(seconds)
+    )
 }
 
 /// Whether the token itself names this user: a login name may look like an email address.
@@ -268,10 +277,6 @@ const ONE_REFUSED: &str = "not urgent: the gateway uses the other one. Write the
                            the refused one, or remove it from `embed_secrets`";
 const NO_EMBED_TOKEN: &str =
     "open the dashboard in Bold BI as this user, and check that embedding is on: Settings > Embed";
-const SHORT_LIFETIME_TO_DO: &str = "not urgent: the gateway works, but must fetch a new token every few \
-                                    minutes. Compare `date -u` here and on Bold BI's machine; if they \
-                                    agree, look for a shortened token lifetime in Bold BI, or a proxy \
-                                    that responds in its place";
 const REFUSED_TOKEN_TO_DO: &str = "1. look for a proxy that removes `Authorization` on this path; 2. if Bold \
                                    BI runs on several machines, compare their clocks (`date -u`); 3. in \
                                    Bold BI's site management (Edit Site), compare *Site Domain* with the \

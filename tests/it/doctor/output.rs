@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::plant::{Plant, USER, sound};
 use crate::support::collector::{SpanCollector, traced};
 use crate::support::edit::Edit;
+use crate::support::identity_provider::Provider;
 use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
-use crate::support::upstream::{dead_address, status};
+use crate::support::upstream::{Upstream, dead_address, ok, status};
 
 /// A configuration of tenants on one server; those that are not `good` have a wrong secret.
 async fn many(tenants: &[(&str, bool)]) -> (boldgate::boldbi::stand_in::StandIn, Plant) {
@@ -272,4 +273,65 @@ async fn a_collector_is_sent_an_export_without_spans_and_its_fault_is_a_warning(
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     assert!(ended.stdout.contains("no response within 3s, the limit on"), "{}", ended.stdout);
     assert_eq!(ended.code, Some(0), "the servers were examined meanwhile: {}", ended.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_each_issuer_are_fetched_and_an_issuer_that_gives_none_is_a_warning() {
+    let provider = Provider::new();
+    let keys = provider.jwks();
+    let there = Upstream::with_handler_for_all(move |_| ok(&keys)).await;
+    let wrong = Upstream::with_handler_for_all(|_| status(404, "canary-page")).await;
+    let (file, away) = (provider.jwks.path().display(), dead_address());
+    let to_url = |address| format!("jwks_url: \"http://{address}/keys\"");
+    for (keys, status, says) in [
+        (to_url(there.address), "ok", "can be fetched: 1 key"),
+        (to_url(wrong.address), "warning", "the response is 404, not 200; its JWTs get 503"),
+        (to_url(away), "warning", "Connection refused"),
+        (
+            format!("{}, jwks_file: {file}", to_url(away)),
+            "warning",
+            "those of `jwks_file` are used",
+        ),
+    ] {
+        let (_stand_in, mut plant) = sound().await;
+        plant.config += &format!(
+            "callers:\n  portal:\n    jwt: {{ issuer: https://login.example.com/, audience: boldgate, \
+             algorithms: [EdDSA], {keys} }}\n    may: [ {{ tenant: acme, routes: [read] }} ]\n"
+        );
+        let ended = plant.diagnose(&["--json"]).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+        let steps = &document(&ended.stdout)["machine"];
+        let steps = steps.as_array().unwrap();
+        let step = steps.iter().find(|step| step["step"] == "issuers").unwrap();
+        assert_eq!(step["status"], status, "{step}");
+        assert!(step["found"].as_str().unwrap().contains(says), "{step}");
+        assert!(step["found"].as_str().unwrap().starts_with("caller `portal`: "), "{step}");
+        assert_eq!(step["to_do"].is_string(), status == "warning", "{step}");
+        assert!(!ended.stdout.contains("canary-page"));
+        let strict = plant.diagnose(&["--strict"]).await;
+        assert_eq!(strict.code, Some(i32::from(status != "ok")), "{}", strict.stdout);
+    }
+    assert_eq!(there.seen.take().len(), 2, "one fetch a run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_failed_tenant_beside_a_good_one_is_no_contradiction_to_ok() {
+    let (_stand_in, plant) = many(&[("a", true), ("b", false)]).await;
+    let ended = plant.diagnose(&["--all"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    let expected = "result: OK as a whole; single tenants fail: tenant `b` at `exchange`";
+    assert!(ended.stdout.trim_end().ends_with(expected), "{}", ended.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_that_wants_a_sign_in_is_about_its_path() {
+    let upstream = Upstream::with_handler_for_all(|_| status(401, "no")).await;
+    let url = format!("http://{}/bi", upstream.address);
+    let plant = Plant::new(&url, ", health_check: { path: /private }");
+    let ended = plant.diagnose(&[]).await;
+    let text = &ended.stdout;
+    let (_, health) =
+        text.split_once("GET /private: status 401").unwrap_or_else(|| panic!("{text}"));
+    let to_do = health.lines().nth(1).unwrap();
+    assert!(to_do.contains("set `health_check.path` of the server"), "{text}");
 }
