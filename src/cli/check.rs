@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
+
 use super::serve::{hint, without_secrets};
 use super::{ConfigFile, Failure, print, warn};
 use crate::config::{Findings, Settings};
@@ -36,6 +38,9 @@ impl CheckCommand {
                     failed = true;
                 }
             }
+        }
+        if !self.no_secrets && geteuid().is_root() {
+            warn(AS_ROOT)?;
         }
         let valid = findings.is_empty();
         let invalid = Failure::Config(findings);
@@ -78,3 +83,6 @@ fn report(file: &Path, warnings: &Findings) -> Result<(), Failure> {
     }
     print(&format!("{}: OK", file.display()))
 }
+
+const AS_ROOT: &str = "note: this was run as root, which may read every file; whether the user of the service may, is \
+                       shown by running it as that user";

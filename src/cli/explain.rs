@@ -19,7 +19,8 @@ use crate::request::{RawHead, RequestHead};
 /// Show whether a request would be admitted, and why; nothing is sent to Bold BI
 #[derive(Debug, clap::Args)]
 #[command(after_help = "The decision is made by the same code as in `serve`, which may fetch the \
-keys of JWT issuers.
+keys of JWT issuers. It reads the files alone: a tenant that an operator has disabled at a running gateway \
+is known to `boldgate status`, and not here.
 
 Exit codes: 0 the request would be admitted; 1 it would be refused")]
 pub(super) struct ExplainCommand {
@@ -55,9 +56,11 @@ impl ExplainCommand {
             .map_err(|_| Failure::other(format!("`{}` is no method", self.method)))?;
         let (host, target) = host_and_target(&self.url);
         let headers = self.header_map(host)?;
+        let file = self.config.path.clone();
         let settings = self.config.load_without_secrets()?;
         let listener = self.listener(&settings)?;
         let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
+        print(&format!("file:      {}, not the state of a running gateway", file.display()))?;
         print_listener(terms.admits)?;
         let raw = raw_head(&method, target, &headers);
         let gatekeeper = Gatekeeper::new(

@@ -9,16 +9,25 @@ use super::schema;
 use super::shown::is_word;
 
 /// The line at `position` of `text` and the caret, each with its margin; `None` if there is no such
-/// line.
+/// line. If nothing of the line is shown, the one before it tells where to look.
 pub(super) fn excerpt(text: &str, position: Position) -> Option<String> {
     let lines: Vec<&str> = text.lines().take(position.line).collect();
     let line = LineParts::of(lines.get(position.line.checked_sub(1)?)?);
     let known = schema::keys();
     let is_confidential = is_below_confidential(&lines, line.indent.len());
     let (shown, caret) = line.shown(position.column, is_confidential, &known);
-    let number = position.line.to_string();
-    let margin = " ".repeat(number.len());
-    Some(format!("  {number} | {shown}\n  {margin} | {}^", " ".repeat(caret)))
+    let width = position.line.to_string().len();
+    let mut excerpt = String::new();
+    if shown.trim() == HIDDEN
+        && let Some(at) = lines[..position.line - 1].iter().rposition(|l| !l.trim().is_empty())
+    {
+        let before = LineParts::of(lines[at]);
+        let is_confidential = is_below_confidential(&lines[..=at], before.indent.len());
+        let (shown, _) = before.shown(1, is_confidential, &known);
+        excerpt += &format!("  {:>width$} | {shown}\n", at + 1);
+    }
+    let (number, blanks) = (position.line, " ".repeat(caret));
+    Some(excerpt + &format!("  {number} | {shown}\n  {:width$} | {blanks}^", ""))
 }
 
 /// The parts of a line.
@@ -149,7 +158,8 @@ mod tests {
     /// The excerpt without its margins.
     fn shown(text: &str, line: usize, column: usize) -> (String, String) {
         let excerpt = excerpt(text, Position { line, column }).unwrap();
-        let (line, caret) = excerpt.split_once('\n').unwrap();
+        let (line, caret) = excerpt.rsplit_once('\n').unwrap();
+        let line = line.lines().last().unwrap();
         let part = |text: &str| text.split_once("| ").unwrap().1.to_owned();
         (part(line), part(caret))
     }
@@ -168,6 +178,16 @@ mod tests {
         assert_eq!(whole, "  3 |     site: site1\n    |     ^");
         assert_eq!(excerpt(text, Position { line: 6, column: 1 }), None);
         assert_eq!(excerpt("", START), None);
+    }
+
+    #[test]
+    fn the_line_before_one_of_which_nothing_is_shown_is_shown_too() {
+        let text = "tenants:\n  acme:\n\n    server\n  bolt\n password: x\n hunter2";
+        let at = |line| excerpt(text, Position { line, column: 1 }).unwrap();
+        assert_eq!(at(5), "  4 |     server\n  5 |   …\n    | ^".replace("server", "…"));
+        assert_eq!(at(4), "  2 |   acme:\n  4 |     …\n    | ^");
+        assert_eq!(at(7), "  6 |  password: …\n  7 |  …\n    | ^");
+        assert_eq!(at(2), "  2 |   acme:\n    | ^", "control");
     }
 
     const START: Position = Position { line: 1, column: 1 };
