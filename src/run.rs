@@ -383,7 +383,15 @@ impl Running {
 
     /// Announces the stop and continues to accept for `lame_duck`. Then it stops accepting, and
     /// requests in flight may finish. False if some did not within `drain_timeout` and are cut off.
-    pub async fn stop(mut self) -> bool {
+    pub async fn stop(self) -> bool {
+        self.stop_and_count().await.is_ok()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// The number of requests that are cut off.
+    pub async fn stop_and_count(mut self) -> Result<(), i64> {
         self.announce_stop();
         let limits = self.connections.generation().limits;
         if !limits.lame_duck.is_zero() {
@@ -392,8 +400,9 @@ impl Running {
         // Without their guards, all tasks stop.
         let tasks: Vec<_> = self.accept_loops.drain(..).map(|running| running.task).collect();
         join_all(tasks).await;
-        let drained = timeout(limits.drain_timeout, self.connections.drained()).await.is_ok();
-        if !drained {
+        let drained = timeout(limits.drain_timeout, self.connections.drained()).await;
+        let drained = drained.map_err(|_| self.state.telemetry.requests_in_flight.get());
+        if drained.is_err() {
             self.connections.cut_off().await;
         }
         // First the log lines: an impatient supervisor may kill the process during the rest.

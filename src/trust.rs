@@ -18,7 +18,9 @@ mod verifier;
 pub use certificate::{
     CertificateInfo, Fingerprint, ListedCertificate, OutOfDate, certificates, fingerprint,
 };
-pub use fault::{CertificateFault, CertificateHint, causes, certificate_hint, message_of};
+pub use fault::{
+    CertificateFault, CertificateHint, causes, certificate_hint, is_of_authority, message_of,
+};
 pub use revocation::{RevocationList, RevocationListFault};
 use verifier::{ServerTrust, Verifier};
 

@@ -154,8 +154,8 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-const NOT_LISTENING: &str =
-    "no gateway listens there: is it running, and does it have this `admin.address`?";
+const NOT_LISTENING: &str = "no gateway listens there: is it running? A changed `admin.address` waits for a restart: until then, name \
+     the former one with `--address`";
 const NOT_PERMITTED: &str = "a Unix socket of the admin listener has mode 0660: run this as the gateway's user, or \
                              as a member of its group";
 const OTHER_PROTOCOL: &str = "the admin listener may have `tls`: without `--address`, the configuration tells; \

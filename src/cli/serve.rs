@@ -173,11 +173,10 @@ async fn stop(
     }
     systemd::stopping();
     tokio::select! {
-        clean = running.stop() => {
-            if clean {
-                tracing::info!("stopped: all requests have finished");
-            } else {
-                tracing::warn!("stopped: some requests were cut off at the end of `limits.drain_timeout`");
+        ended = running.stop_and_count() => {
+            match ended {
+                Ok(()) => tracing::info!("stopped: all requests have finished"),
+                Err(cut_off) => tracing::warn!(cut_off, "stopped: some requests were cut off at the end of `limits.drain_timeout`"),
             }
             Ok(())
         }

@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use super::UnfinishedHeads;
 use crate::http1::Counted;
 use crate::telemetry::{HandshakeFailure, Telemetry};
-use crate::trust::message_of;
+use crate::trust::{self, message_of};
 
 /// Performs the handshake with a client. The bytes beyond a usual handshake count towards
 /// `unfinished` heads, which hold at most `bound` bytes together.
@@ -56,8 +56,13 @@ pub fn failed(telemetry: &Telemetry, listener: &str, client: IpAddr, error: &io:
         return;
     };
     let repeated = (repeated > 0).then_some(repeated);
-    let (reason, error) = (failure.as_str(), message_of(error));
-    match certificate_hint(failure) {
+    let (hint, error) = if is_of_authority(error) {
+        (Some(AUTHORITY_TO_DO), AUTHORITY.to_owned())
+    } else {
+        (certificate_hint(failure), message_of(error))
+    };
+    let reason = failure.as_str();
+    match hint {
         Some(hint) => tracing::warn!(
             boldgate.listener = listener,
             client.address = %client,
@@ -113,6 +118,12 @@ fn certificate_fault(fault: &CertificateError) -> HandshakeFailure {
     }
 }
 
+/// Whether the client showed the certificate of a CA as its own.
+fn is_of_authority(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(error, Some(Error::InvalidCertificate(fault)) if trust::is_of_authority(fault))
+}
+
 /// The remedy where the client's certificate was refused.
 fn certificate_hint(failure: HandshakeFailure) -> Option<&'static str> {
     Some(match failure {
@@ -152,5 +163,9 @@ fn certificate_hint(failure: HandshakeFailure) -> Option<&'static str> {
 #[error("evicted: unfinished heads and handshakes together exceed `limits.unfinished_heads`")]
 struct Evicted;
 
+const AUTHORITY: &str =
+    "the client's certificate is self-signed, or another CA certificate (CA:TRUE)";
+const AUTHORITY_TO_DO: &str = "give the client a certificate of its own (CA:FALSE) that one of the CAs in `client_ca_file` \
+                               of the listener has issued";
 /// Size of all messages of a client without certificates, in bytes.
 const USUAL_HANDSHAKE: u64 = 4 * 1024;

@@ -265,7 +265,8 @@ impl Reloader {
                 metrics.reloads.ended(ReloadOutcome::Refused);
                 let findings = findings.without_lines();
                 self.record_refusal(running, &findings);
-                return self.refuse(in_one_line(&findings.to_string()));
+                let hint = if self.last_read.held_by(&self.path).is_none() { GONE } else { FAULTY };
+                return self.refuse(in_one_line(&findings.to_string()), hint);
             }
         };
         if settings.files == self.active.files {
@@ -288,7 +289,7 @@ impl Reloader {
             Err(cause) => {
                 metrics.reloads.ended(ReloadOutcome::Refused);
                 self.record(running, REFUSED, None, vec![cause.clone()]);
-                self.refuse(cause)
+                self.refuse(cause, NOT_APPLIED)
             }
         }
     }
@@ -376,12 +377,11 @@ impl Reloader {
         self.record(running, REFUSED, None, told.collect());
     }
 
-    fn refuse(&mut self, findings: String) -> ReloadReport {
+    fn refuse(&mut self, findings: String, hint: &'static str) -> ReloadReport {
         self.refused = true;
         tracing::error!(
             findings,
-            hint = "correct it, or restore the former files; `boldgate check` shows faults of the files; \
-                 once an address that was in use is free, send SIGHUP",
+            hint,
             "the changed configuration is refused: the active configuration stays as a whole"
         );
         ReloadReport::Refused { findings }
@@ -448,6 +448,11 @@ fn in_one_line(findings: &str) -> String {
     findings.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
+const GONE: &str = "put the configuration file back, readable for the user of the gateway: it is read again by \
+                    itself; a restart would fail without it";
+const FAULTY: &str = "correct it, or restore the former files; `boldgate check` shows all faults";
+const NOT_APPLIED: &str = "correct it, or restore the former files; once an address that was in use is free, send \
+                           SIGHUP";
 const STATUS_REFUSED: &str = "serving; the changed configuration was refused: see the log";
 const STATUS_UNREADABLE: &str =
     "serving; the files of the configuration cannot be read: see the log";

@@ -317,6 +317,7 @@ impl AccessLine<'_> {
         }
         let milliseconds = self.duration.as_secs_f64() * 1e3;
         let _ = write!(out, " {milliseconds:.1}ms {}", self.outcome.as_str());
+        let client = self.client.map(|client| client.to_string());
         let fields = [
             ("tenant", self.tenant),
             ("caller", self.caller),
@@ -325,6 +326,7 @@ impl AccessLine<'_> {
             ("reason", self.reason),
             ("certificate", self.certificate),
             ("token", self.token),
+            ("client", client.as_deref()),
             ("request", Some(self.request_id)),
             ("trace", self.trace_id),
         ];
@@ -400,7 +402,8 @@ mod tests {
         let mut out = String::new();
         AccessLine { replayed: true, caller: Some("portal"), ..line() }.text(&mut out);
         let expected = "2025-12-31T23:59:59.000042Z GET /bi/api/site/site1/v5.0/items 200 2000.3ms \
-             served tenant=acme caller=portal token=cache request=00f067aa0ba902b7 \
+             served tenant=acme caller=portal token=cache client=192.0.2.10 \
+             request=00f067aa0ba902b7 \
              trace=4bf92f3577b34da6a3ce929d0e0e4736 replayed\n";
         assert_eq!(out, expected);
     }

@@ -182,7 +182,7 @@ impl LossReport {
             tracing::error!(
                 %error,
                 lines,
-                hint = "check the disk of the log (space, permissions, health); requests go on without the log",
+                hint = if error.kind() == ErrorKind::BrokenPipe { NO_READER } else { UNWRITABLE },
                 "the {} cannot be written: lines are lost",
                 self.log
             );
@@ -237,6 +237,10 @@ pub fn stdout() -> Box<dyn Write + Send> {
     Box::new(Whole(io::stdout()))
 }
 
+const UNWRITABLE: &str =
+    "check the disk of the log (space, permissions, health); requests go on without the log";
+const NO_READER: &str = "the program that reads this log has ended: start it again, and then the gateway, which keeps \
+                         the pipe that it was started with; requests go on without the log";
 const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(20);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -24,8 +24,10 @@ pub(super) trait TakeExport: Send + Sync {
 /// Why an export was not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ExportError {
-    /// It may be accepted later, but not before this time has passed, if it is known.
-    Unavailable(String, Option<Duration>),
+    /// No response came; a later one may.
+    Unavailable(String),
+    /// The collector says that it cannot take it now; and for how long, if it says that.
+    Busy(String, Option<Duration>),
     /// It would not be accepted later either.
     Refused(String),
 }
@@ -54,7 +56,11 @@ impl Collector {
     pub async fn check(&self) -> Result<(), String> {
         match self.export(Bytes::new()).await {
             Ok(_) => Ok(()),
-            Err(ExportError::Unavailable(cause, _) | ExportError::Refused(cause)) => Err(cause),
+            Err(
+                ExportError::Unavailable(cause)
+                | ExportError::Busy(cause, _)
+                | ExportError::Refused(cause),
+            ) => Err(cause),
         }
     }
 
@@ -71,8 +77,7 @@ impl Collector {
             headers.insert(name.clone(), value);
         }
         let response = self.fetcher.send(request).await;
-        let response =
-            response.map_err(|error| ExportError::Unavailable(cause_of(&error), None))?;
+        let response = response.map_err(|error| ExportError::Unavailable(cause_of(&error)))?;
         let (head, body) = response.into_parts();
         let status = head.status;
         // Read in any case, so that the connection can be used again.
@@ -91,7 +96,8 @@ impl Collector {
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => {
-                ExportError::Unavailable(cause, retry_after(&head.headers))
+                let after = retry_after(&head.headers);
+                ExportError::Busy(cause + &after.map_or_else(String::new, waits), after)
             }
             _ => ExportError::Refused(cause),
         })
@@ -103,7 +109,7 @@ impl TakeExport for Collector {
     async fn export(&self, body: Bytes) -> Result<u64, ExportError> {
         timeout(EXPORT_TIMEOUT, self.send(body)).await.unwrap_or_else(|_| {
             let cause = format!("no whole response within {EXPORT_TIMEOUT:?}");
-            Err(ExportError::Unavailable(cause, None))
+            Err(ExportError::Unavailable(cause))
         })
     }
 }
@@ -118,6 +124,16 @@ fn cause_of(error: &FetchError) -> String {
     }
 }
 
+/// How a `Retry-After` is kept, in words.
+fn waits(after: Duration) -> String {
+    let seconds = after.as_secs();
+    if after > MAX_RETRY_AFTER {
+        format!(", with `Retry-After: {seconds}`, which is kept for {MAX_RETRY_AFTER:?} at most")
+    } else {
+        format!(", with `Retry-After: {seconds}`")
+    }
+}
+
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -127,4 +143,18 @@ const PROTOBUF: &str = "application/x-protobuf";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The default of OpenTelemetry.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait that a collector can ask for.
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 const MAX_RESPONSE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_has_the_retry_after_and_its_bound_if_that_cuts_it() {
+        assert_eq!(waits(Duration::from_secs(60)), ", with `Retry-After: 60`");
+        let cut = ", with `Retry-After: 61`, which is kept for 60s at most";
+        assert_eq!(waits(Duration::from_secs(61)), cut);
+    }
+}

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::CollectorSettings;
-use super::collector::{Collector, ExportError, TakeExport};
+use super::collector::{Collector, ExportError, MAX_RETRY_AFTER, TakeExport};
 use super::finished::FinishedTrace;
 use super::otlp::{Attribute, ExportRequest, Resource, ResourceSpans, Scope, ScopeSpans};
 use crate::telemetry::{LogLimiter, SpanDrop, SpanMetrics, VERSION};
@@ -177,20 +177,24 @@ impl Export {
             }
             match self.collector.export(body.clone()).await {
                 Ok(rejected) => return self.exported(spans, rejected.min(spans)),
-                Err(ExportError::Refused(cause)) => {
-                    return self.lost(SpanDrop::Refused, spans, &cause, REFUSED);
-                }
-                Err(ExportError::Unavailable(cause, at_least)) => {
-                    let wait = at_least.unwrap_or_default().clamp(pause, MAX_BATCH_TIME);
+                Err(failed) => {
+                    let (cause, at_least, hint) = match failed {
+                        ExportError::Refused(cause) => {
+                            return self.lost(SpanDrop::Refused, spans, &cause, REFUSED);
+                        }
+                        ExportError::Busy(cause, at_least) => (cause, at_least, BUSY),
+                        ExportError::Unavailable(cause) => (cause, None, UNAVAILABLE),
+                    };
+                    let wait = at_least.unwrap_or_default().clamp(pause, MAX_RETRY_AFTER);
                     pause = (2 * pause).min(MAX_PAUSE);
                     // The pause has up to a fifth more, so that replicas do not call together.
                     let wait = wait.mul_f64(1.0 + fastrand::f64() / 5.0);
                     self.not_before = Instant::now() + wait;
                     let is_over = self.not_before > begun + MAX_BATCH_TIME;
                     if is_over || self.stopping.is_cancelled() {
-                        return self.lost(SpanDrop::Unavailable, spans, &cause, UNAVAILABLE);
+                        return self.lost(SpanDrop::Unavailable, spans, &cause, hint);
                     }
-                    self.lost(SpanDrop::Unavailable, 0, &cause, UNAVAILABLE);
+                    self.lost(SpanDrop::Unavailable, 0, &cause, hint);
                 }
             }
         }
@@ -261,6 +265,8 @@ fn resource(instance: Option<&str>) -> Resource {
 const NAME: &str = "boldgate";
 const UNAVAILABLE: &str = "check that the collector is running and that `traces.otlp_endpoint` names its host and port; \
                            a batch is dropped after a minute";
+const BUSY: &str = "the collector, or a proxy in front of it, cannot take exports now: look into its log, at its \
+                    load and at its rate limits; a batch is dropped after a minute";
 const REFUSED: &str = "look at the path of `traces.otlp_endpoint` (`/v1/traces` as a rule), at `traces.headers` and \
                        into the collector's own log";
 /// Most traces that wait to be exported.
@@ -375,7 +381,7 @@ mod tests {
 
     fn unavailable(after: Option<u64>) -> Result<u64, ExportError> {
         let after = after.map(Duration::from_secs);
-        Err(ExportError::Unavailable("the response is 503".to_owned(), after))
+        Err(ExportError::Busy("the response is 503".to_owned(), after))
     }
 
     #[tokio::test(start_paused = true)]

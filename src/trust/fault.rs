@@ -247,6 +247,11 @@ fn kind_of(cause: &CertificateError) -> CertificateFaultKind {
     }
 }
 
+/// Whether a certificate of a CA was shown as that of a client or a server.
+pub fn is_of_authority(cause: &CertificateError) -> bool {
+    plain(cause) == "CaUsedAsEndEntity"
+}
+
 fn is_ours(cause: &CertificateError) -> bool {
     matches!(cause, CertificateError::Other(OtherError(inner)) if inner.is::<CertificateFault>())
 }

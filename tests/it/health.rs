@@ -52,7 +52,8 @@ fn health_asks_the_admin_listener_of_the_configuration() {
     drop(process);
     let refused = format!(
         "error: /livez at {at}: the connection failed: Connection refused (os error 111); \
-         no gateway listens there: is it running, and does it have this `admin.address`?"
+         no gateway listens there: is it running? A changed `admin.address` waits for a restart: until then, \
+         name the former one with `--address`"
     );
     assert_one_line(&run(&["health", "--config", &file]), 1, &refused);
 }

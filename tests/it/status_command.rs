@@ -97,6 +97,7 @@ async fn a_gateway_that_shows_nothing_is_code_69_with_what_to_do() {
     assert_eq!(ended.code, Some(69), "{ended:?}");
     assert!(ended.stderr.contains("Connection refused"), "{}", ended.stderr);
     assert!(ended.stderr.contains("hint: no gateway listens there"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("waits for a restart"), "{}", ended.stderr);
 
     let off = Gateway::start(&anonymous(dead_address()));
     let ended = ask(&off, &[]);

@@ -135,3 +135,20 @@ async fn a_refused_changed_secret_is_a_warning_for_tenants_that_have_a_token_and
     assert_eq!(get(address, BOLT).await.status, 200);
     becomes(PATIENCE, "all is well", async || problems(admin).await.is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_file_that_is_gone_is_to_be_put_back() {
+    let (_upstream, files) = setup("").await;
+    let gateway = files.serve();
+    gateway.ready();
+    let text = std::fs::read_to_string(files.path("boldgate.yaml")).unwrap();
+    std::fs::remove_file(files.path("boldgate.yaml")).unwrap();
+    let refused = "the changed configuration is refused: the active configuration stays as a whole";
+    let line = log_line(&gateway, refused).await;
+    assert!(
+        line["hint"].as_str().unwrap().starts_with("put the configuration file back"),
+        "{line}"
+    );
+    files.swap_in("boldgate.yaml", &text);
+    log_line(&gateway, "the files hold the active configuration again").await;
+}

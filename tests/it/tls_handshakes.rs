@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use boldgate::telemetry::HandshakeFailure;
-use rcgen::{ExtendedKeyUsagePurpose, SerialNumber, date_time_ymd};
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, SerialNumber, date_time_ymd};
 use strum::VariantArray;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use crate::support::client_certificates::{Ca, Identity, connect};
 use crate::support::edit::Edit;
 use crate::support::files::write;
-use crate::support::gateway::{Gateway, anonymous};
+use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
+use crate::support::process::Process;
+use crate::support::reloads::log_line;
 use crate::support::tls::SelfSigned;
 use crate::support::upstream::Upstream;
 use crate::support::waiting::comes_true;
@@ -111,4 +113,35 @@ callers:
         assert!(count(&gateway, failure.as_str()) > 0, "no row provokes {}", failure.as_str());
     }
     upstream.seen.assert_untouched("failed handshakes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_certificate_shown_by_a_client_is_named_in_the_log_with_what_to_do() {
+    let upstream = Upstream::echo().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, own) = (Ca::new("one"), SelfSigned::new("localhost"));
+    let tls = format!(
+        "tls: {{ {}, client_ca_file: {} }}",
+        own.listener_keys(folder.path()),
+        write(&folder, "clients.crt", &ca.pem),
+    );
+    let secret = write(&folder, "secret", CANARY_SECRET);
+    let config = anonymous(upstream.address)
+        .edit("callers: anonymous", &format!("callers: required, {tls}"))
+        .edit("SECRET_FILE", &secret);
+    let callers = "callers:\n  known:\n    certificates: [ { san_dns: known.example } ]\n    \
+                   may: [ { tenant: acme, routes: [read] } ]\n";
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &format!("{config}{callers}")));
+    let authority = ca.identity_with(|params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    if let Some(mut client) = connect(gateway.address(), &own.der(), Some(&authority)).await {
+        client.write(b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n").await;
+        let _ = client.try_response(false).await;
+    }
+    let refused = "a client was rejected: its certificate is missing or not accepted";
+    let line = log_line(&gateway, refused).await;
+    assert_eq!(line["boldgate.reason"], "certificate");
+    assert!(line["error"].as_str().unwrap().contains("self-signed, or another CA"), "{line}");
+    assert!(line["hint"].as_str().unwrap().contains("has issued"), "{line}");
 }
