@@ -39,10 +39,10 @@ impl CheckCommand {
                 }
             }
         }
-        if !self.no_secrets && geteuid().is_root() {
+        let valid = findings.is_empty();
+        if valid && !failed && !self.no_secrets && geteuid().is_root() {
             warn(AS_ROOT)?;
         }
-        let valid = findings.is_empty();
         let invalid = Failure::Config(findings);
         match (valid, failed) {
             (true, false) => Ok(()),

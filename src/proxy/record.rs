@@ -430,8 +430,6 @@ impl Record {
                 boldgate.reason = reason,
                 boldgate.tenant = self.tenant().map(TenantName::as_str),
                 boldgate.caller = self.caller.as_ref().map(CallerName::as_str),
-                url.domain = self.refused_host.as_deref(),
-                url.path = self.path_without_names().as_deref(),
                 tls.client.hash.sha256 = self.certificate.as_deref(),
                 request.id = id,
                 repeated = (repeated > 0).then_some(repeated),
