@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::process::geteuid;
-
 use super::serve::{hint, without_secrets};
 use super::{ConfigFile, Failure, print, warn};
 use crate::config::{Findings, Settings};
@@ -40,9 +38,6 @@ impl CheckCommand {
             }
         }
         let valid = findings.is_empty();
-        if valid && !failed && !self.no_secrets && geteuid().is_root() {
-            warn(AS_ROOT)?;
-        }
         let invalid = Failure::Config(findings);
         match (valid, failed) {
             (true, false) => Ok(()),
@@ -83,6 +78,3 @@ fn report(file: &Path, warnings: &Findings) -> Result<(), Failure> {
     }
     print(&format!("{}: OK", file.display()))
 }
-
-const AS_ROOT: &str = "note: this was run as root, which may read every file; whether the user of the service may, is \
-                       shown by running it as that user";
