@@ -304,6 +304,7 @@ fn tenants(count: usize) -> Tenants {
                 username: Arc::from("svc@example.com"),
                 secret: Some(Secret::new("secret".into())),
                 second_secret: None,
+                token_end: None,
                 sources: Vec::new(),
                 hold: std::time::Duration::ZERO,
                 body: ExchangeBody::Form,

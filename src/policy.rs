@@ -259,7 +259,7 @@ impl Policy {
     pub fn class_of(&self, tenant: &Tenant, head: &RequestHead<'_>) -> RouteClass {
         let classify = match tenant.credential.grant {
             Grant::ClientCredentials => self.routes.classify_installation,
-            Grant::EmbedSecret | Grant::Password => self.routes.classify,
+            Grant::EmbedSecret | Grant::Password | Grant::Token => self.routes.classify,
         };
         classify(head.method, tenant.route(head.target.path()).unwrap_or("/"))
     }
@@ -302,7 +302,7 @@ impl Policy {
         Allowed { permit: self.own[tenant.index].clone(), by, class, mapped: false }
     }
 
-    /// Only an embed secret gives tokens for any user. A password is for one.
+    /// Only an embed secret gives tokens for any user. A password or a token is for one.
     fn as_subject(
         &self,
         tenant: &Tenant,
@@ -349,10 +349,10 @@ pub enum Forbidden {
         /// The permission with the mapping.
         by: PermissionId,
     },
-    /// The tenant's credential is a password, which cannot act as other users.
+    /// The tenant's credential is a password or a token, which cannot act as other users.
     #[error(
-        "the caller's `{0}` maps users, and the tenant has a password, which is one user's: that \
-         takes an embed secret"
+        "the caller's `{0}` maps users, and the tenant has a password or a token, which is one \
+         user's: that takes an embed secret"
     )]
     Password(PermissionId),
 }

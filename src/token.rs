@@ -46,6 +46,8 @@ pub struct AccessToken {
     in_use: AtomicBool,
     /// Whether the server has accepted it.
     accepted: AtomicBool,
+    /// Whether it is the credential itself, so that no exchange can give another one.
+    is_credential: bool,
 }
 
 impl AccessToken {
@@ -64,7 +66,18 @@ impl AccessToken {
         let expires_at = obtained_at + lifetime;
         let margin = (lifetime / 20).min(MAX_MARGIN);
         let (in_use, accepted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { authorization, obtained_at, expires_at, margin, in_use, accepted })
+        let is_credential = false;
+        Ok(Self { authorization, obtained_at, expires_at, margin, in_use, accepted, is_credential })
+    }
+
+    /// A token that is itself the credential, and ends `left` after `read_at`. It always keeps the
+    /// whole margin before its end, however often it is read again.
+    ///
+    /// # Errors
+    /// As [`AccessToken::new`].
+    pub fn of_credential(token: &str, read_at: Instant, left: Duration) -> Result<Self, NotAToken> {
+        let token = Self::new(token, read_at, left)?;
+        Ok(Self { margin: MAX_MARGIN, is_credential: true, ..token })
     }
 
     /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
@@ -116,7 +129,9 @@ impl AccessToken {
 
     /// Whether it is the `earlier` token, given out again with no more than the rest of its life.
     fn repeats(&self, earlier: &Self) -> bool {
-        self.is_same(earlier) && self.expires_at <= earlier.expires_at + earlier.margin
+        !self.is_credential
+            && self.is_same(earlier)
+            && self.expires_at <= earlier.expires_at + earlier.margin
     }
 
     /// The same token, usable to its very end.
@@ -174,6 +189,7 @@ impl AccessToken {
             margin: self.margin,
             in_use: AtomicBool::new(self.is_in_use()),
             accepted: AtomicBool::new(self.was_accepted()),
+            is_credential: self.is_credential,
         }
     }
 }
@@ -392,6 +408,9 @@ pub enum ExchangeErrorKind {
     /// The tenant's secret could not be read, so there is nothing to exchange.
     #[error("the tenant's secret cannot be used: it could not be read, or holds no secret")]
     SecretUnreadable,
+    /// The tenant's credential is a token, and it has ended.
+    #[error("the personal access token of the tenant has ended, or ends within 10 s")]
+    TokenEnded,
     /// No file descriptor was left for the exchange.
     #[error("no file descriptor is left for the exchange")]
     NoDescriptors,
@@ -418,6 +437,7 @@ impl ExchangeErrorKind {
             Self::Timeout(_) => "token_endpoint_timeout",
             Self::BudgetExhausted { .. } | Self::NoDescriptors => "overloaded",
             Self::SecretUnreadable => "secret_unreadable",
+            Self::TokenEnded => "token_ended",
             Self::PermitRevoked => "configuration_changed",
         }
     }
@@ -456,6 +476,7 @@ impl ExchangeErrorKind {
             Self::SubjectUnknown { .. }
             | Self::Timeout(_)
             | Self::SecretUnreadable
+            | Self::TokenEnded
             | Self::PermitRevoked => return None,
         })
     }

@@ -8,7 +8,11 @@ use crate::token::AccessToken;
 /// (Bold BI: claims of the tokens of `/token`.)
 pub fn token_claims(token: &AccessToken) -> Vec<(&'static str, String)> {
     let value = token.authorization().to_str().unwrap_or_default();
-    let jwt = value.strip_prefix("Bearer ").unwrap_or_default();
+    of_jwt(value.strip_prefix("Bearer ").unwrap_or_default())
+}
+
+/// The same of a JWT.
+pub(super) fn of_jwt(jwt: &str) -> Vec<(&'static str, String)> {
     let Ok(decoded) = jsonwebtoken::dangerous::insecure_decode::<Map<String, Value>>(jwt) else {
         return Vec::new();
     };

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::fault::ConnectionFault;
 use super::probe::Probe;
 use super::reply::{self, Asked, MAX_BODY};
-use super::{grant, token_url};
+use super::{grant, personal_token, token_url};
 use crate::embed::EmbedOrder;
 use crate::fetch::{FetchError, Fetcher};
 use crate::policy::Permit;
@@ -122,6 +122,9 @@ impl BoldBi {
         position: SecretPosition,
     ) -> Result<Exchanged, ExchangeError> {
         let tenant = permit.tenant();
+        if !tenant.credential.grant.is_exchanged() {
+            return given(tenant);
+        }
         let url = token_url(tenant);
         let deadline = tenant.server.timeouts.exchange;
         let exchanged = match timeout(deadline, self.ask(permit, position, &url)).await {
@@ -200,6 +203,19 @@ impl BoldBi {
         }
         Ok(Exchanged { token, names_another_user, other_email })
     }
+}
+
+/// The token of a tenant whose credential is a token itself.
+fn given(tenant: &Tenant) -> Result<Exchanged, ExchangeError> {
+    let token = personal_token::token(&tenant.credential, (Instant::now(), SystemTime::now()));
+    let token = token.map_err(|kind| ExchangeError {
+        tenant: tenant.name.clone(),
+        endpoint: tenant.server.origin(),
+        grant: tenant.credential.grant,
+        kind,
+    })?;
+    // Another user in its claims is a warning about the configuration.
+    Ok(Exchanged { token, names_another_user: false, other_email: None })
 }
 
 impl Client {

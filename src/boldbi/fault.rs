@@ -186,6 +186,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "`boldgate check` says which file or variable it is and why it cannot be used; once it can, \
              the gateway uses a file within a second, and a variable after a restart"
         }
+        ExchangeErrorKind::TokenEnded => TOKEN_ENDED_HINT,
         ExchangeErrorKind::NoDescriptors => descriptors::HINT,
         ExchangeErrorKind::PermitRevoked => {
             "do nothing: the next request uses the new configuration"
@@ -210,6 +211,7 @@ pub fn is_about_tenant(error: &ExchangeError) -> bool {
             | ExchangeErrorKind::AnotherUser(_)
             | ExchangeErrorKind::PermitRevoked
             | ExchangeErrorKind::SecretUnreadable
+            | ExchangeErrorKind::TokenEnded
     )
 }
 
@@ -232,6 +234,7 @@ fn embed_refused(status: u16) -> &'static str {
 
 fn refused(status: u16, grant: Grant) -> &'static str {
     match (StatusCode::from_u16(status), grant) {
+        (_, Grant::Token) => TOKEN_ENDED_HINT,
         (_, Grant::ClientCredentials) => {
             "check `client_id` and `client_secret` in the administration of the installation, and that \
              the server's `url` is that of the installation, without `/bi`"
@@ -373,6 +376,8 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
 /// The hint on an attempt to connect without a response.
 const CONNECT_TIMEOUT_HINT: &str = "nothing responds at this address: a firewall, security group or network policy may drop the \
      packets, the address may be another machine's, or Bold BI's machine is down or overloaded";
+const TOKEN_ENDED_HINT: &str = "create another personal access token in Bold BI, as the same user, and write it to the place of \
+     this one: a file counts within a second, a variable after a restart";
 const LIFETIME_HINT: &str =
     "check how long tokens live at this Bold BI, its machine's clock and the clock here";
 

@@ -78,6 +78,7 @@ fn secret_field(grant: Grant) -> &'static str {
         Grant::Password => "password",
         Grant::EmbedSecret => "embed_secret",
         Grant::ClientCredentials => "client_secret",
+        Grant::Token => unreachable!("{NOT_EXCHANGED}"),
     }
 }
 
@@ -85,8 +86,11 @@ fn name_field(grant: Grant) -> &'static str {
     match grant {
         Grant::Password | Grant::EmbedSecret => "username",
         Grant::ClientCredentials => "client_id",
+        Grant::Token => unreachable!("{NOT_EXCHANGED}"),
     }
 }
+
+const NOT_EXCHANGED: &str = "a personal access token is not exchanged";
 
 /// More than the length of the field names and separators.
 const FIXED_PARTS: usize = 128;
@@ -103,6 +107,7 @@ mod tests {
             username: Arc::from("not the subject"),
             secret: None,
             second_secret: None,
+            token_end: None,
             sources: Vec::new(),
             hold: std::time::Duration::ZERO,
             body: body_type,

@@ -20,7 +20,7 @@ use crate::token::{AccessToken, ExchangeErrorKind, NO_SUCH_PAGE};
 mod lifetime;
 mod names;
 
-pub(super) use lifetime::{NEGATIVE, TOO_LONG, UNREADABLE};
+pub(super) use lifetime::{NEGATIVE, TOO_LONG, UNREADABLE, jwt_end};
 pub(super) use names::{names_another, other_email};
 
 /// A longer body is no token reply; nothing beyond this is read.

@@ -41,7 +41,7 @@ impl UserSource {
     /// Bold BI itself stores it.
     pub fn allows(self, grant: Grant) -> bool {
         match grant {
-            Grant::EmbedSecret => true,
+            Grant::EmbedSecret | Grant::Token => true,
             // It is nobody's.
             Grant::ClientCredentials => false,
             Grant::Password => matches!(self, Self::Local | Self::Csv | Self::Database),

@@ -198,7 +198,12 @@ fn print_admission(admission: &Admission, page: Option<&HeaderValue>) -> Result<
     if admission.injects {
         print(&format!("subject:   {}", admission.permit.subject()))?;
         print(&format!("by:        {}", admission.by))?;
-        print("decision:  admitted, with a token of the subject")
+        // Secrets are not read here, so the end of a token is not known.
+        print(if tenant.credential.grant.is_exchanged() {
+            "decision:  admitted, with a token of the subject"
+        } else {
+            "decision:  admitted, with the tenant's personal access token until its end"
+        })
     } else {
         print(&format!("by:        {}", admission.by))?;
         print("decision:  admitted, with the client's own Authorization header")

@@ -17,6 +17,8 @@ use super::place::Place;
 use super::quantity::Period;
 use super::{Check, References, shown};
 
+mod personal_token;
+
 /// The secrets of a credential; or the fault for which there is none.
 #[derive(Default)]
 struct FoundSecrets {
@@ -39,28 +41,21 @@ impl Check<'_> {
         if credential.grant.as_ref().given() == Some(&file::Grant::ClientCredentials) {
             return self.client(at, credential, is_used);
         }
+        if credential.grant.as_ref().given() == Some(&file::Grant::Token) {
+            return self.personal_token(at, credential, is_used);
+        }
         let grant = credential.grant.required(&grant_at, GRANTS, self.notes);
-        for (key, is_missing) in [
-            ("client_id", credential.client_id.is_missing()),
-            ("client_secret", credential.client_secret.is_missing()),
+        for (key, is_missing, of_grant) in [
+            ("client_id", credential.client_id.is_missing(), "client_credentials"),
+            ("client_secret", credential.client_secret.is_missing(), "client_credentials"),
+            ("token", credential.token.is_missing(), "token"),
         ] {
             if !is_missing && grant.is_ok() {
-                let problem = "found a key of the grant `client_credentials`";
+                let problem = format!("found a key of the grant `{of_grant}`");
                 self.notes.add(at.key(key).key_finding(problem, "that grant, or no such key"));
             }
         }
-        let username_at = at.key("username");
-        let username = credential.username.required(&username_at, USERNAME, self.notes);
-        let username = username.and_then(|name| {
-            let problem = match Invisible::find(&name) {
-                Some(found) => format!("found a name that has {found}"),
-                None if name.is_empty() || name.chars().any(char::is_control) => {
-                    "found no usable name".to_owned()
-                }
-                None => return Ok(name),
-            };
-            Err(self.notes.add(username_at.finding(problem, USERNAME)))
-        });
+        let username = self.username(at, credential.username);
         let source = credential.user_source.required(&at.key("user_source"), SOURCES, self.notes);
         if grant == Ok(file::Grant::Password) && source.is_ok_and(|s| !keeps_password(s)) {
             let problem =
@@ -107,7 +102,9 @@ impl Check<'_> {
                 self.unused(&both_at, &both, "password");
                 (Grant::Password, self.secret_of_tenant(&password_at, password, is_used))
             }
-            file::Grant::ClientCredentials => unreachable!("it has been read above"),
+            file::Grant::ClientCredentials | file::Grant::Token => {
+                unreachable!("it has been read above")
+            }
         };
         let body = match body? {
             file::TokenRequest::Form => ExchangeBody::Form,
@@ -120,6 +117,7 @@ impl Check<'_> {
             username: username?.into(),
             secret: first,
             second_secret: second,
+            token_end: None,
             sources,
             hold: hold?,
             body,
@@ -142,6 +140,7 @@ impl Check<'_> {
             ("embed_secret", credential.embed_secret.is_missing()),
             ("embed_secrets", credential.embed_secrets.is_missing()),
             ("password", credential.password.is_missing()),
+            ("token", credential.token.is_missing()),
             ("user_source", credential.user_source.is_missing()),
             ("hold", credential.hold.is_missing()),
         ] {
@@ -173,6 +172,20 @@ impl Check<'_> {
             ..stand_in()
         };
         Ok((credential, fault))
+    }
+
+    /// The name of the user.
+    fn username(self, at: &Place<'_>, name: Field<String>) -> Result<String, Noted> {
+        let at = at.key("username");
+        let name = name.required(&at, USERNAME, self.notes)?;
+        let problem = match Invisible::find(&name) {
+            Some(found) => format!("found a name that has {found}"),
+            None if name.is_empty() || name.chars().any(char::is_control) => {
+                "found no usable name".to_owned()
+            }
+            None => return Ok(name),
+        };
+        Err(self.notes.add(at.finding(problem, USERNAME)))
     }
 
     /// Notes a secret that the grant has no use for.
@@ -416,6 +429,7 @@ pub(super) fn stand_in() -> Credential {
         username: "".into(),
         secret: None,
         second_secret: None,
+        token_end: None,
         sources: Vec::new(),
         hold: Duration::ZERO,
         body: ExchangeBody::Form,
@@ -440,7 +454,7 @@ const MIN_HOLD: Period = Period::seconds(1);
 const PLACE_LIST: &str = "a list of one or two sources, each `{ file: /path }` or `{ env: NAME }`";
 const SAME_SECRET: &str =
     "remove one of the two, or write the common secret of the installation to its place";
-const GRANTS: &str = "`embed_secret`, `password`, `client_credentials`";
+const GRANTS: &str = "`embed_secret`, `password`, `client_credentials`, `token`";
 const CLIENT_ID: &str =
     "the identifier of a client, as the administration of the installation shows it";
 const USERNAME: &str = "the name of a Bold BI user, an e-mail address as a rule";

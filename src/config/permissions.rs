@@ -60,6 +60,7 @@ impl Check<'_> {
                         "client_credentials",
                         "its token is that of the installation, not of a user",
                     ),
+                    file::Grant::Token => ("token", "a personal access token is that of one user"),
                     _ => ("password", "a password gives the tokens of its own user only"),
                 };
                 let problem =

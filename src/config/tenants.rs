@@ -212,7 +212,7 @@ impl Check<'_> {
         let longest = max_token_lifetime.unwrap_or(Duration::ZERO);
         let longest = match credential.grant {
             Grant::ClientCredentials => longest.min(MAX_CLIENT_LIFETIME),
-            Grant::EmbedSecret | Grant::Password => longest,
+            Grant::EmbedSecret | Grant::Password | Grant::Token => longest,
         };
         let mut credential = with_versions(credential, &server, site.as_deref(), longest);
         if let Some(finding) = fault {
@@ -251,7 +251,7 @@ impl Check<'_> {
         let accepted = match (edition, is_client) {
             (Edition::Ums, false) => "`client_credentials`, because the server's edition is `ums`",
             (Edition::SelfHosted | Edition::Cloud, true) => {
-                "`embed_secret`, `password`; or a server with `edition: ums`"
+                "`embed_secret`, `password`, `token`; or a server with `edition: ums`"
             }
             _ => return,
         };

@@ -263,6 +263,10 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
         ExchangeErrorKind::SecretUnreadable => {
             (503, "The gateway cannot read the tenant's secret. Its operator has to act.")
         }
+        ExchangeErrorKind::TokenEnded => (
+            503,
+            "The tenant's personal access token has ended. The gateway's operator has to act.",
+        ),
         ExchangeErrorKind::BudgetExhausted { .. } | ExchangeErrorKind::NoDescriptors => {
             (503, "The gateway is at its limit.")
         }

@@ -30,6 +30,11 @@ pub(super) fn read(connections: &Weak<Connections>, cache_limit: u64, readings: 
     readings.api_keys.set(callers.api_key_ends().map(|(caller, digits, end)| {
         (vec![("caller", caller.to_string()), ("key", digits)], unix_seconds(end))
     }));
+    let tenants = generation.gateway.tenants().iter();
+    readings.personal_tokens.set(tenants.filter_map(|tenant| {
+        let end = tenant.credential.token_end?;
+        Some((vec![("tenant", tenant.name.to_string())], unix_seconds(end)))
+    }));
     let fetches: Vec<_> = callers.key_fetches().collect();
     readings.issuer_keys.set(fetches.iter().filter_map(|(caller, fetches)| {
         let since = SystemTime::now() - fetches.age?;

@@ -296,6 +296,11 @@ const CLIENTS: &[DescribedMetric] = &[
         look_at: "**alert two weeks ahead**; keys without an end have no series",
     },
     DescribedMetric {
+        name: "boldgate_tenant_token_not_after_timestamp_seconds",
+        labels: &[TENANT],
+        look_at: "**alert three days ahead**; only tenants of the grant `token` have series",
+    },
+    DescribedMetric {
         name: "boldgate_issuer_keys_fetched_timestamp_seconds",
         labels: &[CALLER],
         look_at: "older than `refresh`: the issuer cannot be reached; no series until the first \

@@ -15,6 +15,8 @@ pub struct Readings {
     pub certificates: Reading,
     /// The end of each API key's validity, if it has one; labels `caller` and `key`.
     pub api_keys: Reading,
+    /// The end of each personal access token; label `tenant`.
+    pub personal_tokens: Reading,
     /// When the keys of each issuer were fetched; label `caller`.
     pub issuer_keys: Reading,
     /// Whether keys of a file stand in for those of an issuer; label `caller`.
@@ -66,6 +68,12 @@ impl Readings {
             api_keys: add(
                 "api_key_not_after_timestamp",
                 "When an API key expires, as a Unix time",
+                Some(Unit::Seconds),
+                gauge,
+            ),
+            personal_tokens: add(
+                "tenant_token_not_after_timestamp",
+                "When the personal access token of a tenant ends, as a Unix time",
                 Some(Unit::Seconds),
                 gauge,
             ),

@@ -1,7 +1,7 @@
 //! The credentials that are exchanged for tokens.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::secret::{Secret, SecretRef};
 
@@ -15,15 +15,23 @@ pub enum Grant {
     /// The identifier and the secret of a client of the whole installation (UMS), which gives a
     /// token of no user.
     ClientCredentials,
+    /// A user's personal access token, which goes on requests as it is.
+    Token,
 }
 
 impl Grant {
+    /// Whether it is exchanged for a token. Otherwise it is the token itself.
+    pub fn is_exchanged(self) -> bool {
+        self != Self::Token
+    }
+
     /// The word for it in configuration, logs and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Password => "password",
             Self::EmbedSecret => "embed_secret",
             Self::ClientCredentials => "client_credentials",
+            Self::Token => "token",
         }
     }
 }
@@ -72,9 +80,11 @@ pub struct Credential {
     pub grant: Grant,
     /// The user or the client that it belongs to.
     pub username: Arc<str>,
-    /// The embed secret, password or client secret, the first where there are two; `None` if it
-    /// cannot be read, or the tenant is disabled.
+    /// The embed secret, password, client secret or token, the first where there are two; `None`
+    /// if it cannot be read, or the tenant is disabled.
     pub secret: Option<Secret>,
+    /// When the secret ends, if it is a token.
+    pub token_end: Option<SystemTime>,
     /// The embed secret in the second position.
     pub second_secret: Option<Secret>,
     /// Where its secrets are kept, in the order of the configuration.

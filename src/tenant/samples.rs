@@ -44,6 +44,7 @@ pub(crate) fn credential() -> Credential {
         username: Arc::from("user@example.com"),
         secret: Some(Secret::new("secret".into())),
         second_secret: None,
+        token_end: None,
         sources: Vec::new(),
         hold: std::time::Duration::ZERO,
         body: ExchangeBody::Form,

@@ -127,8 +127,12 @@ impl TokenCache {
     }
 
     /// Marks the token as refused by the server, if it is still `rejected`, so that another is
-    /// asked for. Returns `false` if the token is not worth replacing ([`Replacements::allow`]).
+    /// asked for. Returns `false` if the token is not worth replacing ([`Replacements::allow`]), or
+    /// is the credential itself, in whose place no other can come.
     pub(super) fn reject(&self, permit: &Permit, rejected: &Arc<AccessToken>) -> bool {
+        if rejected.is_credential {
+            return false;
+        }
         let mut replaceable = true;
         self.entries.entry_by_ref(permit).and_compute_with(|entry| match entry {
             Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {

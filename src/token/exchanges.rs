@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 mod comparison;
 mod embeds;
+mod given;
 mod in_turn;
 
 use embeds::EmbedTokens;
@@ -295,10 +296,11 @@ impl Exchanges {
         if self.holds.of(&permit).is_some() {
             return Err(MIN_BACKOFF);
         }
-        let guard = self.endpoint(&permit).try_enter()?;
+        let is_exchanged = permit.tenant().credential.grant.is_exchanged();
+        let guard = if is_exchanged { Some(self.endpoint(&permit).try_enter()?) } else { None };
         let mut flights = self.flights();
         if !flights.get(&permit).is_some_and(Flight::is_under_way) {
-            let flight = self.start(&permit, Purpose::Refresh, None, Some(guard));
+            let flight = self.start(&permit, Purpose::Refresh, None, guard);
             flights.insert(permit, flight);
         }
         Ok(())
@@ -350,6 +352,9 @@ impl Exchanges {
         initiator: Option<&OwnedInitiator>,
         mut guard: Option<ExchangeGuard>,
     ) -> Outcome {
+        if !permit.tenant().credential.grant.is_exchanged() {
+            return self.given(permit, purpose).await;
+        }
         let mut ask_until = None;
         if guard.is_none() {
             self.while_held(permit).await?;

@@ -32,6 +32,7 @@ mod odd_responses;
 mod operating;
 mod page;
 mod pem_files;
+mod personal_tokens;
 mod reasons;
 mod reload;
 mod rotate;

@@ -133,6 +133,11 @@ fn date(value: &Value) -> Option<Nanoseconds> {
         .map(OffsetDateTime::unix_timestamp_nanos)
 }
 
+/// When a JWT ends, in seconds of Unix time; `None` if `token` is no JWT or does not say.
+pub(in crate::boldbi) fn jwt_end(token: &str) -> Option<u64> {
+    u64::try_from(JwtTimes::of(token).exp? / SECOND).ok()
+}
+
 /// The times in a JWT (RFC 7519, sections 4.1.4 and 4.1.6).
 #[derive(Default)]
 struct JwtTimes {

@@ -73,6 +73,7 @@ fn new_secret_refused(file: &Path, grant: Grant, said: &str) -> (String, String)
         Grant::Password => {
             "compare it with the user's password in Bold BI; do not install this file"
         }
+        Grant::Token => "create another token in Bold BI; do not install this file",
     };
     (found, to_do.to_owned())
 }

@@ -1,5 +1,7 @@
 //! The steps about one tenant: its exchange, and a request as its user.
 
+use std::time::Duration;
+
 use super::super::named_tenant::{DISABLED, disabled_to_do};
 use super::exchange::{self, RunFacts};
 use super::quantity::span;
@@ -7,7 +9,7 @@ use super::report::Steps;
 use crate::boldbi::embed::trial_order;
 use crate::boldbi::{
     BoldBi, Exchanged, HARMLESS_ROUTE, INSTALLATION_ROUTE, InTurn, ProbeResponse, hint,
-    is_about_tenant, token_claims,
+    is_about_tenant, token_claims, token_names_another,
 };
 use crate::embed::EmbedFault;
 use crate::policy::Permit;
@@ -108,6 +110,10 @@ fn describe(
     let Exchanged { token, names_another_user, other_email } = exchanged;
     let user = &tenant.credential.username;
     let lifetime = token.lifetime();
+    if tenant.credential.grant == Grant::Token {
+        describe_personal_token(steps, tenant, &token);
+        return token;
+    }
     if names_another_user && user.contains('@') && !is_named(user, &token) {
         let found = match other_email {
             Some(other) => {
@@ -149,6 +155,27 @@ fn short_lifetime(seconds: u64) -> String {
     )
 }
 
+/// Describes a token that is the credential itself.
+fn describe_personal_token(steps: &mut Steps, tenant: &Tenant, token: &AccessToken) {
+    let user = &tenant.credential.username;
+    let left = token.lifetime();
+    let ends = span(left.as_secs());
+    let found =
+        format!("the personal access token of `{user}` is used as it is; it ends in {ends}");
+    let found = match elsewhere(tenant, token) {
+        Some(host) => format!("{found}; it says that the site is at `{host}`"),
+        None => found,
+    };
+    if token_names_another(&String::from_utf8_lossy(token.as_bytes()), user) {
+        let found = format!("{found}; it names another user");
+        steps.warning("exchange", found, ANOTHER_USER_OF_TOKEN);
+    } else if left < TOKEN_ENDS_SOON {
+        steps.warning("exchange", found, TOKEN_ENDS_SOON_TO_DO);
+    } else {
+        steps.ok("exchange", found);
+    }
+}
+
 /// Whether the token itself names this user: a login name may look like an email address.
 fn is_named(user: &str, token: &AccessToken) -> bool {
     let claims = token_claims(token);
@@ -168,7 +195,7 @@ fn elsewhere(tenant: &Tenant, token: &AccessToken) -> Option<String> {
 async fn request(steps: &mut Steps, facts: &RunFacts<'_>, tenant: &Tenant, token: &AccessToken) {
     let route = match tenant.credential.grant {
         Grant::ClientCredentials => INSTALLATION_ROUTE,
-        Grant::EmbedSecret | Grant::Password => HARMLESS_ROUTE,
+        Grant::EmbedSecret | Grant::Password | Grant::Token => HARMLESS_ROUTE,
     };
     let path = format!("{}{route}", tenant.api_base);
     match facts.probe.get(&path, Some(token)).await {
@@ -198,6 +225,10 @@ async fn request(steps: &mut Steps, facts: &RunFacts<'_>, tenant: &Tenant, token
 
 /// Bold BI refuses its own token.
 fn unauthorized(steps: &mut Steps, said: &str, tenant: &Tenant, elsewhere: Option<String>) {
+    if tenant.credential.grant == Grant::Token && elsewhere.is_none() {
+        let found = format!("{said}: status 401: the API refuses the personal access token");
+        return steps.failed("request", found, REFUSED_PERSONAL_TOKEN);
+    }
     let Some(site) = elsewhere else {
         let found =
             format!("{said}: status 401: the API refuses the token that Bold BI gave just now");
@@ -277,6 +308,15 @@ const ONE_REFUSED: &str = "not urgent: the gateway uses the other one. Write the
                            the refused one, or remove it from `embed_secrets`";
 const NO_EMBED_TOKEN: &str =
     "open the dashboard in Bold BI as this user, and check that embedding is on: Settings > Embed";
+/// The alert begins at the same time.
+const TOKEN_ENDS_SOON: Duration = Duration::from_secs(3 * 86_400);
+const TOKEN_ENDS_SOON_TO_DO: &str = "create another personal access token in Bold BI, as the same user, and \
+                                     write it to the place of this one before that";
+const ANOTHER_USER_OF_TOKEN: &str = "Bold BI acts as the user of the token, and the audit log names `username`: \
+                                     set `username` to the user who created the token";
+const REFUSED_PERSONAL_TOKEN: &str = "it may have been revoked: create another one in Bold BI, as the same user, and \
+                                      write it to the place of this one; else look for a proxy that removes \
+                                      `Authorization` on this path";
 const REFUSED_TOKEN_TO_DO: &str = "1. look for a proxy that removes `Authorization` on this path; 2. if Bold \
                                    BI runs on several machines, compare their clocks (`date -u`); 3. in \
                                    Bold BI's site management (Edit Site), compare *Site Domain* with the \

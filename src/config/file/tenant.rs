@@ -40,7 +40,8 @@ pub(crate) struct Tenant {
     /// How to treat a request that brings an `Authorization` header of its own.
     #[serde(default = "default_existing_authorization")]
     pub existing_authorization: Field<ExistingAuthorization>,
-    /// Longest time a token is used, even if Bold BI gives it for longer.
+    /// Longest time a token is used, even if Bold BI gives it for longer. A token of the grant
+    /// `token` is used until its own end.
     #[serde(default = "default_max_token_lifetime")]
     pub max_token_lifetime: Field<Period>,
     /// Most requests of this tenant that are at its server at the same time; more wait, and are
@@ -80,6 +81,10 @@ pub(crate) struct Credential {
     /// With the grant `client_credentials`: where the secret of the client is kept.
     #[serde(default)]
     pub client_secret: Field<SecretSource>,
+    /// With the grant `token`: where the user's personal access token is kept. It must be a JWT, so
+    /// that its end is known.
+    #[serde(default)]
+    pub token: Field<SecretSource>,
     /// With the grant `embed_secret`: where the site's embed secret is kept.
     #[serde(default)]
     pub embed_secret: Field<SecretSource>,
@@ -97,8 +102,8 @@ pub(crate) struct Credential {
     /// With the grant `password`: where the user's password is kept.
     #[serde(default)]
     pub password: Field<SecretSource>,
-    /// Where Bold BI has this user from; it decides which grants are possible. The grant
-    /// `client_credentials` has none, all others need it.
+    /// Where Bold BI has this user from; it decides which grants are possible. The grants
+    /// `client_credentials` and `token` have none, all others need it.
     #[serde(default)]
     pub user_source: Field<UserSource>,
     /// Form of the request for a token.
@@ -117,6 +122,9 @@ pub(crate) enum Grant {
     /// As a client of a whole installation (a server with `edition: ums`), which is nobody's and
     /// everybody's: all its routes are of the class `admin` or `credentials`.
     ClientCredentials,
+    /// Not at all: it is a personal access token, which goes on requests as it is, as its one user,
+    /// until its end. A new one must be written to its place before.
+    Token,
 }
 
 /// Where a secret is kept. The secret itself cannot be written here.

@@ -50,6 +50,7 @@ pub fn embed_secret() -> Credential {
         username: Arc::from("reports@example.com"),
         secret: Some(Secret::new("stand-in-embed-secret".into())),
         second_secret: None,
+        token_end: None,
         sources: Vec::new(),
         hold: std::time::Duration::ZERO,
         body: ExchangeBody::Form,

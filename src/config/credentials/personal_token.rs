@@ -1,0 +1,92 @@
+//! The credential that is a personal access token.
+
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::{FoundSecrets, stand_in};
+use crate::boldbi::{token_end, token_names_another};
+use crate::config::finding::{Finding, Noted};
+use crate::config::place::Place;
+use crate::config::{Check, References, file};
+use crate::secret::Secret;
+use crate::tenant::{Credential, Grant};
+
+impl Check<'_> {
+    /// The credential that is a token, and the fault of the token.
+    pub(super) fn personal_token(
+        self,
+        at: &Place<'_>,
+        credential: file::Credential,
+        is_used: bool,
+    ) -> Result<(Credential, Option<Finding>), Noted> {
+        for (key, is_missing) in [
+            ("client_id", credential.client_id.is_missing()),
+            ("client_secret", credential.client_secret.is_missing()),
+            ("embed_secret", credential.embed_secret.is_missing()),
+            ("embed_secrets", credential.embed_secrets.is_missing()),
+            ("password", credential.password.is_missing()),
+            ("user_source", credential.user_source.is_missing()),
+            ("hold", credential.hold.is_missing()),
+        ] {
+            if !is_missing {
+                let problem = "found a key that the grant `token` has no use for";
+                self.notes.add(at.key(key).key_finding(problem, "`username`, `token`"));
+            }
+        }
+        if credential.token_request.as_ref().given() == Some(&file::TokenRequest::Json) {
+            let problem = "found `json` with the grant `token`, which asks for no token";
+            self.notes.add(at.key("token_request").finding(problem, "no such key"));
+        }
+        let username = self.username(at, credential.username);
+        let token_at = at.key("token");
+        let found = self.secret_of_tenant(&token_at, credential.token, is_used)?;
+        let username = username?;
+        let FoundSecrets { first, sources, fault, .. } = found;
+        let end = first.as_ref().and_then(|token| token_end(token.expose()));
+        let (secret, fault) = match (first, end) {
+            (Some(token), Some(end)) => {
+                self.warn_of_token(&token_at, &token, end, &username);
+                (Some(token), fault)
+            }
+            (Some(_), None) => {
+                let problem = "found a token whose end cannot be read";
+                (None, Some(token_at.finding(problem, JWT).hint(NOT_A_TOKEN)))
+            }
+            (None, _) => (None, fault),
+        };
+        let username = username.into();
+        let grant = Grant::Token;
+        let credential =
+            Credential { grant, username, secret, token_end: end, sources, ..stand_in() };
+        Ok((credential, fault))
+    }
+
+    /// Warnings about a token that has ended, or is another user's.
+    fn warn_of_token(self, at: &Place<'_>, token: &Secret, end: SystemTime, username: &str) {
+        if self.references == References::Ignore {
+            return;
+        }
+        if end <= SystemTime::now() {
+            let form = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+            let end = OffsetDateTime::from(end).format(form).unwrap_or_default();
+            let problem = format!("found a token that ended at {end}");
+            self.notes.warn(at.finding(problem, "a token that has not ended").hint(ENDED));
+        }
+        if token_names_another(token.expose(), username) {
+            let problem = "found a token that names another user than `username`";
+            let accepted = "the token of that user";
+            self.notes.warn(at.finding(problem, accepted).hint(ANOTHER_USER));
+        }
+    }
+}
+
+const JWT: &str = "a personal access token of Bold BI: a JWT with `exp`, without `Bearer`";
+const NOT_A_TOKEN: &str = "an API key of Bold BI is no such token; without its end, the gateway could \
+                           not stop to send it and not warn ahead: copy the token again, or use \
+                           another grant";
+const ENDED: &str = "create another one in Bold BI, as the same user, and write it to the place of \
+                     this one; until then requests get 503 (`token_ended`)";
+const ANOTHER_USER: &str = "Bold BI acts as the user of the token, and the audit log names `username`: \
+                            set `username` to the user who created the token";

@@ -1,0 +1,204 @@
+//! A tenant whose credential is a personal access token: it goes up as it is until its end, and
+//! nothing is exchanged.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use boldgate::boldbi::stand_in::StandIn;
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::support::client::Client;
+use crate::support::edit::Edit;
+use crate::support::files::Files;
+use crate::support::process::{Ended, Process, run};
+use crate::support::reloads::{
+    ACME, BOLT, CHANGE_DEADLINE, KEPT, PATIENCE, get, log_line, metric, two_sites, until_status,
+};
+use crate::support::stand_in::EMBED_SECRET;
+use crate::support::waiting::becomes;
+
+const END: &str = "boldgate_tenant_token_not_after_timestamp_seconds{tenant=\"acme\"}";
+const DAY: Duration = Duration::from_hours(24);
+
+/// The tenant `acme` has a token in the file `token`; `bolt` has the embed secret.
+struct Setup {
+    upstream: StandIn,
+    files: Files,
+}
+
+impl Setup {
+    /// With a token that lives for this long.
+    async fn new(lifetime: Duration) -> Self {
+        let (upstream, files) = (two_sites().await, Files::new());
+        let both = files.config(&upstream, &["acme", "bolt"], "");
+        let (acme, bolt) = both.split_once("  bolt:").unwrap();
+        let secret = format!("embed_secret: {{ file: \"{}\" }}", files.path("secret").display());
+        let token = format!("token: {{ file: \"{}\" }}", files.path("token").display());
+        let acme = acme
+            .edit("grant: embed_secret", "grant: token")
+            .edit(&secret, &token)
+            .edit("      user_source: local\n", "")
+            .edit(
+                "admin: { address: \"127.0.0.1:0\" }",
+                "admin: { address: \"127.0.0.1:0\", status: true }",
+            );
+        files.write("boldgate.yaml", &format!("{acme}  bolt:{bolt}"));
+        let setup = Self { upstream, files };
+        setup.files.write("token", &setup.token(lifetime).await);
+        setup
+    }
+
+    /// A new token of the stand-in, which lives for this long.
+    async fn token(&self, lifetime: Duration) -> String {
+        self.upstream.set_token_lifetime(lifetime);
+        let body = format!(
+            "grant_type=embed_secret&username=reports@example.com&embed_secret={EMBED_SECRET}"
+        );
+        let mut client = Client::connect(self.upstream.addr()).await;
+        let request = format!(
+            "POST /bi/api/site/site1/token HTTP/1.1\r\nHost: x\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        client.write(request.as_bytes()).await;
+        let reply: Value = serde_json::from_str(&client.response().await.text()).unwrap();
+        self.upstream.set_token_lifetime(DAY);
+        reply["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// How many requests the token endpoint and the API have had.
+    fn requests(&self) -> (u64, u64) {
+        (self.upstream.token_requests(), self.upstream.api_requests())
+    }
+
+    async fn command(&self, arguments: &[&str]) -> Ended {
+        let file = self.files.path("boldgate.yaml").display().to_string();
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let run = move || {
+            let mut all: Vec<_> = arguments.iter().map(String::as_str).collect();
+            all.extend(["--config", &file]);
+            run(&all)
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+}
+
+/// The serial number of the token that a request has reached the stand-in with.
+async fn serial(gateway: &Process) -> String {
+    let response = get(gateway.address(), ACME).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("stand-in-user"), ["reports@example.com"]);
+    response.header("stand-in-token")[0].to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_personal_token_goes_up_as_it_is_and_a_changed_file_counts_within_a_second() {
+    let setup = Setup::new(DAY).await;
+    let gateway = setup.files.serve();
+    let page = get(gateway.ready().1, "/metrics").await.text();
+    let end = page.lines().find_map(|line| line.strip_prefix(END)).expect("before any request");
+    let end: f64 = end.trim().parse().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((end - now - DAY.as_secs_f64()).abs() < 60.0, "{end}");
+    let (exchanges, _) = setup.requests();
+    let first = serial(&gateway).await;
+    assert_eq!(serial(&gateway).await, first);
+    assert_eq!(setup.requests(), (exchanges, 2), "nothing was exchanged");
+    let status: Value =
+        serde_json::from_str(&get(gateway.ready().1, "/api/v1/tenants?search=acme").await.text())
+            .unwrap();
+    let acme = &status["tenants"][0];
+    assert_eq!((&acme["grant"], &acme["state"]), (&"token".into(), &"ok".into()), "{acme}");
+    assert!(acme["token"]["seconds_left"].as_u64().unwrap() > 86_000, "{acme}");
+    // The next one.
+    let next = setup.token(DAY).await;
+    let (exchanges, _) = setup.requests();
+    setup.files.swap_in("token", &next);
+    let what = "the next token is used";
+    let took = becomes(PATIENCE, what, async || serial(&gateway).await != first).await;
+    assert!(took < CHANGE_DEADLINE, "{took:?}");
+    assert_eq!(setup.requests().0, exchanges);
+    // A text without an end changes nothing.
+    let second = serial(&gateway).await;
+    setup.files.swap_in("token", "canary-opaque-token");
+    let line = log_line(&gateway, KEPT).await;
+    assert!(line["finding"].as_str().unwrap().contains("whose end cannot be read"), "{line}");
+    assert_eq!(serial(&gateway).await, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_near_its_end_is_not_sent_and_the_next_one_is() {
+    let setup = Setup::new(Duration::from_secs(9)).await;
+    let gateway = setup.files.serve();
+    let (exchanges, _) = setup.requests();
+    for _ in 0..2 {
+        let refused = get(gateway.address(), ACME).await;
+        assert_eq!((refused.status, &*refused.code()), (503, "token_ended"), "{}", refused.text());
+    }
+    assert_eq!(setup.requests(), (exchanges, 0), "nothing reached Bold BI");
+    let other = get(gateway.address(), BOLT).await;
+    assert_eq!(other.status, 200, "control: another tenant is served");
+    let ended = |line: &str| line.contains("has ended, or ends within 10 s");
+    let log = gateway.stderr(|text| text.lines().any(ended));
+    let line = log.lines().find(|line| ended(line)).unwrap();
+    assert!(line.contains("create another personal access token"), "{line}");
+    setup.files.swap_in("token", &setup.token(DAY).await);
+    let took = until_status(gateway.address(), ACME, 200).await;
+    assert!(took < CHANGE_DEADLINE, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_personal_token_is_not_sent_again_and_the_client_gets_the_401() {
+    let setup = Setup::new(DAY).await;
+    let gateway = setup.files.serve();
+    serial(&gateway).await;
+    assert_eq!(get(gateway.address(), BOLT).await.status, 200);
+    setup.upstream.revoke_all();
+    let (exchanges, calls) = setup.requests();
+    assert_eq!(get(gateway.address(), ACME).await.status, 401);
+    assert_eq!(setup.requests(), (exchanges, calls + 1));
+    let replayed = get(gateway.address(), BOLT).await;
+    assert_eq!(replayed.status, 200, "control: an exchanged token is replaced");
+    assert_eq!(setup.requests(), (exchanges + 1, calls + 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_is_down_keeps_no_personal_token_back() {
+    let setup = Setup::new(DAY).await;
+    let next = setup.token(DAY).await;
+    let gateway = setup.files.serve();
+    setup.upstream.fail_next_token(StatusCode::SERVICE_UNAVAILABLE, 10_000);
+    let breaker = "boldgate_token_endpoint_breaker_open{server=\"main\"}";
+    becomes(PATIENCE, "the breaker opens", async || {
+        get(gateway.address(), BOLT).await;
+        metric(gateway.ready().1, breaker).await == 1
+    })
+    .await;
+    let first = serial(&gateway).await;
+    setup.files.swap_in("token", &next);
+    becomes(PATIENCE, "the next one is used", async || serial(&gateway).await != first).await;
+    assert_eq!(metric(gateway.ready().1, breaker).await, 1, "and it says nothing of the endpoint");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_tell_the_end_of_a_personal_token() {
+    let setup = Setup::new(DAY).await;
+    let doctor = setup.command(&["doctor", "acme"]).await;
+    let used = "the personal access token of `reports@example.com` is used as it is; it ends in";
+    assert!(doctor.stdout.contains(used), "{doctor:?}");
+    assert!(doctor.stdout.contains("before that"), "it ends soon: {doctor:?}");
+    let token = setup.command(&["token", "acme"]).await;
+    assert!(token.stdout.contains("grant:     token"), "{token:?}");
+    assert!(token.stdout.contains("\nexp:       "), "{token:?}");
+    let explained = setup.command(&["explain", "GET", ACME]).await;
+    assert!(explained.stdout.contains("personal access token until its end"), "{explained:?}");
+    setup.upstream.revoke_all();
+    let doctor = setup.command(&["doctor", "acme"]).await;
+    assert!(doctor.stdout.contains("it may have been revoked"), "{doctor:?}");
+    setup.files.write("token", &setup.token(Duration::ZERO).await);
+    let token = setup.command(&["token", "acme"]).await;
+    assert!(
+        token.stderr.contains("the personal access token of the tenant has ended"),
+        "{token:?}"
+    );
+}
