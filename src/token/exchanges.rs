@@ -369,6 +369,17 @@ impl Exchanges {
         }
     }
 
+    /// Keeps a new token of `permit`, which proves the secret.
+    fn obtained(&self, permit: &Permit, new: CacheEntry, purpose: Purpose) -> Arc<AccessToken> {
+        let (now, token) = (Instant::now(), new.token());
+        let (age, left) = (now - token.obtained_at(), token.expires_at() - now);
+        self.metrics(permit).exchange_record.succeeded(age, left);
+        self.failures.invalidate(permit);
+        let token = self.keep(permit, new, purpose);
+        self.proven(permit);
+        token
+    }
+
     /// One exchange. `None` if the server gives the cached token once more, in its last second: the
     /// next exchange may give another. Not after `ask_until`, which the first such reply sets.
     async fn exchange(
@@ -402,14 +413,7 @@ impl Exchanges {
                 self.gives_tokens(permit, position);
                 self.holds.accepted(permit);
                 self.users.granted(permit, begun);
-                let (now, token) = (Instant::now(), new.token());
-                metrics
-                    .exchange_record
-                    .succeeded(now - token.obtained_at(), token.expires_at() - now);
-                self.failures.invalidate(permit);
-                let token = self.keep(permit, new, purpose);
-                self.proven(permit);
-                return Ok(Some(token));
+                return Ok(Some(self.obtained(permit, new, purpose)));
             }
             Err(error) => error,
         };

@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::super::proof;
-use super::super::{ExchangeErrorKind, NoToken, Purpose};
+use super::super::{ExchangeErrorKind, Purpose};
 use super::{Exchanges, Outcome, revoked};
 use crate::policy::Permit;
 use crate::telemetry::RefreshOutcome;
@@ -27,16 +25,7 @@ impl Exchanges {
             })
         });
         match result {
-            Ok(new) => {
-                let (now, token) = (Instant::now(), new.token());
-                metrics
-                    .exchange_record
-                    .succeeded(now - token.obtained_at(), token.expires_at() - now);
-                self.failures.invalidate(permit);
-                let token = self.keep(permit, new, purpose);
-                self.proven(permit);
-                Ok(token)
-            }
+            Ok(new) => Ok(self.obtained(permit, new, purpose)),
             Err(error) => {
                 metrics.exchange_record.failed(error.kind.to_string());
                 if purpose == Purpose::Refresh {
@@ -45,8 +34,7 @@ impl Exchanges {
                 if self.unproven.is_open(permit) {
                     proof::report(permit, &error, &metrics);
                 }
-                let failed: NoToken = self.remember(permit, Arc::new(error));
-                Err(failed)
+                Err(self.remember(permit, Arc::new(error)))
             }
         }
     }
