@@ -127,6 +127,20 @@ impl Check<'_> {
         Ok((credential, fault))
     }
 
+    /// Notes the keys of a credential that are there and not of its grant, which accepts others.
+    fn refuse_keys<const N: usize>(
+        self,
+        at: &Place<'_>,
+        keys: [(&'static str, bool); N],
+        grant: &str,
+        accepted: &'static str,
+    ) {
+        for (key, _) in keys.into_iter().filter(|(_, is_missing)| !is_missing) {
+            let problem = format!("found a key that the grant `{grant}` has no use for");
+            self.notes.add(at.key(key).key_finding(problem, accepted));
+        }
+    }
+
     /// The credential of a client of an installation. It is exchanged by a form, as the official
     /// client does.
     fn client(
@@ -135,7 +149,7 @@ impl Check<'_> {
         credential: file::Credential,
         is_used: bool,
     ) -> Result<(Credential, Option<Finding>), Noted> {
-        for (key, is_missing) in [
+        let others = [
             ("username", credential.username.is_missing()),
             ("embed_secret", credential.embed_secret.is_missing()),
             ("embed_secrets", credential.embed_secrets.is_missing()),
@@ -143,13 +157,8 @@ impl Check<'_> {
             ("token", credential.token.is_missing()),
             ("user_source", credential.user_source.is_missing()),
             ("hold", credential.hold.is_missing()),
-        ] {
-            if !is_missing {
-                let problem = "found a key that the grant `client_credentials` has no use for";
-                let accepted = "`client_id`, `client_secret`";
-                self.notes.add(at.key(key).key_finding(problem, accepted));
-            }
-        }
+        ];
+        self.refuse_keys(at, others, "client_credentials", "`client_id`, `client_secret`");
         if credential.token_request.as_ref().given() == Some(&file::TokenRequest::Json) {
             let problem = "found `json` with the grant `client_credentials`";
             self.notes.add(at.key("token_request").finding(problem, "`form`"));

@@ -21,7 +21,7 @@ impl Check<'_> {
         credential: file::Credential,
         is_used: bool,
     ) -> Result<(Credential, Option<Finding>), Noted> {
-        for (key, is_missing) in [
+        let others = [
             ("client_id", credential.client_id.is_missing()),
             ("client_secret", credential.client_secret.is_missing()),
             ("embed_secret", credential.embed_secret.is_missing()),
@@ -29,12 +29,8 @@ impl Check<'_> {
             ("password", credential.password.is_missing()),
             ("user_source", credential.user_source.is_missing()),
             ("hold", credential.hold.is_missing()),
-        ] {
-            if !is_missing {
-                let problem = "found a key that the grant `token` has no use for";
-                self.notes.add(at.key(key).key_finding(problem, "`username`, `token`"));
-            }
-        }
+        ];
+        self.refuse_keys(at, others, "token", "`username`, `token`");
         if credential.token_request.as_ref().given() == Some(&file::TokenRequest::Json) {
             let problem = "found `json` with the grant `token`, which asks for no token";
             self.notes.add(at.key("token_request").finding(problem, "no such key"));
