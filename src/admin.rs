@@ -43,7 +43,7 @@ use crate::caller::AllowedHosts;
 use crate::config::ListenAddress;
 use crate::proxy::handshake;
 use crate::status::StatusSource;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{AuditClient, Telemetry};
 pub use actions::Controls;
 use connections::{AdminConnections, ConnectionGuard};
 use credential::{CredentialFault, TokenGate};
@@ -89,8 +89,7 @@ enum Exposure {
 
 /// The client of a connection.
 struct AdminClient {
-    /// `None` on a Unix socket.
-    address: Option<IpAddr>,
+    told: AuditClient,
     tls: bool,
     certificate: Option<VerifiedCertificate>,
 }
@@ -181,11 +180,11 @@ impl AdminServer {
         }
     }
 
-    async fn handle(self, stream: AdminStream, peer: Option<IpAddr>, guard: ConnectionGuard) {
+    async fn handle(self, stream: AdminStream, peer: AuditClient, guard: ConnectionGuard) {
         // A silent client holds no buffer. A client that closes without a byte was never active.
         let Ok(true) = timeout(HEAD_TIMEOUT, stream.has_byte()).await else { return };
         guard.set_active();
-        let mut client = AdminClient { address: peer, tls: false, certificate: None };
+        let mut client = AdminClient { told: peer, tls: false, certificate: None };
         match stream {
             AdminStream::Unix(stream) => self.converse(stream, client, guard).await,
             AdminStream::Tcp(stream) => {
@@ -204,7 +203,7 @@ impl AdminServer {
                         self.converse(tls, client, guard).await;
                     }
                     Err(error) => {
-                        let peer = peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+                        let peer = peer.address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
                         handshake::failed(&self.telemetry, &self.name, peer, &error);
                     }
                 }

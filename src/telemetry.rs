@@ -44,7 +44,7 @@ pub use access_log::{
     AccessLine, AccessLog, AccessLogSettings, Format, FormerAccessLog, NewAccessLog, WriteLines,
 };
 pub use admin_actions::{ActionMetrics, ActionOutcome, AdminAction};
-pub use audit::{AuditEmbed, AuditEvent, AuditLine, AuditLog};
+pub use audit::{AuditClient, AuditEmbed, AuditEvent, AuditLine, AuditLog};
 pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use descriptors::{DescriptorMetrics, DescriptorUse};

@@ -1,7 +1,6 @@
 //! The actions of the admin API: who may request one, what it does, and its line in the audit log.
 //! An action that has begun goes on when its client has gone.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +21,9 @@ use super::reply::{ActionFailure, ActionSuccess, in_words};
 use super::{AdminClient, AdminServer};
 use crate::boldbi;
 use crate::gateway::Gateway;
-use crate::telemetry::{ActionOutcome, AdminAction, AuditEvent, AuditLine, LogLevel, Telemetry};
+use crate::telemetry::{
+    ActionOutcome, AdminAction, AuditClient, AuditEvent, AuditLine, LogLevel, Telemetry,
+};
 use crate::tenant::{DisabledBy, SwitchError, Tenant};
 
 /// The parts of the gateway that actions change.
@@ -40,7 +41,7 @@ pub struct Controls {
 struct Attempt {
     at: SystemTime,
     action: Option<AdminAction>,
-    client: Option<IpAddr>,
+    client: AuditClient,
     operator: Option<Operator>,
     command: Option<AdminCommand>,
 }
@@ -220,7 +221,7 @@ impl Controls {
         let (kind, operator) =
             (operator.as_ref().map(Operator::kind), operator.as_ref().map(Operator::name));
         let tenant = attempt.command.as_ref().and_then(AdminCommand::tenant);
-        let client = attempt.client.map(tracing::field::display);
+        let client = attempt.client.address.map(tracing::field::display);
         // The name of a tenant that is not known may be any text, which is for the audit log alone.
         // So may the body of a request that is not understood.
         let known = tenant.and_then(|name| self.known_tenant(name));
@@ -273,7 +274,7 @@ impl Controls {
 
 impl Attempt {
     fn new(action: Option<AdminAction>, client: &AdminClient) -> Self {
-        let (at, client) = (SystemTime::now(), client.address);
+        let (at, client) = (SystemTime::now(), client.told);
         Self { at, action, client, operator: None, command: None }
     }
 }

@@ -2,7 +2,6 @@
 //! socket.
 
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
@@ -13,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::caller::ClientCertificate;
+use crate::telemetry::AuditClient;
 
 /// A socket that clients of the admin listener connect to.
 #[derive(Debug)]
@@ -30,16 +30,18 @@ pub(super) enum AdminStream {
 }
 
 impl AdminSocket {
-    /// The next client, with its address; it has none on a Unix socket.
-    pub(super) async fn accept(&self) -> io::Result<(AdminStream, Option<IpAddr>)> {
+    /// The next client, as its socket tells it.
+    pub(super) async fn accept(&self) -> io::Result<(AdminStream, AuditClient)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((AdminStream::Tcp(stream), Some(peer.ip().to_canonical())))
+                let address = Some(peer.ip().to_canonical());
+                Ok((AdminStream::Tcp(stream), AuditClient { address, process: None }))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((AdminStream::Unix(stream), None))
+                let process = stream.peer_cred().ok().map(|peer| (peer.uid(), peer.gid()));
+                Ok((AdminStream::Unix(stream), AuditClient { address: None, process }))
             }
         }
     }

@@ -219,7 +219,9 @@ impl Success {
 
 fn detail(status: u16) -> &'static str {
     match status {
-        400 => ", as Bold BI responds to an empty username",
+        400 => {
+            ", which Bold BI documents for an empty username only; the one in the configuration is not"
+        }
         404 => ", which stands for an unknown user or an unknown site identifier",
         _ => "",
     }

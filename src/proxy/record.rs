@@ -1,7 +1,6 @@
 //! The access line, the audit line and the metrics of one request.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,8 +17,9 @@ use crate::policy::{PermissionId, Permit, RouteClass};
 use crate::refusal::Refusal;
 use crate::request::{METHODS, Target, without_names};
 use crate::telemetry::{
-    AccessLine, AccessLog, AuditEmbed, AuditEvent, AuditLine, AuditLog, EmbedOutcome, EndedRequest,
-    Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics, TokenOrigin,
+    AccessLine, AccessLog, AuditClient, AuditEmbed, AuditEvent, AuditLine, AuditLog, EmbedOutcome,
+    EndedRequest, Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics,
+    TokenOrigin,
 };
 use crate::tenant::TenantName;
 use crate::traceparent::{TRACEPARENT, TraceParent};
@@ -37,7 +37,7 @@ pub(super) struct Record {
     id: String,
     traceparent: Option<HeaderValue>,
     recording: Recording,
-    client: Option<IpAddr>,
+    client: AuditClient,
     method: Option<Method>,
     target: Option<PathAndQuery>,
     /// The path of a request that the strict parse refused, as it can be logged.
@@ -109,7 +109,10 @@ impl Record {
             id: next_id(),
             traceparent: None,
             recording: Recording::Undecided,
-            client: peer.connected_client().address(),
+            client: AuditClient {
+                address: peer.connected_client().address(),
+                process: peer.info.unix_peer.map(|process| (process.user, process.group)),
+            },
             method: None,
             target: None,
             refused_path: None,
@@ -166,7 +169,7 @@ impl Record {
         trusted: bool,
         tracer: Option<&Tracer>,
     ) {
-        self.client = client.address();
+        self.client.address = client.address();
         let given = if trusted { given_request_id(headers) } else { None };
         if let Some(id) = given.and_then(|id| id.to_str().ok()) {
             id.clone_into(&mut self.id);
@@ -402,7 +405,7 @@ impl Record {
             request_id: &self.id,
             trace_id: ids.map(|(trace_id, _)| trace_id),
             span_id: ids.map(|(_, span_id)| span_id),
-            client: self.client,
+            client: self.client.address,
             method: self.method.as_ref().map(Method::as_str),
             path: self.path_without_names().as_deref(),
             host: self.refused_host.as_deref(),

@@ -219,7 +219,14 @@ impl Connections {
         self.telemetry.connections_refused.inc();
         if let Some(repeated) = self.telemetry.no_tenant.log_limiter.allow("connections_refused") {
             let repeated = (repeated > 0).then_some(repeated);
+            let client = match &accepted {
+                AcceptedClient::Tcp(_, address) => Some(tracing::field::display(address)),
+                AcceptedClient::Unix(..) => None,
+            };
             tracing::warn!(
+                boldgate.listener = &*listener.address,
+                client.address = client,
+                limit = self.permits.size(),
                 repeated,
                 hint = if self.telemetry.descriptors.are_lowered() {
                     descriptors::HINT

@@ -55,8 +55,8 @@ pub enum AuditEvent<'a> {
     },
     /// A request was refused.
     Refusal {
-        /// Address of the peer; `None` on a Unix socket.
-        client: Option<IpAddr>,
+        /// The client.
+        client: AuditClient,
         /// The method; `None` if the head could not be parsed or the method is not forwarded.
         method: Option<&'a str>,
         /// The path without its query; `None` if the head has none.
@@ -74,8 +74,8 @@ pub enum AuditEvent<'a> {
     },
     /// The gateway answered the embed call of a web page.
     Embed {
-        /// Address of the peer; `None` on a Unix socket.
-        client: Option<IpAddr>,
+        /// The client.
+        client: AuditClient,
         /// The call.
         embed: AuditEmbed<'a>,
     },
@@ -86,8 +86,8 @@ pub enum AuditEvent<'a> {
         /// The proof of the operator: `token`, or a name of the client certificate; `None` without
         /// a valid credential.
         operator: Option<&'a str>,
-        /// Address of the client; `None` on a Unix socket.
-        client: Option<IpAddr>,
+        /// The client.
+        client: AuditClient,
         /// The success in words, such as the level that was set.
         message: Option<&'a str>,
         /// The error in words, if the action was tried and failed.
@@ -119,6 +119,15 @@ pub enum AuditEvent<'a> {
         /// The faults of a refused configuration, or the error of a file that cannot be read.
         findings: Option<&'a str>,
     },
+}
+
+/// The client of a refusal, an embed call or an action.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AuditClient {
+    /// Its address; `None` if it is unknown, as on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// The user and the group of the process at the other end of a Unix socket.
+    pub process: Option<(u32, u32)>,
 }
 
 /// The embed call of a web page: what is shown to its user, and by which filters.
@@ -248,11 +257,11 @@ impl AuditLine<'_> {
                 if let Some(embed) = embed {
                     embed.fields(out);
                 }
-                address_field(out, *client);
+                client.fields(out);
             }
             AuditEvent::Embed { client, embed } => {
                 embed.fields(out);
-                address_field(out, *client);
+                client.fields(out);
             }
             AuditEvent::AdminAction {
                 action,
@@ -271,7 +280,7 @@ impl AuditLine<'_> {
                 if *suppressed > 0 {
                     number_field(out, "boldgate.suppressed_lines", *suppressed);
                 }
-                address_field(out, *client);
+                client.fields(out);
             }
             AuditEvent::Rotation { message, duration } => {
                 name_field(out, "message", Some(message));
@@ -309,6 +318,20 @@ impl AuditEmbed<'_> {
     }
 }
 
+impl AuditClient {
+    fn fields(self, out: &mut String) {
+        if let Some(address) = self.address {
+            out.push_str(",\"client.address\":\"");
+            push_address(out, address);
+            out.push('"');
+        }
+        if let Some((user, group)) = self.process {
+            number_field(out, "boldgate.peer_uid", user.into());
+            number_field(out, "boldgate.peer_gid", group.into());
+        }
+    }
+}
+
 /// Names of issuers and clients may be of any length.
 fn name_field(out: &mut String, name: &str, value: Option<&str>) {
     bounded_field(out, name, value, MAX_NAME);
@@ -332,14 +355,6 @@ fn number_field(out: &mut String, name: &str, value: u64) {
     push_number(out, value);
 }
 
-fn address_field(out: &mut String, client: Option<IpAddr>) {
-    if let Some(client) = client {
-        out.push_str(",\"client.address\":\"");
-        push_address(out, client);
-        out.push('"');
-    }
-}
-
 /// Bytes of a name; e-mail addresses have at most 254 (RFC 5321, section 4.5.3.1).
 const MAX_NAME: usize = 512;
 /// Bytes of findings; the process log has all of them.
@@ -356,6 +371,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    fn client() -> AuditClient {
+        AuditClient { address: Some(IpAddr::from([192, 0, 2, 10])), process: None }
+    }
 
     fn exchange() -> AuditLine<'static> {
         AuditLine {
@@ -381,7 +400,7 @@ mod tests {
         AuditLine {
             outcome: "route_closed",
             event: AuditEvent::Refusal {
-                client: Some(IpAddr::from([192, 0, 2, 10])),
+                client: client(),
                 method: Some("GET"),
                 path: Some("/bi/api/site/site1/v5.0/users"),
                 certificate: None,
@@ -430,7 +449,10 @@ mod tests {
             mode: "view",
             values: Some("Region,Plan"),
         };
-        let call = AuditLine { event: AuditEvent::Embed { client: None, embed }, ..exchange() };
+        let call = AuditLine {
+            event: AuditEvent::Embed { client: AuditClient::default(), embed },
+            ..exchange()
+        };
         let fields = "\"boldgate.embed_endpoint\":\"authorize\",\"boldgate.dashboard\":\"c5bab292\",\
              \"boldgate.embed_mode\":\"view\",\"boldgate.embed_values\":\"Region,Plan\"";
         let line = json(&call);
@@ -458,7 +480,7 @@ mod tests {
         let action = AuditEvent::AdminAction {
             action: Some("drop-tokens"),
             operator: Some("DNS ops.example"),
-            client: Some(IpAddr::from([192, 0, 2, 10])),
+            client: client(),
             message: None,
             error: Some("the configuration has no such tenant"),
             status: 404,

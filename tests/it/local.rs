@@ -6,6 +6,7 @@ use boldgate::config::Settings;
 use rustix::process::{getgid, getuid};
 use tokio::net::UnixStream;
 
+use crate::support::audit::audit_lines;
 use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::gateway::Gateway;
@@ -74,6 +75,26 @@ async fn a_process_at_a_unix_socket_is_known_by_its_user_and_group() {
         let lines = format!("Host: gw\r\nX-Api-Key: {}\r\n", key.expose());
         assert_eq!(ask(&socket, &lines).await.status, 200, "{process}");
     }
+}
+
+/// Of several programs on a machine, the refused one is found by its user.
+#[tokio::test]
+async fn the_audit_line_of_a_refused_process_names_its_user_and_group() {
+    let upstream = Upstream::echo().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+    let other = caller("cron", &format!("unix: {{ uid: {} }}", uid + 1));
+    let config = at_socket(&upstream, &path("gw.sock"), &other)
+        + &format!("audit: {{ to: \"{}\" }}\n", path("audit.jsonl"));
+    let _gateway = Gateway::start(&config);
+    assert_eq!(ask(&path("gw.sock"), "Host: gw\r\n").await.status, 401);
+    let audit = path("audit.jsonl");
+    let lines = audit_lines(std::path::Path::new(&audit), "refusal", 1).await;
+    assert_eq!(lines[0]["boldgate.peer_uid"], uid, "{}", lines[0]);
+    assert_eq!(lines[0]["boldgate.peer_gid"], gid, "{}", lines[0]);
+    assert!(lines[0]["client.address"].is_null(), "{}", lines[0]);
+    upstream.seen.assert_untouched("of another user");
 }
 
 /// DNS rebinding: a web page makes a browser on this machine connect to a loopback address.

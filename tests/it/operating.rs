@@ -250,6 +250,11 @@ async fn responses_that_are_cut_off_and_clients_that_are_rejected_are_logged() {
     assert_eq!(second.response().await.code(), "overloaded");
     let text = gateway.stderr(|text| text.contains("a client was rejected"));
     assert!(text.contains("raise `limits.max_connections`"), "{text}");
+    let log = gateway.log();
+    let line = log.last().unwrap();
+    assert_eq!(line["client.address"], "127.0.0.1", "{line}");
+    assert_eq!(line["boldgate.listener"], "127.0.0.1:0", "{line}");
+    assert_eq!(line["limit"], 1, "{line}");
     drop(first);
 }
 

@@ -2,6 +2,7 @@
 //! what they need.
 
 pub mod admin;
+pub mod audit;
 pub mod client;
 pub mod client_certificates;
 pub mod collector;

@@ -67,14 +67,16 @@ impl Record {
     }
 
     /// Logs a refusal that the client has to do something about: at `info` every few seconds for
-    /// each tenant, code and reason of a refused credential, the others at `debug`.
+    /// each tenant, code and reason, the others at `debug`.
     fn log_refused(&self, refusal: &Refusal, code: &'static str, telemetry: &Telemetry) {
+        let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
         let repeated = match (self.reason, refusal, self.tenant()) {
             (Some(reason), Refusal::Caller { .. }, _) => telemetry.refusals.allow_line(reason),
-            (_, _, Some(tenant)) => telemetry.tenant(tenant.as_str()).log_limiter.allow(code),
-            (_, _, None) => telemetry.no_tenant.log_limiter.allow(code),
+            (_, _, Some(tenant)) => {
+                telemetry.tenant(tenant.as_str()).log_limiter.allow_reason(code, reason)
+            }
+            (_, _, None) => telemetry.no_tenant.log_limiter.allow_reason(code, reason),
         };
-        let (id, reason) = (self.id.as_str(), self.reason.map(Reason::as_str));
         match repeated {
             Some(repeated) => tracing::info!(
                 boldgate.refusal = code,
@@ -148,14 +150,16 @@ impl Record {
         failure: &dyn Display,
         hint: Option<&str>,
     ) {
-        let repeated = log_limiter.map_or(Some(0), |log_limiter| log_limiter.allow(code));
+        let reason = self.reason.map(Reason::as_str);
+        let repeated =
+            log_limiter.map_or(Some(0), |log_limiter| log_limiter.allow_reason(code, reason));
         let id = self.id.as_str();
         let tenant = self.tenant().map(display);
         let server = self.granted.as_ref().map(|granted| granted.permit.tenant().server.origin());
         let Some(repeated) = repeated else {
             tracing::debug!(
                 boldgate.refusal = code,
-                boldgate.reason = self.reason.map(Reason::as_str),
+                boldgate.reason = reason,
                 boldgate.tenant = tenant,
                 server.address = server,
                 request.id = id,
@@ -165,7 +169,7 @@ impl Record {
         };
         tracing::warn!(
             boldgate.refusal = code,
-            boldgate.reason = self.reason.map(Reason::as_str),
+            boldgate.reason = reason,
             boldgate.tenant = tenant,
             server.address = server,
             request.id = id,

@@ -4,7 +4,8 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::setup::{TOKEN, WITH_TOKEN, act, audit_lines, reply};
+use super::setup::{TOKEN, WITH_TOKEN, act, reply};
+use crate::support::audit::audit_lines;
 use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::files::Files;

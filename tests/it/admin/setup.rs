@@ -1,19 +1,18 @@
 //! A gateway with the admin API, and requests to it.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::StandIn;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::support::audit::audit_lines;
 use crate::support::client::{Client, Response};
 use crate::support::edit::Edit;
 use crate::support::files;
 use crate::support::gateway::{CANARY_SECRET, Gateway, anonymous};
 use crate::support::stand_in::{site, stand_in};
-use crate::support::waiting::until;
 
 pub const TOKEN: &str = "canary-admin-token-0123";
 pub const WITH_TOKEN: &str = "Authorization: Bearer canary-admin-token-0123\r\n";
@@ -90,22 +89,6 @@ impl Setup {
 }
 
 pub const ACTING: &str = ", status: true, actions: true, token_file: DIR/token";
-
-/// The lines of this event in an audit log, once there are `count`; more are a fault.
-pub async fn audit_lines(path: &std::path::Path, event: &str, count: usize) -> Vec<Value> {
-    let read = || -> Vec<Value> {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let all = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        all.filter(|line| line["event"] == event).collect()
-    };
-    until(|| read().len() >= count).await;
-    // Another line would come with the next flush.
-    tokio::time::sleep(Duration::from_millis(60)).await;
-    let lines = read();
-    assert_eq!(lines.len(), count, "{lines:?}");
-    lines
-}
 
 /// A request for an action with these header lines.
 pub fn action_request(action: &str, body: &str, lines: &str) -> String {

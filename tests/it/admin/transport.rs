@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{getgid, getuid};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -166,6 +167,8 @@ async fn at_a_unix_socket_reading_is_open_and_acting_takes_the_token() {
     assert!(!setup.serves().await);
     let lines = setup.audit("admin_action", 2).await;
     assert!(lines[1]["client.address"].is_null() && lines[1]["boldgate.operator"] == "token");
+    assert_eq!(lines[1]["boldgate.peer_uid"], getuid().as_raw());
+    assert_eq!(lines[1]["boldgate.peer_gid"], getgid().as_raw());
     let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o660, "only the owner and the group may connect");
     assert!(setup.gateway.running.stop().await);
