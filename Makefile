@@ -45,11 +45,11 @@ page-test: $(target)/page/ready ## the status page in headless Chromium: sizes, 
 	BOLDGATE_TEST_PAGE=$(abspath $(target)/page/check.mjs) cargo test --locked --test it -- --ignored --exact --nocapture \
 	    page::the_page_works_at_every_size_with_few_and_with_thousands_of_tenants
 
-page-short: $(target)/page/ready ## the same on a phone alone
+page-short: $(target)/page/ready ## the same on a phone alone, and its actions with a real gateway
 	.ci/need rust build chromium
 	install -m 644 tests/page/check.mjs $(target)/page
 	BOLDGATE_TEST_PAGE=$(abspath $(target)/page/check.mjs) cargo test --locked --test it -- --ignored --exact \
-	    page::the_page_works_on_a_phone
+	    page::the_page_works_on_a_phone page::the_actions_of_the_page_change_a_real_gateway
 
 embed-page: $(target)/page/ready ## the recorded calls of the embed SDK, sent by a page in headless Chromium
 	.ci/need rust build chromium

@@ -11,13 +11,15 @@ use boldgate::boldbi::stand_in::StandIn;
 use boldgate::caller::ApiKey;
 use boldgate::status::SAMPLE_PERIOD;
 use boldgate::telemetry::{LogLevel, RecordedReload, ReloadTrigger};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::support::audit::audit_lines;
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::identity_provider::{Provider, bearer};
+use crate::support::reloads::{ACME, get, two_sites};
 use crate::support::stand_in::{PASSWORD, site, stand_in};
 use crate::support::upstream::dead_address;
 
@@ -126,6 +128,8 @@ async fn calm() -> (Gateway, StandIn) {
     }
     (Gateway::start(&text), stand_in)
 }
+
+const ACTION_TOKEN: &str = "canary-token-of-an-operator";
 
 /// The requests of one sample to the calm gateway.
 async fn calm_traffic(gateway: &Gateway, number: usize) {
@@ -319,4 +323,42 @@ async fn the_page_works_on_a_phone() {
     }
     eventful.gateway.running.gateway().set_enabled("hooli", false).unwrap();
     look(json!({ "every": url(&eventful.gateway), "widths": [390], "schemes": ["light"] })).await;
+}
+
+/// The audit log has a line of each action, and of the wrong token before them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: `make page-short`"]
+async fn the_actions_of_the_page_change_a_real_gateway() {
+    let (stand_in, files) = (two_sites().await, Files::new());
+    files.write("token", ACTION_TOKEN);
+    let folder = files.0.path().display();
+    let admin = format!(
+        "admin: {{ address: \"127.0.0.1:0\", status: true, actions: true, token_file: \"{folder}/token\" }}\n\
+         audit: {{ to: \"{folder}/audit\" }}"
+    );
+    let config = files.config(&stand_in, &["acme"], "");
+    files.write("boldgate.yaml", &config.edit("admin: { address: \"127.0.0.1:0\" }", &admin));
+    let process = files.serve();
+    assert_eq!(get(process.address(), ACME).await.status, 200);
+    let acting = format!("http://{}/", process.ready().1);
+    look(json!({ "acting": acting, "token": ACTION_TOKEN })).await;
+
+    let lines = audit_lines(&files.path("audit"), "admin_action", 7).await;
+    let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    let told = lines.iter().map(|line| {
+        format!("{} {}", text(line, "boldgate.action"), text(line, "boldgate.outcome"))
+    });
+    let told: Vec<_> = told.collect();
+    let expected = [
+        "refresh-token token_wrong",
+        "refresh-token success",
+        "drop-tokens success",
+        "disable-tenant success",
+        "enable-tenant success",
+        "log-level success",
+        "reload success",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(get(process.address(), ACME).await.status, 200);
+    assert!(!process.log().iter().any(|line| line.to_string().contains(ACTION_TOKEN)));
 }

@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
-const { three, every, many, folder, widths, schemes } = JSON.parse(process.argv[2]);
+const { three, every, many, acting, token, folder, widths, schemes } = JSON.parse(process.argv[2]);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 mkdirSync(folder, { recursive: true });
 let checks = 0;
@@ -300,8 +300,52 @@ async function tokenAndActions() {
   });
 }
 
+/** The actions with a real gateway that takes them. */
+async function realActions() {
+  await open(acting, { allowed: ["401"] }, async (page) => {
+    const said = async (id, words) => {
+      const waited = page.waitForFunction(([of, text]) => document.getElementById(of).textContent.includes(text), [id, words], { timeout: 10000 });
+      await waited.catch(async () => assert(false, `the page says \`${words}\`; it says ${await page.locator(`#${id}`).textContent()}`));
+    };
+    const confirm = async (action) => {
+      await page.locator(`[data-action='${action}']`).click();
+      await page.locator("#confirm-yes").click();
+    };
+    const state = async (words) => {
+      const waited = page.waitForFunction((text) => document.querySelector("#tenant-rows .pill")?.textContent === text, words, { timeout: 10000 });
+      await waited.catch(async () => assert(false, `the tenant is \`${words}\`; it is ${await texts(page, "#tenant-rows .pill")}`));
+    };
+    await loaded(page);
+    await page.locator("#tenant-rows .link", { hasText: "acme" }).click();
+    await confirm("refresh-token");
+    await page.locator("#ask[open]").waitFor();
+    await page.locator("#token").fill("not-the-token-of-this-gateway");
+    await page.keyboard.press("Enter");
+    await said("ask-text", "refused");
+    await page.locator("#token").fill(token);
+    await page.keyboard.press("Enter");
+    await said("details-said", "new token");
+    await confirm("drop-tokens");
+    await said("details-said", "dropped");
+    await confirm("disable-tenant");
+    await said("details-said", "disabled");
+    await state("○ disabled by an operator");
+    await page.screenshot({ path: `${folder}/disabled.png` });
+    await confirm("enable-tenant");
+    await said("details-said", "enabled");
+    await page.keyboard.press("Escape");
+    await page.locator("#level").selectOption("debug");
+    await confirm("log-level");
+    await said("said", "debug");
+    await confirm("reload");
+    await said("said", "nothing has changed");
+    await page.screenshot({ path: `${folder}/reloaded.png` });
+  });
+}
+
+const looks = [everySize, everyState, keyboard, ...(many ? [searchSortAndPages] : []), gatewayAway, hiddenPage, hostileTexts, tokenAndActions];
 let failed = false;
-for (const part of [everySize, everyState, keyboard, ...(many ? [searchSortAndPages] : []), gatewayAway, hiddenPage, hostileTexts, tokenAndActions]) {
+for (const part of [...(acting ? [realActions] : []), ...(every ? looks : [])]) {
   try {
     const begun = Date.now();
     await part();
