@@ -330,6 +330,7 @@ async function realActions() {
     await confirm("disable-tenant");
     await said("details-said", "disabled");
     await state("○ disabled by an operator");
+    await fits(page, "a disabled tenant");
     await page.screenshot({ path: `${folder}/disabled.png` });
     await confirm("enable-tenant");
     await said("details-said", "enabled");
