@@ -20,6 +20,14 @@ for values in "$chart"/ci/*-values.yaml; do
     "$helm" template release "$chart" --namespace apps --kube-version $version.0 --values "$values" >"$out/chart-$name.yaml"
 done
 "$tools/bin/python" deploy/tools/chart.py "$out/chart-everything.yaml"
+# With TLS on the admin listener, the three probes speak it; without, none does.
+for expected in 'admin 3' 'one-tenant 0'; do
+    read -r name number <<<"$expected"
+    [ "$(grep -c 'scheme: HTTPS' "$out/chart-$name.yaml")" = "$number" ] || {
+        echo "chart-$name.yaml: not $number probes speak TLS" >&2
+        exit 1
+    }
+done
 # The values schema refuses what would be open, and words that mean nothing. The control: these pass alone.
 "$helm" template release "$chart" --values "$chart/ci/one-tenant-values.yaml" >/dev/null
 for wrong in 'config.listeners[0].address=0.0.0.0:8080,config.listeners[0].callers=anonymous' \

@@ -40,6 +40,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* The scheme of the admin listener, in the form of a probe's. */}}
+{{- define "boldgate.probeScheme" -}}
+{{- if .Values.admin.tlsSecret }}, scheme: HTTPS{{ end -}}
+{{- end -}}
+
 {{/* The configuration that the chart makes of its values, with `config` merged over it. */}}
 {{- define "boldgate.config" -}}
 {{- $listener := dict "address" "0.0.0.0:8080" "callers" "required" -}}
@@ -52,6 +57,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if .Values.admin.existingSecret -}}
 {{- $_ := set $admin "token_file" "/run/secrets/boldgate-admin/token" -}}
+{{- end -}}
+{{- if .Values.admin.tlsSecret -}}
+{{- $_ := set $admin "tls" (dict "certificate_file" "/run/secrets/boldgate-admin-tls/tls.crt" "key_file" "/run/secrets/boldgate-admin-tls/tls.key") -}}
 {{- end -}}
 {{- $config := dict
       "listeners" (list $listener)
