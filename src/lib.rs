@@ -20,6 +20,7 @@
 //! traces              the spans of sampled requests, and their export
 //! fetch
 //! descriptors         how many file descriptors there are, and for which use
+//! resizable           a semaphore whose number of permits can change
 //! forwarded  host  http1  telemetry  traceparent  trust     `http1` alone names pingora
 //! secret_file         the file of a secret that is replaced, and the journal of that
 //! secret
@@ -49,6 +50,7 @@ pub mod policy;
 pub mod proxy;
 pub mod refusal;
 pub mod request;
+pub mod resizable;
 pub mod run;
 pub mod secret;
 pub mod secret_file;

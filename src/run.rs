@@ -20,7 +20,6 @@ mod log_destinations;
 mod proxy_protocol;
 mod readings;
 pub mod reload;
-mod resizable;
 mod restart_only;
 mod secret_alarm;
 mod socket;

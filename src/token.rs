@@ -18,6 +18,7 @@ use crate::tenant::{Grant, SecretPosition, TenantName};
 mod audit;
 mod backoff;
 mod breaker;
+mod budget;
 mod cache;
 mod endpoint;
 mod exchanges;

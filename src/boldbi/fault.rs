@@ -180,7 +180,8 @@ pub fn hint(error: &ExchangeError) -> &'static str {
              ends this"
         }
         ExchangeErrorKind::BudgetExhausted { .. } => {
-            "check how long the token endpoint takes; the limit is `max_exchanges` of the server"
+            "check how long the token endpoint takes and whether it fails: the limit follows that, up to \
+             `max_exchanges` of the server"
         }
         ExchangeErrorKind::SecretUnreadable => {
             "`boldgate check` says which file or variable it is and why it cannot be used; once it can, \

@@ -33,7 +33,7 @@ pub(super) struct DoctorCommand {
     tenants: Vec<String>,
     #[command(flatten)]
     config: ConfigFile,
-    /// Examine every tenant, with at most `max_exchanges` exchanges at a server at the same time
+    /// Examine every tenant, with at most 16 exchanges at a server at the same time
     #[arg(long, conflicts_with = "tenants")]
     all: bool,
     /// Fail on any failed step and on any warning

@@ -305,7 +305,8 @@ pub(super) struct Server {
     #[serde(default = "default_server_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Field<u64>,
-    /// Most exchanges of credentials for tokens at the same time; more wait for their turn.
+    /// Most exchanges of credentials for tokens at the same time; more wait for their turn. There
+    /// are 64 at first, and fewer while the server fails or slows down.
     #[serde(default = "default_server_exchanges")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_exchanges: Field<u64>,
@@ -531,7 +532,7 @@ fn default_server_connections() -> Field<u64> {
 }
 
 fn default_server_exchanges() -> Field<u64> {
-    Field::Given(16)
+    Field::Given(128)
 }
 
 fn default_timeouts() -> Field<Timeouts> {

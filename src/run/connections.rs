@@ -21,13 +21,13 @@ use tokio_util::task::TaskTracker;
 
 use super::generation::{ClientTrust, Generation, Listener, ListenerId};
 use super::proxy_protocol::{self, HeaderError};
-use super::resizable::Resizable;
 use super::socket::{AcceptedClient, Socket};
 use crate::caller::{ClientCertificate, ListenerTerms, PeerInfo};
 use crate::descriptors::{self, Allotment};
 use crate::forwarded::PeerSet;
 use crate::http1::{Connection, Counted, Transport};
 use crate::proxy::{Current, Peer, Proxy, UnfinishedHeads, handshake, linger};
+use crate::resizable::Resizable;
 use crate::telemetry::{DescriptorUse, GaugeGuard, Telemetry};
 
 /// The connections of all listeners, and the generation that serves them.

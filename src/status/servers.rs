@@ -25,6 +25,7 @@ pub struct ServerStatus {
     exchanges_running: i64,
     /// Exchanges that wait for the budget.
     exchanges_waiting: i64,
+    exchanges_limit: i64,
     max_exchanges: usize,
     /// Whether the breaker of the token endpoint is open.
     breaker_open: bool,
@@ -96,6 +97,10 @@ fn server(
         requests_waiting: upstream.requests_waiting(),
         exchanges_running: endpoint.as_ref().map_or(0, |endpoint| endpoint.running.get()),
         exchanges_waiting: endpoint.as_ref().map_or(0, |endpoint| endpoint.waiting.get()),
+        exchanges_limit: endpoint.as_ref().map_or_else(
+            || i64::try_from(server.max_exchanges).unwrap_or(i64::MAX),
+            |endpoint| endpoint.limit.get(),
+        ),
         max_exchanges: server.max_exchanges,
         breaker_open: endpoint.is_some_and(|endpoint| endpoint.breaker_open.get() == 1),
         samples: samples.server(&server.name),

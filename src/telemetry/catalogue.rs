@@ -206,12 +206,18 @@ const TOKENS: &[DescribedMetric] = &[
     DescribedMetric {
         name: "boldgate_token_exchanges_in_flight",
         labels: &[SERVER],
-        look_at: "at its limit for long: raise `max_exchanges`",
+        look_at: "at its limit for long: see the limit",
     },
     DescribedMetric {
         name: "boldgate_token_exchanges_limit",
         labels: &[SERVER],
-        look_at: "the bound of the metric above",
+        look_at: "below 64 and below `max_exchanges`: the token endpoint fails or is slow, and is \
+                  spared; it grows again by use",
+    },
+    DescribedMetric {
+        name: "boldgate_token_exchanges_max",
+        labels: &[SERVER],
+        look_at: "if the limit is as high and exchanges wait: raise `max_exchanges`",
     },
     DescribedMetric {
         name: "boldgate_token_exchanges_waiting",

@@ -43,6 +43,7 @@ pub(super) struct Families {
     exchanges_waiting: Family<ServerLabel, Gauge>,
     exchanges_running: Family<ServerLabel, Gauge>,
     exchanges_limit: Family<ServerLabel, Gauge>,
+    exchanges_max: Family<ServerLabel, Gauge>,
     server_addresses: Family<ServerLabel, Gauge>,
     server_healthy_addresses: Family<ServerLabel, Gauge>,
     server_waiting: Family<ServerLabel, Gauge>,
@@ -79,8 +80,10 @@ pub struct EndpointMetrics {
     pub waiting: Gauge,
     /// Exchanges under way.
     pub running: Gauge,
-    /// Most exchanges at the same time.
+    /// Most exchanges at the same time, as the server copes.
     pub limit: Gauge,
+    /// `max_exchanges`, which the limit never exceeds.
+    pub max: Gauge,
     /// The time of an exchange.
     pub exchange_seconds: DurationHistogram,
 }
@@ -300,7 +303,12 @@ impl Families {
             exchanges_limit: family(
                 registry,
                 "token_exchanges_limit",
-                "Most exchanges with the server at the same time (`max_exchanges`)",
+                "Most exchanges with the server at the same time, as it copes with them",
+            ),
+            exchanges_max: family(
+                registry,
+                "token_exchanges_max",
+                "What the limit of exchanges never exceeds (`max_exchanges`)",
             ),
             token_expiry: {
                 let family = Family::default();
@@ -402,6 +410,7 @@ impl Families {
             waiting: self.exchanges_waiting.get_or_create(&label).clone(),
             running: self.exchanges_running.get_or_create(&label).clone(),
             limit: self.exchanges_limit.get_or_create(&label).clone(),
+            max: self.exchanges_max.get_or_create(&label).clone(),
             exchange_seconds: self.exchange_seconds.get_or_create(&label).clone(),
         }
     }
@@ -428,6 +437,7 @@ impl Families {
             &self.exchanges_waiting,
             &self.exchanges_running,
             &self.exchanges_limit,
+            &self.exchanges_max,
         ] {
             gauges.remove(&label);
         }

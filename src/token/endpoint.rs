@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::backoff::{MIN_BACKOFF, asked_for, is_refusal};
 use super::breaker::Breaker;
+use super::budget::{Budget, BudgetPermit};
 use super::{ExchangeError, ExchangeErrorKind};
 use crate::policy::Permit;
 use crate::telemetry::{EndpointMetrics, GaugeGuard, Telemetry};
@@ -24,10 +24,8 @@ pub(super) struct Endpoints(Mutex<HashMap<String, Arc<Endpoint>>>);
 pub(super) struct Endpoint {
     name: String,
     origin: String,
-    limit: usize,
-    budget: Arc<Semaphore>,
-    /// The part of the budget that embed calls may use: half of it, but at least one.
-    embed_part: Arc<Semaphore>,
+    max_exchanges: usize,
+    budget: Budget,
     breaker: Mutex<Breaker>,
     metrics: Arc<EndpointMetrics>,
 }
@@ -35,9 +33,7 @@ pub(super) struct Endpoint {
 /// Counts an exchange in the budget until it is dropped.
 pub(super) struct ExchangeGuard {
     endpoint: Arc<Endpoint>,
-    _budget: OwnedSemaphorePermit,
-    /// Of an embed call.
-    part: Option<OwnedSemaphorePermit>,
+    budget: BudgetPermit,
 }
 
 /// Why no exchange may begin, and for how long.
@@ -50,19 +46,20 @@ impl Endpoints {
         let mut all = self.0.lock();
         if let Some(known) = all.get(&server.name)
             && known.origin == origin
-            && known.limit == server.max_exchanges
+            && known.max_exchanges == server.max_exchanges
         {
             return Arc::clone(known);
         }
         let metrics = telemetry.endpoint(&server.name);
         metrics.breaker_open.set(0);
-        metrics.limit.set(i64::try_from(server.max_exchanges).unwrap_or(i64::MAX));
+        let budget = Budget::new(server.max_exchanges);
+        metrics.limit.set(as_gauge(budget.limit()));
+        metrics.max.set(as_gauge(server.max_exchanges));
         let endpoint = Arc::new(Endpoint {
             name: server.name.clone(),
             origin,
-            limit: server.max_exchanges,
-            budget: Arc::new(Semaphore::new(server.max_exchanges)),
-            embed_part: Arc::new(Semaphore::new((server.max_exchanges / 2).max(1))),
+            max_exchanges: server.max_exchanges,
+            budget,
             breaker: Mutex::default(),
             metrics,
         });
@@ -81,9 +78,9 @@ impl Endpoint {
     /// may take.
     pub(super) async fn enter(self: &Arc<Self>, permit: &Permit) -> Result<ExchangeGuard, Blocked> {
         self.check_breaker()?;
-        let budget = match Arc::clone(&self.budget).try_acquire_owned() {
-            Ok(budget) => budget,
-            Err(_) => self.wait(permit.tenant().server.timeouts.exchange).await?,
+        let budget = match self.budget.try_acquire() {
+            Some(budget) => budget,
+            None => self.wait(permit, self.budget.acquire()).await?,
         };
         self.pass_breaker(budget)
     }
@@ -95,19 +92,8 @@ impl Endpoint {
         permit: &Permit,
     ) -> Result<ExchangeGuard, Blocked> {
         self.check_breaker()?;
-        let max = permit.tenant().server.timeouts.exchange;
-        let both = async {
-            let part = Arc::clone(&self.embed_part).acquire_owned().await.ok()?;
-            Some((part, Arc::clone(&self.budget).acquire_owned().await.ok()?))
-        };
-        let _waiting = GaugeGuard::new(&self.metrics.waiting);
-        let exhausted = || ExchangeErrorKind::BudgetExhausted { limit: self.limit, waited: max };
-        // The other error is that of a closed semaphore; these are never closed.
-        let both = timeout(max, both).await.ok().flatten();
-        let (part, budget) = both.ok_or_else(|| (exhausted(), Duration::ZERO))?;
-        let mut guard = self.pass_breaker(budget)?;
-        guard.part = Some(part);
-        Ok(guard)
+        let budget = self.wait(permit, self.budget.acquire_to_embed()).await?;
+        self.pass_breaker(budget)
     }
 
     fn check_breaker(&self) -> Result<(), Blocked> {
@@ -117,7 +103,7 @@ impl Endpoint {
 
     /// Lets an exchange begin if it can do so at once; otherwise returns how long not to try again.
     pub(super) fn try_enter(self: &Arc<Self>) -> Result<ExchangeGuard, Duration> {
-        let budget = Arc::clone(&self.budget).try_acquire_owned().map_err(|_| MIN_BACKOFF)?;
+        let budget = self.budget.try_acquire().ok_or(MIN_BACKOFF)?;
         self.pass_breaker(budget).map_err(|(_, pause)| pause)
     }
 
@@ -131,27 +117,40 @@ impl Endpoint {
         self.breaker().is_open()
     }
 
-    async fn wait(&self, max: Duration) -> Result<OwnedSemaphorePermit, Blocked> {
+    async fn wait(
+        &self,
+        permit: &Permit,
+        budget: impl Future<Output = BudgetPermit>,
+    ) -> Result<BudgetPermit, Blocked> {
         let _waiting = GaugeGuard::new(&self.metrics.waiting);
-        let budget = timeout(max, Arc::clone(&self.budget).acquire_owned()).await;
-        let exhausted = ExchangeErrorKind::BudgetExhausted { limit: self.limit, waited: max };
-        // The other error is that of a closed semaphore; this one is never closed.
-        budget.ok().and_then(Result::ok).ok_or((exhausted, Duration::ZERO))
+        let waited = permit.tenant().server.timeouts.exchange;
+        timeout(waited, budget).await.map_err(|_| {
+            let limit = self.budget.limit();
+            (ExchangeErrorKind::BudgetExhausted { limit, waited }, Duration::ZERO)
+        })
     }
 
-    fn pass_breaker(
-        self: &Arc<Self>,
-        budget: OwnedSemaphorePermit,
-    ) -> Result<ExchangeGuard, Blocked> {
+    fn pass_breaker(self: &Arc<Self>, budget: BudgetPermit) -> Result<ExchangeGuard, Blocked> {
         let mut breaker = self.breaker();
         breaker.pass(Instant::now()).map_err(|left| open(&breaker, left))?;
         self.metrics.running.inc();
-        Ok(ExchangeGuard { endpoint: Arc::clone(self), _budget: budget, part: None })
+        Ok(ExchangeGuard { endpoint: Arc::clone(self), budget })
+    }
+
+    /// Notes the limit of the budget, if it has changed.
+    fn limited(&self, limit: Option<usize>) {
+        if let Some(limit) = limit {
+            self.metrics.limit.set(as_gauge(limit));
+        }
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock()
     }
+}
+
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn open(breaker: &Breaker, left: Duration) -> Blocked {
@@ -165,8 +164,14 @@ impl Drop for ExchangeGuard {
 }
 
 impl ExchangeGuard {
-    /// The endpoint gave `tenant` a token, or refused its credential.
+    /// The endpoint gave `tenant` a token.
     pub(super) fn succeeded(&self, tenant: &TenantName) {
+        self.endpoint.limited(self.endpoint.budget.succeeded(&self.budget, tenant));
+        self.responded(tenant);
+    }
+
+    /// The endpoint gave `tenant` a token, or refused its credential.
+    fn responded(&self, tenant: &TenantName) {
         let Endpoint { name, origin, metrics, .. } = &*self.endpoint;
         if self.endpoint.breaker().succeeded(tenant, Instant::now()) {
             metrics.breaker_open.set(0);
@@ -181,12 +186,13 @@ impl ExchangeGuard {
     /// The exchange, which began at `begun`, has failed.
     pub(super) fn failed(&self, error: &ExchangeError, begun: Instant) {
         if is_refusal(&error.kind) {
-            return self.succeeded(&error.tenant);
+            return self.responded(&error.tenant);
         }
         // It says nothing about the endpoint.
         if matches!(error.kind, ExchangeErrorKind::NoDescriptors) {
             return;
         }
+        self.endpoint.limited(self.endpoint.budget.failed(&self.budget, &error.tenant));
         let Endpoint { name, origin, metrics, .. } = &*self.endpoint;
         let mut breaker = self.endpoint.breaker();
         if breaker.failed(&error.tenant, begun, asked_for(&error.kind), Instant::now()) {

@@ -294,7 +294,7 @@ fn a_minimal_file_has_the_documented_defaults() {
     assert_eq!(settings.limits.drain_timeout, Duration::from_secs(25));
     let tenant = settings.tenants.iter().next().unwrap();
     assert_eq!(tenant.server.max_connections, 1024);
-    assert_eq!(tenant.server.max_exchanges, 16);
+    assert_eq!(tenant.server.max_exchanges, 128);
     assert_eq!(tenant.server.timeouts.read, Duration::from_secs(300));
     assert_eq!(tenant.server.timeouts.first_byte, Duration::from_secs(300));
     assert_eq!(tenant.server.timeouts.total, Duration::from_secs(3600));

@@ -131,7 +131,7 @@ impl Examination {
         permits: Vec<Permit>,
         way: Option<Way>,
     ) -> Vec<(Examined, Blame)> {
-        let budget = Arc::new(Semaphore::new(server.max_exchanges));
+        let budget = Arc::new(Semaphore::new(server.max_exchanges.min(MAX_EXCHANGES_AT_ONCE)));
         let failures = Arc::new(AtomicUsize::new(0));
         let mut examining = JoinSet::new();
         for (index, permit) in permits.into_iter().enumerate() {
@@ -232,4 +232,6 @@ fn examined(permit: &Permit, steps: Steps) -> Examined {
 const MAX_SERVERS_AT_ONCE: usize = 16;
 /// Exchanges in a row that fail for the server's sake, after which its other tenants are skipped.
 const MAX_FAILURES_IN_A_ROW: usize = 5;
+/// Exchanges with one server at the same time, if it does not allow fewer.
+const MAX_EXCHANGES_AT_ONCE: usize = 16;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);

@@ -322,7 +322,7 @@ fn server(server: &Value) -> Vec<Cell> {
         Cell::plain(milliseconds(last(&samples["p95_ms"]))),
         Cell::plain(waiting(server["requests_in_flight"].to_string(), "requests_waiting")),
         Cell::plain(of("connections", "max_connections")),
-        Cell::plain(waiting(of("exchanges_running", "max_exchanges"), "exchanges_waiting")),
+        Cell::plain(waiting(of("exchanges_running", "exchanges_limit"), "exchanges_waiting")),
         Cell::plain(word(&server["url"])),
     ]
 }

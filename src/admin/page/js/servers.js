@@ -22,7 +22,7 @@ function serverCard(of) {
   parts.push(around("div", [
     use("Requests", of.requests_in_flight, of.max_connections, of.requests_waiting),
     use("Connections", of.connections, of.max_connections, 0),
-    use("Exchanges", of.exchanges_running, of.max_exchanges, of.exchanges_waiting),
+    use("Exchanges", of.exchanges_running, of.exchanges_limit, of.exchanges_waiting),
   ], "uses"));
   if (of.breaker_open) parts.push(element("p", "✕ The breaker is open: exchanges are held back, because the last ones failed.", "bad"));
   const list = of.addresses.map((one) => {

@@ -6,40 +6,41 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A semaphore whose number of permits can change.
-pub(super) struct Resizable {
+pub struct Resizable {
     permits: Arc<Semaphore>,
     /// How many there are to be, once those in excess were given back.
     size: Mutex<usize>,
 }
 
 impl Resizable {
-    pub(super) fn new(size: usize) -> Arc<Self> {
+    /// One with so many permits.
+    pub fn new(size: usize) -> Arc<Self> {
         Arc::new(Self { permits: Arc::new(Semaphore::new(size)), size: Mutex::new(size) })
     }
 
     /// A permit, if one is free.
-    pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+    pub fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
     /// Waits for a permit.
-    pub(super) async fn acquire(&self) -> OwnedSemaphorePermit {
+    pub async fn acquire(&self) -> OwnedSemaphorePermit {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         permit.expect("the semaphore is never closed")
     }
 
     /// Whether no permit is free.
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.permits.available_permits() == 0
     }
 
     /// How many permits there are to be.
-    pub(super) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         *self.size.lock()
     }
 
     /// Changes the number of permits. Those in excess are withheld as soon as they are given back.
-    pub(super) fn resize(&self, size: usize) {
+    pub fn resize(&self, size: usize) {
         let former = std::mem::replace(&mut *self.size.lock(), size);
         if size >= former {
             return self.permits.add_permits(size - former);
