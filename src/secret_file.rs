@@ -32,6 +32,11 @@ enum Unfit {
     Kubernetes,
     #[error("it is mounted by itself, so that no other file can take its name")]
     Mounted,
+    #[error(
+        "`{}` has a flag (`chattr +i` or `+a`) that keeps another file from taking its name",
+        .0.display()
+    )]
+    Flagged(PathBuf),
     #[error("its owner cannot be kept: {0}")]
     Owner(io::Error),
     #[error("a file beside it cannot be written: {0}")]
@@ -44,7 +49,8 @@ impl UnfitFile {
     /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self.fault {
-            Unfit::Kubernetes | Unfit::Link => KUBERNETES,
+            Unfit::Kubernetes | Unfit::Link | Unfit::Mounted => KUBERNETES,
+            Unfit::Flagged(_) => FLAGGED,
             Unfit::Owner(_) => OWNER,
             Unfit::Unwritable(_) => UNWRITABLE,
             _ => PLAIN,
@@ -136,11 +142,17 @@ fn replaceable(secret: &Path) -> Result<Metadata, UnfitFile> {
     if known.nlink() > 1 {
         return Err(unfit(Unfit::HardLinks(known.nlink())));
     }
-    if beside(secret, "..data").exists() || secret.iter().any(|part| part == "..data") {
+    let unreadable = |error| unfit(Unfit::Unreadable(error));
+    let real = fs::canonicalize(secret).map_err(unreadable)?;
+    // `..data` of a volume leads to the folder of the files, which is beside it.
+    if real.ancestors().skip(1).take(2).any(|folder| folder.join("..data").is_symlink()) {
         return Err(unfit(Unfit::Kubernetes));
     }
-    if is_mounted(secret).map_err(|error| unfit(Unfit::Unreadable(error)))? {
+    if is_mounted(&real) {
         return Err(unfit(Unfit::Mounted));
+    }
+    if let Some(fixed) = real.ancestors().take(2).find(|path| is_flagged(path)) {
+        return Err(unfit(Unfit::Flagged(fixed.to_owned())));
     }
     Ok(known)
 }
@@ -231,7 +243,12 @@ impl Journal {
             journal.add(&JournalEntry::Begun(tenant.to_owned()))?;
             sync_folder(secret)
         });
-        begun.map_err(|error| JournalError::Unusable(journal.path.clone(), error))?;
+        if let Err(error) = begun {
+            // Nothing was asked. Without room for its first line, it would tell of a rotation that
+            // never was.
+            let _ = fs::remove_file(&journal.path);
+            return Err(JournalError::Unusable(journal.path, error));
+        }
         Ok(journal)
     }
 
@@ -327,10 +344,6 @@ fn with_end(path: &Path, end: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn beside(path: &Path, name: &str) -> PathBuf {
-    path.with_file_name(name)
-}
-
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -345,13 +358,30 @@ fn sync_folder(of: &Path) -> io::Result<()> {
 
 /// Whether something is mounted at the path itself, as a `subPath` of Kubernetes is, or a file that
 /// a container gets by its name.
-fn is_mounted(path: &Path) -> io::Result<bool> {
-    let path = fs::canonicalize(path)?;
+fn is_mounted(path: &Path) -> bool {
     // Without `/proc`, renaming tells.
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return Ok(false) };
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
     let escaped = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
     let escaped = escaped.replace('\t', "\\011").replace('\n', "\\012");
-    Ok(mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| at == escaped))
+    mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| at == escaped)
+}
+
+/// Whether a flag of the file system keeps a file, or the entries of a folder, as they are. A file
+/// can be made beside such a file, and not take its name.
+#[cfg(target_os = "linux")]
+fn is_flagged(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    // Where the file system has no such flags, renaming tells.
+    let Ok(facts) = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) else {
+        return false;
+    };
+    facts.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
+}
+
+/// Renaming tells.
+#[cfg(not(target_os = "linux"))]
+fn is_flagged(_path: &Path) -> bool {
+    false
 }
 
 /// More than a secret needs.
@@ -359,6 +389,8 @@ const ROOM: usize = 4096;
 const MAX_JOURNAL: u64 = 256 << 10;
 const KUBERNETES: &str = "rotate by hand: generate the secret in Bold BI (Settings > Embed), then change the Secret, \
                           vault or file that this one comes from; `credential.hold` bridges the time in between";
+const FLAGGED: &str = "`lsattr -d` shows the flag: take it away with `chattr -i` or `chattr -a`, or rotate by hand, with \
+                       `credential.hold` for the time in between";
 const OWNER: &str = "run this as the owner of the file, or as root";
 /// The remedy where a file beside the secret cannot be written.
 pub const UNWRITABLE: &str = "let this user write into the folder, on a file system with room that is not read-only; or \
@@ -421,7 +453,7 @@ mod tests {
         fs::remove_file(folder.path().join("..data")).unwrap();
         assert_eq!(names(folder.path()), ["link", "secret"]);
         Replacement::prepare(&secret).expect("control");
-        assert!(is_mounted(Path::new("/proc")).unwrap());
+        assert!(is_mounted(Path::new("/proc")));
     }
 
     #[test]

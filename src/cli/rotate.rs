@@ -124,6 +124,15 @@ impl RotationFailure {
 
     /// Whether Bold BI takes the secret in the file is not known.
     fn unknown(what: impl std::fmt::Display, journal: &Path) -> Self {
+        // Its folder may have been removed or unmounted meanwhile.
+        if !journal.exists() {
+            let what = format!(
+                "{what}; whether Bold BI takes the secret in the file is unknown, and the journal has gone \
+                 from `{}`",
+                journal.display()
+            );
+            return Self { outcome: "unknown", what, hint: Some(GONE.to_owned()) };
+        }
         let what = format!(
             "{what}; whether Bold BI takes the secret in the file is unknown, as the journal `{}` says",
             journal.display()
@@ -400,6 +409,8 @@ const RESUME: &str = "run the same command with `--resume`: it tries the secret 
                       back if Bold BI lets it";
 const BY_HAND: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, write \
                        it to the file, and run this again; tokens that were given serve on until their end";
+const GONE: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, and write it \
+                    to the file once its folder is back; tokens that were given serve on until their end";
 const ADMINISTRATOR: &str = "the user of `--admin-subject` must be an administrator of the site";
 const AUDIT: &str =
     "run this as a user that may append to the audit log, such as the user of the gateway";

@@ -16,6 +16,8 @@ use crate::support::reloads::{ACME, log_line};
 use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
 use crate::support::waiting::until;
 
+mod file_systems;
+
 const ADMIN: &str = "admin@example.com";
 
 /// A stand-in with an administrator, and a configuration for it.
