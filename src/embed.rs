@@ -310,6 +310,11 @@ pub enum ClaimFault {
 }
 
 impl EmbedFault {
+    /// Whether the user's claims or name are at fault, and not the page.
+    pub fn is_about_user(&self) -> bool {
+        matches!(self, Self::Claim { .. } | Self::Subject | Self::TooLong(_))
+    }
+
     /// The word for it in logs and metrics; `None` where the code says it.
     pub fn reason(&self) -> Option<Reason> {
         Some(match self {

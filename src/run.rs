@@ -21,6 +21,7 @@ mod proxy_protocol;
 mod readings;
 pub mod reload;
 mod restart_only;
+mod rotations;
 mod secret_alarm;
 mod socket;
 mod socket_file;
@@ -76,6 +77,8 @@ pub struct Running {
     sampling: Option<JoinHandle<()>>,
     warming_up: JoinHandle<()>,
     alarms: JoinHandle<()>,
+    /// Looks for unfinished rotations of secrets.
+    rotations: JoinHandle<()>,
 }
 
 /// A reload that was applied.
@@ -141,6 +144,8 @@ impl Running {
         generation.alarm.log();
         let warming_up = start_warm_up(&generation, &readiness);
         let alarms = tokio::spawn(repeat_alarms(Arc::clone(&connections)));
+        let source = Arc::downgrade(&connections);
+        let rotations = tokio::spawn(rotations::follow(source, Arc::clone(telemetry)));
         let addresses = addresses(&accept_loops);
         let status = restart_only.admin_status.then(|| {
             let active = active(&generation, 1, &listeners, &addresses, Vec::new());
@@ -192,6 +197,7 @@ impl Running {
             sampling,
             warming_up,
             alarms,
+            rotations,
         })
     }
 
@@ -418,6 +424,7 @@ impl Drop for Running {
         self.state.exports.stop();
         self.warming_up.abort();
         self.alarms.abort();
+        self.rotations.abort();
         if let Some(sampling) = &self.sampling {
             sampling.abort();
         }

@@ -108,6 +108,16 @@ pub struct TenantCounts {
     token_rejected: usize,
     /// Tenants whose first secret is refused, while the second one gives tokens.
     second_secret: usize,
+    /// Tenants with a rotation of their secret that has begun and not ended.
+    rotation_unfinished: usize,
+    /// Tenants whose last embed call, of the last five minutes, got no usable reply of Bold BI.
+    embed_failing: usize,
+    /// Tenants that refused embed calls of users without a value in the last five minutes.
+    embed_user_refused: usize,
+    /// Tenants whose personal access token ends within three days.
+    token_ending: usize,
+    /// Tenants whose personal access token has ended: their requests are refused.
+    token_ended: usize,
     never_used: usize,
 }
 
@@ -168,7 +178,7 @@ impl StatusSource {
     /// The state of the whole gateway.
     pub fn overview(&self) -> Overview {
         let active = self.active();
-        let tenants = tenants::counts(&active.gateway);
+        let tenants = tenants::counts(&active.gateway, &self.telemetry);
         let servers = servers::servers(&active.proxy, &self.telemetry, &self.samples);
         let certificates = certificates::list(&active);
         let stopping = self.stopping.load(Relaxed);
@@ -238,7 +248,7 @@ impl StatusSource {
     /// The tenants that `query` asks for.
     pub fn tenants(&self, query: &TenantQuery) -> TenantPage {
         let active = self.active();
-        tenants::page(&active, &self.samples, query)
+        tenants::page(&active, &self.telemetry, &self.samples, query)
     }
 
     fn active(&self) -> Arc<ShownGeneration> {

@@ -18,6 +18,7 @@ mod audit;
 mod build;
 mod catalogue;
 mod descriptors;
+mod embed_record;
 mod exchange_record;
 mod file;
 mod gauge_guard;
@@ -34,6 +35,7 @@ mod readings;
 mod reason;
 mod reload_records;
 mod reloads;
+mod rotations;
 mod routes;
 mod sink;
 mod spans;
@@ -48,6 +50,7 @@ pub use audit::{AuditClient, AuditEmbed, AuditEvent, AuditLine, AuditLog};
 pub use build::{BUILD, COMMIT, DATE, VERSION};
 pub use catalogue::{CATALOGUE, DescribedMetric, LabelValues, MetricLabel};
 pub use descriptors::{DescriptorMetrics, DescriptorUse};
+pub use embed_record::EmbedRecord;
 pub use exchange_record::{ExchangeRecord, ExchangeTimes};
 pub use gauge_guard::GaugeGuard;
 pub use handshakes::{HandshakeFailure, Handshakes};
@@ -66,6 +69,7 @@ pub use readings::{LabelledValue, Reading, Readings};
 pub use reason::{Reason, Refusals};
 pub use reload_records::{RecordedReload, ReloadRecords, ReloadTrigger};
 pub use reloads::ReloadMetrics;
+pub use rotations::UnfinishedRotations;
 pub use routes::{
     EndedRequest, ROUTE_CLASSES, RequestTotals, ResponseTimes, RouteMetrics, STATUS_CLASSES,
 };
@@ -109,6 +113,8 @@ pub struct Telemetry {
     pub reloads: ReloadMetrics,
     /// The last reloads, for the status API.
     pub reload_records: ReloadRecords,
+    /// Rotations of secrets that have begun and not ended.
+    pub unfinished_rotations: UnfinishedRotations,
     /// Requests for actions of the admin API.
     pub actions: ActionMetrics,
     /// Access log lines that were dropped because they could not be written, or not fast enough.
@@ -203,6 +209,7 @@ impl Default for Telemetry {
             descriptors,
             reloads,
             reload_records: ReloadRecords::default(),
+            unfinished_rotations: UnfinishedRotations::default(),
             actions,
             access_lines_dropped,
             spans,

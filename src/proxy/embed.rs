@@ -100,7 +100,9 @@ impl Proxy {
         let (content_type, body) = match answer {
             Ok(answer) => answer,
             Err(failure) => {
-                self.gateway.metrics(&tenant).embedded(EmbedOutcome::Failed);
+                if let Some(outcome) = outcome_of(&failure) {
+                    self.gateway.metrics(&tenant).embedded(outcome);
+                }
                 return Err(failure);
             }
         };
@@ -166,6 +168,22 @@ impl Proxy {
         self.gateway.metrics(call.admission.tenant()).embedded(outcome);
         record.audit_embed(outcome, &self.telemetry.audit);
         Ok(answer)
+    }
+}
+
+/// The outcome of a call without a reply for the page; `None` where the client, or a change of the
+/// configuration, is the cause, or the record of the request counts it.
+fn outcome_of(failure: &RequestFailure) -> Option<EmbedOutcome> {
+    let RequestFailure::Refused(refusal) = failure else { return None };
+    if failure.is_permit_revoked() {
+        return None;
+    }
+    let is_of_server = refusal.response().status.is_server_error();
+    let is_of_bold_bi = matches!(refusal, Refusal::Exchange(_));
+    match (is_of_server, is_of_bold_bi) {
+        (true, _) => Some(EmbedOutcome::Failed),
+        (false, true) => Some(EmbedOutcome::Refused),
+        (false, false) => None,
     }
 }
 

@@ -93,6 +93,11 @@ impl Connections {
         })
     }
 
+    /// The telemetry of the process.
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     /// The active generation.
     pub(super) fn generation(&self) -> Arc<Generation> {
         self.generation.load_full()

@@ -35,6 +35,8 @@ pub(super) fn read(connections: &Weak<Connections>, cache_limit: u64, readings: 
         let end = tenant.credential.token_end?;
         Some((vec![("tenant", tenant.name.to_string())], unix_seconds(end)))
     }));
+    let rotations = connections.telemetry().unfinished_rotations.tenants();
+    readings.rotations.set(rotations.iter().map(|tenant| (vec![("tenant", tenant.clone())], 1.0)));
     let fetches: Vec<_> = callers.key_fetches().collect();
     readings.issuer_keys.set(fetches.iter().filter_map(|(caller, fetches)| {
         let since = SystemTime::now() - fetches.age?;

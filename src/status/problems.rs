@@ -43,6 +43,9 @@ pub(super) fn problems(
         found.warning("overview", STOPPING);
     }
     found.tenants(tenants);
+    found.personal_tokens(tenants);
+    found.embed_calls(tenants);
+    found.rotations(tenants.total, &telemetry.unfinished_rotations.tenants());
     found.servers(servers);
     found.certificates(certificates);
     found.issuers(active);
@@ -122,6 +125,55 @@ impl Found {
             let count = tenants.disabled_by_operator;
             let text =
                 format!("{count} of {total} tenants: disabled by an operator until a restart");
+            self.warning("tenants", text);
+        }
+    }
+
+    fn personal_tokens(&mut self, tenants: TenantCounts) {
+        let total = tenants.total;
+        if tenants.token_ended > 0 {
+            let count = tenants.token_ended;
+            let text = format!("{count} of {total} tenants: the personal access token has ended");
+            self.failing("tenants", text);
+        }
+        if tenants.token_ending > 0 {
+            let count = tenants.token_ending;
+            let text = format!(
+                "{count} of {total} tenants: the personal access token ends within three days"
+            );
+            self.warning("tenants", text);
+        }
+    }
+
+    fn embed_calls(&mut self, tenants: TenantCounts) {
+        let total = tenants.total;
+        if tenants.embed_failing > 0 {
+            let count = tenants.embed_failing;
+            let text =
+                format!("{count} of {total} tenants: the last embed call got no usable reply");
+            self.failing("tenants", text);
+        }
+        if tenants.embed_user_refused > 0 {
+            let count = tenants.embed_user_refused;
+            let text = format!(
+                "{count} of {total} tenants: users were refused in the last five minutes because their \
+                 claims or names give no value to embed with"
+            );
+            self.warning("tenants", text);
+        }
+    }
+
+    fn rotations(&mut self, total: usize, unfinished: &[String]) {
+        let count = unfinished.len();
+        if count > 0 {
+            let mut names = unfinished[..count.min(MAX_NAMED_TENANTS)].join(", ");
+            if count > MAX_NAMED_TENANTS {
+                names.push_str(", …");
+            }
+            let text = format!(
+                "{count} of {total} tenants ({names}): a rotation of the secret has begun and not ended; \
+                 `boldgate rotate --resume` ends it"
+            );
             self.warning("tenants", text);
         }
     }
@@ -283,6 +335,8 @@ const STOPPING: &str =
     "the gateway is stopping: requests in flight finish, and it takes no new ones after that";
 /// Servers that are named one by one.
 const MAX_NAMED: usize = 20;
+/// Tenants that are named in one problem.
+const MAX_NAMED_TENANTS: usize = 3;
 /// Problems that are listed.
 const MAX_PROBLEMS: usize = 50;
 

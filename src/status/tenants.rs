@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::samples::{RequestSamples, Samples};
 use super::{ShownGeneration, TenantCounts};
 use crate::gateway::Gateway;
-use crate::telemetry::{ExchangeTimes, timestamp};
+use crate::telemetry::{EmbedOutcome, ExchangeTimes, Telemetry, TenantMetrics, timestamp};
 use crate::tenant::{DisabledBy, Tenant};
 
 /// Which tenants to show.
@@ -88,11 +88,15 @@ pub struct TenantStatus {
     grant: &'static str,
     /// The position of the secret that gave the last token; `None` unless it has two.
     secret_position: Option<i64>,
+    /// Whether a rotation of its secret has begun and not ended.
+    rotation_unfinished: bool,
     /// Where Bold BI keeps its user, such as `azure_ad`.
     user_source: String,
     token: Option<TokenTimes>,
     last_exchange: Option<LastExchange>,
     requests: u64,
+    /// `None` unless it has `embed`.
+    embed_calls: Option<EmbedCallCounts>,
     /// Tokens found in the cache, of all that were looked for; `None` if none was.
     hit_ratio: Option<f64>,
     bulkhead: Option<BulkheadUse>,
@@ -115,6 +119,30 @@ struct LastExchange {
     at: String,
     /// `success`, or the error in words.
     outcome: String,
+}
+
+/// The calls of web pages to embed since the start, by their outcomes.
+#[derive(Debug, Serialize)]
+struct EmbedCallCounts {
+    granted: u64,
+    cached: u64,
+    refused: u64,
+    page_refused: u64,
+    user_refused: u64,
+    failed: u64,
+}
+
+impl EmbedCallCounts {
+    fn of(metrics: &TenantMetrics) -> Self {
+        Self {
+            granted: metrics.embed_calls(EmbedOutcome::Granted),
+            cached: metrics.embed_calls(EmbedOutcome::Cached),
+            refused: metrics.embed_calls(EmbedOutcome::Refused),
+            page_refused: metrics.embed_calls(EmbedOutcome::PageRefused),
+            user_refused: metrics.embed_calls(EmbedOutcome::UserRefused),
+            failed: metrics.embed_calls(EmbedOutcome::Failed),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -207,7 +235,12 @@ impl<'g> Row<'g> {
     }
 
     /// Only the rows that are shown are copied with their errors.
-    fn status(self, active: &ShownGeneration, samples: &Samples) -> TenantStatus {
+    fn status(
+        self,
+        active: &ShownGeneration,
+        rotations: &[String],
+        samples: &Samples,
+    ) -> TenantStatus {
         let (name, metrics) = (&self.tenant.name, active.gateway.metrics(self.tenant));
         let bulkhead = active.proxy.upstreams()[self.tenant.index].bulkhead();
         let ExchangeTimes { ended_at, obtained_at, expires_at, .. } = self.exchange;
@@ -235,6 +268,7 @@ impl<'g> Row<'g> {
             }),
             grant: self.tenant.credential.grant.as_str(),
             secret_position: Some(metrics.secret_position.get()).filter(|position| *position > 0),
+            rotation_unfinished: rotations.iter().any(|of| of == name.as_str()),
             user_source: active
                 .config
                 .tenant(name.as_str())
@@ -242,6 +276,7 @@ impl<'g> Row<'g> {
             token,
             last_exchange,
             requests: self.requests,
+            embed_calls: self.tenant.embed.is_some().then(|| EmbedCallCounts::of(metrics)),
             hit_ratio: ratio(metrics.cache_hits.get(), metrics.cache_misses.get()),
             bulkhead: bulkhead.map(|(in_use, limit)| BulkheadUse { in_use, limit }),
             samples: samples.tenant(name),
@@ -277,16 +312,24 @@ fn ratio(hits: u64, misses: u64) -> Option<f64> {
 }
 
 /// How many tenants are in each state.
-pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
+pub(super) fn counts(gateway: &Gateway, telemetry: &Telemetry) -> TenantCounts {
     let (mut counts, now) = (TenantCounts::default(), SystemTime::now());
+    counts.rotation_unfinished = telemetry.unfinished_rotations.tenants().len();
     for tenant in gateway.tenants().iter() {
         counts.total += 1;
         let by_operator = gateway.disabled_by(tenant) == Some(DisabledBy::Operator);
         counts.disabled_by_operator += usize::from(by_operator);
-        let rejected = gateway.metrics(tenant).was_rejected_within(REJECTED_LATELY, now);
+        let rejected = gateway.metrics(tenant).was_rejected_within(LATELY, now);
         counts.token_rejected += usize::from(rejected);
+        let embeds = &gateway.metrics(tenant).embed_record;
+        counts.embed_failing += usize::from(embeds.has_failed_within(LATELY));
+        counts.embed_user_refused += usize::from(embeds.was_user_refused_within(LATELY));
         let is_second = gateway.metrics(tenant).secret_position.get() == 2;
         counts.second_secret += usize::from(is_second && tenant.credential.has_two_secrets());
+        if let Some(end) = tenant.credential.token_end.filter(|_| !tenant.disabled) {
+            counts.token_ended += usize::from(end <= now);
+            counts.token_ending += usize::from(end > now && end <= now + TOKEN_ENDS_SOON);
+        }
         match state(gateway, tenant, gateway.metrics(tenant).exchange_record.times()) {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => counts.failing += 1,
@@ -304,7 +347,12 @@ pub(super) fn counts(gateway: &Gateway) -> TenantCounts {
 }
 
 /// The tenants that `query` asks for. Equal ones are in the order of their names.
-pub(super) fn page(active: &ShownGeneration, samples: &Samples, query: &TenantQuery) -> TenantPage {
+pub(super) fn page(
+    active: &ShownGeneration,
+    telemetry: &Telemetry,
+    samples: &Samples,
+    query: &TenantQuery,
+) -> TenantPage {
     let gateway = &active.gateway;
     let tenants = gateway.tenants().iter().filter(|tenant| query.finds(tenant));
     let mut rows: Vec<_> = tenants.map(|tenant| Row::new(gateway, tenant)).collect();
@@ -321,16 +369,19 @@ pub(super) fn page(active: &ShownGeneration, samples: &Samples, query: &TenantQu
     let found = rows.len();
     let first = (query.page - 1).saturating_mul(query.per_page);
     let shown = rows.into_iter().skip(first).take(query.per_page);
+    let rotations = telemetry.unfinished_rotations.tenants();
     TenantPage {
         found,
         page: query.page,
         per_page: query.per_page,
-        tenants: shown.map(|row| row.status(active, samples)).collect(),
+        tenants: shown.map(|row| row.status(active, &rotations, samples)).collect(),
     }
 }
 
-/// How long a 401 of Bold BI is a problem.
-const REJECTED_LATELY: Duration = Duration::from_secs(5 * 60);
+/// How long a 401 of Bold BI, or a failed embed call, is a problem.
+const LATELY: Duration = Duration::from_secs(5 * 60);
+/// How long before its end a personal access token is a problem, as in the alert.
+const TOKEN_ENDS_SOON: Duration = Duration::from_hours(3 * 24);
 const SORTS: &str = "name, server, state, requests or expires, with a `-` before it to reverse it";
 const STATES: &str = "failing, secret_unreadable, former_secret, disabled, ok or never_used";
 const DEFAULT_PER_PAGE: usize = 50;

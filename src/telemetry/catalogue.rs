@@ -195,8 +195,9 @@ const TOKENS: &[DescribedMetric] = &[
     DescribedMetric {
         name: "boldgate_embed_calls",
         labels: &[TENANT, words_of("outcome", words::<EmbedOutcome>)],
-        look_at: "`refused`: Bold BI refuses users or dashboards; `failed`: the log of refusals has \
-                  the reason; both are seen by pages",
+        look_at: "**alert on a rate of `failed`**: Bold BI gives no usable reply, and on `user_refused`: \
+                  claims of users lack values; `refused`: Bold BI refuses users or dashboards; \
+                  `page_refused`: pages ask for what is not open",
     },
     DescribedMetric {
         name: "boldgate_token_exchange_duration_seconds",
@@ -257,7 +258,14 @@ const TOKENS: &[DescribedMetric] = &[
     DescribedMetric {
         name: "boldgate_tenant_secret_position",
         labels: &[TENANT],
-        look_at: "2: Bold BI refuses the first of two secrets; write the right one to its place",
+        look_at: "**alert on 2**: Bold BI refuses the first of two secrets; write the right one to \
+                  its place",
+    },
+    DescribedMetric {
+        name: "boldgate_tenant_rotation_unfinished",
+        labels: &[TENANT],
+        look_at: "**alert on 1 for minutes**: whether Bold BI takes the secret in the file is unknown; \
+                  `boldgate rotate --resume` ends it; other tenants have no series",
     },
 ];
 

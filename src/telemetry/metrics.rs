@@ -18,7 +18,8 @@ use super::histogram::{DurationHistogram, REQUEST_BUCKETS, nanoseconds};
 use super::outcome::NONE;
 use super::routes::{RouteFamilies, RouteMetrics};
 use super::{
-    EmbedOutcome, ExchangeOutcome, ExchangeRecord, LogLimiter, RefreshOutcome, RequestOutcome,
+    EmbedOutcome, EmbedRecord, ExchangeOutcome, ExchangeRecord, LogLimiter, RefreshOutcome,
+    RequestOutcome,
 };
 
 /// The metrics that have a label for the tenant or the server.
@@ -133,6 +134,8 @@ pub struct TenantMetrics {
     pub log_limiter: LogLimiter,
     /// The last exchange, for the status API.
     pub exchange_record: ExchangeRecord,
+    /// The last failures of embed calls, for the status API.
+    pub embed_record: EmbedRecord,
     /// `None` once the tenant is removed.
     token_expiry: Mutex<Option<Family<TenantLabel, Gauge>>>,
     label: TenantLabel,
@@ -183,9 +186,15 @@ impl TenantMetrics {
         self.exchanges[outcome as usize].inc();
     }
 
-    /// Counts an admitted embed call.
+    /// Counts an embed call.
     pub fn embedded(&self, outcome: EmbedOutcome) {
         self.embeds[outcome as usize].inc();
+        self.embed_record.ended(outcome);
+    }
+
+    /// The embed calls that ended so.
+    pub fn embed_calls(&self, outcome: EmbedOutcome) -> u64 {
+        self.embeds[outcome as usize].get()
     }
 
     /// Counts a refresh.
@@ -358,6 +367,7 @@ impl Families {
             secret_position: self.secret_position.get_or_create(&label).clone(),
             log_limiter: LogLimiter::default(),
             exchange_record: ExchangeRecord::default(),
+            embed_record: EmbedRecord::default(),
             token_expiry: Mutex::new(Some(self.token_expiry.clone())),
             label,
         }

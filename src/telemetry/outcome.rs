@@ -66,7 +66,11 @@ pub enum EmbedOutcome {
     Cached,
     /// Bold BI refused, and the page got its reason.
     Refused,
-    /// The gateway refused the call after it was admitted, or the call failed.
+    /// The gateway refused a wish of the page, or the form of the call.
+    PageRefused,
+    /// The gateway refused, because the user's claims or name give no usable value.
+    UserRefused,
+    /// Bold BI gave no usable reply.
     Failed,
 }
 

@@ -17,6 +17,8 @@ pub struct Readings {
     pub api_keys: Reading,
     /// The end of each personal access token; label `tenant`.
     pub personal_tokens: Reading,
+    /// Rotations of secrets that have begun and not ended; label `tenant`.
+    pub rotations: Reading,
     /// When the keys of each issuer were fetched; label `caller`.
     pub issuer_keys: Reading,
     /// Whether keys of a file stand in for those of an issuer; label `caller`.
@@ -75,6 +77,12 @@ impl Readings {
                 "tenant_token_not_after_timestamp",
                 "When the personal access token of a tenant ends, as a Unix time",
                 Some(Unit::Seconds),
+                gauge,
+            ),
+            rotations: add(
+                "tenant_rotation_unfinished",
+                "1 while a rotation of the secret of a tenant has begun and not ended",
+                None,
                 gauge,
             ),
             issuer_keys: add(

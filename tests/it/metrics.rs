@@ -25,7 +25,7 @@ use crate::support::waiting::becomes;
 mod prometheus;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 16] = [
+const SEEN_ELSEWHERE: [(&str, &str); 17] = [
     ("boldgate_tokens_rejected", "a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not"),
     ("boldgate_admin_actions", "an_operator_disables_a_tenant_and_enables_it_again"),
     (
@@ -61,6 +61,10 @@ const SEEN_ELSEWHERE: [(&str, &str); 16] = [
     (
         "boldgate_tenant_token_not_after_timestamp_seconds",
         "a_personal_token_goes_up_as_it_is_and_a_changed_file_counts_within_a_second",
+    ),
+    (
+        "boldgate_tenant_rotation_unfinished",
+        "an_unfinished_rotation_is_a_metric_and_a_problem_of_a_running_gateway_until_it_ends",
     ),
     ("boldgate_tenant_secret_unproven", "a_typo_in_a_secret_is_an_alarm_and_no_outage"),
     (

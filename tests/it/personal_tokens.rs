@@ -7,6 +7,7 @@ use boldgate::boldbi::stand_in::StandIn;
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::support::admin::problems;
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
@@ -201,4 +202,21 @@ async fn the_commands_tell_the_end_of_a_personal_token() {
         token.stderr.contains("the personal access token of the tenant has ended"),
         "{token:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_soon_is_a_warning_and_one_that_has_ended_is_failing() {
+    let setup = Setup::new(5 * DAY).await;
+    let gateway = setup.files.serve();
+    let admin = gateway.ready().1;
+    assert_eq!(problems(admin).await, [""; 0], "control");
+    let soon = "warning tenants: 1 of 2 tenants: the personal access token ends within three days";
+    let ended = "failing tenants: 1 of 2 tenants: the personal access token has ended";
+    for (lifetime, expected) in [(2 * DAY, soon), (Duration::ZERO, ended)] {
+        setup.files.swap_in("token", &setup.token(lifetime).await);
+        let is_shown = async || problems(admin).await.contains(&expected.to_owned());
+        becomes(PATIENCE, expected, is_shown).await;
+    }
+    setup.files.swap_in("token", &setup.token(5 * DAY).await);
+    becomes(PATIENCE, "it is renewed", async || problems(admin).await.is_empty()).await;
 }

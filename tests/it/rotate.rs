@@ -8,13 +8,14 @@ use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::{GenerateReply, StandIn};
 use tokio::task::spawn_blocking;
 
+use crate::support::admin::{problems, read_json};
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::{Ended, Process, run};
-use crate::support::reloads::{ACME, log_line};
+use crate::support::reloads::{ACME, get, log_line};
 use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
-use crate::support::waiting::until;
+use crate::support::waiting::{becomes, until};
 
 mod file_systems;
 
@@ -330,3 +331,37 @@ async fn a_running_gateway_holds_exchanges_meanwhile_and_no_request_fails() {
         .collect();
     assert_eq!(actions, [(ADMIN.into(), "success".into()), (ADMIN.into(), "success".into())]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_rotation_is_a_metric_and_a_problem_of_a_running_gateway_until_it_ends() {
+    let setup = Setup::new().await;
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    let (off, on) = (
+        "admin: { address: \"127.0.0.1:0\" }",
+        "admin: { address: \"127.0.0.1:0\", status: true }",
+    );
+    setup.files.write("boldgate.yaml", &config.edit(off, on));
+    let gateway = setup.files.serve();
+    let admin = gateway.ready().1;
+    let series = "boldgate_tenant_rotation_unfinished{tenant=\"acme\"}";
+    let has_series = async || get(admin, "/metrics").await.text().contains(series);
+    assert!(!has_series().await, "control: {:?}", problems(admin).await);
+    let killed = setup.rotate(&["--kill-after", "generated"]).await;
+    assert_eq!(killed.code, None, "{killed:?}");
+    let problem = "warning tenants: 1 of 1 tenants (acme): a rotation of the secret has begun and not ended; \
+                   `boldgate rotate --resume` ends it";
+    let named = async || problems(admin).await.contains(&problem.to_owned());
+    becomes(LOOK, "the gateway has noticed it", named).await;
+    let page = get(admin, "/metrics").await.text();
+    assert!(page.contains(&format!("{series} 1")), "{page}");
+    let tenants = read_json(admin, "/api/v1/tenants").await;
+    assert_eq!(tenants["tenants"][0]["rotation_unfinished"], true, "{tenants}");
+    let resumed = setup.rotate(&["--resume"]).await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    becomes(LOOK, "the gateway has noticed the end", async || !has_series().await).await;
+    assert!(!named().await);
+    setup.assert_clean("resumed");
+}
+
+/// Longer than the gateway takes to look at journals again.
+const LOOK: Duration = Duration::from_secs(25);

@@ -120,3 +120,17 @@ async fn a_slot_that_cannot_be_read_is_a_warning_while_the_other_one_can() {
         assert_eq!(metric(setup.gateway.ready().1, unreadable).await, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_refused_secret_was_removed_has_no_position_any_more() {
+    let setup = Setup::new(Some("canary-a-former-secret"), Some(EMBED_SECRET)).await;
+    assert_eq!(setup.status().await, 200);
+    assert_eq!(setup.position().await, 2, "control");
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    let (before, after) = config.split_once("embed_secrets: [").unwrap();
+    let (two, after) = after.split_once(']').unwrap();
+    let second = two.split_once(", ").unwrap().1;
+    setup.files.swap_in("boldgate.yaml", &format!("{before}embed_secret: {second}{after}"));
+    becomes(PATIENCE, "it has one secret alone", async || setup.position().await == 0).await;
+    assert_eq!(setup.status().await, 200);
+}

@@ -15,7 +15,7 @@ use crate::policy::{RouteClass, Subject};
 use crate::proxy::downstream::Peer;
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
 use crate::telemetry::{
-    AuditEvent, AuditLine, AuditLog, LogLimiter, Reason, RequestOutcome, Telemetry,
+    AuditEvent, AuditLine, AuditLog, EmbedOutcome, LogLimiter, Reason, RequestOutcome, Telemetry,
 };
 use crate::tenant::{Grant, TenantName};
 
@@ -56,6 +56,13 @@ impl Record {
         } else if let Refusal::Origin { .. } | Refusal::Embed { .. } = refusal {
             // Neither the page nor the browser shows the reason.
             let tenant = self.tenant().map(|name| telemetry.tenant(name.as_str()));
+            if let (Refusal::Embed { why, .. }, Some(tenant)) = (refusal, &tenant) {
+                tenant.embedded(if why.is_about_user() {
+                    EmbedOutcome::UserRefused
+                } else {
+                    EmbedOutcome::PageRefused
+                });
+            }
             let log_limiter = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter;
             self.warn_once(Some(log_limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Refused

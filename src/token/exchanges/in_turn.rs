@@ -61,10 +61,11 @@ impl Exchanges {
     /// The secret in `position` gave a token. It is asked first from now on.
     pub(super) fn gives_tokens(&self, permit: &Permit, position: SecretPosition) {
         let tenant = permit.tenant();
+        let metrics = self.metrics(permit);
         if !tenant.credential.has_two_secrets() {
+            metrics.secret_position.set(0);
             return;
         }
-        let metrics = self.metrics(permit);
         metrics.secret_position.set(position.number().into());
         if self.deferred.first(permit) != position && self.deferred.works(permit, position) {
             tracing::warn!(

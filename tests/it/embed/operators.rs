@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::support::admin::{problems, read_json};
 use crate::support::process::run;
 use crate::support::waiting::becomes;
 
@@ -145,5 +146,57 @@ async fn each_call_has_one_audit_line_with_its_dashboard_and_the_names_of_its_fi
     let text = std::fs::read_to_string(&path).unwrap();
     for hidden in ["canary-region", "boss@acme.example", CANARY_SECRET] {
         assert!(!text.contains(hidden), "{hidden}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_counts_embed_calls_of_each_tenant_and_names_what_fails() {
+    let filter = "      datasource_filters: [ { name: Region, claim: region } ]\n";
+    let mut setup = Setup::with(filter, "").await;
+    let on = "admin: { address: \"127.0.0.1:0\", status: true }";
+    let config = setup.config.edit("admin: { address: \"127.0.0.1:0\" }", on);
+    setup.gateway = Gateway::start(&config);
+    let admin = setup.gateway.running.admin_address();
+    let with_region = setup.jane_with(&json!({"region": "North"}));
+    let calls = async || {
+        let tenants = read_json(admin, "/api/v1/tenants").await;
+        assert_eq!(tenants["tenants"][1]["embed_calls"], Value::Null, "`plain` does not embed");
+        tenants["tenants"][0]["embed_calls"].clone()
+    };
+    let none = json!({
+        "granted": 0, "cached": 0, "refused": 0, "page_refused": 0, "user_refused": 0, "failed": 0
+    });
+    assert_eq!(calls().await, none);
+    assert_eq!(setup.call_with(&with_region, &query()).await.status, 200);
+    assert_eq!(problems(admin).await, [""; 0], "control");
+    // The page's fault is no problem of an operator.
+    let wish = format!("{}&embed_user_email=admin@acme.example", query());
+    assert_eq!(setup.call_with(&with_region, &wish).await.status, 403);
+    assert_eq!(problems(admin).await, [""; 0]);
+    // A claim is missing.
+    assert_eq!(setup.call(&query()).await.status, 403);
+    let refused = "warning tenants: 1 of 2 tenants: users were refused in the last five minutes because their \
+                   claims or names give no value to embed with";
+    assert_eq!(problems(admin).await, [refused]);
+    // Bold BI fails.
+    setup.stand_in.fail_next_embed(StatusCode::INTERNAL_SERVER_ERROR, 1);
+    assert_eq!(setup.call_with(&with_region, &query()).await.status, 502);
+    let failing = "failing tenants: 1 of 2 tenants: the last embed call got no usable reply";
+    assert_eq!(problems(admin).await, [failing, refused]);
+    // Bold BI knows no such user, and replies.
+    let nobody = json!({"region": "North", "email": "nobody@acme.example"});
+    assert_eq!(setup.call_with(&setup.jane_with(&nobody), &query()).await.status, 200);
+    assert_eq!(problems(admin).await, [refused], "Bold BI replies again");
+    let expected = json!({
+        "granted": 1, "cached": 0, "refused": 1, "page_refused": 1, "user_refused": 1, "failed": 1
+    });
+    assert_eq!(calls().await, expected);
+    let page = setup.gateway.telemetry.render();
+    for outcome in ["granted", "refused", "page_refused", "user_refused", "failed"] {
+        let one = [
+            format!("boldgate_embed_calls_total{{tenant=\"acme\",outcome=\"{outcome}\"}} 1"),
+            format!("boldgate_embed_calls_total{{outcome=\"{outcome}\",tenant=\"acme\"}} 1"),
+        ];
+        assert!(one.iter().any(|line| page.contains(line)), "{outcome}");
     }
 }

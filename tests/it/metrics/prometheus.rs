@@ -153,11 +153,15 @@ async fn prometheus_scrapes_the_gateway_under_load() {
     let tls = SelfSigned::new("localhost").listener_keys(folder.path());
     let https = format!("{{ address: \"127.0.0.1:0\", callers: required, tls: {{ {tls} }} }}");
     let key = ApiKey::generate().unwrap().hash();
+    // Its `exp` is 4000000000.
+    let token = write(&folder, "token", "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjQwMDAwMDAwMDB9.c2ln");
     let config = anonymous(bold_bi.addr())
         .edit("SECRET_FILE", &secret)
         .edit("admin:", &format!("  - {https}\nadmin:"))
         + &format!(
-            "callers:\n  batch:\n    api_key: {{ sha256: {key}, expires: 2090-01-31T00:00:00Z }}\n    \
+            "  robot:\n    server: main\n    site: site2\n    credential: {{ grant: token, username: \
+             robot@acme.example, token: {{ file: {token} }} }}\n\
+             callers:\n  batch:\n    api_key: {{ sha256: {key}, expires: 2090-01-31T00:00:00Z }}\n    \
              may: [ {{ tenant: acme, routes: [read] }} ]\n"
         );
     let gateway = Process::serve(&write(&folder, "gateway.yaml", &config));

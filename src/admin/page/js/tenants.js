@@ -22,6 +22,15 @@ function lastExchange({ last_exchange: of }) {
   return around("span", [element("span", of.outcome, failed ? "bad" : ""), " · ", ago(of.at, gatewayTime)]);
 }
 
+function embedCalls(of) {
+  const words = [["granted", ""], ["cached", ""], ["refused", "warn"], ["page_refused", "warn"], ["user_refused", "warn"],
+    ["failed", "bad"]];
+  const shown = words.filter(([name]) => of[name] > 0);
+  if (shown.length === 0) return element("span", "none", "dim");
+  const parts = shown.map(([name, kind]) => element("span", `${number(of[name])} ${name.replace("_", " ")}`, kind));
+  return around("span", parts.flatMap((part, index) => (index > 0 ? [" · ", part] : [part])));
+}
+
 const hits = (ratio) => (ratio === null ? "–" : `${(ratio * 100).toFixed(1)} %`);
 
 function tenantCells(of) {
@@ -72,6 +81,8 @@ function showDetails(name) {
     figure("Grant", of.grant), figure("User source", of.user_source), figure("Requests", number(of.requests)),
     figure("Cache hits", hits(of.hit_ratio)), figure("Bulkhead", bulkhead),
   ];
+  if (of.secret_position) parts.push(figure("Secret in use", `${of.secret_position} of 2`));
+  if (of.rotation_unfinished) parts.push(figure("Rotation", pill("not ended", "warn")));
   if (of.token) {
     parts.push(figure("Token age", duration(of.token.age_seconds)), figure("Token left", tokenLeft(of)[0]),
       figure("Token expires", clock(of.token.expires_at)));
@@ -80,6 +91,7 @@ function showDetails(name) {
   }
   if (of.hosts.length > 0) parts.push(whole("Hosts", of.hosts.join(", ")));
   parts.push(whole("Last exchange", lastExchange(of)));
+  if (of.embed_calls) parts.push(whole("Embed calls", embedCalls(of.embed_calls)));
   if (of.samples) {
     const { rates, now, failed, faults, words } = traffic(of.samples);
     const chart = around("span", [`${rate(now)} a second; ${number(failed)} failed in 10 min`, spark(rates, words, faults)]);
