@@ -305,6 +305,7 @@ fn tenants(count: usize) -> Tenants {
                 secret: Some(Secret::new("secret".into())),
                 second_secret: None,
                 token_end: None,
+                expires: None,
                 sources: Vec::new(),
                 hold: std::time::Duration::ZERO,
                 body: ExchangeBody::Form,

@@ -312,7 +312,7 @@ impl Policy {
     ) -> Result<Allowed, Forbidden> {
         let tenant = self.own[tenant.index].tenant();
         if tenant.credential.grant != Grant::EmbedSecret {
-            return Err(Forbidden::Password(by));
+            return Err(Forbidden::Grant { by, grant: tenant.credential.grant });
         }
         Ok(Allowed { permit: Permit::new(Arc::clone(tenant), subject), by, class, mapped: true })
     }
@@ -349,19 +349,24 @@ pub enum Forbidden {
         /// The permission with the mapping.
         by: PermissionId,
     },
-    /// The tenant's credential is a password or a token, which cannot act as other users.
+    /// The tenant's grant cannot act as other users than its own.
     #[error(
-        "the caller's `{0}` maps users, and the tenant has a password or a token, which is one \
-         user's: that takes an embed secret"
+        "the caller's `{by}` maps users, and the tenant has {}: that takes an embed secret",
+        one_user(*.grant)
     )]
-    Password(PermissionId),
+    Grant {
+        /// The permission with the mapping.
+        by: PermissionId,
+        /// The tenant's grant.
+        grant: Grant,
+    },
 }
 
 impl Forbidden {
     /// The permission that decided, if one did.
     pub fn permission(&self) -> Option<PermissionId> {
         match self {
-            Self::Closed(by) | Self::Subject { by, .. } | Self::Password(by) => Some(*by),
+            Self::Closed(by) | Self::Subject { by, .. } | Self::Grant { by, .. } => Some(*by),
             Self::Tenant | Self::Route(_) | Self::Method(_) | Self::Reserved(_) => None,
         }
     }
@@ -376,7 +381,7 @@ impl Forbidden {
             Self::Reserved(false) => Reason::EmbedOff,
             Self::Reserved(true) => Reason::EmbedRoute,
             Self::Subject { why, .. } => why.reason(),
-            Self::Password(_) => Reason::SubjectByPassword,
+            Self::Grant { .. } => Reason::SubjectByGrant,
         }
     }
 
@@ -386,6 +391,18 @@ impl Forbidden {
             (Self::Tenant, other) | (Self::Route(_), other @ Self::Method(_)) => other,
             (one, _) => one,
         }
+    }
+}
+
+/// Why a credential with this grant acts as no other user.
+fn one_user(grant: Grant) -> &'static str {
+    match grant {
+        Grant::Password => "a password, which is one user's",
+        Grant::Token => "a personal access token, which is one user's",
+        Grant::ClientCredentials => {
+            "the identifier and secret of an installation, whose token is no user's"
+        }
+        Grant::EmbedSecret => "an embed secret",
     }
 }
 

@@ -108,6 +108,7 @@ mod tests {
             secret: None,
             second_secret: None,
             token_end: None,
+            expires: None,
             sources: Vec::new(),
             hold: std::time::Duration::ZERO,
             body: body_type,

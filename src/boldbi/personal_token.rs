@@ -10,12 +10,16 @@ use super::reply::jwt_end;
 use crate::tenant::Credential;
 use crate::token::{AccessToken, ExchangeErrorKind};
 
-/// When a personal access token ends. `None` if it is no JWT or has no believable `exp`: without
-/// its end, the gateway would send it beyond the end, and could not warn ahead.
-pub fn token_end(token: &str) -> Option<SystemTime> {
-    let is_jwt = token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b));
-    let end = jwt_end(token).filter(|end| is_jwt && *end < MAX_END)?;
-    Some(UNIX_EPOCH + Duration::from_secs(end))
+/// When a personal access token ends: by its own `exp` if it is a JWT, or by `configured`, whatever
+/// is earlier. `None` if neither tells, because without its end, the gateway would send it beyond
+/// the end, and could not warn ahead; or if it is no token (RFC 6750, section 2.1).
+pub fn token_end(token: &str, configured: Option<SystemTime>) -> Option<SystemTime> {
+    if !token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b)) {
+        return None;
+    }
+    let own = jwt_end(token).filter(|end| *end < MAX_END);
+    let own = own.map(|end| UNIX_EPOCH + Duration::from_secs(end));
+    own.into_iter().chain(configured).min()
 }
 
 /// Whether the token itself names a user, and that is not `username`.
@@ -57,7 +61,10 @@ mod tests {
     #[test]
     fn the_end_is_that_of_the_jwt_and_a_token_without_a_believable_end_has_none() {
         let good = jwt(r#"{"exp":2000000000}"#);
-        assert_eq!(token_end(&good), Some(UNIX_EPOCH + Duration::from_secs(2_000_000_000)));
+        let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(token_end(&good, None), at(2_000_000_000));
+        assert_eq!(token_end(&good, at(1_999_999_999)), at(1_999_999_999), "the earlier one");
+        assert_eq!(token_end(&good, at(2_000_000_001)), at(2_000_000_000), "the earlier one");
         let bad = [
             "opaque".to_owned(),
             "a.b.c".to_owned(),
@@ -70,7 +77,11 @@ mod tests {
             jwt(r#"{"exp":2000000000000}"#),
         ];
         for bad in bad {
-            assert_eq!(token_end(&bad), None, "{bad}");
+            assert_eq!(token_end(&bad, None), None, "{bad}");
+        }
+        assert_eq!(token_end("opaque-._~+/0=", at(5)), at(5));
+        for no_token in ["Bearer opaque", "opa\"que", "opaque\u{e9}", "a,b", "a\u{0}"] {
+            assert_eq!(token_end(no_token, at(5)), None, "{no_token}");
         }
     }
 
@@ -88,7 +99,7 @@ mod tests {
         let text = jwt(r#"{"exp":2000000000}"#);
         let credential = Credential {
             grant: Grant::Token,
-            token_end: token_end(&text),
+            token_end: token_end(&text, None),
             secret: Some(Secret::new(text.clone())),
             ..samples::credential()
         };

@@ -1,7 +1,7 @@
 //! The credential of a tenant: grant, user and secret. It knows Bold BI's user sources and the
 //! grants that they allow. It does not know the exchange itself.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use ring::digest::{Context, SHA256};
 
@@ -49,6 +49,7 @@ impl Check<'_> {
             ("client_id", credential.client_id.is_missing(), "client_credentials"),
             ("client_secret", credential.client_secret.is_missing(), "client_credentials"),
             ("token", credential.token.is_missing(), "token"),
+            ("expires", credential.expires.is_missing(), "token"),
         ] {
             if !is_missing && grant.is_ok() {
                 let problem = format!("found a key of the grant `{of_grant}`");
@@ -118,6 +119,7 @@ impl Check<'_> {
             secret: first,
             second_secret: second,
             token_end: None,
+            expires: None,
             sources,
             hold: hold?,
             body,
@@ -155,6 +157,7 @@ impl Check<'_> {
             ("embed_secrets", credential.embed_secrets.is_missing()),
             ("password", credential.password.is_missing()),
             ("token", credential.token.is_missing()),
+            ("expires", credential.expires.is_missing()),
             ("user_source", credential.user_source.is_missing()),
             ("hold", credential.hold.is_missing()),
         ];
@@ -409,6 +412,8 @@ fn hashed(
         ExchangeBody::Form => "form",
         ExchangeBody::Json => "json",
     };
+    let expires = credential.expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+    let expires = expires.unwrap_or_default();
     let mut hash = Context::new(&SHA256);
     let parts = [
         credential.grant.as_str(),
@@ -419,8 +424,9 @@ fn hashed(
         &server.origin(),
         &server.base_path,
         site.unwrap_or_default(),
-        // A token that was kept for longer than a new bound allows must not stay.
+        // A token that was kept for longer than a new bound or end allows must not stay.
         &max_token_lifetime.as_millis().to_string(),
+        &expires.as_millis().to_string(),
     ];
     for part in parts {
         // With its length, so that no part can pass for the end of another.
@@ -439,6 +445,7 @@ pub(super) fn stand_in() -> Credential {
         secret: None,
         second_secret: None,
         token_end: None,
+        expires: None,
         sources: Vec::new(),
         hold: Duration::ZERO,
         body: ExchangeBody::Form,

@@ -177,7 +177,7 @@ fn forbidden(why: &Forbidden) -> (u16, &'static str, &'static str) {
         Forbidden::Reserved(_) => {
             (403, "route_closed", "Nothing below /boldgate/ is forwarded to Bold BI.")
         }
-        Forbidden::Subject { .. } | Forbidden::Password(_) => {
+        Forbidden::Subject { .. } | Forbidden::Grant { .. } => {
             (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
         }
     }

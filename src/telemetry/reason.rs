@@ -161,8 +161,9 @@ pub enum Reason {
     SubjectDomain,
     /// The subject is in `never`.
     SubjectNever,
-    /// The tenant's credential is a password, which acts as one user only.
-    SubjectByPassword,
+    /// The tenant's grant gives no tokens of other users: a password, a personal access token, or
+    /// the secret of an installation.
+    SubjectByGrant,
     /// The tenant refuses an `Authorization` of the client.
     AuthorizationByTenant,
     /// An `Authorization` of the client would override the mapped subject.

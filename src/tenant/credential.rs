@@ -85,6 +85,8 @@ pub struct Credential {
     pub secret: Option<Secret>,
     /// When the secret ends, if it is a token.
     pub token_end: Option<SystemTime>,
+    /// The end of the token that is configured beside it, if any.
+    pub expires: Option<SystemTime>,
     /// The embed secret in the second position.
     pub second_secret: Option<Secret>,
     /// Where its secrets are kept, in the order of the configuration.

@@ -45,6 +45,7 @@ pub(crate) fn credential() -> Credential {
         secret: Some(Secret::new("secret".into())),
         second_secret: None,
         token_end: None,
+        expires: None,
         sources: Vec::new(),
         hold: std::time::Duration::ZERO,
         body: ExchangeBody::Form,

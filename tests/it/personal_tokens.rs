@@ -3,7 +3,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use boldgate::boldbi::stand_in::StandIn;
+use boldgate::boldbi::stand_in::{StandIn, TokenReply};
+use boldgate::caller::ApiKey;
 use http::StatusCode;
 use serde_json::Value;
 
@@ -11,6 +12,7 @@ use crate::support::admin::problems;
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
+use crate::support::identity_provider::{Provider, bearer};
 use crate::support::process::{Ended, Process, run};
 use crate::support::reloads::{
     ACME, BOLT, CHANGE_DEADLINE, KEPT, PATIENCE, get, log_line, metric, two_sites, until_status,
@@ -219,4 +221,91 @@ async fn a_token_that_ends_soon_is_a_warning_and_one_that_has_ended_is_failing()
     }
     setup.files.swap_in("token", &setup.token(5 * DAY).await);
     becomes(PATIENCE, "it is renewed", async || problems(admin).await.is_empty()).await;
+}
+
+/// A time as the configuration takes it.
+fn at(time: SystemTime) -> String {
+    use time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::from(time).format(&Rfc3339).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opaque_token_serves_until_the_end_that_is_configured_and_no_longer() {
+    let setup = Setup::new(DAY).await;
+    setup.upstream.set_reply(TokenReply::Dated);
+    setup.files.write("token", &setup.token(DAY).await);
+    let token = std::fs::read_to_string(setup.files.path("token")).unwrap();
+    assert!(!token.contains('.'), "control: it is no JWT");
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    let ending = |end: SystemTime| {
+        config.edit("grant: token", &format!("grant: token\n      expires: {}", at(end)))
+    };
+    let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+    setup.files.write("boldgate.yaml", &ending(now + 14 * second));
+    let gateway = setup.files.serve();
+    assert_eq!(get(gateway.address(), ACME).await.header("stand-in-user"), ["reports@example.com"]);
+    // It is sent until ten seconds before its end.
+    until_status(gateway.address(), ACME, 503).await;
+    assert!(SystemTime::now() >= now + 4 * second && SystemTime::now() < now + 14 * second);
+    let calls = setup.requests();
+    let refused = get(gateway.address(), ACME).await;
+    assert_eq!((refused.status, &*refused.code()), (503, "token_ended"));
+    assert_eq!(setup.requests(), calls, "nothing reached Bold BI");
+    // A later end counts at once, and so does an earlier one, although a token was in the cache.
+    setup.files.swap_in("boldgate.yaml", &ending(now + 5 * DAY));
+    until_status(gateway.address(), ACME, 200).await;
+    let page = get(gateway.ready().1, "/metrics").await.text();
+    assert!(page.contains(END), "the end of an opaque token is a metric too");
+    assert_eq!(problems(gateway.ready().1).await, [""; 0]);
+    setup.files.swap_in("boldgate.yaml", &ending(now - DAY));
+    until_status(gateway.address(), ACME, 503).await;
+    assert!(setup.upstream.api_requests() > 1, "control");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_mapping_of_all_tenants_makes_a_personal_token_act_as_another_user() {
+    let setup = Setup::new(DAY).await;
+    let (provider, key) = (Provider::new(), ApiKey::generate().unwrap());
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    let config = config.edit("callers: anonymous", "callers: required");
+    setup.files.write(
+        "boldgate.yaml",
+        &format!(
+            "{config}callers:
+  portal:
+    jwt: {{ issuer: \"https://login.example.com/\", audience: boldgate, algorithms: [EdDSA], jwks_file: \"{}\" }}
+    may: [ {{ tenant: \"*\", routes: [read], subject: {{ claim: email, domains: [example.com] }} }} ]
+  batch:
+    api_key: {{ sha256: {} }}
+    may: [ {{ tenant: \"*\", routes: [read] }} ]
+",
+            provider.jwks.path().display(),
+            key.hash()
+        ),
+    );
+    let gateway = setup.files.serve();
+    let ask = async |path: &str, credential: &str| {
+        let mut client = Client::connect(gateway.address()).await;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{credential}\r\n");
+        client.write(head.as_bytes()).await;
+        client.response().await
+    };
+    let before = setup.requests();
+    // Not even as the token's own user: the credential decides, not the name.
+    for email in ["ann@example.com", "reports@example.com"] {
+        let mapped = bearer(&provider.token(|claims| claims["email"] = email.into()));
+        let refused = ask(ACME, &mapped).await;
+        assert_eq!((refused.status, &*refused.code()), (403, "subject_refused"), "{email}");
+    }
+    assert_eq!(setup.requests(), before, "nothing reached Bold BI");
+    let why = "maps users, and the tenant has a personal access token, which is one user's";
+    assert!(gateway.stderr(|text| text.contains(why)).contains("subject_by_grant"));
+    let mapped = bearer(&provider.token(|claims| claims["email"] = "reports@example.com".into()));
+    let control = ask(BOLT, &mapped).await;
+    assert_eq!(
+        (control.status, control.header("stand-in-user")),
+        (200, vec!["reports@example.com"])
+    );
+    let own = ask(ACME, &format!("X-Api-Key: {}\r\n", key.expose())).await;
+    assert_eq!((own.status, own.header("stand-in-user")), (200, vec!["reports@example.com"]));
 }

@@ -386,7 +386,7 @@ async fn credentials(setup: &mut Setup) {
         ("subject_domain", "good", subject(&|c| c["email"] = json!("a@else.example"))),
         ("subject_malformed", "good", subject(&|c| c["email"] = json!("no address"))),
         (
-            "subject_by_password",
+            "subject_by_grant",
             "password",
             subject(&|c| {
                 (c["email"], c["sites"]) = (json!("a@acme.example"), json!(["password"]));

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use super::{FoundSecrets, stand_in};
@@ -30,32 +31,41 @@ impl Check<'_> {
             ("user_source", credential.user_source.is_missing()),
             ("hold", credential.hold.is_missing()),
         ];
-        self.refuse_keys(at, others, "token", "`username`, `token`");
+        self.refuse_keys(at, others, "token", "`username`, `token`, `expires`");
         if credential.token_request.as_ref().given() == Some(&file::TokenRequest::Json) {
             let problem = "found `json` with the grant `token`, which asks for no token";
             self.notes.add(at.key("token_request").finding(problem, "no such key"));
         }
         let username = self.username(at, credential.username);
         let token_at = at.key("token");
-        let found = self.secret_of_tenant(&token_at, credential.token, is_used)?;
-        let username = username?;
+        let found = self.secret_of_tenant(&token_at, credential.token, is_used);
+        let expires_at = at.key("expires");
+        let expires = credential.expires.optional().and_then(|text| {
+            let end = text.map(|text| OffsetDateTime::parse(&text, &Rfc3339)).transpose();
+            end.map_err(|_| self.notes.add(expires_at.wrong(END)))
+        });
+        let (found, username) = (found?, username?);
+        let expires = expires?.map(SystemTime::from);
         let FoundSecrets { first, sources, fault, .. } = found;
-        let end = first.as_ref().and_then(|token| token_end(token.expose()));
+        let end = first.as_ref().and_then(|token| token_end(token.expose(), expires));
         let (secret, fault) = match (first, end) {
             (Some(token), Some(end)) => {
                 self.warn_of_token(&token_at, &token, end, &username);
                 (Some(token), fault)
             }
             (Some(_), None) => {
-                let problem = "found a token whose end cannot be read";
-                (None, Some(token_at.finding(problem, JWT).hint(NOT_A_TOKEN)))
+                let finding = match expires {
+                    Some(_) => token_at.finding("found no token", TOKEN).hint(NOT_A_TOKEN),
+                    None => token_at.finding(NO_END, JWT).hint(END_UNKNOWN),
+                };
+                (None, Some(finding))
             }
             (None, _) => (None, fault),
         };
         let username = username.into();
         let grant = Grant::Token;
         let credential =
-            Credential { grant, username, secret, token_end: end, sources, ..stand_in() };
+            Credential { grant, username, secret, token_end: end, expires, sources, ..stand_in() };
         Ok((credential, fault))
     }
 
@@ -78,11 +88,15 @@ impl Check<'_> {
     }
 }
 
-const JWT: &str = "a personal access token of Bold BI: a JWT with `exp`, without `Bearer`";
-const NOT_A_TOKEN: &str = "an API key of Bold BI is no such token; without its end, the gateway could \
-                           not stop to send it and not warn ahead: copy the token again, or use \
-                           another grant";
+const NO_END: &str = "found a token whose end cannot be read";
+const JWT: &str = "a personal access token of Bold BI: a JWT with `exp`, without `Bearer`; or `expires` beside it";
+const END_UNKNOWN: &str = "without its end, the gateway could not stop to send it and not warn ahead: copy the token \
+                           again; if it is no JWT, set `expires` to its end, which was chosen when it was created";
+const TOKEN: &str =
+    "a personal access token of Bold BI: letters, digits and `-._~+/=`, without `Bearer`";
+const NOT_A_TOKEN: &str = "copy the token again, alone and on one line";
+const END: &str = "a time, such as `2027-01-31T00:00:00Z`";
 const ENDED: &str = "create another one in Bold BI, as the same user, and write it to the place of \
-                     this one; until then requests get 503 (`token_ended`)";
+                     this one, and its end to `expires` where that is set; until then requests get 503 (`token_ended`)";
 const ANOTHER_USER: &str = "Bold BI acts as the user of the token, and the audit log names `username`: \
                             set `username` to the user who created the token";

@@ -81,10 +81,14 @@ pub(crate) struct Credential {
     /// With the grant `client_credentials`: where the secret of the client is kept.
     #[serde(default)]
     pub client_secret: Field<SecretSource>,
-    /// With the grant `token`: where the user's personal access token is kept. It must be a JWT, so
-    /// that its end is known.
+    /// With the grant `token`: where the user's personal access token is kept.
     #[serde(default)]
     pub token: Field<SecretSource>,
+    /// With the grant `token`: when the token ends. It is needed where the token is no JWT with
+    /// `exp`; otherwise the earlier end counts.
+    #[serde(default)]
+    #[schemars(extend("format" = "date-time"), example = "2027-01-31T00:00:00Z")]
+    pub expires: Field<String>,
     /// With the grant `embed_secret`: where the site's embed secret is kept.
     #[serde(default)]
     pub embed_secret: Field<SecretSource>,

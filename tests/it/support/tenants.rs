@@ -51,6 +51,7 @@ pub fn embed_secret() -> Credential {
         secret: Some(Secret::new("stand-in-embed-secret".into())),
         second_secret: None,
         token_end: None,
+        expires: None,
         sources: Vec::new(),
         hold: std::time::Duration::ZERO,
         body: ExchangeBody::Form,
