@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Method;
 use http::header::{
@@ -33,13 +33,13 @@ impl WebOrigin {
             return Err(match text {
                 "*" => OriginFault::Wildcard,
                 "null" => OriginFault::Null,
-                _ => OriginFault::Scheme(Self::at(true, text)),
+                _ => OriginFault::Scheme(Self::likely_at(text)),
             });
         };
         let secure = match scheme {
             _ if scheme.eq_ignore_ascii_case("https") => true,
             _ if scheme.eq_ignore_ascii_case("http") => false,
-            _ => return Err(OriginFault::Scheme(Self::at(true, rest))),
+            _ => return Err(OriginFault::Scheme(Self::likely_at(rest))),
         };
         if rest.contains('*') {
             return Err(OriginFault::Wildcard);
@@ -53,6 +53,13 @@ impl WebOrigin {
         Self::at(secure, rest).ok_or(OriginFault::Host)
     }
 
+    /// The origin that was most likely meant by `authority`: pages of this machine have no HTTPS as
+    /// a rule.
+    fn likely_at(authority: &str) -> Option<Self> {
+        let secure = Self::at(true, authority)?;
+        if is_this_machine(&secure.host) { Self::at(false, authority) } else { Some(secure) }
+    }
+
     /// The origin of pages at `authority`: a host, and perhaps a port.
     fn at(secure: bool, authority: &str) -> Option<Self> {
         // An address in brackets has colons of its own.
@@ -63,6 +70,12 @@ impl WebOrigin {
         };
         Some(Self { secure, host: host_as_browsers_write_it(host)?, port })
     }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let is_loopback = address.is_ok_and(|address| address.to_canonical().is_loopback());
+    is_loopback || host == "localhost" || host.ends_with(".localhost")
 }
 
 fn port(digits: &str) -> Option<u16> {
@@ -110,7 +123,8 @@ pub enum OriginFault {
     /// It is `null`.
     #[error("`null`")]
     Null,
-    /// It does not begin with `http://` or `https://`. Holds the origin that `https://` would give.
+    /// It does not begin with `http://` or `https://`. Holds the origin that was most
+    /// likely meant.
     #[error("an origin that does not begin with `http://` or `https://`")]
     Scheme(Option<WebOrigin>),
     /// It has user info.
