@@ -11,7 +11,7 @@ manifests := $(wildcard deploy/kubernetes/*.yaml)
 # The configuration that each of them carries.
 carried := $(manifests:deploy/kubernetes/%=$(target)/deploy/%)
 # The manifests that deploy/tools/kubernetes.sh renders and that hold a configuration.
-rendered := gateway $(notdir $(wildcard tests/deploy/*)) chart-one-tenant chart-many-tenants chart-admin
+rendered := gateway $(notdir $(wildcard tests/deploy/*)) chart-one-tenant chart-many-tenants chart-admin chart-embed
 configurations := $(wildcard config/*.yaml deploy/packages/gateway.yaml deploy/compose/*/gateway/gateway.yaml)
 # The platform of this machine, such as x86_64-unknown-linux-gnu.
 host = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -51,11 +51,11 @@ page-short: $(target)/page/ready ## the same on a phone alone, and its actions w
 	BOLDGATE_TEST_PAGE=$(abspath $(target)/page/check.mjs) cargo test --locked --test it -- --ignored --exact \
 	    page::the_page_works_on_a_phone page::the_actions_of_the_page_change_a_real_gateway
 
-embed-page: $(target)/page/ready ## the recorded calls of the embed SDK, sent by a page in headless Chromium
+embed-page: $(target)/page/ready ## the calls of the embed SDK and the page of the demo, in headless Chromium
 	.ci/need rust build chromium
-	install -m 644 tests/page/embed.mjs $(target)/page
-	BOLDGATE_TEST_EMBED_PAGE=$(abspath $(target)/page/embed.mjs) cargo test --locked --test it -- --ignored --exact \
-	    embed::browser::a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_stranger_gets_nothing
+	install -m 644 tests/page/embed.mjs tests/page/demo.mjs $(target)/page
+	BOLDGATE_TEST_EMBED_PAGE=$(abspath $(target)/page/embed.mjs) BOLDGATE_TEST_DEMO_PAGE=$(abspath $(target)/page/demo.mjs) \
+	    cargo test --locked --test it embed::browser:: -- --ignored
 
 metrics-page: $(tools)/ready ## do promtool, Prometheus and a strict parser take the page of metrics?
 	.ci/need rust build prometheus

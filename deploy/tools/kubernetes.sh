@@ -30,9 +30,13 @@ for expected in 'admin 3' 'one-tenant 0'; do
 done
 # The values schema refuses what would be open, and words that mean nothing. The control: these pass alone.
 "$helm" template release "$chart" --values "$chart/ci/one-tenant-values.yaml" >/dev/null
+"$helm" template release "$chart" --values "$chart/ci/one-tenant-values.yaml" \
+    --set 'routes={embed},embed.fixedSubject=true,embed.origins={https://app.example}' >/dev/null
 for wrong in 'config.listeners[0].address=0.0.0.0:8080,config.listeners[0].callers=anonymous' \
     'boldBI.grant=none' 'replicas=3' 'boldBI.url=' 'admin.status=true' 'admin.actions=true' \
-    'admin.existingSecret=operators,admin.tokenKey=a/b'; do
+    'admin.existingSecret=operators,admin.tokenKey=a/b' 'routes={embed}' 'routes={masked}' \
+    'routes={embed},embed.fixedSubject=true' 'routes={embed},embed.origins={https://app.example}' \
+    'embed.subject=true' 'embed.origins=https://app.example'; do
     if "$helm" template release "$chart" --values "$chart/ci/one-tenant-values.yaml" --set "$wrong" >/dev/null 2>&1; then
         echo "the chart takes --set $wrong" >&2
         exit 1

@@ -76,10 +76,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $site := required "boldBI.site: what follows /site/ in the URL of the site" .Values.boldBI.site -}}
 {{- $url := required "boldBI.url: Bold BI up to /bi" .Values.boldBI.url -}}
 {{- $_ := set $config "servers" (dict "main" (dict "url" $url)) -}}
-{{- $_ := set $config "tenants" (dict $site (dict "server" "main" "site" $site "credential" $credential)) -}}
+{{- $tenant := dict "server" "main" "site" $site "credential" $credential -}}
+{{- $permission := dict "tenant" $site "routes" .Values.routes -}}
+{{- if has "embed" .Values.routes -}}
+{{- if not .Values.embed.fixedSubject -}}
+{{- fail "routes has embed: set embed.fixedSubject to true if pages with the API key may act as boldBI.username, or write callers with jwt in config" -}}
+{{- end -}}
+{{- if not .Values.embed.origins -}}{{- fail "embed.origins: the origins of the pages that embed" -}}{{- end -}}
+{{- $_ := set $permission "fixed_subject" true -}}
+{{- $_ := set $tenant "embed" .Values.embed.settings -}}
+{{- $_ := set $tenant "cors" (dict "origins" .Values.embed.origins) -}}
+{{- end -}}
+{{- $_ := set $config "tenants" (dict $site $tenant) -}}
 {{- if not .Values.config.callers -}}
-{{- $may := list (dict "tenant" $site "routes" .Values.routes) -}}
-{{- $_ := set $config "callers" (dict "default" (dict "api_key" (dict "key" (dict "file" "/run/secrets/boldgate/api-key")) "may" $may)) -}}
+{{- $_ := set $config "callers" (dict "default" (dict "api_key" (dict "key" (dict "file" "/run/secrets/boldgate/api-key")) "may" (list $permission))) -}}
 {{- end -}}
 {{- end -}}
 {{- mergeOverwrite $config (deepCopy .Values.config) | toYaml -}}
