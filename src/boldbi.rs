@@ -2,6 +2,7 @@
 //! a token, what its replies mean, and what its routes do. Nothing below this module names Bold BI.
 
 mod claims;
+mod designer;
 pub mod embed;
 mod exchange;
 mod fault;
@@ -17,6 +18,7 @@ mod urls;
 mod user_source;
 
 pub use claims::token_claims;
+pub use designer::{CALLER, caller_url, designer_path, masked_headers};
 pub use exchange::{BoldBi, BoldBiError, Exchanged, InTurn};
 pub use fault::{ConnectionFault, hint, is_about_tenant};
 pub use personal_token::{token_end, token_names_another};

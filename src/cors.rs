@@ -181,6 +181,9 @@ pub enum UnlistedPage {
     /// It has no `Origin`, and the browser says that it is not of the same origin.
     #[error("a page of another site (`Sec-Fetch-Site`)")]
     CrossSite,
+    /// It has neither an `Origin` nor a `Sec-Fetch-Site` of a page of the same origin.
+    #[error("a client that says nothing of its page (`Origin`, `Sec-Fetch-Site: same-origin`)")]
+    Unnamed,
 }
 
 impl<'h> Page<'h> {
@@ -211,6 +214,35 @@ impl From<UnlistedPage> for Page<'_> {
 /// Whether a request has headers about a web page.
 pub fn is_of_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_SITE)
+}
+
+/// The page of a request that only pages send: of a listed origin, or of the same origin as the
+/// request, as the browser says. What the browser says must not contradict the `Host`.
+///
+/// # Errors
+/// Any other page, and none.
+pub fn known_page<'h>(
+    page: Page<'h>,
+    head: &RequestHead<'_>,
+) -> Result<Page<'h>, Box<UnlistedPage>> {
+    let mut sites = head.headers.get_all(&SEC_FETCH_SITE).iter();
+    let same_origin = sites.next().is_some_and(|site| site.as_bytes() == b"same-origin")
+        && sites.next().is_none();
+    match page {
+        Page::Listed(_) => Ok(page),
+        Page::None if same_origin => Ok(page),
+        Page::None => Err(Box::new(UnlistedPage::Unnamed)),
+        Page::Unlisted(unlisted) => match *unlisted {
+            // Its scheme is that of the proxy in front, which may end TLS.
+            UnlistedPage::Origin(ref origin)
+                if same_origin
+                    && [true, false].iter().any(|tls| is_of_request(origin, *tls, head)) =>
+            {
+                Ok(Page::None)
+            }
+            _ => Err(unlisted),
+        },
+    }
 }
 
 /// Whether `Sec-Fetch-Site` is absent, or says once that no page of another origin is the sender.

@@ -12,8 +12,10 @@ use crate::caller::jwt::VerifiedClaims;
 use crate::telemetry::Reason;
 use crate::tenant::{EmbedMode, EmbedSettings, EmbedValue, EmbedVia, FilterOperator};
 
+mod masked;
 mod values;
 
+pub(crate) use masked::{check_page, from_page};
 pub(crate) use values::can_be_sent;
 pub use values::{FilterText, GrantedValue};
 
@@ -216,7 +218,7 @@ pub enum EmbedFault {
     #[error("the page sends `{0}`, which no page decides on")]
     Identity(&'static str),
     /// The mode is not configured.
-    #[error("the page asks for an `embed_mode` that `embed.modes` does not list")]
+    #[error("the page asks for a mode that `embed.modes` does not list")]
     Mode,
     /// The dashboard is not configured.
     #[error(
@@ -281,6 +283,9 @@ pub enum Malformation {
     /// A value should be a number.
     #[error("`{0}` is not a number of seconds")]
     NotANumber(&'static str),
+    /// A header of masked mode occurs twice.
+    #[error("the header `{0}` occurs twice")]
+    HeaderTwice(&'static str),
     /// The id of a dashboard has another form.
     #[error("`dashboardId` is not the id of a dashboard")]
     DashboardId,

@@ -1,6 +1,8 @@
 //! The decisions on one request, in their order: arrive, admit, token, and the replacement of a
 //! token that the server refuses.
 
+mod sessions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +11,21 @@ use http::{HeaderValue, Method};
 
 use crate::caller::{Caller, CallerAuth, ListenerTerms, PeerInfo, may_bring_own_authorization};
 use crate::cors::{self, Page, UnlistedPage};
-use crate::embed::{EmbedEndpoint, EmbedGrant, EmbedOrder, EmbedReply};
+use crate::embed::{self, EmbedEndpoint, EmbedGrant, EmbedOrder, EmbedReply};
 use crate::headers::authenticates_connection;
-use crate::policy::{Allowed, Forbidden, PermissionId, Permit, Policy, Reissued, RouteClass};
+use crate::policy::{
+    Allowed, Forbidden, MaskedFault, PermissionId, Permit, Policy, Reissued, RouteClass,
+};
 use crate::refusal::{Refusal, RequestFacts};
 use crate::request::{RequestError, RequestHead};
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{
-    DisabledBy, EmbedSettings, ExistingAuthorization, SwitchError, Tenant, TenantSwitches, Tenants,
+    DisabledBy, EmbedMode, EmbedSettings, ExistingAuthorization, SwitchError, Tenant,
+    TenantSwitches, Tenants, is_masked,
 };
 use crate::throttle::{InFlight, Throttled, Throttles};
 use crate::token::{AccessToken, Initiator, NoToken, Renewal, TokenLookup, TokenSource};
+use sessions::MaskedSessions;
 
 /// Everything that decides on requests.
 pub struct Gateway {
@@ -35,6 +41,7 @@ pub struct Gatekeeper {
     switches: TenantSwitches,
     policy: Policy,
     throttles: Throttles,
+    masked_sessions: Arc<MaskedSessions>,
     /// Headers that are for the gateway alone.
     private: Vec<HeaderName>,
 }
@@ -92,6 +99,8 @@ pub struct Admission {
     pub injects: bool,
     /// The right to embed, if the gateway itself answers the request.
     pub embed: Option<Box<EmbedGrant>>,
+    /// Whether it is of masked mode: it goes to the data service, with the headers of that alone.
+    pub masked: bool,
     /// Counts it as in flight.
     pub in_flight: InFlight,
 }
@@ -231,6 +240,13 @@ impl Gateway {
         Some(())
     }
 
+    /// Notes a masked request that was admitted, and returns whether it begins a session of its
+    /// user.
+    pub fn begins_masked_session(&self, admission: &Admission) -> bool {
+        let edits = admission.class >= RouteClass::Write;
+        self.gatekeeper.masked_sessions.begins(&admission.permit, edits)
+    }
+
     /// The number of cached tokens.
     pub fn cached_tokens(&self) -> u64 {
         self.tokens.cached()
@@ -288,7 +304,8 @@ impl Gatekeeper {
         let mut private = vec![callers.key_header().clone()];
         private.extend_from_slice(policy.subject_headers());
         let switches = TenantSwitches::new(&tenants);
-        Self { callers, tenants, switches, policy, throttles, private }
+        let masked_sessions = Arc::default();
+        Self { callers, tenants, switches, policy, throttles, masked_sessions, private }
     }
 
     /// Checks the host, the tenant and the web page of a request, before its caller is
@@ -310,20 +327,27 @@ impl Gatekeeper {
         if head.target.has_encoded_slash() && !self.policy.may_take_name(head) {
             return Err(RequestError::ENCODED_SLASH.into());
         }
+        let masked = is_masked(head.target.path());
         // Most requests come from no page. Their tenant is resolved after authentication only.
-        if !cors::is_of_page(head.headers) {
+        if !masked && !cors::is_of_page(head.headers) {
             return Ok(Arrival::Request(Arrived { page: Page::None }));
         }
         let tenant = self.tenants.resolve(head).ok();
         let page = Page::of(head.headers, |page| {
             tenant.is_some_and(|tenant| {
                 tenant.origins.contain(page)
-                    || is_host_checked(terms, tenant, head)
+                    || !masked
+                        && is_host_checked(terms, tenant, head)
                         && cors::is_of_request(page, peer.tls, head)
             })
         });
         if cors::is_preflight(head) {
             return self.decide_preflight(tenant, page, head).map(Arrival::Preflight);
+        }
+        if masked {
+            let page = cors::known_page(page, head);
+            let page = page.map_err(|page| self.refuse_page(page, tenant, None, head))?;
+            return Ok(Arrival::Request(Arrived { page }));
         }
         match page {
             Page::Unlisted(page)
@@ -390,6 +414,19 @@ impl Gatekeeper {
         let endpoint = tenant.route(head.target.path()).and_then(EmbedEndpoint::at);
         let endpoint = endpoint.filter(|_| *head.method == Method::POST);
         Ok(Some((endpoint.ok_or(Forbidden::Reserved(true))?, settings)))
+    }
+
+    /// Whether the request is of masked mode, whose routes are open only where the tenant has it.
+    fn is_masked(&self, tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Forbidden> {
+        let Some(route) = tenant.masked_route(head.target.path()) else { return Ok(false) };
+        let settings = tenant.embed.as_ref().filter(|settings| settings.masked);
+        let settings = settings.ok_or(Forbidden::Masked(MaskedFault::Off))?;
+        match self.policy.masked_class(head.method, route) {
+            None => Err(Forbidden::Masked(MaskedFault::Route)),
+            Some(RouteClass::Read | RouteClass::Export) => Ok(true),
+            Some(_) if settings.modes.contains(&EmbedMode::Design) => Ok(true),
+            Some(_) => Err(Forbidden::Masked(MaskedFault::Design)),
+        }
     }
 
     /// Whether a header of a proxy names the user. The proxy adds its own key or JWT, which then
@@ -465,10 +502,11 @@ impl Gatekeeper {
         if head.target.has_encoded_slash() && !self.policy.takes_name(tenant, head) {
             return Err(RequestError::ENCODED_SLASH.into());
         }
-        let decided = self
-            .embed_endpoint(tenant, head)
-            .and_then(|endpoint| Ok((endpoint, self.policy.permit(&caller, peer, tenant, head)?)));
-        let (endpoint, allowed) = decided.map_err(|why| {
+        let decided = self.is_masked(tenant, head).and_then(|masked| {
+            let endpoint = self.embed_endpoint(tenant, head)?;
+            Ok((masked, endpoint, self.policy.permit(&caller, peer, tenant, head)?))
+        });
+        let (masked, endpoint, allowed) = decided.map_err(|why| {
             let class = self.policy.class_of(tenant, head);
             let facts = RequestFacts::of(caller.name(), tenant, class, why.permission(), None);
             Refusal::Forbidden { why, facts }
@@ -477,9 +515,8 @@ impl Gatekeeper {
             let subject = Some(allowed.permit.subject());
             RequestFacts::of(caller.name(), tenant, allowed.class, Some(allowed.by), subject)
         };
-        let injects = injects(&caller, &allowed).ok_or_else(|| Refusal::AuthorizationRefused {
-            mapped: allowed.mapped,
-            facts: granted(),
+        let injects = injects(&caller, &allowed, masked).ok_or_else(|| {
+            Refusal::AuthorizationRefused { mapped: allowed.mapped, facts: granted() }
         })?;
         if !injects && endpoint.is_some() {
             return Err(Refusal::AuthorizationRefused { mapped: allowed.mapped, facts: granted() });
@@ -497,16 +534,21 @@ impl Gatekeeper {
                 .map_err(|why| Refusal::Embed { why: Box::new(why), facts: granted() })
         });
         let embed = embed.transpose()?;
+        if let Some(settings) = tenant.embed.as_ref().filter(|_| masked) {
+            embed::check_page(head.headers, settings)
+                .map_err(|why| Refusal::Embed { why: Box::new(why), facts: granted() })?;
+        }
         let in_flight = enter(&self.throttles, &caller, tenant)
             .map_err(|why| Refusal::Throttled { why, facts: granted() })?;
         let Allowed { permit, by, class, .. } = allowed;
-        Ok(Admission { caller, permit, by, class, injects, embed, in_flight })
+        Ok(Admission { caller, permit, by, class, injects, embed, masked, in_flight })
     }
 
     /// Takes over the usage of throttles and the fetched keys from `old`, the gatekeeper of the
     /// previous configuration, where they are unchanged, and all switches of tenants.
     pub fn carry_over(&mut self, old: &Self) {
         self.switches = old.switches.carried_over(&self.tenants);
+        self.masked_sessions = Arc::clone(&old.masked_sessions);
         self.throttles.carry_over(&old.throttles);
         self.callers.carry_over(&old.callers);
     }
@@ -532,11 +574,12 @@ fn would_inject(tenant: Option<&Arc<Tenant>>, brings_own: bool) -> bool {
 }
 
 /// Whether our token is put on; `None` refuses the request's own `Authorization`. It must not
-/// override the user of a mapping.
-fn injects(caller: &Caller, allowed: &Allowed) -> Option<bool> {
+/// override the user of a mapping. In masked mode it never goes on.
+fn injects(caller: &Caller, allowed: &Allowed, masked: bool) -> Option<bool> {
     match allowed.permit.tenant().existing_authorization {
         _ if !caller.brings_own_authorization() => Some(true),
         ExistingAuthorization::Replace => Some(true),
+        ExistingAuthorization::PassThrough if masked => Some(true),
         _ if allowed.mapped => None,
         ExistingAuthorization::PassThrough => Some(false),
         ExistingAuthorization::Refuse => None,

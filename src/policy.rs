@@ -13,10 +13,12 @@ use crate::request::RequestHead;
 use crate::telemetry::Reason;
 use crate::tenant::{Grant, Tenant, TenantName, Tenants};
 
+mod masked;
 mod permit;
 mod route;
 pub mod subject;
 
+pub use masked::MaskedFault;
 pub use permit::{Permit, Reissued};
 pub use route::{RouteClass, RouteClasses, Routes};
 pub use subject::{Subject, SubjectRule};
@@ -214,10 +216,13 @@ impl Policy {
         head: &RequestHead<'_>,
     ) -> Result<Allowed, Forbidden> {
         let class = self.class_of(tenant, head);
+        // A page proves nothing, so that its user must be proven.
+        let for_page =
+            class == RouteClass::Embed || tenant.masked_route(head.target.path()).is_some();
         let lists = match (caller.name(), &self.anonymous) {
             (Some(name), _) => self.known.get(name).ok_or(Forbidden::Tenant)?,
             (None, Some(lists)) => lists,
-            (None, None) if RouteClasses::OPEN_BY_DEFAULT.contains(class) => {
+            (None, None) if RouteClasses::OPEN_BY_DEFAULT.contains(class) && !for_page => {
                 return Ok(self.as_own_user(tenant, PermissionId::Anonymous, class));
             }
             (None, None) => return Err(Forbidden::Route(class)),
@@ -232,7 +237,7 @@ impl Policy {
                 let by = PermissionId::May(index);
                 return match &permission.subject {
                     SubjectRule::Own
-                        if class == RouteClass::Embed
+                        if for_page
                             && !permission.fixed_subject
                             && !is_proven_by_certificate(caller, peer) =>
                     {
@@ -257,11 +262,19 @@ impl Policy {
 
     /// The class of the route of a request on `tenant`.
     pub fn class_of(&self, tenant: &Tenant, head: &RequestHead<'_>) -> RouteClass {
+        if let Some(route) = tenant.masked_route(head.target.path()) {
+            return self.masked_class(head.method, route).unwrap_or(RouteClass::Write);
+        }
         let classify = match tenant.credential.grant {
             Grant::ClientCredentials => self.routes.classify_installation,
             Grant::EmbedSecret | Grant::Password | Grant::Token => self.routes.classify,
         };
         classify(head.method, tenant.route(head.target.path()).unwrap_or("/"))
+    }
+
+    /// The class of a route of masked mode; `None` for a route that is never open.
+    pub fn masked_class(&self, method: &Method, route: &str) -> Option<RouteClass> {
+        (self.routes.masked)(method, route)
     }
 
     /// Whether the last segment of the path of a request on `tenant` is a name.
@@ -338,6 +351,9 @@ pub enum Forbidden {
     /// It is below `/boldgate/`, and the gateway has no such endpoint for the tenant.
     #[error("{}", if *.0 { NO_ENDPOINT } else { NO_EMBED })]
     Reserved(bool),
+    /// It is below the paths of masked mode, and is not open there.
+    #[error("{0}")]
+    Masked(MaskedFault),
     /// A prohibition applies.
     #[error("the caller's `{0}` forbids the request")]
     Closed(PermissionId),
@@ -367,7 +383,11 @@ impl Forbidden {
     pub fn permission(&self) -> Option<PermissionId> {
         match self {
             Self::Closed(by) | Self::Subject { by, .. } | Self::Grant { by, .. } => Some(*by),
-            Self::Tenant | Self::Route(_) | Self::Method(_) | Self::Reserved(_) => None,
+            Self::Tenant
+            | Self::Route(_)
+            | Self::Method(_)
+            | Self::Reserved(_)
+            | Self::Masked(_) => None,
         }
     }
 
@@ -380,6 +400,7 @@ impl Forbidden {
             Self::Closed(_) => Reason::MayNot,
             Self::Reserved(false) => Reason::EmbedOff,
             Self::Reserved(true) => Reason::EmbedRoute,
+            Self::Masked(fault) => fault.reason(),
             Self::Subject { why, .. } => why.reason(),
             Self::Grant { .. } => Reason::SubjectByGrant,
         }

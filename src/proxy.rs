@@ -278,6 +278,9 @@ impl Proxy {
         {
             return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
         }
+        if admission.masked && self.gateway.begins_masked_session(&admission) {
+            record.audit_masked(&self.telemetry.audit);
+        }
         if admission.embed.is_some() {
             let call = EmbedCall::new(admission, &head, peer);
             return Ok(Decision::Answer(Box::new(OwnAnswer::Embed(call))));

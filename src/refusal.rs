@@ -257,6 +257,7 @@ impl Refusal {
                 UnlistedPage::Opaque => Reason::OriginOpaque,
                 UnlistedPage::Several => Reason::OriginSeveral,
                 UnlistedPage::CrossSite => Reason::OriginCrossSite,
+                UnlistedPage::Unnamed => Reason::OriginMissing,
             },
             Self::Caller { why, .. } => why.reason(),
             Self::Forbidden { why, .. } => why.reason(),
@@ -337,13 +338,19 @@ impl Refusal {
 fn not_listed(page: &UnlistedPage, facts: Option<&RequestFacts>) -> String {
     match facts {
         Some(RequestFacts { tenant, .. })
-            if matches!(page, UnlistedPage::CrossSite | UnlistedPage::Opaque) =>
+            if matches!(
+                page,
+                UnlistedPage::CrossSite | UnlistedPage::Opaque | UnlistedPage::Unnamed
+            ) =>
         {
             format!("may not use tenant `{tenant}`: it sends no origin that could be listed")
         }
         Some(RequestFacts { tenant, .. }) => format!(
             "may not use tenant `{tenant}`: its origin is not listed in `tenants.{tenant}.cors.origins`"
         ),
+        None if *page == UnlistedPage::Unnamed => {
+            "asks for masked mode, which is for pages alone".to_owned()
+        }
         None => "asks for an unknown tenant: no `cors.origins` lists its origin".to_owned(),
     }
 }

@@ -73,6 +73,18 @@ impl Target {
         &self.path_and_query
     }
 
+    /// The same query at another path, which the gateway itself has made of checked parts.
+    #[must_use]
+    pub fn at(&self, path: &str) -> Self {
+        let text = match self.path_and_query.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        let path_and_query = PathAndQuery::from_maybe_shared(text);
+        let path_and_query = path_and_query.expect("its parts are checked");
+        Self { path_and_query, has_encoded_slash: false }
+    }
+
     /// Whether the last segment has an encoded slash or backslash. It is several segments for a
     /// server that decodes before it splits, so only routes that take names may have it.
     pub fn has_encoded_slash(&self) -> bool {

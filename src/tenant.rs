@@ -16,11 +16,13 @@ use crate::request::RequestHead;
 
 mod credential;
 mod embed;
+mod masked;
 mod server;
 mod switches;
 
 pub use credential::{Credential, ExchangeBody, Grant, SecretPosition};
 pub use embed::{EmbedMode, EmbedSettings, EmbedValue, EmbedVia, FilterOperator, ValueSource};
+pub use masked::{is_masked, is_masked_segment};
 pub use server::{HealthCheck, HostPort, Server, Timeouts};
 pub use switches::{DisabledBy, SwitchError, TenantSwitches};
 
@@ -106,6 +108,13 @@ impl Tenant {
     pub fn route<'p>(&self, path: &'p str) -> Option<&'p str> {
         path.strip_prefix(self.api_base.as_str()).filter(|rest| rest.starts_with('/'))
     }
+
+    /// The part of `path` below this tenant's paths of masked mode, with its slash in front; `None`
+    /// when `path` is not below them.
+    pub fn masked_route<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let (name, route) = masked::name_and_route(path)?;
+        (name == self.name.as_str()).then_some(route)
+    }
 }
 
 impl PartialEq for Tenant {
@@ -131,6 +140,8 @@ pub struct Tenants {
     by_site: Vec<(String, HashMap<String, usize>)>,
     /// The tenants that are a whole installation, by their [`Tenant::api_base`].
     by_base: Vec<(String, usize)>,
+    /// The tenants with embedded dashboards, by name, for the paths of masked mode.
+    by_name: HashMap<Arc<str>, usize>,
 }
 
 impl Tenants {
@@ -181,17 +192,26 @@ impl Tenants {
             }
             self.by_base.push((tenant.api_base.clone(), index));
         }
+        if tenant.embed.is_some() {
+            self.by_name.insert(Arc::clone(&tenant.name.0), index);
+        }
         self.all.push(tenant);
         Ok(())
     }
 
     /// The tenant that a request is for. The host decides if it belongs to a tenant, and the path
-    /// must be that tenant's too. Otherwise the site in the path decides. Spelling is exact.
+    /// must be that tenant's too. Otherwise the site in the path decides. Spelling is exact. A path
+    /// of masked mode names its tenant itself.
     ///
     /// # Errors
     /// When the request names no tenant, or its host and path name different ones.
     pub fn resolve(&self, head: &RequestHead<'_>) -> Result<&Arc<Tenant>, TenantUnknown> {
         let path = head.target.path();
+        if let Some((name, _)) = masked::name_and_route(path) {
+            let named = self.by_name.get(name).copied();
+            let named = named.filter(|named| self.by_host(head.host).is_none_or(|by| by == *named));
+            return named.map(|index| &self.all[index]).ok_or(TenantUnknown);
+        }
         let index = match self.by_host(head.host) {
             Some(index) => Some(index),
             None => self.by_path(path).or_else(|| self.by_base(path)),

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use crate::policy::{RouteClass, Routes};
 
 mod catalogue;
+mod designer;
 
 use catalogue::{
     BELOW, CREDENTIAL_SEGMENTS, EXPORT_BEGINNINGS, FAMILIES, HARMLESS_POSTS, METHODS_OF_NAMED,
@@ -16,7 +17,8 @@ use catalogue::{
 };
 
 /// The facts about routes of Bold BI.
-pub const ROUTES: Routes = Routes { classify, classify_installation, takes_name };
+pub const ROUTES: Routes =
+    Routes { classify, classify_installation, takes_name, masked: designer::classify_masked };
 
 /// The class of a route, by its method and its path below the API base. The path begins with a
 /// slash and is as the client spelled it.

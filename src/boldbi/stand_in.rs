@@ -1,6 +1,6 @@
-//! A stand-in for Bold BI in the demo, tests and benches: a token endpoint, an embed endpoint, and
-//! an API that describes each request in its response. It listens on loopback only, and does
-//! nothing with data.
+//! A stand-in for Bold BI in the demo, tests and benches: a token endpoint, an embed endpoint, a
+//! data service, static files, and an API that describes each request in its response. It listens
+//! on loopback only, and does nothing with data.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -24,6 +24,7 @@ use self::state::{SharedState, State};
 use super::UserSource;
 
 mod api;
+mod designer;
 mod embed;
 mod embed_secret;
 mod respond;
@@ -347,7 +348,11 @@ async fn respond(
             _ => api::respond(shared, Some(ADMINISTRATION), &route, request).await,
         });
     }
-    let Some((site, route)) = site_and_route(path) else {
+    let request = match designer::respond(shared, request).await {
+        Ok(response) => return Ok(response),
+        Err(request) => request,
+    };
+    let Some((site, route)) = site_and_route(request.uri().path()) else {
         return Ok(respond::page(StatusCode::NOT_FOUND));
     };
     let (site, route) = (site.map(str::to_owned), route.to_owned());

@@ -9,6 +9,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 
 use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, runtime};
+use crate::boldbi::designer_path;
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
 use crate::config::{ListenAddress, ListenerSettings, Settings};
 use crate::embed::GrantedValue;
@@ -181,7 +182,12 @@ fn print_admission(admission: &Admission, page: Option<&HeaderValue>) -> Result<
     print_page(page)?;
     print(&format!("caller:    {caller}"))?;
     print(&format!("tenant:    {}", tenant.name))?;
-    print(&format!("server:    {}{}", tenant.server.origin(), tenant.api_base))?;
+    let server = if admission.masked {
+        format!("{} (masked mode)", designer_path(&tenant.server, ""))
+    } else {
+        tenant.api_base.clone()
+    };
+    print(&format!("server:    {}{server}", tenant.server.origin()))?;
     print(&format!("class:     {}", admission.class.as_str()))?;
     if let Some(grant) = &admission.embed {
         print(&format!("subject:   {}", admission.permit.subject()))?;

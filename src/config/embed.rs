@@ -10,7 +10,7 @@ use super::Check;
 use super::field::{Field, some};
 use super::file;
 use super::finding::Noted;
-use super::place::Place;
+use super::place::{Place, words};
 use super::quantity::Period;
 
 impl Check<'_> {
@@ -27,6 +27,13 @@ impl Check<'_> {
             let finding = at.key_finding(problem, "a tenant with the grant `embed_secret`");
             self.notes.add(finding.hint("Bold BI takes embed calls by the embed secret only"));
         }
+        let narrowed = [
+            ("dashboards", !embed.dashboards.is_missing()),
+            ("datasource_filters", !embed.datasource_filters.is_missing()),
+            ("dashboard_parameters", !embed.dashboard_parameters.is_missing()),
+            ("custom_attributes", !embed.custom_attributes.is_missing()),
+        ];
+        let masked = self.masked(&at.key("masked"), embed.masked, narrowed);
         let via_at = at.key("via");
         let via = embed.via.required(&via_at, VIA, self.notes).map(|via| match via {
             file::Via::Signed => EmbedVia::Signed,
@@ -71,7 +78,26 @@ impl Check<'_> {
             filters: filters?,
             parameters: parameters?,
             attributes: attributes?,
+            masked: masked?,
         }))
+    }
+
+    /// Whether masked mode is on. Its token is the user's own, which no filter narrows.
+    fn masked(
+        self,
+        at: &Place<'_>,
+        masked: Field<bool>,
+        narrowed: [(&str, bool); 4],
+    ) -> Result<bool, Noted> {
+        let masked = masked.required(at, "`true`, `false`", self.notes)?;
+        let given: Vec<_> =
+            narrowed.into_iter().filter_map(|(key, given)| given.then_some(key)).collect();
+        if masked && !given.is_empty() {
+            let problem = format!("found masked mode beside {}", words(&given));
+            let finding = at.finding(problem, "`true` without a list or a filter beside it");
+            self.notes.add(finding.hint(NOT_NARROWED));
+        }
+        Ok(masked)
     }
 
     fn dashboards(
@@ -172,6 +198,8 @@ fn operator_of(operator: file::Operator) -> FilterOperator {
     }
 }
 
+const NOT_NARROWED: &str = "in masked mode the rights of the user in Bold BI decide alone: its token is narrowed by no \
+                           list and no filter; set filters of rows for the user in Bold BI";
 const VIA: &str = "`signed`, `json`";
 const MODES: &str = "some of `view`, `design`, `connection`, `datasource`, `aiassistant`";
 const DASHBOARD: &str = "ids of dashboards, such as `c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff`";

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::host::without_root;
+use crate::tenant::is_masked_segment;
 
 /// The parts of a server's URL.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl ServerUrl {
 /// The path without a slash behind.
 fn base_path(path: &str) -> Result<String, UrlFault> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    for segment in path.split('/').skip(1) {
+    for (index, segment) in path.split('/').skip(1).enumerate() {
         if ["api", "site"].iter().any(|word| segment.eq_ignore_ascii_case(word)) {
             let hint = "end the URL before `/api` and `/site`, as in `https://bi.example.com/bi`, \
                         and write the site identifier under the tenant's key `site`";
@@ -77,6 +78,10 @@ fn base_path(path: &str) -> Result<String, UrlFault> {
                 hint: Some(hint),
                 ..fault("that goes on to `/api` or `/site`")
             });
+        }
+        if index == 0 && is_masked_segment(segment) {
+            let hint = "the gateway has the paths of masked mode there";
+            return Err(UrlFault { hint: Some(hint), ..fault("with `/masked` in its path") });
         }
         if !is_segment(segment) {
             return Err(fault("with a path that not all servers read in the same way"));

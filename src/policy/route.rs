@@ -66,6 +66,9 @@ pub struct Routes {
     pub classify_installation: fn(&Method, &str) -> RouteClass,
     /// Whether the last segment of a route is a name, which may have slashes.
     pub takes_name: fn(&Method, &str) -> bool,
+    /// The class of a route of masked mode, by its path below the tenant's; `None` for a route that
+    /// is never open. Routes of the class [`RouteClass::Write`] are for editing dashboards.
+    pub masked: fn(&Method, &str) -> Option<RouteClass>,
 }
 
 #[cfg(test)]

@@ -22,8 +22,12 @@ fn by_name(_: &Method, route: &str) -> RouteClass {
     *RouteClass::ALL.iter().find(|class| route == format!("/{}", class.as_str())).unwrap()
 }
 
-const BY_NAME: Routes =
-    Routes { classify: by_name, classify_installation: by_name, takes_name: |_, _| false };
+const BY_NAME: Routes = Routes {
+    classify: by_name,
+    classify_installation: by_name,
+    takes_name: |_, _| false,
+    masked: |_, _| None,
+};
 
 /// Only authentication makes callers, in tests as elsewhere.
 fn caller(named: Option<&str>) -> Caller {

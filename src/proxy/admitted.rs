@@ -8,6 +8,7 @@ use http::header::{
 use http::{Method, Uri, Version};
 
 use super::downstream::{Peer, RequestClient};
+use crate::boldbi::{designer_path, masked_headers};
 use crate::caller::ListenerTerms;
 use crate::gateway::Admission;
 use crate::headers::{self, REQUEST_ID, ToServer};
@@ -38,14 +39,18 @@ impl<'h> Admitted<'h> {
         (peer, client): (&'h Peer, Cow<'h, RequestClient>),
         terms: &ListenerTerms,
     ) -> Self {
+        let tenant = admission.tenant();
+        let masked = tenant.masked_route(head.target.path()).filter(|_| admission.masked);
+        let target = masked.map(|route| head.target.at(&designer_path(&tenant.server, route)));
         Self {
-            forwards_host: head.host.is_some_and(|host| is_configured(host, &admission, terms)),
+            forwards_host: masked.is_none()
+                && head.host.is_some_and(|host| is_configured(host, &admission, terms)),
             admission,
             framing: head.body,
             expects_continue: head.expects_continue,
             peer,
             client,
-            target: head.target,
+            target: target.unwrap_or(head.target),
             raw,
         }
     }
@@ -72,7 +77,7 @@ impl<'h> Admitted<'h> {
         recorded: bool,
     ) -> Result<(), RequestError> {
         // Counting is for the few requests near the limit.
-        if self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
+        if self.admission.masked || self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
             return Ok(());
         }
         let theirs = ToServer::new(self.raw.headers(), private, self.admission.injects)?;
@@ -102,8 +107,13 @@ impl<'h> Admitted<'h> {
         let headers = &mut parts.headers;
         headers.reserve(theirs.len() + MAX_ADDED);
         headers.insert(HOST, authority.clone());
-        for (name, value) in ToServer::new(theirs, private, self.admission.injects)?.iter() {
-            headers.append(name, value.clone());
+        if self.admission.masked {
+            let has_body = self.framing != BodyFraming::Empty;
+            headers.extend(masked_headers(self.admission.tenant(), theirs, has_body));
+        } else {
+            for (name, value) in ToServer::new(theirs, private, self.admission.injects)?.iter() {
+                headers.append(name, value.clone());
+            }
         }
         match self.framing {
             BodyFraming::Empty if needs_length(self.raw.method()) => {

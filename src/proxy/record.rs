@@ -21,7 +21,7 @@ use crate::telemetry::{
     EndedRequest, Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics,
     TokenOrigin,
 };
-use crate::tenant::TenantName;
+use crate::tenant::{EmbedMode, TenantName};
 use crate::traceparent::{TRACEPARENT, TraceParent};
 use crate::traces::{StageValue, Tracer};
 
@@ -265,7 +265,22 @@ impl Record {
 
     /// Writes the audit line of the embed call.
     pub(super) fn audit_embed(&self, outcome: EmbedOutcome, audit: &AuditLog) {
-        let (Some(granted), Some(embed)) = (&self.granted, &self.embed) else { return };
+        if let Some(embed) = &self.embed {
+            self.audit_page(embed.audited(), outcome, audit);
+        }
+    }
+
+    /// Writes the audit line of a session of masked mode.
+    pub(super) fn audit_masked(&self, audit: &AuditLog) {
+        let edits = self.granted.as_ref().is_some_and(|granted| granted.class >= RouteClass::Write);
+        let mode = if edits { EmbedMode::Design } else { EmbedMode::View };
+        let (endpoint, mode) = ("masked", mode.as_str());
+        let embed = AuditEmbed { endpoint, dashboards: None, mode, values: None };
+        self.audit_page(embed, EmbedOutcome::Granted, audit);
+    }
+
+    fn audit_page(&self, embed: AuditEmbed<'_>, outcome: EmbedOutcome, audit: &AuditLog) {
+        let Some(granted) = &self.granted else { return };
         let (permission, tenant) = (granted.by.to_string(), granted.permit.tenant());
         audit.write(&AuditLine {
             begun: self.begun,
@@ -276,7 +291,7 @@ impl Record {
             subject: Some(granted.permit.subject().as_str()),
             grant: Some(tenant.credential.grant.as_str()),
             outcome: outcome.as_str(),
-            event: AuditEvent::Embed { client: self.client, embed: embed.audited() },
+            event: AuditEvent::Embed { client: self.client, embed },
         });
     }
 

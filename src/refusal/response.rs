@@ -177,6 +177,7 @@ fn forbidden(why: &Forbidden) -> (u16, &'static str, &'static str) {
         Forbidden::Reserved(_) => {
             (403, "route_closed", "Nothing below /boldgate/ is forwarded to Bold BI.")
         }
+        Forbidden::Masked(_) => (403, "route_closed", "Masked mode does not open this route."),
         Forbidden::Subject { .. } | Forbidden::Grant { .. } => {
             (403, "subject_refused", "There is no Bold BI user that the caller may act as.")
         }
@@ -197,7 +198,7 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
         EmbedFault::Malformed(_) => (
             400,
             "request_refused",
-            "The embed query is malformed, or two readers could read it in two ways.",
+            "The embed call is malformed, or two readers could read it in two ways.",
         ),
         EmbedFault::Identity(_) => {
             (403, VALUE, "A page does not decide on users, groups, filters and signatures.")

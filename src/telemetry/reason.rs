@@ -235,6 +235,14 @@ pub enum Reason {
     EmbedOff,
     /// It is no endpoint of the gateway, or the method is not POST.
     EmbedRoute,
+    /// The tenant has no `embed.masked`.
+    MaskedOff,
+    /// Masked mode has no such route, or not with this method.
+    MaskedRoute,
+    /// The route of masked mode edits dashboards, and the mode `design` is not open.
+    MaskedDesign,
+    /// A request of masked mode is from no page.
+    OriginMissing,
     /// The body of an embed call is not one JSON object with each name once.
     EmbedBody,
     /// The query of an embed call is malformed, or could be read in two ways.

@@ -22,6 +22,8 @@ pub struct EmbedSettings {
     pub parameters: Vec<EmbedValue>,
     /// The custom attributes of the user.
     pub attributes: Vec<EmbedValue>,
+    /// Whether the gateway also serves the data of dashboards to pages, so that they hold no token.
+    pub masked: bool,
 }
 
 impl EmbedSettings {

@@ -34,7 +34,12 @@ fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit
     };
     let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();
     let read = |_: &http::Method, _: &str| RouteClass::Read;
-    let routes = Routes { classify: read, classify_installation: read, takes_name: |_, _| false };
+    let routes = Routes {
+        classify: read,
+        classify_installation: read,
+        takes_name: |_, _| false,
+        masked: |_, _| None,
+    };
     let policy = Policy::new(&tenants, routes, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }

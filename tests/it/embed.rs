@@ -16,6 +16,7 @@ use crate::support::stand_in::{site, stand_in};
 
 mod browser;
 mod budget;
+mod masked;
 mod operators;
 mod pages;
 mod sdk;
@@ -52,6 +53,11 @@ impl Setup {
     /// The same with more lines in the configuration.
     async fn of(embed: &str, server: &str, more: &str) -> Self {
         Self::for_pages_of(ORIGIN, embed, server, more).await
+    }
+
+    /// The same with more callers, `JWKS` in them being the file of the provider's keys.
+    async fn with_callers(embed: &str, callers: &str) -> Self {
+        Self::of(embed, "", callers).await
     }
 
     /// The same, for pages of this origin.
@@ -105,6 +111,7 @@ tenants:
         );
         let secret = files.path("secret").display().to_string();
         let config = config.edit_all("SECRET_FILE", &secret);
+        let config = config.edit_any("JWKS", &provider.jwks.path().display().to_string());
         let gateway = Gateway::start(&config);
         Self { stand_in, gateway, provider, key, config, _files: files }
     }

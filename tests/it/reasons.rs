@@ -148,7 +148,7 @@ const SITES: &[(&str, &str, &str, &str)] = &[
         "",
         "embed: { dashboards: [one, two], datasource_filters: [ { name: R, claim: r } ] }",
     ),
-    ("byjson", "", "", "embed: { via: json }"),
+    ("byjson", "", "", "embed: { via: json, masked: true }"),
 ];
 
 struct Setup {
@@ -541,7 +541,16 @@ async fn pages(setup: &mut Setup) {
     let long = person("jane@acme.example", json!("x".repeat(8000)));
     let without = person("jane@acme.example", json!(null));
     let one = "embed_dashboard_id=one&embed_mode=view";
+    let same = "Sec-Fetch-Site: same-origin\r\n";
+    let masked = |tenant: &str, route: &str, lines: &str| {
+        let length = "Content-Length: 0\r\n";
+        request(&format!("POST /masked/{tenant}/v1.0/{route}"), &(length.to_owned() + lines))
+    };
     let rows = [
+        ("masked_off", masked("pages", "design/loadwidgetdata", &(jane.clone() + same))),
+        ("masked_route", masked("byjson", "design/other", &(jane.clone() + same))),
+        ("masked_design", masked("byjson", "design/savetoserver", &(jane.clone() + same))),
+        ("origin_missing", masked("byjson", "design/loadwidgetdata", &jane)),
         ("embed_off", asks("good", &jane, one)),
         ("embed_route", request("GET /bi/api/site/pages/boldgate/x", &jane)),
         ("embed_body", post("pages", &jane, "[]")),

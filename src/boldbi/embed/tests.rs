@@ -33,6 +33,7 @@ fn settings() -> EmbedSettings {
         filters: Vec::new(),
         parameters: Vec::new(),
         attributes: Vec::new(),
+        masked: false,
     }
 }
 
@@ -53,6 +54,7 @@ fn settings_of(embed: &Value) -> EmbedSettings {
         filters: values("datasource_filters"),
         parameters: values("dashboard_parameters"),
         attributes: values("custom_attributes"),
+        masked: false,
         ..settings()
     }
 }

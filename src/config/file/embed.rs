@@ -42,6 +42,11 @@ pub(crate) struct Embed {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub custom_attributes: Field<Vec<Field<FilterValue>>>,
+    /// Masked mode: pages get the data of dashboards from the gateway, at `/masked/` and the
+    /// tenant's name, and hold no token at all. The rights of the user in Bold BI decide what they
+    /// see, so that it cannot be had together with `dashboards` or filters.
+    #[serde(default = "no_masked")]
+    pub masked: Field<bool>,
 }
 
 /// A value that filters what a user sees: exactly one of `claim` and `value`. Where the claim is
@@ -109,6 +114,10 @@ fn default_modes() -> Field<Vec<Field<Mode>>> {
 
 fn default_max_lifetime() -> Field<Period> {
     Field::Given(Period::seconds(86_400))
+}
+
+fn no_masked() -> Field<bool> {
+    Field::Given(false)
 }
 
 fn default_via() -> Field<Via> {

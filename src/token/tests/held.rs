@@ -17,7 +17,12 @@ fn operator_permit(tenant: Tenant) -> Permit {
 
 fn policy_of(tenant: &Tenant) -> Policy {
     let read = |_: &http::Method, _: &str| RouteClass::Read;
-    let routes = Routes { classify: read, classify_installation: read, takes_name: |_, _| false };
+    let routes = Routes {
+        classify: read,
+        classify_installation: read,
+        takes_name: |_, _| false,
+        masked: |_, _| None,
+    };
     Policy::new(&Tenants::new(vec![tenant.clone()]).unwrap(), routes, HashMap::new(), None)
 }
 

@@ -44,7 +44,12 @@ impl Rotation {
 fn of_version(version: u64) -> Policy {
     let tenant = Tenant::clone(permits(1, version)[0].tenant());
     let read = |_: &http::Method, _: &str| RouteClass::Read;
-    let routes = Routes { classify: read, classify_installation: read, takes_name: |_, _| false };
+    let routes = Routes {
+        classify: read,
+        classify_installation: read,
+        takes_name: |_, _| false,
+        masked: |_, _| None,
+    };
     Policy::new(&Tenants::new(vec![tenant]).unwrap(), routes, HashMap::new(), None)
 }
 
