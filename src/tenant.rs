@@ -104,9 +104,12 @@ impl Tenant {
     }
 
     /// The part of `path` below [`Tenant::api_base`], with its slash in front; `None` when `path`
-    /// is not below it.
+    /// is not below it. The letters of the base may have any case, as for the vendor's ingress; the
+    /// site identifier is exact.
     pub fn route<'p>(&self, path: &'p str) -> Option<&'p str> {
-        path.strip_prefix(self.api_base.as_str()).filter(|rest| rest.starts_with('/'))
+        let site = self.site.as_deref().unwrap_or_default();
+        let below = below(path, self.api_base.strip_suffix(site)?)?;
+        below.strip_prefix(site).filter(|rest| rest.starts_with('/'))
     }
 
     /// The part of `path` below this tenant's paths of masked mode, with its slash in front; `None`
@@ -200,8 +203,9 @@ impl Tenants {
     }
 
     /// The tenant that a request is for. The host decides if it belongs to a tenant, and the path
-    /// must be that tenant's too. Otherwise the site in the path decides. Spelling is exact. A path
-    /// of masked mode names its tenant itself.
+    /// must be that tenant's too. Otherwise the site in the path decides. Spelling is exact, but
+    /// for the case of letters in front of a site: the vendor's ingress takes any. A path of
+    /// masked mode names its tenant itself.
     ///
     /// # Errors
     /// When the request names no tenant, or its host and path name different ones.
@@ -235,16 +239,39 @@ impl Tenants {
     }
 
     fn by_base(&self, path: &str) -> Option<usize> {
+        let is_at = |rest: &str, index: usize| rest.starts_with('/').then_some(index);
         let mut bases = self.by_base.iter();
-        bases.find_map(|(base, index)| path.strip_prefix(base)?.starts_with('/').then_some(*index))
+        let exact = bases.find_map(|(base, index)| is_at(path.strip_prefix(base)?, *index));
+        exact.or_else(|| {
+            let bases = self.by_base.iter();
+            only(bases.filter_map(|(base, index)| is_at(below(path, base)?, *index)))
+        })
     }
 
     fn by_path(&self, path: &str) -> Option<usize> {
-        self.by_site.iter().find_map(|(parent, sites)| {
-            let below = path.strip_prefix(parent.as_str())?.strip_prefix('/')?;
-            sites.get(&below[..below.find('/')?]).copied()
+        let site_in = |rest: &str, sites: &HashMap<String, usize>| {
+            let rest = rest.strip_prefix('/')?;
+            sites.get(&rest[..rest.find('/')?]).copied()
+        };
+        let mut parents = self.by_site.iter();
+        let exact =
+            parents.find_map(|(parent, sites)| site_in(path.strip_prefix(&**parent)?, sites));
+        exact.or_else(|| {
+            let parents = self.by_site.iter();
+            only(parents.filter_map(|(parent, sites)| site_in(below(path, parent)?, sites)))
         })
     }
+}
+
+/// The part of `path` behind `base`, whose letters may have any case.
+fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
+    let (start, rest) = path.split_at_checked(base.len())?;
+    start.eq_ignore_ascii_case(base).then_some(rest)
+}
+
+/// The only one; `None` of several, because nothing says which one is meant.
+fn only(mut found: impl Iterator<Item = usize>) -> Option<usize> {
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// Whether some server could read the first segment of a route as `site`: in another case, encoded,

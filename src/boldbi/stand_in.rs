@@ -366,10 +366,15 @@ async fn respond(
     })
 }
 
-/// `/bi/api/site/{site}/{route}` or `/bi/api/{route}`.
+/// `/bi/api/site/{site}/{route}` or `/bi/api/{route}`, in letters of any case up to the site.
 fn site_and_route(path: &str) -> Option<(Option<&str>, &str)> {
-    let below = path.strip_prefix("/bi/api").filter(|below| below.starts_with('/'))?;
-    match below.strip_prefix("/site/") {
+    let behind = |path: &'_ str, start: &str| {
+        let (first, _) = path.split_at_checked(start.len())?;
+        first.eq_ignore_ascii_case(start).then_some(start.len())
+    };
+    let below = &path[behind(path, "/bi/api")?..];
+    let below = below.starts_with('/').then_some(below)?;
+    match behind(below, "/site/").map(|start| &below[start..]) {
         Some(rest) => {
             let end = rest.find('/')?;
             Some((Some(&rest[..end]), &rest[end..]))
@@ -406,6 +411,7 @@ mod tests {
     fn sites_are_found_in_paths() {
         assert_eq!(site_and_route("/bi/api/site/a/token"), Some((Some("a"), "/token")));
         assert_eq!(site_and_route("/bi/api/v5.0/items"), Some((None, "/v5.0/items")));
+        assert_eq!(site_and_route("/BI/Api/SITE/a/x"), Some((Some("a"), "/x")));
         assert_eq!(site_and_route("/bi/api/site/a"), None);
         assert_eq!(site_and_route("/bi/apis"), None);
         assert_eq!(site_and_route("/ums"), None);

@@ -41,6 +41,11 @@ fn a_tenant_is_found_by_the_site_in_its_path_or_by_its_host() {
         ("gw", "/bi/api/site/alpha/v5.0/items", Some("alpha")),
         ("gw", "/bi/api/site/beta/x", Some("beta")),
         ("gw", "/bi/api/site/beta/", Some("beta")),
+        // The vendor's ingress takes letters of any case in front of the site.
+        ("gw", "/BI/API/SITE/alpha/x", Some("alpha")),
+        ("gw", "/bi/api/Site/alpha/x", Some("alpha")),
+        ("hosted.example.com", "/BI/api/site/site9/x", Some("hosted")),
+        ("cloud.example.com", "/Bi/Api/v5.0/items", Some("cloud")),
         ("cloud.example.com", "/bi/api/v5.0/items", Some("cloud")),
         ("Cloud.Example.Com:8443", "/bi/api/v5.0/items", Some("cloud")),
         ("hosted.example.com", "/bi/api/site/site9/v5.0/items", Some("hosted")),
@@ -60,7 +65,9 @@ fn a_request_that_names_no_tenant_or_two_finds_none() {
         ("gw", "/bi/api/site/nowhere/x"),
         ("gw", "/bi/api/site//x".trim_end_matches("/x")),
         ("gw", "/bi/api/site/Alpha/x"),
-        ("gw", "/BI/API/Site/alpha/x"),
+        ("gw", "/BI/API/SITE/ALPHA/x"),
+        ("gw", "/b%49/api/site/alpha/x"),
+        ("gw", "/bi/api/%73ite/alpha/x"),
         ("gw", "/bi/api/site/%61lpha/x"),
         ("gw", "/bi/api/v5.0/items"),
         ("gw", "/ums/x"),
@@ -71,10 +78,35 @@ fn a_request_that_names_no_tenant_or_two_finds_none() {
         ("hosted.example.com", "/bi/api/v5.0/items"),
         ("cloud.example.com", "/bi/api/site/alpha/x"),
         ("cloud.example.com", "/bi/api/SITE/alpha/x"),
+        ("cloud.example.com", "/BI/API/SITE/alpha/x"),
         ("cloud.example.com", "/bi/x"),
         ("cloud.example.com", "/bi/apis/x"),
     ] {
         assert_eq!(resolved(&tenants, host, path), None, "{host} {path}");
+    }
+}
+
+#[test]
+fn where_servers_differ_by_the_case_of_their_paths_only_the_exact_spelling_finds_a_tenant() {
+    let at = |index, name: &str, base: &str, site: Option<&str>| Tenant {
+        api_base: site.map_or(format!("{base}/api"), |site| format!("{base}/api/site/{site}")),
+        ..tenant(index, name, site, &[])
+    };
+    let tenants = Tenants::new(vec![
+        at(0, "lower", "/bi", Some("x")),
+        at(1, "upper", "/BI", Some("x")),
+        at(2, "other", "/BI", Some("y")),
+        at(3, "ums", "", None),
+    ])
+    .unwrap();
+    for (path, expected) in [
+        ("/bi/api/site/x/v", Some("lower")),
+        ("/BI/api/site/x/v", Some("upper")),
+        ("/Bi/api/site/x/v", None),
+        ("/bi/api/site/y/v", Some("other")),
+        ("/API/v2.0/users", Some("ums")),
+    ] {
+        assert_eq!(resolved(&tenants, "gw", path).as_deref(), expected, "{path}");
     }
 }
 
@@ -111,11 +143,12 @@ fn names_are_checked_and_origins_have_their_usual_form() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
 
-    /// The path is below the API base of the resolved tenant, byte for byte.
+    /// The path is below the API base of the resolved tenant, byte for byte but for the case of
+    /// letters in front of the site.
     #[test]
     fn a_resolved_path_is_below_the_base_of_its_tenant(
         host in "(gw|cloud\\.example\\.com|hosted\\.example\\.com|HOSTED\\.example\\.com)",
-        path in "/bi/(api|API)/(site|Site|v5\\.0)/(alpha|beta|site9|ALPHA|%61lpha)(/[a-z]{0,3}){0,3}"
+        path in "/(bi|BI)/(api|API)/(site|Site|v5\\.0)/(alpha|beta|site9|ALPHA|%61lpha)(/[a-z]{0,3}){0,3}"
     ) {
         if path.contains("//") {
             return Ok(());
@@ -124,7 +157,9 @@ proptest! {
         if let Some(name) = resolved(&tenants, &host, &path) {
             let tenant = tenants.iter().find(|tenant| tenant.name.as_str() == name).unwrap();
             let base = format!("{}/", tenant.api_base);
-            prop_assert!(path.starts_with(&base));
+            prop_assert!(path.to_ascii_lowercase().starts_with(&base));
+            let site = tenant.site.iter().all(|site| path.contains(&format!("/{site}/")));
+            prop_assert!(site, "the site is exact");
         }
     }
 }

@@ -199,7 +199,8 @@ async fn a_site_is_found_in_its_exact_spelling_only() {
         "/BI/API/Site/Alpha/x",
         "/bi/api/site/ALPHA/x",
         "/bi/api/site/Beta/x",
-        "/bi/api/Site/alpha/x",
+        "/BI/API/SITE/ALPHA/x",
+        "/b%49/api/site/alpha/x",
         "/bi/api/s%69te/alpha/x",
         "/bi/api/site/%61lpha/x",
         "/bi/api/site/bet%61/x",
@@ -218,9 +219,24 @@ async fn a_site_is_found_in_its_exact_spelling_only() {
     ] {
         setup.assert_refused(get(path), &[404]).await;
     }
-    setup.assert_refused(get("/bi/api/site/beta/v5.0/x"), &[403]).await;
-    setup.assert_refused(get("/bi/api/site/beta/"), &[403]).await;
+    for base in ["/bi/api/site", "/BI/API/SITE"] {
+        setup.assert_refused(get(&format!("{base}/beta/v5.0/x")), &[403]).await;
+        setup.assert_refused(get(&format!("{base}/beta/")), &[403]).await;
+    }
     setup.assert_serves().await;
+}
+
+/// The vendor's ingress takes letters of any case in front of the site, so the gateway finds the
+/// tenant as well. The path goes on as it was sent, and its class is the same.
+#[tokio::test]
+async fn a_path_in_upper_case_finds_its_tenant_and_is_forwarded_as_sent() {
+    let setup = Setup::new().await;
+    for path in ["/BI/API/SITE/alpha/v5.0/x", "/bi/API/site/alpha/v5.0/x", "/Bi/Api/Site/alpha/"] {
+        assert_eq!(setup.gateway.send(get(path)).await.status, 200, "{path}");
+        let sent = setup.upstream.seen.take();
+        assert_eq!(sent.last().unwrap().path(), path);
+        assert_token_of(sent.last().unwrap(), "alpha");
+    }
 }
 
 /// PTH-07: a tenant that is found by its host and has no site in its path is no way to a site.
@@ -402,10 +418,10 @@ async fn a_route_that_mints_tokens_is_closed_in_every_spelling() {
         "/v1.0/settings/embed-secret",
         "/v5.0/users/get-user-key",
     ] {
-        for method in ["GET", "POST"] {
-            let request = get(&format!("{SITES}/alpha{route}")).edit("GET", method);
+        for (method, sites) in [("GET", SITES), ("POST", SITES), ("GET", "/BI/API/SITE")] {
+            let request = get(&format!("{sites}/alpha{route}")).edit("GET", method);
             let refusal = setup.assert_refused(request, &[403]).await;
-            assert_eq!(refusal.code(), "route_closed", "{method} {route}");
+            assert_eq!(refusal.code(), "route_closed", "{method} {sites} {route}");
         }
     }
     assert!(get(GOOD).contains(ALPHA_KEY));
