@@ -140,7 +140,7 @@ fn admit(kind: &Kind, turns: usize) {
         name => Some((X_API_KEY, key_sent(name, &key))),
     };
     let admits = if credential.is_some() { Admits::Known } else { Admits::Anonymous };
-    let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None };
+    let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None, ui: None };
     let raw = head(credential);
     let known = head(Some((X_API_KEY, key.expose().to_owned())));
     let refused = REFUSED.iter().any(|other| other.name == kind.name);
@@ -172,7 +172,7 @@ async fn decide(
     let peer = PeerInfo::default();
     match gatekeeper.arrive(terms, &peer, head)? {
         Arrival::Request(arrived) => gatekeeper.admit(terms, &peer, head, arrived).await,
-        Arrival::Preflight(_) => unreachable!("none is sent"),
+        Arrival::Preflight(_) | Arrival::Passage(_) => unreachable!("none is sent"),
     }
 }
 

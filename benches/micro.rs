@@ -227,7 +227,7 @@ impl Scene {
     /// All that is decided on a request between its head and the one that goes on.
     async fn pass(&self, request: &RawHead, admits: Admits) {
         let head = RequestHead::parse(request).expect("it is good");
-        let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None };
+        let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None, ui: None };
         let peer = PeerInfo::default();
         let gatekeeper = self.gateway.gatekeeper();
         let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&terms, &peer, &head) else {

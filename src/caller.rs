@@ -290,6 +290,28 @@ impl CallerAuth {
                 || Authorization::of(head.headers) != Authorization::Nothing)
     }
 
+    /// Whether the `Authorization` of a request that nobody has to be admitted for is the server's
+    /// affair. A JWT of a configured issuer is for the gateway, like an API key.
+    ///
+    /// # Errors
+    /// When it holds a word in the form of our API keys that is not a valid key, or two readers
+    /// could find two issuers in it.
+    pub fn is_for_server(&self, headers: &HeaderMap) -> Result<bool, CallerError> {
+        let authorization = Authorization::of(headers);
+        if let Authorization::Bearer(token) = authorization
+            && let Ok(text) = std::str::from_utf8(token)
+        {
+            match UnverifiedJwt::parse(text) {
+                Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error)),
+                Ok(token) if self.jwts.iter().any(|caller| caller.issuer.is_meant_by(&token)) => {
+                    return Ok(false);
+                }
+                _ => {}
+            }
+        }
+        self.is_own(authorization)
+    }
+
     fn is_own(&self, authorization: Authorization<'_>) -> Result<bool, CallerError> {
         match authorization {
             Authorization::Nothing => Ok(false),

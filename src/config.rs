@@ -58,6 +58,7 @@ mod tenants;
 mod tls;
 mod traces;
 mod trust;
+mod ui;
 mod warnings;
 
 pub use admin::{AdminSettings, AdminToken};
@@ -277,7 +278,7 @@ impl Check<'_> {
             file.listeners,
             &file.callers,
             admin.as_ref().ok().map(|admin| &admin.address),
-            &tenants,
+            (&servers, &tenants),
         );
         let callers = self.callers(&at, file.callers, file.api_key_header, &tenants, &proofs);
         let mut names: Vec<_> = callers.rules.keys().cloned().collect();

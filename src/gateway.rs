@@ -2,6 +2,7 @@
 //! token that the server refuses.
 
 mod sessions;
+mod ui;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ use crate::tenant::{
 use crate::throttle::{InFlight, Throttled, Throttles};
 use crate::token::{AccessToken, Initiator, NoToken, Renewal, TokenLookup, TokenSource};
 use sessions::MaskedSessions;
+use ui::UiArrival;
+pub use ui::{DataPassage, Passage};
 
 /// Everything that decides on requests.
 pub struct Gateway {
@@ -53,6 +56,8 @@ pub enum Arrival<'a> {
     Preflight(Preflight<'a>),
     /// It goes on to authentication.
     Request(Arrived<'a>),
+    /// It is passed on without authentication, and without a token of ours.
+    Passage(Passage),
 }
 
 /// An allowed preflight.
@@ -326,6 +331,11 @@ impl Gatekeeper {
         // Without the tenant, which an unknown caller must not find out.
         if head.target.has_encoded_slash() && !self.policy.may_take_name(head) {
             return Err(RequestError::ENCODED_SLASH.into());
+        }
+        match self.pass(terms, peer, head)? {
+            None => {}
+            Some(UiArrival::Preflight(preflight)) => return Ok(Arrival::Preflight(preflight)),
+            Some(UiArrival::Passage(passage)) => return Ok(Arrival::Passage(passage)),
         }
         let masked = is_masked(head.target.path());
         // Most requests come from no page. Their tenant is resolved after authentication only.

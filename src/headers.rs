@@ -81,17 +81,29 @@ fn is_plain(name: &str) -> bool {
         && !families(name.as_bytes().first().copied()).iter().any(|start| name.starts_with(start))
 }
 
+/// The basis of a response: what the server got with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseTo {
+    /// Our token, or a token for a tenant whose `cors.origins` decide on pages.
+    Token,
+    /// The client's own credentials, with its cookies.
+    OwnCredentials,
+    /// No credentials: a static file, which any page may read.
+    Nothing,
+}
+
 /// Chooses the headers of a response that go back to the client: all but those of the connection,
-/// its length, which `http1` decides, and, where our token was put on, `Set-Cookie`, which
-/// belongs to the token's user, and `Access-Control-*`: the server cannot know which pages may use
-/// our token. `page` is the origin whose pages may read the response.
+/// its length, which `http1` decides, and, unless it is to the client's own credentials,
+/// `Set-Cookie`, which belongs to the token's user. In a response to our token `Access-Control-*`
+/// stays behind as well: the server cannot know which pages may use our token. `page` is the origin
+/// whose pages may read the response.
 pub fn to_client<'h>(
     headers: &'h HeaderMap,
-    injected: bool,
+    to: ResponseTo,
     page: Option<&HeaderValue>,
 ) -> impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)> {
-    let cors_is_ours =
-        injected || page.is_some() && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN);
+    let cors_is_ours = to == ResponseTo::Token
+        || page.is_some() && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN);
     let nominated: Vec<&str> = headers
         .get_all(CONNECTION)
         .iter()
@@ -106,7 +118,7 @@ pub fn to_client<'h>(
     headers.iter().filter(move |(name, _)| {
         let stays = HOP_BY_HOP.contains(name)
             || **name == CONTENT_LENGTH
-            || (injected && **name == SET_COOKIE)
+            || (to != ResponseTo::OwnCredentials && **name == SET_COOKIE)
             || (cors_is_ours && name.as_str().starts_with("access-control-"))
             || nominated.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()));
         !stays
@@ -417,10 +429,12 @@ mod tests {
             ("content-length", "3"),
             ("set-cookie", "a=b"),
         ]);
-        let kept: Vec<_> = to_client(&response, true, None).map(|(name, _)| name.clone()).collect();
-        assert_eq!(kept, [""; 0]);
         let kept: Vec<_> =
-            to_client(&response, false, None).map(|(name, _)| name.clone()).collect();
+            to_client(&response, ResponseTo::Token, None).map(|(name, _)| name.clone()).collect();
+        assert_eq!(kept, [""; 0]);
+        let kept: Vec<_> = to_client(&response, ResponseTo::OwnCredentials, None)
+            .map(|(name, _)| name.clone())
+            .collect();
         assert_eq!(kept, [SET_COOKIE]);
     }
 

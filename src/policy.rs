@@ -20,7 +20,7 @@ pub mod subject;
 
 pub use masked::MaskedFault;
 pub use permit::{Permit, Reissued};
-pub use route::{RouteClass, RouteClasses, Routes};
+pub use route::{RouteClass, RouteClasses, Routes, UiRoute};
 pub use subject::{Subject, SubjectRule};
 use subject::{SubjectError, SubjectSource};
 
@@ -275,6 +275,11 @@ impl Policy {
     /// The class of a route of masked mode; `None` for a route that is never open.
     pub fn masked_class(&self, method: &Method, route: &str) -> Option<RouteClass> {
         (self.routes.masked)(method, route)
+    }
+
+    /// The kind of a path that listeners may pass on to a server whose URL has the path `base`.
+    pub fn ui_route(&self, method: &Method, base: &str, path: &str) -> Option<UiRoute> {
+        (self.routes.ui)(method, base, path)
     }
 
     /// Whether the last segment of the path of a request on `tenant` is a name.

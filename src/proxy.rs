@@ -1,6 +1,8 @@
 //! One request from its head to its last byte: [`Proxy::handle`] goes through all steps in their
 //! order. The decisions are made in [`crate::gateway`].
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,21 +23,26 @@ mod serve;
 mod session;
 mod upstream;
 
+use downstream::RequestClient;
 pub use downstream::{ClientLimits, Peer, linger};
 pub use serve::Current;
 pub use session::UnfinishedHeads;
-pub use upstream::{AddressState, ConnectionUsage, TenantUpstream, TotalConnections, Upstream};
+pub use upstream::{
+    AddressState, ConnectionUsage, PassedUpstream, TenantUpstream, TotalConnections, Upstream,
+};
 
 use crate::caller::ListenerTerms;
-use crate::gateway::{Arrival, Gateway};
+use crate::gateway::{Admission, Arrival, Gateway, Passage};
 use crate::headers;
 use crate::http1::{RequestHeader, ResponseError};
 use crate::refusal::{Overdue, Refusal};
 use crate::request::{self, BodyFraming, RawHead, RequestHead, Upgrade};
-use crate::telemetry::{AccessLog, GaugeGuard, Reason, RequestOutcome, Telemetry, TokenOrigin};
+use crate::telemetry::{
+    AccessLog, EmbedOutcome, GaugeGuard, Reason, RequestOutcome, Telemetry, TokenOrigin,
+};
 use crate::token::AccessToken;
 use crate::traces::{Stage, Tracer};
-use admitted::Admitted;
+use admitted::{Admitted, Right};
 use body::{TransferError, Upload, UploadLimits};
 use embed::EmbedCall;
 use record::Record;
@@ -47,6 +54,8 @@ pub struct Proxy {
     gateway: Arc<Gateway>,
     /// By tenant index.
     upstreams: Vec<TenantUpstream>,
+    /// The servers that listeners pass on.
+    passed: Vec<PassedUpstream>,
     limits: ClientLimits,
     unfinished_heads: Arc<UnfinishedHeads>,
     telemetry: Arc<Telemetry>,
@@ -111,8 +120,19 @@ impl Proxy {
         telemetry: Arc<Telemetry>,
         access_log: Arc<AccessLog>,
     ) -> Self {
-        let tracer = None;
-        Self { gateway, upstreams, limits, unfinished_heads, telemetry, access_log, tracer }
+        let (tracer, passed) = (None, Vec::new());
+        Self { gateway, upstreams, passed, limits, unfinished_heads, telemetry, access_log, tracer }
+    }
+
+    /// Passes these servers on, where a listener does so.
+    #[must_use]
+    pub fn with_passed(self, passed: Vec<PassedUpstream>) -> Self {
+        Self { passed, ..self }
+    }
+
+    /// The servers that are passed on.
+    pub fn passed(&self) -> &[PassedUpstream] {
+        &self.passed
     }
 
     /// Records the spans of requests that `tracer` chooses.
@@ -157,7 +177,7 @@ impl Proxy {
                 return Box::pin(self.answer(down, answer, peer, record)).await;
             }
         };
-        let upstream = self.upstream(&admitted);
+        let upstream = self.upstream(&admitted)?;
         let total = upstream.server().timeouts.total;
         match timeout(total, self.forward(down, &admitted, record)).await {
             Ok(ended) => ended,
@@ -184,9 +204,9 @@ impl Proxy {
             sent => sent?,
         };
         if sent_request.lease.session.status() == Some(StatusCode::UNAUTHORIZED)
-            && let Some(refused) = token
+            && let (Some(refused), Some(admission)) = (token, admitted.admission())
         {
-            let replay = self.replay(down, admitted, sent_request, &refused, record);
+            let replay = self.replay(down, admitted, (sent_request, admission), &refused, record);
             sent_request = Box::pin(replay).await?;
         }
         self.relay(down, admitted, sent_request, record).await
@@ -210,8 +230,9 @@ impl Proxy {
         admitted: &Admitted<'_>,
         record: &mut Record,
     ) -> Result<Option<Arc<AccessToken>>, Refusal> {
+        let Some(admission) = admitted.admission() else { return Ok(None) };
         record.stage(Stage::Token);
-        let granted = self.gateway.token(&admitted.admission, record.request_id()).await?;
+        let granted = self.gateway.token(admission, record.request_id()).await?;
         record.token(match &granted {
             None => TokenOrigin::Own,
             Some(granted) if granted.cached => TokenOrigin::Cache,
@@ -247,6 +268,10 @@ impl Proxy {
                 let head = respond::preflight_response(&preflight, record.request_id_value());
                 return Ok(Decision::Answer(Box::new(OwnAnswer::Preflight(head))));
             }
+            Arrival::Passage(passage) => {
+                let client = (peer, client);
+                return self.pass(down, (raw, head), passage, client, terms, record);
+            }
             Arrival::Request(arrived) => arrived,
         };
         record.arrived(&arrived);
@@ -273,21 +298,53 @@ impl Proxy {
         if down.upgrade() == Upgrade::WebSocket {
             return Err(Refusal::WebSocket);
         }
-        if let BodyFraming::Length(length) = head.body
-            && length > self.limits.max_body
-        {
-            return Err(Refusal::BodyTooLarge { limit: self.limits.max_body });
-        }
+        self.check_length(head.body)?;
         if admission.masked && self.gateway.begins_masked_session(&admission) {
+            self.gateway.metrics(admission.tenant()).embedded(EmbedOutcome::Masked);
             record.audit_masked(&self.telemetry.audit);
         }
         if admission.embed.is_some() {
             let call = EmbedCall::new(admission, &head, peer);
             return Ok(Decision::Answer(Box::new(OwnAnswer::Embed(call))));
         }
-        let admitted = Admitted::new(raw, head, admission, (peer, client), terms);
+        let right = Right::Admitted(admission);
+        self.going_on(Admitted::new(raw, head, right, (peer, client), terms), record)
+    }
+
+    fn going_on<'h>(
+        &self,
+        admitted: Admitted<'h>,
+        record: &mut Record,
+    ) -> Result<Decision<'h>, Refusal> {
         admitted.check_size(self.gateway.private_headers(), record.spans().is_some())?;
         Ok(Decision::Forward(admitted))
+    }
+
+    /// Checks a request that goes on without a token of ours.
+    fn pass<'h>(
+        &self,
+        down: &Session,
+        (raw, head): (&'h RawHead, RequestHead<'h>),
+        passage: Passage,
+        client: (&'h Peer, Cow<'h, RequestClient>),
+        terms: &ListenerTerms,
+        record: &mut Record,
+    ) -> Result<Decision<'h>, Refusal> {
+        record.passed(&passage);
+        if down.upgrade() == Upgrade::WebSocket {
+            return Err(Refusal::WebSocket);
+        }
+        self.check_length(head.body)?;
+        let right = Right::Passed(passage);
+        self.going_on(Admitted::new(raw, head, right, client, terms), record)
+    }
+
+    fn check_length(&self, body: BodyFraming) -> Result<(), Refusal> {
+        let limit = self.limits.max_body;
+        match body {
+            BodyFraming::Length(length) if length > limit => Err(Refusal::BodyTooLarge { limit }),
+            _ => Ok(()),
+        }
     }
 
     async fn answer(
@@ -334,8 +391,7 @@ impl Proxy {
         token: Option<&Arc<AccessToken>>,
         record: &mut Record,
     ) -> Result<SentRequest, RequestFailure> {
-        let tenant_upstream = &self.upstreams[admitted.admission.tenant().index];
-        let upstream = tenant_upstream.upstream();
+        let upstream = self.upstream(admitted)?;
         let kept = down.kept_body();
         let (mut avoided, mut resends) = (None, 0);
         loop {
@@ -343,12 +399,13 @@ impl Proxy {
             let trace = record.sending_to(upstream.server());
             let token_now = token.map(|token| &**token);
             let head = admitted.head(private, upstream.authority(), token_now, id, trace)?;
-            let mut lease = tenant_upstream.lease(avoided).await?;
+            let mut lease = self.lease(admitted, avoided).await?;
             // It may have expired while the request waited for a connection.
             let sent_at = Instant::now();
-            if token.is_some_and(|token| !token.is_good(sent_at)) {
-                let tenant = admitted.admission.tenant().name.clone();
-                return Err(Refusal::TokenEnded(tenant).into());
+            if let Some(admission) = admitted.admission()
+                && token.is_some_and(|token| !token.is_good(sent_at))
+            {
+                return Err(Refusal::TokenEnded(admission.tenant().name.clone()).into());
             }
             let sent = self.send_on(down, &mut lease, head, admitted, kept.clone()).await;
             match sent {
@@ -404,11 +461,11 @@ impl Proxy {
         &self,
         down: &mut Session,
         admitted: &Admitted<'_>,
-        sent_request: SentRequest,
+        (sent_request, admission): (SentRequest, &Admission),
         refused: &Arc<AccessToken>,
         record: &mut Record,
     ) -> Result<SentRequest, RequestFailure> {
-        let permit = &admitted.admission.permit;
+        let permit = &admission.permit;
         if down.is_kept_body_truncated() {
             return if self.gateway.reject(permit, refused) {
                 Err(Refusal::NotReplayable(permit.tenant().name.clone()).into())
@@ -417,7 +474,7 @@ impl Proxy {
             };
         }
         let (id, asked_at) = (record.request_id(), Instant::now());
-        let next = self.gateway.upstream_refused(&admitted.admission, refused, id).await;
+        let next = self.gateway.upstream_refused(admission, refused, id).await;
         let next = next.inspect_err(|_| record.waited_for_token(asked_at))?;
         let Some(next) = next else { return Ok(sent_request) };
         record.replayed(asked_at);
@@ -452,7 +509,7 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<(), RequestFailure> {
         let SentRequest { mut lease, upload, token } = sent_request;
-        let upstream = self.upstream(admitted);
+        let upstream = self.upstream(admitted)?;
         let status = lease.session.status().unwrap_or(StatusCode::BAD_GATEWAY);
         record.status(status);
         if status == StatusCode::UNAUTHORIZED && token.is_some() {
@@ -461,8 +518,10 @@ impl Proxy {
         let limits = self.upload_limits(lease.session.write_timeout());
         let additions = respond::Additions {
             server: upstream.server(),
+            to: admitted.response_to(),
             token: token.as_deref(),
             page: record.page(),
+            masked: admitted.is_masked(),
             request_id: record.request_id_value(),
         };
         end_if_last(down, admitted.peer);
@@ -484,8 +543,11 @@ impl Proxy {
     /// Keeps the connection for the next request, unless a trace of this one may remain on it.
     fn give_back(&self, admitted: &Admitted<'_>, lease: Lease) {
         let bound = headers::may_bind_connection(lease.session.headers());
-        if !bound && !admitted.may_affect_next_request() {
-            self.upstream(admitted).give_back(lease);
+        if !bound
+            && !admitted.may_affect_next_request()
+            && let Ok(upstream) = self.upstream(admitted)
+        {
+            upstream.give_back(lease);
         }
     }
 
@@ -553,8 +615,34 @@ impl Proxy {
         }
     }
 
-    fn upstream(&self, admitted: &Admitted<'_>) -> &Upstream {
-        self.upstreams[admitted.admission.tenant().index].upstream()
+    fn upstream(&self, admitted: &Admitted<'_>) -> Result<&Upstream, Refusal> {
+        Ok(match &admitted.right {
+            Right::Admitted(admission) => self.upstreams[admission.tenant().index].upstream(),
+            Right::Passed(passage) => self.passed_upstream(passage)?.upstream(),
+        })
+    }
+
+    /// A session to the server.
+    async fn lease(
+        &self,
+        admitted: &Admitted<'_>,
+        avoided: Option<SocketAddr>,
+    ) -> Result<Lease, Refusal> {
+        match &admitted.right {
+            Right::Admitted(admission) => {
+                self.upstreams[admission.tenant().index].lease(avoided).await
+            }
+            Right::Passed(passage) => self.passed_upstream(passage)?.lease(avoided).await,
+        }
+    }
+
+    /// The connections for a request that is passed on. The listener may be of another
+    /// configuration than this proxy for a moment, in which a server is gone.
+    fn passed_upstream(&self, passage: &Passage) -> Result<&PassedUpstream, Refusal> {
+        let mut passed = self.passed.iter();
+        passed
+            .find(|passed| passed.upstream().server().name == passage.server.name)
+            .ok_or(Refusal::ListenerChanged)
     }
 
     fn upload_limits(&self, write: Option<Duration>) -> UploadLimits {
@@ -563,9 +651,14 @@ impl Proxy {
     }
 
     fn finish(&self, record: &mut Record) {
-        let routes = match record.tenant_index() {
-            Some(index) => self.upstreams[index].upstream().routes(),
-            None => &self.telemetry.no_server,
+        let passed = record.passed_server();
+        let passed = passed.and_then(|server| {
+            self.passed.iter().find(|passed| passed.upstream().server().name == *server)
+        });
+        let routes = match (record.tenant_index(), passed) {
+            (Some(index), _) => self.upstreams[index].upstream().routes(),
+            (None, Some(passed)) => passed.upstream().routes(),
+            (None, None) => &self.telemetry.no_server,
         };
         record.finish(&self.telemetry, routes, &self.access_log);
     }

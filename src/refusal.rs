@@ -104,6 +104,9 @@ pub enum Refusal {
         /// The facts so far.
         facts: Box<RequestFacts>,
     },
+    /// A request for the data service of a server names no API of a tenant there.
+    #[error("`Caller` is not, once, the URL of the API of a tenant on the server")]
+    CallerHeader,
     /// A throttle is exceeded.
     #[error("{why}")]
     Throttled {
@@ -262,6 +265,7 @@ impl Refusal {
             Self::Caller { why, .. } => why.reason(),
             Self::Forbidden { why, .. } => why.reason(),
             Self::Embed { why, .. } => return why.reason(),
+            Self::CallerHeader => Reason::CallerHeader,
             Self::Throttled { why, .. } => why.reason(),
             Self::AuthorizationRefused { mapped: true, .. } => Reason::AuthorizationBesideSubject,
             Self::AuthorizationRefused { mapped: false, .. } => Reason::AuthorizationByTenant,

@@ -19,12 +19,14 @@ mod embed;
 mod masked;
 mod server;
 mod switches;
+mod ui;
 
 pub use credential::{Credential, ExchangeBody, Grant, SecretPosition};
 pub use embed::{EmbedMode, EmbedSettings, EmbedValue, EmbedVia, FilterOperator, ValueSource};
 pub use masked::{is_masked, is_masked_segment};
 pub use server::{HealthCheck, HostPort, Server, Timeouts};
 pub use switches::{DisabledBy, SwitchError, TenantSwitches};
+pub use ui::{UiServer, UiServers};
 
 /// The name of a tenant in the configuration, in logs and in metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -226,6 +228,16 @@ impl Tenants {
             Some(route) if tenant.site.is_some() || !names_a_site(route) => Ok(tenant),
             _ => Err(TenantUnknown),
         }
+    }
+
+    /// The tenant on `server` whose [`Tenant::api_base`] is `path`, if a request for `host` can mean
+    /// it.
+    pub fn of_api(&self, host: Option<&str>, path: &str, server: &Server) -> Option<&Arc<Tenant>> {
+        let below = format!("{path}/");
+        let by_path = || self.by_path(&below).or_else(|| self.by_base(&below));
+        let tenant = &self.all[self.by_host(host).or_else(by_path)?];
+        let is_it = tenant.api_base == path && tenant.server.name == server.name;
+        is_it.then_some(tenant)
     }
 
     /// All tenants, in the order of their index.

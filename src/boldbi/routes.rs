@@ -10,6 +10,7 @@ use crate::policy::{RouteClass, Routes};
 
 mod catalogue;
 mod designer;
+mod ui;
 
 use catalogue::{
     BELOW, CREDENTIAL_SEGMENTS, EXPORT_BEGINNINGS, FAMILIES, HARMLESS_POSTS, METHODS_OF_NAMED,
@@ -17,8 +18,13 @@ use catalogue::{
 };
 
 /// The facts about routes of Bold BI.
-pub const ROUTES: Routes =
-    Routes { classify, classify_installation, takes_name, masked: designer::classify_masked };
+pub const ROUTES: Routes = Routes {
+    classify,
+    classify_installation,
+    takes_name,
+    masked: designer::classify_masked,
+    ui: ui::classify_ui,
+};
 
 /// The class of a route, by its method and its path below the API base. The path begins with a
 /// slash and is as the client spelled it.

@@ -9,6 +9,7 @@ use super::certificate::{CertificateName, ClientCertificate};
 use super::{CallerError, CallerName};
 use crate::forwarded::TrustedProxies;
 use crate::host::canonical;
+use crate::tenant::UiServers;
 
 /// The facts of a client's connection. They never change while it is open, and no header changes
 /// them.
@@ -34,6 +35,8 @@ pub struct ListenerTerms {
     pub hosts: Option<Arc<AllowedHosts>>,
     /// The proxies whose word counts for logs and for Bold BI. No decision depends on it.
     pub trusted_proxies: Option<Arc<TrustedProxies>>,
+    /// The servers whose static files and data service it passes on, without authentication.
+    pub ui: Option<Arc<UiServers>>,
 }
 
 /// The callers that a listener admits.

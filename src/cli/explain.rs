@@ -13,7 +13,7 @@ use crate::boldbi::designer_path;
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
 use crate::config::{ListenAddress, ListenerSettings, Settings};
 use crate::embed::GrantedValue;
-use crate::gateway::{Admission, Arrival, Gatekeeper, Preflight};
+use crate::gateway::{Admission, Arrival, Gatekeeper, Passage, Preflight};
 use crate::refusal::Refusal;
 use crate::request::{RawHead, RequestHead};
 
@@ -77,6 +77,7 @@ impl ExplainCommand {
                 Arrival::Preflight(preflight) => {
                     return Ok(print_preflight(&preflight));
                 }
+                Arrival::Passage(passage) => return Ok(print_passage(&passage)),
                 Arrival::Request(arrived) => arrived,
             };
             let page = arrived.page().cloned();
@@ -220,6 +221,21 @@ fn print_preflight(preflight: &Preflight<'_>) -> Result<(), Failure> {
     print_page(Some(preflight.origin))?;
     print(&format!("tenant:    {}", preflight.tenant.name))?;
     print("decision:  preflight of a listed origin: the gateway itself responds with 204")
+}
+
+fn print_passage(passage: &Passage) -> Result<(), Failure> {
+    let server = &passage.server;
+    print(&format!("server:    {} ({}), by `ui: pass`", server.name, server.origin()))?;
+    let Some(data) = &passage.data else {
+        return print("decision:  passed on as a static file, without any credential or cookie");
+    };
+    print_page(data.page.as_ref())?;
+    print(&format!("tenant:    {}", data.tenant.name))?;
+    print(if data.authorization.is_some() {
+        "decision:  passed on, with the client's own Authorization header"
+    } else {
+        "decision:  passed on, without any credential"
+    })
 }
 
 fn print_page(page: Option<&HeaderValue>) -> Result<(), Failure> {

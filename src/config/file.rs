@@ -206,6 +206,11 @@ pub(super) struct Listener {
     /// client's address for logs and for Bold BI. A connection without it is closed.
     #[serde(default)]
     pub proxy_protocol: Field<ProxyProtocol>,
+    /// The servers with `ui: pass` whose static files and data service it passes on. Of several,
+    /// the `hosts` of their tenants tell which one a request means.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub ui: Field<Vec<Field<String>>>,
 }
 
 /// The proxies that may name their clients in a header. The client is the rightmost address in it
@@ -301,6 +306,11 @@ pub(super) struct Server {
     #[serde(default)]
     #[schemars(length(min = 1, max = 16))]
     pub certificate_sha256: Field<Vec<Field<String>>>,
+    /// `pass`: listeners that name it under `ui` pass its static files and its data service on to
+    /// pages, so that the embed SDK has one address for all. No token is put on these requests, and
+    /// nobody has to be admitted for them. Its pages, its sign-in and WebSocket are not passed on.
+    #[serde(default = "default_ui")]
+    pub ui: Field<Ui>,
     /// Most connections to it that are open at the same time.
     #[serde(default = "default_server_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -313,6 +323,16 @@ pub(super) struct Server {
     /// How long to wait for it.
     #[serde(default = "default_timeouts")]
     pub timeouts: Field<Timeouts>,
+}
+
+/// The parts of a server that pages get beside its API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ui {
+    /// Nothing.
+    Off,
+    /// Static files, and the data service with the client's own `Authorization`.
+    Pass,
 }
 
 /// How the addresses of a server are asked whether they can serve. The checks have connections of
@@ -525,6 +545,10 @@ fn default_api_key_header() -> Field<String> {
 
 fn default_edition() -> Field<Edition> {
     Field::Given(Edition::SelfHosted)
+}
+
+fn default_ui() -> Field<Ui> {
+    Field::Given(Ui::Off)
 }
 
 fn default_server_connections() -> Field<u64> {

@@ -15,6 +15,7 @@ use super::file;
 use super::finding::Noted;
 use super::pem::NotBuilt;
 use super::place::Place;
+use super::servers::Servers;
 use super::tenants::FoundTenants;
 
 /// Where clients connect.
@@ -163,7 +164,7 @@ impl Check<'_> {
         listeners: Field<Vec<Field<file::Listener>>>,
         callers: &Field<Named<file::Caller>>,
         admin: Option<&ListenAddress>,
-        tenants: &FoundTenants,
+        (servers, tenants): (&Servers, &FoundTenants),
     ) -> Result<Vec<ListenerSettings>, Noted> {
         let at = root.key("listeners");
         let listeners = listeners.required(&at, "a list of listeners", self.notes)?;
@@ -224,15 +225,16 @@ impl Check<'_> {
             }
             let trusted_proxies =
                 self.trusted_proxies(&at.key("trusted_proxies"), listener.trusted_proxies);
-            let at = at.key("proxy_protocol");
+            let (listener_at, at) = (at, at.key("proxy_protocol"));
             let proxy_protocol = self.proxy_protocol(&at, listener.proxy_protocol, address_known);
+            let ui = self.ui_servers(&listener_at.key("ui"), listener.ui, servers, tenants);
             let tls = match tls {
                 Ok(tls) => tls,
                 Err(NotBuilt::NotRead) => return Ok(None),
                 Err(NotBuilt::Noted(noted)) => return Err(noted),
             };
             let trusted_proxies = trusted_proxies?;
-            let terms = ListenerTerms { admits: admits?, hosts: hosts?, trusted_proxies };
+            let terms = ListenerTerms { admits: admits?, hosts: hosts?, trusted_proxies, ui: ui? };
             let (address, terms, proxy_protocol) = (address?, Arc::new(terms), proxy_protocol?);
             let access = access?;
             Ok(Some(ListenerSettings { address, access, terms, tls, proxy_protocol }))

@@ -26,6 +26,8 @@ pub(super) struct Servers {
 pub(super) struct FoundServer {
     pub(super) server: Result<Arc<Server>, Noted>,
     pub(super) edition: Result<Edition, Noted>,
+    /// Whether listeners may pass its static files and data service on.
+    pub(super) passes_ui: Result<bool, Noted>,
 }
 
 impl Servers {
@@ -70,7 +72,9 @@ impl Check<'_> {
             let _ = self.name(&at, &name);
             let found = match server.required(&at, "a mapping", self.notes) {
                 Ok(server) => self.server(&at, &name, server),
-                Err(noted) => FoundServer { server: Err(noted), edition: Err(noted) },
+                Err(noted) => {
+                    FoundServer { server: Err(noted), edition: Err(noted), passes_ui: Err(noted) }
+                }
             };
             by_name.insert(name.clone(), found);
             order.push(name);
@@ -87,6 +91,14 @@ impl Check<'_> {
 
     fn server(self, at: &Place<'_>, name: &str, server: file::Server) -> FoundServer {
         let edition = server.edition.required(&at.key("edition"), EDITIONS, self.notes);
+        let ui_at = at.key("ui");
+        let passes_ui = server.ui.required(&ui_at, "`pass`, `off`", self.notes);
+        let passes_ui = passes_ui.map(|ui| ui == file::Ui::Pass);
+        if passes_ui == Ok(true) && edition.is_ok_and(|edition| edition != Edition::SelfHosted) {
+            let problem = "found `pass` at a server that is not of the edition `self_hosted`";
+            let finding = ui_at.finding(problem, "`pass` at a self-hosted server");
+            self.notes.add(finding.hint(ELSEWHERE));
+        }
         let url = self.url(&at.key("url"), server.url);
         let known_url = url.as_ref().ok();
         let max_connections =
@@ -125,7 +137,7 @@ impl Check<'_> {
                 max_exchanges: max_exchanges?,
             }))
         };
-        FoundServer { server: built(), edition }
+        FoundServer { server: built(), edition, passes_ui }
     }
 
     fn timeouts(self, at: &Place<'_>, timeouts: Field<file::Timeouts>) -> Result<Timeouts, Noted> {
@@ -247,6 +259,8 @@ pub(super) fn unknown_name(at: &Place<'_>, name: &str, names: &[String], what: &
     at.finding(problem, accepted).did_you_mean(near)
 }
 
+const ELSEWHERE: &str = "Cloud has its files and its data service at hosts of their own, and the administration is \
+                         no part of embedding";
 const MAX_ADDRESSES: usize = 64;
 const EDITIONS: &str = "`self_hosted`, `cloud`, `ums`";
 const UMS_URL: &str = "the URL of the installation, such as `https://bi.example.com`";

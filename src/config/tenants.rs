@@ -63,6 +63,15 @@ impl FoundTenants {
         self.tenants.iter().flat_map(Tenants::iter).flat_map(|tenant| &tenant.hosts)
     }
 
+    /// The hosts of the tenants on a server; `None` if no tenant is on it. Where the tenants could
+    /// not be read, there may be one with any host.
+    pub(super) fn hosts_on(&self, server: &str) -> Option<HashSet<String>> {
+        let Ok(tenants) = &self.tenants else { return Some(HashSet::from([String::new()])) };
+        let mut tenants = tenants.iter().filter(|tenant| tenant.server.name == server).peekable();
+        tenants.peek()?;
+        Some(tenants.flat_map(|tenant| tenant.hosts.iter().cloned()).collect())
+    }
+
     pub(super) fn into_domain(self) -> Result<Tenants, Noted> {
         self.tenants
     }
@@ -180,6 +189,13 @@ impl Check<'_> {
         }
         let origins = self.origins(&at.key("cors"), tenant.cors);
         let embed = self.embed(&at.key("embed"), tenant.embed, no_embed_secret);
+        if let (Ok(Some(settings)), Ok(Edition::Cloud)) = (&embed, edition)
+            && settings.masked
+        {
+            let problem = "found masked mode for a tenant on Bold BI Cloud";
+            let finding = at.key("embed").key("masked").finding(problem, "`false`");
+            self.notes.add(finding.hint(CLOUD_DATA));
+        }
         let authorization_at = at.key("existing_authorization");
         let existing_authorization =
             tenant.existing_authorization.required(&authorization_at, AUTHORIZATION, self.notes);
@@ -327,6 +343,8 @@ fn grant_of_own_user(tenant: &file::Tenant) -> Option<file::Grant> {
     grant.copied().filter(|grant| *grant != file::Grant::EmbedSecret)
 }
 
+const CLOUD_DATA: &str =
+    "Cloud has its data service at a host of its own, which the gateway does not reach";
 const AUTHORIZATION: &str = "`pass_through`, `replace`, `refuse`";
 const HOST: &str =
     "a host name or an IP address without a port, such as `acme.example.com` or `[2001:db8::1]`";

@@ -57,6 +57,15 @@ impl FromIterator<RouteClass> for RouteClasses {
     }
 }
 
+/// The kind of a path that is passed on to a server without authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UiRoute {
+    /// A static file.
+    File,
+    /// The data service, which authenticates clients itself.
+    Data,
+}
+
 /// Facts about routes, each by its method and its path below the tenant's API base.
 #[derive(Clone, Copy, Debug)]
 pub struct Routes {
@@ -69,6 +78,9 @@ pub struct Routes {
     /// The class of a route of masked mode, by its path below the tenant's; `None` for a route that
     /// is never open. Routes of the class [`RouteClass::Write`] are for editing dashboards.
     pub masked: fn(&Method, &str) -> Option<RouteClass>,
+    /// The kind of a whole path, on a server whose URL has this path, that listeners may pass on
+    /// without authentication; `None` for every other path.
+    pub ui: fn(&Method, &str, &str) -> Option<UiRoute>,
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ const BY_NAME: Routes = Routes {
     classify_installation: by_name,
     takes_name: |_, _| false,
     masked: |_, _| None,
+    ui: |_, _, _| None,
 };
 
 /// Only authentication makes callers, in tests as elsewhere.
@@ -38,7 +39,7 @@ fn caller(named: Option<&str>) -> Caller {
     let raw = RawHead::read(raw.as_bytes()).unwrap();
     let head = RequestHead::parse(&raw).unwrap();
     let admits = if named.is_some() { Admits::Known } else { Admits::Anonymous };
-    let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None };
+    let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None, ui: None };
     let peer = PeerInfo::default();
     let authenticated = auth.authenticate(&terms, &peer, &head);
     authenticated.now_or_never().expect("a key is found without waiting").unwrap()

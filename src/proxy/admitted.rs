@@ -1,4 +1,4 @@
-//! An admitted request, and the head with which it is sent to the server.
+//! A request that goes on, and the head with which it is sent to the server.
 
 use std::borrow::Cow;
 
@@ -8,18 +8,19 @@ use http::header::{
 use http::{Method, Uri, Version};
 
 use super::downstream::{Peer, RequestClient};
-use crate::boldbi::{designer_path, masked_headers};
+use crate::boldbi::{CALLER, caller_url, designer_path, masked_headers};
 use crate::caller::ListenerTerms;
-use crate::gateway::Admission;
-use crate::headers::{self, REQUEST_ID, ToServer};
+use crate::gateway::{Admission, Passage};
+use crate::headers::{self, REQUEST_ID, ResponseTo, ToServer};
 use crate::http1::RequestHeader;
 use crate::refusal::Refusal;
 use crate::request::{BodyFraming, RawHead, RequestError, RequestHead, Target, plain_authority};
+use crate::tenant::Tenant;
 use crate::token::AccessToken;
 use crate::traceparent::TRACEPARENT;
 
 pub(super) struct Admitted<'h> {
-    pub(super) admission: Admission,
+    pub(super) right: Right,
     pub(super) framing: BodyFraming,
     pub(super) expects_continue: bool,
     pub(super) peer: &'h Peer,
@@ -31,27 +32,91 @@ pub(super) struct Admitted<'h> {
     forwards_host: bool,
 }
 
+/// Why a request goes on.
+pub(super) enum Right {
+    /// It is admitted.
+    Admitted(Admission),
+    /// It is passed on without a token of ours.
+    Passed(Passage),
+}
+
+impl Right {
+    /// Whether nothing goes on by which the client would authenticate itself to the server.
+    fn strips(&self) -> bool {
+        match self {
+            Self::Admitted(admission) => admission.injects,
+            Self::Passed(_) => true,
+        }
+    }
+
+    /// The client's own `Authorization`, where it is chosen apart from the other headers.
+    fn own_authorization(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Admitted(_) => None,
+            Self::Passed(passage) => passage.data.as_ref()?.authorization.as_ref(),
+        }
+    }
+
+    /// The route of a masked request.
+    fn masked_route<'p>(&self, path: &'p str) -> Option<&'p str> {
+        match self {
+            Self::Admitted(by) if by.masked => by.tenant().masked_route(path),
+            Self::Admitted(_) | Self::Passed(_) => None,
+        }
+    }
+
+    /// The tenant, once known.
+    fn tenant(&self) -> Option<&Tenant> {
+        match self {
+            Self::Admitted(admission) => Some(admission.tenant()),
+            Self::Passed(passage) => passage.data.as_ref().map(|data| &*data.tenant),
+        }
+    }
+}
+
 impl<'h> Admitted<'h> {
     pub(super) fn new(
         raw: &'h RawHead,
         head: RequestHead<'h>,
-        admission: Admission,
+        right: Right,
         (peer, client): (&'h Peer, Cow<'h, RequestClient>),
         terms: &ListenerTerms,
     ) -> Self {
-        let tenant = admission.tenant();
-        let masked = tenant.masked_route(head.target.path()).filter(|_| admission.masked);
-        let target = masked.map(|route| head.target.at(&designer_path(&tenant.server, route)));
+        let masked = right.masked_route(head.target.path()).zip(right.tenant());
+        let target =
+            masked.map(|(route, tenant)| head.target.at(&designer_path(&tenant.server, route)));
         Self {
             forwards_host: masked.is_none()
-                && head.host.is_some_and(|host| is_configured(host, &admission, terms)),
-            admission,
+                && head.host.is_some_and(|host| is_configured(host, right.tenant(), terms)),
+            right,
             framing: head.body,
             expects_continue: head.expects_continue,
             peer,
             client,
             target: target.unwrap_or(head.target),
             raw,
+        }
+    }
+
+    /// The admission; `None` if it is passed on without one.
+    pub(super) fn admission(&self) -> Option<&Admission> {
+        match &self.right {
+            Right::Admitted(admission) => Some(admission),
+            Right::Passed(_) => None,
+        }
+    }
+
+    /// Whether it is of masked mode.
+    pub(super) fn is_masked(&self) -> bool {
+        self.admission().is_some_and(|admission| admission.masked)
+    }
+
+    /// The basis of the response.
+    pub(super) fn response_to(&self) -> ResponseTo {
+        match &self.right {
+            Right::Admitted(admission) if !admission.injects => ResponseTo::OwnCredentials,
+            Right::Passed(Passage { data: None, .. }) => ResponseTo::Nothing,
+            Right::Admitted(_) | Right::Passed(_) => ResponseTo::Token,
         }
     }
 
@@ -65,7 +130,8 @@ impl<'h> Admitted<'h> {
     /// client in an unknown scheme may authenticate the connection.
     pub(super) fn may_affect_next_request(&self) -> bool {
         let body = *self.raw.method() == Method::DELETE && self.framing != BodyFraming::Empty;
-        let own = self.raw.headers().get(AUTHORIZATION).filter(|_| !self.admission.injects);
+        let own = self.raw.headers().get(AUTHORIZATION).filter(|_| !self.right.strips());
+        let own = own.or_else(|| self.right.own_authorization());
         body || own.is_some_and(|own| !headers::authenticates_request(own))
     }
 
@@ -77,14 +143,15 @@ impl<'h> Admitted<'h> {
         recorded: bool,
     ) -> Result<(), RequestError> {
         // Counting is for the few requests near the limit.
-        if self.admission.masked || self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
+        if self.is_masked() || self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
             return Ok(());
         }
-        let theirs = ToServer::new(self.raw.headers(), private, self.admission.injects)?;
+        let theirs = ToServer::new(self.raw.headers(), private, self.right.strips())?;
         let theirs = theirs.iter().filter(|(name, _)| !recorded || **name != TRACEPARENT).count();
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
         let forwarded = self.client.forwarded_for().is_some();
-        let optional = [framing, self.admission.injects, forwarded, recorded];
+        let authorization = self.right.strips();
+        let optional = [framing, authorization, forwarded, recorded];
         let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
         if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
@@ -107,13 +174,23 @@ impl<'h> Admitted<'h> {
         let headers = &mut parts.headers;
         headers.reserve(theirs.len() + MAX_ADDED);
         headers.insert(HOST, authority.clone());
-        if self.admission.masked {
-            let has_body = self.framing != BodyFraming::Empty;
-            headers.extend(masked_headers(self.admission.tenant(), theirs, has_body));
-        } else {
-            for (name, value) in ToServer::new(theirs, private, self.admission.injects)?.iter() {
-                headers.append(name, value.clone());
+        match (&self.right, self.right.tenant()) {
+            (Right::Admitted(admission), Some(tenant)) if admission.masked => {
+                headers.extend(masked_headers(tenant, theirs, self.framing != BodyFraming::Empty));
             }
+            _ => {
+                for (name, value) in ToServer::new(theirs, private, self.right.strips())?.iter() {
+                    headers.append(name, value.clone());
+                }
+            }
+        }
+        if let Right::Passed(Passage { data: Some(data), .. }) = &self.right {
+            // The server calls this URL with the client's token.
+            let caller = HeaderValue::from_str(&caller_url(&data.tenant));
+            headers.insert(CALLER, caller.expect("a URL of a valid configuration"));
+        }
+        if let Some(own) = self.right.own_authorization() {
+            headers.insert(AUTHORIZATION, own.clone());
         }
         match self.framing {
             BodyFraming::Empty if needs_length(self.raw.method()) => {
@@ -155,8 +232,9 @@ fn in_plain_spelling(host: &HeaderValue) -> HeaderValue {
 
 /// Whether the configuration names `host`, for the tenant or for the listener. Bold BI may store
 /// the forwarded host as the URL of the site, so the client must not choose it.
-fn is_configured(host: &str, admission: &Admission, terms: &ListenerTerms) -> bool {
-    admission.tenant().has_host(host) || terms.hosts.as_ref().is_some_and(|hosts| hosts.lists(host))
+fn is_configured(host: &str, tenant: Option<&Tenant>, terms: &ListenerTerms) -> bool {
+    tenant.is_some_and(|tenant| tenant.has_host(host))
+        || terms.hosts.as_ref().is_some_and(|hosts| hosts.lists(host))
 }
 
 /// Methods whose requests say that they have no body (RFC 9110, section 8.6).

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::downstream::{Peer, RequestClient};
 use crate::caller::CallerName;
 use crate::embed::{EmbedOrder, GrantedValue};
-use crate::gateway::{Admission, Arrived};
+use crate::gateway::{Admission, Arrived, Passage};
 use crate::headers::given_request_id;
 use crate::policy::{PermissionId, Permit, RouteClass};
 use crate::refusal::Refusal;
@@ -21,7 +21,7 @@ use crate::telemetry::{
     EndedRequest, Reason, RequestOutcome, ResponseTimes, RouteMetrics, Telemetry, TenantMetrics,
     TokenOrigin,
 };
-use crate::tenant::{EmbedMode, TenantName};
+use crate::tenant::{EmbedMode, Server, TenantName};
 use crate::traceparent::{TRACEPARENT, TraceParent};
 use crate::traces::{StageValue, Tracer};
 
@@ -49,6 +49,8 @@ pub(super) struct Record {
     page: Option<Box<HeaderValue>>,
     caller: Option<CallerName>,
     granted: Option<Granted>,
+    /// The server that it is passed on to, without being admitted.
+    passed: Option<Arc<Server>>,
     /// The call of a web page that the gateway answers. In a box, because it is rare.
     embed: Option<Box<Embedding>>,
     metrics: Option<Arc<TenantMetrics>>,
@@ -121,6 +123,7 @@ impl Record {
             page: None,
             caller: None,
             granted: None,
+            passed: None,
             embed: None,
             metrics: None,
             token: None,
@@ -150,7 +153,7 @@ impl Record {
     /// Clears the decision of an earlier configuration, because a newer one decides again.
     pub(super) fn reset(&mut self) {
         (self.tenant, self.caller, self.granted) = (None, None, None);
-        self.embed = None;
+        (self.embed, self.passed) = (None, None);
         (self.page, self.metrics, self.token) = (None, None, None);
         self.decided_before = true;
     }
@@ -250,6 +253,23 @@ impl Record {
         let permit = permit.clone();
         self.granted = Some(Granted { permit, by: *by, class: *class, injects: *injects });
         self.metrics = Some(Arc::clone(metrics));
+    }
+
+    /// Records a request that goes on without a token of ours.
+    pub(super) fn passed(&mut self, passage: &Passage) {
+        self.passed = Some(Arc::clone(&passage.server));
+        if let Some(data) = &passage.data {
+            self.tenant = Some(data.tenant.name.clone());
+            self.page = data.page.clone().map(Box::new);
+            if data.authorization.is_some() {
+                self.token(TokenOrigin::Own);
+            }
+        }
+    }
+
+    /// The name of the server that it is passed on to.
+    pub(super) fn passed_server(&self) -> Option<&str> {
+        self.passed.as_ref().map(|server| &*server.name)
     }
 
     /// Records the embed call of a web page, once its body was read.

@@ -8,14 +8,14 @@ use futures_util::FutureExt;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, StatusCode};
 
 use super::body::{TransferError, Upload, UploadLimits, duplex};
 use super::session::{self, ClientGone, Session};
 use crate::gateway::Preflight;
-use crate::headers::{self, REQUEST_ID};
+use crate::headers::{self, REQUEST_ID, ResponseTo};
 use crate::http1::ClientSession;
 use crate::refusal::Refusal;
 use crate::tenant::Server;
@@ -25,10 +25,14 @@ use crate::token::AccessToken;
 pub(super) struct Additions<'t> {
     /// The server of the response, which redirects to itself by its own URL.
     pub(super) server: &'t Server,
+    /// The basis of the response.
+    pub(super) to: ResponseTo,
     /// The token that was put on the request.
     pub(super) token: Option<&'t AccessToken>,
     /// The origin whose pages may read the response.
     pub(super) page: Option<&'t HeaderValue>,
+    /// Whether it is to a request of masked mode.
+    pub(super) masked: bool,
     pub(super) request_id: HeaderValue,
 }
 
@@ -39,11 +43,11 @@ pub(super) async fn relay(
     up: &mut ClientSession,
     upload: Upload,
     limits: &UploadLimits,
-    Additions { server, token, page, request_id }: Additions<'_>,
+    Additions { server, to, token, page, masked, request_id }: Additions<'_>,
 ) -> Result<Upload, TransferError> {
     let status = up.status().unwrap_or(StatusCode::BAD_GATEWAY);
     let mut headers = HeaderMap::with_capacity(up.headers().len() + MAX_ADDED);
-    for (name, value) in headers::to_client(up.headers(), token.is_some(), page) {
+    for (name, value) in headers::to_client(up.headers(), to, page) {
         headers.append(name, value.clone());
     }
     headers::localize(&mut headers, server);
@@ -54,6 +58,11 @@ pub(super) async fn relay(
         hide_token(token, status, &mut headers, down);
     }
     headers::allow_page(&mut headers, page);
+    if masked {
+        // The request has no `Authorization` that would keep a cache from giving it to others.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     headers.insert(REQUEST_ID.clone(), request_id);
     down.write_head(status, headers).await?;
     // A first piece that is there already goes out in one write with the head.
@@ -166,4 +175,4 @@ fn whole_seconds(wait: Duration) -> u64 {
 /// refused all the same.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// Most headers that are added to a response.
-const MAX_ADDED: usize = 5;
+const MAX_ADDED: usize = 7;

@@ -239,7 +239,12 @@ mod tests {
         }
 
         fn proxy_and_terms(&self) -> (Arc<Proxy>, Option<Arc<ListenerTerms>>) {
-            let terms = ListenerTerms { admits: Admits::Known, hosts: None, trusted_proxies: None };
+            let terms = ListenerTerms {
+                admits: Admits::Known,
+                hosts: None,
+                trusted_proxies: None,
+                ui: None,
+            };
             (Arc::clone(&self.0), Some(Arc::new(terms)))
         }
     }

@@ -20,9 +20,11 @@ use tokio_rustls::{TlsConnector, TlsStream};
 mod address;
 mod health;
 mod lookup;
+mod passed;
 mod tenant;
 mod total;
 
+pub use passed::PassedUpstream;
 pub use tenant::TenantUpstream;
 pub use total::TotalConnections;
 

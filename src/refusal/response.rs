@@ -81,6 +81,11 @@ impl Refusal {
             }
             Self::Forbidden { why, .. } => forbidden(why),
             Self::Embed { why, .. } => embed(why),
+            Self::CallerHeader => (
+                403,
+                "embed_value_refused",
+                "The header `Caller` must name the API of a site behind the gateway.",
+            ),
             Self::Throttled { .. } => {
                 (429, "rate_limited", "The caller or the tenant has too many requests.")
             }

@@ -15,7 +15,8 @@ use crate::config::{self, CertificateEnds, Digest, EffectiveConfig, Files, Limit
 use crate::forwarded::PeerSet;
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::{
-    ClientLimits, Proxy, TenantUpstream, TotalConnections, UnfinishedHeads, Upstream,
+    ClientLimits, PassedUpstream, Proxy, TenantUpstream, TotalConnections, UnfinishedHeads,
+    Upstream,
 };
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::tenant::{Server, Tenant};
@@ -90,6 +91,7 @@ impl Generation {
     ) -> Result<Self, StartError> {
         let (telemetry, alarm) = (&process.telemetry, SecretAlarm::of(&settings));
         let upstreams = upstreams(&settings, before, process)?;
+        let passed = passed(&settings, before, &upstreams);
         let listeners = ids.iter().zip(&settings.listeners).map(|(&id, listener)| {
             let before = before.and_then(|before| before.listener(id));
             (id, Arc::new(Listener::new(listener, &settings.files, before, &process.closing)))
@@ -118,7 +120,7 @@ impl Generation {
             Arc::clone(telemetry),
             Arc::clone(&process.access_log),
         );
-        let proxy = Arc::new(proxy.with_traces(tracer.transpose()?));
+        let proxy = Arc::new(proxy.with_passed(passed).with_traces(tracer.transpose()?));
         let (servers, warm_up) = (settings.servers, settings.warm_up);
         let admin = settings.admin;
         let admin_tls = admin.tls.is_some().then(|| admin.address.to_string().into());
@@ -283,6 +285,30 @@ fn upstreams(
         upstreams.push(upstream.carry_over(by_tenant.get(&tenant.name).copied()));
     }
     Ok(upstreams)
+}
+
+/// The servers that listeners pass on, with the pools of their tenants.
+fn passed(
+    settings: &Settings,
+    before: Option<&Generation>,
+    upstreams: &[TenantUpstream],
+) -> Vec<PassedUpstream> {
+    let before = before.map_or(&[][..], |before| before.proxy.passed());
+    let mut passed: Vec<PassedUpstream> = Vec::new();
+    let named = settings.listeners.iter().filter_map(|listener| listener.terms.ui.as_ref());
+    for server in named.flat_map(|ui| ui.iter()) {
+        let is = |upstream: &Upstream| upstream.server().name == server.name;
+        if passed.iter().any(|known| is(known.upstream())) {
+            continue;
+        }
+        let of_tenant = upstreams.iter().find(|of| is(of.upstream()));
+        if let Some(of_tenant) = of_tenant {
+            let known = before.iter().find(|known| is(known.upstream()));
+            let upstream = PassedUpstream::new(Arc::clone(of_tenant.upstream()));
+            passed.push(upstream.carry_over(known));
+        }
+    }
+    passed
 }
 
 fn client_limits(limits: &Limits) -> ClientLimits {

@@ -197,7 +197,8 @@ const TOKENS: &[DescribedMetric] = &[
         labels: &[TENANT, words_of("outcome", words::<EmbedOutcome>)],
         look_at: "**alert on a rate of `failed`**: Bold BI gives no usable reply, and on `user_refused`: \
                   claims of users lack values; `refused`: Bold BI refuses users or dashboards; \
-                  `page_refused`: pages ask for what is not open",
+                  `page_refused`: pages ask for what is not open; `masked` counts sessions of masked \
+                  mode",
     },
     DescribedMetric {
         name: "boldgate_token_exchange_duration_seconds",

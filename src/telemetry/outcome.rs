@@ -72,6 +72,8 @@ pub enum EmbedOutcome {
     UserRefused,
     /// Bold BI gave no usable reply.
     Failed,
+    /// A user began a session of masked mode.
+    Masked,
 }
 
 impl EmbedOutcome {

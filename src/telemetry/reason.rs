@@ -243,6 +243,8 @@ pub enum Reason {
     MaskedDesign,
     /// A request of masked mode is from no page.
     OriginMissing,
+    /// The header `Caller` names no API of a tenant.
+    CallerHeader,
     /// The body of an embed call is not one JSON object with each name once.
     EmbedBody,
     /// The query of an embed call is malformed, or could be read in two ways.

@@ -39,6 +39,7 @@ fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit
         classify_installation: read,
         takes_name: |_, _| false,
         masked: |_, _| None,
+        ui: |_, _, _| None,
     };
     let policy = Policy::new(&tenants, routes, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()

@@ -64,7 +64,8 @@ fn decide(
     raw.extend(b"\r\n");
     let raw = RawHead::read(&raw).ok()?;
     let head = RequestHead::parse(&raw).ok()?;
-    let terms = ListenerTerms { admits: Admits::Known, hosts: None, trusted_proxies: None };
+    let terms =
+        ListenerTerms { admits: Admits::Known, hosts: None, trusted_proxies: None, ui: None };
     let peer = PeerInfo { address: Some([192, 0, 2, 1].into()), ..PeerInfo::default() };
     let Ok(Arrival::Request(arrived)) = gatekeeper.arrive(&terms, &peer, &head) else {
         return None;

@@ -51,5 +51,6 @@ mod support;
 mod tls_handshakes;
 mod traces;
 mod two_secrets;
+mod ui_pass;
 mod unknown_subjects;
 mod unusable_secrets;

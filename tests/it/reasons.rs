@@ -116,7 +116,7 @@ fn misbehave(request: &Request) -> RawResponse {
 const SITES: &[(&str, &str, &str, &str)] = &[
     ("good", "", "", ""),
     ("strict", "", "", "existing_authorization: refuse"),
-    ("open", "", "", ""),
+    ("open", "", "ui: pass", ""),
     ("refused", "", "", ""),
     ("unknown", "", "", ""),
     ("page", "", "", ""),
@@ -240,7 +240,7 @@ impl Setup {
         );
         let gateway = Gateway::start(&format!(
             "listeners:
-  - {{ address: \"127.0.0.1:0\", callers: required, hosts: [gw] }}
+  - {{ address: \"127.0.0.1:0\", callers: required, hosts: [gw], ui: [open] }}
   - {{ address: \"127.0.0.1:0\", callers: anonymous, hosts: [gw] }}
   - {{ address: \"127.0.0.1:0\", callers: required, tls: {listener_tls} }}
 admin: {{ address: \"127.0.0.1:0\" }}
@@ -550,6 +550,7 @@ async fn pages(setup: &mut Setup) {
         ("masked_off", masked("pages", "design/loadwidgetdata", &(jane.clone() + same))),
         ("masked_route", masked("byjson", "design/other", &(jane.clone() + same))),
         ("masked_design", masked("byjson", "design/savetoserver", &(jane.clone() + same))),
+        ("caller_header", request("POST /bi/designer/v1.0/x", "Content-Length: 0\r\n")),
         ("origin_missing", masked("byjson", "design/loadwidgetdata", &jane)),
         ("embed_off", asks("good", &jane, one)),
         ("embed_route", request("GET /bi/api/site/pages/boldgate/x", &jane)),

@@ -22,6 +22,7 @@ fn policy_of(tenant: &Tenant) -> Policy {
         classify_installation: read,
         takes_name: |_, _| false,
         masked: |_, _| None,
+        ui: |_, _, _| None,
     };
     Policy::new(&Tenants::new(vec![tenant.clone()]).unwrap(), routes, HashMap::new(), None)
 }

@@ -49,6 +49,7 @@ fn of_version(version: u64) -> Policy {
         classify_installation: read,
         takes_name: |_, _| false,
         masked: |_, _| None,
+        ui: |_, _, _| None,
     };
     Policy::new(&Tenants::new(vec![tenant]).unwrap(), routes, HashMap::new(), None)
 }
