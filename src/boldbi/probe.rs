@@ -11,11 +11,12 @@ use http::request::Builder;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
+use super::designer::masked_headers;
 use super::fault::ConnectionFault;
 use super::redirect::RedirectTarget;
 use super::reply;
 use crate::fetch::{FetchError, Fetcher, TcpConnection, TlsPeer};
-use crate::tenant::Server;
+use crate::tenant::{Server, Tenant};
 use crate::token::AccessToken;
 use crate::trust::Trust;
 
@@ -107,6 +108,24 @@ impl Probe {
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         let request = Request::post(path).header(CONTENT_TYPE, form);
         self.ask(&self.fetcher, self.server.tls, request, None).await
+    }
+
+    /// The head of the response to a POST of nothing to a `path` of the data service, as the
+    /// gateway sends it in masked mode for `tenant`, the server's.
+    ///
+    /// # Errors
+    /// As [`Probe::get`].
+    pub async fn data_service(
+        &self,
+        tenant: &Tenant,
+        path: &str,
+        token: &AccessToken,
+    ) -> Result<ProbeResponse, ProbeError> {
+        let headers = masked_headers(tenant, &HeaderMap::new(), true);
+        let request = headers
+            .iter()
+            .fold(Request::post(path), |request, (name, value)| request.header(name, value));
+        self.ask(&self.fetcher, self.server.tls, request, Some(token)).await
     }
 
     /// Whether plain HTTP is spoken at the host and port of a server with TLS.

@@ -15,6 +15,7 @@ use crate::tenant::Tenant;
 use examination::Examination;
 use report::{Report, Steps, Verdict};
 
+mod data_service;
 mod examination;
 mod exchange;
 mod machine;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::named_tenant::{DISABLED, disabled_to_do};
+use super::data_service;
 use super::exchange::{self, RunFacts};
 use super::quantity::span;
 use super::report::Steps;
@@ -62,6 +63,9 @@ pub(super) async fn examine(
     request(&mut steps, facts, tenant, &token).await;
     if let Some(settings) = &tenant.embed {
         embed(&mut steps, bold_bi, permit, (position, settings)).await;
+        if settings.masked {
+            data_service::ask(&mut steps, facts, tenant, &token).await;
+        }
     }
     (steps, Blame::Nobody)
 }

@@ -16,15 +16,7 @@ const DESIGN: &str = "      masked: true\n      modes: [view, design]\n";
 const SAME: &str = "Sec-Fetch-Site: same-origin\r\n";
 
 /// A caller whose JWTs open all classes but credentials.
-fn editor(setup: &Setup, claims: &Value) -> String {
-    let mut all = claims.clone();
-    all["aud"] = "editors".into();
-    setup.jane_with(&all)
-}
-
-/// A gateway whose tenant `acme` has these lines below `embed`, and a caller for editors.
-async fn with(embed: &str) -> Setup {
-    let more = "  editor:
+pub const EDITOR: &str = "  editor:
     jwt:
       issuer: https://login.example.com/
       audience: editors
@@ -33,7 +25,15 @@ async fn with(embed: &str) -> Setup {
     may:
       - { tenant: \"*\", routes: [read, export, write, admin], subject: { claim: email, domains: [acme.example] } }
 ";
-    Setup::with_callers(embed, more).await
+
+/// The header line with a JWT of Jane's for that caller.
+pub fn editor(setup: &Setup) -> String {
+    setup.jane_with(&json!({"aud": "editors"}))
+}
+
+/// A gateway whose tenant `acme` has these lines below `embed`, and a caller for editors.
+async fn with(embed: &str) -> Setup {
+    Setup::with_callers(embed, EDITOR).await
 }
 
 /// The routes of the sample of domain masking, and the one of the recording: class, method, path.
@@ -81,7 +81,7 @@ export GET design/download/csv/
 ";
 
 /// The three words of each route.
-fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     ROUTES.lines().map(|line| {
         let mut words = line.split(' ');
         (words.next().unwrap(), words.next().unwrap(), words.next().unwrap())
@@ -166,6 +166,9 @@ async fn a_masked_request_reaches_the_data_service_with_the_users_token_and_noth
         ],
         "no other header"
     );
+    // The browser sends no `Authorization`, so a cache must be told that this is one user's.
+    assert_eq!(response.header("cache-control"), ["no-store"]);
+    assert_eq!(response.header("x-content-type-options"), ["nosniff"]);
     // The token comes from the cache from now on, and no byte of it is in a response.
     let again = send(&setup, "POST", LOAD, &lines, "{}").await;
     assert_eq!((again.status, setup.stand_in.token_requests()), (200, 1));
@@ -180,7 +183,7 @@ async fn each_route_of_the_list_is_open_to_its_class_and_editing_only_in_the_mod
     for (class, method, path) in routes() {
         let target = format!("/masked/acme/v1.0/{path}");
         for (setup, opens) in [(&view, class != "write"), (&design, true)] {
-            let lines = format!("{}{SAME}", editor(setup, &json!({})));
+            let lines = format!("{}{SAME}", editor(setup));
             let response = send(setup, method, &target, &lines, "{}").await;
             if opens {
                 assert_eq!(response.status, 200, "{method} {path}: {}", response.text());
@@ -212,7 +215,7 @@ async fn each_route_of_the_list_is_open_to_its_class_and_editing_only_in_the_mod
 #[tokio::test]
 async fn nothing_else_below_masked_is_forwarded_in_any_spelling() {
     let setup = with(DESIGN).await;
-    let lines = format!("{}{SAME}", editor(&setup, &json!({})));
+    let lines = format!("{}{SAME}", editor(&setup));
     for (path, status) in [
         ("/masked", 404),
         ("/masked/", 404),
@@ -461,4 +464,20 @@ async fn explain_shows_where_a_masked_request_goes_and_why_it_is_refused() {
         assert!(ended.stdout.contains(because), "{because}: {}", ended.stdout);
     }
     setup.assert_untouched("explain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_asks_the_data_service() {
+    let setup = with(MASKED).await;
+    let files = Files::new();
+    files.write("boldgate.yaml", &setup.config);
+    let config = files.path("boldgate.yaml").to_str().unwrap().to_owned();
+    let ended = run(&["doctor", "acme", "--config", &config]);
+    let said = "masked         POST /bi/designer/v1.0/design/getlocalizationformat/ with the token: status 200";
+    assert!(ended.stdout.contains(said), "{}{}", ended.stdout, ended.stderr);
+    setup.stand_in.fail_next_api(StatusCode::FORBIDDEN, 9);
+    let ended = run(&["doctor", "acme", "--config", &config]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(ended.stdout.contains("FAILED   masked"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("the data service refuses the token"), "{}", ended.stdout);
 }
