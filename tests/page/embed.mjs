@@ -2,18 +2,20 @@
 // the gateway, two sites and this script, whose first argument is JSON: the URLs, the JWT, the calls.
 import { chromium } from "playwright-core";
 
-const { listed, other, authorize, token, jwt, calls } = JSON.parse(process.argv[2]);
+const { listed, other, authorize, token, jwt, calls, masked } = JSON.parse(process.argv[2]);
 const browser = await chromium.launch({ executablePath: process.env.BOLDGATE_TEST_CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** Sends the requests from a page of `site`; each result is what the page can read. */
 async function sent(site, requests) {
   const page = await browser.newPage();
+  // The gateway has no pages of its own. A page of its address is what a proxy in front would serve.
+  await page.route(masked.page, (route) => route.fulfill({ contentType: "text/html", body: "<!DOCTYPE html>" }));
   await page.goto(site);
   const results = await page.evaluate(async (all) => {
     const results = [];
-    for (const { url, headers, body } of all) {
+    for (const { url, method = "POST", headers, body } of all) {
       try {
-        const response = await fetch(url, { method: "POST", headers, body });
+        const response = await fetch(url, { method, headers, body });
         results.push({ status: response.status, body: await response.text() });
       } catch (error) {
         results.push({ error: String(error) });
@@ -33,7 +35,16 @@ const failures = [
   { url: authorize, headers: { "Content-Type": "application/json" }, body: "{}" },
   { url: authorize, headers: { "Content-Type": "text/plain", ...authorization }, body: "{}" },
 ];
+const data = masked.routes.map(({ method, url }) => ({
+  method,
+  url,
+  headers: { Authorization: `Bearer ${masked.jwt}`, ClientID: "c", Mode: "view", Caller: "http://evil.example/bi/api/site/acme" },
+  body: method === "POST" ? "{}" : undefined,
+}));
 console.log(JSON.stringify({
+  maskedListed: await sent(listed, data),
+  maskedOwn: await sent(masked.page, data),
+  maskedStranger: await sent(other, data),
   recorded: await sent(listed, recorded),
   tokens: await sent(listed, tokens),
   failures: await sent(listed, failures),

@@ -25,8 +25,9 @@ async fn page() -> (Upstream, String) {
 #[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
 async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_stranger_gets_nothing() {
     let ((_one, listed), (_two, other)) = (page().await, page().await);
-    let modes = "      modes: [view, design, connection, datasource, aiassistant]\n";
-    let setup = Setup::for_pages_of(&listed, modes, "", "").await;
+    let modes =
+        "      modes: [view, design, connection, datasource, aiassistant]\n      masked: true\n";
+    let setup = Setup::for_pages_of(&listed, modes, "", masked::EDITOR).await;
     let recorded: Value = serde_json::from_str(sdk::CALLS).unwrap();
     let recorded = recorded["calls"].as_array().unwrap();
     let calls: Vec<_> = recorded.iter().map(|call| {
@@ -40,10 +41,17 @@ async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_strange
         json!({"headers": headers.collect::<BTreeMap<_, _>>(), "body": body.to_string()})
     }).collect();
     let gateway = format!("http://localhost:{}", setup.gateway.address().port());
-    let jane = setup.jane();
+    let (jane, editor) = (setup.jane(), masked::editor(&setup));
+    let routes: Vec<_> = masked::routes().map(|(_, method, path)| {
+        json!({"method": method, "url": format!("{gateway}/masked/acme/v1.0/{path}")})
+    }).collect();
     let orders = json!({
         "listed": listed, "other": other, "calls": calls,
         "authorize": format!("{gateway}{AUTHORIZE}"), "token": format!("{gateway}{TOKEN}"),
+        "masked": {
+            "page": format!("{gateway}/page"), "routes": routes,
+            "jwt": editor.trim().strip_prefix("Authorization: Bearer ").unwrap(),
+        },
         "jwt": jane.trim().strip_prefix("Authorization: Bearer ").unwrap(),
     });
     let script = std::env::var_os("BOLDGATE_TEST_EMBED_PAGE").expect("`make embed-page` sets it");
@@ -74,4 +82,24 @@ async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_strange
         assert!(result["error"].is_string(), "a stranger's page reads nothing: {result}");
     }
     assert_eq!((calls, setup.targets().len()), (22, 22), "21 recorded calls and one token");
+    // Masked mode: all data routes for the listed page and one of the gateway's own address.
+    for page in ["maskedListed", "maskedOwn"] {
+        let served = results[page].as_array().unwrap();
+        assert_eq!(served.len(), 40);
+        for result in served {
+            assert_eq!(result["status"], 200, "{page}: {result}");
+            let body: Value = serde_json::from_str(result["body"].as_str().unwrap()).unwrap();
+            assert_eq!(body["user"], "jane@acme.example", "{body}");
+        }
+    }
+    for result in results["maskedStranger"].as_array().unwrap() {
+        assert!(result["error"].is_string(), "a stranger's page reads nothing: {result}");
+    }
+    let data = setup.stand_in.last_requests();
+    let data: Vec<_> = data.iter().filter(|sent| sent.target.contains("/designer/")).collect();
+    assert_eq!(data.len(), 80, "nothing of the stranger's reached Bold BI");
+    for sent in data {
+        let caller = format!("{}/api/site/acme", setup.stand_in.url());
+        assert_eq!(sent.headers["caller"].to_str().unwrap(), caller, "{sent:?}");
+    }
 }
