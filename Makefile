@@ -94,7 +94,7 @@ readers: ## 10,000 mutated requests: what goes on is what nginx and hyper read o
 	.ci/need rust build nginx
 	cargo test --locked --test it security::readers -- --include-ignored --nocapture --test-threads 1
 
-client-addresses: ## do logs and Bold BI have a client's address through a real HAProxy and a real nginx?
+client-addresses: ## through a real HAProxy and a real nginx: a client's address, and the splits of deploy/split
 	.ci/need rust build haproxy nginx-stream
 	cargo test --locked --test it clients:: -- --include-ignored --test-threads 1
 

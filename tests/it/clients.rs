@@ -13,6 +13,7 @@ use crate::support::gateway::{Gateway, PATH, anonymous, listening_at};
 use crate::support::upstream::Upstream;
 
 mod behind_proxies;
+mod split;
 
 /// The configuration with these keys in its listener.
 fn with(upstream: SocketAddr, keys: &str) -> String {
