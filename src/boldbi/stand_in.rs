@@ -26,6 +26,7 @@ use super::UserSource;
 mod api;
 mod designer;
 mod embed;
+mod embed_sdk;
 mod embed_secret;
 mod respond;
 mod state;
@@ -347,6 +348,9 @@ async fn respond(
             "/token" => token_endpoint::respond_to_client(shared, &client, request).await,
             _ => api::respond(shared, Some(ADMINISTRATION), &route, request).await,
         });
+    }
+    if let Some(file) = embed_sdk::file(path) {
+        return Ok(file);
     }
     let request = match designer::respond(shared, request).await {
         Ok(response) => return Ok(response),

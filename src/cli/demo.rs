@@ -12,6 +12,7 @@ use super::{Failure, LogFormat, print, runtime};
 use crate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
 use crate::boldbi::{BoldBi, UserSource};
 use crate::config::{ListenAddress, Settings};
+use crate::cors::WebOrigin;
 use crate::run::Running;
 use crate::telemetry::{AccessLog, Format, LogControl, Telemetry};
 
@@ -32,6 +33,9 @@ pub(super) struct DemoCommand {
     /// Port on loopback of the gateway, or of the pretend Bold BI alone; 0 for any free port
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Origin of a page of yours that may embed, beside the page of the demo
+    #[arg(long, default_value = OWN_ORIGIN, value_parser = WebOrigin::parse, conflicts_with = "bold_bi_only")]
+    origin: WebOrigin,
 }
 
 impl DemoCommand {
@@ -42,9 +46,9 @@ impl DemoCommand {
         }
         let files = DemoFiles::make()?;
         if self.once {
-            runtime.block_on(once(&files))
+            runtime.block_on(once(&files, &self.origin))
         } else {
-            runtime.block_on(until_interrupted(&files, self.port, format, log_level))
+            runtime.block_on(until_interrupted(&files, &self, format, log_level))
         }
     }
 }
@@ -70,20 +74,22 @@ Press Ctrl-C to end.",
 
 async fn until_interrupted(
     files: &DemoFiles,
-    port: u16,
+    command: &DemoCommand,
     format: LogFormat,
     log_level: LogControl,
 ) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
-    let (stand_in, application) = (stand_in(0).await?, Application::start().await?);
+    let origin = &command.origin;
+    let (stand_in, application) = (stand_in(0).await?, Application::start(origin).await?);
     // People read a demo, also through a pipe.
     let format = if matches!(format, LogFormat::Auto) { LogFormat::Text } else { format };
-    let settings = files.configure(&stand_in, &application, port)?;
+    let settings = files.configure(&stand_in, &application, origin, command.port)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let exchange = Arc::new(exchange);
     let running = start(settings, exchange, format, log_level).map_err(other_port)?;
     application.call(&embed_url(&running));
-    print_introduction(files, &stand_in, &application, &running)?;
+    files.write_own_page(&stand_in, &application, &running)?;
+    print_introduction(files, &stand_in, &application, &running, origin)?;
     signals.next().await;
     print("\nstopping")?;
     running.stop().await;
@@ -95,10 +101,18 @@ fn print_introduction(
     stand_in: &StandIn,
     application: &Application,
     running: &Running,
+    origin: &WebOrigin,
 ) -> Result<(), Failure> {
     let gateway = gateway_url(running);
     let admin = running.admin_address();
     let (page, embed, jane) = (application.origin(), embed_url(running), USERS[0].0);
+    let (own_page, own) = (files.own_page().display().to_string(), files.own_folder());
+    let serve_own_page = match origin.to_string().strip_prefix("http://localhost:") {
+        Some(port) => {
+            format!("python3 -m http.server {port} --bind 127.0.0.1 --directory {}", own.display())
+        }
+        None => format!("cat {own_page}"),
+    };
     print(&format!(
         "boldgate is running in front of a pretend Bold BI.
 
@@ -129,6 +143,9 @@ Run these in another terminal; none of them has a token:
   # embedding: the gateway asks Bold BI in place of the page, for the user and the rows of the JWT
   curl -s {embed} -H 'Content-Type: application/json' -H \"Authorization: Bearer $(curl -s {page}/jwt/{jane})\" -d '{{\"embedQueryString\": \"embed_dashboard_id={DASHBOARD}\"}}'
 
+  # embedding in a page of your own at {origin}: serve {own_page} there
+  {serve_own_page}
+
   # exchanges, cache hits, expiry of tokens
   curl -s http://{admin}/metrics
 
@@ -139,9 +156,9 @@ Each request prints a line here. Press Ctrl-C to end.
     ))
 }
 
-async fn once(files: &DemoFiles) -> Result<(), Failure> {
-    let (stand_in, application) = (stand_in(0).await?, Application::start().await?);
-    let settings = files.configure(&stand_in, &application, 0)?;
+async fn once(files: &DemoFiles, origin: &WebOrigin) -> Result<(), Failure> {
+    let (stand_in, application) = (stand_in(0).await?, Application::start(origin).await?);
+    let settings = files.configure(&stand_in, &application, origin, 0)?;
     let telemetry = Arc::new(Telemetry::default());
     let discarded = Box::new(std::io::sink());
     let log = AccessLog::new(Format::Text, discarded, telemetry.access_lines_dropped.clone())
@@ -241,13 +258,51 @@ impl DemoFiles {
         self.0.join("gateway.yaml")
     }
 
+    fn own_folder(&self) -> PathBuf {
+        self.0.join("page")
+    }
+
+    fn own_page(&self) -> PathBuf {
+        self.own_folder().join("index.html")
+    }
+
+    /// Writes the page that a developer may serve at an origin of their own.
+    fn write_own_page(
+        &self,
+        stand_in: &StandIn,
+        application: &Application,
+        running: &Running,
+    ) -> Result<(), Failure> {
+        let bold_bi = stand_in.url();
+        let sdk = format!("http://{}/embedded-sdk/v14.2/boldbi-embed.js", stand_in.addr());
+        let text = OWN_PAGE
+            .replace("SDK\"", &format!("{sdk}\""))
+            .replace("JWT\"", &format!("{}/jwt/{}\"", application.origin(), USERS[0].0))
+            .replace("SERVER/", &format!("{bold_bi}/"))
+            .replace("DASHBOARD\"", &format!("{DASHBOARD}\""))
+            .replace("ENDPOINT\"", &format!("{}\"", embed_url(running)));
+        let written =
+            fs::create_dir(self.own_folder()).and_then(|()| fs::write(self.own_page(), text));
+        written.map_err(|error| {
+            Failure::other(format!("cannot write {}: {error}", self.own_page().display()))
+        })
+    }
+
     fn configure(
         &self,
         stand_in: &StandIn,
         application: &Application,
+        origin: &WebOrigin,
         port: u16,
     ) -> Result<Settings, Failure> {
-        let text = configuration(&self.0, &stand_in.url(), &application.origin(), port);
+        let own = application.origin();
+        // The same origin twice is a finding.
+        let origins = if origin.to_string() == own {
+            format!("\"{own}\"")
+        } else {
+            format!("\"{own}\", \"{origin}\"")
+        };
+        let text = configuration(&self.0, &stand_in.url(), &origins, port);
         for (path, text) in
             [(self.0.join("key-set.json"), application.key_set()), (self.config(), text)]
         {
@@ -266,7 +321,7 @@ impl Drop for DemoFiles {
     }
 }
 
-fn configuration(folder: &Path, bold_bi: &str, page: &str, port: u16) -> String {
+fn configuration(folder: &Path, bold_bi: &str, origins: &str, port: u16) -> String {
     let folder = folder.display();
     format!(
         "listeners:
@@ -280,7 +335,7 @@ tenants:
   acme:
     server: demo
     site: site1
-    cors: {{ origins: [\"{page}\"] }}
+    cors: {{ origins: [{origins}] }}
     embed:
       datasource_filters: [{{ name: Region, claim: regions }}]
     credential:
@@ -311,6 +366,9 @@ callers:
     )
 }
 
+const OWN_PAGE: &str = include_str!("demo/own_page.html");
+/// Where development servers of web pages listen as a rule.
+const OWN_ORIGIN: &str = "http://localhost:3000";
 const SITE1_USER: &str = "reports@acme.example";
 const SITE2_USER: &str = "svc@globex.example";
 const DASHBOARD: &str = "c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff";

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::cli::Failure;
+use crate::cors::WebOrigin;
 
 /// The users of the application, each with the regions that its JWTs name.
 pub(super) const USERS: [(&str, &[&str]); 2] =
@@ -41,11 +42,13 @@ struct Pages {
     key: Ed25519KeyPair,
     /// The URL of the embed endpoint.
     endpoint: RwLock<String>,
+    /// The origin of pages that are not the demo's own.
+    other: HeaderValue,
 }
 
 impl Application {
-    /// Starts on a free port of loopback.
-    pub(super) async fn start() -> Result<Self, Failure> {
+    /// Starts on a free port of loopback. Pages of `other` can read its JWTs, too.
+    pub(super) async fn start(other: &WebOrigin) -> Result<Self, Failure> {
         let cannot = |error: &dyn std::fmt::Display| {
             Failure::other(format!("the page cannot start: {error}"))
         };
@@ -53,7 +56,8 @@ impl Application {
         let key = Ed25519KeyPair::from_pkcs8(key.as_ref()).map_err(|e| cannot(&e))?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|e| cannot(&e))?;
         let address = listener.local_addr().map_err(|e| cannot(&e))?;
-        let shared = Arc::new(Pages { key, endpoint: RwLock::default() });
+        let other = HeaderValue::try_from(other.to_string()).map_err(|e| cannot(&e))?;
+        let shared = Arc::new(Pages { key, endpoint: RwLock::default(), other });
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared })
     }
@@ -108,7 +112,13 @@ impl Pages {
                 let user = path.strip_prefix("/jwt/");
                 let user = user.and_then(|name| USERS.iter().position(|(email, _)| *email == name));
                 match user {
-                    Some(user) => typed(StatusCode::OK, "text/plain", self.jwt(user)),
+                    Some(user) => {
+                        let mut jwt = typed(StatusCode::OK, "text/plain", self.jwt(user));
+                        let headers = jwt.headers_mut();
+                        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.other.clone());
+                        headers.insert(VARY, HeaderValue::from_static("Origin"));
+                        jwt
+                    }
                     None => typed(StatusCode::NOT_FOUND, "text/plain", String::new()),
                 }
             }

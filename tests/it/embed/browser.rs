@@ -1,10 +1,14 @@
-//! The recorded calls of the SDK, sent by a page in headless Chromium: tests/page/embed.mjs. `make
-//! embed-page` runs this; `make test` skips it, because it needs no browser.
+//! The recorded calls of the SDK, sent by a page in headless Chromium (tests/page/embed.mjs), and
+//! the page that the demo writes (tests/page/demo.mjs). `make embed-page` runs them; `make test`
+//! skips them, because it needs no browser.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use super::*;
+use crate::support::process::{Process, boldgate};
 use crate::support::upstream::{Upstream, status};
 
 /// A site with an empty page.
@@ -102,4 +106,40 @@ async fn a_page_in_chromium_gets_the_replies_of_the_recorded_calls_and_a_strange
         let caller = format!("{}/api/site/acme", setup.stand_in.url());
         assert_eq!(sent.headers["caller"].to_str().unwrap(), caller, "{sent:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: `make embed-page`"]
+#[expect(clippy::disallowed_methods, reason = "neither a secret nor an option of boldgate")]
+async fn the_page_that_the_demo_writes_reaches_its_render_call_at_an_address_of_the_developers() {
+    let page = Arc::new(OnceLock::<String>::new());
+    let served = Arc::clone(&page);
+    let site = Upstream::with_handler_for_all(move |_| {
+        let text = served.get().map_or_else(String::new, |file| fs::read_to_string(file).unwrap());
+        let mut page = status(200, &text);
+        let text = String::from_utf8(page.bytes).unwrap();
+        page.bytes = text.edit_any("text/plain", "text/html").into_bytes();
+        page
+    })
+    .await;
+    let port = site.address.port();
+    let own = format!("http://localhost:{port}");
+    let demo = Process::start(boldgate(&["demo", "--port", "0", "--origin", &own]));
+    let said = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
+    let (_, after) = said.split_once(&format!("at {own}: serve ")).expect(&said);
+    page.set(after.split(" there").next().unwrap().to_owned()).unwrap();
+    let script = std::env::var_os("BOLDGATE_TEST_DEMO_PAGE").expect("`make embed-page` sets it");
+    let orders = json!({
+        "own": format!("{own}/"), "other": format!("http://127.0.0.1:{port}/"),
+        "screenshot": std::env::temp_dir().join("boldgate-demo-page.png"),
+    });
+    let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
+    let ended = tokio::task::spawn_blocking(run).await.unwrap().expect("Node is installed");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let drawn = results["own"]["text"].as_str().unwrap();
+    assert!(drawn.contains("user: jane@acme.example"), "{results}");
+    assert!(drawn.contains("rows: [{&Region=IN(North)}]"), "{results}");
+    // The same file at another origin: it does not even read the JWT.
+    assert!(!results["other"]["text"].as_str().unwrap().contains("jane"), "{results}");
 }
