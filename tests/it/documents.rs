@@ -49,6 +49,37 @@ fn every_test_that_the_invariants_name_exists() {
 }
 
 #[test]
+fn every_test_that_the_threat_table_names_exists() {
+    let tests = texts(&["src", "tests/it"]);
+    let named = named_tests(&read("SECURITY.md"));
+    assert!(named.len() > 10, "{named:?}");
+    let lost: Vec<_> = named.iter().filter(|name| !is_holder(name, &tests, "")).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+/// The tests in the last column of a table that has the head `Test` there.
+fn named_tests(markdown: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    for table in markdown.split("\n\n").filter(|block| {
+        block.lines().next().is_some_and(|head| head.trim_end().ends_with("| Test |"))
+    }) {
+        for row in table.lines().skip(2) {
+            let last = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+            let name = last.trim().trim_matches('`');
+            assert!(!name.is_empty(), "a row without a test: {row}");
+            named.push(name.to_owned());
+        }
+    }
+    named
+}
+
+#[test]
+fn the_tests_of_a_table_are_those_of_its_last_column() {
+    let table = "x\n\n| Value | Test |\n|---|---|\n| a `b` | `it_holds` |\n| c | `it_waits` |\n\ny | Test |\n";
+    assert_eq!(named_tests(table), ["it_holds", "it_waits"]);
+}
+
+#[test]
 fn every_source_file_that_the_documents_name_exists() {
     let documents = files("md").into_iter().filter(|path| !path.ends_with("CHANGELOG.md"));
     let exists = |file: &str| ["", "src"].iter().any(|at| root().join(at).join(file).exists());

@@ -19,6 +19,7 @@ mod budget;
 mod masked;
 mod operators;
 mod pages;
+mod phrases;
 mod sdk;
 mod secrets;
 mod tokens;
