@@ -1,0 +1,166 @@
+//! The journal of a rotation, beside the file of the secret: it tells that one has begun and not
+//! ended.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{new_of, remove, sync_folder, with_end};
+
+/// The journal of a rotation. It is locked as long as the process of the rotation lives.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    secret: PathBuf,
+    file: File,
+}
+
+/// An entry of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum JournalEntry {
+    /// The rotation of the secret of this tenant has begun.
+    Begun(String),
+    /// Bold BI is asked for a new secret from now on, with this token. The token reads the new
+    /// secret back if the reply is lost, when the old secret gives no token any more.
+    Asked(Zeroizing<String>),
+}
+
+/// Why there is no journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A rotation has begun and not ended.
+    #[error("an earlier rotation has begun and not ended: its journal is `{}`", .0.display())]
+    Unfinished(PathBuf),
+    /// Another process rotates at the moment.
+    #[error("another `boldgate rotate` is under way: it holds `{}`", .0.display())]
+    UnderWay(PathBuf),
+    /// No rotation has begun.
+    #[error("there is no rotation to resume: there is no `{}`", .0.display())]
+    Nothing(PathBuf),
+    /// It cannot be read or written.
+    #[error("the journal `{}` cannot be used: {}", .0.display(), .1)]
+    Unusable(PathBuf, #[source] io::Error),
+}
+
+impl Journal {
+    /// Begins the journal of the rotation of `secret`, of the tenant of this name.
+    ///
+    /// # Errors
+    /// When there is one already, or it cannot be written.
+    pub fn begin(secret: &Path, tenant: &str) -> Result<Self, JournalError> {
+        let path = journal_of(secret);
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).append(true).create_new(true).mode(0o600).open(&path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(if is_unfinished(secret) {
+                    JournalError::Unfinished(path)
+                } else {
+                    JournalError::UnderWay(path)
+                });
+            }
+            Err(error) => return Err(JournalError::Unusable(path, error)),
+        };
+        let mut journal = Self { path, secret: secret.to_owned(), file };
+        let begun = journal.lock().and_then(|()| {
+            journal.add(&JournalEntry::Begun(tenant.to_owned()))?;
+            sync_folder(secret)
+        });
+        if let Err(error) = begun {
+            // Nothing was asked. Without room for its first line, it would tell of a rotation that
+            // never was.
+            let _ = fs::remove_file(&journal.path);
+            return Err(JournalError::Unusable(journal.path, error));
+        }
+        Ok(journal)
+    }
+
+    /// The journal of an unfinished rotation of `secret`.
+    ///
+    /// # Errors
+    /// When there is none, another process holds it, or it cannot be read.
+    pub fn resume(secret: &Path) -> Result<Self, JournalError> {
+        let path = journal_of(secret);
+        let file = match OpenOptions::new().read(true).append(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(JournalError::Nothing(path));
+            }
+            Err(error) => return Err(JournalError::Unusable(path, error)),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path, secret: secret.to_owned(), file }),
+            Err(TryLockError::WouldBlock) => Err(JournalError::UnderWay(path)),
+            Err(TryLockError::Error(error)) => Err(JournalError::Unusable(path, error)),
+        }
+    }
+
+    /// Notes that Bold BI is asked for a new secret from now on, with `token`.
+    ///
+    /// # Errors
+    /// When it cannot be written. Bold BI must not be asked then.
+    pub fn asked(&mut self, token: &str) -> io::Result<()> {
+        self.add(&JournalEntry::Asked(Zeroizing::new(token.to_owned())))
+    }
+
+    /// Whether Bold BI may have been asked, and the token for that; `None` if it was not.
+    pub fn token(&mut self) -> Option<Zeroizing<String>> {
+        let mut text = Zeroizing::new(String::new());
+        self.file.rewind().ok()?;
+        (&self.file).take(MAX_JOURNAL).read_to_string(&mut text).ok()?;
+        text.lines().find_map(|line| match serde_json::from_str(line) {
+            Ok(JournalEntry::Asked(token)) => Some(token),
+            _ => None,
+        })
+    }
+
+    /// Removes the journal, and the file that no rotation needs any more.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn end(self) -> io::Result<()> {
+        remove(&new_of(&self.secret))?;
+        fs::remove_file(&self.path)?;
+        sync_folder(&self.secret)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        self.file.try_lock().map_err(|error| match error {
+            TryLockError::Error(error) => error,
+            TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        })
+    }
+
+    fn add(&mut self, entry: &JournalEntry) -> io::Result<()> {
+        let mut line = Zeroizing::new(serde_json::to_vec(entry)?);
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.file.sync_all()
+    }
+}
+
+/// Whether a rotation of `secret` has begun, and its process has ended without ending it.
+pub fn is_unfinished(secret: &Path) -> bool {
+    match File::open(journal_of(secret)) {
+        Ok(file) => !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
+        Err(error) => error.kind() != io::ErrorKind::NotFound && journal_of(secret).exists(),
+    }
+}
+
+/// The path of the journal of a rotation of `secret`.
+pub fn journal_of(secret: &Path) -> PathBuf {
+    with_end(secret, ".rotation")
+}
+
+const MAX_JOURNAL: u64 = 256 << 10;
