@@ -5,7 +5,7 @@ use boldgate::boldbi::stand_in::StandIn;
 
 use crate::support::edit::Edit;
 use crate::support::files::Files;
-use crate::support::process::Process;
+use crate::support::process::{Process, run};
 use crate::support::reloads::{
     ACME, PATIENCE, get, log_line, log_lines, metric, two_sites, until_status,
 };
@@ -133,4 +133,33 @@ async fn a_tenant_whose_refused_secret_was_removed_has_no_position_any_more() {
     setup.files.swap_in("boldgate.yaml", &format!("{before}embed_secret: {second}{after}"));
     becomes(PATIENCE, "it has one secret alone", async || setup.position().await == 0).await;
     assert_eq!(setup.status().await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tries_both_secrets_and_warns_of_the_refused_one() {
+    for (first, second, expected) in [
+        (EMBED_SECRET, EMBED_SECRET, None),
+        (
+            EMBED_SECRET,
+            "canary-wrong",
+            Some("with number 1 of the `embed_secrets`; Bold BI refuses number 2"),
+        ),
+        (
+            "canary-wrong",
+            EMBED_SECRET,
+            Some("with number 2 of the `embed_secrets`, as Bold BI refuses number 1"),
+        ),
+    ] {
+        let setup = Setup::new(Some(first), Some(second)).await;
+        let config = setup.files.path("boldgate.yaml").display().to_string();
+        let doctor = move || run(&["doctor", "acme", "--config", &config]);
+        let ended = tokio::task::spawn_blocking(doctor).await.unwrap();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        match expected {
+            Some(expected) => assert!(ended.stdout.contains(expected), "{ended:?}"),
+            None => assert!(!ended.stdout.contains("with number"), "{ended:?}"),
+        }
+        // One more tells whether the URL is right.
+        assert_eq!(setup.upstream.token_requests(), 1 + 2, "each was asked once: {ended:?}");
+    }
 }

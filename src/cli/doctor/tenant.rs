@@ -42,14 +42,15 @@ pub(super) async fn examine(
     let InTurn { position, refused, result } = bold_bi.exchange_in_turn(permit).await;
     let token = match result {
         Ok(exchanged) => {
-            let refused = refused.map(|(refused, error)| {
-                format!(
+            let refused = match refused {
+                Some((refused, error)) => Some(format!(
                     "with number {} of the `embed_secrets`, as Bold BI refuses number {}: {}",
                     position.number(),
                     refused.number(),
                     error.kind
-                )
-            });
+                )),
+                None => second_refused(bold_bi, permit, position).await,
+            };
             describe(&mut steps, tenant, exchanged, refused)
         }
         Err(error) => {
@@ -68,6 +69,25 @@ pub(super) async fn examine(
         }
     }
     (steps, Blame::Nobody)
+}
+
+/// That Bold BI refuses the second secret, although the first one gives tokens. It would be found
+/// out by the failure of the first.
+async fn second_refused(
+    bold_bi: &BoldBi,
+    permit: &Permit,
+    position: SecretPosition,
+) -> Option<String> {
+    if position != SecretPosition::First || !permit.tenant().credential.has_two_secrets() {
+        return None;
+    }
+    let asked = bold_bi.exchange_once(permit, SecretPosition::Second).await;
+    let error = asked.err().filter(|error| error.kind.may_judge_secret())?;
+    Some(format!(
+        "with number 1 of the `embed_secrets`; Bold BI refuses number 2, which is asked if number 1 \
+         fails: {}",
+        error.kind
+    ))
 }
 
 /// Asks for an embed token as the tenant's own user, and drops it.
