@@ -233,9 +233,11 @@ impl Proxy {
         let Some(admission) = admitted.admission() else { return Ok(None) };
         record.stage(Stage::Token);
         let granted = self.gateway.token(admission, record.request_id()).await?;
+        // A token that is a credential is never exchanged.
+        let is_exchanged = admission.permit.tenant().credential.grant.is_exchanged();
         record.token(match &granted {
             None => TokenOrigin::Own,
-            Some(granted) if granted.cached => TokenOrigin::Cache,
+            Some(granted) if granted.cached || !is_exchanged => TokenOrigin::Cache,
             Some(_) => TokenOrigin::Exchange,
         });
         Ok(granted.map(|granted| granted.token))

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::text::encode_registry;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -33,6 +32,7 @@ mod page;
 mod process;
 mod readings;
 mod reason;
+mod recent;
 mod reload_records;
 mod reloads;
 mod rotations;
@@ -67,6 +67,7 @@ pub use page::PageFormat;
 use process::ProcessMetrics;
 pub use readings::{LabelledValue, Reading, Readings};
 pub use reason::{Reason, Refusals};
+pub use recent::RecentCounter;
 pub use reload_records::{RecordedReload, ReloadRecords, ReloadTrigger};
 pub use reloads::ReloadMetrics;
 pub use rotations::UnfinishedRotations;
@@ -102,7 +103,7 @@ pub struct Telemetry {
     /// Open connections of clients.
     pub connections: Gauge,
     /// Connections of clients that were rejected because too many were open.
-    pub connections_refused: Counter,
+    pub connections_refused: RecentCounter,
     /// Requests that were refused.
     pub refusals: Refusals,
     /// TLS handshakes with clients.
@@ -150,13 +151,13 @@ impl Default for Telemetry {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("boldgate");
         let families = Families::register(&mut registry);
-        let (connections, connections_refused) = (Gauge::default(), Counter::default());
+        let (connections, connections_refused) = (Gauge::default(), RecentCounter::default());
         let access_lines_dropped = LostLines::default();
         registry.register("connections", "Open connections of clients", connections.clone());
         registry.register(
             "connections_refused",
             "Connections of clients rejected because too many were open",
-            connections_refused.clone(),
+            connections_refused.counter().clone(),
         );
         registry.register(
             "access_log_lines_dropped",

@@ -33,6 +33,7 @@ mod source;
 mod suspend;
 mod users;
 
+pub use budget::initial as initial_exchanges;
 pub use named_user::NamedUser;
 pub use source::{Renewal, TokenLookup, TokenSource};
 

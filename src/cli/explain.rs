@@ -207,7 +207,7 @@ fn print_admission(admission: &Admission, page: Option<&HeaderValue>) -> Result<
         print(&format!("by:        {}", admission.by))?;
         // Secrets are not read here, so the end of a token is not known.
         print(if tenant.credential.grant.is_exchanged() {
-            "decision:  admitted, with a token of the subject"
+            "decision:  admitted, with a token of the subject, if `boldgate check` can read the secret"
         } else {
             "decision:  admitted, with the tenant's personal access token until its end"
         })

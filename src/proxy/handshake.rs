@@ -78,10 +78,14 @@ pub fn failed(telemetry: &Telemetry, listener: &str, client: IpAddr, error: &io:
             boldgate.reason = reason,
             error,
             repeated,
+            hint = (failure == HandshakeFailure::NotTls).then_some(NOT_TLS),
             "a TLS handshake with a client failed"
         ),
     }
 }
+
+const NOT_TLS: &str = "the client speaks another protocol, such as HTTP without TLS: give it a URL that begins with \
+                       `https://`";
 
 fn classify(error: &io::Error) -> HandshakeFailure {
     let cause = error.get_ref();

@@ -234,7 +234,8 @@ impl Connections {
                 limit = self.permits.size(),
                 repeated,
                 hint = if self.telemetry.descriptors.are_lowered() {
-                    descriptors::HINT
+                    "raise the limit of open file descriptors (`LimitNOFILE` of systemd, `ulimit -n`): it \
+                     allows fewer connections than `limits.max_connections`"
                 } else {
                     "raise `limits.max_connections`, or find the client that opens so many"
                 },
@@ -319,7 +320,7 @@ impl Connections {
     ) -> Result<Option<IpAddr>, ()> {
         match &listener.proxy_protocol {
             // Kept apart, so that connections without a header are not larger for it.
-            Some(from) => Box::pin(self.told_source(stream, peer, from)).await,
+            Some(from) => Box::pin(self.told_source(stream, peer, from, &listener.address)).await,
             None => Ok(None),
         }
     }
@@ -330,6 +331,7 @@ impl Connections {
         stream: &mut (impl AsyncRead + Unpin),
         peer: Option<IpAddr>,
         from: &PeerSet,
+        listener: &str,
     ) -> Result<Option<IpAddr>, ()> {
         let (kind, cause, hint) = if from.contains(peer) {
             let deadline = self.generation.load().limits.request_head_timeout;
@@ -356,6 +358,7 @@ impl Connections {
         };
         if let Some(repeated) = self.telemetry.no_tenant.log_limiter.allow(kind) {
             tracing::warn!(
+                boldgate.listener = listener,
                 client.address = peer.map(display),
                 repeated = (repeated > 0).then_some(repeated),
                 hint,

@@ -451,8 +451,8 @@ fn in_one_line(findings: &str) -> String {
 const GONE: &str = "put the configuration file back, readable for the user of the gateway: it is read again by \
                     itself; a restart would fail without it";
 const FAULTY: &str = "correct it, or restore the former files; `boldgate check` shows all faults";
-const NOT_APPLIED: &str = "correct it, or restore the former files; once an address that was in use is free, send \
-                           SIGHUP";
+const NOT_APPLIED: &str = "correct it, or restore the former files; if the cause is outside of the files, such as an \
+                           address in use or a missing folder, send SIGHUP once it is mended";
 const STATUS_REFUSED: &str = "serving; the changed configuration was refused: see the log";
 const STATUS_UNREADABLE: &str =
     "serving; the files of the configuration cannot be read: see the log";

@@ -297,6 +297,15 @@ impl Found {
     }
 
     fn process(&mut self, telemetry: &Telemetry) {
+        if let Some(number) = telemetry.connections_refused.lately() {
+            self.failing(
+                "overview",
+                format!(
+                    "clients were rejected with 503 in the last five minutes, because too many \
+                     connections were open ({number} since the start)"
+                ),
+            );
+        }
         if let Some(scarcity) = telemetry.descriptors.scarcity() {
             self.warning("overview", scarcity);
         }

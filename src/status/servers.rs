@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::samples::{RequestSamples, Samples};
 use crate::proxy::{AddressState, Proxy, TenantUpstream, Upstream};
 use crate::telemetry::Telemetry;
+use crate::token::initial_exchanges;
 
 /// A server.
 #[derive(Debug, Serialize)]
@@ -98,7 +99,7 @@ fn server(
         exchanges_running: endpoint.as_ref().map_or(0, |endpoint| endpoint.running.get()),
         exchanges_waiting: endpoint.as_ref().map_or(0, |endpoint| endpoint.waiting.get()),
         exchanges_limit: endpoint.as_ref().map_or_else(
-            || i64::try_from(server.max_exchanges).unwrap_or(i64::MAX),
+            || i64::try_from(initial_exchanges(server.max_exchanges)).unwrap_or(i64::MAX),
             |endpoint| endpoint.limit.get(),
         ),
         max_exchanges: server.max_exchanges,

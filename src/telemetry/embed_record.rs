@@ -22,7 +22,7 @@ impl EmbedRecord {
             EmbedOutcome::UserRefused => self.user_refused_at.store(now(), Relaxed),
             // Bold BI gave a reply.
             EmbedOutcome::Granted | EmbedOutcome::Refused => self.failed_at.store(0, Relaxed),
-            EmbedOutcome::Cached | EmbedOutcome::PageRefused => {}
+            EmbedOutcome::Cached | EmbedOutcome::PageRefused | EmbedOutcome::Masked => {}
         }
     }
 

@@ -71,12 +71,17 @@ impl LogFile {
 
 impl Write for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let former = self.id;
         if self.was_moved() {
             self.reopen();
         } else {
             self.is_in_place();
         }
-        self.file.write(lines)
+        match lines.strip_prefix(b"\n") {
+            // It ends a truncated line, which is not in the new file.
+            Some(rest) if self.id != former => Ok(1 + self.file.write(rest)?),
+            _ => self.file.write(lines),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -118,7 +118,7 @@ impl LineQueue {
                 // The next line must not continue a truncated one.
                 lines.insert(0, '\n');
             }
-            let (last_byte, result) = write_all(&mut *out, lines.as_bytes());
+            let (last_byte, result) = write_all(&mut *out, lines.as_bytes(), torn);
             torn = last_byte.map_or(torn, |last| last != b'\n');
             // A log that cannot be written must not stop the gateway.
             losses.state.written(result.is_ok());
@@ -137,9 +137,13 @@ impl LineQueue {
     }
 }
 
-/// Writes all of `lines`. Gives the last byte that was written, and on failure the number of lines
-/// that are missing or truncated.
-fn write_all(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64, io::Error)>) {
+/// Writes all of `lines`, the first of which only ends a truncated one if `ends_torn`. Gives the
+/// last byte that was written, and on failure the number of lines that are missing or truncated.
+fn write_all(
+    out: &mut dyn Write,
+    lines: &[u8],
+    ends_torn: bool,
+) -> (Option<u8>, Result<(), (u64, io::Error)>) {
     let mut done = 0;
     let result = loop {
         if done == lines.len() {
@@ -152,7 +156,9 @@ fn write_all(out: &mut dyn Write, lines: &[u8]) -> (Option<u8>, Result<(), (u64,
             Err(error) => break Err(error),
         }
     };
-    let missing = memchr::memchr_iter(b'\n', &lines[done..]).count() as u64;
+    // The truncated line was counted when it was written.
+    let begin = done.max(usize::from(ends_torn));
+    let missing = memchr::memchr_iter(b'\n', &lines[begin..]).count() as u64;
     (lines[..done].last().copied(), result.map_err(|error| (missing, error)))
 }
 
@@ -292,6 +298,17 @@ mod tests {
         let text = String::from_utf8(std::mem::take(&mut *out.lock())).unwrap();
         assert!(text.starts_with("one line\nano\n"), "{text:?}");
         assert!(text.ends_with("\nthe last\n"), "{text:?}");
+    }
+
+    #[test]
+    fn each_lost_line_is_counted_once_however_often_a_write_fails() {
+        for done in 0..=6 {
+            let lines = b"\none\ntwo\n";
+            let mut out = Tight { room: done, failed: false, out: Arc::default() };
+            let (_, result) = write_all(&mut out, lines, true);
+            let (missing, _) = result.unwrap_err();
+            assert_eq!(missing, if done < 5 { 2 } else { 1 }, "after {done} bytes");
+        }
     }
 
     struct Stuck(Receiver<()>, Arc<Mutex<Vec<u8>>>);

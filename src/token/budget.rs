@@ -101,6 +101,11 @@ impl Budget {
     }
 }
 
+/// How many exchanges there may be before anything is known of the server.
+pub fn initial(max: usize) -> usize {
+    max.min(INITIAL)
+}
+
 /// The part of a budget that embed calls may use.
 fn half(limit: usize) -> usize {
     (limit / 2).max(1)
@@ -124,7 +129,7 @@ struct Limit {
 impl Limit {
     fn new(max: usize) -> Self {
         Self {
-            now: max.min(INITIAL),
+            now: initial(max),
             max,
             lowered_at: None,
             successes: 0,

@@ -140,7 +140,7 @@ impl Exchanges {
             // Exchanges that read it at this moment wait until both are switched.
             let mut active = self.active.write();
             // Requests of the new configuration must find the tokens that serve on.
-            let successor = |permit: &Permit| (new.reissue)(permit).by_new_secret();
+            let successor = |permit: &Permit| by_changed_secret(&new, permit);
             let handed_over = self.cache.hand_over(successor, activated_at + MAX_FORMER);
             activate();
             *active = Arc::clone(&new);
@@ -152,7 +152,8 @@ impl Exchanges {
         let is_known = |permit: &Permit| !matches!((new.reissue)(permit), Reissued::Revoked);
         self.deferred.retain(is_known);
         self.embeds.remove_all(|permit| !still(permit));
-        self.begin_proofs(handed_over, activated_at, still);
+        let changed = self.holds.changed(|permit| by_changed_secret(&new, permit));
+        self.begin_proofs(changed.into_iter().chain(handed_over).collect(), activated_at, still);
         // Requests that waited for another secret go on: their exchange is the proof.
         self.holds.reconfigured(is_known);
         for permit in self.failures.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
@@ -217,12 +218,16 @@ impl Exchanges {
         proof.is_some_and(|permit| self.cache.usable(&permit).is_some())
     }
 
-    /// Lets another permit prove the secret of `permit`, which has no usable token any more.
-    pub(super) fn prove_by_another(&self, permit: &Permit) {
-        if self.unproven.is_open(permit)
-            && let Some(other) = self.cache.with_former_secret(&permit.tenant().name).first()
-        {
+    /// Proves the secret of `permit`, which has no usable token: by another permit of the tenant
+    /// that has one by the former secret, or by an exchange of its own.
+    pub(super) fn prove_without_token(self: &Arc<Self>, permit: &Permit) {
+        if !self.unproven.is_open(permit) {
+            return;
+        }
+        if let Some(other) = self.cache.with_former_secret(&permit.tenant().name).first() {
             self.cache.plan(other, Instant::now());
+        } else if let Err(pause) = self.refresh(permit) {
+            self.cache.plan(permit, Instant::now() + pause.max(MIN_BACKOFF));
         }
     }
 
@@ -591,6 +596,13 @@ impl Exchanges {
     fn flights(&self) -> MutexGuard<'_, HashMap<Permit, Flight>> {
         self.flights.lock()
     }
+}
+
+/// The permit in place of `permit` by another secret. A token that is a credential counts at once,
+/// and none before it serves on: nothing would prove the new one.
+fn by_changed_secret(active: &Active, permit: &Permit) -> Option<Permit> {
+    let permit = (active.reissue)(permit).by_new_secret()?;
+    permit.tenant().credential.grant.is_exchanged().then_some(permit)
 }
 
 /// Reports a token of another user: a request with it would act as that user.

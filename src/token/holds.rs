@@ -94,6 +94,18 @@ impl Holds {
         hold.is_some_and(|hold| hold.accepted == Some(version) && hold.accepted_at > Some(time))
     }
 
+    /// A permit of each tenant whose secret the server has accepted, and which has another one by
+    /// `by_new_secret`.
+    pub(super) fn changed(&self, by_new_secret: impl Fn(&Permit) -> Option<Permit>) -> Vec<Permit> {
+        let tenants = self.tenants.lock();
+        let changed = tenants.values().filter_map(|hold| {
+            let accepted = hold.accepted?;
+            let permit = by_new_secret(&hold.permit)?;
+            (accepted != permit.tenant().credential.version).then_some(permit)
+        });
+        changed.collect()
+    }
+
     fn change(&self, permit: &Permit, change: impl FnOnce(&mut TenantHold)) {
         let mut tenants = self.tenants.lock();
         let hold = tenants.entry(permit.tenant().name.clone()).or_insert_with(|| TenantHold {

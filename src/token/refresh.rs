@@ -64,7 +64,7 @@ fn refresh_due(exchanges: &Arc<Exchanges>) {
 
 fn refresh(exchanges: &Arc<Exchanges>, permit: &Permit, now: Instant) {
     let Some(token) = exchanges.cache().usable(permit) else {
-        return exchanges.prove_by_another(permit);
+        return exchanges.prove_without_token(permit);
     };
     if !token.is_in_use() && !exchanges.is_proving(permit) {
         exchanges.metrics(permit).refreshed(RefreshOutcome::Unused);

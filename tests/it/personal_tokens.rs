@@ -15,7 +15,8 @@ use crate::support::files::Files;
 use crate::support::identity_provider::{Provider, bearer};
 use crate::support::process::{Ended, Process, run};
 use crate::support::reloads::{
-    ACME, BOLT, CHANGE_DEADLINE, KEPT, PATIENCE, get, log_line, metric, two_sites, until_status,
+    ACME, BOLT, CHANGE_DEADLINE, KEPT, PATIENCE, get, log_line, log_lines, metric, two_sites,
+    until_status,
 };
 use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::becomes;
@@ -127,6 +128,13 @@ async fn a_personal_token_goes_up_as_it_is_and_a_changed_file_counts_within_a_se
     let line = log_line(&gateway, KEPT).await;
     assert!(line["finding"].as_str().unwrap().contains("whose end cannot be read"), "{line}");
     assert_eq!(serial(&gateway).await, second);
+    // One that is at its end counts at once as well, as the warning about it says.
+    setup.files.swap_in("token", &setup.token(Duration::from_secs(5)).await);
+    until_status(gateway.address(), ACME, 503).await;
+    assert_eq!(get(gateway.address(), ACME).await.code(), "token_ended");
+    // Nobody has asked Bold BI about any of them.
+    let proven = "the changed secret of a tenant gives tokens, and is used from now on";
+    assert!(log_lines(&gateway, proven).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

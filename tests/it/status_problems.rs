@@ -6,6 +6,7 @@ use std::process::Command;
 use boldgate::boldbi::stand_in::StandIn;
 
 use crate::support::admin::{problems, read_json};
+use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::Process;
@@ -79,6 +80,19 @@ async fn lost_lines_of_the_audit_log_are_failing_and_those_of_the_access_log_a_w
         );
         assert_eq!(problems(admin).await, [lately]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_are_rejected_above_the_limit_are_failing() {
+    let (_upstream, files) = setup("limits: { max_connections: 1 }\n").await;
+    let gateway = files.serve();
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    let _first = Client::connect(address).await;
+    assert_eq!(problems(admin).await, [""; 0], "control");
+    assert_eq!(Client::connect(address).await.response().await.code(), "overloaded");
+    let text = "failing overview: clients were rejected with 503 in the last five minutes, because too many \
+                connections were open (1 since the start)";
+    assert_eq!(problems(admin).await, [text]);
 }
 
 /// The states of all tenants, by their names.

@@ -83,6 +83,34 @@ async fn a_changed_secret_is_proven_in_the_background_and_then_the_former_tokens
     assert_eq!((rotation.calls(0), rotation.calls(1)), (2, 2));
 }
 
+/// As after a leak: all tokens are dropped first, then the secret is changed.
+#[tokio::test(start_paused = true)]
+async fn a_changed_secret_is_proven_although_no_token_is_cached_if_the_former_was_accepted() {
+    let rotation = Rotation::new();
+    rotation.activate(0);
+    rotation.activate(1);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(rotation.calls(1), 0, "nothing is known of a tenant that nobody has used");
+
+    let before = rotation.activate(0);
+    rotation.token(&before).await.unwrap();
+    assert_eq!(rotation.source.drop_tokens(&before.tenant().name, None), 1);
+    rotation.script.becomes(|_| Err(refused()));
+    rotation.activate(2);
+    assert!(rotation.is_alarmed());
+    sleep(2 * LATENCY).await;
+    assert_eq!((rotation.calls(2), rotation.is_alarmed()), (1, true), "the typo is told");
+    rotation.script.becomes(new_tokens(HOUR));
+    let own = rotation.activate(3);
+    sleep(2 * LATENCY).await;
+    assert_eq!((rotation.calls(3), rotation.is_alarmed()), (1, false));
+    rotation.token(&own).await.unwrap();
+    // Another reload with the same secret proves nothing again.
+    rotation.activate(3);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(rotation.calls(3), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_a_changed_secret_is_refused_the_former_tokens_serve_for_an_hour() {
     let rotation = Rotation::new();
