@@ -230,8 +230,8 @@ impl Tenants {
         }
     }
 
-    /// The tenant on `server` whose [`Tenant::api_base`] is `path`, if a request for `host` can mean
-    /// it.
+    /// The tenant on `server` whose [`Tenant::api_base`] is `path`, if a request for `host` can
+    /// mean it.
     pub fn of_api(&self, host: Option<&str>, path: &str, server: &Server) -> Option<&Arc<Tenant>> {
         let below = format!("{path}/");
         let by_path = || self.by_path(&below).or_else(|| self.by_base(&below));

@@ -55,7 +55,7 @@ mod tests {
         let (record, minute) = (EmbedRecord::default(), Duration::from_mins(1));
         assert!(!record.has_failed_within(minute) && !record.was_user_refused_within(minute));
         record.ended(EmbedOutcome::Failed);
-        for unrelated in [EmbedOutcome::Cached, EmbedOutcome::PageRefused] {
+        for unrelated in [EmbedOutcome::Cached, EmbedOutcome::PageRefused, EmbedOutcome::Masked] {
             record.ended(unrelated);
             assert!(record.has_failed_within(minute), "{unrelated:?}");
         }

@@ -165,8 +165,10 @@ callers:
         for path in
             ["/bi/designer/helper", "/etlservice/", "/aiservice", "/ums/signalr/progresshub"]
         {
-            let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n";
-            split.send(&format!("GET {path}"), upgrade, "").await;
+            let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            let response = split.send(&format!("GET {path}"), upgrade, "").await;
+            assert_eq!(response.status, 200, "{is_nginx} {path}");
             let sent = bold_bi.seen.take();
             assert_eq!(sent[0].header("upgrade"), ["websocket"], "{is_nginx} {path}");
             assert!(sent[0].header("connection")[0].eq_ignore_ascii_case("upgrade"), "{path}");
