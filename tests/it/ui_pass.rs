@@ -139,7 +139,7 @@ async fn each_row_of_the_table_is_passed_on_without_token_and_cookies_or_not_at_
             }
         }
     }
-    assert_eq!((rows.len(), passed), (18, 20), "rows, and requests that were passed on");
+    assert_eq!((rows.len(), passed), (18, 22), "rows, and requests that were passed on");
     // Without any credential, too: nobody is admitted.
     assert_eq!(setup.send("GET", "/bi/cdn/x.js", "").await.status, 200);
     setup.only();
