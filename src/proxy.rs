@@ -1,8 +1,6 @@
 //! One request from its head to its last byte: [`Proxy::handle`] goes through all steps in their
 //! order. The decisions are made in [`crate::gateway`].
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +15,13 @@ mod body;
 mod downstream;
 mod embed;
 pub mod handshake;
+mod passing;
 mod record;
 mod respond;
 mod serve;
 mod session;
 mod upstream;
 
-use downstream::RequestClient;
 pub use downstream::{ClientLimits, Peer, linger};
 pub use serve::Current;
 pub use session::UnfinishedHeads;
@@ -32,7 +30,7 @@ pub use upstream::{
 };
 
 use crate::caller::ListenerTerms;
-use crate::gateway::{Admission, Arrival, Gateway, Passage};
+use crate::gateway::{Admission, Arrival, Gateway};
 use crate::headers;
 use crate::http1::{RequestHeader, ResponseError};
 use crate::refusal::{Overdue, Refusal};
@@ -322,25 +320,6 @@ impl Proxy {
         Ok(Decision::Forward(admitted))
     }
 
-    /// Checks a request that goes on without a token of ours.
-    fn pass<'h>(
-        &self,
-        down: &Session,
-        (raw, head): (&'h RawHead, RequestHead<'h>),
-        passage: Passage,
-        client: (&'h Peer, Cow<'h, RequestClient>),
-        terms: &ListenerTerms,
-        record: &mut Record,
-    ) -> Result<Decision<'h>, Refusal> {
-        record.passed(&passage);
-        if down.upgrade() == Upgrade::WebSocket {
-            return Err(Refusal::WebSocket);
-        }
-        self.check_length(head.body)?;
-        let right = Right::Passed(passage);
-        self.going_on(Admitted::new(raw, head, right, client, terms), record)
-    }
-
     fn check_length(&self, body: BodyFraming) -> Result<(), Refusal> {
         let limit = self.limits.max_body;
         match body {
@@ -617,47 +596,13 @@ impl Proxy {
         }
     }
 
-    fn upstream(&self, admitted: &Admitted<'_>) -> Result<&Upstream, Refusal> {
-        Ok(match &admitted.right {
-            Right::Admitted(admission) => self.upstreams[admission.tenant().index].upstream(),
-            Right::Passed(passage) => self.passed_upstream(passage)?.upstream(),
-        })
-    }
-
-    /// A session to the server.
-    async fn lease(
-        &self,
-        admitted: &Admitted<'_>,
-        avoided: Option<SocketAddr>,
-    ) -> Result<Lease, Refusal> {
-        match &admitted.right {
-            Right::Admitted(admission) => {
-                self.upstreams[admission.tenant().index].lease(avoided).await
-            }
-            Right::Passed(passage) => self.passed_upstream(passage)?.lease(avoided).await,
-        }
-    }
-
-    /// The connections for a request that is passed on. The listener may be of another
-    /// configuration than this proxy for a moment, in which a server is gone.
-    fn passed_upstream(&self, passage: &Passage) -> Result<&PassedUpstream, Refusal> {
-        let mut passed = self.passed.iter();
-        passed
-            .find(|passed| passed.upstream().server().name == passage.server.name)
-            .ok_or(Refusal::ListenerChanged)
-    }
-
     fn upload_limits(&self, write: Option<Duration>) -> UploadLimits {
         let ClientLimits { body: client, max_body, .. } = self.limits;
         UploadLimits { write: write.unwrap_or(client), client, max_body }
     }
 
     fn finish(&self, record: &mut Record) {
-        let passed = record.passed_server();
-        let passed = passed.and_then(|server| {
-            self.passed.iter().find(|passed| passed.upstream().server().name == *server)
-        });
-        let routes = match (record.tenant_index(), passed) {
+        let routes = match (record.tenant_index(), self.passed_server(record.passed_server())) {
             (Some(index), _) => self.upstreams[index].upstream().routes(),
             (None, Some(passed)) => passed.upstream().routes(),
             (None, None) => &self.telemetry.no_server,
