@@ -10,8 +10,8 @@ use super::Record;
 use crate::caller::CallerName;
 use crate::cors::UnlistedPage;
 use crate::descriptors;
-use crate::embed::EmbedFault;
-use crate::policy::{RouteClass, Subject};
+use crate::embed::{EmbedFault, Malformation};
+use crate::policy::{Forbidden, MaskedFault, RouteClass, Subject};
 use crate::proxy::downstream::Peer;
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
 use crate::telemetry::{
@@ -53,7 +53,11 @@ impl Record {
             let limiter = limiter.unwrap_or(&telemetry.no_tenant.log_limiter);
             self.warn_once(Some(limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Failed
-        } else if let Refusal::Origin { .. } | Refusal::Embed { .. } = refusal {
+        } else if let Refusal::Origin { .. }
+        | Refusal::Embed { .. }
+        | Refusal::CallerHeader
+        | Refusal::Forbidden { why: Forbidden::Masked(_), .. } = refusal
+        {
             // Neither the page nor the browser shows the reason.
             let tenant = self.tenant().map(|name| telemetry.tenant(name.as_str()));
             if let (Refusal::Embed { why, .. }, Some(tenant)) = (refusal, &tenant) {
@@ -202,11 +206,31 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
             "a sandboxed frame, a file or a redirect has no origin that could be listed: serve the \
              page from an address of its own and list that"
         }
+        Refusal::Origin { page, .. } if matches!(**page, UnlistedPage::Unnamed) => {
+            "masked mode is for pages alone, of which browsers say where they are from: a proxy in \
+             between must pass `Origin` and `Sec-Fetch-Site` on"
+        }
         Refusal::Origin { .. } => {
             "if the page is one of yours, list its origin there; if not, a page of somebody else tries \
              to use the gateway through a user's browser"
         }
         Refusal::Embed { why, .. } => embed_hint(why),
+        Refusal::CallerHeader => {
+            "let the `serverUrl` of the page be the server's `url`, or an address whose host is in \
+             `hosts` of the listener, with the path of a tenant's site"
+        }
+        Refusal::Forbidden { why: Forbidden::Masked(fault), .. } => match fault {
+            MaskedFault::Off => {
+                "set `embed.masked: true` of the tenant, if pages may have its data"
+            }
+            MaskedFault::Route => {
+                "if dashboards stay empty without this route, a newer Bold BI needs it: please report \
+                 it with the version of Bold BI"
+            }
+            MaskedFault::Design => {
+                "list `design` in `embed.modes` of the tenant, if pages may edit"
+            }
+        },
         Refusal::WaitingEvicted { .. } => {
             "find out why the issuer's keys take so long to arrive, and which clients send so many \
              requests with its JWTs, or raise `limits.unfinished_heads`"
@@ -262,6 +286,9 @@ fn embed_hint(why: &EmbedFault) -> &'static str {
     match why {
         EmbedFault::ContentType => {
             "the embed SDK sends this header; a page with `fetch` must set it"
+        }
+        EmbedFault::Malformed(Malformation::HeaderTwice(_)) => {
+            "look for a proxy that adds this header beside the one of the page"
         }
         EmbedFault::Malformed(_) => {
             "names with `&`, `=`, `+`, `#`, `;`, `%` or quotes cannot be embedded: the SDK does not \
