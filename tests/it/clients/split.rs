@@ -86,24 +86,9 @@ impl Split {
     }
 }
 
-/// Bold BI itself: pages with cookies.
-fn page(_: &Request) -> RawResponse {
-    let text = "HTTP/1.1 200 OK\r\nSet-Cookie: session=2\r\nContent-Length: 7\r\n\r\nbold bi";
-    RawResponse { bytes: text.as_bytes().to_vec(), keep: true }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs HAProxy and nginx; `make client-addresses` runs it"]
-async fn the_shipped_splits_send_each_path_to_the_one_that_serves_it() {
-    let provider = Provider::new();
-    for is_nginx in [true, false] {
-        let users = [("jane@acme.example", UserSource::AzureAd)];
-        let mut acme = site(Some("acme"), &users);
-        acme.embed_secret = CANARY_SECRET.into();
-        // The gateway has a Bold BI of its own here, so that each request shows its way.
-        let (behind, bold_bi) =
-            (stand_in(vec![acme]).await, Upstream::with_handler_for_all(page).await);
-        let gateway = Gateway::start(&format!(
+/// A gateway behind the proxy, with masked mode.
+fn gateway(url: &str, provider: &Provider) -> Gateway {
+    Gateway::start(&format!(
             "listeners:
   - {{ address: \"127.0.0.1:0\", callers: required, trusted_proxies: {{ from: [127.0.0.1], header: x-forwarded-for }} }}
 admin: {{ address: \"127.0.0.1:0\" }}
@@ -124,9 +109,29 @@ callers:
     jwt: {{ issuer: \"https://login.example.com/\", audience: boldgate, algorithms: [EdDSA], jwks_file: {} }}
     may: [ {{ tenant: acme, routes: [read, embed], subject: {{ claim: email, domains: [acme.example] }} }} ]
 ",
-            behind.url(),
-            provider.jwks.path().display(),
-        ));
+        url,
+        provider.jwks.path().display(),
+    ))
+}
+
+/// Bold BI itself: pages with cookies.
+fn page(_: &Request) -> RawResponse {
+    let text = "HTTP/1.1 200 OK\r\nSet-Cookie: session=2\r\nContent-Length: 7\r\n\r\nbold bi";
+    RawResponse { bytes: text.as_bytes().to_vec(), keep: true }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs HAProxy and nginx; `make client-addresses` runs it"]
+async fn the_shipped_splits_send_each_path_to_the_one_that_serves_it() {
+    let provider = Provider::new();
+    for is_nginx in [true, false] {
+        let users = [("jane@acme.example", UserSource::AzureAd)];
+        let mut acme = site(Some("acme"), &users);
+        acme.embed_secret = CANARY_SECRET.into();
+        // The gateway has a Bold BI of its own here, so that each request shows its way.
+        let (behind, bold_bi) =
+            (stand_in(vec![acme]).await, Upstream::with_handler_for_all(page).await);
+        let gateway = gateway(&behind.url(), &provider);
         let split = Split::start(is_nginx, bold_bi.address, gateway.address()).await;
         let jane = bearer(&provider.token(|all| all["email"] = "jane@acme.example".into()));
         let origin = "Origin: https://app.example\r\n";
