@@ -1,0 +1,137 @@
+//! The demo, and the pretend Bold BI alone.
+
+use super::*;
+
+#[test]
+fn the_demo_runs_without_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = boldgate(&["demo", "--once"]);
+    let ended = Process::start({
+        command.env("TMPDIR", folder.path());
+        command
+    })
+    .end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    // It shows two refusals, and the log explains them.
+    assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.lines().all(|line| line.contains("\"INFO\"")), "{}", ended.stderr);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
+    insta::with_settings!({ omit_expression => true }, {
+        insta::assert_snapshot!("demo", ended.stdout);
+    });
+}
+
+#[tokio::test]
+async fn every_line_that_the_demo_tells_to_paste_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = boldgate(&["demo", "--port", "0"]);
+    command.env("TMPDIR", folder.path());
+    let demo = Process::start(command);
+    let introduction = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
+
+    let mut statuses = Vec::new();
+    for line in introduction.lines().filter(|line| line.trim_start().starts_with("curl ")) {
+        let response = paste(line).await;
+        if line.contains("/echo") {
+            assert!(response.text().contains("reports@acme.example"), "{}", response.text());
+        }
+        if line.contains("/boldgate/embed/") {
+            let reply: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+            assert_eq!(reply["Data"]["email"], "jane@acme.example", "{reply}");
+            assert_eq!(reply["Data"]["StandInFilter"], "[{&Region=IN(North)}]");
+        }
+        if line.contains("/metrics") {
+            assert!(response.text().contains("boldgate_token_exchanges_total"));
+        }
+        statuses.push(response.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 404, 403, 200, 200, 200]);
+    let page = introduction.lines().find_map(|l| l.trim().strip_prefix("page")).unwrap();
+    let page = paste(&format!("curl {}/", page.split_whitespace().next().unwrap())).await;
+    assert!(page.text().contains("/boldgate/embed/authorize"), "{}", page.text());
+
+    // stdout is no terminal here, and yet there is one readable line for each request.
+    let lines = demo.stdout(|text| text.matches(" request=").count() == 6);
+    for said in ["served tenant=acme token=exchange", "tenant=globex", "refusal=route_closed"] {
+        assert!(lines.contains(said), "{said}: {lines}");
+    }
+    let settings = introduction.lines().find_map(|l| l.trim().strip_prefix("settings")).unwrap();
+    assert_eq!(run(&["check", settings.trim()]).code, Some(0));
+
+    demo.signal(Signal::INT);
+    let ended = demo.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
+}
+
+/// Sends what a line of the form `curl [-i] [-s] [-X METHOD] URL [-H HEADER] [-d 'BODY']` sends. A
+/// header may have `$(curl -s URL)` in it.
+async fn paste(line: &str) -> crate::support::client::Response {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |option| words.iter().skip_while(|word| **word != option).nth(1).copied();
+    let url = words.iter().find_map(|word| word.strip_prefix("http://")).unwrap();
+    let (address, path) = url.split_once('/').unwrap();
+    let body = line.split_once(" -d '").map_or("", |(_, rest)| rest.strip_suffix('\'').unwrap());
+    let method = after("-X").unwrap_or(if body.is_empty() { "GET" } else { "POST" });
+    let mut headers = String::new();
+    for header in line.split(" -H ").skip(1) {
+        let quote = header.chars().next().unwrap();
+        let header = &header[1..=header[1..].find(quote).unwrap()];
+        let header = match header.split_once("$(") {
+            Some((before, command)) => {
+                let inner = Box::pin(paste(command.strip_suffix(')').unwrap())).await;
+                format!("{before}{}", inner.text())
+            }
+            None => header.to_owned(),
+        };
+        headers += &format!("{header}\r\n");
+    }
+    let mut client = Client::connect(address.parse().unwrap()).await;
+    let head = format!(
+        "{method} /{path} HTTP/1.1\r\nHost: {address}\r\nAccept: */*\r\n{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    client.write((head + body).as_bytes()).await;
+    client.response().await
+}
+
+#[test]
+fn a_demo_whose_port_is_taken_says_how_to_get_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = run(&["demo", "--port", &port]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(&format!("`127.0.0.1:{port}`")), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--port 0"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_gateway_of_its_own_works_with_what_the_pretend_bold_bi_alone_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = boldgate(&["demo", "--bold-bi-only", "--port", "0"]);
+    command.env("TMPDIR", folder.path());
+    let bold_bi = Process::start(command);
+    let said = bold_bi.stdout(|text| text.contains("Press Ctrl-C to end."));
+    let after = |name: &str| {
+        let (_, rest) = said.split_once(name).expect(&said);
+        rest.split([',', '\n']).next().unwrap().trim().to_owned()
+    };
+    let secret = write(&folder, "secret", &after("embed secret"));
+    let text = config(&after("url"), &secret);
+    assert_eq!(after("username"), "reports@acme.example", "the user of that configuration");
+    let gateway = Process::serve(&write(&folder, "gateway.yaml", &text));
+    let mut client = Client::connect(gateway.address()).await;
+    let echo = "GET /bi/api/site/site1/v5.0/echo HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.write(echo.as_bytes()).await;
+    let response = client.response().await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(response.text().contains("reports@acme.example"), "{}", response.text());
+
+    let port = after("url").rsplit_once(':').unwrap().1.trim_end_matches("/bi").to_owned();
+    let taken = run(&["demo", "--bold-bi-only", "--port", &port]);
+    assert_eq!(taken.code, Some(1));
+    assert!(taken.stderr.contains("--port 0"), "{}", taken.stderr);
+    bold_bi.signal(Signal::TERM);
+    assert_eq!(bold_bi.end().code, Some(0));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "it writes no files");
+}
