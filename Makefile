@@ -31,7 +31,7 @@ build: ## build the release binary
 	cargo build --release --locked
 
 test: ## run all tests: unit, integration, documentation; none of their secrets may show in the output
-	.ci/need rust build
+	.ci/need rust build redis
 	tests/leaks.sh $(target)/test-output.txt
 
 test-idp: $(target)/idp/ready ## do JWTs of a real identity provider work, through its rotations? (needs Node)

@@ -17,6 +17,7 @@ use crate::plain_file;
 use crate::plain_file::limit::{MAX_CONFIGURATION, MAX_SECRET};
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
+use crate::store::StoreSettings;
 use crate::telemetry::{AccessLogSettings, LogSink};
 use crate::tenant::{Server, Tenants};
 use crate::throttle::Throttles;
@@ -56,6 +57,7 @@ mod socket_access;
 mod subjects;
 mod tenants;
 mod tls;
+mod token_store;
 mod traces;
 mod trust;
 mod ui;
@@ -105,6 +107,8 @@ pub struct Settings {
     pub audit: Option<LogSink>,
     /// Which requests are recorded, and where their spans go; `None` if there are no traces.
     pub traces: Option<TraceSettings>,
+    /// The token store; `None` if the gateway is alone.
+    pub token_store: Option<StoreSettings>,
     /// When the certificates in those files expire.
     pub certificate_ends: CertificateEnds,
     /// The configuration as the status API shows it; `None` if that is off.
@@ -289,6 +293,7 @@ impl Check<'_> {
         let audit_sink = audit.as_ref().ok().and_then(Option::as_ref);
         let access_log = self.access_log(&at.key("access_log"), file.access_log, audit_sink);
         let traces = self.traces(&at.key("traces"), file.traces);
+        let token_store = self.token_store(&at.key("token_store"), file.token_store);
         let strict_start =
             file.strict_start.required(&at.key("strict_start"), "`true`, `false`", self.notes);
         let throttles = Throttles::new(
@@ -312,6 +317,7 @@ impl Check<'_> {
             access_log: access_log?,
             audit: audit?,
             traces: traces?,
+            token_store: token_store?,
             certificate_ends: self.certificate_ends.borrow().clone(),
             effective,
             warnings: Findings::new("", Vec::new()),

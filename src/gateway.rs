@@ -19,6 +19,7 @@ use crate::policy::{
 };
 use crate::refusal::{Refusal, RequestFacts};
 use crate::request::{RequestError, RequestHead};
+use crate::store::FleetAction;
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{
     DisabledBy, EmbedMode, EmbedSettings, ExistingAuthorization, SwitchError, Tenant,
@@ -235,6 +236,35 @@ impl Gateway {
     pub fn drop_tokens(&self, tenant: &str, subject: Option<&str>) -> Option<usize> {
         let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
         Some(self.tokens.drop_tokens(&tenant.name, subject))
+    }
+
+    /// Tells the other gateways of the fleet of an operator's action. Returns whether the token
+    /// store took it; `None` without a store.
+    pub async fn announce(&self, action: &FleetAction) -> Option<bool> {
+        Some(self.tokens.store()?.announce(action).await)
+    }
+
+    /// Does what an operator asked another gateway of the fleet for.
+    pub fn follow(&self, action: &FleetAction) {
+        let known = match action {
+            FleetAction::Drop { tenant, subject } => {
+                self.drop_tokens(tenant, subject.as_deref()).is_some()
+            }
+            FleetAction::Disable { tenant } => self.set_enabled(tenant, false).is_ok(),
+            FleetAction::Enable { tenant } => self.set_enabled(tenant, true).is_ok(),
+        };
+        if known {
+            tracing::info!(
+                action = action.name(),
+                boldgate.tenant = action.tenant(),
+                "an operator's action at another gateway of the fleet"
+            );
+        }
+    }
+
+    /// Whether the token store can be used; `None` without one.
+    pub fn is_store_up(&self) -> Option<bool> {
+        Some(self.tokens.store()?.is_up())
     }
 
     /// Lets exchanges of a tenant wait for another secret, for `time` at most; no longer, if it is

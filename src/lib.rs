@@ -12,6 +12,7 @@
 //! gateway             the decisions on one request, in order
 //! refusal  headers
 //! token
+//! store               the token store of a fleet
 //! embed  policy  throttle     embed: the calls that the gateway answers for web pages
 //! caller
 //! tenant
@@ -55,6 +56,7 @@ pub mod run;
 pub mod secret;
 pub mod secret_file;
 pub mod status;
+pub mod store;
 pub mod telemetry;
 pub mod tenant;
 pub mod throttle;

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 mod accept_loop;
 mod allotment;
 mod connections;
+mod fleet;
 mod generation;
 mod inherited;
 mod log_destinations;
@@ -123,6 +124,7 @@ impl Running {
         let state = ProcessState::new(tokens, total, telemetry, access_log);
         let ids: Vec<_> = (0..sockets.len() as ListenerId).collect();
         let listeners = settings.listeners.clone();
+        let token_store = settings.token_store.clone();
         let generation = Arc::new(Generation::build(settings, &ids, None, &state)?);
         logs.open(&state)?;
 
@@ -130,6 +132,7 @@ impl Running {
         generation.publish_metrics(telemetry);
         let connections =
             Connections::new(Arc::clone(&generation), Arc::clone(telemetry), allotment);
+        state.tokens.use_store(fleet::store(token_store, None, &connections, telemetry));
         report(allotment, limits.max_connections, None, telemetry);
         let source = Arc::downgrade(&connections);
         let cache_limit = limits.token_cache_entries;
@@ -232,6 +235,7 @@ impl Running {
             settings.listeners.iter().map(|l| (l.address.clone(), l.access)).collect();
         let (restart_only, logs) = (RestartOnly::of(&settings), LogDestinations::of(&settings));
         let listeners = settings.listeners.clone();
+        let token_store = settings.token_store.clone();
         let admin_terms = AdminTerms::new(&settings.admin, &settings.files);
         let next = Arc::new(Generation::build(settings, &ids, Some(&before), &self.state)?);
         let access = self.change_access(&ids, &configured)?;
@@ -242,6 +246,9 @@ impl Running {
         self.state.tokens.reconfigure(exchange, renewal, &next.servers, || {
             self.connections.activate(Arc::clone(&next));
         });
+        let former = self.state.tokens.store();
+        let store = fleet::store(token_store, former, &self.connections, &self.state.telemetry);
+        self.state.tokens.use_store(store);
         let admin_terms = admin_terms.following(&self.admin_terms.load());
         self.admin_terms.store(Arc::new(admin_terms));
 

@@ -39,6 +39,7 @@ mod rotations;
 mod routes;
 mod sink;
 mod spans;
+mod token_store;
 mod values;
 mod writer;
 
@@ -76,6 +77,7 @@ pub use routes::{
 };
 pub use sink::LogSink;
 pub use spans::{SpanDrop, SpanMetrics};
+pub use token_store::{StoreMetrics, StoreOutcome};
 pub use writer::stdout;
 
 /// All metrics of the process.
@@ -122,6 +124,8 @@ pub struct Telemetry {
     pub access_lines_dropped: LostLines,
     /// The spans of traces.
     pub spans: SpanMetrics,
+    /// The token store.
+    pub token_store: StoreMetrics,
     /// The audit log. Its lines are dropped until it has a sink.
     pub audit: AuditLog,
     /// The level of the process log.
@@ -178,6 +182,7 @@ impl Default for Telemetry {
         let descriptors = DescriptorMetrics::register(&mut registry);
         let reloads = ReloadMetrics::register(&mut registry);
         let spans = SpanMetrics::register(&mut registry);
+        let token_store = StoreMetrics::register(&mut registry);
         let actions = ActionMetrics::register(&mut registry);
         let audit = AuditLog::default();
         registry.register(
@@ -214,6 +219,7 @@ impl Default for Telemetry {
             actions,
             access_lines_dropped,
             spans,
+            token_store,
             audit,
             log_level: LogControl::default(),
         }

@@ -82,6 +82,19 @@ impl AccessToken {
         Ok(Self { margin: MAX_MARGIN, is_credential: true, ..token })
     }
 
+    /// A token that was obtained `age` ago by another gateway, and ends in `left`.
+    ///
+    /// # Errors
+    /// As [`AccessToken::new`].
+    pub fn stored(token: &str, age: Duration, left: Duration) -> Result<Self, NotAToken> {
+        let now = Instant::now();
+        // A clock that does not reach back so far makes it younger, and its end the same.
+        let obtained_at = now.checked_sub(age).unwrap_or(now);
+        let margin = ((age + left) / 20).min(MAX_MARGIN);
+        let token = Self::new(token, obtained_at, (now - obtained_at) + left)?;
+        Ok(Self { margin, ..token })
+    }
+
     /// The value of the `Authorization` header (RFC 6750, section 2.1), marked sensitive.
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization

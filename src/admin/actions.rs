@@ -21,6 +21,7 @@ use super::reply::{ActionFailure, ActionSuccess, in_words};
 use super::{AdminClient, AdminServer};
 use crate::boldbi;
 use crate::gateway::Gateway;
+use crate::store::FleetAction;
 use crate::telemetry::{
     ActionOutcome, AdminAction, AuditClient, AuditEvent, AuditLine, LogLevel, Telemetry,
 };
@@ -72,6 +73,13 @@ impl Controls {
                 refreshed
             }
             AdminCommand::DropTokens { tenant, subject } => {
+                if !gateway.tenants().iter().any(|known| known.name.as_str() == tenant) {
+                    return Err(unknown_tenant(tenant));
+                }
+                // Before the tokens here are dropped, so that none comes again from the store.
+                let (of_tenant, of_subject) = (tenant.clone(), subject.clone());
+                let action = FleetAction::Drop { tenant: of_tenant, subject: of_subject };
+                let told = gateway.announce(&action).await;
                 let dropped = gateway
                     .drop_tokens(tenant, subject.as_deref())
                     .ok_or_else(|| unknown_tenant(tenant))?;
@@ -91,7 +99,7 @@ impl Controls {
                          request exchanges again"
                     ),
                 };
-                Ok(ActionSuccess::new(message).with("dropped", dropped))
+                Ok(of_fleet(message, told).with("dropped", dropped))
             }
             AdminCommand::DisableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, false);
@@ -102,7 +110,9 @@ impl Controls {
                      true`",
                     if changed { "is" } else { "was already" }
                 );
-                Ok(ActionSuccess::new(message).with("changed", changed))
+                let action = FleetAction::Disable { tenant: tenant.clone() };
+                let told = gateway.announce(&action).await;
+                Ok(of_fleet(message, told).with("changed", changed))
             }
             AdminCommand::EnableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, true);
@@ -112,7 +122,9 @@ impl Controls {
                 } else {
                     format!("tenant `{tenant}` was enabled already")
                 };
-                Ok(ActionSuccess::new(message).with("changed", changed))
+                let action = FleetAction::Enable { tenant: tenant.clone() };
+                let told = gateway.announce(&action).await;
+                Ok(of_fleet(message, told).with("changed", changed))
             }
             AdminCommand::HoldExchanges { tenant, seconds, .. } => {
                 let time = Duration::from_secs(*seconds);
@@ -354,6 +366,22 @@ impl AdminServer {
             Ok(Err(_)) | Err(_) => return Err(ActionFailure::body_incomplete()),
         };
         AdminCommand::parse(action, &body).map_err(|why| ActionFailure::body(action, &why))
+    }
+}
+
+/// The success of an action that is for the whole fleet; `told` whether the store took it.
+fn of_fleet(message: String, told: Option<bool>) -> ActionSuccess {
+    match told {
+        None => ActionSuccess::new(message),
+        Some(true) => {
+            let more = "the other gateways of the fleet do the same within a second";
+            ActionSuccess::new(format!("{message}; {more}")).with("fleet", "told")
+        }
+        Some(false) => {
+            let more = "the token store cannot be used, so the other gateways of the fleet were not \
+                        told: repeat this at each of them, or once the store is back";
+            ActionSuccess::new(format!("{message}; {more}")).with("fleet", "not_told")
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod quantity;
 mod remedy;
 mod report;
 mod server;
+mod store;
 mod tenant;
 
 /// Examine the whole way to Bold BI, step by step, and say what to do about the first broken step
@@ -87,12 +88,16 @@ impl DoctorCommand {
             )?;
             let runtime = runtime()?;
             let (traces, callers) = (settings.traces.clone(), settings.caller_auth);
+            let store = settings.token_store;
             let machine = &mut report.machine;
             let limit = Duration::from_secs(self.time_limit);
             // Beside the servers: others that are silent must not take their time.
             let others = async {
                 if let Some(traces) = traces {
                     machine::traces(machine, &traces.collector, limit).await;
+                }
+                if let Some(store) = store {
+                    store::examine(machine, &store, limit).await;
                 }
                 machine::issuers(machine, &callers, limit).await;
             };
@@ -177,8 +182,8 @@ fn with_secret(
 }
 
 const AFTER_HELP: &str = "\
-Steps of this machine: configuration, files, descriptors, traces (one export without spans), issuers (one fetch \
-of each key set). Of each \
+Steps of this machine: configuration, files, descriptors, traces (one export without spans), store (one \
+value that ends by itself), issuers (one fetch of each key set). Of each \
 server: dns, tcp, tls, http, clock, url, health. Of each tenant: exchange (one login), request (one GET of \
 the user's own favourites). Steps that need a failed one are skipped. No step changes anything in Bold BI, \
 and no secret is printed. It reads the files alone: it does not know what an operator has changed at a running \

@@ -13,6 +13,7 @@ mod credential;
 mod embed;
 mod permission;
 mod tenant;
+mod token_store;
 
 pub(super) use admin::{Admin, AdminTls};
 pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
@@ -21,6 +22,7 @@ pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, R
 pub(super) use tenant::{
     Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
 };
+pub(super) use token_store::{Sentinel, TokenStore};
 
 /// Configuration of boldgate, an authentication gateway for Bold BI.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +75,10 @@ pub(super) struct File {
     /// section nothing is recorded.
     #[serde(default)]
     pub traces: Field<Traces>,
+    /// A store that several gateways have in common, so that a token is exchanged once for all of
+    /// them. Without this section each gateway exchanges for itself.
+    #[serde(default)]
+    pub token_store: Field<TokenStore>,
 }
 
 /// Traces over OTLP/HTTP, as protobuf. No span has a path, a query, a header or a user.

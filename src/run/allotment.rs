@@ -4,6 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Settings;
 use crate::descriptors::{self, Allotment, Needs, TooFew};
+use crate::store::{StoreSettings, StoreTarget};
 use crate::telemetry::Telemetry;
 
 /// The file descriptors that `settings` can use with so many clients.
@@ -15,7 +16,17 @@ pub fn descriptors_needed(settings: &Settings, clients: usize) -> Needs {
         listeners: settings.listeners.len(),
         servers: servers.clone().map(|server| server.max_connections).sum(),
         calls: servers.map(|server| server.max_exchanges + CALLS_PER_SERVER).sum::<usize>()
-            + exports,
+            + exports
+            + settings.token_store.as_ref().map_or(0, calls_for_store),
+    }
+}
+
+/// The connections to the store: each may be made again while the former one closes.
+fn calls_for_store(store: &StoreSettings) -> usize {
+    match &store.target {
+        StoreTarget::Single(_) => 2,
+        StoreTarget::Sentinel { nodes, .. } => 2 + nodes.len(),
+        StoreTarget::Cluster(nodes) => 2 * nodes.len().max(TYPICAL_NODES),
     }
 }
 
@@ -56,6 +67,8 @@ pub(super) fn report(
     }
 }
 
+/// A Cluster tells of nodes that the configuration does not list.
+const TYPICAL_NODES: usize = 6;
 /// An idle connection for exchanges, and one for health checks.
 const CALLS_PER_SERVER: usize = 2;
 /// An export, and one to the former collector after a reload.

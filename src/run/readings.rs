@@ -15,6 +15,8 @@ pub(super) fn read(connections: &Weak<Connections>, cache_limit: u64, readings: 
     let generation = connections.generation();
     let one = |value| [(Vec::new(), value)];
     readings.cache_entries.set(one(generation.gateway.cached_tokens() as f64));
+    let is_up = generation.gateway.is_store_up();
+    readings.token_store_up.set(is_up.map(|up| (Vec::new(), f64::from(u8::from(up)))));
     readings.cache_limit.set(one(cache_limit as f64));
     readings.connections_limit.set(one(connections.limit() as f64));
 

@@ -50,6 +50,7 @@ pub(super) fn problems(
     found.certificates(certificates);
     found.issuers(active);
     found.configuration(active, telemetry.reload_records.last().as_ref());
+    found.store(active);
     found.process(telemetry);
     found.logs(telemetry);
     found.bounded()
@@ -296,6 +297,12 @@ impl Found {
         }
     }
 
+    fn store(&mut self, active: &ShownGeneration) {
+        if active.gateway.is_store_up() == Some(false) {
+            self.warning("overview", STORE_DOWN);
+        }
+    }
+
     fn process(&mut self, telemetry: &Telemetry) {
         if let Some(number) = telemetry.connections_refused.lately() {
             self.failing(
@@ -340,6 +347,8 @@ fn log_fault(log: &str, fault: LogFault) -> String {
     }
 }
 
+const STORE_DOWN: &str =
+    "the token store cannot be used: this gateway exchanges for itself, see `doctor`";
 const STOPPING: &str =
     "the gateway is stopping: requests in flight finish, and it takes no new ones after that";
 /// Servers that are named one by one.

@@ -1,6 +1,6 @@
-//! The audit log: one line for each exchange, each refusal, each embed call, each action of the
-//! admin API, each rotation and each reload, with all that is known of who and what; never a token
-//! or a secret.
+//! The audit log: one line for each exchange, each token from the store, each refusal, each embed
+//! call, each action of the admin API, each rotation and each reload, with all that is known of
+//! who and what; never a token or a secret.
 
 use std::io;
 use std::net::IpAddr;
@@ -52,6 +52,13 @@ pub enum AuditEvent<'a> {
         lifetime: Option<Duration>,
         /// The other user whom the token reply names, where the token is not used for that.
         token_user: Option<&'a str>,
+    },
+    /// A token was taken from the token store.
+    StoredToken {
+        /// Its purpose.
+        purpose: &'static str,
+        /// The rest of its life.
+        left: Duration,
     },
     /// A request was refused.
     Refusal {
@@ -213,6 +220,7 @@ impl AuditLine<'_> {
         out.push_str("\",\"severity\":\"INFO\",\"event\":\"");
         out.push_str(match self.event {
             AuditEvent::Exchange { .. } => "exchange\"",
+            AuditEvent::StoredToken { .. } => "stored_token\"",
             AuditEvent::Refusal { .. } => "refusal\"",
             AuditEvent::Embed { .. } => "embed\"",
             AuditEvent::AdminAction { .. } => "admin_action\"",
@@ -238,6 +246,7 @@ impl AuditLine<'_> {
                     push_number(out, lifetime.as_secs());
                 }
             }
+            AuditEvent::StoredToken { purpose, left } => stored_token(out, purpose, *left),
             AuditEvent::Refusal {
                 client,
                 method,
@@ -330,6 +339,11 @@ impl AuditClient {
             number_field(out, "boldgate.peer_gid", group.into());
         }
     }
+}
+
+fn stored_token(out: &mut String, purpose: &str, left: Duration) {
+    text_field(out, "boldgate.purpose", Some(purpose));
+    number_field(out, "boldgate.token_lifetime", left.as_secs());
 }
 
 /// Names of issuers and clients may be of any length.

@@ -6,6 +6,7 @@ use strum::VariantArray;
 use super::{
     ActionMetrics, ActionOutcome, DescriptorUse, EmbedOutcome, ExchangeOutcome, HandshakeFailure,
     ROUTE_CLASSES, Reason, RefreshOutcome, ReloadOutcome, RequestOutcome, STATUS_CLASSES, SpanDrop,
+    StoreOutcome,
 };
 
 /// A metric as the document describes it.
@@ -191,6 +192,21 @@ const TOKENS: &[DescribedMetric] = &[
         name: "boldgate_token_exchanges",
         labels: &[TENANT, words_of("outcome", words::<ExchangeOutcome>)],
         look_at: "`refused`: the secret or the user of the tenant is wrong",
+    },
+    DescribedMetric {
+        name: "boldgate_token_store_up",
+        labels: &[],
+        look_at: "0: this gateway exchanges for itself; the log has the cause; no series without a store",
+    },
+    DescribedMetric {
+        name: "boldgate_token_store_requests",
+        labels: &[words_of("outcome", words::<StoreOutcome>)],
+        look_at: "`timeout` and `failed`: the store is slow or faulty; `unusable`: a sealing key is missing, or a newer gateway wrote the values",
+    },
+    DescribedMetric {
+        name: "boldgate_token_store_request_duration_seconds",
+        labels: &[],
+        look_at: "near `token_store.timeout`: the store is too far away or too busy",
     },
     DescribedMetric {
         name: "boldgate_embed_calls",

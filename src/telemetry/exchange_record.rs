@@ -41,6 +41,15 @@ impl ExchangeRecord {
         *self.0.lock() = RecordedExchange { times, error: None };
     }
 
+    /// Records a token that another gateway obtained `age` ago, and that expires in `left`.
+    pub fn token_taken(&self, age: Duration, left: Duration) {
+        let (now, mut recorded) = (SystemTime::now(), self.0.lock());
+        let times = &mut recorded.times;
+        (times.obtained_at, times.expires_at) = (now.checked_sub(age), now.checked_add(left));
+        times.failed = false;
+        recorded.error = None;
+    }
+
     /// Records an exchange that failed. The newest token remains.
     pub fn failed(&self, error: String) {
         let mut recorded = self.0.lock();

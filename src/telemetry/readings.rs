@@ -31,6 +31,8 @@ pub struct Readings {
     pub server_connections_limit: Reading,
     /// Requests that use a connection to each server; label `server`.
     pub server_requests: Reading,
+    /// Whether the token store is used.
+    pub token_store_up: Reading,
     /// Tokens in the cache.
     pub cache_entries: Reading,
     /// Most tokens in the cache.
@@ -118,6 +120,12 @@ impl Readings {
             server_requests: add(
                 "server_requests_in_flight",
                 "Requests that use a connection to a server",
+                None,
+                gauge,
+            ),
+            token_store_up: add(
+                "token_store_up",
+                "1 while the token store is used, 0 while its breaker is open",
                 None,
                 gauge,
             ),

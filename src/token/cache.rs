@@ -108,6 +108,11 @@ impl TokenCache {
         self.entries.get(permit).map(|entry| entry.token).filter(|t| t.is_usable(Instant::now()))
     }
 
+    /// The token that the server has refused, until another is in its place.
+    pub(super) fn refused(&self, permit: &Permit) -> Option<Arc<AccessToken>> {
+        self.entries.get(permit).filter(|entry| entry.refused).map(|entry| entry.token)
+    }
+
     /// When the token of `permit` ends or has ended; `None` if it is another than `token`.
     pub(super) fn end_of_same(&self, permit: &Permit, token: &AccessToken) -> Option<Instant> {
         let held = self.entries.get(permit)?.token;

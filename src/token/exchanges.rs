@@ -15,9 +15,11 @@ mod comparison;
 mod embeds;
 mod given;
 mod in_turn;
+mod stored;
 
 use embeds::EmbedTokens;
 use in_turn::AskedInTurn;
+use stored::FromStore;
 
 use super::audit::OwnedInitiator;
 use super::backoff::{MIN_BACKOFF, NegativeEntry};
@@ -33,6 +35,7 @@ use super::{
     TokenExchange,
 };
 use crate::policy::{Permit, Reissued};
+use crate::store::TokenStore;
 use crate::telemetry::{DescriptorUse, ExchangeOutcome, RefreshOutcome, Telemetry, TenantMetrics};
 use crate::tenant::{SecretPosition, Server, TenantName};
 
@@ -48,6 +51,7 @@ pub(super) struct Exchanges {
     holds: Holds,
     embeds: EmbedTokens,
     active: RwLock<Arc<Active>>,
+    store: RwLock<Option<Arc<TokenStore>>>,
     clock: SuspendClock,
     telemetry: Arc<Telemetry>,
 }
@@ -82,6 +86,15 @@ impl Flight {
     }
 }
 
+/// The order that a flight carries out.
+#[derive(Clone, Copy)]
+enum Order {
+    /// A token, from wherever it comes.
+    Any(Purpose),
+    /// An exchange.
+    Exchange,
+}
+
 /// Where a token comes from.
 pub(super) enum Joined {
     /// An exchange, which may have been under way.
@@ -109,6 +122,7 @@ impl Exchanges {
             holds: Holds::new(),
             embeds: EmbedTokens::new(capacity),
             active: RwLock::new(Arc::new(Active { exchange, reissue })),
+            store: RwLock::default(),
             clock,
             telemetry,
         }
@@ -287,7 +301,8 @@ impl Exchanges {
         if let Some(failure) = failure.and_then(|failure| failure.holds_at(Instant::now())) {
             return remembered(failure);
         }
-        let flight = self.start(permit, purpose, initiator.map(OwnedInitiator::from), None);
+        let initiator = initiator.map(OwnedInitiator::from);
+        let flight = self.start(permit, Order::Any(purpose), initiator, None);
         flights.insert(permit.clone(), flight.clone());
         Ok(Joined::Flight(flight))
     }
@@ -305,7 +320,7 @@ impl Exchanges {
         let guard = if is_exchanged { Some(self.endpoint(&permit).try_enter()?) } else { None };
         let mut flights = self.flights();
         if !flights.get(&permit).is_some_and(Flight::is_under_way) {
-            let flight = self.start(&permit, Purpose::Refresh, None, guard);
+            let flight = self.start(&permit, Order::Any(Purpose::Refresh), None, guard);
             flights.insert(permit, flight);
         }
         Ok(())
@@ -326,7 +341,7 @@ impl Exchanges {
         if let Some(flight) = flights.get(permit).filter(|flight| flight.is_under_way()) {
             return Ok(flight.clone());
         }
-        let flight = self.start(permit, Purpose::Refresh, None, None);
+        let flight = self.start(permit, Order::Exchange, None, None);
         flights.insert(permit.clone(), flight.clone());
         Ok(flight)
     }
@@ -334,14 +349,14 @@ impl Exchanges {
     fn start(
         self: &Arc<Self>,
         permit: &Permit,
-        purpose: Purpose,
+        order: Order,
         initiator: Option<OwnedInitiator>,
         guard: Option<ExchangeGuard>,
     ) -> Flight {
         let (sender, flight) = watch::channel(None);
         let (exchanges, permit) = (Arc::clone(self), permit.clone());
         tokio::spawn(async move {
-            let outcome = exchanges.obtain(&permit, purpose, initiator.as_ref(), guard).await;
+            let outcome = exchanges.obtain(&permit, order, initiator.as_ref(), guard).await;
             // The cache has the token by now, so later requests need no other exchange.
             exchanges.flights().remove(&permit);
             sender.send_replace(Some(outcome));
@@ -349,21 +364,42 @@ impl Exchanges {
         Flight(flight)
     }
 
-    /// Exchanges until there is a token or a failure.
+    /// A token from the store of the fleet, or else by an exchange.
     async fn obtain(
+        &self,
+        permit: &Permit,
+        order: Order,
+        initiator: Option<&OwnedInitiator>,
+        mut guard: Option<ExchangeGuard>,
+    ) -> Outcome {
+        let (purpose, is_ordered) = match order {
+            Order::Any(purpose) => (purpose, false),
+            Order::Exchange => (Purpose::Refresh, true),
+        };
+        if !permit.tenant().credential.grant.is_exchanged() {
+            return self.given(permit, purpose).await;
+        }
+        if guard.is_none() {
+            self.while_held(permit).await?;
+        }
+        match self.ask_store(permit, purpose, is_ordered, &mut guard).await {
+            None => self.exchange_on(permit, purpose, initiator, guard).await,
+            Some(FromStore::Token(token)) => Ok(token),
+            Some(FromStore::Turn(turn)) => {
+                turn.spend(self.exchange_on(permit, purpose, initiator, guard)).await
+            }
+        }
+    }
+
+    /// Exchanges until there is a token or a failure.
+    async fn exchange_on(
         &self,
         permit: &Permit,
         purpose: Purpose,
         initiator: Option<&OwnedInitiator>,
         mut guard: Option<ExchangeGuard>,
     ) -> Outcome {
-        if !permit.tenant().credential.grant.is_exchanged() {
-            return self.given(permit, purpose).await;
-        }
         let mut ask_until = None;
-        if guard.is_none() {
-            self.while_held(permit).await?;
-        }
         loop {
             let guard = guard.take();
             let exchanged = self.exchange(permit, purpose, initiator, guard, &mut ask_until);

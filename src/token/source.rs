@@ -10,6 +10,7 @@ use super::suspend::SuspendClock;
 use super::{AccessToken, Initiator, NoToken, Purpose, TokenExchange};
 use crate::embed::{EmbedOrder, EmbedReply};
 use crate::policy::{Permit, Reissued};
+use crate::store::TokenStore;
 use crate::telemetry::Telemetry;
 use crate::tenant::{Server, TenantName};
 
@@ -76,6 +77,16 @@ impl TokenSource {
         activate: impl FnOnce(),
     ) {
         self.exchanges.reconfigure(exchange, Box::new(reissue), servers, activate);
+    }
+
+    /// Looks for tokens in `store` before each exchange, from now on; nowhere without one.
+    pub fn use_store(&self, store: Option<Arc<TokenStore>>) {
+        self.exchanges.use_store(store);
+    }
+
+    /// The store in use.
+    pub fn store(&self) -> Option<Arc<TokenStore>> {
+        self.exchanges.store()
     }
 
     /// Whether a usable token for `permit` is in the cache.

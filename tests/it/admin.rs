@@ -3,7 +3,7 @@
 mod actions;
 mod refused;
 mod reloads;
-mod setup;
+pub mod setup;
 mod transport;
 
 use std::collections::BTreeSet;

@@ -49,6 +49,7 @@ mod structure;
 mod subjects;
 mod support;
 mod tls_handshakes;
+mod token_store;
 mod traces;
 mod two_secrets;
 mod ui_pass;

@@ -25,7 +25,7 @@ use crate::support::waiting::becomes;
 mod prometheus;
 
 /// Metrics that other tests see at work.
-const SEEN_ELSEWHERE: [(&str, &str); 17] = [
+const SEEN_ELSEWHERE: [(&str, &str); 20] = [
     ("boldgate_tokens_rejected", "a_401_to_our_token_is_logged_and_one_to_the_clients_own_is_not"),
     ("boldgate_admin_actions", "an_operator_disables_a_tenant_and_enables_it_again"),
     (
@@ -74,6 +74,18 @@ const SEEN_ELSEWHERE: [(&str, &str); 17] = [
     (
         "boldgate_token_endpoint_breaker_open",
         "a_token_endpoint_that_is_down_is_not_flooded_after_a_change",
+    ),
+    (
+        "boldgate_token_store_up",
+        "the_metrics_of_the_store_show_its_requests_and_whether_it_is_used",
+    ),
+    (
+        "boldgate_token_store_requests",
+        "the_metrics_of_the_store_show_its_requests_and_whether_it_is_used",
+    ),
+    (
+        "boldgate_token_store_request_duration_seconds",
+        "the_metrics_of_the_store_show_its_requests_and_whether_it_is_used",
     ),
     ("boldgate_config_reloads", "an_unusable_change_alters_nothing_and_is_reported_with_its_place"),
 ];

@@ -1,0 +1,397 @@
+//! The token store that replicas have in common: Redis or Valkey. It holds sealed tokens, leases of
+//! those who exchange, digests of refused tokens, and operators' actions. It is never a reason to
+//! fail: what it does not give within its timeout, a gateway does for itself.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use zeroize::Zeroizing;
+
+use crate::telemetry::{StoreOutcome, Telemetry};
+
+mod actions;
+mod connection;
+mod identity;
+mod keeper;
+mod link;
+mod names;
+mod probe;
+mod seal;
+mod settings;
+mod token_record;
+
+use actions::Actions;
+pub use actions::FleetAction;
+pub use identity::Identity;
+use link::{Link, NoReply};
+use names::ValueNames;
+pub use probe::{ProbeFault, StoreProbe};
+use seal::Unsealable;
+pub use seal::{NotASealingKey, SealingKey};
+pub use settings::{StoreNode, StoreSettings, StoreTarget, StoreTls};
+use token_record::TokenRecord;
+
+/// The store, as one gateway uses it.
+pub struct TokenStore {
+    inner: Arc<Inner>,
+    keeper: AbortHandle,
+}
+
+/// The parts that its background task works on as well.
+struct Inner {
+    link: Link,
+    actions: Actions,
+    /// The keys in the order that is the same on all replicas.
+    ordered: Vec<SealingKey>,
+}
+
+/// A token from the store.
+pub struct StoredToken {
+    /// Its text.
+    pub token: Zeroizing<Vec<u8>>,
+    /// The time since it was asked for.
+    pub age: Duration,
+    /// The time to its end.
+    pub left: Duration,
+}
+
+/// The values that the store holds for an identity.
+pub struct StoredValues {
+    /// The token, unless it was refused or dropped.
+    pub token: Option<StoredToken>,
+    /// The one who exchanges.
+    pub lease: LeaseState,
+}
+
+/// Whether somebody exchanges for the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Nobody.
+    Free,
+    /// One replica, at the moment.
+    Taken,
+    /// One replica has just failed.
+    Failed,
+}
+
+/// The store gives no answer: it cannot be used, or a newer gateway wrote the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered;
+
+/// The right to exchange for the fleet. It ends by itself.
+pub struct StoreLease {
+    names: Vec<ValueNames>,
+    owner: String,
+    length: Duration,
+}
+
+/// The attempt to take a lease.
+pub enum Claim {
+    /// It is taken, and this was found meanwhile.
+    Taken(StoreLease, Option<StoredToken>),
+    /// It is of another replica.
+    NotTaken(LeaseState),
+}
+
+/// The reply to the request for a lease, and those to a lookup.
+type ClaimReply = (Option<String>, Option<Vec<u8>>, i64, Vec<Vec<u8>>, Option<Vec<u8>>);
+/// The replies to a lookup: the sealed token, its remaining life, the refused digests, the lease.
+type LookupReply = (Option<Vec<u8>>, i64, Vec<Vec<u8>>, Option<Vec<u8>>);
+
+impl TokenStore {
+    /// The store of `settings`. Actions of other replicas go to `act`.
+    pub fn start(
+        settings: StoreSettings,
+        telemetry: &Telemetry,
+        act: impl Fn(FleetAction) + Send + Sync + 'static,
+    ) -> Self {
+        let mut ordered = settings.sealing_keys.clone();
+        ordered.sort_by_key(|key| *key.id());
+        let actions = Actions::new(Box::new(act));
+        let link = Link::new(settings, telemetry.token_store.clone());
+        let inner = Arc::new(Inner { link, actions, ordered });
+        let keeper = tokio::spawn(keeper::keep(Arc::downgrade(&inner))).abort_handle();
+        Self { inner, keeper }
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &StoreSettings {
+        self.inner.link.settings()
+    }
+
+    /// Whether it can be used at the moment.
+    pub fn is_up(&self) -> bool {
+        self.inner.link.is_up()
+    }
+
+    /// Looks under every key.
+    ///
+    /// # Errors
+    /// When the store cannot be used, or a newer gateway wrote the value.
+    pub async fn get(&self, identity: &Identity) -> Result<StoredValues, Unanswered> {
+        let keys = &self.inner.link.settings().sealing_keys;
+        let found = join_all(keys.iter().map(|key| self.look_under(key, identity))).await;
+        self.best(found)
+    }
+
+    async fn look_under(
+        &self,
+        key: &SealingKey,
+        identity: &Identity,
+    ) -> Result<StoredValues, Unanswered> {
+        let names = self.names(key, identity);
+        let reply = self.inner.link.request(&names, &lookup(&names)).await;
+        self.read(key, identity, reply.map_err(|fault| self.unanswered(fault))?)
+    }
+
+    /// The best of what was found under the keys.
+    fn best(
+        &self,
+        found: Vec<Result<StoredValues, Unanswered>>,
+    ) -> Result<StoredValues, Unanswered> {
+        let mut best = StoredValues { token: None, lease: LeaseState::Free };
+        for one in found {
+            let StoredValues { token, lease } = one?;
+            if token.as_ref().map(|t| t.left) > best.token.as_ref().map(|t| t.left) {
+                best.token = token;
+            }
+            if lease != LeaseState::Free {
+                best.lease = lease;
+            }
+        }
+        let is_hit = best.token.is_some();
+        self.count(if is_hit { StoreOutcome::Hit } else { StoreOutcome::Miss });
+        Ok(best)
+    }
+
+    fn read(
+        &self,
+        key: &SealingKey,
+        identity: &Identity,
+        (sealed, ttl, refused, lease): LookupReply,
+    ) -> Result<StoredValues, Unanswered> {
+        let lease = match lease.as_deref() {
+            None => LeaseState::Free,
+            Some(FAILED) => LeaseState::Failed,
+            Some(_) => LeaseState::Taken,
+        };
+        let none = Ok(StoredValues { token: None, lease });
+        let Some(sealed) = sealed else { return none };
+        let record = match key.open(identity, &sealed).map(|plain| TokenRecord::read(&plain)) {
+            Ok(Some(record)) => record,
+            Err(Unsealable::Format) => {
+                self.count(StoreOutcome::Unusable);
+                return Err(Unanswered);
+            }
+            Ok(None) | Err(Unsealable::Broken) => {
+                self.count(StoreOutcome::Unusable);
+                return none;
+            }
+        };
+        let digest = key.refused(identity, &record.token);
+        if refused.contains(&digest) || self.inner.actions.dropped(identity, record.seen) {
+            return none;
+        }
+        Ok(StoredValues { token: record.at(SystemTime::now(), ttl), lease })
+    }
+
+    /// Takes the lease under every key, so that replicas that list them in another order see it.
+    ///
+    /// # Errors
+    /// As [`TokenStore::get`].
+    pub async fn claim(&self, identity: &Identity, length: Duration) -> Result<Claim, Unanswered> {
+        let owner = data_encoding::HEXLOWER.encode(&fastrand::u128(..).to_be_bytes());
+        let mut lease = StoreLease { names: Vec::new(), owner, length };
+        let mut found = Vec::new();
+        for key in &self.inner.ordered {
+            let names = self.names(key, identity);
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SET").arg(names.lease()).arg(&lease.owner).arg("NX").arg("PX");
+            pipeline.arg(milliseconds(length));
+            push_lookup(&mut pipeline, &names);
+            let reply = self.inner.link.request::<ClaimReply>(&names, &pipeline).await;
+            let (taken, sealed, ttl, refused, holder) = match reply {
+                Ok(reply) => reply,
+                Err(fault) => {
+                    self.release(lease).await;
+                    return Err(self.unanswered(fault));
+                }
+            };
+            if taken.is_some() {
+                lease.names.push(names);
+            }
+            let lookup = self.read(key, identity, (sealed, ttl, refused, holder));
+            let state = lookup.as_ref().map_or(LeaseState::Taken, |lookup| lookup.lease);
+            found.push(lookup);
+            if taken.is_none() {
+                self.release(lease).await;
+                return Ok(Claim::NotTaken(state));
+            }
+        }
+        match self.best(found) {
+            Ok(lookup) => Ok(Claim::Taken(lease, lookup.token)),
+            Err(Unanswered) => {
+                self.release(lease).await;
+                Err(Unanswered)
+            }
+        }
+    }
+
+    /// Extends `lease` again and again. It never ends.
+    pub async fn extend(&self, lease: &StoreLease) {
+        let mut ticks = interval(lease.length / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            self.of_owner(lease, EXTEND, milliseconds(lease.length)).await;
+        }
+    }
+
+    /// Ends `lease`.
+    pub async fn release(&self, lease: StoreLease) {
+        self.of_owner(&lease, RELEASE, 0).await;
+    }
+
+    /// Ends `lease`: its exchange has failed, and the others need not wait to fail in a row.
+    pub async fn failed(&self, lease: StoreLease) {
+        self.of_owner(&lease, FAIL, milliseconds(FAILED_FOR)).await;
+    }
+
+    /// Runs `script` where the lease is still of its owner.
+    async fn of_owner(&self, lease: &StoreLease, script: &str, milliseconds: u64) {
+        join_all(lease.names.iter().map(async |names| {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("EVAL").arg(script).arg(1).arg(names.lease());
+            pipeline.arg(&lease.owner).arg(milliseconds).ignore();
+            // Otherwise it ends by itself.
+            let _ = self.inner.link.request::<()>(names, &pipeline).await;
+        }))
+        .await;
+    }
+
+    /// Stores a token that was obtained `age` ago and ends in `left`, under the first key. `seen`
+    /// is from [`TokenStore::seen`], read before its exchange began.
+    pub async fn put(
+        &self,
+        identity: &Identity,
+        token: &[u8],
+        (age, left): (Duration, Duration),
+        seen: SeenActions,
+    ) {
+        let Some(key) = self.inner.link.settings().sealing_keys.first() else { return };
+        let now = SystemTime::now();
+        let record = TokenRecord {
+            seen,
+            obtained: now.checked_sub(age).unwrap_or(UNIX_EPOCH),
+            end: now + left,
+            token: Zeroizing::new(token.to_vec()),
+        };
+        let Ok(sealed) = key.seal(identity, &record.write()) else { return };
+        let names = self.names(key, identity);
+        let mut pipeline = redis::pipe();
+        // A server may give a token out again that it has refused.
+        let digest = key.refused(identity, token);
+        pipeline.cmd("LREM").arg(names.refused()).arg(0).arg(digest).ignore();
+        pipeline.cmd("SET").arg(names.token()).arg(sealed).arg("PX");
+        pipeline.arg(milliseconds(left)).ignore();
+        if self.inner.link.request::<()>(&names, &pipeline).await.is_ok() {
+            self.count(StoreOutcome::Stored);
+        }
+    }
+
+    /// Keeps the digest of a token that the server has refused, for the rest of its life.
+    pub async fn refuse(&self, identity: &Identity, token: &[u8], left: Duration) {
+        let keys = &self.inner.link.settings().sealing_keys;
+        join_all(keys.iter().map(async |key| {
+            let (names, digest) = (self.names(key, identity), key.refused(identity, token));
+            let (list, left) = (names.refused(), milliseconds(left));
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("LREM").arg(&list).arg(0).arg(&digest).ignore();
+            pipeline.cmd("LPUSH").arg(&list).arg(&digest).ignore();
+            pipeline.cmd("LTRIM").arg(&list).arg(0).arg(MAX_REFUSED - 1).ignore();
+            // Never shorter than another refused token needs.
+            pipeline.cmd("PEXPIRE").arg(&list).arg(left).arg("NX").ignore();
+            pipeline.cmd("PEXPIRE").arg(&list).arg(left).arg("GT").ignore();
+            if self.inner.link.request::<()>(&names, &pipeline).await.is_ok() {
+                self.count(StoreOutcome::Refused);
+            }
+        }))
+        .await;
+    }
+
+    /// The actions that this gateway knows: a token of an exchange that begins now is of no earlier
+    /// time than theirs.
+    pub fn seen(&self) -> SeenActions {
+        self.inner.actions.seen()
+    }
+
+    /// Tells the other replicas of an operator's action. Returns whether the store took it.
+    pub async fn announce(&self, action: &FleetAction) -> bool {
+        self.inner.announce(action).await
+    }
+
+    fn names(&self, key: &SealingKey, identity: &Identity) -> ValueNames {
+        ValueNames::of(&self.inner.link.settings().prefix, key, identity)
+    }
+
+    fn unanswered(&self, fault: NoReply) -> Unanswered {
+        if fault == NoReply::WrongType {
+            self.count(StoreOutcome::Unusable);
+        }
+        Unanswered
+    }
+
+    fn count(&self, outcome: StoreOutcome) {
+        self.inner.link.metrics().count(outcome);
+    }
+}
+
+impl Drop for TokenStore {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// The last action that a gateway has read: its time in milliseconds by the store's clock, and its
+/// number within that time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeenActions {
+    milliseconds: u64,
+    number: u64,
+}
+
+fn lookup(names: &ValueNames) -> redis::Pipeline {
+    let mut pipeline = redis::pipe();
+    push_lookup(&mut pipeline, names);
+    pipeline
+}
+
+fn push_lookup(pipeline: &mut redis::Pipeline, names: &ValueNames) {
+    pipeline.cmd("GET").arg(names.token());
+    pipeline.cmd("PTTL").arg(names.token());
+    pipeline.cmd("LRANGE").arg(names.refused()).arg(0).arg(-1);
+    pipeline.cmd("GET").arg(names.lease());
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_MILLISECONDS)
+}
+
+/// The value of a lease whose exchange has failed.
+const FAILED: &[u8] = b"failed";
+/// How long a failure is remembered: those who wait ask at least that often.
+const FAILED_FOR: Duration = Duration::from_millis(500);
+const RELEASE: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+const EXTEND: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
+                      return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
+const FAIL: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
+                    redis.call('SET', KEYS[1], 'failed', 'PX', ARGV[2]) end return 0";
+/// Most refused tokens of one permit whose digests are kept.
+const MAX_REFUSED: isize = 16;
+/// A hundred years: the store refuses times that no token has.
+const MAX_MILLISECONDS: u64 = 100 * 365 * 86_400 * 1000;

@@ -1,0 +1,215 @@
+//! The way to the store, with a breaker: the first failure opens it, and the store is not asked
+//! until a trial in the background has succeeded. No request waits for longer than one timeout.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use redis::{FromRedisValue, Pipeline, RedisError};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::connection::{ConnectFault, StoreConnection, master};
+use super::names::ValueNames;
+use super::settings::{StoreNode, StoreSettings, StoreTarget};
+use crate::telemetry::{StoreMetrics, StoreOutcome};
+
+/// The way to the store.
+pub(super) struct Link {
+    settings: StoreSettings,
+    connection: RwLock<Option<UsedConnection>>,
+    /// Whether the first trial has ended.
+    tried: watch::Sender<bool>,
+    /// How many connections there were.
+    connections: AtomicU64,
+    begun: Instant,
+    /// Notified when the breaker opens.
+    opened: Notify,
+    /// The names whose request failed last: a trial asks for them.
+    failed: RwLock<Option<ValueNames>>,
+    metrics: StoreMetrics,
+}
+
+#[derive(Clone)]
+struct UsedConnection {
+    number: u64,
+    connection: StoreConnection,
+    /// The master that it leads to, if sentinels have named it.
+    master: Option<StoreNode>,
+}
+
+/// Why a request has no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoReply {
+    /// The store cannot be used.
+    Away,
+    /// The key holds something that no gateway writes.
+    WrongType,
+}
+
+impl Link {
+    pub(super) fn new(settings: StoreSettings, metrics: StoreMetrics) -> Self {
+        Self {
+            settings,
+            connection: RwLock::default(),
+            tried: watch::Sender::new(false),
+            connections: AtomicU64::default(),
+            begun: Instant::now(),
+            opened: Notify::new(),
+            failed: RwLock::default(),
+            metrics,
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+
+    pub(super) fn settings(&self) -> &StoreSettings {
+        &self.settings
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.connection.read().is_some()
+    }
+
+    /// Sends `pipeline`, all of whose keys are of `names`.
+    pub(super) async fn request<T: FromRedisValue>(
+        &self,
+        names: &ValueNames,
+        pipeline: &Pipeline,
+    ) -> Result<T, NoReply> {
+        self.first_trial().await;
+        let Some(mut open) = self.connection.read().clone() else {
+            self.metrics.count(StoreOutcome::HeldBack);
+            return Err(NoReply::Away);
+        };
+        let begun = Instant::now();
+        let sent = timeout(self.settings.timeout, open.connection.send(pipeline)).await;
+        self.metrics.seconds.observe(begun.elapsed());
+        match sent {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) if is_wrong_type(&error) => Err(NoReply::WrongType),
+            Ok(Err(error)) => {
+                self.metrics.count(StoreOutcome::Failed);
+                self.fail(open.number, names, &error.to_string());
+                Err(NoReply::Away)
+            }
+            Err(_) => {
+                self.metrics.count(StoreOutcome::Timeout);
+                let error = format!("no reply within {:?}", self.settings.timeout);
+                self.fail(open.number, names, &error);
+                Err(NoReply::Away)
+            }
+        }
+    }
+
+    /// Waits for the first trial, so that a gateway that has just started uses the tokens of the
+    /// others; not for long, because the store may be down.
+    async fn first_trial(&self) {
+        let mut tried = self.tried.subscribe();
+        if !*tried.borrow() {
+            let _ = timeout_at(self.begun + TRIAL_TIMEOUT, tried.wait_for(|tried| *tried)).await;
+        }
+    }
+
+    /// Opens the breaker, unless the connection `number` has been replaced.
+    fn fail(&self, number: u64, names: &ValueNames, error: &str) {
+        let mut connection = self.connection.write();
+        if connection.as_ref().is_none_or(|open| open.number != number) {
+            return;
+        }
+        *connection = None;
+        drop(connection);
+        *self.failed.write() = Some(names.clone());
+        self.opened.notify_one();
+        tracing::warn!(
+            error,
+            hint = HINT,
+            "the token store cannot be used: this gateway exchanges for itself until it is back"
+        );
+    }
+
+    /// Waits until the breaker opens, for `max` at most.
+    pub(super) async fn until_opened(&self, max: Duration) {
+        let _ = timeout(max, self.opened.notified()).await;
+    }
+
+    /// Opens the breaker if sentinels name another master than the one that is connected to.
+    pub(super) async fn check_master(&self, names: &ValueNames) {
+        let open = self.connection.read().clone();
+        let Some(UsedConnection { number, master: Some(known), .. }) = open else { return };
+        // Sentinels that cannot be asked say nothing about the master.
+        if let Ok(Ok(now)) = timeout(TRIAL_TIMEOUT, master(&self.settings)).await
+            && now != known
+        {
+            self.fail(number, names, &format!("the sentinels name another master, {now}"));
+        }
+    }
+
+    /// Tries to connect, to write, and to read by `first`; then the breaker closes.
+    pub(super) async fn trial(
+        &self,
+        names: &ValueNames,
+        first: impl AsyncFnOnce(&mut StoreConnection) -> Result<(), RedisError>,
+    ) {
+        let failed = self.failed.read().clone();
+        let probed = failed.as_ref().unwrap_or(names);
+        let tried = timeout(TRIAL_TIMEOUT, self.connect(probed)).await;
+        let opened = match tried {
+            Ok(Ok((mut connection, master))) => {
+                match timeout(TRIAL_TIMEOUT, first(&mut connection)).await {
+                    Ok(Ok(())) => Ok((connection, master)),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err(format!("no reply within {TRIAL_TIMEOUT:?}")),
+                }
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no connection within {TRIAL_TIMEOUT:?}")),
+        };
+        match opened {
+            Ok((connection, master)) => {
+                let number = self.connections.fetch_add(1, Relaxed);
+                *self.connection.write() = Some(UsedConnection { number, connection, master });
+                tracing::info!("the token store is in use");
+            }
+            Err(error) => {
+                if let Some(repeated) = self.metrics.log_limiter.allow("token_store") {
+                    let repeated = (repeated > 0).then_some(repeated);
+                    tracing::warn!(
+                        error,
+                        repeated,
+                        hint = HINT,
+                        "no trial of the token store succeeds"
+                    );
+                }
+            }
+        }
+        self.tried.send_replace(true);
+    }
+
+    /// A connection that takes writes where `names` are kept.
+    async fn connect(
+        &self,
+        names: &ValueNames,
+    ) -> Result<(StoreConnection, Option<StoreNode>), ConnectFault> {
+        let is_sentinel = matches!(self.settings.target, StoreTarget::Sentinel { .. });
+        let master = if is_sentinel { Some(master(&self.settings).await?) } else { None };
+        let mut connection = StoreConnection::open(&self.settings, master.as_ref()).await?;
+        let mut probe = redis::pipe();
+        let lifetime = u64::try_from(PROBE_LIFETIME.as_millis()).unwrap_or(u64::MAX);
+        probe.cmd("SET").arg(names.probe()).arg(1).arg("PX").arg(lifetime).ignore();
+        connection.send::<()>(&probe).await?;
+        Ok((connection, master))
+    }
+}
+
+fn is_wrong_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
+}
+
+/// Bounds a trial, and the wait for the first one after a start.
+pub(super) const TRIAL_TIMEOUT: Duration = Duration::from_millis(700);
+const PROBE_LIFETIME: Duration = Duration::from_secs(10);
+const HINT: &str = "look at the store: address, password, memory, whether it takes writes; \
+                    `boldgate doctor` tries each of them, and requests are served all the same";

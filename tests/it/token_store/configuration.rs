@@ -1,0 +1,123 @@
+//! The section `token_store` while a gateway runs, with TLS and with a client certificate.
+
+use crate::support::admin::Metrics;
+use crate::support::edit::Edit;
+use crate::support::fleet::{Keys, bold_bi, config, fleet, get};
+use crate::support::process::run;
+use crate::support::redis::{Redis, free_port};
+use crate::support::tls::SelfSigned;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_tls_and_a_client_certificate_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = SelfSigned::new("localhost");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let certificate = file("certificate.pem", &pair.pem());
+    let key = file("key.pem", &pair.key_pem());
+    let port = free_port();
+    let (plain, tls) = (port.to_string(), free_port());
+    let arguments = [
+        "--tls-port",
+        &tls.to_string(),
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &certificate,
+        "--tls-auth-clients",
+        "yes",
+    ];
+    let redis = Redis::at(plain.parse().unwrap(), &arguments);
+    let (stand_in, keys) = (bold_bi(1).await, Keys::new());
+    let url = format!("url: \"rediss://localhost:{tls}\", ca_file: {certificate}");
+    let with = format!("{url}, client_certificate_file: {certificate}, client_key_file: {key}");
+    let gateways = fleet(2, &config(&stand_in, 1, &keys.section(&with))).await;
+    for gateway in &gateways {
+        assert_eq!(get(gateway.address(), 0).await.status, 200);
+    }
+    assert_eq!(stand_in.token_requests(), 1);
+    assert_eq!(redis.keys("boldgate:*:t").len(), 1);
+    // Control: without the certificate the store refuses, and requests are served.
+    let without =
+        crate::support::gateway::Gateway::start(&config(&stand_in, 1, &keys.section(&url)));
+    assert_eq!(get(without.address(), 0).await.status, 200);
+    assert_eq!(without.running.gateway().is_store_up(), Some(false));
+}
+
+#[test]
+fn a_sealing_key_is_made_and_read() {
+    let made = run(&["key", "--sealing"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let key = made.stdout.trim();
+    assert_eq!(key.len(), 64);
+    assert!(key.bytes().all(|b| b.is_ascii_hexdigit()));
+    assert!(made.stderr.contains("token_store: { sealing_keys:"), "{}", made.stderr);
+    assert_ne!(run(&["key", "--sealing"]).stdout, made.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_of_the_store_show_its_requests_and_whether_it_is_used() {
+    let (mut redis, stand_in, keys) = (Redis::start(), bold_bi(1).await, Keys::new());
+    let config = config(&stand_in, 1, &keys.section(&format!("url: {}", redis.url()))).edit(
+        "admin: { address: \"127.0.0.1:0\"",
+        "admin: { address: \"127.0.0.1:0\", status: true",
+    );
+    let gateways = fleet(2, &config).await;
+    for gateway in &gateways {
+        assert_eq!(get(gateway.address(), 0).await.status, 200);
+    }
+    let used = |metrics: &Metrics| {
+        let sample = metrics.samples.iter().find(|sample| sample.name == "boldgate_token_store_up");
+        sample.expect("there is a store").value.clone()
+    };
+    let admin = gateways[1].running.admin_address();
+    let metrics = Metrics::read(admin).await;
+    assert_eq!(used(&metrics), "1.0");
+    assert_eq!(metrics.sum("token_store_requests_total", &[("outcome", "hit")]), 1);
+    assert!(metrics.sum("token_store_request_duration_seconds_count", &[]) > 0);
+    redis.kill();
+    crate::support::waiting::until(|| gateways[1].running.gateway().is_store_up() == Some(false))
+        .await;
+    assert_eq!(used(&Metrics::read(admin).await), "0.0");
+    let problems = crate::support::admin::problems(admin).await;
+    assert!(problems.iter().any(|problem| problem.contains("token store")), "{problems:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_connects_writes_and_names_the_fault() {
+    let mut redis = Redis::start();
+    let (stand_in, keys) = (bold_bi(1).await, Keys::new());
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, crate::support::gateway::CANARY_SECRET).unwrap();
+    let config = config(&stand_in, 1, &keys.section(&format!("url: {}", redis.url())))
+        .edit("SECRET_FILE", &secret.display().to_string());
+    let file = folder.path().join("gateway.yaml");
+    std::fs::write(&file, config).unwrap();
+    let diagnose = async || {
+        let file = file.display().to_string();
+        let run = move || run(&["doctor", "--json", "--config", &file]);
+        let ended = tokio::task::spawn_blocking(run).await.unwrap();
+        assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+        let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        let steps = report["machine"].as_array().unwrap().clone();
+        let step = steps.into_iter().find(|step| step["step"] == "store").unwrap();
+        (step["status"].as_str().unwrap().to_owned(), step["found"].as_str().unwrap().to_owned())
+    };
+    let (status, found) = diagnose().await;
+    assert_eq!(status, "ok", "{found}");
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let (status, found) = diagnose().await;
+    assert_eq!(status, "warning", "{found}");
+    assert!(found.contains("takes no writes") && found.contains("OOM"), "{found}");
+    redis.kill();
+    let (status, found) = diagnose().await;
+    assert_eq!(status, "warning", "{found}");
+    assert!(found.contains("refused"), "{found}");
+    assert_eq!(stand_in.api_requests(), 3, "the server was examined each time");
+}

@@ -1,0 +1,226 @@
+//! The store is never a reason to fail: each of its faults costs at most one timeout, and it is
+//! used within a second once it is back.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::support::fleet::{Keys, bold_bi, config, fleet, get, storm, user};
+use crate::support::gateway::Gateway;
+use crate::support::redis::Redis;
+use crate::support::waiting::becomes;
+
+const TENANTS: usize = 12;
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Requests for cold and warm tenants during a fault, then the fault's end.
+async fn survives(redis: &mut Redis, begin: impl Fn(&mut Redis), end: impl Fn(&mut Redis)) {
+    let (stand_in, keys) = (bold_bi(TENANTS).await, Keys::new());
+    let store = keys.section_with(&format!("url: {}", redis.url()), &["key"], TIMEOUT);
+    let gateways = fleet(2, &config(&stand_in, TENANTS, &store)).await;
+    // Half of the tenants are warm.
+    for tenant in 0..TENANTS / 2 {
+        assert_eq!(get(gateways[0].address(), tenant).await.status, 200);
+    }
+    begin(redis);
+    let slowest = served_meanwhile(&gateways).await;
+    assert!(slowest < TIMEOUT + SLACK, "{slowest:?}");
+    // While the breaker is open, nothing waits.
+    drop_all(&gateways);
+    let slowest = served_meanwhile(&gateways).await;
+    assert!(slowest < SLACK, "{slowest:?}");
+    let up = |gateway: &Gateway| gateway.running.gateway().is_store_up() == Some(true);
+    assert!(!gateways.iter().any(up), "the fault is one");
+    end(redis);
+    let within = Duration::from_secs(1);
+    becomes(within, "the store is in use again", async || gateways.iter().all(up)).await;
+    drop_all(&gateways);
+    redis.cli(&["FLUSHALL"]);
+    let before = stand_in.token_requests();
+    assert!(storm(&gateways, TENANTS, 1).await.iter().all(|status| *status == 200));
+    assert_eq!(stand_in.token_requests() - before, TENANTS as u64);
+}
+
+/// Asks for all tenants, none of which may fail. Returns the time of the slowest request.
+async fn served_meanwhile(gateways: &[Gateway]) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for tenant in 0..TENANTS {
+        for gateway in gateways {
+            let begun = Instant::now();
+            assert_eq!(get(gateway.address(), tenant).await.status, 200, "tenant {tenant}");
+            slowest = slowest.max(begun.elapsed());
+        }
+    }
+    slowest
+}
+
+fn drop_all(gateways: &[Gateway]) {
+    for gateway in gateways {
+        for tenant in 0..TENANTS {
+            gateway.running.gateway().drop_tokens(&format!("canary-tenant-{tenant}"), None);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_killed_fails_no_request() {
+    survives(&mut Redis::start(), Redis::kill, Redis::restart).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_stalls_costs_one_timeout() {
+    let stall = |redis: &mut Redis| redis.signal(Signal::STOP);
+    survives(&mut Redis::start(), stall, |redis| redis.signal(Signal::CONT)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_full_fails_no_request() {
+    let fill = |redis: &mut Redis| assert_eq!(set(redis, "maxmemory", "1"), "OK");
+    survives(&mut Redis::start(), fill, |redis| {
+        set(redis, "maxmemory", "0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_takes_no_writes_fails_no_request() {
+    let close = |redis: &mut Redis| assert_eq!(set(redis, "min-replicas-to-write", "1"), "OK");
+    survives(&mut Redis::start(), close, |redis| {
+        set(redis, "min-replicas-to-write", "0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_becomes_a_replica_fails_no_request() {
+    // Of a master that is not there.
+    let demote = |redis: &mut Redis| assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    survives(&mut Redis::start(), demote, |redis| {
+        redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    })
+    .await;
+}
+
+fn set(redis: &Redis, name: &str, value: &str) -> String {
+    redis.cli(&["CONFIG", "SET", name, value])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_flushed_under_load_fails_no_request() {
+    let (redis, stand_in, keys) = (Redis::start(), bold_bi(TENANTS).await, Keys::new());
+    let config = config(&stand_in, TENANTS, &keys.section(&format!("url: {}", redis.url())));
+    let gateways = fleet(2, &config).await;
+    for _ in 0..5 {
+        redis.cli(&["FLUSHALL"]);
+        drop_all(&gateways);
+        let (statuses, ()) = tokio::join!(storm(&gateways, TENANTS, 3), async {
+            redis.cli(&["FLUSHALL"]);
+        });
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_fails_no_request_and_does_not_show() {
+    let redis = Redis::with(&["--requirepass", "canary-store-password"]);
+    let (stand_in, keys) = (bold_bi(2).await, Keys::new());
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "canary-wrong-password").unwrap();
+    let section = |keys: &Keys| {
+        let file = password.display();
+        keys.section(&format!("url: {}, password: {{ file: {file} }}", redis.url()))
+    };
+    let gateway = Gateway::start(&config(&stand_in, 2, &section(&keys)));
+    assert_eq!(get(gateway.address(), 0).await.status, 200);
+    assert_eq!(gateway.running.gateway().is_store_up(), Some(false));
+    // Control: the right one.
+    std::fs::write(&password, "canary-store-password").unwrap();
+    let right = fleet(1, &config(&stand_in, 2, &section(&keys))).await;
+    assert_eq!(get(right[0].address(), 0).await.status, 200);
+    assert_eq!(redis.keys("boldgate:*:t").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_that_break_off_at_any_byte_fail_no_request() {
+    let (redis, stand_in, keys) = (Redis::start(), bold_bi(TENANTS).await, Keys::new());
+    let cutter = Cutter::start(redis.address()).await;
+    let store = keys.section_with(&format!("url: redis://{}", cutter.address), &["key"], TIMEOUT);
+    let gateways: Vec<_> = {
+        let config = config(&stand_in, TENANTS, &store);
+        (0..2).map(|_| Gateway::start(&config)).collect()
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        drop_all(&gateways);
+        let statuses = storm(&gateways, TENANTS, 1).await;
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(cutter.cut() > 5, "it has cut: {}", cutter.cut());
+    // No token of one tenant was used for another: the stand-in takes none of another site.
+    assert_eq!(user(0), "canary-user-0@acme.example");
+}
+
+/// Passes bytes on to the store, and breaks each connection off after some bytes of its replies.
+struct Cutter {
+    address: SocketAddr,
+    cut: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    accepting: JoinHandle<()>,
+}
+
+impl Cutter {
+    async fn start(store: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cut = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
+        let count = std::sync::Arc::clone(&cut);
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let count = std::sync::Arc::clone(&count);
+                tokio::spawn(async move {
+                    let Ok(server) = TcpStream::connect(store).await else { return };
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    let requests = tokio::spawn(async move {
+                        // The connection breaks off on purpose.
+                        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+                    });
+                    let mut left = fastrand::usize(20..4000);
+                    let mut buffer = [0; 512];
+                    while left > 0 {
+                        let max = left.min(buffer.len());
+                        let Ok(read @ 1..) = from_server.read(&mut buffer[..max]).await else {
+                            break;
+                        };
+                        if to_client.write_all(&buffer[..read]).await.is_err() {
+                            break;
+                        }
+                        left -= read;
+                    }
+                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    requests.abort();
+                });
+            }
+        });
+        Self { address, cut, accepting }
+    }
+
+    fn cut(&self) -> u64 {
+        self.cut.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The time of a request with its exchange, on a machine that is busy.
+const SLACK: Duration = Duration::from_millis(250);
