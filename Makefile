@@ -18,7 +18,7 @@ host = $(shell rustc -vV | sed -n 's/^host: //p')
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp page-test page-short embed-page embed-properties metrics-page metrics-load check bench admission readers client-addresses reloads soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short embed-page embed-properties metrics-page metrics-load check bench admission readers client-addresses reloads token-store soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -102,6 +102,10 @@ reloads: ## change and restart the gateway under load a hundred times each; no r
 	.ci/need rust build
 	cargo test --locked --test it reload:: -- --ignored --nocapture --test-threads 1
 
+token-store: ## eight processes, Sentinel, a Cluster and Valkey under load; two minutes
+	.ci/need rust build redis valkey
+	cargo test --locked --test it token_store::heavy -- --ignored --nocapture --test-threads 1
+
 soak: build ## a million requests among faults: does anybody get what is not theirs? (README in benches/)
 	install -D $(target)/release/boldgate $(target)/bench/boldgate
 	cargo bench --locked --bench soak -- --reloads --gateway $(target)/bench/boldgate
@@ -151,7 +155,7 @@ embed-properties: ## does any body of a page lead to a call that it must not? 10
 	.ci/need rust build
 	PROPTEST_CASES=100000 cargo test --locked --lib embed::tests::properties
 
-acceptance: page-test embed-properties readers reloads soak image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
+acceptance: page-test embed-properties readers reloads token-store soak image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build

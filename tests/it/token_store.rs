@@ -5,3 +5,4 @@ mod configuration;
 mod contents;
 mod exchanges;
 mod faults;
+mod heavy;

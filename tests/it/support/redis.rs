@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 /// A server that is killed when it is dropped.
 pub struct Redis {
+    program: String,
     process: Child,
     port: u16,
     arguments: Vec<String>,
@@ -49,7 +50,8 @@ impl Redis {
             }
             None => Vec::new(),
         };
-        let redis = Self { process, port, arguments, folder, client };
+        let program = program.to_owned();
+        let redis = Self { program, process, port, arguments, folder, client };
         redis.wait();
         redis
     }
@@ -111,7 +113,7 @@ impl Redis {
     /// The same server again, without what it held.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = spawn("redis-server", self.port, self.folder.path(), &self.arguments);
+        self.process = spawn(&self.program, self.port, self.folder.path(), &self.arguments);
         self.wait();
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use boldgate::store::FleetAction;
 
-use crate::admin::setup::{TOKEN, WITH_TOKEN, act, audit_lines, reply};
+use crate::admin::setup::{TOKEN, WITH_TOKEN, act, reply};
+use crate::support::audit::audit_lines;
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::fleet::{Keys, bold_bi, config, fleet, get, storm};

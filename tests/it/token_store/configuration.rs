@@ -1,11 +1,18 @@
 //! The section `token_store` while a gateway runs, with TLS and with a client certificate.
 
+use std::sync::Arc;
+
+use boldgate::boldbi::BoldBi;
+use boldgate::config::Settings;
+
 use crate::support::admin::Metrics;
 use crate::support::edit::Edit;
 use crate::support::fleet::{Keys, bold_bi, config, fleet, get};
+use crate::support::gateway::Gateway;
 use crate::support::process::run;
 use crate::support::redis::{Redis, free_port};
 use crate::support::tls::SelfSigned;
+use crate::support::waiting::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_with_tls_and_a_client_certificate_is_used() {
@@ -43,8 +50,7 @@ async fn a_store_with_tls_and_a_client_certificate_is_used() {
     assert_eq!(stand_in.token_requests(), 1);
     assert_eq!(redis.keys("boldgate:*:t").len(), 1);
     // Control: without the certificate the store refuses, and requests are served.
-    let without =
-        crate::support::gateway::Gateway::start(&config(&stand_in, 1, &keys.section(&url)));
+    let without = Gateway::start(&config(&stand_in, 1, &keys.section(&url)));
     assert_eq!(get(without.address(), 0).await.status, 200);
     assert_eq!(without.running.gateway().is_store_up(), Some(false));
 }
@@ -81,8 +87,7 @@ async fn the_metrics_of_the_store_show_its_requests_and_whether_it_is_used() {
     assert_eq!(metrics.sum("token_store_requests_total", &[("outcome", "hit")]), 1);
     assert!(metrics.sum("token_store_request_duration_seconds_count", &[]) > 0);
     redis.kill();
-    crate::support::waiting::until(|| gateways[1].running.gateway().is_store_up() == Some(false))
-        .await;
+    until(|| gateways[1].running.gateway().is_store_up() == Some(false)).await;
     assert_eq!(used(&Metrics::read(admin).await), "0.0");
     let problems = crate::support::admin::problems(admin).await;
     assert!(problems.iter().any(|problem| problem.contains("token store")), "{problems:?}");
@@ -120,4 +125,67 @@ async fn the_doctor_connects_writes_and_names_the_fault() {
     assert_eq!(status, "warning", "{found}");
     assert!(found.contains("refused"), "{found}");
     assert_eq!(stand_in.api_requests(), 3, "the server was examined each time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_in_the_document_are_enough_for_a_user_of_an_acl() {
+    let document = std::fs::read_to_string("docs/fleet.md").unwrap();
+    let line = document.lines().find(|line| line.starts_with("user boldgate on ")).unwrap();
+    let rights: Vec<_> = line.split_whitespace().skip(2).collect();
+    let mut arguments = vec!["--user", "boldgate"];
+    let password = ">canary-store-password";
+    arguments.extend(rights.iter().map(|one| if one.starts_with('>') { password } else { *one }));
+    let redis = Redis::with(&arguments);
+    let (stand_in, keys) = (bold_bi(1).await, Keys::new());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "canary-store-password").unwrap();
+    let login = format!("username: boldgate, password: {{ file: {} }}", file.display());
+    let store = keys.section(&format!("url: {}, {login}", redis.url()));
+    let gateways = fleet(2, &config(&stand_in, 1, &store)).await;
+    for gateway in &gateways {
+        assert_eq!(get(gateway.address(), 0).await.status, 200);
+    }
+    stand_in.revoke_all();
+    for gateway in &gateways {
+        assert_eq!(get(gateway.address(), 0).await.status, 200);
+    }
+    let action = boldgate::store::FleetAction::Enable { tenant: "canary-tenant-0".into() };
+    assert_eq!(gateways[0].running.gateway().announce(&action).await, Some(true));
+    assert_eq!(stand_in.token_requests(), 2, "one exchange each time");
+    let up = |gateway: &Gateway| gateway.running.gateway().is_store_up() == Some(true);
+    assert!(gateways.iter().all(up), "no right is missing");
+    // Control: without one of them the store is not used.
+    redis.cli(&["ACL", "SETUSER", "boldgate", "-xread"]);
+    until(|| !up(&gateways[0])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_adds_the_store_and_removes_it_and_tokens_stay() {
+    let (redis, stand_in, keys) = (Redis::start(), bold_bi(1).await, Keys::new());
+    let with = config(&stand_in, 1, &keys.section(&format!("url: {}", redis.url())));
+    let without = config(&stand_in, 1, "");
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, crate::support::gateway::CANARY_SECRET).unwrap();
+    let settings = |config: &str| {
+        let config = config.edit("SECRET_FILE", &secret.display().to_string());
+        Settings::parse(&config, "test.yaml").unwrap()
+    };
+    let mut gateway = Gateway::start(&without);
+    assert_eq!(get(gateway.address(), 0).await.status, 200);
+    let mut reload = |config: &str| {
+        let settings = settings(config);
+        let exchange = Arc::new(BoldBi::new(settings.servers.iter()).unwrap());
+        gateway.running.reload(settings, exchange).unwrap();
+        gateway.running.gateway()
+    };
+    let active = reload(&with);
+    until(|| active.is_store_up() == Some(true)).await;
+    active.drop_tokens("canary-tenant-0", None);
+    let active = reload(&without);
+    assert_eq!(active.is_store_up(), None);
+    assert_eq!(get(gateway.address(), 0).await.status, 200);
+    assert_eq!(stand_in.token_requests(), 2);
+    assert!(redis.keys("boldgate:*:t").is_empty(), "nothing was stored");
 }
