@@ -17,7 +17,7 @@ use http::header::{
 };
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -47,6 +47,7 @@ use crate::telemetry::{AuditClient, Telemetry};
 pub use actions::Controls;
 use connections::{AdminConnections, ConnectionGuard};
 use credential::{CredentialFault, TokenGate};
+use metrics_page::{PageBody, PageChunks};
 pub use reloads::{ReloadPort, ReloadReport, ReloadRequest};
 use reply::ActionFailure;
 pub use reply::in_words;
@@ -241,9 +242,28 @@ impl AdminServer {
         &self,
         request: Request<Incoming>,
         client: &AdminClient,
+    ) -> Response<AdminBody> {
+        if self.asks_for_metrics(&request) {
+            return self.metrics(request.headers()).await;
+        }
+        self.respond_at_once(request, client).await.map(Either::Left)
+    }
+
+    /// Whether the request is one for the page of metrics, and allowed.
+    fn asks_for_metrics(&self, request: &Request<Incoming>) -> bool {
+        let only_loopback = self.exposure == Exposure::Loopback;
+        request.uri().path() == METRICS
+            && matches!(*request.method(), Method::GET | Method::HEAD)
+            && (!only_loopback || names_loopback(request))
+    }
+
+    async fn respond_at_once(
+        &self,
+        request: Request<Incoming>,
+        client: &AdminClient,
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        let is_probe = matches!(&*path, "/livez" | "/readyz" | "/metrics");
+        let is_probe = matches!(&*path, "/livez" | "/readyz" | METRICS);
         // DNS rebinding: a web page whose name resolves to this machine can connect to a loopback
         // address, but its requests have that name as their host. So can a page through a port that
         // is forwarded to a Unix socket. Elsewhere the API asks for the credential, and probes know
@@ -278,7 +298,6 @@ impl AdminServer {
                 LACKS_SECRETS => text(StatusCode::SERVICE_UNAVAILABLE, NO_SECRET),
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
             },
-            "/metrics" => self.metrics(request.headers()).await,
             _ => match &self.status {
                 Some(status) => self.show(Arc::clone(status), &request, client).await,
                 None => text(StatusCode::NOT_FOUND, NOT_FOUND),
@@ -338,19 +357,22 @@ impl AdminServer {
     }
 
     /// The metrics, in the form that the client wants. With many tenants the page takes a while: it
-    /// is made on a thread of its own, so that no request waits.
-    async fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    /// is made on threads of its own, so that no request waits, and chunk by chunk as the client
+    /// takes it.
+    async fn metrics(&self, headers: &HeaderMap) -> Response<AdminBody> {
         let (format, gzip) = (metrics_page::format(headers), metrics_page::accepts_gzip(headers));
         let turn = Arc::clone(&self.pages).acquire_owned().await;
         let telemetry = Arc::clone(&self.telemetry);
         let made = tokio::task::spawn_blocking(move || {
-            let (_turn, page) = (turn, telemetry.page(format));
-            if gzip { metrics_page::gzip(&page).into() } else { Bytes::from(page) }
+            let _turn = turn;
+            PageChunks::new(telemetry.page(format), gzip)
         });
-        let Ok(page) = made.await else {
-            return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be read\n");
+        let Ok(chunks) = made.await else {
+            let failure = "the metrics could not be read\n";
+            return text(StatusCode::INTERNAL_SERVER_ERROR, failure).map(Either::Left);
         };
-        let mut response = text(StatusCode::OK, page);
+        let body = Either::Right(chunks.into_body(Arc::clone(&self.pages)));
+        let mut response = text(StatusCode::OK, Bytes::new()).map(|_| body);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
         headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -372,6 +394,9 @@ fn names_loopback(request: &Request<Incoming>) -> bool {
     })
 }
 
+/// A response body: whole, or the page of metrics in chunks.
+type AdminBody = Either<Full<Bytes>, PageBody>;
+
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -389,6 +414,7 @@ const NO_SECRET: &str = "not ready: the secret of a tenant in `warm_up` cannot b
 const NOT_FOUND: &str = "try /livez, /readyz or /metrics\n";
 const NOT_FOUND_WITH_PAGE: &str = "try /, /livez, /readyz or /metrics\n";
 const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";
+const METRICS: &str = "/metrics";
 /// The paths of the API, which show or change the state of the gateway.
 const API: &str = "/api/";
 const ACTIONS: &str = "/api/v1/actions/";
@@ -400,6 +426,6 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bounds the request that is under way at that age.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = assert!(LAST_REQUEST_TIMEOUT.as_secs() > actions::ACTION_TIMEOUT.as_secs());
-/// Most pages of a kind that are made at the same time: each takes memory and a processor.
+/// Most pages of a kind, or chunks of them, that are made at the same time: each takes a processor.
 const MAX_PAGES: usize = 2;
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);

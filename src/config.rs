@@ -18,7 +18,7 @@ use crate::plain_file::limit::{MAX_CONFIGURATION, MAX_SECRET};
 use crate::policy::Policy;
 use crate::secret::{Secret, SecretError, SecretRef};
 use crate::store::StoreSettings;
-use crate::telemetry::{AccessLogSettings, LogSink};
+use crate::telemetry::{AccessLogSettings, LogSink, TenantSeries};
 use crate::tenant::{Server, Tenants};
 use crate::throttle::Throttles;
 use crate::traces::TraceSettings;
@@ -40,6 +40,7 @@ mod jwt;
 mod limits;
 mod listeners;
 mod logs;
+mod metrics;
 mod node;
 mod pem;
 mod permissions;
@@ -105,6 +106,8 @@ pub struct Settings {
     pub access_log: AccessLogSettings,
     /// Where the audit log goes, if there is to be one.
     pub audit: Option<LogSink>,
+    /// The tenants that metrics have series of.
+    pub metrics: MetricsSettings,
     /// Which requests are recorded, and where their spans go; `None` if there are no traces.
     pub traces: Option<TraceSettings>,
     /// The token store; `None` if the gateway is alone.
@@ -119,6 +122,15 @@ pub struct Settings {
     pub unusable_secrets: Vec<UnusableSecret>,
     /// Whether a start needs the secrets of all tenants.
     pub strict_start: bool,
+}
+
+/// The tenants that metrics have series of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// Whether each has its own.
+    pub tenants: TenantSeries,
+    /// Most tenants that have a histogram of their own.
+    pub tenant_durations: usize,
 }
 
 /// Bounds on what clients may use up.
@@ -292,6 +304,7 @@ impl Check<'_> {
         let audit = self.audit(&at.key("audit"), file.audit);
         let audit_sink = audit.as_ref().ok().and_then(Option::as_ref);
         let access_log = self.access_log(&at.key("access_log"), file.access_log, audit_sink);
+        let metrics = self.metrics(&at.key("metrics"), file.metrics);
         let traces = self.traces(&at.key("traces"), file.traces);
         let token_store = self.token_store(&at.key("token_store"), file.token_store);
         let strict_start =
@@ -316,6 +329,7 @@ impl Check<'_> {
             files: Files::default(),
             access_log: access_log?,
             audit: audit?,
+            metrics: metrics?,
             traces: traces?,
             token_store: token_store?,
             certificate_ends: self.certificate_ends.borrow().clone(),

@@ -148,7 +148,7 @@ impl Gateway {
         let found = self.tokens.token_for(&admission.permit, initiator).await;
         let found = found.map_err(Refusal::Exchange)?;
         let metrics = self.metrics(admission.tenant());
-        if found.cached { &metrics.cache_hits } else { &metrics.cache_misses }.inc();
+        metrics.token_found(found.cached);
         Ok(Some(found))
     }
 

@@ -460,7 +460,7 @@ impl Proxy {
         let Some(next) = next else { return Ok(sent_request) };
         record.replayed(asked_at);
         self.discard(sent_request, admitted).await;
-        self.gateway.metrics(permit.tenant()).replays.inc();
+        self.gateway.metrics(permit.tenant()).replayed();
         self.send(down, admitted, Some(&next), record).await
     }
 

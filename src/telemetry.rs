@@ -39,6 +39,8 @@ mod rotations;
 mod routes;
 mod sink;
 mod spans;
+mod tenant_metrics;
+mod tenant_series;
 mod token_store;
 mod values;
 mod writer;
@@ -60,11 +62,12 @@ pub use log_level::{LogControl, LogFilter, LogLevel};
 pub use log_limiter::LogLimiter;
 pub use lost_lines::{LogFault, LostLines};
 use metrics::Families;
-pub use metrics::{EndpointMetrics, ServerMetrics, TenantMetrics};
+pub use metrics::{EndpointMetrics, ServerMetrics};
+use outcome::NONE;
 pub use outcome::{
     EmbedOutcome, ExchangeOutcome, RefreshOutcome, ReloadOutcome, RequestOutcome, TokenOrigin,
 };
-pub use page::PageFormat;
+pub use page::{MetricsPage, PageFormat};
 use process::ProcessMetrics;
 pub use readings::{LabelledValue, Reading, Readings};
 pub use reason::{Reason, Refusals};
@@ -78,6 +81,10 @@ pub use routes::{
 pub use sink::LogSink;
 pub use spans::{SpanDrop, SpanMetrics};
 pub use token_store::{StoreMetrics, StoreOutcome};
+pub use tenant_metrics::TenantMetrics;
+use tenant_metrics::{DurationBound, TenantCounters};
+pub use tenant_series::TenantSeries;
+use tenant_series::TenantsOnPage;
 pub use writer::stdout;
 
 /// All metrics of the process.
@@ -88,6 +95,11 @@ pub struct Telemetry {
     process: Registry,
     read: BeforePage,
     tenants: RwLock<HashMap<Box<str>, Arc<TenantMetrics>>>,
+    /// Whether each tenant has series.
+    series: RwLock<TenantSeries>,
+    durations: Arc<DurationBound>,
+    /// The counts of removed tenants, for the sum over all.
+    removed: TenantCounters,
     endpoints: RwLock<HashMap<Box<str>, Arc<EndpointMetrics>>>,
     /// Names of the servers that are exported.
     servers: Mutex<HashSet<Box<str>>>,
@@ -193,18 +205,22 @@ impl Default for Telemetry {
         let build: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
         build.get_or_create(&vec![("version", VERSION), ("commit", COMMIT), ("date", DATE)]).set(1);
         registry.register("build_info", "The running version, with its commit", build);
-        let no_tenant = Arc::new(families.no_tenant());
+        let durations = Arc::<DurationBound>::default();
+        let unexported = |name| Arc::new(TenantMetrics::new(name, &Arc::default()));
         let no_server = families.no_server();
         Self {
             registry,
             process,
             read: BeforePage::default(),
             tenants: RwLock::default(),
+            series: RwLock::default(),
+            durations,
+            removed: TenantCounters::default(),
             endpoints: RwLock::default(),
             servers: Mutex::default(),
             families,
-            detached: Arc::new(Families::detached()),
-            no_tenant,
+            detached: unexported(NONE),
+            no_tenant: unexported(NONE),
             no_server,
             requests_in_flight,
             readings,
@@ -239,11 +255,11 @@ impl Telemetry {
         Arc::clone(tenants.get(name).unwrap_or(&self.detached))
     }
 
-    /// Exports the metrics of the tenant `name` from now on. They are the same ones across reloads.
-    /// Only configured names may be given, so the number of label values is bounded.
+    /// Exports the metrics of the tenant `name` from its first traffic on. They are the same ones
+    /// across reloads. Only configured names may be given, so the label values are bounded.
     pub fn register_tenant(&self, name: &str) -> Arc<TenantMetrics> {
         let mut tenants = self.tenants.write();
-        let new = || Arc::new(self.families.tenant(name));
+        let new = || Arc::new(TenantMetrics::new(name, &self.durations));
         Arc::clone(tenants.entry(name.into()).or_insert_with(new))
     }
 
@@ -271,9 +287,11 @@ impl Telemetry {
     /// running requests of a removed one are not counted.
     pub fn retain(&self, tenants: &HashSet<&str>, servers: &HashSet<&str>) {
         let mut exported = self.tenants.write();
-        for (name, metrics) in exported.extract_if(|name, _| !tenants.contains(&**name)) {
-            metrics.detach();
-            self.families.remove_tenant(&name);
+        for (_, metrics) in exported.extract_if(|name, _| !tenants.contains(&**name)) {
+            metrics.free_histogram();
+            if let Some(counts) = metrics.known() {
+                self.removed.add(counts);
+            }
         }
         drop(exported);
         let mut exported = self.servers.lock();
@@ -288,13 +306,20 @@ impl Telemetry {
         *self.read.0.write() = Some(Box::new(read));
     }
 
-    /// All metrics in the OpenMetrics text format.
-    pub fn render(&self) -> String {
-        self.page(PageFormat::OpenMetrics)
+    /// Exports these series of tenants from now on, and the histograms of so many tenants.
+    pub fn set_tenant_series(&self, series: TenantSeries, durations: usize) {
+        *self.series.write() = series;
+        self.durations.set_limit(durations);
     }
 
-    /// All metrics in this format. It takes time in proportion to the number of series.
-    pub fn page(&self, format: PageFormat) -> String {
+    /// All metrics in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        self.page(PageFormat::OpenMetrics).collect()
+    }
+
+    /// All metrics in this format, chunk by chunk. It takes time in proportion to the number of
+    /// series.
+    pub fn page(&self, format: PageFormat) -> MetricsPage {
         if let Some(read) = &*self.read.0.read() {
             read(&self.readings);
         }
@@ -302,6 +327,25 @@ impl Telemetry {
         for registry in [&self.registry, &self.process] {
             encode_registry(&mut text, registry).expect("writing to a string does not fail");
         }
-        page::page(&text, format)
+        MetricsPage::new(text, self.tenant_page(), format)
+    }
+
+    fn tenant_page(&self) -> TenantsOnPage {
+        let used: Vec<_> = {
+            let tenants = self.tenants.read();
+            tenants.values().filter(|tenant| tenant.known().is_some()).cloned().collect()
+        };
+        let none = Arc::clone(&self.no_tenant);
+        match *self.series.read() {
+            TenantSeries::Used => {
+                let all = used.into_iter().chain([none]).collect();
+                TenantsOnPage::of_each(all, self.durations.are_used())
+            }
+            TenantSeries::None => {
+                let sum = TenantCounters::default();
+                sum.add(&self.removed);
+                TenantsOnPage::together(&used, none, sum)
+            }
+        }
     }
 }

@@ -2,12 +2,20 @@
 //! negotiates it, and gzip by `Accept-Encoding`.
 
 use std::io::Write;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::stream::unfold;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
-use crate::telemetry::PageFormat;
+use crate::telemetry::{MetricsPage, PageFormat};
 
 /// The format that the client prefers. It is text if the client names none of the two, so that a
 /// browser can show it.
@@ -39,11 +47,68 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     weight_of("gzip").or(weight_of("x-gzip")).or(weight_of("*")).is_some_and(|weight| weight > 0)
 }
 
-/// `page`, compressed.
-pub(super) fn gzip(page: &str) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
-    let written = encoder.write_all(page.as_bytes()).and_then(|()| encoder.finish());
-    written.expect("writing to memory does not fail")
+/// The page as the body of a response.
+pub(super) type PageBody = UnsyncBoxBody<Bytes, JoinError>;
+
+/// The page, chunk by chunk, compressed if the client takes that.
+pub(super) struct PageChunks<P = MetricsPage> {
+    page: P,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+    ended: bool,
+}
+
+impl<P: Iterator<Item = String>> PageChunks<P> {
+    pub(super) fn new(page: P, gzip: bool) -> Self {
+        let encoder = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
+        Self { page, encoder, ended: false }
+    }
+}
+
+impl<P: Iterator<Item = String>> Iterator for PageChunks<P> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        while !self.ended {
+            let chunk = self.page.next();
+            self.ended = chunk.is_none();
+            let Some(encoder) = &mut self.encoder else { return chunk.map(Bytes::from) };
+            let written = match &chunk {
+                Some(chunk) => encoder.write_all(chunk.as_bytes()),
+                None => encoder.try_finish(),
+            };
+            written.expect("writing to memory does not fail");
+            if !encoder.get_ref().is_empty() {
+                return Some(std::mem::take(encoder.get_mut()).into());
+            }
+        }
+        None
+    }
+}
+
+impl PageChunks {
+    /// A body that makes each chunk when the client has taken those before it, on another thread.
+    /// Each waits for its turn at `turns`.
+    pub(super) fn into_body(self, turns: Arc<Semaphore>) -> PageBody {
+        let chunks = unfold(Some(self), move |chunks| {
+            let turns = Arc::clone(&turns);
+            async move {
+                let mut chunks = chunks?;
+                // The semaphore is never closed.
+                let turn = turns.acquire_owned().await.ok()?;
+                let made = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    chunks.next().map(|chunk| (chunk, chunks))
+                });
+                match made.await {
+                    Ok(Some((chunk, rest))) => Some((Ok(Frame::data(chunk)), Some(rest))),
+                    Ok(None) => None,
+                    // The response ends without its end, so that the client notices.
+                    Err(error) => Some((Err(error), None)),
+                }
+            }
+        });
+        StreamBody::new(chunks).boxed_unsync()
+    }
 }
 
 /// The items of a list of RFC 9110: each with its parameters and its weight in thousandths.
@@ -141,10 +206,14 @@ mod tests {
             assert_eq!(accepts_gzip(&headers(&ACCEPT_ENCODING, accept)), expected, "{accept:?}");
         }
         let page = "boldgate_connections 1\n".repeat(1000);
-        let compressed = gzip(&page);
-        assert!(compressed.len() < page.len() / 10);
+        let chunks = || vec![page.clone(); 30].into_iter();
+        let compressed = PageChunks::new(chunks(), true).collect::<Vec<_>>();
+        assert!(compressed.len() > 1, "it is sent while it is made");
+        let compressed = compressed.concat();
+        assert!(compressed.len() < page.len());
         let mut read = String::new();
         flate2::read::GzDecoder::new(&*compressed).read_to_string(&mut read).unwrap();
-        assert_eq!(read, page);
+        assert_eq!(read, page.repeat(30));
+        assert_eq!(PageChunks::new(chunks(), false).count(), 30);
     }
 }

@@ -11,6 +11,7 @@ use super::redact::without_query;
 mod admin;
 mod credential;
 mod embed;
+mod metrics;
 mod permission;
 mod tenant;
 mod token_store;
@@ -18,6 +19,7 @@ mod token_store;
 pub(super) use admin::{Admin, AdminTls};
 pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
 pub(super) use embed::{Embed, FilterValue, Mode, Operator, Via};
+pub(super) use metrics::{Metrics, TenantSeries};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
@@ -71,6 +73,9 @@ pub(super) struct File {
     /// outcome. It names users, so it is only written if you give it a place.
     #[serde(default)]
     pub audit: Field<Audit>,
+    /// The series of metrics.
+    #[serde(default = "default_metrics")]
+    pub metrics: Field<Metrics>,
     /// Traces: the spans of sampled requests, sent to an OpenTelemetry collector. Without this
     /// section nothing is recorded.
     #[serde(default)]
@@ -523,6 +528,10 @@ impl Default for Limits {
             token_cache_entries: Field::Given(100_000),
         }
     }
+}
+
+fn default_metrics() -> Field<Metrics> {
+    Field::Given(Metrics::default())
 }
 
 fn default_strict_start() -> Field<bool> {

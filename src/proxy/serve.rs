@@ -159,7 +159,7 @@ impl Proxy {
         mut record: Record,
     ) {
         if matches!(refusal, Refusal::HeadEvicted { .. })
-            && let Some(repeated) = self.telemetry.no_tenant.log_limiter.allow("head_evicted")
+            && let Some(repeated) = self.telemetry.no_tenant.log_limiter().allow("head_evicted")
         {
             tracing::warn!(
                 repeated = (repeated > 0).then_some(repeated),

@@ -169,7 +169,7 @@ impl Connections {
                         self.telemetry.descriptors.exhausted(DescriptorUse::Accept);
                     }
                     if let Some(repeated) =
-                        self.telemetry.no_tenant.log_limiter.allow("cannot_accept")
+                        self.telemetry.no_tenant.log_limiter().allow("cannot_accept")
                     {
                         let repeated = (repeated > 0).then_some(repeated);
                         tracing::error!(
@@ -222,7 +222,8 @@ impl Connections {
         permit: OwnedSemaphorePermit,
     ) {
         self.telemetry.connections_refused.inc();
-        if let Some(repeated) = self.telemetry.no_tenant.log_limiter.allow("connections_refused") {
+        if let Some(repeated) = self.telemetry.no_tenant.log_limiter().allow("connections_refused")
+        {
             let repeated = (repeated > 0).then_some(repeated);
             let client = match &accepted {
                 AcceptedClient::Tcp(_, address) => Some(tracing::field::display(address)),
@@ -356,7 +357,7 @@ impl Connections {
               a listener without `proxy_protocol`",
             )
         };
-        if let Some(repeated) = self.telemetry.no_tenant.log_limiter.allow(kind) {
+        if let Some(repeated) = self.telemetry.no_tenant.log_limiter().allow(kind) {
             tracing::warn!(
                 boldgate.listener = listener,
                 client.address = peer.map(display),

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::secret_alarm::SecretAlarm;
 use super::start_error::StartError;
 use crate::caller::ListenerTerms;
-use crate::config::{self, CertificateEnds, Digest, EffectiveConfig, Files, Limits, Settings};
+use crate::config::{
+    self, CertificateEnds, Digest, EffectiveConfig, Files, Limits, MetricsSettings, Settings,
+};
 use crate::forwarded::PeerSet;
 use crate::gateway::{Gatekeeper, Gateway};
 use crate::proxy::{
@@ -36,6 +38,7 @@ pub(super) struct Generation {
     /// The configuration, for the status API.
     pub(super) effective: Option<Arc<EffectiveConfig>>,
     pub(super) alarm: SecretAlarm,
+    metrics: MetricsSettings,
     /// The address of the admin listener if it serves HTTPS, as the configuration has it.
     admin_tls: Option<Box<str>>,
 }
@@ -134,6 +137,7 @@ impl Generation {
             certificate_ends: settings.certificate_ends,
             effective: settings.effective,
             alarm,
+            metrics: settings.metrics,
             admin_tls,
         })
     }
@@ -168,6 +172,7 @@ impl Generation {
             &tenants.map(|tenant| tenant.name.as_str()).collect(),
             &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
         );
+        telemetry.set_tenant_series(self.metrics.tenants, self.metrics.tenant_durations);
         let tls = self.listeners.iter().filter(|(_, listener)| listener.tls.is_some());
         let addresses = tls.map(|(_, listener)| &*listener.address);
         telemetry.handshakes.export(&addresses.chain(self.admin_tls.as_deref()).collect());
@@ -183,7 +188,7 @@ impl Generation {
         for tenant in self.gateway.tenants().iter() {
             let name = tenant.name.as_str();
             let unreadable = self.alarm.is_about(name);
-            telemetry.tenant(name).secret_unreadable.set(i64::from(unreadable));
+            telemetry.tenant(name).set_secret_unreadable(unreadable);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The metrics that are read for each page: from the generation in force, and from the state of the
 //! process.
 
-use std::sync::Weak;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::connections::Connections;
@@ -55,8 +56,9 @@ pub(super) fn read(connections: &Weak<Connections>, cache_limit: u64, readings: 
 
     let mut upstreams: Vec<_> =
         generation.proxy.upstreams().iter().map(TenantUpstream::upstream).collect();
-    upstreams.sort_unstable_by_key(|upstream| &upstream.server().name);
-    upstreams.dedup_by_key(|upstream| &upstream.server().name);
+    // A hundred thousand tenants may be on one server.
+    let mut known = HashSet::new();
+    upstreams.retain(|upstream| known.insert(Arc::as_ptr(upstream)));
     let usage: Vec<_> =
         upstreams.iter().map(|of| (of.server().name.as_str(), of.usage())).collect();
     let of_servers = |value: fn(&ConnectionUsage) -> usize| {

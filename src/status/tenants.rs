@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::samples::{RequestSamples, Samples};
 use super::{ShownGeneration, TenantCounts};
 use crate::gateway::Gateway;
-use crate::telemetry::{EmbedOutcome, ExchangeTimes, Telemetry, TenantMetrics, timestamp};
+use crate::telemetry::{EmbedOutcome, EmbedRecord, ExchangeTimes, Telemetry, TenantMetrics, timestamp};
 use crate::tenant::{DisabledBy, Tenant};
 
 /// Which tenants to show.
@@ -87,7 +87,7 @@ pub struct TenantStatus {
     disabled_by: Option<&'static str>,
     grant: &'static str,
     /// The position of the secret that gave the last token; `None` unless it has two.
-    secret_position: Option<i64>,
+    secret_position: Option<u8>,
     /// Whether a rotation of its secret has begun and not ended.
     rotation_unfinished: bool,
     /// Where Bold BI keeps its user, such as `azure_ad`.
@@ -219,7 +219,7 @@ struct Row<'g> {
 impl<'g> Row<'g> {
     fn new(gateway: &'g Gateway, tenant: &'g Tenant) -> Self {
         let metrics = gateway.metrics(tenant);
-        let (exchange, requests) = (metrics.exchange_record.times(), metrics.requests());
+        let (exchange, requests) = (metrics.exchange_times(), metrics.requests());
         let state = state(gateway, tenant, exchange);
         Self { tenant, state, exchange, requests }
     }
@@ -244,7 +244,7 @@ impl<'g> Row<'g> {
         let (name, metrics) = (&self.tenant.name, active.gateway.metrics(self.tenant));
         let bulkhead = active.proxy.upstreams()[self.tenant.index].bulkhead();
         let ExchangeTimes { ended_at, obtained_at, expires_at, .. } = self.exchange;
-        let error = metrics.exchange_record.error();
+        let error = metrics.exchange_error();
         let now = SystemTime::now();
         let token = obtained_at.zip(expires_at).map(|(obtained, expires)| TokenTimes {
             obtained_at: timestamp(obtained),
@@ -267,7 +267,7 @@ impl<'g> Row<'g> {
                 DisabledBy::Operator => "operator",
             }),
             grant: self.tenant.credential.grant.as_str(),
-            secret_position: Some(metrics.secret_position.get()).filter(|position| *position > 0),
+            secret_position: Some(metrics.secret_position()).filter(|position| *position > 0),
             rotation_unfinished: rotations.iter().any(|of| of == name.as_str()),
             user_source: active
                 .config
@@ -277,7 +277,7 @@ impl<'g> Row<'g> {
             last_exchange,
             requests: self.requests,
             embed_calls: self.tenant.embed.is_some().then(|| EmbedCallCounts::of(metrics)),
-            hit_ratio: ratio(metrics.cache_hits.get(), metrics.cache_misses.get()),
+            hit_ratio: ratio(metrics.cache_hits(), metrics.cache_misses()),
             bulkhead: bulkhead.map(|(in_use, limit)| BulkheadUse { in_use, limit }),
             samples: samples.tenant(name),
         }
@@ -289,7 +289,7 @@ fn state(gateway: &Gateway, tenant: &Tenant, exchange: ExchangeTimes) -> TenantS
         return TenantState::Disabled;
     }
     let metrics = gateway.metrics(tenant);
-    let is_unreadable = metrics.secret_unreadable.get() == 1;
+    let is_unreadable = metrics.secret_is_unreadable();
     if is_unreadable && !tenant.credential.has_secret() {
         return TenantState::SecretUnreadable;
     }
@@ -321,22 +321,25 @@ pub(super) fn counts(gateway: &Gateway, telemetry: &Telemetry) -> TenantCounts {
         counts.disabled_by_operator += usize::from(by_operator);
         let rejected = gateway.metrics(tenant).was_rejected_within(LATELY, now);
         counts.token_rejected += usize::from(rejected);
-        let embeds = &gateway.metrics(tenant).embed_record;
-        counts.embed_failing += usize::from(embeds.has_failed_within(LATELY));
-        counts.embed_user_refused += usize::from(embeds.was_user_refused_within(LATELY));
-        let is_second = gateway.metrics(tenant).secret_position.get() == 2;
+        let embeds = gateway.metrics(tenant).known_embed_record();
+        let has = |test: fn(&EmbedRecord, Duration) -> bool| {
+            usize::from(embeds.is_some_and(|embeds| test(embeds, LATELY)))
+        };
+        counts.embed_failing += has(EmbedRecord::has_failed_within);
+        counts.embed_user_refused += has(EmbedRecord::was_user_refused_within);
+        let is_second = gateway.metrics(tenant).secret_position() == 2;
         counts.second_secret += usize::from(is_second && tenant.credential.has_two_secrets());
         if let Some(end) = tenant.credential.token_end.filter(|_| !tenant.disabled) {
             counts.token_ended += usize::from(end <= now);
             counts.token_ending += usize::from(end > now && end <= now + TOKEN_ENDS_SOON);
         }
-        match state(gateway, tenant, gateway.metrics(tenant).exchange_record.times()) {
+        match state(gateway, tenant, gateway.metrics(tenant).exchange_times()) {
             TenantState::Ok => counts.ok += 1,
             TenantState::Failing => counts.failing += 1,
             TenantState::SecretUnreadable => counts.secret_unreadable += 1,
             TenantState::FormerSecret => {
                 counts.former_secret += 1;
-                let is_kept = gateway.metrics(tenant).secret_unreadable.get() == 1;
+                let is_kept = gateway.metrics(tenant).secret_is_unreadable();
                 counts.unproven_secret += usize::from(!is_kept);
             }
             TenantState::Disabled => counts.disabled += 1,

@@ -54,10 +54,12 @@ const fn named(name: &'static str, of: &'static str) -> MetricLabel {
     MetricLabel { name, values: LabelValues::Of(of) }
 }
 
-const TENANT: MetricLabel = named("tenant", "a tenant");
+const TENANT: MetricLabel = named("tenant", "a tenant, or `_all` of them");
+const ONE_TENANT: MetricLabel = named("tenant", "a tenant");
 const SERVER: MetricLabel = named("server", "a server");
 const CALLER: MetricLabel = named("caller", "a caller");
-const TENANT_OR_NONE: MetricLabel = named("tenant", "a tenant, or `_none` before it is known");
+const TENANT_OR_NONE: MetricLabel =
+    named("tenant", "a tenant, `_all` of them, or `_none` before it is known");
 const SERVER_OR_NONE: MetricLabel = named("server", "a server, or `_none` before it is known");
 const CLASS: MetricLabel = words_of("class", || ROUTE_CLASSES.to_vec());
 const ROUTE: &[MetricLabel] = &[SERVER_OR_NONE, CLASS];
@@ -127,6 +129,11 @@ const REQUESTS: &[DescribedMetric] = &[
                   says why",
     },
     DescribedMetric {
+        name: "boldgate_tenant_request_duration_seconds",
+        labels: &[ONE_TENANT],
+        look_at: "only with `metrics.tenant_durations`; compare it with those of the tenant's server",
+    },
+    DescribedMetric {
         name: "boldgate_replays",
         labels: &[TENANT],
         look_at: "a steady rate: Bold BI refuses tokens before their end",
@@ -185,7 +192,7 @@ const TOKENS: &[DescribedMetric] = &[
     },
     DescribedMetric {
         name: "boldgate_token_expiry_timestamp_seconds",
-        labels: &[TENANT],
+        labels: &[ONE_TENANT],
         look_at: "less than now while there are requests: no new token is to be had",
     },
     DescribedMetric {
@@ -274,13 +281,13 @@ const TOKENS: &[DescribedMetric] = &[
     },
     DescribedMetric {
         name: "boldgate_tenant_secret_position",
-        labels: &[TENANT],
+        labels: &[ONE_TENANT],
         look_at: "**alert on 2**: Bold BI refuses the first of two secrets; write the right one to \
                   its place",
     },
     DescribedMetric {
         name: "boldgate_tenant_rotation_unfinished",
-        labels: &[TENANT],
+        labels: &[ONE_TENANT],
         look_at: "**alert on 1 for minutes**: whether Bold BI takes the secret in the file is unknown; \
                   `boldgate rotate --resume` ends it; other tenants have no series",
     },
@@ -328,7 +335,7 @@ const CLIENTS: &[DescribedMetric] = &[
     },
     DescribedMetric {
         name: "boldgate_tenant_token_not_after_timestamp_seconds",
-        labels: &[TENANT],
+        labels: &[ONE_TENANT],
         look_at: "**alert three days ahead**; only tenants of the grant `token` have series",
     },
     DescribedMetric {

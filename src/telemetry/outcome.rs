@@ -131,3 +131,5 @@ impl RequestOutcome {
 /// The label value of requests without a tenant, a server, a route class or a status. No tenant and
 /// no server can have this name.
 pub(super) const NONE: &str = "_none";
+/// The label value of all tenants together. No tenant can have this name.
+pub(super) const ALL: &str = "_all";

@@ -1,8 +1,12 @@
 //! The page of all metrics, in the two text formats that Prometheus reads. The registry encodes
 //! OpenMetrics in the order of hash maps; here the families and series are sorted, so that two
-//! pages can be compared, and written in the format that was asked for.
+//! pages can be compared, joined with those of tenants, and written in the format that was asked
+//! for.
 
 use std::borrow::Cow;
+use std::ops::Range;
+
+use super::tenant_series::{self, TenantFamily, TenantsOnPage};
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,136 @@ impl PageFormat {
     }
 }
 
+/// The page of all metrics. It is made chunk by chunk, so that it is not in memory as a whole.
+#[derive(Debug)]
+pub struct MetricsPage {
+    format: PageFormat,
+    /// The families of the registries, without the last line of OpenMetrics.
+    encoded: String,
+    /// The families that are left, in the order of their names.
+    families: std::vec::IntoIter<PageFamily>,
+    /// The family that is being written, with the number of its parts that are.
+    current: Option<(PageFamily, usize)>,
+    tenants: TenantsOnPage,
+    ended: bool,
+}
+
+/// A family of the page.
+#[derive(Debug)]
+enum PageFamily {
+    /// As the registry has encoded it.
+    Encoded {
+        name: Range<usize>,
+        help: Range<usize>,
+        kind: Range<usize>,
+        unit: Option<Range<usize>>,
+        /// Its lines, sorted.
+        lines: Vec<Range<usize>>,
+    },
+    /// Of tenants.
+    OfTenants(&'static TenantFamily),
+}
+
+impl MetricsPage {
+    pub(super) fn new(encoded: String, tenants: TenantsOnPage, format: PageFormat) -> Self {
+        let of_tenants = tenant_series::FAMILIES.iter().map(|family| {
+            let (kind, _) = family.kind.shown();
+            (shown_name(family.name, kind, format), PageFamily::OfTenants(family))
+        });
+        let mut families: Vec<_> = families(&encoded)
+            .into_iter()
+            .map(|family| {
+                let shown = shown_name(family.name, family.kind, format);
+                (shown, family.into_page_family(&encoded))
+            })
+            .chain(of_tenants)
+            .collect();
+        families.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let families: Vec<_> = families.into_iter().map(|(_, family)| family).collect();
+        let families = families.into_iter();
+        Self { format, encoded, families, current: None, tenants, ended: false }
+    }
+
+    /// Writes the next part of the page. Returns `false` at its end.
+    fn write_part(&mut self, chunk: &mut String) -> bool {
+        let Some((family, written)) = &mut self.current else {
+            let Some(family) = self.families.next() else { return false };
+            self.begin(&family, chunk);
+            self.current = Some((family, 0));
+            return true;
+        };
+        let parts = match family {
+            PageFamily::Encoded { lines, .. } => lines.len(),
+            PageFamily::OfTenants(_) => self.tenants.parts(),
+        };
+        if *written == parts {
+            self.current = None;
+            return true;
+        }
+        match family {
+            PageFamily::Encoded { lines, .. } => {
+                chunk.push_str(&self.encoded[lines[*written].clone()]);
+                chunk.push('\n');
+            }
+            PageFamily::OfTenants(family) => self.tenants.write(family, *written, chunk),
+        }
+        *written += 1;
+        true
+    }
+
+    /// Writes what stands above the series of `family`.
+    fn begin(&self, family: &PageFamily, chunk: &mut String) {
+        let text = |range: &Range<usize>| &self.encoded[range.clone()];
+        let (name, help, kind, unit, end) = match family {
+            PageFamily::Encoded { name, help, kind, unit, .. } => {
+                (text(name), text(help), text(kind), unit.as_ref().map(text), "")
+            }
+            PageFamily::OfTenants(family) => {
+                let (kind, unit) = family.kind.shown();
+                (family.name, family.help, kind, unit, ".")
+            }
+        };
+        let name = shown_name(name, kind, self.format);
+        let mut comment = |about: &str, text: &str, end: &str| {
+            for part in ["# ", about, " ", &name, " ", text, end, "\n"] {
+                chunk.push_str(part);
+            }
+        };
+        comment("HELP", help, end);
+        comment("TYPE", kind, "");
+        if let Some(unit) = unit.filter(|_| self.format == PageFormat::OpenMetrics) {
+            comment("UNIT", unit, "");
+        }
+    }
+}
+
+impl Iterator for MetricsPage {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        if self.ended {
+            return None;
+        }
+        let mut chunk = String::with_capacity(CHUNK + CHUNK / 8);
+        while chunk.len() < CHUNK {
+            if !self.write_part(&mut chunk) {
+                self.ended = true;
+                if self.format == PageFormat::OpenMetrics {
+                    chunk.push_str("# EOF\n");
+                }
+                break;
+            }
+        }
+        Some(chunk).filter(|chunk| !chunk.is_empty())
+    }
+}
+
+/// The name of a family on the page: the text format knows a counter by the name of its samples.
+fn shown_name(name: &str, kind: &str, format: PageFormat) -> String {
+    let of_counter = format == PageFormat::Text && kind == "counter";
+    format!("{name}{}", if of_counter { "_total" } else { "" })
+}
+
 /// A family as the registry has encoded it.
 #[derive(Default)]
 struct Family<'p> {
@@ -38,22 +172,6 @@ struct Series<'p> {
     /// Its labels, without the bound of a bucket.
     labels: Cow<'p, str>,
     lines: Vec<&'p str>,
-}
-
-/// The page in `format`, from OpenMetrics without its last line.
-pub(super) fn page(encoded: &str, format: PageFormat) -> String {
-    let mut families = families(encoded);
-    families.sort_by_cached_key(|family| family.shown(format));
-    let mut page = String::with_capacity(encoded.len() + encoded.len() / 8);
-    for family in &mut families {
-        // A stable sort: the lines of a histogram stay in their order.
-        family.series.sort_by(|one, other| one.labels.cmp(&other.labels));
-        family.write(&mut page, format);
-    }
-    if format == PageFormat::OpenMetrics {
-        page.push_str("# EOF\n");
-    }
-    page
 }
 
 fn families(encoded: &str) -> Vec<Family<'_>> {
@@ -98,29 +216,27 @@ impl<'p> Family<'p> {
         }
     }
 
-    /// Its name on the page: the text format knows a counter by the name of its samples.
-    fn shown(&self, format: PageFormat) -> String {
-        let of_counter = format == PageFormat::Text && self.kind == "counter";
-        format!("{}{}", self.name, if of_counter { "_total" } else { "" })
+    fn into_page_family(mut self, encoded: &str) -> PageFamily {
+        // A stable sort: the lines of a histogram stay in their order.
+        self.series.sort_by(|one, other| one.labels.cmp(&other.labels));
+        let lines = self.series.iter().flat_map(|series| &series.lines);
+        PageFamily::Encoded {
+            name: place_in(encoded, self.name),
+            help: place_in(encoded, self.help),
+            kind: place_in(encoded, self.kind),
+            unit: self.unit.map(|unit| place_in(encoded, unit)),
+            lines: lines.map(|line| place_in(encoded, line)).collect(),
+        }
     }
+}
 
-    fn write(&self, page: &mut String, format: PageFormat) {
-        let name = self.shown(format);
-        let mut comment = |about: &str, text: &str| {
-            for part in ["# ", about, " ", &name, " ", text, "\n"] {
-                page.push_str(part);
-            }
-        };
-        comment("HELP", self.help);
-        comment("TYPE", self.kind);
-        if let Some(unit) = self.unit.filter(|_| format == PageFormat::OpenMetrics) {
-            comment("UNIT", unit);
-        }
-        for line in self.series.iter().flat_map(|series| &series.lines) {
-            page.push_str(line);
-            page.push('\n');
-        }
+/// Where `part`, a slice of `whole`, begins and ends in it.
+fn place_in(whole: &str, part: &str) -> Range<usize> {
+    if part.is_empty() {
+        return 0..0;
     }
+    let begin = part.as_ptr().addr() - whole.as_ptr().addr();
+    begin..begin + part.len()
 }
 
 /// Labels without `le`. Within the value of another label, the quote of `le="` is escaped.
@@ -143,6 +259,8 @@ fn without_bound(labels: &str) -> Cow<'_, str> {
 }
 
 const BOUND: &str = "le=\"";
+/// The size at which a chunk ends.
+const CHUNK: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +273,14 @@ mod tests {
          z_seconds_bucket{le=\"10.0\",t=\"a,le=\\\"}\"} 0\n\
          z_seconds_bucket{le=\"+Inf\",t=\"a,le=\\\"}\"} 0\n\
          # HELP a Counted.\n# TYPE a counter\na_total{x=\"2\"} 2\na_total{x=\"1\"} 1\n";
+
+    fn page(encoded: &str, format: PageFormat) -> String {
+        let tenants = TenantsOnPage::of_each(Vec::new(), false);
+        let page = MetricsPage::new(encoded.to_owned(), tenants, format).collect::<String>();
+        // Without the families of tenants.
+        let lines = page.split_inclusive('\n').filter(|line| !line.contains(" boldgate_"));
+        lines.collect()
+    }
 
     #[test]
     fn families_and_series_are_sorted_and_buckets_keep_their_order() {

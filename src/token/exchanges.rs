@@ -207,7 +207,7 @@ impl Exchanges {
         still: impl Fn(&Permit) -> bool,
     ) {
         for ended in self.unproven.retain(still) {
-            self.telemetry.tenant(ended.as_str()).secret_unproven.set(0);
+            self.telemetry.tenant(ended.as_str()).set_secret_unproven(false);
         }
         for permit in self.unproven.begin(permits) {
             // A request of the new configuration may have been faster.
@@ -215,7 +215,7 @@ impl Exchanges {
                 self.proven(&permit);
                 continue;
             }
-            self.metrics(&permit).secret_unproven.set(1);
+            self.metrics(&permit).set_secret_unproven(true);
             self.cache.plan(&permit, Instant::now());
         }
     }
@@ -248,7 +248,7 @@ impl Exchanges {
     /// An exchange by the secret of `permit` has succeeded.
     fn proven(&self, permit: &Permit) {
         if self.unproven.end(permit) {
-            self.metrics(permit).secret_unproven.set(0);
+            self.metrics(permit).set_secret_unproven(false);
             let tenant = &permit.tenant().name;
             let dropped = self.cache.remove_former(tenant);
             tracing::info!(
@@ -279,7 +279,7 @@ impl Exchanges {
         let mut flights = self.flights();
         let failure = || self.failures.get(permit);
         let remembered = |failure| {
-            self.metrics(permit).failures_remembered.inc();
+            self.metrics(permit).failure_remembered();
             Err(failure)
         };
         if let Some(flight) = flights.get(permit).filter(|flight| flight.is_under_way()) {
@@ -414,7 +414,7 @@ impl Exchanges {
     fn obtained(&self, permit: &Permit, new: CacheEntry, purpose: Purpose) -> Arc<AccessToken> {
         let (now, token) = (Instant::now(), new.token());
         let (age, left) = (now - token.obtained_at(), token.expires_at() - now);
-        self.metrics(permit).exchange_record.succeeded(age, left);
+        self.metrics(permit).exchange_record().succeeded(age, left);
         self.failures.invalidate(permit);
         let token = self.keep(permit, new, purpose);
         self.proven(permit);
@@ -475,7 +475,7 @@ impl Exchanges {
         }
         // One unknown user says nothing about the tenant.
         if !matches!(error.kind, ExchangeErrorKind::SubjectUnknown { .. }) {
-            metrics.exchange_record.failed(error.kind.to_string());
+            metrics.exchange_record().failed(error.kind.to_string());
         }
         if matches!(error.kind, ExchangeErrorKind::AnotherUser(_)) {
             alarm(&metrics, permit);
@@ -549,7 +549,7 @@ impl Exchanges {
     async fn enter(&self, permit: &Permit) -> Result<ExchangeGuard, NoToken> {
         let reissued = self.reissued(permit).ok_or_else(|| revoked(permit))?;
         self.endpoint(&reissued).enter(&reissued).await.map_err(|(kind, retry_after)| {
-            self.metrics(permit).failures_remembered.inc();
+            self.metrics(permit).failure_remembered();
             NoToken::new(permit, kind, retry_after)
         })
     }
@@ -643,8 +643,8 @@ fn by_changed_secret(active: &Active, permit: &Permit) -> Option<Permit> {
 
 /// Reports a token of another user: a request with it would act as that user.
 fn alarm(metrics: &TenantMetrics, permit: &Permit) {
-    metrics.replies_for_another_user.inc();
-    let Some(repeated) = metrics.log_limiter.allow("reply_for_another_user") else { return };
+    metrics.reply_for_another_user();
+    let Some(repeated) = metrics.log_limiter().allow("reply_for_another_user") else { return };
     let tenant = permit.tenant();
     tracing::error!(
         boldgate.tenant = %tenant.name,

@@ -61,7 +61,7 @@ fn is_by_same(one: &Permit, other: &Permit) -> bool {
 
 /// Reports that an exchange by a changed secret failed.
 pub(super) fn report(permit: &Permit, error: &ExchangeError, metrics: &TenantMetrics) {
-    let Some(repeated) = metrics.log_limiter.allow("secret_unproven") else { return };
+    let Some(repeated) = metrics.log_limiter().allow("secret_unproven") else { return };
     tracing::error!(
         boldgate.tenant = %permit.tenant().name,
         error = %error.kind,

@@ -215,11 +215,7 @@ async fn metrics_count_what_happened_and_nothing_more() {
     let (stand_in, gateway) = both().await;
     let admin = gateway.running.admin_address();
     let before = Metrics::read(admin).await;
-    assert_eq!(
-        before.value("http_requests_total", "acme", "served"),
-        Some(0),
-        "there from the start"
-    );
+    assert_eq!(before.value("http_requests_total", "acme", "served"), None, "it had no traffic");
     assert!(
         before.value("token_expiry_timestamp_seconds", "acme", "").is_none(),
         "no token, no end"
@@ -301,7 +297,7 @@ async fn the_page_of_metrics_has_the_format_that_the_client_asks_for_and_is_sort
     assert!(families.is_sorted() && families.len() > 30, "{families:?}");
     let requests: Vec<_> =
         page.lines().filter(|line| line.starts_with("boldgate_http_requests_total{")).collect();
-    assert!(requests.is_sorted() && requests.len() >= 16, "{requests:?}");
+    assert!(requests.is_sorted() && requests.len() >= 11, "{requests:?}");
 
     let accept = "Accept: text/plain;q=0.5, application/openmetrics-text;q=0.8\r\n";
     let gzip = format!("{accept}Accept-Encoding: gzip\r\n");
@@ -386,7 +382,8 @@ async fn only_tenants_of_the_configuration_become_labels() {
     for number in 0..20 {
         gateway.get(&format!("/bi/api/site/made-up-{number}/v5.0/echo")).await;
     }
-    gateway.access_lines(20).await;
+    assert_eq!(gateway.get("/bi/api/site/site1/v5.0/echo").await.status, 200);
+    gateway.access_lines(21).await;
     let metrics = Metrics::read(gateway.running.admin_address()).await;
     let tenants: BTreeSet<_> =
         metrics.samples.iter().filter_map(|sample| sample.labels.get("tenant")).collect();
@@ -400,7 +397,7 @@ fn two_gateways_share_no_metrics() {
         boldgate::telemetry::Telemetry::default(),
         Arc::<boldgate::telemetry::Telemetry>::default(),
     );
-    one.register_tenant("acme").replays.inc();
+    one.register_tenant("acme").replayed();
     assert_eq!(Metrics::parse(&two.render()).value("replays_total", "acme", ""), None);
     assert_eq!(Metrics::parse(&one.render()).value("replays_total", "acme", ""), Some(1));
 }

@@ -49,8 +49,8 @@ impl Record {
             && response.status != StatusCode::NOT_IMPLEMENTED
             && !matches!(refusal, Refusal::TenantDisabled { .. });
         self.outcome = if has_failed {
-            let limiter = self.metrics.as_ref().map(|metrics| &metrics.log_limiter);
-            let limiter = limiter.unwrap_or(&telemetry.no_tenant.log_limiter);
+            let limiter = self.metrics.as_ref().map(|metrics| metrics.log_limiter());
+            let limiter = limiter.unwrap_or_else(|| telemetry.no_tenant.log_limiter());
             self.warn_once(Some(limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Failed
         } else if let Refusal::Origin { .. }
@@ -67,7 +67,7 @@ impl Record {
                     EmbedOutcome::PageRefused
                 });
             }
-            let log_limiter = &tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter;
+            let log_limiter = tenant.as_ref().unwrap_or(&telemetry.no_tenant).log_limiter();
             self.warn_once(Some(log_limiter), response.code, refusal, hint(refusal));
             RequestOutcome::Refused
         } else {
@@ -84,9 +84,9 @@ impl Record {
         let repeated = match (self.reason, refusal, self.tenant()) {
             (Some(reason), Refusal::Caller { .. }, _) => telemetry.refusals.allow_line(reason),
             (_, _, Some(tenant)) => {
-                telemetry.tenant(tenant.as_str()).log_limiter.allow_reason(code, reason)
+                telemetry.tenant(tenant.as_str()).log_limiter().allow_reason(code, reason)
             }
-            (_, _, None) => telemetry.no_tenant.log_limiter.allow_reason(code, reason),
+            (_, _, None) => telemetry.no_tenant.log_limiter().allow_reason(code, reason),
         };
         match repeated {
             Some(repeated) => tracing::info!(
@@ -147,7 +147,7 @@ impl Record {
     /// logged every few seconds only; `repeated` counts those in between.
     pub(super) fn warn(&self, code: &'static str, failure: &dyn Display, hint: Option<&str>) {
         self.warn_once(
-            self.metrics.as_ref().map(|metrics| &metrics.log_limiter),
+            self.metrics.as_ref().map(|metrics| metrics.log_limiter()),
             code,
             failure,
             hint,

@@ -63,10 +63,10 @@ impl Exchanges {
         let tenant = permit.tenant();
         let metrics = self.metrics(permit);
         if !tenant.credential.has_two_secrets() {
-            metrics.secret_position.set(0);
+            metrics.set_secret_position(0);
             return;
         }
-        metrics.secret_position.set(position.number().into());
+        metrics.set_secret_position(position.number());
         if self.deferred.first(permit) != position && self.deferred.works(permit, position) {
             tracing::warn!(
                 boldgate.tenant = %tenant.name,

@@ -37,7 +37,7 @@ impl Rotation {
     }
 
     fn is_alarmed(&self) -> bool {
-        self.telemetry.tenant("tenant-0").secret_unproven.get() == 1
+        self.telemetry.tenant("tenant-0").secret_is_unproven()
     }
 }
 

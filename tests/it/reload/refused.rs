@@ -105,6 +105,12 @@ async fn a_refused_change_does_not_alter_the_metrics() {
     gateway.signal(Signal::HUP);
     let generation = "boldgate_config_generation";
     becomes(PATIENCE, "it is in force", async || metric(admin, generation).await == 2).await;
+    // The series of a tenant begin with its first traffic.
+    assert_eq!(get(address, BOLT).await.status, 503);
+    becomes(PATIENCE, "it is counted", async || {
+        metrics().await.iter().any(|line| line.contains("tenant=\"bolt\""))
+    })
+    .await;
     let now = metrics().await;
     for line in ["{server=\"more\"} 1", "{server=\"main\"} 2", "tenant=\"bolt\""] {
         assert!(now.iter().any(|told| told.contains(line)), "{line}: {now:#?}");

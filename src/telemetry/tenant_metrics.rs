@@ -1,0 +1,354 @@
+//! The metrics of one tenant. They take memory from its first traffic on: most of a hundred
+//! thousand tenants have none at a given replica.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use strum::{EnumCount, VariantArray};
+
+use super::histogram::{DurationHistogram, REQUEST_BUCKETS, nanoseconds};
+use super::{
+    EmbedOutcome, EmbedRecord, ExchangeOutcome, ExchangeRecord, ExchangeTimes, LogLimiter, RefreshOutcome,
+    RequestOutcome,
+};
+
+/// The metrics of one tenant: looked up once, and plain atomics from then on.
+#[derive(Debug)]
+pub struct TenantMetrics {
+    name: Box<str>,
+    durations: Arc<DurationBound>,
+    counts: OnceLock<Box<TenantCounters>>,
+}
+
+/// The counts of one tenant, or of several together.
+#[derive(Debug, Default)]
+pub(super) struct TenantCounters {
+    pub(super) requests: [AtomicU64; RequestOutcome::COUNT],
+    /// The time of all requests together, for the status API.
+    nanoseconds: AtomicU64,
+    pub(super) exchanges: [AtomicU64; ExchangeOutcome::COUNT],
+    pub(super) embeds: [AtomicU64; EmbedOutcome::COUNT],
+    pub(super) refreshes: [AtomicU64; RefreshOutcome::COUNT],
+    pub(super) failures_remembered: AtomicU64,
+    pub(super) replies_for_another_user: AtomicU64,
+    pub(super) cache_hits: AtomicU64,
+    pub(super) cache_misses: AtomicU64,
+    pub(super) tokens_rejected: AtomicU64,
+    /// When the last of them came, in seconds of Unix time; 0 if none did.
+    rejected_at: AtomicU64,
+    pub(super) replays: AtomicU64,
+    pub(super) secret_unreadable: AtomicBool,
+    pub(super) secret_unproven: AtomicBool,
+    /// 0 unless the tenant has two secrets.
+    pub(super) secret_position: AtomicU8,
+    /// In seconds of Unix time; 0 without a token.
+    pub(super) token_expiry: AtomicU64,
+    /// The times of its requests, if it has one of the [`DurationBound`].
+    pub(super) durations: OnceLock<DurationHistogram>,
+    log_limiter: LogLimiter,
+    exchange_record: ExchangeRecord,
+    embed_record: EmbedRecord,
+}
+
+/// Bounds the tenants that have a histogram of their own.
+#[derive(Debug, Default)]
+pub(super) struct DurationBound {
+    limit: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+impl DurationBound {
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+    }
+
+    pub(super) fn are_used(&self) -> bool {
+        self.limit.load(Relaxed) > 0
+    }
+
+    fn take(&self) -> bool {
+        let limit = self.limit.load(Relaxed);
+        self.taken
+            .fetch_update(Relaxed, Relaxed, |taken| (taken < limit).then(|| taken + 1))
+            .is_ok()
+    }
+
+    fn is_full(&self) -> bool {
+        self.taken.load(Relaxed) >= self.limit.load(Relaxed)
+    }
+}
+
+impl TenantMetrics {
+    pub(super) fn new(name: &str, durations: &Arc<DurationBound>) -> Self {
+        let durations = Arc::clone(durations);
+        Self { name: name.into(), durations, counts: OnceLock::new() }
+    }
+
+    /// The name of the tenant.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its counts; `None` before its first traffic.
+    pub(super) fn known(&self) -> Option<&TenantCounters> {
+        self.counts.get().map(|counts| &**counts)
+    }
+
+    fn counts(&self) -> &TenantCounters {
+        self.counts.get_or_init(Box::default)
+    }
+
+    fn read(&self, count: impl FnOnce(&TenantCounters) -> &AtomicU64) -> u64 {
+        self.known().map_or(0, |counts| count(counts).load(Relaxed))
+    }
+
+    /// Gives up its histogram, for another tenant.
+    pub(super) fn free_histogram(&self) {
+        if self.known().is_some_and(|counts| counts.durations.get().is_some()) {
+            self.durations.taken.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Counts a request that took this long.
+    pub fn request(&self, outcome: RequestOutcome, duration: Duration) {
+        let counts = self.counts();
+        counts.requests[outcome as usize].fetch_add(1, Relaxed);
+        counts.nanoseconds.fetch_add(nanoseconds(duration), Relaxed);
+        if !self.durations.are_used() {
+            return;
+        }
+        if counts.durations.get().is_none() && !self.durations.is_full() && self.durations.take() {
+            let new = counts.durations.set(DurationHistogram::new(&REQUEST_BUCKETS));
+            // Another request of the tenant has taken one, too.
+            if new.is_err() {
+                self.durations.taken.fetch_sub(1, Relaxed);
+            }
+        }
+        if let Some(durations) = counts.durations.get() {
+            durations.observe(duration);
+        }
+    }
+
+    /// The time of all requests together, in nanoseconds.
+    pub fn nanoseconds(&self) -> u64 {
+        self.read(|counts| &counts.nanoseconds)
+    }
+
+    /// The requests of all outcomes.
+    pub fn requests(&self) -> u64 {
+        let counts = self.known().into_iter().flat_map(|counts| &counts.requests);
+        counts.map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// The requests that failed in the gateway, at the server or on the way.
+    pub fn faults(&self) -> u64 {
+        let counts = self.known().into_iter().flat_map(|counts| &counts.requests);
+        let all = RequestOutcome::VARIANTS.iter().zip(counts);
+        all.filter(|(outcome, _)| outcome.is_fault()).map(|(_, count)| count.load(Relaxed)).sum()
+    }
+
+    /// Counts a response of 401 to a token of ours, which the client got.
+    pub fn token_rejected(&self) {
+        let counts = self.counts();
+        counts.tokens_rejected.fetch_add(1, Relaxed);
+        counts.rejected_at.store(unix_seconds(SystemTime::now()), Relaxed);
+    }
+
+    /// Whether there was such a response in this time before `now`.
+    pub fn was_rejected_within(&self, time: Duration, now: SystemTime) -> bool {
+        let at = self.read(|counts| &counts.rejected_at);
+        at > 0 && unix_seconds(now).saturating_sub(at) <= time.as_secs()
+    }
+
+    /// Counts an exchange.
+    pub fn exchanged(&self, outcome: ExchangeOutcome) {
+        self.counts().exchanges[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// The embed calls that ended so.
+    pub fn embed_calls(&self, outcome: EmbedOutcome) -> u64 {
+        self.read(|counts| &counts.embeds[outcome as usize])
+    }
+
+    /// The last failures of embed calls, for the status API; `None` before the first traffic.
+    pub fn known_embed_record(&self) -> Option<&EmbedRecord> {
+        self.known().map(|counts| &counts.embed_record)
+    }
+
+    /// Counts an embed call.
+    pub fn embedded(&self, outcome: EmbedOutcome) {
+        let counts = self.counts();
+        counts.embeds[outcome as usize].fetch_add(1, Relaxed);
+        counts.embed_record.ended(outcome);
+    }
+
+    /// Counts a refresh.
+    pub fn refreshed(&self, outcome: RefreshOutcome) {
+        self.counts().refreshes[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a token lookup that failed by a remembered failure, without an exchange.
+    pub fn failure_remembered(&self) {
+        self.counts().failures_remembered.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a token reply for another user than the one asked for.
+    pub fn reply_for_another_user(&self) {
+        self.counts().replies_for_another_user.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request sent again with another token.
+    pub fn replayed(&self) {
+        self.counts().replays.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request whose token was in the cache, or that had to wait for an exchange.
+    pub fn token_found(&self, cached: bool) {
+        let counts = self.counts();
+        let count = if cached { &counts.cache_hits } else { &counts.cache_misses };
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// The requests whose token was in the cache.
+    pub fn cache_hits(&self) -> u64 {
+        self.read(|counts| &counts.cache_hits)
+    }
+
+    /// The requests that had to wait for an exchange.
+    pub fn cache_misses(&self) -> u64 {
+        self.read(|counts| &counts.cache_misses)
+    }
+
+    /// Sets whether its secret cannot be read, or cannot be a secret.
+    pub fn set_secret_unreadable(&self, is_unreadable: bool) {
+        if is_unreadable || self.known().is_some() {
+            self.counts().secret_unreadable.store(is_unreadable, Relaxed);
+        }
+    }
+
+    /// Whether its secret cannot be read, or cannot be a secret.
+    pub fn secret_is_unreadable(&self) -> bool {
+        self.known().is_some_and(|counts| counts.secret_unreadable.load(Relaxed))
+    }
+
+    /// Sets whether its secret was changed and has given no token yet.
+    pub fn set_secret_unproven(&self, is_unproven: bool) {
+        if is_unproven || self.known().is_some() {
+            self.counts().secret_unproven.store(is_unproven, Relaxed);
+        }
+    }
+
+    /// Whether its secret was changed and has given no token yet.
+    pub fn secret_is_unproven(&self) -> bool {
+        self.known().is_some_and(|counts| counts.secret_unproven.load(Relaxed))
+    }
+
+    /// Sets the position of the secret that gave the last token, of two.
+    pub fn set_secret_position(&self, position: u8) {
+        self.counts().secret_position.store(position, Relaxed);
+    }
+
+    /// The position of the secret that gave the last token; 0 unless the tenant has two.
+    pub fn secret_position(&self) -> u8 {
+        self.known().map_or(0, |counts| counts.secret_position.load(Relaxed))
+    }
+
+    /// Limits how often its failures are logged.
+    pub fn log_limiter(&self) -> &LogLimiter {
+        &self.counts().log_limiter
+    }
+
+    /// The last exchange, for the status API.
+    pub fn exchange_record(&self) -> &ExchangeRecord {
+        &self.counts().exchange_record
+    }
+
+    /// The times of the last exchange and of the newest token.
+    pub fn exchange_times(&self) -> ExchangeTimes {
+        self.known().map(|counts| counts.exchange_record.times()).unwrap_or_default()
+    }
+
+    /// The error of the last exchange, in words; `None` if it gave a token, or there was none.
+    pub fn exchange_error(&self) -> Option<String> {
+        self.known()?.exchange_record.error()
+    }
+
+    /// Shows no token any more: the last one was dropped.
+    pub fn token_dropped(&self) {
+        if let Some(counts) = self.known() {
+            counts.exchange_record.token_dropped();
+            counts.token_expiry.store(0, Relaxed);
+        }
+    }
+
+    /// Sets the wall-clock time at which the newest token expires. The series begins with the first
+    /// token: before it, a value of 0 would set off every alert on expired tokens.
+    pub fn token_expires_in(&self, left: Duration) {
+        let seconds = unix_seconds(SystemTime::now() + left);
+        self.counts().token_expiry.store(seconds, Relaxed);
+    }
+}
+
+impl TenantCounters {
+    /// Adds the counters of `other`, and none of its states.
+    pub(super) fn add(&self, other: &Self) {
+        let pairs = self.counters().zip(other.counters());
+        pairs.for_each(|(sum, count)| {
+            sum.fetch_add(count.load(Relaxed), Relaxed);
+        });
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+        let outcomes =
+            self.requests.iter().chain(&self.exchanges).chain(&self.embeds).chain(&self.refreshes);
+        outcomes.chain([
+            &self.failures_remembered,
+            &self.replies_for_another_user,
+            &self.cache_hits,
+            &self.cache_misses,
+            &self.tokens_rejected,
+            &self.replays,
+        ])
+    }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_takes_memory_from_its_first_traffic_on() {
+        let metrics = TenantMetrics::new("acme", &Arc::default());
+        metrics.set_secret_unreadable(false);
+        metrics.set_secret_unproven(false);
+        metrics.token_dropped();
+        assert_eq!((metrics.requests(), metrics.cache_hits(), metrics.faults()), (0, 0, 0));
+        assert!(metrics.exchange_times().ended_at.is_none() && metrics.known().is_none());
+        metrics.request(RequestOutcome::Failed, Duration::from_secs(1));
+        assert_eq!((metrics.requests(), metrics.faults()), (1, 1));
+        assert!(metrics.known().unwrap().durations.get().is_none(), "no tenant may have one");
+    }
+
+    #[test]
+    fn the_first_tenants_with_traffic_have_a_histogram_each_and_a_removed_one_frees_its_own() {
+        let bound = Arc::new(DurationBound::default());
+        bound.set_limit(2);
+        let tenants: Vec<_> =
+            ["a", "b", "c"].iter().map(|name| TenantMetrics::new(name, &bound)).collect();
+        let request = |tenant: &TenantMetrics| {
+            tenant.request(RequestOutcome::Served, Duration::from_millis(3));
+            tenant.known().unwrap().durations.get().is_some()
+        };
+        assert_eq!(tenants.iter().map(request).collect::<Vec<_>>(), [true, true, false]);
+        tenants[0].free_histogram();
+        tenants[2].free_histogram();
+        assert!(request(&tenants[2]), "one has become free");
+        assert!(!request(&TenantMetrics::new("d", &bound)));
+    }
+}
