@@ -320,7 +320,7 @@ fn tenants(count: usize) -> Tenants {
             disabled: false,
         }
     };
-    Tenants::new((0..count).map(tenant).collect()).expect("all differ")
+    Tenants::new((0..count).map(tenant)).expect("all differ")
 }
 
 fn permits(tenants: &Tenants) -> Vec<Permit> {

@@ -8,7 +8,7 @@ use clap::builder::PossibleValue;
 use clap::{Parser, Subcommand, ValueEnum};
 use strum::VariantArray;
 
-use crate::config::{Files, Findings, Settings, TenantSecrets};
+use crate::config::{ExplainedKey, Files, Findings, Settings, TenantSecrets};
 use crate::plain_file::{ReadError, ReadThreads};
 use crate::telemetry::{self, LogLevel};
 use output::{print, warn};
@@ -300,6 +300,15 @@ impl ConfigFile {
             let (files, read) = Settings::read_with(&path, TenantSecrets::Only(&tenant));
             let read = read.and_then(Settings::with_all_secrets);
             read.map_err(|findings| invalid(findings, &files))
+        })?
+    }
+
+    /// The keys of `tenant`, each with the place that it comes from.
+    fn explained(&self, tenant: &str) -> Result<Vec<ExplainedKey>, Failure> {
+        let (path, tenant) = (self.path.clone(), tenant.to_owned());
+        read_files(move || {
+            let (files, read) = Settings::read_with(&path, TenantSecrets::Explain(&tenant));
+            read.map(|settings| settings.explained).map_err(|findings| invalid(findings, &files))
         })?
     }
 

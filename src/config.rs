@@ -32,8 +32,10 @@ mod credentials;
 mod effective;
 mod embed;
 mod excerpt;
+mod explained;
 mod field;
 mod file;
+mod file_pattern;
 mod files;
 mod finding;
 mod jwt;
@@ -56,6 +58,8 @@ mod servers;
 mod shown;
 mod socket_access;
 mod subjects;
+mod tenant_defaults;
+mod tenant_files;
 mod tenants;
 mod tls;
 mod token_store;
@@ -67,6 +71,8 @@ mod warnings;
 pub use admin::{AdminSettings, AdminToken};
 pub use certificate_ends::{CertificateEnd, CertificateEnds};
 pub use effective::{EffectiveConfig, EffectiveTenant};
+pub use explained::{ExplainedKey, KeyOrigin};
+pub use file_pattern::FilePattern;
 pub use files::{Digest, Files};
 pub use finding::{Excerpt, Finding, Findings, Position, UnusableSecret};
 use finding::{Noted, Notes};
@@ -74,8 +80,10 @@ use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, ListenerSettings, SocketAccess, TlsFiles};
 use node::Node;
 use place::Place;
+use quantity::Size;
 use secrets::SecretsToRead;
 pub use secrets::TenantSecrets;
+use tenants::TenantSections;
 
 /// All settings of a gateway, checked.
 #[derive(Debug)]
@@ -116,6 +124,8 @@ pub struct Settings {
     pub certificate_ends: CertificateEnds,
     /// The configuration as the status API shows it; `None` if that is off.
     pub effective: Option<Arc<EffectiveConfig>>,
+    /// The keys of the tenant that [`TenantSecrets::Explain`] names.
+    pub explained: Vec<ExplainedKey>,
     /// Warnings that the operator should know of. They are no faults.
     pub warnings: Findings,
     /// The secrets of tenants that cannot be used. All other tenants can be served.
@@ -284,10 +294,23 @@ impl Check<'_> {
         let at = Place::root(root);
         let file = read::read::<file::File>(root, self.notes)?;
         let status = file.admin.as_ref().given().and_then(|admin| admin.status.as_ref().given());
-        let effective = (status == Some(&true)).then(|| Arc::new(EffectiveConfig::of(&file)));
+        let is_shown = status == Some(&true);
+        let effective = is_shown.then(|| EffectiveConfig::sections_of(&file));
+        let limits = file.limits.as_ref().given();
+        let file_size = limits.and_then(|limits| limits.tenant_file_size.as_ref().given()).copied();
         let admin = self.admin(&at.key("admin"), file.admin);
         let servers = self.servers(&at.key("servers"), file.servers);
-        let tenants = self.tenants(&at.key("tenants"), file.tenants, &servers);
+        let sections = TenantSections {
+            tenants: file.tenants,
+            files: file.tenant_files,
+            defaults: file.tenant_defaults,
+            file_size: file_size.unwrap_or(Size(MAX_CONFIGURATION as u64)),
+            is_shown,
+        };
+        let mut tenants = self.tenants(&at, sections, &servers);
+        let shown = std::mem::take(&mut tenants.effective);
+        let effective = effective.map(|sections| Arc::new(sections.with_tenants(shown)));
+        let explained = std::mem::take(&mut tenants.explained);
         let proofs = ListenerProofs::of(&file.listeners);
         let listeners = self.listeners(
             &at,
@@ -334,6 +357,7 @@ impl Check<'_> {
             token_store: token_store?,
             certificate_ends: self.certificate_ends.borrow().clone(),
             effective,
+            explained,
             warnings: Findings::new("", Vec::new()),
             unusable_secrets: Vec::new(),
             strict_start: strict_start?,
@@ -379,6 +403,9 @@ fn text_of(path: &Path, files: &RefCell<Files>) -> Result<String, Findings> {
 const NO_CONFIGURATION: &str = "create it, or name another file by `--config FILE`; `config/` in boldgate's sources has \
                                 annotated examples, and `boldgate demo` needs none";
 
+const TOO_LARGE: &str = "put tenants into files of their own (`tenant_files`), whose bound is \
+                         `limits.tenant_file_size`";
+
 fn too_large() -> Finding {
-    Finding::whole_file("found more than 10 MiB", "at most 10 MiB")
+    Finding::whole_file("found more than 10 MiB", "at most 10 MiB").hint(TOO_LARGE)
 }

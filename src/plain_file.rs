@@ -1,10 +1,11 @@
 //! The one way to read a file of a configuration: a plain file, opened without a wait, at most a
 //! given size. [`ReadThreads`] adds a deadline for all files of a configuration together.
 
+use std::ffi::OsStr;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -43,6 +44,33 @@ pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let _access = AccessGuard::unless_hanging(path)?;
     let read = retry_changed(|| OpenFile::open(path, max)?.content(max));
     read.map_err(|error| denied::explained(path, error))
+}
+
+/// The files in a folder whose names are `wanted`, sorted.
+///
+/// # Errors
+/// When the folder cannot be read, has more than `max` of them, or earlier accesses hang there.
+pub fn list(
+    folder: &Path,
+    max: usize,
+    wanted: impl Fn(&OsStr) -> bool,
+) -> io::Result<Vec<PathBuf>> {
+    let _access = AccessGuard::unless_hanging(folder)?;
+    let entries = std::fs::read_dir(folder).map_err(|error| denied::explained(folder, error))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if !wanted(&entry.file_name()) || entry.file_type()?.is_dir() {
+            continue;
+        }
+        if found.len() == max {
+            let text = format!("it has more than {max} such files");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        found.push(entry.path());
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Calls `read` again while it gives `None`, for a file that has changed while it was read.

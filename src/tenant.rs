@@ -154,11 +154,14 @@ impl Tenants {
     ///
     /// # Errors
     /// When the same request would be for two tenants.
-    pub fn new(tenants: Vec<Tenant>) -> Result<Self, TenantConflict> {
+    pub fn new(
+        tenants: impl IntoIterator<Item = impl Into<Arc<Tenant>>>,
+    ) -> Result<Self, TenantConflict> {
         let mut found = Self::default();
         for tenant in tenants {
+            let tenant = tenant.into();
             debug_assert_eq!(tenant.index, found.all.len(), "the index is the position");
-            found.insert(Arc::new(tenant))?;
+            found.insert(tenant)?;
         }
         Ok(found)
     }

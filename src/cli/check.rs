@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::serve::{hint, without_secrets};
 use super::{ConfigFile, Failure, print, warn};
-use crate::config::{Findings, Settings};
+use crate::config::{Findings, Settings, TenantSecrets};
 use crate::run::start_errors;
 
 /// Check configuration files, and the files that they refer to, as `serve` would
@@ -15,6 +15,10 @@ pub(super) struct CheckCommand {
     files: Vec<PathBuf>,
     #[command(flatten)]
     config: ConfigFile,
+    /// Check one file of `tenant_files`, without the secrets of the tenants in others; findings in
+    /// other files are counted only
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "no_secrets"])]
+    changed: Option<PathBuf>,
     /// Skip secrets, certificates and keys, which may be on another machine
     #[arg(long)]
     no_secrets: bool,
@@ -22,6 +26,14 @@ pub(super) struct CheckCommand {
 
 impl CheckCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(changed) = self.changed {
+            let path = self.config.path;
+            let warnings = super::read_files({
+                let changed = changed.clone();
+                move || check_changed(&path, &changed)
+            });
+            return report(&changed, &warnings.flatten()?);
+        }
         let (mut findings, mut failed) = (Vec::new(), false);
         let configured = [self.config.path];
         let files = if self.files.is_empty() { &configured[..] } else { &self.files };
@@ -70,6 +82,45 @@ fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
     let Some(first) = missing.next() else { return Ok(settings.warnings) };
     missing.for_each(|failure| failure.print());
     Err(first)
+}
+
+/// The warnings about a file of tenants, or the reason why `serve` could not start with it.
+fn check_changed(config: &Path, changed: &Path) -> Result<Findings, Failure> {
+    let name = changed.display().to_string();
+    let (files, read) = Settings::read_with(config, TenantSecrets::InFile(&name));
+    if !files.paths().any(|path| path == changed) {
+        let patterns: Vec<_> = files.patterns().map(|pattern| format!("`{pattern}`")).collect();
+        let hint = if patterns.is_empty() {
+            "the configuration has no `tenant_files`".to_owned()
+        } else {
+            format!("write its path as the configuration does; it has {}", patterns.join(", "))
+        };
+        return Err(Failure::Input {
+            what: format!(
+                "{name}: no pattern of `tenant_files` in {} matches it",
+                config.display()
+            ),
+            hint: Some(hint),
+        });
+    }
+    let settings = match read {
+        Ok(settings) => settings,
+        Err(findings) => {
+            let about = findings.about(&name);
+            if about.is_empty() {
+                let what = format!(
+                    "{name}: nothing is wrong with it; `boldgate check` has {} findings about other files",
+                    about.omitted()
+                );
+                return Err(Failure::Other { what, hint: None });
+            }
+            return Err(super::invalid(about, &files));
+        }
+    };
+    match settings.unusable() {
+        Some(findings) => Err(super::invalid(findings.about(&name), &settings.files)),
+        None => Ok(settings.warnings.about(&name)),
+    }
 }
 
 fn report(file: &Path, warnings: &Findings) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use super::first_certificate::first_certificate;
 use super::{ConfigFile, Failure, print, runtime};
 use crate::boldbi::designer_path;
 use crate::caller::{Admits, ClientCertificate, PeerInfo, UnixPeer};
-use crate::config::{ListenAddress, ListenerSettings, Settings};
+use crate::config::{ExplainedKey, KeyOrigin, ListenAddress, ListenerSettings, Settings};
 use crate::embed::GrantedValue;
 use crate::gateway::{Admission, Arrival, Gatekeeper, Passage, Preflight};
 use crate::refusal::Refusal;
@@ -47,6 +47,9 @@ pub(super) struct ExplainCommand {
     /// The group of that process
     #[arg(long, requires = "uid")]
     gid: Option<u32>,
+    /// Show the settings of the tenant, too, each with the file and line that it comes from
+    #[arg(long)]
+    settings: bool,
     #[command(flatten)]
     config: ConfigFile,
 }
@@ -70,7 +73,8 @@ impl ExplainCommand {
             settings.policy,
             settings.throttles,
         );
-        let decided = runtime()?.block_on(async {
+        let mut tenant = None;
+        let decided: Result<_, Refusal> = runtime()?.block_on(async {
             let raw = RawHead::read(&raw)?;
             let head = RequestHead::parse(&raw)?;
             let arrived = match gatekeeper.arrive(&terms, &peer, &head)? {
@@ -82,15 +86,37 @@ impl ExplainCommand {
             };
             let page = arrived.page().cloned();
             let admission = gatekeeper.admit(&terms, &peer, &head, arrived).await?;
+            tenant = Some(admission.tenant().name.to_string());
             Ok(print_admission(&admission, page.as_ref()))
         });
-        match decided {
-            Ok(printed) => printed,
+        let admitted = match decided {
+            Ok(printed) => printed.map(|()| true),
             Err(refusal) => {
-                print_refusal(&refusal)?;
-                Err(Failure::Reported)
+                tenant = refusal.tenant().map(ToString::to_string);
+                print_refusal(&refusal).map(|()| false)
             }
+        }?;
+        if let (true, Some(tenant)) = (self.settings, tenant) {
+            self.print_settings(&tenant)?;
         }
+        if admitted { Ok(()) } else { Err(Failure::Reported) }
+    }
+
+    /// Prints the keys of a tenant, without secrets and users, each with its place.
+    fn print_settings(&self, tenant: &str) -> Result<(), Failure> {
+        let main = self.config.path.display().to_string();
+        print(&format!("settings of {tenant}:"))?;
+        for ExplainedKey { key, value, origin } in self.config.explained(tenant)? {
+            let origin = match origin {
+                KeyOrigin::Tenant(file, at) => {
+                    format!("the tenant, {}:{at}", file.as_deref().unwrap_or(&main))
+                }
+                KeyOrigin::Defaults(at) => format!("tenant_defaults, {main}:{at}"),
+                KeyOrigin::BuiltIn => "built in".to_owned(),
+            };
+            print(&format!("  {key}: {value}\n    from {origin}"))?;
+        }
+        Ok(())
     }
 
     fn header_map(&self, host: Option<&str>) -> Result<HeaderMap, Failure> {

@@ -7,7 +7,6 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::field::{Field, Named};
 use super::file::{File, Tenant};
 
 /// The configuration in force. It takes about as much memory as its file, which has at most 10 MiB,
@@ -27,22 +26,13 @@ pub struct EffectiveTenant {
 }
 
 impl EffectiveConfig {
-    pub(super) fn of(file: &File) -> Self {
-        let mut sections = without_nulls(file);
+    pub(super) fn sections_of(file: &File) -> Self {
         // Thousands of tenants are shown one by one.
-        sections.as_object_mut().and_then(|sections| sections.remove("tenants"));
-        let tenants = match &file.tenants {
-            Field::Given(Named(tenants)) => tenants.as_slice(),
-            Field::Missing | Field::Faulty(_) => &[],
-        };
-        let tenants = tenants.iter().map(|(name, tenant)| {
-            let shown = EffectiveTenant {
-                keys: raw(&without_nulls(tenant)),
-                user_source: user_source(tenant.as_ref().given()).into(),
-            };
-            (name.as_str().into(), shown)
-        });
-        Self { sections: raw(&sections), tenants: tenants.collect() }
+        Self { sections: raw(&without_nulls(file)), tenants: HashMap::new() }
+    }
+
+    pub(super) fn with_tenants(self, tenants: HashMap<Box<str>, EffectiveTenant>) -> Self {
+        Self { tenants, ..self }
     }
 
     /// All sections but `tenants`, as JSON.
@@ -56,7 +46,17 @@ impl EffectiveConfig {
     }
 }
 
+/// The keys of a tenant that have a value, without secrets and users.
+pub(super) fn shown(tenant: &Tenant) -> Value {
+    without_nulls(tenant)
+}
+
 impl EffectiveTenant {
+    pub(super) fn of(tenant: &Tenant) -> Self {
+        let user_source = user_source(Some(tenant)).into();
+        Self { keys: raw(&without_nulls(tenant)), user_source }
+    }
+
     /// Its keys, as JSON.
     pub fn keys(&self) -> &RawValue {
         &self.keys
@@ -102,6 +102,7 @@ mod tests {
 
     use super::super::finding::Notes;
     use super::super::node::Node;
+    use super::super::place::Place;
     use super::super::{read, schema};
     use super::*;
 
@@ -112,9 +113,16 @@ mod tests {
         let notes = Notes::default();
         let root = Node::read(text, &notes).unwrap();
         let file = read::read::<File>(&root, &notes).unwrap();
+        let at = Place::root(&root).key("tenants");
+        let tenants = read::entries(&at, &notes).unwrap_or_default();
+        let tenants = tenants.into_iter().map(|entry| {
+            let tenant = read::read_at::<Tenant>(&at.tenant(entry, None), &notes).given().unwrap();
+            (entry.key.as_str().into(), EffectiveTenant::of(&tenant))
+        });
+        let effective = EffectiveConfig::sections_of(&file).with_tenants(tenants.collect());
         let faults = notes.finish(Ok(()), "test.yaml");
         assert!(faults.is_ok(), "{faults:?}");
-        EffectiveConfig::of(&file)
+        effective
     }
 
     fn keys_of(value: &Value, keys: &mut BTreeSet<String>) {

@@ -48,6 +48,14 @@ impl<T> Field<T> {
         self.optional().ok().flatten()
     }
 
+    /// The value, if it could be read, to change it.
+    pub(super) fn as_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Given(value) => Some(value),
+            Self::Missing | Self::Faulty(_) => None,
+        }
+    }
+
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Self::Missing)
     }
@@ -124,6 +132,37 @@ impl<T: Serialize> Serialize for Field<T> {
             Self::Given(value) => value.serialize(serializer),
             Self::Missing | Self::Faulty(_) => serializer.serialize_none(),
         }
+    }
+}
+
+/// A part of the file that is read later, value by value: a hundred thousand tenants do not have to
+/// be in memory as they are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unread;
+
+impl<'de> Deserialize<'de> for Unread {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct UnreadVisitor;
+
+        impl Visitor<'_> for UnreadVisitor {
+            type Value = Unread;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Unread, E> {
+                Ok(Unread)
+            }
+        }
+
+        deserializer.deserialize_unit_struct("Unread", UnreadVisitor)
+    }
+}
+
+impl Serialize for Unread {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_none()
     }
 }
 

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::field::{Field, Named};
+use super::field::{Field, Named, Unread};
 use super::quantity::{Period, Ratio, Size};
 use super::redact::without_query;
 
@@ -42,8 +42,21 @@ pub(super) struct File {
     pub servers: Field<Named<Server>>,
     /// Bold BI sites behind the gateway, by names of your choice; the names appear in logs and
     /// metrics.
-    #[schemars(extend("minProperties" = 1))]
-    pub tenants: Field<Named<Tenant>>,
+    #[serde(default)]
+    #[schemars(with = "Field<Named<Tenant>>", extend("minProperties" = 1))]
+    pub tenants: Field<Unread>,
+    /// Files with more tenants: each is a mapping like `tenants`. The last part of a path may have
+    /// `*` and `?` in it, which match no file whose name begins with a dot. A path that matches no
+    /// file is a fault, and so is a folder that cannot be read. New, changed and removed files
+    /// count within a second.
+    #[serde(default)]
+    #[schemars(length(min = 1), example = &"/etc/boldgate/tenants.d/*.yaml")]
+    pub tenant_files: Field<Vec<Field<String>>>,
+    /// Keys for all tenants. A tenant that has one of them has the whole of it: nothing is merged.
+    /// In `site`, `hosts`, the names of users and the paths of secrets here, `{tenant}` stands for
+    /// the name of the tenant, and `{site}` for its site identifier.
+    #[serde(default)]
+    pub tenant_defaults: Field<Tenant>,
     /// The callers of listeners with `callers: required`, by names of your choice. The name
     /// `anonymous` stands for the clients of listeners with `callers: anonymous`; without it they
     /// may do everything but touch credentials.
@@ -471,6 +484,8 @@ pub(super) struct Limits {
     /// Most tokens that are kept at the same time.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub token_cache_entries: Field<u64>,
+    /// Largest file of `tenant_files`.
+    pub tenant_file_size: Field<Size>,
 }
 
 impl Default for AccessLog {
@@ -526,6 +541,7 @@ impl Default for Limits {
             // Within the 30 s that Kubernetes gives by default.
             drain_timeout: Field::Given(Period::seconds(25)),
             token_cache_entries: Field::Given(100_000),
+            tenant_file_size: Field::Given(Size(10 << 20)),
         }
     }
 }

@@ -1,20 +1,24 @@
 //! The files that a configuration is made of, known by the digests of their contents: a change of
 //! any of them is noticed, and a mere touch is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 
+use super::file_pattern::FilePattern;
 use crate::plain_file::Unreadable;
 
 /// All files that were looked at, those included that could not be read. Equal when the same files
 /// held the same.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Files {
-    held: BTreeMap<PathBuf, Option<Digest>>,
+    held: Arc<BTreeMap<PathBuf, Option<Digest>>>,
+    /// The patterns of files that were looked for.
+    patterns: Arc<BTreeSet<FilePattern>>,
     unreadable: Option<Unreadable>,
 }
 
@@ -36,6 +40,11 @@ impl Files {
     /// nothing then.
     pub fn unreadable(&self) -> Option<&Unreadable> {
         self.unreadable.as_ref()
+    }
+
+    /// The patterns of files that were looked for: a new file may match one.
+    pub fn patterns(&self) -> impl Iterator<Item = &FilePattern> {
+        self.patterns.iter()
     }
 
     /// How many of them are new, gone or different in `newer`.
@@ -65,7 +74,17 @@ impl Files {
             held.copy_from_slice(digest(&SHA256, bytes).as_ref());
             held
         });
-        self.held.entry(path.to_owned()).or_insert(held);
+        Arc::make_mut(&mut self.held).entry(path.to_owned()).or_insert(held);
+    }
+
+    /// Notes that files of `pattern` were looked for, and the error of that.
+    pub(super) fn looked_for(&mut self, pattern: &FilePattern, error: Option<&io::Error>) {
+        if let Some(error) = error
+            && self.unreadable.is_none()
+        {
+            self.unreadable = Unreadable::of(pattern.folder(), error);
+        }
+        Arc::make_mut(&mut self.patterns).insert(pattern.clone());
     }
 }
 

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::tenant::TenantName;
 
@@ -25,6 +26,8 @@ impl fmt::Display for Position {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Finding {
+    /// The file that it is in; `None` for the configuration file itself.
+    pub file: Option<Arc<str>>,
     /// Where it is; `None` when the file as a whole is meant.
     pub position: Option<Position>,
     /// The keys that lead there, e.g. `tenants.acme.credential.grant`; empty for the whole file.
@@ -33,6 +36,8 @@ pub struct Finding {
     pub problem: String,
     /// The accepted values.
     pub accepted: Option<String>,
+    /// The first tenant that uses the value, and its place, if the value is a default.
+    pub used_by: Option<String>,
     /// How to mend it, where that is more than to write an accepted value.
     pub hint: Option<String>,
     /// The line in the file and a caret below the place, for faults of the form of the file.
@@ -55,10 +60,12 @@ impl Finding {
     /// A finding about the file as a whole.
     pub(super) fn whole_file(problem: impl Into<String>, accepted: &str) -> Self {
         Self {
+            file: None,
             position: None,
             path: String::new(),
             problem: problem.into(),
             accepted: Some(accepted.to_owned()),
+            used_by: None,
             hint: None,
             excerpt: Excerpt::None,
         }
@@ -99,6 +106,9 @@ impl fmt::Display for Finding {
         if let Some(accepted) = &self.accepted {
             write!(f, "; accepted: {accepted}")?;
         }
+        if let Some(used_by) = &self.used_by {
+            write!(f, "; used by {used_by}")?;
+        }
         if let Excerpt::Lines(lines) = &self.excerpt {
             write!(f, "\n{lines}")?;
         }
@@ -123,7 +133,9 @@ impl Findings {
     pub(super) fn new(file: &str, mut list: Vec<Finding>) -> Self {
         // A fault behind an anchor is found again for each alias, at the same position.
         let mut known = HashSet::new();
-        list.retain(|f| known.insert((f.position, f.problem.clone(), f.path.clone())));
+        list.retain(|f| {
+            known.insert((f.file.clone(), f.position, f.problem.clone(), f.path.clone()))
+        });
         list.sort();
         let omitted = list.len().saturating_sub(MAX_SHOWN);
         list.truncate(MAX_SHOWN);
@@ -149,10 +161,7 @@ impl Findings {
     /// The same with the lines of the file, as `excerpt` shows them.
     pub(super) fn with_lines(mut self, excerpt: impl Fn(Position) -> Option<String>) -> Self {
         let wanted = self.list.iter_mut().filter(|finding| finding.excerpt == Excerpt::Wanted);
-        for finding in wanted.take(MAX_EXCERPTS) {
-            let lines = finding.position.and_then(&excerpt);
-            finding.excerpt = lines.map_or(Excerpt::None, Excerpt::Lines);
-        }
+        show_lines(wanted.filter(|finding| finding.file.is_none()), excerpt);
         self
     }
 
@@ -183,10 +192,28 @@ impl Findings {
         self.list.iter().map(|finding| self.line(finding))
     }
 
+    /// The same, without those that are not about the file of this name.
+    #[must_use]
+    pub fn about(mut self, file: &str) -> Self {
+        let all = self.list.len() + self.omitted;
+        self.list.retain(|finding| {
+            let used_there = finding.used_by.as_ref().is_some_and(|by| by.contains(file));
+            finding.file.as_deref() == Some(file) || used_there || finding.problem.contains(file)
+        });
+        self.omitted = all - self.list.len();
+        self
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     fn line(&self, finding: &Finding) -> String {
+        let file = finding.file.as_deref().unwrap_or(&self.file);
         match finding.position {
-            Some(position) => format!("{}:{position}: {finding}", self.file),
-            None => format!("{}: {finding}", self.file),
+            Some(position) => format!("{file}:{position}: {finding}"),
+            None => format!("{file}: {finding}"),
         }
     }
 }
@@ -225,6 +252,11 @@ pub struct UnusableSecret {
 pub(super) struct Noted(());
 
 impl Noted {
+    /// A part that is missing was noted before.
+    pub(super) fn before() -> Self {
+        Self(())
+    }
+
     /// The reader notes a fault before it returns an error to the type that is read.
     pub(super) fn by_the_reader<E: serde::de::Error>(_error: E) -> Self {
         Self(())
@@ -237,6 +269,8 @@ pub(super) struct Notes {
     faults: RefCell<Kept>,
     warnings: RefCell<Kept>,
     unusable: RefCell<Vec<UnusableSecret>>,
+    /// The file that is read, unless it is the configuration file itself.
+    reading: RefCell<Option<Arc<str>>>,
     /// Paths of keys that were given with another spelling.
     misspelt: RefCell<HashSet<String>>,
 }
@@ -245,11 +279,19 @@ pub(super) struct Notes {
 #[derive(Debug, Default)]
 struct Kept {
     list: Vec<Finding>,
+    /// The findings on defaults that were added already.
+    of_defaults: HashSet<(Option<Position>, String)>,
     left_out: usize,
 }
 
 impl Kept {
     fn add(&mut self, finding: Finding) {
+        // A fault of a default is one of all tenants that use it.
+        if finding.used_by.is_some()
+            && !self.of_defaults.insert((finding.position, finding.problem.clone()))
+        {
+            return;
+        }
         if self.list.len() < MAX_KEPT {
             self.list.push(finding);
         } else {
@@ -268,6 +310,30 @@ impl Notes {
     pub(super) fn add(&self, finding: Finding) -> Noted {
         self.faults.borrow_mut().add(finding);
         Noted(())
+    }
+
+    /// Reads the file of this name by `read`, whose findings have no place by themselves.
+    pub(super) fn reading<T>(&self, file: &Arc<str>, read: impl FnOnce() -> T) -> T {
+        *self.reading.borrow_mut() = Some(Arc::clone(file));
+        let read = read();
+        *self.reading.borrow_mut() = None;
+        read
+    }
+
+    /// Notes a finding about the file that is read, at no place or at one of its own.
+    pub(super) fn add_read(&self, finding: Finding) -> Noted {
+        self.add(Finding { file: self.reading.borrow().clone(), ..finding })
+    }
+
+    /// Has the findings about the file of this name show its lines.
+    pub(super) fn show_lines(&self, file: &str, excerpt: impl Fn(Position) -> Option<String>) {
+        for kept in [&self.faults, &self.warnings] {
+            let mut kept = kept.borrow_mut();
+            let wanted = kept.list.iter_mut().filter(|finding| {
+                finding.excerpt == Excerpt::Wanted && finding.file.as_deref() == Some(file)
+            });
+            show_lines(wanted, &excerpt);
+        }
     }
 
     /// Notes that the finding about another key explains why this one is missing.
@@ -315,6 +381,16 @@ impl Notes {
                 Err(faults.into_findings(file))
             }
         }
+    }
+}
+
+fn show_lines<'f>(
+    wanted: impl Iterator<Item = &'f mut Finding>,
+    excerpt: impl Fn(Position) -> Option<String>,
+) {
+    for finding in wanted.take(MAX_EXCERPTS) {
+        let lines = finding.position.and_then(&excerpt);
+        finding.excerpt = lines.map_or(Excerpt::None, Excerpt::Lines);
     }
 }
 

@@ -37,6 +37,9 @@ impl Check<'_> {
             limits.token_cache_entries,
             MAX_CACHE_ENTRIES,
         );
+        let tenant_file_size =
+            size("tenant_file_size", limits.tenant_file_size, MIN_TENANT_FILE, MAX_TENANT_FILE);
+        tenant_file_size?;
         Ok(Limits {
             max_connections: max_connections?,
             request_head_timeout: request_head_timeout?,
@@ -129,5 +132,7 @@ const MAX_ALLOWED: u32 = 1_000_000;
 /// Room for a few heads of the largest size.
 const MIN_HEADS: Size = Size(1 << 20);
 const MAX_HEADS: Size = Size(16 << 30);
+const MIN_TENANT_FILE: Size = Size(1 << 10);
+const MAX_TENANT_FILE: Size = Size(1 << 30);
 const MIN_BODY: Size = Size(1 << 10);
 const MAX_BODY: Size = Size(16 << 30);

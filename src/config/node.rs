@@ -46,6 +46,11 @@ pub(super) struct Entry {
 impl Node {
     /// Reads YAML. Parts that are not accepted are noted and left out, where that is possible.
     pub(super) fn read(text: &str, notes: &Notes) -> Result<Self, Noted> {
+        Self::read_within(text, notes, MAX_SIZE)
+    }
+
+    /// The same, of at most so many values.
+    pub(super) fn read_within(text: &str, notes: &Notes, max_size: usize) -> Result<Self, Noted> {
         let parser = Parser::new_from_str(text);
         let mut builder = Builder {
             parser,
@@ -53,6 +58,7 @@ impl Node {
             notes,
             anchors: HashMap::new(),
             size: 0,
+            max_size,
             at: START,
             depth: 0,
             confidential: false,
@@ -117,6 +123,7 @@ struct Builder<'t, 'n> {
     notes: &'n Notes,
     anchors: HashMap<usize, Node>,
     size: usize,
+    max_size: usize,
     at: Position,
     depth: usize,
     confidential: bool,
@@ -158,7 +165,7 @@ impl<'t> Builder<'t, '_> {
                 let fault = syntax::SyntaxFault::of(&error, at, self.text);
                 let finding = Finding::whole_file(fault.problem, "YAML 1.2").hint_if(fault.hint);
                 let finding = Finding { position: Some(fault.position), ..finding };
-                Err(self.notes.add(finding.show_line()))
+                Err(self.notes.add_read(finding.show_line()))
             }
         }
     }
@@ -264,15 +271,16 @@ impl<'t> Builder<'t, '_> {
 
     fn count(&mut self, more: usize) -> Result<(), Noted> {
         self.size += more;
-        if self.size > MAX_SIZE {
-            return self.stop("found too much, aliases counted in full", "at most 1000000 values");
+        if self.size > self.max_size {
+            let accepted = format!("at most {} values", self.max_size);
+            return self.stop("found too much, aliases counted in full", &accepted);
         }
         Ok(())
     }
 
     fn note(&self, position: Position, problem: &str, accepted: &str) -> Noted {
         let finding = Finding::whole_file(problem, accepted).show_line();
-        self.notes.add(Finding { position: Some(position), ..finding })
+        self.notes.add_read(Finding { position: Some(position), ..finding })
     }
 
     fn stop<T>(&self, problem: &str, accepted: &str) -> Result<T, Noted> {
@@ -289,7 +297,7 @@ const MAX_DEPTH: usize = 32;
 /// The room for the entries of a mapping and for its index, which is more than a few of them need.
 const MAPPING_SIZE: usize = 4;
 /// Bounds the memory of all values and their copies.
-const MAX_SIZE: usize = 1_000_000;
+pub(super) const MAX_SIZE: usize = 1_000_000;
 /// Keys whose values are never shown: a secret may stand there, on purpose or by mistake.
 pub(super) const CONFIDENTIAL: [&str; 7] =
     ["credential", "password", "embed_secret", "api_key", "api_keys", "sha256", "secret"];

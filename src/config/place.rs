@@ -1,8 +1,11 @@
 //! A place in the file: a key path with its position and its value. A finding is made from
 //! it, and it decides which text of the file the finding may show.
 
+use std::fmt;
+use std::sync::Arc;
+
 use super::finding::{Excerpt, Finding, Position};
-use super::node::{CONFIDENTIAL, Kind, Node};
+use super::node::{CONFIDENTIAL, Entry, Kind, Node};
 
 /// Where a value stands, or would stand if it were given.
 #[derive(Clone, Debug)]
@@ -12,18 +15,91 @@ pub(super) struct Place<'n> {
     /// The position of its key, or of itself if it has none.
     named_at: Position,
     confidential: bool,
+    /// The file that it is in; `None` for the configuration file itself.
+    file: Option<&'n Arc<str>>,
+    /// Stand in for the keys that are not given, where this is a tenant.
+    defaults: Option<Defaults<'n>>,
+    /// The tenant that uses the value, where it is a default.
+    used_by: Option<UsedBy<'n>>,
+}
+
+/// The section whose keys stand in for those that a tenant does not have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Defaults<'n>(&'n Node);
+
+#[derive(Clone, Copy, Debug)]
+struct UsedBy<'n> {
+    tenant: &'n str,
+    at: Position,
+    file: Option<&'n Arc<str>>,
+}
+
+impl fmt::Display for UsedBy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the tenant {}, ", quoted(self.tenant))?;
+        match self.file {
+            Some(file) => write!(f, "{file}:{}", self.at),
+            None => write!(f, "line {}", self.at.line),
+        }
+    }
 }
 
 impl<'n> Place<'n> {
     pub(super) fn root(node: &'n Node) -> Self {
-        let start = Position { line: 1, column: 1 };
-        Self { path: String::new(), node: Some(node), named_at: start, confidential: false }
+        Self {
+            path: String::new(),
+            node: Some(node),
+            named_at: Position { line: 1, column: 1 },
+            confidential: false,
+            file: None,
+            defaults: None,
+            used_by: None,
+        }
+    }
+
+    /// The root of a file of tenants, as if it were the section `tenants`.
+    pub(super) fn of_tenant_file(node: &'n Node, file: &'n Arc<str>) -> Self {
+        Self { path: TENANTS.to_owned(), file: Some(file), ..Self::root(node) }
+    }
+
+    /// The place of the tenant in this `entry`, with the section that stands in for its keys.
+    pub(super) fn tenant(&self, entry: &'n Entry, defaults: Option<Defaults<'n>>) -> Self {
+        let (node, named_at) = (Some(&entry.value), entry.position);
+        let path = format!("{}.{}", self.path, step(&entry.key));
+        let used_by = UsedBy { tenant: &entry.key, at: named_at, file: self.file };
+        Self { path, node, named_at, defaults, used_by: Some(used_by), ..self.clone() }
+    }
+
+    /// The value as a section that stands in for the keys of tenants.
+    pub(super) fn as_defaults(&self) -> Option<Defaults<'n>> {
+        self.node.map(Defaults)
+    }
+
+    /// Whether the key is given here, and not only by the section that stands in.
+    pub(super) fn has_own(&self, key: &str) -> bool {
+        self.node.is_some_and(|node| node.entry(key).is_some())
+    }
+
+    /// The file that it is in; `None` for the configuration file itself.
+    pub(super) fn file(&self) -> Option<&'n Arc<str>> {
+        self.file
     }
 
     /// The place of a key's value, given or not.
     pub(super) fn key(&self, key: &str) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
         let entry = self.node.and_then(|n| n.entry(key));
+        if let (None, Some(Defaults(section))) = (entry, self.defaults)
+            && let Some(entry) = section.entry(key)
+        {
+            let path = format!("{TENANT_DEFAULTS}.{}", step(key));
+            let confidential = CONFIDENTIAL.contains(&key) || entry.value.confidential;
+            let (node, named_at) = (Some(&entry.value), entry.position);
+            let (file, defaults, used_by) = (None, None, self.used_by);
+            return Self { path, node, named_at, confidential, file, defaults, used_by };
+        }
+        // The keys of a tenant itself are used by it alone.
+        let used_by = self.used_by.filter(|_| self.defaults.is_none() && self.is_default());
         Self {
             path: format!("{}{dot}{}", self.path, step(key)),
             node: entry.map(|e| &e.value),
@@ -31,7 +107,15 @@ impl<'n> Place<'n> {
             confidential: self.confidential
                 || CONFIDENTIAL.contains(&key)
                 || entry.is_some_and(|e| e.value.confidential),
+            file: self.file,
+            defaults: None,
+            used_by,
         }
+    }
+
+    /// Whether it is in the section that stands in for the keys of tenants.
+    fn is_default(&self) -> bool {
+        self.path.starts_with(TENANT_DEFAULTS)
     }
 
     /// The place of an item of a list.
@@ -45,6 +129,9 @@ impl<'n> Place<'n> {
             node,
             named_at: node.map_or(self.named_at, |n| n.position),
             confidential: self.confidential || node.is_some_and(|n| n.confidential),
+            file: self.file,
+            defaults: None,
+            used_by: self.used_by,
         }
     }
 
@@ -120,11 +207,14 @@ impl<'n> Place<'n> {
         problem: impl Into<String>,
         accepted: impl Into<String>,
     ) -> Finding {
+        let used_by = self.used_by.filter(|_| self.is_default());
         Finding {
+            file: self.file.cloned(),
             position: Some(position),
             path: self.path.clone(),
             problem: problem.into(),
             accepted: Some(accepted.into()),
+            used_by: used_by.map(|used_by| used_by.to_string()),
             hint: None,
             excerpt: Excerpt::None,
         }
@@ -133,6 +223,11 @@ impl<'n> Place<'n> {
     /// The value; `None` if the key is not given.
     pub(super) fn kind(&self) -> Option<&'n Kind> {
         self.node.map(|node| &node.kind)
+    }
+
+    /// Whether there is a value.
+    pub(super) fn is_given(&self) -> bool {
+        self.node.is_some()
     }
 
     /// Whether the key is not given, or its value is one of YAML's words for nothing.
@@ -202,5 +297,8 @@ fn step(key: &str) -> String {
     if is_name && !key.is_empty() && key.len() <= MAX_SHOWN { key.to_owned() } else { quoted(key) }
 }
 
+/// The keys of tenants, and of the section that stands in for theirs.
+const TENANTS: &str = "tenants";
+pub(super) const TENANT_DEFAULTS: &str = "tenant_defaults";
 const MAX_SHOWN: usize = 64;
 const MAX_WORD: usize = 20;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 
+use super::field::Field;
 use super::file::{Proxy, SecretSource};
 use super::finding::{Finding, Noted, Notes};
 use super::node::{Entry, Kind, Node};
@@ -16,6 +17,19 @@ use super::place::{Place, nearest, words};
 /// Reads a `T`; faults are noted.
 pub(super) fn read<'n, T: Deserialize<'n>>(root: &'n Node, notes: &Notes) -> Result<T, Noted> {
     T::deserialize(Reader { at: Place::root(root), notes }).map_err(Noted::by_the_reader)
+}
+
+/// Reads the `T` at a place; faults are noted.
+pub(super) fn read_at<'n, T: Deserialize<'n>>(at: &Place<'n>, notes: &Notes) -> Field<T> {
+    let read = Field::deserialize(Reader { at: at.clone(), notes });
+    read.unwrap_or_else(|fault| Field::Faulty(Noted::by_the_reader(fault)))
+}
+
+/// The entries of the mapping at a place, each key once. Faults are noted.
+pub(super) fn entries<'n>(at: &Place<'n>, notes: &Notes) -> Result<Vec<&'n Entry>, Noted> {
+    let reader = Reader { at: at.clone(), notes };
+    let entries = reader.entries("a mapping of names").map_err(Noted::by_the_reader)?;
+    Ok(entries.collect())
 }
 
 /// Reads one value of the tree.
@@ -214,6 +228,15 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
         self.visit_entries(known, visitor)
     }
 
+    /// A part that is read later, value by value.
+    fn deserialize_unit_struct<V: Visitor<'n>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        visitor.visit_unit()
+    }
+
     fn deserialize_enum<V: Visitor<'n>>(
         self,
         name: &'static str,
@@ -235,7 +258,7 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
     serde::forward_to_deserialize_any! {
         <V: Visitor<'n>>
         i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char bytes byte_buf unit
-        unit_struct newtype_struct tuple tuple_struct identifier ignored_any
+        newtype_struct tuple tuple_struct identifier ignored_any
     }
 }
 

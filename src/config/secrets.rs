@@ -2,6 +2,7 @@
 //! not make a configuration invalid, because only its own tenant depends on it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::tenant::{Credential, TenantName, Tenants};
 
@@ -18,8 +19,12 @@ pub enum TenantSecrets<'s> {
     After(&'s Tenants),
     /// Only the tenant of this name; nothing needs the others.
     Only(&'s str),
+    /// Only those of the tenants in this file of `tenant_files`; nothing needs the others.
+    InFile(&'s str),
     /// None of them; nothing needs any.
     None,
+    /// The same, and the keys of the tenant of this name are explained.
+    Explain(&'s str),
 }
 
 /// The tenants whose secrets a check reads, with their former credentials.
@@ -39,12 +44,19 @@ impl<'s> SecretsToRead<'s> {
         Self { which, former }
     }
 
-    pub(super) fn include(&self, tenant: &TenantName) -> bool {
+    /// Whether the secrets of `tenant` are read, which stands in this file of `tenant_files`.
+    pub(super) fn include(&self, tenant: &TenantName, file: Option<&Arc<str>>) -> bool {
         match self.which {
             TenantSecrets::All | TenantSecrets::After(_) => true,
             TenantSecrets::Only(name) => name == tenant.as_str(),
-            TenantSecrets::None => false,
+            TenantSecrets::InFile(name) => file.is_some_and(|file| **file == *name),
+            TenantSecrets::None | TenantSecrets::Explain(_) => false,
         }
+    }
+
+    /// Whether the keys of the tenant of this name are explained.
+    pub(super) fn explains(&self, tenant: &str) -> bool {
+        matches!(self.which, TenantSecrets::Explain(name) if name == tenant)
     }
 
     /// The former credential of `tenant` with its secret, if it is of this identity: a secret is

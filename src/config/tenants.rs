@@ -2,116 +2,168 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::canonical;
 use crate::tenant::{ExistingAuthorization, Grant, Tenant, TenantName, Tenants};
-use crate::throttle::Allowance;
 
-use super::Check;
 use super::credentials::{stand_in, with_versions};
-use super::field::{Field, Named, each, some};
+use super::effective::EffectiveTenant;
+use super::explained::explained;
+use super::field::{Field, Unread, each, some};
 use super::file::{self, Edition};
-use super::finding::{Noted, UnusableSecret};
+use super::finding::{Finding, Noted, UnusableSecret};
 use super::limits::MAX_CONNECTIONS;
+use super::node::Entry;
 use super::place::Place;
-use super::quantity::Period;
+use super::quantity::{Period, Size};
 use super::server_url::{is_request_host, is_segment};
-use super::servers::{Servers, unknown_name};
+use super::servers::Servers;
+use super::tenant_defaults::TenantDefaults;
+use super::{Check, excerpt, read};
 
-/// The tenants of a file as far as they could be read.
-pub(super) struct FoundTenants {
-    names: Vec<String>,
-    indices: HashMap<String, usize>,
-    /// Whether the section itself could be read, so that a name that is not here is unknown.
-    section: Result<(), Noted>,
-    tenants: Result<Tenants, Noted>,
-    /// By index, whether the grant gives tokens of its own user alone.
-    own_user_only: Vec<Option<file::Grant>>,
-    allowances: Vec<(TenantName, Allowance)>,
+mod found;
+
+pub(super) use found::FoundTenants;
+use found::{TenantPlace, TenantsBuilder};
+
+/// The parts of the configuration file that are about tenants.
+pub(super) struct TenantSections {
+    pub(super) tenants: Field<Unread>,
+    pub(super) files: Field<Vec<Field<String>>>,
+    pub(super) defaults: Field<file::Tenant>,
+    /// Largest file of tenants.
+    pub(super) file_size: Size,
+    /// Whether the status API shows them.
+    pub(super) is_shown: bool,
 }
 
-impl FoundTenants {
-    /// The index of the tenant that `name` refers to. That there is none is noted.
-    pub(super) fn index(
-        &self,
-        at: &Place<'_>,
-        name: &str,
-        check: Check<'_>,
-    ) -> Result<usize, Noted> {
-        match self.indices.get(name) {
-            Some(index) => Ok(*index),
-            None => {
-                self.section?;
-                Err(check.notes.add(unknown_name(at, name, &self.names, "tenant")))
+/// Reads tenants one by one.
+struct TenantReading<'c, 'n> {
+    check: Check<'c>,
+    servers: &'c Servers,
+    defaults: TenantDefaults<'n>,
+    is_shown: bool,
+}
+
+impl<'n> TenantReading<'_, 'n> {
+    fn add_file(&self, path: &Path, max: Size, all: &mut TenantsBuilder) {
+        let file: Arc<str> = path.display().to_string().escape_debug().to_string().into();
+        let text = match self.check.tenant_text(path, &file, max) {
+            Ok(text) => text,
+            Err(noted) => return all.fail(noted),
+        };
+        let read = self.check.tenant_tree(&text, &file, max);
+        match &read {
+            Ok(root) => {
+                let at = Place::of_tenant_file(root, &file);
+                match read::entries(&at, self.check.notes) {
+                    Ok(entries) => self.add_all(&at, &entries, all),
+                    Err(noted) => all.fail(noted),
+                }
             }
+            Err(noted) => all.fail(*noted),
+        }
+        self.check.notes.show_lines(&file, |at| excerpt::excerpt(&text, at));
+    }
+
+    fn add_all<'f>(&self, at: &Place<'f>, entries: &[&'f Entry], all: &mut TenantsBuilder)
+    where
+        'n: 'f,
+    {
+        for entry in entries {
+            self.add(&at.tenant(entry, self.defaults.section()), entry, all);
         }
     }
 
-    /// The grant of the tenant, if it gives no tokens of other users.
-    pub(super) fn own_user_only(&self, index: usize) -> Option<file::Grant> {
-        self.own_user_only.get(index).copied().flatten()
-    }
-
-    /// The requests that tenants take from all callers together.
-    pub(super) fn allowances(&self) -> &[(TenantName, Allowance)] {
-        &self.allowances
-    }
-
-    /// The hosts by which tenants are found.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = &String> {
-        self.tenants.iter().flat_map(Tenants::iter).flat_map(|tenant| &tenant.hosts)
-    }
-
-    /// The hosts of the tenants on a server; `None` if no tenant is on it. Where the tenants could
-    /// not be read, there may be one with any host.
-    pub(super) fn hosts_on(&self, server: &str) -> Option<HashSet<String>> {
-        let Ok(tenants) = &self.tenants else { return Some(HashSet::from([String::new()])) };
-        let mut tenants = tenants.iter().filter(|tenant| tenant.server.name == server).peekable();
-        tenants.peek()?;
-        Some(tenants.flat_map(|tenant| tenant.hosts.iter().cloned()).collect())
-    }
-
-    pub(super) fn into_domain(self) -> Result<Tenants, Noted> {
-        self.tenants
+    fn add(&self, at: &Place<'_>, entry: &Entry, all: &mut TenantsBuilder) {
+        let (check, name) = (self.check, entry.key.as_str());
+        let place = TenantPlace { file: at.file().cloned(), position: entry.position };
+        let index = all.names.len();
+        if let Some((_, first)) = all.by_name.get(name) {
+            let first = first.seen_from(at.file());
+            let problem = format!("found a second tenant of this name, the first {first}");
+            let hint = "remove one of the two, or rename it";
+            all.fail(check.notes.add(at.key_finding(problem, "each name once").hint(hint)));
+            return;
+        }
+        all.by_name.insert(name.to_owned(), (index, place));
+        all.names.push(name.to_owned());
+        let parsed = check.name(at, name);
+        // With defaults, a tenant may be its name alone.
+        let own = if at.is_null() && self.defaults.section().is_some() {
+            Field::Given(file::Tenant::of_no_keys())
+        } else {
+            read::read_at(at, check.notes)
+        };
+        let tenant = own.required(at, "a mapping", check.notes);
+        let tenant = tenant.and_then(|own| self.defaults.complete(at, name, own));
+        all.own_user_only.push(tenant.as_ref().ok().and_then(grant_of_own_user));
+        if let Ok(tenant) = &tenant {
+            if self.is_shown {
+                all.effective.insert(name.into(), EffectiveTenant::of(tenant));
+            }
+            if check.secrets.explains(name) {
+                all.explained = explained(at, tenant);
+            }
+        }
+        let built = tenant.and_then(|mut tenant| {
+            let limits = std::mem::take(&mut tenant.limits);
+            let allowance = check.allowance(&at.key("limits"), limits);
+            all.allowances.extend(parsed.clone().ok().zip(allowance.ok().flatten()));
+            check.tenant(at, parsed, tenant, self.servers)
+        });
+        let complete = built.and_then(|(tenant, complete)| {
+            all.found.push(Arc::new(Tenant { index: all.found.len(), ..tenant }));
+            complete
+        });
+        all.whole = all.whole.and(complete);
     }
 }
 
 impl Check<'_> {
+    /// The tenants of the configuration file and of all files of tenants.
     pub(super) fn tenants(
         self,
-        at: &Place<'_>,
-        tenants: Field<Named<file::Tenant>>,
+        root: &Place<'_>,
+        sections: TenantSections,
         servers: &Servers,
     ) -> FoundTenants {
-        let tenants = tenants.required(at, "a mapping of tenants by name", self.notes);
-        let section = tenants.as_ref().map(|_| ()).map_err(|noted| *noted);
-        if tenants.as_ref().is_ok_and(|t| t.0.is_empty()) {
-            self.notes.add(at.finding("found an empty mapping", "at least one tenant"));
+        let (at, files_at) = (root.key("tenants"), root.key("tenant_files"));
+        let TenantSections { tenants, files, defaults, file_size, is_shown } = sections;
+        let defaults = self.tenant_defaults(root, defaults);
+        let reading = TenantReading { check: self, servers, defaults, is_shown };
+        let mut all = TenantsBuilder::new();
+        let has_files = !files.is_missing();
+        match tenants {
+            Field::Missing if has_files => {}
+            given => {
+                let read = given.required(&at, "a mapping of tenants by name", self.notes);
+                match read.and_then(|_| read::entries(&at, self.notes)) {
+                    Ok(entries) if entries.is_empty() && !has_files => {
+                        all.fail(
+                            self.notes
+                                .add(at.finding("found an empty mapping", "at least one tenant")),
+                        );
+                    }
+                    Ok(entries) => reading.add_all(&at, &entries, &mut all),
+                    Err(noted) => all.fail(noted),
+                }
+            }
         }
-        let (mut names, mut found, mut whole) = (Vec::new(), Vec::new(), section);
-        let (mut own_user_only, mut allowances) = (Vec::new(), Vec::new());
-        for (name, tenant) in tenants.into_iter().flat_map(|t| t.0) {
-            let at = at.key(&name);
-            let parsed = self.name(&at, &name);
-            own_user_only.push(tenant.as_ref().given().and_then(grant_of_own_user));
-            let built = tenant.required(&at, "a mapping", self.notes).and_then(|mut tenant| {
-                let limits = std::mem::take(&mut tenant.limits);
-                let allowance = self.allowance(&at.key("limits"), limits);
-                allowances.extend(parsed.clone().ok().zip(allowance.ok().flatten()));
-                self.tenant(&at, parsed, tenant, servers)
-            });
-            let complete = built.and_then(|(tenant, complete)| {
-                found.push(tenant);
-                complete
-            });
-            whole = whole.and(complete);
-            names.push(name);
+        match self.tenant_files(&files_at, files) {
+            Ok(files) => files.iter().for_each(|path| reading.add_file(path, file_size, &mut all)),
+            Err(noted) => all.fail(noted),
         }
-        let tenants = self.without_conflicts(at, found);
-        let tenants = whole.and(tenants);
-        let indices = names.iter().enumerate().map(|(index, n)| (n.clone(), index)).collect();
-        FoundTenants { names, indices, section, tenants, own_user_only, allowances }
+        if has_files && all.names.is_empty() && all.section.is_ok() {
+            let finding = files_at.finding("found no tenant in these files", "at least one tenant");
+            all.fail(self.notes.add(finding));
+        }
+        let found = std::mem::take(&mut all.found);
+        let tenants = self.without_conflicts(&at, found, &all.by_name);
+        all.finish(tenants)
     }
 
     /// The indices of the tenants whose tokens are fetched ahead of requests.
@@ -126,23 +178,36 @@ impl Check<'_> {
     }
 
     /// Notes all tenants that the same request would mean.
-    fn without_conflicts(self, at: &Place<'_>, mut tenants: Vec<Tenant>) -> Result<Tenants, Noted> {
+    fn without_conflicts(
+        self,
+        at: &Place<'_>,
+        mut tenants: Vec<Arc<Tenant>>,
+        by_name: &HashMap<String, (usize, TenantPlace)>,
+    ) -> Result<Tenants, Noted> {
         let mut conflicts = 0;
         loop {
             for (index, tenant) in tenants.iter_mut().enumerate() {
-                tenant.index = index;
+                if tenant.index != index {
+                    Arc::make_mut(tenant).index = index;
+                }
             }
-            let conflict = match Tenants::new(tenants.clone()) {
+            let conflict = match Tenants::new(tenants.iter().cloned()) {
                 Ok(tenants) => return Ok(tenants),
                 Err(conflict) => conflict,
             };
-            let first = at.key(conflict.first.as_str()).named_at();
+            let of = |name: &TenantName| by_name.get(name.as_str()).map(|(_, place)| place);
+            let second = of(&conflict.second);
+            let file = second.and_then(|second| second.file.clone());
+            let first = of(&conflict.first).map(|first| first.seen_from(file.as_ref()));
             let problem = format!(
-                "found a tenant that is meant by the same requests as `{}` on line {}: both have {}",
-                conflict.first, first.line, conflict.shared
+                "found a tenant that is meant by the same requests as `{}` {}: both have {}",
+                conflict.first,
+                first.unwrap_or_default(),
+                conflict.shared
             );
-            let place = at.key(conflict.second.as_str());
-            let noted = self.notes.add(place.key_finding(problem, "a site or hosts of its own"));
+            let finding = at.key(conflict.second.as_str()).key_finding(problem, OF_ITS_OWN);
+            let position = second.map(|second| second.position);
+            let noted = self.notes.add(Finding { file, position, ..finding });
             conflicts += 1;
             if conflicts == MAX_CONFLICTS {
                 return Err(noted);
@@ -181,7 +246,7 @@ impl Check<'_> {
         let disabled = tenant.disabled.required(&at.key("disabled"), "`true`, `false`", self.notes);
         let credential_at = at.key("credential");
         let credential = tenant.credential.required(&credential_at, "a mapping", self.notes);
-        let is_read = name.as_ref().is_ok_and(|name| self.secrets.include(name));
+        let is_read = name.as_ref().is_ok_and(|name| self.secrets.include(name, at.file()));
         let is_used = is_read && disabled != Ok(true);
         let credential = credential.and_then(|c| self.credential(&credential_at, c, is_used));
         if let (Ok(edition), Ok((credential, _))) = (edition, &credential) {
@@ -345,6 +410,7 @@ fn grant_of_own_user(tenant: &file::Tenant) -> Option<file::Grant> {
 
 const CLOUD_DATA: &str =
     "Cloud has its data service at a host of its own, which the gateway does not reach";
+const OF_ITS_OWN: &str = "a site or hosts of its own";
 const AUTHORIZATION: &str = "`pass_through`, `replace`, `refuse`";
 const HOST: &str =
     "a host name or an IP address without a port, such as `acme.example.com` or `[2001:db8::1]`";

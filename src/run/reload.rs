@@ -202,9 +202,12 @@ impl Reloader {
             }
             let hangs = files.paths().chain(active.paths()).any(|path| threads.hangs_at(path));
             let watch_grew = if hangs {
-                watch.follow(files.readable())
+                watch.follow(files.readable(), std::iter::empty())
             } else {
-                watch.follow(files.paths().chain(active.paths()))
+                watch.follow(
+                    files.paths().chain(active.paths()),
+                    files.patterns().chain(active.patterns()),
+                )
             };
             ReadResult { files, settings, watch, watch_grew }
         };

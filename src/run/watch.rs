@@ -18,6 +18,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::config::FilePattern;
 use crate::plain_file::AccessGuard;
 
 /// A watch over the files of a configuration.
@@ -32,10 +33,18 @@ pub(super) struct Watch {
 /// State that the watcher's thread uses too.
 #[derive(Default)]
 struct WatcherState {
-    /// The files, and the links that lead to them.
-    files: ArcSwap<BTreeSet<PathBuf>>,
+    watched: ArcSwap<WatchedPaths>,
     /// Events were lost, because the channel was full.
     lost: AtomicBool,
+}
+
+/// The paths whose changes count.
+#[derive(Clone, Default)]
+struct WatchedPaths {
+    /// The files, and the links that lead to them.
+    files: BTreeSet<PathBuf>,
+    /// The folders in which new files count, without links, each with the names that do.
+    patterns: Vec<(PathBuf, FilePattern)>,
 }
 
 /// The folders that are watched.
@@ -56,7 +65,7 @@ impl Watch {
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Ok(event) = event
                 && is_change(event.kind)
-                && concerns(&event, &watcher_state.files.load())
+                && watcher_state.watched.load().concern(&event)
                 && sender.try_send(event).is_err()
             {
                 watcher_state.lost.store(true, Relaxed);
@@ -89,13 +98,30 @@ impl Watch {
         self.folders.watcher.is_none()
     }
 
-    /// Watches these files from now on. True if some were not watched before: they may have changed
-    /// unnoticed. It uses the file system, which may hang.
-    pub(super) fn follow<'p>(&mut self, files: impl Iterator<Item = &'p Path>) -> bool {
-        let files: BTreeSet<_> = files.flat_map(resolution_steps).collect();
-        let more = !files.is_subset(&self.state.files.load());
-        self.state.files.store(Arc::new(files.clone()));
-        let new_folders = self.folders.follow(&files);
+    /// Watches these files from now on, and new ones that match a pattern. True if some were not
+    /// watched before: they may have changed unnoticed. It uses the file system, which may hang.
+    pub(super) fn follow<'p>(
+        &mut self,
+        files: impl Iterator<Item = &'p Path>,
+        patterns: impl Iterator<Item = &'p FilePattern>,
+    ) -> bool {
+        let mut files: BTreeSet<_> = files.flat_map(resolution_steps).collect();
+        let mut followed = BTreeMap::new();
+        for pattern in patterns {
+            // The last step is the folder itself, without links.
+            let steps = ordered_steps(pattern.folder());
+            if let Some(folder) = steps.last() {
+                followed.insert(pattern.clone(), folder.clone());
+            }
+            files.extend(steps);
+        }
+        let patterns = followed.into_iter().map(|(pattern, folder)| (folder, pattern)).collect();
+        let paths = WatchedPaths { files, patterns };
+        let before = self.state.watched.load_full();
+        let more = !paths.files.is_subset(&before.files)
+            || paths.patterns.iter().any(|pattern| !before.patterns.contains(pattern));
+        let new_folders = self.folders.follow(&paths);
+        self.state.watched.store(Arc::new(paths));
         self.changed_unnoticed = (more || new_folders) && self.folders.watcher.is_some();
         self.changed_unnoticed
     }
@@ -134,12 +160,12 @@ impl Watch {
         if event.need_rescan() {
             self.folders.forget_inodes();
         }
-        let files = self.state.files.load();
+        let watched = self.state.watched.load();
         for path in event.paths {
             if let Some(inode) = self.folders.watched.get_mut(&path) {
                 *inode = None;
             }
-            if !files.contains(&path) {
+            if !watched.files.contains(&path) && !watched.has_new(&path) {
                 continue;
             }
             match event.kind {
@@ -151,12 +177,17 @@ impl Watch {
 }
 
 impl WatchedFolders {
-    /// Watches the folders of `files`. True if some were not watched before.
-    fn follow(&mut self, files: &BTreeSet<PathBuf>) -> bool {
+    /// Watches the folders of `paths`. True if some were not watched before.
+    fn follow(&mut self, paths: &WatchedPaths) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
-        let folders = files.iter().filter_map(|file| existing_folder(file));
+        // Sorted, the files of one folder stand together.
+        let mut parents: Vec<_> = paths.files.iter().map(|file| (file.parent(), file)).collect();
+        parents.dedup_by_key(|(parent, _)| *parent);
+        let files = parents.into_iter().filter_map(|(_, file)| existing_folder(file));
+        let of_patterns =
+            paths.patterns.iter().filter_map(|(folder, _)| existing_folder(&folder.join("new")));
         let mut folders: BTreeMap<_, _> =
-            folders.map(|(folder, inode)| (folder, Some(inode))).collect();
+            files.chain(of_patterns).map(|(folder, inode)| (folder, Some(inode))).collect();
         for (folder, inode) in &self.watched {
             if folders.get(folder) != Some(inode) {
                 // It fails if the folder was removed already.
@@ -191,16 +222,26 @@ impl WatchedFolders {
     }
 }
 
-/// Whether `event` is about one of `files` or a folder above it. Other files in these folders, such
-/// as a log, may be written all the time.
-fn concerns(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
-    let is_above_one = |path: &PathBuf| {
-        // The content of a folder sorts after the folder.
-        let mut behind =
-            files.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
-        behind.next().is_some_and(|file| file.starts_with(path))
-    };
-    event.paths.is_empty() || event.paths.iter().any(is_above_one)
+impl WatchedPaths {
+    /// Whether `event` is about one of the files or a folder above it, or about a new file that
+    /// counts. Other files in these folders, such as a log, may be written all the time.
+    fn concern(&self, event: &Event) -> bool {
+        let is_above_one = |path: &PathBuf| {
+            // The content of a folder sorts after the folder.
+            let mut behind =
+                self.files.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
+            behind.next().is_some_and(|file| file.starts_with(path))
+        };
+        let mut paths = event.paths.iter();
+        event.paths.is_empty() || paths.any(|path| is_above_one(path) || self.has_new(path))
+    }
+
+    /// Whether a file at `path` counts by its name alone.
+    fn has_new(&self, path: &Path) -> bool {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        let mut patterns = self.patterns.iter();
+        patterns.any(|(of, pattern)| of == folder && pattern.matches(name))
+    }
 }
 
 /// Reads are no change: we read the files ourselves.
@@ -215,9 +256,14 @@ fn is_change(kind: EventKind) -> bool {
 /// The paths whose changes can change a file: its own path, and the paths of all links that lead to
 /// it, each without links in its parents.
 fn resolution_steps(file: &Path) -> BTreeSet<PathBuf> {
+    ordered_steps(file).into_iter().collect()
+}
+
+/// The same in the order in which they are followed; the last one is the file without links.
+fn ordered_steps(file: &Path) -> Vec<PathBuf> {
     let _looking = AccessGuard::new(file);
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let mut found = BTreeSet::new();
+    let mut found = Vec::new();
     let mut rest: Vec<PathBuf> = parts(&absolute);
     let mut at = PathBuf::new();
     let mut links = 0;
@@ -230,13 +276,13 @@ fn resolution_steps(file: &Path) -> BTreeSet<PathBuf> {
         match fs::read_link(&here) {
             Ok(target) if links < MAX_LINKS => {
                 links += 1;
-                found.insert(here);
+                found.push(here);
                 rest.extend(parts(&target));
             }
             _ => at = here,
         }
     }
-    found.insert(at);
+    found.push(at);
     found
 }
 
@@ -297,6 +343,10 @@ mod tests {
         assert!(!resolution_steps(&folder.path().join("a")).is_empty());
     }
 
+    fn no_patterns<'p>() -> std::iter::Empty<&'p FilePattern> {
+        std::iter::empty()
+    }
+
     #[tokio::test]
     async fn writes_to_other_files_of_the_folder_are_no_change() {
         let folder = tempfile::tempdir().unwrap();
@@ -304,8 +354,8 @@ mod tests {
         let (config, log) = (root.join("boldgate.yaml"), root.join("audit.log"));
         fs::write(&config, "a").unwrap();
         let mut watch = Watch::new();
-        assert!(watch.follow([config.as_path()].into_iter()));
-        assert!(!watch.follow([config.as_path()].into_iter()));
+        assert!(watch.follow([config.as_path()].into_iter(), no_patterns()));
+        assert!(!watch.follow([config.as_path()].into_iter(), no_patterns()));
         for number in 0..100 {
             fs::write(&log, number.to_string()).unwrap();
             fs::rename(&log, root.join("audit.log.1")).unwrap();
@@ -326,10 +376,13 @@ mod tests {
         let root = folder.path().canonicalize().unwrap();
         let [one, two] = ["one", "two"].map(|name| root.join(name));
         let mut watch = Watch::new();
-        assert!(watch.follow([one.as_path()].into_iter()));
-        assert!(watch.follow([one.as_path(), &two].into_iter()), "in the same folder");
+        assert!(watch.follow([one.as_path()].into_iter(), no_patterns()));
+        assert!(
+            watch.follow([one.as_path(), &two].into_iter(), no_patterns()),
+            "in the same folder"
+        );
         timeout(POLL_INTERVAL / 6, watch.changed()).await.unwrap();
-        assert!(!watch.follow([one.as_path()].into_iter()));
+        assert!(!watch.follow([one.as_path()].into_iter(), no_patterns()));
         let seen = timeout(2 * MAX_DEBOUNCE, watch.changed()).await;
         assert!(seen.is_err(), "all has been seen");
     }
@@ -344,9 +397,10 @@ mod tests {
     #[test]
     fn an_event_concerns_files_and_the_folders_above_them() {
         let files = ["/a/b/c", "/a/b-c", "/d"].map(PathBuf::from).into();
+        let watched = WatchedPaths { files, patterns: Vec::new() };
         let concerned = |path: &str| {
             let event = Event::new(EventKind::Any);
-            concerns(&if path.is_empty() { event } else { event.add_path(path.into()) }, &files)
+            watched.concern(&if path.is_empty() { event } else { event.add_path(path.into()) })
         };
         for path in ["", "/", "/a", "/a/b", "/a/b/c", "/a/b-c", "/d"] {
             assert!(concerned(path), "{path}");

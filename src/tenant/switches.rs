@@ -85,7 +85,7 @@ mod tests {
     fn tenants(names: &[&str]) -> Tenants {
         let server = Arc::new(samples::server());
         let one = |(index, name): (usize, &&str)| samples::tenant(index, name, server.clone());
-        Tenants::new(names.iter().enumerate().map(one).collect()).unwrap()
+        Tenants::new(names.iter().enumerate().map(one)).unwrap()
     }
 
     fn disabled(switches: &TenantSwitches, tenants: &Tenants) -> Vec<String> {

@@ -32,7 +32,7 @@ fn permits_at(server: &str, count: usize, credential_version: u64) -> Vec<Permit
         credential: Credential { version: credential_version, ..samples::credential() },
         ..samples::tenant(index, &format!("tenant-{index}"), Arc::clone(&server))
     };
-    let tenants = Tenants::new((0..count).map(tenant).collect()).unwrap();
+    let tenants = Tenants::new((0..count).map(tenant)).unwrap();
     let read = |_: &http::Method, _: &str| RouteClass::Read;
     let routes = Routes {
         classify: read,

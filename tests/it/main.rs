@@ -48,6 +48,7 @@ mod status_readings;
 mod structure;
 mod subjects;
 mod support;
+mod tenant_files;
 mod tls_handshakes;
 mod token_store;
 mod traces;

@@ -10,7 +10,7 @@ use crate::config::redact::hidden;
 /// The dashboards that web pages may embed, by the gateway's own endpoints below
 /// `/boldgate/embed/`. Callers need the class `embed` among their `routes`, and pages of other
 /// origins must be listed in `cors.origins`.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Embed {
     /// The modes that a page may ask for.
@@ -51,7 +51,7 @@ pub(crate) struct Embed {
 
 /// A value that filters what a user sees: exactly one of `claim` and `value`. Where the claim is
 /// missing, empty or of another type, the call is refused.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FilterValue {
     /// Its name in Bold BI.

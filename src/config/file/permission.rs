@@ -151,7 +151,7 @@ pub(crate) enum Method {
 
 /// How much of the gateway a caller may use, or a tenant takes. Requests beyond it are refused with
 /// 429.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Allowance {
     /// Requests a second, on average.

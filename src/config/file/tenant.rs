@@ -1,6 +1,7 @@
 //! The section `tenants` as it is written.
 
 use schemars::JsonSchema;
+use serde::de::value::MapDeserializer;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::embed::Embed;
@@ -11,10 +12,11 @@ use crate::config::redact::{HIDDEN, hidden};
 use crate::config::shown;
 
 /// One Bold BI site behind the gateway.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tenant {
-    /// Name of the server it lives on.
+    /// Name of the server it lives on; required here or in `tenant_defaults`.
+    #[serde(default)]
     pub server: Field<String>,
     /// Its site identifier: the part after `/site/` in its URL. Required on a self-hosted server
     /// unless `hosts` are given; there is none on Cloud.
@@ -35,7 +37,8 @@ pub(crate) struct Tenant {
     /// How much it takes from all callers together.
     #[serde(default)]
     pub limits: Field<Allowance>,
-    /// The Bold BI account that requests are made with.
+    /// The Bold BI account that requests are made with; required here or in `tenant_defaults`.
+    #[serde(default)]
     pub credential: Field<Credential>,
     /// How to treat a request that brings an `Authorization` header of its own.
     #[serde(default = "default_existing_authorization")]
@@ -55,8 +58,17 @@ pub(crate) struct Tenant {
     pub disabled: Field<bool>,
 }
 
+impl Tenant {
+    /// A tenant without any key.
+    pub(in crate::config) fn of_no_keys() -> Self {
+        let nothing = std::iter::empty::<((), ())>();
+        let nothing = MapDeserializer::<_, serde::de::value::Error>::new(nothing);
+        Self::deserialize(nothing).expect("no key is required")
+    }
+}
+
 /// Which web pages of other origins may use a tenant.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cors {
     /// Their origins, such as `https://app.example` or `http://localhost:3000`. They are exact:
@@ -66,7 +78,7 @@ pub(crate) struct Cors {
 }
 
 /// The Bold BI account that requests are made with.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Credential {
     /// How it is exchanged for a token.
@@ -132,7 +144,7 @@ pub(crate) enum Grant {
 }
 
 /// Where a secret is kept. The secret itself cannot be written here.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SecretSource {
     /// In the file at this path; one line end at its end does not count.

@@ -91,8 +91,7 @@ pub fn permits(server: Server, credentials: Vec<Credential>) -> Vec<Permit> {
             disabled: false,
         }
     };
-    let tenants = credentials.into_iter().enumerate().map(tenant).collect();
-    let tenants = Tenants::new(tenants).unwrap();
+    let tenants = Tenants::new(credentials.into_iter().enumerate().map(tenant)).unwrap();
     let policy = Policy::new(&tenants, boldbi::ROUTES, HashMap::new(), None);
     tenants.iter().map(|tenant| policy.operator_permit(tenant).clone()).collect()
 }
