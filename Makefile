@@ -18,7 +18,7 @@ host = $(shell rustc -vV | sed -n 's/^host: //p')
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp page-test page-short embed-page embed-properties metrics-page metrics-load check bench admission readers client-addresses reloads token-store soak soak-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short embed-page embed-properties metrics-page metrics-load check bench admission readers client-addresses reloads token-store soak soak-short hundred-thousand thousands-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -68,7 +68,7 @@ metrics-load: ## the same under a minute of load
 	    metrics::prometheus::prometheus_scrapes_the_gateway_under_load
 
 # Cheapest first.
-checks := fmt crates deploy-files clippy docs test soak-short test-idp page-short embed-page client-addresses metrics-page configs
+checks := fmt crates deploy-files clippy docs test soak-short thousands-short test-idp page-short embed-page client-addresses metrics-page configs
 
 check: ## all that must hold before a merge, with a line for each step
 	@for step in $(checks); do \
@@ -155,11 +155,22 @@ embed-properties: ## does any body of a page lead to a call that it must not? 10
 	.ci/need rust build
 	PROPTEST_CASES=100000 cargo test --locked --lib embed::tests::properties
 
-acceptance: page-test embed-properties readers reloads token-store soak image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
+acceptance: page-test embed-properties readers reloads token-store soak hundred-thousand image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build
 	cargo test --locked --bench soak -- --reloads --requests 20000
+
+hundred-thousand: build ## 100,000 tenants from files: start, memory, CPU, metrics and changes within bounds (README in benches/)
+	.ci/need python
+	python3 benches/thousands.py --gateway $(target)/release/boldgate
+
+# The development profile is not optimised: times may be ten times as long.
+thousands-short: ## the same with 5,000 tenants and the development profile
+	.ci/need rust build python
+	cargo build --locked
+	python3 benches/thousands.py --gateway $(target)/debug/boldgate --tenants 5000 --requests 2000 \
+	    --factor 10 --rough
 
 fmt: ## is every file formatted?
 	.ci/need rust

@@ -3,7 +3,7 @@
 //! of the values.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
@@ -82,7 +82,7 @@ use node::Node;
 use place::Place;
 use quantity::Size;
 use secrets::SecretsToRead;
-pub use secrets::TenantSecrets;
+pub use secrets::{TenantSecrets, Unchanged};
 use tenants::TenantSections;
 
 /// All settings of a gateway, checked.
@@ -229,6 +229,7 @@ impl Settings {
             files: &files,
             cas: &RefCell::default(),
             certificate_ends: &RefCell::default(),
+            users: &RefCell::default(),
         };
         let read = Node::read(&text, &notes).and_then(|root| {
             let file = read::read::<file::File>(&root, &notes)?;
@@ -257,8 +258,10 @@ impl Settings {
             Err(notes.add(too_large()))
         } else {
             let (cas, certificate_ends) = (&RefCell::default(), &RefCell::default());
-            let check = Check { notes: &notes, references, secrets, files, cas, certificate_ends };
-            Node::read(text, &notes).and_then(|root| check.settings(&root))
+            let users = &RefCell::default();
+            let notes = &notes;
+            let check = Check { notes, references, secrets, files, cas, certificate_ends, users };
+            Node::read(text, notes).and_then(|root| check.settings(&root))
         };
         let built = notes
             .finish(built, file)
@@ -287,6 +290,8 @@ struct Check<'n> {
     cas: &'n RefCell<HashMap<String, Trust>>,
     /// The ends of all certificates that were read.
     certificate_ends: &'n RefCell<CertificateEnds>,
+    /// The names of users: thousands of tenants may have one and the same.
+    users: &'n RefCell<HashSet<Arc<str>>>,
 }
 
 impl Check<'_> {
@@ -364,6 +369,17 @@ impl Check<'_> {
         })
     }
 
+    /// The name of a user, once in memory.
+    fn user(self, name: String) -> Arc<str> {
+        let mut users = self.users.borrow_mut();
+        if let Some(known) = users.get(name.as_str()) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        users.insert(Arc::clone(&name));
+        name
+    }
+
     /// The content of the file at `path`, at most `max` bytes.
     fn content(self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
         let content = plain_file::read(path, max);
@@ -377,7 +393,13 @@ impl Check<'_> {
             References::Read => match source {
                 // The file counts as looked at even if it holds no secret, so that a later change
                 // of it is noticed.
-                SecretRef::File(path) => Secret::from_file(self.content(path, MAX_SECRET)),
+                SecretRef::File(path) => match self.secrets.kept(path) {
+                    Some((secret, digest)) => {
+                        self.files.borrow_mut().kept(path, digest);
+                        Ok(secret.clone())
+                    }
+                    None => Secret::from_file(self.content(path, MAX_SECRET)),
+                },
                 SecretRef::Env(_) => source.read(),
             },
             References::Ignore => Ok(Secret::new(String::new())),

@@ -338,7 +338,7 @@ impl Gatekeeper {
     ) -> Self {
         let mut private = vec![callers.key_header().clone()];
         private.extend_from_slice(policy.subject_headers());
-        let switches = TenantSwitches::new(&tenants);
+        let switches = TenantSwitches::default();
         let masked_sessions = Arc::default();
         Self { callers, tenants, switches, policy, throttles, masked_sessions, private }
     }
@@ -587,7 +587,7 @@ impl Gatekeeper {
     /// Takes over the usage of throttles and the fetched keys from `old`, the gatekeeper of the
     /// previous configuration, where they are unchanged, and all switches of tenants.
     pub fn carry_over(&mut self, old: &Self) {
-        self.switches = old.switches.carried_over(&self.tenants);
+        self.switches = old.switches.clone();
         self.masked_sessions = Arc::clone(&old.masked_sessions);
         self.throttles.carry_over(&old.throttles);
         self.callers.carry_over(&old.callers);

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, FileType, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,8 @@ pub mod limit {
     pub const MAX_SECRET: usize = 64 << 10;
     /// A private key, which may be in one file with its certificates.
     pub const MAX_PRIVATE_KEY: usize = 1 << 20;
+    /// Any of these files, and the largest file of tenants.
+    pub const MAX_OF_ALL: usize = 1 << 30;
     /// Certificates: a chain, or a bundle of CAs.
     pub const MAX_CERTIFICATES: usize = 4 << 20;
     /// Revocation lists, which grow with every certificate that a CA revokes.
@@ -104,12 +106,27 @@ impl OpenFile {
         Ok(Self { file, before })
     }
 
+    /// The first bytes of the file: at most one more than `max`.
+    fn up_to(&self, max: usize, capacity: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut content = Zeroizing::new(Vec::with_capacity(capacity + 1));
+        (&self.file).take(max as u64 + 1).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
     /// `None` if the file has changed since it was opened.
     fn content(self, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        // Allocated at once: a growing vector would not erase its earlier copies of a secret.
-        let size = usize::try_from(self.before.len()).unwrap_or(max);
-        let mut content = Zeroizing::new(Vec::with_capacity(size.max(MIN_CAPACITY).min(max) + 1));
-        (&self.file).take(max as u64 + 1).read_to_end(&mut content)?;
+        // Allocated at once: a growing vector would not erase its earlier copies of a secret. No more
+        // than that: to erase 64 KiB for each of 100,000 secrets takes a second.
+        let stated = usize::try_from(self.before.len()).unwrap_or(max).min(max);
+        let mut content = match stated {
+            0 => self.up_to(max, MIN_CAPACITY.min(max))?,
+            stated => self.up_to(stated, stated)?,
+        };
+        if stated > 0 && content.len() > stated {
+            // It grows, or states another size than it has.
+            (&self.file).rewind()?;
+            content = self.up_to(max, max)?;
+        }
         if content.len() > max {
             return Err(too_large(max));
         }
@@ -249,7 +266,7 @@ pub fn named(path: &Path) -> String {
 
 /// Reads of a file that keeps changing.
 const MAX_ATTEMPTS: usize = 3;
-/// Buffer for files of unknown size, e.g. in /proc.
+/// Buffer for files of unknown size, which is 0 as in /proc.
 const MIN_CAPACITY: usize = 64 << 10;
 
 #[cfg(test)]

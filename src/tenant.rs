@@ -93,7 +93,7 @@ pub struct Tenant {
     /// Most requests that use its server at the same time; `None` is the gateway's default.
     pub max_concurrent_requests: Option<usize>,
     /// The dashboards that web pages may embed; `None` if there is no embed endpoint.
-    pub embed: Option<EmbedSettings>,
+    pub embed: Option<Box<EmbedSettings>>,
     /// Whether the configuration lets none of its requests through.
     pub disabled: bool,
 }

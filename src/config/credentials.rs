@@ -115,7 +115,7 @@ impl Check<'_> {
         let FoundSecrets { first, second, sources, fault } = secrets?;
         let credential = Credential {
             grant,
-            username: username?.into(),
+            username: self.user(username?),
             secret: first,
             second_secret: second,
             token_end: None,
@@ -178,7 +178,7 @@ impl Check<'_> {
         let FoundSecrets { first, sources, fault, .. } = secrets?;
         let credential = Credential {
             grant: Grant::ClientCredentials,
-            username: id?.into(),
+            username: self.user(id?),
             secret: first,
             sources,
             ..stand_in()
@@ -297,7 +297,9 @@ impl Check<'_> {
 
     fn secret_at(self, at: &Place<'_>, source: &SecretRef) -> Result<Secret, Box<Finding>> {
         let secret = self.secret(source);
-        if let (Ok(_), SecretRef::File(path)) = (&secret, source) {
+        if let (Ok(_), SecretRef::File(path)) = (&secret, source)
+            && self.secrets.kept(path).is_none()
+        {
             self.warn_of_secret_file(at, path);
             // Where the secret hangs, its folder may hang, too.
             self.warn_of_rotation(at, path);

@@ -320,7 +320,7 @@ impl Check<'_> {
             },
             max_token_lifetime: longest,
             max_concurrent_requests: max_concurrent_requests.ok().flatten(),
-            embed: embed.ok().flatten(),
+            embed: embed.ok().flatten().map(Box::new),
             disabled: disabled.unwrap_or(false),
         };
         Ok((tenant, complete))

@@ -10,14 +10,15 @@ use data_encoding::HEXLOWER;
 use tokio::signal::unix::Signal;
 use tokio::time::sleep;
 
-use super::watch::Watch;
+use super::watch::{Changes, Watch};
 use super::{Reloaded, Running, systemd};
 use crate::admin::{ReloadReport, ReloadRequest};
 use crate::boldbi::BoldBi;
-use crate::config::{Files, Findings, Settings, TenantSecrets};
+use crate::config::{Files, Findings, Settings, TenantSecrets, Unchanged};
 use crate::gateway::Gateway;
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
 use crate::telemetry::{AuditEvent, AuditLine, RecordedReload, ReloadOutcome, ReloadTrigger};
+use crate::tenant::TenantName;
 
 /// Reloads the configuration of one gateway.
 pub struct Reloader {
@@ -28,6 +29,8 @@ pub struct Reloader {
     active: ConfigSummary,
     /// The warnings of the active configuration, which are logged already.
     warned: HashSet<String>,
+    /// The files that may have changed since those of the active configuration were read.
+    changes: Changes,
     /// The files of the configuration that the reload under way finds active.
     replaced: Files,
     /// The files as they were read last.
@@ -43,7 +46,8 @@ pub struct Reloader {
 /// The result of reading all files.
 struct ReadResult {
     files: Files,
-    settings: Result<Settings, Findings>,
+    /// `None` if the files hold what was read last.
+    settings: Option<Result<Settings, Findings>>,
     watch: Watch,
     /// More is watched than before, and may have changed unnoticed.
     watch_grew: bool,
@@ -85,6 +89,7 @@ impl Reloader {
             exchange,
             active,
             warned,
+            changes: Changes::Any,
             replaced: Files::default(),
             last_read,
             refused: false,
@@ -117,6 +122,10 @@ impl Reloader {
                     ReloadTrigger::Action
                 }
             };
+            self.changes.add(self.watch.take_changes());
+            if trigger != ReloadTrigger::Files || self.retry_in.is_some() {
+                self.changes = Changes::Any;
+            }
             let on_signal = trigger == ReloadTrigger::Signal;
             if on_signal {
                 systemd::reloading();
@@ -175,7 +184,13 @@ impl Reloader {
         if let Some(unreadable) = files.unreadable() {
             return (self.read_failed(running, &unreadable.into()), false);
         }
-        (self.apply_if_changed(running, files, settings, on_request), watch_grew)
+        let report = self.apply_if_changed(running, files, settings, on_request);
+        if watch_grew {
+            self.changes = Changes::Any;
+        } else if self.last_read == self.active.files {
+            self.changes = Changes::none();
+        }
+        (report, watch_grew)
     }
 
     /// Reads and watches all files within one deadline. A reading that hangs keeps the watch,
@@ -194,9 +209,25 @@ impl Reloader {
         let mut watch = std::mem::replace(&mut self.watch, Watch::polling());
         let active = self.active.files.clone();
         let watch_is_lost = self.retry_in.is_some();
+        let changes = self.changes.clone();
+        let last_read = self.last_read.clone();
+        let has_failed = self.retry_in.is_some() || on_request && self.refused;
+        let may_be_same = changes == Changes::Any && !has_failed;
+        let unusable = Arc::clone(&self.active.unusable);
         let read = move || {
-            let secrets = TenantSecrets::After(active_gateway.tenants());
-            let (files, settings) = Settings::read_with(&path, secrets);
+            let unchanged = match &changes {
+                Changes::Any => None,
+                Changes::Of(paths) => {
+                    Some(Unchanged { files: &active, changed: paths, unusable: &unusable })
+                }
+            };
+            let secrets = TenantSecrets::After(active_gateway.tenants(), unchanged);
+            let (files, settings) = if may_be_same && last_read.still_hold(&path) {
+                (last_read, None)
+            } else {
+                let (files, settings) = Settings::read_with(&path, secrets);
+                (files, Some(settings))
+            };
             if watch_is_lost && watch.is_polling() {
                 watch = Watch::new();
             }
@@ -237,7 +268,7 @@ impl Reloader {
         &mut self,
         running: &mut Running,
         files: Files,
-        settings: Result<Settings, Findings>,
+        settings: Option<Result<Settings, Findings>>,
         on_request: bool,
     ) -> ReloadReport {
         // The reason of a refusal may be outside the files, such as an address in use. So a signal
@@ -260,6 +291,7 @@ impl Reloader {
             }
             return ReloadReport::Unchanged;
         }
+        let Some(settings) = settings else { return ReloadReport::Unchanged };
         self.last_read = files;
         let metrics = Arc::clone(&running.state.telemetry);
         let settings = match settings {
@@ -395,7 +427,10 @@ impl Reloader {
 struct ConfigSummary {
     files: Files,
     /// The tenants, each with the version of its credential.
-    tenants: BTreeMap<String, u64>,
+    tenants: Vec<(TenantName, u64)>,
+    /// The tenants whose secrets are to be read again at each reload: one could not be used, or a
+    /// warning is about one.
+    unusable: Arc<HashSet<TenantName>>,
     callers: BTreeSet<String>,
     listeners: BTreeSet<String>,
 }
@@ -403,28 +438,42 @@ struct ConfigSummary {
 impl ConfigSummary {
     fn of(settings: &Settings) -> Self {
         let tenants = settings.tenants.iter();
-        let tenants = tenants.map(|t| (t.name.to_string(), t.credential.version)).collect();
+        let tenants = tenants.map(|t| (t.name.clone(), t.credential.version)).collect();
         let callers = settings.callers.iter().map(ToString::to_string).collect();
         let listeners = settings.listeners.iter().map(|l| l.address.to_string()).collect();
-        Self { files: settings.files.clone(), tenants, callers, listeners }
+        let warns = settings.warnings.iter().any(|warning| warning.path.contains("credential"));
+        let unusable = if warns {
+            settings.tenants.iter().map(|tenant| tenant.name.clone()).collect()
+        } else {
+            settings.unusable_secrets.iter().map(|secret| secret.tenant.clone()).collect()
+        };
+        let unusable = Arc::new(unusable);
+        Self { files: settings.files.clone(), tenants, unusable, callers, listeners }
     }
 
     fn log_change(&self, next: &Self, reloaded: &Reloaded) {
-        let renewed = next.tenants.iter().filter(|(name, version)| {
-            self.tenants.get(*name).is_some_and(|before| before != *version)
-        });
-        let tenants = |summary: &Self| summary.tenants.keys().cloned().collect::<BTreeSet<_>>();
-        let (tenants, next_tenants) = (tenants(self), tenants(next));
+        fn by_name(summary: &ConfigSummary) -> BTreeMap<&str, u64> {
+            summary.tenants.iter().map(|(name, version)| (name.as_str(), *version)).collect()
+        }
+        let (tenants, next_tenants) = (by_name(self), by_name(next));
+        let missing_in = |others: &BTreeMap<&str, u64>, of: &BTreeMap<&'_ str, u64>| {
+            let missing = of.keys().filter(|name| !others.contains_key(*name));
+            names(missing.copied())
+        };
+        let renewed = next_tenants
+            .iter()
+            .filter(|(name, version)| tenants.get(*name).is_some_and(|before| before != *version));
         tracing::info!(
             generation = reloaded.generation,
             files_changed = self.files.changed(&next.files),
-            tenants_added = names(next_tenants.difference(&tenants)),
-            tenants_removed = names(tenants.difference(&next_tenants)),
-            credentials_changed = names(renewed.map(|(name, _)| name)),
-            callers_added = names(next.callers.difference(&self.callers)),
-            callers_removed = names(self.callers.difference(&next.callers)),
-            listeners_added = names(next.listeners.difference(&self.listeners)),
-            listeners_removed = names(self.listeners.difference(&next.listeners)),
+            tenants_added = missing_in(&tenants, &next_tenants),
+            tenants_removed = missing_in(&next_tenants, &tenants),
+            credentials_changed = names(renewed.map(|(name, _)| *name)),
+            callers_added = names(next.callers.difference(&self.callers).map(String::as_str)),
+            callers_removed = names(self.callers.difference(&next.callers).map(String::as_str)),
+            listeners_added = names(next.listeners.difference(&self.listeners).map(String::as_str)),
+            listeners_removed =
+                names(self.listeners.difference(&next.listeners).map(String::as_str)),
             "the changed configuration is active"
         );
         if !reloaded.needs_restart.is_empty() {
@@ -437,8 +486,8 @@ impl ConfigSummary {
 }
 
 /// The first names of a list; `None` if it is empty.
-fn names<'n>(mut list: impl Iterator<Item = &'n String>) -> Option<String> {
-    let first: Vec<_> = list.by_ref().take(MAX_NAMES).map(String::as_str).collect();
+fn names<'n>(mut list: impl Iterator<Item = &'n str>) -> Option<String> {
+    let first: Vec<_> = list.by_ref().take(MAX_NAMES).collect();
     let more = list.count();
     match (first.is_empty(), more) {
         (true, _) => None,

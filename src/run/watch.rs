@@ -2,8 +2,8 @@
 //! be replaced by another one of the same name, or reached through links that change, as in
 //! Kubernetes' volumes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
@@ -28,6 +28,29 @@ pub(super) struct Watch {
     state: Arc<WatcherState>,
     /// A file or folder is newly watched, and may have changed before.
     changed_unnoticed: bool,
+    changes: Changes,
+}
+
+/// The files that may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Changes {
+    /// Any.
+    Any,
+    /// The files at these paths.
+    Of(BTreeSet<PathBuf>),
+}
+
+impl Changes {
+    pub(super) fn none() -> Self {
+        Self::Of(BTreeSet::new())
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Of(paths), Self::Of(more)) => paths.extend(more),
+            _ => *self = Self::Any,
+        }
+    }
 }
 
 /// State that the watcher's thread uses too.
@@ -41,10 +64,20 @@ struct WatcherState {
 /// The paths whose changes count.
 #[derive(Clone, Default)]
 struct WatchedPaths {
-    /// The files, and the links that lead to them.
-    files: BTreeSet<PathBuf>,
+    /// The files, and the links that lead to them, by their folders.
+    files: BTreeMap<PathBuf, Names>,
+    /// Whether a link leads to one of them: then a change at one path changes files at others.
+    has_links: bool,
     /// The folders in which new files count, without links, each with the names that do.
     patterns: Vec<(PathBuf, FilePattern)>,
+}
+
+/// The files of one folder whose changes count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Names {
+    These(BTreeSet<OsString>),
+    /// All: with thousands of secrets, their names would take more memory than they do.
+    All,
 }
 
 /// The folders that are watched.
@@ -79,7 +112,7 @@ impl Watch {
             );
         });
         let folders = WatchedFolders { watcher: watcher.ok(), watched: BTreeMap::new() };
-        Self { folders, events, state, changed_unnoticed: false }
+        Self { folders, events, state, changed_unnoticed: false, changes: Changes::Any }
     }
 
     /// A watch without a watcher: files are polled.
@@ -90,7 +123,13 @@ impl Watch {
             events,
             state: Arc::default(),
             changed_unnoticed: false,
+            changes: Changes::Any,
         }
+    }
+
+    /// The files that may have changed since this was called last.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::replace(&mut self.changes, Changes::none())
     }
 
     /// Whether files are polled.
@@ -102,10 +141,14 @@ impl Watch {
     /// watched before: they may have changed unnoticed. It uses the file system, which may hang.
     pub(super) fn follow<'p>(
         &mut self,
-        files: impl Iterator<Item = &'p Path>,
+        configured: impl Iterator<Item = &'p Path>,
         patterns: impl Iterator<Item = &'p FilePattern>,
     ) -> bool {
-        let mut files: BTreeSet<_> = files.flat_map(resolution_steps).collect();
+        let mut paths = WatchedPaths::default();
+        let mut direct_folders = HashMap::new();
+        for file in configured {
+            paths.add(file, &mut direct_folders);
+        }
         let mut followed = BTreeMap::new();
         for pattern in patterns {
             // The last step is the folder itself, without links.
@@ -113,12 +156,12 @@ impl Watch {
             if let Some(folder) = steps.last() {
                 followed.insert(pattern.clone(), folder.clone());
             }
-            files.extend(steps);
+            paths.add_steps(steps);
         }
         let patterns = followed.into_iter().map(|(pattern, folder)| (folder, pattern)).collect();
-        let paths = WatchedPaths { files, patterns };
+        paths.patterns = patterns;
         let before = self.state.watched.load_full();
-        let more = !paths.files.is_subset(&before.files)
+        let more = !paths.files.iter().all(|(folder, names)| before.has_all(folder, names))
             || paths.patterns.iter().any(|pattern| !before.patterns.contains(pattern));
         let new_folders = self.folders.follow(&paths);
         self.state.watched.store(Arc::new(paths));
@@ -133,8 +176,14 @@ impl Watch {
         let first = match timeout(poll, self.events.recv()).await {
             Ok(Some(first)) => first,
             // There is no watcher.
-            Ok(None) => return sleep(poll).await,
-            Err(_) => return,
+            Ok(None) => {
+                self.changes = Changes::Any;
+                return sleep(poll).await;
+            }
+            Err(_) => {
+                self.changes = Changes::Any;
+                return;
+            }
         };
         let begun = Instant::now();
         let mut being_written = HashSet::new();
@@ -152,20 +201,26 @@ impl Watch {
             }
         }
         if self.state.lost.swap(false, Relaxed) {
+            self.changes = Changes::Any;
             self.folders.forget_inodes();
         }
     }
 
     fn note(&mut self, event: Event, being_written: &mut HashSet<PathBuf>) {
         if event.need_rescan() {
+            self.changes = Changes::Any;
             self.folders.forget_inodes();
         }
         let watched = self.state.watched.load();
+        if event.paths.is_empty() {
+            self.changes = Changes::Any;
+        }
         for path in event.paths {
+            self.changes.add(watched.changes_by(&path));
             if let Some(inode) = self.folders.watched.get_mut(&path) {
                 *inode = None;
             }
-            if !watched.files.contains(&path) && !watched.has_new(&path) {
+            if !watched.has(&path) && !watched.has_new(&path) {
                 continue;
             }
             match event.kind {
@@ -180,10 +235,7 @@ impl WatchedFolders {
     /// Watches the folders of `paths`. True if some were not watched before.
     fn follow(&mut self, paths: &WatchedPaths) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
-        // Sorted, the files of one folder stand together.
-        let mut parents: Vec<_> = paths.files.iter().map(|file| (file.parent(), file)).collect();
-        parents.dedup_by_key(|(parent, _)| *parent);
-        let files = parents.into_iter().filter_map(|(_, file)| existing_folder(file));
+        let files = paths.files.keys().filter_map(|folder| existing_folder(&folder.join("any")));
         let of_patterns =
             paths.patterns.iter().filter_map(|(folder, _)| existing_folder(&folder.join("new")));
         let mut folders: BTreeMap<_, _> =
@@ -226,14 +278,92 @@ impl WatchedPaths {
     /// Whether `event` is about one of the files or a folder above it, or about a new file that
     /// counts. Other files in these folders, such as a log, may be written all the time.
     fn concern(&self, event: &Event) -> bool {
-        let is_above_one = |path: &PathBuf| {
-            // The content of a folder sorts after the folder.
-            let mut behind =
-                self.files.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
-            behind.next().is_some_and(|file| file.starts_with(path))
-        };
         let mut paths = event.paths.iter();
-        event.paths.is_empty() || paths.any(|path| is_above_one(path) || self.has_new(path))
+        event.paths.is_empty() || paths.any(|path| self.is_above_one(path) || self.has_new(path))
+    }
+
+    /// The files that may have changed with `path`.
+    fn changes_by(&self, path: &Path) -> Changes {
+        let is_file = self.has(path) || self.has_new(path);
+        if is_file && !self.has_links {
+            Changes::Of([path.to_owned()].into())
+        } else if is_file || self.is_above_one(path) {
+            Changes::Any
+        } else {
+            Changes::none()
+        }
+    }
+
+    /// Whether `path` is one of the files, or a folder above one.
+    fn is_above_one(&self, path: &Path) -> bool {
+        // The content of a folder sorts after the folder.
+        let mut behind = self.files.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
+        self.has(path) || behind.next().is_some_and(|(folder, _)| folder.starts_with(path))
+    }
+
+    /// Whether `path` is one of the files.
+    fn has(&self, path: &Path) -> bool {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        match self.files.get(folder) {
+            Some(Names::These(names)) => names.contains(name),
+            Some(Names::All) => true,
+            None => false,
+        }
+    }
+
+    fn has_all(&self, folder: &Path, names: &Names) -> bool {
+        match (self.files.get(folder), names) {
+            (Some(Names::All), _) => true,
+            (Some(Names::These(all)), Names::These(names)) => names.is_subset(all),
+            (Some(Names::These(_)), Names::All) | (None, _) => false,
+        }
+    }
+
+    /// Adds a file. Most of thousands are in a few folders, which are looked at once: the value in
+    /// `direct_folders` is whether no link leads there.
+    fn add(&mut self, file: &Path, direct_folders: &mut HashMap<PathBuf, bool>) {
+        let parts = file.components();
+        let is_plain = file.is_absolute()
+            && parts
+                .into_iter()
+                .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let folder = file.parent().filter(|_| is_plain);
+        let is_direct = folder.is_some_and(|folder| match direct_folders.get(folder) {
+            Some(is_direct) => *is_direct,
+            None => {
+                let is_direct = ordered_steps(folder) == [folder];
+                direct_folders.insert(folder.to_owned(), is_direct);
+                is_direct
+            }
+        });
+        let is_link = || {
+            let _looking = AccessGuard::new(file);
+            fs::read_link(file).is_ok()
+        };
+        if is_direct && !is_link() {
+            self.add_steps([file.to_owned()]);
+        } else {
+            self.add_steps(ordered_steps(file));
+        }
+    }
+
+    /// Adds a file and the links that lead to it.
+    fn add_steps(&mut self, steps: impl IntoIterator<Item = PathBuf, IntoIter: ExactSizeIterator>) {
+        let steps = steps.into_iter();
+        self.has_links |= steps.len() > 1;
+        for step in steps {
+            let (Some(folder), Some(name)) = (step.parent(), step.file_name()) else { continue };
+            if !self.files.contains_key(folder) {
+                self.files.insert(folder.to_owned(), Names::These(BTreeSet::new()));
+            }
+            let Some(names) = self.files.get_mut(folder) else { continue };
+            if let Names::These(known) = names {
+                known.insert(name.to_owned());
+                if known.len() > MAX_NAMES {
+                    *names = Names::All;
+                }
+            }
+        }
     }
 
     /// Whether a file at `path` counts by its name alone.
@@ -254,12 +384,8 @@ fn is_change(kind: EventKind) -> bool {
 }
 
 /// The paths whose changes can change a file: its own path, and the paths of all links that lead to
-/// it, each without links in its parents.
-fn resolution_steps(file: &Path) -> BTreeSet<PathBuf> {
-    ordered_steps(file).into_iter().collect()
-}
-
-/// The same in the order in which they are followed; the last one is the file without links.
+/// it, each without links in its parents; in the order in which they are followed. The last one is
+/// the file without links.
 fn ordered_steps(file: &Path) -> Vec<PathBuf> {
     let _looking = AccessGuard::new(file);
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
@@ -310,6 +436,8 @@ const MAX_DEBOUNCE: Duration = Duration::from_millis(500);
 /// Bounds the wait for a file that is open for writing.
 const MAX_WRITE_WAIT: Duration = Duration::from_secs(5);
 const MAX_EVENTS: usize = 1024;
+/// In a folder with more files that count, all files count.
+const MAX_NAMES: usize = 1000;
 /// The limit of the kernel (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
@@ -328,8 +456,8 @@ mod tests {
         std::os::unix::fs::symlink("../volume", root.join("volume/../current")).unwrap();
         let expected = ["volume/..2024_1/a.yaml", "volume/..data", "volume/a.yaml"];
         let expected: BTreeSet<_> = expected.iter().map(|name| root.join(name)).collect();
-        assert_eq!(resolution_steps(&root.join("volume/a.yaml")), expected);
-        let gone = resolution_steps(&root.join("gone/deeper/b.yaml"));
+        assert_eq!(steps(&root.join("volume/a.yaml")), expected);
+        let gone = steps(&root.join("gone/deeper/b.yaml"));
         assert_eq!(gone, BTreeSet::from([root.join("gone/deeper/b.yaml")]));
         let folder = existing_folder(&root.join("gone/deeper/b.yaml"));
         assert_eq!(folder.map(|(folder, _)| folder), Some(root));
@@ -340,7 +468,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("b", folder.path().join("a")).unwrap();
         std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
-        assert!(!resolution_steps(&folder.path().join("a")).is_empty());
+        assert!(!steps(&folder.path().join("a")).is_empty());
+    }
+
+    fn steps(file: &Path) -> BTreeSet<PathBuf> {
+        ordered_steps(file).into_iter().collect()
+    }
+
+    #[test]
+    fn a_change_of_one_file_among_many_is_known_as_such_unless_links_lead_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let mut paths = WatchedPaths::default();
+        let mut direct = HashMap::new();
+        let at = |number: usize| root.join(format!("secret-{number}"));
+        for number in 0..=MAX_NAMES {
+            paths.add(&at(number), &mut direct);
+        }
+        paths.add(&root.join("more/tenant.yaml"), &mut direct);
+        assert_eq!(paths.files[&root], Names::All);
+        assert_eq!(paths.changes_by(&at(7)), Changes::Of([at(7)].into()));
+        let more = root.join("more");
+        assert_eq!(
+            paths.changes_by(&more.join("tenant.yaml")),
+            Changes::Of([more.join("tenant.yaml")].into())
+        );
+        assert_eq!(paths.changes_by(&more.join("other")), Changes::none());
+        assert_eq!(paths.changes_by(&root), Changes::Any, "a folder above them");
+        std::os::unix::fs::symlink("secret-7", root.join("link")).unwrap();
+        paths.add(&root.join("link"), &mut direct);
+        assert_eq!(paths.changes_by(&at(7)), Changes::Any, "it is read through a link, too");
     }
 
     fn no_patterns<'p>() -> std::iter::Empty<&'p FilePattern> {
@@ -396,8 +553,10 @@ mod tests {
 
     #[test]
     fn an_event_concerns_files_and_the_folders_above_them() {
-        let files = ["/a/b/c", "/a/b-c", "/d"].map(PathBuf::from).into();
-        let watched = WatchedPaths { files, patterns: Vec::new() };
+        let mut watched = WatchedPaths::default();
+        for file in ["/a/b/c", "/a/b-c", "/d"] {
+            watched.add_steps([PathBuf::from(file)]);
+        }
         let concerned = |path: &str| {
             let event = Event::new(EventKind::Any);
             watched.concern(&if path.is_empty() { event } else { event.add_path(path.into()) })

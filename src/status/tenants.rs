@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::samples::{RequestSamples, Samples};
 use super::{ShownGeneration, TenantCounts};
 use crate::gateway::Gateway;
-use crate::telemetry::{EmbedOutcome, EmbedRecord, ExchangeTimes, Telemetry, TenantMetrics, timestamp};
+use crate::telemetry::{
+    EmbedOutcome, EmbedRecord, ExchangeTimes, Telemetry, TenantMetrics, timestamp,
+};
 use crate::tenant::{DisabledBy, Tenant};
 
 /// Which tenants to show.

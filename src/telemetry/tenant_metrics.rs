@@ -10,8 +10,8 @@ use strum::{EnumCount, VariantArray};
 
 use super::histogram::{DurationHistogram, REQUEST_BUCKETS, nanoseconds};
 use super::{
-    EmbedOutcome, EmbedRecord, ExchangeOutcome, ExchangeRecord, ExchangeTimes, LogLimiter, RefreshOutcome,
-    RequestOutcome,
+    EmbedOutcome, EmbedRecord, ExchangeOutcome, ExchangeRecord, ExchangeTimes, LogLimiter,
+    RefreshOutcome, RequestOutcome,
 };
 
 /// The metrics of one tenant: looked up once, and plain atomics from then on.

@@ -1,19 +1,25 @@
 //! Which tenants an operator has disabled at run time. A switch outlives reloads, but not a
 //! restart: a tenant that stays off is `disabled` in the configuration.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{Tenant, TenantName, Tenants};
+use parking_lot::RwLock;
 
-/// The switches of all tenants of one configuration.
+use super::{Tenant, TenantName};
+
+/// The switches of all tenants of one configuration. Most of a hundred thousand tenants are on, so
+/// only those that are off are here.
+#[derive(Clone, Debug, Default)]
+pub struct TenantSwitches(Arc<DisabledTenants>);
+
 #[derive(Debug, Default)]
-pub struct TenantSwitches {
-    /// By [`Tenant::index`]: `true` while the tenant is disabled at run time.
-    by_index: Vec<Arc<AtomicBool>>,
-    /// The same switches, and those of tenants that were disabled when they were removed.
-    by_name: HashMap<TenantName, Arc<AtomicBool>>,
+struct DisabledTenants {
+    /// How many there are: requests look here first.
+    count: AtomicUsize,
+    /// Their names, those included that were removed while they were disabled.
+    names: RwLock<HashSet<TenantName>>,
 }
 
 /// Why a tenant serves no requests.
@@ -37,26 +43,6 @@ pub enum SwitchError {
 }
 
 impl TenantSwitches {
-    /// Switches of `tenants`, all of them on.
-    pub fn new(tenants: &Tenants) -> Self {
-        Self::default().carried_over(tenants)
-    }
-
-    /// Switches of `tenants`. Those of the same names are shared with this configuration's.
-    #[must_use]
-    pub fn carried_over(&self, tenants: &Tenants) -> Self {
-        let by_index: Vec<_> = tenants
-            .iter()
-            .map(|t| self.by_name.get(&t.name).cloned().unwrap_or_default())
-            .collect();
-        // A tenant that returns after it was removed is still disabled.
-        let disabled = self.by_name.iter().filter(|(_, switch)| switch.load(Relaxed));
-        let mut by_name: HashMap<_, _> =
-            disabled.map(|(name, switch)| (name.clone(), Arc::clone(switch))).collect();
-        by_name.extend(tenants.iter().map(|t| t.name.clone()).zip(by_index.iter().cloned()));
-        Self { by_index, by_name }
-    }
-
     /// Disables or enables `tenant`. Returns `true` if that changed anything.
     ///
     /// # Errors
@@ -65,7 +51,11 @@ impl TenantSwitches {
         if enabled && tenant.disabled {
             return Err(SwitchError::Configured);
         }
-        Ok(self.by_index[tenant.index].swap(!enabled, Relaxed) == enabled)
+        let mut names = self.0.names.write();
+        let has_changed =
+            if enabled { names.remove(&tenant.name) } else { names.insert(tenant.name.clone()) };
+        self.0.count.store(names.len(), Relaxed);
+        Ok(has_changed)
     }
 
     /// Why `tenant` is disabled; `None` if it is enabled.
@@ -73,14 +63,15 @@ impl TenantSwitches {
         if tenant.disabled {
             return Some(DisabledBy::Configuration);
         }
-        self.by_index[tenant.index].load(Relaxed).then_some(DisabledBy::Operator)
+        let is_off = self.0.count.load(Relaxed) > 0 && self.0.names.read().contains(&tenant.name);
+        is_off.then_some(DisabledBy::Operator)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::samples;
+    use crate::tenant::{Tenants, samples};
 
     fn tenants(names: &[&str]) -> Tenants {
         let server = Arc::new(samples::server());
@@ -96,19 +87,17 @@ mod tests {
     #[test]
     fn a_switch_outlives_reloads_that_move_or_remove_its_tenant() {
         let (before, moved) = (tenants(&["acme", "bolt"]), tenants(&["bolt", "acme"]));
-        let switches = TenantSwitches::new(&before);
+        let switches = TenantSwitches::default();
         let acme = before.iter().next().unwrap();
         assert_eq!(switches.set_enabled(acme, false), Ok(true));
         assert_eq!(switches.set_enabled(acme, false), Ok(false), "it is disabled already");
-        let next = switches.carried_over(&moved);
+        let next = switches.clone();
         assert_eq!(disabled(&next, &moved), ["acme"]);
-        let without = tenants(&["bolt"]);
-        let next = next.carried_over(&without);
-        assert_eq!(disabled(&next, &without), [""; 0]);
-        let next = next.carried_over(&before);
-        assert_eq!(disabled(&next, &before), ["acme"]);
+        assert_eq!(disabled(&next, &tenants(&["bolt"])), [""; 0]);
+        assert_eq!(disabled(&next, &before), ["acme"], "it returns as it was");
         assert_eq!(next.set_enabled(acme, true), Ok(true));
-        assert_eq!(disabled(&next.carried_over(&moved), &moved), [""; 0]);
+        assert_eq!(next.set_enabled(acme, true), Ok(false), "it is enabled already");
+        assert_eq!(disabled(&switches, &moved), [""; 0]);
     }
 
     #[test]
@@ -116,7 +105,7 @@ mod tests {
         let server = Arc::new(samples::server());
         let acme = Tenant { disabled: true, ..samples::tenant(0, "acme", server) };
         let all = Tenants::new(vec![acme]).unwrap();
-        let switches = TenantSwitches::new(&all);
+        let switches = TenantSwitches::default();
         let acme = all.iter().next().unwrap();
         assert_eq!(switches.disabled_by(acme), Some(DisabledBy::Configuration));
         assert_eq!(switches.set_enabled(acme, true), Err(SwitchError::Configured));

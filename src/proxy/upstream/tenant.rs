@@ -2,7 +2,7 @@
 //! many of them the tenant may use at once.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -23,7 +23,14 @@ pub struct TenantUpstream {
 #[derive(Clone)]
 struct Bulkhead {
     limit: usize,
-    permits: Arc<Semaphore>,
+    /// Made by the first request: most of a hundred thousand tenants have none.
+    permits: OnceLock<Arc<Semaphore>>,
+}
+
+impl Bulkhead {
+    fn permits(&self) -> &Arc<Semaphore> {
+        self.permits.get_or_init(|| Arc::new(Semaphore::new(self.limit)))
+    }
 }
 
 impl TenantUpstream {
@@ -37,8 +44,7 @@ impl TenantUpstream {
             None if alone => all,
             None => (all * 3 / 4).max(1),
         };
-        let bulkhead =
-            (limit < all).then(|| Bulkhead { limit, permits: Arc::new(Semaphore::new(limit)) });
+        let bulkhead = (limit < all).then(|| Bulkhead { limit, permits: OnceLock::new() });
         Self { upstream, tenant: tenant.name.clone(), bulkhead }
     }
 
@@ -63,7 +69,9 @@ impl TenantUpstream {
     /// The requests that use the server now, and their bound; `None` without a bulkhead.
     pub fn bulkhead(&self) -> Option<(usize, usize)> {
         let Bulkhead { limit, permits } = self.bulkhead.as_ref()?;
-        Some((limit.saturating_sub(permits.available_permits()), *limit))
+        let in_use =
+            permits.get().map_or(0, |permits| limit.saturating_sub(permits.available_permits()));
+        Some((in_use, *limit))
     }
 
     /// The connections to the server.
@@ -80,7 +88,7 @@ impl TenantUpstream {
         let deadline = Instant::now() + self.upstream.server().timeouts.connect;
         let permit = match &self.bulkhead {
             None => None,
-            Some(bulkhead) => match Arc::clone(&bulkhead.permits).try_acquire_owned() {
+            Some(bulkhead) => match Arc::clone(bulkhead.permits()).try_acquire_owned() {
                 Ok(permit) => Some(permit),
                 Err(_) => Some(Box::pin(self.wait(bulkhead, deadline)).await?),
             },
@@ -94,7 +102,7 @@ impl TenantUpstream {
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, Refusal> {
         let _waiting = self.upstream.waiting();
-        match timeout_at(deadline, Arc::clone(&bulkhead.permits).acquire_owned()).await {
+        match timeout_at(deadline, Arc::clone(bulkhead.permits()).acquire_owned()).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Refusal::BulkheadFull {
                 tenant: self.tenant.clone(),
