@@ -9,8 +9,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use boldgate::boldbi::embed::authorize_order;
 use boldgate::caller::{Admits, ApiKey, ListenerTerms, PeerInfo};
+
 use boldgate::config::Settings;
+use boldgate::embed::EmbedOrder;
 use boldgate::gateway::{Admission, Arrival, Gatekeeper};
 use boldgate::refusal::Refusal;
 use boldgate::request::{RawHead, RequestHead};
@@ -31,12 +34,23 @@ struct Kind {
     turns: (usize, usize),
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 7] = [
     Kind { name: "anonymous", bound: None, gatekeepers: 1, turns: MANY },
     Kind { name: "api_key", bound: Some(1500), gatekeepers: 1, turns: MANY },
     Kind { name: "jwt_seen", bound: Some(3000), gatekeepers: 1, turns: MANY },
+    Kind { name: "embed", bound: Some(4000), gatekeepers: 1, turns: MANY },
+    Kind { name: "embed_read", bound: None, gatekeepers: 1, turns: MANY },
     Kind { name: "jwt_first", bound: None, gatekeepers: 20, turns: (0, 1) },
+    Kind { name: "no_embed", bound: None, gatekeepers: 1, turns: MANY },
 ];
+/// The tenant embeds, so that the other kinds are counted with all that embedding adds to them.
+/// This one is an anonymous request of a tenant that does not.
+const NO_EMBED: &str = "no_embed";
+/// The call of a web page that embeds, admitted by a JWT that is in the cache, with the value of
+/// one filter from its claims; and with its body read and checked, too. A page's request has more
+/// headers than others, so that it is counted over an anonymous one with the same.
+const EMBED: [&str; 2] = ["embed", "embed_read"];
+const PAGE: Kind = Kind { name: "page", bound: None, gatekeepers: 1, turns: MANY };
 const MANY: (usize, usize) = (1000, 3000);
 
 /// Keys of nobody, as like the one that is known as can be: KEY-01. How much of a key is right must
@@ -57,8 +71,8 @@ fn main() -> ExitCode {
     match arguments.as_slice() {
         [] => report(),
         [child, kind, turns] if child == "--admit" => {
-            let kind =
-                KINDS.iter().chain(&REFUSED).find(|k| k.name == kind).expect("one of the kinds");
+            let mut kinds = KINDS.iter().chain(&REFUSED).chain([&PAGE]);
+            let kind = kinds.find(|known| known.name == kind).expect("one of the kinds");
             admit(kind, turns.parse().expect("a number"));
             ExitCode::SUCCESS
         }
@@ -74,13 +88,14 @@ fn main() -> ExitCode {
 fn report() -> ExitCode {
     let mut lines =
         String::from("| request | instructions | over anonymous | bound |\n|---|---|---|---|\n");
-    let (mut anonymous, mut kept) = (0, true);
+    let (mut anonymous, mut kept, page) = (0, true, each(&PAGE));
     for kind in &KINDS {
         let each = each(kind);
         if kind.name == "anonymous" {
             anonymous = each;
         }
-        let over = each.saturating_sub(anonymous);
+        let base = if EMBED.contains(&kind.name) { page } else { anonymous };
+        let over = each.saturating_sub(base);
         let within = kind.bound.is_none_or(|bound| over <= bound);
         kept &= within;
         let bound = match kind.bound {
@@ -90,6 +105,7 @@ fn report() -> ExitCode {
         };
         lines += &format!("| {} | {each} | {over} | {bound} |\n", kind.name);
     }
+    lines += &format!("| {} | {page} | – | – |\n", PAGE.name);
     let refusals = REFUSED
         .each_ref()
         .map(|kind| (0..COUNTS_OF_A_REFUSAL).map(|_| each(kind)).min().expect("it is counted"));
@@ -132,16 +148,27 @@ fn counted(kind: &Kind, turns: usize) -> u64 {
 fn admit(kind: &Kind, turns: usize) {
     let key = ApiKey::generate().expect("the system has randomness");
     let files = tempfile::tempdir().expect("there is a folder for temporary files");
-    let config = config(files.path(), &key);
+    let mut config = config(files.path(), &key);
+    if kind.name == NO_EMBED {
+        let of_embed =
+            |line: &&str| ["embed:", "cors:", "[embed]"].iter().any(|key| line.contains(key));
+        config = config.split_inclusive('\n').filter(|line| !of_embed(line)).collect();
+    }
     let gatekeepers: Vec<_> = (0..kind.gatekeepers).map(|_| gatekeeper(&config)).collect();
     let credential = match kind.name {
-        "anonymous" => None,
-        "jwt_seen" | "jwt_first" => Some((AUTHORIZATION, format!("Bearer {TOKEN}"))),
+        "anonymous" | "page" | NO_EMBED => None,
+        "jwt_seen" | "jwt_first" | "embed" | "embed_read" => {
+            Some((AUTHORIZATION, format!("Bearer {TOKEN}")))
+        }
         name => Some((X_API_KEY, key_sent(name, &key))),
     };
     let admits = if credential.is_some() { Admits::Known } else { Admits::Anonymous };
     let terms = ListenerTerms { admits, hosts: None, trusted_proxies: None, ui: None };
-    let raw = head(credential);
+    let raw = match kind.name {
+        "page" => head_of_page("/v4.0/items", None),
+        "embed" | "embed_read" => head_of_page("/boldgate/embed/authorize", credential),
+        _ => head(credential),
+    };
     let known = head(Some((X_API_KEY, key.expose().to_owned())));
     let refused = REFUSED.iter().any(|other| other.name == kind.name);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -157,6 +184,9 @@ fn admit(kind: &Kind, turns: usize) {
                 let head = RequestHead::parse(&raw);
                 let admission = decide(gatekeeper, &terms, &head.expect("it is good")).await;
                 assert_eq!(admission.is_err(), refused);
+                if kind.name == "embed_read" {
+                    let _ = black_box(read(admission.as_ref().expect("it is admitted")));
+                }
                 let _ = black_box(admission);
             }
         }
@@ -174,6 +204,15 @@ async fn decide(
         Arrival::Request(arrived) => gatekeeper.admit(terms, &peer, head, arrived).await,
         Arrival::Preflight(_) | Arrival::Passage(_) => unreachable!("none is sent"),
     }
+}
+
+/// The order of a page, from the body of its call.
+fn read(admission: &Admission) -> EmbedOrder {
+    let tenant = admission.permit.tenant();
+    let settings = tenant.embed.as_ref().expect("the tenant embeds");
+    let grant = admission.embed.as_deref().expect("it is an embed call").clone();
+    let subject = admission.permit.subject().as_str();
+    authorize_order(BODY.as_bytes(), settings, grant, subject).expect("it is good")
 }
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -211,6 +250,22 @@ fn head(credential: Option<(HeaderName, String)>) -> RawHead {
     RawHead::read(raw.as_bytes()).expect("it is a head")
 }
 
+/// The call of a page, or another request of it.
+fn head_of_page(route: &str, credential: Option<(HeaderName, String)>) -> RawHead {
+    let mut raw = format!(
+        "POST /bi/api/site/site1{route} HTTP/1.1\r\nhost: localhost:8080\r\nuser-agent: Mozilla/5.0\r\n\
+         accept: */*\r\naccept-encoding: gzip, br\r\norigin: https://app.example\r\n\
+         sec-fetch-site: cross-site\r\nsec-fetch-mode: cors\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n",
+        BODY.len()
+    );
+    if let Some((name, value)) = credential {
+        raw += &format!("{name}: {value}\r\n");
+    }
+    raw += "\r\n";
+    RawHead::read(raw.as_bytes()).expect("it is a head")
+}
+
 fn config(files: &Path, key: &ApiKey) -> String {
     let write = |name: &str, text: &str| {
         let path = files.join(name);
@@ -232,6 +287,8 @@ tenants:
   acme:
     server: main
     site: site1
+    cors: {{ origins: [https://app.example] }}
+    embed: {{ datasource_filters: [{{ name: Tenant, claim: tenant }}] }}
     credential:
       grant: embed_secret
       username: reports@acme.example
@@ -247,12 +304,17 @@ callers:
       audience: boldgate
       algorithms: [RS256]
       jwks_file: {jwks}
-    may: [ {{ tenant: acme, routes: [read] }} ]
+    may:
+      - {{ tenant: acme, routes: [read] }}
+      - {{ tenant: acme, routes: [embed], subject: {{ claim: email, domains: [acme.example] }} }}
 ",
         write("secret", "an-embed-secret"),
         key.hash(),
     )
 }
+
+/// The body of an embed call as version 14.2 of the SDK sends it.
+const BODY: &str = r#"{"embedQuerString":"embed_nonce=6734f2e0-47d0-4465-ada3-35101315b686&embed_dashboard_id=c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff&embed_dashboard_ids=&embed_dashboard_path=&embed_dashboard_paths=&pinboard_name=&embed_mode=view&embed_timestamp=1795623333&embed_expirationtime=86400","embedQueryString":"embed_nonce=6734f2e0-47d0-4465-ada3-35101315b686&embed_dashboard_id=c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff&embed_dashboard_ids=&embed_dashboard_path=&embed_dashboard_paths=&pinboard_name=&embed_mode=view&embed_timestamp=1795623333&embed_expirationtime=86400","dashboardServerApiUrl":"https://bi.example.com/bi/api/site/site1"}"#;
 
 /// Of an RSA key of 2,048 bits that was thrown away after it had signed [`TOKEN`].
 const MODULUS: &str = "\
