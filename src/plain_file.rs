@@ -115,8 +115,8 @@ impl OpenFile {
 
     /// `None` if the file has changed since it was opened.
     fn content(self, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        // Allocated at once: a growing vector would not erase its earlier copies of a secret. No more
-        // than that: to erase 64 KiB for each of 100,000 secrets takes a second.
+        // Allocated at once: a growing vector would not erase its earlier copies of a secret.
+        // And no more than that: to erase 64 KiB for each of 100,000 secrets takes a second.
         let stated = usize::try_from(self.before.len()).unwrap_or(max).min(max);
         let mut content = match stated {
             0 => self.up_to(max, MIN_CAPACITY.min(max))?,

@@ -48,8 +48,8 @@ impl Files {
     }
 
     /// Whether all of them hold what they held, and no new file matches a pattern: a part of the
-    /// work that it takes to read a configuration of a hundred thousand tenants. The file at `first`
-    /// is read first: if it has changed, it may no longer name others that hang.
+    /// work that it takes to read a configuration of a hundred thousand tenants. The file at
+    /// `first` is read first: if it has changed, it may no longer name others that hang.
     pub fn still_hold(&self, first: &Path) -> bool {
         let is_known = |pattern: &FilePattern| {
             let files = pattern.files();
