@@ -285,6 +285,7 @@ fn tenants(count: usize) -> Tenants {
         base_path: "/bi".into(),
         addresses: Vec::new(),
         trust: boldgate::trust::Trust::default(),
+        headers: http::HeaderMap::new(),
         health_check: None,
         timeouts: Timeouts::all(second),
         max_connections: 100,

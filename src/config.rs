@@ -53,6 +53,7 @@ mod read;
 mod redact;
 mod schema;
 mod secrets;
+mod server_headers;
 mod server_url;
 mod servers;
 mod shown;

@@ -33,6 +33,8 @@ pub struct Fetcher {
     connector: Connector,
     turn: AddressTurn,
     idle: Arc<IdleConnections>,
+    /// Headers of every request.
+    headers: HeaderMap,
 }
 
 /// The addresses to use instead of the URL's, if there are any. One is used until it fails, then
@@ -112,7 +114,13 @@ impl Fetcher {
         let connector = Connector::new(tls, trust, connect / parts)?;
         let elsewhere = elsewhere.iter().map(url_of).collect::<Result<_, _>>()?;
         let turn = AddressTurn { elsewhere, failures: AtomicUsize::new(0) };
-        Ok(Self { connector, turn, idle: Arc::default() })
+        Ok(Self { connector, turn, idle: Arc::default(), headers: HeaderMap::new() })
+    }
+
+    /// The same, with these headers in every request.
+    #[must_use]
+    pub fn with_headers(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
     }
 
     /// Sends a request and waits for the head of its response; the deadline is the caller's. Where
@@ -129,7 +137,7 @@ impl Fetcher {
         &self,
         request: Request<Bytes>,
     ) -> Result<Response<ResponseBody>, FetchError> {
-        let (url, head, body) = in_origin_form(request);
+        let (url, head, body) = in_origin_form(self.with_own_headers(request));
         if let Some(kept) = self.idle.take() {
             let attempt = AddressAttempt::of(self);
             let mut session = Box::new(ClientSession::new(kept));
@@ -158,6 +166,13 @@ impl Fetcher {
                 Err(_) => {}
             }
         }
+    }
+
+    fn with_own_headers(&self, mut request: Request<Bytes>) -> Request<Bytes> {
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        request
     }
 
     fn response(

@@ -316,7 +316,8 @@ impl Proxy {
         admitted: Admitted<'h>,
         record: &mut Record,
     ) -> Result<Decision<'h>, Refusal> {
-        admitted.check_size(self.gateway.private_headers(), record.spans().is_some())?;
+        let added = &self.upstream(&admitted)?.server().headers;
+        admitted.check_size(self.gateway.private_headers(), added, record.spans().is_some())?;
         Ok(Decision::Forward(admitted))
     }
 
@@ -379,7 +380,8 @@ impl Proxy {
             let (private, id) = (self.gateway.private_headers(), record.request_id_value());
             let trace = record.sending_to(upstream.server());
             let token_now = token.map(|token| &**token);
-            let head = admitted.head(private, upstream.authority(), token_now, id, trace)?;
+            let added = &upstream.server().headers;
+            let head = admitted.head(private, added, upstream.authority(), token_now, id, trace)?;
             let mut lease = self.lease(admitted, avoided).await?;
             // It may have expired while the request waited for a connection.
             let sent_at = Instant::now();

@@ -229,7 +229,8 @@ impl Client {
         let addresses = server.addresses.iter().map(|at| (at.host.as_str(), at.port));
         let elsewhere: Vec<_> = addresses.collect();
         let timeout = server.timeouts.connect;
-        let fetcher = Fetcher::new(server.tls, &server.trust, timeout, &elsewhere)?;
+        let fetcher = Fetcher::new(server.tls, &server.trust, timeout, &elsewhere)?
+            .with_headers(server.headers.clone());
         Ok(Self { server: Arc::clone(server), fetcher: Arc::new(fetcher) })
     }
 }

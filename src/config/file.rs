@@ -12,6 +12,7 @@ mod admin;
 mod credential;
 mod embed;
 mod metrics;
+mod network;
 mod permission;
 mod tenant;
 mod token_store;
@@ -20,6 +21,7 @@ pub(super) use admin::{Admin, AdminTls};
 pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
 pub(super) use embed::{Embed, FilterValue, Mode, Operator, Via};
 pub(super) use metrics::{Metrics, TenantSeries};
+pub(super) use network::HeaderSource;
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
@@ -330,6 +332,12 @@ pub(super) struct Server {
     #[serde(default)]
     #[schemars(length(min = 1, max = 16))]
     pub certificate_sha256: Field<Vec<Field<String>>>,
+    /// Headers of every request to it by their names, for a firewall in front of it that wants a
+    /// key. They are in forwarded requests, exchanges, embed calls, health checks and those of
+    /// `boldgate doctor`. A client's header of such a name never goes on.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 16))]
+    pub headers: Field<Named<HeaderSource>>,
     /// `pass`: listeners that name it under `ui` pass its static files and its data service on to
     /// pages, so that the embed SDK has one address for all. No token is put on these requests, and
     /// nobody has to be admitted for them. Its pages, its sign-in and WebSocket are not passed on.

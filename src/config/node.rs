@@ -299,8 +299,16 @@ const MAPPING_SIZE: usize = 4;
 /// Bounds the memory of all values and their copies.
 pub(super) const MAX_SIZE: usize = 1_000_000;
 /// Keys whose values are never shown: a secret may stand there, on purpose or by mistake.
-pub(super) const CONFIDENTIAL: [&str; 7] =
-    ["credential", "password", "embed_secret", "api_key", "api_keys", "sha256", "secret"];
+pub(super) const CONFIDENTIAL: [&str; 8] = [
+    "credential",
+    "password",
+    "embed_secret",
+    "api_key",
+    "api_keys",
+    "sha256",
+    "secret",
+    "headers",
+];
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer, 
 use serde::de::{Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
 
 use super::field::Field;
-use super::file::{Proxy, SecretSource};
+use super::file::{HeaderSource, Proxy, SecretSource};
 use super::finding::{Finding, Noted, Notes};
 use super::node::{Entry, Kind, Node};
 use super::place::{Place, nearest, words};
@@ -111,28 +111,45 @@ impl<'n> Reader<'n, '_> {
         }
     }
 
-    /// One of `file` and `env`. Anything else may be the secret itself and is not shown.
-    fn secret_source<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Fault> {
+    /// One key of `source`. Anything else may be a secret itself and is not shown.
+    fn source<V: Visitor<'n>>(self, source: &KeptElsewhere, visitor: V) -> Result<V::Value, Fault> {
         let at = &self.at;
         let finding = match at.kind() {
             Some(Kind::Mapping(mapping)) => match &mapping.entries[..] {
-                [entry] if SecretSource::KEYS.contains(&entry.key.as_str()) => {
+                [entry] if source.keys.contains(&entry.key.as_str()) => {
                     return visit_variant(&entry.key, self.with(at.key(&entry.key)), visitor);
                 }
-                [entry] => {
-                    at.unknown_key(&entry.key, &SecretSource::KEYS, false).or_hint(NO_SECRET_HERE)
-                }
-                entries => {
-                    at.finding(format!("found {} keys", entries.len()), "either `file` or `env`")
-                }
+                [entry] => at.unknown_key(&entry.key, source.keys, false).or_hint(source.hint),
+                entries => at.finding(format!("found {} keys", entries.len()), source.one_of),
             },
-            _ if at.is_null() => at.wrong_kind(SecretSource::ACCEPTED),
-            _ => at.wrong_kind(SecretSource::ACCEPTED).hint(NO_SECRET_HERE),
+            _ if at.is_null() => at.wrong_kind(source.accepted),
+            _ => at.wrong_kind(source.accepted).hint(source.hint),
         };
         self.refuse(finding)
     }
 }
 
+/// The words about a value that is kept elsewhere.
+struct KeptElsewhere {
+    keys: &'static [&'static str],
+    one_of: &'static str,
+    accepted: &'static str,
+    hint: &'static str,
+}
+
+const SECRET: KeptElsewhere = KeptElsewhere {
+    keys: &SecretSource::KEYS,
+    one_of: "either `file` or `env`",
+    accepted: SecretSource::ACCEPTED,
+    hint: NO_SECRET_HERE,
+};
+const HEADER: KeptElsewhere = KeptElsewhere {
+    keys: &HeaderSource::KEYS,
+    one_of: "one of `file`, `env` and `value`",
+    accepted: HeaderSource::ACCEPTED,
+    hint: "put a secret in a file and write `{ file: /path }`, or in the environment and write \
+           `{ env: NAME }`; a value that is no secret is written `{ value: text }`",
+};
 const NO_SECRET_HERE: &str = "a secret does not belong into this file: put it in a file and write \
                               `{ file: /path }`, or in the environment and write `{ env: NAME }`";
 const REPEATED: &str = "remove one of the two; or a key between them is lost or indented wrongly";
@@ -244,7 +261,8 @@ impl<'n> Deserializer<'n> for Reader<'n, '_> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         match (name, self.at.text()) {
-            (SecretSource::NAME, _) => self.secret_source(visitor),
+            (SecretSource::NAME, _) => self.source(&SECRET, visitor),
+            (HeaderSource::NAME, _) => self.source(&HEADER, visitor),
             (Proxy::NAME, _) => self.proxy(visitor),
             (_, Some(text)) if variants.contains(&text) => {
                 let word: StrDeserializer<'_, Fault> = text.into_deserializer();

@@ -117,6 +117,7 @@ impl Check<'_> {
         let base_path = known_url.map_or("", |url| &url.base_path);
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);
+        let headers = self.server_headers(&at.key("headers"), server.headers);
         let tls = known_url.map(|url| url.tls);
         let trust = self.server_trust(at, &server.ca_file, &server.certificate_sha256, tls);
         let built = || {
@@ -131,6 +132,7 @@ impl Check<'_> {
                 addresses: addresses.unwrap_or_default(),
                 base_path: url.base_path,
                 trust: trust?,
+                headers: headers?,
                 health_check: health_check?,
                 timeouts: timeouts?,
                 max_connections: max_connections?,

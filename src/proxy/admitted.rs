@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use http::{Method, Uri, Version};
 
@@ -140,27 +140,33 @@ impl<'h> Admitted<'h> {
     pub(super) fn check_size(
         &self,
         private: &[HeaderName],
+        added: &HeaderMap,
         recorded: bool,
     ) -> Result<(), RequestError> {
         // Counting is for the few requests near the limit.
-        if self.is_masked() || self.raw.headers().len() + MAX_ADDED <= MAX_HEADER_LINES {
+        let most = self.raw.headers().len() + MAX_ADDED + added.len();
+        if self.is_masked() || most <= MAX_HEADER_LINES {
             return Ok(());
         }
         let theirs = ToServer::new(self.raw.headers(), private, self.right.strips())?;
-        let theirs = theirs.iter().filter(|(name, _)| !recorded || **name != TRACEPARENT).count();
+        let is_replaced =
+            |name: &HeaderName| recorded && *name == TRACEPARENT || added.contains_key(name);
+        let theirs = theirs.iter().filter(|(name, _)| !is_replaced(name)).count();
         let framing = self.framing != BodyFraming::Empty || needs_length(self.raw.method());
         let forwarded = self.client.forwarded_for().is_some();
         let authorization = self.right.strips();
         let optional = [framing, authorization, forwarded, recorded];
-        let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count();
+        let ours = ALWAYS_ADDED + optional.into_iter().filter(|&added| added).count() + added.len();
         if theirs + ours > MAX_HEADER_LINES { Err(RequestError::TooManyLines) } else { Ok(()) }
     }
 
     /// The head for the server, rebuilt from the parsed request. Only the client's headers that may
-    /// go on are copied. The `trace` takes the place of the client's `traceparent`.
+    /// go on are copied. The `trace` takes the place of the client's `traceparent`, and those that
+    /// are `added` to every request to the server that of the client's of these names.
     pub(super) fn head(
         &self,
         private: &[HeaderName],
+        added: &HeaderMap,
         authority: &HeaderValue,
         token: Option<&AccessToken>,
         request_id: HeaderValue,
@@ -172,7 +178,7 @@ impl<'h> Admitted<'h> {
         parts.uri = Uri::from(self.target.path_and_query().clone());
         parts.version = Version::HTTP_11;
         let headers = &mut parts.headers;
-        headers.reserve(theirs.len() + MAX_ADDED);
+        headers.reserve(theirs.len() + MAX_ADDED + added.len());
         headers.insert(HOST, authority.clone());
         match (&self.right, self.right.tenant()) {
             (Right::Admitted(admission), Some(tenant)) if admission.masked => {
@@ -216,6 +222,9 @@ impl<'h> Admitted<'h> {
         headers.insert(REQUEST_ID.clone(), request_id);
         if let Some(trace) = trace {
             headers.insert(TRACEPARENT.clone(), trace);
+        }
+        for (name, value) in added {
+            headers.insert(name.clone(), value.clone());
         }
         Ok(Box::new(parts.into()))
     }

@@ -12,6 +12,7 @@ pub(crate) fn server() -> Server {
         base_path: "/bi".into(),
         addresses: Vec::new(),
         trust: crate::trust::Trust::default(),
+        headers: http::HeaderMap::new(),
         health_check: None,
         timeouts: Timeouts::all(Duration::from_secs(1)),
         max_connections: 8,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use crate::trust::Trust;
 
 /// An installation of Bold BI. Equal servers can use the same connections: everything that decides
@@ -22,6 +24,9 @@ pub struct Server {
     pub base_path: String,
     /// The CAs and pins that authenticate it. With others it is another server.
     pub trust: Trust,
+    /// Headers of every request to it, in place of those that a client sends. Their values may be
+    /// secrets, and are marked as sensitive.
+    pub headers: HeaderMap,
     /// The health check of its addresses; `None` without one.
     pub health_check: Option<HealthCheck>,
     /// Deadlines of the data path.

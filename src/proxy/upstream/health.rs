@@ -102,6 +102,7 @@ impl Upstream {
         parts.method = Method::GET;
         parts.uri = check.path.parse().map_err(|_| Some("its path is not valid".to_owned()))?;
         parts.version = Version::HTTP_11;
+        parts.headers.clone_from(&self.server.headers);
         parts.headers.insert(HOST, self.authority.clone());
         parts.headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));

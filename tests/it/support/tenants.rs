@@ -28,6 +28,7 @@ pub fn server(address: SocketAddr) -> Server {
         base_path: "/bi".into(),
         addresses: Vec::new(),
         trust: Trust::default(),
+        headers: http::HeaderMap::new(),
         health_check: None,
         timeouts: Timeouts { exchange: EXCHANGE_DEADLINE, ..Timeouts::all(Duration::from_secs(5)) },
         max_connections: 16,

@@ -1,0 +1,3 @@
+//! The network between the gateway and Bold BI: what is added to requests, and their way.
+
+mod headers;
