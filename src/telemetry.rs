@@ -80,11 +80,11 @@ pub use routes::{
 };
 pub use sink::LogSink;
 pub use spans::{SpanDrop, SpanMetrics};
-pub use token_store::{StoreMetrics, StoreOutcome};
 pub use tenant_metrics::TenantMetrics;
 use tenant_metrics::{DurationBound, TenantCounters};
 pub use tenant_series::TenantSeries;
 use tenant_series::TenantsOnPage;
+pub use token_store::{StoreMetrics, StoreOutcome};
 pub use writer::stdout;
 
 /// All metrics of the process.

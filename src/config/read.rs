@@ -1,6 +1,5 @@
 //! Fills the structs of [`super::file`] from a tree, in one pass. The pass does not stop at a
-//! fault: the fault is noted at its place, and the [`Field`](super::field::Field) around it becomes
-//! `Faulty`.
+//! fault: the fault is noted at its place, and the [`Field`] around it becomes `Faulty`.
 
 use std::fmt::Display;
 

@@ -101,7 +101,7 @@ async fn the_server_takes_no_more_header_lines_with_those_of_its_own() {
     let gateway = Gateway::start(&with_key(&upstream, &file, ""));
     // `Host`, `Authorization`, three of the gateway's own, and two of the server's.
     let status = async |client: usize, more: &str| {
-        let lines: String = (0..client).map(|line| format!("X-{line}: a\r\n")).collect();
+        let lines = (0..client).map(|line| format!("X-{line}: a\r\n")).collect::<Vec<_>>().concat();
         let head = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{lines}{more}\r\n");
         gateway.send(head).await.status
     };
