@@ -1,5 +1,6 @@
-//! Trust in servers: the certificates that are accepted. All TLS connections to servers, for tokens
-//! and for data, are configured here. Verification cannot be switched off.
+//! Trust in servers: the certificates that are accepted, and the one that is shown. All TLS
+//! connections to servers, for tokens and for data, are configured here. Verification cannot be
+//! switched off.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
 mod certificate;
+mod client;
 mod fault;
 pub mod pem;
 mod revocation;
@@ -18,18 +20,22 @@ mod verifier;
 pub use certificate::{
     CertificateInfo, Fingerprint, ListedCertificate, OutOfDate, certificates, fingerprint,
 };
+pub use client::ShownCertificate;
 pub use fault::{
     CertificateFault, CertificateHint, causes, certificate_hint, is_of_authority, message_of,
 };
 pub use revocation::{RevocationList, RevocationListFault};
 use verifier::{ServerTrust, Verifier};
 
-/// The accepted server certificates. Two values are equal if they accept the same ones.
+/// The accepted server certificates, and the client certificate that servers are shown. Two values
+/// are equal if they accept the same ones and show the same one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// `None` for the system's roots.
     cas: Option<Arc<Cas>>,
     pins: Vec<Fingerprint>,
+    /// `None` if none is shown.
+    shown: Option<ShownCertificate>,
 }
 
 /// The certificates of a CA file.
@@ -61,6 +67,12 @@ impl Trust {
         Self { pins, ..self }
     }
 
+    /// Shows this certificate to servers that ask for one.
+    #[must_use]
+    pub fn showing(self, shown: Option<ShownCertificate>) -> Self {
+        Self { shown, ..self }
+    }
+
     /// The TLS settings (1.2 and 1.3) towards such servers. The system's roots are read on demand,
     /// so that an image without any can run.
     ///
@@ -82,14 +94,16 @@ impl Trust {
         } else {
             ServerTrust::Pinned(self.pins.clone())
         };
-        let config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TrustError::Provider)?
             // No check is skipped: this verifier adds its own to the library's.
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier::new(accepted, algorithms)))
-            .with_no_client_auth();
-        Ok(Arc::new(config))
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(accepted, algorithms)));
+        Ok(Arc::new(match &self.shown {
+            Some(shown) => builder.with_client_cert_resolver(shown.resolver()),
+            None => builder.with_no_client_auth(),
+        }))
     }
 
     /// Checks that there are certificates to trust.

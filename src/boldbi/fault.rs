@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 use http::StatusCode;
-use rustls::InvalidMessage;
+use rustls::{AlertDescription, InvalidMessage};
 
 use super::reply;
 use crate::descriptors;
@@ -32,6 +32,8 @@ enum FaultKind {
     NoRoute,
     /// A fault of the server's certificate.
     Certificate(CertificateHint),
+    /// The server wants a client certificate, or another one.
+    ClientCertificate,
     /// The server does not speak TLS.
     NoTls,
     Tls,
@@ -65,6 +67,11 @@ impl ConnectionFault {
             FaultKind::Certificate(hint) => hint.for_host(host),
             _ => self.hint().to_owned(),
         }
+    }
+
+    /// Whether the server refuses the client certificate, or wants one.
+    pub fn is_about_client_certificate(&self) -> bool {
+        self.kind == FaultKind::ClientCertificate
     }
 
     /// Whether nothing listens there, or a firewall refuses.
@@ -114,6 +121,11 @@ impl FaultKind {
             error.downcast_ref()
         {
             return Some(Self::NoTls);
+        }
+        if let Some(rustls::Error::AlertReceived(alert)) = error.downcast_ref()
+            && CLIENT_CERTIFICATE_ALERTS.contains(alert)
+        {
+            return Some(Self::ClientCertificate);
         }
         if error.is::<rustls::Error>() {
             return Some(trust::certificate_hint(error).map_or(Self::Tls, Self::Certificate));
@@ -352,6 +364,7 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
              or container, and whether it has IPv6 if the address is one"
         }
         FaultKind::Certificate(hint) => hint.as_str(),
+        FaultKind::ClientCertificate => CLIENT_CERTIFICATE_HINT,
         FaultKind::NoTls => {
             "the service there does not speak TLS: should the server's `url` begin with `http://`, or \
              have another port?"
@@ -373,6 +386,20 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
         }
     }
 }
+
+/// Alerts by which a server refuses the client certificate, or its absence (RFC 8446, section 6.2).
+const CLIENT_CERTIFICATE_ALERTS: [AlertDescription; 7] = [
+    AlertDescription::AccessDenied,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRequired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+];
+const CLIENT_CERTIFICATE_HINT: &str = "the server, or a proxy in front of it, wants a client certificate that it accepts: set or renew \
+     `client_certificate_file` and `client_key_file` of the server, and compare its issuer with the CAs \
+     that are accepted there";
 
 /// The hint on an attempt to connect without a response.
 const CONNECT_TIMEOUT_HINT: &str = "nothing responds at this address: a firewall, security group or network policy may drop the \

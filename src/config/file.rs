@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::field::{Field, Named, Unread};
 use super::quantity::{Period, Ratio, Size};
-use super::redact::without_query;
+use super::redact::{path_of_secret, without_query};
 
 mod admin;
 mod credential;
@@ -332,6 +332,13 @@ pub(super) struct Server {
     #[serde(default)]
     #[schemars(length(min = 1, max = 16))]
     pub certificate_sha256: Field<Vec<Field<String>>>,
+    /// PEM file of the certificate by which it knows the gateway, followed by its chain, for a
+    /// server or a proxy in front of it that asks for one.
+    #[serde(default)]
+    pub client_certificate_file: Field<String>,
+    /// PEM file of the private key to `client_certificate_file`.
+    #[serde(default, serialize_with = "path_of_secret")]
+    pub client_key_file: Field<String>,
     /// Headers of every request to it by their names, for a firewall in front of it that wants a
     /// key. They are in forwarded requests, exchanges, embed calls, health checks and those of
     /// `boldgate doctor`. A client's header of such a name never goes on.

@@ -90,6 +90,9 @@ impl Check<'_> {
     }
 
     fn server(self, at: &Place<'_>, name: &str, server: file::Server) -> FoundServer {
+        let url = self.url(&at.key("url"), server.url.clone());
+        let known_url = url.as_ref().ok();
+        let trust = self.server_trust(at, &server, known_url.map(|url| url.tls));
         let edition = server.edition.required(&at.key("edition"), EDITIONS, self.notes);
         let ui_at = at.key("ui");
         let passes_ui = server.ui.required(&ui_at, "`pass`, `off`", self.notes);
@@ -99,8 +102,6 @@ impl Check<'_> {
             let finding = ui_at.finding(problem, "`pass` at a self-hosted server");
             self.notes.add(finding.hint(ELSEWHERE));
         }
-        let url = self.url(&at.key("url"), server.url);
-        let known_url = url.as_ref().ok();
         let max_connections =
             self.number(&at.key("max_connections"), server.max_connections, MAX_CONNECTIONS);
         let max_exchanges =
@@ -118,8 +119,6 @@ impl Check<'_> {
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);
         let headers = self.server_headers(&at.key("headers"), server.headers);
-        let tls = known_url.map(|url| url.tls);
-        let trust = self.server_trust(at, &server.ca_file, &server.certificate_sha256, tls);
         let built = || {
             let url = url?;
             Ok(Arc::new(Server {

@@ -12,8 +12,8 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::der_parser::asn1_rs::{FromDer, Integer, Sequence};
 
 use crate::plain_file::limit::MAX_PRIVATE_KEY;
-use crate::trust::CertificateInfo;
 use crate::trust::pem::{PemFault, Section, sections};
+use crate::trust::{CertificateInfo, ShownCertificate};
 
 use super::Check;
 use super::field::Field;
@@ -37,7 +37,7 @@ impl Check<'_> {
         let path = |key, file: &Field<String>| file.clone().required(&at.key(key), PEM, self.notes);
         let certificate_file = path("certificate_file", &tls.certificate_file);
         let key_file = path("key_file", &tls.key_file);
-        let own = self.own_certificate(at, &certificate_file, &key_file);
+        let own = self.own_certificate(at, LISTENER, &certificate_file, &key_file);
         let clients = self.client_verifier(at, tls, demand);
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
@@ -66,14 +66,36 @@ impl Check<'_> {
         }))
     }
 
-    /// The certificate that a listener shows, and the key to it.
+    /// The certificate that the server at `at` is shown; `None` if it is shown none.
+    pub(super) fn client_certificate(
+        self,
+        at: &Place<'_>,
+        server: &file::Server,
+    ) -> Result<Option<ShownCertificate>, Noted> {
+        let (certificate, key) = (&server.client_certificate_file, &server.client_key_file);
+        if certificate.is_missing() && key.is_missing() {
+            return Ok(None);
+        }
+        let path =
+            |key: &str, file: &Field<String>| file.clone().required(&at.key(key), PEM, self.notes);
+        let certificate = path(CLIENT.certificate_file, certificate);
+        let key = path(CLIENT.key_file, key);
+        match self.own_certificate(at, CLIENT, &certificate, &key) {
+            Ok(own) => Ok(Some(ShownCertificate::new(own))),
+            Err(NotBuilt::NotRead) => Ok(None),
+            Err(NotBuilt::Noted(noted)) => Err(noted),
+        }
+    }
+
+    /// The certificate that a listener or the gateway as a client shows, and the key to it.
     fn own_certificate(
         self,
         at: &Place<'_>,
+        of: CertificateKeys,
         certificate_file: &Result<String, Noted>,
         key_file: &Result<String, Noted>,
     ) -> Result<CertifiedKey, NotBuilt> {
-        let (certificate_at, key_at) = (at.key("certificate_file"), at.key("key_file"));
+        let (certificate_at, key_at) = (at.key(of.certificate_file), at.key(of.key_file));
         // Other programs want both in one file.
         let in_one_file = certificate_file == key_file;
         let chain = certificate_file.as_deref().map_err(|noted| NotBuilt::from(*noted));
@@ -85,8 +107,8 @@ impl Check<'_> {
         let key = key.and_then(|file| self.private_key(&key_at, file, in_one_file));
         let ((file, chain), key) = (chain?, key?);
         self.doubt(&certificate_at, file, &chain, &[out_of_date]);
-        self.doubt(&certificate_at, file, &chain[..1], &[nameless]);
-        if let Some(own) = chain.first()
+        self.doubt(&certificate_at, file, &chain[..1], &[of.doubt]);
+        if let Some(own) = chain.first().filter(|_| of.is_listeners)
             && CertificateInfo::of(own.der()).is_some_and(|facts| facts.is_version_1())
         {
             let what = "a certificate of version 1, which clients do not accept".to_owned();
@@ -98,7 +120,7 @@ impl Check<'_> {
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|error| {
             let problem = format!("found a key that cannot be used with this certificate: {error}");
-            let accepted = "the key of the first certificate in `certificate_file`";
+            let accepted = format!("the key of the first certificate in `{}`", of.certificate_file);
             self.notes.add(key_at.finding(problem, accepted))
         })?;
         Ok(certified)
@@ -148,6 +170,29 @@ impl Check<'_> {
     }
 }
 
+/// A certificate that the gateway itself shows.
+#[derive(Clone, Copy)]
+struct CertificateKeys {
+    certificate_file: &'static str,
+    key_file: &'static str,
+    is_listeners: bool,
+    /// About the certificate itself, without its chain.
+    doubt: fn(&CertificateInfo<'_>) -> Option<Doubt>,
+}
+
+const LISTENER: CertificateKeys = CertificateKeys {
+    certificate_file: "certificate_file",
+    key_file: "key_file",
+    is_listeners: true,
+    doubt: nameless,
+};
+const CLIENT: CertificateKeys = CertificateKeys {
+    certificate_file: "client_certificate_file",
+    key_file: "client_key_file",
+    is_listeners: false,
+    doubt: not_for_clients,
+};
+
 /// Whether it has the outer form of a private key, of whatever kind: a sequence that begins with a
 /// version.
 fn is_key(der: &[u8]) -> bool {
@@ -163,9 +208,17 @@ fn nameless(facts: &CertificateInfo<'_>) -> Option<Doubt> {
     (!facts.names_a_server()).then(|| (what.to_owned(), Some(NAMELESS)))
 }
 
+/// A doubt about a certificate that is shown to servers.
+fn not_for_clients(facts: &CertificateInfo<'_>) -> Option<Doubt> {
+    let what = "a certificate whose extended key usage allows no clients";
+    (!facts.is_for_clients()).then(|| (what.to_owned(), Some(NOT_FOR_CLIENTS)))
+}
+
 const KEYS: [SectionKind; 3] =
     [SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey];
 const KEY: &str = "the path of a PEM file with one section `PRIVATE KEY`, `RSA PRIVATE KEY` or \
                    `EC PRIVATE KEY`";
+const NOT_FOR_CLIENTS: &str =
+    "most servers refuse it: have one issued with the extended key usage `clientAuth`";
 const NAMELESS: &str = "clients that look for the host they asked for refuse it: name each host in the \
                         subjectAltName of the next one";

@@ -7,22 +7,25 @@ use super::field::{Field, each};
 use super::finding::Noted;
 use super::pem::{Doubt, NotBuilt, out_of_date, unverifiable_key};
 use super::place::Place;
-use super::{Check, References};
+use super::{Check, References, file};
 
 impl Check<'_> {
     /// The trust in the server at `at`: its pins, or else the CAs of `ca_file`, or else the
-    /// system's. `tls` is the scheme of its URL, if that could be read.
+    /// system's; with the client certificate that it is shown. `tls` is the scheme of its URL, if
+    /// that could be read.
     pub(super) fn server_trust(
         self,
         at: &Place<'_>,
-        ca_file: &Field<String>,
-        pins: &Field<Vec<Field<String>>>,
+        server: &file::Server,
         tls: Option<bool>,
     ) -> Result<Trust, Noted> {
+        let (ca_file, pins) = (&server.ca_file, &server.certificate_sha256);
         let (ca_at, pins_at) = (at.key("ca_file"), at.key("certificate_sha256"));
+        let shown_at = at.key("client_certificate_file");
         let given = [
             (&ca_at, "a CA", !ca_file.is_missing()),
             (&pins_at, "fingerprints", !pins.is_missing()),
+            (&shown_at, "a client certificate", !server.client_certificate_file.is_missing()),
         ];
         for (at, what, _) in given.iter().filter(|(_, _, given)| *given && tls == Some(false)) {
             let problem = format!("found {what} for a server that is spoken to without TLS");
@@ -38,7 +41,8 @@ impl Check<'_> {
             let accepted = "one of `ca_file` and `certificate_sha256`";
             self.notes.warn(ca_at.key_finding(problem, accepted));
         }
-        let trust = trust?.pinned(pins?);
+        let shown = self.client_certificate(at, server);
+        let trust = trust?.pinned(pins?).showing(shown?);
         if tls == Some(true)
             && self.references == References::Read
             && let Err(error) = trust.check()

@@ -210,9 +210,11 @@ impl Found {
     }
 
     fn certificates(&mut self, list: &CertificateList) {
-        let of_listener = |path: &str| {
-            (path.starts_with("listeners") || path.starts_with("admin"))
-                && path.ends_with(".certificate_file")
+        // The gateway itself shows it, and is refused with it.
+        let is_own = |path: &str| {
+            path.ends_with(".client_certificate_file")
+                || (path.starts_with("listeners") || path.starts_with("admin"))
+                    && path.ends_with(".certificate_file")
         };
         let mut named = HashSet::new();
         for one in list.certificates() {
@@ -227,7 +229,7 @@ impl Found {
                     let text = format!("a certificate of {path} expires in {days} days");
                     self.warning("certificates", text);
                 }
-                ValidityState::Expired if of_listener(path) => {
+                ValidityState::Expired if is_own(path) => {
                     self.failing("certificates", format!("a certificate of {path} has expired"));
                 }
                 ValidityState::Expired => {

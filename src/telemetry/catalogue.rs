@@ -389,7 +389,9 @@ const CONFIGURATION: &[DescribedMetric] = &[
     DescribedMetric {
         name: "boldgate_tls_certificate_not_after_timestamp_seconds",
         labels: &[
-            words_of("key", || vec!["certificate_file", "client_ca_file", "ca_file"]),
+            words_of("key", || {
+                vec!["certificate_file", "client_ca_file", "ca_file", "client_certificate_file"]
+            }),
             named("file", "the path of the file"),
             named("number", "the certificate's place in the file, from 1"),
         ],

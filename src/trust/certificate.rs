@@ -202,6 +202,15 @@ impl<'d> CertificateInfo<'d> {
         }
     }
 
+    /// Whether its extended key usage, if it has one, allows clients.
+    pub fn is_for_clients(&self) -> bool {
+        match self.0.extended_key_usage() {
+            Ok(None) => true,
+            Ok(Some(usage)) => usage.value.client_auth || usage.value.any,
+            Err(_) => false,
+        }
+    }
+
     /// The first and last second of its validity, since 1970.
     pub fn validity(&self) -> (u64, u64) {
         let validity = self.0.validity();

@@ -1,3 +1,4 @@
 //! The network between the gateway and Bold BI: what is added to requests, and their way.
 
+mod client_certificate;
 mod headers;

@@ -230,6 +230,9 @@ impl Exam<'_> {
             }
             Err(error) => {
                 let to_do = match &error {
+                    ProbeError::Connection(fault) if fault.is_about_client_certificate() => {
+                        fault.hint().to_owned()
+                    }
                     ProbeError::Connection(_) => CLOSED_TO_DO.to_owned(),
                     ProbeError::NotHttp(_) => PORT_TO_DO.to_owned(),
                     ProbeError::Timeout(limit) => self.silent(*limit, "token_exchange"),

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
@@ -79,6 +81,16 @@ impl Ca {
 }
 
 impl Identity {
+    /// The certificate and the key, each as a PEM file.
+    pub fn pem(&self) -> (String, String) {
+        let section = |label: &str, der: &[u8]| {
+            let base64 = STANDARD.encode(der);
+            let lines: Vec<_> = base64.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+        };
+        (section("CERTIFICATE", &self.chain[0]), section("PRIVATE KEY", self.key.secret_der()))
+    }
+
     pub fn fingerprint(&self) -> String {
         let hash = digest(&SHA256, &self.chain[0]);
         hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
