@@ -284,6 +284,7 @@ fn tenants(count: usize) -> Tenants {
         port: 443,
         base_path: "/bi".into(),
         addresses: Vec::new(),
+        proxy: None,
         trust: boldgate::trust::Trust::default(),
         headers: http::HeaderMap::new(),
         health_check: None,

@@ -54,6 +54,7 @@ mod redact;
 mod schema;
 mod secrets;
 mod server_headers;
+mod server_proxy;
 mod server_url;
 mod servers;
 mod shown;

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::descriptors;
 use crate::http1::{ClientSession, Connection, RequestHeader, ResponseError};
+use crate::outbound::OutboundProxy;
 use crate::trust::{Trust, TrustError};
 
 mod connector;
@@ -115,6 +116,18 @@ impl Fetcher {
         let elsewhere = elsewhere.iter().map(url_of).collect::<Result<_, _>>()?;
         let turn = AddressTurn { elsewhere, failures: AtomicUsize::new(0) };
         Ok(Self { connector, turn, idle: Arc::default(), headers: HeaderMap::new() })
+    }
+
+    /// The same, through a proxy, whose addresses take the place of all others.
+    ///
+    /// # Errors
+    /// When the proxy's name is not valid.
+    pub fn through(mut self, proxy: Option<OutboundProxy>) -> Result<Self, TrustError> {
+        if let Some(proxy) = proxy {
+            self.turn.elsewhere = vec![url_of(&(proxy.host(), proxy.port()))?];
+            self.connector.go_through(proxy);
+        }
+        Ok(self)
     }
 
     /// The same, with these headers in every request.

@@ -22,7 +22,7 @@
 //! fetch
 //! descriptors         how many file descriptors there are, and for which use
 //! resizable           a semaphore whose number of permits can change
-//! forwarded  host  http1  telemetry  traceparent  trust     `http1` alone names pingora
+//! forwarded  host  http1  outbound  telemetry  traceparent  trust     `http1` alone names pingora
 //! secret_file         the file of a secret that is replaced, and the journal of that
 //! secret
 //! invisible           invisible characters in secrets and names
@@ -46,6 +46,7 @@ pub mod host;
 pub mod http1;
 pub mod invisible;
 pub mod jwks;
+pub mod outbound;
 pub mod plain_file;
 pub mod policy;
 pub mod proxy;

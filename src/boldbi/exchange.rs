@@ -230,6 +230,7 @@ impl Client {
         let elsewhere: Vec<_> = addresses.collect();
         let timeout = server.timeouts.connect;
         let fetcher = Fetcher::new(server.tls, &server.trust, timeout, &elsewhere)?
+            .through(server.proxy.clone())?
             .with_headers(server.headers.clone());
         Ok(Self { server: Arc::clone(server), fetcher: Arc::new(fetcher) })
     }

@@ -10,6 +10,7 @@ use rustls::{AlertDescription, InvalidMessage};
 use super::reply;
 use crate::descriptors;
 use crate::http1::ResponseError;
+use crate::outbound::TunnelFault;
 use crate::tenant::Grant;
 use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, NO_SUCH_PAGE};
 use crate::trust::{self, CertificateHint};
@@ -37,6 +38,8 @@ enum FaultKind {
     /// The server does not speak TLS.
     NoTls,
     Tls,
+    /// The proxy in front of the server has made no connection.
+    Proxy(&'static str),
     /// The server closed the connection without a response.
     Closed,
     /// The server closed the connection within its response.
@@ -129,6 +132,9 @@ impl FaultKind {
         }
         if error.is::<rustls::Error>() {
             return Some(trust::certificate_hint(error).map_or(Self::Tls, Self::Certificate));
+        }
+        if let Some(fault) = error.downcast_ref::<TunnelFault>() {
+            return Some(Self::Proxy(fault.hint()));
         }
         match error.downcast_ref() {
             Some(ResponseError::Closed) => return Some(Self::Closed),
@@ -364,6 +370,7 @@ fn unreachable(kind: Option<FaultKind>) -> &'static str {
              or container, and whether it has IPv6 if the address is one"
         }
         FaultKind::Certificate(hint) => hint.as_str(),
+        FaultKind::Proxy(hint) => hint,
         FaultKind::ClientCertificate => CLIENT_CERTIFICATE_HINT,
         FaultKind::NoTls => {
             "the service there does not speak TLS: should the server's `url` begin with `http://`, or \

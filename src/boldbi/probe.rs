@@ -76,7 +76,7 @@ impl Probe {
     /// # Errors
     /// When no connection can be made within `timeouts.connect` of the server.
     pub async fn tcp(&self, at: SocketAddr) -> Result<TcpConnection, ProbeError> {
-        self.connecting(self.fetcher.connect_tcp(at)).await
+        self.connecting(self.fetcher.connect_tcp(at, self.target())).await
     }
 
     /// Completes a TLS handshake on `tcp`; `None` if the server is used without TLS.
@@ -139,8 +139,10 @@ impl Probe {
     /// Whether TLS is spoken at an address of a server without TLS.
     pub async fn speaks_tls(&self, at: SocketAddr) -> bool {
         let Some(tls) = self.other_scheme(true) else { return false };
-        let handshake =
-            async { tls.handshake(tls.connect_tcp(at).await?, &self.server.host).await };
+        let handshake = async {
+            let tcp = tls.connect_tcp(at, self.target()).await?;
+            tls.handshake(tcp, &self.server.host).await
+        };
         match self.connecting(handshake).await {
             Ok(_) => true,
             Err(ProbeError::Connection(fault)) => fault.is_about_certificate(),
@@ -154,7 +156,14 @@ impl Probe {
             self.server.addresses.iter().map(|at| (at.host.as_str(), at.port)).collect();
         // No certificate has this fingerprint.
         let nobody = Trust::default().pinned(vec![[0; 32]]);
-        Fetcher::new(tls, &nobody, self.server.timeouts.connect, &addresses).ok()
+        let fetcher = Fetcher::new(tls, &nobody, self.server.timeouts.connect, &addresses).ok()?;
+        // Without the server's headers, which may be secrets.
+        fetcher.through(self.server.proxy.clone()).ok()
+    }
+
+    /// The server itself, for a proxy.
+    fn target(&self) -> (&str, u16) {
+        (&self.server.host, self.server.port)
     }
 
     async fn connecting<T>(

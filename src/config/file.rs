@@ -21,7 +21,7 @@ pub(super) use admin::{Admin, AdminTls};
 pub(super) use credential::{Algorithm, ApiKey, Audience, Certificate, Jwt, UnixProcess};
 pub(super) use embed::{Embed, FilterValue, Mode, Operator, Via};
 pub(super) use metrics::{Metrics, TenantSeries};
-pub(super) use network::HeaderSource;
+pub(super) use network::{HeaderSource, ServerProxy};
 pub(super) use permission::{Allowance, Method, Permission, Prohibition, Proxy, Route, Subject};
 pub(super) use tenant::{
     Cors, Credential, ExistingAuthorization, Grant, SecretSource, Tenant, TokenRequest, UserSource,
@@ -314,6 +314,11 @@ pub(super) struct Server {
     #[serde(default)]
     #[schemars(length(min = 1, max = 64), example = ["10.0.0.1:8080", "bi-1.internal"])]
     pub addresses: Field<Vec<Field<String>>>,
+    /// The proxy through which it is reached, for everything: forwarded requests, exchanges, embed
+    /// calls, health checks and `boldgate doctor`. It looks the URL's host up. Variables such as
+    /// `HTTPS_PROXY` never count.
+    #[serde(default)]
+    pub proxy: Field<ServerProxy>,
     /// Ask its addresses whether they can serve, and eject those that cannot. Without it only
     /// addresses are ejected that cannot be connected to.
     #[serde(default)]

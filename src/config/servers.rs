@@ -107,6 +107,7 @@ impl Check<'_> {
         let max_exchanges =
             self.number(&at.key("max_exchanges"), server.max_exchanges, MAX_EXCHANGES);
         let timeouts = self.timeouts(&at.key("timeouts"), server.timeouts);
+        let has_addresses = !server.addresses.is_missing();
         let addresses = self.addresses(&at.key("addresses"), server.addresses, &url);
         if let (Some(url), Ok(addresses)) = (known_url, &addresses) {
             if edition == Ok(Edition::Ums) {
@@ -119,6 +120,8 @@ impl Check<'_> {
         let health_check =
             self.health_check(&at.key("health_check"), server.health_check, base_path);
         let headers = self.server_headers(&at.key("headers"), server.headers);
+        let proxy_at = at.key("proxy");
+        let proxy = self.server_proxy(&proxy_at, server.proxy, &at.key("addresses"), has_addresses);
         let built = || {
             let url = url?;
             Ok(Arc::new(Server {
@@ -129,6 +132,7 @@ impl Check<'_> {
                 // A faulty list is noted. The server is built as well, so that conflicts of its
                 // tenants are found.
                 addresses: addresses.unwrap_or_default(),
+                proxy: proxy?,
                 base_path: url.base_path,
                 trust: trust?,
                 headers: headers?,

@@ -29,14 +29,19 @@ pub struct TlsPeer {
 }
 
 impl Fetcher {
-    /// Connects to `at`, and sends nothing; the deadline is the fetcher's.
+    /// Connects to `at`, and sends nothing; the deadline is the fetcher's. A proxy at `at` connects
+    /// to the `target`.
     ///
     /// # Errors
     /// When no connection can be made.
-    pub async fn connect_tcp(&self, at: SocketAddr) -> Result<TcpConnection, FetchError> {
+    pub async fn connect_tcp(
+        &self,
+        at: SocketAddr,
+        target: (&str, u16),
+    ) -> Result<TcpConnection, FetchError> {
         let url = url_of(&(&at.ip().to_string(), at.port()));
         let url = url.map_err(|error| FetchError::Connection(error.into()))?;
-        self.connector.tcp(&url).await.map(TcpConnection).map_err(FetchError::Connection)
+        self.connector.tcp(&url, target).await.map(TcpConnection).map_err(FetchError::Connection)
     }
 
     /// Completes a TLS handshake with the server `host`, then closes the connection. `None` if this

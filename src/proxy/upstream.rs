@@ -30,6 +30,7 @@ pub use total::TotalConnections;
 
 use crate::descriptors;
 use crate::http1::{ClientSession, Connection, Counted, Transport};
+use crate::outbound::TunnelFault;
 use crate::refusal::{Overdue, Refusal};
 use crate::telemetry::{
     DescriptorUse, GaugeGuard, LogLimiter, Reason, RouteMetrics, ServerMetrics, Telemetry,
@@ -294,7 +295,7 @@ impl Upstream {
                 return Err(match refused {
                     Some(error) => Refusal::UpstreamUnreachable {
                         server: server(),
-                        reason: TlsFault::reason(&error),
+                        reason: self.reason(&error),
                         cause: all_failed(&error, &tried),
                         hint: trust::certificate_hint(&error),
                     },
@@ -339,8 +340,12 @@ impl Upstream {
 
     /// Connects to one address. TLS uses the server name of the server's URL.
     async fn connect_to(&self, address: SocketAddr) -> io::Result<Connection> {
-        let tcp = TcpStream::connect(address).await?;
+        let mut tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
+        if let Some(proxy) = &self.server.proxy {
+            let Server { host, port, .. } = &*self.server;
+            tcp = proxy.tunnel(tcp, host, *port).await.map_err(io::Error::other)?;
+        }
         let Some((connector, name)) = &self.tls else {
             return Ok(Connection::new(Transport::Tcp(tcp)));
         };
@@ -367,6 +372,22 @@ impl Upstream {
         Refusal::NoDescriptors { server: self.server.name.clone() }
     }
 
+    /// The step at which a connection failed.
+    fn reason(&self, error: &io::Error) -> Reason {
+        let inner = error.get_ref();
+        match inner.and_then(<dyn Error + Send + Sync>::downcast_ref) {
+            Some(TunnelFault::Login { .. }) => return Reason::ProxyLogin,
+            Some(TunnelFault::Refused { .. }) => return Reason::ProxyRefused,
+            Some(TunnelFault::Broken { .. }) => return Reason::ProxyConnect,
+            None => {}
+        }
+        match (inner.is_some_and(<dyn Error + Send + Sync>::is::<TlsFault>), &self.server.proxy) {
+            (true, _) => Reason::UpstreamTls,
+            (false, Some(_)) => Reason::ProxyConnect,
+            (false, None) => Reason::UpstreamConnect,
+        }
+    }
+
     fn is_in_use(&self) -> bool {
         self.open.load(Relaxed) > 0
     }
@@ -385,12 +406,6 @@ impl TlsFault {
     fn wrap(cause: io::Error) -> io::Error {
         let text = trust::causes(&cause).last().map(trust::message_of).unwrap_or_default();
         io::Error::new(cause.kind(), Self { text, cause })
-    }
-
-    /// The step at which a connection failed.
-    fn reason(error: &io::Error) -> Reason {
-        let is_tls = error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Self>);
-        if is_tls { Reason::UpstreamTls } else { Reason::UpstreamConnect }
     }
 }
 

@@ -221,6 +221,12 @@ pub enum Reason {
     UpstreamConnect,
     /// The TLS handshake with the server failed.
     UpstreamTls,
+    /// The server's `proxy` cannot be connected to, or breaks off.
+    ProxyConnect,
+    /// The server's `proxy` wants a valid user name and password.
+    ProxyLogin,
+    /// The server's `proxy` does not connect to the server.
+    ProxyRefused,
     /// `timeouts.connect` of the server.
     ConnectTimeout,
     /// `timeouts.first_byte` of the server.

@@ -11,6 +11,7 @@ pub(crate) fn server() -> Server {
         port: 80,
         base_path: "/bi".into(),
         addresses: Vec::new(),
+        proxy: None,
         trust: crate::trust::Trust::default(),
         headers: http::HeaderMap::new(),
         health_check: None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::outbound::OutboundProxy;
 use crate::trust::Trust;
 
 /// An installation of Bold BI. Equal servers can use the same connections: everything that decides
@@ -20,6 +21,8 @@ pub struct Server {
     pub port: u16,
     /// The addresses to connect to; `host` and `port` if empty. `host` remains its name.
     pub addresses: Vec<HostPort>,
+    /// The proxy through which it is reached, in place of `addresses`; `None` without one.
+    pub proxy: Option<OutboundProxy>,
     /// Path of all its URLs, with a slash in front and none behind, such as `/bi`; may be empty.
     pub base_path: String,
     /// The CAs and pins that authenticate it. With others it is another server.
@@ -38,8 +41,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// The addresses to connect to.
+    /// The addresses to connect to: those of the proxy, if there is one.
     pub fn endpoints(&self) -> Vec<HostPort> {
+        if let Some(proxy) = &self.proxy {
+            return vec![HostPort { host: proxy.host().to_owned(), port: proxy.port() }];
+        }
         if self.addresses.is_empty() {
             return vec![HostPort { host: self.host.clone(), port: self.port }];
         }

@@ -2,3 +2,5 @@
 
 mod client_certificate;
 mod headers;
+mod ipv6;
+mod proxy;

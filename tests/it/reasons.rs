@@ -132,6 +132,9 @@ const SITES: &[(&str, &str, &str, &str)] = &[
     ("away", "http://127.0.0.1:1/bi", "", ""),
     ("lookup", "http://nowhere.invalid/bi", "", ""),
     ("tls", "https://TLS/bi", "", ""),
+    ("noproxy", "", "proxy: { url: \"http://127.0.0.1:1\" }", ""),
+    ("unknownproxy", "", "proxy: { url: \"http://LOGIN\" }", ""),
+    ("strictproxy", "", "proxy: { url: \"http://REFUSE\" }", ""),
     ("connect", "https://SILENT/bi", "timeouts: { connect: 300ms }", ""),
     ("silent", "", "timeouts: { first_byte: 300ms }", ""),
     ("half", "", "timeouts: { read: 300ms }", ""),
@@ -167,12 +170,16 @@ struct Setup {
 async fn sites(upstream: SocketAddr) -> (String, String, String) {
     let tls = raw_server(b"HTTP/1.1 400 No\r\n\r\n", true).await;
     let silent = raw_server(b"", false).await;
+    let login = raw_server(b"HTTP/1.1 407 No\r\n\r\n", false).await;
+    let refuse = raw_server(b"HTTP/1.1 403 No\r\n\r\n", false).await;
     let (mut servers, mut tenants, mut may) = (String::new(), String::new(), String::new());
     for (name, url, of_server, of_tenant) in SITES {
         let url = match *url {
             "" => format!("http://{upstream}/bi"),
             url => url.edit_any("TLS", &tls.to_string()).edit_any("SILENT", &silent.to_string()),
         };
+        let of_server =
+            of_server.edit_any("LOGIN", &login.to_string()).edit_any("REFUSE", &refuse.to_string());
         servers += &format!("  {name}: {{ url: \"{url}\", {of_server} }}\n");
         let existing = if of_tenant.contains("existing") {
             String::new()
@@ -637,6 +644,9 @@ async fn bold_bi(setup: &mut Setup) {
         ("upstream_lookup", "lookup"),
         ("upstream_connect", "away"),
         ("upstream_tls", "tls"),
+        ("proxy_connect", "noproxy"),
+        ("proxy_login", "unknownproxy"),
+        ("proxy_refused", "strictproxy"),
         ("connect_timeout", "connect"),
         ("first_byte_timeout", "silent"),
         ("total_timeout", "total"),

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod client;
 pub mod client_certificates;
 pub mod collector;
+pub mod connect_proxy;
 pub mod edit;
 pub mod faults;
 pub mod files;

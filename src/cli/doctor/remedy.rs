@@ -4,12 +4,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::boldbi::{ProbeError, RedirectTarget};
+use crate::outbound::PROXY_CONNECT;
 use crate::tenant::Server;
 
 /// An address that cannot be connected to, where no other can be.
-pub(super) fn unconnected(at: SocketAddr, error: &ProbeError, only_ipv6: bool) -> String {
+pub(super) fn unconnected(
+    at: SocketAddr,
+    error: &ProbeError,
+    only_ipv6: bool,
+    is_proxy: bool,
+) -> String {
     match error {
         ProbeError::Timeout(_) => dropped(at),
+        ProbeError::Connection(fault) if is_proxy && fault.is_refused() => PROXY_CONNECT.to_owned(),
         ProbeError::Connection(fault) if fault.is_refused() && only_ipv6 => format!(
             "nothing listens at {at}, or a firewall refuses. Bold BI probably listens on IPv4 only: give \
              its IPv4 address in `addresses` of the server, or let it listen on IPv6"

@@ -122,7 +122,13 @@ impl Exam<'_> {
             // The address that an allow-list has to have, unless something in between changes it.
             let own = connected.first().and_then(|(_, tcp)| tcp.local_ip());
             let from = own.map_or_else(String::new, |own| format!(" from {own}"));
-            steps.ok("tcp", format!("connected to {}{from}", all.join(", ")));
+            let through = self.server.proxy.as_ref().map_or_else(String::new, |_| {
+                format!(
+                    "; the proxy there has connected to {}:{}",
+                    self.server.host, self.server.port
+                )
+            });
+            steps.ok("tcp", format!("connected to {}{from}{through}", all.join(", ")));
             return Some(connected);
         };
         let more = match faults.len() - 1 {
@@ -131,9 +137,10 @@ impl Exam<'_> {
         };
         let found = format!("no connection to {at}{more}: {first}");
         if connected.is_empty() {
+            let is_proxy = self.server.proxy.is_some();
             let only_ipv6 = addresses.iter().all(SocketAddr::is_ipv6);
             let found = if only_ipv6 { format!("{found}; all are IPv6 addresses") } else { found };
-            steps.failed("tcp", found, remedy::unconnected(*at, first, only_ipv6));
+            steps.failed("tcp", found, remedy::unconnected(*at, first, only_ipv6, is_proxy));
             return None;
         }
         let (of, all) = (connected.len(), addresses.len());

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::super::redact::HIDDEN;
+use super::super::field::Field;
+use super::super::redact::{HIDDEN, hidden};
 use super::SecretSource;
 
 /// The value of a header, or the place where it is kept.
@@ -36,5 +37,31 @@ impl Serialize for HeaderSource {
             Self::Env(name) => SecretSource::Env(name.clone()).serialize(serializer),
             Self::Value(_) => serializer.collect_map([(Self::KEYS[2], HIDDEN)]),
         }
+    }
+}
+
+/// A proxy between the gateway and a server, which is asked by CONNECT.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerProxy {
+    /// Its URL: `http://`, its host and its port. What is sent through it has TLS with the server,
+    /// if the server's `url` begins with `https://`.
+    #[serde(serialize_with = "without_login")]
+    #[schemars(example = "http://egress.internal:3128", extend("pattern" = "^http://[^/@?#]+/?$"))]
+    pub url: Field<String>,
+    /// The user name by which it knows the gateway.
+    #[serde(default, serialize_with = "hidden")]
+    pub username: Field<String>,
+    /// The password to `username`.
+    #[serde(default)]
+    pub password: Field<SecretSource>,
+}
+
+/// Serializes a URL whose user info, which is a fault, may be a password.
+fn without_login<S: Serializer>(value: &Field<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Field::Given(text) if !text.contains(['@', '?']) => serializer.serialize_str(text),
+        Field::Given(_) => serializer.serialize_str(HIDDEN),
+        Field::Missing | Field::Faulty(_) => serializer.serialize_none(),
     }
 }

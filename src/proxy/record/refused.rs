@@ -11,6 +11,7 @@ use crate::caller::CallerName;
 use crate::cors::UnlistedPage;
 use crate::descriptors;
 use crate::embed::{EmbedFault, Malformation};
+use crate::outbound::{PROXY_CONNECT, PROXY_LOGIN, PROXY_REFUSED};
 use crate::policy::{Forbidden, MaskedFault, RouteClass, Subject};
 use crate::proxy::downstream::Peer;
 use crate::refusal::{Overdue, Refusal, RefusalResponse};
@@ -245,6 +246,9 @@ fn hint(refusal: &Refusal) -> Option<&'static str> {
              slow, raise `max_connections` of the server, or let its tokens live longer"
         }
         Refusal::UpstreamUnreachable { hint: Some(hint), .. } => hint.as_str(),
+        Refusal::UpstreamUnreachable { reason: Reason::ProxyConnect, .. } => PROXY_CONNECT,
+        Refusal::UpstreamUnreachable { reason: Reason::ProxyLogin, .. } => PROXY_LOGIN,
+        Refusal::UpstreamUnreachable { reason: Reason::ProxyRefused, .. } => PROXY_REFUSED,
         Refusal::UpstreamUnreachable { .. } => {
             "check that Bold BI is running and that the server's `url` names its host and port; \
              `boldgate token` with the tenant's name tries the same server"

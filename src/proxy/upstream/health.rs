@@ -26,14 +26,18 @@ impl Upstream {
         address.set_cause(cause);
         drop(self.addresses.lock().clear(address));
         let left = self.update_metrics();
+        let usual = match &self.server.proxy {
+            None => "look into Bold BI at this address; it is used again as soon as it is healthy",
+            Some(_) => {
+                "the address is that of the server's `proxy`: look into the proxy, and whether it \
+                 reaches Bold BI; it is used again as soon as that works"
+            }
+        };
         tracing::warn!(
             server.address = self.server.origin(),
             network.peer.address = %address.at,
             healthy_addresses = left,
-            hint = hint.map_or(
-                "look into Bold BI at this address; it is used again as soon as it is healthy",
-                CertificateHint::as_str
-            ),
+            hint = hint.map_or(usual, CertificateHint::as_str),
             "an address of server `{}` is ejected: {cause}",
             self.server.name
         );

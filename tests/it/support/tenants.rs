@@ -27,6 +27,7 @@ pub fn server(address: SocketAddr) -> Server {
         port: address.port(),
         base_path: "/bi".into(),
         addresses: Vec::new(),
+        proxy: None,
         trust: Trust::default(),
         headers: http::HeaderMap::new(),
         health_check: None,
