@@ -183,7 +183,7 @@ impl Check<'_> {
                 return Err(self.notes.missing(certificate_at.missing(CERTIFICATE_FILE)));
             }
             (Some(certificate), Some(key)) => {
-                self.client_certificate((&certificate_at, certificate), (&key_at, key))?
+                self.certificate_for_store((&certificate_at, certificate), (&key_at, key))?
             }
         };
         let trust = trust?;
@@ -206,7 +206,7 @@ impl Check<'_> {
     }
 
     /// The PEM of a client's certificate and of its key, once it is sure that they fit.
-    fn client_certificate(
+    fn certificate_for_store(
         self,
         (certificate_at, certificate): (&Place<'_>, &str),
         (key_at, key_file): (&Place<'_>, &str),
