@@ -224,6 +224,11 @@ impl CallerAuth {
         &self.jwts
     }
 
+    /// Whether a JWT is the only proof that any caller has.
+    pub fn has_only_jwts(&self) -> bool {
+        self.keys.len() == 0 && self.peers.is_empty() && !self.jwts.is_empty()
+    }
+
     /// The callers whose issuer's keys are fetched, with the fetches so far.
     pub fn key_fetches(&self) -> impl Iterator<Item = (&CallerName, KeyFetches)> {
         self.jwts.iter().filter_map(|caller| Some((&caller.name, caller.keys.fetches()?)))

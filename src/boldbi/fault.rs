@@ -260,7 +260,8 @@ fn refused(status: u16, grant: Grant) -> &'static str {
         }
         (Ok(StatusCode::NOT_FOUND), _) => {
             "the username is unknown to this site, or the site identifier is wrong: it must be \
-             spelled exactly as in Bold BI, upper and lower case included"
+             spelled exactly as in Bold BI, upper and lower case included; or something else than Bold \
+             BI responds: check the server's `url`, its port included"
         }
         (Ok(StatusCode::FORBIDDEN), Grant::Password) => {
             "the password is wrong, or Bold BI keeps none for this user (single sign-on): such a \

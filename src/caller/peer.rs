@@ -122,6 +122,11 @@ pub(super) struct PeerCallers {
 }
 
 impl PeerCallers {
+    /// Whether no caller is known by its connection.
+    pub(super) fn is_empty(&self) -> bool {
+        self.certificates.is_empty() && self.unix.is_empty()
+    }
+
     /// The caller of a connection; `None` if the connection identifies no caller.
     ///
     /// # Errors

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigFile, Failure, print, read_files, runtime};
-use crate::config::Settings;
+use crate::caller::Admits;
+use crate::config::{ListenerSettings, Settings};
 use crate::plain_file;
 use crate::plain_file::limit::MAX_SECRET;
 use crate::policy::Permit;
@@ -87,6 +88,9 @@ impl DoctorCommand {
                 Duration::from_secs(self.time_limit),
             )?;
             let runtime = runtime()?;
+            let is_open = |listener: &ListenerSettings| listener.terms.admits == Admits::Anonymous;
+            let has_others =
+                settings.listeners.iter().any(is_open) || !settings.caller_auth.has_only_jwts();
             let (traces, callers) = (settings.traces.clone(), settings.caller_auth);
             let store = settings.token_store;
             let machine = &mut report.machine;
@@ -99,7 +103,7 @@ impl DoctorCommand {
                 if let Some(store) = store {
                     store::examine(machine, &store, limit).await;
                 }
-                machine::issuers(machine, &callers, limit).await;
+                machine::issuers(machine, &callers, has_others, limit).await;
             };
             let examined =
                 async { tokio::join!(examination.run(settings.servers, chosen), others) };

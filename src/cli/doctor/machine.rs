@@ -101,10 +101,16 @@ pub(super) async fn traces(steps: &mut Steps, settings: &CollectorSettings, limi
     }
 }
 
-/// Fetches the key set of each issuer once, as `serve` would. The gateway serves other callers
-/// without it, so a fault is a warning.
-pub(super) async fn issuers(steps: &mut Steps, callers: &CallerAuth, limit: Duration) {
+/// Fetches the key set of each issuer once, as `serve` would. The gateway serves `others` without
+/// it, so a fault is a warning; if there are none, and no issuer gives keys, nobody is served.
+pub(super) async fn issuers(
+    steps: &mut Steps,
+    callers: &CallerAuth,
+    others: bool,
+    limit: Duration,
+) {
     let until = Instant::now() + limit;
+    let mut is_any_known = others;
     for some in callers.jwt_callers().chunks(MAX_FETCHES) {
         let checks = some.iter().map(|caller| async move {
             let checked = timeout_at(until, caller.keys.check()).await;
@@ -115,14 +121,16 @@ pub(super) async fn issuers(steps: &mut Steps, callers: &CallerAuth, limit: Dura
             let (name, issuer) = (&caller.name, &caller.issuer.issuer);
             let about = format!("caller `{name}`: the keys of the issuer `{issuer}`");
             match checked {
-                None => {}
+                None => is_any_known = true,
                 Some(Ok(number)) => {
+                    is_any_known = true;
                     steps.ok(
                         "issuers",
                         format!("{about} can be fetched: {}", counted(number, "key")),
                     );
                 }
                 Some(Err(cause)) => {
+                    is_any_known |= caller.keys.has_fallback();
                     let effect = if caller.keys.has_fallback() {
                         "those of `jwks_file` are used"
                     } else {
@@ -133,6 +141,9 @@ pub(super) async fn issuers(steps: &mut Steps, callers: &CallerAuth, limit: Dura
                 }
             }
         }
+    }
+    if !is_any_known && !callers.jwt_callers().is_empty() {
+        steps.failed("issuers", NOBODY, ISSUER_TO_DO);
     }
 }
 
@@ -193,6 +204,8 @@ const FOREIGN_TO_DO: &str = "correct the file that this line names, or the line 
 const ISSUER_TO_DO: &str = "run `curl -v` with the `jwks_url` of the caller here: check its host, port and path, a \
                             firewall in between, and `ca_file` of the caller if its certificate is not of a \
                             public CA";
+const NOBODY: &str =
+    "no client can be authenticated: every caller has JWTs alone, and no issuer gives its keys";
 /// Key sets that are fetched at the same time.
 const MAX_FETCHES: usize = 16;
 const COLLECTOR_TO_DO: &str = "check that the collector is running, that `traces.otlp_endpoint` names its \

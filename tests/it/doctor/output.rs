@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use boldgate::boldbi::UserSource;
 use boldgate::boldbi::stand_in::TokenReply;
+use boldgate::caller::ApiKey;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -312,6 +313,27 @@ async fn the_keys_of_each_issuer_are_fetched_and_an_issuer_that_gives_none_is_a_
         assert_eq!(strict.code, Some(i32::from(status != "ok")), "{}", strict.stdout);
     }
     assert_eq!(there.seen.take().len(), 2, "one fetch a run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn if_no_issuer_gives_keys_and_nobody_else_is_served_the_doctor_fails() {
+    let callers = |more: &str| {
+        let away = dead_address();
+        format!(
+            "callers:\n  portal:\n    jwt: {{ issuer: https://login.example.com/, audience: boldgate, \
+             algorithms: [EdDSA], jwks_url: \"http://{away}/keys\" }}\n{more}    \
+             may: [ {{ tenant: acme, routes: [read] }} ]\n"
+        )
+    };
+    let key = format!("    api_key: {{ sha256: {} }}\n", ApiKey::generate().unwrap().hash());
+    for (more, code) in [("", 1), (&*key, 0)] {
+        let (_stand_in, mut plant) = sound().await;
+        plant = plant.edit("callers: anonymous", "callers: required");
+        plant.config += &callers(more);
+        let ended = plant.diagnose(&[]).await;
+        assert_eq!(ended.code, Some(code), "{}", ended.stdout);
+        assert_eq!(ended.stdout.contains("no client can be authenticated"), code == 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
