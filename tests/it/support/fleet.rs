@@ -34,7 +34,7 @@ pub async fn bold_bi(tenants: usize) -> StandIn {
 
 /// The user of the tenant of this number; it must show nowhere in the store.
 pub fn user(index: usize) -> String {
-    format!("canary-user-{index}@acme.example")
+    format!("person-{index}@acme.example")
 }
 
 /// The folder of the sealing keys of a test.
@@ -81,7 +81,7 @@ pub fn config(stand_in: &StandIn, tenants: usize, store: &str) -> String {
         let user = user(index);
         write!(
             text,
-            "  canary-tenant-{index}:\n    server: main\n    site: site{index}\n    credential:\n      \
+            "  firm-{index}:\n    server: main\n    site: site{index}\n    credential:\n      \
              grant: embed_secret\n      username: {user}\n      \
              embed_secret: {{ file: SECRET_FILE }}\n      user_source: azure_ad\n"
         )

@@ -43,9 +43,9 @@ async fn dropped_tokens_are_dropped_at_all_gateways_and_in_the_store() {
     let lines = audit_lines(&folder.path().join("audit"), "stored_token", 4).await;
     assert_eq!(lines[0]["boldgate.outcome"], "taken");
     assert_eq!(lines[0]["boldgate.purpose"], "request");
-    assert!(lines[0]["boldgate.subject"].as_str().unwrap().starts_with("canary-user-"));
+    assert!(lines[0]["boldgate.subject"].as_str().unwrap().starts_with("person-"));
 
-    let reply = ask(&gateways[0], "drop-tokens", "{\"tenant\": \"canary-tenant-0\"}").await;
+    let reply = ask(&gateways[0], "drop-tokens", "{\"tenant\": \"firm-0\"}").await;
     assert_eq!((&reply["dropped"], &reply["fleet"]), (&1.into(), &"told".into()), "{reply}");
     let gone = |gateway: &Gateway| gateway.running.gateway().cached_tokens() == 1;
     let within = Duration::from_secs(1);
@@ -64,7 +64,7 @@ async fn a_tenant_is_disabled_and_enabled_at_all_gateways_and_at_those_that_star
     let folder = tempfile::tempdir().unwrap();
     let config = acting(&config(&stand_in, 2, &store), folder.path());
     let gateways = fleet(2, &config).await;
-    let body = "{\"tenant\": \"canary-tenant-0\"}";
+    let body = "{\"tenant\": \"firm-0\"}";
     assert_eq!(ask(&gateways[0], "disable-tenant", body).await["fleet"], "told");
     let within = Duration::from_secs(1);
     let status = async |gateway: &Gateway| get(gateway.address(), 0).await.status;
@@ -85,7 +85,7 @@ async fn an_action_that_the_store_does_not_take_says_so() {
     let config = acting(&config(&stand_in, 1, &store), folder.path());
     let gateways = fleet(1, &config).await;
     redis.kill();
-    let reply = ask(&gateways[0], "disable-tenant", "{\"tenant\": \"canary-tenant-0\"}").await;
+    let reply = ask(&gateways[0], "disable-tenant", "{\"tenant\": \"firm-0\"}").await;
     assert_eq!(reply["fleet"], "not_told");
     assert!(reply["message"].as_str().unwrap().contains("repeat this"), "{reply}");
     assert_eq!(get(gateways[0].address(), 0).await.status, 503, "it is disabled here");
@@ -96,12 +96,12 @@ async fn an_action_that_somebody_writes_again_or_forges_is_none() {
     let (redis, stand_in, keys) = (Redis::start(), bold_bi(1).await, Keys::new());
     let config = config(&stand_in, 1, &keys.section(&format!("url: {}", redis.url())));
     let gateways = fleet(2, &config).await;
-    let disable = FleetAction::Disable { tenant: "canary-tenant-0".into() };
+    let disable = FleetAction::Disable { tenant: "firm-0".into() };
     assert_eq!(gateways[0].running.gateway().announce(&disable).await, Some(true));
     let within = Duration::from_secs(1);
     let status = async || get(gateways[1].address(), 0).await.status;
     becomes(within, "disabled", async || status().await == 503).await;
-    gateways[1].running.gateway().set_enabled("canary-tenant-0", true).unwrap();
+    gateways[1].running.gateway().set_enabled("firm-0", true).unwrap();
     // The same entry at a time ten minutes later, and one that is not sealed.
     let again = "local e = redis.call('XRANGE', KEYS[1], '-', '+')[1][2] \
                  local t = redis.call('TIME')[1] * 1000 + 600000 \

@@ -150,7 +150,7 @@ async fn the_rights_in_the_document_are_enough_for_a_user_of_an_acl() {
     for gateway in &gateways {
         assert_eq!(get(gateway.address(), 0).await.status, 200);
     }
-    let action = boldgate::store::FleetAction::Enable { tenant: "canary-tenant-0".into() };
+    let action = boldgate::store::FleetAction::Enable { tenant: "firm-0".into() };
     assert_eq!(gateways[0].running.gateway().announce(&action).await, Some(true));
     assert_eq!(stand_in.token_requests(), 2, "one exchange each time");
     let up = |gateway: &Gateway| gateway.running.gateway().is_store_up() == Some(true);
@@ -182,7 +182,7 @@ async fn a_reload_adds_the_store_and_removes_it_and_tokens_stay() {
     };
     let active = reload(&with);
     until(|| active.is_store_up() == Some(true)).await;
-    active.drop_tokens("canary-tenant-0", None);
+    active.drop_tokens("firm-0", None);
     let active = reload(&without);
     assert_eq!(active.is_store_up(), None);
     assert_eq!(get(gateway.address(), 0).await.status, 200);

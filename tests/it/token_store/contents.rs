@@ -41,10 +41,8 @@ async fn a_dump_of_the_store_holds_no_token_secret_tenant_or_user_in_any_encodin
     assert_eq!(tokens.len(), 3);
     stand_in.revoke_all();
     storm(&gateways, 3, 1).await;
-    let action = boldgate::store::FleetAction::Drop {
-        tenant: "canary-tenant-0".into(),
-        subject: Some(user(0)),
-    };
+    let action =
+        boldgate::store::FleetAction::Drop { tenant: "firm-0".into(), subject: Some(user(0)) };
     assert_eq!(gateways[0].running.gateway().announce(&action).await, Some(true));
     // A control that is found.
     redis.cli(&["SET", "control", "canary-control"]);
@@ -55,7 +53,7 @@ async fn a_dump_of_the_store_holds_no_token_secret_tenant_or_user_in_any_encodin
     assert!(holds(b"canary-control") && holds(b"boldgate:{"));
     let mut words = vec![CANARY_SECRET.to_owned(), SEALING_KEY.to_owned(), "site0".to_owned()];
     words.extend(tokens);
-    words.extend((0..3).flat_map(|index| [format!("canary-tenant-{index}"), user(index)]));
+    words.extend((0..3).flat_map(|index| [format!("firm-{index}"), user(index)]));
     for word in words {
         let bytes = word.as_bytes();
         assert!(!holds(bytes), "{word}");

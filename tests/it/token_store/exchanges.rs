@@ -147,7 +147,7 @@ async fn a_new_sealing_key_is_added_and_moved_first_without_an_exchange() {
             redis.cli(&["FLUSHALL"]);
             for gateway in &gateways {
                 for tenant in 0..2 {
-                    gateway.running.gateway().drop_tokens(&format!("canary-tenant-{tenant}"), None);
+                    gateway.running.gateway().drop_tokens(&format!("firm-{tenant}"), None);
                 }
             }
             let before = stand_in.token_requests();

@@ -62,7 +62,7 @@ async fn served_meanwhile(gateways: &[Gateway]) -> Duration {
 fn drop_all(gateways: &[Gateway]) {
     for gateway in gateways {
         for tenant in 0..TENANTS {
-            gateway.running.gateway().drop_tokens(&format!("canary-tenant-{tenant}"), None);
+            gateway.running.gateway().drop_tokens(&format!("firm-{tenant}"), None);
         }
     }
 }
@@ -164,7 +164,7 @@ async fn replies_that_break_off_at_any_byte_fail_no_request() {
     }
     assert!(cutter.cut() > 5, "it has cut: {}", cutter.cut());
     // No token of one tenant was used for another: the stand-in takes none of another site.
-    assert_eq!(user(0), "canary-user-0@acme.example");
+    assert_eq!(user(0), "person-0@acme.example");
 }
 
 /// Passes bytes on to the store, and breaks each connection off after some bytes of its replies.

@@ -92,7 +92,7 @@ async fn load_until(gateways: &[Gateway], stand_in: &StandIn, is_back: impl Fn()
     loop {
         for gateway in gateways {
             let tenant = count % 12;
-            gateway.running.gateway().drop_tokens(&format!("canary-tenant-{tenant}"), None);
+            gateway.running.gateway().drop_tokens(&format!("firm-{tenant}"), None);
             let asked = Instant::now();
             assert_eq!(get(gateway.address(), tenant).await.status, 200);
             slowest = slowest.max(asked.elapsed());
