@@ -1,13 +1,14 @@
 //! Leases: who exchanges for the fleet. A failed exchange is told apart from a holder that died.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::identity::Identity;
 use super::names::ValueNames;
-use super::{LeaseState, StoredToken, TokenStore, Unanswered, milliseconds, push_lookup};
+use super::{Inner, LeaseState, StoredToken, TokenStore, Unanswered, milliseconds, push_lookup};
 
 /// The right to exchange for the fleet. It ends by itself.
 pub struct StoreLease {
@@ -46,6 +47,8 @@ impl TokenStore {
             let (taken, sealed, ttl, refused, holder) = match reply {
                 Ok(reply) => reply,
                 Err(fault) => {
+                    // The reply may have been lost after the lease was taken.
+                    lease.names.push(names);
                     self.release(lease).await;
                     return Err(self.unanswered(fault));
                 }
@@ -77,33 +80,54 @@ impl TokenStore {
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            self.of_owner(lease, EXTEND, milliseconds(lease.length)).await;
+            self.inner.of_owner(lease, EXTEND, milliseconds(lease.length)).await;
         }
     }
 
     /// Ends `lease`.
     pub async fn release(&self, lease: StoreLease) {
-        self.of_owner(&lease, RELEASE, 0).await;
+        self.end(lease, RELEASE, 0).await;
     }
 
     /// Ends `lease`: its exchange has failed, and the others need not wait to fail in a row.
     pub async fn failed(&self, lease: StoreLease) {
-        self.of_owner(&lease, FAIL, milliseconds(FAILED_FOR)).await;
+        self.end(lease, FAIL, milliseconds(FAILED_FOR)).await;
     }
 
-    /// Runs `script` where the lease is still of its owner.
-    async fn of_owner(&self, lease: &StoreLease, script: &str, milliseconds: u64) {
-        join_all(lease.names.iter().map(async |names| {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("EVAL").arg(script).arg(1).arg(names.lease());
-            pipeline.arg(&lease.owner).arg(milliseconds).ignore();
-            // Otherwise it ends by itself.
-            let _ = self.inner.link.request::<()>(names, &pipeline).await;
-        }))
-        .await;
+    /// Ends `lease` by `script`. Where the store gives no reply, other gateways with a way to it
+    /// would wait for the end of the lease: it is released in the background once there is a way.
+    async fn end(&self, lease: StoreLease, script: &'static str, milliseconds: u64) {
+        if self.inner.of_owner(&lease, script, milliseconds).await {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            let end = Instant::now() + lease.length;
+            while Instant::now() < end {
+                sleep(RELEASE_PAUSE).await;
+                if inner.of_owner(&lease, RELEASE, 0).await {
+                    return;
+                }
+            }
+        });
     }
 }
 
+impl Inner {
+    /// Runs `script` where the lease is still of its owner. False without a reply.
+    async fn of_owner(&self, lease: &StoreLease, script: &str, milliseconds: u64) -> bool {
+        let replies = lease.names.iter().map(async |names| {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("EVAL").arg(script).arg(1).arg(names.lease());
+            pipeline.arg(&lease.owner).arg(milliseconds).ignore();
+            self.link.request::<()>(names, &pipeline).await
+        });
+        join_all(replies).await.into_iter().all(|reply| reply.is_ok())
+    }
+}
+
+/// The pause between two attempts to release a lease.
+const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 /// How long a failure is remembered: those who wait ask at least that often.
 const FAILED_FOR: Duration = Duration::from_millis(500);
 const RELEASE: &str =

@@ -204,8 +204,9 @@ impl Link {
     }
 }
 
+/// The error of a pipeline has no code of its own: it lists those of its requests as text.
 fn is_wrong_type(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE")
+    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
 }
 
 /// Bounds a trial, and the wait for the first one after a start.

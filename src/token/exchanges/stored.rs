@@ -93,7 +93,8 @@ impl Exchanges {
                         return Some(FromStore::Token(token));
                     }
                     Ok(Claim::NotTaken(state)) => state,
-                    Err(Unanswered) => return None,
+                    // If the store is back by then, the token is for the others, too.
+                    Err(Unanswered) => return turn(None),
                 },
                 other => other,
             };

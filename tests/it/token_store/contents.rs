@@ -10,7 +10,6 @@ use crate::support::edit::Edit;
 use crate::support::fleet::{Keys, SEALING_KEY, bold_bi, config, counted, fleet, get, storm, user};
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::redis::Redis;
-use crate::support::waiting::until;
 
 /// One gateway that has stored the tokens of so many tenants.
 async fn stored(tenants: usize) -> (Redis, StandIn, Keys, String, Vec<Gateway>) {
@@ -92,7 +91,7 @@ async fn values_that_are_swapped_cut_or_of_another_kind_are_not_used() {
     let next = fleet(1, &config).await;
     assert!(storm(&next, 3, 1).await.iter().all(|status| *status == 200));
     assert_eq!(stand_in.token_requests(), 7);
-    until(|| next[0].running.gateway().is_store_up() == Some(true)).await;
+    assert_eq!(next[0].running.gateway().is_store_up(), Some(true));
     assert_eq!(redis.cli(&["TYPE", &names[0]]), "list");
 }
 

@@ -2,6 +2,8 @@
 //! used within a second once it is back.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -165,6 +167,59 @@ async fn replies_that_break_off_at_any_byte_fail_no_request() {
     assert!(cutter.cut() > 5, "it has cut: {}", cutter.cut());
     // No token of one tenant was used for another: the stand-in takes none of another site.
     assert_eq!(user(0), "person-0@acme.example");
+}
+
+/// The store has given the lease, and the gateway does not know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_whose_reply_was_lost_keeps_no_other_gateway_waiting() {
+    let (redis, stand_in, keys) = (Redis::start(), bold_bi(1).await, Keys::new());
+    let (way, cut) = cut_the_first_lease(redis.address()).await;
+    let start = |address: SocketAddr| {
+        let store = keys.section_with(&format!("url: redis://{address}"), &["key"], TIMEOUT);
+        Gateway::start(&config(&stand_in, 1, &store))
+    };
+    let (cut_off, other) = (start(way), start(redis.address()));
+    assert_eq!(get(cut_off.address(), 0).await.status, 200);
+    assert!(cut.load(SeqCst), "its lease was lost");
+    let begun = Instant::now();
+    assert_eq!(get(other.address(), 0).await.status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+/// A way to `store` that breaks off at the first request for a lease, after the store has it.
+async fn cut_the_first_lease(store: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, cut) = (listener.local_addr().unwrap(), Arc::<AtomicBool>::default());
+    let is_cut = Arc::clone(&cut);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let is_cut = Arc::clone(&is_cut);
+            tokio::spawn(async move {
+                let Ok(server) = TcpStream::connect(store).await else { return };
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let replies = tokio::spawn(async move {
+                    // The connection breaks off on purpose.
+                    let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+                });
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                    let bytes = &buffer[..read];
+                    let is_lease = bytes.windows(6).any(|some| some == b"\r\nNX\r\n");
+                    if is_lease && !is_cut.swap(true, SeqCst) {
+                        replies.abort();
+                        let _ = to_server.write_all(bytes).await;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        return;
+                    }
+                    if to_server.write_all(bytes).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, cut)
 }
 
 /// Passes bytes on to the store, and breaks each connection off after some bytes of its replies.
