@@ -157,6 +157,12 @@ impl FaultKind {
 /// The remedy for `error`, in one sentence for operators.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
+        ExchangeErrorKind::Refused { detail: NO_SUCH_PAGE, .. }
+            if error.grant == Grant::ClientCredentials =>
+        {
+            "check the server's `url` and its port: it is that of the installation, without `/bi`, and \
+             its API is at `/api` there"
+        }
         ExchangeErrorKind::Refused { detail: NO_SUCH_PAGE, .. } => {
             "check the port of the server's `url` (it may be another web server's) and its path \
              (usually `/bi`), by opening it in a browser; then compare `site` with the identifier in \

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::serve::start;
 use super::signals::StopSignals;
 use super::{Failure, LogFormat, print, runtime};
-use crate::boldbi::stand_in::{StandIn, StandInOptions, StandInSite, StandInUser};
+use crate::boldbi::stand_in::{StandIn, StandInClient, StandInOptions, StandInSite, StandInUser};
 use crate::boldbi::{BoldBi, UserSource};
 use crate::config::{ListenAddress, Settings};
 use crate::cors::WebOrigin;
@@ -61,9 +61,11 @@ async fn bold_bi_until_interrupted(port: u16) -> Result<(), Failure> {
 
   url       {}
   site1     username {SITE1_USER}, user_source azure_ad,
-            embed secret {EMBED_SECRET}
+            embed secret {EMBED_SECRET}, administrator {ADMINISTRATOR}
   site2     username {SITE2_USER}, user_source local,
             password {PASSWORD}
+  (all)     edition ums, url without /bi: client_id {CLIENT_ID},
+            client_secret {CLIENT_SECRET}
 
 Press Ctrl-C to end.",
         stand_in.url(),
@@ -217,7 +219,7 @@ async fn stand_in(port: u16) -> Result<StandIn, Failure> {
             site(
                 "site1",
                 EMBED_SECRET,
-                [SITE1_USER, USERS[0].0, USERS[1].0]
+                [SITE1_USER, USERS[0].0, USERS[1].0, ADMINISTRATOR]
                     .map(|email| user(email, None, UserSource::AzureAd))
                     .into(),
             ),
@@ -227,6 +229,7 @@ async fn stand_in(port: u16) -> Result<StandIn, Failure> {
                 vec![user(SITE2_USER, Some(PASSWORD), UserSource::Local)],
             ),
         ],
+        client: Some(StandInClient { id: CLIENT_ID.into(), secret: CLIENT_SECRET.into() }),
         ..StandInOptions::default()
     };
     StandIn::start(options).await.map_err(|error| {
@@ -370,6 +373,10 @@ const OWN_PAGE: &str = include_str!("demo/own_page.html");
 /// Where development servers of web pages listen as a rule.
 const OWN_ORIGIN: &str = "http://localhost:3000";
 const SITE1_USER: &str = "reports@acme.example";
+/// For `boldgate rotate`: it may generate the embed secret.
+const ADMINISTRATOR: &str = "admin@acme.example";
+const CLIENT_ID: &str = "demo-client";
+const CLIENT_SECRET: &str = "demo-client-secret";
 const SITE2_USER: &str = "svc@globex.example";
 const DASHBOARD: &str = "c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff";
 const EMBED_SECRET: &str = "demo-embed-secret";

@@ -126,8 +126,8 @@ const CLEAR_TEXT: &str = "an embed secret lets its reader act as every user of t
                           (with a certificate of your own: `ca_file`)";
 const NO_TLS: &str = "give the listener a certificate (`tls`); or let a proxy on this machine end TLS, and \
                       listen on a loopback address or a Unix socket";
-const ROTATION: &str = "`boldgate rotate TENANT --admin-subject USER --resume` ends it: it tries the secret, and \
-                        reads the new one back if Bold BI lets it";
+const ROTATION: &str = "`boldgate rotate TENANT --admin-subject USER --resume` ends it, with `--position 2` for \
+                        `embed_secrets[1]`: it tries the secret, and reads the new one back if Bold BI lets it";
 const OPEN_TO_ALL: &str = "`chmod 0400` and `chown` it to that user; in Kubernetes, set `defaultMode: 0440` and \
                            `fsGroup`";
 

@@ -167,6 +167,10 @@ impl Refusal {
                 Over::Rate(wait) => wait.max(MIN_RETRY_AFTER),
                 Over::Concurrent => MIN_RETRY_AFTER,
             }),
+            // An operator has to act first.
+            Self::Exchange(error) if matches!(error.cause.kind, ExchangeErrorKind::TokenEnded) => {
+                None
+            }
             Self::Exchange(error) => Some(error.retry_after.max(MIN_RETRY_AFTER)),
             _ => None,
         }

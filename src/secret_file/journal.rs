@@ -40,7 +40,7 @@ pub enum JournalError {
     #[error("another `boldgate rotate` is under way: it holds `{}`", .0.display())]
     UnderWay(PathBuf),
     /// No rotation has begun.
-    #[error("there is no rotation to resume: there is no `{}`", .0.display())]
+    #[error("there is no rotation to resume: there is no `{}`; of two secrets, `--position 2` is the second", .0.display())]
     Nothing(PathBuf),
     /// It cannot be read or written.
     #[error("the journal `{}` cannot be used: {}", .0.display(), .1)]

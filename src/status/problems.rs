@@ -173,7 +173,8 @@ impl Found {
             }
             let text = format!(
                 "{count} of {total} tenants ({names}): a rotation of the secret has begun and not ended; \
-                 `boldgate rotate --resume` ends it"
+                 `boldgate rotate TENANT --admin-subject USER --resume` ends it, with `--position 2` for \
+                 the second of two secrets"
             );
             self.warning("tenants", text);
         }

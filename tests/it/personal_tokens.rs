@@ -131,7 +131,9 @@ async fn a_personal_token_goes_up_as_it_is_and_a_changed_file_counts_within_a_se
     // One that is at its end counts at once as well, as the warning about it says.
     setup.files.swap_in("token", &setup.token(Duration::from_secs(5)).await);
     until_status(gateway.address(), ACME, 503).await;
-    assert_eq!(get(gateway.address(), ACME).await.code(), "token_ended");
+    let ended = get(gateway.address(), ACME).await;
+    assert_eq!(ended.code(), "token_ended");
+    assert_eq!(ended.header("retry-after"), [""; 0], "an operator has to act first");
     // Nobody has asked Bold BI about any of them.
     let proven = "the changed secret of a tenant gives tokens, and is used from now on";
     assert!(log_lines(&gateway, proven).is_empty());

@@ -349,7 +349,8 @@ async fn an_unfinished_rotation_is_a_metric_and_a_problem_of_a_running_gateway_u
     let killed = setup.rotate(&["--kill-after", "generated"]).await;
     assert_eq!(killed.code, None, "{killed:?}");
     let problem = "warning tenants: 1 of 1 tenants (acme): a rotation of the secret has begun and not ended; \
-                   `boldgate rotate --resume` ends it";
+                   `boldgate rotate TENANT --admin-subject USER --resume` ends it, with `--position 2` for \
+                   the second of two secrets";
     let named = async || problems(admin).await.contains(&problem.to_owned());
     becomes(LOOK, "the gateway has noticed it", named).await;
     let page = get(admin, "/metrics").await.text();

@@ -294,6 +294,13 @@ fn embed_hint(why: &EmbedFault) -> &'static str {
         EmbedFault::Malformed(Malformation::HeaderTwice(_)) => {
             "look for a proxy that adds this header beside the one of the page"
         }
+        EmbedFault::Malformed(
+            Malformation::Body | Malformation::NoQuery | Malformation::DashboardId,
+        ) => "the page sends another body than the embed SDK does: docs/embedding.md has its form",
+        EmbedFault::Malformed(Malformation::UnknownName) => {
+            "the page, or a version of the SDK that the gateway does not know yet, adds a name: take \
+             one option after another out of the page"
+        }
         EmbedFault::Malformed(_) => {
             "names with `&`, `=`, `+`, `#`, `;`, `%` or quotes cannot be embedded: the SDK does not \
              encode them"
