@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::Entry;
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -139,15 +140,11 @@ impl TokenCache {
             return false;
         }
         let mut replaceable = true;
-        self.entries.entry_by_ref(permit).and_compute_with(|entry| match entry {
-            Some(e) if Arc::ptr_eq(&e.value().token, rejected) => {
+        self.change(permit, |entry| match entry {
+            Some(entry) if Arc::ptr_eq(&entry.token, rejected) => {
                 let age = Instant::now() - rejected.obtained_at();
-                replaceable = e.value().replacements.allow(age, rejected.was_accepted());
-                if replaceable {
-                    Op::Put(CacheEntry { refused: true, ..e.into_value() })
-                } else {
-                    Op::Nop
-                }
+                replaceable = entry.replacements.allow(age, rejected.was_accepted());
+                if replaceable { Op::Put(CacheEntry { refused: true, ..entry }) } else { Op::Nop }
             }
             _ => Op::Nop,
         });
@@ -178,18 +175,21 @@ impl TokenCache {
     ) -> Arc<AccessToken> {
         let now = Instant::now();
         let mut is_repeated = false;
-        // Refusals of tokens by a former secret say nothing about the new one.
-        if let Some(before) = self.entries.get(permit).filter(|before| !before.former_secret) {
-            let age = now - before.token.obtained_at();
-            new.replacements = before.replacements.next(age, purpose == Purpose::Refused);
-            is_repeated = !before.refused && new.token.repeats(&before.token);
-        }
-        if is_repeated {
-            // Another exchange before its end would only give it out once more.
-            new.token = Arc::new(new.token.to_its_end());
-        }
-        let token = Arc::clone(&new.token);
-        self.entries.insert(permit.clone(), new);
+        let mut token = Arc::clone(&new.token);
+        self.change(permit, |before| {
+            // Refusals of tokens by a former secret say nothing about the new one.
+            if let Some(before) = before.filter(|before| !before.former_secret) {
+                let age = now - before.token.obtained_at();
+                new.replacements = before.replacements.next(age, purpose == Purpose::Refused);
+                is_repeated = !before.refused && new.token.repeats(&before.token);
+            }
+            if is_repeated {
+                // Another exchange before its end would only give it out once more.
+                new.token = Arc::new(new.token.to_its_end());
+                token = Arc::clone(&new.token);
+            }
+            Op::Put(new)
+        });
         if is_repeated {
             self.plan_again(permit, &token, now + token.usable_for(now) / 2);
         } else {
@@ -201,7 +201,7 @@ impl TokenCache {
 
     pub(super) fn remove(&self, permit: &Permit) {
         self.schedule().remove(permit);
-        self.entries.invalidate(permit);
+        self.change(permit, |_| Op::Remove);
     }
 
     /// Whether the token of `permit` was obtained by a secret that was changed since.
@@ -223,7 +223,7 @@ impl TokenCache {
         for (permit, entry) in &of_changed {
             let token = Arc::new(entry.token.until(end));
             let entry = CacheEntry { token, former_secret: true, ..entry.clone() };
-            self.entries.insert(permit.clone(), entry);
+            self.change(permit, |_| Op::Put(entry));
         }
         of_changed.into_iter().map(|(permit, _)| permit).collect()
     }
@@ -242,8 +242,8 @@ impl TokenCache {
         // The refresher forgets a permit without a token. To remove it here could take the refresh
         // of a token that has just come by the new secret.
         for permit in self.with_former_secret(tenant) {
-            self.entries.entry_by_ref(&permit).and_compute_with(|entry| match entry {
-                Some(entry) if entry.value().former_secret => {
+            self.change(&permit, |entry| match entry {
+                Some(entry) if entry.former_secret => {
                     removed += 1;
                     Op::Remove
                 }
@@ -265,7 +265,7 @@ impl TokenCache {
         self.schedule().retain(&still);
         let mut tenants = HashSet::new();
         for permit in self.entries.iter().map(|(permit, _)| permit).filter(|p| !still(p)) {
-            self.entries.invalidate(&*permit);
+            self.change(&permit, |_| Op::Remove);
             tenants.insert(permit.tenant().name.clone());
         }
         tenants
@@ -315,8 +315,8 @@ impl TokenCache {
             }
             let aged = before.clone().aged(suspended);
             let due = aged.as_ref().map(|aged| aged.token.refresh_by());
-            self.entries.entry_by_ref(&*permit).and_compute_with(|entry| match entry {
-                Some(e) if Arc::ptr_eq(&e.value().token, &before.token) => {
+            self.change(&permit, |entry| match entry {
+                Some(entry) if Arc::ptr_eq(&entry.token, &before.token) => {
                     aged.map_or(Op::Remove, Op::Put)
                 }
                 _ => Op::Nop,
@@ -332,6 +332,14 @@ impl TokenCache {
         if self.schedule().put(permit, at) {
             self.sooner.notify_one();
         }
+    }
+
+    /// Changes the entry of `permit`, one change at a time. moka orders only such changes: its
+    /// `insert` and `invalidate` may come between the reading and the writing of another change,
+    /// which then puts a refused or dropped token back.
+    fn change(&self, permit: &Permit, by: impl FnOnce(Option<CacheEntry>) -> Op<CacheEntry>) {
+        let by = |entry: Option<Entry<_, _>>| by(entry.map(Entry::into_value));
+        self.entries.entry_by_ref(permit).and_compute_with(by);
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {

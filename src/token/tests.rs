@@ -18,6 +18,7 @@ mod audited;
 mod held;
 mod outage;
 mod proof;
+mod races;
 mod steady;
 
 /// Permits for `count` tenants, all of one server with `max_exchanges` 16.
