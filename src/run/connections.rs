@@ -157,8 +157,9 @@ impl Connections {
                     if let Some(listener) = &listener {
                         tokio::select! {
                             biased;
-                            () = stop.cancelled() => return,
+                            // First: the kernel has told this client that it is connected.
                             () = self.open(accepted, id, listener) => {}
+                            () = stop.cancelled() => return,
                         }
                     }
                 }
