@@ -58,12 +58,12 @@ embed-page: $(target)/page/ready ## the calls of the embed SDK and the page of t
 	    cargo test --locked --test it embed::browser:: -- --ignored
 
 metrics-page: $(tools)/ready ## do promtool, Prometheus and a strict parser take the page of metrics?
-	.ci/need rust build prometheus
+	.ci/need rust build prometheus redis
 	BOLDGATE_TEST_PYTHON=$(abspath $(tools))/bin/python \
 	    cargo test --locked --test it metrics::prometheus:: -- --ignored
 
 metrics-load: ## the same under a minute of load
-	.ci/need rust build prometheus
+	.ci/need rust build prometheus redis
 	BOLDGATE_TEST_LOAD_SECONDS=60 cargo test --locked --test it -- --ignored --exact \
 	    metrics::prometheus::prometheus_scrapes_the_gateway_under_load
 
