@@ -19,7 +19,7 @@ use crate::support::gateway::{Gateway, listening_at};
 use crate::support::process::{Process, boldgate, run};
 use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
 use crate::support::tls::SelfSigned;
-use crate::support::upstream::dead_address;
+use crate::support::upstream::free_address;
 use crate::support::waiting::until;
 
 mod check;

@@ -12,7 +12,7 @@ use crate::support::files::write;
 use crate::support::gateway::anonymous;
 use crate::support::process::{Ended, Process, boldgate, run};
 use crate::support::tls::SelfSigned;
-use crate::support::upstream::dead_address;
+use crate::support::upstream::{dead_address, free_address};
 
 /// A configuration whose admin listener has this address.
 fn with_admin_at(address: &str) -> String {
@@ -22,7 +22,7 @@ fn with_admin_at(address: &str) -> String {
 
 /// A gateway with its admin listener at a port that was free, and its configuration file.
 fn gateway(folder: &TempDir, ip: &str, more: &str) -> (Process, String, u16) {
-    let port = dead_address().port();
+    let port = free_address().port();
     let secret = write(folder, "secret", "canary");
     let text = with_admin_at(&format!("{ip}:{port}")).edit("SECRET_FILE", &secret) + more;
     let file = write(folder, "gateway.yaml", &text);
@@ -84,7 +84,7 @@ fn health_asks_at_a_unix_socket_and_over_tls() {
 
     // The certificate has another name, and no CA that this machine trusts.
     let tls = SelfSigned::new("gateway.example").listener_keys(folder.path());
-    let address = dead_address();
+    let address = free_address();
     let text = with_admin_at(&address.to_string());
     let (_over_tls, file) = serve(
         "tls.yaml",

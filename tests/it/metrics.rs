@@ -19,7 +19,7 @@ use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::identity_provider::{Provider, bearer};
 use crate::support::stand_in::{site, stand_in};
 use crate::support::tls::SelfSigned;
-use crate::support::upstream::{Upstream, dead_address, ok};
+use crate::support::upstream::{Upstream, dead_address, free_address, ok};
 use crate::support::waiting::becomes;
 
 mod prometheus;

@@ -13,7 +13,7 @@ use crate::support::process::{Ended, Process, boldgate, run};
 use crate::support::reloads::two_sites;
 use crate::support::stand_in::{site, stand_in};
 use crate::support::tls::SelfSigned;
-use crate::support::upstream::{Upstream, dead_address, status};
+use crate::support::upstream::{Upstream, dead_address, free_address, status};
 
 const OFF: &str = "admin: { address: \"127.0.0.1:0\" }";
 /// The response of an admin listener without its credential.
@@ -136,7 +136,7 @@ async fn the_token_is_sent_to_a_listener_that_asks_for_one_and_shown_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_address_is_that_of_a_configuration_even_if_the_rest_of_it_is_wrong() {
     let (upstream, files) = (two_sites().await, Files::new());
-    let at = dead_address();
+    let at = free_address();
     let text = files.config(&upstream, &["acme"], "");
     let text = text.edit(OFF, &format!("admin: {{ address: \"{at}\", status: true }}"));
     files.write("boldgate.yaml", &text);
@@ -190,7 +190,7 @@ fn with_tls_it_sends_the_configured_token_to_the_holder_of_the_configured_certif
     let token = files::write(&folder, "token", "canary-admin-token");
     let tls = SelfSigned::new("gateway.example").listener_keys(folder.path());
     // Beyond loopback, reading takes the token.
-    let port = dead_address().port();
+    let port = free_address().port();
     let admin = format!(
         "admin: {{ address: \"0.0.0.0:{port}\", status: true, actions: true, token_file: {token}, \
          tls: {{ {tls} }} }}"
@@ -255,7 +255,7 @@ async fn where_only_certificates_are_credentials_it_says_what_to_do() {
     let secret = files::write(&folder, "secret", CANARY_SECRET);
     let tls = SelfSigned::new("gateway.example").listener_keys(folder.path());
     let cas = files::write(&folder, "ca.crt", &Ca::new("operators").pem);
-    let port = dead_address().port();
+    let port = free_address().port();
     let admin = format!(
         "admin: {{ address: \"0.0.0.0:{port}\", status: true, tls: {{ {tls}, client_ca_file: {cas} }} }}"
     );

@@ -81,7 +81,7 @@ fn each_finding_at_the_start_is_a_line_in_the_format_of_the_log() {
 #[test]
 fn serve_binds_nothing_when_the_configuration_is_bad() {
     let folder = tempfile::tempdir().unwrap();
-    let address = dead_address();
+    let address = free_address();
     let text = config("http://127.0.0.1:1/bi", "/nonexistent/secret");
     let file = write(&folder, "bad.yaml", &listening_at(address, &text));
     let ended = run(&["serve", "--config", &file]);
@@ -164,7 +164,7 @@ async fn serve_says_what_listens_where() {
     drop(gateway);
 
     // At this level the gateway logs nothing, so its address must be known beforehand.
-    let address = dead_address();
+    let address = free_address();
     let file = write(&folder, "quiet.yaml", &text.edit("[::1]:0", &address.to_string()));
     let mut command = boldgate(&["serve", "--log-level", "error", "--config", &file]);
     let gateway = Process::start({

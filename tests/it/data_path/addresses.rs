@@ -19,7 +19,7 @@ use crate::support::scripted::{
     ScriptedUpstream, Wire, on_server, own_token, raw_response, request, with_body,
 };
 use crate::support::tls::{SelfSigned, TlsServer, tls_config};
-use crate::support::upstream::{Request, Seen, Upstream, dead_address, ok, status};
+use crate::support::upstream::{Request, Seen, Upstream, free_address, ok, status};
 use crate::support::waiting::{comes_true, until};
 
 /// A configuration for a server whose name nobody knows, at these addresses.
@@ -229,7 +229,7 @@ async fn a_health_check_ejects_and_restores_an_address_and_sends_no_token() {
 
 #[tokio::test]
 async fn all_addresses_down_is_a_502_at_once_and_one_that_returns_is_found_without_a_request() {
-    let dead = [dead_address(), dead_address()];
+    let dead = [free_address(), free_address()];
     let gateway = Gateway::start(&at(&dead, ""));
     let begun = Instant::now();
     for _ in 0..10 {

@@ -17,7 +17,9 @@ use super::certificates::in_the_certificate;
 use super::plant::{FirstFault, Plant, USER, sound, sound_for, with_password};
 use crate::support::stand_in::{EMBED_SECRET, PASSWORD};
 use crate::support::tls::{SelfSigned, TlsServer};
-use crate::support::upstream::{RawResponse, Request, Upstream, dead_address, status};
+use crate::support::upstream::{
+    RawResponse, Request, Upstream, dead_address, free_address, status,
+};
 
 /// A fault, and what the doctor must say of it.
 pub struct Row {
@@ -248,7 +250,7 @@ async fn on_the_way() -> Vec<Row> {
     let (ssh, ssh_task) = responding("SSH-2.0-OpenSSH_9.2\r\n").await;
     let (stand_in, _) = sound().await;
     let url = |address: SocketAddr| format!("http://{address}/bi");
-    let ipv6 = SocketAddr::from((Ipv6Addr::LOCALHOST, dead_address().port()));
+    let ipv6 = SocketAddr::from((Ipv6Addr::LOCALHOST, free_address().port()));
     let (second, sound_plant) = sound().await;
     let one_of_two = format!(", addresses: [\"{}\", \"{dead}\"]", second.addr());
     let own = SelfSigned::new("localhost");

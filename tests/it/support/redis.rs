@@ -8,6 +8,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+use super::upstream::free_address;
+
 /// A server that is killed when it is dropped.
 pub struct Redis {
     program: String,
@@ -18,9 +20,9 @@ pub struct Redis {
     client: Vec<String>,
 }
 
-/// A port that is free at the moment.
+/// A port that nobody else takes.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_address().port()
 }
 
 impl Redis {

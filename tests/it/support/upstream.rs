@@ -1,7 +1,7 @@
 //! A raw upstream, which records every byte that reaches it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncWriteExt;
@@ -201,7 +201,27 @@ async fn read_request(
     Ok(Some(Request { head, body }))
 }
 
-/// An address at which nobody listens.
+/// An address at which nobody listens until the test ends: the port is bound, without a queue.
 pub fn dead_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    // No `SO_REUSEADDR`, with which the system could give the port to another socket.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
+/// An address that nobody else takes before the test has somebody listen at it: the system chooses
+/// the ports of other sockets from 32768 up.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        // Tests may run as threads of one process or as processes at the same time.
+        let own = u16::try_from(std::process::id() % 100).unwrap() * 100;
+        let port = 12_000 + (own + NEXT.fetch_add(1, SeqCst)) % 10_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
