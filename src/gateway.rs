@@ -440,22 +440,6 @@ impl Gatekeeper {
         self.policy.class_of(tenant, head) == RouteClass::Embed
     }
 
-    /// The endpoint of the gateway that a request is for, with its settings; `None` if it is for
-    /// the server.
-    fn embed_endpoint<'t>(
-        &self,
-        tenant: &'t Tenant,
-        head: &RequestHead<'_>,
-    ) -> Result<Option<(EmbedEndpoint, &'t EmbedSettings)>, Forbidden> {
-        if !self.is_own(tenant, head) {
-            return Ok(None);
-        }
-        let settings = tenant.embed.as_ref().ok_or(Forbidden::Reserved(false))?;
-        let endpoint = tenant.route(head.target.path()).and_then(EmbedEndpoint::at);
-        let endpoint = endpoint.filter(|_| *head.method == Method::POST);
-        Ok(Some((endpoint.ok_or(Forbidden::Reserved(true))?, settings)))
-    }
-
     /// Whether the request is of masked mode, whose routes are open only where the tenant has it.
     fn is_masked(&self, tenant: &Tenant, head: &RequestHead<'_>) -> Result<bool, Forbidden> {
         let Some(route) = tenant.masked_route(head.target.path()) else { return Ok(false) };
@@ -542,12 +526,12 @@ impl Gatekeeper {
         if head.target.has_encoded_slash() && !self.policy.takes_name(tenant, head) {
             return Err(RequestError::ENCODED_SLASH.into());
         }
+        let class = self.policy.class_of(tenant, head);
         let decided = self.is_masked(tenant, head).and_then(|masked| {
-            let endpoint = self.embed_endpoint(tenant, head)?;
-            Ok((masked, endpoint, self.policy.permit(&caller, peer, tenant, head)?))
+            let endpoint = embed_endpoint(tenant, head, class)?;
+            Ok((masked, endpoint, self.policy.permit(&caller, peer, tenant, head, class)?))
         });
         let (masked, endpoint, allowed) = decided.map_err(|why| {
-            let class = self.policy.class_of(tenant, head);
             let facts = RequestFacts::of(caller.name(), tenant, class, why.permission(), None);
             Refusal::Forbidden { why, facts }
         })?;
@@ -597,6 +581,22 @@ impl Gatekeeper {
     pub fn reissue(&self) -> impl Fn(&Permit) -> Reissued + Send + Sync + 'static {
         self.policy.reissue()
     }
+}
+
+/// The endpoint of the gateway that a request is for, with its settings; `None` if it is for the
+/// server.
+fn embed_endpoint<'t>(
+    tenant: &'t Tenant,
+    head: &RequestHead<'_>,
+    class: RouteClass,
+) -> Result<Option<(EmbedEndpoint, &'t EmbedSettings)>, Forbidden> {
+    if class != RouteClass::Embed {
+        return Ok(None);
+    }
+    let settings = tenant.embed.as_ref().ok_or(Forbidden::Reserved(false))?;
+    let endpoint = tenant.route(head.target.path()).and_then(EmbedEndpoint::at);
+    let endpoint = endpoint.filter(|_| *head.method == Method::POST);
+    Ok(Some((endpoint.ok_or(Forbidden::Reserved(true))?, settings)))
 }
 
 /// Whether the requested host is configured, for the listener or for the tenant. Any other host may

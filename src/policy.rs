@@ -203,7 +203,8 @@ impl Policy {
         Self { routes, own, known, anonymous: anonymous.map(Lists::new), subject_headers }
     }
 
-    /// Decides whether `caller`, connected as `peer`, may make this request on `tenant`.
+    /// Decides whether `caller`, connected as `peer`, may make this request on `tenant`, whose
+    /// route has the class `class`: see [`Policy::class_of`].
     ///
     /// # Errors
     /// When no permission allows tenant, route class and method, when a prohibition applies, or
@@ -214,8 +215,8 @@ impl Policy {
         peer: &PeerInfo,
         tenant: &Tenant,
         head: &RequestHead<'_>,
+        class: RouteClass,
     ) -> Result<Allowed, Forbidden> {
-        let class = self.class_of(tenant, head);
         // A page proves nothing, so that its user must be proven.
         let for_page =
             class == RouteClass::Embed || tenant.masked_route(head.target.path()).is_some();

@@ -324,6 +324,9 @@ fn check_segment(segment: &[u8], last: bool) -> Result<bool, RequestError> {
             _ => return Err(RequestError::Malformed(Rule::PathCharacter)),
         };
     }
+    if !segment.contains(&b'%') {
+        return check_name(segment).map(|()| false);
+    }
     match Cow::from(percent_decode(segment)) {
         Cow::Borrowed(plain) => check_name(plain).map(|()| false),
         Cow::Owned(decoded) => {

@@ -39,12 +39,13 @@ pub const ROUTES: Routes = Routes {
 ///
 /// A route of the gateway's own has the class of its own, in all spellings.
 fn classify(method: &Method, route: &str) -> RouteClass {
-    if is_own(route) {
+    let plain = plain(route);
+    if is_own(&plain) {
         return RouteClass::Embed;
     }
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let suggested = if looks { RouteClass::Read } else { RouteClass::Write };
-    let class = suggested.max(raised(looks, &plain(route)));
+    let class = suggested.max(raised(looks, &plain));
     if class == RouteClass::Write && *method == Method::POST {
         let route = below_version(route);
         let harmless = HARMLESS_POSTS.iter().find(|(plain, _)| *plain == route);
@@ -53,10 +54,11 @@ fn classify(method: &Method, route: &str) -> RouteClass {
     class
 }
 
-/// Whether the first segment of a route, without its version, is the one below which the gateway
-/// itself answers, in any spelling that some server takes for it, also if it is decoded twice.
+/// Whether the first segment of a plain route, without its version, is the one below which the
+/// gateway itself answers, in any spelling that some server takes for it, also if it is decoded
+/// twice.
 fn is_own(route: &str) -> bool {
-    let mut plain = plain(route);
+    let mut plain = Cow::Borrowed(route);
     loop {
         let first = segments(&plain).find(|segment| !is_version(segment));
         if first == Some(OWN) {
@@ -128,12 +130,12 @@ fn raised(looks: bool, route: &str) -> RouteClass {
 /// The route in lower case and decoded once, with slashes for backslashes. It is not copied if
 /// nothing changes.
 fn plain(route: &str) -> Cow<'_, str> {
-    let is_plain = |b: u8| matches!(b, b'!'..=b'~') && !matches!(b, b'A'..=b'Z' | b'%' | b'\\');
-    if route.bytes().all(is_plain) {
-        return Cow::Borrowed(route);
-    }
-    if route.bytes().all(|b| is_plain(b.to_ascii_lowercase())) {
-        return Cow::Owned(route.to_ascii_lowercase());
+    let is_ascii = |b: u8| matches!(b, b'!'..=b'~') && !matches!(b, b'%' | b'\\');
+    // Both look at all bytes, so that the compiler can take several at a time.
+    let is_lower = !route.bytes().fold(false, |found, b| found | b.is_ascii_uppercase());
+    if route.bytes().fold(true, |all, b| all & is_ascii(b)) {
+        let folded = || route.to_ascii_lowercase();
+        return if is_lower { Cow::Borrowed(route) } else { Cow::Owned(folded()) };
     }
     let decoded = percent_decode_str(route).decode_utf8_lossy();
     // To upper case first, as .NET compares: this turns `ſ`, which has no lower case, into `s`. `İ`

@@ -96,7 +96,7 @@ fn ask(
     let raw = RawHead::read((raw + "\r\n").as_bytes()).unwrap();
     let head = RequestHead::parse(&raw).unwrap();
     let peer = PeerInfo { address: Some([192, 0, 2, 7].into()), ..PeerInfo::default() };
-    policy.permit(caller, &peer, tenant, &head)
+    policy.permit(caller, &peer, tenant, &head, policy.class_of(tenant, &head))
 }
 
 #[test]

@@ -7,13 +7,12 @@ use std::borrow::Cow;
 /// REST API v1.0 to v6.0; its user names are e-mail addresses as a rule.)
 pub fn without_names(path: &str) -> Cow<'_, str> {
     let mut after_users = false;
-    let names = |segment: &str, after_users: bool| {
-        !segment.is_empty()
-            && (after_users
-                || segment.contains('@')
-                || segment.contains("%40")
-                || segment.contains("%2540"))
-    };
+    // A search for text is dear, and hardly any path has one of these.
+    let may_have_at = path.bytes().any(|b| matches!(b, b'@' | b'%'));
+    let has_at =
+        |segment: &str| may_have_at && ["@", "%40", "%2540"].iter().any(|at| segment.contains(at));
+    let names =
+        |segment: &str, after_users: bool| !segment.is_empty() && (after_users || has_at(segment));
     let is_users = |segment: &str| segment.eq_ignore_ascii_case("users");
     let has_names = path.split('/').any(|segment| {
         let is_name = names(segment, after_users);
