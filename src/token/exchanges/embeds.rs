@@ -108,8 +108,10 @@ impl Exchanges {
                 return Err(no_token(permit, kind));
             }
             let token = Arc::new(token);
-            if !self.is_revoked(permit) {
-                self.embeds.tokens.insert(key.clone(), Arc::clone(&token));
+            self.embeds.tokens.insert(key.clone(), Arc::clone(&token));
+            // A new configuration may have swept the tokens just before.
+            if self.is_revoked(permit) {
+                self.embeds.tokens.invalidate(&key);
             }
             Ok((token, false))
         });
