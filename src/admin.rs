@@ -290,10 +290,7 @@ impl AdminServer {
         match &*path {
             "/livez" => text(StatusCode::OK, "alive\n"),
             "/readyz" => match self.readiness.0.load(Relaxed) {
-                READY => match self.telemetry.descriptors.scarcity() {
-                    None => text(StatusCode::OK, "ready\n"),
-                    Some(scarcity) => text(StatusCode::OK, format!("ready\nwarning: {scarcity}\n")),
-                },
+                READY => text(StatusCode::OK, self.ready()),
                 STARTING => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting\n"),
                 LACKS_SECRETS => text(StatusCode::SERVICE_UNAVAILABLE, NO_SECRET),
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"),
@@ -303,6 +300,18 @@ impl AdminServer {
                 None => text(StatusCode::NOT_FOUND, NOT_FOUND),
             },
         }
+    }
+
+    /// The body of a readiness probe: that the gateway is ready, with what an operator should know.
+    fn ready(&self) -> String {
+        let mut body = "ready\n".to_owned();
+        if let Some(scarcity) = self.telemetry.descriptors.scarcity() {
+            body += &format!("warning: {scarcity}\n");
+        }
+        if self.controls.is_store_away() {
+            body += STORE_AWAY;
+        }
+        body
     }
 
     /// The status API and its page. The page itself holds no data.
@@ -411,6 +420,8 @@ const READY: u8 = 1;
 const STOPPING: u8 = 2;
 const LACKS_SECRETS: u8 = 3;
 const NO_SECRET: &str = "not ready: the secret of a tenant in `warm_up` cannot be used\n";
+const STORE_AWAY: &str =
+    "warning: the token store cannot be used: this gateway exchanges for itself\n";
 const NOT_FOUND: &str = "try /livez, /readyz or /metrics\n";
 const NOT_FOUND_WITH_PAGE: &str = "try /, /livez, /readyz or /metrics\n";
 const LOOPBACK_ONLY: &str = "only localhost and loopback addresses are served here\n";

@@ -19,7 +19,7 @@ use crate::policy::{
 };
 use crate::refusal::{Refusal, RequestFacts};
 use crate::request::{RequestError, RequestHead};
-use crate::store::FleetAction;
+use crate::store::{FleetAction, TokenStore};
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{
     DisabledBy, EmbedMode, EmbedSettings, ExistingAuthorization, SwitchError, Tenant,
@@ -260,6 +260,11 @@ impl Gateway {
                 "an operator's action at another gateway of the fleet"
             );
         }
+    }
+
+    /// The token store of the fleet, if there is one.
+    pub fn token_store(&self) -> Option<Arc<TokenStore>> {
+        self.tokens.store()
     }
 
     /// Whether the token store can be used; `None` without one.

@@ -15,6 +15,7 @@ mod issuers;
 mod problems;
 mod samples;
 mod servers;
+mod store;
 mod tenants;
 
 pub use certificates::{ApiKeyStatus, CertificateList, CertificateStatus, Validity};
@@ -23,6 +24,7 @@ pub use problems::Problem;
 use samples::Samples;
 pub use samples::{RequestSamples, SAMPLE_PERIOD};
 pub use servers::{AddressStatus, ServerStatus};
+use store::TokenStoreStatus;
 pub use tenants::{BadQuery, TenantPage, TenantQuery, TenantState, TenantStatus};
 
 use crate::config::{CertificateEnds, EffectiveConfig};
@@ -88,6 +90,8 @@ pub struct Overview {
     problems: Vec<Problem>,
     samples: RequestSamples,
     listeners: Vec<ListenerStatus>,
+    /// The token store of the fleet; `None` if there is none.
+    token_store: Option<TokenStoreStatus>,
 }
 
 /// How many tenants are in each state.
@@ -182,12 +186,15 @@ impl StatusSource {
         let servers = servers::servers(&active.proxy, &self.telemetry, &self.samples);
         let certificates = certificates::list(&active);
         let stopping = self.stopping.load(Relaxed);
+        let token_store = active.gateway.token_store();
+        let token_store = token_store.map(|store| TokenStoreStatus::of(&store));
         let problems = problems::problems(
             &active,
             &self.telemetry,
             tenants,
             &servers,
             &certificates,
+            token_store.as_ref(),
             stopping,
         );
         Overview {
@@ -204,6 +211,7 @@ impl StatusSource {
             problems,
             samples: self.samples.all(),
             listeners: active.listeners.clone(),
+            token_store,
         }
     }
 

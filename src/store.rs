@@ -3,6 +3,7 @@
 //! fail: what it does not give within its timeout, a gateway does for itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::telemetry::{StoreOutcome, Telemetry};
 
 mod actions;
+mod condition;
 mod connection;
 mod identity;
 mod keeper;
@@ -25,6 +27,7 @@ mod token_record;
 
 use actions::Actions;
 pub use actions::FleetAction;
+pub use condition::{StoreCondition, StoreEngine, StoreFault, StoreState};
 pub use identity::Identity;
 pub use lease::{Claim, StoreLease};
 use link::{Link, NoReply};
@@ -32,7 +35,7 @@ use names::ValueNames;
 pub use probe::{ProbeFault, StoreProbe};
 use seal::Unsealable;
 pub use seal::{NotASealingKey, SealingKey};
-pub use settings::{StoreNode, StoreSettings, StoreTarget, StoreTls};
+pub use settings::{StoreLogin, StoreNode, StoreSettings, StoreTarget, StoreTls};
 use token_record::TokenRecord;
 
 /// The store, as one gateway uses it.
@@ -47,6 +50,8 @@ struct Inner {
     actions: Actions,
     /// The keys in the order that is the same on all replicas.
     ordered: Vec<SealingKey>,
+    /// How many tokens were opened by each key, in the order of the settings.
+    opened: Vec<AtomicU64>,
 }
 
 /// A token from the store.
@@ -95,8 +100,9 @@ impl TokenStore {
         let mut ordered = settings.sealing_keys.clone();
         ordered.sort_by_key(|key| *key.id());
         let actions = Actions::new(Box::new(act));
+        let opened = settings.sealing_keys.iter().map(|_| AtomicU64::default()).collect();
         let link = Link::new(settings, telemetry.token_store.clone());
-        let inner = Arc::new(Inner { link, actions, ordered });
+        let inner = Arc::new(Inner { link, actions, ordered, opened });
         let keeper = tokio::spawn(keeper::keep(Arc::downgrade(&inner))).abort_handle();
         Self { inner, keeper }
     }
@@ -109,6 +115,17 @@ impl TokenStore {
     /// Whether it can be used at the moment.
     pub fn is_up(&self) -> bool {
         self.inner.link.is_up()
+    }
+
+    /// Its condition.
+    pub fn condition(&self) -> StoreCondition {
+        self.inner.link.condition()
+    }
+
+    /// How many tokens were opened by each sealing key, in the order of the settings. The first
+    /// key seals.
+    pub fn opened(&self) -> Vec<u64> {
+        self.inner.opened.iter().map(|count| count.load(Relaxed)).collect()
     }
 
     /// Looks under every key.
@@ -175,6 +192,10 @@ impl TokenStore {
                 return none;
             }
         };
+        let keys = &self.inner.link.settings().sealing_keys;
+        if let Some(number) = keys.iter().position(|known| known == key) {
+            self.inner.opened[number].fetch_add(1, Relaxed);
+        }
         let digest = key.refused(identity, &record.token);
         if refused.contains(&digest) || self.inner.actions.dropped(identity, record.seen) {
             return none;

@@ -21,7 +21,7 @@ use super::reply::{ActionFailure, ActionSuccess, in_words};
 use super::{AdminClient, AdminServer};
 use crate::boldbi;
 use crate::gateway::Gateway;
-use crate::store::FleetAction;
+use crate::store::{FleetAction, StoreState};
 use crate::telemetry::{
     ActionOutcome, AdminAction, AuditClient, AuditEvent, AuditLine, LogLevel, Telemetry,
 };
@@ -56,6 +56,12 @@ impl Controls {
     ) -> Self {
         let (gateway, exchanges) = (Box::new(gateway), Semaphore::new(MAX_EXCHANGES));
         Self { gateway, reloads, telemetry, exchanges, attempts: Attempts::default() }
+    }
+
+    /// Whether the token store of the fleet is away. The first trial of a start says nothing.
+    pub(super) fn is_store_away(&self) -> bool {
+        let store = (self.gateway)().and_then(|gateway| gateway.token_store());
+        store.is_some_and(|store| store.condition().state == StoreState::Away)
     }
 
     /// Counts and audits a request without a valid credential for something else than an action.

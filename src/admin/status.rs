@@ -114,6 +114,7 @@ const SCRIPT: &str = concat!(
     include_str!("page/js/overview.js"),
     include_str!("page/js/tenants.js"),
     include_str!("page/js/servers.js"),
+    include_str!("page/js/store.js"),
     include_str!("page/js/lists.js"),
     include_str!("page/js/main.js"),
 );

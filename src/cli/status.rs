@@ -18,6 +18,7 @@ use reader::StatusReader;
 use style::Style;
 
 mod reader;
+mod store;
 mod style;
 mod table;
 mod text;

@@ -17,7 +17,7 @@ use super::server_url::{endpoint, is_request_host};
 use super::{Check, References, file};
 use crate::plain_file::limit::{MAX_CERTIFICATES, MAX_PRIVATE_KEY};
 use crate::secret::Secret;
-use crate::store::{SealingKey, StoreNode, StoreSettings, StoreTarget, StoreTls};
+use crate::store::{SealingKey, StoreLogin, StoreNode, StoreSettings, StoreTarget, StoreTls};
 
 impl Check<'_> {
     /// The settings of the token store; `None` if there is none.
@@ -32,11 +32,7 @@ impl Check<'_> {
         let prefix = self.store_prefix(&at.key("prefix"), store.prefix);
         let redis_at = at.key("redis");
         let redis = store.redis.required(&redis_at, REDIS, self.notes)?;
-        let password = match redis.password {
-            Field::Missing => Ok(None),
-            given => self.stored_secret(&redis_at.key("password"), given).map(Some),
-        };
-        let username = redis.username.optional();
+        let login = self.store_login(&redis_at, redis.username, redis.password);
         let target = self.target(&redis_at, redis.url, redis.nodes, redis.sentinel);
         let tls = target.as_ref().ok().map(|(_, tls)| *tls);
         let tls = self.store_tls(
@@ -46,13 +42,30 @@ impl Check<'_> {
         );
         Ok(Some(StoreSettings {
             target: target?.0,
-            username: username?,
-            password: password?,
+            login: login?,
             tls: tls?,
             sealing_keys: keys?,
             timeout: timeout?.0,
             prefix: prefix?,
         }))
+    }
+
+    /// The user and the password beside these keys.
+    fn store_login(
+        self,
+        at: &Place<'_>,
+        username: Field<String>,
+        password: Field<file::SecretSource>,
+    ) -> Result<StoreLogin, Noted> {
+        let password = match password {
+            Field::Missing => Ok(None),
+            given => self.stored_secret(&at.key("password"), given).map(Some),
+        };
+        let (username, password) = (username.optional()?, password?);
+        if username.is_some() && password.is_none() {
+            return Err(self.notes.missing(at.key("password").missing(PASSWORD)));
+        }
+        Ok(StoreLogin { username, password })
     }
 
     fn sealing_keys(
@@ -126,13 +139,14 @@ impl Check<'_> {
         let at = at.key("sentinel");
         let sentinel = sentinel.required(&at, REDIS, self.notes)?;
         let nodes = self.store_nodes(&at.key("nodes"), sentinel.nodes);
+        let login = self.store_login(&at, sentinel.username, sentinel.password);
         let master_at = at.key("master");
         let master = sentinel.master.required(&master_at, MASTER, self.notes)?;
         if master.is_empty() || !master.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(self.notes.add(master_at.wrong(MASTER)));
         }
         let (nodes, tls) = nodes?;
-        Ok((StoreTarget::Sentinel { master, nodes }, tls))
+        Ok((StoreTarget::Sentinel { master, nodes, login: login? }, tls))
     }
 
     fn store_nodes(
@@ -266,6 +280,7 @@ const REDIS: &str = "one of `url`, `nodes` (of a Cluster) and `sentinel`";
 const URL: &str = "a URL such as `rediss://redis.example.com:6379`";
 const NODES: &str = "a list of 1 to 32 URLs such as `redis://redis-1.example.com:6379`";
 const MASTER: &str = "the name that the sentinels know the master by, such as `mymaster`";
+const PASSWORD: &str = "the password of `username`, as `{ file: /path }` or `{ env: NAME }`";
 const SEALING_KEYS: &str = "a list of 1 to 8 sources, each `{ file: /path }` or `{ env: NAME }`";
 const SEALING_KEY: &str = "64 hexadecimal digits, or Base64 of 32 bytes";
 const MAKE_KEY: &str = "`boldgate key --sealing` makes one";

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::certificates::{CertificateList, ValidityState};
 use super::servers::ServerStatus;
+use super::store::TokenStoreStatus;
 use super::{ShownGeneration, TenantCounts, issuers};
 use crate::caller::KeyCondition;
 use crate::telemetry::{LogFault, RecordedReload, Telemetry};
@@ -36,6 +37,7 @@ pub(super) fn problems(
     tenants: TenantCounts,
     servers: &[ServerStatus],
     certificates: &CertificateList,
+    token_store: Option<&TokenStoreStatus>,
     stopping: bool,
 ) -> Vec<Problem> {
     let mut found = Found::default();
@@ -50,7 +52,9 @@ pub(super) fn problems(
     found.certificates(certificates);
     found.issuers(active);
     found.configuration(active, telemetry.reload_records.last().as_ref());
-    found.store(active);
+    if let Some(text) = token_store.and_then(TokenStoreStatus::problem) {
+        found.warning("store", text);
+    }
     found.process(telemetry);
     found.logs(telemetry);
     found.bounded()
@@ -300,12 +304,6 @@ impl Found {
         }
     }
 
-    fn store(&mut self, active: &ShownGeneration) {
-        if active.gateway.is_store_up() == Some(false) {
-            self.warning("overview", STORE_DOWN);
-        }
-    }
-
     fn process(&mut self, telemetry: &Telemetry) {
         if let Some(number) = telemetry.connections_refused.lately() {
             self.failing(
@@ -350,8 +348,6 @@ fn log_fault(log: &str, fault: LogFault) -> String {
     }
 }
 
-const STORE_DOWN: &str =
-    "the token store cannot be used: this gateway exchanges for itself, see `doctor`";
 const STOPPING: &str =
     "the gateway is stopping: requests in flight finish, and it takes no new ones after that";
 /// Servers that are named one by one.

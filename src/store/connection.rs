@@ -1,5 +1,6 @@
 //! Connections to the store: to one server, to the master that sentinels name, or to a Cluster.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{
     AsyncConnectionConfig, ClientTlsConfig, ConnectionAddr, ConnectionInfo, FromRedisValue,
-    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, TlsCertificates,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, TlsCertificates, Value,
 };
 use rustls::ClientConfig;
 use rustls::crypto::ring::sign::any_supported_type;
@@ -20,7 +21,8 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
-use super::settings::{StoreNode, StoreSettings, StoreTarget, StoreTls};
+use super::condition::StoreEngine;
+use super::settings::{StoreLogin, StoreNode, StoreSettings, StoreTarget, StoreTls};
 
 /// A connection that many requests use at the same time.
 #[derive(Clone)]
@@ -50,10 +52,10 @@ impl StoreConnection {
         master: Option<&StoreNode>,
     ) -> Result<Self, ConnectFault> {
         match &settings.target {
-            StoreTarget::Single(node) => Self::to(node, settings, Login::Store).await,
+            StoreTarget::Single(node) => Self::to(node, settings, &settings.login).await,
             StoreTarget::Sentinel { .. } => {
                 let master = master.ok_or("no sentinel has named a master")?;
-                Self::to(master, settings, Login::Store).await
+                Self::to(master, settings, &settings.login).await
             }
             StoreTarget::Cluster(nodes) => cluster(nodes, settings).await.map(Self::Cluster),
         }
@@ -70,17 +72,22 @@ impl StoreConnection {
         }
     }
 
+    /// The program at the other end.
+    pub(super) async fn engine(&mut self) -> Result<Option<StoreEngine>, RedisError> {
+        let mut question = redis::pipe();
+        question.cmd("HELLO");
+        let (reply,) = self.send::<(HashMap<String, Value>,)>(&question).await?;
+        Ok(StoreEngine::read(&reply))
+    }
+
     async fn to(
         node: &StoreNode,
         settings: &StoreSettings,
-        login: Login,
+        login: &StoreLogin,
     ) -> Result<Self, ConnectFault> {
         let tcp = TcpStream::connect((node.host.as_str(), node.port)).await?;
         tcp.set_nodelay(true)?;
-        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        if login == Login::Store {
-            info = with_login(info, settings);
-        }
+        let info = with_login(RedisConnectionInfo::default().set_skip_set_lib_name(), login);
         // The deadline of a request is ours.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (connection, driver) = match &settings.tls {
@@ -99,22 +106,14 @@ impl StoreConnection {
     }
 }
 
-/// Whose user and password a connection begins with.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Login {
-    Store,
-    /// Sentinels have none.
-    Nobody,
-}
-
 /// The master that a sentinel names.
 pub(super) async fn master(settings: &StoreSettings) -> Result<StoreNode, ConnectFault> {
-    let StoreTarget::Sentinel { master, nodes } = &settings.target else {
+    let StoreTarget::Sentinel { master, nodes, login } = &settings.target else {
         return Err("the store has no sentinels".into());
     };
     let ask = |node: StoreNode| {
         Box::pin(async move {
-            let mut connection = StoreConnection::to(&node, settings, Login::Nobody).await?;
+            let mut connection = StoreConnection::to(&node, settings, login).await?;
             let mut question = redis::pipe();
             question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
             let (found,): (Option<(String, u16)>,) = connection.send(&question).await?;
@@ -136,8 +135,8 @@ async fn cluster(
             Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
             None => ConnectionAddr::Tcp(host, port),
         };
-        let login = RedisConnectionInfo::default().set_skip_set_lib_name();
-        Ok(address.into_connection_info()?.set_redis_settings(with_login(login, settings)))
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        Ok(address.into_connection_info()?.set_redis_settings(with_login(info, &settings.login)))
     };
     let nodes = nodes.iter().map(info).collect::<Result<Vec<_>, _>>()?;
     let mut builder = ClusterClientBuilder::new(nodes)
@@ -155,11 +154,11 @@ async fn cluster(
     Ok(builder.build()?.get_async_connection().await?)
 }
 
-fn with_login(mut info: RedisConnectionInfo, settings: &StoreSettings) -> RedisConnectionInfo {
-    if let Some(username) = &settings.username {
+fn with_login(mut info: RedisConnectionInfo, login: &StoreLogin) -> RedisConnectionInfo {
+    if let Some(username) = &login.username {
         info = info.set_username(username);
     }
-    if let Some(password) = &settings.password {
+    if let Some(password) = &login.password {
         info = info.set_password(password.expose());
     }
     info

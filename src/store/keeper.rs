@@ -23,6 +23,7 @@ pub(super) async fn keep(inner: Weak<Inner>) {
                 .link
                 .trial(&names, async |connection| inner.read_actions_by(connection).await)
                 .await;
+            inner.link.learn_engine().await;
             if !inner.link.is_up() {
                 let jitter = Duration::from_millis(fastrand::u64(0..100));
                 drop(inner);

@@ -9,6 +9,7 @@ use redis::{FromRedisValue, Pipeline, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::condition::{ConditionRecord, StoreCondition};
 use super::connection::{ConnectFault, StoreConnection, master};
 use super::names::ValueNames;
 use super::settings::{StoreNode, StoreSettings, StoreTarget};
@@ -27,6 +28,7 @@ pub(super) struct Link {
     opened: Notify,
     /// The names whose request failed last: a trial asks for them.
     failed: RwLock<Option<ValueNames>>,
+    record: ConditionRecord,
     metrics: StoreMetrics,
 }
 
@@ -57,6 +59,7 @@ impl Link {
             begun: Instant::now(),
             opened: Notify::new(),
             failed: RwLock::default(),
+            record: ConditionRecord::new(),
             metrics,
         }
     }
@@ -71,6 +74,10 @@ impl Link {
 
     pub(super) fn is_up(&self) -> bool {
         self.connection.read().is_some()
+    }
+
+    pub(super) fn condition(&self) -> StoreCondition {
+        self.record.get()
     }
 
     /// Sends `pipeline`, all of whose keys are of `names`.
@@ -120,11 +127,13 @@ impl Link {
             return;
         }
         *connection = None;
+        let error = self.settings.harmless(error);
+        self.record.away(error.clone());
         drop(connection);
         *self.failed.write() = Some(names.clone());
         self.opened.notify_one();
         tracing::warn!(
-            error,
+            error = error.as_str(),
             hint = HINT,
             "the token store cannot be used: this gateway exchanges for itself until it is back"
         );
@@ -170,10 +179,16 @@ impl Link {
         match opened {
             Ok((connection, master)) => {
                 let number = self.connections.fetch_add(1, Relaxed);
-                *self.connection.write() = Some(UsedConnection { number, connection, master });
+                let leads_to = master.as_ref().map(ToString::to_string);
+                let mut used = self.connection.write();
+                self.record.in_use(leads_to);
+                *used = Some(UsedConnection { number, connection, master });
+                drop(used);
                 tracing::info!("the token store is in use");
             }
             Err(error) => {
+                let error = self.settings.harmless(&error);
+                self.record.away(error.clone());
                 if let Some(repeated) = self.metrics.log_limiter.allow("token_store") {
                     let repeated = (repeated > 0).then_some(repeated);
                     tracing::warn!(
@@ -186,6 +201,14 @@ impl Link {
             }
         }
         self.tried.send_replace(true);
+    }
+
+    /// Asks the store what it is. A store that does not say so is used all the same.
+    pub(super) async fn learn_engine(&self) {
+        let open = self.connection.read().clone();
+        let Some(UsedConnection { mut connection, .. }) = open else { return };
+        let asked = timeout(TRIAL_TIMEOUT, connection.engine()).await;
+        self.record.learn(asked.ok().and_then(Result::ok).flatten());
     }
 
     /// A connection that takes writes where `names` are kept.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::RedisError;
 use tokio::time::{Instant, timeout};
 
+use super::condition::StoreEngine;
 use super::connection::{ConnectFault, StoreConnection, master};
 use super::names::ValueNames;
 use super::settings::{StoreSettings, StoreTarget};
@@ -16,6 +17,8 @@ pub struct StoreProbe {
     pub master: Option<String>,
     /// The time of one small request.
     pub took: Duration,
+    /// The program that it is, if it says so.
+    pub engine: Option<StoreEngine>,
 }
 
 /// The step that failed, with its cause.
@@ -66,7 +69,8 @@ impl StoreProbe {
         if !(1..=LIFE).contains(&life) {
             return Err(ProbeFault::Life(life));
         }
-        Ok(Self { master: master.map(|node| node.to_string()), took })
+        let engine = connection.engine().await.ok().flatten();
+        Ok(Self { master: master.map(|node| node.to_string()), took, engine })
     }
 }
 

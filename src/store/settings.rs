@@ -11,10 +11,8 @@ use crate::trust::Trust;
 pub struct StoreSettings {
     /// Where it is.
     pub target: StoreTarget,
-    /// The user of its ACL.
-    pub username: Option<String>,
-    /// The password.
-    pub password: Option<Secret>,
+    /// The user of its ACL, and the password.
+    pub login: StoreLogin,
     /// TLS towards it; `None` without.
     pub tls: Option<StoreTls>,
     /// The keys, at least one; the first seals, all open.
@@ -38,7 +36,18 @@ pub enum StoreTarget {
         master: String,
         /// The sentinels.
         nodes: Vec<StoreNode>,
+        /// Their own user and password.
+        login: StoreLogin,
     },
+}
+
+/// The user and the password that a connection begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreLogin {
+    /// The user of an ACL; the default one without it.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
 }
 
 /// A server of the store.
@@ -61,6 +70,28 @@ pub struct StoreTls {
     pub client_pem: Option<(Vec<u8>, Secret)>,
 }
 
+impl StoreSettings {
+    /// `text`, an error, without users and passwords: a server may repeat the words of a command
+    /// that it refuses.
+    pub fn harmless(&self, text: &str) -> String {
+        let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let sentinels = match &self.target {
+            StoreTarget::Sentinel { login, .. } => Some(login),
+            StoreTarget::Single(_) | StoreTarget::Cluster(_) => None,
+        };
+        for login in [Some(&self.login), sentinels].into_iter().flatten() {
+            let words = [login.password.as_ref().map(Secret::expose), login.username.as_deref()];
+            for word in words.into_iter().flatten().filter(|word| !word.is_empty()) {
+                text = text.replace(word, "***");
+            }
+        }
+        match text.char_indices().nth(MAX_ERROR) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    }
+}
+
 impl StoreTarget {
     /// All servers that are configured.
     pub fn nodes(&self) -> &[StoreNode] {
@@ -78,5 +109,44 @@ impl std::fmt::Display for StoreNode {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+/// Characters of an error that are shown.
+const MAX_ERROR: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn login(username: &str, password: &str) -> StoreLogin {
+        let password = Some(Secret::new(password.into()));
+        StoreLogin { username: Some(username.into()), password }
+    }
+
+    #[test]
+    fn an_error_that_repeats_a_command_shows_neither_user_nor_password() {
+        let settings = StoreSettings {
+            target: StoreTarget::Sentinel {
+                master: "mymaster".into(),
+                nodes: Vec::new(),
+                login: login("watcher", "canary-of-sentinels"),
+            },
+            login: login("gateway-user", "canary-of-the-store"),
+            tls: None,
+            sealing_keys: Vec::new(),
+            timeout: Duration::from_millis(50),
+            prefix: "boldgate:".into(),
+        };
+        let refused = "unknown command 'AUTH', with args beginning with: 'gateway-user' \
+                       'canary-of-the-store'\r\n'watcher' 'canary-of-sentinels'";
+        let shown = settings.harmless(refused);
+        assert_eq!(
+            shown,
+            "unknown command 'AUTH', with args beginning with: '***' '***'  '***' '***'"
+        );
+        assert_eq!(settings.harmless(&"é".repeat(500)).chars().count(), MAX_ERROR + 1);
     }
 }

@@ -17,6 +17,7 @@ use crate::support::audit::audit_lines;
 use crate::support::client::Client;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
+use crate::support::fleet::SEALING_KEY;
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::identity_provider::{Provider, bearer};
 use crate::support::reloads::{ACME, get, two_sites};
@@ -45,6 +46,7 @@ impl Eventful {
         certificate(&files);
         files.write("password", PASSWORD);
         files.write("keys.json", &provider.jwks());
+        files.write("sealing-key", SEALING_KEY);
         let text = EVENTFUL
             .edit("BOLDBI", &stand_in.addr().to_string())
             .edit_all("AWAY", &dead_address().to_string())
@@ -187,6 +189,9 @@ admin: { address: \"127.0.0.1:0\", status: true }
 servers:
   main: { url: \"http://BOLDBI/bi\" }
   west: { url: \"http://AWAY/bi\", max_connections: 50 }
+token_store:
+  redis: { url: \"redis://AWAY\" }
+  sealing_keys: [ { file: DIR/sealing-key } ]
 tenants:
   acme:
     server: main

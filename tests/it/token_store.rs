@@ -1,6 +1,7 @@
 //! The token store of a fleet, with a real redis-server.
 
 mod actions;
+mod condition;
 mod configuration;
 mod contents;
 mod exchanges;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::quantity::counted;
 use super::report::Steps;
 use crate::store::{ProbeFault, StoreProbe, StoreSettings};
 
@@ -10,7 +11,14 @@ use crate::store::{ProbeFault, StoreProbe, StoreSettings};
 pub(super) async fn examine(steps: &mut Steps, settings: &StoreSettings, limit: Duration) {
     let nodes: Vec<_> = settings.target.nodes().iter().map(|node| format!("`{node}`")).collect();
     let at = nodes.join(", ");
+    let keys = settings.sealing_keys.len();
+    let seals = if keys > 1 { ", of which the first seals" } else { "" };
+    let keys = format!("{}{seals}", counted(keys, "sealing key"));
     match StoreProbe::run(settings, limit).await {
+        Ok(StoreProbe { engine: Some(engine), .. }) if engine.is_too_old() => {
+            let found = format!("{at}: it is {engine}, which lacks commands of newer ones");
+            steps.warning("store", found, OLD_TO_DO);
+        }
         Ok(probe) if probe.took > settings.timeout => {
             let found = format!(
                 "{at}: a request took {:?}, longer than `token_store.timeout` ({:?})",
@@ -20,9 +28,15 @@ pub(super) async fn examine(steps: &mut Steps, settings: &StoreSettings, limit: 
         }
         Ok(probe) => {
             let master = probe.master.map_or_else(String::new, |at| format!(", master `{at}`"));
-            steps.ok("store", format!("{at}{master}: takes writes, and they end by themselves"));
+            let engine = probe.engine.map_or_else(String::new, |engine| format!(" ({engine})"));
+            let found =
+                format!("{at}{master}{engine}: takes writes, and they end by themselves; {keys}");
+            steps.ok("store", found);
         }
-        Err(fault) => steps.warning("store", format!("{at}: {fault}"), to_do(&fault)),
+        Err(fault) => {
+            let found = settings.harmless(&fault.to_string());
+            steps.warning("store", format!("{at}: {found}"), to_do(&fault));
+        }
     }
 }
 
@@ -48,4 +62,5 @@ fn to_do(fault: &ProbeFault) -> &'static str {
     }
 }
 
+const OLD_TO_DO: &str = "use Redis 7 or newer, or Valkey 8 or newer";
 const SLOW_TO_DO: &str = "use a store that is nearer or less busy, or raise `token_store.timeout`";

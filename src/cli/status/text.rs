@@ -6,6 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::store;
 use super::style::{Style, Tone, bars, harmless};
 use super::table::{Cell, table};
 use crate::admin::in_words;
@@ -85,6 +86,10 @@ impl StatusReport<'_> {
         line("log level", word(&status["log_level"]).to_owned());
         let (clients, running) = (&status["client_connections"], &status["requests_in_flight"]);
         line("clients", format!("{clients} connections, {running} requests in flight"));
+        let store = &status["token_store"];
+        if let Some(words) = store::in_words(store, &self.ago(&store["since"]), self.style) {
+            line("token store", words);
+        }
         let failed = sum(&samples["failed"]);
         let (rate, p95) = (rate(samples), milliseconds(last(&samples["p95_ms"])));
         line("requests", format!("{rate} a second, 95 % within {p95}, {failed} failed in 10 min"));
@@ -327,11 +332,11 @@ fn server(server: &Value) -> Vec<Cell> {
     ]
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn word(value: &Value) -> &str {
+pub(super) fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

@@ -76,6 +76,12 @@ pub(crate) struct Sentinel {
     /// Their URLs, all with TLS or all without; the master is spoken to alike.
     #[schemars(length(min = 1, max = 32))]
     pub nodes: Field<Vec<Field<String>>>,
+    /// The user of an ACL of the sentinels, which may be another one than that of the master.
+    #[serde(default, serialize_with = "hidden")]
+    pub username: Field<String>,
+    /// The password of the sentinels; none if it is not given.
+    #[serde(default)]
+    pub password: Field<SecretSource>,
 }
 
 fn default_timeout() -> Field<Period> {

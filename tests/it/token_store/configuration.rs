@@ -116,6 +116,7 @@ async fn the_doctor_connects_writes_and_names_the_fault() {
     };
     let (status, found) = diagnose().await;
     assert_eq!(status, "ok", "{found}");
+    assert!(found.contains("(redis ") && found.contains("1 sealing key"), "{found}");
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let (status, found) = diagnose().await;
     assert_eq!(status, "warning", "{found}");

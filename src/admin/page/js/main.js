@@ -66,6 +66,7 @@ async function refresh() {
     if (mine !== round) return;
     showOverview(status);
     showServers(servers);
+    showStore(status.token_store, status.now);
     showTenants(tenants, status.now);
     await showLists(status);
     if (mine !== round) return;

@@ -1,4 +1,4 @@
-const SECTIONS = { overview: "overview", tenants: "tenants", servers: "servers", certificates: "certificates", issuers: "issuers", reloads: "reloads" };
+const SECTIONS = { overview: "overview", tenants: "tenants", servers: "servers", store: "store", certificates: "certificates", issuers: "issuers", reloads: "reloads" };
 let mayAct = false;
 let needsToken = false;
 
