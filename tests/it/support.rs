@@ -20,6 +20,7 @@ pub mod process;
 pub mod redis;
 pub mod reloads;
 pub mod scripted;
+pub mod sentinel;
 pub mod server_certificates;
 pub mod stand_in;
 pub mod tenants;

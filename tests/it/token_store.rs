@@ -7,3 +7,4 @@ mod contents;
 mod exchanges;
 mod faults;
 mod heavy;
+mod kinds;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+use super::tls::SelfSigned;
 use super::upstream::free_address;
 
 /// A server that is killed when it is dropped.
@@ -55,6 +56,18 @@ impl Redis {
         let program = program.to_owned();
         let redis = Self { program, process, port, arguments, folder, client };
         redis.wait();
+        redis
+    }
+
+    /// A server with TLS alone, also towards other servers.
+    pub fn with_tls(tls: &RedisTls, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let settings = tls.settings().map(|(key, value)| [format!("--{key}"), value]).concat();
+        let mut all = vec!["--port".to_owned(), "0".into(), "--tls-port".into(), port.to_string()];
+        all.extend(settings);
+        let all: Vec<_> = all.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        let mut redis = Self::at(port, &all);
+        redis.client.extend(tls.client());
         redis
     }
 
@@ -117,6 +130,50 @@ impl Redis {
         self.kill();
         self.process = spawn(&self.program, self.port, self.folder.path(), &self.arguments);
         self.wait();
+    }
+}
+
+/// A certificate of `localhost` and 127.0.0.1 that all have and trust, servers and clients.
+pub struct RedisTls {
+    pub certificate: String,
+    pub key: String,
+    _folder: tempfile::TempDir,
+}
+
+impl RedisTls {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = SelfSigned::for_names(&["localhost", "127.0.0.1"]);
+        let file = |name: &str, text: &str| super::files::write(&folder, name, text);
+        let (certificate, key) = (file("tls.crt", &pair.pem()), file("tls.key", &pair.key_pem()));
+        Self { certificate, key, _folder: folder }
+    }
+
+    /// The settings of a server.
+    pub fn settings(&self) -> [(&'static str, String); 6] {
+        [
+            ("tls-cert-file", self.certificate.clone()),
+            ("tls-key-file", self.key.clone()),
+            ("tls-ca-cert-file", self.certificate.clone()),
+            ("tls-auth-clients", "yes".into()),
+            ("tls-replication", "yes".into()),
+            ("tls-cluster", "yes".into()),
+        ]
+    }
+
+    /// The arguments of `redis-cli`.
+    pub fn client(&self) -> Vec<String> {
+        let (certificate, key) = (self.certificate.as_str(), self.key.as_str());
+        let all = ["--tls", "--cacert", certificate, "--cert", certificate, "--key", key];
+        all.map(str::to_owned).to_vec()
+    }
+
+    /// The keys of a store in the configuration.
+    pub fn keys(&self) -> String {
+        let (certificate, key) = (&self.certificate, &self.key);
+        format!(
+            ", ca_file: {certificate}, client_certificate_file: {certificate}, client_key_file: {key}"
+        )
     }
 }
 

@@ -1,9 +1,8 @@
 //! The fleet under load: eight processes with Redis and with Valkey, a Sentinel's failover, and a
 //! Cluster that loses a master. `make token-store` runs them.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use boldgate::boldbi::stand_in::StandIn;
@@ -15,6 +14,7 @@ use crate::support::fleet::{Keys, bold_bi, config, get, uses_store};
 use crate::support::gateway::{CANARY_SECRET, Gateway};
 use crate::support::process::Process;
 use crate::support::redis::{Redis, free_port};
+use crate::support::sentinel::Sentinel;
 use crate::support::waiting::becomes;
 
 const PROCESSES: usize = 8;
@@ -114,44 +114,6 @@ async fn load_until(gateways: &[Gateway], stand_in: &StandIn, is_back: impl Fn()
     );
 }
 
-/// A sentinel that is killed when it is dropped.
-struct Sentinel(Child, u16);
-
-impl Sentinel {
-    fn start(folder: &Path, master: SocketAddr) -> Self {
-        let port = free_port();
-        let file = folder.join(format!("sentinel-{port}.conf"));
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\n\
-             sentinel monitor mymaster 127.0.0.1 {} 2\n\
-             sentinel down-after-milliseconds mymaster 500\n\
-             sentinel failover-timeout mymaster 3000\n",
-            folder.display(),
-            master.port()
-        );
-        std::fs::write(&file, text).unwrap();
-        let mut command = Command::new("redis-sentinel");
-        command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap(), port)
-    }
-
-    /// The port of the master that it names.
-    fn named(&self) -> Option<u16> {
-        let port = self.1.to_string();
-        let arguments = ["-p", &port, "sentinel", "get-master-addr-by-name", "mymaster"];
-        let output = Command::new("redis-cli").args(arguments).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().lines().nth(1)?.parse().ok()
-    }
-}
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,11 +124,11 @@ async fn a_failover_of_sentinels_fails_no_request_and_the_new_master_is_used_wit
     let replica = Redis::start();
     replica.cli(&["REPLICAOF", "127.0.0.1", &master.address().port().to_string()]);
     let sentinels: Vec<_> =
-        (0..3).map(|_| Sentinel::start(folder.path(), master.address())).collect();
+        (0..3).map(|_| Sentinel::start(folder.path(), master.address(), 2, None, "")).collect();
     // They find each other by the master.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let nodes: Vec<_> =
-        sentinels.iter().map(|one| format!("\"redis://127.0.0.1:{}\"", one.1)).collect();
+        sentinels.iter().map(|one| format!("\"redis://127.0.0.1:{}\"", one.port)).collect();
     let (stand_in, keys) = (bold_bi(12).await, Keys::new());
     let target = format!("sentinel: {{ master: mymaster, nodes: [{}] }}", nodes.join(", "));
     let config = config(&stand_in, 12, &keys.section_with(&target, &["key"], SHORT));
