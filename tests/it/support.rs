@@ -7,6 +7,7 @@ pub mod client;
 pub mod client_certificates;
 pub mod collector;
 pub mod connect_proxy;
+pub mod cutter;
 pub mod edit;
 pub mod faults;
 pub mod files;

@@ -7,4 +7,5 @@ mod contents;
 mod exchanges;
 mod faults;
 mod heavy;
+mod heavy_faults;
 mod kinds;

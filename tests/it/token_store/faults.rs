@@ -9,11 +9,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::support::admin::ask;
+use crate::support::cutter::Cutter;
+use crate::support::edit::Edit;
 use crate::support::fleet::{Keys, bold_bi, config, fleet, get, storm, user};
 use crate::support::gateway::Gateway;
+use crate::support::process::Process;
 use crate::support::redis::Redis;
 use crate::support::waiting::becomes;
 
@@ -148,10 +151,49 @@ async fn a_wrong_password_fails_no_request_and_does_not_show() {
     assert_eq!(redis.keys("boldgate:*:t").len(), 1);
 }
 
+/// The user of the gateways in the store.
+pub const LOGIN: [&str; 7] =
+    ["--user", "fleet", "on", ">canary-store-password", "~*", "&*", "+@all"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_changed_at_run_time_fails_no_request_and_the_new_one_is_taken_up() {
+    let redis = Redis::with(&LOGIN);
+    let (stand_in, keys) = (bold_bi(TENANTS).await, Keys::new());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| crate::support::files::write(&folder, name, text);
+    let password = file("password", "canary-store-password");
+    let secret = file("secret", crate::support::gateway::CANARY_SECRET);
+    let login = format!("url: {}, username: fleet, password: {{ file: {password} }}", redis.url());
+    let text = config(&stand_in, TENANTS, &keys.section(&login)).edit_all("SECRET_FILE", &secret);
+    let gateway = Process::serve(&file("gateway.yaml", &text));
+    let (address, admin) = (gateway.address(), gateway.ready().1);
+    let ready = async || ask(admin, "GET", "/readyz").await.text();
+    let patience = Duration::from_secs(20);
+    assert_eq!(get(address, 0).await.status, 200);
+    assert_eq!(redis.keys("boldgate:*:t").len(), 1, "control: it is used");
+
+    redis.cli(&["ACL", "SETUSER", "fleet", "resetpass", ">canary-next-password"]);
+    redis.cli(&["CLIENT", "KILL", "USER", "fleet"]);
+    for tenant in 1..TENANTS / 2 {
+        assert_eq!(get(address, tenant).await.status, 200, "tenant {tenant}");
+    }
+    becomes(patience, "it is away", async || ready().await.contains("token store")).await;
+    assert_eq!(redis.keys("boldgate:*:t").len(), 1, "nothing is stored meanwhile");
+    assert!(!gateway.stderr(|_| true).contains("canary-store"), "no password is in the log");
+
+    file("password", "canary-next-password");
+    becomes(patience, "the new password is taken up", async || ready().await == "ready\n").await;
+    for tenant in TENANTS / 2..TENANTS {
+        assert_eq!(get(address, tenant).await.status, 200, "tenant {tenant}");
+    }
+    assert_eq!(redis.keys("boldgate:*:t").len(), 1 + TENANTS / 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replies_that_break_off_at_any_byte_fail_no_request() {
     let (redis, stand_in, keys) = (Redis::start(), bold_bi(TENANTS).await, Keys::new());
     let cutter = Cutter::start(redis.address()).await;
+    cutter.set_cutting(true);
     let store = keys.section_with(&format!("url: redis://{}", cutter.address), &["key"], TIMEOUT);
     let gateways: Vec<_> = {
         let config = config(&stand_in, TENANTS, &store);
@@ -220,61 +262,6 @@ async fn cut_the_first_lease(store: SocketAddr) -> (SocketAddr, Arc<AtomicBool>)
         }
     });
     (address, cut)
-}
-
-/// Passes bytes on to the store, and breaks each connection off after some bytes of its replies.
-struct Cutter {
-    address: SocketAddr,
-    cut: std::sync::Arc<std::sync::atomic::AtomicU64>,
-    accepting: JoinHandle<()>,
-}
-
-impl Cutter {
-    async fn start(store: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let cut = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
-        let count = std::sync::Arc::clone(&cut);
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let count = std::sync::Arc::clone(&count);
-                tokio::spawn(async move {
-                    let Ok(server) = TcpStream::connect(store).await else { return };
-                    let (mut from_client, mut to_client) = client.into_split();
-                    let (mut from_server, mut to_server) = server.into_split();
-                    let requests = tokio::spawn(async move {
-                        // The connection breaks off on purpose.
-                        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
-                    });
-                    let mut left = fastrand::usize(20..4000);
-                    let mut buffer = [0; 512];
-                    while left > 0 {
-                        let max = left.min(buffer.len());
-                        let Ok(read @ 1..) = from_server.read(&mut buffer[..max]).await else {
-                            break;
-                        };
-                        if to_client.write_all(&buffer[..read]).await.is_err() {
-                            break;
-                        }
-                        left -= read;
-                    }
-                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    requests.abort();
-                });
-            }
-        });
-        Self { address, cut, accepting }
-    }
-
-    fn cut(&self) -> u64 {
-        self.cut.load(std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
-impl Drop for Cutter {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
 }
 
 /// The time of a request with its exchange, on a machine that is busy.

@@ -22,7 +22,7 @@ const TENANTS: usize = 100;
 const REQUESTS: usize = 2000;
 
 /// The configuration in a file, whose secret is in another one.
-fn written(folder: &Path, config: &str) -> String {
+pub fn written(folder: &Path, config: &str) -> String {
     let secret = folder.join("secret");
     std::fs::write(&secret, CANARY_SECRET).unwrap();
     let config = config.edit_all("SECRET_FILE", &secret.display().to_string());
