@@ -107,8 +107,9 @@ token-store: ## eight processes, Sentinel, a Cluster and Valkey under load; two 
 	cargo test --locked --test it token_store::heavy -- --ignored --nocapture --test-threads 1
 
 soak: build ## a million requests among faults: does anybody get what is not theirs? (README in benches/)
+	.ci/need redis
 	install -D $(target)/release/boldgate $(target)/bench/boldgate
-	cargo bench --locked --bench soak -- --reloads --gateway $(target)/bench/boldgate
+	cargo bench --locked --bench soak -- --reloads --store --gateway $(target)/bench/boldgate
 
 image: build ## build the image without pulling anything: an OCI and a docker archive (uses Debian's packages)
 	.ci/need image
@@ -158,8 +159,8 @@ embed-properties: ## does any body of a page lead to a call that it must not? 10
 acceptance: page-test embed-properties readers reloads token-store soak hundred-thousand image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
-	.ci/need rust build
-	cargo test --locked --bench soak -- --reloads --requests 20000
+	.ci/need rust build redis
+	cargo test --locked --bench soak -- --reloads --store --requests 20000
 
 hundred-thousand: build ## 100,000 tenants from files: start, memory, CPU, metrics and changes within bounds (README in benches/)
 	.ci/need python
@@ -208,12 +209,14 @@ docs: ## does the code's documentation build, with no dead link?
 configs: $(tools)/ready $(carried) ## does the gateway take every configuration we ship?
 	.ci/need rust build
 	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
+	$(BOLDGATE) schema --tenant-file | diff --unified config/boldgate.tenants.schema.json -
 	$(BOLDGATE) check --no-secrets $(configurations) $(carried)
 	deploy/tools/kubernetes.sh $(tools) $(target)/kubernetes
 	for name in $(rendered); do \
 	    $(tools)/bin/python deploy/tools/manifest.py $(target)/kubernetes/$$name.yaml >$(target)/deploy/$$name.yaml; \
 	    $(BOLDGATE) check --no-secrets $(target)/deploy/$$name.yaml; \
 	done
+	$(tools)/bin/check-jsonschema --schemafile config/boldgate.tenants.schema.json config/tenants.d/*.yaml
 	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json \
 	    $(configurations) $(carried)
 

@@ -21,6 +21,8 @@ pub(crate) struct Chaos<'c> {
     pub(crate) population: &'c Population,
     pub(crate) users: Vec<String>,
     pub(crate) files: Option<Files>,
+    /// The lines of the store in the configuration.
+    pub(crate) section: &'c str,
     pub(crate) random: Random,
     /// The last revocation of each user's tokens.
     pub(crate) revoked: HashMap<String, Instant>,
@@ -40,7 +42,7 @@ pub(crate) struct Files {
 
 impl Chaos<'_> {
     /// Runs until a change cannot be made.
-    pub(crate) async fn run(&mut self, gateway: &Gateway) -> Failure {
+    pub(crate) async fn run(&mut self, gateways: &[Gateway]) -> Failure {
         let mut all_revoked = Instant::now();
         loop {
             sleep(Duration::from_millis(40 + self.random.below(120))).await;
@@ -51,7 +53,7 @@ impl Chaos<'_> {
                 }
                 "all tokens revoked"
             } else {
-                match self.one(gateway) {
+                match self.one(gateways) {
                     Ok(what) => what,
                     Err(failure) => return failure,
                 }
@@ -62,7 +64,7 @@ impl Chaos<'_> {
         }
     }
 
-    fn one(&mut self, gateway: &Gateway) -> Result<&'static str, Failure> {
+    fn one(&mut self, gateways: &[Gateway]) -> Result<&'static str, Failure> {
         let (stand_in, proxy) = (self.stand_in, self.proxy);
         let after = usize::try_from(self.random.below(100_000)).unwrap_or(0);
         let late = Duration::from_millis(self.random.below(30));
@@ -114,12 +116,13 @@ impl Chaos<'_> {
                 proxy.connect(*self.random.of(&connect));
                 "no new connections"
             }
-            _ => self.change_files(gateway)?,
+            _ => self.change_files(gateways)?,
         })
     }
 
-    /// Changes the configuration or a secret. Every other time the gateway has to notice by itself.
-    fn change_files(&mut self, gateway: &Gateway) -> Result<&'static str, Failure> {
+    /// Changes the configuration or a secret. Every other time the gateways have to notice by
+    /// themselves.
+    fn change_files(&mut self, gateways: &[Gateway]) -> Result<&'static str, Failure> {
         let server: SocketAddr = self.proxy.address;
         let Some(files) = &mut self.files else { return Ok("nothing") };
         files.overlaps.retain(|(since, tenant)| {
@@ -147,18 +150,25 @@ impl Chaos<'_> {
                     self.stand_in.set_embed_secret(Some(&site), &secret);
                     "secret regenerated"
                 };
-                gateway.replace(&population::secret_file(tenant), &secret)?;
+                for gateway in gateways {
+                    gateway.replace(&population::secret_file(tenant), &secret)?;
+                }
                 what
             }
             _ => {
                 files.changes += 1;
-                let text = self.population.configuration(server, gateway.folder(), files.changes);
-                gateway.configure(&text)?;
+                for gateway in gateways {
+                    let (population, folder) = (self.population, gateway.folder());
+                    let text = population.configuration(server, folder, files.changes);
+                    gateway.configure(&(text + self.section))?;
+                }
                 "configuration changed"
             }
         };
         if self.random.below(2) == 0 {
-            gateway.reload()?;
+            for gateway in gateways {
+                gateway.reload()?;
+            }
         }
         Ok(what)
     }

@@ -1,8 +1,9 @@
 //! The gateway: `boldgate serve` as a process of its own.
 
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::Failure;
 use crate::listening::listening;
+use crate::population::ADMIN;
 
 /// A running gateway; dropping it ends it at once.
 pub(crate) struct Gateway {
@@ -88,6 +90,17 @@ impl Gateway {
         Ok(kib / 1024)
     }
 
+    /// How many tokens it has taken from its store.
+    pub(crate) fn taken_from_store(&self) -> Result<u64, Failure> {
+        let mut admin = UnixStream::connect(self.folder.path().join(ADMIN))?;
+        admin.set_read_timeout(Some(START_TIMEOUT))?;
+        admin.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut page = String::new();
+        admin.read_to_string(&mut page)?;
+        let hits = page.lines().find_map(|line| line.strip_prefix(HITS));
+        Ok(hits.ok_or("its metrics have no series of the store")?.trim().parse()?)
+    }
+
     /// Ends it in order, which it must do.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
         if let Some(status) = self.child.try_wait()? {
@@ -107,5 +120,6 @@ impl Drop for Gateway {
     }
 }
 
+const HITS: &str = "boldgate_token_store_requests_total{outcome=\"hit\"}";
 const FILE: &str = "gateway.yaml";
 const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use crate::random::Random;
 
 /// The plan that all workers follow.
 pub(crate) struct Plan {
-    pub(crate) gateway: SocketAddr,
+    pub(crate) gateways: Vec<SocketAddr>,
     pub(crate) identities: Vec<Identity>,
     /// Requests in all.
     pub(crate) requests: u64,
@@ -115,7 +115,7 @@ pub(crate) async fn work(plan: Arc<Plan>, mut random: Random) -> Outcome {
         }
         let connection = match kept.take() {
             Some(connection) => Ok(connection),
-            None => Connection::open(plan.gateway).await,
+            None => Connection::open(*random.of(&plan.gateways)).await,
         };
         let Ok(mut connection) = connection else {
             outcome.end("no connection");

@@ -32,12 +32,9 @@ mod listening;
 mod load;
 mod population;
 #[path = "../../tests/it/support/faults/proxy.rs"]
-#[expect(
-    dead_code,
-    reason = "what changes bytes is for the tests: here it would look like a mix-up"
-)]
 mod proxy;
 mod random;
+mod store;
 
 use chaos::{Chaos, Files};
 use checked_request::Ledger;
@@ -46,6 +43,7 @@ use load::{Outcome, Plan, work};
 use population::Population;
 use proxy::FaultProxy;
 use random::Random;
+use store::Store;
 
 /// All kinds of faults at once; checks that no client gets a response of another
 #[derive(Debug, Parser)]
@@ -65,6 +63,9 @@ struct Options {
     /// Whether secrets are rotated and the configuration is changed, too
     #[arg(long)]
     reloads: bool,
+    /// Two gateways with a token store in common, which has faults of its own; needs `redis-server`
+    #[arg(long)]
+    store: bool,
     /// Decides all choices
     #[arg(long, default_value_t = 0x601d)]
     seed: u64,
@@ -113,13 +114,20 @@ async fn run(options: &Options) -> Result<Report, Failure> {
     })
     .await?;
     let proxy = FaultProxy::start(stand_in.addr());
-    let gateway = Gateway::start(&options.gateway, population.files(), |folder| {
-        population.configuration(proxy.address, folder, 0)
-    })?;
-    let mut memory = vec![gateway.memory()?];
     let mut random = Random(options.seed);
+    let mut store =
+        if options.store { Some(Store::start(Random(options.seed).fork()).await?) } else { None };
+    let section = store.as_ref().map(Store::section).unwrap_or_default();
+    let gateways: Vec<Gateway> = (0..if options.store { 2 } else { 1 })
+        .map(|_| {
+            Gateway::start(&options.gateway, population.files(), |folder| {
+                population.configuration(proxy.address, folder, 0) + &section
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let mut memory = vec![most_memory(&gateways)?];
     let plan = Arc::new(Plan {
-        gateway: gateway.address,
+        gateways: gateways.iter().map(|gateway| gateway.address).collect(),
         identities: population.identities.clone(),
         requests: options.requests,
         next: AtomicU64::new(0),
@@ -130,6 +138,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
         population: &population,
         users: population.users(),
         files: options.reloads.then(Files::default),
+        section: &section,
         random: random.fork(),
         revoked: HashMap::new(),
         done: BTreeMap::new(),
@@ -146,7 +155,7 @@ async fn run(options: &Options) -> Result<Report, Failure> {
         while plan.next.load(Relaxed) < options.requests / 10 {
             sleep(Duration::from_millis(20)).await;
         }
-        gateway.memory()
+        most_memory(&gateways)
     };
     let all = async { tokio::join!(workers.join_all(), tenth) };
     tokio::select! {
@@ -156,13 +165,22 @@ async fn run(options: &Options) -> Result<Report, Failure> {
             }
             memory.push(tenth?);
         }
-        failure = chaos.run(&gateway) => return Err(failure),
+        failure = chaos.run(&gateways) => return Err(failure),
+        failure = faults_of(&mut store) => return Err(failure),
     }
     let elapsed = begun.elapsed();
-    let done = chaos.done;
-    memory.push(gateway.memory()?);
-    let warnings = gateway.warnings.load(Relaxed);
-    gateway.stop()?;
+    let mut done = chaos.done;
+    memory.push(most_memory(&gateways)?);
+    let warnings = gateways.iter().map(|gateway| gateway.warnings.load(Relaxed)).sum();
+    let taken = gateways.iter().map(Gateway::taken_from_store).sum::<Result<u64, _>>()?;
+    for gateway in gateways {
+        gateway.stop()?;
+    }
+    let mut acted = proxy.acted();
+    if let Some(store) = store {
+        done.extend(store.done.iter());
+        acted += store.acted();
+    }
     let violations = ledger.take_violations();
     Ok(report(
         options,
@@ -172,11 +190,26 @@ async fn run(options: &Options) -> Result<Report, Failure> {
             done,
             memory,
             warnings,
-            acted: proxy.acted(),
+            acted,
+            taken: options.store.then_some(taken),
             violations,
             exchanges: stand_in.token_requests(),
         },
     ))
+}
+
+/// The faults of the store, if there is one; it never ends without.
+async fn faults_of(store: &mut Option<Store>) -> Failure {
+    match store {
+        Some(store) => store.run().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// MiB of the gateway that has most.
+fn most_memory(gateways: &[Gateway]) -> Result<u64, Failure> {
+    let all = gateways.iter().map(Gateway::memory).collect::<Result<Vec<_>, _>>()?;
+    Ok(all.into_iter().max().unwrap_or_default())
 }
 
 /// The observations beside those of the clients.
@@ -188,6 +221,8 @@ struct Facts {
     warnings: u64,
     /// How often a fault of the network took effect.
     acted: u64,
+    /// Tokens that were taken from the store, if there is one.
+    taken: Option<u64>,
     violations: Vec<String>,
     exchanges: u64,
 }
@@ -229,13 +264,20 @@ fn report(options: &Options, mut outcome: Outcome, facts: &Facts) -> Report {
     for wrong in outcome.violations.iter().chain(&facts.violations).take(20) {
         let _ = writeln!(text, "  {wrong}");
     }
+    if let Some(taken) = facts.taken {
+        let _ = writeln!(text, "two gateways took {taken} tokens from their store");
+    }
+    let unused = facts.taken == Some(0);
+    if unused {
+        text += "the store gave no token: the run proves nothing\n";
+    }
     // A run in which most requests fail proves nothing.
     let right = outcome.ends.get("200, right").copied().unwrap_or_default();
     let too_few = right * 2 < options.requests;
     if too_few {
         text += "fewer than half of the responses were right: the run proves nothing\n";
     }
-    Report { text, violations: violations + usize::from(too_few) }
+    Report { text, violations: violations + usize::from(too_few) + usize::from(unused) }
 }
 
 /// Requests a second at least. A busy machine makes 240 in the development profile.

@@ -78,7 +78,7 @@ impl Population {
         let tenants: Vec<usize> = (turn..self.tenants).chain(0..turn).collect();
         let mut text = format!(
             "listeners: [ {{ address: 127.0.0.1:0, callers: required }} ]\n\
-             admin: {{ address: 127.0.0.1:0 }}\n\
+             admin: {{ address: \"unix:{folder}/{ADMIN}\" }}\n\
              servers:\n  main:\n    url: http://{server}/bi\n    \
              timeouts: {{ connect: 2s, read: {read}ms, write: 2s, token_exchange: 2s }}\n\
              tenants:\n"
@@ -151,4 +151,6 @@ fn key(tenant: usize) -> String {
 
 const PROXY_KEY: &str = "soak-key-of-the-proxy-0123456789";
 const HEADER: &str = "X-Soak-User";
+/// The socket of the admin listener.
+pub(crate) const ADMIN: &str = "admin.sock";
 const KEYS: &str = "keys.json";
