@@ -8,4 +8,5 @@ mod exchanges;
 mod faults;
 mod heavy;
 mod heavy_faults;
+mod heavy_versions;
 mod kinds;

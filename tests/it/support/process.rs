@@ -1,6 +1,7 @@
 //! The real binary as a process of its own.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,7 +15,12 @@ use tokio::time::Instant;
 
 /// The binary with these arguments and an empty environment.
 pub fn boldgate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_boldgate"));
+    program(env!("CARGO_BIN_EXE_boldgate").as_ref(), arguments)
+}
+
+/// Another binary, alike.
+pub fn program(path: &OsStr, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }
