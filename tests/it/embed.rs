@@ -17,6 +17,7 @@ use crate::support::stand_in::{site, stand_in};
 mod browser;
 mod budget;
 mod masked;
+mod network;
 mod operators;
 mod pages;
 mod phrases;

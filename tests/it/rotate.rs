@@ -18,6 +18,7 @@ use crate::support::stand_in::{EMBED_SECRET, site, stand_in};
 use crate::support::waiting::{becomes, until};
 
 mod file_systems;
+mod network;
 
 const ADMIN: &str = "admin@example.com";
 

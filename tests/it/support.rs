@@ -17,6 +17,7 @@ pub mod http1;
 pub mod identity_provider;
 pub mod load;
 pub mod measured_process;
+pub mod mutual_tls;
 pub mod process;
 pub mod redis;
 pub mod reloads;

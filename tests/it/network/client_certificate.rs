@@ -1,97 +1,28 @@
 //! The certificate by which Bold BI knows the gateway.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use boldgate::config::Settings;
-use rustls::pki_types::CertificateDer;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use tokio_rustls::TlsAcceptor;
 
-use crate::support::client_certificates::{Ca, Identity, dns};
+use crate::support::client_certificates::{Ca, dns};
 use crate::support::edit::Edit;
 use crate::support::files::write;
 use crate::support::gateway::{Gateway, PATH, anonymous};
 use crate::support::load::Load;
+use crate::support::mutual_tls::{MutualTls, keys};
 use crate::support::process::{Process, run};
 use crate::support::reloads::get;
-use crate::support::tls::SelfSigned;
 use crate::support::upstream::Upstream;
 use crate::support::waiting::{becomes, until};
 
-/// A server that wants a certificate of one of these CAs, in front of a plain one. It records the
-/// certificate of each connection.
-struct MutualTls {
-    address: SocketAddr,
-    shown: Arc<Mutex<Vec<CertificateDer<'static>>>>,
-    server: SelfSigned,
-}
-
-impl MutualTls {
-    async fn start(
-        cas: &[&Ca],
-        version: &'static rustls::SupportedProtocolVersion,
-        plain: SocketAddr,
-    ) -> Self {
-        let server = SelfSigned::new("localhost");
-        let mut roots = RootCertStore::empty();
-        for ca in cas {
-            let listed = boldgate::trust::certificates(ca.pem.as_bytes(), &[]).unwrap();
-            roots.add(listed[0].der().clone()).unwrap();
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(vec![server.der()], server.key_der())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shown = Arc::<Mutex<Vec<_>>>::default();
-        let seen = Arc::clone(&shown);
-        tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
-                tokio::spawn(async move {
-                    // A gateway without a certificate gets no further.
-                    let Ok(mut tls) = acceptor.accept(tcp).await else { return };
-                    let chain = tls.get_ref().1.peer_certificates().unwrap();
-                    seen.lock().unwrap().push(chain[0].clone().into_owned());
-                    let mut plain = TcpStream::connect(plain).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut tls, &mut plain).await;
-                });
-            }
-        });
-        Self { address, shown, server }
-    }
-
-    fn take(&self) -> Vec<CertificateDer<'static>> {
-        std::mem::take(&mut *self.shown.lock().unwrap())
-    }
-
-    /// A configuration for it, with `more` keys of the server.
-    fn config(&self, folder: &TempDir, more: &str) -> String {
-        let ca = write(folder, "ca.pem", &self.server.pem());
-        let url = format!("https://localhost:{}/bi\", ca_file: {ca:?}{more}", self.address.port());
-        anonymous(self.address).edit(&format!("http://{}/bi\"", self.address), &url)
-    }
-}
-
-fn keys(folder: &TempDir, identity: &Identity) -> String {
-    let (certificate, key) = identity.pem();
-    let certificate = write(folder, "client.crt", &certificate);
-    let key = write(folder, "client.key", &key);
-    format!(", client_certificate_file: {certificate:?}, client_key_file: {key:?}")
+/// A configuration for `server`, with `more` keys of it.
+fn config_of(server: &MutualTls, folder: &TempDir, more: &str) -> String {
+    let ca = write(folder, "ca.pem", &server.server.pem());
+    let url = format!("https://localhost:{}/bi\", ca_file: {ca:?}{more}", server.address.port());
+    anonymous(server.address).edit(&format!("http://{}/bi\"", server.address), &url)
 }
 
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
@@ -108,7 +39,7 @@ async fn bold_bi_is_shown_the_client_certificate_for_tokens_data_and_health_chec
         // Without a certificate, and with one of another CA, nothing gets through.
         let folder = tempfile::tempdir().unwrap();
         for more in [String::new(), keys(&folder, &theirs)] {
-            let gateway = Gateway::start(&server.config(&folder, &more));
+            let gateway = Gateway::start(&config_of(&server, &folder, &more));
             assert_eq!(gateway.get(PATH).await.status, 503, "there is no token");
             let own = "Authorization: Bearer own\r\nConnection: close\r\n";
             let own = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n{own}\r\n");
@@ -118,7 +49,7 @@ async fn bold_bi_is_shown_the_client_certificate_for_tokens_data_and_health_chec
 
         let check = ", health_check: { path: /alive, interval: 50ms }";
         let more = keys(&folder, &ours) + check;
-        let gateway = Gateway::start(&server.config(&folder, &more));
+        let gateway = Gateway::start(&config_of(&server, &folder, &more));
         assert_eq!(gateway.get(PATH).await.status, 200);
         until(|| upstream.seen.requests().iter().any(|request| request.path() == "/alive")).await;
         let shown = server.take();
@@ -136,14 +67,14 @@ async fn a_new_client_certificate_is_used_without_a_failed_request_and_the_docto
     let first = ca.identity(&[dns("gateway")]);
     let more = keys(&folder, &first);
     let secret = write(&folder, "secret", "canary-embed-secret-0123456789");
-    let text = server.config(&folder, &more).edit("SECRET_FILE", &secret);
+    let text = config_of(&server, &folder, &more).edit("SECRET_FILE", &secret);
     let config = write(&folder, "gateway.yaml", &text);
 
     let doctor = async |config: &str| {
         let config = config.to_owned();
         spawn_blocking(move || run(&["doctor", "--config", &config])).await.unwrap()
     };
-    let without = server.config(&folder, "").edit("SECRET_FILE", &secret);
+    let without = config_of(&server, &folder, "").edit("SECRET_FILE", &secret);
     let without = doctor(&write(&folder, "without.yaml", &without)).await;
     assert!(without.stdout.contains("wants a client certificate"), "{without:?}");
     let doctor = doctor(&config).await;
