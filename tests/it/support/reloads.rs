@@ -40,21 +40,20 @@ pub async fn until_status(address: SocketAddr, path: &str, status: u16) -> Durat
     becomes(PATIENCE, &what, async || get(address, path).await.status == status).await
 }
 
-/// The value of a metric. Its name includes its labels, if it has any. The series of a tenant
-/// begins with its first event, and counts as 0 before.
+/// The value of a metric, which must be there. Its name includes its labels, if it has any.
 pub async fn metric(admin: SocketAddr, name: &str) -> u64 {
     let text = get(admin, "/metrics").await.text();
-    let line =
-        text.lines().find(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with(' ')));
-    if line.is_none() && name.contains("{tenant=") {
-        return 0;
-    }
-    line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
-        .rsplit(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap()
+    value(&text, name).unwrap_or_else(|| panic!("no {name} in\n{text}"))
+}
+
+/// The same of a series that may not have begun: that of a tenant begins with its first event.
+pub async fn metric_if_any(admin: SocketAddr, name: &str) -> Option<u64> {
+    value(&get(admin, "/metrics").await.text(), name)
+}
+
+fn value(page: &str, name: &str) -> Option<u64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.parse().expect("a whole number"))
 }
 
 /// Waits for a line of the log with this message. Metrics change before the line is written.
