@@ -224,12 +224,14 @@ docs: ## does the code's documentation build, with no dead link?
 configs: $(tools)/ready $(carried) ## does the gateway take every configuration we ship?
 	.ci/need rust build
 	$(BOLDGATE) schema | diff --unified config/boldgate.schema.json -
+	$(BOLDGATE) schema --tenant-file | diff --unified config/boldgate.tenants.schema.json -
 	$(BOLDGATE) check --no-secrets $(configurations) $(carried)
 	deploy/tools/kubernetes.sh $(tools) $(target)/kubernetes
 	for name in $(rendered); do \
 	    $(tools)/bin/python deploy/tools/manifest.py $(target)/kubernetes/$$name.yaml >$(target)/deploy/$$name.yaml; \
 	    $(BOLDGATE) check --no-secrets $(target)/deploy/$$name.yaml; \
 	done
+	$(tools)/bin/check-jsonschema --schemafile config/boldgate.tenants.schema.json config/tenants.d/*.yaml
 	$(tools)/bin/check-jsonschema --schemafile config/boldgate.schema.json \
 	    $(configurations) $(carried)
 

@@ -248,6 +248,11 @@ impl Settings {
         schema::text()
     }
 
+    /// The JSON Schema of a file of `tenant_files`.
+    pub fn tenant_file_schema() -> String {
+        schema::tenant_file_text()
+    }
+
     fn build(
         text: &str,
         file: &str,

@@ -45,7 +45,7 @@ pub(super) struct File {
     /// Bold BI sites behind the gateway, by names of your choice; the names appear in logs and
     /// metrics.
     #[serde(default)]
-    #[schemars(with = "Field<Named<Tenant>>", extend("minProperties" = 1))]
+    #[schemars(with = "Field<Named<Option<Tenant>>>", extend("minProperties" = 1))]
     pub tenants: Field<Unread>,
     /// Files with more tenants: each is a mapping like `tenants`. The last part of a path may have
     /// `*` and `?` in it, which match no file whose name begins with a dot. A path that matches no

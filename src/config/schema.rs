@@ -1,4 +1,4 @@
-//! The JSON Schema of the file, for editors.
+//! The JSON Schemas of the file and of files of tenants, for editors.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,12 +8,23 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::field::{Field, Named};
-use super::file::File;
+use super::file::{File, Tenant};
 
 /// The schema as text, with a line end.
 pub(super) fn text() -> String {
     let generator = SchemaSettings::draft07().into_generator();
     let mut schema = generator.into_root_schema_for::<File>().to_value();
+    drop_null_defaults(&mut schema);
+    format!("{schema:#}\n")
+}
+
+/// The schema of a file of `tenant_files`, alike.
+pub(super) fn tenant_file_text() -> String {
+    let generator = SchemaSettings::draft07().into_generator();
+    let mut schema = generator.into_root_schema_for::<Named<Option<Tenant>>>().to_value();
+    schema["minProperties"] = 1.into();
+    schema["title"] = "boldgate tenants".into();
+    schema["description"] = "A file of boldgate's `tenant_files`: tenants by their names.".into();
     drop_null_defaults(&mut schema);
     format!("{schema:#}\n")
 }

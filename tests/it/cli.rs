@@ -103,10 +103,16 @@ fn wrong_usage_ends_with_2_and_prints_the_right_usage() {
 
 #[test]
 fn schema_is_the_shipped_one() {
-    let ended = run(&["schema"]);
-    let shipped = std::fs::read_to_string("config/boldgate.schema.json").unwrap();
-    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    assert!(ended.stdout == shipped, "`boldgate schema > config/boldgate.schema.json` updates it");
+    for (arguments, file) in [
+        (&["schema"][..], "config/boldgate.schema.json"),
+        (&["schema", "--tenant-file"], "config/boldgate.tenants.schema.json"),
+    ] {
+        let ended = run(arguments);
+        let shipped = std::fs::read_to_string(file).unwrap();
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+        let updates = format!("`boldgate {} > {file}` updates it", arguments.join(" "));
+        assert!(ended.stdout == shipped, "{updates}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,6 +146,28 @@ fn shipped_examples_are_valid() {
     }
 }
 
+/// With the defaults that its comment shows.
+#[test]
+fn the_shipped_file_of_tenants_is_valid_with_the_defaults_that_it_names() {
+    let path = "config/tenants.d/example.yaml";
+    let example = text(Path::new(path));
+    let first_line = example.lines().next().unwrap();
+    assert_eq!(first_line, "# yaml-language-server: $schema=../boldgate.tenants.schema.json");
+    let begin = example.lines().position(|line| line == "#   tenant_defaults:").unwrap();
+    let defaults = example.lines().skip(begin).map_while(|line| line.strip_prefix("#   "));
+    let base = "listeners: [ { address: 127.0.0.1:8080, callers: anonymous } ]\n\
+                servers: { main: { url: https://bi.example.com/bi } }\n";
+    let defaults = defaults.collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("gateway.yaml");
+    std::fs::write(&whole, format!("{base}tenant_files: [ {path} ]\n{defaults}\n")).unwrap();
+    Settings::check_without_secrets(&whole).unwrap_or_else(|findings| panic!("{findings}"));
+    // Control: without the defaults it is not.
+    std::fs::write(&whole, format!("{base}tenant_files: [ {path} ]\n")).unwrap();
+    let findings = Settings::check_without_secrets(&whole).unwrap_err().to_string();
+    assert!(findings.contains("tenants.globex.server"), "{findings}");
+}
+
 #[test]
 fn the_shipped_schema_is_the_one_of_the_types() {
     let shipped = text(Path::new("config/boldgate.schema.json"));
