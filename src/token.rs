@@ -337,12 +337,19 @@ impl NoToken {
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeErrorKind {
     /// The server refused the credential: with a client error, or with a success without a token.
-    #[error("{}", refused(*status, detail))]
+    #[error("the credential was refused ({status}{detail})")]
     Refused {
         /// HTTP status.
         status: u16,
         /// Other signs of the refusal than the status; empty, or begins with a comma.
         detail: &'static str,
+    },
+    /// No token endpoint is there: another server, or another part of the server, responds with its
+    /// own 404. Nobody judged the credential.
+    #[error("no token endpoint of Bold BI is there (404{sign}), and the credential was not judged")]
+    EndpointMissing {
+        /// The sign of another server than Bold BI; begins with a comma.
+        sign: &'static str,
     },
     /// The server does not know the user of a mapping, or does not let that user in. It is not the
     /// credential: with the same one, the server gave another user a token meanwhile.
@@ -439,6 +446,7 @@ impl ExchangeErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "credential_refused",
+            Self::EndpointMissing { .. } => "token_endpoint_missing",
             Self::EmbedRefused { .. } => "embed_refused",
             Self::SubjectUnknown { .. } => "subject_unknown",
             Self::Unusable { .. }
@@ -457,10 +465,17 @@ impl ExchangeErrorKind {
         }
     }
 
-    /// Whether the server may have refused the secret, so that another secret is worth a try. A web
-    /// page in place of a reply refuses nothing.
+    /// Makes a missing endpoint an unknown site, if the server `serves_others`: Bold BI's web
+    /// server may have only a page for a site that was renamed.
+    fn at_known_server(&mut self, serves_others: impl FnOnce() -> bool) {
+        if matches!(self, Self::EndpointMissing { .. }) && serves_others() {
+            *self = Self::Refused { status: 404, detail: NO_SUCH_SITE };
+        }
+    }
+
+    /// Whether the server may have refused the secret, so that another secret is worth a try.
     pub fn may_judge_secret(&self) -> bool {
-        matches!(self, Self::Refused { detail, .. } if *detail != NO_SUCH_PAGE)
+        matches!(self, Self::Refused { .. })
     }
 
     /// Whether the server refused the secret, as far as its reply tells: a 404 is about the user or
@@ -473,7 +488,6 @@ impl ExchangeErrorKind {
     pub fn reason(&self) -> Option<Reason> {
         Some(match self {
             Self::Refused { status: 200..=299, .. } => Reason::LoginFailed,
-            Self::Refused { detail: NO_SUCH_PAGE, .. } => Reason::TokenEndpointMissing,
             Self::Refused { status: 404, .. } => Reason::UserOrSiteUnknown,
             Self::Refused { .. } => Reason::CredentialRefused,
             Self::Unusable { .. } => Reason::TokenReplyMalformed,
@@ -488,7 +502,8 @@ impl ExchangeErrorKind {
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
             Self::BudgetExhausted { .. } => Reason::ExchangeBudget,
             Self::NoDescriptors => Reason::FileDescriptors,
-            Self::SubjectUnknown { .. }
+            Self::EndpointMissing { .. }
+            | Self::SubjectUnknown { .. }
             | Self::Timeout(_)
             | Self::SecretUnreadable
             | Self::TokenEnded
@@ -497,18 +512,10 @@ impl ExchangeErrorKind {
     }
 }
 
-fn refused(status: u16, detail: &str) -> String {
-    if detail == NO_SUCH_PAGE {
-        format!("no token endpoint is there ({status}{detail}), and the credential was not judged")
-    } else {
-        format!("the credential was refused ({status}{detail})")
-    }
-}
-
 const SCHEME: &str = "Bearer ";
-/// The detail of a 404 that is a web page. Bold BI refuses with JSON, so that no credential was
-/// judged.
-pub const NO_SUCH_PAGE: &str = ", with a web page";
+/// The detail of a 404 of a server that serves other sites.
+const NO_SUCH_SITE: &str = ", with a web page or text, while the server gives another tenant tokens: \
+                            it may know no such site";
 /// The fault of a reply whose token had ended when it arrived.
 pub const ENDED_ON_ITS_WAY: &str = "its token had ended when it arrived";
 /// Bounds the time that is left for a request to arrive in.

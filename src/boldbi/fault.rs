@@ -12,7 +12,7 @@ use crate::descriptors;
 use crate::http1::ResponseError;
 use crate::outbound::TunnelFault;
 use crate::tenant::Grant;
-use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind, NO_SUCH_PAGE};
+use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind};
 use crate::trust::{self, CertificateHint};
 
 /// A connection that failed or broke. It prints all of its causes: the outermost one alone is only
@@ -157,13 +157,11 @@ impl FaultKind {
 /// The remedy for `error`, in one sentence for operators.
 pub fn hint(error: &ExchangeError) -> &'static str {
     match &error.kind {
-        ExchangeErrorKind::Refused { detail: NO_SUCH_PAGE, .. }
-            if error.grant == Grant::ClientCredentials =>
-        {
+        ExchangeErrorKind::EndpointMissing { .. } if error.grant == Grant::ClientCredentials => {
             "check the server's `url` and its port: it is that of the installation, without `/bi`, and \
              its API is at `/api` there"
         }
-        ExchangeErrorKind::Refused { detail: NO_SUCH_PAGE, .. } => {
+        ExchangeErrorKind::EndpointMissing { .. } => {
             "check the port of the server's `url` (it may be another web server's) and its path \
              (usually `/bi`), by opening it in a browser; then compare `site` with the identifier in \
              Bold BI, upper and lower case included"
@@ -232,6 +230,7 @@ pub fn is_about_tenant(error: &ExchangeError) -> bool {
     matches!(
         error.kind,
         ExchangeErrorKind::Refused { .. }
+            | ExchangeErrorKind::EndpointMissing { .. }
             | ExchangeErrorKind::Unusable { fault: reply::HTML, .. }
             | ExchangeErrorKind::AnotherUser(_)
             | ExchangeErrorKind::PermitRevoked

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::fetch;
 use crate::invisible::without_byte_order_mark;
-use crate::token::{AccessToken, ExchangeErrorKind, NO_SUCH_PAGE};
+use crate::token::{AccessToken, ExchangeErrorKind};
 
 mod lifetime;
 mod names;
@@ -83,6 +83,9 @@ pub fn refined(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     let text = without_byte_order_mark(beginning).trim_ascii_start();
     match text.first() {
         Some(b'<') => refusal(status, true),
+        Some(first) if status == 404 && !b"{[\"".contains(first) && names_404(text) => {
+            ExchangeErrorKind::EndpointMissing { sign: TEXT }
+        }
         Some(first) if matches!(status, 400 | 403) && !b"{[\"".contains(first) => {
             ExchangeErrorKind::Unusable { status, fault: REFUSED_IN_TEXT }
         }
@@ -90,12 +93,17 @@ pub fn refined(kind: ExchangeErrorKind, beginning: &[u8]) -> ExchangeErrorKind {
     }
 }
 
+/// Whether the text of a 404 says so itself, such as `404 page not found` and `default backend -
+/// 404` of proxies and ingress controllers, which know no such host or path.
+fn names_404(text: &[u8]) -> bool {
+    let beginning = &text[..text.len().min(MAX_SAYING)];
+    beginning.windows(3).any(|word| word == b"404")
+}
+
 /// The meaning of a 4xx. It is about the credential only if it can be from Bold BI.
 fn refusal(status: u16, is_html: bool) -> ExchangeErrorKind {
     let fault = match status {
-        404 if is_html => {
-            return ExchangeErrorKind::Refused { status, detail: NO_SUCH_PAGE };
-        }
+        404 if is_html => return ExchangeErrorKind::EndpointMissing { sign: PAGE },
         _ if is_html => REFUSED_IN_HTML,
         405 => "it means a method other than POST",
         // Servers check these before they look at the credential in the body.
@@ -271,6 +279,10 @@ pub(super) fn date(value: &HeaderValue) -> Option<SystemTime> {
 
 /// The longest `Retry-After` that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Bytes of a proxy's saying about a 404.
+const MAX_SAYING: usize = 64;
+const PAGE: &str = ", with a web page";
+const TEXT: &str = ", with the text of a proxy or web server";
 pub(super) const TOO_LARGE: &str = "it is larger than 64 KiB";
 pub(super) const HTML: &str = "it is a web page (HTML) in place of a token";
 const REFUSED_IN_HTML: &str =

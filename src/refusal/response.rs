@@ -256,6 +256,11 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             502,
             "Bold BI refused the gateway's credential. This is not about your own credential.",
         ),
+        ExchangeErrorKind::EndpointMissing { .. } => (
+            502,
+            "Another server responds in place of Bold BI's token endpoint. The gateway's operator has \
+             to act.",
+        ),
         ExchangeErrorKind::SubjectUnknown { .. } => (
             403,
             "Bold BI does not know the user that the request acts as, or lets no such user in.",

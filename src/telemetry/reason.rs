@@ -194,8 +194,6 @@ pub enum Reason {
     CredentialRefused,
     /// Bold BI knows no such user or no such site (404).
     UserOrSiteUnknown,
-    /// The token endpoint does not exist: a 404 as a page of HTML.
-    TokenEndpointMissing,
     /// The token reply is a success that refuses the login.
     LoginFailed,
     /// The token reply is malformed, or not Bold BI's.

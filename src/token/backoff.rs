@@ -71,12 +71,14 @@ pub(super) fn asked_for(kind: &ExchangeErrorKind) -> Option<Duration> {
 }
 
 /// Whether the fault is in the request, not in the server: the credential is refused, a firewall
-/// refuses the request, or the reply is for another user. Another exchange would not change that,
-/// and could lock an account or get the gateway blocked by a firewall.
+/// refuses the request, it goes to another server, or the reply is for another user. Another
+/// exchange would not change that, and could lock an account or get the gateway blocked by a
+/// firewall.
 pub(super) fn is_refusal(kind: &ExchangeErrorKind) -> bool {
     matches!(
         kind,
         ExchangeErrorKind::Refused { .. }
+            | ExchangeErrorKind::EndpointMissing { .. }
             | ExchangeErrorKind::SubjectUnknown { .. }
             | ExchangeErrorKind::Unusable { status: 400..=499, .. }
             | ExchangeErrorKind::AnotherUser(_)
@@ -137,7 +139,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_of_a_firewall_back_off_like_refused_credentials() {
         let page = || ExchangeErrorKind::Unusable { status: 403, fault: "it is a page" };
-        for kind in [&page as &dyn Fn() -> _, &|| ExchangeErrorKind::AnotherUser(None)] {
+        let missing = || ExchangeErrorKind::EndpointMissing { sign: ", with a web page" };
+        for kind in [&page as &dyn Fn() -> _, &missing, &|| ExchangeErrorKind::AnotherUser(None)] {
             assert_eq!(failures(kind, 3), failures(refused, 3));
         }
         let page = || ExchangeErrorKind::Unusable { status: 200, fault: "it is a page" };

@@ -27,6 +27,8 @@ pub(super) struct Endpoint {
     max_exchanges: usize,
     budget: Budget,
     breaker: Mutex<Breaker>,
+    /// The last two tenants that got a token, and when: one of them is another than any tenant.
+    served: Mutex<Vec<(TenantName, Instant)>>,
     metrics: Arc<EndpointMetrics>,
 }
 
@@ -61,6 +63,7 @@ impl Endpoints {
             max_exchanges: server.max_exchanges,
             budget,
             breaker: Mutex::default(),
+            served: Mutex::default(),
             metrics,
         });
         all.insert(server.name.clone(), Arc::clone(&endpoint));
@@ -166,8 +169,20 @@ impl Drop for ExchangeGuard {
 impl ExchangeGuard {
     /// The endpoint gave `tenant` a token.
     pub(super) fn succeeded(&self, tenant: &TenantName) {
+        {
+            let mut served = self.endpoint.served.lock();
+            served.retain(|(name, _)| name != tenant);
+            served.truncate(1);
+            served.insert(0, (tenant.clone(), Instant::now()));
+        }
         self.endpoint.limited(self.endpoint.budget.succeeded(&self.budget, tenant));
         self.responded(tenant);
+    }
+
+    /// Whether the endpoint gave another tenant than this one a token lately.
+    pub(super) fn has_served_another(&self, tenant: &TenantName) -> bool {
+        let served = self.endpoint.served.lock();
+        served.iter().any(|(name, at)| name != tenant && at.elapsed() < LATELY)
     }
 
     /// The endpoint gave `tenant` a token, or refused its credential.
@@ -208,3 +223,6 @@ impl ExchangeGuard {
         }
     }
 }
+
+/// How long a token for one tenant tells that the endpoint is there for others.
+const LATELY: Duration = Duration::from_hours(1);

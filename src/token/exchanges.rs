@@ -445,6 +445,9 @@ impl Exchanges {
         {
             error.kind = kind;
         }
+        if let Err(error) = &mut result {
+            error.kind.at_known_server(|| guard.has_served_another(&permit.tenant().name));
+        }
         audit.ended(result.as_ref().map(|new| &**new.token()));
         let metrics = self.metrics(permit);
         let error = match result {
@@ -664,7 +667,8 @@ fn outcome(kind: &ExchangeErrorKind) -> ExchangeOutcome {
     match kind {
         ExchangeErrorKind::Refused { .. } => ExchangeOutcome::Refused,
         ExchangeErrorKind::SubjectUnknown { .. } => ExchangeOutcome::SubjectUnknown,
-        ExchangeErrorKind::Unusable { .. }
+        ExchangeErrorKind::EndpointMissing { .. }
+        | ExchangeErrorKind::Unusable { .. }
         | ExchangeErrorKind::NoLifetime(_)
         | ExchangeErrorKind::Encoded { .. }
         | ExchangeErrorKind::EmbedRefused { .. }

@@ -236,6 +236,7 @@ async fn a_refusal_that_is_not_bold_bis_is_not_about_the_credential() {
     // A page that does not exist is the web server's response, whatever its content type.
     for lines in [html, ""] {
         let told = told_about(response("404 Not Found", lines, page), embed_secret()).await;
+        assert!(told.starts_with("token_endpoint_missing: "), "{told}");
         assert!(told.contains("in a browser") && !told.contains("Settings > Embed"), "{told}");
     }
     // Control: Bold BI responds so to a wrong credential, or may.

@@ -28,6 +28,7 @@ mod jwt;
 mod kept_connections;
 mod local;
 mod metrics;
+mod missing_endpoint;
 mod network;
 mod odd_responses;
 mod operating;

@@ -87,7 +87,6 @@ fn misbehave(request: &Request) -> RawResponse {
     match (site, request.path().ends_with("/token")) {
         ("refused", true) => json("401 No", "{}"),
         ("unknown", true) => json("404 No", r#"{"Message":"User detail not found"}"#),
-        ("page", true) => status(404, "<html>no such page</html>"),
         ("login", true) => json("200 OK", r#"{"access_token":null,"LoginResult":"False"}"#),
         ("garbled", true) => status(200, "no token"),
         ("zero", true) => json("200 OK", r#"{"access_token":"canary-token-zero","expires_in":0}"#),
@@ -119,7 +118,6 @@ const SITES: &[(&str, &str, &str, &str)] = &[
     ("open", "", "ui: pass", ""),
     ("refused", "", "", ""),
     ("unknown", "", "", ""),
-    ("page", "", "", ""),
     ("login", "", "", ""),
     ("garbled", "", "", ""),
     ("zero", "", "", ""),
@@ -619,7 +617,6 @@ async fn bold_bi(setup: &mut Setup) {
     for (word, site) in [
         ("credential_refused", "refused"),
         ("user_or_site_unknown", "unknown"),
-        ("token_endpoint_missing", "page"),
         ("login_failed", "login"),
         ("token_reply_malformed", "garbled"),
         ("token_lifetime_zero", "zero"),

@@ -261,6 +261,34 @@ fn client_errors_are_refusals() {
 }
 
 #[test]
+fn a_404_of_a_web_server_or_proxy_is_a_missing_endpoint_and_one_of_bold_bi_a_refusal() {
+    let html = [("content-type", "text/html; charset=utf-8")];
+    for (headers, body) in [
+        (&html[..], &b"<!DOCTYPE html><h1>Not Found</h1>"[..]),
+        (&html[..], b""),
+        (&[], b"<html><center>nginx</center></html>"),
+        (&[("content-type", "text/plain")], b"404 page not found\n"),
+        (&[], b"default backend - 404"),
+    ] {
+        let missing = read_as(404, headers, body).unwrap_err();
+        assert!(matches!(missing, ExchangeErrorKind::EndpointMissing { .. }), "{missing}");
+        assert!(missing.to_string().contains("credential was not judged"), "{missing}");
+    }
+    let far = [&[b'x'; MAX_SAYING][..], b" 404"].concat();
+    for body in [
+        &b""[..],
+        b"{}",
+        b"{\"Message\":\"404\"}",
+        b"[404]",
+        b"\"404\"",
+        b"User detail not found",
+        &far,
+    ] {
+        assert_refused(&read_as(404, &[], body));
+    }
+}
+
+#[test]
 fn redirects_are_unusable() {
     for status in [301, 302, 303, 307, 308] {
         assert_eq!(fault_of(read_as(status, &[("location", "http://evil")], b"")), REDIRECT);

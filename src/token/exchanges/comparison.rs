@@ -5,7 +5,7 @@ use tokio::time::{Instant, timeout};
 use super::super::audit::AuditGuard;
 use super::super::backoff::{NegativeEntry, is_refusal};
 use super::super::users::TenantUsers;
-use super::super::{ExchangeErrorKind, NO_SUCH_PAGE, Purpose};
+use super::super::{ExchangeErrorKind, Purpose};
 use super::{Active, Exchanges, alarm, outcome};
 use crate::policy::Permit;
 use crate::telemetry::ExchangeOutcome;
@@ -24,7 +24,7 @@ impl Exchanges {
         begun: Instant,
     ) -> Option<ExchangeErrorKind> {
         let &ExchangeErrorKind::Refused { status, detail } = kind else { return None };
-        if detail == NO_SUCH_PAGE || !permit.is_mapped() {
+        if !permit.is_mapped() {
             return None;
         }
         let users = self.users.of(permit)?;
