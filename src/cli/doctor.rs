@@ -20,6 +20,7 @@ mod data_service;
 mod examination;
 mod exchange;
 mod machine;
+mod personal_token;
 mod quantity;
 mod remedy;
 mod report;

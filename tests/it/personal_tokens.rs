@@ -319,3 +319,34 @@ async fn no_mapping_of_all_tenants_makes_a_personal_token_act_as_another_user() 
     let own = ask(ACME, &format!("X-Api-Key: {}\r\n", key.expose())).await;
     assert_eq!((own.status, own.header("stand-in-user")), (200, vec!["reports@example.com"]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_that_the_site_of_a_personal_token_is_wrong() {
+    let setup = Setup::new(30 * DAY).await;
+    let config = std::fs::read_to_string(setup.files.path("boldgate.yaml")).unwrap();
+    let control = setup.command(&["doctor", "acme"]).await;
+    assert_eq!(control.code, Some(0), "{control:?}");
+    for site in ["Site1", "site2", "renamed"] {
+        let wrong = config.edit("site: site2", "site: other");
+        let wrong = wrong.edit("site: site1", &format!("site: {site}"));
+        setup.files.write("boldgate.yaml", &wrong);
+        let doctor = setup.command(&["doctor", "acme"]).await;
+        assert_eq!(doctor.code, Some(1), "{site}: {doctor:?}");
+        let told = format!("it is for the site `site1`, and `site` is `{site}`");
+        assert!(doctor.stdout.contains(&told), "{site}: {doctor:?}");
+        assert!(doctor.stdout.contains("set `site` of the tenant to `site1`"), "{doctor:?}");
+        assert!(!doctor.stdout.contains("each proxy"), "{site}: {doctor:?}");
+    }
+    // An opaque token tells no site.
+    setup.upstream.set_reply(TokenReply::Dated);
+    setup.files.write("token", &setup.token(DAY).await);
+    let wrong = config.edit("site: site1", "site: Site1").edit(
+        "grant: token",
+        &format!("grant: token\n      expires: {}", at(SystemTime::now() + 30 * DAY)),
+    );
+    setup.files.write("boldgate.yaml", &wrong);
+    let doctor = setup.command(&["doctor", "acme"]).await;
+    assert_eq!(doctor.code, Some(1), "{doctor:?}");
+    assert!(doctor.stdout.contains("there is no API of a site `Site1`"), "{doctor:?}");
+    assert!(doctor.stdout.contains("upper and lower case"), "{doctor:?}");
+}

@@ -1,16 +1,15 @@
 //! The steps about one tenant: its exchange, and a request as its user.
 
-use std::time::Duration;
-
 use super::super::named_tenant::{DISABLED, disabled_to_do};
 use super::data_service;
 use super::exchange::{self, RunFacts};
+use super::personal_token;
 use super::quantity::span;
 use super::report::Steps;
 use crate::boldbi::embed::trial_order;
 use crate::boldbi::{
     BoldBi, Exchanged, HARMLESS_ROUTE, INSTALLATION_ROUTE, InTurn, ProbeResponse, hint,
-    is_about_tenant, token_claims, token_names_another,
+    is_about_tenant, token_claims,
 };
 use crate::embed::EmbedFault;
 use crate::policy::Permit;
@@ -135,7 +134,7 @@ fn describe(
     let user = &tenant.credential.username;
     let lifetime = token.lifetime();
     if tenant.credential.grant == Grant::Token {
-        describe_personal_token(steps, tenant, &token);
+        personal_token::describe(steps, tenant, &token);
         return token;
     }
     if names_another_user && user.contains('@') && !is_named(user, &token) {
@@ -179,27 +178,6 @@ fn short_lifetime(seconds: u64) -> String {
     )
 }
 
-/// Describes a token that is the credential itself.
-fn describe_personal_token(steps: &mut Steps, tenant: &Tenant, token: &AccessToken) {
-    let user = &tenant.credential.username;
-    let left = token.lifetime();
-    let ends = span(left.as_secs());
-    let found =
-        format!("the personal access token of `{user}` is used as it is; it ends in {ends}");
-    let found = match elsewhere(tenant, token) {
-        Some(host) => format!("{found}; it says that the site is at `{host}`"),
-        None => found,
-    };
-    if token_names_another(&String::from_utf8_lossy(token.as_bytes()), user) {
-        let found = format!("{found}; it names another user");
-        steps.warning("exchange", found, ANOTHER_USER_OF_TOKEN);
-    } else if left < TOKEN_ENDS_SOON {
-        steps.warning("exchange", found, TOKEN_ENDS_SOON_TO_DO);
-    } else {
-        steps.ok("exchange", found);
-    }
-}
-
 /// Whether the token itself names this user: a login name may look like an email address.
 fn is_named(user: &str, token: &AccessToken) -> bool {
     let claims = token_claims(token);
@@ -208,12 +186,17 @@ fn is_named(user: &str, token: &AccessToken) -> bool {
 }
 
 /// The host of the site's own URL, by the token, if it is not that of the server's `url`.
-fn elsewhere(tenant: &Tenant, token: &AccessToken) -> Option<String> {
-    let claims = token_claims(token);
-    let (_, audience) = claims.iter().find(|(name, _)| *name == "aud")?;
-    let url: http::Uri = audience.parse().ok()?;
+pub(super) fn elsewhere(tenant: &Tenant, token: &AccessToken) -> Option<String> {
+    let url = site_url(token)?;
     let host = url.host()?.trim_matches(['[', ']']).to_ascii_lowercase();
     (host != tenant.server.host).then(|| host.escape_debug().take(MAX_HOST).collect())
+}
+
+/// The site's own URL, by the token.
+pub(super) fn site_url(token: &AccessToken) -> Option<http::Uri> {
+    let claims = token_claims(token);
+    let (_, audience) = claims.iter().find(|(name, _)| *name == "aud")?;
+    audience.parse().ok()
 }
 
 async fn request(steps: &mut Steps, facts: &RunFacts<'_>, tenant: &Tenant, token: &AccessToken) {
@@ -225,6 +208,9 @@ async fn request(steps: &mut Steps, facts: &RunFacts<'_>, tenant: &Tenant, token
     match facts.probe.get(&path, Some(token)).await {
         Ok(response) => {
             let (elsewhere, said) = (elsewhere(tenant, token), format!("GET {path} with the token"));
+            if let Some((found, to_do)) = personal_token::refused(tenant, token, &response) {
+                return steps.failed("request", format!("{said}: {found}"), to_do);
+            }
             match (response.status.as_u16(), elsewhere) {
                 (401, elsewhere) => unauthorized(steps, &said, tenant, elsewhere),
                 (403, elsewhere) if response.is_html => {
@@ -249,10 +235,6 @@ async fn request(steps: &mut Steps, facts: &RunFacts<'_>, tenant: &Tenant, token
 
 /// Bold BI refuses its own token.
 fn unauthorized(steps: &mut Steps, said: &str, tenant: &Tenant, elsewhere: Option<String>) {
-    if tenant.credential.grant == Grant::Token && elsewhere.is_none() {
-        let found = format!("{said}: status 401: the API refuses the personal access token");
-        return steps.failed("request", found, REFUSED_PERSONAL_TOKEN);
-    }
     let Some(site) = elsewhere else {
         let found =
             format!("{said}: status 401: the API refuses the token that Bold BI gave just now");
@@ -332,15 +314,6 @@ const ONE_REFUSED: &str = "not urgent: the gateway uses the other one. Write the
                            the refused one, or remove it from `embed_secrets`";
 const NO_EMBED_TOKEN: &str =
     "open the dashboard in Bold BI as this user, and check that embedding is on: Settings > Embed";
-/// The alert begins at the same time.
-const TOKEN_ENDS_SOON: Duration = Duration::from_secs(3 * 86_400);
-const TOKEN_ENDS_SOON_TO_DO: &str = "create another personal access token in Bold BI, as the same user, and \
-                                     write it to the place of this one before that";
-const ANOTHER_USER_OF_TOKEN: &str = "Bold BI acts as the user of the token, and the audit log names `username`: \
-                                     set `username` to the user who created the token";
-const REFUSED_PERSONAL_TOKEN: &str = "it may have been revoked: create another one in Bold BI, as the same user, and \
-                                      write it to the place of this one; else look for a proxy that removes \
-                                      `Authorization` on this path";
 const REFUSED_TOKEN_TO_DO: &str = "1. look for a proxy that removes `Authorization` on this path; 2. if Bold \
                                    BI runs on several machines, compare their clocks (`date -u`); 3. in \
                                    Bold BI's site management (Edit Site), compare *Site Domain* with the \
