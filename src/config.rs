@@ -43,6 +43,7 @@ mod limits;
 mod listeners;
 mod logs;
 mod metrics;
+mod network;
 mod node;
 mod pem;
 mod permissions;

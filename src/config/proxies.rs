@@ -10,8 +10,8 @@ use super::field::{Field, some};
 use super::file;
 use super::finding::Noted;
 use super::listeners::ListenAddress;
+use super::network::network;
 use super::place::Place;
-use super::subjects::network;
 
 impl Check<'_> {
     pub(super) fn trusted_proxies(
@@ -57,7 +57,7 @@ impl Check<'_> {
         let from = from.required(at, PEERS, self.notes)?;
         let from = some(from, at, PEERS, self.notes, |at, text| match &*text {
             "unix" => Ok(None),
-            text => network(text).map(Some).ok_or_else(|| self.notes.add(at.wrong(PEERS))),
+            text => network(at, text, PEERS).map(Some).map_err(|finding| self.notes.add(*finding)),
         })?;
         let unix = from.contains(&None);
         Ok(PeerSet::new(from.into_iter().flatten(), unix))

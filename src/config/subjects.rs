@@ -4,9 +4,7 @@
 use std::collections::HashMap;
 
 use http::header::HeaderName;
-use ipnet::IpNet;
 
-use crate::forwarded::unmapped;
 use crate::invisible::Invisible;
 use crate::policy::Subject;
 use crate::policy::subject::{SubjectMapping, SubjectSource, Template, TrustedProxy, is_domain};
@@ -16,6 +14,7 @@ use super::callers::is_free;
 use super::field::{Field, Named, some};
 use super::file;
 use super::finding::Noted;
+use super::network::network;
 use super::permissions::Proofs;
 use super::place::Place;
 
@@ -102,8 +101,9 @@ impl Check<'_> {
     ) -> Result<Vec<TrustedProxy>, Noted> {
         some(proxies, at, PROXIES, self.notes, |at, proxy| match proxy {
             file::Proxy::Address(text) => {
-                let refuse = || self.notes.add(at.finding("found another form", PROXIES));
-                network(&text).map(TrustedProxy::Network).ok_or_else(refuse)
+                let network = network(at, &text, PROXIES);
+                let network = network.map_err(|finding| self.notes.add(*finding))?;
+                Ok(TrustedProxy::Network(network))
             }
             file::Proxy::Certificate(certificate) => {
                 if !proofs.certificates {
@@ -149,15 +149,6 @@ impl Check<'_> {
             parse(&text).ok_or_else(refuse)
         })
     }
-}
-
-/// A network, or an address by itself. One whose bits behind the prefix are set is a slip.
-pub(super) fn network(text: &str) -> Option<IpNet> {
-    let network = match text.parse::<IpNet>() {
-        Ok(network) => Some(network).filter(|n| n.addr() == n.network()),
-        Err(_) => text.parse::<std::net::IpAddr>().ok().map(IpNet::from),
-    };
-    network.map(unmapped).filter(|network| network.prefix_len() > 0)
 }
 
 const HEADER: &str = "the name of a header that has no other use, such as `X-Auth-Request-Email`";
