@@ -87,6 +87,7 @@ use quantity::Size;
 use secrets::SecretsToRead;
 pub use secrets::{TenantSecrets, Unchanged};
 use tenants::TenantSections;
+pub use warnings::is_about_rotation;
 
 /// All settings of a gateway, checked.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::signals::{self, StopSignals};
 use super::{ConfigFile, Failure, LogFormat, logging, runtime};
 use crate::boldbi::BoldBi;
 use crate::caller::Admits;
-use crate::config::Settings;
+use crate::config::{Settings, is_about_rotation};
 use crate::descriptors;
 use crate::run::reload::Reloader;
 use crate::run::{Running, StartError, systemd};
@@ -37,7 +37,9 @@ impl ServeCommand {
         signals::ignore_stray_signals();
         let settings = self.config.load()?;
         require_secrets(&settings)?;
-        for (warning, hint) in settings.warnings.told() {
+        for (warning, hint) in
+            settings.warnings.told().filter(|(warning, _)| !is_about_rotation(warning))
+        {
             tracing::warn!(warning, hint, "configuration warning");
         }
         let runtime = runtime()?;

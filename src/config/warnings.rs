@@ -88,8 +88,7 @@ impl Check<'_> {
         if self.references == References::Read && secret_file::is_unfinished(path) {
             let named = shown::file(path);
             let problem = format!(
-                "found a file{named} whose rotation has begun and not ended: whether Bold BI takes its \
-                 secret is unknown"
+                "found a file{named} {UNFINISHED}: whether Bold BI takes its secret is unknown"
             );
             let accepted = "a secret that is not being rotated";
             self.notes.warn(at.finding(problem, accepted).hint(ROTATION));
@@ -105,6 +104,12 @@ impl Check<'_> {
             self.notes.warn(at.finding(problem, accepted).hint(OPEN_TO_ALL));
         }
     }
+}
+
+/// Whether a warning is about a rotation that has not ended. A running gateway follows these by
+/// itself, and logs each once.
+pub fn is_about_rotation(warning: &str) -> bool {
+    warning.contains(UNFINISHED)
 }
 
 /// Whether the way to a host leads over no network that others listen on: this machine, or a name
@@ -126,6 +131,7 @@ const CLEAR_TEXT: &str = "an embed secret lets its reader act as every user of t
                           (with a certificate of your own: `ca_file`)";
 const NO_TLS: &str = "give the listener a certificate (`tls`); or let a proxy on this machine end TLS, and \
                       listen on a loopback address or a Unix socket";
+const UNFINISHED: &str = "whose rotation has begun and not ended";
 const ROTATION: &str = "`boldgate rotate TENANT --admin-subject USER --resume` ends it, with `--position 2` for \
                         `embed_secrets[1]`: it tries the secret, and reads the new one back if Bold BI lets it";
 const OPEN_TO_ALL: &str = "`chmod 0400` and `chown` it to that user; in Kubernetes, set `defaultMode: 0440` and \

@@ -14,7 +14,7 @@ use super::watch::{Changes, Watch};
 use super::{Reloaded, Running, systemd};
 use crate::admin::{ReloadReport, ReloadRequest};
 use crate::boldbi::BoldBi;
-use crate::config::{Files, Findings, Settings, TenantSecrets, Unchanged};
+use crate::config::{Files, Findings, Settings, TenantSecrets, Unchanged, is_about_rotation};
 use crate::gateway::Gateway;
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
 use crate::telemetry::{AuditEvent, AuditLine, RecordedReload, ReloadOutcome, ReloadTrigger};
@@ -346,7 +346,7 @@ impl Reloader {
         let next = ConfigSummary::of(&settings);
         for (warning, hint) in settings.warnings.told() {
             // A thousand warnings of the configuration before would hide a new one.
-            if !self.warned.contains(&warning) {
+            if !self.warned.contains(&warning) && !is_about_rotation(&warning) {
                 tracing::warn!(warning, hint, "configuration warning");
             }
         }

@@ -1,6 +1,8 @@
 //! Looks for the journals of rotations that have begun and not ended, beside the secrets of the
-//! generation in force: for a metric and for the status API.
+//! generation in force: for the log, for a metric and for the status API.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,9 +17,14 @@ use crate::secret_file;
 use crate::telemetry::Telemetry;
 use crate::tenant::{Grant, Tenant};
 
+/// The rotations that one look has found: the path of the journal, for each tenant and each number
+/// of its secrets.
+type Unfinished = BTreeMap<(String, usize), PathBuf>;
+
 /// Looks again and again, until the gateway has ended.
 pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Telemetry>) {
     let threads = ReadThreads::default();
+    let mut known = Unfinished::new();
     loop {
         let Some(gateway) = connections.upgrade().map(|of| Arc::clone(&of.generation().gateway))
         else {
@@ -26,30 +33,68 @@ pub(super) async fn follow(connections: Weak<Connections>, telemetry: Arc<Teleme
         let (begun, threads) = (Instant::now(), threads.clone());
         // A file system may hang: then the last answer stays.
         let looked = spawn_blocking(move || threads.run(move || unfinished(&gateway)));
-        if let Ok(Ok(tenants)) = looked.await {
+        if let Ok(Ok(found)) = looked.await {
+            let mut tenants: Vec<_> = found.keys().map(|(tenant, _)| tenant.clone()).collect();
+            tenants.dedup();
             telemetry.unfinished_rotations.found(tenants);
+            log(&known, &found);
+            known = found;
         }
         sleep(MIN_PAUSE.max(begun.elapsed() * PAUSE_FACTOR)).await;
     }
 }
 
-/// The tenants whose secret has the journal of an unfinished rotation beside it.
-fn unfinished(gateway: &Gateway) -> Vec<String> {
-    let tenants = gateway.tenants().iter().filter(|tenant| has_journal(tenant));
-    tenants.map(|tenant| tenant.name.to_string()).collect()
+/// Logs each rotation once: those that were not known, and the end of those that were.
+fn log(known: &Unfinished, found: &Unfinished) {
+    let new = || found.iter().filter(|(key, path)| known.get(key) != Some(path));
+    for ((tenant, number), path) in new().take(MAX_LINES) {
+        let position = if *number == 1 { " --position 2" } else { "" };
+        let hint =
+            format!("`boldgate rotate {tenant} --admin-subject USER --resume{position}` ends it");
+        tracing::warn!(
+            boldgate.tenant = tenant,
+            path = %path.display(),
+            hint,
+            "a rotation of the secret of a tenant has begun and not ended: whether Bold BI takes the \
+             secret in its file is unknown"
+        );
+    }
+    let more = new().count().saturating_sub(MAX_LINES);
+    if more > 0 {
+        let hint = "`boldgate check` shows all of them";
+        tracing::warn!(more, hint, "rotations of the secrets of more tenants have not ended");
+    }
+    for ((tenant, _), _) in known.iter().filter(|(key, _)| !found.contains_key(key)).take(MAX_LINES)
+    {
+        tracing::info!(
+            boldgate.tenant = tenant,
+            "the rotation of the secret of a tenant has ended"
+        );
+    }
 }
 
-fn has_journal(tenant: &Tenant) -> bool {
-    tenant.credential.grant == Grant::EmbedSecret
-        && tenant.credential.sources.iter().any(|source| match source {
-            SecretRef::File(path) => {
-                AccessGuard::unless_hanging(path).is_ok_and(|_| secret_file::is_unfinished(path))
-            }
-            SecretRef::Env(_) => false,
-        })
+/// The journals beside the secrets of all tenants.
+fn unfinished(gateway: &Gateway) -> Unfinished {
+    gateway.tenants().iter().flat_map(|tenant| journals(tenant)).collect()
+}
+
+fn journals(tenant: &Tenant) -> impl Iterator<Item = ((String, usize), PathBuf)> {
+    let is_rotated = tenant.credential.grant == Grant::EmbedSecret;
+    let sources = tenant.credential.sources.iter().enumerate().filter(move |_| is_rotated);
+    sources.filter_map(|(number, source)| match source {
+        SecretRef::File(path)
+            if AccessGuard::unless_hanging(path)
+                .is_ok_and(|_| secret_file::is_unfinished(path)) =>
+        {
+            Some(((tenant.name.to_string(), number), secret_file::journal_of(path)))
+        }
+        SecretRef::File(_) | SecretRef::Env(_) => None,
+    })
 }
 
 /// A rotation takes seconds, so that a look within one tells nothing yet.
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 /// Bounds the time of looking to a hundredth, also where there are very many files.
 const PAUSE_FACTOR: u32 = 100;
+/// Bounds the lines of one look; all tenants may have their secrets on one volume.
+const MAX_LINES: usize = 20;

@@ -97,9 +97,20 @@ impl Setup {
         assert!(again.stderr.contains("--resume"), "{case}: {again:?}");
         assert_eq!(self.generated(), generated, "{case}: nothing was asked for again");
         let gateway = self.files.serve();
-        let line = log_line(&gateway, "configuration warning").await;
-        let warning = line["warning"].as_str().unwrap();
-        assert!(warning.contains("rotation has begun and not ended"), "{case}: {line}");
+        self.assert_logged(&gateway, case).await;
+    }
+
+    /// The log has one line about it, and no other.
+    async fn assert_logged(&self, gateway: &Process, case: &str) {
+        let line = log_line(gateway, BEGUN).await;
+        assert_eq!((&line["severity"], &line["boldgate.tenant"]), (&"WARN".into(), &"acme".into()));
+        let journal = self.files.path("secret.rotation");
+        assert_eq!(line["path"], journal.display().to_string(), "{case}");
+        let hint = "`boldgate rotate acme --admin-subject USER --resume` ends it";
+        assert_eq!(line["hint"], hint, "{case}");
+        let others =
+            gateway.log().into_iter().filter(|line| line.to_string().contains("has begun"));
+        assert_eq!(others.count(), 1, "{case}: {:?}", gateway.log());
     }
 
     fn assert_clean(&self, case: &str) {
@@ -358,12 +369,21 @@ async fn an_unfinished_rotation_is_a_metric_and_a_problem_of_a_running_gateway_u
     assert!(page.contains(&format!("{series} 1")), "{page}");
     let tenants = read_json(admin, "/api/v1/tenants").await;
     assert_eq!(tenants["tenants"][0]["rotation_unfinished"], true, "{tenants}");
+    setup.assert_logged(&gateway, "while it runs").await;
+    // A changed configuration brings no second line.
+    setup.add("audit: { to: stdout }\n");
+    log_line(&gateway, "the changed configuration is active").await;
     let resumed = setup.rotate(&["--resume"]).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     becomes(LOOK, "the gateway has noticed the end", async || !has_series().await).await;
     assert!(!named().await);
+    setup.assert_logged(&gateway, "after its end").await;
+    let ended = log_line(&gateway, "the rotation of the secret of a tenant has ended").await;
+    assert_eq!(ended["boldgate.tenant"], "acme");
     setup.assert_clean("resumed");
 }
 
+const BEGUN: &str = "a rotation of the secret of a tenant has begun and not ended: whether Bold BI takes \
+                     the secret in its file is unknown";
 /// Longer than the gateway takes to look at journals again.
 const LOOK: Duration = Duration::from_secs(25);
