@@ -100,6 +100,9 @@ pub struct TenantCounts {
     total: usize,
     ok: usize,
     failing: usize,
+    /// Of these the tenants whose last exchange failed; the others have a token that has ended.
+    #[serde(skip)]
+    exchange_failing: usize,
     secret_unreadable: usize,
     /// Tenants that go on with their former secret.
     former_secret: usize,

@@ -87,8 +87,9 @@ impl Found {
 
     fn tenants(&mut self, tenants: TenantCounts) {
         let total = tenants.total;
-        if tenants.failing > 0 {
-            let text = format!("{} of {total} tenants: the last exchange failed", tenants.failing);
+        if tenants.exchange_failing > 0 {
+            let count = tenants.exchange_failing;
+            let text = format!("{count} of {total} tenants: the last exchange failed");
             self.failing("tenants", text);
         }
         if tenants.secret_unreadable > 0 {

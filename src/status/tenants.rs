@@ -254,7 +254,8 @@ impl<'g> Row<'g> {
             age_seconds: now.duration_since(obtained).unwrap_or_default().as_secs(),
             seconds_left: expires.duration_since(now).unwrap_or_default().as_secs(),
         });
-        let last_exchange = ended_at.map(|at| LastExchange {
+        let is_exchanged = self.tenant.credential.grant.is_exchanged();
+        let last_exchange = ended_at.filter(|_| is_exchanged).map(|at| LastExchange {
             at: timestamp(at),
             outcome: error.unwrap_or_else(|| "success".to_owned()),
         });
@@ -295,16 +296,25 @@ fn state(gateway: &Gateway, tenant: &Tenant, exchange: ExchangeTimes) -> TenantS
     if is_unreadable && !tenant.credential.has_secret() {
         return TenantState::SecretUnreadable;
     }
+    // A personal access token is not exchanged: its end alone decides.
+    if !tenant.credential.grant.is_exchanged() && has_ended(tenant, SystemTime::now()) {
+        return TenantState::Failing;
+    }
+    let failed = exchange.failed && tenant.credential.grant.is_exchanged();
     // The changed secret has given no token yet, and one by the former secret serves on.
-    if exchange.failed && gateway.serves_by_former_secret(tenant) {
+    if failed && gateway.serves_by_former_secret(tenant) {
         return TenantState::FormerSecret;
     }
-    match (exchange.ended_at, exchange.failed) {
+    match (exchange.ended_at, failed) {
         (Some(_), true) => TenantState::Failing,
         _ if is_unreadable => TenantState::FormerSecret,
         (None, _) => TenantState::NeverUsed,
         (Some(_), false) => TenantState::Ok,
     }
+}
+
+fn has_ended(tenant: &Tenant, now: SystemTime) -> bool {
+    tenant.credential.token_end.is_some_and(|end| end <= now)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio is shown with a few digits")]
@@ -331,13 +341,18 @@ pub(super) fn counts(gateway: &Gateway, telemetry: &Telemetry) -> TenantCounts {
         counts.embed_user_refused += has(EmbedRecord::was_user_refused_within);
         let is_second = gateway.metrics(tenant).secret_position() == 2;
         counts.second_secret += usize::from(is_second && tenant.credential.has_two_secrets());
-        if let Some(end) = tenant.credential.token_end.filter(|_| !tenant.disabled) {
+        let is_enabled = gateway.disabled_by(tenant).is_none();
+        if let Some(end) = tenant.credential.token_end.filter(|_| is_enabled) {
             counts.token_ended += usize::from(end <= now);
             counts.token_ending += usize::from(end > now && end <= now + TOKEN_ENDS_SOON);
         }
         match state(gateway, tenant, gateway.metrics(tenant).exchange_times()) {
             TenantState::Ok => counts.ok += 1,
-            TenantState::Failing => counts.failing += 1,
+            TenantState::Failing => {
+                counts.failing += 1;
+                let is_exchanged = tenant.credential.grant.is_exchanged();
+                counts.exchange_failing += usize::from(is_exchanged);
+            }
             TenantState::SecretUnreadable => counts.secret_unreadable += 1,
             TenantState::FormerSecret => {
                 counts.former_secret += 1;
