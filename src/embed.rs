@@ -286,6 +286,9 @@ pub enum Malformation {
     /// A header of masked mode occurs twice.
     #[error("the header `{0}` occurs twice")]
     HeaderTwice(&'static str),
+    /// The body of a call to the token URL has another name than `dashboardId`.
+    #[error("the body has another name than `dashboardId`")]
+    UnknownKey,
     /// The id of a dashboard has another form.
     #[error("`dashboardId` is not the id of a dashboard")]
     DashboardId,
@@ -324,7 +327,9 @@ impl EmbedFault {
     pub fn reason(&self) -> Option<Reason> {
         Some(match self {
             Self::ContentType => return None,
-            Self::Malformed(Malformation::Body | Malformation::DashboardId) => Reason::EmbedBody,
+            Self::Malformed(
+                Malformation::Body | Malformation::DashboardId | Malformation::UnknownKey,
+            ) => Reason::EmbedBody,
             Self::Malformed(_) => Reason::EmbedQuery,
             Self::Identity(_) => Reason::EmbedIdentity,
             Self::Mode => Reason::EmbedMode,

@@ -204,6 +204,9 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
         EmbedFault::Malformed(Malformation::Body | Malformation::DashboardId) => {
             (400, "request_refused", "The body is not a JSON object of the embed SDK.")
         }
+        EmbedFault::Malformed(Malformation::UnknownKey) => {
+            (400, "request_refused", "The body may have `dashboardId`, and nothing else.")
+        }
         EmbedFault::Malformed(_) => (
             400,
             "request_refused",

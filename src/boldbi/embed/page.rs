@@ -67,7 +67,14 @@ pub fn token_order(
     subject: &str,
 ) -> Result<EmbedOrder, EmbedFault> {
     let body = if body.is_empty() { Map::new() } else { object(body)? };
-    let dashboard = match body.get("dashboardId") {
+    let mut others = body.keys().filter(|name| *name != DASHBOARD_ID);
+    if let Some(identity) = others.clone().find_map(|name| query::identity(name)) {
+        return Err(EmbedFault::Identity(identity));
+    }
+    if others.next().is_some() {
+        return Err(Malformation::UnknownKey.into());
+    }
+    let dashboard = match body.get(DASHBOARD_ID) {
         None => None,
         Some(Value::String(id)) if is_id(id) => Some(id.clone()),
         Some(_) => return Err(Malformation::DashboardId.into()),
@@ -181,5 +188,7 @@ pub(crate) fn is_id(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+/// The only name in the body of a call to the token URL.
+const DASHBOARD_ID: &str = "dashboardId";
 /// Longest id of a dashboard; a GUID has 36 characters.
 const MAX_ID: usize = 128;

@@ -38,6 +38,13 @@ pub(super) fn parse(query: &str) -> Result<Vec<EmbedPair>, EmbedFault> {
     Ok(pairs)
 }
 
+/// The name that `name` in a body stands for, if that says who the user is and which rows the user
+/// sees. Pages and samples spell these names in many ways.
+pub(super) fn identity(name: &str) -> Option<&'static str> {
+    let known = IDENTITY.iter().chain(&IDENTITY_IN_JSON);
+    known.copied().find(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// The name of a pair on the wire.
 pub(super) fn name_of(pair: &EmbedPair) -> &'static str {
     match pair {
@@ -134,4 +141,19 @@ const IDENTITY: [&str; 11] = [
     "embed_custom_attribute",
     "embed_server_timestamp",
     "embed_signature",
+];
+/// The same in bodies of JSON. (Bold BI: the body of `embed/authorize` since 14.1; samples.)
+const IDENTITY_IN_JSON: [&str; 12] = [
+    "email",
+    "user",
+    "userEmail",
+    "userId",
+    "userName",
+    "subject",
+    "embedSecret",
+    "filters",
+    "filterParameters",
+    "datasourceFilters",
+    "dashboardParameters",
+    "customAttributes",
 ];

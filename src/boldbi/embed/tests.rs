@@ -6,7 +6,7 @@ use super::signed::{self, Stamp};
 use super::*;
 use crate::boldbi::test_support::{server, tenant_on};
 use crate::caller::jwt::VerifiedClaims;
-use crate::embed::{EmbedEndpoint, EmbedFault, EmbedGrant, EmbedOrder};
+use crate::embed::{EmbedEndpoint, EmbedFault, EmbedGrant, EmbedOrder, Malformation};
 use crate::policy::RouteClass;
 use crate::refusal::{Refusal, RequestFacts};
 use crate::secret::Secret;
@@ -291,6 +291,26 @@ fn a_token_url_needs_a_listed_dashboard_where_there_is_a_list() {
     {
         let refused = order(body, &settings()).unwrap_err();
         assert_eq!(status_and_code(refused), (400, "request_refused"), "{body}");
+    }
+}
+
+#[test]
+fn a_token_url_takes_no_name_but_the_dashboards_id() {
+    let order = |body: &str| {
+        let grant = grant(&settings(), serde_json::json!({})).unwrap();
+        token_order(body.as_bytes(), &settings(), grant, JANE)
+    };
+    assert!(order(r#"{"dashboardId":"a"}"#).is_ok(), "control");
+    for name in ["dashboardID", "dashboardid", "dashboard", "mode", "expirationTime", "", "x"] {
+        for more in ["", r#","dashboardId":"a""#] {
+            let refused = order(&format!(r#"{{"{name}":"a"{more}}}"#)).unwrap_err();
+            assert_eq!(refused, EmbedFault::Malformed(Malformation::UnknownKey), "{name}");
+            assert_eq!(status_and_code(refused), (400, "request_refused"), "{name}");
+        }
+    }
+    for name in ["embed_user_email", "email", "Email", "embedsecret", "datasourceFilters"] {
+        let refused = order(&format!(r#"{{"x":1,"{name}":"a","dashboardId":"a"}}"#)).unwrap_err();
+        assert_eq!(status_and_code(refused), (403, "embed_value_refused"), "{name}");
     }
 }
 

@@ -297,6 +297,10 @@ fn embed_hint(why: &EmbedFault) -> &'static str {
         EmbedFault::Malformed(
             Malformation::Body | Malformation::NoQuery | Malformation::DashboardId,
         ) => "the page sends another body than the embed SDK does: docs/embedding.md has its form",
+        EmbedFault::Malformed(Malformation::UnknownKey) => {
+            "let the page send `{}` or `{\"dashboardId\":\"…\"}`: users come from `subject` of the \
+             permission, filters from `embed` of the tenant"
+        }
         EmbedFault::Malformed(Malformation::UnknownName) => {
             "the page, or a version of the SDK that the gateway does not know yet, adds a name: take \
              one option after another out of the page"
