@@ -2,7 +2,6 @@
 //! beside the secret's file tells of a rotation that has not ended.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -10,18 +9,18 @@ use super::named_tenant::{DISABLED, disabled_to_do, no_such_tenant, permit_with}
 use super::{ConfigFile, Failure, print, runtime, warn};
 use crate::boldbi::rotation::{self, NoNewSecret};
 use crate::boldbi::{BoldBi, hint};
-use crate::config::Settings;
 use crate::policy::Permit;
 use crate::secret::{Secret, SecretRef};
 use crate::secret_file::{
     Journal, JournalError, Replacement, UNWRITABLE, UnfitFile, finish_unfinished, unfinished_secret,
 };
-use crate::telemetry::{AuditEvent, AuditLine, AuditLog};
 use crate::tenant::{Grant, SecretPosition, Tenant};
 use crate::token::{AccessToken, ExchangeError};
+use audit::RotationAudit;
 use gateway::RunningGateway;
 use step::RotationStep;
 
+mod audit;
 mod gateway;
 mod step;
 
@@ -55,7 +54,6 @@ pub(super) struct RotateCommand {
 /// One rotation.
 struct Rotation<'r> {
     command: &'r RotateCommand,
-    settings: &'r Settings,
     tenant: &'r Tenant,
     file: &'r Path,
     bold_bi: BoldBi,
@@ -65,13 +63,16 @@ impl RotateCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.config.load_for(&self.tenant)?;
         let tenant = settings.tenants.iter().find(|tenant| tenant.name.as_str() == self.tenant);
-        let tenant =
-            tenant.ok_or_else(|| Failure::Usage(no_such_tenant(&self.tenant, &settings)))?;
-        let file = self.file_of(tenant)?;
+        let grant = tenant.map(|tenant| tenant.credential.grant);
+        let audit = RotationAudit { command: &self, settings: &settings, grant };
+        let tenant = tenant.ok_or_else(|| {
+            audit.refused(Failure::Usage(no_such_tenant(&self.tenant, &settings)))
+        })?;
+        let file = self.file_of(tenant).map_err(|failure| audit.refused(failure))?;
         let bold_bi = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
-        let rotation = Rotation { command: &self, settings: &settings, tenant, file, bold_bi };
+        let rotation = Rotation { command: &self, tenant, file, bold_bi };
         let begun = Instant::now();
-        rotation.audit("begun", "a rotation begins", None)?;
+        audit.line("begun", "a rotation begins", None)?;
         let result = runtime()?.block_on(async {
             if self.resume { rotation.resume().await } else { rotation.rotate().await }
         });
@@ -79,7 +80,7 @@ impl RotateCommand {
             Ok(message) => ("success", message.clone()),
             Err(RotationFailure { outcome, what, .. }) => (*outcome, what.clone()),
         };
-        rotation.audit(outcome, &message, Some(begun.elapsed()))?;
+        audit.line(outcome, &message, Some(begun.elapsed()))?;
         match result {
             Ok(message) => print(&message),
             Err(RotationFailure { what, hint, .. }) => Err(Failure::Other { what, hint }),
@@ -362,33 +363,6 @@ impl Rotation<'_> {
         Ok(())
     }
 
-    fn audit(
-        &self,
-        outcome: &str,
-        message: &str,
-        duration: Option<std::time::Duration>,
-    ) -> Result<(), Failure> {
-        let Some(sink) = &self.settings.audit else { return Ok(()) };
-        let log = AuditLog::default();
-        log.send_to(Some(sink)).map_err(|error| Failure::Other {
-            what: format!("the audit log cannot be written to {sink}: {error}"),
-            hint: Some(AUDIT.to_owned()),
-        })?;
-        log.write(&AuditLine {
-            begun: SystemTime::now(),
-            request_id: None,
-            caller: None,
-            permission: None,
-            tenant: Some(self.tenant.name.as_str()),
-            subject: Some(&self.command.admin_subject),
-            grant: Some(self.tenant.credential.grant.as_str()),
-            outcome,
-            event: AuditEvent::Rotation { message, duration },
-        });
-        log.finish();
-        Ok(())
-    }
-
     /// The end of a step, at which a test may kill the process.
     #[cfg_attr(not(debug_assertions), expect(clippy::unused_self, reason = "tests alone need it"))]
     fn reached(&self, step: RotationStep) {
@@ -412,8 +386,6 @@ const BY_HAND: &str = "look at Settings > Embed in Bold BI: copy the secret from
 const GONE: &str = "look at Settings > Embed in Bold BI: copy the secret from there, or generate it again, and write it \
                     to the file once its folder is back; tokens that were given serve on until their end";
 const ADMINISTRATOR: &str = "the user of `--admin-subject` must be an administrator of the site";
-const AUDIT: &str =
-    "run this as a user that may append to the audit log, such as the user of the gateway";
 const AFTER_HELP: &str = "\
 Bold BI ends the former secret at once. The new one takes the place of the file before anything else is \
 done. A running gateway is told by its admin API to hold exchanges meanwhile; it reads the file by itself. \

@@ -265,6 +265,23 @@ async fn the_audit_log_has_the_administrator_at_the_beginning_and_at_the_end() {
         })
         .collect();
     assert_eq!(told, ["begun", "unknown", "begun", "success"]);
+    // Rotations that cannot begin.
+    let two = setup.rotate(&["--position", "2"]).await;
+    assert_eq!(two.code, Some(2), "{two:?}");
+    let other = setup.boldgate(&["rotate", "nobody", "--admin-subject", ADMIN]).await;
+    assert_eq!(other.code, Some(2), "{other:?}");
+    for (line, (tenant, message)) in lines_of(&audit)[4..]
+        .iter()
+        .zip([("acme", "has one embed secret alone"), ("nobody", "`nobody` is no tenant")])
+    {
+        assert_eq!(line["boldgate.outcome"], "refused", "{line}");
+        assert_eq!(
+            (&line["boldgate.tenant"], &line["boldgate.subject"]),
+            (&tenant.into(), &ADMIN.into())
+        );
+        assert!(line["message"].as_str().unwrap().contains(message), "{line}");
+    }
+    assert_eq!(lines_of(&audit).len(), 6);
     // Without its audit log, a rotation does not begin.
     std::fs::remove_file(&audit).unwrap();
     std::fs::create_dir(&audit).unwrap();
