@@ -22,11 +22,12 @@ pub mod jwt;
 pub mod key_set;
 mod peer;
 mod signature;
+mod tried;
 mod verified;
 
 use api_key::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, KnownKey};
-use authorization::{Authorization, holds_key, key_in_basic};
+use authorization::{Authorization, holds_key, is_empty_bearer, key_in_basic};
 pub use certificate::{CertificateName, ClientCertificate};
 use issuer_keys::IssuerKeys;
 pub use issuer_keys::{KeyCondition, KeyFetches};
@@ -34,6 +35,7 @@ use jwt::{Issuer, JwtError, UnverifiedJwt, VerifiedClaims};
 use key_set::KeySet;
 use peer::PeerCallers;
 pub use peer::{Admits, AllowedHosts, ListenerTerms, PeerInfo, UnixIdentity, UnixPeer};
+pub use tried::TriedIssuer;
 use verified::VerifiedCache;
 
 /// The authenticated sender of a request.
@@ -276,9 +278,13 @@ impl CallerAuth {
         // Of two callers, readers could choose different ones: all credentials must be of one.
         let mut callers = [by_connection, by_key, by_authorization].into_iter().flatten();
         let Some(caller) = callers.next() else {
-            let is_bearer = matches!(authorization, Authorization::Bearer(_));
-            let no_jwt = is_bearer && !self.jwts.is_empty();
-            return Err(if no_jwt { CallerError::Bearer } else { CallerError::Missing });
+            return Err(match authorization {
+                _ if self.jwts.is_empty() => CallerError::Missing,
+                Authorization::Bearer(_) => CallerError::Bearer,
+                // A page puts no value there where its user has not signed in.
+                Authorization::Nothing if is_empty_bearer(head.headers) => CallerError::EmptyBearer,
+                _ => CallerError::Missing,
+            });
         };
         if callers.any(|other| other != caller) {
             return Err(CallerError::Several);
@@ -307,7 +313,7 @@ impl CallerAuth {
             && let Ok(text) = std::str::from_utf8(token)
         {
             match UnverifiedJwt::parse(text) {
-                Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error)),
+                Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error, None)),
                 Ok(token) if self.jwts.iter().any(|caller| caller.issuer.is_meant_by(&token)) => {
                     return Ok(false);
                 }
@@ -378,7 +384,7 @@ impl CallerAuth {
         let mut token = match UnverifiedJwt::parse(text) {
             Ok(token) => token,
             // Another reader could find another issuer in it, so it is not forwarded.
-            Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error)),
+            Err(error @ JwtError::Repeated) => return Err(CallerError::Jwt(error, None)),
             Err(_) => return Ok(None),
         };
         let mut refused = None;
@@ -393,11 +399,17 @@ impl CallerAuth {
                     self.verified.keep(bearer, verified);
                     return Ok(Some((&caller.name, claims)));
                 }
-                // Another caller's tokens may have the same issuer and another audience.
-                Err(error) => refused = Some(error),
+                // Another caller's tokens may have the same issuer and another audience: any other
+                // fault says more.
+                Err(error) if matches!(refused, None | Some(JwtError::Audience)) => {
+                    refused = Some(error);
+                }
+                Err(_) => {}
             }
         }
-        refused.map_or(Ok(None), |error| Err(CallerError::Jwt(error)))
+        let Some(error) = refused else { return Ok(None) };
+        let tried = self.jwts.iter().filter(|caller| caller.issuer.is_meant_by(&token));
+        Err(CallerError::Jwt(error, TriedIssuer::of(tried).map(Arc::new)))
     }
 }
 
@@ -419,6 +431,9 @@ pub enum CallerError {
     /// No credential was sent.
     #[error("the request has no credential of a caller")]
     Missing,
+    /// `Authorization` is the scheme `Bearer` without a token.
+    #[error("the request has `Authorization: Bearer` without a token")]
+    EmptyBearer,
     /// No caller has this API key.
     #[error("the API key is not known")]
     Unknown,
@@ -433,7 +448,7 @@ pub enum CallerError {
     Several,
     /// The JWT is of a configured issuer, but not valid.
     #[error("the caller's JWT is not valid: {0}")]
-    Jwt(JwtError),
+    Jwt(JwtError, Option<Arc<TriedIssuer>>),
 }
 
 impl CallerError {
@@ -446,7 +461,8 @@ impl CallerError {
             Self::Expired(_) => Reason::KeyExpired,
             Self::Bearer => Reason::BearerUnknown,
             Self::Several => Reason::Several,
-            Self::Jwt(error) => error.reason(),
+            Self::EmptyBearer => Reason::BearerEmpty,
+            Self::Jwt(error, _) => error.reason(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::caller::{CallerError, CallerName, CredentialKinds};
+use crate::caller::{CallerError, CallerName, CredentialKinds, TriedIssuer};
 use crate::cors::UnlistedPage;
 use crate::embed::EmbedFault;
 use crate::policy::Forbidden;
@@ -319,6 +319,14 @@ impl Refusal {
             Self::Caller { why: CallerError::Expired(caller), .. } => Some(caller),
             Self::TenantUnknown { caller, .. } => caller.as_ref(),
             _ => self.facts()?.caller.as_ref(),
+        }
+    }
+
+    /// The issuer of a JWT that was refused, and the callers with it.
+    pub fn tried(&self) -> Option<&TriedIssuer> {
+        match self {
+            Self::Caller { why: CallerError::Jwt(_, tried), .. } => tried.as_deref(),
+            _ => None,
         }
     }
 

@@ -89,6 +89,12 @@ pub(super) fn key_in_basic(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     key.starts_with(PREFIX.as_bytes()).then(|| Zeroizing::new(key.to_vec()))
 }
 
+/// Whether `Authorization` is the scheme `Bearer` and nothing else.
+pub(super) fn is_empty_bearer(headers: &HeaderMap) -> bool {
+    let value = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    value.trim_ascii().eq_ignore_ascii_case(b"bearer")
+}
+
 /// Whether a word in the form of our API keys stands anywhere in `value`. It is not forwarded,
 /// even if it stands where no key belongs.
 pub(super) fn holds_key(value: &[u8]) -> bool {

@@ -143,7 +143,7 @@ impl Refusal {
     /// has `invalid_token` (RFC 6750, section 3.1). The reason is for the operator only.
     fn challenges(&self) -> &'static [&'static str] {
         let Self::Caller { why, accepted } = self else { return &[] };
-        let refused = matches!(why, CallerError::Bearer | CallerError::Jwt(_));
+        let refused = matches!(why, CallerError::Bearer | CallerError::Jwt(..));
         match (accepted.api_keys, accepted.jwts, refused) {
             (true, true, false) => &[API_KEY_CHALLENGE, BEARER_CHALLENGE],
             (true, true, true) => &[API_KEY_CHALLENGE, INVALID_TOKEN_CHALLENGE],
@@ -162,7 +162,9 @@ impl Refusal {
             | Self::BulkheadFull { .. }
             | Self::ListenerChanged
             | Self::TokenEnded(_)
-            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys), .. } => Some(MIN_RETRY_AFTER),
+            | Self::Caller { why: CallerError::Jwt(JwtError::NoKeys, _), .. } => {
+                Some(MIN_RETRY_AFTER)
+            }
             Self::Throttled { why, .. } => Some(match why.over {
                 Over::Rate(wait) => wait.max(MIN_RETRY_AFTER),
                 Over::Concurrent => MIN_RETRY_AFTER,
@@ -234,7 +236,7 @@ fn embed(why: &EmbedFault) -> (u16, &'static str, &'static str) {
 
 fn unauthenticated(why: &CallerError) -> (u16, &'static str, &'static str) {
     match why {
-        CallerError::Jwt(JwtError::NoKeys) => (
+        CallerError::Jwt(JwtError::NoKeys, _) => (
             503,
             "issuer_keys_unavailable",
             "The keys of the issuer of your token cannot be fetched at the moment.",
@@ -243,11 +245,12 @@ fn unauthenticated(why: &CallerError) -> (u16, &'static str, &'static str) {
             (403, "certificate_unknown", "The client certificate belongs to no known caller.")
         }
         CallerError::Missing
+        | CallerError::EmptyBearer
         | CallerError::Unknown
         | CallerError::Expired(_)
         | CallerError::Several
         | CallerError::Bearer
-        | CallerError::Jwt(_) => {
+        | CallerError::Jwt(..) => {
             (401, "caller_unauthenticated", "The request needs a valid credential of one caller.")
         }
     }

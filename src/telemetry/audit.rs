@@ -48,6 +48,8 @@ pub enum AuditEvent<'a> {
         duration: Duration,
         /// The reason of its failure, where the outcome has more than one.
         reason: Option<&'static str>,
+        /// The position of the secret; `None` unless the tenant has two.
+        secret: Option<u8>,
         /// Lifetime of the token that it gave.
         lifetime: Option<Duration>,
         /// The other user whom the token reply names, where the token is not used for that.
@@ -72,6 +74,9 @@ pub enum AuditEvent<'a> {
         certificate: Option<&'a str>,
         /// The reason of the refusal, where its code has more than one.
         reason: Option<&'static str>,
+        /// The callers whose issuer a JWT that was refused names, and that issuer. They are not
+        /// proven.
+        tried: Option<(&'a str, &'a str)>,
         /// The class of its route, once known.
         class: Option<&'static str>,
         /// The status of the response.
@@ -235,16 +240,15 @@ impl AuditLine<'_> {
         name_field(out, "boldgate.grant", self.grant);
         name_field(out, "boldgate.outcome", Some(self.outcome));
         match &self.event {
-            AuditEvent::Exchange { purpose, duration, reason, lifetime, token_user } => {
+            AuditEvent::Exchange { purpose, duration, reason, secret, lifetime, token_user } => {
                 text_field(out, "boldgate.reason", *reason);
+                optional_number(out, "boldgate.secret_position", secret.map(u64::from));
                 name_field(out, "boldgate.token_user", *token_user);
                 text_field(out, "boldgate.purpose", Some(purpose));
                 out.push_str(",\"boldgate.exchange_duration\":");
                 push_seconds(out, *duration);
-                if let Some(lifetime) = lifetime {
-                    out.push_str(",\"boldgate.token_lifetime\":");
-                    push_number(out, lifetime.as_secs());
-                }
+                let lifetime = lifetime.map(|lifetime| lifetime.as_secs());
+                optional_number(out, "boldgate.token_lifetime", lifetime);
             }
             AuditEvent::StoredToken { purpose, left } => stored_token(out, purpose, *left),
             AuditEvent::Refusal {
@@ -253,11 +257,14 @@ impl AuditLine<'_> {
                 path,
                 certificate,
                 reason,
+                tried,
                 class,
                 status,
                 embed,
             } => {
                 text_field(out, "boldgate.reason", *reason);
+                name_field(out, "boldgate.tried_caller", tried.map(|(callers, _)| callers));
+                name_field(out, "boldgate.issuer", tried.map(|(_, issuer)| issuer));
                 text_field(out, "boldgate.route_class", *class);
                 name_field(out, "http.request.method", *method);
                 name_field(out, "url.path", *path);
@@ -292,11 +299,7 @@ impl AuditLine<'_> {
                 client.fields(out);
             }
             AuditEvent::Rotation { message, duration } => {
-                name_field(out, "message", Some(message));
-                if let Some(duration) = duration {
-                    out.push_str(",\"boldgate.rotation_duration\":");
-                    push_seconds(out, *duration);
-                }
+                rotation(out, message, *duration);
             }
             AuditEvent::Reload {
                 trigger,
@@ -341,6 +344,14 @@ impl AuditClient {
     }
 }
 
+fn rotation(out: &mut String, message: &str, duration: Option<Duration>) {
+    name_field(out, "message", Some(message));
+    if let Some(duration) = duration {
+        out.push_str(",\"boldgate.rotation_duration\":");
+        push_seconds(out, duration);
+    }
+}
+
 fn stored_token(out: &mut String, purpose: &str, left: Duration) {
     text_field(out, "boldgate.purpose", Some(purpose));
     number_field(out, "boldgate.token_lifetime", left.as_secs());
@@ -359,6 +370,12 @@ fn bounded_field(out: &mut String, name: &str, value: Option<&str>, max: usize) 
             text_field(out, name, Some(&cut));
         }
         value => text_field(out, name, value),
+    }
+}
+
+fn optional_number(out: &mut String, name: &str, value: Option<u64>) {
+    if let Some(value) = value {
+        number_field(out, name, value);
     }
 }
 
@@ -404,6 +421,7 @@ mod tests {
                 purpose: "request",
                 duration: Duration::from_micros(20_345),
                 reason: None,
+                secret: None,
                 lifetime: Some(Duration::from_secs(3600)),
                 token_user: None,
             },
@@ -419,6 +437,7 @@ mod tests {
                 path: Some("/bi/api/site/site1/v5.0/users"),
                 certificate: None,
                 reason: Some("may_not"),
+                tried: None,
                 class: Some("admin"),
                 status: 403,
                 embed: None,

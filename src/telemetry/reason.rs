@@ -23,6 +23,8 @@ pub enum Reason {
     KeyUnknown,
     /// The API key has expired.
     KeyExpired,
+    /// `Authorization: Bearer` has no token.
+    BearerEmpty,
     /// The `Bearer` token is no JWT of an issuer in the configuration.
     BearerUnknown,
     /// A claim occurs twice in the JWT.

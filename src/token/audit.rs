@@ -8,6 +8,7 @@ use super::{AccessToken, ExchangeError, ExchangeErrorKind, Initiator, NamedUser,
 use crate::caller::CallerName;
 use crate::policy::{PermissionId, Permit};
 use crate::telemetry::{AuditEvent, AuditLine, AuditLog, Reason};
+use crate::tenant::SecretPosition;
 
 /// An [`Initiator`] that outlives its request.
 pub(super) struct OwnedInitiator {
@@ -32,6 +33,7 @@ pub(super) struct AuditGuard<'a> {
     permit: &'a Permit,
     initiator: Option<&'a OwnedInitiator>,
     purpose: &'static str,
+    position: SecretPosition,
     at: SystemTime,
     begun: Instant,
     /// The time until the reply, once it is there.
@@ -40,10 +42,11 @@ pub(super) struct AuditGuard<'a> {
 }
 
 impl<'a> AuditGuard<'a> {
-    /// For an exchange that begins now.
+    /// For an exchange with the secret in `position` that begins now.
     pub(super) fn begin(
         audit: &'a AuditLog,
         permit: &'a Permit,
+        position: SecretPosition,
         purpose: Purpose,
         initiator: Option<&'a OwnedInitiator>,
     ) -> Self {
@@ -55,7 +58,7 @@ impl<'a> AuditGuard<'a> {
             (Purpose::Comparison, _) => "comparison",
         };
         let (at, begun) = (SystemTime::now(), Instant::now());
-        Self { audit, permit, initiator, purpose, at, begun, took: None, written: false }
+        Self { audit, permit, initiator, purpose, position, at, begun, took: None, written: false }
     }
 
     /// The reply is there. The time until [`AuditGuard::ended`] is not the exchange's.
@@ -102,6 +105,7 @@ impl<'a> AuditGuard<'a> {
                 purpose: self.purpose,
                 duration: self.took.unwrap_or_else(|| self.begun.elapsed()),
                 reason: reason.map(Reason::as_str),
+                secret: tenant.credential.has_two_secrets().then(|| self.position.number()),
                 lifetime,
                 token_user,
             },

@@ -36,6 +36,7 @@ mod page;
 mod pem_files;
 mod personal_tokens;
 mod reasons;
+mod refused_jwts;
 mod reload;
 mod rotate;
 mod security;

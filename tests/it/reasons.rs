@@ -355,6 +355,7 @@ async fn credentials(setup: &mut Setup) {
     setup.row("key_unknown", by("X-Api-Key: bgk_nobody\r\n")).await;
     setup.row("key_expired", setup.get("old", "good", "")).await;
     setup.row("bearer_unknown", by(&bearer("opaque"))).await;
+    setup.row("bearer_empty", by("Authorization: Bearer\r\n")).await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let token = |change: &dyn Fn(&mut Value)| setup.provider.token(change);
     let with_header = |header: Value| {

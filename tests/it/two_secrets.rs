@@ -2,7 +2,9 @@
 //! them works is remembered.
 
 use boldgate::boldbi::stand_in::StandIn;
+use serde_json::Value;
 
+use crate::support::audit::audit_lines;
 use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::{Process, run};
@@ -35,7 +37,8 @@ impl Setup {
         let place = |name: &str| format!("{{ file: \"{}\" }}", files.path(name).display());
         let two = format!("embed_secrets: [{}, {}]", place("first"), place("second"));
         let one = format!("embed_secret: {}", place("secret"));
-        let config = files.config(&upstream, &["acme"], "").edit(&one, &two);
+        let audit = format!("audit: {{ to: \"{}\" }}\n", files.path("audit").display());
+        let config = files.config(&upstream, &["acme"], "").edit(&one, &two) + &audit;
         files.write("boldgate.yaml", &config);
         let gateway = files.serve();
         Self { upstream, files, gateway }
@@ -64,6 +67,13 @@ async fn where_the_first_secret_is_refused_the_second_serves_and_is_remembered()
         assert_eq!(setup.upstream.token_requests(), number, "the first is not asked again");
     }
     assert_eq!(log_lines(&setup.gateway, REFUSED).len(), 1);
+    let audited = audit_lines(&setup.files.path("audit"), "exchange", 5).await;
+    let told =
+        |line: &Value| (line["boldgate.secret_position"].clone(), line["boldgate.outcome"].clone());
+    assert_eq!(told(&audited[0]), (1.into(), "credential_refused".into()));
+    for line in &audited[1..] {
+        assert_eq!(told(line), (2.into(), "granted".into()), "{line}");
+    }
     // A changed first secret is asked again.
     setup.files.swap_in("first", EMBED_SECRET);
     becomes(PATIENCE, "it is in use", async || setup.position().await == 1).await;

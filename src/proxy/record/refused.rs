@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use tracing::field::display;
 
 use super::Record;
-use crate::caller::CallerName;
+use crate::caller::{CallerName, TriedIssuer};
 use crate::cors::UnlistedPage;
 use crate::descriptors;
 use crate::embed::{EmbedFault, Malformation};
@@ -93,6 +93,8 @@ impl Record {
             Some(repeated) => tracing::info!(
                 boldgate.refusal = code,
                 boldgate.reason = reason,
+                boldgate.tried_caller = refusal.tried().map(TriedIssuer::callers),
+                boldgate.issuer = refusal.tried().map(TriedIssuer::issuer),
                 boldgate.tenant = self.tenant().map(TenantName::as_str),
                 boldgate.caller = self.caller.as_ref().map(CallerName::as_str),
                 tls.client.hash.sha256 = self.certificate.as_deref(),
@@ -137,6 +139,7 @@ impl Record {
                 path: self.path(),
                 certificate: self.certificate.as_deref(),
                 reason: self.reason.map(Reason::as_str),
+                tried: refusal.tried().map(|tried| (tried.callers(), tried.issuer())),
                 class: class.map(RouteClass::as_str),
                 status: response.status.as_u16(),
                 embed: self.embed.as_ref().map(|embed| embed.audited()),

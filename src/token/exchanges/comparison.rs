@@ -51,8 +51,10 @@ impl Exchanges {
         }
         let Some(other) = (active.reissue)(&other.permit).unchanged() else { return false };
         let begun = Instant::now();
-        let audit = AuditGuard::begin(&self.telemetry.audit, &other, Purpose::Comparison, None);
-        let result = self.ask(active, &other, self.deferred.first(&other)).await;
+        let (audit, purpose) = (&self.telemetry.audit, Purpose::Comparison);
+        let position = self.deferred.first(&other);
+        let audit = AuditGuard::begin(audit, &other, position, purpose, None);
+        let result = self.ask(active, &other, position).await;
         audit.ended(result.as_ref().map(|new| &**new.token()));
         let metrics = self.metrics(&other);
         match result {

@@ -52,7 +52,8 @@ impl Exchanges {
         initiator: Option<&'a OwnedInitiator>,
     ) -> AskedInTurn<'a> {
         let begun = Instant::now();
-        let mut audit = AuditGuard::begin(&self.telemetry.audit, permit, purpose, initiator);
+        let mut audit =
+            AuditGuard::begin(&self.telemetry.audit, permit, position, purpose, initiator);
         let result = self.ask(active, permit, position).await;
         audit.replied();
         AskedInTurn { begun, audit, position, result }
