@@ -31,6 +31,7 @@ mod attempts;
 mod command;
 mod connections;
 mod credential;
+mod drop_report;
 mod metrics_page;
 mod page_origin;
 mod reloads;

@@ -231,6 +231,12 @@ impl Gateway {
         self.tokens.embed_token(&admission.permit, order).await.map_err(Refusal::Exchange)
     }
 
+    /// Whether the secret of a tenant was changed and has given no token yet.
+    pub fn has_unproven_secret(&self, tenant: &str) -> bool {
+        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant);
+        tenant.is_some_and(|tenant| self.tokens.has_unproven_secret(&tenant.name))
+    }
+
     /// Drops the cached tokens of a tenant, or of one of its subjects, as after a leak. Returns how
     /// many there were; `None` if there is no such tenant. The next request exchanges again.
     pub fn drop_tokens(&self, tenant: &str, subject: Option<&str>) -> Option<usize> {

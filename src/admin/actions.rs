@@ -86,26 +86,14 @@ impl Controls {
                 let (of_tenant, of_subject) = (tenant.clone(), subject.clone());
                 let action = FleetAction::Drop { tenant: of_tenant, subject: of_subject };
                 let told = gateway.announce(&action).await;
+                let is_unproven = gateway.has_unproven_secret(tenant);
                 let dropped = gateway
                     .drop_tokens(tenant, subject.as_deref())
                     .ok_or_else(|| unknown_tenant(tenant))?;
-                let of = if subject.is_some() { "of this user of" } else { "of" };
-                let message = match (dropped, subject) {
-                    (0, Some(_)) => format!(
-                        "nothing was dropped: no token of a user of exactly this name of tenant \
-                         `{tenant}` is cached, upper and lower case included"
-                    ),
-                    (0, None) => format!("nothing was dropped: tenant `{tenant}` has no token"),
-                    (1, _) => format!(
-                        "the cached token {of} tenant `{tenant}` was dropped; the next request \
-                         exchanges again"
-                    ),
-                    (dropped, _) => format!(
-                        "{dropped} cached tokens {of} tenant `{tenant}` were dropped; the next \
-                         request exchanges again"
-                    ),
-                };
-                Ok(of_fleet(message, told).with("dropped", dropped))
+                let of_user = subject.is_some();
+                let message = super::drop_report::message(tenant, of_user, dropped, is_unproven);
+                let success = of_fleet(message, told).with("dropped", dropped);
+                Ok(if is_unproven { success.with("secret_unproven", true) } else { success })
             }
             AdminCommand::DisableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, false);

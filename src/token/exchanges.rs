@@ -225,6 +225,11 @@ impl Exchanges {
         self.unproven.is_open(permit)
     }
 
+    /// Whether the secret of `tenant` was changed and has given no token yet.
+    pub(super) fn has_unproven_secret(&self, tenant: &TenantName) -> bool {
+        self.unproven.proof_of(tenant).is_some()
+    }
+
     /// Whether the secret of `tenant` is not proven, while the token that is to be renewed by it is
     /// usable.
     pub(super) fn serves_by_former_secret(&self, tenant: &TenantName) -> bool {

@@ -94,6 +94,11 @@ impl TokenSource {
         self.exchanges.cache().usable(permit).is_some()
     }
 
+    /// Whether the secret of `tenant` was changed and has given no token yet.
+    pub fn has_unproven_secret(&self, tenant: &TenantName) -> bool {
+        self.exchanges.has_unproven_secret(tenant)
+    }
+
     /// Whether the changed secret of `tenant` has given no token yet, while the token that is to be
     /// renewed by it is usable.
     pub fn serves_by_former_secret(&self, tenant: &TenantName) -> bool {

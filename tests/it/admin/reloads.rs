@@ -11,7 +11,7 @@ use crate::support::edit::Edit;
 use crate::support::files::Files;
 use crate::support::process::Process;
 use crate::support::reloads::{
-    ACME, BOLT, PATIENCE, get, log_line, log_lines, two_sites, until_status,
+    ACME, BOLT, PATIENCE, get, log_line, log_lines, metric, two_sites, until_status,
 };
 use crate::support::waiting::becomes;
 
@@ -279,4 +279,24 @@ async fn a_failed_action_has_its_tenant_its_server_and_its_cause_in_the_log() {
     assert_eq!(lines[1]["boldgate.reason"], "tenant_unknown");
     assert!(lines[1]["hint"].as_str().unwrap().contains("`tenants`"), "{lines:?}");
     assert!(!format!("{lines:?}").contains("canary-text"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_tokens_warns_while_a_changed_secret_is_unproven() {
+    let served = Served::new().await;
+    assert_eq!(get(served.process.address(), ACME).await.status, 200);
+    let control = reply(&served.act("drop-tokens", TENANT).await, 200);
+    assert!(control["secret_unproven"].is_null(), "{control}");
+    assert!(!control["message"].as_str().unwrap().contains("warning"), "{control}");
+    assert_eq!(get(served.process.address(), ACME).await.status, 200);
+    served.files.swap_in("secret", "canary-a-wrong-secret");
+    let unproven = "boldgate_tenant_secret_unproven{tenant=\"acme\"}";
+    becomes(PATIENCE, "the secret is unproven", async || {
+        metric(served.process.ready().1, unproven).await == 1
+    })
+    .await;
+    let warned = reply(&served.act("drop-tokens", TENANT).await, 200);
+    assert_eq!((&warned["dropped"], &warned["secret_unproven"]), (&1.into(), &true.into()));
+    assert!(warned["message"].as_str().unwrap().contains("has given no token yet"), "{warned}");
+    assert_eq!(get(served.process.address(), ACME).await.status, 502, "as it says");
 }
