@@ -18,8 +18,9 @@ use crate::telemetry::{AccessLog, Format, LogControl, Telemetry};
 
 mod application;
 mod script;
+mod sign_in;
 
-use application::{Application, ISSUER, USERS};
+use application::{Application, ISSUER, MASKED_PATH, USERS};
 
 /// Run the gateway on this machine, in front of a pretend Bold BI with two tenants
 #[derive(Debug, clap::Args)]
@@ -89,7 +90,8 @@ async fn until_interrupted(
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let exchange = Arc::new(exchange);
     let running = start(settings, exchange, format, log_level).map_err(other_port)?;
-    application.call(&embed_url(&running));
+    let gateway = known_callers_url(&running);
+    application.call(&gateway, &embed_url(&running), &sdk_url(&stand_in));
     files.write_own_page(&stand_in, &application, &running)?;
     print_introduction(files, &stand_in, &application, &running, origin)?;
     signals.next().await;
@@ -123,6 +125,7 @@ fn print_introduction(
   admin     http://{admin}
   settings  {}
   page      {page}   (open it in a browser: an embedded dashboard)
+  masked    {page}{MASKED_PATH}   (the same in masked mode: a page without any token)
 
 Run these in another terminal; none of them has a token:
 
@@ -192,14 +195,21 @@ fn other_port(failure: Failure) -> Failure {
     }
 }
 
-/// The embed endpoint of tenant acme, at the listener for known callers.
-fn embed_url(running: &Running) -> String {
+/// The listener for known callers.
+fn known_callers_url(running: &Running) -> String {
     match running.addresses() {
-        [_, ListenAddress::Tcp(address), ..] => {
-            format!("http://{address}/bi/api/site/site1/boldgate/embed/authorize")
-        }
+        [_, ListenAddress::Tcp(address), ..] => format!("http://{address}"),
         _ => unreachable!("the second listener of the demo is a TCP port"),
     }
+}
+
+/// The embed endpoint of tenant acme.
+fn embed_url(running: &Running) -> String {
+    format!("{}/bi/api/site/site1/boldgate/embed/authorize", known_callers_url(running))
+}
+
+fn sdk_url(stand_in: &StandIn) -> String {
+    format!("http://{}/embedded-sdk/v14.2/boldbi-embed.js", stand_in.addr())
 }
 
 async fn stand_in(port: u16) -> Result<StandIn, Failure> {
@@ -220,6 +230,13 @@ async fn stand_in(port: u16) -> Result<StandIn, Failure> {
                 "site1",
                 EMBED_SECRET,
                 [SITE1_USER, USERS[0].0, USERS[1].0, ADMINISTRATOR]
+                    .map(|email| user(email, None, UserSource::AzureAd))
+                    .into(),
+            ),
+            site(
+                "site3",
+                EMBED_SECRET,
+                [SITE1_USER, USERS[0].0, USERS[1].0]
                     .map(|email| user(email, None, UserSource::AzureAd))
                     .into(),
             ),
@@ -277,9 +294,8 @@ impl DemoFiles {
         running: &Running,
     ) -> Result<(), Failure> {
         let bold_bi = stand_in.url();
-        let sdk = format!("http://{}/embedded-sdk/v14.2/boldbi-embed.js", stand_in.addr());
         let text = OWN_PAGE
-            .replace("SDK\"", &format!("{sdk}\""))
+            .replace("SDK\"", &format!("{}\"", sdk_url(stand_in)))
             .replace("JWT\"", &format!("{}/jwt/{}\"", application.origin(), USERS[0].0))
             .replace("SERVER/", &format!("{bold_bi}/"))
             .replace("DASHBOARD\"", &format!("{DASHBOARD}\""))
@@ -305,7 +321,8 @@ impl DemoFiles {
         } else {
             format!("\"{own}\", \"{origin}\"")
         };
-        let text = configuration(&self.0, &stand_in.url(), &origins, port);
+        let key = application.key_hash();
+        let text = configuration(&self.0, (&stand_in.url(), port), (&own, &origins), &key);
         for (path, text) in
             [(self.0.join("key-set.json"), application.key_set()), (self.config(), text)]
         {
@@ -324,7 +341,12 @@ impl Drop for DemoFiles {
     }
 }
 
-fn configuration(folder: &Path, bold_bi: &str, origins: &str, port: u16) -> String {
+fn configuration(
+    folder: &Path,
+    (bold_bi, port): (&str, u16),
+    (own, origins): (&str, &str),
+    key: &str,
+) -> String {
     let folder = folder.display();
     format!(
         "listeners:
@@ -341,6 +363,16 @@ tenants:
     cors: {{ origins: [{origins}] }}
     embed:
       datasource_filters: [{{ name: Region, claim: regions }}]
+    credential:
+      grant: embed_secret
+      username: {SITE1_USER}
+      embed_secret: {{ file: {folder}/embed-secret }}
+      user_source: azure_ad
+  {MASKED_TENANT}:
+    server: demo
+    site: site3
+    cors: {{ origins: [\"{own}\"] }}
+    embed: {{ masked: true }}
     credential:
       grant: embed_secret
       username: {SITE1_USER}
@@ -365,6 +397,12 @@ callers:
       - tenant: acme
         routes: [embed]
         subject: {{ claim: email, domains: [acme.example] }}
+  signing-in-proxy:
+    api_key: {{ sha256: {key} }}
+    may:
+      - tenant: {MASKED_TENANT}
+        routes: [read]
+        subject: {{ header: X-Forwarded-Email, from: [127.0.0.1], domains: [acme.example] }}
 "
     )
 }
@@ -372,6 +410,8 @@ callers:
 const OWN_PAGE: &str = include_str!("demo/own_page.html");
 /// Where development servers of web pages listen as a rule.
 const OWN_ORIGIN: &str = "http://localhost:3000";
+/// The tenant of the page in masked mode, at `site3`.
+const MASKED_TENANT: &str = "acme-masked";
 const SITE1_USER: &str = "reports@acme.example";
 /// For `boldgate rotate`: it may generate the embed secret.
 const ADMINISTRATOR: &str = "admin@acme.example";

@@ -1,5 +1,5 @@
 // A stand-in for Bold BI's embed SDK, served by the pretend Bold BI of boldgate. It has none of the SDK's code: it
-// takes the options of pages with an authorization server or a token, calls the authorization server as the SDK does,
+// takes the options of pages with an authorization server, a token or masked mode, makes the call that the SDK makes,
 // and draws who the dashboard would be shown to. The real one is at https://cdn.boldbi.com/embedded-sdk/.
 (() => {
   "use strict";
@@ -29,13 +29,31 @@
     }
 
     loadDashboard() {
-      const { authorizationServer, embedToken, token } = this.options;
+      const { authorizationServer, embedToken, token, enableDomainMasking } = this.options;
       const given = embedToken ?? token;
-      if (given) {
+      if (enableDomainMasking) {
+        this.mask(given ?? authorizationServer).catch((error) => this.show(`BoldBI Embedded:${error.message}`));
+      } else if (given) {
         this.draw({ token: given, name: "a dashboard", rows: "those of the token" });
       } else {
         this.authorize(authorizationServer).catch((error) => this.show(`BoldBI Embedded:${error.message}`));
       }
+    }
+
+    // Bold BI's own scripts ask for the data of a dashboard so, and for more.
+    async mask(other) {
+      if (other) throw new Error("masked mode has neither a token nor an authorization server");
+      const response = await fetch(`${this.options.serverUrl}/v1.0/design/loadwidgetdata`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", ClientID: crypto.randomUUID(), Mode: "view" },
+        body: JSON.stringify({ dashboardId: this.options.dashboardId }),
+      });
+      if (!response.ok) throw new Error(response.statusText);
+      const { user } = await response.json();
+      this.show(`A stand-in draws here what Bold BI would\nuser: ${user}\nrows: all that the user may see\n`
+        + "the page has no token");
+      this.container.dataset.rendered = "true";
+      this.options.onActionComplete?.({ eventType: "dashboardRendered" });
     }
 
     async authorize({ url, headers = {} }) {

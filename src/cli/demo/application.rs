@@ -22,6 +22,9 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::MASKED_TENANT;
+use super::sign_in::{SignInProxy, signed_in, user_of};
+use crate::caller::ApiKey;
 use crate::cli::Failure;
 use crate::cors::WebOrigin;
 
@@ -40,8 +43,9 @@ pub(super) struct Application {
 
 struct Pages {
     key: Ed25519KeyPair,
-    /// The URL of the embed endpoint.
-    endpoint: RwLock<String>,
+    /// The URL of the embed endpoint, and of the SDK's file.
+    urls: RwLock<(String, String)>,
+    sign_in: SignInProxy,
     /// The origin of pages that are not the demo's own.
     other: HeaderValue,
 }
@@ -57,7 +61,8 @@ impl Application {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|e| cannot(&e))?;
         let address = listener.local_addr().map_err(|e| cannot(&e))?;
         let other = HeaderValue::try_from(other.to_string()).map_err(|e| cannot(&e))?;
-        let shared = Arc::new(Pages { key, endpoint: RwLock::default(), other });
+        let sign_in = SignInProxy::new(ApiKey::generate().map_err(|e| cannot(&e))?);
+        let shared = Arc::new(Pages { key, urls: RwLock::default(), sign_in, other });
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared })
     }
@@ -73,9 +78,15 @@ impl Application {
         json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "demo", "x": x}]}).to_string()
     }
 
-    /// Sets the URL of the embed endpoint that the page calls.
-    pub(super) fn call(&self, endpoint: &str) {
-        endpoint.clone_into(&mut self.shared.endpoint.write());
+    /// Sets the URLs that the pages use: the gateway's, its embed endpoint, and the SDK's file.
+    pub(super) fn call(&self, gateway: &str, endpoint: &str, sdk: &str) {
+        *self.shared.urls.write() = (endpoint.to_owned(), sdk.to_owned());
+        self.shared.sign_in.forward_to(gateway);
+    }
+
+    /// The hash of the key by which the gateway knows the proxy of the page in masked mode.
+    pub(super) fn key_hash(&self) -> String {
+        self.shared.sign_in.key_hash()
     }
 
     /// A JWT of one of [`USERS`].
@@ -99,19 +110,41 @@ impl Pages {
         format!("{message}.{signature}")
     }
 
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.uri().path().starts_with("/masked/") {
+            return self.sign_in.pass(request).await;
+        }
+        self.respond(&request)
+    }
+
+    /// The page in masked mode. It has no token.
+    fn masked_page(&self, user: Option<usize>) -> Response<Full<Bytes>> {
+        let page = MASKED_PAGE
+            .replace("SDK\"", &format!("{}\"", self.urls.read().1))
+            .replace("TENANT", MASKED_TENANT)
+            .replace(">USER<", &format!(">{}<", user.map_or("nobody", |user| USERS[user].0)));
+        typed(StatusCode::OK, "text/html; charset=utf-8", page)
+    }
+
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if *request.method() != Method::GET {
             return typed(StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new());
         }
         match request.uri().path() {
             "/" => {
-                let page = PAGE.replace("ENDPOINT", &self.endpoint.read());
+                let page = PAGE.replace("ENDPOINT", &self.urls.read().0);
                 typed(StatusCode::OK, "text/html; charset=utf-8", page)
             }
+            MASKED_PATH => self.masked_page(user_of(request.headers())),
             path => {
-                let user = path.strip_prefix("/jwt/");
-                let user = user.and_then(|name| USERS.iter().position(|(email, _)| *email == name));
-                match user {
+                let user = |folder| {
+                    let name = path.strip_prefix(folder)?;
+                    USERS.iter().position(|(email, _)| *email == name)
+                };
+                if let Some(user) = user("/sign-in/") {
+                    return signed_in(user, MASKED_PATH);
+                }
+                match user("/jwt/") {
                     Some(user) => {
                         let mut jwt = typed(StatusCode::OK, "text/plain", self.jwt(user));
                         let headers = jwt.headers_mut();
@@ -131,8 +164,8 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>) {
         let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = pages.respond(&request);
-                async move { Ok::<_, Infallible>(response) }
+                let pages = Arc::clone(&pages);
+                async move { Ok::<_, Infallible>(pages.answer(request).await) }
             });
             // A browser that goes away is no fault.
             let _ = http1::Builder::new()
@@ -143,8 +176,12 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>) {
     }
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+pub(super) fn typed(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -153,5 +190,8 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 }
 
 const PAGE: &str = include_str!("page.html");
+const MASKED_PAGE: &str = include_str!("masked.html");
+/// The path of the page in masked mode.
+pub(super) const MASKED_PATH: &str = "/masked-page";
 /// Seconds that a JWT lives.
 const JWT_LIFETIME: u64 = 600;

@@ -64,6 +64,54 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
 }
 
+#[tokio::test]
+async fn the_masked_page_of_the_demo_has_no_token_and_shows_the_data_of_its_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = boldgate(&["demo", "--port", "0"]);
+    command.env("TMPDIR", folder.path());
+    let demo = Process::start(command);
+    let introduction = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
+    let page = introduction.lines().find_map(|l| l.trim().strip_prefix("masked")).unwrap();
+    let page = page.split_whitespace().next().unwrap().strip_prefix("http://").unwrap();
+    let (address, page) = page.split_once('/').unwrap();
+    let send = async |method: &str, path: &str, lines: &str| {
+        let mut client = Client::connect(address.parse().unwrap()).await;
+        let head = format!("{method} /{path} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n");
+        client.write(head.as_bytes()).await;
+        let response = client.response().await;
+        let (text, status) = (response.text(), response.status);
+        assert!(!text.contains("eyJ") && !text.contains("bgk_"), "{path}: {text}");
+        response.header("set-cookie").iter().for_each(|cookie| assert!(!cookie.contains("eyJ")));
+        (status, text, response.header("set-cookie").join(""))
+    };
+    let (status, text, _) = send("GET", page, "").await;
+    assert!(status == 200 && text.contains("enableDomainMasking: true"), "{text}");
+    assert!(text.contains(">nobody<") && !text.contains("/jwt/"), "{text}");
+    let (status, _, cookie) = send("GET", "sign-in/jane@acme.example", "").await;
+    assert_eq!(status, 303);
+    let jane = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+    let (_, text, _) = send("GET", page, &jane).await;
+    assert!(text.contains(">jane@acme.example<"), "{text}");
+
+    let data = "masked/acme-masked/v1.0/design/loadwidgetdata";
+    let own =
+        format!("Origin: http://{address}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n");
+    // A page cannot name another user.
+    let spoofed = format!("{own}{jane}X-Forwarded-Email: joe@acme.example\r\n");
+    let (status, text, _) = send("POST", data, &spoofed).await;
+    let served: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &served["user"]), (200, &"jane@acme.example".into()), "{text}");
+    assert_eq!(send("POST", data, &own).await.0, 401, "nobody has signed in");
+    let stranger = format!(
+        "{jane}Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 0\r\n"
+    );
+    let (status, text, _) = send("POST", data, &stranger).await;
+    assert!(status == 403 && text.contains("origin_refused"), "{text}");
+    let export = "masked/acme-masked/v1.0/design/export/dashboard";
+    let (status, text, _) = send("POST", export, &format!("{own}{jane}")).await;
+    assert!(status == 403 && text.contains("route_closed"), "{text}");
+}
+
 /// Sends what a line of the form `curl [-i] [-s] [-X METHOD] URL [-H HEADER] [-d 'BODY']` sends. A
 /// header may have `$(curl -s URL)` in it.
 async fn paste(line: &str) -> crate::support::client::Response {

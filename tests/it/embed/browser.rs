@@ -130,7 +130,7 @@ async fn the_page_that_the_demo_writes_reaches_its_render_call_at_an_address_of_
     page.set(after.split(" there").next().unwrap().to_owned()).unwrap();
     let script = std::env::var_os("BOLDGATE_TEST_DEMO_PAGE").expect("`make embed-page` sets it");
     let orders = json!({
-        "own": format!("{own}/"), "other": format!("http://127.0.0.1:{port}/"),
+        "masked": masked_page(&said), "own": format!("{own}/"), "other": format!("http://127.0.0.1:{port}/"),
         "screenshot": std::env::temp_dir().join("boldgate-demo-page.png"),
     });
     let run = move || Command::new("node").arg(script).arg(orders.to_string()).output();
@@ -140,6 +140,20 @@ async fn the_page_that_the_demo_writes_reaches_its_render_call_at_an_address_of_
     let drawn = results["own"]["text"].as_str().unwrap();
     assert!(drawn.contains("user: jane@acme.example"), "{results}");
     assert!(drawn.contains("rows: [{&Region=IN(North)}]"), "{results}");
+    let masked = &results["masked"];
+    assert!(masked["before"].as_str().unwrap().contains("Unauthorized"), "{results}");
+    assert!(masked["text"].as_str().unwrap().contains("user: joe@acme.example"), "{results}");
+    assert_eq!(masked["kept"], "{\"cookie\":\"\"}", "{results}");
+    let traffic = masked["traffic"].as_array().unwrap();
+    let loads = |part: &str| traffic.iter().any(|one| one.as_str().unwrap().contains(part));
+    assert!(loads("enableDomainMasking") && loads("\"user\":\"joe@acme.example\""), "control");
+    assert!(!loads("eyJ") && !loads("authorization\":\"Bearer"), "the page has no token");
     // The same file at another origin: it does not even read the JWT.
     assert!(!results["other"]["text"].as_str().unwrap().contains("jane"), "{results}");
+}
+
+/// The address of the page in masked mode, as the demo says it.
+fn masked_page(said: &str) -> &str {
+    let line = said.lines().find_map(|line| line.trim().strip_prefix("masked")).unwrap();
+    line.split_whitespace().next().unwrap()
 }
