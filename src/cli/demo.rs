@@ -109,6 +109,7 @@ fn print_introduction(
 ) -> Result<(), Failure> {
     let gateway = gateway_url(running);
     let admin = running.admin_address();
+    let config = files.config().display().to_string();
     let (page, embed, jane) = (application.origin(), embed_url(running), USERS[0].0);
     let (own_page, own) = (files.own_page().display().to_string(), files.own_folder());
     let serve_own_page = match origin.to_string().strip_prefix("http://localhost:") {
@@ -151,13 +152,16 @@ Run these in another terminal; none of them has a token:
   # embedding in a page of your own at {origin}: serve {own_page} there
   {serve_own_page}
 
+  # a new embed secret for acme, as an administrator: generated in Bold BI, written to its file, proven
+  boldgate rotate acme --admin-subject {ADMINISTRATOR} --config {config}
+
   # exchanges, cache hits, expiry of tokens
   curl -s http://{admin}/metrics
 
 Each request prints a line here. Press Ctrl-C to end.
 ",
         stand_in.url(),
-        files.config().display(),
+        config,
     ))
 }
 
@@ -235,8 +239,8 @@ async fn stand_in(port: u16) -> Result<StandIn, Failure> {
             ),
             site(
                 "site3",
-                EMBED_SECRET,
-                [SITE1_USER, USERS[0].0, USERS[1].0]
+                MASKED_SECRET,
+                [SITE1_USER, USERS[0].0, USERS[1].0, ADMINISTRATOR]
                     .map(|email| user(email, None, UserSource::AzureAd))
                     .into(),
             ),
@@ -271,6 +275,8 @@ impl DemoFiles {
         // It must not exist yet and is the owner's alone: other users may write to its parent.
         fs::DirBuilder::new().mode(0o700).create(&self.0)?;
         fs::write(self.0.join("embed-secret"), EMBED_SECRET)?;
+        // Each site has its own, so that `boldgate rotate` changes one tenant alone.
+        fs::write(self.0.join("embed-secret-masked"), MASKED_SECRET)?;
         fs::write(self.0.join("password"), PASSWORD)
     }
 
@@ -366,6 +372,7 @@ tenants:
     credential:
       grant: embed_secret
       username: {SITE1_USER}
+      hold: 30s # `boldgate rotate` fails no request
       embed_secret: {{ file: {folder}/embed-secret }}
       user_source: azure_ad
   {MASKED_TENANT}:
@@ -376,7 +383,7 @@ tenants:
     credential:
       grant: embed_secret
       username: {SITE1_USER}
-      embed_secret: {{ file: {folder}/embed-secret }}
+      embed_secret: {{ file: {folder}/embed-secret-masked }}
       user_source: azure_ad
   globex:
     server: demo
@@ -420,4 +427,5 @@ const CLIENT_SECRET: &str = "demo-client-secret";
 const SITE2_USER: &str = "svc@globex.example";
 const DASHBOARD: &str = "c5bab292-0ee6-4ee7-9dfa-d6b3cffed7ff";
 const EMBED_SECRET: &str = "demo-embed-secret";
+const MASKED_SECRET: &str = "demo-embed-secret-of-site3";
 const PASSWORD: &str = "demo p&ss=w%rd+1 é";

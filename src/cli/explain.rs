@@ -65,7 +65,8 @@ impl ExplainCommand {
         let listener = self.listener(&settings)?;
         let (terms, peer) = (Arc::clone(&listener.terms), self.peer(listener)?);
         print(&format!("file:      {}, not the state of a running gateway", file.display()))?;
-        print_listener(terms.admits)?;
+        let others = if self.listener.is_none() { settings.listeners.len() - 1 } else { 0 };
+        print_listener(terms.admits, others)?;
         let raw = raw_head(&method, target, &headers);
         let gatekeeper = Gatekeeper::new(
             settings.caller_auth,
@@ -291,9 +292,15 @@ fn print_refusal(refusal: &Refusal) -> Result<(), Failure> {
     print(&format!("because:   {refusal}"))
 }
 
-fn print_listener(admits: Admits) -> Result<(), Failure> {
-    print(match admits {
-        Admits::Anonymous => "listener:  admits all clients (anonymous)",
-        Admits::Known => "listener:  admits known callers",
-    })
+/// `others` is the number of the listeners that were not asked for, and not chosen.
+fn print_listener(admits: Admits, others: usize) -> Result<(), Failure> {
+    let admits = match admits {
+        Admits::Anonymous => "admits all clients (anonymous)",
+        Admits::Known => "admits known callers",
+    };
+    let more = match others {
+        0 => String::new(),
+        _ => format!(", the first of {}; `--listener ADDRESS` chooses another", others + 1),
+    };
+    print(&format!("listener:  {admits}{more}"))
 }

@@ -349,8 +349,8 @@ impl Rotation<'_> {
     fn tell(&self, told: Result<(), String>) -> Result<(), RotationFailure> {
         let Err(why) = told else { return Ok(()) };
         let note = format!(
-            "note: no running gateway was told to hold exchanges of `{}`: {why}. `credential.hold` \
-             does the same by itself",
+            "note: no running gateway was told to hold exchanges of `{}`: {why}. `hold: 30s` in the \
+             tenant's `credential` does the same by itself",
             self.tenant.name
         );
         warn(&note).map_err(|_| RotationFailure::unchanged("stderr cannot be written", None))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use boldgate::boldbi::stand_in::StandIn;
+use boldgate::caller::ApiKey;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::Client;
@@ -82,4 +83,42 @@ async fn the_wrong_secret_of_a_new_tenant_never_waits() {
     let begun = Instant::now();
     assert_eq!(get(gateway.address(), ACME).await.code(), "credential_refused");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_gave_embed_tokens_alone_was_accepted_as_well() {
+    let (upstream, files) = (two_sites().await, Files::new());
+    let key = ApiKey::generate().unwrap();
+    let config = files
+        .config(&upstream, &["acme"], "")
+        .edit("callers: anonymous", "callers: required")
+        .edit("    site: site1\n", "    site: site1\n    embed: {}\n")
+        .edit("      user_source", "      hold: 30s\n      user_source");
+    files.write(
+        "boldgate.yaml",
+        &format!(
+            "{config}callers:\n  batch:\n    api_key: {{ sha256: {} }}\n    \
+             may: [ {{ tenant: acme, routes: [read, embed], fixed_subject: true }} ]\n",
+            key.hash()
+        ),
+    );
+    let gateway = files.serve();
+    let ask = async |request: &str| {
+        let mut client = Client::connect(gateway.address()).await;
+        let head = format!(
+            "{request} HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {}\r\n\
+             Content-Length: 0\r\n\r\n",
+            key.expose()
+        );
+        client.write(head.as_bytes()).await;
+        client.response().await.status
+    };
+    assert_eq!(ask("POST /bi/api/site/site1/boldgate/embed/token").await, 200);
+    upstream.set_embed_secret(Some("site1"), NEW);
+    let get = format!("GET {ACME}");
+    let (status, ()) = tokio::join!(ask(&get), async {
+        log_line(&gateway, WAITS).await;
+        files.swap_in("secret", NEW);
+    });
+    assert_eq!(status, 200);
 }

@@ -150,6 +150,7 @@ impl Exchanges {
                 guard.succeeded(&permit.tenant().name);
                 if answer.token.is_ok() {
                     self.gives_tokens(permit, position);
+                    self.holds.accepted(permit);
                 }
                 Ok(answer)
             }

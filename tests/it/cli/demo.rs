@@ -58,6 +58,14 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
     let settings = introduction.lines().find_map(|l| l.trim().strip_prefix("settings")).unwrap();
     assert_eq!(run(&["check", settings.trim()]).code, Some(0));
 
+    let rotation = introduction.lines().find(|line| line.trim().starts_with("boldgate rotate"));
+    let words: Vec<_> = rotation.unwrap().split_whitespace().skip(1).collect();
+    let rotated = run(&words);
+    assert_eq!(rotated.code, Some(0), "{rotated:?}");
+    for line in introduction.lines().filter(|line| line.contains("/v5.0/echo")) {
+        assert_eq!(paste(line).await.status, 200, "the gateway goes on");
+    }
+
     demo.signal(Signal::INT);
     let ended = demo.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
