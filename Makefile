@@ -18,7 +18,7 @@ host = $(shell rustc -vV | sed -n 's/^host: //p')
 # The boldgate that judges the shipped configurations; the development profile, as the tests.
 BOLDGATE ?= cargo run --quiet --locked --
 
-.PHONY: help demo build test test-idp page-test page-short embed-page embed-properties metrics-page metrics-load check bench admission readers client-addresses reloads token-store soak soak-short hundred-thousand thousands-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
+.PHONY: help demo build test test-idp page-test page-short embed-page embed-sdk embed-properties metrics-page metrics-load check bench admission readers client-addresses reloads token-store soak soak-short hundred-thousand thousands-short image image-test compose-test packages packages-test acceptance fmt crates deploy-files clippy docs configs deny
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -56,6 +56,14 @@ embed-page: $(target)/page/ready ## the calls of the embed SDK and the page of t
 	install -m 644 tests/page/embed.mjs tests/page/demo.mjs $(target)/page
 	BOLDGATE_TEST_EMBED_PAGE=$(abspath $(target)/page/embed.mjs) BOLDGATE_TEST_DEMO_PAGE=$(abspath $(target)/page/demo.mjs) \
 	    cargo test --locked --test it embed::browser:: -- --ignored
+
+# Of Bold BI's own SDK, this repository has nothing.
+sdk := $(or $(SDK),$(target)/sdk)
+embed-sdk: $(target)/page/ready $(if $(SDK),,$(target)/sdk/ready) ## Bold BI's own embed SDK, fetched or in SDK=FOLDER (v14.2.4/dist and others), at the pages of the demo
+	.ci/need rust build chromium
+	install -m 644 tests/page/sdk.mjs $(target)/page
+	BOLDGATE_TEST_SDK_PAGE=$(abspath $(target)/page/sdk.mjs) BOLDGATE_TEST_SDK=$(abspath $(sdk)) \
+	    cargo test --locked --test it embed::real_sdk:: -- --ignored
 
 metrics-page: $(tools)/ready ## do promtool, Prometheus and a strict parser take the page of metrics?
 	.ci/need rust build prometheus redis
@@ -171,7 +179,7 @@ embed-properties: ## does any body of a page lead to a call that it must not? 10
 	.ci/need rust build
 	PROPTEST_CASES=100000 cargo test --locked --lib embed::tests::properties
 
-acceptance: page-test embed-properties readers reloads token-store soak hundred-thousand image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
+acceptance: page-test embed-sdk embed-properties readers reloads token-store soak hundred-thousand image-test compose-test packages-test metrics-load ## the heavy proofs, before a release
 
 soak-short: ## the same with fewer requests and the development profile
 	.ci/need rust build redis
@@ -266,6 +274,15 @@ $(target)/idp/ready $(target)/page/ready: $(target)/%/ready: tests/%/package.jso
 	rm -rf $(@D)
 	install -D -m 644 --target-directory $(@D) $^
 	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
+
+$(target)/sdk/ready:
+	rm -rf $(@D)
+	git clone --quiet --no-checkout $(or $(SDK_REPOSITORY),https://github.com/boldbi/boldbi-embedded-sdk.git) $(@D)/repository
+	for version in 4.2.68 7.11.24 12.1.5 14.2.4; do \
+	    mkdir $(@D)/v$$version; \
+	    git -C $(@D)/repository archive tags/v$$version dist | tar --extract --directory $(@D)/v$$version; \
+	done
 	touch $@
 
 # The configuration inside a manifest, once it is sure that the manifest fits it.

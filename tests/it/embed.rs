@@ -21,6 +21,7 @@ mod network;
 mod operators;
 mod pages;
 mod phrases;
+mod real_sdk;
 mod sdk;
 mod secrets;
 mod tokens;
