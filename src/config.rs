@@ -39,6 +39,7 @@ mod file_pattern;
 mod files;
 mod finding;
 mod jwt;
+mod known_tenants;
 mod limits;
 mod listeners;
 mod logs;
@@ -76,9 +77,11 @@ pub use certificate_ends::{CertificateEnd, CertificateEnds};
 pub use effective::{EffectiveConfig, EffectiveTenant};
 pub use explained::{ExplainedKey, KeyOrigin};
 pub use file_pattern::FilePattern;
-pub use files::{Digest, Files};
+use files::SeenFiles;
+pub use files::{Digest, Files, LookedAgain};
 pub use finding::{Excerpt, Finding, Findings, Position, UnusableSecret};
 use finding::{Noted, Notes};
+pub use known_tenants::KnownTenants;
 use listeners::ListenerProofs;
 pub use listeners::{ListenAddress, ListenerSettings, SocketAccess, TlsFiles};
 use node::Node;
@@ -114,6 +117,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The files that all this was read from.
     pub files: Files,
+    /// The tenants that the next reading can take over.
+    pub known: Arc<KnownTenants>,
     /// The access log.
     pub access_log: AccessLogSettings,
     /// Where the audit log goes, if there is to be one.
@@ -189,11 +194,13 @@ impl Settings {
     /// The same with the secrets of these tenants.
     pub fn read_with(path: &Path, secrets: TenantSecrets<'_>) -> (Files, Result<Self, Findings>) {
         let secrets = SecretsToRead::new(secrets);
-        let files = RefCell::default();
+        let seen = RefCell::default();
         let name = path.display().to_string();
-        let read = text_of(path, &files)
-            .and_then(|text| Self::build(&text, &name, References::Read, &secrets, &files));
-        (files.into_inner(), read)
+        let read = text_of(path, &seen)
+            .and_then(|text| Self::build(&text, &name, References::Read, &secrets, &seen));
+        let files = seen.into_inner().finish();
+        let read = read.map(|settings| Self { files: files.clone(), ..settings });
+        (files, read)
     }
 
     /// Checks `text`, and the secrets, certificates and keys it refers to; `file` is its name in
@@ -202,8 +209,9 @@ impl Settings {
     /// # Errors
     /// All faults of the file.
     pub fn parse(text: &str, file: &str) -> Result<Self, Findings> {
-        let secrets = SecretsToRead::new(TenantSecrets::All);
-        Self::build(text, file, References::Read, &secrets, &RefCell::default())
+        let (secrets, seen) = (SecretsToRead::new(TenantSecrets::All), RefCell::default());
+        let settings = Self::build(text, file, References::Read, &secrets, &seen)?;
+        Ok(Self { files: seen.into_inner().finish(), ..settings })
     }
 
     /// Checks the file at `path` without the files and variables it refers to: for files that are
@@ -260,7 +268,7 @@ impl Settings {
         file: &str,
         references: References,
         secrets: &SecretsToRead<'_>,
-        files: &RefCell<Files>,
+        files: &RefCell<SeenFiles>,
     ) -> Result<Self, Findings> {
         let notes = Notes::default();
         let built = if text.len() > MAX_CONFIGURATION {
@@ -276,7 +284,7 @@ impl Settings {
             .finish(built, file)
             .map_err(|faults| faults.with_lines(|at| excerpt::excerpt(text, at)));
         let (settings, warnings, unusable_secrets) = built?;
-        Ok(Self { files: files.borrow().clone(), warnings, unusable_secrets, ..settings })
+        Ok(Self { warnings, unusable_secrets, ..settings })
     }
 }
 
@@ -294,7 +302,7 @@ struct Check<'n> {
     notes: &'n Notes,
     references: References,
     secrets: &'n SecretsToRead<'n>,
-    files: &'n RefCell<Files>,
+    files: &'n RefCell<SeenFiles>,
     /// The CA files that were read, by their paths.
     cas: &'n RefCell<HashMap<String, Trust>>,
     /// The ends of all certificates that were read.
@@ -325,6 +333,7 @@ impl Check<'_> {
         let shown = std::mem::take(&mut tenants.effective);
         let effective = effective.map(|sections| Arc::new(sections.with_tenants(shown)));
         let explained = std::mem::take(&mut tenants.explained);
+        let known = Arc::new(std::mem::take(&mut tenants.known));
         let proofs = ListenerProofs::of(&file.listeners);
         let listeners = self.listeners(
             &at,
@@ -364,6 +373,7 @@ impl Check<'_> {
             warm_up: warm_up?,
             limits: limits?,
             files: Files::default(),
+            known,
             access_log: access_log?,
             audit: audit?,
             metrics: metrics?,
@@ -391,36 +401,42 @@ impl Check<'_> {
 
     /// The content of the file at `path`, at most `max` bytes.
     fn content(self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-        let content = plain_file::read(path, max);
-        self.files.borrow_mut().saw(path, content.as_ref().map(|bytes| bytes.as_slice()));
-        content
+        let read = plain_file::read_known(path, max);
+        self.files.borrow_mut().saw(path, read.as_ref());
+        read.map(|read| read.content)
     }
 
     /// The secret that is stored at `source`; a stand-in when references are not read.
     fn secret(self, source: &SecretRef) -> Result<Secret, SecretError> {
-        match self.references {
-            References::Read => match source {
+        self.secret_and_mode(source).0
+    }
+
+    /// The same, and whether it is in a file that was read now and whose own mode lets every user
+    /// read it; `None` if it was not read now.
+    fn secret_and_mode(self, source: &SecretRef) -> (Result<Secret, SecretError>, Option<bool>) {
+        match (self.references, source) {
+            (References::Ignore, _) => (Ok(Secret::new(String::new())), None),
+            (References::Read, SecretRef::Env(_)) => (source.read(), None),
+            (References::Read, SecretRef::File(path)) => {
+                if let Some(secret) = self.secrets.kept(path, self.files) {
+                    return (Ok(secret.clone()), None);
+                }
+                let read = plain_file::read_known(path, MAX_SECRET);
                 // The file counts as looked at even if it holds no secret, so that a later change
                 // of it is noticed.
-                SecretRef::File(path) => match self.secrets.kept(path) {
-                    Some((secret, digest)) => {
-                        self.files.borrow_mut().kept(path, digest);
-                        Ok(secret.clone())
-                    }
-                    None => Secret::from_file(self.content(path, MAX_SECRET)),
-                },
-                SecretRef::Env(_) => source.read(),
-            },
-            References::Ignore => Ok(Secret::new(String::new())),
+                self.files.borrow_mut().saw(Arc::clone(path), read.as_ref());
+                let has_open_mode = read.as_ref().ok().map(|read| read.has_open_mode);
+                (Secret::from_file(read.map(|read| read.content)), has_open_mode)
+            }
         }
     }
 }
 
-fn text_of(path: &Path, files: &RefCell<Files>) -> Result<String, Findings> {
+fn text_of(path: &Path, files: &RefCell<SeenFiles>) -> Result<String, Findings> {
     let failed = |finding| Findings::new(&path.display().to_string(), vec![finding]);
-    let read = plain_file::read(path, MAX_CONFIGURATION);
-    files.borrow_mut().saw(path, read.as_ref().map(|bytes| bytes.as_slice()));
-    let mut bytes = read.map_err(|error| match error.kind() {
+    let read = plain_file::read_known(path, MAX_CONFIGURATION);
+    files.borrow_mut().saw(path, read.as_ref());
+    let mut bytes = read.map(|read| read.content).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => failed(too_large()),
         kind => {
             let finding = Finding::whole_file(format!("cannot be read: {error}"), "a file");

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use http::Method;
 use http::header::{
@@ -140,18 +141,19 @@ pub enum OriginFault {
 
 /// The origins whose pages may use a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origins(HashSet<WebOrigin>);
+pub struct Origins(Option<Arc<HashSet<WebOrigin>>>);
 
 impl Origins {
     /// Whether pages of `origin` may use the tenant.
     pub fn contain(&self, origin: &WebOrigin) -> bool {
-        self.0.contains(origin)
+        self.0.as_ref().is_some_and(|origins| origins.contains(origin))
     }
 }
 
 impl FromIterator<WebOrigin> for Origins {
     fn from_iter<I: IntoIterator<Item = WebOrigin>>(origins: I) -> Self {
-        Self(origins.into_iter().collect())
+        let origins: HashSet<_> = origins.into_iter().collect();
+        Self((!origins.is_empty()).then(|| Arc::new(origins)))
     }
 }
 

@@ -126,8 +126,8 @@ impl Admission {
 impl Gateway {
     /// Decides by these parts.
     pub fn new(gatekeeper: Gatekeeper, tokens: TokenSource, telemetry: &Telemetry) -> Self {
-        let tenants = gatekeeper.tenants.iter();
-        let metrics = tenants.map(|t| telemetry.register_tenant(t.name.as_str())).collect();
+        let names = gatekeeper.tenants.iter().map(|tenant| tenant.name.shared());
+        let metrics = telemetry.register_tenants(names);
         Self { gatekeeper, tokens, metrics }
     }
 
@@ -203,7 +203,7 @@ impl Gateway {
     /// # Errors
     /// When the exchange gave no token.
     pub async fn renew_token(&self, tenant: &str) -> Option<Result<Renewal, NoToken>> {
-        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
+        let tenant = self.tenants().named(tenant)?;
         Some(self.tokens.renew(self.gatekeeper.policy.operator_permit(tenant)).await)
     }
 
@@ -240,7 +240,7 @@ impl Gateway {
     /// Drops the cached tokens of a tenant, or of one of its subjects, as after a leak. Returns how
     /// many there were; `None` if there is no such tenant. The next request exchanges again.
     pub fn drop_tokens(&self, tenant: &str, subject: Option<&str>) -> Option<usize> {
-        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
+        let tenant = self.tenants().named(tenant)?;
         Some(self.tokens.drop_tokens(&tenant.name, subject))
     }
 
@@ -281,7 +281,7 @@ impl Gateway {
     /// Lets exchanges of a tenant wait for another secret, for `time` at most; no longer, if it is
     /// zero. `None` if there is no such tenant.
     pub fn hold_exchanges(&self, tenant: &str, time: Duration) -> Option<()> {
-        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant)?;
+        let tenant = self.tenants().named(tenant)?;
         self.tokens.hold(self.gatekeeper.policy.operator_permit(tenant), time);
         Some(())
     }
@@ -314,7 +314,7 @@ impl Gateway {
     /// # Errors
     /// When there is no such tenant, or the configuration disables it.
     pub fn set_enabled(&self, tenant: &str, enabled: bool) -> Result<bool, SwitchError> {
-        let tenant = self.tenants().iter().find(|known| known.name.as_str() == tenant);
+        let tenant = self.tenants().named(tenant);
         self.gatekeeper.switches.set_enabled(tenant.ok_or(SwitchError::Unknown)?, enabled)
     }
 
@@ -585,6 +585,7 @@ impl Gatekeeper {
         self.switches = old.switches.clone();
         self.masked_sessions = Arc::clone(&old.masked_sessions);
         self.throttles.carry_over(&old.throttles);
+        self.policy.carry_over(&old.policy);
         self.callers.carry_over(&old.callers);
     }
 

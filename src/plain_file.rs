@@ -6,17 +6,22 @@ use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 mod denied;
+mod listings;
+mod stamp;
 mod threads;
 
 pub use denied::is_open_to_all;
+pub use listings::Listings;
+pub use stamp::FileStamp;
 use threads::HANGING_HINT;
-pub use threads::{AccessGuard, ReadError, ReadThreads};
+pub use threads::{AccessGuard, ReadError, ReadThreads, in_parallel};
 
 /// Largest files, by their content.
 pub mod limit {
@@ -43,9 +48,27 @@ pub mod limit {
 /// hang there. The error does not name the path. If the user of this process may not read the file,
 /// the error names both, and the owner and mode of the file.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    read_known(path, max).map(|read| read.content)
+}
+
+/// The same, with what is known of the file beside its content.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_known(path: &Path, max: usize) -> io::Result<ReadFile> {
     let _access = AccessGuard::unless_hanging(path)?;
     let read = retry_changed(|| OpenFile::open(path, max)?.content(max));
     read.map_err(|error| denied::explained(path, error))
+}
+
+/// A file that was read.
+pub struct ReadFile {
+    /// Its content. It is overwritten when dropped.
+    pub content: Zeroizing<Vec<u8>>,
+    /// Equal as long as the file holds the same; `None` if that cannot be told.
+    pub stamp: Option<FileStamp>,
+    /// Whether its own mode lets every user read it.
+    pub has_open_mode: bool,
 }
 
 /// The files in a folder whose names are `wanted`, sorted.
@@ -113,14 +136,31 @@ impl OpenFile {
         Ok(content)
     }
 
+    /// The first bytes of a file that states this length: at most one more. A file that has no
+    /// more is read in one step, of which a hundred thousand secrets take a second.
+    fn stated(&self, stated: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut content = Zeroizing::new(vec![0; stated + 1]);
+        let mut read = 0;
+        while read < stated {
+            match (&self.file).read(&mut content[read..]) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        content.truncate(read);
+        Ok(content)
+    }
+
     /// `None` if the file has changed since it was opened.
-    fn content(self, max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    fn content(self, max: usize) -> io::Result<Option<ReadFile>> {
         // Allocated at once: a growing vector would not erase its earlier copies of a secret.
         // And no more than that: to erase 64 KiB for each of 100,000 secrets takes a second.
         let stated = usize::try_from(self.before.len()).unwrap_or(max).min(max);
         let mut content = match stated {
             0 => self.up_to(max, MIN_CAPACITY.min(max))?,
-            stated => self.up_to(stated, stated)?,
+            stated => self.stated(stated)?,
         };
         if stated > 0 && content.len() > stated {
             // It grows, or states another size than it has.
@@ -131,7 +171,12 @@ impl OpenFile {
             return Err(too_large(max));
         }
         // The length proves nothing: files in /proc and /sys have another size than they state.
-        Ok((version(&self.before) == version(&self.file.metadata()?)).then_some(content))
+        let after = self.file.metadata()?;
+        Ok((version(&self.before) == version(&after)).then(|| ReadFile {
+            content,
+            stamp: FileStamp::of(&after, SystemTime::now()),
+            has_open_mode: after.mode() & 0o004 != 0,
+        }))
     }
 }
 
@@ -347,7 +392,7 @@ mod tests {
         assert!(opened.content(MAX).unwrap().is_none(), "it has shrunk");
         // Control: it does not change.
         let opened = OpenFile::open(file.path(), MAX).unwrap();
-        assert_eq!(**opened.content(MAX).unwrap().unwrap(), *b"half");
+        assert_eq!(**opened.content(MAX).unwrap().unwrap().content, *b"half");
     }
 
     #[test]

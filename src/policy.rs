@@ -11,14 +11,16 @@ use http::header::HeaderName;
 use crate::caller::{Caller, CallerName, PeerInfo};
 use crate::request::RequestHead;
 use crate::telemetry::Reason;
-use crate::tenant::{Grant, Tenant, TenantName, Tenants};
+use crate::tenant::{Grant, Tenant, Tenants};
 
 mod masked;
+mod own;
 mod permit;
 mod route;
 pub mod subject;
 
 pub use masked::MaskedFault;
+use own::OwnPermits;
 pub use permit::{Permit, Reissued};
 pub use route::{RouteClass, RouteClasses, Routes, UiRoute};
 pub use subject::{Subject, SubjectRule};
@@ -135,8 +137,7 @@ impl Lists {
 #[derive(Debug)]
 pub struct Policy {
     routes: Routes,
-    /// For each tenant, the permit to act as the credential's own user.
-    own: Vec<Permit>,
+    own: OwnPermits,
     known: HashMap<CallerName, Lists>,
     /// Of anonymous callers; `None` if the configuration has none.
     anonymous: Option<Lists>,
@@ -186,10 +187,7 @@ impl Policy {
         rules: HashMap<CallerName, Rules>,
         anonymous: Option<Rules>,
     ) -> Self {
-        let own = tenants
-            .iter()
-            .map(|t| Permit::new(Arc::clone(t), Subject::own(&t.credential.username)))
-            .collect();
+        let own = OwnPermits::new(tenants);
         let mut subject_headers = Vec::new();
         for permission in rules.values().chain(&anonymous).flat_map(|rules| &rules.may) {
             if let SubjectRule::Mapped(mapping) = &permission.subject
@@ -299,16 +297,27 @@ impl Policy {
     /// The permit to act as the credential's own user, for the operator at the command line and for
     /// the warm-up at start.
     pub fn operator_permit(&self, tenant: &Tenant) -> &Permit {
-        &self.own[tenant.index]
+        self.own.of(tenant)
+    }
+
+    /// Takes over the permits of the tenants that `old` has as well, so that they are equal at
+    /// sight to those of cached tokens.
+    pub fn carry_over(&mut self, old: &Self) {
+        self.own.carry_over(&old.own);
     }
 
     /// Maps a permit, also of an earlier configuration, to this one's.
     pub fn reissue(&self) -> impl Fn(&Permit) -> Reissued + Send + Sync + 'static {
-        let own = self.own.iter().map(|own| (own.tenant().name.clone(), own.clone()));
-        let own: HashMap<TenantName, Permit> = own.collect();
-        move |permit| match own.get(&permit.tenant().name) {
-            Some(own) => permit.reissued(own),
-            None => Reissued::Revoked,
+        let tenants = self.own.tenants().clone();
+        move |permit| {
+            let before = permit.tenant();
+            if tenants.at(before.index).is_some_and(|now| Arc::ptr_eq(now, before)) {
+                return Reissued::Unchanged(permit.clone());
+            }
+            match tenants.named(before.name.as_str()) {
+                Some(now) => permit.reissued(now),
+                None => Reissued::Revoked,
+            }
         }
     }
 
@@ -318,7 +327,7 @@ impl Policy {
     }
 
     fn as_own_user(&self, tenant: &Tenant, by: PermissionId, class: RouteClass) -> Allowed {
-        Allowed { permit: self.own[tenant.index].clone(), by, class, mapped: false }
+        Allowed { permit: self.own.of(tenant).clone(), by, class, mapped: false }
     }
 
     /// Only an embed secret gives tokens for any user. A password or a token is for one.
@@ -329,7 +338,7 @@ impl Policy {
         by: PermissionId,
         class: RouteClass,
     ) -> Result<Allowed, Forbidden> {
-        let tenant = self.own[tenant.index].tenant();
+        let tenant = self.own.tenant(tenant);
         if tenant.credential.grant != Grant::EmbedSecret {
             return Err(Forbidden::Grant { by, grant: tenant.credential.grant });
         }

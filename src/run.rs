@@ -258,8 +258,8 @@ impl Running {
         self.max_connections = allotment.clients;
         next.publish_metrics(&self.state.telemetry);
         next.alarm.log_ends(&before.alarm, |name| {
-            let mut tenants = next.gateway.tenants().iter();
-            tenants.any(|tenant| tenant.name.as_str() == name && tenant.credential.has_secret())
+            let tenant = next.gateway.tenants().named(name);
+            tenant.is_some_and(|tenant| tenant.credential.has_secret())
         });
         next.alarm.log();
         if self.readiness.lacks_secrets() && next.can_warm_up() {

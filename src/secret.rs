@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -13,12 +14,14 @@ use crate::plain_file::limit::MAX_SECRET;
 /// A secret in memory. It has neither `Display` nor `Deref` nor `Serialize`, its `Debug` is fixed,
 /// and its bytes are overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Zeroizing<Box<str>>);
 
 impl Secret {
     /// Makes a secret of `value`.
     pub fn new(value: String) -> Self {
-        Self(Zeroizing::new(value))
+        // A text with room behind it would be copied, and the first copy would stay in memory.
+        let value = Zeroizing::new(value);
+        Self(Zeroizing::new(Box::from(value.as_str())))
     }
 
     /// The secret in a file with this content. One line end at the end is not part of it.
@@ -48,9 +51,9 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretRef {
     /// The environment variable of this name.
-    Env(String),
+    Env(Box<str>),
     /// The file at this path; one line end at its end is not part of the secret.
-    File(PathBuf),
+    File(Arc<Path>),
 }
 
 impl SecretRef {
@@ -66,7 +69,7 @@ impl SecretRef {
                     clippy::disallowed_methods,
                     reason = "secrets are read here and nowhere else"
                 )]
-                let value = std::env::var_os(name).ok_or(SecretError::Unset)?;
+                let value = std::env::var_os(&**name).ok_or(SecretError::Unset)?;
                 checked(Zeroizing::new(value.into_encoded_bytes()))
             }
             Self::File(path) => Secret::from_file(plain_file::read(path, MAX_SECRET)),
@@ -142,7 +145,7 @@ fn checked(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, SecretError> {
     if lines != text {
         return Err(SecretError::EmptyLine { windows: text.contains('\r') });
     }
-    Ok(Secret::new(text.to_owned()))
+    Ok(Secret(Zeroizing::new(text.into())))
 }
 
 #[cfg(test)]
@@ -212,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_missing_source_is_an_error() {
-        let gone = SecretRef::File("/nonexistent/secret".into());
+        let gone = SecretRef::File(Path::new("/nonexistent/secret").into());
         assert!(matches!(gone.read(), Err(SecretError::Unreadable(_))));
         assert!(matches!(SecretRef::Env("BOLDGATE_UNSET".into()).read(), Err(SecretError::Unset)));
     }

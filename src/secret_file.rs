@@ -12,7 +12,7 @@ use crate::secret::{Secret, SecretError};
 mod journal;
 mod unfit;
 
-pub use journal::{Journal, JournalError, is_unfinished, journal_of};
+pub use journal::{Journal, JournalError, Journals, is_unfinished, journal_of};
 pub use unfit::{UNWRITABLE, UnfitFile};
 use unfit::{Unfit, replaceable};
 

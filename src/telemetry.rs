@@ -28,6 +28,7 @@ mod log_limiter;
 mod lost_lines;
 mod metrics;
 mod outcome;
+mod outcome_counts;
 mod page;
 mod process;
 mod readings;
@@ -41,6 +42,7 @@ mod sink;
 mod spans;
 mod tenant_metrics;
 mod tenant_series;
+mod tenant_table;
 mod token_store;
 mod values;
 mod writer;
@@ -84,6 +86,7 @@ pub use tenant_metrics::TenantMetrics;
 use tenant_metrics::{DurationBound, TenantCounters};
 pub use tenant_series::TenantSeries;
 use tenant_series::TenantsOnPage;
+use tenant_table::TenantTable;
 pub use token_store::{StoreMetrics, StoreOutcome};
 pub use writer::stdout;
 
@@ -94,7 +97,7 @@ pub struct Telemetry {
     /// The metrics whose names have no prefix.
     process: Registry,
     read: BeforePage,
-    tenants: RwLock<HashMap<Box<str>, Arc<TenantMetrics>>>,
+    tenants: RwLock<TenantTable>,
     /// Whether each tenant has series.
     series: RwLock<TenantSeries>,
     durations: Arc<DurationBound>,
@@ -257,10 +260,18 @@ impl Telemetry {
 
     /// Exports the metrics of the tenant `name` from its first traffic on. They are the same ones
     /// across reloads. Only configured names may be given, so the label values are bounded.
-    pub fn register_tenant(&self, name: &str) -> Arc<TenantMetrics> {
+    pub fn register_tenant(&self, name: impl Into<Arc<str>>) -> Arc<TenantMetrics> {
+        let all = self.register_tenants(std::iter::once(name.into()));
+        all.into_iter().next().expect("there is one for each name")
+    }
+
+    /// The same for many tenants.
+    pub fn register_tenants(
+        &self,
+        names: impl Iterator<Item = Arc<str>>,
+    ) -> Vec<Arc<TenantMetrics>> {
         let mut tenants = self.tenants.write();
-        let new = || Arc::new(TenantMetrics::new(name, &self.durations));
-        Arc::clone(tenants.entry(name.into()).or_insert_with(new))
+        names.map(|name| tenants.get_or_add(name, &self.durations)).collect()
     }
 
     /// The metrics of the token endpoint of a server, exported as in
@@ -285,9 +296,9 @@ impl Telemetry {
 
     /// Stops exporting all tenants and servers but these. A tenant that returns starts from 0, and
     /// running requests of a removed one are not counted.
-    pub fn retain(&self, tenants: &HashSet<&str>, servers: &HashSet<&str>) {
+    pub fn retain(&self, is_tenant: impl Fn(&str) -> bool, servers: &HashSet<&str>) {
         let mut exported = self.tenants.write();
-        for (_, metrics) in exported.extract_if(|name, _| !tenants.contains(&**name)) {
+        for metrics in exported.extract_if(|name| !is_tenant(name)) {
             metrics.free_histogram();
             if let Some(counts) = metrics.known() {
                 self.removed.add(counts);
@@ -333,7 +344,7 @@ impl Telemetry {
     fn tenant_page(&self) -> TenantsOnPage {
         let used: Vec<_> = {
             let tenants = self.tenants.read();
-            tenants.values().filter(|tenant| tenant.known().is_some()).cloned().collect()
+            tenants.iter().filter(|tenant| tenant.known().is_some()).cloned().collect()
         };
         let none = Arc::clone(&self.no_tenant);
         match *self.series.read() {

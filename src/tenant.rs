@@ -16,13 +16,15 @@ use crate::request::RequestHead;
 
 mod credential;
 mod embed;
+mod index;
 mod masked;
 mod server;
 mod switches;
 mod ui;
 
-pub use credential::{Credential, ExchangeBody, Grant, SecretPosition};
+pub use credential::{Credential, ExchangeBody, Grant, SecretPosition, TokenEnds};
 pub use embed::{EmbedMode, EmbedSettings, EmbedValue, EmbedVia, FilterOperator, ValueSource};
+use index::TenantIndex;
 pub use masked::{is_masked, is_masked_segment};
 pub use server::{HealthCheck, HostPort, Server, Timeouts};
 pub use switches::{DisabledBy, SwitchError, TenantSwitches};
@@ -45,6 +47,11 @@ impl TenantName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same text, without a copy.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -77,11 +84,11 @@ pub struct Tenant {
     pub server: Arc<Server>,
     /// Path under which all its routes are, without a slash behind: `/bi/api/site/site1`, or
     /// `/bi/api` where there is no site identifier.
-    pub api_base: String,
+    pub api_base: Box<str>,
     /// The site identifier, the last segment of `api_base`; `None` on Cloud.
-    pub site: Option<String>,
+    pub site: Option<Box<str>>,
     /// The hosts of this tenant alone, each [`canonical`].
-    pub hosts: Vec<String>,
+    pub hosts: Box<[String]>,
     /// The origins whose web pages may use it.
     pub origins: Origins,
     /// The credential for its tokens.
@@ -91,7 +98,7 @@ pub struct Tenant {
     /// Longest time for which a token is used. The token reply may say a shorter one.
     pub max_token_lifetime: Duration,
     /// Most requests that use its server at the same time; `None` is the gateway's default.
-    pub max_concurrent_requests: Option<usize>,
+    pub max_concurrent_requests: Option<u32>,
     /// The dashboards that web pages may embed; `None` if there is no embed endpoint.
     pub embed: Option<Box<EmbedSettings>>,
     /// Whether the configuration lets none of its requests through.
@@ -136,17 +143,19 @@ impl Hash for Tenant {
     }
 }
 
-/// All tenants. They are found by host or by path in constant time.
+/// All tenants. They are found by name, by host or by path in constant time.
+#[derive(Clone, Debug, Default)]
+pub struct Tenants(Arc<TenantTables>);
+
 #[derive(Debug, Default)]
-pub struct Tenants {
+struct TenantTables {
     all: Vec<Arc<Tenant>>,
     by_host: HashMap<String, usize>,
     /// For each path under which sites are listed (`/bi/api/site`), its sites.
-    by_site: Vec<(String, HashMap<String, usize>)>,
+    by_site: Vec<(Box<str>, TenantIndex)>,
     /// The tenants that are a whole installation, by their [`Tenant::api_base`].
-    by_base: Vec<(String, usize)>,
-    /// The tenants with embedded dashboards, by name, for the paths of masked mode.
-    by_name: HashMap<Arc<str>, usize>,
+    by_base: Vec<(Box<str>, usize)>,
+    by_name: TenantIndex,
 }
 
 impl Tenants {
@@ -157,15 +166,99 @@ impl Tenants {
     pub fn new(
         tenants: impl IntoIterator<Item = impl Into<Arc<Tenant>>>,
     ) -> Result<Self, TenantConflict> {
-        let mut found = Self::default();
+        let mut found = TenantTables::default();
         for tenant in tenants {
             let tenant = tenant.into();
             debug_assert_eq!(tenant.index, found.all.len(), "the index is the position");
             found.insert(tenant)?;
         }
-        Ok(found)
+        Ok(Self(Arc::new(found)))
     }
 
+    /// The tenant of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Tenant>> {
+        let TenantTables { all, by_name, .. } = &*self.0;
+        Some(&all[by_name.find(name, all, name_of)?])
+    }
+
+    /// The tenant at this index.
+    pub fn at(&self, index: usize) -> Option<&Arc<Tenant>> {
+        self.0.all.get(index)
+    }
+
+    /// The tenant that a request is for. The host decides if it belongs to a tenant, and the path
+    /// must be that tenant's too. Otherwise the site in the path decides. Spelling is exact, but
+    /// for the case of letters in front of a site: the vendor's ingress takes any. A path of
+    /// masked mode names its tenant itself.
+    ///
+    /// # Errors
+    /// When the request names no tenant, or its host and path name different ones.
+    pub fn resolve(&self, head: &RequestHead<'_>) -> Result<&Arc<Tenant>, TenantUnknown> {
+        let path = head.target.path();
+        if let Some((name, _)) = masked::name_and_route(path) {
+            let named =
+                self.named(name).filter(|tenant| tenant.embed.is_some()).map(|tenant| tenant.index);
+            let named = named.filter(|named| self.by_host(head.host).is_none_or(|by| by == *named));
+            return named.map(|index| &self.0.all[index]).ok_or(TenantUnknown);
+        }
+        let index = match self.by_host(head.host) {
+            Some(index) => Some(index),
+            None => self.by_path(path).or_else(|| self.by_base(path)),
+        };
+        let tenant = &self.0.all[index.ok_or(TenantUnknown)?];
+        match tenant.route(path) {
+            // A site in the path of a tenant without a site is another tenant's.
+            Some(route) if tenant.site.is_some() || !names_a_site(route) => Ok(tenant),
+            _ => Err(TenantUnknown),
+        }
+    }
+
+    /// The tenant on `server` whose [`Tenant::api_base`] is `path`, if a request for `host` can
+    /// mean it.
+    pub fn of_api(&self, host: Option<&str>, path: &str, server: &Server) -> Option<&Arc<Tenant>> {
+        let below = format!("{path}/");
+        let by_path = || self.by_path(&below).or_else(|| self.by_base(&below));
+        let tenant = &self.0.all[self.by_host(host).or_else(by_path)?];
+        let is_it = *tenant.api_base == *path && tenant.server.name == server.name;
+        is_it.then_some(tenant)
+    }
+
+    /// All tenants, in the order of their index.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
+        self.0.all.iter()
+    }
+
+    fn by_host(&self, host: Option<&str>) -> Option<usize> {
+        let host = host.filter(|_| !self.0.by_host.is_empty())?;
+        self.0.by_host.get(&*canonical(host)).copied()
+    }
+
+    fn by_base(&self, path: &str) -> Option<usize> {
+        let is_at = |rest: &str, index: usize| rest.starts_with('/').then_some(index);
+        let mut bases = self.0.by_base.iter();
+        let exact = bases.find_map(|(base, index)| is_at(path.strip_prefix(&**base)?, *index));
+        exact.or_else(|| {
+            let bases = self.0.by_base.iter();
+            only(bases.filter_map(|(base, index)| is_at(below(path, base)?, *index)))
+        })
+    }
+
+    fn by_path(&self, path: &str) -> Option<usize> {
+        let site_in = |rest: &str, sites: &TenantIndex| {
+            let rest = rest.strip_prefix('/')?;
+            sites.find(&rest[..rest.find('/')?], &self.0.all, site_of)
+        };
+        let mut parents = self.0.by_site.iter();
+        let exact =
+            parents.find_map(|(parent, sites)| site_in(path.strip_prefix(&**parent)?, sites));
+        exact.or_else(|| {
+            let parents = self.0.by_site.iter();
+            only(parents.filter_map(|(parent, sites)| site_in(below(path, parent)?, sites)))
+        })
+    }
+}
+
+impl TenantTables {
     fn insert(&mut self, tenant: Arc<Tenant>) -> Result<(), TenantConflict> {
         let index = tenant.index;
         let conflict = |other: usize, all: &[Arc<Tenant>], shared: String| TenantConflict {
@@ -180,14 +273,15 @@ impl Tenants {
         }
         // A tenant with hosts is found by them alone. Without hosts, its site must be unique.
         if let (Some(site), true) = (&tenant.site, tenant.hosts.is_empty()) {
-            let parent = tenant.api_base.strip_suffix(site.as_str()).unwrap_or(&tenant.api_base);
+            let parent = tenant.api_base.strip_suffix(&**site).unwrap_or(&tenant.api_base);
             let parent = parent.trim_end_matches('/');
-            let known = self.by_site.iter().position(|(path, _)| path == parent);
+            let known = self.by_site.iter().position(|(path, _)| **path == *parent);
             let index_of_parent = known.unwrap_or_else(|| {
-                self.by_site.push((parent.to_owned(), HashMap::new()));
+                self.by_site.push((parent.into(), TenantIndex::default()));
                 self.by_site.len() - 1
             });
-            if let Some(other) = self.by_site[index_of_parent].1.insert(site.clone(), index) {
+            let sites = &mut self.by_site[index_of_parent].1;
+            if let Some(other) = sites.insert(site, index, &self.all, site_of) {
                 let shared = format!("the path `{}/`", tenant.api_base);
                 return Err(conflict(other, &self.all, shared));
             }
@@ -200,82 +294,19 @@ impl Tenants {
             }
             self.by_base.push((tenant.api_base.clone(), index));
         }
-        if tenant.embed.is_some() {
-            self.by_name.insert(Arc::clone(&tenant.name.0), index);
-        }
+        // The configuration has each name once.
+        self.by_name.insert(tenant.name.as_str(), index, &self.all, name_of);
         self.all.push(tenant);
         Ok(())
     }
+}
 
-    /// The tenant that a request is for. The host decides if it belongs to a tenant, and the path
-    /// must be that tenant's too. Otherwise the site in the path decides. Spelling is exact, but
-    /// for the case of letters in front of a site: the vendor's ingress takes any. A path of
-    /// masked mode names its tenant itself.
-    ///
-    /// # Errors
-    /// When the request names no tenant, or its host and path name different ones.
-    pub fn resolve(&self, head: &RequestHead<'_>) -> Result<&Arc<Tenant>, TenantUnknown> {
-        let path = head.target.path();
-        if let Some((name, _)) = masked::name_and_route(path) {
-            let named = self.by_name.get(name).copied();
-            let named = named.filter(|named| self.by_host(head.host).is_none_or(|by| by == *named));
-            return named.map(|index| &self.all[index]).ok_or(TenantUnknown);
-        }
-        let index = match self.by_host(head.host) {
-            Some(index) => Some(index),
-            None => self.by_path(path).or_else(|| self.by_base(path)),
-        };
-        let tenant = &self.all[index.ok_or(TenantUnknown)?];
-        match tenant.route(path) {
-            // A site in the path of a tenant without a site is another tenant's.
-            Some(route) if tenant.site.is_some() || !names_a_site(route) => Ok(tenant),
-            _ => Err(TenantUnknown),
-        }
-    }
+fn name_of(tenant: &Tenant) -> Option<&str> {
+    Some(tenant.name.as_str())
+}
 
-    /// The tenant on `server` whose [`Tenant::api_base`] is `path`, if a request for `host` can
-    /// mean it.
-    pub fn of_api(&self, host: Option<&str>, path: &str, server: &Server) -> Option<&Arc<Tenant>> {
-        let below = format!("{path}/");
-        let by_path = || self.by_path(&below).or_else(|| self.by_base(&below));
-        let tenant = &self.all[self.by_host(host).or_else(by_path)?];
-        let is_it = tenant.api_base == path && tenant.server.name == server.name;
-        is_it.then_some(tenant)
-    }
-
-    /// All tenants, in the order of their index.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
-        self.all.iter()
-    }
-
-    fn by_host(&self, host: Option<&str>) -> Option<usize> {
-        let host = host.filter(|_| !self.by_host.is_empty())?;
-        self.by_host.get(&*canonical(host)).copied()
-    }
-
-    fn by_base(&self, path: &str) -> Option<usize> {
-        let is_at = |rest: &str, index: usize| rest.starts_with('/').then_some(index);
-        let mut bases = self.by_base.iter();
-        let exact = bases.find_map(|(base, index)| is_at(path.strip_prefix(base)?, *index));
-        exact.or_else(|| {
-            let bases = self.by_base.iter();
-            only(bases.filter_map(|(base, index)| is_at(below(path, base)?, *index)))
-        })
-    }
-
-    fn by_path(&self, path: &str) -> Option<usize> {
-        let site_in = |rest: &str, sites: &HashMap<String, usize>| {
-            let rest = rest.strip_prefix('/')?;
-            sites.get(&rest[..rest.find('/')?]).copied()
-        };
-        let mut parents = self.by_site.iter();
-        let exact =
-            parents.find_map(|(parent, sites)| site_in(path.strip_prefix(&**parent)?, sites));
-        exact.or_else(|| {
-            let parents = self.by_site.iter();
-            only(parents.filter_map(|(parent, sites)| site_in(below(path, parent)?, sites)))
-        })
-    }
+fn site_of(tenant: &Tenant) -> Option<&str> {
+    tenant.site.as_deref()
 }
 
 /// The part of `path` behind `base`, whose letters may have any case.

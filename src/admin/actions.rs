@@ -79,7 +79,7 @@ impl Controls {
                 refreshed
             }
             AdminCommand::DropTokens { tenant, subject } => {
-                if !gateway.tenants().iter().any(|known| known.name.as_str() == tenant) {
+                if gateway.tenants().named(tenant).is_none() {
                     return Err(unknown_tenant(tenant));
                 }
                 // Before the tokens here are dropped, so that none comes again from the store.
@@ -141,7 +141,7 @@ impl Controls {
     /// The tenant of this name in the configuration in force.
     fn known_tenant(&self, name: &str) -> Option<Arc<Tenant>> {
         let gateway = (self.gateway)()?;
-        gateway.tenants().iter().find(|known| known.name.as_str() == name).cloned()
+        gateway.tenants().named(name).cloned()
     }
 
     async fn reload(&self) -> Result<ActionSuccess, ActionFailure> {
@@ -380,7 +380,7 @@ fn of_fleet(message: String, told: Option<bool>) -> ActionSuccess {
 }
 
 async fn refresh_token(gateway: &Gateway, tenant: &str) -> Result<ActionSuccess, ActionFailure> {
-    let known = gateway.tenants().iter().find(|known| known.name.as_str() == tenant);
+    let known = gateway.tenants().named(tenant);
     match known.and_then(|known| gateway.disabled_by(known)) {
         Some(DisabledBy::Configuration) => {
             return Err(cannot_switch(tenant, SwitchError::Configured));

@@ -34,7 +34,7 @@ pub(super) fn token(
     credential: &Credential,
     (now, clock): (Instant, SystemTime),
 ) -> Result<AccessToken, ExchangeErrorKind> {
-    let both = credential.secret.as_ref().zip(credential.token_end);
+    let both = credential.secret.as_ref().zip(credential.token_end());
     let (secret, end) = both.ok_or(ExchangeErrorKind::SecretUnreadable)?;
     let left = end.duration_since(clock).map_err(|_| ExchangeErrorKind::TokenEnded)?;
     let token = AccessToken::of_credential(secret.expose(), now, left)
@@ -52,7 +52,7 @@ mod tests {
 
     use super::*;
     use crate::secret::Secret;
-    use crate::tenant::{Grant, samples};
+    use crate::tenant::{Grant, TokenEnds, samples};
 
     fn jwt(claims: &str) -> String {
         format!("eyJhbGciOiJIUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
@@ -99,7 +99,7 @@ mod tests {
         let text = jwt(r#"{"exp":2000000000}"#);
         let credential = Credential {
             grant: Grant::Token,
-            token_end: token_end(&text, None),
+            ends: Some(Box::new(TokenEnds { token: token_end(&text, None), configured: None })),
             secret: Some(Secret::new(text.clone())),
             ..samples::credential()
         };

@@ -213,7 +213,7 @@ fn print_admission(admission: &Admission, page: Option<&HeaderValue>) -> Result<
     let server = if admission.masked {
         format!("{} (masked mode)", designer_path(&tenant.server, ""))
     } else {
-        tenant.api_base.clone()
+        tenant.api_base.to_string()
     };
     print(&format!("server:    {}{server}", tenant.server.origin()))?;
     print(&format!("class:     {}", admission.class.as_str()))?;

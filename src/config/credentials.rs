@@ -1,6 +1,7 @@
 //! The credential of a tenant: grant, user and secret. It knows Bold BI's user sources and the
 //! grants that they allow. It does not know the exchange itself.
 
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ring::digest::{Context, SHA256};
@@ -24,7 +25,7 @@ mod personal_token;
 struct FoundSecrets {
     first: Option<Secret>,
     second: Option<Secret>,
-    sources: Vec<SecretRef>,
+    sources: Box<[SecretRef]>,
     fault: Option<Finding>,
 }
 
@@ -118,8 +119,7 @@ impl Check<'_> {
             username: self.user(username?),
             secret: first,
             second_secret: second,
-            token_end: None,
-            expires: None,
+            ends: None,
             sources,
             hold: hold?,
             body,
@@ -220,7 +220,7 @@ impl Check<'_> {
             return Ok(FoundSecrets::default());
         }
         let read = self.secret_at(at, &source);
-        let found = FoundSecrets { sources: vec![source], ..FoundSecrets::default() };
+        let found = FoundSecrets { sources: [source].into(), ..FoundSecrets::default() };
         Ok(match read {
             Ok(secret) => FoundSecrets { first: Some(secret), ..found },
             Err(finding) => FoundSecrets { fault: Some(*finding), ..found },
@@ -257,7 +257,7 @@ impl Check<'_> {
         let read =
             |index: usize| sources.get(index).map(|source| self.secret_at(&at.item(index), source));
         let (first, second) = (read(0), read(1));
-        let found = FoundSecrets { sources: sources.clone(), ..FoundSecrets::default() };
+        let found = FoundSecrets { sources: sources.as_slice().into(), ..FoundSecrets::default() };
         Ok(match (first, second) {
             (Some(Ok(first)), Some(Ok(second))) => {
                 if first == second && self.references != References::Ignore {
@@ -296,11 +296,13 @@ impl Check<'_> {
     }
 
     fn secret_at(self, at: &Place<'_>, source: &SecretRef) -> Result<Secret, Box<Finding>> {
-        let secret = self.secret(source);
-        if let (Ok(_), SecretRef::File(path)) = (&secret, source)
-            && self.secrets.kept(path).is_none()
+        let (secret, has_open_mode) = self.secret_and_mode(source);
+        if let (Ok(_), SecretRef::File(path), Some(has_open_mode)) =
+            (&secret, source, has_open_mode)
         {
-            self.warn_of_secret_file(at, path);
+            if has_open_mode {
+                self.warn_of_secret_file(at, path);
+            }
             // Where the secret hangs, its folder may hang, too.
             self.warn_of_rotation(at, path);
         }
@@ -313,7 +315,7 @@ impl Check<'_> {
         source: Field<SecretSource>,
     ) -> Result<SecretRef, Noted> {
         Ok(match source.required(at, SecretSource::ACCEPTED, self.notes)? {
-            SecretSource::File(path) => SecretRef::File(path.into()),
+            SecretSource::File(path) => SecretRef::File(Path::new(&path).into()),
             SecretSource::Env(name) => {
                 let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
                 let is_name =
@@ -323,7 +325,7 @@ impl Check<'_> {
                     let finding = at.key("env").finding(problem, "letters, digits and `_`");
                     return Err(self.notes.add(finding));
                 }
-                SecretRef::Env(name)
+                SecretRef::Env(name.into())
             }
         })
     }
@@ -414,7 +416,7 @@ fn hashed(
         ExchangeBody::Form => "form",
         ExchangeBody::Json => "json",
     };
-    let expires = credential.expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+    let expires = credential.expires().and_then(|end| end.duration_since(UNIX_EPOCH).ok());
     let expires = expires.unwrap_or_default();
     let mut hash = Context::new(&SHA256);
     let parts = [
@@ -446,9 +448,8 @@ pub(super) fn stand_in() -> Credential {
         username: "".into(),
         secret: None,
         second_secret: None,
-        token_end: None,
-        expires: None,
-        sources: Vec::new(),
+        ends: None,
+        sources: [].into(),
         hold: Duration::ZERO,
         body: ExchangeBody::Form,
         version: 0,

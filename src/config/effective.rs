@@ -2,6 +2,7 @@
 //! given, and without secrets and users. A secret is shown as the place that it is read from.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,7 +16,7 @@ use super::file::{File, Tenant};
 pub struct EffectiveConfig {
     /// All sections but `tenants`.
     sections: Box<RawValue>,
-    tenants: HashMap<Box<str>, EffectiveTenant>,
+    tenants: HashMap<Arc<str>, Arc<EffectiveTenant>>,
 }
 
 /// A tenant of the configuration in force.
@@ -31,7 +32,7 @@ impl EffectiveConfig {
         Self { sections: raw(&without_nulls(file)), tenants: HashMap::new() }
     }
 
-    pub(super) fn with_tenants(self, tenants: HashMap<Box<str>, EffectiveTenant>) -> Self {
+    pub(super) fn with_tenants(self, tenants: HashMap<Arc<str>, Arc<EffectiveTenant>>) -> Self {
         Self { tenants, ..self }
     }
 
@@ -42,7 +43,7 @@ impl EffectiveConfig {
 
     /// The tenant of this name.
     pub fn tenant(&self, name: &str) -> Option<&EffectiveTenant> {
-        self.tenants.get(name)
+        self.tenants.get(name).map(|tenant| &**tenant)
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
         let tenants = read::entries(&at, &notes).unwrap_or_default();
         let tenants = tenants.into_iter().map(|entry| {
             let tenant = read::read_at::<Tenant>(&at.tenant(entry, None), &notes).given().unwrap();
-            (entry.key.as_str().into(), EffectiveTenant::of(&tenant))
+            (entry.key.as_str().into(), Arc::new(EffectiveTenant::of(&tenant)))
         });
         let effective = EffectiveConfig::sections_of(&file).with_tenants(tenants.collect());
         let faults = notes.finish(Ok(()), "test.yaml");

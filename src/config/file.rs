@@ -402,7 +402,7 @@ pub(super) struct HealthCheck {
 }
 
 /// The kind of installation of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Edition {
     /// On your own machines; sites are told apart by `/site/…` in the path, or by host names.

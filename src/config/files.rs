@@ -1,7 +1,8 @@
 //! The files that a configuration is made of, known by the digests of their contents: a change of
 //! any of them is noticed, and a mere touch is not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -10,30 +11,56 @@ use std::sync::Arc;
 use ring::digest::{SHA256, digest};
 
 use super::file_pattern::FilePattern;
-use crate::plain_file::{self, Unreadable, limit};
+use crate::plain_file::{self, FileStamp, ReadFile, Unreadable, in_parallel, limit};
 
 /// All files that were looked at, those included that could not be read. Equal when the same files
 /// held the same.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Files {
-    held: Arc<BTreeMap<PathBuf, Option<Digest>>>,
+    /// Each once, in the order of the bytes of their paths.
+    held: Arc<[HeldFile]>,
     /// The patterns of files that were looked for.
     patterns: Arc<BTreeSet<FilePattern>>,
     unreadable: Option<Unreadable>,
 }
 
+/// A file, with the digest of its content; `None` if it could not be read.
+#[derive(Clone)]
+struct HeldFile {
+    path: Arc<Path>,
+    digest: Option<Digest>,
+    stamp: Option<FileStamp>,
+}
+
+/// Another look at one file.
+struct SecondLook {
+    /// Whether it holds what it held.
+    is_same: bool,
+    stamp: Option<FileStamp>,
+}
+
 /// SHA-256.
 pub type Digest = [u8; 32];
+
+/// The outcome of another look at all files.
+pub enum LookedAgain {
+    /// They hold the same.
+    Same(Files),
+    /// The files at these paths do not, or there are others.
+    Changed(BTreeSet<PathBuf>),
+    /// Any may hold something else.
+    Unknown,
+}
 
 impl Files {
     /// Their paths, as the configuration has them.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.held.keys().map(PathBuf::as_path)
+        self.held.iter().map(|held| &*held.path)
     }
 
     /// The paths of the files that could be read.
     pub fn readable(&self) -> impl Iterator<Item = &Path> {
-        self.held.iter().filter(|(_, held)| held.is_some()).map(|(path, _)| path.as_path())
+        self.held.iter().filter(|held| held.digest.is_some()).map(|held| &*held.path)
     }
 
     /// The first file that could not be read for a passing reason. Faults of the other files mean
@@ -47,53 +74,150 @@ impl Files {
         self.patterns.iter()
     }
 
-    /// Whether all of them hold what they held, and no new file matches a pattern: a part of the
-    /// work that it takes to read a configuration of a hundred thousand tenants. The file at
-    /// `first` is read first: if it has changed, it may no longer name others that hang.
-    pub fn still_hold(&self, first: &Path) -> bool {
+    /// Looks whether all of them hold what they held, and no new file matches a pattern. Files
+    /// whose identity and times are the same are not read, unless their `contents` are asked for.
+    /// The file at `first` is read first: if it has changed, it may no longer name others that
+    /// hang.
+    pub fn look_again(&self, first: &Path, contents: bool) -> LookedAgain {
         let is_known = |pattern: &FilePattern| {
             let files = pattern.files();
-            files.is_ok_and(|files| files.iter().all(|file| self.held.contains_key(file)))
+            files.is_ok_and(|files| files.iter().all(|file| self.find(file).is_some()))
         };
-        let holds = |path: &Path, held: &Option<Digest>| {
-            let content = plain_file::read(path, limit::MAX_OF_ALL);
-            content.ok().map(|content| digest_of(&content)) == *held
-        };
-        self.unreadable.is_none()
-            && self.held.get(first).is_some_and(|held| holds(first, held))
-            && self.patterns.iter().all(is_known)
-            && self.held.iter().all(|(path, held)| holds(path, held))
+        let is_first_same = self.find(first).is_some_and(|held| held.looked_again(true).is_same);
+        if self.unreadable.is_some() || !is_first_same {
+            return LookedAgain::Unknown;
+        }
+        let is_complete = self.patterns.iter().all(is_known);
+        let looked = in_parallel(&self.held.chunks(CHUNK).collect::<Vec<_>>(), |chunk| {
+            chunk.iter().map(|held| held.looked_again(contents)).collect::<Vec<_>>()
+        });
+        let (mut same, mut changed) = (Vec::with_capacity(self.held.len()), BTreeSet::new());
+        for (held, looked) in self.held.iter().zip(looked.into_iter().flatten()) {
+            if looked.is_same {
+                same.push(HeldFile { stamp: looked.stamp, ..held.clone() });
+            } else {
+                changed.insert(held.path.to_path_buf());
+            }
+        }
+        if is_complete && changed.is_empty() {
+            let has_news = same.iter().zip(&*self.held).any(|(new, old)| new.stamp != old.stamp);
+            let held = if has_news { same.into() } else { Arc::clone(&self.held) };
+            LookedAgain::Same(Self { held, ..self.clone() })
+        } else {
+            LookedAgain::Changed(changed)
+        }
     }
 
     /// How many of them are new, gone or different in `newer`.
     pub fn changed(&self, newer: &Self) -> usize {
-        let (old, new) = (&self.held, &newer.held);
-        let gone = old.keys().filter(|path| !new.contains_key(*path)).count();
-        gone + new.iter().filter(|(path, held)| old.get(*path) != Some(*held)).count()
+        let (mut old, mut new) = (self.held.iter().peekable(), newer.held.iter().peekable());
+        let mut changed = 0;
+        if Arc::ptr_eq(&self.held, &newer.held) {
+            return 0;
+        }
+        while let (Some(one), Some(other)) = (old.peek(), new.peek()) {
+            let order = one.path.as_os_str().cmp(other.path.as_os_str());
+            changed += usize::from(order.is_ne() || one.digest != other.digest);
+            if order.is_le() {
+                old.next();
+            }
+            if order.is_ge() {
+                new.next();
+            }
+        }
+        changed + old.count() + new.count()
     }
 
     /// The digest of the file at `path`; `None` if it could not be read.
     pub fn held_by(&self, path: &Path) -> Option<Digest> {
-        self.held.get(path).copied().flatten()
+        self.find(path)?.digest
     }
 
-    /// Notes that the file at `path` holds `content`, or why it cannot be read. Of a file that is
+    /// The paths of all of them and of those of `other`, each once.
+    pub fn paths_and_those_of<'f>(&'f self, other: &'f Self) -> Vec<&'f Path> {
+        if Arc::ptr_eq(&self.held, &other.held) {
+            return self.paths().collect();
+        }
+        let (mut own, mut others) = (self.paths().peekable(), other.paths().peekable());
+        let mut all = Vec::with_capacity(self.held.len());
+        loop {
+            let order = match (own.peek(), others.peek()) {
+                (Some(one), Some(other)) => one.as_os_str().cmp(other.as_os_str()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return all,
+            };
+            let (one, another) =
+                (own.next_if(|_| order.is_le()), others.next_if(|_| order.is_ge()));
+            all.extend(one.or(another));
+        }
+    }
+
+    fn find(&self, path: &Path) -> Option<&HeldFile> {
+        let order = |held: &HeldFile| held.path.as_os_str().cmp(path.as_os_str());
+        self.held.binary_search_by(order).ok().map(|index| &self.held[index])
+    }
+}
+
+impl HeldFile {
+    fn looked_again(&self, contents: bool) -> SecondLook {
+        let stamp = self.stamp.filter(|_| !contents);
+        if stamp.is_some() && FileStamp::at(&self.path) == stamp {
+            return SecondLook { is_same: true, stamp };
+        }
+        let read = plain_file::read_known(&self.path, limit::MAX_OF_ALL).ok();
+        let digest = read.as_ref().map(|read| digest_of(&read.content));
+        SecondLook { is_same: digest == self.digest, stamp: read.and_then(|read| read.stamp) }
+    }
+}
+
+/// A touch of a file is no change.
+impl PartialEq for HeldFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path.as_os_str() == other.path.as_os_str() && self.digest == other.digest
+    }
+}
+
+impl PartialEq for Files {
+    fn eq(&self, other: &Self) -> bool {
+        let is_held = Arc::ptr_eq(&self.held, &other.held) || self.held == other.held;
+        is_held && self.patterns == other.patterns && self.unreadable == other.unreadable
+    }
+}
+
+impl Eq for Files {}
+
+/// Collects files while they are looked at.
+#[derive(Default)]
+pub(super) struct SeenFiles {
+    held: Vec<HeldFile>,
+    patterns: BTreeSet<FilePattern>,
+    unreadable: Option<Unreadable>,
+}
+
+impl SeenFiles {
+    /// Notes that the file at `path` holds `read`, or why it cannot be read. Of a file that is
     /// read several times the first reading counts: if it was replaced in between, it differs when
     /// all files are read the next time, and what was made of its first content does not stay in
     /// force.
-    pub(super) fn saw(&mut self, path: &Path, content: Result<&[u8], &io::Error>) {
-        if let Err(error) = content
+    pub(super) fn saw(&mut self, path: impl Into<Arc<Path>>, read: Result<&ReadFile, &io::Error>) {
+        let path = path.into();
+        if let Err(error) = read
             && self.unreadable.is_none()
         {
-            self.unreadable = Unreadable::of(path, error);
+            self.unreadable = Unreadable::of(&path, error);
         }
-        let held = content.ok().map(digest_of);
-        Arc::make_mut(&mut self.held).entry(path.to_owned()).or_insert(held);
+        let read = read.ok();
+        let digest = read.map(|read| digest_of(&read.content));
+        self.held.push(HeldFile { path, digest, stamp: read.and_then(|read| read.stamp) });
     }
 
-    /// Notes that the file at `path` holds what it held before, with this digest.
-    pub(super) fn kept(&mut self, path: &Path, digest: Digest) {
-        Arc::make_mut(&mut self.held).entry(path.to_owned()).or_insert(Some(digest));
+    /// Notes that the file at `path` holds what it held in `before`. Returns `false` if it was not
+    /// read then.
+    pub(super) fn kept(&mut self, path: &Path, before: &Files) -> bool {
+        let held = before.find(path).filter(|held| held.digest.is_some());
+        self.held.extend(held.cloned());
+        held.is_some()
     }
 
     /// Notes that files of `pattern` were looked for, and the error of that.
@@ -103,9 +227,27 @@ impl Files {
         {
             self.unreadable = Unreadable::of(pattern.folder(), error);
         }
-        Arc::make_mut(&mut self.patterns).insert(pattern.clone());
+        self.patterns.insert(pattern.clone());
+    }
+
+    /// Adds what was seen after this.
+    pub(super) fn append(&mut self, mut later: Self) {
+        self.held.append(&mut later.held);
+        self.patterns.append(&mut later.patterns);
+        self.unreadable = self.unreadable.take().or(later.unreadable);
+    }
+
+    pub(super) fn finish(mut self) -> Files {
+        // A stable sort: the first reading stays in front.
+        self.held.sort_by(|one, other| one.path.as_os_str().cmp(other.path.as_os_str()));
+        self.held.dedup_by(|later, first| later.path.as_os_str() == first.path.as_os_str());
+        let patterns = Arc::new(self.patterns);
+        Files { held: self.held.into(), patterns, unreadable: self.unreadable }
     }
 }
+
+/// Files that one thread looks at in a row.
+const CHUNK: usize = 256;
 
 fn digest_of(content: &[u8]) -> Digest {
     let mut held = Digest::default();
@@ -144,12 +286,17 @@ mod tests {
     #[test]
     fn a_file_that_is_replaced_while_all_are_read_differs_the_next_time() {
         let reading = |seen: &[Option<&[u8]>]| {
-            let mut files = Files::default();
+            let mut files = SeenFiles::default();
             for content in seen {
                 let gone = io::Error::from(io::ErrorKind::NotFound);
-                files.saw(Path::new("secret"), content.ok_or(&gone));
+                let read = content.map(|content| ReadFile {
+                    content: content.to_vec().into(),
+                    stamp: None,
+                    has_open_mode: false,
+                });
+                files.saw(Path::new("secret"), read.as_ref().ok_or(&gone));
             }
-            files
+            files.finish()
         };
         let after = reading(&[Some(b"new"), Some(b"new")]);
         for before in [Some(b"old".as_slice()), None] {
@@ -158,5 +305,62 @@ mod tests {
             assert!(torn != after, "{before:?}");
         }
         assert_eq!(after.changed(&reading(&[Some(b"new")])), 0);
+    }
+
+    #[test]
+    fn new_files_gone_files_and_different_ones_count_as_changed() {
+        let reading = |seen: &[(&str, &str)]| {
+            let mut files = SeenFiles::default();
+            for (path, content) in seen {
+                let content = content.as_bytes().to_vec().into();
+                let read = ReadFile { content, stamp: None, has_open_mode: false };
+                files.saw(Path::new(path), Ok(&read));
+            }
+            files.finish()
+        };
+        let before = reading(&[("b", "1"), ("a", "1"), ("d", "1")]);
+        let after = reading(&[("a", "1"), ("c", "1"), ("d", "2"), ("e", "1")]);
+        assert_eq!((before.changed(&after), after.changed(&before)), (4, 4));
+        assert_eq!(before.changed(&reading(&[("d", "1"), ("b", "1"), ("a", "1")])), 0);
+        assert_eq!(before.paths().collect::<Vec<_>>(), ["a", "b", "d"].map(Path::new));
+    }
+
+    #[test]
+    fn another_look_finds_files_that_were_changed_removed_or_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let pattern = FilePattern::parse(at("*.yaml").to_str().unwrap()).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(at(name), text).unwrap();
+        for name in ["main", "a.yaml", "b.yaml", "secret"] {
+            write(name, name);
+        }
+        let mut seen = SeenFiles::default();
+        for name in ["main", "a.yaml", "b.yaml", "secret"] {
+            seen.saw(at(name), plain_file::read_known(&at(name), 100).as_ref());
+        }
+        seen.looked_for(&pattern, None);
+        let files = seen.finish();
+        let changed = |contents| match files.look_again(&at("main"), contents) {
+            LookedAgain::Same(_) => Some(BTreeSet::new()),
+            LookedAgain::Changed(changed) => Some(changed),
+            LookedAgain::Unknown => None,
+        };
+        for contents in [false, true] {
+            write("secret", "secret");
+            assert_eq!(changed(contents), Some(BTreeSet::new()), "a touch");
+            write("secret", "other!");
+            std::fs::remove_file(at("b.yaml")).unwrap();
+            assert_eq!(changed(contents), Some([at("b.yaml"), at("secret")].into()));
+            write("b.yaml", "b.yaml");
+            write("secret", "secret");
+            write("c.yaml", "c.yaml");
+            let added = files.look_again(&at("main"), contents);
+            assert!(matches!(added, LookedAgain::Changed(changed) if changed.is_empty()));
+            std::fs::remove_file(at("c.yaml")).unwrap();
+            assert!(matches!(files.look_again(&at("main"), contents), LookedAgain::Same(_)));
+            write("main", "else");
+            assert_eq!(changed(contents), None);
+            write("main", "main");
+        }
     }
 }

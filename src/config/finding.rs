@@ -362,6 +362,22 @@ impl Notes {
         self.unusable.borrow_mut().push(secret);
     }
 
+    /// Whether nothing was noted.
+    pub(super) fn are_none(&self) -> bool {
+        let is_empty = |kept: &RefCell<Kept>| kept.borrow().list.is_empty();
+        is_empty(&self.faults) && is_empty(&self.warnings) && self.unusable.borrow().is_empty()
+    }
+
+    /// Adds what was noted after this.
+    pub(super) fn append(&self, later: Self) {
+        for (kept, later) in [(&self.faults, later.faults), (&self.warnings, later.warnings)] {
+            let (mut kept, later) = (kept.borrow_mut(), later.into_inner());
+            later.list.into_iter().for_each(|finding| kept.add(finding));
+            kept.left_out += later.left_out;
+        }
+        self.unusable.borrow_mut().append(&mut later.unusable.into_inner());
+    }
+
     /// The built value with the warnings and the unusable secrets; or all faults, if there is one.
     pub(super) fn finish<T>(
         self,

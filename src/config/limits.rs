@@ -97,10 +97,14 @@ impl Check<'_> {
         value: Field<u64>,
         max: N,
     ) -> Result<N, Noted> {
-        let accepted = format!("1 to {max}");
-        let value = N::try_from(value.required(at, &accepted, self.notes)?).ok();
+        let accepted = || format!("1 to {max}");
+        let value = match value {
+            Field::Given(value) => value,
+            missing => missing.required(at, &accepted(), self.notes)?,
+        };
+        let value = N::try_from(value).ok();
         let value = value.filter(|value| *value > N::default() && *value <= max);
-        value.ok_or_else(|| self.notes.add(at.wrong(accepted)))
+        value.ok_or_else(|| self.notes.add(at.wrong(accepted())))
     }
 
     /// A quantity from `min` to `max`.
@@ -111,10 +115,13 @@ impl Check<'_> {
         min: Q,
         max: Q,
     ) -> Result<Q, Noted> {
-        let accepted = format!("`{min}` to `{max}`");
-        let value = value.required(at, &accepted, self.notes)?;
+        let accepted = || format!("`{min}` to `{max}`");
+        let value = match value {
+            Field::Given(value) => value,
+            missing => missing.required(at, &accepted(), self.notes)?,
+        };
         if value < min || value > max {
-            return Err(self.notes.add(at.wrong(accepted)));
+            return Err(self.notes.add(at.wrong(accepted())));
         }
         Ok(value)
     }

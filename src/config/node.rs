@@ -2,6 +2,7 @@
 //! no tags, anchors, aliases or limits.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
@@ -95,6 +96,26 @@ impl Node {
                 "a number"
             }
             Kind::Scalar { .. } => "text",
+        }
+    }
+
+    /// Adds all values to a hash, wherever they stand.
+    pub(super) fn hash_values(&self, state: &mut impl Hasher) {
+        match &self.kind {
+            Kind::Scalar { text, plain } => (0, text, plain).hash(state),
+            Kind::List(items) => {
+                (1, items.len()).hash(state);
+                for item in items {
+                    item.hash_values(state);
+                }
+            }
+            Kind::Mapping(mapping) => {
+                (2, mapping.entries.len()).hash(state);
+                for entry in &mapping.entries {
+                    entry.key.hash(state);
+                    entry.value.hash_values(state);
+                }
+            }
         }
     }
 

@@ -1,16 +1,21 @@
 //! The secrets of tenants: which of them are read, and those that cannot be used. One of these does
 //! not make a configuration invalid, because only its own tenant depends on it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::secret::{Secret, SecretRef};
-use crate::tenant::{Credential, TenantName, Tenants};
+use crate::secret_file::Journals;
+use crate::tenant::{Credential, SecretPosition, TenantName, Tenants};
 
 use super::Settings;
-use super::files::{Digest, Files};
+use super::files::{Files, SeenFiles};
 use super::finding::{Findings, UnusableSecret};
+use super::known_tenants::KnownTenants;
 
 /// The tenants whose secrets are read.
 #[derive(Clone, Copy, Debug)]
@@ -40,33 +45,47 @@ pub struct Unchanged<'s> {
     pub changed: &'s BTreeSet<PathBuf>,
     /// The tenants whose secrets could not be used then.
     pub unusable: &'s HashSet<TenantName>,
+    /// The tenants that were made of them then.
+    pub known: &'s KnownTenants,
 }
 
 /// The tenants whose secrets a check reads, with their former credentials.
 pub(super) struct SecretsToRead<'s> {
     which: TenantSecrets<'s>,
-    former: HashMap<&'s TenantName, &'s Credential>,
-    /// The secrets in files that have not changed, with the digests of the files.
-    kept: HashMap<&'s Path, (&'s Secret, Digest)>,
+    /// The secrets in files that have not changed, by the indices of their tenants. Made when it is
+    /// needed first, as most tenants of a changed configuration are known.
+    kept: OnceLock<HashMap<Arc<Path>, (usize, SecretPosition)>>,
+    journals: Mutex<Journals>,
 }
 
 impl<'s> SecretsToRead<'s> {
     pub(super) fn new(which: TenantSecrets<'s>) -> Self {
-        let (former, kept) = match which {
-            TenantSecrets::After(tenants, unchanged) => {
-                let former =
-                    tenants.iter().map(|tenant| (&tenant.name, &tenant.credential)).collect();
-                let kept = unchanged.map(|unchanged| unchanged.secrets_of(tenants));
-                (former, kept.unwrap_or_default())
-            }
-            _ => (HashMap::new(), HashMap::new()),
-        };
-        Self { which, former, kept }
+        Self { which, kept: OnceLock::new(), journals: Mutex::default() }
     }
 
-    /// The secret in the file at `path`, with the digest of the file, if the file has not changed.
-    pub(super) fn kept(&self, path: &Path) -> Option<(&'s Secret, Digest)> {
-        self.kept.get(path).copied()
+    /// The secret in the file at `path`, if the file has not changed. Then it is noted in `seen`.
+    pub(super) fn kept(&self, path: &Path, seen: &RefCell<SeenFiles>) -> Option<&'s Secret> {
+        let (TenantSecrets::After(tenants, _), Some(unchanged)) = (self.which, self.unchanged())
+        else {
+            return None;
+        };
+        let (index, position) =
+            *self.kept.get_or_init(|| unchanged.secrets_of(tenants)).get(path)?;
+        let secret = tenants.at(index)?.credential.secret_in(position)?;
+        seen.borrow_mut().kept(path, unchanged.files).then_some(secret)
+    }
+
+    /// The files that hold what was read from them.
+    pub(super) fn unchanged(&self) -> Option<Unchanged<'s>> {
+        match self.which {
+            TenantSecrets::After(_, unchanged) => unchanged,
+            _ => None,
+        }
+    }
+
+    /// Whether a rotation of the secret in the file at `path` has begun and not ended.
+    pub(super) fn is_rotating(&self, path: &Path) -> bool {
+        self.journals.lock().is_unfinished(path)
     }
 
     /// Whether the secrets of `tenant` are read, which stands in this file of `tenant_files`.
@@ -87,23 +106,26 @@ impl<'s> SecretsToRead<'s> {
     /// The former credential of `tenant` with its secret, if it is of this identity: a secret is
     /// never sent to another server, nor for another user.
     pub(super) fn former(&self, tenant: &TenantName, identity: u64) -> Option<&'s Credential> {
-        let former = self.former.get(tenant)?;
+        let TenantSecrets::After(tenants, _) = self.which else { return None };
+        let former = &tenants.named(tenant.as_str())?.credential;
         (former.identity == identity && former.has_secret()).then_some(former)
     }
 }
 
-impl<'s> Unchanged<'s> {
-    fn secrets_of(&self, tenants: &'s Tenants) -> HashMap<&'s Path, (&'s Secret, Digest)> {
+impl Unchanged<'_> {
+    fn secrets_of(&self, tenants: &Tenants) -> HashMap<Arc<Path>, (usize, SecretPosition)> {
         let usable = tenants.iter().filter(|tenant| !self.unusable.contains(&tenant.name));
         let secrets = usable.flat_map(|tenant| {
-            let Credential { sources, secret, second_secret, .. } = &tenant.credential;
-            sources.iter().zip([secret, second_secret])
+            let credential = &tenant.credential;
+            let positions = [SecretPosition::First, SecretPosition::Second];
+            let sources = credential.sources.iter().zip(positions);
+            let read = sources.filter(|(_, position)| credential.secret_in(*position).is_some());
+            read.map(|(source, position)| (source, (tenant.index, position)))
         });
         secrets
-            .filter_map(|(source, secret)| match (source, secret) {
-                (SecretRef::File(path), Some(secret)) if !self.changed.contains(path) => {
-                    let digest = self.files.held_by(path)?;
-                    Some((path.as_path(), (secret, digest)))
+            .filter_map(|(source, kept)| match source {
+                SecretRef::File(path) if !self.changed.contains(&**path) => {
+                    Some((Arc::clone(path), kept))
                 }
                 _ => None,
             })

@@ -47,6 +47,18 @@ impl Servers {
         }
     }
 
+    /// The servers that could be built, in the order of the file.
+    pub(super) fn built(&self) -> impl Iterator<Item = &Arc<Server>> {
+        let all = self.order.iter().filter_map(|name| self.by_name.get(name));
+        all.filter_map(|found| found.server.as_ref().ok())
+    }
+
+    /// The edition of each, by its name.
+    pub(super) fn editions(&self) -> impl Iterator<Item = (&str, Option<Edition>)> {
+        let all = self.order.iter().filter_map(|name| Some((name, self.by_name.get(name)?)));
+        all.map(|(name, found)| (name.as_str(), found.edition.ok()))
+    }
+
     pub(super) fn into_domain(self) -> Result<Vec<Arc<Server>>, Noted> {
         self.section?;
         self.order
@@ -124,7 +136,7 @@ impl Check<'_> {
         let proxy = self.server_proxy(&proxy_at, server.proxy, &at.key("addresses"), has_addresses);
         let built = || {
             let url = url?;
-            Ok(Arc::new(Server {
+            let server = Server {
                 name: name.to_owned(),
                 tls: url.tls,
                 host: url.host,
@@ -140,7 +152,11 @@ impl Check<'_> {
                 timeouts: timeouts?,
                 max_connections: max_connections?,
                 max_exchanges: max_exchanges?,
-            }))
+            };
+            Ok(match self.secrets.unchanged() {
+                Some(unchanged) => unchanged.known.server(server),
+                None => Arc::new(server),
+            })
         };
         FoundServer { server: built(), edition, passes_ui }
     }
@@ -251,8 +267,13 @@ impl Check<'_> {
 }
 
 /// A reference to a name that is not there.
-pub(super) fn unknown_name(at: &Place<'_>, name: &str, names: &[String], what: &str) -> Finding {
-    let mut known: Vec<&str> = names.iter().map(String::as_str).collect();
+pub(super) fn unknown_name(
+    at: &Place<'_>,
+    name: &str,
+    names: &[impl AsRef<str>],
+    what: &str,
+) -> Finding {
+    let mut known: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     let near = nearest(name, &known);
     let more = known.len().saturating_sub(MAX_NAMES);
     known.truncate(MAX_NAMES);

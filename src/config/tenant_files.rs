@@ -57,9 +57,9 @@ impl Check<'_> {
             self.notes.add(finding)
         };
         let bytes = usize::try_from(max.0).unwrap_or(usize::MAX);
-        let read = plain_file::read(path, bytes);
-        self.files.borrow_mut().saw(path, read.as_ref().map(|bytes| bytes.as_slice()));
-        let mut bytes = read.map_err(|error| {
+        let read = plain_file::read_known(path, bytes);
+        self.files.borrow_mut().saw(path, read.as_ref());
+        let mut bytes = read.map(|read| read.content).map_err(|error| {
             failed(match error.kind() {
                 io::ErrorKind::FileTooLarge => {
                     Finding::whole_file(format!("found more than {max}"), &format!("at most {max}"))

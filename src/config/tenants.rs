@@ -1,33 +1,33 @@
 //! The section `tenants`: the sites, and the paths or hosts by which requests mean them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::canonical;
-use crate::tenant::{ExistingAuthorization, Grant, Tenant, TenantName, Tenants};
+use crate::plain_file::in_parallel;
+use crate::secret::SecretRef;
+use crate::tenant::{ExistingAuthorization, Grant, Tenant, TenantName};
 
 use super::credentials::{stand_in, with_versions};
-use super::effective::EffectiveTenant;
-use super::explained::explained;
 use super::field::{Field, Unread, each, some};
 use super::file::{self, Edition};
-use super::finding::{Finding, Noted, UnusableSecret};
-use super::limits::MAX_CONNECTIONS;
-use super::node::Entry;
+use super::finding::{Noted, UnusableSecret};
 use super::place::Place;
 use super::quantity::{Period, Size};
 use super::server_url::{is_request_host, is_segment};
 use super::servers::Servers;
-use super::tenant_defaults::TenantDefaults;
-use super::{Check, excerpt, read};
+use super::{Check, read};
 
 mod found;
+mod reading;
+mod reuse;
 
 pub(super) use found::FoundTenants;
-use found::{TenantPlace, TenantsBuilder};
+use found::{AddedFile, TenantsBuilder};
+use reading::TenantReading;
+use reuse::{Reuse, add, hash_of};
 
 /// The parts of the configuration file that are about tenants.
 pub(super) struct TenantSections {
@@ -38,89 +38,6 @@ pub(super) struct TenantSections {
     pub(super) file_size: Size,
     /// Whether the status API shows them.
     pub(super) is_shown: bool,
-}
-
-/// Reads tenants one by one.
-struct TenantReading<'c, 'n> {
-    check: Check<'c>,
-    servers: &'c Servers,
-    defaults: TenantDefaults<'n>,
-    is_shown: bool,
-}
-
-impl<'n> TenantReading<'_, 'n> {
-    fn add_file(&self, path: &Path, max: Size, all: &mut TenantsBuilder) {
-        let file: Arc<str> = path.display().to_string().escape_debug().to_string().into();
-        let text = match self.check.tenant_text(path, &file, max) {
-            Ok(text) => text,
-            Err(noted) => return all.fail(noted),
-        };
-        let read = self.check.tenant_tree(&text, &file, max);
-        match &read {
-            Ok(root) => {
-                let at = Place::of_tenant_file(root, &file);
-                match read::entries(&at, self.check.notes) {
-                    Ok(entries) => self.add_all(&at, &entries, all),
-                    Err(noted) => all.fail(noted),
-                }
-            }
-            Err(noted) => all.fail(*noted),
-        }
-        self.check.notes.show_lines(&file, |at| excerpt::excerpt(&text, at));
-    }
-
-    fn add_all<'f>(&self, at: &Place<'f>, entries: &[&'f Entry], all: &mut TenantsBuilder)
-    where
-        'n: 'f,
-    {
-        for entry in entries {
-            self.add(&at.tenant(entry, self.defaults.section()), entry, all);
-        }
-    }
-
-    fn add(&self, at: &Place<'_>, entry: &Entry, all: &mut TenantsBuilder) {
-        let (check, name) = (self.check, entry.key.as_str());
-        let place = TenantPlace { file: at.file().cloned(), position: entry.position };
-        let index = all.names.len();
-        if let Some((_, first)) = all.by_name.get(name) {
-            let first = first.seen_from(at.file());
-            let problem = format!("found a second tenant of this name, the first {first}");
-            let hint = "remove one of the two, or rename it";
-            all.fail(check.notes.add(at.key_finding(problem, "each name once").hint(hint)));
-            return;
-        }
-        all.by_name.insert(name.to_owned(), (index, place));
-        all.names.push(name.to_owned());
-        let parsed = check.name(at, name);
-        // With defaults, a tenant may be its name alone.
-        let own = if at.is_null() && self.defaults.section().is_some() {
-            Field::Given(file::Tenant::of_no_keys())
-        } else {
-            read::read_at(at, check.notes)
-        };
-        let tenant = own.required(at, "a mapping", check.notes);
-        let tenant = tenant.and_then(|own| self.defaults.complete(at, name, own));
-        all.own_user_only.push(tenant.as_ref().ok().and_then(grant_of_own_user));
-        if let Ok(tenant) = &tenant {
-            if self.is_shown {
-                all.effective.insert(name.into(), EffectiveTenant::of(tenant));
-            }
-            if check.secrets.explains(name) {
-                all.explained = explained(at, tenant);
-            }
-        }
-        let built = tenant.and_then(|mut tenant| {
-            let limits = std::mem::take(&mut tenant.limits);
-            let allowance = check.allowance(&at.key("limits"), limits);
-            all.allowances.extend(parsed.clone().ok().zip(allowance.ok().flatten()));
-            check.tenant(at, parsed, tenant, self.servers)
-        });
-        let complete = built.and_then(|(tenant, complete)| {
-            all.found.push(Arc::new(Tenant { index: all.found.len(), ..tenant }));
-            complete
-        });
-        all.whole = all.whole.and(complete);
-    }
 }
 
 impl Check<'_> {
@@ -134,8 +51,15 @@ impl Check<'_> {
         let (at, files_at) = (root.key("tenants"), root.key("tenant_files"));
         let TenantSections { tenants, files, defaults, file_size, is_shown } = sections;
         let defaults = self.tenant_defaults(root, defaults);
-        let reading = TenantReading { check: self, servers, defaults, is_shown };
-        let mut all = TenantsBuilder::new();
+        let reading = TenantReading {
+            references: self.references,
+            secrets: self.secrets,
+            servers,
+            defaults: &defaults,
+            file_size,
+            is_shown,
+        };
+        let mut all = TenantsBuilder::new(&at, self);
         let has_files = !files.is_missing();
         match tenants {
             Field::Missing if has_files => {}
@@ -148,22 +72,66 @@ impl Check<'_> {
                                 .add(at.finding("found an empty mapping", "at least one tenant")),
                         );
                     }
-                    Ok(entries) => reading.add_all(&at, &entries, &mut all),
+                    Ok(entries) => all.add(None, reading.section(self, &at, &entries)),
                     Err(noted) => all.fail(noted),
                 }
             }
         }
+        let terms = hash_of(|hasher| {
+            add(hasher, &(defaults.section(), file_size.0, is_shown));
+            servers.editions().for_each(|edition| add(hasher, &edition));
+        });
         match self.tenant_files(&files_at, files) {
-            Ok(files) => files.iter().for_each(|path| reading.add_file(path, file_size, &mut all)),
+            Ok(files) => self.add_files(&files, &reading, terms, &mut all),
             Err(noted) => all.fail(noted),
         }
-        if has_files && all.names.is_empty() && all.section.is_ok() {
+        if has_files && all.is_empty() && all.section.is_ok() {
             let finding = files_at.finding("found no tenant in these files", "at least one tenant");
             all.fail(self.notes.add(finding));
         }
-        let found = std::mem::take(&mut all.found);
-        let tenants = self.without_conflicts(&at, found, &all.by_name);
-        all.finish(tenants)
+        all.finish(terms, servers)
+    }
+
+    /// Adds the tenants of all files in their order. Those of unchanged files are known; the others
+    /// are read in parallel.
+    fn add_files(
+        self,
+        paths: &[PathBuf],
+        reading: &TenantReading<'_, '_>,
+        terms: u64,
+        all: &mut TenantsBuilder<'_>,
+    ) {
+        let known_servers: Vec<_> = reading.servers.built().cloned().collect();
+        let reuse = Reuse::new(self.secrets.unchanged(), terms, &known_servers);
+        let known: Vec<_> =
+            paths.iter().map(|path| reuse.as_ref().and_then(|reuse| reuse.of_file(path))).collect();
+        let to_read: Vec<_> =
+            paths.iter().zip(&known).filter(|(_, known)| known.is_none()).collect();
+        let mut read = in_parallel(&to_read, |(path, _)| reading.file(path)).into_iter();
+        for (path, known) in paths.iter().zip(known) {
+            match (known, &reuse) {
+                (Some(known), Some(reuse)) => {
+                    let mut seen = self.files.borrow_mut();
+                    seen.kept(path, reuse.files());
+                    let sources =
+                        known.tenants.iter().flat_map(|known| &known.tenant.credential.sources);
+                    for source in sources {
+                        if let SecretRef::File(secret) = source {
+                            seen.kept(secret, reuse.files());
+                        }
+                    }
+                    all.add_known(path, known);
+                }
+                _ => {
+                    let Some(file) = read.next() else { continue };
+                    let is_faultless = file.notes.are_none();
+                    self.notes.append(file.notes);
+                    self.files.borrow_mut().append(file.seen);
+                    let added = AddedFile { path, name: file.name, is_faultless };
+                    all.add(Some(&added), file.read);
+                }
+            }
+        }
     }
 
     /// The indices of the tenants whose tokens are fetched ahead of requests.
@@ -175,46 +143,6 @@ impl Check<'_> {
     ) -> Result<Vec<usize>, Noted> {
         let names = names.optional()?.unwrap_or_default();
         each(names, at, self.notes, |at, name| tenants.index(at, &name, self))
-    }
-
-    /// Notes all tenants that the same request would mean.
-    fn without_conflicts(
-        self,
-        at: &Place<'_>,
-        mut tenants: Vec<Arc<Tenant>>,
-        by_name: &HashMap<String, (usize, TenantPlace)>,
-    ) -> Result<Tenants, Noted> {
-        let mut conflicts = 0;
-        loop {
-            for (index, tenant) in tenants.iter_mut().enumerate() {
-                if tenant.index != index {
-                    Arc::make_mut(tenant).index = index;
-                }
-            }
-            let conflict = match Tenants::new(tenants.iter().cloned()) {
-                Ok(tenants) => return Ok(tenants),
-                Err(conflict) => conflict,
-            };
-            let of = |name: &TenantName| by_name.get(name.as_str()).map(|(_, place)| place);
-            let second = of(&conflict.second);
-            let file = second.and_then(|second| second.file.clone());
-            let first = of(&conflict.first).map(|first| first.seen_from(file.as_ref()));
-            let problem = format!(
-                "found a tenant that is meant by the same requests as `{}` {}: both have {}",
-                conflict.first,
-                first.unwrap_or_default(),
-                conflict.shared
-            );
-            let finding = at.key(conflict.second.as_str()).key_finding(problem, OF_ITS_OWN);
-            let position = second.map(|second| second.position);
-            let noted = self.notes.add(Finding { file, position, ..finding });
-            conflicts += 1;
-            if conflicts == MAX_CONFLICTS {
-                return Err(noted);
-            }
-            // Further tenants may be in conflict, too.
-            tenants.retain(|t| t.name != conflict.second);
-        }
     }
 
     /// A tenant without its index, and whether it is complete. A tenant with a fault that its
@@ -240,7 +168,7 @@ impl Check<'_> {
         let max_concurrent_requests = match tenant.max_concurrent_requests {
             Field::Missing => Ok(None),
             given => {
-                self.number(&at.key("max_concurrent_requests"), given, MAX_CONNECTIONS).map(Some)
+                self.number(&at.key("max_concurrent_requests"), given, MAX_CONCURRENT).map(Some)
             }
         };
         let disabled = tenant.disabled.required(&at.key("disabled"), "`true`, `false`", self.notes);
@@ -306,9 +234,9 @@ impl Check<'_> {
             name,
             index: 0,
             server,
-            api_base,
-            site,
-            hosts,
+            api_base: api_base.into(),
+            site: site.map(Into::into),
+            hosts: hosts.into(),
             origins,
             credential,
             existing_authorization: match existing_authorization {
@@ -410,12 +338,10 @@ fn grant_of_own_user(tenant: &file::Tenant) -> Option<file::Grant> {
 
 const CLOUD_DATA: &str =
     "Cloud has its data service at a host of its own, which the gateway does not reach";
-const OF_ITS_OWN: &str = "a site or hosts of its own";
 const AUTHORIZATION: &str = "`pass_through`, `replace`, `refuse`";
 const HOST: &str =
     "a host name or an IP address without a port, such as `acme.example.com` or `[2001:db8::1]`";
-/// Most conflicts that are noted: each costs a look at all tenants.
-const MAX_CONFLICTS: usize = 100;
 /// The tokens of an installation end after an hour.
 const MAX_CLIENT_LIFETIME: Duration = Duration::from_hours(1);
+const MAX_CONCURRENT: u32 = 1_000_000;
 const MAX_TOKEN_LIFETIME: Period = Period::seconds(30 * 86_400);

@@ -7,7 +7,6 @@ use std::path::Path;
 use http::Uri;
 
 use crate::plain_file;
-use crate::secret_file;
 use crate::tenant::HostPort;
 
 use super::field::{Field, Named};
@@ -85,7 +84,7 @@ impl Check<'_> {
     /// A warning about a secret whose rotation has begun and not ended: the file may hold a secret
     /// that Bold BI does not take any more.
     pub(super) fn warn_of_rotation(self, at: &Place<'_>, path: &Path) {
-        if self.references == References::Read && secret_file::is_unfinished(path) {
+        if self.references == References::Read && self.secrets.is_rotating(path) {
             let named = shown::file(path);
             let problem = format!(
                 "found a file{named} {UNFINISHED}: whether Bold BI takes its secret is unknown"

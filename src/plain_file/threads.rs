@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -153,6 +154,8 @@ struct Thread {
     path: Option<PathBuf>,
     /// Its deadline has passed.
     given_up: bool,
+    /// The thread that it helps, which waits for it.
+    helps: Option<u64>,
 }
 
 impl Threads {
@@ -160,7 +163,7 @@ impl Threads {
     fn begin(&self) -> Result<u64, ReadError> {
         let mut table = self.0.lock();
         let hanging = || table.threads.values().filter(|thread| thread.given_up);
-        let threads = hanging().count();
+        let threads = hanging().filter(|thread| thread.helps.is_none()).count();
         if threads >= MAX_HANGING {
             let at = hanging().find_map(|thread| thread.path.as_deref());
             return Err(ReadError::TooManyHang { threads, at: at.map(hangs).unwrap_or_default() });
@@ -171,16 +174,32 @@ impl Threads {
         Ok(number)
     }
 
+    /// Adds a thread that helps another one, with whose deadline its own passes.
+    fn begin_helping(&self, helped: u64) -> u64 {
+        let mut table = self.0.lock();
+        table.last_number += 1;
+        let number = table.last_number;
+        let given_up = table.threads.get(&helped).is_some_and(|thread| thread.given_up);
+        table.threads.insert(number, Thread { path: None, given_up, helps: Some(helped) });
+        number
+    }
+
     fn end(&self, number: u64) {
         self.0.lock().threads.remove(&number);
     }
 
-    /// Marks a thread as hanging. Gives its path, unless it has just ended.
+    /// Marks a thread and those that help it as hanging. Gives the path of one of them, unless they
+    /// have just ended.
     fn give_up(&self, number: u64) -> Option<PathBuf> {
         let mut table = self.0.lock();
-        let thread = table.threads.get_mut(&number)?;
-        thread.given_up = true;
-        thread.path.clone()
+        let mut path = None;
+        for (other, thread) in &mut table.threads {
+            if *other == number || thread.helps == Some(number) {
+                thread.given_up = true;
+                path = path.or_else(|| thread.path.clone());
+            }
+        }
+        path
     }
 
     fn set_path(&self, number: u64, path: Option<&Path>) {
@@ -227,6 +246,16 @@ struct CurrentThread {
 }
 
 impl CurrentThread {
+    /// A thread that helps this one.
+    fn helper(&self) -> Self {
+        Self {
+            number: self.threads.begin_helping(self.number),
+            threads: Arc::clone(&self.threads),
+            max_hanging_at_path: self.max_hanging_at_path,
+            hung_mounts: self.hung_mounts.clone(),
+        }
+    }
+
     fn check_access(&mut self, path: &Path) -> io::Result<()> {
         let hanging = self.threads.hanging_at(path);
         if hanging >= self.max_hanging_at_path {
@@ -306,12 +335,64 @@ impl Drop for AccessGuard {
     }
 }
 
+/// The results of `work` on each of `items`, in their order. The work is done by as many threads as
+/// there are processors. They help this thread: their accesses count as its own.
+pub fn in_parallel<I: Sync, R: Send>(items: &[I], work: impl Fn(&I) -> R + Sync) -> Vec<R> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let helpers = processors.min(items.len()).min(MAX_HELPERS);
+    if helpers < 2 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let helper = || {
+        let mut done = Vec::new();
+        while let Some((number, item)) = {
+            let number = next.fetch_add(1, Relaxed);
+            items.get(number).map(|item| (number, item))
+        } {
+            done.push((number, work(item)));
+        }
+        (done, CURRENT.take().map(|current| current.hung_mounts).unwrap_or_default())
+    };
+    let mut all = Vec::with_capacity(items.len());
+    std::thread::scope(|scope| {
+        let begin = |_| {
+            let current =
+                CURRENT.with_borrow(|current| current.as_ref().map(CurrentThread::helper));
+            let helper = &helper;
+            scope.spawn(move || {
+                let _end = current.as_ref().map(|current| EndGuard {
+                    number: current.number,
+                    threads: Arc::clone(&current.threads),
+                });
+                CURRENT.set(current);
+                helper()
+            })
+        };
+        let running: Vec<_> = (0..helpers).map(begin).collect();
+        for helper in running {
+            let (done, hung_mounts) =
+                helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(done);
+            CURRENT.with_borrow_mut(|current| {
+                if let Some(current) = current {
+                    current.hung_mounts.extend(hung_mounts);
+                }
+            });
+        }
+    });
+    all.sort_unstable_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, done)| done).collect()
+}
+
 /// Advice about a file that hangs.
 pub(super) const HANGING_HINT: &str = "check the file system of the file: a mount hangs while its server is away; boldgate continues when \
      the server responds, or when the configuration names another file";
 /// For all files of a configuration. Thousands of secrets on a slow network take some seconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Threads that may hang at the same time.
+/// Threads that help one other.
+const MAX_HELPERS: usize = 16;
+/// Threads that may hang at the same time, without those that help them.
 const MAX_HANGING: usize = 16;
 /// Threads that may hang at one file, so that one mount does not take all threads.
 const MAX_HANGING_AT_PATH: usize = 3;
@@ -345,6 +426,41 @@ mod tests {
         assert_eq!(stuck.unwrap_err().to_string(), "the files cannot be read within 20ms");
         // Control: work that ends in time.
         assert_eq!(ReadThreads::default().run(|| 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn work_is_done_by_several_threads_whose_accesses_count_as_those_of_the_one_they_help() {
+        let numbers: Vec<u64> = (0..1000).collect();
+        let squares = in_parallel(&numbers, |number| number * number);
+        assert_eq!(squares, numbers.iter().map(|number| number * number).collect::<Vec<_>>());
+        let reading = ReadThreads::within(Duration::from_millis(50));
+        let (go_on, hangs) = channel::<()>();
+        let hangs = Mutex::new(hangs);
+        let stuck = reading.run(move || {
+            let paths: Vec<_> = (0..8).map(|at| PathBuf::from(format!("/mnt/away/{at}"))).collect();
+            in_parallel(&paths, |path| {
+                let _access = AccessGuard::unless_hanging(path).unwrap();
+                if path.ends_with("3") { hangs.lock().recv().is_ok() } else { true }
+            })
+        });
+        let said = stuck.expect_err("one of them hangs").to_string();
+        assert_eq!(said, "the files cannot be read within 50ms, `/mnt/away/3` hangs");
+        assert!(reading.hangs_at(Path::new("/mnt/away/3")));
+        assert!(!reading.hangs_at(Path::new("/mnt/away/4")), "it was left");
+        drop(go_on);
+        wait_until_none_hangs(&reading);
+    }
+
+    #[test]
+    fn a_panic_of_a_helper_is_one_of_the_whole_work() {
+        let reading = ReadThreads::default();
+        let panicked = reading.run(|| {
+            in_parallel(&[0, 1], |number| {
+                assert!(*number == 0, "it fails on purpose");
+            })
+        });
+        assert!(matches!(panicked, Err(ReadError::Panicked)), "{panicked:?}");
+        wait_until_none_hangs(&reading);
     }
 
     #[test]

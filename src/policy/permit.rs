@@ -39,18 +39,13 @@ impl Permit {
         &self.0.tenant
     }
 
-    /// This permit reissued for the tenant of `own`, the permit of the credential's own user. It is
-    /// revoked if more than the secret has changed, or the credential cannot act as this subject.
-    pub(super) fn reissued(&self, own: &Self) -> Reissued {
-        let (before, now) = (&self.tenant().credential, &own.tenant().credential);
-        let permit = || {
-            if self.subject() == own.subject() {
-                own.clone()
-            } else {
-                Self::new(Arc::clone(own.tenant()), self.subject().clone())
-            }
-        };
-        if self.subject() != own.subject() && now.grant != Grant::EmbedSecret {
+    /// This permit reissued for `tenant`, which has the place of its own by now. It is revoked if
+    /// more than the secret has changed, or the credential cannot act as this subject.
+    pub(super) fn reissued(&self, tenant: &Arc<Tenant>) -> Reissued {
+        let (before, now) = (&self.tenant().credential, &tenant.credential);
+        let permit = || Self::new(Arc::clone(tenant), self.subject().clone());
+        let is_own = self.subject().as_str() == &*now.username;
+        if !is_own && now.grant != Grant::EmbedSecret {
             Reissued::Revoked
         } else if before.version == now.version {
             Reissued::Unchanged(permit())

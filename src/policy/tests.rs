@@ -210,13 +210,13 @@ fn a_permit_is_reissued_for_todays_tenant_if_the_credential_is_the_same() {
         Policy::new(&Tenants::new(vec![tenant]).unwrap(), BY_NAME, HashMap::new(), None)
     };
     let before = policy(tenant(0, "alpha", "a@x", 1));
-    let own = before.own[0].clone();
+    let own = before.own.of(before.own.tenants().at(0).unwrap()).clone();
     let mapped = Permit::new(Arc::clone(own.tenant()), Subject::parse("b@x.example").unwrap());
     let today = policy(tenant(0, "alpha", "a@x", 1));
     for permit in [&own, &mapped] {
         let reissued = today.reissue()(permit).unchanged().unwrap();
         assert_eq!(&reissued, permit, "it is the same key");
-        assert!(Arc::ptr_eq(reissued.tenant(), today.own[0].tenant()));
+        assert!(Arc::ptr_eq(reissued.tenant(), today.own.tenants().at(0).unwrap()));
     }
     let mut by_password = tenant(0, "alpha", "a@x", 1);
     by_password.credential.grant = Grant::Password;

@@ -1,7 +1,7 @@
 //! A generation: everything made of one valid configuration. It is complete before it is activated,
 //! and never changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -151,52 +151,64 @@ impl Generation {
     /// they are new or their credential has changed. Where the secret alone has changed, the token
     /// stays until the secret is proven.
     pub(super) fn without_tokens(&self, before: Option<&Self>) -> Vec<usize> {
-        let version = |tenant: &Tenant| tenant.credential.version;
-        let before = before.into_iter().flat_map(|before| before.gateway.tenants().iter());
-        let before: HashMap<_, _> = before.map(|tenant| (&tenant.name, version(tenant))).collect();
-        let tenants: Vec<_> = self.gateway.tenants().iter().collect();
-        let is_cold = |index: &usize| {
-            let tenant = tenants[*index];
-            !tenant.disabled
-                && before.get(&tenant.name) != Some(&version(tenant))
-                && !self.gateway.has_token(tenant)
+        let before = before.map(|before| before.gateway.tenants());
+        let is_new = |tenant: &Tenant| {
+            let before = before.and_then(|before| before.named(tenant.name.as_str()));
+            before.is_none_or(|before| before.credential.version != tenant.credential.version)
         };
-        self.warm_up.iter().copied().filter(is_cold).collect()
+        let is_cold = |tenant: &&Arc<Tenant>| {
+            !tenant.disabled && is_new(tenant) && !self.gateway.has_token(tenant)
+        };
+        self.tenants_to_warm_up().filter(is_cold).map(|tenant| tenant.index).collect()
     }
 
     /// Publishes the metrics of its tenants and servers, and of no others.
     pub(super) fn publish_metrics(&self, telemetry: &Telemetry) {
-        let tenants = self.gateway.tenants().iter();
-        let upstreams = || self.proxy.upstreams().iter().map(TenantUpstream::upstream);
+        let tenants = self.gateway.tenants();
+        let upstreams = self.upstreams();
         telemetry.retain(
-            &tenants.map(|tenant| tenant.name.as_str()).collect(),
-            &upstreams().map(|upstream| upstream.server().name.as_str()).collect(),
+            |name| tenants.named(name).is_some(),
+            &upstreams.iter().map(|upstream| upstream.server().name.as_str()).collect(),
         );
         telemetry.set_tenant_series(self.metrics.tenants, self.metrics.tenant_durations);
         let tls = self.listeners.iter().filter(|(_, listener)| listener.tls.is_some());
         let addresses = tls.map(|(_, listener)| &*listener.address);
         telemetry.handshakes.export(&addresses.chain(self.admin_tls.as_deref()).collect());
-        self.publish_alarm(telemetry);
+        self.publish_alarm();
         // A refused configuration may have set the metrics of a server with the same name.
-        for upstream in upstreams() {
+        for upstream in upstreams {
             upstream.update_metrics();
         }
     }
 
+    /// The upstream of the tenant of the same name.
+    fn upstream_of(&self, tenant: &Tenant) -> Option<&TenantUpstream> {
+        let known = self.gateway.tenants().named(tenant.name.as_str())?;
+        self.proxy.upstreams().get(known.index)
+    }
+
+    /// The upstreams of all tenants, each once: a hundred thousand may have one.
+    fn upstreams(&self) -> Vec<&Arc<Upstream>> {
+        let mut known = HashSet::new();
+        let all = self.proxy.upstreams().iter().map(TenantUpstream::upstream);
+        all.filter(|upstream| known.insert(Arc::as_ptr(upstream))).collect()
+    }
+
     /// Shows in a metric which secrets cannot be used.
-    fn publish_alarm(&self, telemetry: &Telemetry) {
+    fn publish_alarm(&self) {
         for tenant in self.gateway.tenants().iter() {
-            let name = tenant.name.as_str();
-            let unreadable = self.alarm.is_about(name);
-            telemetry.tenant(name).set_secret_unreadable(unreadable);
+            let unreadable = self.alarm.is_about(tenant.name.as_str());
+            self.gateway.metrics(tenant).set_secret_unreadable(unreadable);
         }
     }
 
     /// Whether all tenants to warm up have their secrets. Disabled ones need none.
     pub(super) fn can_warm_up(&self) -> bool {
-        let tenants: Vec<_> = self.gateway.tenants().iter().collect();
-        let mut warm = self.warm_up.iter().map(|index| tenants[*index]);
-        warm.all(|tenant| tenant.disabled || tenant.credential.has_secret())
+        self.tenants_to_warm_up().all(|tenant| tenant.disabled || tenant.credential.has_secret())
+    }
+
+    fn tenants_to_warm_up(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.warm_up.iter().filter_map(|index| self.gateway.tenants().at(*index))
     }
 
     /// Closes the connections of `before` whose listener is removed, or no longer trusts the
@@ -267,27 +279,33 @@ fn upstreams(
     before: Option<&Generation>,
     process: &ProcessState,
 ) -> Result<Vec<TenantUpstream>, StartError> {
-    let before = before.map_or(&[][..], |before| before.proxy.upstreams());
-    let by_tenant: HashMap<_, _> = before.iter().map(|of| (of.tenant(), of)).collect();
-    let mut pools: HashMap<&str, Arc<Upstream>> = before
-        .iter()
-        .map(|of| (of.upstream().server().name.as_str(), Arc::clone(of.upstream())))
-        .collect();
-    let mut tenants_of: HashMap<&str, usize> = HashMap::new();
-    for tenant in settings.tenants.iter() {
-        *tenants_of.entry(&tenant.server.name).or_default() += 1;
+    let mut pools: HashMap<&str, &Arc<Upstream>> = HashMap::new();
+    for upstream in before.map(Generation::upstreams).unwrap_or_default() {
+        pools.insert(&upstream.server().name, upstream);
     }
-    let mut upstreams = Vec::new();
+    let mut tenants_of: HashMap<*const Server, usize> = HashMap::new();
     for tenant in settings.tenants.iter() {
-        let name = tenant.server.name.as_str();
-        let pool = match pools.get(name).filter(|pool| pool.server() == &*tenant.server) {
+        *tenants_of.entry(Arc::as_ptr(&tenant.server)).or_default() += 1;
+    }
+    let mut of_servers: HashMap<*const Server, Arc<Upstream>> = HashMap::new();
+    let mut upstreams = Vec::with_capacity(settings.tenants.iter().len());
+    for tenant in settings.tenants.iter() {
+        let (server, name) = (Arc::as_ptr(&tenant.server), tenant.server.name.as_str());
+        let pool = match of_servers.get(&server) {
             Some(pool) => Arc::clone(pool),
-            None => Upstream::new(Arc::clone(&tenant.server), &process.telemetry, &process.total)
-                .map_err(|cause| StartError::Trust { server: name.to_owned(), cause })?,
+            None => {
+                let known = pools.get(name).filter(|pool| pool.server() == &*tenant.server);
+                let new = || {
+                    Upstream::new(Arc::clone(&tenant.server), &process.telemetry, &process.total)
+                        .map_err(|cause| StartError::Trust { server: name.to_owned(), cause })
+                };
+                let pool = known.map_or_else(new, |pool| Ok(Arc::clone(pool)))?;
+                of_servers.insert(server, Arc::clone(&pool));
+                pool
+            }
         };
-        pools.insert(name, Arc::clone(&pool));
-        let upstream = TenantUpstream::new(pool, tenant, tenants_of[name] == 1);
-        upstreams.push(upstream.carry_over(by_tenant.get(&tenant.name).copied()));
+        let upstream = TenantUpstream::new(pool, tenant, tenants_of[&server] == 1);
+        upstreams.push(upstream.carry_over(before.and_then(|before| before.upstream_of(tenant))));
     }
     Ok(upstreams)
 }

@@ -35,7 +35,7 @@ pub(super) fn read(connections: &Weak<Connections>, cache_limit: u64, readings: 
     }));
     let tenants = generation.gateway.tenants().iter();
     readings.personal_tokens.set(tenants.filter_map(|tenant| {
-        let end = tenant.credential.token_end?;
+        let end = tenant.credential.token_end()?;
         Some((vec![("tenant", tenant.name.to_string())], unix_seconds(end)))
     }));
     let rotations = connections.telemetry().unfinished_rotations.tenants();

@@ -14,11 +14,14 @@ use super::watch::{Changes, Watch};
 use super::{Reloaded, Running, systemd};
 use crate::admin::{ReloadReport, ReloadRequest};
 use crate::boldbi::BoldBi;
-use crate::config::{Files, Findings, Settings, TenantSecrets, Unchanged, is_about_rotation};
+use crate::config::{
+    Files, Findings, KnownTenants, LookedAgain, Settings, TenantSecrets, Unchanged,
+    is_about_rotation,
+};
 use crate::gateway::Gateway;
 use crate::plain_file::{ReadError, ReadThreads, Unreadable};
 use crate::telemetry::{AuditEvent, AuditLine, RecordedReload, ReloadOutcome, ReloadTrigger};
-use crate::tenant::TenantName;
+use crate::tenant::{Tenant, TenantName, Tenants};
 
 /// Reloads the configuration of one gateway.
 pub struct Reloader {
@@ -209,24 +212,39 @@ impl Reloader {
         let mut watch = std::mem::replace(&mut self.watch, Watch::polling());
         let active = self.active.files.clone();
         let watch_is_lost = self.retry_in.is_some();
-        let changes = self.changes.clone();
+        let mut changes = self.changes.clone();
         let last_read = self.last_read.clone();
         let has_failed = self.retry_in.is_some() || on_request && self.refused;
         let may_be_same = changes == Changes::Any && !has_failed;
         let unusable = Arc::clone(&self.active.unusable);
+        let known = Arc::clone(&self.active.known);
         let read = move || {
-            let unchanged = match &changes {
-                Changes::Any => None,
-                Changes::Of(paths) => {
-                    Some(Unchanged { files: &active, changed: paths, unusable: &unusable })
-                }
-            };
-            let secrets = TenantSecrets::After(active_gateway.tenants(), unchanged);
-            let (files, settings) = if may_be_same && last_read.still_hold(&path) {
-                (last_read, None)
+            let looked = if may_be_same {
+                last_read.look_again(&path, on_request)
             } else {
-                let (files, settings) = Settings::read_with(&path, secrets);
-                (files, Some(settings))
+                LookedAgain::Unknown
+            };
+            let (files, settings) = match looked {
+                LookedAgain::Same(files) => (files, None),
+                looked => {
+                    if let LookedAgain::Changed(paths) = looked
+                        && last_read == active
+                    {
+                        changes = Changes::Of(paths);
+                    }
+                    let unchanged = match &changes {
+                        Changes::Any => None,
+                        Changes::Of(paths) => Some(Unchanged {
+                            files: &active,
+                            changed: paths,
+                            unusable: &unusable,
+                            known: &known,
+                        }),
+                    };
+                    let secrets = TenantSecrets::After(active_gateway.tenants(), unchanged);
+                    let (files, settings) = Settings::read_with(&path, secrets);
+                    (files, Some(settings))
+                }
             };
             if watch_is_lost && watch.is_polling() {
                 watch = Watch::new();
@@ -236,7 +254,7 @@ impl Reloader {
                 watch.follow(files.readable(), std::iter::empty())
             } else {
                 watch.follow(
-                    files.paths().chain(active.paths()),
+                    files.paths_and_those_of(&active).into_iter(),
                     files.patterns().chain(active.patterns()),
                 )
             };
@@ -275,6 +293,11 @@ impl Reloader {
         // or an action tries a refused configuration again.
         let had_failed = self.retry_in.take().is_some();
         if files == self.last_read && !(on_request && self.refused) {
+            // The same contents, looked at later.
+            if self.active.files == files {
+                self.active.files = files.clone();
+            }
+            self.last_read = files;
             if had_failed {
                 tracing::info!(
                     "the files of the configuration can be read again and have not changed"
@@ -356,9 +379,11 @@ impl Reloader {
         let exchange = self.exchange.reconfigured(settings.servers.iter());
         let exchange = Arc::new(exchange.map_err(|error| error.to_string())?);
         let new_exchange = Arc::clone(&exchange);
+        let before = running.gateway();
         let reloaded = running.reload(settings, new_exchange).map_err(|error| error.to_string())?;
         self.exchange = exchange;
-        self.active.log_change(&next, &reloaded);
+        let tenants = (before.tenants(), running.gateway());
+        self.active.log_change(&next, (tenants.0, tenants.1.tenants()), &reloaded);
         (self.active, self.warned) = (next, warned);
         Ok((reloaded, warnings))
     }
@@ -426,8 +451,7 @@ impl Reloader {
 /// The parts of a configuration whose changes are logged.
 struct ConfigSummary {
     files: Files,
-    /// The tenants, each with the version of its credential.
-    tenants: Vec<(TenantName, u64)>,
+    known: Arc<KnownTenants>,
     /// The tenants whose secrets are to be read again at each reload: one could not be used, or a
     /// warning is about one.
     unusable: Arc<HashSet<TenantName>>,
@@ -437,8 +461,6 @@ struct ConfigSummary {
 
 impl ConfigSummary {
     fn of(settings: &Settings) -> Self {
-        let tenants = settings.tenants.iter();
-        let tenants = tenants.map(|t| (t.name.clone(), t.credential.version)).collect();
         let callers = settings.callers.iter().map(ToString::to_string).collect();
         let listeners = settings.listeners.iter().map(|l| l.address.to_string()).collect();
         let warns = settings.warnings.iter().any(|warning| warning.path.contains("credential"));
@@ -448,14 +470,21 @@ impl ConfigSummary {
             settings.unusable_secrets.iter().map(|secret| secret.tenant.clone()).collect()
         };
         let unusable = Arc::new(unusable);
-        Self { files: settings.files.clone(), tenants, unusable, callers, listeners }
+        let (files, known) = (settings.files.clone(), Arc::clone(&settings.known));
+        Self { files, known, unusable, callers, listeners }
     }
 
-    fn log_change(&self, next: &Self, reloaded: &Reloaded) {
-        fn by_name(summary: &ConfigSummary) -> BTreeMap<&str, u64> {
-            summary.tenants.iter().map(|(name, version)| (name.as_str(), *version)).collect()
+    fn log_change(&self, next: &Self, (before, now): (&Tenants, &Tenants), reloaded: &Reloaded) {
+        /// The tenants that are not the very same in `other`, each with the version of its
+        /// credential.
+        fn by_name<'t>(tenants: &'t Tenants, other: &Tenants) -> BTreeMap<&'t str, u64> {
+            let is_same = |tenant: &Arc<Tenant>| {
+                other.at(tenant.index).is_some_and(|other| Arc::ptr_eq(tenant, other))
+            };
+            let others = tenants.iter().filter(|tenant| !is_same(tenant));
+            others.map(|tenant| (tenant.name.as_str(), tenant.credential.version)).collect()
         }
-        let (tenants, next_tenants) = (by_name(self), by_name(next));
+        let (tenants, next_tenants) = (by_name(before, now), by_name(now, before));
         let missing_in = |others: &BTreeMap<&str, u64>, of: &BTreeMap<&'_ str, u64>| {
             let missing = of.keys().filter(|name| !others.contains_key(*name));
             names(missing.copied())

@@ -13,7 +13,7 @@ use super::connections::Connections;
 use crate::gateway::Gateway;
 use crate::plain_file::{AccessGuard, ReadThreads};
 use crate::secret::SecretRef;
-use crate::secret_file;
+use crate::secret_file::Journals;
 use crate::telemetry::Telemetry;
 use crate::tenant::{Grant, Tenant};
 
@@ -75,16 +75,23 @@ fn log(known: &Unfinished, found: &Unfinished) {
 
 /// The journals beside the secrets of all tenants.
 fn unfinished(gateway: &Gateway) -> Unfinished {
-    gateway.tenants().iter().flat_map(|tenant| journals(tenant)).collect()
+    let mut journals = Journals::default();
+    let mut found = Unfinished::default();
+    for tenant in gateway.tenants().iter() {
+        found.extend(journals_of(tenant, &mut journals));
+    }
+    found
 }
 
-fn journals(tenant: &Tenant) -> impl Iterator<Item = ((String, usize), PathBuf)> {
+fn journals_of(
+    tenant: &Tenant,
+    journals: &mut Journals,
+) -> impl Iterator<Item = ((String, usize), PathBuf)> {
     let is_rotated = tenant.credential.grant == Grant::EmbedSecret;
     let sources = tenant.credential.sources.iter().enumerate().filter(move |_| is_rotated);
-    sources.filter_map(|(number, source)| match source {
+    sources.filter_map(move |(number, source)| match source {
         SecretRef::File(path)
-            if AccessGuard::unless_hanging(path)
-                .is_ok_and(|_| secret_file::is_unfinished(path)) =>
+            if AccessGuard::unless_hanging(path).is_ok_and(|_| journals.is_unfinished(path)) =>
         {
             Some(((tenant.name.to_string(), number), secret_file::journal_of(path)))
         }

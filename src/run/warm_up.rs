@@ -44,7 +44,7 @@ pub(super) fn fetch_tokens(gateway: &Arc<Gateway>, tenants: Vec<usize>) -> JoinS
             // Gateways that start together must not exchange at the same moment.
             sleep(MAX_JITTER.mul_f64(fastrand::f64())).await;
             let _running = running.acquire_owned().await;
-            let Some(tenant) = gateway.tenants().iter().nth(index) else { return };
+            let Some(tenant) = gateway.tenants().at(index) else { return };
             match gateway.warm_up(tenant).await {
                 // A reload has changed the tenant and fetches its token.
                 Err(error) if !error.is_permit_revoked() => {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::FilePattern;
-use crate::plain_file::AccessGuard;
+use crate::plain_file::{AccessGuard, Listings};
 
 /// A watch over the files of a configuration.
 pub(super) struct Watch {
@@ -78,6 +78,54 @@ enum Names {
     These(BTreeSet<OsString>),
     /// All: with thousands of secrets, their names would take more memory than they do.
     All,
+}
+
+/// The folders of files, looked at once: those of thousands of files follow one another.
+struct DirectFolders {
+    /// Whether no link leads to each, and it is spelled in full.
+    known: HashMap<PathBuf, bool>,
+    links: Listings,
+    last: Option<(PathBuf, bool)>,
+    /// Whether all files of the last one count already.
+    is_last_whole: bool,
+}
+
+impl Default for DirectFolders {
+    fn default() -> Self {
+        let links =
+            Listings::new(|entry| entry.file_type().is_ok_and(|file_type| file_type.is_symlink()));
+        Self { known: HashMap::new(), links, last: None, is_last_whole: false }
+    }
+}
+
+impl DirectFolders {
+    fn is_direct(&mut self, folder: &Path) -> bool {
+        if let Some((last, is_direct)) = &self.last
+            && last.as_os_str() == folder.as_os_str()
+        {
+            return *is_direct;
+        }
+        let is_direct = *self.known.entry(folder.to_owned()).or_insert_with(|| {
+            matches!(&ordered_steps(folder)[..], [step] if step.as_os_str() == folder.as_os_str())
+        });
+        self.last = Some((folder.to_owned(), is_direct));
+        self.is_last_whole = false;
+        is_direct
+    }
+
+    /// Whether `file` is no link, and is spelled as its folder and its name.
+    fn has_plain(&mut self, folder: &Path, file: &Path) -> bool {
+        let Some(name) = file.file_name() else { return false };
+        let slash = usize::from(folder != Path::new("/"));
+        if file.as_os_str().len() != folder.as_os_str().len() + slash + name.len() {
+            return false;
+        }
+        let is_link = || {
+            let _looking = AccessGuard::new(file);
+            fs::read_link(file).is_ok()
+        };
+        !self.links.may_have(folder, name) || !is_link()
+    }
 }
 
 /// The folders that are watched.
@@ -145,22 +193,20 @@ impl Watch {
         patterns: impl Iterator<Item = &'p FilePattern>,
     ) -> bool {
         let mut paths = WatchedPaths::default();
-        let mut direct_folders = HashMap::new();
+        let mut folders = DirectFolders::default();
         for file in configured {
-            paths.add(file, &mut direct_folders);
+            paths.add(file, &mut folders);
         }
         let mut followed = BTreeMap::new();
         for pattern in patterns {
-            // The last step is the folder itself, without links.
-            let steps = ordered_steps(pattern.folder());
-            if let Some(folder) = steps.last() {
-                followed.insert(pattern.clone(), folder.clone());
+            if let Some(folder) = paths.add_path(pattern.folder()) {
+                followed.insert(pattern.clone(), folder);
             }
-            paths.add_steps(steps);
         }
         let patterns = followed.into_iter().map(|(pattern, folder)| (folder, pattern)).collect();
         paths.patterns = patterns;
         let before = self.state.watched.load_full();
+        // A new file that matches a pattern was waited for.
         let more = !paths.files.iter().all(|(folder, names)| before.has_all(folder, names))
             || paths.patterns.iter().any(|pattern| !before.patterns.contains(pattern));
         let new_folders = self.folders.follow(&paths);
@@ -314,37 +360,38 @@ impl WatchedPaths {
     fn has_all(&self, folder: &Path, names: &Names) -> bool {
         match (self.files.get(folder), names) {
             (Some(Names::All), _) => true,
-            (Some(Names::These(all)), Names::These(names)) => names.is_subset(all),
+            (Some(Names::These(all)), Names::These(names)) => {
+                let is_known =
+                    |name: &OsString| all.contains(name) || self.is_of_pattern(folder, name);
+                names.iter().all(is_known)
+            }
             (Some(Names::These(_)), Names::All) | (None, _) => false,
         }
     }
 
-    /// Adds a file. Most of thousands are in a few folders, which are looked at once: the value in
-    /// `direct_folders` is whether no link leads there.
-    fn add(&mut self, file: &Path, direct_folders: &mut HashMap<PathBuf, bool>) {
-        let parts = file.components();
-        let is_plain = file.is_absolute()
-            && parts
-                .into_iter()
-                .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        let folder = file.parent().filter(|_| is_plain);
-        let is_direct = folder.is_some_and(|folder| match direct_folders.get(folder) {
-            Some(is_direct) => *is_direct,
-            None => {
-                let is_direct = ordered_steps(folder) == [folder];
-                direct_folders.insert(folder.to_owned(), is_direct);
-                is_direct
+    /// Adds a file. Most of thousands are in a few folders.
+    fn add(&mut self, file: &Path, folders: &mut DirectFolders) {
+        match file.parent() {
+            Some(folder) if folders.is_direct(folder) && folders.has_plain(folder, file) => {
+                if !folders.is_last_whole {
+                    self.add_steps([file.to_owned()]);
+                    folders.is_last_whole = self.files.get(folder) == Some(&Names::All);
+                }
             }
-        });
-        let is_link = || {
-            let _looking = AccessGuard::new(file);
-            fs::read_link(file).is_ok()
-        };
-        if is_direct && !is_link() {
-            self.add_steps([file.to_owned()]);
-        } else {
-            self.add_steps(ordered_steps(file));
+            _ => {
+                self.add_path(file);
+            }
         }
+    }
+
+    /// Adds a file, or a folder, and the links that lead to it. Returns it without links.
+    fn add_path(&mut self, path: &Path) -> Option<PathBuf> {
+        let steps = ordered_steps(path);
+        // A change is told by the path without links, and not as the configuration spells it.
+        self.has_links |= !matches!(&steps[..], [step] if step.as_os_str() == path.as_os_str());
+        let last = steps.last().cloned();
+        self.add_steps(steps);
+        last
     }
 
     /// Adds a file and the links that lead to it.
@@ -369,6 +416,10 @@ impl WatchedPaths {
     /// Whether a file at `path` counts by its name alone.
     fn has_new(&self, path: &Path) -> bool {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        self.is_of_pattern(folder, name)
+    }
+
+    fn is_of_pattern(&self, folder: &Path, name: &OsStr) -> bool {
         let mut patterns = self.patterns.iter();
         patterns.any(|(of, pattern)| of == folder && pattern.matches(name))
     }
@@ -480,7 +531,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         let mut paths = WatchedPaths::default();
-        let mut direct = HashMap::new();
+        let mut direct = DirectFolders::default();
         let at = |number: usize| root.join(format!("secret-{number}"));
         for number in 0..=MAX_NAMES {
             paths.add(&at(number), &mut direct);
@@ -496,7 +547,7 @@ mod tests {
         assert_eq!(paths.changes_by(&more.join("other")), Changes::none());
         assert_eq!(paths.changes_by(&root), Changes::Any, "a folder above them");
         std::os::unix::fs::symlink("secret-7", root.join("link")).unwrap();
-        paths.add(&root.join("link"), &mut direct);
+        paths.add(&root.join("link"), &mut DirectFolders::default());
         assert_eq!(paths.changes_by(&at(7)), Changes::Any, "it is read through a link, too");
     }
 

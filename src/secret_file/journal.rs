@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{new_of, remove, sync_folder, with_end};
+use crate::plain_file::Listings;
 
 /// The journal of a rotation. It is locked as long as the process of the rotation lives.
 #[derive(Debug)]
@@ -158,9 +159,33 @@ pub fn is_unfinished(secret: &Path) -> bool {
     }
 }
 
+/// Looks for unfinished rotations of thousands of secrets.
+pub struct Journals(Listings);
+
+impl Default for Journals {
+    fn default() -> Self {
+        Self(Listings::new(|entry| entry.file_name().as_encoded_bytes().ends_with(END.as_bytes())))
+    }
+}
+
+impl Journals {
+    /// The same as [`is_unfinished`].
+    pub fn is_unfinished(&mut self, secret: &Path) -> bool {
+        let journal = journal_of(secret);
+        let may_be = match (journal.parent(), journal.file_name()) {
+            (Some(folder), Some(name)) => self.0.may_have(folder, name),
+            _ => true,
+        };
+        may_be && is_unfinished(secret)
+    }
+}
+
 /// The path of the journal of a rotation of `secret`.
 pub fn journal_of(secret: &Path) -> PathBuf {
-    with_end(secret, ".rotation")
+    with_end(secret, END)
 }
+
+/// The end of the name of each journal.
+const END: &str = ".rotation";
 
 const MAX_JOURNAL: u64 = 256 << 10;

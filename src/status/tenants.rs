@@ -262,8 +262,8 @@ impl<'g> Row<'g> {
         TenantStatus {
             name: name.as_str().to_owned(),
             server: self.tenant.server.name.clone(),
-            site: self.tenant.site.clone(),
-            hosts: self.tenant.hosts.clone(),
+            site: self.tenant.site.as_deref().map(ToOwned::to_owned),
+            hosts: self.tenant.hosts.to_vec(),
             state: self.state,
             disabled_by: active.gateway.disabled_by(self.tenant).map(|by| match by {
                 DisabledBy::Configuration => "configuration",
@@ -342,7 +342,7 @@ pub(super) fn counts(gateway: &Gateway, telemetry: &Telemetry) -> TenantCounts {
         let is_second = gateway.metrics(tenant).secret_position() == 2;
         counts.second_secret += usize::from(is_second && tenant.credential.has_two_secrets());
         let is_enabled = gateway.disabled_by(tenant).is_none();
-        if let Some(end) = tenant.credential.token_end.filter(|_| is_enabled) {
+        if let Some(end) = tenant.credential.token_end().filter(|_| is_enabled) {
             counts.token_ended += usize::from(end <= now);
             counts.token_ending += usize::from(end > now && end <= now + TOKEN_ENDS_SOON);
         }

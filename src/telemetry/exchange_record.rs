@@ -1,6 +1,6 @@
 //! The last exchange of a tenant and the times of its newest token, for the status API.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -8,11 +8,15 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub struct ExchangeRecord(Mutex<RecordedExchange>);
 
+/// Its times are in microseconds of Unix time, to take little memory; 0 if there is none.
 #[derive(Debug, Default)]
 struct RecordedExchange {
-    times: ExchangeTimes,
+    ended_at: u64,
+    obtained_at: u64,
+    expires_at: u64,
+    failed: bool,
     /// The error of the last exchange, in words; `None` if it gave a token.
-    error: Option<String>,
+    error: Option<Box<str>>,
 }
 
 /// The times of an [`ExchangeRecord`].
@@ -32,45 +36,59 @@ impl ExchangeRecord {
     /// Records an exchange that gave a token, which has lived for `age` and expires in `left`.
     pub fn succeeded(&self, age: Duration, left: Duration) {
         let now = SystemTime::now();
-        let times = ExchangeTimes {
-            ended_at: Some(now),
+        *self.0.lock() = RecordedExchange {
+            ended_at: microseconds(Some(now)),
+            obtained_at: microseconds(now.checked_sub(age)),
+            expires_at: microseconds(now.checked_add(left)),
             failed: false,
-            obtained_at: now.checked_sub(age),
-            expires_at: now.checked_add(left),
+            error: None,
         };
-        *self.0.lock() = RecordedExchange { times, error: None };
     }
 
     /// Records a token that another gateway obtained `age` ago, and that expires in `left`.
     pub fn token_taken(&self, age: Duration, left: Duration) {
         let (now, mut recorded) = (SystemTime::now(), self.0.lock());
-        let times = &mut recorded.times;
-        (times.obtained_at, times.expires_at) = (now.checked_sub(age), now.checked_add(left));
-        times.failed = false;
-        recorded.error = None;
+        recorded.obtained_at = microseconds(now.checked_sub(age));
+        recorded.expires_at = microseconds(now.checked_add(left));
+        (recorded.failed, recorded.error) = (false, None);
     }
 
     /// Records an exchange that failed. The newest token remains.
     pub fn failed(&self, error: String) {
         let mut recorded = self.0.lock();
-        recorded.times.ended_at = Some(SystemTime::now());
-        recorded.times.failed = true;
-        recorded.error = Some(error);
+        recorded.ended_at = microseconds(Some(SystemTime::now()));
+        (recorded.failed, recorded.error) = (true, Some(error.into()));
     }
 
     /// Records that no token is left.
     pub fn token_dropped(&self) {
         let mut recorded = self.0.lock();
-        (recorded.times.obtained_at, recorded.times.expires_at) = (None, None);
+        (recorded.obtained_at, recorded.expires_at) = (0, 0);
     }
 
     /// The times alone: thousands of tenants are sorted by them.
     pub fn times(&self) -> ExchangeTimes {
-        self.0.lock().times
+        let recorded = self.0.lock();
+        ExchangeTimes {
+            ended_at: time(recorded.ended_at),
+            failed: recorded.failed,
+            obtained_at: time(recorded.obtained_at),
+            expires_at: time(recorded.expires_at),
+        }
     }
 
     /// The error of the last exchange, in words; `None` if it gave a token.
     pub fn error(&self) -> Option<String> {
-        self.0.lock().error.clone()
+        self.0.lock().error.as_deref().map(ToOwned::to_owned)
     }
+}
+
+fn microseconds(at: Option<SystemTime>) -> u64 {
+    let since = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or_default()
+}
+
+fn time(microseconds: u64) -> Option<SystemTime> {
+    let at = UNIX_EPOCH.checked_add(Duration::from_micros(microseconds));
+    at.filter(|_| microseconds > 0)
 }

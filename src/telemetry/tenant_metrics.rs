@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use strum::{EnumCount, VariantArray};
 
 use super::histogram::{DurationHistogram, REQUEST_BUCKETS, nanoseconds};
+use super::outcome_counts::OutcomeCounts;
 use super::{
     EmbedOutcome, EmbedRecord, ExchangeOutcome, ExchangeRecord, ExchangeTimes, LogLimiter,
     RefreshOutcome, RequestOutcome,
@@ -17,7 +18,7 @@ use super::{
 /// The metrics of one tenant: looked up once, and plain atomics from then on.
 #[derive(Debug)]
 pub struct TenantMetrics {
-    name: Box<str>,
+    name: Arc<str>,
     durations: Arc<DurationBound>,
     counts: OnceLock<Box<TenantCounters>>,
 }
@@ -25,31 +26,38 @@ pub struct TenantMetrics {
 /// The counts of one tenant, or of several together.
 #[derive(Debug, Default)]
 pub(super) struct TenantCounters {
-    pub(super) requests: [AtomicU64; RequestOutcome::COUNT],
+    pub(super) requests: OutcomeCounts<{ RequestOutcome::COUNT }>,
     /// The time of all requests together, for the status API.
     nanoseconds: AtomicU64,
-    pub(super) exchanges: [AtomicU64; ExchangeOutcome::COUNT],
-    pub(super) embeds: [AtomicU64; EmbedOutcome::COUNT],
-    pub(super) refreshes: [AtomicU64; RefreshOutcome::COUNT],
-    pub(super) failures_remembered: AtomicU64,
-    pub(super) replies_for_another_user: AtomicU64,
+    pub(super) exchanges: OutcomeCounts<{ ExchangeOutcome::COUNT }>,
+    pub(super) refreshes: OutcomeCounts<{ RefreshOutcome::COUNT }>,
     pub(super) cache_hits: AtomicU64,
     pub(super) cache_misses: AtomicU64,
-    pub(super) tokens_rejected: AtomicU64,
-    /// When the last of them came, in seconds of Unix time; 0 if none did.
-    rejected_at: AtomicU64,
-    pub(super) replays: AtomicU64,
     pub(super) secret_unreadable: AtomicBool,
     pub(super) secret_unproven: AtomicBool,
     /// 0 unless the tenant has two secrets.
     pub(super) secret_position: AtomicU8,
     /// In seconds of Unix time; 0 without a token.
     pub(super) token_expiry: AtomicU64,
-    /// The times of its requests, if it has one of the [`DurationBound`].
-    pub(super) durations: OnceLock<DurationHistogram>,
-    log_limiter: LogLimiter,
     exchange_record: ExchangeRecord,
+    /// Made with the first event that most tenants never have.
+    rare: OnceLock<Box<RareCounters>>,
+}
+
+/// The counts and records that few tenants have.
+#[derive(Debug, Default)]
+pub(super) struct RareCounters {
+    embeds: OutcomeCounts<{ EmbedOutcome::COUNT }>,
     embed_record: EmbedRecord,
+    pub(super) failures_remembered: AtomicU64,
+    pub(super) replies_for_another_user: AtomicU64,
+    pub(super) tokens_rejected: AtomicU64,
+    /// When the last of them came, in seconds of Unix time; 0 if none did.
+    rejected_at: AtomicU64,
+    pub(super) replays: AtomicU64,
+    /// The times of its requests, if it has one of the [`DurationBound`].
+    durations: OnceLock<DurationHistogram>,
+    log_limiter: LogLimiter,
 }
 
 /// Bounds the tenants that have a histogram of their own.
@@ -81,7 +89,7 @@ impl DurationBound {
 }
 
 impl TenantMetrics {
-    pub(super) fn new(name: &str, durations: &Arc<DurationBound>) -> Self {
+    pub(super) fn new(name: impl Into<Arc<str>>, durations: &Arc<DurationBound>) -> Self {
         let durations = Arc::clone(durations);
         Self { name: name.into(), durations, counts: OnceLock::new() }
     }
@@ -106,7 +114,7 @@ impl TenantMetrics {
 
     /// Gives up its histogram, for another tenant.
     pub(super) fn free_histogram(&self) {
-        if self.known().is_some_and(|counts| counts.durations.get().is_some()) {
+        if self.known().is_some_and(|counts| counts.durations().is_some()) {
             self.durations.taken.fetch_sub(1, Relaxed);
         }
     }
@@ -114,19 +122,19 @@ impl TenantMetrics {
     /// Counts a request that took this long.
     pub fn request(&self, outcome: RequestOutcome, duration: Duration) {
         let counts = self.counts();
-        counts.requests[outcome as usize].fetch_add(1, Relaxed);
+        counts.requests.add(outcome as usize, 1);
         counts.nanoseconds.fetch_add(nanoseconds(duration), Relaxed);
         if !self.durations.are_used() {
             return;
         }
-        if counts.durations.get().is_none() && !self.durations.is_full() && self.durations.take() {
-            let new = counts.durations.set(DurationHistogram::new(&REQUEST_BUCKETS));
+        if counts.durations().is_none() && !self.durations.is_full() && self.durations.take() {
+            let new = counts.rare().durations.set(DurationHistogram::new(&REQUEST_BUCKETS));
             // Another request of the tenant has taken one, too.
             if new.is_err() {
                 self.durations.taken.fetch_sub(1, Relaxed);
             }
         }
-        if let Some(durations) = counts.durations.get() {
+        if let Some(durations) = counts.durations() {
             durations.observe(duration);
         }
     }
@@ -138,70 +146,70 @@ impl TenantMetrics {
 
     /// The requests of all outcomes.
     pub fn requests(&self) -> u64 {
-        let counts = self.known().into_iter().flat_map(|counts| &counts.requests);
-        counts.map(|count| count.load(Relaxed)).sum()
+        self.known().map_or(0, |counts| counts.requests.all())
     }
 
     /// The requests that failed in the gateway, at the server or on the way.
     pub fn faults(&self) -> u64 {
-        let counts = self.known().into_iter().flat_map(|counts| &counts.requests);
-        let all = RequestOutcome::VARIANTS.iter().zip(counts);
-        all.filter(|(outcome, _)| outcome.is_fault()).map(|(_, count)| count.load(Relaxed)).sum()
+        let Some(counts) = self.known() else { return 0 };
+        let faults = RequestOutcome::VARIANTS.iter().filter(|outcome| outcome.is_fault());
+        faults.map(|outcome| counts.requests.get(*outcome as usize)).sum()
     }
 
     /// Counts a response of 401 to a token of ours, which the client got.
     pub fn token_rejected(&self) {
-        let counts = self.counts();
+        let counts = self.counts().rare();
         counts.tokens_rejected.fetch_add(1, Relaxed);
         counts.rejected_at.store(unix_seconds(SystemTime::now()), Relaxed);
     }
 
     /// Whether there was such a response in this time before `now`.
     pub fn was_rejected_within(&self, time: Duration, now: SystemTime) -> bool {
-        let at = self.read(|counts| &counts.rejected_at);
+        let rare = self.known().and_then(TenantCounters::known_rare);
+        let at = rare.map_or(0, |rare| rare.rejected_at.load(Relaxed));
         at > 0 && unix_seconds(now).saturating_sub(at) <= time.as_secs()
     }
 
     /// Counts an exchange.
     pub fn exchanged(&self, outcome: ExchangeOutcome) {
-        self.counts().exchanges[outcome as usize].fetch_add(1, Relaxed);
+        self.counts().exchanges.add(outcome as usize, 1);
     }
 
     /// The embed calls that ended so.
     pub fn embed_calls(&self, outcome: EmbedOutcome) -> u64 {
-        self.read(|counts| &counts.embeds[outcome as usize])
+        self.known().map_or(0, |counts| counts.embeds(outcome as usize))
     }
 
-    /// The last failures of embed calls, for the status API; `None` before the first traffic.
+    /// The last failures of embed calls, for the status API; `None` if there is none.
     pub fn known_embed_record(&self) -> Option<&EmbedRecord> {
-        self.known().map(|counts| &counts.embed_record)
+        Some(&self.known()?.known_rare()?.embed_record)
     }
 
     /// Counts an embed call.
     pub fn embedded(&self, outcome: EmbedOutcome) {
-        let counts = self.counts();
-        counts.embeds[outcome as usize].fetch_add(1, Relaxed);
-        counts.embed_record.ended(outcome);
+        let rare = self.counts().rare();
+        rare.embeds.add(outcome as usize, 1);
+        rare.embed_record.ended(outcome);
     }
 
     /// Counts a refresh.
     pub fn refreshed(&self, outcome: RefreshOutcome) {
-        self.counts().refreshes[outcome as usize].fetch_add(1, Relaxed);
+        self.counts().refreshes.add(outcome as usize, 1);
     }
 
     /// Counts a token lookup that failed by a remembered failure, without an exchange.
     pub fn failure_remembered(&self) {
-        self.counts().failures_remembered.fetch_add(1, Relaxed);
+        self.counts().rare().failures_remembered.fetch_add(1, Relaxed);
     }
 
     /// Counts a token reply for another user than the one asked for.
     pub fn reply_for_another_user(&self) {
-        self.counts().replies_for_another_user.fetch_add(1, Relaxed);
+        self.counts().rare().replies_for_another_user.fetch_add(1, Relaxed);
     }
 
     /// Counts a request sent again with another token.
     pub fn replayed(&self) {
-        self.counts().replays.fetch_add(1, Relaxed);
+        self.counts().rare().replays.fetch_add(1, Relaxed);
     }
 
     /// Counts a request whose token was in the cache, or that had to wait for an exchange.
@@ -257,7 +265,7 @@ impl TenantMetrics {
 
     /// Limits how often its failures are logged.
     pub fn log_limiter(&self) -> &LogLimiter {
-        &self.counts().log_limiter
+        &self.counts().rare().log_limiter
     }
 
     /// The last exchange, for the status API.
@@ -294,23 +302,52 @@ impl TenantMetrics {
 impl TenantCounters {
     /// Adds the counters of `other`, and none of its states.
     pub(super) fn add(&self, other: &Self) {
-        let pairs = self.counters().zip(other.counters());
-        pairs.for_each(|(sum, count)| {
-            sum.fetch_add(count.load(Relaxed), Relaxed);
-        });
+        self.requests.add_all(&other.requests);
+        self.exchanges.add_all(&other.exchanges);
+        self.refreshes.add_all(&other.refreshes);
+        self.cache_hits.fetch_add(other.cache_hits.load(Relaxed), Relaxed);
+        self.cache_misses.fetch_add(other.cache_misses.load(Relaxed), Relaxed);
+        if let Some(other) = other.known_rare() {
+            let rare = self.rare();
+            rare.embeds.add_all(&other.embeds);
+            for (sum, count) in rare.counters().into_iter().zip(other.counters()) {
+                sum.fetch_add(count.load(Relaxed), Relaxed);
+            }
+        }
     }
 
-    fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        let outcomes =
-            self.requests.iter().chain(&self.exchanges).chain(&self.embeds).chain(&self.refreshes);
-        outcomes.chain([
+    /// The embed calls with the outcome of this number.
+    pub(super) fn embeds(&self, outcome: usize) -> u64 {
+        self.known_rare().map_or(0, |rare| rare.embeds.get(outcome))
+    }
+
+    /// A count that most tenants do not have.
+    pub(super) fn of_rare(&self, count: fn(&RareCounters) -> &AtomicU64) -> u64 {
+        self.known_rare().map_or(0, |rare| count(rare).load(Relaxed))
+    }
+
+    /// The times of its requests, if it has a histogram.
+    pub(super) fn durations(&self) -> Option<&DurationHistogram> {
+        self.known_rare()?.durations.get()
+    }
+
+    fn rare(&self) -> &RareCounters {
+        self.rare.get_or_init(Box::default)
+    }
+
+    fn known_rare(&self) -> Option<&RareCounters> {
+        self.rare.get().map(|rare| &**rare)
+    }
+}
+
+impl RareCounters {
+    fn counters(&self) -> [&AtomicU64; 4] {
+        [
             &self.failures_remembered,
             &self.replies_for_another_user,
-            &self.cache_hits,
-            &self.cache_misses,
             &self.tokens_rejected,
             &self.replays,
-        ])
+        ]
     }
 }
 
@@ -332,7 +369,7 @@ mod tests {
         assert!(metrics.exchange_times().ended_at.is_none() && metrics.known().is_none());
         metrics.request(RequestOutcome::Failed, Duration::from_secs(1));
         assert_eq!((metrics.requests(), metrics.faults()), (1, 1));
-        assert!(metrics.known().unwrap().durations.get().is_none(), "no tenant may have one");
+        assert!(metrics.known().unwrap().durations().is_none(), "no tenant may have one");
     }
 
     #[test]
@@ -340,10 +377,10 @@ mod tests {
         let bound = Arc::new(DurationBound::default());
         bound.set_limit(2);
         let tenants: Vec<_> =
-            ["a", "b", "c"].iter().map(|name| TenantMetrics::new(name, &bound)).collect();
+            ["a", "b", "c"].iter().map(|name| TenantMetrics::new(*name, &bound)).collect();
         let request = |tenant: &TenantMetrics| {
             tenant.request(RequestOutcome::Served, Duration::from_millis(3));
-            tenant.known().unwrap().durations.get().is_some()
+            tenant.known().unwrap().durations().is_some()
         };
         assert_eq!(tenants.iter().map(request).collect::<Vec<_>>(), [true, true, false]);
         tenants[0].free_histogram();

@@ -124,27 +124,25 @@ pub(super) static FAMILIES: LazyLock<Vec<TenantFamily>> = LazyLock::new(|| {
             "boldgate_http_requests",
             "Requests by outcome",
             by_outcome(&[RequestOutcome::Served, RequestOutcome::Failed], |counts, outcome| {
-                counts.requests[outcome].load(Relaxed)
+                counts.requests.get(outcome)
             }),
         ),
         counter(
             "boldgate_token_exchanges",
             "Token exchanges by outcome",
             by_outcome(&[ExchangeOutcome::Success, ExchangeOutcome::Refused], |counts, outcome| {
-                counts.exchanges[outcome].load(Relaxed)
+                counts.exchanges.get(outcome)
             }),
         ),
         counter(
             "boldgate_embed_calls",
             "Calls of web pages to embed, by outcome",
-            by_outcome::<EmbedOutcome>(&[], |counts, outcome| counts.embeds[outcome].load(Relaxed)),
+            by_outcome::<EmbedOutcome>(&[], TenantCounters::embeds),
         ),
         counter(
             "boldgate_token_refreshes",
             "Refreshes of tokens ahead of their expiry, by outcome",
-            by_outcome::<RefreshOutcome>(&[], |counts, outcome| {
-                counts.refreshes[outcome].load(Relaxed)
-            }),
+            by_outcome::<RefreshOutcome>(&[], |counts, outcome| counts.refreshes.get(outcome)),
         ),
         counter(
             "boldgate_token_cache_requests",
@@ -159,22 +157,22 @@ pub(super) static FAMILIES: LazyLock<Vec<TenantFamily>> = LazyLock::new(|| {
         counter(
             "boldgate_tokens_rejected",
             "Responses of 401 to a token that the gateway put on, which clients got",
-            one(|counts| counts.tokens_rejected.load(Relaxed)),
+            one(|counts| counts.of_rare(|rare| &rare.tokens_rejected)),
         ),
         counter(
             "boldgate_replays",
             "Requests sent again with another token after the server had refused the first",
-            one(|counts| counts.replays.load(Relaxed)),
+            one(|counts| counts.of_rare(|rare| &rare.replays)),
         ),
         counter(
             "boldgate_token_failures_remembered",
             "Token lookups that failed by a remembered failure, without an exchange",
-            one(|counts| counts.failures_remembered.load(Relaxed)),
+            one(|counts| counts.of_rare(|rare| &rare.failures_remembered)),
         ),
         counter(
             "boldgate_token_replies_for_another_user",
             "Token replies for another user than the one asked for; none was used",
-            one(|counts| counts.replies_for_another_user.load(Relaxed)),
+            one(|counts| counts.of_rare(|rare| &rare.replies_for_another_user)),
         ),
         flag(
             "boldgate_tenant_secret_unreadable",
@@ -274,7 +272,7 @@ impl TenantsOnPage {
                 family.write_all(NONE, counts, page);
             }
         } else if family.kind == TenantKind::Histogram {
-            if let Some(durations) = counts.durations.get().filter(|_| self.shows_durations) {
+            if let Some(durations) = counts.durations().filter(|_| self.shows_durations) {
                 write_histogram(family.name, tenant.name(), durations, page);
             }
         } else {

@@ -83,14 +83,12 @@ pub struct Credential {
     /// The embed secret, password, client secret or token, the first where there are two; `None`
     /// if it cannot be read, or the tenant is disabled.
     pub secret: Option<Secret>,
-    /// When the secret ends, if it is a token.
-    pub token_end: Option<SystemTime>,
-    /// The end of the token that is configured beside it, if any.
-    pub expires: Option<SystemTime>,
+    /// When the secret ends; `None` unless it is a token.
+    pub ends: Option<Box<TokenEnds>>,
     /// The embed secret in the second position.
     pub second_secret: Option<Secret>,
     /// Where its secrets are kept, in the order of the configuration.
-    pub sources: Vec<SecretRef>,
+    pub sources: Box<[SecretRef]>,
     /// How long an exchange waits for another secret once Bold BI refuses the one that it accepted
     /// before; zero if it does not wait.
     pub hold: Duration,
@@ -102,7 +100,26 @@ pub struct Credential {
     pub identity: u64,
 }
 
+/// When a token that is a credential ends.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenEnds {
+    /// The end of the token, as far as it is known.
+    pub token: Option<SystemTime>,
+    /// The end that is configured beside it, if any.
+    pub configured: Option<SystemTime>,
+}
+
 impl Credential {
+    /// When the secret ends, if it is a token.
+    pub fn token_end(&self) -> Option<SystemTime> {
+        self.ends.as_ref()?.token
+    }
+
+    /// The end of the token that is configured beside it, if any.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.ends.as_ref()?.configured
+    }
+
     /// The secret in `position`.
     pub fn secret_in(&self, position: SecretPosition) -> Option<&Secret> {
         match position {

@@ -10,7 +10,7 @@ fn server() -> Arc<Server> {
 
 fn tenant(index: usize, name: &str, site: Option<&str>, hosts: &[&str]) -> Tenant {
     Tenant {
-        api_base: site.map_or("/bi/api".into(), |site| format!("/bi/api/site/{site}")),
+        api_base: site.map_or("/bi/api".into(), |site| format!("/bi/api/site/{site}").into()),
         site: site.map(Into::into),
         hosts: hosts.iter().map(|&host| host.into()).collect(),
         ..samples::tenant(index, name, server())
@@ -89,7 +89,9 @@ fn a_request_that_names_no_tenant_or_two_finds_none() {
 #[test]
 fn where_servers_differ_by_the_case_of_their_paths_only_the_exact_spelling_finds_a_tenant() {
     let at = |index, name: &str, base: &str, site: Option<&str>| Tenant {
-        api_base: site.map_or(format!("{base}/api"), |site| format!("{base}/api/site/{site}")),
+        api_base: site
+            .map_or(format!("{base}/api"), |site| format!("{base}/api/site/{site}"))
+            .into(),
         ..tenant(index, name, site, &[])
     };
     let tenants = Tenants::new(vec![

@@ -23,9 +23,15 @@ pub(super) struct Holds {
 struct TenantHold {
     /// A permit of the tenant, which tells whether it is still configured.
     permit: Permit,
-    /// The version of the credential that the server accepted last.
-    accepted: Option<u64>,
-    accepted_at: Option<Instant>,
+    /// The version of the credential that the server accepted last, and when.
+    accepted: Option<(u64, Instant)>,
+    /// Few tenants have any.
+    waits: Option<Box<Waits>>,
+}
+
+/// The reasons of a tenant's exchanges to wait.
+#[derive(Default)]
+struct Waits {
     refused: Option<RefusedSecret>,
     /// The version of the credential that an operator replaces, and the end of that hold.
     ordered: Option<(u64, Instant)>,
@@ -41,10 +47,10 @@ impl TenantHold {
     /// The window of `credential`; `None` if it has none, or had it already.
     fn window(&self, credential: &Credential) -> Option<Window> {
         let version = credential.version;
-        let may_wait = self.accepted == Some(version)
+        let may_wait = self.has_accepted(version)
             && !credential.hold.is_zero()
             && credential.grant == Grant::EmbedSecret;
-        match self.refused.as_ref().filter(|window| window.version == version) {
+        match self.refused().filter(|window| window.version == version) {
             _ if !may_wait => None,
             None => Some(Window::New),
             Some(window) => (Instant::now() < window.until).then_some(Window::Open),
@@ -52,9 +58,24 @@ impl TenantHold {
     }
 
     fn is_ordered(&self, version: u64) -> Option<Instant> {
-        let (_, until) =
-            self.ordered.filter(|(of, until)| *of == version && Instant::now() < *until)?;
+        let (_, until) = self
+            .waits
+            .as_ref()?
+            .ordered
+            .filter(|(of, end)| *of == version && Instant::now() < *end)?;
         Some(until)
+    }
+
+    fn has_accepted(&self, version: u64) -> bool {
+        self.accepted.is_some_and(|(accepted, _)| accepted == version)
+    }
+
+    fn refused(&self) -> Option<&RefusedSecret> {
+        self.waits.as_ref()?.refused.as_ref()
+    }
+
+    fn waits(&mut self) -> &mut Waits {
+        self.waits.get_or_insert_default()
     }
 }
 
@@ -82,7 +103,7 @@ impl Holds {
     pub(super) fn accepted(&self, permit: &Permit) {
         let version = permit.tenant().credential.version;
         self.change(permit, |hold| {
-            (hold.accepted, hold.accepted_at) = (Some(version), Some(Instant::now()));
+            hold.accepted = Some((version, Instant::now()));
         });
     }
 
@@ -91,7 +112,8 @@ impl Holds {
         let version = permit.tenant().credential.version;
         let tenants = self.tenants.lock();
         let hold = tenants.get(&permit.tenant().name);
-        hold.is_some_and(|hold| hold.accepted == Some(version) && hold.accepted_at > Some(time))
+        let accepted = hold.and_then(|hold| hold.accepted);
+        accepted.is_some_and(|(accepted, at)| accepted == version && at > time)
     }
 
     /// A permit of each tenant whose secret the server has accepted, and which has another one by
@@ -99,7 +121,7 @@ impl Holds {
     pub(super) fn changed(&self, by_new_secret: impl Fn(&Permit) -> Option<Permit>) -> Vec<Permit> {
         let tenants = self.tenants.lock();
         let changed = tenants.values().filter_map(|hold| {
-            let accepted = hold.accepted?;
+            let (accepted, _) = hold.accepted?;
             let permit = by_new_secret(&hold.permit)?;
             (accepted != permit.tenant().credential.version).then_some(permit)
         });
@@ -111,9 +133,7 @@ impl Holds {
         let hold = tenants.entry(permit.tenant().name.clone()).or_insert_with(|| TenantHold {
             permit: permit.clone(),
             accepted: None,
-            accepted_at: None,
-            refused: None,
-            ordered: None,
+            waits: None,
         });
         change(hold);
     }
@@ -141,7 +161,7 @@ impl Holds {
             Some(Window::New) => Instant::now() + credential.hold,
         };
         let (version, error) = (credential.version, Arc::clone(error));
-        hold.refused = Some(RefusedSecret { version, until, error });
+        hold.waits().refused = Some(RefusedSecret { version, until, error });
         tracing::warn!(
             boldgate.tenant = %permit.tenant().name,
             seconds = credential.hold.as_secs(),
@@ -157,8 +177,8 @@ impl Holds {
         let (version, now) = (permit.tenant().credential.version, Instant::now());
         let tenants = self.tenants.lock();
         let hold = tenants.get(&permit.tenant().name)?;
-        let window = hold.refused.as_ref();
-        let refused = window.filter(|window| window.version == version && now < window.until);
+        let refused =
+            hold.refused().filter(|window| window.version == version && now < window.until);
         match (refused, hold.is_ordered(version)) {
             (_, Some(until)) => Some(Hold::Ordered(until)),
             (Some(window), None) => Some(Hold::Refused(window.until, Arc::clone(&window.error))),
@@ -171,7 +191,7 @@ impl Holds {
     pub(super) fn order(&self, permit: &Permit, time: Duration) {
         let version = permit.tenant().credential.version;
         let ordered = (!time.is_zero()).then(|| (version, Instant::now() + time));
-        self.change(permit, |hold| hold.ordered = ordered);
+        self.change(permit, |hold| hold.waits().ordered = ordered);
         self.changes.send_replace(());
     }
 

@@ -12,15 +12,16 @@ use crate::tenant::TenantName;
 
 /// The last users of all tenants. The number of tenants bounds it.
 #[derive(Debug, Default)]
-pub(super) struct LastUsers(Mutex<HashMap<TenantName, Arc<TenantUsers>>>);
+pub(super) struct LastUsers(Mutex<HashMap<TenantName, TenantUsers>>);
 
-/// The last two users of one tenant.
+/// The last two users of one tenant: the last one may be the user that is refused now. Most tenants
+/// have one alone.
 #[derive(Debug, Default)]
-pub(super) struct TenantUsers {
-    /// The latest first.
-    granted: Mutex<Vec<GrantedUser>>,
+struct TenantUsers {
+    last: Option<GrantedUser>,
+    other: Option<Box<GrantedUser>>,
     /// Held while the server is asked for a token of one of them.
-    pub(super) asking: tokio::sync::Mutex<()>,
+    asking: Option<Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// A user that got a token.
@@ -34,45 +35,55 @@ pub(super) struct GrantedUser {
 impl LastUsers {
     /// Notes that the exchange of `permit`, which began at `begun`, gave a token.
     pub(super) fn granted(&self, permit: &Permit, begun: Instant) {
-        let users = Arc::clone(self.0.lock().entry(permit.tenant().name.clone()).or_default());
-        let mut granted = users.granted.lock();
-        granted.retain(|user| user.permit.subject() != permit.subject());
-        granted.insert(0, GrantedUser { permit: permit.clone(), begun });
-        granted.truncate(MAX_USERS);
+        let mut all = self.0.lock();
+        let users = all.entry(permit.tenant().name.clone()).or_default();
+        let other = users.other_than(permit);
+        users.last = Some(GrantedUser { permit: permit.clone(), begun });
+        users.other = other.map(Box::new);
     }
 
-    /// The users of the tenant of `permit`.
-    pub(super) fn of(&self, permit: &Permit) -> Option<Arc<TenantUsers>> {
-        self.0.lock().get(&permit.tenant().name).cloned()
+    /// Held while the server is asked for a token of a user of the tenant of `permit`; `None` if
+    /// none got one.
+    pub(super) fn asking(&self, permit: &Permit) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let mut all = self.0.lock();
+        let users = all.get_mut(&permit.tenant().name)?;
+        Some(Arc::clone(users.asking.get_or_insert_default()))
+    }
+
+    /// The last user of the tenant that is not the one of `permit`.
+    pub(super) fn other_than(&self, permit: &Permit) -> Option<GrantedUser> {
+        self.0.lock().get(&permit.tenant().name)?.other_than(permit)
     }
 
     /// Whether another user than that of `permit` got a token by an exchange that began after `at`.
     pub(super) fn another_since(&self, permit: &Permit, at: Instant) -> bool {
-        let other = self.of(permit).and_then(|users| users.other_than(permit));
-        other.is_some_and(|other| other.begun > at)
+        self.other_than(permit).is_some_and(|other| other.begun > at)
+    }
+
+    /// Forgets a user that the server refuses by now.
+    pub(super) fn forget(&self, permit: &Permit) {
+        if let Some(users) = self.0.lock().get_mut(&permit.tenant().name) {
+            users.keep(|user| user.permit.subject() != permit.subject());
+        }
     }
 
     /// Removes all permits but those that are `still` valid.
     pub(super) fn retain(&self, still: impl Fn(&Permit) -> bool) {
         self.0.lock().retain(|_, users| {
-            let mut granted = users.granted.lock();
-            granted.retain(|user| still(&user.permit));
-            !granted.is_empty()
+            users.keep(|user| still(&user.permit));
+            users.last.is_some() || users.other.is_some()
         });
     }
 }
 
 impl TenantUsers {
-    /// The last user that is not the one of `permit`.
-    pub(super) fn other_than(&self, permit: &Permit) -> Option<GrantedUser> {
-        self.granted.lock().iter().find(|user| user.permit.subject() != permit.subject()).cloned()
+    fn other_than(&self, permit: &Permit) -> Option<GrantedUser> {
+        let mut users = self.last.iter().chain(self.other.as_deref());
+        users.find(|user| user.permit.subject() != permit.subject()).cloned()
     }
 
-    /// Forgets a user that the server refuses by now.
-    pub(super) fn forget(&self, permit: &Permit) {
-        self.granted.lock().retain(|user| user.permit.subject() != permit.subject());
+    fn keep(&mut self, chosen: impl Fn(&GrantedUser) -> bool) {
+        self.last.take_if(|user| !chosen(user));
+        self.other.take_if(|user| !chosen(user));
     }
 }
-
-/// Two: the last one may be the user that is refused now.
-const MAX_USERS: usize = 2;

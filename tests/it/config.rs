@@ -229,7 +229,7 @@ fn a_complete_file_becomes_these_settings() {
     assert_eq!((check.path.as_str(), check.timeout), ("/bi/health-check", Duration::from_secs(2)));
 
     let tenants: Vec<_> = settings.tenants.iter().collect();
-    let bases: Vec<_> = tenants.iter().map(|t| t.api_base.as_str()).collect();
+    let bases: Vec<_> = tenants.iter().map(|t| &*t.api_base).collect();
     assert_eq!(
         bases,
         ["/bi/api/site/Site-1_a.b~c", "/bi/api", "/api", "/api/site/007"],
@@ -242,7 +242,7 @@ fn a_complete_file_becomes_these_settings() {
     assert_eq!(tenants[0].max_token_lifetime, Duration::from_secs(86_400));
     assert_eq!(tenants[0].max_concurrent_requests, Some(48));
     assert_eq!(tenants[1].max_concurrent_requests, None);
-    assert_eq!(tenants[1].hosts, ["bi.globex.example", "192.0.2.1"]);
+    assert_eq!(*tenants[1].hosts, ["bi.globex.example", "192.0.2.1"]);
     assert_eq!(tenants[1].credential.secret.as_ref().unwrap().expose(), env!("CARGO_PKG_NAME"));
     assert_eq!(tenants[1].existing_authorization, ExistingAuthorization::Replace);
     assert_eq!(tenants[2].max_token_lifetime, Duration::from_secs(7 * 86_400));

@@ -15,6 +15,8 @@ use crate::support::reloads::{
 use crate::support::stand_in::EMBED_SECRET;
 use crate::support::waiting::becomes;
 
+mod unchanged;
+
 /// A configuration whose tenants are in files; each has its secret at `secrets/{site}`.
 struct Setup {
     folder: tempfile::TempDir,
@@ -277,6 +279,10 @@ async fn a_file_that_is_added_changed_or_removed_takes_effect_within_a_second() 
     setup.remove("tenants.d/b.yaml");
     assert!(until_status(address, BOLT, 404).await < CHANGE_DEADLINE, "removed");
     assert_eq!(get(address, ACME).await.status, 200, "nothing else was touched");
+    let exchanges = "boldgate_token_exchanges_total{tenant=\"site1\",outcome=\"success\"}";
+    assert_eq!(metric(admin, exchanges).await, 1, "its token has stayed");
+    let served = "boldgate_http_requests_total{tenant=\"site1\",outcome=\"served\"}";
+    assert_eq!(metric(admin, served).await, 2, "its series goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use crate::config::finding::{Finding, Noted};
 use crate::config::place::Place;
 use crate::config::{Check, References, file};
 use crate::secret::Secret;
-use crate::tenant::{Credential, Grant};
+use crate::tenant::{Credential, Grant, TokenEnds};
 
 impl Check<'_> {
     /// The credential that is a token, and the fault of the token.
@@ -64,8 +64,8 @@ impl Check<'_> {
         };
         let username = username.into();
         let grant = Grant::Token;
-        let credential =
-            Credential { grant, username, secret, token_end: end, expires, sources, ..stand_in() };
+        let ends = Some(Box::new(TokenEnds { token: end, configured: expires }));
+        let credential = Credential { grant, username, secret, ends, sources, ..stand_in() };
         Ok((credential, fault))
     }
 

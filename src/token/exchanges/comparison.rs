@@ -1,10 +1,10 @@
 //! The comparison of two users of a tenant, which tells an unknown user from a refused credential.
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::super::audit::AuditGuard;
 use super::super::backoff::{NegativeEntry, is_refusal};
-use super::super::users::TenantUsers;
 use super::super::{ExchangeErrorKind, Purpose};
 use super::{Active, Exchanges, alarm, outcome};
 use crate::policy::Permit;
@@ -27,9 +27,9 @@ impl Exchanges {
         if !permit.is_mapped() {
             return None;
         }
-        let users = self.users.of(permit)?;
+        let asking = self.users.asking(permit)?;
         let deadline = permit.tenant().server.timeouts.exchange;
-        let another = timeout(deadline, self.lets_another_in(active, permit, &users, begun)).await;
+        let another = timeout(deadline, self.lets_another_in(active, permit, &asking, begun)).await;
         (another == Ok(true)).then_some(ExchangeErrorKind::SubjectUnknown { status, detail })
     }
 
@@ -40,12 +40,12 @@ impl Exchanges {
         &self,
         active: &Active,
         permit: &Permit,
-        users: &TenantUsers,
+        asking: &Mutex<()>,
         since: Instant,
     ) -> bool {
         // One exchange tells it for all users that are refused at the time.
-        let _asking = users.asking.lock().await;
-        let Some(other) = users.other_than(permit) else { return false };
+        let _asking = asking.lock().await;
+        let Some(other) = self.users.other_than(permit) else { return false };
         if other.begun >= since {
             return true;
         }
@@ -71,7 +71,7 @@ impl Exchanges {
                     alarm(&metrics, &other);
                 }
                 if is_refusal(&error.kind) {
-                    users.forget(&other);
+                    self.users.forget(&other);
                 }
                 false
             }

@@ -1,0 +1,157 @@
+//! Reads the tenants of one section or file, whether or not other threads read other files.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::effective::EffectiveTenant;
+use crate::config::explained::{ExplainedKey, explained};
+use crate::config::field::Field;
+use crate::config::files::SeenFiles;
+use crate::config::finding::{Noted, Notes, Position};
+use crate::config::node::Entry;
+use crate::config::place::Place;
+use crate::config::quantity::Size;
+use crate::config::secrets::SecretsToRead;
+use crate::config::servers::Servers;
+use crate::config::tenant_defaults::TenantDefaults;
+use crate::config::{Check, References, excerpt, file, read};
+use crate::tenant::{Tenant, TenantName};
+use crate::throttle::Allowance;
+
+/// The parts that the tenants of all files have in common.
+#[derive(Clone, Copy)]
+pub(super) struct TenantReading<'c, 'n> {
+    pub(super) references: References,
+    pub(super) secrets: &'c SecretsToRead<'c>,
+    pub(super) servers: &'c Servers,
+    pub(super) defaults: &'c TenantDefaults<'n>,
+    /// Largest file of tenants.
+    pub(super) file_size: Size,
+    /// Whether the status API shows them.
+    pub(super) is_shown: bool,
+}
+
+/// A tenant as far as it could be read.
+pub(super) struct ReadTenant {
+    pub(super) name: Arc<str>,
+    pub(super) position: Position,
+    pub(super) own_user_only: Option<file::Grant>,
+    /// The tenant, whose index is open, and whether it is complete.
+    pub(super) tenant: Result<(Arc<Tenant>, Result<(), Noted>), Noted>,
+    pub(super) allowance: Option<Allowance>,
+    pub(super) effective: Option<Arc<EffectiveTenant>>,
+}
+
+/// The tenants of one section or file as far as they could be read.
+pub(super) struct ReadTenants {
+    pub(super) tenants: Result<Vec<ReadTenant>, Noted>,
+    /// The keys of the tenant that is explained, if it is one of them.
+    pub(super) explained: Vec<ExplainedKey>,
+}
+
+/// The same with all that was found and seen on the way.
+pub(super) struct ReadTenantFile {
+    pub(super) name: Arc<str>,
+    pub(super) read: ReadTenants,
+    pub(super) notes: Notes,
+    pub(super) seen: SeenFiles,
+}
+
+impl<'n> TenantReading<'_, 'n> {
+    /// Reads the file at `path`.
+    pub(super) fn file(&self, path: &Path) -> ReadTenantFile {
+        let name: Arc<str> = path.display().to_string().escape_debug().to_string().into();
+        let (notes, seen) = (Notes::default(), RefCell::default());
+        let check = Check {
+            notes: &notes,
+            references: self.references,
+            secrets: self.secrets,
+            files: &seen,
+            cas: &RefCell::default(),
+            certificate_ends: &RefCell::default(),
+            users: &RefCell::default(),
+        };
+        let read = self.text_of(check, path, &name);
+        ReadTenantFile { name, read, notes, seen: seen.into_inner() }
+    }
+
+    fn text_of(&self, check: Check<'_>, path: &Path, name: &Arc<str>) -> ReadTenants {
+        let failed = |noted| ReadTenants { tenants: Err(noted), explained: Vec::new() };
+        let text = match check.tenant_text(path, name, self.file_size) {
+            Ok(text) => text,
+            Err(noted) => return failed(noted),
+        };
+        let read = match check.tenant_tree(&text, name, self.file_size) {
+            Ok(root) => {
+                let at = Place::of_tenant_file(&root, name);
+                match read::entries(&at, check.notes) {
+                    Ok(entries) => self.section(check, &at, &entries),
+                    Err(noted) => failed(noted),
+                }
+            }
+            Err(noted) => failed(noted),
+        };
+        check.notes.show_lines(name, |at| excerpt::excerpt(&text, at));
+        read
+    }
+
+    /// Reads the entries of a section.
+    pub(super) fn section<'f>(
+        &self,
+        check: Check<'_>,
+        at: &Place<'f>,
+        entries: &[&'f Entry],
+    ) -> ReadTenants
+    where
+        'n: 'f,
+    {
+        let mut explained = Vec::new();
+        let each = entries.iter().map(|entry| {
+            self.tenant(check, &at.tenant(entry, self.defaults.section()), entry, &mut explained)
+        });
+        let tenants = Ok(each.collect());
+        ReadTenants { tenants, explained }
+    }
+
+    fn tenant(
+        &self,
+        check: Check<'_>,
+        at: &Place<'_>,
+        entry: &Entry,
+        explained_keys: &mut Vec<ExplainedKey>,
+    ) -> ReadTenant {
+        let name = entry.key.as_str();
+        let parsed = check.name(at, name);
+        // With defaults, a tenant may be its name alone.
+        let own = if at.is_null() && self.defaults.section().is_some() {
+            Field::Given(file::Tenant::of_no_keys())
+        } else {
+            read::read_at(at, check.notes)
+        };
+        let tenant = own.required(at, "a mapping", check.notes);
+        let tenant = tenant.and_then(|own| self.defaults.complete(at, name, own));
+        let given = tenant.as_ref().ok();
+        let own_user_only = given.and_then(super::grant_of_own_user);
+        let effective = given.filter(|_| self.is_shown).map(EffectiveTenant::of).map(Arc::new);
+        if let Some(tenant) = given.filter(|_| check.secrets.explains(name)) {
+            *explained_keys = explained(at, tenant);
+        }
+        let shared = parsed.as_ref().map_or_else(|_| name.into(), TenantName::shared);
+        let mut allowance = None;
+        let tenant = tenant.and_then(|mut tenant| {
+            let limits = std::mem::take(&mut tenant.limits);
+            allowance = check.allowance(&at.key("limits"), limits).ok().flatten();
+            let (tenant, complete) = check.tenant(at, parsed, tenant, self.servers)?;
+            Ok((Arc::new(tenant), complete))
+        });
+        ReadTenant {
+            name: shared,
+            position: entry.position,
+            own_user_only,
+            tenant,
+            allowance,
+            effective,
+        }
+    }
+}
