@@ -1,7 +1,7 @@
 //! Findings: the faults of a configuration file, each with its place and the accepted values. This
 //! is the one place that gives findings their text. It must never see the value of a secret.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -273,6 +273,7 @@ pub(super) struct Notes {
     reading: RefCell<Option<Arc<str>>>,
     /// Paths of keys that were given with another spelling.
     misspelt: RefCell<HashSet<String>>,
+    are_passing: Cell<bool>,
 }
 
 /// Findings up to a bound, and how many there were beyond it.
@@ -362,10 +363,19 @@ impl Notes {
         self.unusable.borrow_mut().push(secret);
     }
 
-    /// Whether nothing was noted.
-    pub(super) fn are_none(&self) -> bool {
-        let is_empty = |kept: &RefCell<Kept>| kept.borrow().list.is_empty();
-        is_empty(&self.faults) && is_empty(&self.warnings) && self.unusable.borrow().is_empty()
+    /// Notes that another reading of the same files may find something else.
+    pub(super) fn pass(&self) {
+        self.are_passing.set(true);
+    }
+
+    /// The warnings, if nothing worse was noted, and another reading of the same files would find
+    /// the same.
+    pub(super) fn lasting_warnings(&self) -> Option<Vec<Finding>> {
+        let is_faultless =
+            self.faults.borrow().list.is_empty() && self.unusable.borrow().is_empty();
+        let is_lasting = is_faultless && !self.are_passing.get();
+        let warnings = self.warnings.borrow();
+        (is_lasting && warnings.left_out == 0).then(|| warnings.list.clone())
     }
 
     /// Adds what was noted after this.

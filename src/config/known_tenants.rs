@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::effective::EffectiveTenant;
-use super::finding::Position;
+use super::finding::{Finding, Position};
 use crate::tenant::{Server, Tenant, TenantName};
 use crate::throttle::Allowance;
 
@@ -26,6 +26,7 @@ pub(super) struct KnownTenantFile {
     pub(super) tenants: Box<[KnownTenant]>,
     /// Of those that have one.
     pub(super) allowances: Vec<(TenantName, Allowance)>,
+    pub(super) warnings: Vec<Finding>,
     /// In the order of the tenants, if the status API shows them.
     pub(super) effective: Vec<Arc<EffectiveTenant>>,
 }

@@ -124,10 +124,10 @@ impl Check<'_> {
                 }
                 _ => {
                     let Some(file) = read.next() else { continue };
-                    let is_faultless = file.notes.are_none();
+                    let warnings = file.notes.lasting_warnings();
                     self.notes.append(file.notes);
                     self.files.borrow_mut().append(file.seen);
-                    let added = AddedFile { path, name: file.name, is_faultless };
+                    let added = AddedFile { path, name: file.name, warnings };
                     all.add(Some(&added), file.read);
                 }
             }

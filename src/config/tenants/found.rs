@@ -83,8 +83,8 @@ pub(super) struct AddedFile<'p> {
     pub(super) path: &'p Path,
     /// In findings.
     pub(super) name: Arc<str>,
-    /// Whether nothing was found in it.
-    pub(super) is_faultless: bool,
+    /// The warnings about it, if another reading would find nothing else.
+    pub(super) warnings: Option<Vec<Finding>>,
 }
 
 struct CollectedTenant {
@@ -99,6 +99,7 @@ struct FileRecord {
     path: Box<OsStr>,
     tenants: Range<usize>,
     allowances: Vec<(TenantName, Allowance)>,
+    warnings: Vec<Finding>,
     effective: Vec<Arc<EffectiveTenant>>,
     known: Option<Arc<KnownTenantFile>>,
 }
@@ -147,13 +148,14 @@ impl<'c> TenantsBuilder<'c> {
             self.explained = read.explained;
         }
         if let Some(file) = file
-            && file.is_faultless
+            && let Some(warnings) = &file.warnings
             && is_lasting_file
         {
             self.files.push(FileRecord {
                 path: file.path.as_os_str().into(),
                 tenants: begin..self.found.len(),
                 allowances: self.allowances[allowances..].to_vec(),
+                warnings: warnings.clone(),
                 effective,
                 known: None,
             });
@@ -180,10 +182,12 @@ impl<'c> TenantsBuilder<'c> {
             self.found.push(CollectedTenant { tenant, position, is_known: true });
         }
         self.allowances.extend(known.allowances.iter().cloned());
+        known.warnings.iter().for_each(|warning| self.check.notes.warn(warning.clone()));
         self.files.push(FileRecord {
             path: path.as_os_str().into(),
             tenants: begin..self.found.len(),
             allowances: known.allowances.clone(),
+            warnings: known.warnings.clone(),
             effective: known.effective.clone(),
             known: Some(Arc::clone(known)),
         });
@@ -302,7 +306,7 @@ impl FileRecord {
         placed: &[CollectedTenant],
         indices: &[usize],
     ) -> (Box<OsStr>, Arc<KnownTenantFile>) {
-        let Self { path, tenants, allowances, effective, known } = self;
+        let Self { path, tenants, allowances, warnings, effective, known } = self;
         let of_file = indices[tenants].iter().map(|index| &placed[*index]);
         let is_same = |known: &KnownTenantFile| {
             let mut pairs = known.tenants.iter().zip(of_file.clone());
@@ -311,7 +315,7 @@ impl FileRecord {
         let known = known.filter(|known| is_same(known)).unwrap_or_else(|| {
             let new = |of: &CollectedTenant| KnownTenant::new(Arc::clone(&of.tenant), of.position);
             let tenants = of_file.map(new).collect();
-            Arc::new(KnownTenantFile { tenants, allowances, effective })
+            Arc::new(KnownTenantFile { tenants, allowances, warnings, effective })
         });
         (path, known)
     }

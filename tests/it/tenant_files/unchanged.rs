@@ -57,6 +57,7 @@ fn one_changed_file_of_many_leaves_the_tenants_of_the_others_as_they_are() {
     let nothing = setup.read_after(&before, &[]).unwrap();
     assert_eq!(made_again(&before, &nothing, &ALL), [""; 0]);
     assert!(nothing.files == before.files, "all of them count as looked at");
+    assert_eq!(nothing.warnings, before.warnings);
     // Changed, with new tenants in front of others: these keep their indices.
     setup.write("tenants.d/a.yaml", "first:\nsite1: { disabled: true }\nsite2:\n");
     let changed = setup.read_after(&before, &["tenants.d/a.yaml"]).unwrap();
