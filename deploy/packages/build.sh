@@ -42,7 +42,7 @@ mkdir "$doc"
 install -m 644 LICENSE "$doc/copyright"
 cp -r --parents README.md CHANGELOG.md SECURITY.md ARCHITECTURE.md CONTRIBUTING.md config docs \
     deploy/prometheus/boldgate.rules.yaml deploy/grafana/boldgate-dashboard.json \
-    deploy/packages/gateway.yaml "$doc"
+    deploy/split deploy/packages/gateway.yaml "$doc"
 
 # The crates of the binary. The tool writes beside Cargo.toml, and names the folder.
 "$tools/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 \

@@ -93,7 +93,7 @@ fn journals_of(
         SecretRef::File(path)
             if AccessGuard::unless_hanging(path).is_ok_and(|_| journals.is_unfinished(path)) =>
         {
-            Some(((tenant.name.to_string(), number), secret_file::journal_of(path)))
+            Some(((tenant.name.to_string(), number), crate::secret_file::journal_of(path)))
         }
         SecretRef::File(_) | SecretRef::Env(_) => None,
     })

@@ -314,7 +314,7 @@ fn state(gateway: &Gateway, tenant: &Tenant, exchange: ExchangeTimes) -> TenantS
 }
 
 fn has_ended(tenant: &Tenant, now: SystemTime) -> bool {
-    tenant.credential.token_end.is_some_and(|end| end <= now)
+    tenant.credential.token_end().is_some_and(|end| end <= now)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio is shown with a few digits")]

@@ -41,6 +41,40 @@ fn every_link_between_documents_resolves() {
 }
 
 #[test]
+fn the_packages_have_the_files_that_their_documents_link_to() {
+    let script = read("deploy/packages/build.sh");
+    let copied = script.split_once("cp -r --parents ").unwrap().1.split_once("\"$doc\"").unwrap().0;
+    let copied: Vec<_> = copied.split_whitespace().filter(|word| *word != "\\").collect();
+    assert!(copied.contains(&"README.md") && copied.contains(&"docs"), "{copied:?}");
+    let is_in =
+        |path: &Path, all: &[&str]| all.iter().any(|one| path.starts_with(root().join(one)));
+    let of_packages: Vec<_> = files("md").into_iter().filter(|path| is_in(path, &copied)).collect();
+    let found = check(&of_packages, |path, text| {
+        broken_links(text, |target| {
+            let target = if target.is_empty() { path } else { &path.with_file_name(target) };
+            let target = target.canonicalize().ok()?;
+            // Links of developers, to what is in the repository alone, are named in `inside.py`.
+            (is_in(&target, &copied) || is_in(&target, &REPOSITORY_ALONE))
+                .then(|| fs::read_to_string(target).unwrap_or_default())
+        })
+    });
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let inside = read("deploy/packages/inside.py");
+    assert!(inside.contains("(deploy/(helm|kustomize|compose|systemd)|benches|tests|src)"));
+}
+
+/// As `deploy/packages/inside.py` has them.
+const REPOSITORY_ALONE: [&str; 7] = [
+    "deploy/helm",
+    "deploy/kustomize",
+    "deploy/compose",
+    "deploy/systemd",
+    "benches",
+    "tests",
+    "src",
+];
+
+#[test]
 fn every_test_that_the_invariants_name_exists() {
     let tests = texts(&["src", "tests/it"]);
     let targets = fs::read_to_string(root().join("Makefile")).unwrap();
