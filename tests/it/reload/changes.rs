@@ -70,10 +70,11 @@ async fn a_configuration_takes_effect_within_a_second_however_it_is_written() {
         kept.write(format!("GET {BOLT} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await;
         assert_eq!(kept.response().await.status, 404, "{how}");
     }
-    let applied = log_lines(&gateway, "the changed configuration is active");
-    assert!(applied.len() >= 2 * WRITES.len());
-    assert_eq!(applied[0]["tenants_added"], "bolt");
-    assert_eq!(applied[1]["tenants_removed"], "bolt");
+    // The line follows the change.
+    let applied = || log_lines(&gateway, "the changed configuration is active");
+    becomes(PATIENCE, "logged", async || applied().len() >= 2 * WRITES.len()).await;
+    assert_eq!(applied()[0]["tenants_added"], "bolt");
+    assert_eq!(applied()[1]["tenants_removed"], "bolt");
 }
 
 /// As the kubelet writes volumes: files are links by way of `..data`, which is swapped.
