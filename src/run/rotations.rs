@@ -13,7 +13,7 @@ use super::connections::Connections;
 use crate::gateway::Gateway;
 use crate::plain_file::{AccessGuard, ReadThreads};
 use crate::secret::SecretRef;
-use crate::secret_file::{self, Journals};
+use crate::secret_file::Journals;
 use crate::telemetry::Telemetry;
 use crate::tenant::{Grant, Tenant};
 
