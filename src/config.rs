@@ -220,10 +220,17 @@ impl Settings {
     /// # Errors
     /// All faults of the file.
     pub fn check_without_secrets(path: &Path) -> Result<Findings, Findings> {
-        let (name, files) = (path.display().to_string(), RefCell::default());
+        Self::read_without_secrets(path).1
+    }
+
+    /// The same, and the files that were read.
+    pub fn read_without_secrets(path: &Path) -> (Files, Result<Findings, Findings>) {
+        let (name, seen) = (path.display().to_string(), RefCell::default());
         let secrets = SecretsToRead::new(TenantSecrets::All);
-        Self::build(&text_of(path, &files)?, &name, References::Ignore, &secrets, &files)
-            .map(|settings| settings.warnings)
+        let read = text_of(path, &seen)
+            .and_then(|text| Self::build(&text, &name, References::Ignore, &secrets, &seen))
+            .map(|settings| settings.warnings);
+        (seen.into_inner().finish(), read)
     }
 
     /// The section `admin` of the file at `path`. Faults of other sections are no errors: a gateway

@@ -16,8 +16,8 @@ pub(super) struct CheckCommand {
     #[command(flatten)]
     config: ConfigFile,
     /// Check one file of `tenant_files`, without the secrets of the tenants in others; findings in
-    /// other files are counted only
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "no_secrets"])]
+    /// other files are counted only, and end with 1
+    #[arg(long, value_name = "FILE", conflicts_with = "files")]
     changed: Option<PathBuf>,
     /// Skip secrets, certificates and keys, which may be on another machine
     #[arg(long)]
@@ -27,10 +27,10 @@ pub(super) struct CheckCommand {
 impl CheckCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         if let Some(changed) = self.changed {
-            let path = self.config.path;
+            let (path, no_secrets) = (self.config.path, self.no_secrets);
             let warnings = super::read_files({
                 let changed = changed.clone();
-                move || check_changed(&path, &changed)
+                move || check_changed(&path, &changed, no_secrets)
             });
             return report(&changed, &warnings.flatten()?);
         }
@@ -85,15 +85,31 @@ fn check(file: &Path, no_secrets: bool) -> Result<Findings, Failure> {
 }
 
 /// The warnings about a file of tenants, or the reason why `serve` could not start with it.
-fn check_changed(config: &Path, changed: &Path) -> Result<Findings, Failure> {
+fn check_changed(config: &Path, changed: &Path, no_secrets: bool) -> Result<Findings, Failure> {
     let name = changed.display().to_string();
-    let (files, read) = Settings::read_with(config, TenantSecrets::InFile(&name));
+    let (files, read) = if no_secrets {
+        let (files, read) = Settings::read_without_secrets(config);
+        (files, read.map(|warnings| (None, warnings)))
+    } else {
+        let (files, read) = Settings::read_with(config, TenantSecrets::InFile(&name));
+        (files, read.map(|settings| (settings.unusable(), settings.warnings)))
+    };
     if !files.paths().any(|path| path == changed) {
+        // The configuration may spell its path in another way.
+        let meant = changed.canonicalize().ok();
+        let is_same = |path: &&Path| path.canonicalize().ok() == meant;
+        if let Some(spelled) = files.paths().find(is_same).filter(|_| meant.is_some()) {
+            return check_changed(config, spelled, no_secrets);
+        }
         let patterns: Vec<_> = files.patterns().map(|pattern| format!("`{pattern}`")).collect();
         let hint = if patterns.is_empty() {
             "the configuration has no `tenant_files`".to_owned()
         } else {
-            format!("write its path as the configuration does; it has {}", patterns.join(", "))
+            format!(
+                "they are {}; for files that are elsewhere on this machine, give a configuration whose \
+                 `tenant_files` name them",
+                patterns.join(", ")
+            )
         };
         return Err(Failure::Input {
             what: format!(
@@ -103,8 +119,8 @@ fn check_changed(config: &Path, changed: &Path) -> Result<Findings, Failure> {
             hint: Some(hint),
         });
     }
-    let settings = match read {
-        Ok(settings) => settings,
+    let (unusable, warnings) = match read {
+        Ok(read) => read,
         Err(findings) => {
             let about = findings.about(&name);
             if about.is_empty() {
@@ -117,9 +133,9 @@ fn check_changed(config: &Path, changed: &Path) -> Result<Findings, Failure> {
             return Err(super::invalid(about, &files));
         }
     };
-    match settings.unusable() {
-        Some(findings) => Err(super::invalid(findings.about(&name), &settings.files)),
-        None => Ok(settings.warnings.about(&name)),
+    match unusable {
+        Some(findings) => Err(super::invalid(findings.about(&name), &files)),
+        None => Ok(warnings.about(&name)),
     }
 }
 

@@ -206,6 +206,21 @@ fn files_that_are_missing_faulty_or_too_large_are_named_with_what_to_do() {
 }
 
 #[test]
+fn a_file_without_a_tenant_is_refused_and_removes_no_tenant() {
+    let setup = Setup::new(URL);
+    setup.write("tenants.d/a.yaml", "site1:\n");
+    for text in ["", "# site2:\n", "{}\n"] {
+        setup.write("tenants.d/b.yaml", text);
+        let found = setup.findings();
+        assert!(found.contains("tenants.d/b.yaml:1:1: "), "{text}: {found}");
+        assert!(found.contains("found no tenant in this file"), "{text}: {found}");
+        assert!(found.contains("to remove them, remove the file"), "{text}: {found}");
+    }
+    setup.write("tenants.d/b.yaml", "site2:\n");
+    assert!(setup.load().is_ok(), "a control");
+}
+
+#[test]
 fn one_changed_file_is_checked_among_many_and_explain_tells_where_a_value_comes_from() {
     let setup = Setup::new(URL);
     let (main, a, b) =
@@ -218,6 +233,10 @@ fn one_changed_file_is_checked_among_many_and_explain_tells_where_a_value_comes_
     let ended = check(&a);
     assert_eq!(ended.code, Some(78));
     assert!(ended.stderr.contains("the tenant `gone`"), "its secret: {}", ended.stderr);
+    let ended = run(&["check", "--config", &main, "--changed", &a, "--no-secrets"]);
+    assert_eq!(ended.code, Some(0), "its secret is not read: {}", ended.stderr);
+    let other = setup.at("tenants.d/../tenants.d/b.yaml");
+    assert_eq!(check(&other).code, Some(0), "another spelling of its path");
     setup.write("tenants.d/a.yaml", "site1: { server: mian }\n");
     let ended = check(&b);
     assert!(

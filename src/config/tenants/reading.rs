@@ -86,6 +86,10 @@ impl<'n> TenantReading<'_, 'n> {
             Ok(root) => {
                 let at = Place::of_tenant_file(&root, name);
                 match read::entries(&at, check.notes) {
+                    Ok(entries) if entries.is_empty() => {
+                        let finding = at.finding("found no tenant in this file", "at least one");
+                        failed(check.notes.add(finding.hint(NO_TENANT)))
+                    }
                     Ok(entries) => self.section(check, &at, &entries),
                     Err(noted) => failed(noted),
                 }
@@ -155,3 +159,6 @@ impl<'n> TenantReading<'_, 'n> {
         }
     }
 }
+
+const NO_TENANT: &str =
+    "a file that is cut short removes no tenants; to remove them, remove the file";
