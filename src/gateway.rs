@@ -19,7 +19,7 @@ use crate::policy::{
 };
 use crate::refusal::{Refusal, RequestFacts};
 use crate::request::{RequestError, RequestHead};
-use crate::store::{FleetAction, TokenStore};
+use crate::store::{FleetAction, FollowedAction, TokenStore};
 use crate::telemetry::{Telemetry, TenantMetrics};
 use crate::tenant::{
     DisabledBy, EmbedMode, EmbedSettings, ExistingAuthorization, SwitchError, Tenant,
@@ -250,21 +250,32 @@ impl Gateway {
         Some(self.tokens.store()?.announce(action).await)
     }
 
-    /// Does what an operator asked another gateway of the fleet for.
-    pub fn follow(&self, action: &FleetAction) {
-        let known = match action {
+    /// Does what an operator asked another gateway of the fleet for. An action of before the start
+    /// is logged if it changes anything here.
+    pub fn follow(&self, followed: &FollowedAction) {
+        let action = &followed.action;
+        let changed = match action {
             FleetAction::Drop { tenant, subject } => {
-                self.drop_tokens(tenant, subject.as_deref()).is_some()
+                self.drop_tokens(tenant, subject.as_deref()).map(|dropped| dropped > 0)
             }
-            FleetAction::Disable { tenant } => self.set_enabled(tenant, false).is_ok(),
-            FleetAction::Enable { tenant } => self.set_enabled(tenant, true).is_ok(),
+            FleetAction::Disable { tenant } => self.set_enabled(tenant, false).ok(),
+            FleetAction::Enable { tenant } => self.set_enabled(tenant, true).ok(),
         };
-        if known {
-            tracing::info!(
-                action = action.name(),
-                boldgate.tenant = action.tenant(),
+        let (name, tenant, age) = (action.name(), action.tenant(), followed.age);
+        match changed {
+            Some(true) if followed.is_taken_over => tracing::info!(
+                action = name,
+                boldgate.tenant = tenant,
+                age = ?age,
+                "an operator's former action is taken over from the fleet"
+            ),
+            Some(_) if !followed.is_taken_over => tracing::info!(
+                action = name,
+                boldgate.tenant = tenant,
+                age = ?age,
                 "an operator's action at another gateway of the fleet"
-            );
+            ),
+            _ => {}
         }
     }
 
@@ -308,7 +319,7 @@ impl Gateway {
         &self.gatekeeper.tenants
     }
 
-    /// Disables or enables a tenant until the next restart; reloads do not change it. Returns
+    /// Disables or enables a tenant; reloads do not change it, and a restart forgets it. Returns
     /// `true` if that changed anything.
     ///
     /// # Errors

@@ -141,7 +141,7 @@ pub enum Refusal {
     /// The tenant is disabled.
     #[error("tenant `{}` is disabled {}", .facts.tenant, match .by {
         DisabledBy::Configuration => "in the configuration (`disabled: true`)",
-        DisabledBy::Operator => "by an operator until the next restart at most",
+        DisabledBy::Operator => "by an operator, until `enable-tenant`",
     })]
     TenantDisabled {
         /// The place of the switch.

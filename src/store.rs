@@ -15,8 +15,10 @@ use crate::telemetry::{StoreOutcome, Telemetry};
 mod actions;
 mod condition;
 mod connection;
+mod fleet_action;
 mod identity;
 mod keeper;
+mod known_actions;
 mod lease;
 mod link;
 mod names;
@@ -26,7 +28,7 @@ mod settings;
 mod token_record;
 
 use actions::Actions;
-pub use actions::FleetAction;
+pub use fleet_action::{FleetAction, FollowedAction, UnopenedActions};
 pub use condition::{StoreCondition, StoreEngine, StoreFault, StoreState};
 pub use identity::Identity;
 pub use lease::{Claim, StoreLease};
@@ -95,7 +97,7 @@ impl TokenStore {
     pub fn start(
         settings: StoreSettings,
         telemetry: &Telemetry,
-        act: impl Fn(FleetAction) + Send + Sync + 'static,
+        act: impl Fn(FollowedAction) + Send + Sync + 'static,
     ) -> Self {
         let mut ordered = settings.sealing_keys.clone();
         ordered.sort_by_key(|key| *key.id());
@@ -126,6 +128,11 @@ impl TokenStore {
     /// key seals.
     pub fn opened(&self) -> Vec<u64> {
         self.inner.opened.iter().map(|count| count.load(Relaxed)).collect()
+    }
+
+    /// The entries among operators' actions that none of the sealing keys opens.
+    pub fn unopened_actions(&self) -> UnopenedActions {
+        self.inner.actions.unopened()
     }
 
     /// Looks under every key.
@@ -286,8 +293,7 @@ impl Drop for TokenStore {
     }
 }
 
-/// The last action that a gateway has read: its time in milliseconds by the store's clock, and its
-/// number within that time.
+/// The newest action that a gateway knows, by its sealed time in milliseconds; the number is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeenActions {
     milliseconds: u64,

@@ -98,14 +98,18 @@ impl Controls {
             AdminCommand::DisableTenant { tenant } => {
                 let changed = gateway.set_enabled(tenant, false);
                 let changed = changed.map_err(|error| cannot_switch(tenant, error))?;
-                let message = format!(
-                    "tenant `{tenant}` {} disabled: its requests get 503 (`tenant_disabled`). That \
-                     outlives reloads and not a restart; for good, set `tenants.{tenant}.disabled: \
-                     true`",
-                    if changed { "is" } else { "was already" }
-                );
                 let action = FleetAction::Disable { tenant: tenant.clone() };
                 let told = gateway.announce(&action).await;
+                let lasts = if told == Some(true) {
+                    "reloads, and restarts while the token store keeps it"
+                } else {
+                    "reloads and not a restart"
+                };
+                let message = format!(
+                    "tenant `{tenant}` {} disabled: its requests get 503 (`tenant_disabled`). That \
+                     outlives {lasts}; for good, set `tenants.{tenant}.disabled: true`",
+                    if changed { "is" } else { "was already" }
+                );
                 Ok(of_fleet(message, told).with("changed", changed))
             }
             AdminCommand::EnableTenant { tenant } => {
@@ -363,18 +367,20 @@ impl AdminServer {
     }
 }
 
-/// The success of an action that is for the whole fleet; `told` whether the store took it.
+/// The success of an action that is for the whole fleet; `told` whether the store took it. Nobody
+/// knows which gateways read it.
 fn of_fleet(message: String, told: Option<bool>) -> ActionSuccess {
     match told {
         None => ActionSuccess::new(message),
         Some(true) => {
-            let more = "the other gateways of the fleet do the same within a second";
-            ActionSuccess::new(format!("{message}; {more}")).with("fleet", "told")
+            let more = "it is in the token store: gateways with the same store, prefix and sealing \
+                        key follow within a second of reading it";
+            ActionSuccess::new(format!("{message}; {more}")).with("fleet", "published")
         }
         Some(false) => {
-            let more = "the token store cannot be used, so the other gateways of the fleet were not \
-                        told: repeat this at each of them, or once the store is back";
-            ActionSuccess::new(format!("{message}; {more}")).with("fleet", "not_told")
+            let more = "the token store did not take it, so the other gateways of the fleet may not \
+                        follow: repeat this at each of them, or once the store is back";
+            ActionSuccess::new(format!("{message}; {more}")).with("fleet", "not_published")
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn problems(
     if stopping {
         found.warning("overview", STOPPING);
     }
-    found.tenants(tenants);
+    found.tenants(tenants, token_store.is_some());
     found.personal_tokens(tenants);
     found.embed_calls(tenants);
     found.rotations(tenants.total, &telemetry.unfinished_rotations.tenants());
@@ -53,6 +53,9 @@ pub(super) fn problems(
     found.issuers(active);
     found.configuration(active, telemetry.reload_records.last().as_ref());
     if let Some(text) = token_store.and_then(TokenStoreStatus::problem) {
+        found.warning("store", text);
+    }
+    if let Some(text) = token_store.and_then(TokenStoreStatus::split) {
         found.warning("store", text);
     }
     found.process(telemetry);
@@ -85,7 +88,7 @@ impl Found {
         self.0.push(Problem { severity: Severity::Warning, section, text: text.into() });
     }
 
-    fn tenants(&mut self, tenants: TenantCounts) {
+    fn tenants(&mut self, tenants: TenantCounts, has_store: bool) {
         let total = tenants.total;
         if tenants.exchange_failing > 0 {
             let count = tenants.exchange_failing;
@@ -129,8 +132,8 @@ impl Found {
         }
         if tenants.disabled_by_operator > 0 {
             let count = tenants.disabled_by_operator;
-            let text =
-                format!("{count} of {total} tenants: disabled by an operator until a restart");
+            let end = if has_store { "they are enabled" } else { "a restart" };
+            let text = format!("{count} of {total} tenants: disabled by an operator until {end}");
             self.warning("tenants", text);
         }
     }

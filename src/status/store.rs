@@ -1,5 +1,7 @@
 //! The token store of the fleet.
 
+use std::time::{Duration, SystemTime};
+
 use serde::Serialize;
 
 use crate::store::{StoreState, TokenStore};
@@ -19,6 +21,16 @@ pub(super) struct TokenStoreStatus {
     /// The master that sentinels have named.
     master: Option<String>,
     sealing_keys: Vec<SealingKeyStatus>,
+    unopened_actions: UnopenedActionsStatus,
+    #[serde(skip)]
+    has_foreign_key: bool,
+}
+
+/// Entries among operators' actions that no sealing key opens.
+#[derive(Debug, Serialize)]
+struct UnopenedActionsStatus {
+    count: u64,
+    last: Option<String>,
 }
 
 /// The last fault, even if the store is in use again.
@@ -42,6 +54,8 @@ struct SealingKeyStatus {
 impl TokenStoreStatus {
     pub(super) fn of(store: &TokenStore) -> Self {
         let now = store.condition();
+        let unopened = store.unopened_actions();
+        let is_recent = |at: SystemTime| at.elapsed().is_ok_and(|since| since < FOREIGN_KEY_SHOWN);
         let keys = store.opened().into_iter().enumerate();
         let key =
             |(index, opened)| SealingKeyStatus { number: index + 1, seals: index == 0, opened };
@@ -56,6 +70,11 @@ impl TokenStoreStatus {
             engine: now.engine.map(|engine| engine.to_string()),
             master: now.master,
             sealing_keys: keys.map(key).collect(),
+            has_foreign_key: unopened.last.is_some_and(is_recent),
+            unopened_actions: UnopenedActionsStatus {
+                count: unopened.count,
+                last: unopened.last.map(timestamp),
+            },
         }
     }
 
@@ -70,4 +89,18 @@ impl TokenStoreStatus {
             )
         })
     }
+    /// The problem of a fleet whose gateways have different sealing keys, in words.
+    pub(super) fn split(&self) -> Option<String> {
+        let last = self.unopened_actions.last.as_deref().unwrap_or_default();
+        self.has_foreign_key.then(|| {
+            format!(
+                "no sealing key of this gateway opens {} of the operators' actions in the token \
+                 store, the last one of {last}: compare `token_store.sealing_keys` of all gateways",
+                self.unopened_actions.count
+            )
+        })
+    }
 }
+
+/// An action that cannot be opened is a problem for so long.
+const FOREIGN_KEY_SHOWN: Duration = Duration::from_secs(3600);

@@ -153,6 +153,11 @@ impl fmt::Debug for SealingKey {
     }
 }
 
+/// The nonce of a sealed value.
+pub(super) fn nonce(sealed: &[u8]) -> Option<[u8; NONCE_LEN]> {
+    sealed.get(1..)?.first_chunk::<NONCE_LEN>().copied()
+}
+
 fn sign(key: &hmac::Key, purpose: &str) -> hmac::Tag {
     hmac::sign(key, purpose.as_bytes())
 }

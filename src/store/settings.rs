@@ -102,6 +102,19 @@ impl StoreTarget {
     }
 }
 
+/// The servers that are configured.
+impl std::fmt::Display for StoreTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Self::Sentinel { master, .. } = self {
+            write!(f, "{master} by sentinels at ")?;
+        }
+        for (index, node) in self.nodes().iter().enumerate() {
+            write!(f, "{}{node}", if index > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl std::fmt::Display for StoreNode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.host.contains(':') {

@@ -14,7 +14,7 @@ pub enum AdminAction {
     RefreshToken,
     /// Drops the tokens of a tenant or of one user.
     DropTokens,
-    /// Disables a tenant until the next restart.
+    /// Disables a tenant until it is enabled, or the gateway restarts without a token store.
     DisableTenant,
     /// Ends that.
     EnableTenant,

@@ -1,5 +1,5 @@
-//! Which tenants an operator has disabled at run time. A switch outlives reloads, but not a
-//! restart: a tenant that stays off is `disabled` in the configuration.
+//! Which tenants an operator has disabled at run time. A switch outlives reloads, and a restart
+//! only in the token store of a fleet: a tenant that stays off is `disabled` in the configuration.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct DisabledTenants {
 pub enum DisabledBy {
     /// `tenants.….disabled` in the configuration.
     Configuration,
-    /// An operator, until the next restart at most.
+    /// An operator; without a token store, until the next restart at most.
     Operator,
 }
 

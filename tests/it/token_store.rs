@@ -6,6 +6,7 @@ mod configuration;
 mod contents;
 mod exchanges;
 mod faults;
+mod forged_actions;
 mod heavy;
 mod heavy_faults;
 mod heavy_versions;

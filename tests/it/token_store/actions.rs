@@ -46,7 +46,7 @@ async fn dropped_tokens_are_dropped_at_all_gateways_and_in_the_store() {
     assert!(lines[0]["boldgate.subject"].as_str().unwrap().starts_with("person-"));
 
     let reply = ask(&gateways[0], "drop-tokens", "{\"tenant\": \"firm-0\"}").await;
-    assert_eq!((&reply["dropped"], &reply["fleet"]), (&1.into(), &"told".into()), "{reply}");
+    assert_eq!((&reply["dropped"], &reply["fleet"]), (&1.into(), &"published".into()), "{reply}");
     let gone = |gateway: &Gateway| gateway.running.gateway().cached_tokens() == 1;
     let within = Duration::from_secs(1);
     becomes(within, "all have dropped it", async || gateways.iter().all(gone)).await;
@@ -65,14 +65,14 @@ async fn a_tenant_is_disabled_and_enabled_at_all_gateways_and_at_those_that_star
     let config = acting(&config(&stand_in, 2, &store), folder.path());
     let gateways = fleet(2, &config).await;
     let body = "{\"tenant\": \"firm-0\"}";
-    assert_eq!(ask(&gateways[0], "disable-tenant", body).await["fleet"], "told");
+    assert_eq!(ask(&gateways[0], "disable-tenant", body).await["fleet"], "published");
     let within = Duration::from_secs(1);
     let status = async |gateway: &Gateway| get(gateway.address(), 0).await.status;
     becomes(within, "disabled", async || status(&gateways[1]).await == 503).await;
     assert_eq!(get(gateways[1].address(), 1).await.status, 200, "the other one is served");
     let late = fleet(1, &config).await;
     assert_eq!(status(&late[0]).await, 503);
-    assert_eq!(ask(&gateways[1], "enable-tenant", body).await["fleet"], "told");
+    assert_eq!(ask(&gateways[1], "enable-tenant", body).await["fleet"], "published");
     becomes(within, "enabled", async || status(&gateways[0]).await == 200).await;
     becomes(within, "enabled", async || status(&late[0]).await == 200).await;
 }
@@ -86,7 +86,7 @@ async fn an_action_that_the_store_does_not_take_says_so() {
     let gateways = fleet(1, &config).await;
     redis.kill();
     let reply = ask(&gateways[0], "disable-tenant", "{\"tenant\": \"firm-0\"}").await;
-    assert_eq!(reply["fleet"], "not_told");
+    assert_eq!(reply["fleet"], "not_published");
     assert!(reply["message"].as_str().unwrap().contains("repeat this"), "{reply}");
     assert_eq!(get(gateways[0].address(), 0).await.status, 503, "it is disabled here");
 }

@@ -113,11 +113,11 @@ async fn parrot() -> std::net::SocketAddr {
     address
 }
 
-fn written(folder: &Path, config: &str) -> String {
+pub fn written(folder: &Path, config: &str) -> String {
     let secret = folder.join("secret");
     std::fs::write(&secret, CANARY_SECRET).unwrap();
     let file = folder.join("gateway.yaml");
-    std::fs::write(&file, config.edit("SECRET_FILE", &secret.display().to_string())).unwrap();
+    std::fs::write(&file, config.edit_all("SECRET_FILE", &secret.display().to_string())).unwrap();
     file.display().to_string()
 }
 

@@ -76,7 +76,7 @@ const ACTIONS = {
   },
   "disable-tenant": {
     title: (of) => `Disable ${of.tenant}?`,
-    text: "All its requests are refused with 503 until it is enabled again, or the gateway restarts.", word: "Disable",
+    text: "All its requests are refused with 503 until it is enabled again. Without a token store, a restart ends that too.", word: "Disable",
   },
   "enable-tenant": { title: (of) => `Enable ${of.tenant}?`, text: "Its requests are served again.", word: "Enable" },
   reload: {
