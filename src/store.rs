@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::telemetry::{StoreOutcome, Telemetry};
 
 mod actions;
+mod cause;
 mod condition;
 mod connection;
 mod fleet_action;
@@ -23,13 +24,16 @@ mod lease;
 mod link;
 mod names;
 mod probe;
+mod repair;
 mod seal;
 mod settings;
 mod token_record;
+mod trials;
 
 use actions::Actions;
-pub use fleet_action::{FleetAction, FollowedAction, UnopenedActions};
+pub use cause::StoreCause;
 pub use condition::{StoreCondition, StoreEngine, StoreFault, StoreState};
+pub use fleet_action::{FleetAction, FollowedAction, UnopenedActions};
 pub use identity::Identity;
 pub use lease::{Claim, StoreLease};
 use link::{Link, NoReply};
@@ -151,7 +155,11 @@ impl TokenStore {
         identity: &Identity,
     ) -> Result<StoredValues, Unanswered> {
         let names = self.names(key, identity);
-        let reply = self.inner.link.request(&names, &lookup(&names)).await;
+        let mut reply = self.inner.link.request(&names, &lookup(&names)).await;
+        if matches!(reply, Err(NoReply::WrongType)) {
+            self.inner.repair(&names).await;
+            reply = self.inner.link.request(&names, &lookup(&names)).await;
+        }
         self.read(key, identity, reply.map_err(|fault| self.unanswered(fault))?)
     }
 
@@ -192,10 +200,13 @@ impl TokenStore {
             Ok(Some(record)) => record,
             Err(Unsealable::Format) => {
                 self.count(StoreOutcome::Unusable);
+                self.inner.warn_of_value(Some(identity.tenant()), "a newer gateway wrote it");
                 return Err(Unanswered);
             }
             Ok(None) | Err(Unsealable::Broken) => {
                 self.count(StoreOutcome::Unusable);
+                let reason = "somebody has changed it, or moved it to another name";
+                self.inner.warn_of_value(Some(identity.tenant()), reason);
                 return none;
             }
         };
@@ -253,7 +264,12 @@ impl TokenStore {
             // Never shorter than another refused token needs.
             pipeline.cmd("PEXPIRE").arg(&list).arg(left).arg("NX").ignore();
             pipeline.cmd("PEXPIRE").arg(&list).arg(left).arg("GT").ignore();
-            if self.inner.link.request::<()>(&names, &pipeline).await.is_ok() {
+            let mut kept = self.inner.link.request::<()>(&names, &pipeline).await;
+            if kept == Err(NoReply::WrongType) {
+                self.inner.repair(&names).await;
+                kept = self.inner.link.request::<()>(&names, &pipeline).await;
+            }
+            if kept.is_ok() {
                 self.count(StoreOutcome::Refused);
             }
         }))

@@ -405,7 +405,7 @@ pub enum ExchangeErrorKind {
     },
     /// There is no connection or no TLS, or the connection broke.
     #[error("the connection to the token endpoint failed: {0}")]
-    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>, Reason),
     /// The response cannot be read as HTTP.
     #[error("the token endpoint answers, but not in HTTP: {0}")]
     NotHttp(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -454,7 +454,7 @@ impl ExchangeErrorKind {
             | Self::Encoded { .. }
             | Self::AnotherUser(_)
             | Self::NotHttp(_) => "token_reply_unusable",
-            Self::Unavailable { .. } | Self::Unreachable(_) | Self::BreakerOpen { .. } => {
+            Self::Unavailable { .. } | Self::Unreachable(..) | Self::BreakerOpen { .. } => {
                 "token_endpoint_unavailable"
             }
             Self::Timeout(_) => "token_endpoint_timeout",
@@ -498,7 +498,7 @@ impl ExchangeErrorKind {
             Self::AnotherUser(_) => Reason::TokenOfAnotherUser,
             Self::NotHttp(_) => Reason::TokenEndpointNotHttp,
             Self::Unavailable { .. } => Reason::TokenEndpointStatus,
-            Self::Unreachable(_) => Reason::TokenEndpointUnreachable,
+            Self::Unreachable(_, reason) => *reason,
             Self::BreakerOpen { .. } => Reason::BreakerOpen,
             Self::BudgetExhausted { .. } => Reason::ExchangeBudget,
             Self::NoDescriptors => Reason::FileDescriptors,

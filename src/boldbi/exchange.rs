@@ -11,7 +11,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request};
 use tokio::time::{Instant, timeout};
 
-use super::fault::ConnectionFault;
+use super::fault::{ConnectionFault, unreachable_reason};
 use super::probe::Probe;
 use super::reply::{self, Asked, MAX_BODY};
 use super::{grant, personal_token, token_url};
@@ -275,14 +275,16 @@ pub(super) fn failed(error: FetchError) -> ExchangeErrorKind {
         }
         FetchError::NoDescriptors => ExchangeErrorKind::NoDescriptors,
         FetchError::Connection(cause) => {
-            ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
+            let reason = unreachable_reason(&*cause);
+            ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)), reason)
         }
         FetchError::TooLarge => unreachable(error),
     }
 }
 
 pub(super) fn unreachable(cause: impl Error + Send + Sync + 'static) -> ExchangeErrorKind {
-    ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)))
+    let reason = unreachable_reason(&cause);
+    ExchangeErrorKind::Unreachable(Box::new(ConnectionFault::new(cause)), reason)
 }
 
 /// Bounds the wait for the beginning of a refusal's body, which only shows whether a firewall sent

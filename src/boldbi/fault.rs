@@ -11,6 +11,7 @@ use super::reply;
 use crate::descriptors;
 use crate::http1::ResponseError;
 use crate::outbound::TunnelFault;
+use crate::telemetry::Reason;
 use crate::tenant::Grant;
 use crate::token::{ENDED_ON_ITS_WAY, ExchangeError, ExchangeErrorKind};
 use crate::trust::{self, CertificateHint};
@@ -117,6 +118,16 @@ impl fmt::Display for ConnectionFault {
 // Without `source`: code that prints the chain of an error would print the causes twice.
 impl Error for ConnectionFault {}
 
+/// The word for a connection that was not made: a proxy in between has its own.
+pub(super) fn unreachable_reason(error: &(dyn Error + 'static)) -> Reason {
+    match trust::causes(error).find_map(|cause| cause.downcast_ref()) {
+        Some(TunnelFault::Login { .. }) => Reason::ProxyLogin,
+        Some(TunnelFault::Refused { .. }) => Reason::ProxyRefused,
+        Some(TunnelFault::Broken { .. }) => Reason::ProxyConnect,
+        None => Reason::TokenEndpointUnreachable,
+    }
+}
+
 impl FaultKind {
     fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         // The first byte of a TLS record is its type: rustls refuses other protocols by it.
@@ -218,7 +229,7 @@ pub fn hint(error: &ExchangeError) -> &'static str {
             "check the port of the server's `url`, and whether it is for `https`: the service there \
              speaks another protocol, or breaks the rules of HTTP"
         }
-        ExchangeErrorKind::Unreachable(cause) => {
+        ExchangeErrorKind::Unreachable(cause, _) => {
             unreachable(cause.downcast_ref::<ConnectionFault>().map(|fault| fault.kind))
         }
     }

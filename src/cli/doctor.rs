@@ -192,7 +192,7 @@ value that ends by itself), issuers (one fetch of each key set). Of each \
 server: dns, tcp, tls, http, clock, url, health. Of each tenant: exchange (one login), request (one GET of \
 the user's own favourites). Steps that need a failed one are skipped. No step changes anything in Bold BI, \
 and no secret is printed. It reads the files alone: it does not know what an operator has changed at a running \
-gateway, such as a tenant that is disabled until a restart, see `boldgate status`.
+gateway, such as a tenant that is disabled there, see `boldgate status`.
 
 Exit codes: 0 no fault, or faults of single tenants; 1 this machine, a server or every examined tenant \
 failed (with --strict: any failed step and any warning); 2 wrong usage; 78 bad configuration. As an init \

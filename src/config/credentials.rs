@@ -306,7 +306,18 @@ impl Check<'_> {
             // Where the secret hangs, its folder may hang, too.
             self.warn_of_rotation(at, path);
         }
-        secret.map_err(|error| Box::new(unusable(at, source, &error)))
+        secret.map_err(|error| {
+            let finding = unusable(at, source, &error);
+            Box::new(match (&error, at.path()) {
+                (SecretError::Empty, path) if path.contains("sealing_keys") => {
+                    finding.hint(EMPTY_KEY)
+                }
+                (SecretError::Empty, path) if !path.contains("embed_secret") => {
+                    finding.hint(EMPTY_PLAIN)
+                }
+                _ => finding,
+            })
+        })
     }
 
     fn source_of_secret(
@@ -463,6 +474,8 @@ const UNSET: &str = "set it for boldgate itself: with `EnvironmentFile=` in its 
                      `env` of its container; `sudo` and other users' shells do not pass it on";
 const EMPTY: &str = "write the secret into it, on one line; Bold BI shows the embed secret under Settings > \
                      Embed";
+const EMPTY_PLAIN: &str = "write the secret into it, on one line";
+const EMPTY_KEY: &str = "write a sealing key into it, which `boldgate key --sealing` makes";
 const EMPTY_LINE: &str =
     "remove the empty line, so that only the line of the secret is in the file";
 const NOT_A_SECRET: &str = "check that the path is the secret's, then write the secret alone into the file, on one \

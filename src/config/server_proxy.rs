@@ -45,6 +45,7 @@ impl Check<'_> {
         });
         let password = self.stored_secret(&at.key("password"), proxy.password);
         let ((host, port), username, password) = (place?, username?, password?);
+        self.warn_of_clear_password(&url_at, "a proxy", &host);
         let made = OutboundProxy::new(host, port, Some((&username, &password)));
         beside.map_or(Ok(Some(made)), Err)
     }

@@ -34,6 +34,14 @@ impl Check<'_> {
         let redis = store.redis.required(&redis_at, REDIS, self.notes)?;
         let login = self.store_login(&redis_at, redis.username, redis.password);
         let target = self.target(&redis_at, redis.url, redis.nodes, redis.sentinel);
+        if let (Ok((target, false)), Ok(login)) = (&target, &login) {
+            let of_sentinels =
+                matches!(target, StoreTarget::Sentinel { login, .. } if login.password.is_some());
+            let far = target.nodes().iter().map(|node| node.host.as_str());
+            if login.password.is_some() || of_sentinels {
+                far.for_each(|host| self.warn_of_clear_password(&redis_at, "a store", host));
+            }
+        }
         let tls = target.as_ref().ok().map(|(_, tls)| *tls);
         let tls = self.store_tls(
             &redis_at,

@@ -46,6 +46,16 @@ impl Check<'_> {
         }
     }
 
+    /// A warning about a password for `host`, which is spoken to without TLS.
+    pub(super) fn warn_of_clear_password(self, at: &Place<'_>, of: &str, host: &str) {
+        if !is_near(host) {
+            let problem = format!(
+                "found {of} at `{host}` without TLS: its password crosses the network in clear text"
+            );
+            self.notes.warn(at.finding(problem, NEAR_PASSWORD));
+        }
+    }
+
     /// A warning about a collector that is sent secrets.
     pub(super) fn warn_of_export_headers(self, at: &Place<'_>, endpoint: &Uri) {
         let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -125,6 +135,8 @@ fn is_near(host: &str) -> bool {
 
 const NO_BI: &str = "Bold BI is below `/bi` unless its path was changed: open the URL in a browser, and \
                      end it as Bold BI's own address ends before `/site`";
+const NEAR_PASSWORD: &str = "TLS (`rediss://` of a store), this machine, a name of the cluster, or no \
+                             password";
 const NEAR: &str = "`https://`; `http://` to this machine, or to a name of the cluster such as `bi-web` \
                     or `bi-web.boldbi.svc`";
 const CLEAR_TEXT: &str = "an embed secret lets its reader act as every user of the site: serve Bold BI by HTTPS \

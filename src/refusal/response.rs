@@ -295,7 +295,7 @@ fn exchange(kind: &ExchangeErrorKind) -> (u16, &'static str, &'static str) {
             (503, "The gateway's configuration was changed. Please send the request again.")
         }
         ExchangeErrorKind::Unavailable { .. }
-        | ExchangeErrorKind::Unreachable(_)
+        | ExchangeErrorKind::Unreachable(..)
         | ExchangeErrorKind::BreakerOpen { .. } => {
             (503, "Bold BI's token endpoint cannot be reached or cannot serve.")
         }

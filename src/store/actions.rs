@@ -13,7 +13,9 @@ use super::connection::StoreConnection;
 use super::fleet_action::{FleetAction, FollowedAction, UnopenedActions};
 use super::identity::Identity;
 use super::known_actions::{ActionNews, ActionStamp, EntryId, KnownActions, key};
+use super::link::{NoReply, is_wrong_type};
 use super::names::ValueNames;
+use super::repair::repair_stream;
 use super::seal::nonce;
 use super::{Inner, SeenActions};
 use crate::telemetry::StoreOutcome;
@@ -113,11 +115,19 @@ impl Inner {
         let _one = self.actions.reading.lock().await;
         let names = ValueNames::of_actions(&self.link.settings().prefix);
         let mut reading = StreamReading::new();
-        while let Ok((reply,)) =
-            self.link.request::<(StreamReply,)>(&names, &self.question(&names)).await
-        {
-            if self.take_in(reply, &mut reading) == Next::Done {
-                break;
+        let mut is_repaired = false;
+        loop {
+            match self.link.request::<(StreamReply,)>(&names, &self.question(&names)).await {
+                Ok((reply,)) => {
+                    if self.take_in(reply, &mut reading) == Next::Done {
+                        return;
+                    }
+                }
+                Err(NoReply::WrongType) if !is_repaired => {
+                    is_repaired = true;
+                    self.repair_stream(&names).await;
+                }
+                Err(_) => return,
             }
         }
     }
@@ -130,10 +140,20 @@ impl Inner {
         let _one = self.actions.reading.lock().await;
         let names = ValueNames::of_actions(&self.link.settings().prefix);
         let mut reading = StreamReading::new();
+        let mut is_repaired = false;
         loop {
-            let (reply,) = connection.send::<(StreamReply,)>(&self.question(&names)).await?;
-            if self.take_in(reply, &mut reading) == Next::Done {
-                return Ok(());
+            match connection.send::<(StreamReply,)>(&self.question(&names)).await {
+                Ok((reply,)) => {
+                    if self.take_in(reply, &mut reading) == Next::Done {
+                        return Ok(());
+                    }
+                }
+                Err(error) if is_wrong_type(&error) && !is_repaired => {
+                    is_repaired = true;
+                    self.warn_of_value(None, "it is of another type, and is deleted");
+                    connection.send::<()>(&repair_stream(&names)).await?;
+                }
+                Err(error) => return Err(error),
             }
         }
     }

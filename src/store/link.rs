@@ -1,19 +1,21 @@
 //! The way to the store, with a breaker: the first failure opens it, and the store is not asked
 //! until a trial in the background has succeeded. No request waits for longer than one timeout.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redis::{FromRedisValue, Pipeline, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::condition::{ConditionRecord, StoreCondition};
+use super::cause::StoreCause;
+use super::condition::{ConditionRecord, StoreCondition, StoreState};
 use super::connection::{ConnectFault, StoreConnection, master};
 use super::names::ValueNames;
 use super::settings::{StoreNode, StoreSettings, StoreTarget};
-use crate::telemetry::{StoreMetrics, StoreOutcome};
+use super::trials;
+use crate::telemetry::{LogLimiter, StoreMetrics, StoreOutcome};
 
 /// The way to the store.
 pub(super) struct Link {
@@ -29,6 +31,10 @@ pub(super) struct Link {
     /// The names whose request failed last: a trial asks for them.
     failed: RwLock<Option<ValueNames>>,
     record: ConditionRecord,
+    /// Bounds the lines about an outage, each cause for itself.
+    outage: Mutex<LogLimiter>,
+    /// Whether the last line in the log says that it is away.
+    is_said_away: AtomicBool,
     metrics: StoreMetrics,
 }
 
@@ -60,6 +66,8 @@ impl Link {
             opened: Notify::new(),
             failed: RwLock::default(),
             record: ConditionRecord::new(),
+            outage: Mutex::default(),
+            is_said_away: AtomicBool::new(true),
             metrics,
         }
     }
@@ -127,16 +135,32 @@ impl Link {
             return;
         }
         *connection = None;
-        let error = self.settings.harmless(error);
+        let cause = StoreCause::of(error);
+        let error = cause.in_words(self.settings.harmless(error));
+        self.begin_outage();
         self.record.away(error.clone());
         drop(connection);
         *self.failed.write() = Some(names.clone());
         self.opened.notify_one();
-        tracing::warn!(
-            error = error.as_str(),
-            hint = HINT,
-            "the token store cannot be used: this gateway exchanges for itself until it is back"
-        );
+        if let Some(repeated) = self.outage.lock().allow_reason("use", Some(cause.into())) {
+            self.is_said_away.store(true, Relaxed);
+            tracing::warn!(
+                store = %self.settings.target,
+                error = error.as_str(),
+                repeated = (repeated > 0).then_some(repeated),
+                hint = cause.hint(),
+                "the token store cannot be used: this gateway exchanges for itself until it is back"
+            );
+        }
+    }
+
+    /// An outage after a time of use is a new one. Others are the same, with short pauses.
+    fn begin_outage(&self) {
+        let before = self.record.get();
+        let used = before.since.elapsed().unwrap_or_default();
+        if before.state == StoreState::InUse && used > USED {
+            *self.outage.lock() = LogLimiter::default();
+        }
     }
 
     /// Waits until the breaker opens, for `max` at most.
@@ -156,7 +180,7 @@ impl Link {
         }
     }
 
-    /// Tries to connect, to write, and to read by `first`; then the breaker closes.
+    /// Tries to connect, all commands, and to read by `first`; then the breaker closes.
     pub(super) async fn trial(
         &self,
         names: &ValueNames,
@@ -184,17 +208,22 @@ impl Link {
                 self.record.in_use(leads_to);
                 *used = Some(UsedConnection { number, connection, master });
                 drop(used);
-                tracing::info!("the token store is in use");
+                if self.is_said_away.swap(false, Relaxed) {
+                    tracing::info!(store = %self.settings.target, "the token store is in use");
+                }
             }
             Err(error) => {
-                let error = self.settings.harmless(&error);
+                let cause = StoreCause::of(&error);
+                let error = cause.in_words(self.settings.harmless(&error));
                 self.record.away(error.clone());
-                if let Some(repeated) = self.metrics.log_limiter.allow("token_store") {
-                    let repeated = (repeated > 0).then_some(repeated);
+                let allowed = self.outage.lock().allow_reason("trial", Some(cause.into()));
+                if let Some(repeated) = allowed {
+                    self.is_said_away.store(true, Relaxed);
                     tracing::warn!(
+                        store = %self.settings.target,
                         error,
-                        repeated,
-                        hint = HINT,
+                        repeated = (repeated > 0).then_some(repeated),
+                        hint = cause.hint(),
                         "no trial of the token store succeeds"
                     );
                 }
@@ -219,21 +248,18 @@ impl Link {
         let is_sentinel = matches!(self.settings.target, StoreTarget::Sentinel { .. });
         let master = if is_sentinel { Some(master(&self.settings).await?) } else { None };
         let mut connection = StoreConnection::open(&self.settings, master.as_ref()).await?;
-        let mut probe = redis::pipe();
-        let lifetime = u64::try_from(PROBE_LIFETIME.as_millis()).unwrap_or(u64::MAX);
-        probe.cmd("SET").arg(names.probe()).arg(1).arg("PX").arg(lifetime).ignore();
-        connection.send::<()>(&probe).await?;
+        // A store without one of the commands would fail again at once.
+        connection.send::<()>(&trials::pipeline(names)).await?;
         Ok((connection, master))
     }
 }
 
 /// The error of a pipeline has no code of its own: it lists those of its requests as text.
-fn is_wrong_type(error: &RedisError) -> bool {
+pub(super) fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
 }
 
 /// Bounds a trial, and the wait for the first one after a start.
 pub(super) const TRIAL_TIMEOUT: Duration = Duration::from_millis(700);
-const PROBE_LIFETIME: Duration = Duration::from_secs(10);
-const HINT: &str = "look at the store: address, password, memory, whether it takes writes; \
-                    `boldgate doctor` tries each of them, and requests are served all the same";
+/// A store that was used for longer has come back for good.
+const USED: Duration = Duration::from_secs(10);

@@ -37,6 +37,16 @@ impl ValueNames {
         format!("{}:p", self.0)
     }
 
+    /// A list that trials write.
+    pub(super) fn probe_list(&self) -> String {
+        format!("{}:pl", self.0)
+    }
+
+    /// A stream that trials write.
+    pub(super) fn probe_stream(&self) -> String {
+        format!("{}:ps", self.0)
+    }
+
     /// The stream of actions.
     pub(super) fn stream(&self) -> String {
         format!("{}:s", self.0)

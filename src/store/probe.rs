@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::RedisError;
 use tokio::time::{Instant, timeout};
 
+use super::cause::StoreCause;
 use super::condition::StoreEngine;
 use super::connection::{ConnectFault, StoreConnection, master};
 use super::names::ValueNames;
 use super::settings::{StoreSettings, StoreTarget};
+use super::trials::{PROBE_LIFETIME, commands};
 
 /// The findings about a store that works.
 #[derive(Clone, Debug)]
@@ -36,42 +39,79 @@ pub enum ProbeFault {
     /// A written value does not end.
     #[error("a value does not end by itself: its remaining life is {0} ms")]
     Life(i64),
+    /// The user has no right to these commands.
+    #[error("the user has no right to {}", .0.join(", "))]
+    Rights(Vec<String>),
     /// Nothing came in time.
-    #[error("it gave no reply within {0:?}")]
-    Timeout(Duration),
+    #[error("{step} did not end within {limit:?}")]
+    Timeout {
+        /// The step that was waited for.
+        step: &'static str,
+        /// How long.
+        limit: Duration,
+    },
 }
 
 impl StoreProbe {
-    /// Connects, writes a value that ends by itself, and reads its remaining life.
+    /// Connects, tries each command that the gateway sends on values that end by themselves, and
+    /// reads the remaining life of one.
     ///
     /// # Errors
     /// The first step that failed.
-    pub async fn run(settings: &StoreSettings, deadline: Duration) -> Result<Self, ProbeFault> {
-        timeout(deadline, Self::steps(settings)).await.unwrap_or(Err(ProbeFault::Timeout(deadline)))
+    pub async fn run(settings: &StoreSettings, limit: Duration) -> Result<Self, ProbeFault> {
+        let step = Mutex::new("the connection");
+        let steps = Self::steps(settings, &step);
+        match timeout(limit, steps).await {
+            Ok(found) => found,
+            Err(_) => Err(ProbeFault::Timeout { step: *step.lock(), limit }),
+        }
     }
 
-    async fn steps(settings: &StoreSettings) -> Result<Self, ProbeFault> {
+    async fn steps(
+        settings: &StoreSettings,
+        step: &Mutex<&'static str>,
+    ) -> Result<Self, ProbeFault> {
         let master = match &settings.target {
             StoreTarget::Sentinel { .. } => {
+                *step.lock() = "the question to the sentinels";
                 Some(master(settings).await.map_err(ProbeFault::Sentinel)?)
             }
             StoreTarget::Single(_) | StoreTarget::Cluster(_) => None,
         };
+        *step.lock() = match settings.tls {
+            None => "the connection, with its first reply,",
+            Some(_) => "the connection, with TLS and its first reply,",
+        };
         let mut connection =
             StoreConnection::open(settings, master.as_ref()).await.map_err(ProbeFault::Connect)?;
+        *step.lock() = "a request";
         let names = ValueNames::of_actions(&settings.prefix);
+        let mut missing = Vec::new();
+        for (name, command) in commands(&names) {
+            let mut one = redis::pipe();
+            one.add_command(command).ignore();
+            if let Err(error) = connection.send::<()>(&one).await {
+                if StoreCause::of(&error.to_string()) != StoreCause::Rights {
+                    return Err(ProbeFault::Write(error));
+                }
+                let name = format!("`{}`", name.to_ascii_lowercase());
+                if !missing.contains(&name) {
+                    missing.push(name);
+                }
+            }
+        }
+        if !missing.is_empty() {
+            return Err(ProbeFault::Rights(missing));
+        }
         let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(names.probe()).arg(1).arg("PX").arg(LIFE).ignore();
         pipeline.cmd("PTTL").arg(names.probe());
         let begun = Instant::now();
         let (life,) = connection.send::<(i64,)>(&pipeline).await.map_err(ProbeFault::Write)?;
         let took = begun.elapsed();
-        if !(1..=LIFE).contains(&life) {
+        if !(1..=i64::try_from(PROBE_LIFETIME.as_millis()).unwrap_or(i64::MAX)).contains(&life) {
             return Err(ProbeFault::Life(life));
         }
         let engine = connection.engine().await.ok().flatten();
         Ok(Self { master: master.map(|node| node.to_string()), took, engine })
     }
 }
-
-const LIFE: i64 = 10_000;

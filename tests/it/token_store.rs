@@ -11,3 +11,4 @@ mod heavy;
 mod heavy_faults;
 mod heavy_versions;
 mod kinds;
+mod rights;

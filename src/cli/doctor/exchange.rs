@@ -38,7 +38,7 @@ pub(super) async fn explained(
         (ExchangeErrorKind::Unusable { status: 403, .. }, _) => {
             allow("POST", &path, facts.own_address)
         }
-        (ExchangeErrorKind::Unreachable(cause), _) if is_truncated(&**cause) => format!(
+        (ExchangeErrorKind::Unreachable(cause, _), _) if is_truncated(&**cause) => format!(
             "look into the logs of Bold BI, and of proxies in front of it, at {}, for a crash, a restart \
              or a size limit",
             now()

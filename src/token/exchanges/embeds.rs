@@ -171,7 +171,7 @@ impl Exchanges {
         begun: Instant,
     ) {
         match error.kind {
-            ExchangeErrorKind::Unreachable(_)
+            ExchangeErrorKind::Unreachable(..)
             | ExchangeErrorKind::NotHttp(_)
             | ExchangeErrorKind::Timeout(_)
             | ExchangeErrorKind::EmbedRefused { status: 500.., .. } => guard.failed(error, begun),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::*;
-use crate::telemetry::LogSink;
+use crate::telemetry::{LogSink, Reason};
 
 type Failure = Box<dyn Fn() -> ExchangeErrorKind + Send>;
 
@@ -95,7 +95,8 @@ async fn each_exchange_has_one_line_that_says_what_it_is_for_and_whose_request_b
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_exchange_has_a_line_with_its_code_and_a_remembered_failure_has_none() {
-    let unreachable = || ExchangeErrorKind::Unreachable("no route".into());
+    let unreachable =
+        || ExchangeErrorKind::Unreachable("no route".into(), Reason::TokenEndpointUnreachable);
     let unusable = || ExchangeErrorKind::Unusable { status: 200, fault: "it is empty" };
     let failures: [(Failure, &str); 5] = [
         (Box::new(refused), "credential_refused"),

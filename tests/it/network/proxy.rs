@@ -129,6 +129,7 @@ async fn a_proxy_that_makes_no_connection_is_named_and_nothing_goes_around_it() 
         assert_eq!(refused.status, 502);
         assert!(refused.text().contains("upstream_unreachable"), "{}", refused.text());
         let lines = gateway.access_lines(2).await;
+        assert_eq!(lines[0]["boldgate.reason"], reason, "of the token: {}", lines[0]);
         assert_eq!(lines[1]["boldgate.reason"], reason, "{}", lines[1]);
         assert!(!proxy.heads().is_empty());
     }

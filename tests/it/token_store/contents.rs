@@ -92,7 +92,7 @@ async fn values_that_are_swapped_cut_or_of_another_kind_are_not_used() {
     assert!(storm(&next, 3, 1).await.iter().all(|status| *status == 200));
     assert_eq!(stand_in.token_requests(), 7);
     assert_eq!(next[0].running.gateway().is_store_up(), Some(true));
-    assert_eq!(redis.cli(&["TYPE", &names[0]]), "list");
+    assert_eq!(redis.cli(&["TYPE", &names[0]]), "string", "it was replaced");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
