@@ -6,14 +6,17 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::serve::start;
-use super::signals::StopSignals;
+use tokio::signal::unix::SignalKind;
+
+use super::serve::{follow_until_stopped, start};
+use super::signals::{self, StopSignals};
 use super::{Failure, LogFormat, print, runtime};
 use crate::boldbi::stand_in::{StandIn, StandInClient, StandInOptions, StandInSite, StandInUser};
 use crate::boldbi::{BoldBi, UserSource};
 use crate::config::{ListenAddress, Settings};
 use crate::cors::WebOrigin;
 use crate::run::Running;
+use crate::run::reload::Reloader;
 use crate::telemetry::{AccessLog, Format, LogControl, Telemetry};
 
 mod application;
@@ -45,12 +48,20 @@ impl DemoCommand {
         if self.bold_bi_only {
             return runtime.block_on(bold_bi_until_interrupted(self.port));
         }
-        let files = DemoFiles::make()?;
-        if self.once {
-            runtime.block_on(once(&files, &self.origin))
-        } else {
-            runtime.block_on(until_interrupted(&files, &self, format, log_level))
-        }
+        // A signal that ended the process at once would keep the files, which hold secrets.
+        signals::ignore_stray_signals();
+        let ended = runtime.block_on(async {
+            let signals = StopSignals::listen()?;
+            let files = DemoFiles::make()?;
+            if self.once {
+                once_unless_interrupted(&files, &self.origin, signals).await
+            } else {
+                until_interrupted(&files, &self, signals, (format, log_level)).await
+            }
+        });
+        // As in `serve`: a reload that hangs in a file system must not delay the end.
+        runtime.shutdown_background();
+        ended
     }
 }
 
@@ -78,10 +89,10 @@ Press Ctrl-C to end.",
 async fn until_interrupted(
     files: &DemoFiles,
     command: &DemoCommand,
-    format: LogFormat,
-    log_level: LogControl,
+    mut signals: StopSignals,
+    (format, log_level): (LogFormat, LogControl),
 ) -> Result<(), Failure> {
-    let mut signals = StopSignals::listen()?;
+    let reload = signals::of_kind(SignalKind::hangup())?;
     let origin = &command.origin;
     let (stand_in, application) = (stand_in(0).await?, Application::start(origin).await?);
     // People read a demo, also through a pipe.
@@ -89,15 +100,18 @@ async fn until_interrupted(
     let settings = files.configure(&stand_in, &application, origin, command.port)?;
     let exchange = BoldBi::new(settings.servers.iter()).map_err(Failure::other)?;
     let exchange = Arc::new(exchange);
-    let running = start(settings, exchange, format, log_level).map_err(other_port)?;
+    let reloader = Reloader::new(&files.config(), &settings, Arc::clone(&exchange));
+    let mut running = start(settings, exchange, format, log_level).map_err(other_port)?;
     let gateway = known_callers_url(&running);
     application.call(&gateway, &embed_url(&running), &sdk_url(&stand_in));
     files.write_own_page(&stand_in, &application, &running)?;
     print_introduction(files, &stand_in, &application, &running, origin)?;
-    signals.next().await;
+    follow_until_stopped(&mut running, reloader, reload, &mut signals).await;
     print("\nstopping")?;
-    running.stop().await;
-    Ok(())
+    tokio::select! {
+        _ = running.stop() => Ok(()),
+        _ = signals.next() => Ok(()),
+    }
 }
 
 fn print_introduction(
@@ -163,6 +177,17 @@ Each request prints a line here. Press Ctrl-C to end.
         stand_in.url(),
         config,
     ))
+}
+
+async fn once_unless_interrupted(
+    files: &DemoFiles,
+    origin: &WebOrigin,
+    mut signals: StopSignals,
+) -> Result<(), Failure> {
+    tokio::select! {
+        ended = once(files, origin) => ended,
+        signal = signals.next() => Err(Failure::other(format!("stopped by {signal}"))),
+    }
 }
 
 async fn once(files: &DemoFiles, origin: &WebOrigin) -> Result<(), Failure> {

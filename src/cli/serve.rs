@@ -98,12 +98,23 @@ async fn serve(
     );
     // systemd ends a unit that is not ready in time, and with it the service of all other tenants.
     systemd::ready(status);
-    let signal = tokio::select! {
-        signal = signals.next() => signal,
-        () = reloader.follow(&mut running, reload) => unreachable!("it never ends"),
-        () = systemd::keep_alive() => unreachable!("it never ends"),
-    };
+    let signal = follow_until_stopped(&mut running, reloader, reload, &mut signals).await;
     stop(running, signals, signal).await
+}
+
+/// Serves by the files as they are, and reads them again on `reload`, until a signal stops the
+/// process. Returns its name.
+pub(super) async fn follow_until_stopped(
+    running: &mut Running,
+    reloader: Reloader,
+    reload: Signal,
+    signals: &mut StopSignals,
+) -> &'static str {
+    tokio::select! {
+        signal = signals.next() => signal,
+        () = reloader.follow(running, reload) => unreachable!("it never ends"),
+        () = systemd::keep_alive() => unreachable!("it never ends"),
+    }
 }
 
 /// Refuses to start without the secrets that a start needs.

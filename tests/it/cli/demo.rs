@@ -72,6 +72,82 @@ async fn every_line_that_the_demo_tells_to_paste_works() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its files are gone");
 }
 
+/// A demo whose files are in this folder, and what it prints at its start.
+fn demo_in(folder: &tempfile::TempDir) -> (Process, String) {
+    let mut command = boldgate(&["demo", "--port", "0"]);
+    command.env("TMPDIR", folder.path());
+    let demo = Process::start(command);
+    let introduction = demo.stdout(|text| text.contains("Press Ctrl-C to end."));
+    (demo, introduction)
+}
+
+fn files_in(folder: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(folder.path()).unwrap().count()
+}
+
+#[tokio::test]
+async fn the_rotation_that_the_demo_tells_of_harms_no_later_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let (demo, introduction) = demo_in(&folder);
+    let line = |holds: &str| introduction.lines().find(|line| line.contains(holds)).unwrap();
+    let embed = async || {
+        let reply = paste(line("/boldgate/embed/")).await;
+        (reply.status, reply.text().contains("access_token"))
+    };
+    assert_eq!(embed().await, (200, true), "control");
+    let words: Vec<_> = line("boldgate rotate").split_whitespace().skip(1).collect();
+    for _ in 0..2 {
+        let rotated = run(&words);
+        assert_eq!(rotated.code, Some(0), "{rotated:?}");
+        let active = "the changed configuration is active";
+        let rotations = |log: &str| log.matches(active).count();
+        let before = rotations(&demo.stderr(|_| true));
+        demo.stderr(|log| rotations(log) > before);
+        assert_eq!(embed().await, (200, true));
+    }
+    let api = paste(line("curl -i http://127.0.0.1")).await;
+    assert_eq!(api.status, 200, "{}", api.text());
+}
+
+#[tokio::test]
+async fn sighup_reloads_the_demo_and_each_signal_that_ends_it_removes_its_files() {
+    for end in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let folder = tempfile::tempdir().unwrap();
+        let (demo, introduction) = demo_in(&folder);
+        for stray in [Signal::USR1, Signal::USR2, Signal::ALARM] {
+            demo.signal(stray);
+        }
+        demo.signal(Signal::HUP);
+        demo.stderr(|log| log.contains("the configuration and its files have not changed"));
+        let line = introduction.lines().find(|line| line.contains("/v5.0/dashboards")).unwrap();
+        assert_eq!(paste(line).await.status, 200, "it goes on");
+        assert_eq!(files_in(&folder), 1, "control");
+        demo.signal(end);
+        let ended = demo.end();
+        assert_eq!((ended.code, files_in(&folder)), (Some(0), 0), "{end:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_demo_that_is_interrupted_or_cannot_listen_leaves_no_files_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let begin = |arguments: &[&str]| {
+        let mut command = boldgate(arguments);
+        command.env("TMPDIR", folder.path());
+        Process::start(command)
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = begin(&["demo", "--port", &port]).end();
+    assert_eq!((ended.code, files_in(&folder)), (Some(1), 0), "{}", ended.stderr);
+    let once = begin(&["demo", "--once"]);
+    // It may end by itself before the signal comes.
+    until(|| files_in(&folder) > 0 || once.stdout(|_| true).contains("token")).await;
+    once.signal(Signal::INT);
+    let ended = once.end();
+    assert_eq!(files_in(&folder), 0, "{}", ended.stderr);
+}
+
 #[tokio::test]
 async fn the_masked_page_of_the_demo_has_no_token_and_shows_the_data_of_its_user() {
     let folder = tempfile::tempdir().unwrap();
